@@ -13,6 +13,8 @@ const (
 	maxGroupBytes   = 1 << 20 // of keys and values; a leveldb batch above 4 MiB is slow
 )
 
+var errGoexit = errors.New("update aborted: a function of its group ended the goroutine")
+
 // Update runs fn and makes what it wrote durable, all of it or nothing.
 //
 // Functions run one after the other, each seeing the writes of those before
@@ -51,10 +53,7 @@ func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) error {
 			<-r.done
 			return r.err
 		case s.leader <- struct{}{}:
-			if !r.answered() {
-				s.lead()
-			}
-			<-s.leader
+			s.lead(r)
 		}
 	}
 }
@@ -70,15 +69,6 @@ type request struct {
 func (r *request) answer(err error) {
 	r.err = err
 	close(r.done)
-}
-
-func (r *request) answered() bool {
-	select {
-	case <-r.done:
-		return true
-	default:
-		return false
-	}
 }
 
 // withdraw takes r back unless its turn has come.
@@ -105,11 +95,18 @@ func (s *Store) next() *request {
 	return r
 }
 
-// lead runs a group of the pending requests and answers them.
-func (s *Store) lead() {
+// lead runs a group of the pending requests and answers them, unless own is
+// answered by now, and gives the leader's token back.
+func (s *Store) lead(own *request) {
+	defer func() { <-s.leader }()
+	select {
+	case <-own.done:
+		return
+	default:
+	}
 	g := &group{writes: make(map[string]write)}
-	failure := errors.New("update aborted: a function of its group ended its goroutine")
 	var requests []*request
+	failure := errGoexit // until flush has been reached
 	defer func() {
 		for _, r := range requests {
 			if failure != nil {
