@@ -1,9 +1,18 @@
+// Command ipfs is stock kubo with the plugins of preload_list and the
+// `ipfs npp` commands compiled in.
 package main
 
 import (
 	"os"
 
 	"github.com/ipfs/kubo/cmd/ipfs/kubo"
+
+	"github.com/newpieceplease/npp/commands"
 )
 
-func main() { os.Exit(kubo.Start(kubo.BuildEnv(nil))) }
+//go:generate go run ../preload -o preload.go ../../preload_list
+
+func main() {
+	commands.Register()
+	os.Exit(kubo.Start(commands.BuildEnv(preload)))
+}

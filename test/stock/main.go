@@ -1,0 +1,11 @@
+// Command stock is kubo's own main, built from the same module graph as
+// cmd/ipfs. The tests and benchmarks hold the ipfs of cmd/ipfs against it.
+package main
+
+import (
+	"os"
+
+	"github.com/ipfs/kubo/cmd/ipfs/kubo"
+)
+
+func main() { os.Exit(kubo.Start(kubo.BuildDefaultEnv)) }
