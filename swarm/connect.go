@@ -1,0 +1,399 @@
+package swarm
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	libp2pswarm "github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/proto"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+const (
+	// connectTimeout is for a Connect whose context has no deadline.
+	connectTimeout = time.Minute
+
+	// maxRelays is how many relays Connect tries.
+	maxRelays = 8
+
+	// maxFound is how many addresses Connect takes from the routing system.
+	maxFound = 32
+)
+
+// Way is a way of getting to a peer.
+type Way string
+
+// The ways that [Swarm.Connect] tries, in this order.
+const (
+	WayOpen    Way = "open connection"
+	WayGiven   Way = "given address"
+	WayKnown   Way = "known address"
+	WayRouting Way = "routing"
+	WayRelay   Way = "relay"
+)
+
+// Route says how a peer was reached.
+type Route struct {
+	Peer    peer.ID
+	Addr    ma.Multiaddr // of the peer's end of the connection
+	Relayed bool
+	Took    time.Duration
+	Way     Way
+	Tried   []Attempt // what failed before
+}
+
+// Attempt is something that Connect tried and that failed.
+type Attempt struct {
+	Way  Way
+	Addr ma.Multiaddr // nil where the attempt was no dial
+	Err  error
+	Took time.Duration // of the whole stage: its addresses are dialled together
+}
+
+// ConnectError says that Connect found no way to a peer. It wraps the errors
+// of all attempts.
+type ConnectError struct {
+	Peer  peer.ID
+	Tried []Attempt
+	Cause error // the context's error if time ran out or the caller gave up
+}
+
+// Error names each thing that was tried, on a line of its own.
+func (e *ConnectError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "connect to %s: no way found", e.Peer)
+	if e.Cause != nil {
+		fmt.Fprintf(&b, ": %v", e.Cause)
+	}
+	for _, a := range e.Tried {
+		fmt.Fprintf(&b, "\n  %s", a.Way)
+		if a.Addr != nil {
+			fmt.Fprintf(&b, " %s", a.Addr)
+		}
+		fmt.Fprintf(&b, ": %v", a.Err)
+	}
+	return b.String()
+}
+
+// Unwrap returns Cause and the errors of the attempts.
+func (e *ConnectError) Unwrap() []error {
+	var errs []error
+	if e.Cause != nil {
+		errs = append(errs, e.Cause)
+	}
+	for _, a := range e.Tried {
+		errs = append(errs, a.Err)
+	}
+	return errs
+}
+
+var (
+	errNothingKnown = errors.New("no address of the peer is known")
+	errNoRouting    = errors.New("there is no routing system")
+	errNothingNew   = errors.New("found no address that was not tried already")
+	errWrongPeer    = errors.New("the answer is about another peer")
+	errNoRelay      = errors.New("no connected peer is a relay")
+)
+
+// Connect makes sure that there is a connection to target, direct or relayed,
+// and says how it got there. It needs target's ID; the addresses are tried
+// beside those that the host knows. It gives up when ctx is done, or after a
+// minute if ctx has no deadline. The error wraps [ErrSelf] or [ErrClosed], or
+// is a [*ConnectError].
+func (s *Swarm) Connect(ctx context.Context, target peer.AddrInfo) (Route, error) {
+	if err := s.check(target.ID); err != nil {
+		return Route{}, fmt.Errorf("connect to %s: %w", target.ID, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	if _, ok := ctx.Deadline(); !ok {
+		ctx, cancel = context.WithTimeout(ctx, connectTimeout)
+		defer cancel()
+	}
+	c := &connecting{
+		Swarm:  s,
+		id:     target.ID,
+		start:  time.Now(),
+		ways:   make(map[string]Way),
+		failed: make(map[string]bool),
+	}
+	conn, way := c.find(ctx, target.Addrs)
+	switch {
+	case conn != nil:
+		return Route{
+			Peer:    c.id,
+			Addr:    conn.RemoteMultiaddr(),
+			Relayed: relayed(conn),
+			Took:    time.Since(c.start),
+			Way:     way,
+			Tried:   c.attempts,
+		}, nil
+	case s.ctx.Err() != nil:
+		return Route{}, fmt.Errorf("connect to %s: %w", target.ID, ErrClosed)
+	default:
+		return Route{}, &ConnectError{Peer: c.id, Tried: c.attempts, Cause: ctx.Err()}
+	}
+}
+
+// check refuses what can be neither connected to nor kept.
+func (s *Swarm) check(id peer.ID) error {
+	switch {
+	case s.ctx.Err() != nil:
+		return ErrClosed
+	case id == s.cfg.Host.ID():
+		return ErrSelf
+	default:
+		return id.Validate()
+	}
+}
+
+// connecting is one run of Connect.
+type connecting struct {
+	*Swarm
+	id       peer.ID
+	start    time.Time
+	attempts []Attempt
+	ways     map[string]Way  // how each address became known, by its bytes
+	failed   map[string]bool // addresses among the attempts
+}
+
+func (c *connecting) find(ctx context.Context, given []ma.Multiaddr) (network.Conn, Way) {
+	if conn := c.conn(c.id); conn != nil {
+		return conn, WayOpen
+	}
+	// Addresses that failed a moment ago are worth a try when somebody asks.
+	// Those that fail from here on are not dialled again in later stages.
+	if net, ok := c.net.(*libp2pswarm.Swarm); ok {
+		net.Backoff().Clear(c.id)
+	}
+	relays := c.relays()
+	if conn, way := c.dialAddresses(ctx, given, c.cfg.Routing != nil || len(relays) > 0); conn != nil {
+		return conn, way
+	}
+	if conn, way := c.dialFound(ctx, len(relays) > 0); conn != nil {
+		return conn, way
+	}
+	if conn, way := c.dialRelays(ctx, relays); conn != nil {
+		return conn, way
+	}
+	// The peer may have come to us meanwhile.
+	return c.conn(c.id), WayOpen
+}
+
+// dialAddresses tries the addresses given and those that the host knows.
+func (c *connecting) dialAddresses(ctx context.Context, given []ma.Multiaddr, more bool) (network.Conn, Way) {
+	ctx, cancel := share(ctx, more)
+	defer cancel()
+	ps := c.cfg.Host.Peerstore()
+	known := ps.Addrs(c.id)
+	if len(given)+len(known) == 0 {
+		c.fail(WayKnown, nil, errNothingKnown, time.Now())
+		return nil, ""
+	}
+	way := WayKnown
+	if len(given) > 0 {
+		way = WayGiven
+		c.findNamedRelays(ctx, given)
+		ps.AddAddrs(c.id, given, peerstore.TempAddrTTL)
+	}
+	c.note(WayGiven, given)
+	c.note(WayKnown, known)
+	return c.dial(ctx, way)
+}
+
+// findNamedRelays looks up the relays that are named without an address, as in
+// /p2p/<relay>/p2p-circuit. What is not found shows when the address is
+// dialled.
+func (c *connecting) findNamedRelays(ctx context.Context, addrs []ma.Multiaddr) {
+	if c.cfg.Routing == nil {
+		return
+	}
+	ps := c.cfg.Host.Peerstore()
+	for _, addr := range addrs {
+		relay, rest := ma.SplitFirst(addr)
+		if relay == nil || relay.Protocol().Code != ma.P_P2P || !isCircuit(rest) {
+			continue
+		}
+		id := peer.ID(relay.RawValue())
+		if c.isConnected(id) || len(ps.Addrs(id)) > 0 {
+			continue
+		}
+		if info, err := c.cfg.Routing.FindPeer(ctx, id); err == nil && info.ID == id {
+			ps.AddAddrs(id, info.Addrs[:min(len(info.Addrs), maxFound)], peerstore.TempAddrTTL)
+		}
+	}
+}
+
+// dialFound tries the addresses that the routing system finds.
+func (c *connecting) dialFound(ctx context.Context, more bool) (network.Conn, Way) {
+	start := time.Now()
+	if c.cfg.Routing == nil {
+		c.fail(WayRouting, nil, errNoRouting, start)
+		return nil, ""
+	}
+	ctx, cancel := share(ctx, more)
+	defer cancel()
+	lookup, cancel := share(ctx, true)
+	defer cancel()
+	info, err := c.cfg.Routing.FindPeer(lookup, c.id)
+	if err == nil && info.ID != c.id {
+		err = errWrongPeer
+	}
+	found := slices.DeleteFunc(info.Addrs, func(addr ma.Multiaddr) bool {
+		_, tried := c.ways[string(addr.Bytes())]
+		return tried
+	})
+	if err == nil && len(found) == 0 {
+		err = errNothingNew
+	}
+	if err != nil {
+		c.fail(WayRouting, nil, err, start)
+		return nil, ""
+	}
+	found = found[:min(len(found), maxFound)]
+	c.cfg.Host.Peerstore().AddAddrs(c.id, found, peerstore.TempAddrTTL)
+	c.note(WayRouting, found)
+	return c.dial(ctx, WayRouting)
+}
+
+// dialRelays tries to reach the peer through relays. That it has a reservation
+// at one of them is a guess, so the addresses go if none works.
+func (c *connecting) dialRelays(ctx context.Context, relays []ma.Multiaddr) (network.Conn, Way) {
+	guesses := slices.DeleteFunc(relays, func(addr ma.Multiaddr) bool {
+		_, tried := c.ways[string(addr.Bytes())]
+		return tried
+	})
+	if len(guesses) == 0 {
+		if len(relays) == 0 {
+			c.fail(WayRelay, nil, errNoRelay, time.Now())
+		}
+		return nil, ""
+	}
+	ps := c.cfg.Host.Peerstore()
+	ps.AddAddrs(c.id, guesses, peerstore.TempAddrTTL)
+	c.note(WayRelay, guesses)
+	conn, way := c.dial(ctx, WayRelay)
+	if conn == nil {
+		ps.SetAddrs(c.id, guesses, 0)
+	}
+	return conn, way
+}
+
+// relays returns the addresses that the peer has if it is reachable through
+// one of the relays to which there is a direct connection, nearest first.
+func (c *connecting) relays() []ma.Multiaddr {
+	type relay struct {
+		conn    network.Conn
+		latency time.Duration
+	}
+	var relays []relay
+	for _, id := range c.net.Peers() {
+		if id == c.id || !c.speaks(id, proto.ProtoIDv2Hop) {
+			continue
+		}
+		if conn := c.Swarm.conn(id); conn != nil && !relayed(conn) {
+			latency := c.cfg.Host.Peerstore().LatencyEWMA(id)
+			if latency == 0 {
+				latency = math.MaxInt64
+			}
+			relays = append(relays, relay{conn, latency})
+		}
+	}
+	slices.SortFunc(relays, func(a, b relay) int { return cmp.Compare(a.latency, b.latency) })
+	addrs := make([]ma.Multiaddr, 0, maxRelays)
+	for _, r := range relays[:min(len(relays), maxRelays)] {
+		addr, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{
+			ID:    r.conn.RemotePeer(),
+			Addrs: []ma.Multiaddr{r.conn.RemoteMultiaddr()},
+		})
+		if err == nil {
+			addrs = append(addrs, addr[0].Encapsulate(anyRelay))
+		}
+	}
+	return addrs
+}
+
+// dial dials all addresses of the peer in the peerstore together, as the
+// network does it.
+func (c *connecting) dial(ctx context.Context, stage Way) (network.Conn, Way) {
+	start := time.Now()
+	conn, err := c.net.DialPeer(ctx, c.id)
+	if err == nil {
+		return conn, c.wayOf(conn, stage)
+	}
+	dialed, ok := errors.AsType[*libp2pswarm.DialError](err)
+	if ok && len(dialed.DialErrors) > 0 {
+		for _, e := range dialed.DialErrors {
+			way, known := c.ways[string(e.Address.Bytes())]
+			if !known { // behind a DNS name
+				way = stage
+			}
+			c.fail(way, e.Address, e.Cause, start)
+		}
+		if dialed.Skipped > 0 {
+			c.fail(stage, nil, fmt.Errorf("%d more addresses failed", dialed.Skipped), start)
+		}
+		return nil, ""
+	}
+	if ok {
+		err = dialed.Cause
+	} else if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no answer in %s: %w", time.Since(start).Round(time.Millisecond), err)
+	}
+	for addr, way := range c.ways {
+		c.fail(way, ma.Cast([]byte(addr)), err, start)
+	}
+	return nil, ""
+}
+
+func (c *connecting) wayOf(conn network.Conn, stage Way) Way {
+	if conn.Stat().Direction == network.DirInbound {
+		return WayOpen
+	}
+	if way, ok := c.ways[string(conn.RemoteMultiaddr().Bytes())]; ok {
+		return way
+	}
+	return stage
+}
+
+// note remembers how addresses became known, unless they were before.
+func (c *connecting) note(way Way, addrs []ma.Multiaddr) {
+	for _, addr := range addrs {
+		key := string(addr.Bytes())
+		if _, ok := c.ways[key]; !ok {
+			c.ways[key] = way
+		}
+	}
+}
+
+// fail adds an attempt, the first one for an address.
+func (c *connecting) fail(way Way, addr ma.Multiaddr, err error, start time.Time) {
+	if addr != nil {
+		key := string(addr.Bytes())
+		if c.failed[key] {
+			return
+		}
+		c.failed[key] = true
+	}
+	c.attempts = append(c.attempts, Attempt{Way: way, Addr: addr, Err: err, Took: time.Since(start)})
+}
+
+// share returns a context for a stage: with half of the time that is left, if
+// there is more to try after it.
+func share(ctx context.Context, more bool) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok || !more {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/2)
+}
