@@ -126,7 +126,7 @@ func TestRPCAndGatewayWork(t *testing.T) {
 	if status != http.StatusOK || !strings.Contains(answer, n.PeerID()) {
 		t.Fatalf("id: %d: %s", status, answer)
 	}
-	const cid = "bafkreiaeltrdl6fvpiiruvhshbwl66rh2rv7hljg33hdhx43lsqmp32cxu"
+	const cid = "bafkreiaywv5d5ic2tiqkkmyha5xpflyrwggwyvraa5u4625hz5iwik34ty"
 	status, answer = n.RPC("add", url.Values{"cid-version": {"1"}, "raw-leaves": {"true"}}, strings.NewReader("a piece\n"))
 	if status != http.StatusOK || !strings.Contains(answer, `"Hash":"`+cid+`"`) {
 		t.Fatalf("add: %d: %s", status, answer)
