@@ -1,0 +1,128 @@
+// Package commands is `ipfs npp …`, at the command line and below /api/v0/npp
+// alike. A command parses, calls the daemon's services and prints; what it does is
+// decided there.
+//
+// kubo runs a command in the daemon where there is one and in the client where
+// there is none, so every command first asks for the daemon of its own process
+// and says what is amiss where there is none.
+package commands
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	cmds "github.com/ipfs/go-ipfs-cmds"
+	"github.com/ipfs/kubo/cmd/ipfs/kubo"
+	kubocmds "github.com/ipfs/kubo/commands"
+	"github.com/ipfs/kubo/core/commands"
+	"github.com/ipfs/kubo/core/commands/cmdenv"
+
+	"github.com/newpieceplease/npp/plugin"
+)
+
+// Name is the command's name below `ipfs`.
+const Name = "npp"
+
+var nppCmd = &cmds.Command{
+	Helptext: cmds.HelpText{
+		Tagline: "See peers, connect to them, and exchange messages with them.",
+		ShortDescription: `
+'ipfs npp' finds the way to other peers and exchanges messages with them: as
+the peer that this daemon is, without a server. All of it needs a running
+daemon ('ipfs daemon').
+
+  ipfs npp peers                          who is connected
+  ipfs npp connect <peer>                 connect to somebody
+  ipfs npp send <peer> '{"hello":"you"}'  send any JSON value, with a receipt
+  ipfs npp listen                         print what arrives
+
+Output is for people; '--enc=json' prints one JSON object a line. The same
+commands are at /api/v0/npp/… of the daemon's RPC.
+`,
+	},
+	Subcommands: map[string]*cmds.Command{
+		"peers":    peersCmd,
+		"connect":  connectCmd,
+		"send":     sendCmd,
+		"listen":   listenCmd,
+		"messages": messagesCmd,
+	},
+}
+
+// Register puts the npp commands into kubo's command trees, that of the client
+// and that of the RPC API, and takes `ipfs update` out of them: it would
+// replace this binary with a stock one.
+func Register() {
+	for _, root := range []*cmds.Command{commands.Root, kubo.Root} {
+		root.Subcommands[Name] = nppCmd
+		delete(root.Subcommands, "update")
+	}
+}
+
+// BuildEnv is kubo's BuildEnv, which also makes a daemon without npp
+// recognisable: the client would only say "command not found".
+func BuildEnv(preload kubo.PluginPreloader) func(context.Context, *cmds.Request) (cmds.Environment, error) {
+	build := kubo.BuildEnv(preload)
+	return func(ctx context.Context, req *cmds.Request) (cmds.Environment, error) {
+		env, err := build(ctx, req)
+		if len(req.Path) > 0 && req.Path[0] == Name {
+			http.DefaultTransport = explain404{http.DefaultTransport}
+		}
+		return env, err
+	}
+}
+
+// explain404 turns "not found" from the RPC API into an error with a reason.
+type explain404 struct{ http.RoundTripper }
+
+func (t explain404) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := t.RoundTripper.RoundTrip(req)
+	if err != nil || res.StatusCode != http.StatusNotFound || !strings.Contains(req.URL.Path, "/"+Name+"/") {
+		return res, err
+	}
+	res.Body.Close()
+	text := fmt.Sprintf("the daemon at %s runs without npp; hint: stop it and start the daemon of this binary: ipfs daemon", req.URL.Host)
+	res.StatusCode = http.StatusInternalServerError
+	res.Header.Set("Content-Type", "text/plain")
+	res.Body = io.NopCloser(strings.NewReader(text))
+	return res, nil
+}
+
+// daemon is the daemon of this process, or an error with the next step.
+func daemon(env cmds.Environment) (*plugin.Daemon, error) {
+	d, err := plugin.Current()
+	if err == nil {
+		return d, nil
+	}
+	if errors.Is(err, plugin.ErrDisabled) && !inDaemon(env) {
+		err = plugin.ErrNotRunning
+	}
+	switch {
+	case errors.Is(err, plugin.ErrNotRunning):
+		root, _ := cmdenv.GetConfigRoot(env)
+		return nil, fmt.Errorf("%w on the repo %s; hint: start it and leave it running: ipfs daemon", err, root)
+	case errors.Is(err, plugin.ErrDisabled):
+		return nil, fmt.Errorf("%w in the daemon's config; hint: ipfs config --bool Plugins.Plugins.npp.Disabled false, and restart the daemon", err)
+	case errors.Is(err, plugin.ErrOffline):
+		return nil, fmt.Errorf("%w; hint: restart it without that option", err)
+	}
+	return nil, err
+}
+
+// inDaemon tells whether this process is a daemon, whose node exists already.
+func inDaemon(env cmds.Environment) bool {
+	if _, ok := env.(*kubocmds.Context); !ok {
+		return false
+	}
+	node, err := cmdenv.GetNode(env)
+	return err == nil && node.IsDaemon
+}
+
+// interrupted tells whether a stream ended because its reader went away.
+func interrupted(req *cmds.Request, err error) bool {
+	return errors.Is(err, context.Canceled) && req.Context.Err() != nil
+}

@@ -1,0 +1,215 @@
+package commands
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	cmds "github.com/ipfs/go-ipfs-cmds"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/plugin"
+	"github.com/newpieceplease/npp/swarm"
+)
+
+const (
+	keepOption        = "keep"
+	forgetOption      = "forget"
+	dialTimeoutOption = "dial-timeout"
+
+	defaultDialTimeout = 30 * time.Second
+
+	// maxTargets bounds how many peers one command connects to: they are dialled side by side.
+	maxTargets = 256
+)
+
+// connectLine is one line of `npp connect`: how a peer was reached, or why not.
+type connectLine struct {
+	Peer    string    `json:"peer"`
+	OK      bool      `json:"ok"`
+	Way     string    `json:"way,omitempty"` // what led there: "open connection", "known address", …
+	Addr    string    `json:"addr,omitempty"`
+	Relayed bool      `json:"relayed"`
+	MS      float64   `json:"ms"`
+	Kept    bool      `json:"kept,omitempty"`
+	Forgot  bool      `json:"forgot,omitempty"`
+	Tried   []tryLine `json:"tried,omitempty"` // what failed before
+	Error   string    `json:"error,omitempty"`
+}
+
+// tryLine is one thing that was tried on the way to a peer.
+type tryLine struct {
+	Way   string  `json:"way"`
+	Addr  string  `json:"addr,omitempty"`
+	Error string  `json:"error"`
+	MS    float64 `json:"ms"`
+}
+
+var connectCmd = &cmds.Command{
+	Helptext: cmds.HelpText{
+		Tagline: "Connect to peers, by whatever way leads there.",
+		ShortDescription: `
+'ipfs npp connect' connects to each peer and says how it got there, or each
+thing that it tried and why that failed. It tries an open connection, the
+addresses that are given or known, the addresses that routing finds (DHT,
+delegated), and the relays that this peer is connected to.
+
+A peer is a peer ID in any encoding, a multiaddr that ends in /p2p/<peer ID>
+(or the old /ipfs/<peer ID>), or /p2p-circuit/ipfs/<peer ID> for any relay.
+
+  > ipfs npp connect 12D3KooWQK5Uh9…
+  connected 12D3KooWQK5Uh9… by routing: /ip4/203.0.113.7/tcp/4001, direct, 81.3 ms
+
+'--keep' remembers the peer, over restarts, and connects again whenever the
+connection is lost; '--forget' ends that. Neither touches the config: a peer in
+Peering.Peers stays.
+`,
+	},
+	Arguments: []cmds.Argument{
+		cmds.StringArg("peer", true, true, "Peer ID or multiaddr."),
+	},
+	Options: []cmds.Option{
+		cmds.StringOption(dialTimeoutOption, "Give up on a peer after this time.").WithDefault(defaultDialTimeout.String()),
+		cmds.BoolOption(keepOption, "Keep the connection from now on, over restarts."),
+		cmds.BoolOption(forgetOption, "No longer keep the connection; does not disconnect."),
+	},
+	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
+		d, err := daemon(env)
+		if err != nil {
+			return err
+		}
+		if on(req, keepOption) && on(req, forgetOption) {
+			return errors.New("--keep and --forget exclude each other")
+		}
+		timeout, err := durationOption(req, dialTimeoutOption)
+		if err != nil {
+			return err
+		}
+		if len(req.Arguments) > maxTargets {
+			return fmt.Errorf("%d peers are too many at once, the limit is %d", len(req.Arguments), maxTargets)
+		}
+		targets := make([]peer.AddrInfo, len(req.Arguments))
+		for i, arg := range req.Arguments {
+			if targets[i], err = swarm.ParseTarget(arg); err != nil {
+				return err
+			}
+		}
+		lines := make(chan *connectLine)
+		for _, t := range targets {
+			go func() {
+				if on(req, forgetOption) {
+					lines <- forget(req.Context, d, t.ID)
+				} else {
+					lines <- connect(req.Context, d, t, timeout, on(req, keepOption))
+				}
+			}()
+		}
+		failed := 0
+		var emitErr error
+		for range targets {
+			l := <-lines
+			if !l.OK {
+				failed++
+			}
+			if emitErr == nil {
+				emitErr = res.Emit(l)
+			}
+		}
+		if failed > 0 && emitErr == nil {
+			return fmt.Errorf("%d of %d failed", failed, len(targets))
+		}
+		return emitErr
+	},
+	Type: connectLine{},
+	Encoders: cmds.EncoderMap{
+		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *connectLine) error {
+			_, err := io.WriteString(w, l.text())
+			return err
+		}),
+	},
+}
+
+func connect(ctx context.Context, d *plugin.Daemon, target peer.AddrInfo, timeout time.Duration, keep bool) *connectLine {
+	l := &connectLine{Peer: target.ID.String()}
+	if keep {
+		if err := d.Swarm.Keep(ctx, target); err != nil {
+			l.Error = err.Error()
+			return l
+		}
+		l.Kept = true
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	start := time.Now()
+	route, err := d.Swarm.Connect(ctx, target)
+	l.MS = milliseconds(time.Since(start))
+	l.Tried = tryLines(route.Tried)
+	if err != nil {
+		l.Error = err.Error()
+		var failure *swarm.ConnectError
+		if errors.As(err, &failure) {
+			l.Tried = tryLines(failure.Tried)
+		}
+		return l
+	}
+	l.OK, l.Way, l.Addr, l.Relayed = true, string(route.Way), addrString(route.Addr), route.Relayed
+	return l
+}
+
+func forget(ctx context.Context, d *plugin.Daemon, id peer.ID) *connectLine {
+	l := &connectLine{Peer: id.String()}
+	err := d.Swarm.Forget(ctx, id)
+	switch {
+	case errors.Is(err, swarm.ErrPinned):
+		l.Error = fmt.Sprintf("%s is kept by Peering.Peers of the config, which npp does not change; hint: ipfs config edit", id)
+	case err != nil:
+		l.Error = err.Error()
+	default:
+		l.OK, l.Forgot = true, true
+	}
+	return l
+}
+
+func tryLines(tried []swarm.Attempt) []tryLine {
+	var out []tryLine
+	for _, t := range tried {
+		out = append(out, tryLine{Way: string(t.Way), Addr: addrString(t.Addr), Error: t.Err.Error(), MS: milliseconds(t.Took)})
+	}
+	return out
+}
+
+func (l *connectLine) text() string {
+	if l.Forgot {
+		return fmt.Sprintf("forgot %s\n", l.Peer)
+	}
+	if !l.OK {
+		return fmt.Sprintf("failed %s: %s\n", l.Peer, printable(l.Error))
+	}
+	way := "direct"
+	if l.Relayed {
+		way = "relayed"
+	}
+	kept := ""
+	if l.Kept {
+		kept = ", kept"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "connected %s by %s: %s, %s, %.1f ms%s\n", l.Peer, l.Way, l.Addr, way, l.MS, kept)
+	for _, t := range l.Tried {
+		fmt.Fprintf(&b, "  tried %s %s: %s\n", t.Way, t.Addr, printable(t.Error))
+	}
+	return b.String()
+}
+
+// durationOption reads an option that is a positive duration.
+func durationOption(req *cmds.Request, name string) (time.Duration, error) {
+	text, _ := req.Options[name].(string)
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("--%s is %.40q, must be a duration such as 30s or 2m", name, text)
+	}
+	return d, nil
+}

@@ -1,0 +1,167 @@
+package commands
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	cmds "github.com/ipfs/go-ipfs-cmds"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multibase"
+
+	"github.com/newpieceplease/npp/message"
+	"github.com/newpieceplease/npp/swarm"
+)
+
+const (
+	sinceOption = "since"
+	fromOption  = "from"
+)
+
+// messageLine is a message in the shape of `ipfs pubsub sub`: data and seqno
+// are multibase (base64url); and what npp knows besides.
+type messageLine struct {
+	From     string          `json:"from"`
+	Data     string          `json:"data"`
+	Seqno    string          `json:"seqno"`
+	TopicIDs []string        `json:"topicIDs"`
+	ID       string          `json:"id"`
+	Message  json.RawMessage `json:"message,omitempty"` // the data, where that is JSON
+	Sent     *time.Time      `json:"sent,omitempty"`    // by the sender's clock, where it tells
+	Received time.Time       `json:"received"`
+	Via      string          `json:"via"` // "direct" or "pubsub"
+}
+
+func newMessageLine(m *message.Message) *messageLine {
+	l := &messageLine{
+		From:     m.From.String(),
+		Data:     encodeBytes(m.Data),
+		Seqno:    encodeBytes(m.Seqno),
+		TopicIDs: m.Topics,
+		ID:       m.ID,
+		Message:  m.JSON(),
+		Received: m.Received,
+		Via:      string(m.Via),
+	}
+	if !m.Sent.IsZero() {
+		l.Sent = &m.Sent
+	}
+	return l
+}
+
+func encodeBytes(b []byte) string {
+	s, err := multibase.Encode(multibase.Base64url, b)
+	if err != nil {
+		panic(err) // base64url is a base that multibase knows
+	}
+	return s
+}
+
+// text is the message on a line: when, how, from whom, and what.
+func (l *messageLine) text() string {
+	body := l.Data
+	if l.Message != nil {
+		body = printable(string(l.Message))
+	}
+	return fmt.Sprintf("%s  %-6s  %s  %s\n", l.Received.Local().Format(time.DateTime), l.Via, l.From, body)
+}
+
+// printable escapes what a terminal might obey: a peer chose the text.
+func printable(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if r == '\n' || unicode.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		q := strconv.QuoteRuneToASCII(r)
+		b.WriteString(q[1 : len(q)-1])
+	}
+	return b.String()
+}
+
+var messageEncoders = cmds.EncoderMap{
+	cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *messageLine) error {
+		_, err := io.WriteString(w, l.text())
+		return err
+	}),
+}
+
+// filterOptions choose messages.
+var filterOptions = []cmds.Option{
+	cmds.StringOption(sinceOption, "Start there: a duration (15m), a time (RFC 3339), a message ID, or all."),
+	cmds.StringOption(fromOption, "Only messages from this peer."),
+	cmds.StringOption(topicOption, "Only messages of this pubsub topic."),
+}
+
+func filterOf(req *cmds.Request) (message.Filter, error) {
+	var f message.Filter
+	since, _ := req.Options[sinceOption].(string)
+	var err error
+	if f.Since, err = message.ParseSince(since, time.Now()); err != nil {
+		return f, fmt.Errorf("--%s: %w", sinceOption, err)
+	}
+	if from, ok := req.Options[fromOption].(string); ok {
+		var info peer.AddrInfo
+		if info, err = swarm.ParseTarget(from); err != nil {
+			return f, fmt.Errorf("--%s: %w", fromOption, err)
+		}
+		f.From = info.ID
+	}
+	f.Topic, _ = req.Options[topicOption].(string)
+	return f, nil
+}
+
+var listenCmd = &cmds.Command{
+	Helptext: cmds.HelpText{
+		Tagline: "Print messages as they arrive.",
+		ShortDescription: `
+'ipfs npp listen' prints each message that arrives, sent directly or published
+to the topic of this peer's ID, until it is interrupted or the daemon stops.
+
+  > ipfs npp listen
+  2026-05-01 20:15:03  direct  12D3KooWQK5Uh9…  {"piece":"Prelude in C","page":2}
+
+Messages are kept on disk, whether somebody listens or not ('ipfs npp messages
+--help'): '--since' starts with what came before.
+
+  > ipfs npp listen --since 15m
+  > ipfs npp listen --since all --from 12D3KooWQK5Uh9…
+
+'--topic' subscribes to a pubsub topic while it runs and prints what is
+published there. A message that is no JSON is printed as bytes, in multibase.
+`,
+	},
+	Options: filterOptions,
+	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
+		d, err := daemon(env)
+		if err != nil {
+			return err
+		}
+		f, err := filterOf(req)
+		if err != nil {
+			return err
+		}
+		for m, err := range d.Messages.Listen(req.Context, f) {
+			if err != nil {
+				if interrupted(req, err) {
+					return nil
+				}
+				return listenHint(err)
+			}
+			if err := res.Emit(newMessageLine(m)); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+	Type:     messageLine{},
+	Encoders: messageEncoders,
+}

@@ -1,0 +1,43 @@
+// Package message sends messages to peers, says truthfully what became of
+// them, and keeps what arrives until its reader has seen it.
+//
+// # Sending
+//
+// [Service.Send] opens a libp2p stream to the recipient (a relayed connection
+// will do), sends the message and waits for the receipt, which the recipient's
+// daemon writes once the message is on its disk. There are four outcomes:
+//
+//   - delivered: the recipient's daemon has stored it;
+//   - published: the recipient is known not to speak this protocol, and peers
+//     that are subscribed to the pubsub topic named after the recipient's peer ID
+//     were handed the message. Nobody acknowledges that, and anyone can read it;
+//   - unknown: the message left, and no receipt came back. Sending it again
+//     under the same ID is safe: it is stored once;
+//   - an error: it was not delivered, and the error says why.
+//
+// A peer that spoke the protocol once is never sent anything by pubsub. A
+// sender uses at most eight streams per recipient, one message at a time on
+// each, and queues the rest: libp2p resets what goes beyond its own limits,
+// unseen by the sender.
+//
+// # Receiving
+//
+// Messages come by stream, from the peer that the connection proves, and by
+// pubsub, on the topic of our own peer ID and on those that are being listened
+// to. All go into one log on disk, in the order of their arrival;
+// [Service.Listen] reads it from wherever the reader wants, so a reader that is
+// slow, or not there, loses nothing.
+//
+// A direct message is stored once per sender and ID, for as long as it is
+// stored. A pubsub message is stored once per author and sequence number, for
+// as long as it is stored and for [ReplayWindow] after its arrival at the
+// least, over restarts.
+//
+// # Limits
+//
+// Each peer has a share of the store ([Limits]), and so has pubsub as a whole.
+// A direct message that does not fit is refused, and its sender told so. What
+// is acknowledged goes only by the rules of retention, or by [Service.Remove].
+// A pubsub message pushes out older ones, first of its own author's share of a
+// quarter, then of pubsub's.
+package message

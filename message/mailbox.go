@@ -1,0 +1,538 @@
+package message
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/newpieceplease/npp/message/pb"
+	"github.com/newpieceplease/npp/store"
+)
+
+// The mailbox's keys. Messages are numbered in the order of their arrival.
+//
+//	state                    pb.State
+//	log/<number>             pb.Record
+//	id/<id>/<peer>           number: where the message is, or was
+//	from/<via>/<peer>/<number>  one peer's messages
+//	pubsub/<number>          messages that came by pubsub
+//	gone/<number>            a removed pubsub message, until [ReplayWindow] has passed: time of receipt, ID key
+//	used/<via>/<peer>        bytes
+//	speaks/<peer>            the peer spoke our protocol
+const (
+	stateKey     = "state"
+	logSeries    = "log"
+	pubsubSeries = "pubsub"
+	goneSeries   = "gone"
+)
+
+func idKey(id string, from peer.ID) string    { return "id/" + id + "/" + from.String() }
+func fromSeries(via Via, from peer.ID) string { return "from/" + string(via) + "/" + from.String() }
+func usedKey(via Via, from peer.ID) string    { return "used/" + string(via) + "/" + from.String() }
+func speaksKey(p peer.ID) string              { return "speaks/" + p.String() }
+func number(n uint64) []byte                  { return binary.BigEndian.AppendUint64(nil, n) }
+
+// ReplayWindow is how long a pubsub message is remembered at the least, also
+// after it was removed: the same author and sequence number is not stored again.
+const ReplayWindow = 24 * time.Hour
+
+// recordOverhead is what a stored message takes besides its record: keys and index.
+const recordOverhead = 256
+
+// sweepBatch is how many messages one transaction of a clean-up removes.
+const sweepBatch = 256
+
+// Errors of storing a message.
+var (
+	ErrFull     = errors.New("no space left for messages")
+	ErrIDReused = errors.New("the ID was used for another message")
+	ErrNotFound = errors.New("no such message")
+)
+
+// errDuplicate tells that the message is stored already.
+var errDuplicate = errors.New("stored already")
+
+// mailbox is the store of what arrived.
+type mailbox struct {
+	store  *store.Store
+	limits Limits
+	now    func() time.Time
+
+	mu      sync.Mutex
+	changed chan struct{} // closed at the next arrival
+}
+
+func newMailbox(st *store.Store, limits Limits, now func() time.Time) *mailbox {
+	return &mailbox{store: st, limits: limits, now: now, changed: make(chan struct{})}
+}
+
+// more is closed when another message has arrived.
+func (b *mailbox) more() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.changed
+}
+
+func (b *mailbox) announce() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// add stores m, sets its number and time of receipt, and returns when it is on
+// disk. That it is there already is no error.
+func (b *mailbox) add(ctx context.Context, m *Message) error {
+	added := false
+	err := b.store.Update(ctx, func(tx *store.Tx) error {
+		switch err := b.insert(ctx, tx, m); {
+		case errors.Is(err, errDuplicate):
+			return nil
+		case err != nil:
+			return err
+		}
+		added = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if added {
+		b.announce()
+	}
+	return nil
+}
+
+// addPubsub stores a batch of messages that came by pubsub and returns when all are on
+// disk, with the number of those that do not fit in any share.
+func (b *mailbox) addPubsub(ctx context.Context, ms []*Message) (refused int, err error) {
+	err = b.store.Update(ctx, func(tx *store.Tx) error {
+		refused = 0
+		for _, m := range ms {
+			switch err := b.insert(ctx, tx, m); {
+			case errors.Is(err, ErrFull):
+				refused++
+			case errors.Is(err, errDuplicate), errors.Is(err, ErrIDReused):
+			case err != nil:
+				return err
+			}
+		}
+		if refused == 0 {
+			return nil
+		}
+		st, err := readState(tx)
+		if err != nil {
+			return err
+		}
+		st.RefusedPubsub += uint64(refused)
+		return writeState(tx, st)
+	})
+	if err != nil {
+		return 0, err
+	}
+	b.announce()
+	return refused, nil
+}
+
+// insert puts m into a transaction.
+func (b *mailbox) insert(ctx context.Context, tx *store.Tx, m *Message) error {
+	at, err := tx.Get(idKey(m.ID, m.From))
+	switch {
+	case err == nil:
+		return b.sameAsStored(tx, at, m)
+	case !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	st, err := readState(tx)
+	if err != nil {
+		return err
+	}
+	m.Number = st.Next
+	m.Received = b.now()
+	if last := time.Unix(0, st.Received); m.Received.Before(last) {
+		m.Received = last
+	}
+	rec, err := encodeRecord(m)
+	if err != nil {
+		return err
+	}
+	size := uint64(len(rec)) + recordOverhead
+	if st, err = b.makeRoom(ctx, tx, st, m, size); err != nil {
+		return err
+	}
+	used, err := readNumber(tx, usedKey(m.Via, m.From))
+	if err != nil {
+		return err
+	}
+	st.Next++
+	st.Received = m.Received.UnixNano()
+	*shareOf(st, m.Via) += size
+	err = errors.Join(
+		tx.Put(store.Key(logSeries, m.Number), rec),
+		tx.Put(store.Key(fromSeries(m.Via, m.From), m.Number), nil),
+		tx.Put(idKey(m.ID, m.From), number(m.Number)),
+		tx.Put(usedKey(m.Via, m.From), number(used+size)),
+		writeState(tx, st),
+	)
+	if m.Via == Pubsub {
+		err = errors.Join(err, tx.Put(store.Key(pubsubSeries, m.Number), nil))
+	}
+	return err
+}
+
+// sameAsStored tells whether m is what its ID stood for before.
+func (b *mailbox) sameAsStored(tx *store.Tx, at []byte, m *Message) error {
+	if len(at) != 8 {
+		return fmt.Errorf("message %s is indexed under a damaged number", m.ID)
+	}
+	n := binary.BigEndian.Uint64(at)
+	rec, err := tx.Get(store.Key(logSeries, n))
+	if errors.Is(err, store.ErrNotFound) {
+		return errDuplicate // a pubsub message that was removed
+	}
+	if err != nil {
+		return err
+	}
+	old, err := decodeRecord(n, rec)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(old.Data, m.Data) {
+		return fmt.Errorf("%w: %s", ErrIDReused, m.ID)
+	}
+	return errDuplicate
+}
+
+// makeRoom sees to it that size more bytes of m's author fit.
+func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, st *pb.State, m *Message, size uint64) (*pb.State, error) {
+	total, share := b.limits.StoreBytes, b.limits.PeerBytes
+	if m.Via == Pubsub {
+		total, share = b.limits.PubsubBytes, b.limits.PubsubBytes/4
+	}
+	if size > share {
+		return nil, fmt.Errorf("%w: the message takes %d bytes, a peer's share is %d", ErrFull, size, share)
+	}
+	used, err := readNumber(tx, usedKey(m.Via, m.From))
+	if err != nil {
+		return nil, err
+	}
+	if used+size > share {
+		if m.Via == Direct && b.limits.WhenPeerFull != DropOldest {
+			return nil, fmt.Errorf("%w: the sender's share of %d bytes is full", ErrFull, share)
+		}
+		if st, err = b.evict(ctx, tx, st, fromSeries(m.Via, m.From), used+size-share); err != nil {
+			return nil, err
+		}
+	}
+	if all := *shareOf(st, m.Via); all+size > total {
+		if m.Via == Direct {
+			return nil, fmt.Errorf("%w: the store of %d bytes is full", ErrFull, total)
+		}
+		return b.evict(ctx, tx, st, pubsubSeries, all+size-total)
+	}
+	return st, nil
+}
+
+// evict removes the oldest messages of a series until it has freed so many bytes.
+func (b *mailbox) evict(ctx context.Context, tx *store.Tx, st *pb.State, series string, free uint64) (*pb.State, error) {
+	var freed uint64
+	for r, err := range b.store.Ascend(ctx, series, 0) {
+		if err != nil {
+			return nil, err
+		}
+		// the series is read as of the last commit: this transaction may have removed the message
+		size, err := b.delete(tx, st, r.Number)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+		if err == nil {
+			st.Expired++
+		}
+		if freed += size; freed >= free {
+			break
+		}
+	}
+	if freed < free {
+		return nil, fmt.Errorf("%w: what arrives at the same time fills it", ErrFull)
+	}
+	return st, nil
+}
+
+// delete removes message n, updates st (which the caller writes) and returns
+// the bytes that it frees.
+func (b *mailbox) delete(tx *store.Tx, st *pb.State, n uint64) (uint64, error) {
+	rec, err := tx.Get(store.Key(logSeries, n))
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, ErrNotFound
+	}
+	if err != nil {
+		return 0, err
+	}
+	m, err := decodeRecord(n, rec)
+	if err != nil {
+		return 0, err
+	}
+	size := uint64(len(rec)) + recordOverhead
+	used, err := readNumber(tx, usedKey(m.Via, m.From))
+	if err != nil {
+		return 0, err
+	}
+	err = errors.Join(
+		tx.Delete(store.Key(logSeries, n)),
+		tx.Delete(store.Key(fromSeries(m.Via, m.From), n)),
+	)
+	if m.Via == Pubsub {
+		err = errors.Join(err, tx.Delete(store.Key(pubsubSeries, n)))
+	}
+	key := idKey(m.ID, m.From)
+	if m.Via == Pubsub && b.now().Sub(m.Received) < ReplayWindow {
+		gone := append(number(uint64(m.Received.UnixNano())), key...)
+		err = errors.Join(err, tx.Put(store.Key(goneSeries, n), gone))
+	} else {
+		err = errors.Join(err, tx.Delete(key))
+	}
+	if used > size {
+		err = errors.Join(err, tx.Put(usedKey(m.Via, m.From), number(used-size)))
+	} else {
+		err = errors.Join(err, tx.Delete(usedKey(m.Via, m.From)))
+	}
+	share := shareOf(st, m.Via)
+	*share -= min(size, *share)
+	return size, err
+}
+
+// remove deletes the messages with these numbers and returns how many there were.
+func (b *mailbox) remove(ctx context.Context, numbers []uint64, expired bool) (int, error) {
+	removed := 0
+	err := b.store.Update(ctx, func(tx *store.Tx) error {
+		removed = 0
+		st, err := readState(tx)
+		if err != nil {
+			return err
+		}
+		for _, n := range numbers {
+			_, err := b.delete(tx, st, n)
+			if errors.Is(err, ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			removed++
+		}
+		if expired {
+			st.Expired += uint64(removed)
+		}
+		return writeState(tx, st)
+	})
+	return removed, err
+}
+
+// sweep removes what the limits no longer keep, and forgets removed pubsub
+// messages that are past the window.
+func (b *mailbox) sweep(ctx context.Context) error {
+	if keep := time.Duration(b.limits.KeepFor); keep > 0 {
+		cutoff := b.now().Add(-keep)
+		for {
+			var old []uint64
+			for m, err := range b.read(ctx, 0) {
+				if err != nil {
+					return err
+				}
+				if !m.Received.Before(cutoff) || len(old) == sweepBatch {
+					break
+				}
+				old = append(old, m.Number)
+			}
+			if len(old) == 0 {
+				break
+			}
+			if _, err := b.remove(ctx, old, true); err != nil {
+				return err
+			}
+		}
+	}
+	return b.forget(ctx)
+}
+
+// forget drops the IDs of removed pubsub messages that are past the window.
+func (b *mailbox) forget(ctx context.Context) error {
+	cutoff := uint64(b.now().Add(-ReplayWindow).UnixNano())
+	for {
+		var batch []store.Record
+		for r, err := range b.store.Ascend(ctx, goneSeries, 0) {
+			if err != nil {
+				return err
+			}
+			if len(r.Value) >= 8 && binary.BigEndian.Uint64(r.Value) >= cutoff || len(batch) == sweepBatch {
+				break
+			}
+			batch = append(batch, r)
+		}
+		if len(batch) == 0 {
+			return nil
+		}
+		err := b.store.Update(ctx, func(tx *store.Tx) error {
+			var err error
+			for _, r := range batch {
+				err = errors.Join(err, tx.Delete(store.Key(goneSeries, r.Number)))
+				if len(r.Value) > 8 {
+					err = errors.Join(err, tx.Delete(string(r.Value[8:])))
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// unseen tells whether a pubsub message is not known yet.
+func (b *mailbox) unseen(ctx context.Context, author peer.ID, seqno []byte) bool {
+	known, err := b.store.Has(ctx, idKey(pubsubID(author, seqno), author))
+	return err != nil || !known
+}
+
+// read yields the messages from a number on, oldest first. A damaged one is an error that
+// does not end the sequence.
+func (b *mailbox) read(ctx context.Context, from uint64) iter.Seq2[*Message, error] {
+	return func(yield func(*Message, error) bool) {
+		for r, err := range b.store.Ascend(ctx, logSeries, from) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(decodeRecord(r.Number, r.Value)) {
+				return
+			}
+		}
+	}
+}
+
+// firstSince is the number of the first message that was received at t or
+// later, or the next number. Times of receipt ascend, so a binary search does.
+func (b *mailbox) firstSince(ctx context.Context, t time.Time) (uint64, error) {
+	st, err := b.state(ctx)
+	if err != nil {
+		return 0, err
+	}
+	lo, hi := uint64(0), st.Next // hi: known to be at t or later, or the end
+	for lo < hi {
+		mid := lo + (hi-lo)/2
+		found := hi
+		var received time.Time
+		for m, err := range b.read(ctx, mid) {
+			if err != nil {
+				return 0, err
+			}
+			found, received = m.Number, m.Received
+			break
+		}
+		if found >= hi || !received.Before(t) {
+			hi = mid
+		} else {
+			lo = found + 1
+		}
+	}
+	return hi, nil
+}
+
+// find is the number of the message with that ID.
+func (b *mailbox) find(ctx context.Context, id string) (uint64, error) {
+	if err := checkID(id); err != nil {
+		return 0, err
+	}
+	for e, err := range b.store.Scan(ctx, "id/"+id) {
+		if err != nil {
+			return 0, err
+		}
+		if len(e.Value) != 8 {
+			return 0, fmt.Errorf("message %s is indexed under a damaged number", id)
+		}
+		n := binary.BigEndian.Uint64(e.Value)
+		if ok, err := b.store.Has(ctx, store.Key(logSeries, n)); err != nil {
+			return 0, err
+		} else if ok {
+			return n, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: %s", ErrNotFound, id)
+}
+
+// spoke tells whether the peer ever spoke our protocol.
+func (b *mailbox) spoke(ctx context.Context, p peer.ID) (bool, error) {
+	for _, key := range []string{speaksKey(p), usedKey(Direct, p)} {
+		if ok, err := b.store.Has(ctx, key); ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, nil
+}
+
+// noteSpoke remembers that the peer speaks our protocol.
+func (b *mailbox) noteSpoke(ctx context.Context, p peer.ID) error {
+	if ok, err := b.store.Has(ctx, speaksKey(p)); ok || err != nil {
+		return err
+	}
+	return b.store.Update(ctx, func(tx *store.Tx) error {
+		return tx.Put(speaksKey(p), nil)
+	})
+}
+
+// state is the state as of the last commit.
+func (b *mailbox) state(ctx context.Context) (*pb.State, error) {
+	return parseState(b.store.Get(ctx, stateKey))
+}
+
+func readState(tx *store.Tx) (*pb.State, error) { return parseState(tx.Get(stateKey)) }
+
+func parseState(v []byte, err error) (*pb.State, error) {
+	st := &pb.State{}
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return st, nil
+	case err != nil:
+		return nil, err
+	}
+	if err := proto.Unmarshal(v, st); err != nil {
+		return nil, fmt.Errorf("decode the state of the message store: %w", err)
+	}
+	return st, nil
+}
+
+func writeState(tx *store.Tx, st *pb.State) error {
+	v, err := proto.Marshal(st)
+	if err != nil {
+		return fmt.Errorf("encode the state of the message store: %w", err)
+	}
+	return tx.Put(stateKey, v)
+}
+
+func readNumber(tx *store.Tx, key string) (uint64, error) {
+	v, err := tx.Get(key)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	case len(v) != 8:
+		return 0, fmt.Errorf("the number under %s is damaged", key)
+	}
+	return binary.BigEndian.Uint64(v), nil
+}
+
+func shareOf(st *pb.State, via Via) *uint64 {
+	if via == Pubsub {
+		return &st.PubsubBytes
+	}
+	return &st.DirectBytes
+}

@@ -1,0 +1,173 @@
+package message
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/newpieceplease/npp/message/pb"
+)
+
+// Via is the way that a message came.
+type Via string
+
+// The ways that a message comes.
+const (
+	Direct Via = "direct" // on a stream from its sender, acknowledged
+	Pubsub Via = "pubsub" // on a topic, signed by its author
+)
+
+// Message is a message that was received.
+type Message struct {
+	Number   uint64 // its place in the log: ascending, with gaps where messages were removed
+	ID       string
+	From     peer.ID // proven by the connection (direct) or the signature (pubsub)
+	Data     []byte
+	Seqno    []byte    // pubsub's sequence number; the bytes of the ID where it came directly
+	Topics   []string  // the topics it was published to; the recipient's peer ID where it came directly
+	Sent     time.Time // by the sender's clock; zero where it does not tell
+	Received time.Time // by ours; never before that of the message before it
+	Via      Via
+}
+
+// JSON is the message's data if that is JSON, or nil.
+func (m *Message) JSON() json.RawMessage {
+	if !json.Valid(m.Data) {
+		return nil
+	}
+	return m.Data
+}
+
+// maxIDLength bounds what a sender may choose as an ID.
+const maxIDLength = 64
+
+// ErrBadID is returned for an ID that is not 1 to 64 of A-Z a-z 0-9 - _.
+var ErrBadID = errors.New("a message ID is 1 to 64 letters, digits, - or _")
+
+// NewID is a fresh message ID: 128 random bits in hex.
+func NewID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+func checkID(id string) error {
+	ok := len(id) > 0 && len(id) <= maxIDLength
+	for i := 0; ok && i < len(id); i++ {
+		c := id[i]
+		ok = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
+	}
+	if !ok {
+		return fmt.Errorf("%w: %.80q", ErrBadID, id)
+	}
+	return nil
+}
+
+// pubsubID is the ID under which a pubsub message is stored: its author and
+// sequence number make it unique.
+func pubsubID(author peer.ID, seqno []byte) string {
+	h := sha256.New()
+	h.Write([]byte(author))
+	h.Write(seqno)
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// Errors of [Encode].
+var (
+	ErrEmpty   = errors.New("the message is empty")
+	ErrNotJSON = errors.New("the message is not JSON")
+	ErrNotText = errors.New("the message is neither JSON nor UTF-8 text")
+)
+
+// Encode makes the data of a message from what a person wrote: JSON as it is,
+// without white space around and between; anything else, less one line break at its end, as a JSON
+// string, or as [ErrNotJSON] if strict.
+func Encode(text []byte, strict bool) ([]byte, error) {
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, ErrEmpty
+	}
+	if json.Valid(text) {
+		var b bytes.Buffer
+		if err := json.Compact(&b, text); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNotJSON, err)
+		}
+		return b.Bytes(), nil
+	}
+	if strict {
+		var v any
+		return nil, fmt.Errorf("%w: %w", ErrNotJSON, json.Unmarshal(text, &v))
+	}
+	if !utf8.Valid(text) {
+		return nil, ErrNotText
+	}
+	text = bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(string(text)); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotJSON, err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+func encodeRecord(m *Message) ([]byte, error) {
+	r := &pb.Record{
+		Id:       m.ID,
+		From:     []byte(m.From),
+		Data:     m.Data,
+		Seqno:    m.Seqno,
+		Topics:   m.Topics,
+		Received: m.Received.UnixNano(),
+	}
+	if !m.Sent.IsZero() {
+		r.Sent = m.Sent.UnixNano()
+	}
+	switch m.Via {
+	case Direct:
+		r.Via = pb.Record_DIRECT
+	case Pubsub:
+		r.Via = pb.Record_PUBSUB
+	}
+	b, err := proto.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode message %s: %w", m.ID, err)
+	}
+	return b, nil
+}
+
+func decodeRecord(number uint64, b []byte) (*Message, error) {
+	var r pb.Record
+	if err := proto.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("decode stored message %d: %w", number, err)
+	}
+	m := &Message{
+		Number:   number,
+		ID:       r.GetId(),
+		From:     peer.ID(r.GetFrom()),
+		Data:     r.GetData(),
+		Seqno:    r.GetSeqno(),
+		Topics:   r.GetTopics(),
+		Received: time.Unix(0, r.GetReceived()),
+	}
+	if r.GetSent() != 0 {
+		m.Sent = time.Unix(0, r.GetSent())
+	}
+	switch r.GetVia() {
+	case pb.Record_DIRECT:
+		m.Via = Direct
+	case pb.Record_PUBSUB:
+		m.Via = Pubsub
+	default:
+		return nil, fmt.Errorf("decode stored message %d: via %d is not known", number, r.GetVia())
+	}
+	return m, nil
+}

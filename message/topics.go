@@ -1,0 +1,175 @@
+package message
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// ErrNoPubsub is returned for what needs pubsub where it is switched off.
+var ErrNoPubsub = errors.New("pubsub is switched off")
+
+const (
+	// pubsubBatch is how many pubsub messages share a transaction at the most.
+	pubsubBatch = 256
+	// subscriberWait is how long a publisher waits for a first subscriber: a
+	// peer tells its topics a moment after it connects.
+	subscriberWait = 2 * time.Second
+	// subscriberPoll is how often it looks.
+	subscriberPoll = 20 * time.Millisecond
+	// maxTopicLength bounds a topic's name.
+	maxTopicLength = 1024
+)
+
+// topics counts who listens to each topic.
+type topics struct {
+	mu   sync.Mutex
+	open map[string]*openTopic
+}
+
+type openTopic struct {
+	users int
+	stop  func()
+}
+
+// subscribe stores what comes on a topic until the returned function is called.
+func (s *Service) subscribe(topic string) (unsubscribe func(), err error) {
+	if s.router == nil {
+		return nil, ErrNoPubsub
+	}
+	if topic == "" || len(topic) > maxTopicLength {
+		return nil, fmt.Errorf("a topic's name has 1 to %d bytes, not %d", maxTopicLength, len(topic))
+	}
+	s.topics.mu.Lock()
+	defer s.topics.mu.Unlock()
+	t := s.topics.open[topic]
+	if t == nil {
+		stop, err := s.store(topic)
+		if err != nil {
+			return nil, err
+		}
+		t = &openTopic{stop: stop}
+		if s.topics.open == nil {
+			s.topics.open = make(map[string]*openTopic)
+		}
+		s.topics.open[topic] = t
+	}
+	t.users++
+	return func() {
+		s.topics.mu.Lock()
+		defer s.topics.mu.Unlock()
+		if t.users--; t.users == 0 {
+			delete(s.topics.open, topic)
+			t.stop()
+		}
+	}, nil
+}
+
+// store subscribes to a topic and stores its messages until stop is called.
+func (s *Service) store(topic string) (stop func(), err error) {
+	if !s.begin() {
+		return nil, ErrClosed
+	}
+	sub, err := s.router.Subscribe(topic, func(author peer.ID, seqno []byte) bool {
+		return s.box.unseen(s.ctx, author, seqno)
+	})
+	if err != nil {
+		s.running.Done()
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	queue := make(chan *Message, pubsubBatch)
+	go func() {
+		defer close(queue)
+		defer sub.Cancel()
+		for {
+			m, err := sub.Next(ctx)
+			if err != nil {
+				return
+			}
+			if m.GetFrom() == s.host.ID() {
+				continue
+			}
+			select {
+			case queue <- fromPubsub(m):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	go func() {
+		defer s.running.Done()
+		for m := range queue {
+			batch := []*Message{m}
+			for len(batch) < pubsubBatch && len(queue) > 0 {
+				batch = append(batch, <-queue)
+			}
+			refused, err := s.box.addPubsub(s.ctx, batch)
+			if err != nil && s.ctx.Err() == nil {
+				log.Errorw("messages of a topic could not be stored", "topic", topic, "messages", len(batch), "err", err)
+			}
+			if refused > 0 {
+				log.Warnw("messages of a topic do not fit in the store", "topic", topic, "messages", refused)
+			}
+		}
+	}()
+	return cancel, nil
+}
+
+func fromPubsub(m *pubsub.Message) *Message {
+	return &Message{
+		ID:     pubsubID(m.GetFrom(), m.GetSeqno()),
+		From:   m.GetFrom(),
+		Data:   m.GetData(),
+		Seqno:  m.GetSeqno(),
+		Topics: []string{m.GetTopic()},
+		Via:    Pubsub,
+	}
+}
+
+// Publish publishes data to a topic if a peer is subscribed to it now, or
+// within two seconds, and returns those peers. That is no receipt.
+func (s *Service) Publish(ctx context.Context, topic string, data []byte) ([]peer.ID, error) {
+	switch {
+	case s.router == nil:
+		return nil, ErrNoPubsub
+	case topic == "" || len(topic) > maxTopicLength:
+		return nil, fmt.Errorf("a topic's name has 1 to %d bytes, not %d", maxTopicLength, len(topic))
+	case len(data) == 0:
+		return nil, ErrEmpty
+	}
+	subscribers := s.subscribers(ctx, topic)
+	if len(subscribers) == 0 {
+		return nil, fmt.Errorf("%w to topic %q", ErrNobody, topic)
+	}
+	if err := s.router.Publish(ctx, topic, data); err != nil {
+		return nil, err
+	}
+	return subscribers, nil
+}
+
+// ErrNobody is returned by a publisher without an audience.
+var ErrNobody = errors.New("no peer is subscribed")
+
+// subscribers waits a moment for the first subscriber.
+func (s *Service) subscribers(ctx context.Context, topic string) []peer.ID {
+	ctx, cancel := context.WithTimeout(ctx, subscriberWait)
+	defer cancel()
+	tick := time.NewTicker(subscriberPoll)
+	defer tick.Stop()
+	for {
+		if ps := s.router.Subscribers(topic); len(ps) > 0 {
+			return ps
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

@@ -1,0 +1,63 @@
+package plugin
+
+import (
+	"strings"
+
+	"github.com/ipfs/kubo/config"
+)
+
+// Advice says what in the operator's configuration keeps peers away, each with
+// kubo's command that mends it.
+func (d *Daemon) Advice() ([]string, error) {
+	cfg, err := d.node.Repo.Config()
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	if len(cfg.Bootstrap) == 0 {
+		out = append(out, "Bootstrap is empty: nobody is dialled at start; hint: ipfs bootstrap add default")
+	}
+	if len(cfg.Addresses.Swarm) == 0 {
+		out = append(out, `Addresses.Swarm is empty: nobody can dial this peer; hint: ipfs config --json Addresses.Swarm '["/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1", "/ip6/::/udp/4001/quic-v1"]' and restart the daemon`)
+	}
+	return out, nil
+}
+
+// pubsubOff tells whether the operator switched pubsub off, which is not the
+// same as not switching it on.
+func pubsubOff(cfg *config.Config) bool { return cfg.Pubsub.Enabled == config.False }
+
+// datastoreType is the type of the datastore, in kubo's Datastore.Spec, that
+// holds keys below a namespace.
+func datastoreType(spec map[string]any, namespace string) string {
+	for {
+		kind, _ := spec["type"].(string)
+		switch kind {
+		case "mount":
+			spec = mountFor(spec, namespace)
+		case "measure", "log":
+			spec, _ = spec["child"].(map[string]any)
+		default:
+			return kind
+		}
+	}
+}
+
+// mountFor is the child of a mount with the longest mount point above a namespace.
+func mountFor(spec map[string]any, namespace string) map[string]any {
+	var best map[string]any
+	longest := -1
+	mounts, _ := spec["mounts"].([]any)
+	for _, m := range mounts {
+		child, _ := m.(map[string]any)
+		point, _ := child["mountpoint"].(string)
+		below := strings.TrimSuffix(point, "/") + "/"
+		if strings.HasPrefix(namespace+"/", below) && len(below) > longest {
+			best, longest = child, len(below)
+		}
+	}
+	return best
+}
+
+// splitsBatches tells whether a datastore of that type may write a batch in parts.
+func splitsBatches(kind string) bool { return kind == "badgerds" || kind == "flatfs" }
