@@ -31,127 +31,108 @@ func Key(series string, n uint64) string {
 // it has seen misses none. A record that another Update adds or removes below
 // may be seen or not. The loop body may call Update.
 func (s *Store) Ascend(ctx context.Context, series string, from uint64) iter.Seq2[Record, error] {
-	return s.walk(ctx, series, func(last uint64, visit func(Record, error) bool) {
-		if from > last {
-			return
-		}
-		yield := func(r Record, err error) bool {
-			switch {
-			case err != nil:
-				return visit(r, err)
-			case r.Number < from:
-				return true
-			case r.Number > last:
-				return false
-			}
-			return visit(r, nil)
-		}
-		path := digits(from)
-		leaf := len(path) - 1
-		if !s.records(ctx, series, path[:leaf], ascending, yield) {
-			return
-		}
-		for i := leaf - 1; i >= 0; i-- {
-			end, ok, err := s.edge(ctx, series, path[:i], descending)
-			if err != nil {
-				yield(Record{}, err)
-				return
-			}
-			if !ok {
-				continue
-			}
-			to := digits(end)[i]
-			for sibling := path[i] + 1; sibling <= to; sibling++ {
-				if !s.records(ctx, series, append(path[:i:i], sibling), ascending, yield) {
-					return
-				}
-			}
-		}
-	})
+	return s.read(ctx, series, from, up)
 }
 
 // Descend yields the records of a series with the number from or below,
 // largest first, and ends with the first error. Records that are added behind
 // the last after it began are not seen; otherwise it is as [Store.Ascend].
 func (s *Store) Descend(ctx context.Context, series string, from uint64) iter.Seq2[Record, error] {
-	return s.walk(ctx, series, func(last uint64, visit func(Record, error) bool) {
+	return s.read(ctx, series, from, down)
+}
+
+// direction is a way through a series, a digit up or down at a time.
+type direction int
+
+const (
+	up   direction = 1
+	down direction = -1
+)
+
+func (d direction) order() []query.Order {
+	if d == up {
+		return []query.Order{query.OrderByKey{}}
+	}
+	return []query.Order{query.OrderByKeyDescending{}}
+}
+
+func (s *Store) read(ctx context.Context, series string, from uint64, d direction) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		fail := func(err error) bool {
+			yield(Record{}, fmt.Errorf("read series %q: %w", series, err))
+			return false
+		}
+		if err := checkKey(series); err != nil {
+			fail(err)
+			return
+		}
+		last, ok, err := s.edge(ctx, series, nil, down)
+		if err != nil {
+			fail(err)
+			return
+		}
+		if !ok || d == up && from > last {
+			return
+		}
 		from := min(from, last)
-		yield := func(r Record, err error) bool {
-			if err == nil && r.Number > from {
+		visit := func(r Record, err error) bool {
+			switch {
+			case err != nil:
+				return fail(err)
+			case d == up && r.Number > last:
+				return false
+			case d == up && r.Number < from, d == down && r.Number > from:
 				return true
 			}
-			return visit(r, err)
+			return yield(r, nil)
 		}
+
+		// The rest of the bucket, then of each of its ancestors.
 		path := digits(from)
 		leaf := len(path) - 1
-		if !s.records(ctx, series, path[:leaf], descending, yield) {
+		if !s.records(ctx, series, path[:leaf], d, visit) {
 			return
 		}
 		for i := leaf - 1; i >= 0; i-- {
-			end, ok, err := s.edge(ctx, series, path[:i], ascending)
+			end, ok, err := s.edge(ctx, series, path[:i], -d)
 			if err != nil {
-				yield(Record{}, err)
+				fail(err)
 				return
 			}
 			if !ok {
 				continue
 			}
-			to := digits(end)[i]
-			for sibling := int(path[i]) - 1; sibling >= int(to); sibling-- {
-				if !s.records(ctx, series, append(path[:i:i], byte(sibling)), descending, yield) {
+			siblings := d * (direction(digits(end)[i]) - direction(path[i]))
+			for n := direction(1); n <= siblings; n++ {
+				sibling := byte(direction(path[i]) + d*n)
+				if !s.records(ctx, series, append(path[:i:i], sibling), d, visit) {
 					return
 				}
 			}
 		}
-	})
-}
-
-// walk calls visitAll with the number of the last record of a series, unless it is empty.
-func (s *Store) walk(ctx context.Context, series string, visitAll func(last uint64, visit func(Record, error) bool)) iter.Seq2[Record, error] {
-	return func(yield func(Record, error) bool) {
-		visit := func(r Record, err error) bool {
-			if err != nil {
-				yield(Record{}, fmt.Errorf("read series %q: %w", series, err))
-				return false
-			}
-			return yield(r, nil)
-		}
-		if err := checkKey(series); err != nil {
-			visit(Record{}, err)
-			return
-		}
-		last, ok, err := s.edge(ctx, series, nil, descending)
-		if err != nil {
-			visit(Record{}, err)
-			return
-		}
-		if ok {
-			visitAll(last, visit)
-		}
 	}
 }
 
-// records yields the records below path, and reports whether to go on.
-func (s *Store) records(ctx context.Context, series string, path []byte, order []query.Order, yield func(Record, error) bool) bool {
-	for entry, err := range s.query(ctx, series+join(path), query.Query{Orders: order}) {
+// records visits the records below path, and reports whether to go on.
+func (s *Store) records(ctx context.Context, series string, path []byte, d direction, visit func(Record, error) bool) bool {
+	for entry, err := range s.query(ctx, series+join(path), query.Query{Orders: d.order()}) {
 		var n uint64
 		if err == nil {
 			n, err = number(series, entry.Key)
 		}
 		if err != nil {
-			yield(Record{}, err)
-			return false
+			return visit(Record{}, err)
 		}
-		if !yield(Record{n, entry.Value}, nil) {
+		if !visit(Record{n, entry.Value}, nil) {
 			return false
 		}
 	}
 	return true
 }
 
-// edge returns the number of the first record below path in the given order.
-func (s *Store) edge(ctx context.Context, series string, path []byte, order []query.Order) (n uint64, ok bool, err error) {
-	for entry, err := range s.query(ctx, series+join(path), query.Query{Orders: order, Limit: 1, KeysOnly: true}) {
+// edge returns the number of the record below path that is first on the way d.
+func (s *Store) edge(ctx context.Context, series string, path []byte, d direction) (n uint64, ok bool, err error) {
+	for entry, err := range s.query(ctx, series+join(path), query.Query{Orders: d.order(), Limit: 1, KeysOnly: true}) {
 		if err != nil {
 			return 0, false, err
 		}

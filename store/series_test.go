@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"math"
@@ -265,25 +266,31 @@ func TestPageCostsTheSameFromAnywhere(t *testing.T) {
 		}
 		return nil
 	}))
-	for _, from := range []uint64{0, 1, 0xfff, 0x1000, 29_995, 30_000, 45_678, 59_999, 0xffff, n - page} {
-		for name, records := range map[string]iter.Seq2[store.Record, error]{
-			"ascend":  s.Ascend(t.Context(), "log", from),
-			"descend": s.Descend(t.Context(), "log", from+page),
-		} {
-			m.queries, m.entries = 0, 0
-			if got := len(take(t, records, page)); got != page {
-				t.Errorf("%s from %d: %d records", name, from, got)
-			}
-			// Five digits: at most a query and an entry for each place and the
-			// siblings that are tried there.
-			if m.queries > 40 || m.entries > 40 {
-				t.Errorf("%s from %d: %d queries read %d entries", name, from, m.queries, m.entries)
-			}
-			if m.open != 0 {
-				t.Errorf("%s from %d: %d queries left open", name, from, m.open)
-			}
+	// Beside its records a page reads the rest of a bucket or two, and asks for
+	// an entry of each of the five digits and for siblings across a gap.
+	cost := func(name string, records iter.Seq2[store.Record, error], queries, entries int) {
+		t.Helper()
+		m.queries, m.entries = 0, 0
+		if got := len(take(t, records, page)); got != page {
+			t.Errorf("%s: %d records", name, got)
+		}
+		if m.queries > queries || m.entries > page+entries {
+			t.Errorf("%s: %d queries read %d entries", name, m.queries, m.entries)
+		}
+		if m.open != 0 {
+			t.Errorf("%s: %d queries left open", name, m.open)
 		}
 	}
+	for _, from := range []uint64{0, 1, 0xfff, 0x1000, 29_995, 30_000, 45_678, 59_999, 0xffff, n - page} {
+		cost(fmt.Sprint("ascend from ", from), s.Ascend(t.Context(), "log", from), 12, 20)
+		cost(fmt.Sprint("descend from ", from+page), s.Descend(t.Context(), "log", from+page), 12, 20)
+	}
+	cost("descend from the end", s.Descend(t.Context(), "log", math.MaxUint64), 2, 1)
+
+	const step = 1e15
+	fill(t, s, "sparse", 1000, step)
+	cost("ascend a sparse series", s.Ascend(t.Context(), "sparse", 500*step), 60, 20)
+	cost("descend a sparse series", s.Descend(t.Context(), "sparse", 500*step), 60, 20)
 }
 
 func TestReadErrorEndsTheLoop(t *testing.T) {
