@@ -13,12 +13,13 @@ const somePeer = "12D3KooWBXu3uGPMkjjxViK6autSnFH5QaKJgTwW8CaSxYSD6yYL"
 // calls has for each command of `ipfs npp` arguments with which it works on a
 // running daemon.
 var calls = map[string][]string{
-	"ipfs npp peers":       {"npp", "peers"},
-	"ipfs npp connect":     {"npp", "connect", somePeer},
-	"ipfs npp send":        {"npp", "send", somePeer, "a message"},
-	"ipfs npp listen":      {"npp", "listen"},
-	"ipfs npp messages ls": {"npp", "messages", "ls"},
-	"ipfs npp messages rm": {"npp", "messages", "rm", "all"},
+	"ipfs npp peers":         {"npp", "peers"},
+	"ipfs npp connect":       {"npp", "connect", somePeer},
+	"ipfs npp send":          {"npp", "send", somePeer, "a message"},
+	"ipfs npp listen":        {"npp", "listen"},
+	"ipfs npp messages ls":   {"npp", "messages", "ls"},
+	"ipfs npp messages rm":   {"npp", "messages", "rm", "--all"},
+	"ipfs npp messages stat": {"npp", "messages", "stat"},
 }
 
 func TestEveryCommandIsTriedInEveryState(t *testing.T) {
