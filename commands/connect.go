@@ -185,6 +185,9 @@ func (l *connectLine) text() string {
 	if l.Forgot {
 		return fmt.Sprintf("forgot %s\n", l.Peer)
 	}
+	if !l.OK && len(l.Tried) > 0 {
+		return fmt.Sprintf("failed %s: no way there\n%s", l.Peer, triedText(l.Tried))
+	}
 	if !l.OK {
 		return fmt.Sprintf("failed %s: %s\n", l.Peer, printable(l.Error))
 	}
@@ -196,10 +199,18 @@ func (l *connectLine) text() string {
 	if l.Kept {
 		kept = ", kept"
 	}
+	return fmt.Sprintf("connected %s by %s: %s, %s, %.1f ms%s\n", l.Peer, l.Way, l.Addr, way, l.MS, kept) + triedText(l.Tried)
+}
+
+// triedText is a line for each thing that was tried in vain.
+func triedText(tried []tryLine) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "connected %s by %s: %s, %s, %.1f ms%s\n", l.Peer, l.Way, l.Addr, way, l.MS, kept)
-	for _, t := range l.Tried {
-		fmt.Fprintf(&b, "  tried %s %s: %s\n", t.Way, t.Addr, printable(t.Error))
+	for _, t := range tried {
+		b.WriteString("  tried " + t.Way)
+		if t.Addr != "" {
+			b.WriteString(" " + t.Addr)
+		}
+		b.WriteString(": " + printable(t.Error) + "\n")
 	}
 	return b.String()
 }

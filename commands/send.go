@@ -149,6 +149,8 @@ refuses it. '--topic' publishes to any topic, to whoever is subscribed:
 				_, err = fmt.Fprintf(w, "delivered %s to %s in %.1f ms%s\n", l.ID, l.To, l.MS, relayed)
 			case message.Published:
 				_, err = fmt.Fprintf(w, "published to the topic %s, %s\nwarning: %s\n", printable(l.Topic), l.audience(), l.Warning)
+			default:
+				_, err = io.WriteString(w, triedText(l.Tried))
 			}
 			return err
 		}),
@@ -278,12 +280,12 @@ func send(ctx context.Context, d *plugin.Daemon, req *cmds.Request, data []byte)
 		l.Warning = publishedWarning
 	}
 	if err != nil {
-		err = sendHint(err, l, on(req, privateOption))
-		l.Error = err.Error()
 		var failure *swarm.ConnectError
 		if errors.As(err, &failure) {
 			l.Tried = tryLines(failure.Tried)
 		}
+		err = sendHint(err, l, on(req, privateOption))
+		l.Error = err.Error()
 	}
 	return l, err
 }
@@ -294,6 +296,8 @@ func sendHint(err error, l *sendLine, private bool) error {
 		return fmt.Errorf("unknown whether %s was delivered: %w; hint: send it again with --id %s, it is stored once", l.ID, err, l.ID)
 	case errors.Is(err, message.ErrNoPubsub):
 		return fmt.Errorf("%w by Pubsub.Enabled; hint: ipfs config --json Pubsub.Enabled true, and restart the daemon", err)
+	case errors.Is(err, message.ErrNobody) && l.Relayed:
+		return fmt.Errorf("%w; hint: pubsub does not run over relayed connections such as this one, connect directly", err)
 	case errors.Is(err, message.ErrNobody):
 		return fmt.Errorf("%w; hint: try again when the peer is listening", err)
 	case errors.Is(err, message.ErrNoProtocol) && private:
@@ -303,9 +307,8 @@ func sendHint(err error, l *sendLine, private bool) error {
 	case errors.Is(err, message.ErrTooLarge):
 		return fmt.Errorf("%w; hint: add it to IPFS and send its CID", err)
 	}
-	var failure *swarm.ConnectError
-	if errors.As(err, &failure) {
-		return fmt.Errorf("%w; hint: is it online? give an address of it, /ip4/…/p2p/%s", err, l.To)
+	if len(l.Tried) > 0 {
+		return fmt.Errorf("no way to %s; hint: is it online? give an address of it, /ip4/…/p2p/%s", l.To, l.To)
 	}
 	return err
 }
