@@ -29,7 +29,7 @@
 // # Reads
 //
 // Reads outside of Update see what is committed, which may be a moment before
-// it is synced. They take no lock and never wait for a writer.
+// it is synced. They never wait for a writer.
 package store
 
 import (
@@ -63,7 +63,7 @@ var (
 	// whether the writes will be found later is unknown.
 	ErrNotDurable = errors.New("not durable")
 
-	// ErrClosed says that the store takes no more updates.
+	// ErrClosed says that the store is closed, or about to be.
 	ErrClosed = errors.New("store is closed")
 )
 
@@ -81,6 +81,9 @@ type Store struct {
 	mu      sync.Mutex
 	pending []*request
 	closed  bool
+
+	access sync.RWMutex // held for reading by each read of the datastore
+	shut   bool         // no more reads; guarded by access
 }
 
 // Entry is a key, relative to the namespace, with its value.
@@ -109,7 +112,11 @@ func (s *Store) Get(ctx context.Context, key string) ([]byte, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
-	value, err := s.ds.Get(ctx, s.dsKey(key))
+	var value []byte
+	err := s.reading(func() (err error) {
+		value, err = s.ds.Get(ctx, s.dsKey(key))
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("get %q: %w", key, err)
 	}
@@ -121,7 +128,11 @@ func (s *Store) Has(ctx context.Context, key string) (bool, error) {
 	if err := checkKey(key); err != nil {
 		return false, err
 	}
-	ok, err := s.ds.Has(ctx, s.dsKey(key))
+	var ok bool
+	err := s.reading(func() (err error) {
+		ok, err = s.ds.Has(ctx, s.dsKey(key))
+		return err
+	})
 	if err != nil {
 		return false, fmt.Errorf("look up %q: %w", key, err)
 	}
@@ -152,8 +163,9 @@ func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error]
 	}
 }
 
-// Close refuses new updates, and those that wait, with [ErrClosed] and waits
-// for the running group. Reads go on as long as the datastore is open.
+// Close refuses new updates, and those that wait, with [ErrClosed], waits for
+// the running group, and then refuses reads and ends loops over them with
+// ErrClosed: after it, the datastore may be closed.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -165,7 +177,21 @@ func (s *Store) Close() error {
 	}
 	s.leader <- struct{}{}
 	<-s.leader
+	s.access.Lock()
+	s.shut = true
+	s.access.Unlock()
 	return nil
+}
+
+// reading calls read unless the store is closed. Once their databases are
+// closed, pebble panics and leveldb answers a query with nothing.
+func (s *Store) reading(read func() error) error {
+	s.access.RLock()
+	defer s.access.RUnlock()
+	if s.shut {
+		return ErrClosed
+	}
+	return read()
 }
 
 // query runs q below prefix. It ends with the first error and closes the
@@ -173,7 +199,11 @@ func (s *Store) Close() error {
 func (s *Store) query(ctx context.Context, prefix string, q query.Query) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		q.Prefix = s.prefix + prefix
-		results, err := s.ds.Query(ctx, q)
+		var results query.Results
+		err := s.reading(func() (err error) {
+			results, err = s.ds.Query(ctx, q)
+			return err
+		})
 		if err != nil {
 			yield(Entry{}, err)
 			return
@@ -184,12 +214,17 @@ func (s *Store) query(ctx context.Context, prefix string, q query.Query) iter.Se
 				yield(Entry{}, err)
 				return
 			}
-			r, ok := results.NextSync()
-			if !ok {
+			var r query.Result
+			var ok bool
+			err := s.reading(func() error {
+				r, ok = results.NextSync()
+				return r.Error
+			})
+			if err != nil {
+				yield(Entry{}, err)
 				return
 			}
-			if r.Error != nil {
-				yield(Entry{}, r.Error)
+			if !ok {
 				return
 			}
 			if !yield(Entry{strings.TrimPrefix(r.Key, s.prefix), r.Value}, nil) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"runtime"
 	"slices"
 	"strconv"
@@ -284,9 +285,41 @@ func TestUpdateThatBeganWaitsForItsOutcome(t *testing.T) {
 	})
 }
 
+func TestClosedStoreLeavesTheDatastoreAlone(t *testing.T) {
+	onAll(t, func(t *testing.T, ds datastore.Batching) {
+		s := store.New(ds, namespace)
+		model{}.change(t, s, []uint64{1, 2, 3}, nil)
+		var first []error
+		for _, err := range s.Ascend(t.Context(), "log", 0) {
+			if first = append(first, err); len(first) == 1 {
+				must(t, s.Close())
+				must(t, ds.Close())
+			}
+		}
+		if len(first) != 2 || !errors.Is(first[1], store.ErrClosed) {
+			t.Errorf("loop around close: %v", first)
+		}
+		_, getErr := s.Get(t.Context(), store.Key("log", 1))
+		_, hasErr := s.Has(t.Context(), store.Key("log", 1))
+		closed := []error{getErr, hasErr, s.Update(t.Context(), put("a", "1"))}
+		for _, read := range []iter.Seq[error]{errs(s.Scan(t.Context(), "")), errs(s.Ascend(t.Context(), "log", 0)), errs(s.Descend(t.Context(), "log", 9))} {
+			closed = slices.AppendSeq(closed, read)
+		}
+		for i, err := range closed {
+			if !errors.Is(err, store.ErrClosed) {
+				t.Errorf("call %d: %v", i, err)
+			}
+		}
+		if len(closed) != 6 {
+			t.Errorf("%d errors of 6 calls", len(closed))
+		}
+	})
+}
+
 func TestCloseWaitsForTheRunningGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := store.New(storetest.NewDisk(), namespace)
+		disk := storetest.NewDisk()
+		s := store.New(disk, namespace)
 		release := make(chan struct{})
 		var running, waiting error
 		closed := false
@@ -317,6 +350,7 @@ func TestCloseWaitsForTheRunningGroup(t *testing.T) {
 			t.Errorf("late update: %v", err)
 		}
 		must(t, s.Close())
+		s = store.New(disk, namespace)
 		want(t, s, "running", "1")
 		want(t, s, "waiting", "")
 		want(t, s, "late", "")
