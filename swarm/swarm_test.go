@@ -1,0 +1,333 @@
+package swarm
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ipfs/boxo/peering"
+	"github.com/ipfs/go-datastore"
+	dssync "github.com/ipfs/go-datastore/sync"
+	logging "github.com/ipfs/go-log/v2"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/newpieceplease/npp/store"
+)
+
+// patience is when a test gives up; no test that passes waits for it.
+const patience = time.Minute
+
+func testContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func newHost(t *testing.T, opts ...libp2p.Option) host.Host {
+	t.Helper()
+	opts = append([]libp2p.Option{libp2p.DisableMetrics()}, opts...)
+	if len(opts) == 1 {
+		opts = append(opts, libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"))
+	}
+	h, err := libp2p.New(opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	return h
+}
+
+func newRelay(t *testing.T) host.Host {
+	t.Helper()
+	return newHost(t, libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"),
+		libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
+}
+
+// newHidden returns a host that listens nowhere and has a reservation at relay.
+func newHidden(t *testing.T, relay host.Host) host.Host {
+	t.Helper()
+	h := newHost(t, libp2p.NoListenAddrs, libp2p.EnableRelay())
+	connect(t, h, relay)
+	if _, err := client.Reserve(testContext(t), h, infoOf(relay)); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func infoOf(h host.Host) peer.AddrInfo {
+	return peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()}
+}
+
+// connect connects a to b and returns when a has identified b.
+func connect(t *testing.T, a, b host.Host) {
+	t.Helper()
+	if err := a.Connect(testContext(t), infoOf(b)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newStore(ds datastore.Batching) *store.Store {
+	return store.New(ds, "/swarm")
+}
+
+func newDatastore() datastore.Batching {
+	return dssync.MutexWrap(datastore.NewMapDatastore())
+}
+
+func start(t *testing.T, cfg Config) *Swarm {
+	t.Helper()
+	if cfg.Store == nil {
+		cfg.Store = newStore(newDatastore())
+	}
+	s, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// await returns when the peer is connected, or is not, and has seen it happen
+// if it was otherwise.
+func await(t *testing.T, s *Swarm, id peer.ID, connected bool) {
+	t.Helper()
+	list, events := s.Watch(testContext(t))
+	if slices.ContainsFunc(list, func(p Peer) bool { return p.ID == id }) == connected {
+		return
+	}
+	for e := range events {
+		if e.Peer.ID == id && e.Connected == connected {
+			return
+		}
+	}
+	t.Fatalf("%s: never came to connected=%v", id, connected)
+}
+
+type topics map[string][]peer.ID
+
+func (ts topics) GetTopics() []string {
+	var names []string
+	for name := range ts {
+		names = append(names, name)
+	}
+	return names
+}
+
+func (ts topics) ListPeers(topic string) []peer.ID { return ts[topic] }
+
+func TestPeersDescribesEachConnectedPeer(t *testing.T) {
+	const proto = protocol.ID("/npp/test/1")
+	us := newHost(t)
+	speaker, other, stranger := newHost(t, libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.UserAgent("speaker/7")), newHost(t), newHost(t)
+	speaker.SetStreamHandler(proto, func(s network.Stream) { s.Reset() })
+	s := start(t, Config{
+		Host:     us,
+		Protocol: proto,
+		Topics:   topics{"b": {speaker.ID()}, "a": {speaker.ID(), stranger.ID()}, "c": nil},
+	})
+	if got := s.Peers(); len(got) != 0 || s.Count() != 0 {
+		t.Fatalf("before any connection: %v, count %d", got, s.Count())
+	}
+	before := time.Now()
+	connect(t, us, speaker)
+	identified, err := us.EventBus().Subscribe(new(event.EvtPeerIdentificationCompleted))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer identified.Close()
+	connect(t, other, us)
+	for e := range identified.Out() {
+		if e.(event.EvtPeerIdentificationCompleted).Peer == other.ID() {
+			break
+		}
+	}
+	us.Peerstore().RecordLatency(speaker.ID(), 7*time.Millisecond)
+	if err := s.Keep(t.Context(), peer.AddrInfo{ID: other.ID()}); err != nil {
+		t.Fatal(err)
+	}
+
+	got := s.Peers()
+	if len(got) != 2 || s.Count() != 2 {
+		t.Fatalf("got %v, count %d; want 2 peers", got, s.Count())
+	}
+	if got[0].ID >= got[1].ID {
+		t.Error("not sorted by ID")
+	}
+	byID := map[peer.ID]Peer{got[0].ID: got[0], got[1].ID: got[1]}
+	p := byID[speaker.ID()]
+	if p.Addr == nil || !p.Addr.Equal(speaker.Addrs()[0]) {
+		t.Errorf("address %v, want %v", p.Addr, speaker.Addrs()[0])
+	}
+	if p.Direction != network.DirOutbound || p.Relayed || !p.NPP || p.Agent != "speaker/7" || p.Kept != "" {
+		t.Errorf("speaker: %+v", p)
+	}
+	if p.Latency != 7*time.Millisecond {
+		t.Errorf("latency %v, want 7ms", p.Latency)
+	}
+	if !slices.Equal(p.Topics, []string{"a", "b"}) {
+		t.Errorf("topics %q, want a and b", p.Topics)
+	}
+	if p.Since.Before(before) || p.Since.After(time.Now()) {
+		t.Errorf("since %v, want after %v", p.Since, before)
+	}
+	p = byID[other.ID()]
+	if p.Direction != network.DirInbound || p.NPP || p.Kept != KeptByNPP || p.Topics != nil {
+		t.Errorf("other: %+v", p)
+	}
+}
+
+func TestPeersPrefersTheDirectConnection(t *testing.T) {
+	us, them, relay := newHost(t), newHost(t), newRelay(t)
+	connect(t, them, relay)
+	if _, err := client.Reserve(testContext(t), them, infoOf(relay)); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, Config{Host: us})
+	through := ma.StringCast(fmt.Sprintf("%s/p2p/%s/p2p-circuit", relay.Addrs()[0], relay.ID()))
+	route, err := s.Connect(testContext(t), peer.AddrInfo{ID: them.ID(), Addrs: []ma.Multiaddr{through}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !route.Relayed || route.Way != WayGiven {
+		t.Errorf("route %+v, want the relayed address given", route)
+	}
+	row := func() Peer {
+		peers := s.Peers()
+		i := slices.IndexFunc(peers, func(p Peer) bool { return p.ID == them.ID() })
+		if i < 0 {
+			t.Fatal("not among the peers")
+		}
+		return peers[i]
+	}
+	relayedRow := row()
+	if !relayedRow.Relayed {
+		t.Errorf("over the relay: %+v", relayedRow)
+	}
+	us.Peerstore().AddAddrs(them.ID(), them.Addrs(), time.Hour)
+	ctx := network.WithForceDirectDial(testContext(t), "test")
+	if _, err := us.Network().DialPeer(ctx, them.ID()); err != nil {
+		t.Fatal(err)
+	}
+	direct := row()
+	if direct.Relayed || isCircuit(direct.Addr) {
+		t.Errorf("with a direct connection: %+v", direct)
+	}
+	if !direct.Since.Equal(relayedRow.Since) {
+		t.Errorf("since %v, want %v, when the first connection opened", direct.Since, relayedRow.Since)
+	}
+}
+
+func TestEachConnectIsLogged(t *testing.T) {
+	us, before, after := newHost(t), newHost(t), newHost(t)
+	if err := logging.SetLogLevel("npp", "info"); err != nil {
+		t.Fatal(err)
+	}
+	r := logging.NewPipeReader(logging.PipeFormat(logging.JSONOutput), logging.PipeLevel(logging.LevelInfo))
+	logged := make(chan string)
+	var reader sync.WaitGroup
+	defer reader.Wait()
+	defer r.Close()
+	reader.Go(func() {
+		defer close(logged)
+		for lines := bufio.NewScanner(r); lines.Scan(); {
+			var line struct{ Logger, Msg, Peer string }
+			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Logger == "npp" && line.Msg == "peer:connect" {
+				logged <- line.Peer
+			}
+		}
+	})
+	ctx := testContext(t)
+	connect(t, us, before)
+	var started sync.WaitGroup
+	started.Go(func() {
+		start(t, Config{Host: us})
+		connect(t, us, after)
+	})
+	for _, h := range []host.Host{before, after} {
+		select {
+		case id := <-logged:
+			if id != h.ID().String() {
+				t.Errorf("logged %s, want %s", id, h.ID())
+			}
+		case <-ctx.Done():
+			t.Fatal("not logged")
+		}
+	}
+	started.Wait()
+}
+
+func TestCloseLeavesNothingBehind(t *testing.T) {
+	us, them, away := newHost(t), newHost(t), newHost(t)
+	away.Close()
+	service := peering.NewPeeringService(us)
+	s := start(t, Config{Host: us, Peering: service})
+	connect(t, us, them)
+	for _, h := range []host.Host{them, away} {
+		if err := s.Keep(t.Context(), infoOf(h)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, unread := s.Watch(t.Context())
+	_, read := s.Watch(t.Context())
+	var readers sync.WaitGroup
+	readers.Go(func() {
+		for _, err := range read {
+			if err != nil {
+				t.Errorf("watch ended with %v", err)
+			}
+		}
+	})
+	if !us.ConnManager().IsProtected(them.ID(), keepTag) {
+		t.Error("a kept peer is not protected")
+	}
+	var closers sync.WaitGroup
+	for range 3 {
+		closers.Go(func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	closers.Wait()
+	readers.Wait()
+	for range unread {
+	}
+
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	for stack := range strings.SplitSeq(string(stacks), "\n\n") {
+		if strings.Contains(stack, "npp/swarm.(*Swarm)") {
+			t.Errorf("still running:\n%s", stack)
+		}
+	}
+	if us.ConnManager().IsProtected(them.ID(), keepTag) {
+		t.Error("still protected")
+	}
+	if listed := service.ListPeers(); len(listed) > 0 {
+		t.Errorf("still peering: %v", listed)
+	}
+	if us.Network().Connectedness(them.ID()) != network.Connected {
+		t.Error("the host lost its connection")
+	}
+	if err := s.Keep(t.Context(), infoOf(them)); err == nil {
+		t.Error("Keep after Close succeeded")
+	}
+	list, events := s.Watch(t.Context())
+	for e, err := range events {
+		t.Errorf("event after Close: %v, %v (list %v)", e, err, list)
+	}
+}
