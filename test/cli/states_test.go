@@ -87,7 +87,7 @@ func TestWithoutNPPAtWorkCommandsSayWhatToDo(t *testing.T) {
 		setUp: func(t *testing.T) *harness.Node {
 			return harness.New(t).Set("Plugins.Plugins.npp.Disabled", true)
 		},
-		want: []string{"hint: "},
+		want: []string{"no daemon is running", "hint: ", "ipfs daemon"},
 	}, {
 		name: "disabled, daemon killed",
 		setUp: func(t *testing.T) *harness.Node {
@@ -95,7 +95,7 @@ func TestWithoutNPPAtWorkCommandsSayWhatToDo(t *testing.T) {
 			n.Kill()
 			return n
 		},
-		want: []string{"hint: "},
+		want: []string{"no daemon is running", "hint: ", "ipfs daemon"},
 	}, {
 		name:  "daemon offline",
 		setUp: func(t *testing.T) *harness.Node { return harness.New(t).Start("--offline") },
