@@ -252,51 +252,55 @@ func (s *Swarm) listPeering() map[peer.ID][]ma.Multiaddr {
 
 // keep connects to the peer of k whenever it is not connected, until ctx ends.
 func (s *Swarm) keep(ctx context.Context, k *keeper) {
-	pause := firstPause
-	next := time.NewTimer(0)
-	defer next.Stop()
+	var pauses pauses
 	for ctx.Err() == nil {
-		if s.isConnected(k.id) {
+		if err := s.reconnect(ctx, k); err != nil {
+			log.Debugw("kept peer not reached", "peer", k.id, "error", err)
+		} else {
 			began := time.Now()
 			s.remember(ctx, k)
-			if !s.awaitLoss(ctx, k) {
-				return
-			}
+			s.awaitLoss(ctx, k)
 			if time.Since(began) >= heldWell {
-				pause = firstPause
+				pauses.reset()
 			}
-			next.Reset(randomise(pause))
 		}
+		if s.rest(ctx, k, pauses.next()) {
+			pauses.reset()
+		}
+	}
+}
+
+// awaitLoss waits until the peer of k is not connected.
+func (s *Swarm) awaitLoss(ctx context.Context, k *keeper) {
+	for s.isConnected(k.id) {
 		select {
 		case <-ctx.Done():
 			return
 		case <-k.changed:
-			continue
-		case <-k.again:
-			pause = firstPause
-		case <-next.C:
 		}
-		if err := s.reconnect(ctx, k); err != nil {
-			log.Debugw("kept peer not reached", "peer", k.id, "error", err)
-		}
-		next.Reset(randomise(pause))
-		pause = min(2*pause, lastPause)
 	}
 }
 
-// awaitLoss waits until the peer of k is not connected. It returns false if
-// ctx ended first.
-func (s *Swarm) awaitLoss(ctx context.Context, k *keeper) bool {
-	for s.isConnected(k.id) {
+// rest waits, unless the peer of k comes by itself. It reports whether it was
+// cut short because the peer should be tried at once.
+func (s *Swarm) rest(ctx context.Context, k *keeper, wait time.Duration) bool {
+	over := time.NewTimer(wait)
+	defer over.Stop()
+	for !s.isConnected(k.id) {
 		select {
 		case <-ctx.Done():
 			return false
+		case <-over.C:
+			return false
+		case <-k.again:
+			return true
 		case <-k.changed:
 		}
 	}
-	return true
+	return false
 }
 
+// reconnect makes sure that the peer of k is connected.
 func (s *Swarm) reconnect(ctx context.Context, k *keeper) error {
 	select {
 	case s.dials <- struct{}{}:
@@ -331,10 +335,15 @@ func (s *Swarm) remember(ctx context.Context, k *keeper) {
 	s.setAddrs(k, addrs)
 }
 
-// randomise returns a random half to whole of d.
-func randomise(d time.Duration) time.Duration {
-	return d/2 + rand.N(d/2)
+// pauses are those between two tries. The zero value starts with the first.
+type pauses struct{ last time.Duration }
+
+func (p *pauses) next() time.Duration {
+	p.last = min(max(2*p.last, firstPause), lastPause)
+	return p.last/2 + rand.N(p.last/2)
 }
+
+func (p *pauses) reset() { p.last = 0 }
 
 // mergeAddrs puts addrs in front of others, each once, up to the limit.
 func mergeAddrs(addrs, others []ma.Multiaddr) []ma.Multiaddr {
