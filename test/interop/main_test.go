@@ -1,0 +1,182 @@
+// Package interop holds the promises that take JavaScript peers to see: that
+// js-libp2p apps like the tutorial's and a daemon with npp exchange messages by
+// pubsub, both ways.
+//
+// The peer is peer.mjs. It runs with two versions of gossipsub: the first gives
+// its messages random sequence numbers, as all did before it; the second gives
+// them ascending ones. The tests drive it as a child process. What it runs on is
+// installed by the script run, which also says where in NPP_NODE; without that
+// the tests are skipped.
+package interop
+
+import (
+	"bufio"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/newpieceplease/npp/test/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
+
+// The packages of package.json that hold gossipsub.
+const (
+	randomSeqno    = "gossipsub-15-0-16"
+	ascendingSeqno = "gossipsub-15-0-23"
+)
+
+// forEachGossipsub runs a test with each version of gossipsub.
+func forEachGossipsub(t *testing.T, test func(t *testing.T, gossipsub string)) {
+	if os.Getenv("NPP_NODE") == "" {
+		t.Skip("NPP_NODE is not set: make interop sets it")
+	}
+	for _, gossipsub := range []string{randomSeqno, ascendingSeqno} {
+		t.Run(gossipsub, func(t *testing.T) { test(t, gossipsub) })
+	}
+}
+
+// peer is a running peer.mjs. Its methods fail the test where they cannot do
+// what they say.
+type peer struct {
+	ID   string
+	Addr string // multiaddr, with the peer ID
+
+	t        *testing.T
+	stdin    *json.Encoder
+	messages chan received
+	answers  chan line
+}
+
+// received is a message as the peer got it.
+type received struct {
+	From, Topic string
+	Data        []byte
+	Seqno       string
+}
+
+// line is what the peer prints.
+type line struct {
+	ID, Addr    string
+	Message     *received
+	Done, Error string
+}
+
+// startPeer starts a peer that is connected to nobody and subscribed to nothing.
+func startPeer(t *testing.T, gossipsub string) *peer {
+	t.Helper()
+	script, err := filepath.Abs("peer.mjs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Getenv("NPP_NODE"), script, gossipsub)
+	cmd.Dir = t.TempDir()
+	cmd.Env = []string{"HOME=" + cmd.Dir}
+	cmd.Stderr = t.Output()
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &peer{t: t, stdin: json.NewEncoder(stdin), messages: make(chan received, 4096), answers: make(chan line)}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer cmd.Wait()
+		defer close(p.messages)
+		defer close(p.answers)
+		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			var l line
+			if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
+				t.Errorf("the peer printed %q: %v", lines.Bytes(), err)
+				return
+			}
+			if l.Message != nil {
+				p.messages <- *l.Message
+				continue
+			}
+			select {
+			case p.answers <- l:
+			case <-t.Context().Done():
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { <-ended })
+	hello := next(p, p.answers)
+	p.ID, p.Addr = hello.ID, hello.Addr
+	return p
+}
+
+// next waits for the next of what the peer prints.
+func next[T any](p *peer, c <-chan T) T {
+	p.t.Helper()
+	select {
+	case v, ok := <-c:
+		if !ok {
+			p.t.Fatal("the peer ended")
+		}
+		return v
+	case <-time.After(harness.Patience):
+		p.t.Fatalf("the peer printed nothing for %v", harness.Patience)
+	}
+	panic("unreachable")
+}
+
+// receive waits for the next message to the peer.
+func (p *peer) receive() received {
+	p.t.Helper()
+	return next(p, p.messages)
+}
+
+func (p *peer) do(command string, args map[string]any) {
+	p.t.Helper()
+	c := map[string]any{"command": command}
+	for name, value := range args {
+		c[name] = value
+	}
+	if err := p.stdin.Encode(c); err != nil {
+		p.t.Fatal(err)
+	}
+	if l := next(p, p.answers); l.Error != "" {
+		p.t.Fatal(l.Error)
+	}
+}
+
+// connect connects the peer to the daemon.
+func (p *peer) connect(n *harness.Node) {
+	p.t.Helper()
+	p.do("connect", map[string]any{"addr": n.Addrs()[0]})
+}
+
+// disconnect closes all connections.
+func (p *peer) disconnect() {
+	p.t.Helper()
+	p.do("disconnect", nil)
+}
+
+func (p *peer) subscribe(topic string) {
+	p.t.Helper()
+	p.do("subscribe", map[string]any{"topic": topic})
+}
+
+// publish waits for a subscriber, and then publishes all messages at once.
+func (p *peer) publish(topic string, data ...[]byte) {
+	p.t.Helper()
+	p.do("publish", map[string]any{"topic": topic, "data": data})
+}
+
+// replay sends the message published last to its subscribers again.
+func (p *peer) replay() {
+	p.t.Helper()
+	p.do("replay", nil)
+}
