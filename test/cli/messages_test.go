@@ -1,0 +1,354 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/newpieceplease/npp/test/harness"
+)
+
+// sent is what `ipfs npp send` says became of a message.
+type sent struct {
+	ID, To, Topic, Status, Via, Warning, Error string
+	Subscribers                                int
+	RecipientSubscribed                        bool
+}
+
+// arrived is a message as `ipfs npp listen` and `ipfs npp messages ls` show it.
+type arrived struct {
+	From, Data, Seqno, ID, Via string
+	TopicIDs                   []string
+	Message                    json.RawMessage
+	Sent, Received             string
+}
+
+// bytes returns the message's data.
+func (m arrived) bytes(t *testing.T) []byte {
+	t.Helper()
+	b, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(m.Data, "u"))
+	if err != nil {
+		t.Fatalf("data %q: %v", m.Data, err)
+	}
+	return b
+}
+
+// decode reads one JSON value after the other.
+func decode[T any](t *testing.T, text string) (values []T) {
+	t.Helper()
+	d := json.NewDecoder(strings.NewReader(text))
+	for {
+		var v T
+		err := d.Decode(&v)
+		if err == io.EOF {
+			return values
+		}
+		if err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		values = append(values, v)
+	}
+}
+
+// stored lists the messages in the store of the node's daemon.
+func stored(t *testing.T, n *harness.Node) []arrived {
+	t.Helper()
+	return decode[arrived](t, n.MustRun("npp", "messages", "ls", "--enc=json"))
+}
+
+// pair returns two running daemons with npp that are connected.
+func pair(t *testing.T) (a, b *harness.Node) {
+	t.Helper()
+	a, b = harness.New(t).Start(), harness.New(t).Start()
+	a.Connect(b)
+	return a, b
+}
+
+// mailer sends messages by a daemon's RPC. It may be used by many goroutines.
+type mailer struct {
+	url    string
+	client *http.Client
+}
+
+func newMailer(t *testing.T, n *harness.Node) *mailer {
+	t.Helper()
+	m := &mailer{
+		url:    n.APIURL() + "npp/send?",
+		client: &http.Client{Timeout: harness.Patience, Transport: &http.Transport{}},
+	}
+	t.Cleanup(m.client.CloseIdleConnections)
+	return m
+}
+
+// send posts a message as multipart body. It returns what the daemon says
+// became of the message, and the error that the daemon, or HTTP, gives with that.
+func (m *mailer) send(query url.Values, message []byte) (sent, error) {
+	var form bytes.Buffer
+	w := multipart.NewWriter(&form)
+	part, err := w.CreateFormFile("file", "file")
+	if err == nil {
+		_, err = part.Write(message)
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		return sent{}, err
+	}
+	return m.post(query, w.FormDataContentType(), &form)
+}
+
+func (m *mailer) post(query url.Values, contentType string, body io.Reader) (s sent, err error) {
+	resp, err := m.client.Post(m.url+query.Encode(), contentType, body)
+	if err != nil {
+		return s, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return s, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		var e struct{ Message string }
+		if err := json.Unmarshal(answer, &e); err != nil {
+			return s, fmt.Errorf("%s: %s", resp.Status, answer)
+		}
+		return s, errors.New(e.Message)
+	}
+	if err := json.Unmarshal(answer, &s); err != nil {
+		return s, fmt.Errorf("%w: %s", err, answer)
+	}
+	if e := resp.Trailer.Get("X-Stream-Error"); e != "" {
+		return s, errors.New(e)
+	}
+	return s, nil
+}
+
+// values are JSON texts with what has to arrive for each.
+var values = []struct{ text, message string }{
+	{`{"piece":"Prelude in C","page":2}`, `{"piece":"Prelude in C","page":2}`},
+	{` { "b" : 1 , "a" : [ ] }` + "\n", `{"b":1,"a":[]}`},
+	{`[1,[2,{"three":null}],"4"]`, `[1,[2,{"three":null}],"4"]`},
+	{`12345678901234567890123456789.50e-3`, `12345678901234567890123456789.50e-3`},
+	{`-0`, `-0`},
+	{`true`, `true`},
+	{`null`, `null`},
+	{`""`, `""`},
+	{`"a b"`, `"a b"`},
+	{`"Dvořák 𝄞 \u00e9\ud834\udd1e"`, `"Dvořák 𝄞 \u00e9\ud834\udd1e"`},
+	{`{"a":1,"a":2}`, `{"a":1,"a":2}`},
+	{`<&>`, `"<&>"`},
+	{`hello, Dvořák`, `"hello, Dvořák"`},
+	{"two\nlines\n", `"two\nlines"`},
+	{"\a\x1b[31mred", `"\u0007\u001b[31mred"`},
+	{`{"open":`, `"{\"open\":"`},
+	{`NaN`, `"NaN"`},
+	{`01`, `"01"`},
+}
+
+// Any JSON value arrives as it was written, and other text as a JSON string,
+// over each way into the command line and over RPC alike, in both directions.
+func TestWhatIsSentArrives(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	file := filepath.Join(t.TempDir(), "message")
+	type way struct {
+		name string
+		send func(t *testing.T, from, to *harness.Node, text string) sent
+	}
+	cli := func(stdin string, args ...string) func(*testing.T, *harness.Node) sent {
+		return func(t *testing.T, from *harness.Node) sent {
+			t.Helper()
+			r := from.RunStdin(stdin, append([]string{"npp", "send", "--enc=json"}, args...)...)
+			if r.Code != 0 || r.Stderr != "" {
+				t.Fatalf("send %q: %v", args, r)
+			}
+			return decode[sent](t, r.Stdout)[0]
+		}
+	}
+	rpc := func(t *testing.T, s sent, err error) sent {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for _, way := range []way{
+		{"argument", func(t *testing.T, from, to *harness.Node, text string) sent {
+			return cli("not this", to.PeerID(), "--", text)(t, from)
+		}},
+		{"stdin", func(t *testing.T, from, to *harness.Node, text string) sent {
+			return cli(text, to.PeerID())(t, from)
+		}},
+		{"dash", func(t *testing.T, from, to *harness.Node, text string) sent {
+			return cli(text, to.PeerID(), "-")(t, from)
+		}},
+		{"file", func(t *testing.T, from, to *harness.Node, text string) sent {
+			write(t, file, text)
+			return cli("not this", "--file", file, to.PeerID())(t, from)
+		}},
+		{"multipart", func(t *testing.T, from, to *harness.Node, text string) sent {
+			s, err := newMailer(t, from).send(url.Values{"arg": {to.PeerID()}}, []byte(text))
+			return rpc(t, s, err)
+		}},
+		{"arg", func(t *testing.T, from, to *harness.Node, text string) sent {
+			s, err := newMailer(t, from).post(url.Values{"arg": {to.PeerID(), text}}, "", nil)
+			return rpc(t, s, err)
+		}},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			var ids []string
+			nodes := []*harness.Node{a, b}
+			for i, value := range values {
+				from, to := nodes[i%2], nodes[1-i%2]
+				s := way.send(t, from, to, value.text)
+				if s.Status != "delivered" || s.Via != "direct" || s.To != to.PeerID() {
+					t.Errorf("%q: %+v", value.text, s)
+				}
+				ids = append(ids, s.ID)
+			}
+			in := [][]arrived{stored(t, a), stored(t, b)}
+			for i, value := range values {
+				from, to := nodes[i%2], nodes[1-i%2]
+				all := in[1-i%2]
+				got := all[len(all)-len(values)/2+i/2]
+				if got.ID != ids[i] || got.From != from.PeerID() || got.Via != "direct" ||
+					!slices.Equal(got.TopicIDs, []string{to.PeerID()}) || got.Sent == "" || got.Received == "" {
+					t.Errorf("%q: sent as %s, stored %+v", value.text, ids[i], got)
+				}
+				if data := got.bytes(t); string(data) != value.message {
+					t.Errorf("%q: data is %q, want %q", value.text, data, value.message)
+				}
+				if !sameJSON(t, got.Message, []byte(value.message)) {
+					t.Errorf("%q: message is %s, want %s", value.text, got.Message, value.message)
+				}
+			}
+		})
+	}
+}
+
+// sameJSON tells whether two JSON texts mean the same, numbers to the last digit.
+func sameJSON(t *testing.T, a, b []byte) bool {
+	t.Helper()
+	var x, y any
+	for _, v := range []struct {
+		text []byte
+		into *any
+	}{{a, &x}, {b, &y}} {
+		d := json.NewDecoder(bytes.NewReader(v.text))
+		d.UseNumber()
+		if err := d.Decode(v.into); err != nil {
+			t.Fatalf("%v: %q", err, v.text)
+		}
+	}
+	return fmt.Sprintf("%#v", x) == fmt.Sprintf("%#v", y)
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Each script in testdata runs beside two daemons that are connected. Its
+// commands a and b run ipfs on their repos; $A and $B are their peer IDs.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			t.Parallel()
+			a, b := pair(t)
+			run := func(n *harness.Node) func(*testscript.TestScript, bool, []string) {
+				return func(ts *testscript.TestScript, neg bool, args []string) {
+					ts.Setenv("IPFS_PATH", n.Repo)
+					err := ts.Exec(n.Bin, args...)
+					var exit *exec.ExitError
+					switch {
+					case !neg:
+						ts.Check(err)
+					case !errors.As(err, &exit) || exit.ExitCode() != 1:
+						ts.Fatalf("want exit status 1, got %v", err)
+					}
+				}
+			}
+			testscript.Run(t, testscript.Params{
+				Files:               []string{file},
+				RequireExplicitExec: true,
+				Setup: func(env *testscript.Env) error {
+					env.Setenv("A", a.PeerID())
+					env.Setenv("B", b.PeerID())
+					return nil
+				},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){"a": run(a), "b": run(b)},
+			})
+		})
+	}
+}
+
+// A message up to the limit is delivered; a larger one is refused where it is
+// sent, with the limit in the error.
+func TestMessageSizeLimit(t *testing.T) {
+	t.Parallel()
+	const limit = 1 << 20
+	a, b := pair(t)
+	to := url.Values{"arg": {b.PeerID()}}
+	letters := func(n int) string { return strings.Repeat("a", n) }
+	for _, test := range []struct {
+		name, text string
+		data       string // empty: refused
+	}{
+		{"text up to it", letters(limit - 2), `"` + letters(limit-2) + `"`},
+		{"text above it", letters(limit - 1), ""},
+		{"JSON up to it", `"` + letters(limit-2) + `"`, `"` + letters(limit-2) + `"`},
+		{"JSON above it", `"` + letters(limit-1) + `"`, ""},
+		{"JSON up to it without white space", "[" + strings.Repeat(" ", limit/2) + `"` + letters(limit-4) + `"]`, `["` + letters(limit-4) + `"]`},
+		{"far above it", letters(10 * limit), ""},
+	} {
+		check := func(way string, err string) {
+			t.Helper()
+			if test.data == "" {
+				if !strings.Contains(err, "too large") || !strings.Contains(err, fmt.Sprint(limit)) {
+					t.Errorf("%s: %s: error is %q", test.name, way, err)
+				}
+				return
+			}
+			if err != "" {
+				t.Errorf("%s: %s: %s", test.name, way, err)
+				return
+			}
+			all := stored(t, b)
+			if got := all[len(all)-1].bytes(t); string(got) != test.data {
+				t.Errorf("%s: %s: %d bytes are stored, want %d", test.name, way, len(got), len(test.data))
+			}
+			b.MustRun("npp", "messages", "rm", "--all")
+		}
+		r := a.RunStdin(test.text, "npp", "send", b.PeerID())
+		if (r.Code == 1) != (test.data == "") {
+			t.Errorf("%s: %v", test.name, r)
+		}
+		check("CLI", r.Stderr)
+		_, err := newMailer(t, a).send(to, []byte(test.text))
+		if err == nil {
+			err = errors.New("")
+		}
+		check("RPC", err.Error())
+	}
+	if got := len(stored(t, b)); got != 0 {
+		t.Errorf("%d refused messages are stored", got)
+	}
+}
