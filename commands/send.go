@@ -261,7 +261,10 @@ func send(ctx context.Context, d *plugin.Daemon, req *cmds.Request, data []byte)
 	if err != nil {
 		return nil, err
 	}
-	id, _ := req.Options[idOption].(string)
+	id, given := req.Options[idOption].(string)
+	if given && id == "" {
+		return nil, message.ErrBadID
+	}
 	out, err := d.Messages.Send(ctx, message.Letter{To: to, ID: id, Data: data, Private: on(req, privateOption)})
 	l := &sendLine{
 		ID:      out.ID,
