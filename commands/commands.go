@@ -126,3 +126,22 @@ func inDaemon(env cmds.Environment) bool {
 func interrupted(req *cmds.Request, err error) bool {
 	return errors.Is(err, context.Canceled) && req.Context.Err() != nil
 }
+
+// untilInterrupted makes an interrupt at the command line the normal end of a
+// command that streams.
+var untilInterrupted = cmds.PostRunMap{
+	cmds.CLI: func(res cmds.Response, re cmds.ResponseEmitter) error {
+		for {
+			v, err := res.Next()
+			switch {
+			case errors.Is(err, io.EOF) || interrupted(res.Request(), err):
+				return nil
+			case err != nil:
+				return err
+			}
+			if err := re.Emit(v); err != nil {
+				return err
+			}
+		}
+	},
+}

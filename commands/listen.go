@@ -162,6 +162,7 @@ published there. A message that is no JSON is printed as bytes, in multibase.
 		}
 		return nil
 	},
+	PostRun:  untilInterrupted,
 	Type:     messageLine{},
 	Encoders: messageEncoders,
 }

@@ -121,7 +121,8 @@ is interrupted, or the daemon stops.
 		}
 		return nil
 	},
-	Type: peersLine{},
+	PostRun: untilInterrupted,
+	Type:    peersLine{},
 	Encoders: cmds.EncoderMap{
 		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *peersLine) error {
 			var err error

@@ -1,6 +1,8 @@
 package plugin
 
 import (
+	"encoding/json"
+	"fmt"
 	"strings"
 
 	"github.com/ipfs/kubo/config"
@@ -13,14 +15,35 @@ func (d *Daemon) Advice() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	return advice(cfg)
+}
+
+func advice(cfg *config.Config) ([]string, error) {
 	var out []string
 	if len(cfg.Bootstrap) == 0 {
-		out = append(out, "Bootstrap is empty: nobody is dialled at start; hint: ipfs bootstrap add default")
+		hint := "ipfs bootstrap add default"
+		if !cfg.AutoConf.Enabled.WithDefault(config.DefaultAutoConfEnabled) {
+			hint = "ipfs bootstrap add <multiaddr>, as AutoConf.Enabled is false and there is no default"
+		}
+		out = append(out, "Bootstrap is empty: nobody is dialled at start; hint: "+hint)
 	}
 	if len(cfg.Addresses.Swarm) == 0 {
-		out = append(out, `Addresses.Swarm is empty: nobody can dial this peer; hint: ipfs config --json Addresses.Swarm '["/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1", "/ip6/::/udp/4001/quic-v1"]' and restart the daemon`)
+		addrs, err := defaultAddresses()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, fmt.Sprintf("Addresses.Swarm is empty: nobody can dial this peer; hint: ipfs config --json Addresses.Swarm '%s' and restart the daemon", addrs))
 	}
 	return out, nil
+}
+
+// defaultAddresses is Addresses.Swarm of a new repo, in JSON.
+func defaultAddresses() ([]byte, error) {
+	var fresh config.Config
+	if err := config.Profiles["default-networking"].Transform(&fresh); err != nil {
+		return nil, err
+	}
+	return json.Marshal(fresh.Addresses.Swarm)
 }
 
 // pubsubOff tells whether the operator switched pubsub off, which is not the
