@@ -1,0 +1,140 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/newpieceplease/npp/message"
+)
+
+// benchListen measures how soon a replay begins.
+func benchListen(ctx context.Context, b *bench) (*section, error) {
+	n, err := newNode(ctx, b, b.npp, nil)
+	if err != nil {
+		return nil, err
+	}
+	count := b.pick(100_000, 20_000)
+	seeded, err := seed(ctx, b, n, count)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.start(ctx); err != nil {
+		return nil, err
+	}
+	defer n.stop()
+
+	starts := []struct{ name, since string }{
+		{"the first", "all"},
+		{"a message ID in the middle", seeded.middle},
+		{"a time in the middle", seeded.received.Format(time.RFC3339Nano)},
+		{"the message before the last", seeded.last},
+	}
+	rounds := b.pick(100, 30)
+	took := make([][]time.Duration, len(starts))
+	for range rounds {
+		for i, start := range starts {
+			d, err := n.firstMessage(ctx, url.Values{"since": {start.since}})
+			if err != nil {
+				return nil, fmt.Errorf("listen --since %s: %w", start.since, err)
+			}
+			took[i] = append(took[i], d)
+		}
+	}
+	s := &section{
+		title: fmt.Sprintf("`listen --since` with %d stored messages", count),
+		how: fmt.Sprintf("The store of one daemon was filled by `message.Service` before it started. By RPC, from the request to the first message on the stream, %d requests of each kind in turns.",
+			rounds),
+	}
+	s.row("since", "p50", "p90", "p50 over that of the first")
+	for i, start := range starts {
+		s.row(start.name, ms(median(took[i])), ms(percentile(took[i], 90)), ratio(median(took[i]), median(took[0])))
+	}
+	first, middle := median(took[0]), median(took[1])
+	// a millisecond is what two calls with the same work may differ by
+	s.verdict(middle <= first+time.Millisecond, "a page from the middle is to cost what the first costs; it takes %s, the first %s.", ms(middle), ms(first))
+	return s, nil
+}
+
+// seeded says where to start in a seeded store.
+type seeded struct {
+	middle, last string    // IDs
+	received     time.Time // of the message in the middle
+}
+
+// seed fills the repo's store of messages. No daemon may be running on it.
+func seed(ctx context.Context, b *bench, n *node, count int) (_ seeded, err error) {
+	limits := message.DefaultLimits()
+	limits.MaxPerSecond = 1e6
+	path, err := os.MkdirTemp(b.dir, "datastore-")
+	if err != nil {
+		return seeded{}, err
+	}
+	from, err := newEnd(ctx, path, false, limits)
+	if err != nil {
+		return seeded{}, err
+	}
+	defer from.stop()
+	// the default repo mounts leveldb at the root of its datastore
+	to, err := newEnd(ctx, filepath.Join(n.repo, "datastore"), false, limits)
+	if err != nil {
+		return seeded{}, err
+	}
+	defer to.stop()
+
+	data := payload()
+	var once sync.Once
+	_, _, failed := load(count, atOnce, func() error {
+		_, sendErr := from.deliver(ctx, to, data)
+		if sendErr != nil {
+			once.Do(func() { err = sendErr })
+		}
+		return sendErr
+	})
+	if failed > 0 {
+		return seeded{}, fmt.Errorf("%d of %d messages were not stored: %w", failed, count, err)
+	}
+	var s seeded
+	i := 0
+	for m, err := range to.service.List(ctx, message.Filter{Since: message.SinceAll}) {
+		if err != nil {
+			return s, err
+		}
+		switch i++; i {
+		case count / 2:
+			s.middle, s.received = m.ID, m.Received
+		case count - 1:
+			s.last = m.ID
+		}
+	}
+	if i != count {
+		return s, fmt.Errorf("%d messages are stored, not %d", i, count)
+	}
+	return s, nil
+}
+
+// firstMessage listens until a message has come, and returns how long it took.
+func (n *node) firstMessage(ctx context.Context, query url.Values) (time.Duration, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	began := time.Now()
+	resp, err := n.post(ctx, "npp/listen", query, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	var m struct{ ID string }
+	if err := json.NewDecoder(bufio.NewReader(resp.Body)).Decode(&m); err != nil {
+		return 0, err
+	}
+	if m.ID == "" {
+		return 0, fmt.Errorf("the first line is no message")
+	}
+	return time.Since(began), nil
+}

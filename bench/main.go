@@ -1,0 +1,141 @@
+// Command bench measures npp beside its peer, stock kubo built from the same
+// module graph, and writes what it found to bench/RESULTS.md.
+//
+//	go run ./bench              everything, in less than 15 minutes
+//	go run ./bench -quick       fewer rounds, in less than 3
+//	go run ./bench -only peers  one topic
+//
+// With -quick or -only the results go to standard output instead.
+//
+// Both sides are real daemons of the real binaries, on loopback and without
+// bootstrap peers, and each measurement alternates between them: whatever else
+// the machine does meets both. The figures are medians over rounds; the ratios
+// are npp's figure over its peer's. It runs on Linux (it reads /proc), in the
+// module's root. The binaries are built, or taken from the files that the
+// environment variables NPP_IPFS and NPP_STOCK name. The repos are in
+// [os.TempDir], which should be on a disk.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// resultsFile is where a complete run leaves its report.
+const resultsFile = "bench/RESULTS.md"
+
+// topics are all measurements, in the order of the report.
+var topics = []struct {
+	name string
+	run  func(context.Context, *bench) (*section, error)
+}{
+	{"peers", benchPeers},
+	{"start", benchStart},
+	{"memory", benchMemory},
+	{"send", benchSend},
+	{"rpc", benchRPC},
+	{"topic", benchTopic},
+	{"listen", benchListen},
+}
+
+// bench is what the measurements share.
+type bench struct {
+	quick      bool
+	npp, stock string // paths of the binaries
+	dir        string // for repos; removed at the end
+}
+
+// pick returns full, or quick in a quick run.
+func (b *bench) pick(full, quick int) int {
+	if b.quick {
+		return quick
+	}
+	return full
+}
+
+func main() {
+	quick := flag.Bool("quick", false, "fewer rounds")
+	only := flag.String("only", "", "measure this topic alone: "+topicNames())
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *quick, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func topicNames() string {
+	var names []string
+	for _, t := range topics {
+		names = append(names, t.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func run(ctx context.Context, quick bool, only string) error {
+	dir, err := os.MkdirTemp("", "npp-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b := &bench{quick: quick, dir: dir}
+	if b.npp, err = binary(ctx, dir, "NPP_IPFS", "./cmd/ipfs"); err != nil {
+		return err
+	}
+	if b.stock, err = binary(ctx, dir, "NPP_STOCK", "./test/stock"); err != nil {
+		return err
+	}
+	r := newReport(quick)
+	for _, t := range topics {
+		if only != "" && only != t.name {
+			continue
+		}
+		progress("%s", t.name)
+		began := time.Now()
+		s, err := t.run(ctx, b)
+		if err != nil {
+			return fmt.Errorf("%s: %w", t.name, err)
+		}
+		progress("%s took %s", t.name, time.Since(began).Round(time.Second))
+		r.sections = append(r.sections, s)
+	}
+	if len(r.sections) == 0 {
+		return fmt.Errorf("no topic %q; there are %s", only, topicNames())
+	}
+	text := r.String()
+	if quick || only != "" {
+		_, err = io.WriteString(os.Stdout, text)
+		return err
+	}
+	return os.WriteFile(resultsFile, []byte(text), 0o644)
+}
+
+// binary returns the path of the binary that env names, or else of a new one
+// built from the package.
+func binary(ctx context.Context, dir, env, pkg string) (string, error) {
+	if path := os.Getenv(env); path != "" {
+		return filepath.Abs(path)
+	}
+	progress("go build %s", pkg)
+	path := filepath.Join(dir, filepath.Base(pkg))
+	out, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", path, pkg).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
+	}
+	return path, nil
+}
+
+// progress tells whoever waits what is going on.
+func progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "%s %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The bars for what npp may add to a daemon.
+const (
+	startBar  = 50 * time.Millisecond
+	memoryBar = 15 // MiB
+)
+
+// benchStart measures how long a daemon takes to be ready.
+func benchStart(ctx context.Context, b *bench) (*section, error) {
+	nodes, err := oneOfEach(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	rounds := b.pick(20, 6)
+	var took [2][]time.Duration
+	for round := range rounds + 1 {
+		for i, n := range nodes {
+			if err := n.start(ctx); err != nil {
+				return nil, err
+			}
+			n.stop()
+			if round > 0 { // the first start sets up the repo
+				took[i] = append(took[i], n.ready)
+			}
+		}
+	}
+	npp, stock := median(took[0]), median(took[1])
+	s := &section{
+		title: "Start to ready",
+		how:   fmt.Sprintf("From the start of `ipfs daemon` to its line \"Daemon is ready\", on a repo that was used before; %d starts each, in turns.", rounds),
+	}
+	s.row("", "npp", "stock", "difference")
+	s.row("median", ms(npp), ms(stock), ms(npp-stock))
+	for _, p := range []int{0, 90} {
+		a, z := percentile(took[0], p), percentile(took[1], p)
+		s.row(map[int]string{0: "fastest", 90: "p90"}[p], ms(a), ms(z), ms(a-z))
+	}
+	s.verdict(npp-stock <= startBar, "npp is to add at most %d ms to a start; the medians differ by %s.", startBar.Milliseconds(), ms(npp-stock))
+	return s, nil
+}
+
+// oneOfEach is a repo for each side, npp's first.
+func oneOfEach(ctx context.Context, b *bench) (nodes [2]*node, err error) {
+	for i, bin := range []string{b.npp, b.stock} {
+		if nodes[i], err = newNode(ctx, b, bin, nil); err != nil {
+			break
+		}
+	}
+	return nodes, err
+}
+
+// The moments at which memory is read.
+const (
+	idleAfter   = 10 * time.Second // after the daemon is ready
+	settleAfter = 3 * time.Second  // after a forced garbage collection
+)
+
+// benchMemory measures the memory of an idle daemon.
+func benchMemory(ctx context.Context, b *bench) (*section, error) {
+	nodes, err := oneOfEach(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	figures := []struct {
+		name, field string
+		settled     bool
+		mib         [2][]float64
+	}{
+		{name: "resident (VmRSS)", field: "VmRSS"},
+		{name: "of it anonymous (RssAnon)", field: "RssAnon"},
+		{name: "of it the binary's pages (RssFile)", field: "RssFile"},
+		{name: "resident after a garbage collection", field: "VmRSS", settled: true},
+		{name: "anonymous after a garbage collection", field: "RssAnon", settled: true},
+	}
+	read := func(settled bool) error {
+		for f := range figures {
+			if figures[f].settled != settled {
+				continue
+			}
+			for i, n := range nodes {
+				v, err := n.memory(figures[f].field)
+				if err != nil {
+					return err
+				}
+				figures[f].mib[i] = append(figures[f].mib[i], v)
+			}
+		}
+		return nil
+	}
+	round := func() error {
+		for _, n := range nodes {
+			defer n.stop()
+			if err := n.start(ctx); err != nil {
+				return err
+			}
+		}
+		if err := wait(ctx, idleAfter); err != nil {
+			return err
+		}
+		if err := read(false); err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if err := n.collectGarbage(ctx); err != nil {
+				return err
+			}
+		}
+		if err := wait(ctx, settleAfter); err != nil {
+			return err
+		}
+		return read(true)
+	}
+	rounds := b.pick(5, 2)
+	for range rounds {
+		if err := round(); err != nil {
+			return nil, err
+		}
+	}
+	s := &section{
+		title: "Memory of an idle daemon",
+		how: fmt.Sprintf("`/proc/<pid>/status`, %.0f s after both daemons are ready, side by side, and %.0f s after a garbage collection of each; %d rounds.",
+			idleAfter.Seconds(), settleAfter.Seconds(), rounds),
+	}
+	s.row("", "npp", "stock", "difference")
+	for _, f := range figures {
+		npp, stock := median(f.mib[0]), median(f.mib[1])
+		s.row(f.name, fmt.Sprintf("%.1f MiB", npp), fmt.Sprintf("%.1f MiB", stock), fmt.Sprintf("%+.1f MiB", npp-stock))
+	}
+	more := median(figures[0].mib[0]) - median(figures[0].mib[1])
+	s.verdict(more <= memoryBar, "npp is to take at most %d MiB more resident memory when idle; the medians differ by %.1f MiB.", memoryBar, more)
+	return s, nil
+}
+
+// memory is a field of the daemon's status, in MiB.
+func (n *node) memory(field string) (float64, error) {
+	path := fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, field+":"); ok {
+			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 64)
+			return kib / 1024, err
+		}
+	}
+	return 0, fmt.Errorf("%s has no %s", path, field)
+}
+
+// collectGarbage makes the daemon collect its garbage, twice: finalizers free
+// some of it in the second run.
+func (n *node) collectGarbage(ctx context.Context) error {
+	for range 2 {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.base+"debug/pprof/heap?gc=1", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := n.http.Do(req)
+		if err != nil {
+			return err
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("heap profile: %s", resp.Status)
+		}
+	}
+	return nil
+}
+
+// wait waits for d.
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
