@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"sync"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 //
 //	state                    pb.State
 //	log/<number>             pb.Record
-//	id/<id>/<peer>           number: where the message is, or was
+//	id/<id>/<via>/<peer>     number: where the message is, or was
 //	from/<via>/<peer>/<number>  one peer's messages
 //	pubsub/<number>          messages that came by pubsub
 //	gone/<number>            a removed pubsub message, until [ReplayWindow] has passed: time of receipt, ID key
@@ -34,14 +35,18 @@ const (
 	goneSeries   = "gone"
 )
 
-func idKey(id string, from peer.ID) string    { return "id/" + id + "/" + from.String() }
+func idKey(id string, via Via, from peer.ID) string {
+	return "id/" + id + "/" + string(via) + "/" + from.String()
+}
 func fromSeries(via Via, from peer.ID) string { return "from/" + string(via) + "/" + from.String() }
 func usedKey(via Via, from peer.ID) string    { return "used/" + string(via) + "/" + from.String() }
 func speaksKey(p peer.ID) string              { return "speaks/" + p.String() }
 func number(n uint64) []byte                  { return binary.BigEndian.AppendUint64(nil, n) }
 
 // ReplayWindow is how long a pubsub message is remembered at the least, also
-// after it was removed: the same author and sequence number is not stored again.
+// after it was removed: the same author and sequence number is not stored
+// again. It is shorter only for the oldest of those that were removed, where
+// there are more than one for each 256 bytes of [Limits.PubsubBytes].
 const ReplayWindow = 24 * time.Hour
 
 // recordOverhead is what a stored message takes besides its record: keys and index.
@@ -111,11 +116,11 @@ func (b *mailbox) add(ctx context.Context, m *Message) error {
 	return nil
 }
 
-// addPubsub stores a batch of messages that came by pubsub and returns when all are on
+// addPubsub stores messages that came by pubsub and returns when all are on
 // disk, with the number of those that do not fit in any share.
 func (b *mailbox) addPubsub(ctx context.Context, ms []*Message) (refused int, err error) {
+	var gone uint64
 	err = b.store.Update(ctx, func(tx *store.Tx) error {
-		refused = 0
 		for _, m := range ms {
 			switch err := b.insert(ctx, tx, m); {
 			case errors.Is(err, ErrFull):
@@ -125,12 +130,13 @@ func (b *mailbox) addPubsub(ctx context.Context, ms []*Message) (refused int, er
 				return err
 			}
 		}
-		if refused == 0 {
-			return nil
-		}
 		st, err := readState(tx)
 		if err != nil {
 			return err
+		}
+		gone = st.Gone
+		if refused == 0 {
+			return nil
 		}
 		st.RefusedPubsub += uint64(refused)
 		return writeState(tx, st)
@@ -139,12 +145,20 @@ func (b *mailbox) addPubsub(ctx context.Context, ms []*Message) (refused int, er
 		return 0, err
 	}
 	b.announce()
+	if gone >= b.maxGone()+sweepBatch {
+		if err := b.forget(ctx); err != nil {
+			log.Errorw("forgetting removed messages failed", "err", err)
+		}
+	}
 	return refused, nil
 }
 
+// maxGone is how many removed pubsub messages are remembered.
+func (b *mailbox) maxGone() uint64 { return b.limits.PubsubBytes / recordOverhead }
+
 // insert puts m into a transaction.
 func (b *mailbox) insert(ctx context.Context, tx *store.Tx, m *Message) error {
-	at, err := tx.Get(idKey(m.ID, m.From))
+	at, err := tx.Get(idKey(m.ID, m.Via, m.From))
 	switch {
 	case err == nil:
 		return b.sameAsStored(tx, at, m)
@@ -165,7 +179,7 @@ func (b *mailbox) insert(ctx context.Context, tx *store.Tx, m *Message) error {
 		return err
 	}
 	size := uint64(len(rec)) + recordOverhead
-	if st, err = b.makeRoom(ctx, tx, st, m, size); err != nil {
+	if err := b.makeRoom(ctx, tx, st, m, size); err != nil {
 		return err
 	}
 	used, err := readNumber(tx, usedKey(m.Via, m.From))
@@ -178,7 +192,7 @@ func (b *mailbox) insert(ctx context.Context, tx *store.Tx, m *Message) error {
 	err = errors.Join(
 		tx.Put(store.Key(logSeries, m.Number), rec),
 		tx.Put(store.Key(fromSeries(m.Via, m.From), m.Number), nil),
-		tx.Put(idKey(m.ID, m.From), number(m.Number)),
+		tx.Put(idKey(m.ID, m.Via, m.From), number(m.Number)),
 		tx.Put(usedKey(m.Via, m.From), number(used+size)),
 		writeState(tx, st),
 	)
@@ -211,59 +225,79 @@ func (b *mailbox) sameAsStored(tx *store.Tx, at []byte, m *Message) error {
 	return errDuplicate
 }
 
-// makeRoom sees to it that size more bytes of m's author fit.
-func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, st *pb.State, m *Message, size uint64) (*pb.State, error) {
+// makeRoom sees to it that size more bytes of m's author fit, and updates st
+// (which the caller writes).
+func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, st *pb.State, m *Message, size uint64) error {
 	total, share := b.limits.StoreBytes, b.limits.PeerBytes
 	if m.Via == Pubsub {
 		total, share = b.limits.PubsubBytes, b.limits.PubsubBytes/4
 	}
 	if size > share {
-		return nil, fmt.Errorf("%w: the message takes %d bytes, a peer's share is %d", ErrFull, size, share)
+		return fmt.Errorf("%w: the message takes %d bytes, a peer's share is %d", ErrFull, size, share)
 	}
 	used, err := readNumber(tx, usedKey(m.Via, m.From))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if used+size > share {
 		if m.Via == Direct && b.limits.WhenPeerFull != DropOldest {
-			return nil, fmt.Errorf("%w: the sender's share of %d bytes is full", ErrFull, share)
+			return fmt.Errorf("%w: the sender's share of %d bytes is full", ErrFull, share)
 		}
-		if st, err = b.evict(ctx, tx, st, fromSeries(m.Via, m.From), used+size-share); err != nil {
-			return nil, err
+		if err := b.evict(ctx, tx, st, fromSeries(m.Via, m.From), used+size-share); err != nil {
+			return err
 		}
 	}
 	if all := *shareOf(st, m.Via); all+size > total {
 		if m.Via == Direct {
-			return nil, fmt.Errorf("%w: the store of %d bytes is full", ErrFull, total)
+			return fmt.Errorf("%w: the store of %d bytes is full", ErrFull, total)
 		}
 		return b.evict(ctx, tx, st, pubsubSeries, all+size-total)
 	}
-	return st, nil
+	return nil
 }
 
 // evict removes the oldest messages of a series until it has freed so many bytes.
-func (b *mailbox) evict(ctx context.Context, tx *store.Tx, st *pb.State, series string, free uint64) (*pb.State, error) {
+func (b *mailbox) evict(ctx context.Context, tx *store.Tx, st *pb.State, series string, free uint64) error {
 	var freed uint64
-	for r, err := range b.store.Ascend(ctx, series, 0) {
-		if err != nil {
-			return nil, err
-		}
-		// the series is read as of the last commit: this transaction may have removed the message
-		size, err := b.delete(tx, st, r.Number)
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return nil, err
-		}
+	drop := func(n uint64) error {
+		size, err := b.delete(tx, st, n)
 		if err == nil {
+			freed += size
 			st.Expired++
 		}
-		if freed += size; freed >= free {
-			break
+		return err
+	}
+	// the series is read as of the last commit: messages of it may be gone in this transaction
+	for r, err := range b.store.Ascend(ctx, series, 0) {
+		if err != nil {
+			return err
+		}
+		if err := drop(r.Number); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if freed >= free {
+			return nil
+		}
+	}
+	// and others new
+	committed, err := b.state(ctx)
+	if err != nil {
+		return err
+	}
+	for n := committed.Next; n < st.Next && freed < free; n++ {
+		if there, err := tx.Has(store.Key(series, n)); err != nil {
+			return err
+		} else if !there {
+			continue
+		}
+		if err := drop(n); err != nil {
+			return err
 		}
 	}
 	if freed < free {
-		return nil, fmt.Errorf("%w: what arrives at the same time fills it", ErrFull)
+		return fmt.Errorf("%w: %s holds less than it is charged for", ErrFull, series)
 	}
-	return st, nil
+	return nil
 }
 
 // delete removes message n, updates st (which the caller writes) and returns
@@ -292,10 +326,11 @@ func (b *mailbox) delete(tx *store.Tx, st *pb.State, n uint64) (uint64, error) {
 	if m.Via == Pubsub {
 		err = errors.Join(err, tx.Delete(store.Key(pubsubSeries, n)))
 	}
-	key := idKey(m.ID, m.From)
+	key := idKey(m.ID, m.Via, m.From)
 	if m.Via == Pubsub && b.now().Sub(m.Received) < ReplayWindow {
 		gone := append(number(uint64(m.Received.UnixNano())), key...)
 		err = errors.Join(err, tx.Put(store.Key(goneSeries, n), gone))
+		st.Gone++
 	} else {
 		err = errors.Join(err, tx.Delete(key))
 	}
@@ -311,6 +346,9 @@ func (b *mailbox) delete(tx *store.Tx, st *pb.State, n uint64) (uint64, error) {
 
 // remove deletes the messages with these numbers and returns how many there were.
 func (b *mailbox) remove(ctx context.Context, numbers []uint64, expired bool) (int, error) {
+	if len(numbers) == 0 {
+		return 0, nil
+	}
 	removed := 0
 	err := b.store.Update(ctx, func(tx *store.Tx) error {
 		removed = 0
@@ -367,12 +405,18 @@ func (b *mailbox) sweep(ctx context.Context) error {
 func (b *mailbox) forget(ctx context.Context) error {
 	cutoff := uint64(b.now().Add(-ReplayWindow).UnixNano())
 	for {
+		st, err := b.state(ctx)
+		if err != nil {
+			return err
+		}
+		surplus := max(st.Gone, b.maxGone()) - b.maxGone()
 		var batch []store.Record
 		for r, err := range b.store.Ascend(ctx, goneSeries, 0) {
 			if err != nil {
 				return err
 			}
-			if len(r.Value) >= 8 && binary.BigEndian.Uint64(r.Value) >= cutoff || len(batch) == sweepBatch {
+			old := len(r.Value) < 8 || binary.BigEndian.Uint64(r.Value) < cutoff
+			if !old && uint64(len(batch)) >= surplus || len(batch) == sweepBatch {
 				break
 			}
 			batch = append(batch, r)
@@ -380,25 +424,40 @@ func (b *mailbox) forget(ctx context.Context) error {
 		if len(batch) == 0 {
 			return nil
 		}
-		err := b.store.Update(ctx, func(tx *store.Tx) error {
-			var err error
-			for _, r := range batch {
-				err = errors.Join(err, tx.Delete(store.Key(goneSeries, r.Number)))
-				if len(r.Value) > 8 {
-					err = errors.Join(err, tx.Delete(string(r.Value[8:])))
-				}
-			}
-			return err
-		})
-		if err != nil {
+		if err := b.store.Update(ctx, func(tx *store.Tx) error { return forgetAll(tx, batch) }); err != nil {
 			return err
 		}
 	}
 }
 
+// forgetAll removes records of the series of what is gone.
+func forgetAll(tx *store.Tx, gone []store.Record) error {
+	st, err := readState(tx)
+	if err != nil {
+		return err
+	}
+	for _, r := range gone {
+		key := store.Key(goneSeries, r.Number)
+		if there, err := tx.Has(key); err != nil {
+			return err
+		} else if !there {
+			continue
+		}
+		st.Gone -= min(1, st.Gone)
+		err := tx.Delete(key)
+		if len(r.Value) > 8 {
+			err = errors.Join(err, tx.Delete(string(r.Value[8:])))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return writeState(tx, st)
+}
+
 // unseen tells whether a pubsub message is not known yet.
 func (b *mailbox) unseen(ctx context.Context, author peer.ID, seqno []byte) bool {
-	known, err := b.store.Has(ctx, idKey(pubsubID(author, seqno), author))
+	known, err := b.store.Has(ctx, idKey(pubsubID(author, seqno), Pubsub, author))
 	return err != nil || !known
 }
 
@@ -446,11 +505,13 @@ func (b *mailbox) firstSince(ctx context.Context, t time.Time) (uint64, error) {
 	return hi, nil
 }
 
-// find is the number of the message with that ID.
+// find is the number of the message with that ID, of the oldest where several
+// senders chose it.
 func (b *mailbox) find(ctx context.Context, id string) (uint64, error) {
 	if err := checkID(id); err != nil {
 		return 0, err
 	}
+	oldest, found := uint64(math.MaxUint64), false
 	for e, err := range b.store.Scan(ctx, "id/"+id) {
 		if err != nil {
 			return 0, err
@@ -462,10 +523,13 @@ func (b *mailbox) find(ctx context.Context, id string) (uint64, error) {
 		if ok, err := b.store.Has(ctx, store.Key(logSeries, n)); err != nil {
 			return 0, err
 		} else if ok {
-			return n, nil
+			oldest, found = min(oldest, n), true
 		}
 	}
-	return 0, fmt.Errorf("%w: %s", ErrNotFound, id)
+	if !found {
+		return 0, fmt.Errorf("%w: %s", ErrNotFound, id)
+	}
+	return oldest, nil
 }
 
 // spoke tells whether the peer ever spoke our protocol.

@@ -28,12 +28,6 @@ const (
 	// envelopeBytes is what a message may take besides its data.
 	envelopeBytes = 1024
 
-	// idleTimeout is how long a stream stays open between messages.
-	idleTimeout = time.Minute
-	// frameTimeout is how long the rest of a message may take once its length
-	// has come, and how long a receipt may take to leave.
-	frameTimeout = 30 * time.Second
-
 	// peerStreams is how many streams one peer may have open to us; our own
 	// sender uses maxLanes.
 	peerStreams = 2 * maxLanes
@@ -41,10 +35,10 @@ const (
 	allStreams = 2048
 	// smallFrame is what a stream may buffer without asking.
 	smallFrame = 4 << 10
-	// peerBuffer and allBuffer bound the memory for larger messages that are
-	// on their way in, of one peer and of all.
-	peerBuffer = maxMessageBytes + envelopeBytes
-	allBuffer  = 4 * peerBuffer
+	// framesPerPeer is how many larger messages of one peer may be on their way
+	// in at a time, and allBuffer bounds the memory for those of all.
+	framesPerPeer = 2
+	allBuffer     = 2 * framesPerPeer * (maxMessageBytes + envelopeBytes)
 
 	// idleGuests is how many peers without an open stream are remembered, for
 	// the sake of their rate.
@@ -72,6 +66,8 @@ type guest struct {
 // guests keeps the account of who uses how much.
 type guests struct {
 	perSecond uint64
+	maxFrame  int // bytes
+	now       func() time.Time
 	buffer    *semaphore.Weighted
 
 	mu      sync.Mutex
@@ -79,9 +75,11 @@ type guests struct {
 	byPeer  map[peer.ID]*guest
 }
 
-func newGuests(perSecond uint64) *guests {
+func newGuests(l Limits, now func() time.Time) *guests {
 	return &guests{
-		perSecond: perSecond,
+		perSecond: l.MaxPerSecond,
+		maxFrame:  int(l.MaxMessageBytes) + envelopeBytes,
+		now:       now,
 		buffer:    semaphore.NewWeighted(allBuffer),
 		byPeer:    make(map[peer.ID]*guest),
 	}
@@ -98,7 +96,7 @@ func (gs *guests) enter(p peer.ID) *guest {
 	if g == nil {
 		g = &guest{
 			rate:   rate.NewLimiter(rate.Limit(gs.perSecond), int(2*gs.perSecond)),
-			buffer: semaphore.NewWeighted(peerBuffer),
+			buffer: semaphore.NewWeighted(int64(framesPerPeer * gs.maxFrame)),
 		}
 		gs.byPeer[p] = g
 	}
@@ -116,7 +114,7 @@ func (gs *guests) leave(g *guest) {
 		return
 	}
 	for p, g := range gs.byPeer {
-		if g.streams == 0 && g.rate.Tokens() >= float64(g.rate.Burst()) {
+		if g.streams == 0 && g.rate.TokensAt(gs.now()) >= float64(g.rate.Burst()) {
 			delete(gs.byPeer, p)
 		}
 	}
@@ -168,19 +166,19 @@ func (s *Service) handle(st network.Stream) {
 // serve answers message after message until the peer closes its side, an idle
 // minute has passed, or something is wrong.
 func (s *Service) serve(st network.Stream, p peer.ID, g *guest) error {
-	in := msgio.NewVarintReaderSize(st, int(s.limits.MaxMessageBytes)+envelopeBytes)
+	in := msgio.NewVarintReaderSize(st, s.guests.maxFrame)
 	for {
-		if err := st.SetReadDeadline(time.Now().Add(idleTimeout)); err != nil {
+		if err := st.SetReadDeadline(time.Now().Add(s.times.idle)); err != nil {
 			return err
 		}
 		size, err := in.NextMsgLen()
-		if errors.Is(err, msgio.ErrMsgTooLarge) {
-			return s.refuseTooLarge(st)
-		}
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(s.ctx, frameTimeout)
+		if size > s.guests.maxFrame {
+			return s.refuseTooLarge(st)
+		}
+		ctx, cancel := context.WithTimeout(s.ctx, s.times.frame)
 		release, err := s.guests.reserve(ctx, g, size)
 		cancel()
 		if err != nil {
@@ -196,7 +194,7 @@ func (s *Service) serve(st network.Stream, p peer.ID, g *guest) error {
 
 // serveOne reads one message, stores it and writes the receipt.
 func (s *Service) serveOne(st network.Stream, in msgio.Reader, p peer.ID, g *guest) error {
-	if err := st.SetDeadline(time.Now().Add(frameTimeout)); err != nil {
+	if err := st.SetDeadline(time.Now().Add(s.times.frame)); err != nil {
 		return err
 	}
 	frame, err := in.ReadMsg()
@@ -204,28 +202,30 @@ func (s *Service) serveOne(st network.Stream, in msgio.Reader, p peer.ID, g *gue
 		return err
 	}
 	defer in.ReleaseMsg(frame)
-	var m pb.Message
-	if err := proto.Unmarshal(frame, &m); err != nil {
-		return fmt.Errorf("decode message: %w", err)
-	}
-	receipt := s.receive(&m, p, g)
+	receipt := s.receive(frame, p, g)
 	// storing has a time of its own
-	if err := st.SetDeadline(time.Now().Add(frameTimeout)); err != nil {
+	if err := st.SetDeadline(time.Now().Add(s.times.frame)); err != nil {
 		return err
 	}
 	return writeFrame(st, receipt)
 }
 
-// receive takes a message from p, or says why not.
-func (s *Service) receive(m *pb.Message, p peer.ID, g *guest) *pb.Receipt {
+// receive takes an encoded [pb.Message] from p, or says why not.
+func (s *Service) receive(frame []byte, p peer.ID, g *guest) *pb.Receipt {
+	var m pb.Message
 	refuse := func(status pb.Receipt_Status, reason string) *pb.Receipt {
 		s.refused.Add(1)
 		return &pb.Receipt{Id: m.GetId(), Status: status, Reason: reason}
 	}
+	if err := proto.Unmarshal(frame, &m); err != nil {
+		m.Reset()
+		return refuse(pb.Receipt_INVALID, "it is malformed")
+	}
+	if checkID(m.GetId()) != nil {
+		m.Id = ""
+		return refuse(pb.Receipt_INVALID, ErrBadID.Error())
+	}
 	switch {
-	case checkID(m.GetId()) != nil:
-		s.refused.Add(1)
-		return &pb.Receipt{Status: pb.Receipt_INVALID, Reason: ErrBadID.Error()}
 	case peer.ID(m.GetFrom()) != p:
 		return refuse(pb.Receipt_INVALID, "it is not from the peer that sent it")
 	case peer.ID(m.GetTo()) != s.host.ID():
@@ -271,7 +271,7 @@ func (s *Service) receive(m *pb.Message, p peer.ID, g *guest) *pb.Receipt {
 // writing is thrown away for a while, lest it miss the receipt.
 func (s *Service) refuseTooLarge(st network.Stream) error {
 	s.refused.Add(1)
-	if err := st.SetDeadline(time.Now().Add(frameTimeout)); err != nil {
+	if err := st.SetDeadline(time.Now().Add(s.times.frame)); err != nil {
 		return err
 	}
 	r := &pb.Receipt{Status: pb.Receipt_TOO_LARGE, Reason: "it is too large", Limit: s.limits.MaxMessageBytes}

@@ -23,10 +23,9 @@ import (
 const (
 	// maxLanes is how many streams are open to one recipient at a time.
 	maxLanes = 8
-	// laneIdle is how long an unused stream is kept: less than the recipient's idleTimeout.
-	laneIdle = 20 * time.Second
-	// retryPause is the pause before a message whose receipt was lost is sent again.
-	retryPause = 100 * time.Millisecond
+	// widenAfter is how many receipts in a row it takes to try one stream more
+	// to a recipient that did not take as many.
+	widenAfter = 64
 	// exchanges is how often a message is sent before its fate is given up as unknown.
 	exchanges = 4
 	// maxReceipt bounds a receipt.
@@ -77,10 +76,14 @@ type Outcome struct {
 	// the recipient is one of them.
 	Subscribers         []peer.ID
 	RecipientSubscribed bool
+
+	answered bool // a receipt came, whatever it says
 }
 
 // Send sends a letter and returns once its fate is known, or when ctx is done.
-// The outcome is filled in as far as it is known, also beside an error.
+// The outcome is filled in as far as it is known, also beside an error. A
+// recipient that takes no more messages for now is tried again, for a minute at
+// the most.
 func (s *Service) Send(ctx context.Context, l Letter) (Outcome, error) {
 	if l.ID == "" {
 		l.ID = NewID()
@@ -109,15 +112,13 @@ func (s *Service) Send(ctx context.Context, l Letter) (Outcome, error) {
 		return out, err
 	}
 	err = s.sendDirect(ctx, l, &out)
-	if !errors.Is(err, ErrNoProtocol) {
-		if out.Status == Delivered && !spoke {
-			if err := s.box.noteSpoke(ctx, l.To.ID); err != nil {
-				log.Warnw("that a peer speaks our protocol could not be noted", "peer", l.To.ID, "err", err)
-			}
+	if out.answered && !spoke {
+		if err := s.box.noteSpoke(ctx, l.To.ID); err != nil {
+			log.Warnw("that a peer speaks our protocol could not be noted", "peer", l.To.ID, "err", err)
 		}
-		return out, err
 	}
-	if spoke || l.Private {
+	// a daemon that stops refuses the protocol before it is gone
+	if !errors.Is(err, ErrNoProtocol) || l.Private || spoke || s.speaks(l.To.ID) {
 		return out, err
 	}
 	topic := l.To.ID.String()
@@ -129,6 +130,12 @@ func (s *Service) Send(ctx context.Context, l Letter) (Outcome, error) {
 	out.Status = Published
 	out.RecipientSubscribed = slices.Contains(out.Subscribers, l.To.ID)
 	return out, nil
+}
+
+// speaks tells whether the peer says that it speaks our protocol.
+func (s *Service) speaks(p peer.ID) bool {
+	known, err := s.host.Peerstore().SupportsProtocols(p, Protocol)
+	return err == nil && len(known) > 0
 }
 
 // sendDirect sends a letter by stream, again and again under the same ID where
@@ -151,6 +158,7 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 		out.Status = Unknown
 		return fmt.Errorf("%w: %w", ErrUnknownFate, lost)
 	}
+	var paced time.Duration
 	for tries := 0; tries < exchanges; {
 		ln, err := s.lanes.take(ctx, l.To.ID, func(ctx context.Context) error {
 			route, err := s.swarm.Connect(ctx, l.To)
@@ -160,7 +168,7 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 		switch {
 		case errors.Is(err, errOpenStream):
 			tries++
-			if tries == exchanges || pause(ctx, retryPause) != nil {
+			if tries == exchanges || pause(ctx, s.times.retry) != nil {
 				return giveUp(err)
 			}
 			continue
@@ -172,34 +180,39 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 			out.Route = swarm.Route{Peer: l.To.ID, Addr: conn.RemoteMultiaddr(), Relayed: conn.Stat().Limited}
 		}
 		start := time.Now()
-		receipt, err := ln.exchange(ctx, msg)
+		receipt, err := ln.exchange(ctx, msg, s.times.exchange)
 		out.Took = time.Since(start)
-		s.lanes.give(ln, err == nil)
+		s.lanes.give(ln)
 		switch {
 		case errors.As(err, new(multistream.ErrNotSupported[protocol.ID])):
 			return giveUp(ErrNoProtocol)
 		case err != nil:
 			lost = err
 			tries++
-			if pause(ctx, retryPause) != nil {
+			if pause(ctx, s.times.retry) != nil {
 				return giveUp(err)
 			}
 			continue
 		}
+		out.answered = true
 		switch receipt.GetStatus() {
 		case pb.Receipt_STORED:
 			out.Status = Delivered
 			return nil
 		case pb.Receipt_TOO_FAST:
-			if pause(ctx, time.Duration(receipt.GetRetryAfter())) != nil {
-				return fmt.Errorf("%w: %.200q", ErrTooFast, receipt.GetReason())
+			wait := max(time.Duration(receipt.GetRetryAfter()), time.Millisecond)
+			if wait > s.times.pacing-paced || pause(ctx, wait) != nil {
+				return giveUp(fmt.Errorf("%w: %.200q", ErrTooFast, receipt.GetReason()))
 			}
+			paced += wait
 		case pb.Receipt_FULL:
 			return fmt.Errorf("%w: full: %.200q", ErrRefused, receipt.GetReason())
 		case pb.Receipt_TOO_LARGE:
 			return fmt.Errorf("%w for the recipient: %d bytes, its limit is %d", ErrTooLarge, len(l.Data), receipt.GetLimit())
-		default:
+		case pb.Receipt_INVALID:
 			return fmt.Errorf("%w: %.200q", ErrRefused, receipt.GetReason())
+		default:
+			return giveUp(fmt.Errorf("%w: %.200q", ErrRefused, receipt.GetReason()))
 		}
 	}
 	return giveUp(lost)
@@ -207,7 +220,6 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 
 // pause waits, unless ctx is done or will be before that.
 func pause(ctx context.Context, d time.Duration) error {
-	d = max(d, time.Millisecond)
 	if end, ok := ctx.Deadline(); ok && time.Until(end) < d {
 		return context.DeadlineExceeded
 	}
@@ -226,31 +238,59 @@ type lane struct {
 	peer   peer.ID
 	stream network.Stream
 	in     msgio.ReadCloser
+	worked bool // it carried a receipt
+	state  laneState
 	idle   *time.Timer // closes the stream when nobody takes it
 }
 
+// laneState says what a lane is good for after an exchange.
+type laneState int
+
+const (
+	laneGood   laneState = iota
+	laneSpent            // for nothing, which says nothing of other lanes
+	laneBroken           // for nothing: the recipient, or what is between, broke it
+)
+
 // exchange sends a message and waits for its receipt.
-func (l *lane) exchange(ctx context.Context, m *pb.Message) (*pb.Receipt, error) {
-	defer context.AfterFunc(ctx, func() { l.stream.Reset() })()
-	end, ok := ctx.Deadline()
-	if !ok {
-		end = time.Now().Add(frameTimeout)
+func (l *lane) exchange(ctx context.Context, m *pb.Message, patience time.Duration) (*pb.Receipt, error) {
+	stop := context.AfterFunc(ctx, func() { l.stream.Reset() })
+	end := time.Now().Add(patience)
+	if d, ok := ctx.Deadline(); ok && d.Before(end) {
+		end = d
 	}
+	r, err := l.ask(m, end)
+	switch {
+	case !stop():
+		l.state, err = laneSpent, ctx.Err()
+	case err != nil:
+		l.state = laneBroken
+	case r.GetId() != m.GetId(): // a refusal of what was not read
+		l.state = laneSpent
+	}
+	if r != nil {
+		l.worked = true
+		return r, nil
+	}
+	return nil, err
+}
+
+func (l *lane) ask(m *pb.Message, end time.Time) (*pb.Receipt, error) {
 	if err := l.stream.SetDeadline(end); err != nil {
 		return nil, err
 	}
-	// a recipient that refuses may stop reading: its receipt says why
-	writeErr := writeFrame(l.stream, m)
+	// where this fails, the recipient may have stopped reading: its receipt says why
+	_ = writeFrame(l.stream, m)
 	frame, err := l.in.ReadMsg()
 	if err != nil {
-		return nil, errors.Join(ctx.Err(), writeErr, err)
+		return nil, err
 	}
 	defer l.in.ReleaseMsg(frame)
 	var r pb.Receipt
 	if err := proto.Unmarshal(frame, &r); err != nil {
 		return nil, fmt.Errorf("decode receipt: %w", err)
 	}
-	if r.GetId() != m.GetId() && r.GetStatus() == pb.Receipt_STORED {
+	if r.GetId() != m.GetId() && (r.GetId() != "" || r.GetStatus() == pb.Receipt_STORED) {
 		return nil, fmt.Errorf("the receipt is for another message: %.80q", r.GetId())
 	}
 	return &r, nil
@@ -259,6 +299,7 @@ func (l *lane) exchange(ctx context.Context, m *pb.Message) (*pb.Receipt, error)
 // outbox holds the lanes to all recipients.
 type outbox struct {
 	host host.Host
+	idle time.Duration // how long an unused lane is kept
 
 	mu     sync.Mutex
 	closed bool
@@ -267,13 +308,36 @@ type outbox struct {
 
 // recipient is the part of the outbox for one peer.
 type recipient struct {
-	turns chan struct{} // holds a token for each lane in use
-	users int           // those who hold a token or wait for one
-	idle  []*lane
+	turns    chan struct{} // holds a token for each lane in use, and those withheld
+	users    int           // those who hold a token or wait for one
+	idle     []*lane
+	withheld int // tokens that keep the way narrow
+	streak   int // receipts since the last lane was withheld or allowed
 }
 
-func newOutbox(h host.Host) *outbox {
-	return &outbox{host: h, peers: make(map[peer.ID]*recipient)}
+// settle says how many tokens to take back once a lane was used, or could not
+// be opened. A recipient may take fewer streams than maxLanes: each that breaks
+// before it carried anything is one less, as long as one is left, and
+// widenAfter receipts are one more.
+func (r *recipient) settle(state laneState, worked bool) int {
+	switch {
+	case state == laneGood && r.withheld > 0:
+		if r.streak++; r.streak < widenAfter {
+			return 1
+		}
+		r.streak = 0
+		r.withheld--
+		return 2
+	case state == laneBroken && !worked && r.withheld < maxLanes-1:
+		r.streak = 0
+		r.withheld++
+		return 0
+	}
+	return 1
+}
+
+func newOutbox(h host.Host, idle time.Duration) *outbox {
+	return &outbox{host: h, idle: idle, peers: make(map[peer.ID]*recipient)}
 }
 
 // take waits for its turn and returns a lane to p: one that is open already,
@@ -291,29 +355,46 @@ func (o *outbox) take(ctx context.Context, p peer.ID, connect func(context.Conte
 	select {
 	case r.turns <- struct{}{}:
 	case <-ctx.Done():
+		o.mu.Lock()
+		defer o.mu.Unlock()
 		o.leave(p, r)
 		return nil, fmt.Errorf("wait for a stream to %s: %w", p, ctx.Err())
 	}
-	o.mu.Lock()
-	for len(r.idle) > 0 {
-		last := len(r.idle) - 1
-		ln := r.idle[last]
-		r.idle = r.idle[:last]
-		if ln.idle.Stop() && !ln.stream.Conn().IsClosed() {
-			o.mu.Unlock()
-			return ln, nil
-		}
-		ln.stream.Reset()
+	if ln := o.reuse(r); ln != nil {
+		return ln, nil
 	}
-	o.mu.Unlock()
-
 	ln, err := o.open(ctx, p, connect)
 	if err != nil {
-		<-r.turns
-		o.leave(p, r)
+		state := laneSpent
+		if errors.Is(err, errOpenStream) && ctx.Err() == nil {
+			state = laneBroken
+		}
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.pass(p, r, state, false)
 		return nil, err
 	}
 	return ln, nil
+}
+
+// reuse is an idle lane, or nil.
+func (o *outbox) reuse(r *recipient) *lane {
+	for {
+		o.mu.Lock()
+		last := len(r.idle) - 1
+		if last < 0 {
+			o.mu.Unlock()
+			return nil
+		}
+		ln := r.idle[last]
+		r.idle = r.idle[:last]
+		alive := ln.idle.Stop()
+		o.mu.Unlock()
+		if alive && !ln.stream.Conn().IsClosed() {
+			return ln
+		}
+		ln.stream.Reset()
+	}
 }
 
 func (o *outbox) open(ctx context.Context, p peer.ID, connect func(context.Context) error) (*lane, error) {
@@ -331,63 +412,87 @@ func (o *outbox) open(ctx context.Context, p peer.ID, connect func(context.Conte
 	return &lane{peer: p, stream: st, in: msgio.NewVarintReaderSize(st, maxReceipt)}, nil
 }
 
-// give returns a lane. One that is no good is closed.
-func (o *outbox) give(ln *lane, good bool) {
+// give returns a lane. One that is no good is closed, and if it was before,
+// those that wait are thought to have broken together with it.
+func (o *outbox) give(ln *lane) {
+	var closing []*lane
 	o.mu.Lock()
 	r := o.peers[ln.peer]
-	if good && !o.closed {
+	if ln.state == laneGood && !o.closed {
 		r.idle = append(r.idle, ln)
-		ln.idle = time.AfterFunc(laneIdle, func() { o.expire(ln) })
+		ln.idle = time.AfterFunc(o.idle, func() { o.expire(ln) })
 	} else {
-		ln.stream.Reset()
+		closing = append(closing, ln)
 	}
+	if ln.state == laneBroken && ln.worked {
+		closing = append(closing, r.idle...)
+		r.idle = nil
+	}
+	o.pass(ln.peer, r, ln.state, ln.worked)
 	o.mu.Unlock()
-	<-r.turns
-	o.leave(ln.peer, r)
+	reset(closing)
 }
 
-// expire closes a lane that nobody took.
-func (o *outbox) expire(ln *lane) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	r := o.peers[ln.peer]
-	if r == nil {
-		return
+// pass ends a turn. The caller holds the lock.
+func (o *outbox) pass(p peer.ID, r *recipient, state laneState, worked bool) {
+	for range r.settle(state, worked) {
+		<-r.turns
 	}
-	i := slices.Index(r.idle, ln)
-	if i < 0 {
-		return
-	}
-	r.idle = slices.Delete(r.idle, i, i+1)
-	ln.stream.Close()
-	o.forget(ln.peer, r)
+	o.leave(p, r)
 }
 
+// leave counts a user less and drops a recipient that nobody writes to. The
+// caller holds the lock.
 func (o *outbox) leave(p peer.ID, r *recipient) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	r.users--
 	o.forget(p, r)
 }
 
-// forget drops a recipient that nobody writes to.
 func (o *outbox) forget(p peer.ID, r *recipient) {
 	if r.users == 0 && len(r.idle) == 0 {
 		delete(o.peers, p)
 	}
 }
 
+// expire closes a lane that nobody took.
+func (o *outbox) expire(ln *lane) {
+	o.mu.Lock()
+	r := o.peers[ln.peer]
+	if r == nil {
+		o.mu.Unlock()
+		return
+	}
+	i := slices.Index(r.idle, ln)
+	if i >= 0 {
+		r.idle = slices.Delete(r.idle, i, i+1)
+		o.forget(ln.peer, r)
+	}
+	o.mu.Unlock()
+	if i >= 0 {
+		ln.stream.Close()
+	}
+}
+
 // close closes the idle lanes; those in use are closed when they are given back.
 func (o *outbox) close() {
+	var closing []*lane
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	o.closed = true
 	for p, r := range o.peers {
-		for _, ln := range r.idle {
-			ln.idle.Stop()
-			ln.stream.Close()
-		}
+		closing = append(closing, r.idle...)
 		r.idle = nil
 		o.forget(p, r)
+	}
+	o.mu.Unlock()
+	reset(closing)
+}
+
+// reset closes lanes, without the lock: it may wait for the connection.
+func reset(lanes []*lane) {
+	for _, ln := range lanes {
+		if ln.idle != nil {
+			ln.idle.Stop()
+		}
+		ln.stream.Reset()
 	}
 }

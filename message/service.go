@@ -12,6 +12,7 @@ import (
 	logging "github.com/ipfs/go-log/v2"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/store"
@@ -20,8 +21,26 @@ import (
 
 var log = logging.Logger("npp/message")
 
-// sweepInterval is how often the rules of retention are applied.
-const sweepInterval = time.Hour
+// times are the patience of a Service; tests have less of it.
+type times struct {
+	sweep    time.Duration // between two applications of the rules of retention
+	idle     time.Duration // how long a stream that a peer opened stays open between messages
+	frame    time.Duration // for the rest of a message once its length has come, and for a receipt to leave
+	lane     time.Duration // how long an unused stream of ours is kept: less than the recipient's idle
+	exchange time.Duration // for a message to leave and its receipt to come: more than the recipient's frame
+	retry    time.Duration // before a message whose receipt was lost is sent again
+	pacing   time.Duration // how much waiting a recipient may ask for per message
+}
+
+var defaultTimes = times{
+	sweep:    time.Hour,
+	idle:     time.Minute,
+	frame:    30 * time.Second,
+	lane:     20 * time.Second,
+	exchange: time.Minute,
+	retry:    100 * time.Millisecond,
+	pacing:   time.Minute,
+}
 
 // ErrClosed is returned by what is called after Close.
 var ErrClosed = errors.New("the message service is closed")
@@ -48,15 +67,20 @@ type Service struct {
 	router *router.Router
 	limits Limits
 	now    func() time.Time
+	times  times
 	box    *mailbox
 	guests *guests
 	lanes  *outbox
 	topics topics
+	intake *semaphore.Weighted // bytes that came by pubsub and are not stored yet
 
-	refused atomic.Uint64 // direct messages that were refused since the start
+	// since the start
+	refused atomic.Uint64 // direct messages that were refused
+	lost    atomic.Uint64 // pubsub messages that came faster than they could be stored
 
 	ctx     context.Context // done when the service closes
 	cancel  context.CancelFunc
+	closing sync.Once
 	mu      sync.Mutex // orders begin and Close
 	running sync.WaitGroup
 }
@@ -64,7 +88,9 @@ type Service struct {
 // New starts a service: when it returns, messages are being received, from
 // streams and from the topic of our own peer ID. The caller closes it, before
 // the host and the store.
-func New(c Config) (*Service, error) {
+func New(c Config) (*Service, error) { return start(c, defaultTimes) }
+
+func start(c Config, t times) (*Service, error) {
 	if err := c.Limits.Check(); err != nil {
 		return nil, err
 	}
@@ -78,12 +104,14 @@ func New(c Config) (*Service, error) {
 		router: c.Router,
 		limits: c.Limits,
 		now:    c.Now,
+		times:  t,
 		box:    newMailbox(c.Store, c.Limits, c.Now),
-		guests: newGuests(c.Limits.MaxPerSecond),
+		guests: newGuests(c.Limits, c.Now),
+		lanes:  newOutbox(c.Host, t.lane),
+		intake: semaphore.NewWeighted(intakeBytes),
 		ctx:    ctx,
 		cancel: cancel,
 	}
-	s.lanes = newOutbox(c.Host)
 	if s.router != nil {
 		if _, err := s.subscribe(s.host.ID().String()); err != nil {
 			cancel()
@@ -99,16 +127,14 @@ func New(c Config) (*Service, error) {
 // Close ends every stream, subscription and listener. It waits for all but the
 // listeners, which may hang in what they yield to.
 func (s *Service) Close() error {
-	s.mu.Lock()
-	closed := s.ctx.Err() != nil
-	s.cancel()
-	s.mu.Unlock()
-	if closed {
-		return nil
-	}
-	s.host.RemoveStreamHandler(Protocol)
-	s.lanes.close()
-	s.running.Wait()
+	s.closing.Do(func() {
+		s.mu.Lock()
+		s.cancel()
+		s.mu.Unlock()
+		s.host.RemoveStreamHandler(Protocol)
+		s.lanes.close()
+		s.running.Wait()
+	})
 	return nil
 }
 
@@ -125,7 +151,7 @@ func (s *Service) begin() bool {
 
 func (s *Service) sweepAlways() {
 	defer s.running.Done()
-	tick := time.NewTicker(sweepInterval)
+	tick := time.NewTicker(s.times.sweep)
 	defer tick.Stop()
 	for {
 		if err := s.box.sweep(s.ctx); err != nil && s.ctx.Err() == nil {
@@ -231,7 +257,10 @@ func (s *Service) Listen(ctx context.Context, f Filter) iter.Seq2[*Message, erro
 		defer context.AfterFunc(s.ctx, cancel)()
 
 		next, err := s.start(ctx, f.Since)
-		if err != nil {
+		switch {
+		case s.ctx.Err() != nil:
+			return
+		case err != nil:
 			yield(nil, err)
 			return
 		}
@@ -332,7 +361,7 @@ type Stats struct {
 	Expired       uint64       // removed by the rules of retention, ever
 	Refused       uint64       // direct messages refused, their senders told, since the start
 	RefusedPubsub uint64       // pubsub messages that fitted no share, ever
-	Dropped       router.Drops // by the pubsub router, since the start
+	Dropped       router.Drops // pubsub messages that were lost on the way, since the start
 	Limits        Limits
 }
 
@@ -352,6 +381,7 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	}
 	if s.router != nil {
 		out.Dropped = s.router.Drops()
+		out.Dropped.Subscriber += s.lost.Load()
 	}
 	return out, nil
 }

@@ -15,8 +15,14 @@ import (
 var ErrNoPubsub = errors.New("pubsub is switched off")
 
 const (
-	// pubsubBatch is how many pubsub messages share a transaction at the most.
-	pubsubBatch = 256
+	// pubsubBatch and pubsubBatchBytes are what pubsub messages may share a
+	// transaction; the last one may go beyond.
+	pubsubBatch      = 256
+	pubsubBatchBytes = 1 << 20
+	// intakeQueue and intakeBytes bound the messages that came by pubsub and
+	// are not stored yet, per topic and of all topics.
+	intakeQueue = 8192
+	intakeBytes = 64 << 20
 	// subscriberWait is how long a publisher waits for a first subscriber: a
 	// peer tells its topics a moment after it connects.
 	subscriberWait = 2 * time.Second
@@ -83,7 +89,7 @@ func (s *Service) store(topic string) (stop func(), err error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
-	queue := make(chan *Message, pubsubBatch)
+	queue := make(chan *Message, intakeQueue)
 	go func() {
 		defer close(queue)
 		defer sub.Cancel()
@@ -92,33 +98,58 @@ func (s *Service) store(topic string) (stop func(), err error) {
 			if err != nil {
 				return
 			}
-			if m.GetFrom() == s.host.ID() {
-				continue
-			}
-			select {
-			case queue <- fromPubsub(m):
-			case <-ctx.Done():
-				return
+			if m.GetFrom() != s.host.ID() {
+				s.enqueue(queue, fromPubsub(m))
 			}
 		}
 	}()
 	go func() {
 		defer s.running.Done()
 		for m := range queue {
-			batch := []*Message{m}
-			for len(batch) < pubsubBatch && len(queue) > 0 {
-				batch = append(batch, <-queue)
+			batch, bytes := []*Message{m}, m.weight()
+			for len(queue) > 0 && len(batch) < pubsubBatch && bytes < pubsubBatchBytes {
+				m := <-queue
+				batch, bytes = append(batch, m), bytes+m.weight()
 			}
-			refused, err := s.box.addPubsub(s.ctx, batch)
-			if err != nil && s.ctx.Err() == nil {
-				log.Errorw("messages of a topic could not be stored", "topic", topic, "messages", len(batch), "err", err)
-			}
-			if refused > 0 {
-				log.Warnw("messages of a topic do not fit in the store", "topic", topic, "messages", refused)
-			}
+			s.storeBatch(topic, batch)
+			s.intake.Release(bytes)
 		}
 	}()
 	return cancel, nil
+}
+
+// enqueue never waits, so that what cannot be stored in time is held in no
+// queue that does not count bytes.
+func (s *Service) enqueue(queue chan<- *Message, m *Message) {
+	if s.intake.TryAcquire(m.weight()) {
+		select {
+		case queue <- m:
+			return
+		default:
+			s.intake.Release(m.weight())
+		}
+	}
+	s.countLost(m.Topics[0], 1, errors.New("they come faster than they can be stored"))
+}
+
+// weight is what a message takes in memory, about.
+func (m *Message) weight() int64 { return int64(len(m.Data) + len(m.Seqno) + recordOverhead) }
+
+func (s *Service) storeBatch(topic string, batch []*Message) {
+	refused, err := s.box.addPubsub(s.ctx, batch)
+	if err != nil && s.ctx.Err() == nil {
+		s.countLost(topic, len(batch), err)
+	}
+	if refused > 0 {
+		log.Warnw("messages of a topic do not fit in the store", "topic", topic, "messages", refused)
+	}
+}
+
+// countLost counts messages that were heard and not stored, and logs the first.
+func (s *Service) countLost(topic string, n int, why error) {
+	if s.lost.Add(uint64(n)) == uint64(n) {
+		log.Errorw("messages of a topic are lost", "topic", topic, "err", why)
+	}
 }
 
 func fromPubsub(m *pubsub.Message) *Message {

@@ -78,7 +78,7 @@ type Router struct {
 	stock   pubsub.ValidatorEx
 	patient func(peer.ID) bool
 	pace    *rate.Limiter
-	publish sync.Mutex
+	publish chan struct{} // holds a token while something is published
 	drops   drops
 
 	mu   sync.RWMutex
@@ -98,6 +98,7 @@ func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
 		stock:   o.Stock,
 		patient: o.Patient,
 		pace:    rate.NewLimiter(strangerRate, 1),
+		publish: make(chan struct{}, 1),
 		ours:    make(map[string]*ourTopic),
 	}
 	opts := append([]pubsub.Option{
@@ -210,8 +211,6 @@ func (r *Router) Publish(ctx context.Context, topic string, data []byte) error {
 		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(data), MaxMessageBytes)
 	}
 	defer r.use(topic, nil)()
-	r.publish.Lock()
-	defer r.publish.Unlock()
 	for _, p := range r.pubsub.ListPeers(topic) {
 		if r.patient == nil || !r.patient(p) {
 			if err := r.pace.Wait(ctx); err != nil {
@@ -219,6 +218,12 @@ func (r *Router) Publish(ctx context.Context, topic string, data []byte) error {
 			}
 			break
 		}
+	}
+	select {
+	case r.publish <- struct{}{}:
+		defer func() { <-r.publish }()
+	case <-ctx.Done():
+		return fmt.Errorf("publish to topic %q: %w", topic, ctx.Err())
 	}
 	// as in Subscribe
 	if err := r.pubsub.Publish(topic, data); err != nil { //nolint:staticcheck

@@ -399,6 +399,7 @@ type State struct {
 	PubsubBytes   uint64                 `protobuf:"varint,4,opt,name=pubsub_bytes,json=pubsubBytes,proto3" json:"pubsub_bytes,omitempty"`
 	Expired       uint64                 `protobuf:"varint,5,opt,name=expired,proto3" json:"expired,omitempty"` // removed by the retention rules
 	RefusedPubsub uint64                 `protobuf:"varint,6,opt,name=refused_pubsub,json=refusedPubsub,proto3" json:"refused_pubsub,omitempty"`
+	Gone          uint64                 `protobuf:"varint,7,opt,name=gone,proto3" json:"gone,omitempty"` // removed pubsub messages whose IDs are remembered
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -475,6 +476,13 @@ func (x *State) GetRefusedPubsub() uint64 {
 	return 0
 }
 
+func (x *State) GetGone() uint64 {
+	if x != nil {
+		return x.Gone
+	}
+	return 0
+}
+
 var File_message_proto protoreflect.FileDescriptor
 
 const file_message_proto_rawDesc = "" +
@@ -517,14 +525,15 @@ const file_message_proto_rawDesc = "" +
 	"\n" +
 	"\x06DIRECT\x10\x01\x12\n" +
 	"\n" +
-	"\x06PUBSUB\x10\x02\"\xbe\x01\n" +
+	"\x06PUBSUB\x10\x02\"\xd2\x01\n" +
 	"\x05State\x12\x12\n" +
 	"\x04next\x18\x01 \x01(\x04R\x04next\x12\x1a\n" +
 	"\breceived\x18\x02 \x01(\x03R\breceived\x12!\n" +
 	"\fdirect_bytes\x18\x03 \x01(\x04R\vdirectBytes\x12!\n" +
 	"\fpubsub_bytes\x18\x04 \x01(\x04R\vpubsubBytes\x12\x18\n" +
 	"\aexpired\x18\x05 \x01(\x04R\aexpired\x12%\n" +
-	"\x0erefused_pubsub\x18\x06 \x01(\x04R\rrefusedPubsubB*Z(github.com/newpieceplease/npp/message/pbb\x06proto3"
+	"\x0erefused_pubsub\x18\x06 \x01(\x04R\rrefusedPubsub\x12\x12\n" +
+	"\x04gone\x18\a \x01(\x04R\x04goneB*Z(github.com/newpieceplease/npp/message/pbb\x06proto3"
 
 var (
 	file_message_proto_rawDescOnce sync.Once
