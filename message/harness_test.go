@@ -1,0 +1,339 @@
+package message
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-datastore"
+	leveldb "github.com/ipfs/go-ds-leveldb"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"go.uber.org/goleak"
+
+	"github.com/newpieceplease/npp/message/pb"
+	"github.com/newpieceplease/npp/router"
+	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/store/storetest"
+	"github.com/newpieceplease/npp/swarm"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// started by libraries when they are imported or first used, never ended
+		goleak.IgnoreAnyFunction("github.com/syndtr/goleveldb/leveldb.(*DB).mpoolDrain"),
+		goleak.IgnoreAnyFunction("go.opencensus.io/stats/view.(*worker).start"),
+	)
+}
+
+// patience is when a test gives up; no test that passes waits for it.
+const patience = time.Minute
+
+func testContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantErr(t testing.TB, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("error is %v, want %v", err, want)
+	}
+}
+
+// eventually waits until ok.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	ctx := testContext(t)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func newKey(t testing.TB) crypto.PrivKey {
+	t.Helper()
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	must(t, err)
+	return key
+}
+
+func newHost(t testing.TB, opts ...libp2p.Option) host.Host {
+	t.Helper()
+	h, err := libp2p.New(append([]libp2p.Option{
+		libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"),
+		libp2p.DisableMetrics(),
+	}, opts...)...)
+	must(t, err)
+	t.Cleanup(func() { h.Close() })
+	return h
+}
+
+func infoOf(h host.Host) peer.AddrInfo { return peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()} }
+
+// setup says how a daemon differs from the usual.
+type setup struct {
+	ds     datastore.Batching // nil: a disk in memory
+	limits func(*Limits)
+	times  func(*times)
+	now    func() time.Time
+	key    crypto.PrivKey
+	pubsub bool
+	host   []libp2p.Option
+}
+
+// daemon is a host with all that is under a Service.
+type daemon struct {
+	*Service
+	host  host.Host
+	store *store.Store
+	info  peer.AddrInfo
+	stop  func() // ends it in good order; the test does at its end
+}
+
+func newDaemon(t testing.TB, s setup) *daemon {
+	t.Helper()
+	if s.ds == nil {
+		s.ds = storetest.NewDisk()
+	}
+	if s.key != nil {
+		s.host = append(s.host, libp2p.Identity(s.key))
+	}
+	limits := DefaultLimits()
+	if s.limits != nil {
+		s.limits(&limits)
+	}
+	patience := defaultTimes
+	patience.retry = time.Millisecond
+	if s.times != nil {
+		s.times(&patience)
+	}
+	h := newHost(t, s.host...)
+	sw, err := swarm.New(t.Context(), swarm.Config{Host: h, Store: store.New(storetest.NewDisk(), "/swarm"), Protocol: Protocol})
+	must(t, err)
+	d := &daemon{host: h, store: store.New(s.ds, "/messages"), info: infoOf(h)}
+	c := Config{Host: h, Swarm: sw, Store: d.store, Limits: limits, Now: s.now}
+	ctx, cancel := context.WithCancel(context.Background())
+	if s.pubsub {
+		c.Router, err = router.New(ctx, h, router.Options{Patient: func(peer.ID) bool { return true }})
+		must(t, err)
+	}
+	d.Service, err = start(c, patience)
+	must(t, err)
+	d.stop = sync.OnceFunc(func() {
+		d.Service.Close()
+		sw.Close()
+		d.store.Close()
+		cancel()
+		h.Close()
+	})
+	t.Cleanup(d.stop)
+	return d
+}
+
+func openLevelDB(t testing.TB, dir string) *leveldb.Datastore {
+	t.Helper()
+	ds, err := leveldb.NewDatastore(filepath.Join(dir, "datastore"), nil)
+	must(t, err)
+	return ds
+}
+
+// onBoth runs a test on a disk in memory and on kubo's default datastore.
+func onBoth(t *testing.T, test func(t *testing.T, ds datastore.Batching)) {
+	t.Run("disk", func(t *testing.T) { test(t, storetest.NewDisk()) })
+	t.Run("leveldb", func(t *testing.T) {
+		ds := openLevelDB(t, t.TempDir())
+		t.Cleanup(func() { ds.Close() })
+		test(t, ds)
+	})
+}
+
+// stored is what a daemon has stored, oldest first.
+func stored(t testing.TB, d *daemon) []*Message {
+	t.Helper()
+	return contents(t, d.box)
+}
+
+func contents(t testing.TB, b *mailbox) []*Message {
+	t.Helper()
+	var ms []*Message
+	for m, err := range b.read(context.Background(), 0) {
+		must(t, err)
+		ms = append(ms, m)
+	}
+	return ms
+}
+
+// wantStored wants exactly these data to be stored, in any order.
+func wantStored(t testing.TB, d *daemon, data ...string) {
+	t.Helper()
+	have := map[string]int{}
+	for _, m := range stored(t, d) {
+		have[string(m.Data)]++
+	}
+	for _, s := range data {
+		have[s]--
+	}
+	for s, n := range have {
+		if n != 0 {
+			t.Errorf("%.80q is stored %+d times more than wanted", s, n)
+		}
+	}
+}
+
+// deliver sends and wants a receipt.
+func deliver(t testing.TB, from, to *daemon, id, data string) Outcome {
+	t.Helper()
+	out, err := from.Send(testContext(t), Letter{To: to.info, ID: id, Data: []byte(data)})
+	if err != nil || out.Status != Delivered {
+		t.Fatalf("send: %s, %v", out.Status, err)
+	}
+	return out
+}
+
+// wantOutcome sends and wants another status than delivered, with an error.
+func wantOutcome(t testing.TB, from *daemon, l Letter, status Status, want error) Outcome {
+	t.Helper()
+	out, err := from.Send(testContext(t), l)
+	if out.Status != status || !errors.Is(err, want) {
+		t.Fatalf("send: %s, %v; want %s, %v", out.Status, err, status, want)
+	}
+	return out
+}
+
+// interpose puts a function between the streams that come in and the service.
+func (d *daemon) interpose(wrap func(network.Stream) network.Stream) {
+	d.host.SetStreamHandler(Protocol, func(st network.Stream) { d.handle(wrap(st)) })
+}
+
+// mute is a stream on which the first receipts of a count are lost: what would
+// have been written breaks it instead.
+type mute struct {
+	network.Stream
+	lose func() bool
+}
+
+var errMute = errors.New("the receipt is lost")
+
+func (m mute) Write(b []byte) (int, error) {
+	if m.lose() {
+		m.Stream.Reset()
+		return 0, errMute
+	}
+	return m.Stream.Write(b)
+}
+
+// answering is a host that answers each message as it is told, without storing it.
+func answering(t testing.TB, answer func(n int, m *pb.Message) *pb.Receipt) host.Host {
+	t.Helper()
+	h := newHost(t)
+	var mu sync.Mutex
+	n := 0
+	h.SetStreamHandler(Protocol, func(st network.Stream) {
+		defer st.Reset()
+		for {
+			var m pb.Message
+			if readFrame(st, &m) != nil {
+				return
+			}
+			mu.Lock()
+			n++
+			r := answer(n, &m)
+			mu.Unlock()
+			if r == nil || writeFrame(st, r) != nil {
+				return
+			}
+		}
+	})
+	return h
+}
+
+// letters are n short texts.
+func letters(n int) []string {
+	var ls []string
+	for i := range n {
+		ls = append(ls, fmt.Sprintf(`"message %d"`, i))
+	}
+	return ls
+}
+
+// checkBooks wants a mailbox's accounts to be those of its messages, and every
+// key to belong to something.
+func checkBooks(t testing.TB, b *mailbox) {
+	t.Helper()
+	ctx := context.Background()
+	st, err := b.state(ctx)
+	must(t, err)
+	want := map[string][]byte{}
+	used := map[string]uint64{}
+	var direct, pubsub uint64
+	var last time.Time
+	for r, err := range b.store.Ascend(ctx, logSeries, 0) {
+		must(t, err)
+		m, err := decodeRecord(r.Number, r.Value)
+		must(t, err)
+		if m.Number >= st.Next || m.Received.Before(last) {
+			t.Errorf("message %d of %d: received %s, the one before %s", m.Number, st.Next, m.Received, last)
+		}
+		last = m.Received
+		size := uint64(len(r.Value)) + recordOverhead
+		used[usedKey(m.Via, m.From)] += size
+		want[store.Key(logSeries, m.Number)] = r.Value
+		want[store.Key(fromSeries(m.Via, m.From), m.Number)] = nil
+		want[idKey(m.ID, m.Via, m.From)] = number(m.Number)
+		if m.Via == Pubsub {
+			pubsub += size
+			want[store.Key(pubsubSeries, m.Number)] = nil
+		} else {
+			direct += size
+		}
+	}
+	for key, n := range used {
+		want[key] = number(n)
+	}
+	var gone uint64
+	for r, err := range b.store.Ascend(ctx, goneSeries, 0) {
+		must(t, err)
+		gone++
+		want[store.Key(goneSeries, r.Number)] = r.Value
+		want[string(r.Value[8:])] = number(r.Number)
+	}
+	if st.DirectBytes != direct || st.PubsubBytes != pubsub || st.Gone != gone {
+		t.Errorf("accounts: %d direct, %d pubsub, %d gone; want %d, %d, %d", st.DirectBytes, st.PubsubBytes, st.Gone, direct, pubsub, gone)
+	}
+	for e, err := range b.store.Scan(ctx, "") {
+		must(t, err)
+		value, ok := want[e.Key]
+		switch {
+		case e.Key == stateKey, bytes.HasPrefix([]byte(e.Key), []byte("speaks/")):
+		case !ok || !bytes.Equal(value, e.Value):
+			t.Errorf("%s is %x, want %x (%v)", e.Key, e.Value, value, ok)
+		}
+		delete(want, e.Key)
+	}
+	for key := range want {
+		t.Errorf("%s is missing", key)
+	}
+}
