@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"fmt"
 	"runtime"
 	"slices"
 	"strings"
@@ -197,8 +196,8 @@ func TestPeersPrefersTheDirectConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := start(t, Config{Host: us})
-	through := ma.StringCast(fmt.Sprintf("%s/p2p/%s/p2p-circuit", relay.Addrs()[0], relay.ID()))
-	route, err := s.Connect(testContext(t), peer.AddrInfo{ID: them.ID(), Addrs: []ma.Multiaddr{through}})
+	_, events := s.Watch(testContext(t))
+	route, err := s.Connect(testContext(t), peer.AddrInfo{ID: them.ID(), Addrs: []ma.Multiaddr{circuitVia(relay)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,6 +227,19 @@ func TestPeersPrefersTheDirectConnection(t *testing.T) {
 	}
 	if !direct.Since.Equal(relayedRow.Since) {
 		t.Errorf("since %v, want %v, when the first connection opened", direct.Since, relayedRow.Since)
+	}
+
+	// The upgrade is no news to those who watch.
+	last := newHost(t)
+	connect(t, us, last)
+	var got []peer.ID
+	for e := range events {
+		if got = append(got, e.Peer.ID); e.Peer.ID == last.ID() {
+			break
+		}
+	}
+	if want := []peer.ID{relay.ID(), them.ID(), last.ID()}; !slices.Equal(got, want) {
+		t.Errorf("events of %v, want %v", got, want)
 	}
 }
 
