@@ -47,27 +47,10 @@ func (m arrived) bytes(t *testing.T) []byte {
 	return b
 }
 
-// decode reads one JSON value after the other.
-func decode[T any](t *testing.T, text string) (values []T) {
-	t.Helper()
-	d := json.NewDecoder(strings.NewReader(text))
-	for {
-		var v T
-		err := d.Decode(&v)
-		if err == io.EOF {
-			return values
-		}
-		if err != nil {
-			t.Fatalf("%v: %s", err, text)
-		}
-		values = append(values, v)
-	}
-}
-
 // stored lists the messages in the store of the node's daemon.
 func stored(t *testing.T, n *harness.Node) []arrived {
 	t.Helper()
-	return decode[arrived](t, n.MustRun("npp", "messages", "ls", "--enc=json"))
+	return decodeLines[arrived](t, n.MustRun("npp", "messages", "ls", "--enc=json"))
 }
 
 // pair returns two running daemons with npp that are connected.
@@ -174,7 +157,7 @@ func TestWhatIsSentArrives(t *testing.T) {
 			if r.Code != 0 || r.Stderr != "" {
 				t.Fatalf("send %q: %v", args, r)
 			}
-			return decode[sent](t, r.Stdout)[0]
+			return decodeLines[sent](t, r.Stdout)[0]
 		}
 	}
 	rpc := func(t *testing.T, s sent, err error) sent {

@@ -1,0 +1,199 @@
+package cli
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/newpieceplease/npp/test/harness"
+)
+
+// letters keeps what became of each message, by its ID. The content of a
+// message is its ID.
+type letters struct {
+	mu        sync.Mutex
+	fate      map[string]string // status, or empty where no answer came
+	delivered chan struct{}     // one for each message that was
+}
+
+func newLetters() *letters {
+	return &letters{fate: map[string]string{}, delivered: make(chan struct{}, 1<<16)}
+}
+
+// send sends a message and reports whether it was delivered.
+func (l *letters) send(m *mailer, to, id string) bool {
+	s, err := m.send(url.Values{"arg": {to}, "id": {id}, "deadline": {"1m"}}, []byte(strconv.Quote(id)))
+	ok := s.Status == "delivered" && err == nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fate[id] = s.Status
+	if ok {
+		l.delivered <- struct{}{}
+	}
+	return ok
+}
+
+// with returns the IDs of the messages that have one of the fates.
+func (l *letters) with(fates ...string) (ids []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, fate := range l.fate {
+		for _, f := range fates {
+			if fate == f {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}
+
+// check compares the fates with what the recipient has stored.
+func (l *letters) check(t *testing.T, recipient *harness.Node) {
+	t.Helper()
+	count := map[string]int{}
+	for _, m := range stored(t, recipient) {
+		count[m.ID]++
+		if _, ok := l.fate[m.ID]; !ok {
+			t.Errorf("message %s was never sent", m.ID)
+		}
+		if string(m.Message) != strconv.Quote(m.ID) {
+			t.Errorf("message %s has become %s", m.ID, m.Message)
+		}
+	}
+	for id, fate := range l.fate {
+		want := 1
+		if fate == "failed" {
+			want = 0
+		}
+		if count[id] != want {
+			t.Errorf("message %s was %q and is stored %d times", id, fate, count[id])
+		}
+	}
+}
+
+// What is reported as delivered is in the recipient's store once after either
+// daemon was killed while sixteen senders were at work. So is what got no
+// answer, or the answer that its fate is unknown, once it is sent again under its ID.
+// What is reported as failed is not there.
+func TestDeliveredSurvivesKill(t *testing.T) {
+	const (
+		rounds  = 4
+		senders = 16
+	)
+	for _, profile := range []string{"test", "test,pebbleds"} {
+		for _, victim := range []string{"recipient", "sender"} {
+			t.Run(profile+"/"+victim, func(t *testing.T) {
+				t.Parallel()
+				seed := rand.Uint64()
+				t.Logf("seed %d", seed)
+				random := rand.New(rand.NewPCG(seed, 0))
+				a, b := withProfile(t, profile).Start(), withProfile(t, profile).Start()
+				a.Connect(b)
+				killed, other := b, a
+				if victim == "sender" {
+					killed, other = a, b
+				}
+				l := newLetters()
+				again := 0
+				for round := range rounds {
+					lost := len(l.with("failed"))
+					m := newMailer(t, a)
+					var running sync.WaitGroup
+					for sender := range senders {
+						running.Go(func() {
+							for n := 0; l.send(m, b.PeerID(), fmt.Sprintf("%d-%d-%d", round, sender, n)); n++ {
+							}
+						})
+					}
+					ended := make(chan struct{})
+					go func() {
+						running.Wait()
+						close(ended)
+					}()
+					for range 1 + random.IntN(400) {
+						select {
+						case <-l.delivered:
+						case <-ended:
+							t.Fatalf("no message is delivered any more: %v", l.fate)
+						}
+					}
+					if now := len(l.with("failed", "unknown", "")); now > lost {
+						t.Errorf("before the kill, %d messages were not delivered: %v", now-lost, l.fate)
+					}
+					killed.Kill()
+					<-ended
+					killed.Start()
+					killed.Connect(other)
+					m = newMailer(t, a)
+					for _, id := range l.with("unknown", "") {
+						if !l.send(m, b.PeerID(), id) {
+							t.Errorf("message %s was sent again and is %q", id, l.fate[id])
+						}
+						again++
+					}
+					l.check(t, b)
+				}
+				t.Logf("%d messages delivered, %d of them sent again; %d failed", len(l.with("delivered")), again, len(l.with("failed")))
+			})
+		}
+	}
+}
+
+// withProfile returns a node with npp on a new repo made with kubo's profiles.
+func withProfile(t *testing.T, profiles string) *harness.Node {
+	t.Helper()
+	n := harness.Bare(t, harness.NPP(t))
+	n.MustRun("init", "--profile="+profiles)
+	return n
+}
+
+// A thousand messages that are sent to one peer at once are all delivered, also
+// to a peer whose resource manager resets streams early.
+func TestThousandSendsAtOnceAreDelivered(t *testing.T) {
+	t.Parallel()
+	a := harness.New(t).Start()
+	b := harness.New(t).Set("Swarm.ResourceMgr.MaxMemory", "1GiB").Start()
+	a.Connect(b)
+	m, l := newMailer(t, a), newLetters()
+	var running sync.WaitGroup
+	for n := range 1000 {
+		running.Go(func() { l.send(m, b.PeerID(), strconv.Itoa(n)) })
+	}
+	running.Wait()
+	if got := len(l.with("delivered")); got != 1000 {
+		t.Errorf("%d of 1000 were delivered: %v", got, l.fate)
+	}
+	l.check(t, b)
+}
+
+// What has arrived, by either way, outlives the daemon.
+func TestMessagesSurviveARestart(t *testing.T) {
+	t.Parallel()
+	for _, profile := range []string{"test", "test,pebbleds"} {
+		t.Run(profile, func(t *testing.T) {
+			t.Parallel()
+			a, b := harness.New(t).Start(), withProfile(t, profile).Start()
+			a.Connect(b)
+			listener := b.Spawn("npp", "listen", "--since=all", "--enc=json")
+			a.MustRun("npp", "send", b.PeerID(), "direct")
+			a.MustRun("npp", "send", "--topic", b.PeerID(), "published")
+			listener.Expect("direct")
+			listener.Expect("published")
+			before := b.MustRun("npp", "messages", "ls", "--enc=json")
+			b.Stop()
+			b.Start()
+			if after := b.MustRun("npp", "messages", "ls", "--enc=json"); after != before || len(stored(t, b)) != 2 {
+				t.Errorf("before:\n%safter:\n%s", before, after)
+			}
+			listener = b.Spawn("npp", "listen", "--since=all", "--enc=json")
+			for _, line := range lines(before) {
+				if got := listener.Expect(`"id"`); got != line {
+					t.Errorf("listen says %s, want %s", got, line)
+				}
+			}
+		})
+	}
+}
