@@ -7,10 +7,10 @@ export GOFLAGS := $(GOFLAGS) -trimpath -buildvcs=false
 PREFIX ?= /usr/local
 GO     ?= go
 
-# The race detector needs cgo, and that a C compiler.
-HAVE_CC := $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo yes)
-ifneq ($(HAVE_CC),yes)
-export CGO_ENABLED := 0
+# The race detector needs cgo, which go itself turns off where there is no C
+# compiler.
+ifeq ($(shell $(GO) env CGO_ENABLED),1)
+RACE := -race
 endif
 
 .PHONY: help ipfs run demo test interop bench preload install clean
@@ -28,16 +28,12 @@ demo: ipfs ## two throw-away daemons on loopback that talk to each other
 	./scripts/demo
 
 test: ipfs ## all checks and tests: format, vet, preload_list, libraries, end to end
-	@out=$$(gofmt -l .); test -z "$$out" || { echo "gofmt -w these:"; echo "$$out"; exit 1; }
+	@out=$$(gofmt -l . 2>&1) && test -z "$$out" || { echo "gofmt:"; echo "$$out"; exit 1; }
 	$(GO) vet ./...
 	@$(GO) run ./cmd/preload preload_list | cmp -s - cmd/ipfs/preload.go || \
 		{ echo "cmd/ipfs/preload.go is stale: run make preload"; exit 1; }
-ifeq ($(HAVE_CC),yes)
-	$(GO) test -race $$($(GO) list ./... | grep -v /test/)
-else
-	@echo "no C compiler found: testing without the race detector"
-	$(GO) test $$($(GO) list ./... | grep -v /test/)
-endif
+	@$(if $(RACE),,echo "no C compiler found: testing without the race detector")
+	$(GO) test $(RACE) $$($(GO) list ./... | grep -v /test/)
 	$(GO) build -o bin/stock ./test/stock
 	NPP_IPFS=$(CURDIR)/ipfs NPP_STOCK=$(CURDIR)/bin/stock $(GO) test ./test/...
 
