@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,11 +30,21 @@ func (r router) FindPeer(_ context.Context, id peer.ID) (peer.AddrInfo, error) {
 	return info, nil
 }
 
-// stuckRouter never finds anything.
-type stuckRouter struct{}
+// stuckRouter finds nothing until it is told to stop, and then takes its time.
+type stuckRouter struct {
+	asked chan struct{}
+	done  atomic.Bool
+}
 
-func (stuckRouter) FindPeer(ctx context.Context, _ peer.ID) (peer.AddrInfo, error) {
+func newStuckRouter() *stuckRouter { return &stuckRouter{asked: make(chan struct{}, 1)} }
+
+func (r *stuckRouter) FindPeer(ctx context.Context, _ peer.ID) (peer.AddrInfo, error) {
+	signal(r.asked)
 	<-ctx.Done()
+	for range 10_000 {
+		runtime.Gosched()
+	}
+	r.done.Store(true)
 	return peer.AddrInfo{}, ctx.Err()
 }
 
@@ -120,7 +132,7 @@ func TestConnectFindsTheWay(t *testing.T) {
 		{"through a relay after a silent address and a stuck routing system", func(t *testing.T, us host.Host) (Config, peer.AddrInfo) {
 			relay := newRelay(t)
 			connect(t, us, relay)
-			return Config{Routing: stuckRouter{}},
+			return Config{Routing: newStuckRouter()},
 				peer.AddrInfo{ID: newHidden(t, relay).ID(), Addrs: []ma.Multiaddr{silentAddr(t)}}
 		}, WayRelay, true, []Way{WayGiven, WayRouting}},
 	} {
@@ -245,14 +257,19 @@ func TestConnectRefuses(t *testing.T) {
 	if _, err := s.Connect(t.Context(), peer.AddrInfo{}); !errors.Is(err, peer.ErrEmptyPeerID) {
 		t.Errorf("nobody: %v", err)
 	}
-	target := peer.AddrInfo{ID: newHost(t).ID(), Addrs: []ma.Multiaddr{silentAddr(t)}}
-	done := make(chan error)
+}
+
+func TestCloseEndsConnect(t *testing.T) {
+	us, them, stuck := newHost(t), newHost(t), newStuckRouter()
+	s := start(t, Config{Host: us, Routing: stuck})
+	done := make(chan error, 1)
 	go func() {
-		_, err := s.Connect(context.Background(), target)
+		_, err := s.Connect(testContext(t), peer.AddrInfo{ID: them.ID()})
 		done <- err
 	}()
+	<-stuck.asked
 	s.Close()
 	if err := <-done; !errors.Is(err, ErrClosed) {
-		t.Errorf("while closing: %v", err)
+		t.Errorf("got %v", err)
 	}
 }

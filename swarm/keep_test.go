@@ -270,6 +270,18 @@ func TestKeepFailsWhereTheStoreDoes(t *testing.T) {
 	}
 }
 
+func TestKeepCutsThePauseShort(t *testing.T) {
+	s, info := start(t, Config{Host: newHost(t)}), infoOf(newHost(t))
+	k := &keeper{id: info.ID, cancel: func() {}, changed: make(chan struct{}, 1), again: make(chan struct{}, 1)}
+	s.kept[k.id] = k
+	cut := make(chan bool)
+	go func() { cut <- s.rest(testContext(t), k, 2*patience) }()
+	keep(t, s, info)
+	if !<-cut {
+		t.Error("the pause went on")
+	}
+}
+
 func TestPausesGrowToTheirLimitAtRandom(t *testing.T) {
 	var p pauses
 	for range 2 {

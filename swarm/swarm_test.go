@@ -285,14 +285,15 @@ func TestEachConnectIsLogged(t *testing.T) {
 func TestCloseLeavesNothingBehind(t *testing.T) {
 	us, them, away := newHost(t), newHost(t), newHost(t)
 	away.Close()
-	service := peering.NewPeeringService(us)
-	s := start(t, Config{Host: us, Peering: service})
+	service, stuck := peering.NewPeeringService(us), newStuckRouter()
+	s := start(t, Config{Host: us, Peering: service, Routing: stuck})
 	connect(t, us, them)
 	for _, h := range []host.Host{them, away} {
 		if err := s.Keep(t.Context(), infoOf(h)); err != nil {
 			t.Fatal(err)
 		}
 	}
+	<-stuck.asked // a keeper is at work
 	_, unread := s.Watch(t.Context())
 	_, read := s.Watch(t.Context())
 	var readers sync.WaitGroup
@@ -315,6 +316,9 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 		})
 	}
 	closers.Wait()
+	if !stuck.done.Load() {
+		t.Error("Close did not wait for a keeper")
+	}
 	readers.Wait()
 	for range unread {
 	}

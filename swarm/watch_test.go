@@ -157,6 +157,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	defer cancel()
 	_, events := s.Watch(ctx)
 	s.record(Event{Peer: Peer{ID: "x"}, Connected: true})
+	s.record(Event{Peer: Peer{ID: "y"}, Connected: true})
 	n := 0
 	for _, err := range events {
 		if err != nil {
