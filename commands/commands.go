@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strings"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
@@ -29,7 +30,7 @@ const Name = "npp"
 
 var nppCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "See peers, connect to them, and exchange messages with them.",
+		Tagline: "See and find peers, exchange messages with them",
 		ShortDescription: `
 'ipfs npp' finds the way to other peers and exchanges messages with them: as
 the peer that this daemon is, without a server. All of it needs a running
@@ -60,8 +61,16 @@ func Register() {
 	for _, root := range []*cmds.Command{commands.Root, kubo.Root} {
 		root.Subcommands[Name] = nppCmd
 		delete(root.Subcommands, "update")
+		help := &root.Helptext.Subcommands // a text, not made from the commands
+		*help = updateLine.ReplaceAllString(*help, "")
+		*help = pubsubLine.ReplaceAllString(*help, "$0  npp           "+nppCmd.Helptext.Tagline+"\n")
 	}
 }
+
+var (
+	updateLine = regexp.MustCompile(`(?m)^  update .*\n`)
+	pubsubLine = regexp.MustCompile(`(?m)^  pubsub .*\n`)
+)
 
 // BuildEnv is kubo's BuildEnv, which also makes a daemon without npp
 // recognisable: the client would only say "command not found".
