@@ -30,7 +30,7 @@ const Name = "npp"
 
 var nppCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "See and find peers, exchange messages with them",
+		Tagline: "See and find peers, exchange messages with them.",
 		ShortDescription: `
 'ipfs npp' finds the way to other peers and exchanges messages with them: as
 the peer that this daemon is, without a server. All of it needs a running
@@ -63,7 +63,7 @@ func Register() {
 		delete(root.Subcommands, "update")
 		help := &root.Helptext.Subcommands // a text, not made from the commands
 		*help = updateLine.ReplaceAllString(*help, "")
-		*help = pubsubLine.ReplaceAllString(*help, "$0  npp           "+nppCmd.Helptext.Tagline+"\n")
+		*help = pubsubLine.ReplaceAllString(*help, "$0  npp           "+strings.TrimSuffix(nppCmd.Helptext.Tagline, ".")+"\n")
 	}
 }
 
