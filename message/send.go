@@ -243,6 +243,10 @@ type lane struct {
 	idle   *time.Timer // closes the stream when nobody takes it
 }
 
+func newLane(p peer.ID, st network.Stream) *lane {
+	return &lane{peer: p, stream: st, in: msgio.NewVarintReaderSize(st, maxReceipt)}
+}
+
 // laneState says what a lane is good for after an exchange.
 type laneState int
 
@@ -409,7 +413,7 @@ func (o *outbox) open(ctx context.Context, p peer.ID, connect func(context.Conte
 	if err != nil {
 		return nil, fmt.Errorf("%w to %s: %w", errOpenStream, p, err)
 	}
-	return &lane{peer: p, stream: st, in: msgio.NewVarintReaderSize(st, maxReceipt)}, nil
+	return newLane(p, st), nil
 }
 
 // give returns a lane. One that is no good is closed, and if it was before,

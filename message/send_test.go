@@ -319,7 +319,7 @@ func TestTooFastIsPaced(t *testing.T) {
 
 func TestTooFastBeyondTheDeadlineIsTold(t *testing.T) {
 	stopped := time.Unix(1e9, 0)
-	a := newDaemon(t, setup{times: func(p *times) { p.pacing = 2500 * time.Millisecond }})
+	a := newDaemon(t, setup{times: func(p *times) { p.pacing = time.Millisecond }})
 	b := newDaemon(t, setup{now: func() time.Time { return stopped }, limits: func(l *Limits) { l.MaxPerSecond = 1 }})
 	c := newDaemon(t, setup{})
 	deliver(t, a, b, "", "1")

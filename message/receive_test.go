@@ -1,0 +1,411 @@
+package message
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/newpieceplease/npp/message/pb"
+)
+
+// openTo opens a stream as a peer with its own ideas does.
+func openTo(t testing.TB, from host.Host, to *daemon) network.Stream {
+	t.Helper()
+	must(t, from.Connect(testContext(t), to.info))
+	st, err := from.NewStream(testContext(t), to.info.ID, Protocol)
+	must(t, err)
+	must(t, st.SetDeadline(time.Now().Add(patience)))
+	t.Cleanup(func() { st.Reset() })
+	return st
+}
+
+func frameOf(t testing.TB, m *pb.Message) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	must(t, writeFrame(&b, m))
+	return b.Bytes()
+}
+
+func TestWhatIsNotAMessageForUsIsRefusedWithTheReason(t *testing.T) {
+	b := newDaemon(t, setup{limits: func(l *Limits) { l.MaxMessageBytes = 100_000 }})
+	honest := newDaemon(t, setup{})
+	h := newHost(t)
+	message := func(change func(*pb.Message)) []byte {
+		m := &pb.Message{Id: "id", From: []byte(h.ID()), To: []byte(b.info.ID), Data: []byte("x")}
+		change(m)
+		return frameOf(t, m)
+	}
+	garbage := bytes.Repeat([]byte{0xff}, 20)
+	for _, test := range []struct {
+		name   string
+		frame  []byte
+		status pb.Receipt_Status
+		goesOn bool // the stream is good for the next message
+	}{
+		{"from another peer", message(func(m *pb.Message) { m.From = []byte(honest.info.ID) }), pb.Receipt_INVALID, true},
+		{"from nobody", message(func(m *pb.Message) { m.From = nil }), pb.Receipt_INVALID, true},
+		{"for another peer", message(func(m *pb.Message) { m.To = []byte(honest.info.ID) }), pb.Receipt_INVALID, true},
+		{"for nobody", message(func(m *pb.Message) { m.To = nil }), pb.Receipt_INVALID, true},
+		{"empty", message(func(m *pb.Message) { m.Data = nil }), pb.Receipt_INVALID, true},
+		{"no ID", message(func(m *pb.Message) { m.Id = "" }), pb.Receipt_INVALID, true},
+		{"ID with a slash", message(func(m *pb.Message) { m.Id = "../state" }), pb.Receipt_INVALID, true},
+		{"long ID", message(func(m *pb.Message) { m.Id = string(bytes.Repeat([]byte("a"), 65)) }), pb.Receipt_INVALID, true},
+		{"ID that is no UTF-8", bytes.Replace(message(func(m *pb.Message) {}), []byte("id"), []byte{0xff, 0xfe}, 1), pb.Receipt_INVALID, true},
+		{"garbage", append(protowire.AppendVarint(nil, uint64(len(garbage))), garbage...), pb.Receipt_INVALID, true},
+		{"nothing", []byte{0}, pb.Receipt_INVALID, true},
+		{"too large within the frame", message(func(m *pb.Message) { m.Data = make([]byte, 100_001) }), pb.Receipt_TOO_LARGE, true},
+		{"too large", message(func(m *pb.Message) { m.Data = make([]byte, 3_000_000) }), pb.Receipt_TOO_LARGE, false},
+		{"said to be too large", protowire.AppendVarint(nil, 1<<20), pb.Receipt_TOO_LARGE, false},
+		{"said to be huge", protowire.AppendVarint(nil, 1<<63-1), pb.Receipt_TOO_LARGE, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			st := openTo(t, h, b)
+			refused := b.refused.Load()
+			wrote := make(chan struct{})
+			go func() {
+				defer close(wrote)
+				st.Write(test.frame)
+			}()
+			var r pb.Receipt
+			must(t, readFrame(st, &r))
+			<-wrote
+			if r.Status != test.status || r.Reason == "" || test.status == pb.Receipt_TOO_LARGE && r.Limit != 100_000 {
+				t.Errorf("receipt %v", &r)
+			}
+			if b.refused.Load() != refused+1 {
+				t.Error("it is not counted")
+			}
+			if !test.goesOn {
+				return
+			}
+			must(t, writeFrame(st, &pb.Message{Id: "bad", From: []byte(h.ID()), To: []byte(b.info.ID)}))
+			must(t, readFrame(st, &r))
+		})
+	}
+	for name, bytes := range map[string][]byte{
+		"truncated":              message(func(*pb.Message) {})[:10],
+		"length without end":     bytes.Repeat([]byte{0x80}, 20),
+		"length beyond 63 bits":  binary.AppendUvarint(nil, 1<<63),
+		"length not the minimal": {0x81, 0x00},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := openTo(t, h, b)
+			st.Write(bytes)
+			st.CloseWrite()
+			if rest, err := io.ReadAll(st); len(rest) > 0 {
+				t.Errorf("answered %x, %v", rest, err)
+			}
+		})
+	}
+	deliver(t, honest, b, "id", "honest")
+	wantStored(t, b, "honest")
+	eventually(t, "all streams of the peer are gone", func() bool {
+		h.Network().ClosePeer(b.info.ID)
+		return guestStreams(b) == 1
+	})
+}
+
+func TestTooLargeForTheRecipientIsToldToTheSender(t *testing.T) {
+	a := newDaemon(t, setup{limits: func(l *Limits) { l.MaxMessageBytes = 16 << 20; l.PeerBytes = 64 << 20 }})
+	b := newDaemon(t, setup{limits: func(l *Limits) { l.MaxMessageBytes = 1000 }})
+	for _, size := range []int{1001, 1 << 20, 16 << 20} {
+		wantOutcome(t, a, Letter{To: b.info, Data: make([]byte, size)}, Failed, ErrTooLarge)
+		deliver(t, a, b, "", fmt.Sprint(size))
+	}
+	deliver(t, a, b, "", string(make([]byte, 1000)))
+}
+
+func TestLargestMessageArrives(t *testing.T) {
+	largest := func(l *Limits) { l.MaxMessageBytes = maxMessageBytes }
+	a, b := newDaemon(t, setup{limits: largest}), newDaemon(t, setup{limits: largest})
+	deliver(t, a, b, "", string(make([]byte, maxMessageBytes)))
+	if n := len(stored(t, b)[0].Data); n != maxMessageBytes {
+		t.Errorf("%d bytes arrived", n)
+	}
+}
+
+func TestIDForOtherDataIsRefused(t *testing.T) {
+	a, b := newDaemon(t, setup{}), newDaemon(t, setup{})
+	deliver(t, a, b, "id", "first")
+	deliver(t, a, b, "id", "first")
+	wantOutcome(t, a, Letter{To: b.info, ID: "id", Data: []byte("second")}, Failed, ErrRefused)
+	wantStored(t, b, "first")
+}
+
+func TestIDsOfOnePeerAreNotTakenByAnother(t *testing.T) {
+	a, b, hostile := newDaemon(t, setup{}), newDaemon(t, setup{}), newDaemon(t, setup{})
+	deliver(t, hostile, b, "id", "mine")
+	deliver(t, a, b, "id", "honest")
+	wantStored(t, b, "mine", "honest")
+	checkBooks(t, b.box)
+	must(t, b.Remove(t.Context(), "id")) // the oldest
+	wantStored(t, b, "honest")
+	must(t, b.Remove(t.Context(), "id"))
+	wantErr(t, b.Remove(t.Context(), "id"), ErrNotFound)
+	checkBooks(t, b.box)
+}
+
+func TestSlowStreamsEnd(t *testing.T) {
+	b := newDaemon(t, setup{times: func(p *times) { p.idle, p.frame = 50*time.Millisecond, 50*time.Millisecond }})
+	h := newHost(t)
+	frame := frameOf(t, &pb.Message{Id: "id", From: []byte(h.ID()), To: []byte(b.info.ID), Data: make([]byte, 10_000)})
+	for name, sent := range map[string][]byte{
+		"nothing":             nil,
+		"a byte of a length":  {0x80},
+		"a length":            frame[:2],
+		"a byte of a message": frame[:3],
+		"all but a byte":      frame[:len(frame)-1],
+		"too large a length":  protowire.AppendVarint(nil, 1<<40),
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := openTo(t, h, b)
+			_, err := st.Write(sent)
+			must(t, err)
+			if _, err := io.ReadAll(st); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the stream stays open")
+			}
+		})
+	}
+	t.Run("receipts are not read", func(t *testing.T) {
+		st := openTo(t, h, b)
+		bad := bytes.Repeat(frameOf(t, &pb.Message{Id: "id"}), 1000)
+		for {
+			if _, err := st.Write(bad); err != nil {
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Error("the stream stays open")
+				}
+				break
+			}
+		}
+	})
+	eventually(t, "the streams are gone", func() bool { return guestStreams(b) == 0 })
+	wantStored(t, b)
+}
+
+func TestThousandStreamsOfAPeerAreBoundedAndHarmNobody(t *testing.T) {
+	unlimited := libp2p.ResourceManager(&network.NullResourceManager{})
+	b := newDaemon(t, setup{host: []libp2p.Option{unlimited}})
+	hostile := newHost(t, unlimited)
+	honest := newDaemon(t, setup{})
+	must(t, hostile.Connect(testContext(t), b.info))
+	// each says that a large message follows, which is what takes memory
+	sent := protowire.AppendVarint(nil, uint64(b.guests.maxFrame))
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			for range 50 {
+				st, err := hostile.NewStream(testContext(t), b.info.ID, Protocol)
+				if err == nil {
+					st.Write(append(sent, 'x'))
+				}
+			}
+		})
+	}
+	for i := range 20 {
+		deliver(t, honest, b, "", fmt.Sprint(i))
+		deliver(t, honest, b, "", string(bytes.Repeat([]byte{'0'}, smallFrame+i)))
+		b.guests.mu.Lock()
+		if g := b.guests.byPeer[hostile.ID()]; g != nil && g.streams > peerStreams {
+			t.Errorf("%d streams of the peer are served", g.streams)
+		}
+		b.guests.mu.Unlock()
+	}
+	wg.Wait()
+	deliver(t, honest, b, "", "after")
+	b.guests.mu.Lock()
+	if n := b.guests.byPeer[hostile.ID()].streams; n != peerStreams {
+		t.Errorf("%d streams of the peer are served, want %d", n, peerStreams)
+	}
+	b.guests.mu.Unlock()
+	if b.guests.buffer.TryAcquire(allBuffer - framesPerPeer*int64(b.guests.maxFrame) + 1) {
+		t.Error("the peer takes less memory than it is allowed: the test proves nothing")
+	}
+	if !b.guests.buffer.TryAcquire(allBuffer - framesPerPeer*int64(b.guests.maxFrame)) {
+		t.Error("the peer takes more memory than it is allowed")
+	}
+	hostile.Close()
+	eventually(t, "the streams are gone", func() bool { return guestStreams(b) <= maxLanes })
+}
+
+func TestGuestsAreBoundedAndKeepTheirRate(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	l := DefaultLimits()
+	l.MaxPerSecond = 1
+	gs := newGuests(l, func() time.Time { return now })
+	fast := peer.ID("fast")
+	g := gs.enter(fast)
+	if !g.rate.AllowN(now, 2) {
+		t.Fatal("no burst")
+	}
+	gs.leave(g)
+	for i := range 3 * (idleGuests + allStreams) {
+		gs.leave(gs.enter(peer.ID(fmt.Sprint(i))))
+	}
+	if n := len(gs.byPeer); n > idleGuests+allStreams {
+		t.Errorf("%d guests are remembered", n)
+	}
+	if g := gs.enter(fast); g.rate.AllowN(now, 1) {
+		t.Error("a peer that comes back gets a fresh rate")
+	}
+	for i := 1; ; i++ {
+		if gs.enter(peer.ID(fmt.Sprint("all", i))) == nil {
+			if i != allStreams {
+				t.Errorf("stream %d is refused", i)
+			}
+			break
+		}
+	}
+}
+
+func TestPeerThatFillsItsShareIsToldAndOthersGetThrough(t *testing.T) {
+	limits := func(l *Limits) { l.MaxMessageBytes, l.PeerBytes, l.StoreBytes = 10_000, 30_000, 70_000 }
+	a, c, e := newDaemon(t, setup{}), newDaemon(t, setup{}), newDaemon(t, setup{})
+	b := newDaemon(t, setup{limits: limits})
+	text := func(i int) string { return fmt.Sprintf("%8000d", i) }
+	for i := range 3 {
+		deliver(t, a, b, "", text(i))
+	}
+	out := wantOutcome(t, a, Letter{To: b.info, Data: []byte(text(3))}, Failed, ErrRefused)
+	for i := range 3 {
+		deliver(t, c, b, "", text(10+i))
+	}
+	deliver(t, e, b, "", text(20))
+	deliver(t, e, b, "", text(21))
+	wantOutcome(t, e, Letter{To: b.info, Data: []byte(text(22))}, Failed, ErrRefused) // the store is full
+	checkBooks(t, b.box)
+	must(t, b.Remove(t.Context(), stored(t, b)[0].ID))
+	deliver(t, a, b, out.ID, text(3))
+	checkBooks(t, b.box)
+	if st, err := b.Stats(t.Context()); err != nil || st.Refused != 2 || st.DirectBytes == 0 || st.PubsubBytes != 0 {
+		t.Errorf("stats %+v, %v", st, err)
+	}
+}
+
+func TestDropOldestMakesRoomInTheSendersShareAlone(t *testing.T) {
+	a, c := newDaemon(t, setup{}), newDaemon(t, setup{})
+	b := newDaemon(t, setup{limits: func(l *Limits) {
+		l.MaxMessageBytes, l.PeerBytes, l.WhenPeerFull = 10_000, 30_000, DropOldest
+	}})
+	text := func(i int) string { return fmt.Sprintf("%8000d", i) }
+	deliver(t, c, b, "", "the oldest of all")
+	for i := range 7 {
+		deliver(t, a, b, "", text(i))
+	}
+	wantStored(t, b, "the oldest of all", text(4), text(5), text(6))
+	checkBooks(t, b.box)
+	if st, err := b.Stats(t.Context()); err != nil || st.Expired != 4 {
+		t.Errorf("stats %+v, %v", st, err)
+	}
+}
+
+// FuzzReceive gives a service frames of a peer: none may harm it, and what is
+// stored must be what was sent.
+func FuzzReceive(f *testing.F) {
+	b := newDaemon(f, setup{limits: func(l *Limits) { l.MaxPerSecond, l.MaxMessageBytes = 1e6, 1000 }})
+	p := peer.ID("a peer")
+	seed := func(m *pb.Message) {
+		frame, err := proto.Marshal(m)
+		must(f, err)
+		f.Add(frame)
+	}
+	seed(&pb.Message{Id: "id", From: []byte(p), To: []byte(b.info.ID), Data: []byte("x"), Sent: -1})
+	seed(&pb.Message{Id: "id", From: []byte(p), To: []byte(b.info.ID), Data: make([]byte, 1001)})
+	seed(&pb.Message{Id: "a/b", From: []byte("x"), To: []byte(b.info.ID)})
+	f.Add([]byte{0xff})
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		b.guests.mu.Lock()
+		delete(b.guests.byPeer, p)
+		b.guests.mu.Unlock()
+		g := b.guests.enter(p)
+		defer b.guests.leave(g)
+		r := b.receive(frame, p, g)
+		var m pb.Message
+		err := proto.Unmarshal(frame, &m)
+		ms := stored(t, b)
+		if r.Status != pb.Receipt_STORED {
+			if len(ms) > 0 || r.Reason == "" || checkID(r.Id) != nil && r.Id != "" {
+				t.Fatalf("receipt %v, %d stored", r, len(ms))
+			}
+			return
+		}
+		if err != nil || len(ms) != 1 || ms[0].ID != m.Id || !bytes.Equal(ms[0].Data, m.Data) || string(m.From) != string(p) || string(m.To) != string(b.info.ID) {
+			t.Fatalf("stored %v, %v", ms, err)
+		}
+		must(t, b.Remove(t.Context(), m.Id))
+		checkBooks(t, b.box)
+	})
+}
+
+// pipe is a stream in memory: what a peer wrote, and what is answered.
+type pipe struct {
+	network.Stream
+	in  *bytes.Reader
+	out bytes.Buffer
+}
+
+func (p *pipe) Read(b []byte) (int, error)      { return p.in.Read(b) }
+func (p *pipe) Write(b []byte) (int, error)     { return p.out.Write(b) }
+func (p *pipe) SetDeadline(time.Time) error     { return nil }
+func (p *pipe) SetReadDeadline(time.Time) error { return nil }
+func (p *pipe) CloseWrite() error               { return nil }
+
+// FuzzServe gives a service whole streams: it must end, and answer nothing but
+// receipts.
+func FuzzServe(f *testing.F) {
+	b := newDaemon(f, setup{limits: func(l *Limits) { l.MaxPerSecond, l.MaxMessageBytes = 1e6, 1000 }})
+	p := peer.ID("a peer")
+	one := frameOf(f, &pb.Message{Id: "id", From: []byte(p), To: []byte(b.info.ID), Data: []byte("x")})
+	f.Add(bytes.Repeat(one, 3))
+	f.Add(one[:5])
+	f.Add(append(protowire.AppendVarint(nil, 1<<62), one...))
+	f.Add([]byte{0, 0, 1, 0xff})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		g := b.guests.enter(p)
+		defer b.guests.leave(g)
+		st := &pipe{in: bytes.NewReader(in)}
+		if err := b.serve(st, p, g); errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal("waited for memory that nobody else uses")
+		}
+		for st.out.Len() > 0 {
+			must(t, readFrame(&st.out, &pb.Receipt{}))
+		}
+	})
+}
+
+// FuzzReceipt gives a sender receipts: what is no receipt for its message is an
+// error.
+func FuzzReceipt(f *testing.F) {
+	for _, r := range []*pb.Receipt{{Id: "id", Status: pb.Receipt_STORED}, {Id: "other", Status: pb.Receipt_STORED}, {Status: pb.Receipt_TOO_LARGE}} {
+		var b bytes.Buffer
+		must(f, writeFrame(&b, r))
+		f.Add(b.Bytes())
+	}
+	f.Add([]byte{0xff, 0xff, 0x7f})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		st := &pipe{in: bytes.NewReader(in)}
+		ln := newLane("a peer", st)
+		r, err := ln.exchange(t.Context(), &pb.Message{Id: "id"}, patience)
+		switch {
+		case err != nil:
+			if r != nil || ln.state != laneBroken {
+				t.Fatalf("%v, %v, state %d", r, err, ln.state)
+			}
+		case r.Id != "id" && (r.Id != "" || r.Status == pb.Receipt_STORED), r.Id != "id" && ln.state == laneGood:
+			t.Fatalf("receipt %v, state %d", r, ln.state)
+		}
+	})
+}
