@@ -163,6 +163,13 @@ func TestOperatorsPeersAreLeftAlone(t *testing.T) {
 		}
 	}
 	s := start(t, Config{Host: us, Peering: service, Pinned: []peer.AddrInfo{entry(pinned)}})
+	service.RemovePeer(pinned.ID()) // as the operator may, with ipfs swarm peering rm
+	keep(t, s, infoOf(pinned))
+	if listed := service.ListPeers(); len(listed) != 1 {
+		t.Errorf("npp brought back an entry that the operator removed: %v", listed)
+	}
+	s.Forget(t.Context(), pinned.ID())
+	service.AddPeer(entry(pinned))
 	if err := s.Forget(t.Context(), pinned.ID()); !errors.Is(err, ErrPinned) {
 		t.Errorf("forget a pinned peer: %v", err)
 	}
