@@ -156,6 +156,7 @@ func TestBurstToTopicReachesJSPeerWhole(t *testing.T) {
 		messages = append(messages, []byte(`"last"`))
 
 		var got []string
+		defer func() { checkOnceEach(t, got, messages) }()
 		for range messages {
 			m := js.receive()
 			if m.From != n.PeerID() || m.Topic != topic {
@@ -163,7 +164,6 @@ func TestBurstToTopicReachesJSPeerWhole(t *testing.T) {
 			}
 			got = append(got, string(m.Data))
 		}
-		checkOnceEach(t, got, messages)
 	})
 }
 
@@ -215,6 +215,7 @@ func TestMessagesOfJSPeerArriveOnceEach(t *testing.T) {
 
 				listener := n.Spawn("npp", "listen", "--since", "all", "--from", js.ID, "--enc=json")
 				var heard, seqnos []string
+				defer func() { checkOnceEach(t, heard, test.messages) }()
 				for range test.messages {
 					m := decode[stored](t, listener.Expect("{"))
 					if m.From != js.ID || m.Via != "pubsub" || !slices.Equal(m.TopicIDs, []string{n.PeerID()}) {
@@ -223,7 +224,6 @@ func TestMessagesOfJSPeerArriveOnceEach(t *testing.T) {
 					heard = append(heard, string(m.Message))
 					seqnos = append(seqnos, string(bytesOf(t, m.Seqno)))
 				}
-				checkOnceEach(t, heard, test.messages)
 				if gossipsub == randomSeqno && slices.IsSorted(seqnos) {
 					t.Error("the sequence numbers ascend: this tries nothing that the other version does not")
 				}
