@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/multiformats/go-multibase"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/newpieceplease/npp/test/harness"
@@ -37,14 +37,16 @@ type arrived struct {
 	Sent, Received             string
 }
 
-// bytes returns the message's data.
-func (m arrived) bytes(t *testing.T) []byte {
+func (m arrived) data(t *testing.T) string { return decoded(t, m.Data) }
+
+// decoded is the content of text in multibase.
+func decoded(t *testing.T, text string) string {
 	t.Helper()
-	b, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(m.Data, "u"))
+	_, b, err := multibase.Decode(text)
 	if err != nil {
-		t.Fatalf("data %q: %v", m.Data, err)
+		t.Fatalf("%q: %v", text, err)
 	}
-	return b
+	return string(b)
 }
 
 // stored lists the messages in the store of the node's daemon.
@@ -210,7 +212,7 @@ func TestWhatIsSentArrives(t *testing.T) {
 					!slices.Equal(got.TopicIDs, []string{to.PeerID()}) || got.Sent == "" || got.Received == "" {
 					t.Errorf("%q: sent as %s, stored %+v", value.text, ids[i], got)
 				}
-				if data := got.bytes(t); string(data) != value.message {
+				if data := got.data(t); data != value.message {
 					t.Errorf("%q: data is %q, want %q", value.text, data, value.message)
 				}
 				if !sameJSON(t, got.Message, []byte(value.message)) {
@@ -315,7 +317,7 @@ func TestMessageSizeLimit(t *testing.T) {
 				return
 			}
 			all := stored(t, b)
-			if got := all[len(all)-1].bytes(t); string(got) != test.data {
+			if got := all[len(all)-1].data(t); got != test.data {
 				t.Errorf("%s: %s: %d bytes are stored, want %d", test.name, way, len(got), len(test.data))
 			}
 			b.MustRun("npp", "messages", "rm", "--all")
