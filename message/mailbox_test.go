@@ -1,0 +1,429 @@
+package message
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-datastore"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/store/storetest"
+)
+
+// clock is a clock that tests set.
+type clock struct{ t time.Time }
+
+func (c *clock) now() time.Time { return c.t }
+
+func newBox(ds datastore.Batching, l Limits, now func() time.Time) *mailbox {
+	return newMailbox(store.New(ds, "/messages"), l, now)
+}
+
+func direct(from peer.ID, id string, data string) *Message {
+	return &Message{ID: id, From: from, Data: []byte(data), Seqno: []byte(id), Topics: []string{"me"}, Via: Direct}
+}
+
+func broadcast(from peer.ID, seqno uint64, data string) *Message {
+	b := binary.BigEndian.AppendUint64(nil, seqno)
+	return &Message{ID: pubsubID(from, b), From: from, Data: []byte(data), Seqno: b, Topics: []string{"topic"}, Via: Pubsub}
+}
+
+// model is what a mailbox should be, kept in the simplest way.
+type model struct {
+	limits   Limits
+	messages []*Message
+	gone     map[string]*Message // by ID
+	next     uint64
+	received time.Time
+}
+
+func (m *model) size(msg *Message) uint64 {
+	b, err := encodeRecord(msg)
+	if err != nil {
+		panic(err)
+	}
+	return uint64(len(b)) + recordOverhead
+}
+
+func (m *model) used(via Via, from peer.ID) (bytes uint64) {
+	for _, msg := range m.messages {
+		if msg.Via == via && (from == "" || msg.From == from) {
+			bytes += m.size(msg)
+		}
+	}
+	return bytes
+}
+
+func (m *model) remove(i int, now time.Time) {
+	msg := m.messages[i]
+	m.messages = slices.Delete(slices.Clone(m.messages), i, i+1)
+	if msg.Via == Pubsub && now.Sub(msg.Received) < ReplayWindow {
+		m.gone[msg.ID] = msg
+	}
+}
+
+// evict removes the oldest of the author, or of all, until there is room.
+func (m *model) evict(via Via, from peer.ID, size, share uint64, now time.Time) {
+	for m.used(via, from)+size > share {
+		m.remove(slices.IndexFunc(m.messages, func(msg *Message) bool {
+			return msg.Via == via && (from == "" || msg.From == from)
+		}), now)
+	}
+}
+
+func (m *model) add(msg *Message, now time.Time) error {
+	for _, old := range m.messages {
+		if old.ID == msg.ID && old.From == msg.From && old.Via == msg.Via {
+			if bytes.Equal(old.Data, msg.Data) {
+				return nil
+			}
+			return ErrIDReused
+		}
+	}
+	if _, ok := m.gone[msg.ID]; ok && msg.Via == Pubsub {
+		return nil
+	}
+	c := *msg
+	c.Received = now
+	if c.Received.Before(m.received) {
+		c.Received = m.received
+	}
+	size := m.size(&c)
+	total, share := m.limits.StoreBytes, m.limits.PeerBytes
+	if c.Via == Pubsub {
+		total, share = m.limits.PubsubBytes, m.limits.PubsubBytes/4
+	}
+	before := m.messages
+	switch {
+	case size > share:
+		return ErrFull
+	case c.Via == Pubsub || m.limits.WhenPeerFull == DropOldest:
+		m.evict(c.Via, c.From, size, share, now)
+	case m.used(c.Via, c.From)+size > share:
+		return ErrFull
+	}
+	if c.Via == Pubsub {
+		m.evict(Pubsub, "", size, total, now)
+	} else if m.used(Direct, "")+size > total {
+		m.messages = before
+		return ErrFull
+	}
+	m.messages = append(slices.Clone(m.messages), &c)
+	m.received = c.Received
+	c.Number = m.next
+	m.next++
+	return nil
+}
+
+func (m *model) sweep(now time.Time) {
+	keep := time.Duration(m.limits.KeepFor)
+	for len(m.messages) > 0 && keep > 0 && m.messages[0].Received.Before(now.Add(-keep)) {
+		m.remove(0, now)
+	}
+	oldest := slices.SortedFunc(maps.Values(m.gone), func(a, b *Message) int { return cmp.Compare(a.Number, b.Number) })
+	for _, msg := range oldest {
+		if uint64(len(m.gone)) > m.limits.PubsubBytes/recordOverhead || msg.Received.Before(now.Add(-ReplayWindow)) {
+			delete(m.gone, msg.ID)
+		}
+	}
+}
+
+func TestMailboxIsItsModelOverReopeningsAndItsAccountsEndAtZero(t *testing.T) {
+	seed := rand.Uint64()
+	for _, full := range []WhenFull{Refuse, DropOldest} {
+		t.Run(string(full), func(t *testing.T) {
+			onBoth(t, func(t *testing.T, ds datastore.Batching) {
+				t.Log("seed", seed)
+				rng := rand.New(rand.NewPCG(seed, 0))
+				limits := Limits{StoreBytes: 9000, PeerBytes: 4000, PubsubBytes: 8000, WhenPeerFull: full, KeepFor: Duration(30 * time.Hour)}
+				c := &clock{time.Unix(1e9, 0)}
+				b := newBox(ds, limits, c.now)
+				m := &model{limits: limits, gone: map[string]*Message{}}
+				ctx := t.Context()
+				peers := []peer.ID{"a", "b", "c", "d", "e"}
+				any := func() string { return string(bytes.Repeat([]byte{byte('0' + rng.IntN(3))}, rng.IntN(1500))) }
+				for i := range 400 {
+					c.t = c.t.Add(time.Duration(rng.IntN(200)-40) * time.Minute)
+					from := peers[rng.IntN(len(peers))]
+					switch op := rng.IntN(20); {
+					case op < 8:
+						msg := direct(from, fmt.Sprint(rng.IntN(30)), any())
+						want := m.add(msg, c.t)
+						if err := b.add(ctx, msg); !errors.Is(err, want) || want == nil && err != nil {
+							t.Fatalf("step %d: add: %v, want %v", i, err, want)
+						}
+					case op < 14:
+						var batch []*Message
+						wantRefused := 0
+						for range 1 + rng.IntN(8) {
+							msg := broadcast(peers[rng.IntN(len(peers))], rng.Uint64N(40), any())
+							batch = append(batch, msg)
+							if errors.Is(m.add(msg, c.t), ErrFull) {
+								wantRefused++
+							}
+						}
+						if refused, err := b.addPubsub(ctx, batch); err != nil || refused != wantRefused {
+							t.Fatalf("step %d: %d refused, want %d, %v", i, refused, wantRefused, err)
+						}
+					case op < 17 && len(m.messages) > 0:
+						n := rng.IntN(len(m.messages))
+						at := contents(t, b)[n].Number
+						m.remove(n, c.t)
+						if n, err := b.remove(ctx, []uint64{at, at, at + 1e6}, false); n != 1 || err != nil {
+							t.Fatalf("step %d: remove: %d, %v", i, n, err)
+						}
+					case op < 19:
+						m.sweep(c.t)
+						must(t, b.sweep(ctx))
+					default:
+						must(t, b.store.Close())
+						if disk, ok := ds.(*storetest.Disk); ok {
+							ds = disk.PowerLoss(rng)
+						}
+						b = newBox(ds, limits, c.now)
+					}
+					compare(t, i, b, m)
+				}
+				var all []uint64
+				for _, msg := range contents(t, b) {
+					all = append(all, msg.Number)
+				}
+				_, err := b.remove(ctx, all, false)
+				must(t, err)
+				c.t = c.t.Add(1000 * time.Hour)
+				must(t, b.sweep(ctx))
+				st, err := b.state(ctx)
+				if err != nil || st.DirectBytes != 0 || st.PubsubBytes != 0 || st.Gone != 0 {
+					t.Errorf("state of an empty mailbox: %v, %v", st, err)
+				}
+				for e, err := range b.store.Scan(ctx, "") {
+					must(t, err)
+					if e.Key != stateKey {
+						t.Errorf("%s is left", e.Key)
+					}
+				}
+			})
+		})
+	}
+}
+
+func compare(t *testing.T, step int, b *mailbox, m *model) {
+	t.Helper()
+	have := contents(t, b)
+	same := slices.EqualFunc(have, m.messages, func(x, y *Message) bool {
+		return x.ID == y.ID && x.From == y.From && x.Via == y.Via && bytes.Equal(x.Data, y.Data) && x.Received.Equal(y.Received)
+	})
+	if !same {
+		t.Fatalf("step %d: %d messages, want %d, or others", step, len(have), len(m.messages))
+	}
+	checkBooks(t, b)
+	if st, err := b.state(t.Context()); err != nil || st.Gone != uint64(len(m.gone)) {
+		t.Fatalf("step %d: %d IDs are remembered, want %d, %v", step, st.Gone, len(m.gone), err)
+	}
+	if t.Failed() {
+		t.Fatalf("at step %d", step)
+	}
+}
+
+func TestMessagesThatArriveTogetherPushEachOtherOut(t *testing.T) {
+	limits := DefaultLimits()
+	limits.PubsubBytes = 1 << 20
+	b := newBox(storetest.NewDisk(), limits, time.Now)
+	var batch []*Message
+	for i := range uint64(20) {
+		batch = append(batch, broadcast("author", i, string(make([]byte, 100<<10))))
+	}
+	refused, err := b.addPubsub(t.Context(), batch)
+	ms := contents(t, b)
+	if refused != 0 || err != nil || len(ms) != 2 || ms[1].ID != batch[19].ID {
+		t.Errorf("%d refused, %v, %d stored", refused, err, len(ms))
+	}
+	checkBooks(t, b)
+}
+
+func TestRememberedIDsAreBounded(t *testing.T) {
+	limits := DefaultLimits()
+	limits.PubsubBytes = 8 << 10 // a share holds 7 short messages
+	b := newBox(storetest.NewDisk(), limits, time.Now)
+	most := b.maxGone() + 2*sweepBatch
+	seqno := uint64(0)
+	for range 20 {
+		var batch []*Message
+		for range pubsubBatch {
+			seqno++
+			batch = append(batch, broadcast("author", seqno, "x"))
+		}
+		_, err := b.addPubsub(t.Context(), batch)
+		must(t, err)
+		st, err := b.state(t.Context())
+		must(t, err)
+		if st.Gone > most {
+			t.Fatalf("%d IDs are remembered, want at most %d", st.Gone, most)
+		}
+	}
+	checkBooks(t, b)
+	newest := binary.BigEndian.AppendUint64(nil, seqno-10)
+	if b.unseen(t.Context(), "author", newest) {
+		t.Error("a message that was just pushed out is forgotten")
+	}
+	if !b.unseen(t.Context(), "author", binary.BigEndian.AppendUint64(nil, 1)) {
+		t.Error("the first is remembered: the test proves nothing")
+	}
+}
+
+func TestPubsubReplayIsRefusedWithinTheWindowAndAfterARestart(t *testing.T) {
+	ds := storetest.NewDisk()
+	c := &clock{time.Unix(1e9, 0)}
+	b := newBox(ds, DefaultLimits(), c.now)
+	ctx := t.Context()
+	hear := func() int {
+		_, err := b.addPubsub(ctx, []*Message{broadcast("author", 7, "x"), broadcast("author", 7, "x")})
+		must(t, err)
+		return len(contents(t, b))
+	}
+	if hear() != 1 || hear() != 1 {
+		t.Error("it is not stored once")
+	}
+	_, err := b.remove(ctx, []uint64{0}, false)
+	must(t, err)
+	if hear() != 0 {
+		t.Error("a replay is stored after it was removed")
+	}
+	b = newBox(ds.PowerLoss(nil), DefaultLimits(), c.now)
+	c.t = c.t.Add(ReplayWindow)
+	must(t, b.sweep(ctx))
+	if hear() != 0 {
+		t.Error("a replay is stored after a restart")
+	}
+	c.t = c.t.Add(time.Second)
+	must(t, b.sweep(ctx))
+	if hear() != 1 || hear() != 1 {
+		t.Error("beyond the window it is not stored once")
+	}
+}
+
+func TestKeepForRemovesWhatIsOlderAndNothingElse(t *testing.T) {
+	c := &clock{time.Unix(1e9, 0)}
+	limits := DefaultLimits()
+	limits.KeepFor = Duration(time.Hour)
+	b := newBox(storetest.NewDisk(), limits, c.now)
+	const n = 3*sweepBatch + 1
+	for i := range n {
+		must(t, b.add(t.Context(), direct("a", fmt.Sprint("old", i), "x")))
+	}
+	c.t = c.t.Add(time.Minute)
+	must(t, b.add(t.Context(), direct("a", "new", "x")))
+	c.t = c.t.Add(59 * time.Minute)
+	must(t, b.sweep(t.Context()))
+	if len(contents(t, b)) != n+1 {
+		t.Error("what is as old as it may be was removed")
+	}
+	c.t = c.t.Add(time.Second)
+	must(t, b.sweep(t.Context()))
+	if ms := contents(t, b); len(ms) != 1 || ms[0].ID != "new" {
+		t.Errorf("%d messages are left", len(ms))
+	}
+	checkBooks(t, b)
+	if st, err := b.state(t.Context()); err != nil || st.Expired != n {
+		t.Errorf("state %v, %v", st, err)
+	}
+	limits.KeepFor = 0
+	c.t = c.t.Add(1e6 * time.Hour)
+	must(t, newMailbox(b.store, limits, c.now).sweep(t.Context()))
+	if len(contents(t, b)) != 1 {
+		t.Error("what is kept until it is removed was removed")
+	}
+}
+
+func TestReceivedNeverGoesBackThoughTheClockDoes(t *testing.T) {
+	c := &clock{time.Unix(1e9, 0)}
+	b := newBox(storetest.NewDisk(), DefaultLimits(), c.now)
+	for i := range 50 {
+		c.t = c.t.Add(time.Duration(3-i%5) * time.Second)
+		must(t, b.add(t.Context(), direct("a", fmt.Sprint(i), "x")))
+	}
+	if err := firstSinceAgrees(t, b); err != nil {
+		t.Error(err)
+	}
+	checkBooks(t, b) // says so if a time is before the one before
+}
+
+// firstSinceAgrees compares the binary search with looking at each message.
+func firstSinceAgrees(t *testing.T, b *mailbox) error {
+	ms := contents(t, b)
+	st, err := b.state(t.Context())
+	must(t, err)
+	for at := ms[0].Received.Add(-time.Second); !at.After(ms[len(ms)-1].Received.Add(time.Second)); at = at.Add(500 * time.Millisecond) {
+		want := st.Next
+		for _, m := range ms {
+			if !m.Received.Before(at) {
+				want = m.Number
+				break
+			}
+		}
+		from, err := b.firstSince(t.Context(), at)
+		must(t, err)
+		first := st.Next
+		for m, err := range b.read(t.Context(), from) {
+			must(t, err)
+			first = m.Number
+			break
+		}
+		if first != want {
+			return fmt.Errorf("the first since %s is %d, want %d", at, first, want)
+		}
+	}
+	return nil
+}
+
+func TestFirstSinceFindsTheWayAroundGaps(t *testing.T) {
+	c := &clock{time.Unix(1e9, 0)}
+	b := newBox(storetest.NewDisk(), DefaultLimits(), c.now)
+	var gone []uint64
+	for i := range uint64(100) {
+		c.t = c.t.Add(time.Second)
+		must(t, b.add(t.Context(), direct("a", fmt.Sprint(i), "x")))
+		if i%7 != 3 {
+			gone = append(gone, i)
+		}
+	}
+	must(t, firstSinceAgrees(t, b))
+	_, err := b.remove(t.Context(), gone, false)
+	must(t, err)
+	must(t, firstSinceAgrees(t, b))
+}
+
+func TestPowerLossDuringAnyOperationLeavesTheBooksInOrder(t *testing.T) {
+	seed := rand.Uint64()
+	t.Log("seed", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	limits := Limits{StoreBytes: 9000, PeerBytes: 4000, PubsubBytes: 8000, WhenPeerFull: DropOldest, KeepFor: Duration(time.Minute)}
+	c := &clock{time.Unix(1e9, 0)}
+	for operation := 1; operation < 60; operation += 3 {
+		for _, failure := range []storetest.Failure{storetest.Once, storetest.Applied} {
+			disk := storetest.NewDisk()
+			b := newBox(disk, limits, c.now)
+			disk.FailAfter(operation, failure)
+			ctx := context.Background()
+			for i := range 10 {
+				c.t = c.t.Add(20 * time.Second)
+				b.add(ctx, direct("a", fmt.Sprint(i), string(make([]byte, rng.IntN(1500)))))
+				b.addPubsub(ctx, []*Message{broadcast("b", uint64(i), "x"), broadcast("c", uint64(i), string(make([]byte, rng.IntN(1500))))})
+				b.remove(ctx, []uint64{uint64(i)}, false)
+				b.sweep(ctx)
+				checkBooks(t, newBox(disk.PowerLoss(rng), limits, c.now))
+				checkBooks(t, b)
+			}
+		}
+	}
+}
