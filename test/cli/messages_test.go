@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime/multipart"
 	"net/http"
 	"net/url"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/multiformats/go-multibase"
@@ -63,7 +65,7 @@ func pair(t *testing.T) (a, b *harness.Node) {
 	return a, b
 }
 
-// mailer sends messages by a daemon's RPC. It may be used by many goroutines.
+// mailer calls a daemon's RPC. It may be used by many goroutines.
 type mailer struct {
 	url    string
 	client *http.Client
@@ -72,30 +74,36 @@ type mailer struct {
 func newMailer(t *testing.T, n *harness.Node) *mailer {
 	t.Helper()
 	m := &mailer{
-		url:    n.APIURL() + "npp/send?",
+		url:    n.APIURL() + "npp/",
 		client: &http.Client{Timeout: harness.Patience, Transport: &http.Transport{}},
 	}
 	t.Cleanup(m.client.CloseIdleConnections)
 	return m
 }
 
-// send posts a message as multipart body. It returns what the daemon says
-// became of the message, and the error that the daemon, or HTTP, gives with that.
+// send posts a message as multipart body.
 func (m *mailer) send(query url.Values, message []byte) (sent, error) {
-	var form bytes.Buffer
-	w := multipart.NewWriter(&form)
-	part, err := w.CreateFormFile("file", "file")
-	if err == nil {
-		_, err = part.Write(message)
-	}
-	if err = errors.Join(err, w.Close()); err != nil {
-		return sent{}, err
-	}
-	return m.post(query, w.FormDataContentType(), &form)
+	return m.call("send", query, bytes.NewReader(message))
 }
 
-func (m *mailer) post(query url.Values, contentType string, body io.Reader) (s sent, err error) {
-	resp, err := m.client.Post(m.url+query.Encode(), contentType, body)
+// call calls a command of npp, with a multipart body unless that is nil. It
+// returns what the daemon says became of the message, and the error that the
+// daemon, or HTTP, gives with that.
+func (m *mailer) call(command string, query url.Values, body io.Reader) (s sent, err error) {
+	contentType := ""
+	if body != nil {
+		var form bytes.Buffer
+		w := multipart.NewWriter(&form)
+		part, err := w.CreateFormFile("file", "file")
+		if err == nil {
+			_, err = io.Copy(part, body)
+		}
+		if err = errors.Join(err, w.Close()); err != nil {
+			return s, err
+		}
+		body, contentType = &form, w.FormDataContentType()
+	}
+	resp, err := m.client.Post(m.url+command+"?"+query.Encode(), contentType, body)
 	if err != nil {
 		return s, err
 	}
@@ -188,7 +196,7 @@ func TestWhatIsSentArrives(t *testing.T) {
 			return rpc(t, s, err)
 		}},
 		{"arg", func(t *testing.T, from, to *harness.Node, text string) sent {
-			s, err := newMailer(t, from).post(url.Values{"arg": {to.PeerID(), text}}, "", nil)
+			s, err := newMailer(t, from).call("send", url.Values{"arg": {to.PeerID(), text}}, nil)
 			return rpc(t, s, err)
 		}},
 	} {
@@ -335,5 +343,90 @@ func TestMessageSizeLimit(t *testing.T) {
 	}
 	if got := len(stored(t, b)); got != 0 {
 		t.Errorf("%d refused messages are stored", got)
+	}
+}
+
+// Over RPC, what is refused has a status other than 200 and a reason, or a
+// reason in the trailer where an answer was under way.
+func TestRPCRefusesWithReason(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	to := b.PeerID()
+	for _, test := range []struct {
+		name, command string
+		query         url.Values
+		message       []byte // nil: no body
+		want          string
+	}{
+		{"no peer", "send", nil, []byte("hello"), "one peer is needed beside the message, not 0"},
+		{"no message", "send", url.Values{"arg": {to}}, nil, "one peer is needed beside the message, not 0"},
+		{"neither", "send", nil, nil, "there is no message"},
+		{"two peers", "send", url.Values{"arg": {to, to}}, []byte("hello"), "one peer is needed beside the message, not 2"},
+		{"bad peer", "send", url.Values{"arg": {"nobody"}}, []byte("hello"), `peer "nobody"`},
+		{"empty body", "send", url.Values{"arg": {to}}, []byte{}, "the message is empty"},
+		{"empty argument", "send", url.Values{"arg": {to, ""}}, nil, "the message is empty"},
+		{"not text", "send", url.Values{"arg": {to}}, []byte{0xff}, "neither JSON nor UTF-8 text"},
+		{"not JSON", "send", url.Values{"arg": {to}, "json": {"true"}}, []byte("hello"), "the message is not JSON"},
+		{"a file of the daemon", "send", url.Values{"arg": {to}, "file": {"/etc/hostname"}}, nil, "--file is for the command line"},
+		{"bad ID", "send", url.Values{"arg": {to}, "id": {"a b"}}, []byte("hello"), "a message ID is 1 to 64"},
+		{"empty ID", "send", url.Values{"arg": {to}, "id": {""}}, []byte("hello"), "a message ID is 1 to 64"},
+		{"bad deadline", "send", url.Values{"arg": {to}, "deadline": {"-1s"}}, []byte("hello"), `--deadline is "-1s"`},
+		{"bad flag", "send", url.Values{"arg": {to}, "private": {"perhaps"}}, []byte("hello"), "private"},
+		{"itself", "send", url.Values{"arg": {a.PeerID()}}, []byte("hello"), "the recipient is this peer itself"},
+		{"bad since", "listen", url.Values{"since": {"!"}}, nil, "--since"},
+		{"bad from", "messages/ls", url.Values{"from": {"nobody"}}, nil, "--from"},
+		{"rm of nothing", "messages/rm", nil, nil, "either message IDs or --all"},
+		{"rm of what is not there", "messages/rm", url.Values{"arg": {"m1"}}, nil, "no such message: m1"},
+	} {
+		var body io.Reader
+		if test.message != nil {
+			body = bytes.NewReader(test.message)
+		}
+		s, err := newMailer(t, a).call(test.command, test.query, body)
+		if err == nil || !strings.Contains(err.Error(), test.want) || s.Status != "" && s.Status != "failed" {
+			t.Errorf("%s: %+v, %v", test.name, s, err)
+		}
+	}
+	if got := len(stored(t, b)); got != 0 {
+		t.Errorf("%d messages arrived", got)
+	}
+	for _, command := range []string{"send", "listen", "messages/ls", "messages/rm", "messages/stat"} {
+		resp, err := http.Get(a.APIURL() + "npp/" + command + "?arg=" + to + "&arg=hello&all=true")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusMethodNotAllowed {
+			t.Errorf("GET %s: %s", command, resp.Status)
+		}
+	}
+}
+
+// Where no receipt comes back, the fate of a message is unknown, and sending it
+// again under its ID stores it once.
+func TestLostReceiptIsUnknown(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	a.MustRun("npp", "send", "--id=first", b.PeerID(), "hello")
+	b.Daemon().Signal(syscall.SIGSTOP)
+	r := a.Run("npp", "send", "--id=second", "--deadline=3s", b.PeerID(), "hello")
+	if r.Code != 1 || !strings.HasPrefix(r.Stderr, "Error: unknown whether second was delivered: no receipt came back: ") ||
+		!strings.HasSuffix(r.Stderr, "; hint: send it again with --id second, it is stored once\n") {
+		t.Errorf("send to a peer that hangs: %v", r)
+	}
+	s, err := newMailer(t, a).send(url.Values{"arg": {b.PeerID()}, "id": {"third"}, "deadline": {"3s"}}, []byte("hello"))
+	if err == nil || s.Status != "unknown" || s.ID != "third" {
+		t.Errorf("RPC: %+v, %v", s, err)
+	}
+	b.Daemon().Signal(syscall.SIGCONT)
+	for _, id := range []string{"second", "third"} {
+		a.MustRun("npp", "send", "--id", id, b.PeerID(), "hello")
+	}
+	times := map[string]int{}
+	for _, m := range stored(t, b) {
+		times[m.ID]++
+	}
+	if want := (map[string]int{"first": 1, "second": 1, "third": 1}); !maps.Equal(times, want) {
+		t.Errorf("stored: %v, want %v", times, want)
 	}
 }
