@@ -40,6 +40,11 @@ func TestListenersEndWithTheDaemon(t *testing.T) {
 			p := b.Spawn("npp", "peers", "--watch")
 			p.Expect(a.PeerID())
 			open = append(open, p)
+			silent := b.Spawn("npp", "listen", "--from", b.PeerID())
+			eventually(t, "a listener that has nothing to print", func() bool {
+				return strings.Contains(b.MustRun("diag", "cmds", "--enc=json"), `"from":"`+b.PeerID()+`"`)
+			})
+			open = append(open, silent)
 			resp, err := http.Post(b.APIURL()+"npp/listen?since=all", "", nil)
 			if err != nil {
 				t.Fatal(err)
