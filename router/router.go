@@ -105,7 +105,8 @@ func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
 		pubsub.WithPeerOutboundQueueSize(queueSize),
 		pubsub.WithValidateQueueSize(queueSize),
 		pubsub.WithRawTracer(&r.drops),
-		// inline: side by side, messages of one author overtake each other
+		// one worker, inline: side by side, messages of one author overtake each other
+		pubsub.WithValidateWorkers(1),
 		pubsub.WithDefaultValidator(pubsub.ValidatorEx(r.validate), pubsub.WithValidatorInline(true)),
 	}, o.Extra...)
 	if o.Discovery != nil {
