@@ -39,7 +39,7 @@ test: ipfs ## all checks and tests: format, vet, preload_list, libraries, end to
 
 interop: ipfs ## talk to JavaScript peers (needs npm)
 	@command -v npm >/dev/null || { echo "make interop needs npm (Node.js), which is not installed"; exit 1; }
-	./test/interop/run
+	NPP_IPFS=$(CURDIR)/ipfs ./test/interop/run
 
 bench: ipfs ## measure against stock kubo and others
 	$(GO) run ./bench
