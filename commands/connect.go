@@ -185,19 +185,19 @@ func (l *connectLine) text() string {
 	if l.Forgot {
 		return fmt.Sprintf("forgot %s\n", l.Peer)
 	}
+	kept := ""
+	if l.Kept {
+		kept = ", kept"
+	}
 	if !l.OK && len(l.Tried) > 0 {
-		return fmt.Sprintf("failed %s: no way there\n%s", l.Peer, triedText(l.Tried))
+		return fmt.Sprintf("failed %s: no way there%s\n%s", l.Peer, kept, triedText(l.Tried))
 	}
 	if !l.OK {
-		return fmt.Sprintf("failed %s: %s\n", l.Peer, printable(l.Error))
+		return fmt.Sprintf("failed %s: %s%s\n", l.Peer, printable(l.Error), kept)
 	}
 	way := "direct"
 	if l.Relayed {
 		way = "relayed"
-	}
-	kept := ""
-	if l.Kept {
-		kept = ", kept"
 	}
 	return fmt.Sprintf("connected %s by %s: %s, %s, %.1f ms%s\n", l.Peer, l.Way, l.Addr, way, l.MS, kept) + triedText(l.Tried)
 }
