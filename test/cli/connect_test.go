@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -26,11 +27,14 @@ type connectRow struct {
 	MS      float64
 	Kept    bool
 	Forgot  bool
-	Tried   []struct {
-		Way, Addr, Error string
-		MS               float64
-	}
-	Error string
+	Tried   []triedRow
+	Error   string
+}
+
+// triedRow is something that failed on the way.
+type triedRow struct {
+	Way, Addr, Error string
+	MS               float64
 }
 
 // connectTo connects to one peer at the command line.
@@ -349,4 +353,263 @@ func TestBootstrapEntriesBringPeersTogether(t *testing.T) {
 		}
 		slices.Reverse(nodes)
 	}
+}
+
+// relayed is a node behind a relay: it listens nowhere else.
+func relayed(t *testing.T, relay *harness.Node, relayAddr string) *harness.Node {
+	t.Helper()
+	n := quiet(t)
+	n.Set("Addresses.Swarm", []string{})
+	n.Set("Internal.Libp2pForceReachability", "private")
+	n.Set("Swarm.RelayClient", map[string]any{
+		"Enabled":      true,
+		"StaticRelays": []string{relayAddr + "/p2p/" + relay.PeerID()},
+	})
+	return n
+}
+
+// quiet is a node that dials nobody by itself.
+func quiet(t *testing.T) *harness.Node {
+	t.Helper()
+	return harness.New(t).Set("Routing.Type", "none").Set("Swarm.EnableHolePunching", false)
+}
+
+// newRelay is a daemon that relays, and its address.
+func newRelay(t *testing.T) (*harness.Node, string) {
+	t.Helper()
+	n := quiet(t)
+	addr := fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", freePort(t))
+	n.Set("Addresses.Swarm", []string{addr})
+	n.Set("Internal.Libp2pForceReachability", "public")
+	n.Set("Swarm.RelayService.Enabled", true)
+	return n.Start(), addr
+}
+
+// awaitReservation waits until a node can be reached through a relay.
+func awaitReservation(t *testing.T, n *harness.Node, circuit string) {
+	t.Helper()
+	probe := quiet(t).Start()
+	eventually(t, "a reservation at the relay", func() bool {
+		return connectTo(t, probe, circuit+"/p2p/"+n.PeerID()).OK
+	})
+	probe.Stop()
+}
+
+// The tutorial's way: both know a relay, and one says to it whom it wants.
+func TestConnectGoesThroughARelay(t *testing.T) {
+	t.Parallel()
+	relay, addr := newRelay(t)
+	n, other := quiet(t).Start(), relayed(t, relay, addr).Start()
+	circuit := addr + "/p2p/" + relay.PeerID() + "/p2p-circuit"
+	awaitReservation(t, other, circuit)
+	n.Connect(relay)
+
+	id := other.PeerID()
+	row := connectTo(t, n, "/p2p-circuit/ipfs/"+id)
+	if row.Peer != id || row.Way != "relay" || row.Addr != circuit || !row.Relayed {
+		t.Errorf("want %s by relay at %s: %+v", id, circuit, row)
+	}
+	for at, of := range map[*harness.Node]string{n: id, other: n.PeerID()} {
+		if row := peerRows(t, at.MustRun("npp", "peers", "--enc=json"))[of]; !row.Relayed {
+			t.Errorf("not shown as relayed: %+v", row)
+		}
+		if line := lineOf(t, at.MustRun("npp", "peers"), of); !strings.Contains(line, " relayed ") {
+			t.Errorf("not shown as relayed: %q", line)
+		}
+	}
+	if row := peerRows(t, n.MustRun("npp", "peers", "--enc=json"))[relay.PeerID()]; row.Relayed {
+		t.Errorf("the relay itself is shown as relayed: %+v", row)
+	}
+
+	type sendRow struct {
+		Status, Via string
+		Relayed     bool
+	}
+	sent := decodeLines[sendRow](t, n.MustRun("npp", "send", "--enc=json", id, `{"piece":"Prelude in C"}`))[0]
+	if sent.Status != "delivered" || sent.Via != "direct" || !sent.Relayed {
+		t.Errorf("message over the relay: %+v", sent)
+	}
+	if got := other.MustRun("npp", "messages", "ls"); !strings.Contains(got, "Prelude in C") {
+		t.Errorf("the message is not there: %s", got)
+	}
+
+	stranger := quiet(t).Start()
+	row = connectTo(t, stranger, circuit+"/p2p/"+id)
+	if row.Way != "given address" || row.Addr != circuit || !row.Relayed {
+		t.Errorf("want %s by its address at the relay: %+v", id, row)
+	}
+	lost := connectTo(t, quiet(t).Start(), "/p2p-circuit/ipfs/"+id)
+	if lost.OK || !slices.ContainsFunc(lost.Tried, func(tried triedRow) bool { return tried.Way == "relay" }) {
+		t.Errorf("connected without any relay: %+v", lost)
+	}
+}
+
+// A kept connection over a relay comes back after the relay dropped it.
+func TestKeptConnectionOverARelayComesBack(t *testing.T) {
+	t.Parallel()
+	relay, addr := newRelay(t)
+	n, other := quiet(t).Start(), relayed(t, relay, addr).Start()
+	awaitReservation(t, other, addr+"/p2p/"+relay.PeerID()+"/p2p-circuit")
+	n.Connect(relay)
+	id := other.PeerID()
+	watch := n.Spawn("npp", "peers", "--watch")
+	row := connectTo(t, n, "--keep", "/p2p-circuit/ipfs/"+id)
+	if !row.Relayed || !row.Kept {
+		t.Fatalf("connect --keep: %+v", row)
+	}
+	watch.Expect("+ " + id)
+	for range 2 {
+		relay.MustRun("swarm", "disconnect", "/p2p/"+n.PeerID())
+		watch.Expect("- " + id)
+		if line := watch.Expect("+ " + id); !strings.Contains(line, " relayed ") || !strings.Contains(line, "kept:npp") {
+			t.Errorf("back, but %q", line)
+		}
+	}
+}
+
+func readConfig(t *testing.T, n *harness.Node) string {
+	t.Helper()
+	b, err := os.ReadFile(n.ConfigFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// fixedPort is a quiet node that listens on the same port whenever it runs.
+func fixedPort(t *testing.T) *harness.Node {
+	t.Helper()
+	return quiet(t).Set("Addresses.Swarm", []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", freePort(t))})
+}
+
+func TestKeptPeerIsConnectedAgainAfterRestarts(t *testing.T) {
+	t.Parallel()
+	n, other := quiet(t).Start(), fixedPort(t).Start()
+	config, id := readConfig(t, n), other.PeerID()
+	if row := connectTo(t, n, "--keep", other.Addrs()[0]); !row.OK || !row.Kept {
+		t.Fatalf("connect --keep: %+v", row)
+	}
+	check := func() {
+		t.Helper()
+		if line := n.Spawn("npp", "peers", "--watch").Expect(id); !strings.Contains(line, "kept:npp") {
+			t.Errorf("not shown as kept: %q", line)
+		}
+		if peering := n.MustRun("swarm", "peering", "ls"); !strings.Contains(peering, id) {
+			t.Errorf("kubo's peering does not have it: %q", peering)
+		}
+		if got := readConfig(t, n); got != config {
+			t.Errorf("the config changed\nbefore:\n%s\nafter:\n%s", config, got)
+		}
+	}
+	check()
+	for _, order := range [][]*harness.Node{{n, other}, {other, n}} {
+		n.Kill()
+		other.Stop()
+		for _, node := range order {
+			node.Start()
+		}
+		check()
+	}
+	other.Stop()
+	other.Start() // alone
+	check()
+}
+
+func TestKeepWaitsForAPeerThatIsAway(t *testing.T) {
+	t.Parallel()
+	n, other := quiet(t).Start(), fixedPort(t).Start()
+	addr := other.Addrs()[0]
+	other.Stop()
+	r := n.Run("npp", "connect", "--keep", addr)
+	if r.Code != 1 || !strings.HasPrefix(r.Stdout, "failed "+other.PeerID()) || !strings.Contains(r.Stdout, "kept") {
+		t.Errorf("connect --keep: %v", r)
+	}
+	watch := n.Spawn("npp", "peers", "--watch")
+	other.Start()
+	watch.Expect("+ " + other.PeerID())
+}
+
+func TestForgetEndsKeeping(t *testing.T) {
+	t.Parallel()
+	n, forgotten, kept := quiet(t).Start(), fixedPort(t).Start(), fixedPort(t).Start()
+	for _, other := range []*harness.Node{forgotten, kept} {
+		connectTo(t, n, "--keep", other.Addrs()[0])
+	}
+	watch := n.Spawn("npp", "peers", "--watch")
+	watch.Expect(kept.PeerID())
+	n.MustRun("swarm", "disconnect", "/p2p/"+forgotten.PeerID())
+	watch.Expect("- " + forgotten.PeerID())
+	watch.Expect("+ " + forgotten.PeerID())
+
+	if text := n.MustRun("npp", "connect", "--forget", forgotten.PeerID()); text != "forgot "+forgotten.PeerID()+"\n" {
+		t.Errorf("connect --forget: %q", text)
+	}
+	if count := n.MustRun("npp", "peers", "--count"); count != "2\n" {
+		t.Errorf("connected after --forget: %q, want 2", count)
+	}
+	if peering := n.MustRun("swarm", "peering", "ls"); strings.Contains(peering, forgotten.PeerID()) {
+		t.Errorf("kubo's peering still has it: %s", peering)
+	}
+	// what is kept has come back, what is forgotten has not
+	check := func() {
+		t.Helper()
+		rows := peerRows(t, n.MustRun("npp", "peers", "--enc=json"))
+		if len(rows) != 1 || rows[kept.PeerID()].Kept != "npp" {
+			t.Errorf("want %s alone: %v", kept.PeerID(), rows)
+		}
+		list := n.MustRun("npp", "peers", "--kept")
+		if !strings.HasPrefix(list, kept.PeerID()) || strings.Count(list, "\n") != 1 {
+			t.Errorf("want %s alone: %s", kept.PeerID(), list)
+		}
+	}
+	for _, other := range []*harness.Node{forgotten, kept} {
+		n.MustRun("swarm", "disconnect", "/p2p/"+other.PeerID())
+		watch.Expect("- " + other.PeerID())
+	}
+	watch.Expect("+ " + kept.PeerID())
+	check()
+	n.Stop()
+	n.Start()
+	n.Spawn("npp", "peers", "--watch").Expect(kept.PeerID())
+	check()
+}
+
+func TestForgetLeavesThePeersOfTheConfigAlone(t *testing.T) {
+	t.Parallel()
+	n, other := quiet(t), fixedPort(t).Start()
+	id := other.PeerID()
+	n.Set("Peering.Peers", []any{map[string]any{"ID": id, "Addrs": []string{listenAddr(t, other)}}})
+	config := readConfig(t, n)
+	n.Start()
+	peering := n.MustRun("swarm", "peering", "ls")
+	if !strings.Contains(peering, id) {
+		t.Fatalf("kubo's peering does not have %s: %s", id, peering)
+	}
+	check := func() {
+		t.Helper()
+		r := n.Run("npp", "connect", "--forget", id)
+		if r.Code != 1 || !strings.Contains(r.Stdout, "Peering.Peers") || !strings.Contains(r.Stdout, "; hint: ") {
+			t.Errorf("connect --forget: %v", r)
+		}
+		if row := decodeLines[connectRow](t, n.Run("npp", "connect", "--enc=json", "--forget", id).Stdout); len(row) != 1 || row[0].OK || row[0].Forgot {
+			t.Errorf("connect --forget: %+v", row)
+		}
+		if got := n.MustRun("swarm", "peering", "ls"); got != peering {
+			t.Errorf("kubo's peering is %q, was %q", got, peering)
+		}
+		if list := n.MustRun("npp", "peers", "--kept"); !strings.Contains(list, "kept by config") {
+			t.Errorf("not kept by the config any more: %s", list)
+		}
+		if got := readConfig(t, n); got != config {
+			t.Errorf("the config changed\nbefore:\n%s\nafter:\n%s", config, got)
+		}
+	}
+	check()
+	if row := connectTo(t, n, "--keep", other.Addrs()[0]); !row.OK {
+		t.Errorf("connect --keep: %+v", row)
+	}
+	check()
+	n.Stop()
+	n.Start()
+	check()
 }

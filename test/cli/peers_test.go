@@ -80,8 +80,13 @@ func peerRows(t *testing.T, output string) map[string]peerRow {
 // eventually repeats what asks a daemon for a state that nothing announces.
 func eventually(t *testing.T, what string, reached func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(harness.Patience); !reached(); {
-		if time.Now().After(deadline) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	timeout := time.After(harness.Patience)
+	for !reached() {
+		select {
+		case <-tick.C:
+		case <-timeout:
 			t.Fatalf("not reached: %s", what)
 		}
 	}
