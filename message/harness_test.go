@@ -126,7 +126,7 @@ func newDaemon(t testing.TB, s setup) *daemon {
 		s.limits(&limits)
 	}
 	patience := defaultTimes
-	patience.retry = time.Millisecond
+	patience.retry = 10 * time.Millisecond
 	if s.times != nil {
 		s.times(&patience)
 	}

@@ -160,11 +160,11 @@ func TestSlowListenerLosesNothing(t *testing.T) {
 }
 
 func TestListenStartsWhereItIsAsked(t *testing.T) {
-	c := &clock{time.Unix(1e9, 0)}
+	c := newClock()
 	b := newDaemon(t, setup{now: c.now})
 	for i := range 5 {
 		must(t, b.box.add(t.Context(), direct("a", fmt.Sprint(i), fmt.Sprint(i))))
-		c.t = c.t.Add(time.Second)
+		c.add(time.Second)
 	}
 	for _, test := range []struct {
 		since Since
@@ -221,10 +221,10 @@ func TestListenFiltersBySender(t *testing.T) {
 }
 
 func TestRemoveAllStopsAtItsTime(t *testing.T) {
-	c := &clock{time.Unix(1e9, 0)}
+	c := newClock()
 	b := newDaemon(t, setup{now: c.now})
 	for i := range 2*sweepBatch + 10 {
-		c.t = time.Unix(1e9+int64(i), 0)
+		c.set(time.Unix(1e9+int64(i), 0))
 		must(t, b.box.add(t.Context(), direct("a", fmt.Sprint(i), "x")))
 	}
 	n, err := b.RemoveAll(t.Context(), Filter{Since: SinceAll}, time.Unix(1e9+2*sweepBatch+3, 0))

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,9 +22,26 @@ import (
 )
 
 // clock is a clock that tests set.
-type clock struct{ t time.Time }
+type clock struct {
+	mu sync.Mutex
+	t  time.Time
+}
 
-func (c *clock) now() time.Time { return c.t }
+func newClock() *clock { return &clock{t: time.Unix(1e9, 0)} }
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+func (c *clock) set(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = t
+}
+
+func (c *clock) add(d time.Duration) { c.set(c.now().Add(d)) }
 
 func newBox(ds datastore.Batching, l Limits, now func() time.Time) *mailbox {
 	return newMailbox(store.New(ds, "/messages"), l, now)
@@ -146,19 +164,19 @@ func TestMailboxIsItsModelOverReopeningsAndItsAccountsEndAtZero(t *testing.T) {
 				t.Log("seed", seed)
 				rng := rand.New(rand.NewPCG(seed, 0))
 				limits := Limits{StoreBytes: 9000, PeerBytes: 4000, PubsubBytes: 8000, WhenPeerFull: full, KeepFor: Duration(30 * time.Hour)}
-				c := &clock{time.Unix(1e9, 0)}
+				c := newClock()
 				b := newBox(ds, limits, c.now)
 				m := &model{limits: limits, gone: map[string]*Message{}}
 				ctx := t.Context()
 				peers := []peer.ID{"a", "b", "c", "d", "e"}
 				any := func() string { return string(bytes.Repeat([]byte{byte('0' + rng.IntN(3))}, rng.IntN(1500))) }
 				for i := range 400 {
-					c.t = c.t.Add(time.Duration(rng.IntN(200)-40) * time.Minute)
+					c.add(time.Duration(rng.IntN(200)-40) * time.Minute)
 					from := peers[rng.IntN(len(peers))]
 					switch op := rng.IntN(20); {
 					case op < 8:
 						msg := direct(from, fmt.Sprint(rng.IntN(30)), any())
-						want := m.add(msg, c.t)
+						want := m.add(msg, c.now())
 						if err := b.add(ctx, msg); !errors.Is(err, want) || want == nil && err != nil {
 							t.Fatalf("step %d: add: %v, want %v", i, err, want)
 						}
@@ -168,7 +186,7 @@ func TestMailboxIsItsModelOverReopeningsAndItsAccountsEndAtZero(t *testing.T) {
 						for range 1 + rng.IntN(8) {
 							msg := broadcast(peers[rng.IntN(len(peers))], rng.Uint64N(40), any())
 							batch = append(batch, msg)
-							if errors.Is(m.add(msg, c.t), ErrFull) {
+							if errors.Is(m.add(msg, c.now()), ErrFull) {
 								wantRefused++
 							}
 						}
@@ -178,12 +196,12 @@ func TestMailboxIsItsModelOverReopeningsAndItsAccountsEndAtZero(t *testing.T) {
 					case op < 17 && len(m.messages) > 0:
 						n := rng.IntN(len(m.messages))
 						at := contents(t, b)[n].Number
-						m.remove(n, c.t)
+						m.remove(n, c.now())
 						if n, err := b.remove(ctx, []uint64{at, at, at + 1e6}, false); n != 1 || err != nil {
 							t.Fatalf("step %d: remove: %d, %v", i, n, err)
 						}
 					case op < 19:
-						m.sweep(c.t)
+						m.sweep(c.now())
 						must(t, b.sweep(ctx))
 					default:
 						must(t, b.store.Close())
@@ -200,7 +218,7 @@ func TestMailboxIsItsModelOverReopeningsAndItsAccountsEndAtZero(t *testing.T) {
 				}
 				_, err := b.remove(ctx, all, false)
 				must(t, err)
-				c.t = c.t.Add(1000 * time.Hour)
+				c.add(1000 * time.Hour)
 				must(t, b.sweep(ctx))
 				st, err := b.state(ctx)
 				if err != nil || st.DirectBytes != 0 || st.PubsubBytes != 0 || st.Gone != 0 {
@@ -283,7 +301,7 @@ func TestRememberedIDsAreBounded(t *testing.T) {
 
 func TestPubsubReplayIsRefusedWithinTheWindowAndAfterARestart(t *testing.T) {
 	ds := storetest.NewDisk()
-	c := &clock{time.Unix(1e9, 0)}
+	c := newClock()
 	b := newBox(ds, DefaultLimits(), c.now)
 	ctx := t.Context()
 	hear := func() int {
@@ -300,12 +318,12 @@ func TestPubsubReplayIsRefusedWithinTheWindowAndAfterARestart(t *testing.T) {
 		t.Error("a replay is stored after it was removed")
 	}
 	b = newBox(ds.PowerLoss(nil), DefaultLimits(), c.now)
-	c.t = c.t.Add(ReplayWindow)
+	c.add(ReplayWindow)
 	must(t, b.sweep(ctx))
 	if hear() != 0 {
 		t.Error("a replay is stored after a restart")
 	}
-	c.t = c.t.Add(time.Second)
+	c.add(time.Second)
 	must(t, b.sweep(ctx))
 	if hear() != 1 || hear() != 1 {
 		t.Error("beyond the window it is not stored once")
@@ -313,7 +331,7 @@ func TestPubsubReplayIsRefusedWithinTheWindowAndAfterARestart(t *testing.T) {
 }
 
 func TestKeepForRemovesWhatIsOlderAndNothingElse(t *testing.T) {
-	c := &clock{time.Unix(1e9, 0)}
+	c := newClock()
 	limits := DefaultLimits()
 	limits.KeepFor = Duration(time.Hour)
 	b := newBox(storetest.NewDisk(), limits, c.now)
@@ -321,14 +339,14 @@ func TestKeepForRemovesWhatIsOlderAndNothingElse(t *testing.T) {
 	for i := range n {
 		must(t, b.add(t.Context(), direct("a", fmt.Sprint("old", i), "x")))
 	}
-	c.t = c.t.Add(time.Minute)
+	c.add(time.Minute)
 	must(t, b.add(t.Context(), direct("a", "new", "x")))
-	c.t = c.t.Add(59 * time.Minute)
+	c.add(59 * time.Minute)
 	must(t, b.sweep(t.Context()))
 	if len(contents(t, b)) != n+1 {
 		t.Error("what is as old as it may be was removed")
 	}
-	c.t = c.t.Add(time.Second)
+	c.add(time.Second)
 	must(t, b.sweep(t.Context()))
 	if ms := contents(t, b); len(ms) != 1 || ms[0].ID != "new" {
 		t.Errorf("%d messages are left", len(ms))
@@ -338,7 +356,7 @@ func TestKeepForRemovesWhatIsOlderAndNothingElse(t *testing.T) {
 		t.Errorf("state %v, %v", st, err)
 	}
 	limits.KeepFor = 0
-	c.t = c.t.Add(1e6 * time.Hour)
+	c.add(1e6 * time.Hour)
 	must(t, newMailbox(b.store, limits, c.now).sweep(t.Context()))
 	if len(contents(t, b)) != 1 {
 		t.Error("what is kept until it is removed was removed")
@@ -346,10 +364,10 @@ func TestKeepForRemovesWhatIsOlderAndNothingElse(t *testing.T) {
 }
 
 func TestReceivedNeverGoesBackThoughTheClockDoes(t *testing.T) {
-	c := &clock{time.Unix(1e9, 0)}
+	c := newClock()
 	b := newBox(storetest.NewDisk(), DefaultLimits(), c.now)
 	for i := range 50 {
-		c.t = c.t.Add(time.Duration(3-i%5) * time.Second)
+		c.add(time.Duration(3-i%5) * time.Second)
 		must(t, b.add(t.Context(), direct("a", fmt.Sprint(i), "x")))
 	}
 	if err := firstSinceAgrees(t, b); err != nil {
@@ -387,11 +405,11 @@ func firstSinceAgrees(t *testing.T, b *mailbox) error {
 }
 
 func TestFirstSinceFindsTheWayAroundGaps(t *testing.T) {
-	c := &clock{time.Unix(1e9, 0)}
+	c := newClock()
 	b := newBox(storetest.NewDisk(), DefaultLimits(), c.now)
 	var gone []uint64
 	for i := range uint64(100) {
-		c.t = c.t.Add(time.Second)
+		c.add(time.Second)
 		must(t, b.add(t.Context(), direct("a", fmt.Sprint(i), "x")))
 		if i%7 != 3 {
 			gone = append(gone, i)
@@ -408,7 +426,7 @@ func TestPowerLossDuringAnyOperationLeavesTheBooksInOrder(t *testing.T) {
 	t.Log("seed", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	limits := Limits{StoreBytes: 9000, PeerBytes: 4000, PubsubBytes: 8000, WhenPeerFull: DropOldest, KeepFor: Duration(time.Minute)}
-	c := &clock{time.Unix(1e9, 0)}
+	c := newClock()
 	for operation := 1; operation < 60; operation += 3 {
 		for _, failure := range []storetest.Failure{storetest.Once, storetest.Applied} {
 			disk := storetest.NewDisk()
@@ -416,7 +434,7 @@ func TestPowerLossDuringAnyOperationLeavesTheBooksInOrder(t *testing.T) {
 			disk.FailAfter(operation, failure)
 			ctx := context.Background()
 			for i := range 10 {
-				c.t = c.t.Add(20 * time.Second)
+				c.add(20 * time.Second)
 				b.add(ctx, direct("a", fmt.Sprint(i), string(make([]byte, rng.IntN(1500)))))
 				b.addPubsub(ctx, []*Message{broadcast("b", uint64(i), "x"), broadcast("c", uint64(i), string(make([]byte, rng.IntN(1500))))})
 				b.remove(ctx, []uint64{uint64(i)}, false)

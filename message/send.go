@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -28,6 +29,9 @@ const (
 	widenAfter = 64
 	// exchanges is how often a message is sent before its fate is given up as unknown.
 	exchanges = 4
+	// connects is how often a connection is tried that fails within connectSoon.
+	connects    = 3
+	connectSoon = time.Second
 	// maxReceipt bounds a receipt.
 	maxReceipt = 4 << 10
 )
@@ -161,8 +165,8 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 	var paced time.Duration
 	for tries := 0; tries < exchanges; {
 		ln, err := s.lanes.take(ctx, l.To.ID, func(ctx context.Context) error {
-			route, err := s.swarm.Connect(ctx, l.To)
-			out.Route = route
+			var err error
+			out.Route, err = s.connect(ctx, l.To)
 			return err
 		})
 		switch {
@@ -184,7 +188,7 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 		out.Took = time.Since(start)
 		s.lanes.give(ln)
 		switch {
-		case errors.As(err, new(multistream.ErrNotSupported[protocol.ID])):
+		case refusedProtocol(err):
 			return giveUp(ErrNoProtocol)
 		case err != nil:
 			lost = err
@@ -218,6 +222,20 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 	return giveUp(lost)
 }
 
+// connect finds a way to a peer. Two peers that dial each other at the same
+// moment may meet in one TCP connection that both think they opened, and that
+// fails; so what fails at once is tried again, at a random moment.
+func (s *Service) connect(ctx context.Context, p peer.AddrInfo) (swarm.Route, error) {
+	for try := 1; ; try++ {
+		start := time.Now()
+		route, err := s.swarm.Connect(ctx, p)
+		if try == connects || !errors.As(err, new(*swarm.ConnectError)) || time.Since(start) > connectSoon ||
+			pause(ctx, rand.N(2*s.times.retry)) != nil {
+			return route, err
+		}
+	}
+}
+
 // pause waits, unless ctx is done or will be before that.
 func pause(ctx context.Context, d time.Duration) error {
 	if end, ok := ctx.Deadline(); ok && time.Until(end) < d {
@@ -241,6 +259,16 @@ type lane struct {
 	worked bool // it carried a receipt
 	state  laneState
 	idle   *time.Timer // closes the stream when nobody takes it
+}
+
+// refusedProtocol tells whether the recipient refused the protocol on a stream
+// that was written to before it agreed, because it spoke the protocol lately.
+func refusedProtocol(err error) bool {
+	if errors.As(err, new(multistream.ErrNotSupported[protocol.ID])) {
+		return true
+	}
+	reset, ok := errors.AsType[*network.StreamError](err)
+	return ok && reset.Remote && reset.ErrorCode == network.StreamProtocolNegotiationFailed
 }
 
 func newLane(p peer.ID, st network.Stream) *lane {
