@@ -9,8 +9,8 @@
 //
 // Both sides are real daemons of the real binaries, on loopback and without
 // bootstrap peers, and each measurement alternates between them: whatever else
-// the machine does meets both. The figures are medians over rounds; the ratios
-// are npp's figure over its peer's. It runs on Linux (it reads /proc), in the
+// the machine does meets both. The figures are medians over rounds; ratios and
+// differences are taken within a round. It runs on Linux (it reads /proc), in the
 // module's root. The binaries are built, or taken from the files that the
 // environment variables NPP_IPFS and NPP_STOCK name. The repos are in
 // [os.TempDir], which should be on a disk.

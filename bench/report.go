@@ -52,7 +52,7 @@ func (r *report) String() string {
 		"Machine: %d cores, %s, %s, %s. Load average %s before and %s after: a shared machine is a noisy one.\n\n"+
 		"Both sides are real daemons of binaries built from one module graph, on loopback, with kubo's `test` profile\n"+
 		"(no bootstrap peers, free ports of 127.0.0.1). Each measurement alternates between the two sides. Figures are medians\n"+
-		"over rounds, ratios are npp's figure over its peer's.\n",
+		"over rounds. A ratio is npp's figure over its peer's in the same round: the median, and where the middle half of them is.\n",
 		command, r.began.Format(time.DateOnly), time.Since(r.began).Round(time.Second),
 		runtime.NumCPU(), cpuModel(), runtime.Version(), kernel(), r.loadBefore, loadAverage())
 	for _, s := range r.sections {

@@ -31,10 +31,31 @@ func ms(d time.Duration) string {
 	return fmt.Sprintf("%.2f ms", v)
 }
 
-// ratio writes a/b.
-func ratio[T int | float64 | time.Duration](a, b T) string {
-	if b == 0 {
-		return "–"
+// ratios are the quotients of what was measured side by side.
+func ratios[T int | float64 | time.Duration](a, b []T) []float64 {
+	out := make([]float64, len(a))
+	for i := range a {
+		out[i] = float64(a[i]) / float64(b[i])
 	}
-	return fmt.Sprintf("%.2f", float64(a)/float64(b))
+	return out
 }
+
+// differences are those of what was measured side by side.
+func differences[T int | float64 | time.Duration](a, b []T) []T {
+	out := make([]T, len(a))
+	for i := range a {
+		out[i] = a[i] - b[i]
+	}
+	return out
+}
+
+// ratio writes the median of quotients.
+func ratio(quotients []float64) string { return fmt.Sprintf("%.2f", median(quotients)) }
+
+// spread writes where the middle half of quotients is.
+func spread(quotients []float64) string {
+	return fmt.Sprintf("%.2f–%.2f", percentile(quotients, 25), percentile(quotients, 75))
+}
+
+// share writes a number and what part of all it is.
+func share(n, all int) string { return fmt.Sprintf("%d (%.1f %%)", n, 100*float64(n)/float64(all)) }

@@ -35,3 +35,14 @@ func TestDurationsAreWrittenToThreeDigits(t *testing.T) {
 		}
 	}
 }
+
+func TestRatiosAreTakenSideBySide(t *testing.T) {
+	// of the medians it would be 20/20
+	got := ratios([]int{10, 20, 60}, []int{20, 40, 20})
+	if ratio(got) != "0.50" || spread(got) != "0.50–3.00" {
+		t.Errorf("the ratios are %v: %s in the middle, %s in half; want 0.50 and 0.50–3.00", got, ratio(got), spread(got))
+	}
+	if got := median(differences([]int{1, 5, 9}, []int{3, 4, 7})); got != 1 {
+		t.Errorf("the median difference is %d, want 1", got)
+	}
+}
