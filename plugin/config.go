@@ -3,7 +3,6 @@ package plugin
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -59,7 +58,7 @@ type object map[string]any
 
 func decodeObject(path string, b []byte, shape object) error {
 	var values map[string]json.RawMessage
-	if err := json.Unmarshal(b, &values); err != nil {
+	if err := json.Unmarshal(b, &values); err != nil || values == nil {
 		return fmt.Errorf("%s must be an object, not %.80s", path, b)
 	}
 	for _, key := range slices.Sorted(maps.Keys(values)) {
@@ -78,12 +77,20 @@ func decodeObject(path string, b []byte, shape object) error {
 			return fmt.Errorf("%s is null; leave it out for its default", at)
 		}
 		if err := json.Unmarshal(value, want); err != nil {
-			var wrong *json.UnmarshalTypeError
-			if errors.As(err, &wrong) {
-				return fmt.Errorf("%s is %.80s, must be of type %s", at, value, wrong.Type)
-			}
-			return fmt.Errorf("%s is %.80s: %w", at, value, err)
+			return fmt.Errorf("%s is %.80s, must be %s", at, value, wanted(want))
 		}
 	}
 	return nil
+}
+
+// wanted describes what can be decoded into the value of a key.
+func wanted(value any) string {
+	switch value.(type) {
+	case *uint64:
+		return "a whole number, 0 or more"
+	case *message.Duration:
+		return `a duration such as "36h"`
+	default:
+		return "a string"
+	}
 }
