@@ -60,12 +60,12 @@ delegated), and the relays that this peer is connected to.
 A peer is a peer ID in any encoding, a multiaddr that ends in /p2p/<peer ID>
 (or the old /ipfs/<peer ID>), or /p2p-circuit/ipfs/<peer ID> for any relay.
 
-  > ipfs npp connect 12D3KooWQK5Uh9…
-  connected 12D3KooWQK5Uh9… by routing: /ip4/203.0.113.7/tcp/4001, direct, 81.3 ms
+  > ipfs npp connect 12D3KooW…
+  connected 12D3KooW… by routing: /ip4/203.0.113.7/tcp/4001, direct, 81.3 ms
 
 '--keep' remembers the peer, over restarts, and connects again whenever the
-connection is lost; '--forget' ends that. Neither touches the config: a peer in
-Peering.Peers stays.
+connection is lost; '--forget' ends that. Neither touches the config: a peer
+in Peering.Peers stays.
 `,
 	},
 	Arguments: []cmds.Argument{

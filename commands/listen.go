@@ -127,7 +127,7 @@ var listenCmd = &cmds.Command{
 to the topic of this peer's ID, until it is interrupted or the daemon stops.
 
   > ipfs npp listen
-  2026-05-01 20:15:03  direct  12D3KooWQK5Uh9…  {"piece":"Prelude in C","page":2}
+  2026-05-01 20:15:03  direct  12D3KooWQK5Uh9…  {"piece":"Prelude in C"}
 
 Messages are kept on disk, whether somebody listens or not ('ipfs npp messages
 --help'): '--since' starts with what came before.

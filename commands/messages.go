@@ -20,9 +20,9 @@ var messagesCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Show and free the store of received messages.",
 		ShortDescription: `
-What arrives is kept on disk until it is removed, or the rules of retention in the
-config do so (Plugins.Plugins.npp.Config.Messages). A peer whose share of the
-store is full is told so, and its messages are refused.
+What arrives is kept on disk until it is removed, or the rules of retention in
+the config do so (Plugins.Plugins.npp.Config.Messages). A peer whose share of
+the store is full is told so, and its messages are refused.
 
   > ipfs npp messages ls --from 12D3KooWQK5Uh9…
   > ipfs npp messages rm 7d0e6c0b5cf55a1c1be5b0c1a0cf0f6b
@@ -42,7 +42,7 @@ var messagesLsCmd = &cmds.Command{
 		Tagline: "List the stored messages, oldest first.",
 		ShortDescription: `
   > ipfs npp messages ls --since 24h
-  7d0e6c0b5cf55a1c1be5b0c1a0cf0f6b  2026-05-01 20:15:03  direct  12D3KooWQK5Uh9…  "hello"
+  7d0e6c0b5cf5…  2026-05-01 20:15:03  direct  12D3KooWQK5Uh9…  "hello"
 `,
 	},
 	Options: filterOptions,
@@ -86,8 +86,8 @@ var messagesRmCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Remove stored messages.",
 		ShortDescription: `
-Removes the messages with these IDs, or all that '--from', '--topic', '--since'
-and '--before' choose.
+Removes the messages with these IDs, or all that '--from', '--topic',
+'--since' and '--before' choose.
 
   > ipfs npp messages rm --all --from 12D3KooWQK5Uh9…
   removed 12

@@ -44,11 +44,12 @@ var peersCmd = &cmds.Command{
 		ShortDescription: `
 'ipfs npp peers' prints a line for each connected peer: its peer ID, latency,
 direction, how it is connected, whether the connection is kept ('connect
---keep', or Peering.Peers of the config), whether it speaks npp's protocol, how
-many pubsub topics it shares with us, since when, its agent, and its address.
+--keep', or Peering.Peers of the config), whether it speaks npp's protocol,
+how many pubsub topics it shares with us, since when, its agent, and its
+address.
 
   > ipfs npp peers
-  12D3KooWQK5Uh9…  0.4ms  out  direct  -  npp  1 topic  5m12s  kubo/0.43.1/…  /ip4/…
+  12D3KooW…  0.4ms  out  direct  -  npp  1 topic  5m12s  kubo/0.43.1/…  /ip4/…
 
   > ipfs npp peers --count
   1

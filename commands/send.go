@@ -65,11 +65,11 @@ JSON string. It connects by itself, see 'ipfs npp connect --help'.
   > echo hello | ipfs npp send 12D3KooWQK5Uh9…
 
 "delivered" means that the peer's daemon has stored it. Where no receipt comes
-back the status is "unknown" (exit status 1): send it again with '--id' and the
-ID that was printed, it is stored once.
+back the status is "unknown" (exit status 1): send it again with '--id' and
+the ID that was printed, it is stored once.
 
-A peer that does not speak npp's protocol, and never did, gets the message on the
-pubsub topic named after its peer ID, if somebody is subscribed to that:
+A peer that does not speak npp's protocol, and never did, gets the message on
+the pubsub topic named after its peer ID, if somebody is subscribed to that:
 "published". There is no receipt for that, and anyone can read it; '--private'
 refuses it. '--topic' publishes to any topic, to whoever is subscribed:
 
