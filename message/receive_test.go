@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -159,6 +159,11 @@ func TestIDsOfOnePeerAreNotTakenByAnother(t *testing.T) {
 	checkBooks(t, b.box)
 }
 
+func timedOut(err error) bool {
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
+}
+
 func TestSlowStreamsEnd(t *testing.T) {
 	b := newDaemon(t, setup{times: func(p *times) { p.idle, p.frame = 50*time.Millisecond, 50*time.Millisecond }})
 	h := newHost(t)
@@ -175,7 +180,7 @@ func TestSlowStreamsEnd(t *testing.T) {
 			st := openTo(t, h, b)
 			_, err := st.Write(sent)
 			must(t, err)
-			if _, err := io.ReadAll(st); errors.Is(err, os.ErrDeadlineExceeded) {
+			if _, err := io.ReadAll(st); timedOut(err) {
 				t.Error("the stream stays open")
 			}
 		})
@@ -185,7 +190,7 @@ func TestSlowStreamsEnd(t *testing.T) {
 		bad := bytes.Repeat(frameOf(t, &pb.Message{Id: "id"}), 1000)
 		for {
 			if _, err := st.Write(bad); err != nil {
-				if errors.Is(err, os.ErrDeadlineExceeded) {
+				if timedOut(err) {
 					t.Error("the stream stays open")
 				}
 				break
@@ -203,14 +208,14 @@ func TestThousandStreamsOfAPeerAreBoundedAndHarmNobody(t *testing.T) {
 	honest := newDaemon(t, setup{})
 	must(t, hostile.Connect(testContext(t), b.info))
 	// each says that a large message follows, which is what takes memory
-	sent := protowire.AppendVarint(nil, uint64(b.guests.maxFrame))
+	sent := append(protowire.AppendVarint(nil, uint64(b.guests.maxFrame)), 'x')
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
 			for range 50 {
 				st, err := hostile.NewStream(testContext(t), b.info.ID, Protocol)
 				if err == nil {
-					st.Write(append(sent, 'x'))
+					st.Write(sent)
 				}
 			}
 		})
@@ -362,6 +367,20 @@ func (p *pipe) Write(b []byte) (int, error)     { return p.out.Write(b) }
 func (p *pipe) SetDeadline(time.Time) error     { return nil }
 func (p *pipe) SetReadDeadline(time.Time) error { return nil }
 func (p *pipe) CloseWrite() error               { return nil }
+
+func TestTooLargeIsReadToTheEndSoThatItsSenderGetsTheReceipt(t *testing.T) {
+	b := newDaemon(t, setup{limits: func(l *Limits) { l.MaxMessageBytes = 1000 }})
+	st := &pipe{in: bytes.NewReader(append(protowire.AppendVarint(nil, 1<<20), make([]byte, 1<<20)...))}
+	g := b.guests.enter("a peer")
+	defer b.guests.leave(g)
+	if err := b.serve(st, "a peer", g); !errors.Is(err, io.EOF) || st.in.Len() > 0 {
+		t.Errorf("%v, %d bytes are not read", err, st.in.Len())
+	}
+	var r pb.Receipt
+	if err := readFrame(&st.out, &r); err != nil || r.Status != pb.Receipt_TOO_LARGE {
+		t.Errorf("receipt %v, %v", &r, err)
+	}
+}
 
 // FuzzServe gives a service whole streams: it must end, and answer nothing but
 // receipts.
