@@ -15,10 +15,12 @@
 //     under the same ID is safe: it is stored once;
 //   - an error: it was not delivered, and the error says why.
 //
-// A peer that spoke the protocol once is never sent anything by pubsub. A
-// sender uses at most eight streams per recipient, one message at a time on
-// each, and queues the rest: libp2p resets what goes beyond its own limits,
-// unseen by the sender.
+// Nothing goes by pubsub to a peer that says it speaks the protocol, that ever
+// answered a message, or that sent one which is still stored.
+//
+// A sender uses at most eight streams per recipient, fewer to one that takes
+// fewer, one message at a time on each, and queues the rest: libp2p resets what
+// goes beyond its own limits, unseen by the sender.
 //
 // # Receiving
 //
@@ -39,5 +41,6 @@
 // A direct message that does not fit is refused, and its sender told so. What
 // is acknowledged goes only by the rules of retention, or by [Service.Remove].
 // A pubsub message pushes out older ones, first of its own author's share of a
-// quarter, then of pubsub's.
+// quarter, then of pubsub's. What comes by pubsub faster than it can be stored
+// is dropped, and counted, beyond 64 MiB.
 package message
