@@ -70,14 +70,15 @@ func (l *messageLine) text() string {
 	return fmt.Sprintf("%s  %-6s  %s  %s\n", l.Received.Local().Format(time.DateTime), l.Via, l.From, body)
 }
 
-// printable escapes what a terminal might obey: a peer chose the text.
+// printable escapes what a terminal might obey, and line ends, with which a
+// peer that chose the text could forge lines of ours.
 func printable(s string) string {
-	if strings.IndexFunc(s, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) < 0 {
+	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
 		return s
 	}
 	var b strings.Builder
 	for _, r := range s {
-		if r == '\n' || unicode.IsPrint(r) {
+		if unicode.IsPrint(r) {
 			b.WriteRune(r)
 			continue
 		}

@@ -1,0 +1,267 @@
+package commands
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	cmds "github.com/ipfs/go-ipfs-cmds"
+)
+
+// hostile is what a peer may put where it chooses the text: colours, a title
+// for the terminal, a cleared line, text from right to left, a forged line.
+const hostile = "kubo\n\x1b[31m\x1b]0;owned\a\r\x00\u202e\u009b2J\u2028x\x7f\xff"
+
+const escaped = `kubo\n\x1b[31m\x1b]0;owned\a\r\x00\u202e\u009b2J\u2028x\x7f` + "\ufffd"
+
+func TestPrintableLeavesNothingToObey(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                   "",
+		"kubo/0.43.1":        "kubo/0.43.1",
+		"Frère Jacques ♪ 音楽": "Frère Jacques ♪ 音楽",
+		`{"a":"\u001b"}`:     `{"a":"\u001b"}`,
+		"a\tb\nc":            `a\tb\nc`,
+		"\u00a0":             `\u00a0`,
+		hostile:              escaped,
+	} {
+		if got := printable(text); got != want {
+			t.Errorf("%q: got %s, want %s", text, got, want)
+		}
+	}
+}
+
+func FuzzPrintable(f *testing.F) {
+	f.Add("kubo/0.43.1")
+	f.Add(hostile)
+	f.Fuzz(func(t *testing.T, text string) {
+		got := printable(text)
+		if strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("%q becomes %q", text, got)
+		}
+		if again := printable(got); again != got {
+			t.Errorf("%q becomes %q, and that %q", text, got, again)
+		}
+	})
+}
+
+// text is what a command prints for people.
+func text[T any](t *testing.T, c *cmds.Command, options cmds.OptMap, line *T) string {
+	t.Helper()
+	var b bytes.Buffer
+	req := &cmds.Request{Command: c, Options: options}
+	if err := c.Encoders[cmds.Text](req)(&b).Encode(line); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestPeersTextOfAHostilePeerIsHarmless(t *testing.T) {
+	since := time.Now()
+	row := peersLine{Peer: "12D3KooW", Agent: hostile, Since: &since, Direction: "inbound", Relayed: true, Kept: "npp", Topics: []string{hostile}}
+	event := row
+	event.Event = "connect"
+	gone := row
+	gone.Event = "disconnect"
+	for name, got := range map[string]string{
+		"list":       text(t, peersCmd, nil, &row),
+		"watch":      text(t, peersCmd, cmds.OptMap{watchOption: true}, &row),
+		"connect":    text(t, peersCmd, cmds.OptMap{watchOption: true}, &event),
+		"disconnect": text(t, peersCmd, cmds.OptMap{watchOption: true}, &gone),
+	} {
+		if strings.Count(got, "\n") != 1 || strings.ContainsFunc(strings.TrimSuffix(got, "\n"), func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	if got := text(t, peersCmd, nil, &row); !strings.Contains(got, escaped) {
+		t.Errorf("the agent is not in %q", got)
+	}
+}
+
+func TestPeersTextOfLittleKnownPeer(t *testing.T) {
+	fields := strings.Fields(text(t, peersCmd, nil, &peersLine{Peer: "12D3KooW", Addr: "/ip4/127.0.0.1"}))
+	want := "12D3KooW ? ? direct - - 0 topics ? /ip4/127.0.0.1"
+	if got := strings.Join(fields, " "); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestConnectTextOfHostileErrorsIsHarmless(t *testing.T) {
+	for _, l := range []connectLine{
+		{Peer: "12D3KooW", Error: hostile},
+		{Peer: "12D3KooW", Error: "no way", Tried: []tryLine{{Way: "relay", Error: hostile}}},
+		{Peer: "12D3KooW", OK: true, Tried: []tryLine{{Way: "relay", Error: hostile}}},
+	} {
+		got := text(t, connectCmd, nil, &l)
+		if !strings.Contains(got, escaped) || strings.ContainsFunc(got, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
+			t.Errorf("%+v: %q", l, got)
+		}
+	}
+}
+
+func TestDurationsArePositive(t *testing.T) {
+	for value, want := range map[string]time.Duration{"30s": 30 * time.Second, "1.5h": 90 * time.Minute, "1ns": 1} {
+		got, err := durationOption(&cmds.Request{Options: cmds.OptMap{"deadline": value}}, "deadline")
+		if err != nil || got != want {
+			t.Errorf("%s: %v, %v", value, got, err)
+		}
+	}
+	for _, value := range []any{"", "soon", "30", "0", "0s", "-1s", "9999999h", strings.Repeat("9", 5000), "\x1b[31m", 30, nil} {
+		_, err := durationOption(&cmds.Request{Options: cmds.OptMap{"deadline": value}}, "deadline")
+		if err == nil || !strings.HasPrefix(err.Error(), "--deadline is ") || len(err.Error()) > 300 || strings.Contains(err.Error(), "\x1b") {
+			t.Errorf("%.20v: %v", value, err)
+		}
+	}
+}
+
+func TestBeforeIsADurationOrATime(t *testing.T) {
+	day := time.Date(2026, 5, 1, 20, 15, 3, 0, time.UTC)
+	got, err := beforeOf(&cmds.Request{Options: cmds.OptMap{beforeOption: day.Format(time.RFC3339)}})
+	if err != nil || !got.Equal(day) {
+		t.Errorf("time: %v, %v", got, err)
+	}
+	start := time.Now()
+	got, err = beforeOf(&cmds.Request{Options: cmds.OptMap{beforeOption: "720h"}})
+	if err != nil || got.Before(start.Add(-720*time.Hour)) || got.After(time.Now().Add(-720*time.Hour)) {
+		t.Errorf("duration: %v, %v", got, err)
+	}
+	if got, err = beforeOf(&cmds.Request{}); err != nil || got.Before(time.Now()) {
+		t.Errorf("not given: %v, %v", got, err)
+	}
+	for _, value := range []string{"", "yesterday", "-1h", "2026-05-01"} {
+		if got, err := beforeOf(&cmds.Request{Options: cmds.OptMap{beforeOption: value}}); err == nil {
+			t.Errorf("%q: %v", value, got)
+		}
+	}
+}
+
+func TestMessageComesFromOnePlace(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "message")
+	if err := os.WriteFile(file, []byte("from the file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stdin, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
+	write.Close()
+	old := os.Stdin
+	os.Stdin = stdin
+	defer func() { os.Stdin = old }()
+
+	const fromStdin = ""
+	for _, test := range []struct {
+		name    string
+		args    []string
+		options cmds.OptMap
+		want    string
+		left    int // arguments
+		err     string
+	}{
+		{"argument", []string{"peer", "hello"}, nil, "hello", 1, ""},
+		{"empty argument", []string{"peer", ""}, nil, "", 1, ""},
+		{"stdin", []string{"peer"}, nil, fromStdin, 1, ""},
+		{"stdin by dash", []string{"peer", "-"}, nil, fromStdin, 1, ""},
+		{"file", []string{"peer"}, cmds.OptMap{fileOption: file}, "from the file", 1, ""},
+		{"no such file", []string{"peer"}, cmds.OptMap{fileOption: file + "?"}, "", 0, "read the message: open "},
+		{"argument and file", []string{"peer", "hello"}, cmds.OptMap{fileOption: file}, "", 0, "given twice"},
+		{"topic", []string{"hello"}, cmds.OptMap{topicOption: "rehearsals"}, "hello", 0, ""},
+		{"topic, stdin", nil, cmds.OptMap{topicOption: "rehearsals"}, fromStdin, 0, ""},
+		{"topic, file", nil, cmds.OptMap{topicOption: "rehearsals", fileOption: file}, "from the file", 0, ""},
+		{"topic and peer", []string{"peer", "hello"}, cmds.OptMap{topicOption: "rehearsals"}, "", 0, "--topic takes no peer"},
+		{"nobody", nil, nil, "", 0, "to whom?"},
+	} {
+		req := &cmds.Request{Arguments: test.args, Options: test.options}
+		body, err := messageBody(req)
+		if test.err != "" {
+			if err == nil || !strings.Contains(err.Error(), test.err) {
+				t.Errorf("%s: got %v, want %s", test.name, err, test.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		if isStdin := body == io.Reader(stdin); isStdin != strings.Contains(test.name, "stdin") {
+			t.Errorf("%s: read from stdin: %v", test.name, isStdin)
+		}
+		got, err := io.ReadAll(body)
+		if err != nil || string(got) != test.want || len(req.Arguments) != test.left {
+			t.Errorf("%s: got %q, %v, with arguments %q left", test.name, got, err, req.Arguments)
+		}
+		if f, ok := body.(*os.File); ok && f != stdin {
+			f.Close()
+		}
+	}
+}
+
+// A daemon without npp knows no /npp/; nothing else is said to be without npp.
+func TestNotFoundIsExplainedForNPPAlone(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/fine") {
+			return
+		}
+		http.NotFound(w, r)
+	}))
+	defer server.Close()
+	client := http.Client{Transport: explain404{http.DefaultTransport}}
+	for path, want := range map[string]int{
+		"/api/v0/npp/peers": http.StatusInternalServerError,
+		"/api/v0/npp/fine":  http.StatusOK,
+		"/api/v0/cat":       http.StatusNotFound,
+	} {
+		resp, err := client.Post(server.URL+path, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != want || strings.Contains(string(body), "without npp; hint: ") != (want == http.StatusInternalServerError) {
+			t.Errorf("%s: %s: %s, %v", path, resp.Status, body, err)
+		}
+	}
+}
+
+func TestInterruptIsNoFailure(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	req := &cmds.Request{Context: ctx, Command: &cmds.Command{}}
+	run := func(end error) (emitted int, err error) {
+		re, res := cmds.NewChanResponsePair(req)
+		out, printed := cmds.NewChanResponsePair(&cmds.Request{Context: t.Context(), Command: &cmds.Command{}})
+		go func() {
+			re.Emit("a line")
+			re.CloseWithError(end)
+		}()
+		go func() { out.CloseWithError(untilInterrupted[cmds.CLI](res, out)) }()
+		for {
+			if _, err := printed.Next(); err != nil {
+				return emitted, err
+			}
+			emitted++
+		}
+	}
+	if n, err := run(nil); n != 1 || !errors.Is(err, io.EOF) {
+		t.Errorf("end: %d lines, %v", n, err)
+	}
+	failed := errors.New("failed")
+	if n, err := run(failed); n != 1 || !errors.Is(err, failed) {
+		t.Errorf("failure: %d lines, %v", n, err)
+	}
+	if n, err := run(context.Canceled); n != 1 || !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled by the daemon: %d lines, %v", n, err)
+	}
+	cancel()
+	if _, err := run(context.Canceled); !errors.Is(err, io.EOF) {
+		t.Errorf("interrupted: %v", err)
+	}
+}
