@@ -5,7 +5,9 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/newpieceplease/npp/test/harness"
@@ -150,21 +152,28 @@ func withProfile(t *testing.T, profiles string) *harness.Node {
 	return n
 }
 
-// A thousand messages that are sent to one peer at once are all delivered, also
-// to a peer whose resource manager resets streams early.
+// A thousand messages that wait for one peer at the same time are all delivered,
+// also to a peer whose resource manager resets streams early.
 func TestThousandSendsAtOnceAreDelivered(t *testing.T) {
 	t.Parallel()
+	const many = 1000
 	a := harness.New(t).Start()
 	b := harness.New(t).Set("Swarm.ResourceMgr.MaxMemory", "1GiB").Start()
 	a.Connect(b)
 	m, l := newMailer(t, a), newLetters()
+	l.send(m, b.PeerID(), "first")
+	b.Daemon().Signal(syscall.SIGSTOP)
 	var running sync.WaitGroup
-	for n := range 1000 {
+	for n := range many {
 		running.Go(func() { l.send(m, b.PeerID(), strconv.Itoa(n)) })
 	}
+	eventually(t, "a thousand sends at work", func() bool {
+		return strings.Count(rpc(t, a, "diag/cmds", nil), `"Active":true,"Command":"npp/send"`) == many
+	})
+	b.Daemon().Signal(syscall.SIGCONT)
 	running.Wait()
-	if got := len(l.with("delivered")); got != 1000 {
-		t.Errorf("%d of 1000 were delivered: %v", got, l.fate)
+	if got := len(l.with("delivered")); got != 1+many {
+		t.Errorf("%d of %d were delivered: %v", got, 1+many, l.fate)
 	}
 	l.check(t, b)
 }
