@@ -267,13 +267,18 @@ func TestListenToATopicSubscribesWhileItRuns(t *testing.T) {
 	ctx1, cancel1 := context.WithCancel(t.Context())
 	_, end1 := listening(t, ctx1, b, Filter{Topic: "band"})
 	ctx2, cancel2 := context.WithCancel(t.Context())
-	_, end2 := listening(t, ctx2, b, Filter{Topic: "band"})
+	messages, end2 := listening(t, ctx2, b, Filter{Topic: "band"})
 	ctx3, cancel3 := context.WithCancel(t.Context())
 	_, end3 := listening(t, ctx3, b, Filter{Topic: own})
 	wantTopics(own, "band")
 	cancel1()
 	<-end1
 	wantTopics(own, "band")
+	a := newAuthor(t, b)
+	for i := range 3 { // the second listener still hears what comes
+		a.publish("band", []byte{byte(i)}, "x")
+		wait(t, "a message", messages)
+	}
 	cancel2()
 	<-end2
 	wantTopics(own)
