@@ -445,3 +445,17 @@ func TestPowerLossDuringAnyOperationLeavesTheBooksInOrder(t *testing.T) {
 		}
 	}
 }
+
+func TestServiceAppliesRetentionAgainAndAgain(t *testing.T) {
+	c := newClock()
+	b := newDaemon(t, setup{
+		now:    c.now,
+		limits: func(l *Limits) { l.KeepFor = Duration(time.Hour) },
+		times:  func(p *times) { p.sweep = time.Millisecond },
+	})
+	for range 3 {
+		must(t, b.box.add(t.Context(), direct("a", "id", "x")))
+		c.add(2 * time.Hour)
+		eventually(t, "it is removed", func() bool { return len(stored(t, b)) == 0 })
+	}
+}
