@@ -289,8 +289,6 @@ func (s *Service) Listen(ctx context.Context, f Filter) iter.Seq2[*Message, erro
 			}
 			select {
 			case <-more:
-			case <-s.ctx.Done():
-				return
 			case <-ctx.Done():
 				if s.ctx.Err() == nil {
 					yield(nil, ctx.Err())
