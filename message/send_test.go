@@ -18,7 +18,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	"github.com/libp2p/go-msgio"
+	ma "github.com/multiformats/go-multiaddr"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/newpieceplease/npp/message/pb"
@@ -488,4 +490,22 @@ func TestWhatCannotBeSentIsToldAtOnce(t *testing.T) {
 	}
 	a.stop()
 	wantOutcome(t, a, Letter{To: b.info, Data: x}, Failed, ErrClosed)
+}
+
+func TestRelayedConnectionWillDo(t *testing.T) {
+	relay := newHost(t, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
+	a := newDaemon(t, setup{})
+	b := newDaemon(t, setup{host: []libp2p.Option{libp2p.NoListenAddrs, libp2p.EnableRelay()}})
+	must(t, b.host.Connect(testContext(t), infoOf(relay)))
+	_, err := client.Reserve(testContext(t), b.host, infoOf(relay))
+	must(t, err)
+	through := ma.StringCast(fmt.Sprintf("%s/p2p/%s/p2p-circuit", relay.Addrs()[0], relay.ID()))
+	b.info.Addrs = []ma.Multiaddr{through}
+	if out := deliver(t, a, b, "", "first"); !out.Route.Relayed {
+		t.Errorf("it went by %s", out.Route.Addr)
+	}
+	if out := deliver(t, a, b, "", "over the same stream"); !out.Route.Relayed {
+		t.Errorf("it went by %s", out.Route.Addr)
+	}
+	wantStored(t, b, "first", "over the same stream")
 }
