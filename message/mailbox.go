@@ -461,8 +461,8 @@ func (b *mailbox) unseen(ctx context.Context, author peer.ID, seqno []byte) bool
 	return err != nil || !known
 }
 
-// read yields the messages from a number on, oldest first. A damaged one is an error that
-// does not end the sequence.
+// read yields the messages from a number on, oldest first. A damaged one is an
+// error that does not end the sequence.
 func (b *mailbox) read(ctx context.Context, from uint64) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
 		for r, err := range b.store.Ascend(ctx, logSeries, from) {

@@ -89,8 +89,8 @@ var (
 )
 
 // Encode makes the data of a message from what a person wrote: JSON as it is,
-// without white space around and between; anything else, less one line break at its end, as a JSON
-// string, or as [ErrNotJSON] if strict.
+// without white space around and between; anything else, less one line break at
+// its end, as a JSON string, or as [ErrNotJSON] if strict.
 func Encode(text []byte, strict bool) ([]byte, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, ErrEmpty
