@@ -156,12 +156,13 @@ func TestConnectPrintsResultsAsTheyCome(t *testing.T) {
 			t.Errorf("the first results: %q", line)
 		}
 	}
+	conn := <-slow.accepted
 	select {
 	case <-slow.left:
 		t.Error("the good ones were printed after the slow one had failed")
-	case conn := <-slow.accepted:
-		conn.Close()
+	default:
 	}
+	conn.Close()
 	r := p.Wait()
 	if r.Code != 1 || r.Stderr != "Error: 1 of 3 failed\n" {
 		t.Errorf("connect: %v", r)
