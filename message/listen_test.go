@@ -81,6 +81,19 @@ func listening(t *testing.T, ctx context.Context, d *daemon, f Filter) (<-chan *
 	}
 }
 
+// wantEnd waits for the end of a listener, without an error.
+func wantEnd(t *testing.T, end <-chan error) {
+	t.Helper()
+	select {
+	case err := <-end:
+		if err != nil {
+			t.Errorf("the listener ended with %v", err)
+		}
+	case <-testContext(t).Done():
+		t.Fatal("the listener does not end")
+	}
+}
+
 func TestEachListenerGetsEveryMessageOnceAndInOrder(t *testing.T) {
 	const senders, each, old = 4, 100, 60
 	b := newDaemon(t, setup{})
@@ -241,13 +254,11 @@ func TestListenEndsWithItsContextAndWithoutErrorWhenTheServiceCloses(t *testing.
 	b := newDaemon(t, setup{})
 	ctx, cancel := context.WithCancel(t.Context())
 	_, cancelled := listening(t, ctx, b, Filter{})
-	_, closed := listening(t, testContext(t), b, Filter{})
+	_, closed := listening(t, t.Context(), b, Filter{})
 	cancel()
 	wantErr(t, <-cancelled, context.Canceled)
 	must(t, b.Close())
-	if err := <-closed; err != nil {
-		t.Errorf("ended with %v", err)
-	}
+	wantEnd(t, closed)
 	wantErr(t, listenFor(testContext(t), b, Filter{}, 1).err, ErrClosed)
 }
 
@@ -303,7 +314,7 @@ func TestCloseEndsEverythingAtOnceAndTwice(t *testing.T) {
 	openTo(t, stranger, b).Write(protowire.AppendVarint(nil, 100)) // a message that never comes
 	openTo(t, stranger, b).Write([]byte{0x80})
 	eventually(t, "streams are open", func() bool { return guestStreams(b) == 2 })
-	_, end := listening(t, testContext(t), b, Filter{Topic: "band"})
+	_, end := listening(t, t.Context(), b, Filter{Topic: "band"})
 	a := newDaemon(t, setup{})
 	deliver(t, b, a, "", "leaves an idle stream")
 	var wg sync.WaitGroup
@@ -331,9 +342,7 @@ func TestCloseEndsEverythingAtOnceAndTwice(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if err := <-end; err != nil {
-		t.Errorf("the listener ended with %v", err)
-	}
+	wantEnd(t, end)
 	eventually(t, "nothing is subscribed", func() bool { return len(b.router.GetTopics()) == 0 })
 	if out, err := a.Send(testContext(t), Letter{To: b.info, Data: []byte("x")}); err == nil {
 		t.Errorf("send to the closed: %s", out.Status)
