@@ -73,6 +73,7 @@ func (l *messageLine) text() string {
 // printable escapes what a terminal might obey, and line ends, with which a
 // peer that chose the text could forge lines of ours.
 func printable(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD") // a byte alone may be a control character
 	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
 		return s
 	}

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/multiformats/go-multibase"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -428,5 +430,21 @@ func TestLostReceiptIsUnknown(t *testing.T) {
 	}
 	if want := (map[string]int{"first": 1, "second": 1, "third": 1}); !maps.Equal(times, want) {
 		t.Errorf("stored: %v, want %v", times, want)
+	}
+}
+
+// Nothing that a peer publishes reaches the terminal as a control character: not
+// as one byte either, which some terminals obey.
+func TestTerminalGetsNoControlCharacters(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	awaitSubscriber(t, a, b.PeerID(), b)
+	listener := b.Spawn("npp", "listen", "--since=all")
+	for _, text := range []string{"\"\x9b31m\"", "\"\u009b31m\"", "\"\u202egnp.exe\"", "\x1b[31m", "[\n\n1]"} {
+		publish(t, a, b.PeerID(), text)
+		line := listener.Expect(a.PeerID())
+		if i := strings.IndexFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 || !utf8.ValidString(line) {
+			t.Errorf("published %q, printed %q", text, line)
+		}
 	}
 }
