@@ -140,7 +140,7 @@ func benchMemory(ctx context.Context, b *bench) (*section, error) {
 			fmt.Sprintf("%+.1f MiB", median(differences(f.mib[0], f.mib[1]))))
 	}
 	more := median(differences(figures[0].mib[0], figures[0].mib[1]))
-	s.verdict(more <= memoryBar, "npp is to take at most %d MiB more resident memory when idle; it takes %.1f MiB more.", memoryBar, more)
+	s.verdict(more <= memoryBar, "npp is to take at most %d MiB more resident memory when idle; the difference is %+.1f MiB.", memoryBar, more)
 	return s, nil
 }
 

@@ -52,8 +52,11 @@ func differences[T int | float64 | time.Duration](a, b []T) []T {
 // ratio writes the median of quotients.
 func ratio(quotients []float64) string { return fmt.Sprintf("%.2f", median(quotients)) }
 
-// spread writes where the middle half of quotients is.
+// spread writes where the middle half of quotients is; of a single one, nothing.
 func spread(quotients []float64) string {
+	if len(quotients) == 1 {
+		return ""
+	}
 	return fmt.Sprintf("%.2f–%.2f", percentile(quotients, 25), percentile(quotients, 75))
 }
 

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/multiformats/go-multibase"
+
+	"github.com/newpieceplease/npp/message"
 )
 
 const (
@@ -325,6 +327,7 @@ func benchRPC(ctx context.Context, b *bench) (*section, error) {
 		return nil, err
 	}
 	total[0][0].arrived = after - before
+	limit := message.DefaultLimits().MaxPerSecond
 
 	s := &section{
 		title: "`send` by RPC beside `pubsub pub`",
@@ -332,12 +335,14 @@ func benchRPC(ctx context.Context, b *bench) (*section, error) {
 			"a reader on the recipient's stream (`npp/listen`, `pubsub/sub`). %d rounds of %d calls in sequence, %d of %d calls %d at once, then %d calls %d at once, "+
 			"of which those that reached npp's recipient are counted in `npp/messages/ls`.\n\n"+
 			"The two do not do the same: `npp send` answers when the recipient's daemon has the message on its disk and has said so. `pubsub pub` answers when the "+
-			"router of the sender's own daemon has taken the message, which costs one sync as well (of the author's last sequence number), but no trip to the recipient.",
-			messageBytes, rounds, inTurn, burstRounds, inBurst, atOnce, many, atOnce),
+			"router of the sender's own daemon has taken the message, which costs one sync as well (of the author's last sequence number), but no trip to the recipient. "+
+			"And npp's recipient takes %d messages a second from one peer, after a burst of %d, by the default of `MaxPerSecond`.",
+			messageBytes, rounds, inTurn, burstRounds, inBurst, atOnce, many, atOnce, limit, 2*limit),
 	}
 	s.row("", "`npp/send`", "`pubsub/pub`", "ratio", "middle half")
 	slower, _ := s.speed("in sequence", turns[0], turns[1])
 	_, more := s.speed(fmt.Sprintf("%d at once", atOnce), bursts[0], bursts[1])
+	s.speed(fmt.Sprintf("%d, %d at once", many, atOnce), total[0], total[1])
 	s.losses(total[0], total[1])
 	s.verdict(median(slower) <= 1, "in sequence `npp/send` is to be no slower than `pubsub/pub`; its p50 is %s of it, the trip to the recipient and its disk included.", ratio(slower))
 	s.verdict(median(more) >= 1, "%d at once as many calls a second are to succeed; it is %s times as many.", atOnce, ratio(more))
