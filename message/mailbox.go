@@ -461,8 +461,8 @@ func (b *mailbox) unseen(ctx context.Context, author peer.ID, seqno []byte) bool
 	return err != nil || !known
 }
 
-// read yields the messages from a number on, oldest first. A damaged one is an
-// error that does not end the sequence.
+// read yields the messages from a number on, oldest first. A damaged one is
+// logged and left out.
 func (b *mailbox) read(ctx context.Context, from uint64) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
 		for r, err := range b.store.Ascend(ctx, logSeries, from) {
@@ -470,7 +470,12 @@ func (b *mailbox) read(ctx context.Context, from uint64) iter.Seq2[*Message, err
 				yield(nil, err)
 				return
 			}
-			if !yield(decodeRecord(r.Number, r.Value)) {
+			m, err := decodeRecord(r.Number, r.Value)
+			if err != nil {
+				log.Errorw("a stored message is damaged and left out", "number", r.Number, "err", err)
+				continue
+			}
+			if !yield(m, nil) {
 				return
 			}
 		}

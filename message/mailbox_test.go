@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -457,5 +458,41 @@ func TestServiceAppliesRetentionAgainAndAgain(t *testing.T) {
 		must(t, b.box.add(t.Context(), direct("a", "id", "x")))
 		c.add(2 * time.Hour)
 		eventually(t, "it is removed", func() bool { return len(stored(t, b)) == 0 })
+	}
+}
+
+func TestDamagedMessageIsLeftOut(t *testing.T) {
+	ctx := t.Context()
+	now := newClock()
+	l := DefaultLimits()
+	l.KeepFor = Duration(time.Hour)
+	b := newBox(storetest.NewDisk(), l, now.now)
+	for _, id := range []string{"a", "b", "c"} {
+		if err := b.add(ctx, direct("p", id, "1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := b.store.Update(ctx, func(tx *store.Tx) error {
+		return tx.Put(store.Key(logSeries, 1), []byte("no record"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for m, err := range b.read(ctx, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, m.ID)
+	}
+	if got := strings.Join(ids, " "); got != "a c" {
+		t.Errorf("read %q, want the messages that are whole", got)
+	}
+	now.add(2 * time.Hour)
+	if err := b.sweep(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for m := range b.read(ctx, 0) {
+		t.Errorf("%s outlived its time", m.ID)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -29,9 +28,6 @@ const (
 	widenAfter = 64
 	// exchanges is how often a message is sent before its fate is given up as unknown.
 	exchanges = 4
-	// connects is how often a connection is tried that fails within connectSoon.
-	connects    = 3
-	connectSoon = time.Second
 	// maxReceipt bounds a receipt.
 	maxReceipt = 4 << 10
 )
@@ -166,7 +162,7 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 	for tries := 0; tries < exchanges; {
 		ln, err := s.lanes.take(ctx, l.To.ID, func(ctx context.Context) error {
 			var err error
-			out.Route, err = s.connect(ctx, l.To)
+			out.Route, err = s.swarm.Connect(ctx, l.To)
 			return err
 		})
 		switch {
@@ -220,20 +216,6 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 		}
 	}
 	return giveUp(lost)
-}
-
-// connect finds a way to a peer. Two peers that dial each other at the same
-// moment may meet in one TCP connection that both think they opened, and that
-// fails; so what fails at once is tried again, at a random moment.
-func (s *Service) connect(ctx context.Context, p peer.AddrInfo) (swarm.Route, error) {
-	for try := 1; ; try++ {
-		start := time.Now()
-		route, err := s.swarm.Connect(ctx, p)
-		if try == connects || !errors.As(err, new(*swarm.ConnectError)) || time.Since(start) > connectSoon ||
-			pause(ctx, rand.N(2*s.times.retry)) != nil {
-			return route, err
-		}
-	}
 }
 
 // pause waits, unless ctx is done or will be before that.

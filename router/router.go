@@ -40,7 +40,8 @@ var log = logging.Logger("npp/router")
 const (
 	// queueSize replaces gossipsub's queues of 32 (per peer outbound, awaiting
 	// validation, per subscription), which a burst overruns.
-	queueSize = 8192
+	// As many messages of the largest size are what a stalled peer may hold here.
+	queueSize = 2048
 
 	// MaxMessageBytes is the largest payload that is published: gossipsub drops
 	// an RPC of over 1 MiB without a word, and an RPC carries the message with

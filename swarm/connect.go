@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +26,13 @@ const (
 
 	// maxRelays is how many relays Connect tries.
 	maxRelays = 8
+
+	// maxTries is how often Connect starts again where the peer and we may have
+	// dialled each other at the same moment, which shows within crossedSoon,
+	// and crossedPause is how long it waits before at the most.
+	maxTries     = 3
+	crossedSoon  = time.Second
+	crossedPause = 200 * time.Millisecond
 
 	// maxFound is how many addresses Connect takes from the routing system.
 	maxFound = 32
@@ -120,28 +129,52 @@ func (s *Swarm) Connect(ctx context.Context, target peer.AddrInfo) (Route, error
 		ctx, cancel = context.WithTimeout(ctx, connectTimeout)
 		defer cancel()
 	}
-	c := &connecting{
-		Swarm:  s,
-		id:     target.ID,
-		start:  time.Now(),
-		ways:   make(map[string]Way),
-		failed: make(map[string]bool),
+	start := time.Now()
+	for try := 1; ; try++ {
+		c := &connecting{
+			Swarm:  s,
+			id:     target.ID,
+			start:  start,
+			ways:   make(map[string]Way),
+			failed: make(map[string]bool),
+		}
+		conn, way := c.find(ctx, target.Addrs)
+		switch {
+		case conn != nil:
+			return Route{
+				Peer:    c.id,
+				Addr:    conn.RemoteMultiaddr(),
+				Relayed: relayed(conn),
+				Took:    time.Since(start),
+				Way:     way,
+				Tried:   c.attempts,
+			}, nil
+		case s.ctx.Err() != nil:
+			return Route{}, fmt.Errorf("connect to %s: %w", target.ID, ErrClosed)
+		case try == maxTries || !c.crossed() || !pause(ctx, rand.N(crossedPause)):
+			return Route{}, &ConnectError{Peer: c.id, Tried: c.attempts, Cause: ctx.Err()}
+		}
 	}
-	conn, way := c.find(ctx, target.Addrs)
-	switch {
-	case conn != nil:
-		return Route{
-			Peer:    c.id,
-			Addr:    conn.RemoteMultiaddr(),
-			Relayed: relayed(conn),
-			Took:    time.Since(c.start),
-			Way:     way,
-			Tried:   c.attempts,
-		}, nil
-	case s.ctx.Err() != nil:
-		return Route{}, fmt.Errorf("connect to %s: %w", target.ID, ErrClosed)
-	default:
-		return Route{}, &ConnectError{Peer: c.id, Tried: c.attempts, Cause: ctx.Err()}
+}
+
+// crossed tells whether the peer and we may have dialled each other at the same
+// moment: on one TCP connection that both think they opened, the handshake
+// fails. Trying again at a random moment helps.
+func (c *connecting) crossed() bool {
+	return slices.ContainsFunc(c.attempts, func(a Attempt) bool {
+		op, dial := errors.AsType[*net.OpError](a.Err)
+		unreachable := dial && op.Op == "dial"
+		return a.Addr != nil && !isCircuit(a.Addr) && !unreachable && a.Took < crossedSoon
+	})
+}
+
+// pause waits and tells whether ctx is still not done.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -273,3 +273,23 @@ func TestCloseEndsConnect(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestTwoPeersThatDialEachOtherAtOnceMeet(t *testing.T) {
+	for range 30 {
+		a, b := newHost(t), newHost(t)
+		from := start(t, Config{Host: a})
+		to := start(t, Config{Host: b})
+		errs := make(chan error, 2)
+		go func() {
+			_, err := from.Connect(testContext(t), infoOf(b))
+			errs <- err
+		}()
+		go func() {
+			_, err := to.Connect(testContext(t), infoOf(a))
+			errs <- err
+		}()
+		if err := errors.Join(<-errs, <-errs); err != nil {
+			t.Error(err)
+		}
+	}
+}
