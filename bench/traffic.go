@@ -335,7 +335,7 @@ func benchRPC(ctx context.Context, b *bench) (*section, error) {
 			"a reader on the recipient's stream (`npp/listen`, `pubsub/sub`). %d rounds of %d calls in sequence, %d of %d calls %d at once, then %d calls %d at once, "+
 			"of which those that reached npp's recipient are counted in `npp/messages/ls`.\n\n"+
 			"The two do not do the same: `npp send` answers when the recipient's daemon has the message on its disk and has said so. `pubsub pub` answers when the "+
-			"router of the sender's own daemon has taken the message, which costs one sync as well (of the author's last sequence number), but no trip to the recipient. "+
+			"router of the sender's own daemon has taken the message, which costs one sync as well (of the author's last sequence number), but no trip to the recipient; its p50 counts the calls that fail as well. "+
 			"And npp's recipient takes %d messages a second from one peer, after a burst of %d, by the default of `MaxPerSecond`.",
 			messageBytes, rounds, inTurn, burstRounds, inBurst, atOnce, many, atOnce, limit, 2*limit),
 	}
