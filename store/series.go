@@ -84,7 +84,8 @@ func (s *Store) read(ctx context.Context, series string, from uint64, d directio
 			case d == up && r.Number < from, d == down && r.Number > from:
 				return true
 			}
-			return yield(r, nil)
+			// Nothing follows the last: its ancestors need not be asked.
+			return yield(r, nil) && (d == down || r.Number < last)
 		}
 
 		// The rest of the bucket, then of each of its ancestors.
