@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -150,6 +151,9 @@ published there. A message that is no JSON is printed as bytes, in multibase.
 		f, err := filterOf(req)
 		if err != nil {
 			return err
+		}
+		if stream, ok := res.(http.Flusher); ok {
+			f.Ready = stream.Flush // the client waits for the head of the answer
 		}
 		for m, err := range d.Messages.Listen(req.Context, f) {
 			if err != nil {

@@ -130,7 +130,7 @@ Removes the messages with these IDs, or all that '--from', '--topic',
 		}
 		n, err := d.Messages.RemoveAll(req.Context, f, before)
 		if err != nil {
-			return fmt.Errorf("%w (%d removed before)", err, n)
+			return fmt.Errorf("%w (%d removed before)", listenHint(err), n)
 		}
 		return res.Emit(&removeLine{Removed: n})
 	},

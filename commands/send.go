@@ -63,6 +63,7 @@ JSON string. It connects by itself, see 'ipfs npp connect --help'.
 
   > ipfs npp send 12D3KooWQK5Uh9… --file score.json
   > echo hello | ipfs npp send 12D3KooWQK5Uh9…
+  > ipfs npp send 12D3KooWQK5Uh9… -- -5
 
 "delivered" means that the peer's daemon has stored it. Where no receipt comes
 back the status is "unknown" (exit status 1): send it again with '--id' and

@@ -41,11 +41,15 @@ type Message struct {
 
 // JSON is the message's data if that is JSON, or nil.
 func (m *Message) JSON() json.RawMessage {
-	if !json.Valid(m.Data) {
+	if !isJSON(m.Data) {
 		return nil
 	}
 	return m.Data
 }
+
+// isJSON tells whether b is JSON, which is UTF-8; encoding/json lets other bytes
+// pass in strings.
+func isJSON(b []byte) bool { return utf8.Valid(b) && json.Valid(b) }
 
 // maxIDLength bounds what a sender may choose as an ID.
 const maxIDLength = 64
@@ -95,6 +99,13 @@ func Encode(text []byte, strict bool) ([]byte, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, ErrEmpty
 	}
+	switch {
+	case utf8.Valid(text):
+	case strict:
+		return nil, fmt.Errorf("%w: it is no UTF-8", ErrNotJSON)
+	default:
+		return nil, ErrNotText
+	}
 	if json.Valid(text) {
 		var b bytes.Buffer
 		if err := json.Compact(&b, text); err != nil {
@@ -105,9 +116,6 @@ func Encode(text []byte, strict bool) ([]byte, error) {
 	if strict {
 		var v any
 		return nil, fmt.Errorf("%w: %w", ErrNotJSON, json.Unmarshal(text, &v))
-	}
-	if !utf8.Valid(text) {
-		return nil, ErrNotText
 	}
 	text = bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
 	var b bytes.Buffer

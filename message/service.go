@@ -225,6 +225,9 @@ type Filter struct {
 	Since Since
 	From  peer.ID // only from this peer
 	Topic string  // only of this topic
+	// Ready, if not nil, is called by Listen once it misses nothing that
+	// arrives from then on.
+	Ready func()
 }
 
 func (f Filter) match(m *Message) bool {
@@ -271,6 +274,9 @@ func (s *Service) Listen(ctx context.Context, f Filter) iter.Seq2[*Message, erro
 				return
 			}
 			defer unsubscribe()
+		}
+		if f.Ready != nil {
+			f.Ready()
 		}
 		for {
 			more := s.box.more()
