@@ -260,3 +260,26 @@ func awaitSubscriber(t *testing.T, n *harness.Node, topic string, subscriber *ha
 		return strings.Contains(n.MustRun("pubsub", "peers", topic), subscriber.PeerID())
 	})
 }
+
+// The answer to a listener begins before the first message: its client is not
+// left waiting for a head, and an unknown ID is still an error by status.
+func TestListenAnswersBeforeAnythingArrives(t *testing.T) {
+	t.Parallel()
+	n := harness.New(t).Start()
+	client := http.Client{Transport: &http.Transport{ResponseHeaderTimeout: time.Minute}}
+	resp, err := client.Post(n.APIURL()+"npp/listen", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("listen: status %d", resp.StatusCode)
+	}
+	if status, answer := n.RPC("npp/listen", url.Values{"since": {"unknown"}}, nil); status != http.StatusInternalServerError {
+		t.Errorf("listen since an unknown ID: status %d, %s", status, answer)
+	}
+	n.Stop()
+	if rest, err := io.ReadAll(resp.Body); err != nil || len(rest) > 0 {
+		t.Errorf("listen: %q, %v", rest, err)
+	}
+}
