@@ -206,6 +206,7 @@ func TestPeersCountsConnectedPeers(t *testing.T) {
 		n.Connect(other)
 		count(i + 1)
 	}
+	watch.Expect(others[0].PeerID())
 	others[0].Stop()
 	watch.Expect("- " + others[0].PeerID())
 	count(1)
@@ -385,11 +386,11 @@ func TestPeersSaysHowToMendTheConfig(t *testing.T) {
 	fresh := harness.Bare(t, harness.NPP(t))
 	fresh.MustRun("init")
 	for _, test := range []struct {
-		key   string
-		setUp func(n *harness.Node)
+		key, want string
+		setUp     func(n *harness.Node)
 	}{
-		{"Bootstrap", func(n *harness.Node) { n.Set("Addresses.Swarm", []string{"/ip4/127.0.0.1/tcp/0"}) }},
-		{"Addresses.Swarm", func(n *harness.Node) {
+		{"Bootstrap", fresh.MustRun("config", "Bootstrap"), func(n *harness.Node) { n.Set("Addresses.Swarm", []string{"/ip4/127.0.0.1/tcp/0"}) }},
+		{"Addresses.Swarm", fresh.MustRun("config", "Addresses.Swarm"), func(n *harness.Node) {
 			n.Set("Addresses.Swarm", []string{}).Set("Bootstrap", []string{"/ip4/127.0.0.1/tcp/1/p2p/" + somePeer})
 		}},
 	} {
@@ -416,8 +417,8 @@ func TestPeersSaysHowToMendTheConfig(t *testing.T) {
 				t.Errorf("after %s: %s", command, text)
 			}
 			n.Kill() // before it dials anybody
-			if got, want := n.MustRun("config", test.key), fresh.MustRun("config", test.key); got != want {
-				t.Errorf("%s sets %s to %s, want kubo's default %s", command, test.key, got, want)
+			if got := n.MustRun("config", test.key); got != test.want {
+				t.Errorf("%s sets %s to %s, want kubo's default %s", command, test.key, got, test.want)
 			}
 		})
 	}
