@@ -223,11 +223,13 @@ func (c *connecting) find(ctx context.Context, given []ma.Multiaddr) (network.Co
 	return c.conn(c.id), WayOpen
 }
 
-// dialAddresses tries the addresses given and those that the host knows.
+// dialAddresses tries the addresses given and those that are known: to the host,
+// or because the peer is kept.
 func (c *connecting) dialAddresses(ctx context.Context, given []ma.Multiaddr, more bool) (network.Conn, Way) {
 	ctx, cancel := share(ctx, more)
 	defer cancel()
 	ps := c.cfg.Host.Peerstore()
+	ps.AddAddrs(c.id, c.keptAddrs(c.id), peerstore.TempAddrTTL)
 	known := ps.Addrs(c.id)
 	if len(given)+len(known) == 0 {
 		c.fail(WayKnown, nil, errNothingKnown, time.Now())

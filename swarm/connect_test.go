@@ -293,3 +293,12 @@ func TestTwoPeersThatDialEachOtherAtOnceMeet(t *testing.T) {
 		}
 	}
 }
+
+func TestConnectKnowsTheAddressesOfPinnedPeers(t *testing.T) {
+	us, pinned := newHost(t), newHost(t)
+	s := start(t, Config{Host: us, Pinned: []peer.AddrInfo{infoOf(pinned)}})
+	route, err := s.Connect(t.Context(), peer.AddrInfo{ID: pinned.ID()})
+	if err != nil || route.Way != WayKnown {
+		t.Errorf("by %q, %v", route.Way, err)
+	}
+}

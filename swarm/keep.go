@@ -176,6 +176,17 @@ type keeper struct {
 	peeringAddrs []ma.Multiaddr
 }
 
+// keptAddrs are the addresses under which a peer is kept, if it is.
+func (s *Swarm) keptAddrs(id peer.ID) []ma.Multiaddr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	addrs := slices.Clone(s.pinned[id].Addrs)
+	if k := s.kept[id]; k != nil {
+		addrs = append(addrs, k.addrs...)
+	}
+	return addrs
+}
+
 // keeper returns that of a peer, if any, and how many there are.
 func (s *Swarm) keeper(id peer.ID) (*keeper, int) {
 	s.mu.Lock()
