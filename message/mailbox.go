@@ -179,10 +179,7 @@ func (b *mailbox) insert(ctx context.Context, tx *store.Tx, m *Message) error {
 		return err
 	}
 	size := uint64(len(rec)) + recordOverhead
-	if err := b.makeRoom(ctx, tx, st, m, size); err != nil {
-		return err
-	}
-	used, err := readNumber(tx, usedKey(m.Via, m.From))
+	used, err := b.makeRoom(ctx, tx, st, m, size)
 	if err != nil {
 		return err
 	}
@@ -225,35 +222,41 @@ func (b *mailbox) sameAsStored(tx *store.Tx, at []byte, m *Message) error {
 	return errDuplicate
 }
 
-// makeRoom sees to it that size more bytes of m's author fit, and updates st
-// (which the caller writes).
-func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, st *pb.State, m *Message, size uint64) error {
+// makeRoom sees to it that size more bytes of m's author fit, updates st (which
+// the caller writes), and returns what the author uses before them.
+func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, st *pb.State, m *Message, size uint64) (used uint64, err error) {
 	total, share := b.limits.StoreBytes, b.limits.PeerBytes
 	if m.Via == Pubsub {
 		total, share = b.limits.PubsubBytes, b.limits.PubsubBytes/4
 	}
 	if size > share {
-		return fmt.Errorf("%w: the message takes %d bytes, a peer's share is %d", ErrFull, size, share)
+		return 0, fmt.Errorf("%w: the message takes %d bytes, a peer's share is %d", ErrFull, size, share)
 	}
-	used, err := readNumber(tx, usedKey(m.Via, m.From))
+	used, err = readNumber(tx, usedKey(m.Via, m.From))
 	if err != nil {
-		return err
+		return 0, err
+	}
+	all := shareOf(st, m.Via)
+	if used+size <= share && *all+size <= total {
+		return used, nil
 	}
 	if used+size > share {
 		if m.Via == Direct && b.limits.WhenPeerFull != DropOldest {
-			return fmt.Errorf("%w: the sender's share of %d bytes is full", ErrFull, share)
+			return 0, fmt.Errorf("%w: the sender's share of %d bytes is full", ErrFull, share)
 		}
 		if err := b.evict(ctx, tx, st, fromSeries(m.Via, m.From), used+size-share); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	if all := *shareOf(st, m.Via); all+size > total {
+	if *all+size > total {
 		if m.Via == Direct {
-			return fmt.Errorf("%w: the store of %d bytes is full", ErrFull, total)
+			return 0, fmt.Errorf("%w: the store of %d bytes is full", ErrFull, total)
 		}
-		return b.evict(ctx, tx, st, pubsubSeries, all+size-total)
+		if err := b.evict(ctx, tx, st, pubsubSeries, *all+size-total); err != nil {
+			return 0, err
+		}
 	}
-	return nil
+	return readNumber(tx, usedKey(m.Via, m.From))
 }
 
 // evict removes the oldest messages of a series until it has freed so many bytes.

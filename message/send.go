@@ -77,7 +77,7 @@ type Outcome struct {
 	Subscribers         []peer.ID
 	RecipientSubscribed bool
 
-	answered bool // a receipt came, whatever it says
+	met bool // the first receipt on a stream came, whatever it says
 }
 
 // Send sends a letter and returns once its fate is known, or when ctx is done.
@@ -107,19 +107,18 @@ func (s *Service) Send(ctx context.Context, l Letter) (Outcome, error) {
 	case l.To.ID == s.host.ID():
 		return out, ErrSelf
 	}
-	spoke, err := s.box.spoke(ctx, l.To.ID)
-	if err != nil {
-		return out, err
-	}
-	err = s.sendDirect(ctx, l, &out)
-	if out.answered && !spoke {
+	err := s.sendDirect(ctx, l, &out)
+	if out.met {
 		if err := s.box.noteSpoke(ctx, l.To.ID); err != nil {
 			log.Warnw("that a peer speaks our protocol could not be noted", "peer", l.To.ID, "err", err)
 		}
 	}
 	// a daemon that stops refuses the protocol before it is gone
-	if !errors.Is(err, ErrNoProtocol) || l.Private || spoke || s.speaks(l.To.ID) {
+	if !errors.Is(err, ErrNoProtocol) || l.Private || s.speaks(l.To.ID) {
 		return out, err
+	}
+	if spoke, noted := s.box.spoke(ctx, l.To.ID); spoke || noted != nil {
+		return out, errors.Join(err, noted)
 	}
 	topic := l.To.ID.String()
 	out.Via = Pubsub
@@ -180,6 +179,7 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 			out.Route = swarm.Route{Peer: l.To.ID, Addr: conn.RemoteMultiaddr(), Relayed: conn.Stat().Limited}
 		}
 		start := time.Now()
+		first := !ln.worked
 		receipt, err := ln.exchange(ctx, msg, s.times.exchange)
 		out.Took = time.Since(start)
 		s.lanes.give(ln)
@@ -194,7 +194,7 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 			}
 			continue
 		}
-		out.answered = true
+		out.met = out.met || first
 		switch receipt.GetStatus() {
 		case pb.Receipt_STORED:
 			out.Status = Delivered

@@ -265,13 +265,17 @@ func TestPeerThatSpeaksTheProtocolNeverGetsItByPubsub(t *testing.T) {
 	b.host.SetStreamHandler(Protocol, b.handle)
 	deliver(t, a, b, "id", "first")
 	must(t, a.store.Update(t.Context(), func(tx *store.Tx) error { return tx.Delete(speaksKey(b.info.ID)) }))
+	part := func() {
+		b.host.Network().ClosePeer(a.info.ID)
+		eventually(t, "the connection is gone", func() bool {
+			return a.host.Network().Connectedness(b.info.ID) == network.NotConnected && guestStreams(b) == 0
+		})
+	}
+	part()
 	wantOutcome(t, a, Letter{To: b.info, ID: "id", Data: []byte("other")}, Failed, ErrRefused)
 	b.host.RemoveStreamHandler(Protocol)
 	eventually(t, "the other side knows", func() bool { return !a.speaks(b.info.ID) })
-	eventually(t, "the stream is gone", func() bool {
-		b.host.Network().ClosePeer(a.info.ID)
-		return guestStreams(b) == 0
-	})
+	part()
 	wantOutcome(t, a, l, Failed, ErrNoProtocol)
 	wantStored(t, b, "first")
 }
