@@ -149,9 +149,13 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 		Data: l.Data,
 	}
 	// lost is why the last receipt did not come, nil while nothing was sent
-	var lost error
+	// and slowed is the last refusal of what came too fast
+	var lost, slowed error
 	giveUp := func(err error) error {
-		if lost == nil {
+		switch {
+		case lost == nil && slowed != nil && ctx.Err() != nil:
+			return slowed
+		case lost == nil:
 			return err
 		}
 		out.Status = Unknown
@@ -201,8 +205,9 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 			return nil
 		case pb.Receipt_TOO_FAST:
 			wait := max(time.Duration(receipt.GetRetryAfter()), time.Millisecond)
+			slowed = fmt.Errorf("%w: %.200q", ErrTooFast, receipt.GetReason())
 			if wait > s.times.pacing-paced || pause(ctx, wait) != nil {
-				return giveUp(fmt.Errorf("%w: %.200q", ErrTooFast, receipt.GetReason()))
+				return giveUp(slowed)
 			}
 			paced += wait
 		case pb.Receipt_FULL:

@@ -126,7 +126,7 @@ func TestTooFastSenderIsTold(t *testing.T) {
 	)
 	for n := range 30 {
 		sending.Go(func() {
-			s, err := m.send(url.Values{"arg": {b.PeerID()}, "deadline": {"5s"}}, []byte(strconv.Itoa(n)))
+			s, err := m.send(url.Values{"arg": {b.PeerID()}, "deadline": {"4500ms"}}, []byte(strconv.Itoa(n)))
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
