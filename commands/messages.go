@@ -51,12 +51,9 @@ var messagesLsCmd = &cmds.Command{
 		if err != nil {
 			return err
 		}
-		f, err := filterOf(req)
+		f, err := storedFilterOf(req)
 		if err != nil {
 			return err
-		}
-		if _, ok := req.Options[sinceOption]; !ok {
-			f.Since = message.SinceAll
 		}
 		for m, err := range d.Messages.List(req.Context, f) {
 			if err != nil {
@@ -117,12 +114,9 @@ Removes the messages with these IDs, or all that '--from', '--topic',
 			}
 			return res.Emit(&removeLine{Removed: len(req.Arguments)})
 		}
-		f, err := filterOf(req)
+		f, err := storedFilterOf(req)
 		if err != nil {
 			return err
-		}
-		if _, ok := req.Options[sinceOption]; !ok {
-			f.Since = message.SinceAll
 		}
 		before, err := beforeOf(req)
 		if err != nil {
@@ -141,6 +135,15 @@ Removes the messages with these IDs, or all that '--from', '--topic',
 			return err
 		}),
 	},
+}
+
+// storedFilterOf is filterOf for what is stored: without --since, all of it.
+func storedFilterOf(req *cmds.Request) (message.Filter, error) {
+	f, err := filterOf(req)
+	if _, ok := req.Options[sinceOption]; !ok {
+		f.Since = message.SinceAll
+	}
+	return f, err
 }
 
 // beforeOf reads --before; without it, everything is before.

@@ -194,7 +194,7 @@ func (s *Service) subscribers(ctx context.Context, topic string) []peer.ID {
 	tick := time.NewTicker(subscriberPoll)
 	defer tick.Stop()
 	for {
-		if ps := s.router.Subscribers(topic); len(ps) > 0 {
+		if ps := s.router.ListPeers(topic); len(ps) > 0 {
 			return ps
 		}
 		select {

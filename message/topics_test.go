@@ -26,8 +26,8 @@ func connectTopics(t *testing.T, a, b *daemon, topic string) {
 	t.Helper()
 	must(t, a.host.Connect(testContext(t), b.info))
 	eventually(t, "they know of each other's subscriptions", func() bool {
-		return slices.Contains(a.router.Subscribers(topic), b.info.ID) &&
-			(!slices.Contains(a.router.GetTopics(), topic) || slices.Contains(b.router.Subscribers(topic), a.info.ID))
+		return slices.Contains(a.router.ListPeers(topic), b.info.ID) &&
+			(!slices.Contains(a.router.GetTopics(), topic) || slices.Contains(b.router.ListPeers(topic), a.info.ID))
 	})
 }
 

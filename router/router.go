@@ -234,13 +234,10 @@ func (r *Router) Publish(ctx context.Context, topic string, data []byte) error {
 	return nil
 }
 
-// Subscribers are the connected peers that are subscribed to topic.
-func (r *Router) Subscribers(topic string) []peer.ID { return r.pubsub.ListPeers(topic) }
-
 // GetTopics are the topics that this peer is subscribed to.
 func (r *Router) GetTopics() []string { return r.pubsub.GetTopics() }
 
-// ListPeers is Subscribers under pubsub's own name.
+// ListPeers are the connected peers that are subscribed to topic.
 func (r *Router) ListPeers(topic string) []peer.ID { return r.pubsub.ListPeers(topic) }
 
 // Drops counts the messages that the router lost since it started.

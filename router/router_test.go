@@ -84,7 +84,7 @@ func newRouter(t *testing.T, o Options) (*Router, host.Host) {
 func link(t *testing.T, from *Router, h host.Host, to host.Host) {
 	t.Helper()
 	must(t, h.Connect(testContext(t), peer.AddrInfo{ID: to.ID(), Addrs: to.Addrs()}))
-	eventually(t, "the subscription is known", func() bool { return slices.Contains(from.Subscribers(topic), to.ID()) })
+	eventually(t, "the subscription is known", func() bool { return slices.Contains(from.ListPeers(topic), to.ID()) })
 }
 
 func subscribe(t *testing.T, r *Router, accept AcceptFunc) *Subscription {
