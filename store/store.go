@@ -26,6 +26,23 @@
 // of them a prefix query: a page costs about the same from anywhere in a
 // series of any length and with any gaps.
 //
+// A number may also hold several records, told apart by a name that is one
+// more component of the key:
+//
+//	NamedKey("oplog", 0x1f, "bafy") == "oplog/1/1/f/bafy"
+//
+// They are ordered by number, then by name. [Store.AscendFrom] and
+// [Store.DescendFrom] begin within the names of a number. Names are not laid
+// out, so this may take a scan of all names of that number that come before: to
+// read very many names of one number, stay in the loop.
+//
+// A read from an end of a series, Ascend from 0 and Descend from the last
+// record or beyond it, is one query. Where queries of the datastore are
+// snapshots, as those of leveldb, pebble and badger are, so is that read: a
+// record which is deleted and put again with a higher number by an Update that
+// runs meanwhile is seen once, at its old place. A read that begins elsewhere
+// may see it twice or not at all.
+//
 // # Reads
 //
 // Reads outside of Update see what is committed, which may be a moment before
@@ -56,7 +73,7 @@ var (
 	ErrInvalidKey = errors.New("invalid key")
 
 	// ErrMalformed says that the datastore holds a key below a series that
-	// [Key] would not have made.
+	// neither [Key] nor [NamedKey] would have made.
 	ErrMalformed = errors.New("malformed key in series")
 
 	// ErrNotDurable says that the datastore failed to commit or to sync:

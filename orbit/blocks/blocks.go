@@ -1,0 +1,154 @@
+// Package blocks keeps OrbitDB's blocks in a store, and shows them to the rest of
+// IPFS.
+//
+// The entries of a log are kept one after the other, in the order in which
+// they came. That is an order in which they can be sent and read again, parents
+// first, and it makes each write an append: a datastore that sorts its keys has nothing
+// to rearrange. A hash leads to an entry by way of its number:
+//
+//	log/<log>/entry/<number>   hash and bytes
+//	block/<hash>               log and number of an entry, or the bytes of
+//	                           any other block (manifest, list of writers,
+//	                           identity)
+//
+// Each read checks the bytes against the hash.
+//
+// [Under] lays the blocks below a node's block store, so that bitswap serves
+// them. They are not listed there: entries name each other by texts, so that no walk of a DAG
+// would find them, and garbage collection would take them.
+package blocks
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/store"
+)
+
+// ErrNotFound says that a block is not here.
+var ErrNotFound = store.ErrNotFound
+
+// ErrDamaged says that what is stored as a block is something else.
+var ErrDamaged = errors.New("damaged block")
+
+// Location is where an entry is kept.
+type Location struct {
+	Log    uint64 // number of the log, 1 or more
+	Number uint64 // of the entry in it, in the order of arrival, 1 or more
+}
+
+// Getter reads keys of a store: a transaction, or a store outside of one
+// ([Reading]).
+type Getter interface {
+	Get(key string) ([]byte, error)
+}
+
+// Reading reads what is committed.
+func Reading(ctx context.Context, s *store.Store) Getter { return reading{ctx, s} }
+
+type reading struct {
+	ctx context.Context
+	s   *store.Store
+}
+
+func (r reading) Get(key string) ([]byte, error) { return r.s.Get(r.ctx, key) }
+
+// Entries is the series of a log's entries.
+func Entries(log uint64) string { return LogPrefix(log) + "/entry" }
+
+// LogPrefix is what the keys of a log begin with.
+func LogPrefix(log uint64) string { return "log/" + strconv.FormatUint(log, 36) }
+
+func blockKey(hash string) string { return "block/" + hash }
+
+// Put stores a block that is no entry.
+func Put(tx *store.Tx, b block.Block) error {
+	return tx.Put(blockKey(b.Hash), append([]byte{0}, b.Data...))
+}
+
+// PutEntry stores the block of an entry.
+func PutEntry(tx *store.Tx, at Location, b block.Block) error {
+	if err := tx.Put(store.Key(Entries(at.Log), at.Number), append([]byte(b.Hash), b.Data...)); err != nil {
+		return err
+	}
+	return PutLocation(tx, at, b.Hash)
+}
+
+// PutLocation stores where an entry is kept.
+func PutLocation(tx *store.Tx, at Location, hash string) error {
+	return tx.Put(blockKey(hash), binary.AppendUvarint(binary.AppendUvarint(nil, at.Log), at.Number))
+}
+
+// Delete removes a block that is no entry, or the location of one.
+func Delete(tx *store.Tx, hash string) error { return tx.Delete(blockKey(hash)) }
+
+// Locate returns where the entry with a hash is kept, or [ErrNotFound].
+func Locate(g Getter, hash string) (Location, error) {
+	record, err := g.Get(blockKey(hash))
+	if err != nil {
+		return Location{}, err
+	}
+	at, ok := location(record)
+	if !ok {
+		return at, fmt.Errorf("%w: %s is no entry", ErrNotFound, hash)
+	}
+	return at, nil
+}
+
+func location(record []byte) (Location, bool) {
+	log, n := binary.Uvarint(record)
+	if n <= 0 || log == 0 {
+		return Location{}, false
+	}
+	number, m := binary.Uvarint(record[n:])
+	return Location{log, number}, m > 0 && n+m == len(record)
+}
+
+// Get returns the block with a hash, [ErrNotFound], or [ErrDamaged].
+func Get(g Getter, hash string) (block.Block, error) {
+	record, err := g.Get(blockKey(hash))
+	if err != nil {
+		return block.Block{}, err
+	}
+	if at, ok := location(record); ok {
+		b, err := Entry(g, at)
+		if err == nil && b.Hash != hash {
+			err = fmt.Errorf("%w: %s is not at its place", ErrDamaged, hash)
+		}
+		return b, err
+	}
+	if len(record) == 0 {
+		return block.Block{}, fmt.Errorf("%w: %s is empty", ErrDamaged, hash)
+	}
+	return checked(block.Block{Hash: hash, Data: record[1:]})
+}
+
+// Entry returns the block of the entry at a location, [ErrNotFound], or
+// [ErrDamaged].
+func Entry(g Getter, at Location) (block.Block, error) {
+	record, err := g.Get(store.Key(Entries(at.Log), at.Number))
+	if err != nil {
+		return block.Block{}, err
+	}
+	return DecodeEntry(record)
+}
+
+// DecodeEntry reads a record of the series [Entries].
+func DecodeEntry(record []byte) (block.Block, error) {
+	if len(record) < block.HashLen || !block.ValidHash(string(record[:block.HashLen])) {
+		return block.Block{}, fmt.Errorf("%w: no hash", ErrDamaged)
+	}
+	return checked(block.Block{Hash: string(record[:block.HashLen]), Data: record[block.HashLen:]})
+}
+
+// checked returns b, also where it is damaged.
+func checked(b block.Block) (block.Block, error) {
+	if b.Check() != nil {
+		return b, fmt.Errorf("%w: %s", ErrDamaged, b.Hash)
+	}
+	return b, nil
+}

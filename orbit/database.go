@@ -1,0 +1,310 @@
+package orbit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"runtime"
+	"sync"
+
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/keyed"
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/value"
+)
+
+// Lost is an entry that a rebuild could not read.
+type Lost = oplog.Lost
+
+// Range chooses entries; see [oplog.Range].
+type Range = oplog.Range
+
+// Database is a database of any type: what all of them have. [Database.Documents],
+// [Database.KeyValue] and [Database.Events] are what each type has.
+type Database struct {
+	orbit    *Orbit
+	address  string
+	manifest manifest.Manifest
+	number   uint64
+	indexBy  string
+	access   *AccessController
+	keys     keyed.Index
+	log      *oplog.Log
+}
+
+func newDatabase(o *Orbit, hash string, m manifest.Manifest, r record, a *AccessController) *Database {
+	return &Database{
+		orbit:    o,
+		address:  manifest.Address(hash),
+		manifest: m,
+		number:   r.Number,
+		indexBy:  r.IndexBy,
+		access:   a,
+		keys:     keyed.New(r.Number),
+	}
+}
+
+func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifest, r record, a *AccessController) (*Database, error) {
+	db := newDatabase(o, hash, m, r, a)
+	var err error
+	db.log, err = oplog.Open(ctx, o.store, db.number, db.address, db.state())
+	if err != nil {
+		return nil, err
+	}
+	return db, db.log.Wake(ctx)
+}
+
+func (db *Database) state() oplog.State {
+	if db.manifest.Type == TypeEvents {
+		return oplog.NoState{}
+	}
+	return db.keys
+}
+
+// rebuild makes the index anew. The database must be new and not opened.
+func (db *Database) rebuild(ctx context.Context) ([]Lost, error) {
+	// A damaged log is rebuilt all the same.
+	log, err := oplog.Open(ctx, db.orbit.store, db.number, db.address, db.state())
+	if err != nil && !errors.Is(err, oplog.ErrDamaged) {
+		return nil, err
+	}
+	writers, err := db.access.writers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return log.Rebuild(ctx, func(e *entry.Entry) error {
+		_, fault, err := db.judge(ctx, e, writers)
+		return errors.Join(fault, err)
+	})
+}
+
+// Address returns the address of the database.
+func (db *Database) Address() string { return db.address }
+
+// Name returns the name of the database.
+func (db *Database) Name() string { return db.manifest.Name }
+
+// Type returns the type of the database.
+func (db *Database) Type() string { return db.manifest.Type }
+
+// Meta returns what the manifest has as meta, or nil.
+func (db *Database) Meta() value.Value { return db.manifest.Meta }
+
+// IndexBy returns the field of documents that holds their key, or "".
+func (db *Database) IndexBy() string { return db.indexBy }
+
+// Access returns who may write to the database.
+func (db *Database) Access() *AccessController { return db.access }
+
+// Log returns the log under the database. What is written goes through the
+// database.
+func (db *Database) Log() *oplog.Log { return db.log }
+
+// Iterate yields the entries of the log that count, newest first.
+func (db *Database) Iterate(ctx context.Context, r Range) iter.Seq2[*entry.Entry, error] {
+	return db.log.Iterate(ctx, r)
+}
+
+// Updates yields the entries that count in the order in which they came here, from behind a
+// number on: 0 for all, or that of the last one seen, also before a restart. It goes
+// on with what comes later, without a gap, until the context is done or the Orbit closed.
+func (db *Database) Updates(ctx context.Context, after uint64) iter.Seq2[oplog.Arrival, error] {
+	return func(yield func(oplog.Arrival, error) bool) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(db.orbit.ctx, func() { cancel(ErrClosed) })()
+		for a, err := range db.log.Updates(ctx, after) {
+			if err != nil && context.Cause(ctx) == ErrClosed {
+				err = ErrClosed
+			}
+			if !yield(a, err) {
+				return
+			}
+		}
+	}
+}
+
+// append writes an entry for each payload, unless check has an error.
+func (db *Database) append(ctx context.Context, check func(blocks.Getter) error, payloads ...value.Value) ([]*entry.Entry, error) {
+	if db.orbit.ctx.Err() != nil {
+		return nil, ErrClosed
+	}
+	writers, err := db.access.writers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if id := db.orbit.signer.ID; !writers.may(id) {
+		return nil, fmt.Errorf("%w to %s: identity %s", ErrNotAllowed, db.address, id)
+	}
+	entries, err := db.log.AppendIf(ctx, db.orbit.signer, check, payloads...)
+	if err != nil {
+		return nil, err
+	}
+	db.orbit.announce(ctx, entryBlocks(entries)...)
+	return entries, nil
+}
+
+// appendOne is append of one payload, and returns the hash of its entry.
+func (db *Database) appendOne(ctx context.Context, check func(blocks.Getter) error, payload value.Value) (string, error) {
+	entries, err := db.append(ctx, check, payload)
+	if err != nil {
+		return "", err
+	}
+	return entries[0].Hash(), nil
+}
+
+func always(blocks.Getter) error { return nil }
+
+// A chunk of many payloads is one transaction.
+const (
+	chunkEntries = 256
+	chunkBytes   = 512 << 10
+)
+
+// appendMany writes an entry for each payload, a chunk at a time, and returns
+// how many it wrote. It ends with the first error.
+func (db *Database) appendMany(ctx context.Context, payloads iter.Seq2[value.Value, error]) (int, error) {
+	var chunk []value.Value
+	done, size := 0, 0
+	flush := func() error {
+		if len(chunk) == 0 {
+			return nil
+		}
+		_, err := db.append(ctx, always, chunk...)
+		if err == nil {
+			done += len(chunk)
+		}
+		chunk, size = chunk[:0], 0
+		return err
+	}
+	for p, err := range payloads {
+		if err != nil {
+			return done, errors.Join(err, flush())
+		}
+		if len(chunk) > 0 && (len(chunk) == chunkEntries || size+len(p) > chunkBytes) {
+			if err := flush(); err != nil {
+				return done, err
+			}
+		}
+		chunk = append(chunk, p)
+		size += len(p)
+	}
+	return done, flush()
+}
+
+func entryBlocks(entries []*entry.Entry) []block.Block {
+	bs := make([]block.Block, len(entries))
+	for i, e := range entries {
+		bs[i] = e.Block
+	}
+	return bs
+}
+
+// Joined is what became of a block that was offered to [Database.Join].
+type Joined struct {
+	Hash    string
+	Outcome oplog.Outcome
+	// Err is why the entry is refused, or why it is part of the graph without
+	// effect. It wraps [entry.ErrMalformed], [entry.ErrFault], [ErrNotAllowed],
+	// [oplog.ErrOtherLog], or [ErrUnavailable] where the writer's identity is not
+	// here: it can be offered again, with the identity in the source.
+	Err error
+}
+
+// Join takes entries that other peers wrote, in any order, verifies them on
+// all processors and makes those part of the database that count; see
+// [oplog.Log.Join]. An error is one of the store; the blocks' own are in what it returns.
+func (db *Database) Join(ctx context.Context, bs []block.Block) ([]Joined, error) {
+	if db.orbit.ctx.Err() != nil {
+		return nil, ErrClosed
+	}
+	writers, err := db.access.writers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	joined := make([]Joined, len(bs))
+	candidates := make([]*oplog.Candidate, len(bs))
+	parallel(len(bs), func(i int) {
+		joined[i].Hash = bs[i].Hash
+		candidates[i], joined[i].Err = db.candidate(ctx, bs[i], writers)
+	})
+	var offered []oplog.Candidate
+	var places []int
+	for i, c := range candidates {
+		if c != nil {
+			offered = append(offered, *c)
+			places = append(places, i)
+		}
+	}
+	outcomes, err := db.log.Join(ctx, offered)
+	var fresh []block.Block
+	for n, i := range places {
+		if n >= len(outcomes) {
+			break
+		}
+		if joined[i].Outcome = outcomes[n]; outcomes[n] == oplog.Joined {
+			fresh = append(fresh, bs[i], offered[n].Identity)
+		}
+	}
+	db.orbit.announce(ctx, fresh...)
+	return joined, err
+}
+
+// candidate verifies a block. The error is why it does not count; without a
+// candidate, it cannot be part of the log.
+func (db *Database) candidate(ctx context.Context, b block.Block, w writers) (*oplog.Candidate, error) {
+	if err := b.Check(); err != nil {
+		return nil, err
+	}
+	e, err := entry.Decode(b)
+	if err != nil {
+		return nil, err
+	}
+	if e.LogID != db.address {
+		return nil, fmt.Errorf("%w: %s is of %.80q", oplog.ErrOtherLog, b.Hash, e.LogID)
+	}
+	i, fault, err := db.judge(ctx, e, w)
+	if err != nil {
+		return nil, err
+	}
+	c := &oplog.Candidate{Entry: e, Fault: fault}
+	if i != nil {
+		c.Identity = i.Block()
+	}
+	return c, fault
+}
+
+// judge returns the identity of an entry's writer, if it has a valid one, and why
+// the entry does not count, or nil. The error is why that cannot be told.
+func (db *Database) judge(ctx context.Context, e *entry.Entry, w writers) (i *identity.Identity, fault, err error) {
+	i, err = db.orbit.identity(ctx, e.Identity)
+	if errors.Is(err, identity.ErrInvalid) || errors.Is(err, block.ErrMismatch) {
+		return nil, fmt.Errorf("%w: %s: %w", entry.ErrFault, e.Hash(), err), nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if !w.may(i.ID) {
+		return i, fmt.Errorf("%w to %s: identity %s", ErrNotAllowed, db.address, i.ID), nil
+	}
+	return i, e.Check(i), nil
+}
+
+// parallel calls f with 0 to n-1, on all processors.
+func parallel(n int, f func(int)) {
+	workers := min(n, runtime.GOMAXPROCS(0))
+	var group sync.WaitGroup
+	for w := range workers {
+		group.Go(func() {
+			for i := w; i < n; i += workers {
+				f(i)
+			}
+		})
+	}
+	group.Wait()
+}

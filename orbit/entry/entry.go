@@ -1,0 +1,252 @@
+// Package entry is the entries of OrbitDB's oplog in the format of
+// @orbitdb/core 1 to 4: how they are encoded, signed, named and ordered, and
+// which of them count.
+//
+// # Format
+//
+// An entry is a dag-cbor block of
+//
+//	v         2
+//	id        the log's ID: the address of the database
+//	key       the writer's signing public key, hex
+//	sig       its signature, hex
+//	next      hashes of the log's heads when it was written, newest first
+//	refs      hashes of up to 16 entries before those, newest first
+//	clock     { id: key, time: 1 + the largest time of the heads }
+//	payload   the operation: any value
+//	identity  hash of the writer's identity block
+//
+// What is signed is the encoding of the entry without key, sig and identity.
+// JavaScript verifies the signature of a re-encoding of what it decoded, so
+// the same entry, differently encoded or with fields added, has a signature
+// that holds and another hash.
+//
+// # What counts
+//
+// Three classes of blocks, and what becomes of them:
+//
+//   - One that JavaScript cannot have in a log either is [ErrMalformed]: it is
+//     no dag-cbor, lacks a field, or has a field of another type, such as a
+//     next that is no list of hashes. It is never part of a log.
+//   - One that JavaScript takes and that must not count here has a fault
+//     ([Entry.Check]). Honest entries may have been written on top of it, so it stays in
+//     the graph, but has no effect. These are:
+//     an encoding that is not canonical and a field that is not signed (anybody
+//     could make such copies of honest entries); a version other than 2; a key
+//     that is not its identity's (anybody could claim any identity); a clock
+//     whose id is not the key, or whose time is no whole number from 0 to 2⁵³.
+//   - All others count, if the access controller lets their writer write.
+//
+// A time may be written as a float where JavaScript would do so, which is at
+// 2⁵³ only. A clock far ahead counts, as in JavaScript: its writer was allowed
+// to write. At 2⁵³ JavaScript's clocks stand still, and the order of
+// what follows would be left to chance, so [New] refuses with [ErrClock].
+//
+// # Order
+//
+// Entries are ordered by time, then the text of the clock's id, then their hash.
+// JavaScript has the first two, and leaves the order of entries that agree in
+// both, from two devices with one key, to chance.
+package entry
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/value"
+	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+)
+
+// Version is the version of the format.
+const Version = 2
+
+// MaxRefs is how many references an entry has at most.
+const MaxRefs = 16
+
+// MaxSize is the largest entry that is written, in bytes of its block.
+// JavaScript peers are sent an entry as a message of gossipsub, which carries no
+// more than a mebibyte with all that is around it.
+const MaxSize = 1<<20 - 4<<10
+
+// MaxTime is the largest time of a clock: the first whole number from which
+// JavaScript cannot count on.
+const MaxTime = 1 << 53
+
+var (
+	// ErrMalformed says that a block is no entry.
+	ErrMalformed = errors.New("malformed entry")
+	// ErrFault says that an entry has no effect, whoever wrote it.
+	ErrFault = errors.New("entry has no effect")
+	// ErrTooLarge says that an entry would have more than [MaxSize] bytes.
+	ErrTooLarge = errors.New("entry is too large")
+	// ErrClock says that a log's clock has reached [MaxTime].
+	ErrClock = errors.New("the log's clock cannot go on")
+)
+
+// Clock is a Lamport clock.
+type Clock struct {
+	ID   string // key of the writer
+	Time uint64 // 0 to MaxTime
+}
+
+// Position is the place of an entry in the order of its log.
+type Position struct {
+	Clock
+	Hash string
+}
+
+// Compare returns -1 where p is older than q, 0 where they are the same, 1
+// where p is newer.
+func (p Position) Compare(q Position) int {
+	return cmp.Or(cmp.Compare(p.Time, q.Time), strings.Compare(p.ID, q.ID), strings.Compare(p.Hash, q.Hash))
+}
+
+// Entry is a decoded entry. It must not be changed.
+type Entry struct {
+	Block    block.Block
+	LogID    string
+	Key      string
+	Sig      string
+	Next     []string
+	Refs     []string
+	Clock    Clock
+	Payload  value.Value
+	Identity string // hash of the identity's block
+
+	fault string // why it does not count, whoever wrote it
+}
+
+// Hash returns the hash of the entry.
+func (e *Entry) Hash() string { return e.Block.Hash }
+
+// Position returns the entry's place in the order of its log.
+func (e *Entry) Position() Position { return Position{e.Clock, e.Block.Hash} }
+
+// Parents yields the hashes that must be known before the entry is part of a
+// log: next, then refs.
+func (e *Entry) Parents() []string { return slices.Concat(e.Next, e.Refs) }
+
+// New makes and signs an entry. heads are the positions of the log's heads,
+// newest first.
+func New(s *identity.Signer, logID string, payload value.Value, heads []Position, refs []string) (*Entry, error) {
+	e := &Entry{
+		LogID:    logID,
+		Key:      s.PublicKey,
+		Next:     make([]string, len(heads)),
+		Refs:     refs,
+		Clock:    Clock{ID: s.PublicKey, Time: 1},
+		Payload:  payload,
+		Identity: s.Hash(),
+	}
+	for i, h := range heads {
+		e.Next[i] = h.Hash
+		e.Clock.Time = max(e.Clock.Time, h.Time+1)
+	}
+	if e.Clock.Time > MaxTime {
+		return nil, fmt.Errorf("%w: a writer has set it to %d", ErrClock, MaxTime)
+	}
+	var err error
+	if e.Sig, err = s.Sign(e.signed()); err != nil {
+		return nil, err
+	}
+	data := e.encode()
+	if len(data) > MaxSize {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d, of which the value may have some %d", ErrTooLarge, len(data), MaxSize, MaxSize-len(data)+len(payload))
+	}
+	e.Block = block.New(data)
+	return e, nil
+}
+
+// Decode reads an entry from its block. The block's hash is taken for granted.
+func Decode(b block.Block) (*Entry, error) {
+	e := &Entry{Block: b}
+	if err := e.decode(); err != nil {
+		return nil, fmt.Errorf("%w %s: %v", ErrMalformed, b.Hash, err)
+	}
+	return e, nil
+}
+
+// Check returns nil if the entry counts provided that its identity may write,
+// and otherwise an error that wraps [ErrFault] and says why not. i is the identity that the
+// entry names.
+func (e *Entry) Check(i *identity.Identity) error {
+	fault := e.fault
+	switch {
+	case fault != "":
+	case i.Hash() != e.Identity || i.PublicKey != e.Key:
+		fault = "its key is not that of its identity"
+	default:
+		if err := i.Verify(e.signed(), e.Sig); err != nil {
+			fault = err.Error()
+		}
+	}
+	if fault != "" {
+		return fmt.Errorf("%w: %s: %s", ErrFault, e.Block.Hash, fault)
+	}
+	return nil
+}
+
+// signed returns what the signature is of.
+func (e *Entry) signed() []byte {
+	b := make([]byte, 0, e.sizeHint())
+	b = dagcbor.AppendMap(b, 6)
+	b = e.appendVersionAndID(b)
+	b = e.appendLinksAndClock(b)
+	return e.appendPayload(b)
+}
+
+func (e *Entry) encode() []byte {
+	b := make([]byte, 0, e.sizeHint()+400)
+	b = dagcbor.AppendMap(b, 9)
+	b = e.appendVersionAndID(b)
+	b = appendField(b, "key", e.Key)
+	b = appendField(b, "sig", e.Sig)
+	b = e.appendLinksAndClock(b)
+	b = e.appendPayload(b)
+	return appendField(b, "identity", e.Identity)
+}
+
+func (e *Entry) sizeHint() int {
+	return 256 + (block.HashLen+2)*(len(e.Next)+len(e.Refs)) + len(e.Payload)
+}
+
+func (e *Entry) appendVersionAndID(b []byte) []byte {
+	b = dagcbor.AppendText(b, "v")
+	b = dagcbor.AppendUint(b, Version)
+	return appendField(b, "id", e.LogID)
+}
+
+func (e *Entry) appendLinksAndClock(b []byte) []byte {
+	b = dagcbor.AppendText(b, "next")
+	b = appendHashes(b, e.Next)
+	b = dagcbor.AppendText(b, "refs")
+	b = appendHashes(b, e.Refs)
+	b = dagcbor.AppendText(b, "clock")
+	b = dagcbor.AppendMap(b, 2)
+	b = appendField(b, "id", e.Clock.ID)
+	b = dagcbor.AppendText(b, "time")
+	b, _ = dagcbor.AppendFloat(b, float64(e.Clock.Time)) // a float at MaxTime, as JavaScript has it
+	return b
+}
+
+func (e *Entry) appendPayload(b []byte) []byte {
+	b = dagcbor.AppendText(b, "payload")
+	return append(b, e.Payload...)
+}
+
+func appendField(b []byte, name, text string) []byte {
+	return dagcbor.AppendText(dagcbor.AppendText(b, name), text)
+}
+
+func appendHashes(b []byte, hashes []string) []byte {
+	b = dagcbor.AppendArray(b, len(hashes))
+	for _, h := range hashes {
+		b = dagcbor.AppendText(b, h)
+	}
+	return b
+}

@@ -1,0 +1,109 @@
+package orbit
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/value"
+)
+
+// Events is a database of events, which are added and stay.
+type Events struct{ db *Database }
+
+// Events returns the database as one of events, or [ErrType].
+func (db *Database) Events() (*Events, error) {
+	if db.manifest.Type != TypeEvents {
+		return nil, fmt.Errorf("%w: %s is %s, not %s", ErrType, db.address, db.manifest.Type, TypeEvents)
+	}
+	return &Events{db}, nil
+}
+
+// Event is an event with the hash of its entry.
+type Event struct {
+	Hash  string
+	Value value.Value
+}
+
+// Add adds an event, and returns the hash of its entry when it is on disk. The
+// event is anything that [value.Of] takes.
+func (ev *Events) Add(ctx context.Context, event any) (string, error) {
+	payload, err := add(event)
+	if err != nil {
+		return "", err
+	}
+	return ev.db.appendOne(ctx, always, payload)
+}
+
+// AddMany adds events, as [Documents.PutMany] puts documents.
+func (ev *Events) AddMany(ctx context.Context, events iter.Seq[any]) (int, error) {
+	return ev.db.appendMany(ctx, func(yield func(value.Value, error) bool) {
+		for e := range events {
+			if !yield(add(e)) {
+				return
+			}
+		}
+	})
+}
+
+func add(event any) (value.Value, error) {
+	v, err := value.Of(event)
+	if err != nil {
+		return nil, fmt.Errorf("event: %w", err)
+	}
+	return value.Map(
+		value.Member{Name: "op", Value: value.Text("ADD")},
+		value.Member{Name: "key", Value: value.Null},
+		value.Member{Name: "value", Value: v},
+	), nil
+}
+
+// Get returns the event whose entry has the hash, or [oplog.ErrNotFound].
+func (ev *Events) Get(ctx context.Context, hash string) (Event, error) {
+	e, err := ev.db.log.Get(ctx, hash)
+	if err != nil {
+		return Event{}, err
+	}
+	return eventOf(e), nil
+}
+
+// Iterate yields the events of a range, newest first.
+func (ev *Events) Iterate(ctx context.Context, r Range) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		for e, err := range ev.db.log.Iterate(ctx, r) {
+			if err != nil {
+				yield(Event{}, err)
+				return
+			}
+			if !yield(eventOf(e), nil) {
+				return
+			}
+		}
+	}
+}
+
+// All yields all events, oldest first.
+func (ev *Events) All(ctx context.Context) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		for e, err := range ev.db.log.Ascend(ctx) {
+			if err != nil {
+				yield(Event{}, err)
+				return
+			}
+			if !yield(eventOf(e), nil) {
+				return
+			}
+		}
+	}
+}
+
+// eventOf reads an entry as JavaScript does: whatever its operation.
+func eventOf(e *entry.Entry) Event {
+	v := e.Payload.Field("value")
+	if v == nil {
+		v = value.Null
+	}
+	return Event{e.Hash(), slices.Clone(v)}
+}

@@ -1,0 +1,227 @@
+// Package keyed is the state of databases with keys, documents and keyvalue:
+// for each key, the newest of the operations on it.
+//
+// Operations are {op: "PUT", key, value} and {op: "DEL", key, value: null}; anything
+// else has no effect. The newest is that of the entry which is last in the
+// order of the log, whatever the order in which they came.
+//
+// JavaScript keeps keys as properties of an object, so that a number and its
+// text are the same key, and the newest operation on either hides the other. It
+// is the same here ([value.Value.Slot]). What JavaScript mixes up is kept apart: keys that are maps,
+// and keys such as "constructor", which it never shows.
+//
+// # What is stored
+//
+//	key/<slot>                      the newest operation: deleted or not, number and hash of its entry
+//	live/<time>/<clock id>.<hash>   number of the entry of each key that is not deleted
+//
+// below the log's namespace. The second is in the order of the log, so that a
+// page of it is a page of the database.
+package keyed
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/value"
+	"github.com/newpieceplease/npp/store"
+)
+
+// ErrNotFound says that a database has no such key.
+var ErrNotFound = errors.New("no such key")
+
+// Op is an operation on a key.
+type Op struct {
+	Key     value.Value
+	Value   value.Value
+	Deleted bool
+}
+
+// Put returns the payload that puts a value at a key.
+func Put(key, val value.Value) value.Value { return operation("PUT", key, val) }
+
+// Delete returns the payload that deletes a key.
+func Delete(key value.Value) value.Value { return operation("DEL", key, value.Null) }
+
+func operation(op string, key, val value.Value) value.Value {
+	return value.Map(value.Member{Name: "op", Value: value.Text(op)}, value.Member{Name: "key", Value: key}, value.Member{Name: "value", Value: val})
+}
+
+// Parse reads a payload, and reports whether it is an operation.
+func Parse(payload value.Value) (Op, bool) {
+	name, _ := payload.Field("op").Text()
+	op := Op{Key: payload.Field("key"), Value: payload.Field("value"), Deleted: name == "DEL"}
+	if name != "PUT" && name != "DEL" || op.Key == nil {
+		return Op{}, false
+	}
+	if op.Value == nil {
+		op.Value = value.Null // JavaScript's undefined
+	}
+	return op, true
+}
+
+// Index is the state of the log of a number.
+type Index struct{ log uint64 }
+
+// New returns the state of the log of a number.
+func New(log uint64) Index { return Index{log} }
+
+var _ oplog.State = Index{}
+
+func (x Index) slotKey(slot string) string { return blocks.LogPrefix(x.log) + "/key/" + slot }
+func (x Index) live() string               { return blocks.LogPrefix(x.log) + "/live" }
+
+// Prefixes implements [oplog.State].
+func (Index) Prefixes() []string { return []string{"key", "live"} }
+
+// winner is the newest operation on a key.
+type winner struct {
+	deleted bool
+	number  uint64
+	hash    string
+}
+
+func (w winner) encode() []byte {
+	flag := byte(0)
+	if w.deleted {
+		flag = 1
+	}
+	return append(binary.AppendUvarint([]byte{flag}, w.number), w.hash...)
+}
+
+func decodeWinner(b []byte) (w winner, err error) {
+	if len(b) > 1 {
+		number, n := binary.Uvarint(b[1:])
+		w = winner{b[0] == 1, number, string(b[1+max(n, 0):])}
+		if n > 0 && b[0] <= 1 && block.ValidHash(w.hash) {
+			return w, nil
+		}
+	}
+	return w, fmt.Errorf("%w: record of a key", oplog.ErrDamaged)
+}
+
+// Apply implements [oplog.State].
+func (x Index) Apply(tx *store.Tx, e *entry.Entry, number uint64) (int, error) {
+	op, ok := Parse(e.Payload)
+	if !ok {
+		return 0, nil
+	}
+	keys := 0
+	slot := x.slotKey(op.Key.Slot())
+	record, err := tx.Get(slot)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+	case err != nil:
+		return 0, err
+	default:
+		w, err := decodeWinner(record)
+		if err != nil {
+			return 0, err
+		}
+		older, err := x.at(tx, w)
+		if err != nil {
+			return 0, err
+		}
+		if older.Position().Compare(e.Position()) > 0 {
+			return 0, nil
+		}
+		if !w.deleted {
+			keys--
+			if err := tx.Delete(oplog.PositionKey(x.live(), older.Position())); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if !op.Deleted {
+		keys++
+		if err := tx.Put(oplog.PositionKey(x.live(), e.Position()), binary.AppendUvarint(nil, number)); err != nil {
+			return 0, err
+		}
+	}
+	return keys, tx.Put(slot, winner{op.Deleted, number, e.Hash()}.encode())
+}
+
+func (x Index) at(g blocks.Getter, w winner) (*entry.Entry, error) {
+	return oplog.At(g, blocks.Location{Log: x.log, Number: w.number}, w.hash)
+}
+
+// Item is a key with its value.
+type Item struct {
+	Hash  string // of the entry that put it
+	Key   value.Value
+	Value value.Value
+}
+
+// Get returns the value at a key, or [ErrNotFound].
+func (x Index) Get(g blocks.Getter, key value.Value) (Item, error) {
+	record, err := g.Get(x.slotKey(key.Slot()))
+	if errors.Is(err, store.ErrNotFound) {
+		return Item{}, fmt.Errorf("%w: %.80s", ErrNotFound, key)
+	}
+	if err != nil {
+		return Item{}, err
+	}
+	w, err := decodeWinner(record)
+	if err != nil {
+		return Item{}, err
+	}
+	if w.deleted {
+		return Item{}, fmt.Errorf("%w: %.80s", ErrNotFound, key)
+	}
+	item, err := x.item(g, w)
+	if err == nil && !item.Key.Equal(key) { // 42 is not "42"
+		return Item{}, fmt.Errorf("%w: %.80s", ErrNotFound, key)
+	}
+	return item, err
+}
+
+func (x Index) item(g blocks.Getter, w winner) (Item, error) {
+	e, err := x.at(g, w)
+	if err != nil {
+		return Item{Hash: w.hash}, err
+	}
+	op, _ := Parse(e.Payload)
+	return Item{w.hash, op.Key, op.Value}, nil
+}
+
+// Items yields the keys that are not deleted with their values, the newest put
+// first, from the one behind a position or, with nil, from the newest. One
+// whose entry is damaged is yielded with its error, and the loop goes on.
+func (x Index) Items(ctx context.Context, s *store.Store, behind *entry.Position) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		for ref, err := range oplog.Descend(ctx, s, x.live(), behind) {
+			if err != nil {
+				yield(Item{}, err)
+				return
+			}
+			if behind != nil && ref.Position == *behind {
+				continue
+			}
+			if !yield(x.item(blocks.Reading(ctx, s), winner{number: ref.Number, hash: ref.Hash})) {
+				return
+			}
+		}
+	}
+}
+
+// Oldest is Items from the oldest on.
+func (x Index) Oldest(ctx context.Context, s *store.Store) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		for ref, err := range oplog.Ascend(ctx, s, x.live()) {
+			if err != nil {
+				yield(Item{}, err)
+				return
+			}
+			if !yield(x.item(blocks.Reading(ctx, s), winner{number: ref.Number, hash: ref.Hash})) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,343 @@
+package oplog
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/store"
+)
+
+// Range chooses entries. The zero Range is all of them.
+//
+// Bounds are hashes of entries of the log. An upper bound is one in the graph, as in
+// JavaScript: LTE is the entry and what it was written on top of, LT the
+// latter alone; what other writers wrote meanwhile is left out. A lower bound
+// is one in the order of the log.
+type Range struct {
+	GT, GTE string
+	LT, LTE string
+	// Amount is how many entries there are at most; 0 is no limit. They are the newest; with
+	// a lower and no upper bound, they are those next to the lower bound.
+	Amount int
+}
+
+// ErrRange says that a range cannot be.
+var ErrRange = errors.New("invalid range")
+
+func (r Range) check() error {
+	switch {
+	case r.GT != "" && r.GTE != "":
+		return fmt.Errorf("%w: both gt and gte", ErrRange)
+	case r.LT != "" && r.LTE != "":
+		return fmt.Errorf("%w: both lt and lte", ErrRange)
+	case r.Amount < 0:
+		return fmt.Errorf("%w: amount %d", ErrRange, r.Amount)
+	}
+	return nil
+}
+
+// Ref is where an entry is.
+type Ref struct {
+	entry.Position
+	Number uint64
+}
+
+// Iterate yields the entries of a range that count, newest first, and ends with the
+// first error. A page costs about the same from anywhere in the log.
+func (l *Log) Iterate(ctx context.Context, r Range) iter.Seq2[*entry.Entry, error] {
+	return func(yield func(*entry.Entry, error) bool) {
+		g := blocks.Reading(ctx, l.store)
+		for ref, err := range l.refs(ctx, r) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			e, err := l.at(g, ref.Number, ref.Hash)
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Ascend yields all entries that count, oldest first, and ends with the first
+// error.
+func (l *Log) Ascend(ctx context.Context) iter.Seq2[*entry.Entry, error] {
+	return func(yield func(*entry.Entry, error) bool) {
+		g := blocks.Reading(ctx, l.store)
+		for ref, err := range Ascend(ctx, l.store, l.key("order")) {
+			var e *entry.Entry
+			if err == nil {
+				e, err = l.at(g, ref.Number, ref.Hash)
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (l *Log) refs(ctx context.Context, r Range) iter.Seq2[Ref, error] {
+	return func(yield func(Ref, error) bool) {
+		if err := r.check(); err != nil {
+			yield(Ref{}, err)
+			return
+		}
+		var low, high *entry.Entry
+		for _, bound := range []struct {
+			hash  string
+			entry **entry.Entry
+		}{{r.GT + r.GTE, &low}, {r.LT + r.LTE, &high}} {
+			if bound.hash == "" {
+				continue
+			}
+			var err error
+			if *bound.entry, err = l.Get(ctx, bound.hash); err != nil {
+				yield(Ref{}, err)
+				return
+			}
+		}
+		if low != nil && high == nil && r.Amount > 0 {
+			l.above(ctx, low.Position(), r, yield)
+			return
+		}
+		refs := l.descend(ctx, nil)
+		if high != nil {
+			refs = l.cone(ctx, high, r.LT == "")
+		}
+		count := 0
+		for ref, err := range refs {
+			if err != nil {
+				yield(Ref{}, err)
+				return
+			}
+			if low != nil {
+				if c := ref.Compare(low.Position()); c < 0 || c == 0 && r.GT != "" {
+					return
+				}
+			}
+			if count++; !yield(ref, nil) || count == r.Amount {
+				return
+			}
+		}
+	}
+}
+
+// above yields the entries next above a lower bound, newest first.
+func (l *Log) above(ctx context.Context, low entry.Position, r Range, yield func(Ref, error) bool) {
+	var page []Ref
+	for ref, err := range l.ascend(ctx, low) {
+		if err != nil {
+			yield(Ref{}, err)
+			return
+		}
+		if r.GT != "" && ref.Position == low {
+			continue
+		}
+		if page = append(page, ref); len(page) == r.Amount {
+			break
+		}
+	}
+	for _, ref := range slices.Backward(page) {
+		if !yield(ref, nil) {
+			return
+		}
+	}
+}
+
+// cone yields what an entry was written on top of, and first the entry itself
+// if it is included. It walks down the order and leaves out what is not known
+// to be below.
+func (l *Log) cone(ctx context.Context, top *entry.Entry, included bool) iter.Seq2[Ref, error] {
+	return func(yield func(Ref, error) bool) {
+		g := blocks.Reading(ctx, l.store)
+		below := make(map[string]bool)
+		add := func(hashes []string) error {
+			for len(hashes) > 0 {
+				hash := hashes[0]
+				hashes = hashes[1:]
+				below[hash] = true
+				// What does not count is not in the order.
+				fault, err := l.fault(g, hash)
+				if err != nil {
+					return err
+				}
+				if fault != "" {
+					delete(below, hash)
+					e, err := l.get(g, hash)
+					if err != nil {
+						return err
+					}
+					hashes = slices.Concat(hashes, e.Next)
+				}
+			}
+			return nil
+		}
+		if included {
+			below[top.Hash()] = true
+		} else if err := add(top.Next); err != nil {
+			yield(Ref{}, err)
+			return
+		}
+		position := top.Position()
+		for ref, err := range l.descend(ctx, &position) {
+			if len(below) == 0 {
+				return
+			}
+			if err == nil && !below[ref.Hash] {
+				continue
+			}
+			if !yield(ref, err) || err != nil {
+				return
+			}
+			delete(below, ref.Hash)
+			e, err := l.at(g, ref.Number, ref.Hash)
+			if err == nil {
+				err = add(e.Next)
+			}
+			if err != nil {
+				yield(Ref{}, err)
+				return
+			}
+		}
+	}
+}
+
+func (l *Log) orderKey(p entry.Position) string { return PositionKey(l.key("order"), p) }
+
+// descend yields where the entries that count are, newest first, from a
+// position or the newest.
+func (l *Log) descend(ctx context.Context, from *entry.Position) iter.Seq2[Ref, error] {
+	return Descend(ctx, l.store, l.key("order"), from)
+}
+
+func (l *Log) ascend(ctx context.Context, from entry.Position) iter.Seq2[Ref, error] {
+	series := l.key("order")
+	return readRefs(l.store.AscendFrom(ctx, series, from.Time, positionName(from)), series)
+}
+
+// number reads the value of a record in the order.
+func number(value []byte) (uint64, bool) {
+	number, n := binary.Uvarint(value)
+	return number, n == len(value) && n > 0
+}
+
+// PositionKey returns the key of a record in a series that is in the order of
+// the log.
+func PositionKey(series string, p entry.Position) string {
+	return store.NamedKey(series, p.Time, positionName(p))
+}
+
+func positionName(p entry.Position) string { return p.ID + "." + p.Hash }
+
+// Descend yields the records of a series that is in the order of the log,
+// newest first, from a position or, with nil, the newest. The value of each is the
+// number of an entry.
+func Descend(ctx context.Context, s *store.Store, series string, from *entry.Position) iter.Seq2[Ref, error] {
+	if from == nil {
+		return readRefs(s.Descend(ctx, series, math.MaxUint64), series)
+	}
+	return readRefs(s.DescendFrom(ctx, series, from.Time, positionName(*from)), series)
+}
+
+// Ascend is Descend, oldest first.
+func Ascend(ctx context.Context, s *store.Store, series string) iter.Seq2[Ref, error] {
+	return readRefs(s.Ascend(ctx, series, 0), series)
+}
+
+func readRefs(records iter.Seq2[store.Record, error], series string) iter.Seq2[Ref, error] {
+	return func(yield func(Ref, error) bool) {
+		for r, err := range records {
+			if err != nil {
+				yield(Ref{}, err)
+				return
+			}
+			ref := Ref{Position: entry.Position{Clock: entry.Clock{Time: r.Number}}}
+			var ok, known bool
+			ref.ID, ref.Hash, ok = strings.Cut(r.Name, ".")
+			if ref.Number, known = number(r.Value); !ok || !known || !block.ValidHash(ref.Hash) {
+				yield(Ref{}, fmt.Errorf("%w: record %d/%s of %s", ErrDamaged, r.Number, r.Name, series))
+				return
+			}
+			if !yield(ref, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Arrived yields the entries that count in the order in which they came, from
+// behind a number on, each with its number, and ends with the last or with the
+// first error.
+func (l *Log) Arrived(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
+	return func(yield func(Arrival, error) bool) {
+		if after == math.MaxUint64 {
+			return
+		}
+		for r, err := range l.store.Ascend(ctx, blocks.Entries(l.number), after+1) {
+			var a Arrival
+			var fault string
+			if err == nil {
+				a.Number = r.Number
+				a.Entry, err = l.decode(r.Value)
+			}
+			if err == nil {
+				fault, err = l.Fault(ctx, a.Entry.Hash())
+			}
+			if err == nil && fault != "" {
+				continue
+			}
+			if !yield(a, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (l *Log) decode(record []byte) (*entry.Entry, error) {
+	b, err := blocks.DecodeEntry(record)
+	if err != nil {
+		return nil, fmt.Errorf("%w of %s", err, l.id)
+	}
+	return entry.Decode(b)
+}
+
+// Arrival is an entry with its place in the order of arrival here. Numbers
+// rise, and never change.
+type Arrival struct {
+	Number uint64
+	Entry  *entry.Entry
+}
+
+// Updates is Arrived, but goes on with what comes later, without a gap, until
+// the context is done or the loop is left.
+func (l *Log) Updates(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
+	return func(yield func(Arrival, error) bool) {
+		for {
+			l.mu.Lock()
+			changed := l.changed
+			l.mu.Unlock()
+			for a, err := range l.Arrived(ctx, after) {
+				if !yield(a, err) || err != nil {
+					return
+				}
+				after = a.Number
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				yield(Arrival{}, ctx.Err())
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,343 @@
+package oplog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/store"
+)
+
+// Bounds of what waits.
+const (
+	maxWaitingBytes = 256 << 20 // of a log
+	maxSleepers     = 1 << 12   // that wait for one hash
+	maxPerUpdate    = 128       // entries that one transaction takes
+)
+
+// ErrWaitingFull says that too much waits already: what is missing must come
+// first.
+var ErrWaitingFull = errors.New("too many entries wait for others")
+
+// ErrOtherLog says that an entry belongs to another log.
+var ErrOtherLog = errors.New("entry belongs to another log")
+
+// Candidate is an entry that came from elsewhere.
+type Candidate struct {
+	Entry    *entry.Entry
+	Identity block.Block // of its writer; none if it is not known
+	Fault    error       // why it does not count, or nil
+}
+
+// Outcome is what became of a candidate.
+type Outcome int
+
+const (
+	Refused Outcome = iota // it does not count, and nothing that counts is known to need it
+	Known                  // it was here before
+	Joined                 // it is part of the log now
+	Waiting                // it waits for others
+)
+
+// String returns the outcome in a word.
+func (o Outcome) String() string {
+	return [...]string{"refused", "known", "joined", "waiting"}[o]
+}
+
+// Join takes entries from elsewhere, in any order, and returns what became of
+// each. It is safe to offer anything again at any time; nothing that is left out is lost to
+// a later call. The order of calls makes no difference in the end.
+func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, error) {
+	outcomes := make([]Outcome, len(candidates))
+	todo := make([]int, len(candidates))
+	for i := range todo {
+		todo[i] = i
+		if id := candidates[i].Entry.LogID; id != l.id {
+			return nil, fmt.Errorf("%w: %s is of %.80q", ErrOtherLog, candidates[i].Entry.Hash(), id)
+		}
+	}
+	// What is refused may be needed by what comes behind it.
+	for {
+		var refused []int
+		for len(todo) > 0 {
+			chunk := todo[:min(len(todo), maxPerUpdate)]
+			todo = todo[len(chunk):]
+			err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
+				for _, i := range chunk {
+					var err error
+					if outcomes[i], err = l.join(tx, sum, candidates[i]); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return outcomes, err
+			}
+			for _, i := range chunk {
+				if outcomes[i] == Refused {
+					refused = append(refused, i)
+				}
+			}
+		}
+		if err := l.Wake(ctx); err != nil {
+			return outcomes, err
+		}
+		wanted, err := l.wanted(ctx, candidates, refused)
+		if err != nil {
+			return outcomes, err
+		}
+		if todo = wanted; len(todo) == 0 {
+			break
+		}
+	}
+	for i, o := range outcomes {
+		if o != Waiting {
+			continue
+		}
+		ok, err := l.Has(ctx, candidates[i].Entry.Hash())
+		if err != nil {
+			return outcomes, err
+		}
+		if ok {
+			outcomes[i] = Joined
+		}
+	}
+	return outcomes, nil
+}
+
+// wanted returns those of the refused that something waits for now.
+func (l *Log) wanted(ctx context.Context, candidates []Candidate, refused []int) (wanted []int, err error) {
+	for _, i := range refused {
+		ok, err := l.store.Has(ctx, l.wakeKey(candidates[i].Entry.Hash()))
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			wanted = append(wanted, i)
+		}
+	}
+	return wanted, nil
+}
+
+// Wake goes on with entries whose wait may be over, until there is none. It is needed
+// after an interrupted Join, which does the same.
+func (l *Log) Wake(ctx context.Context) error {
+	for {
+		more := false
+		sum, err := l.readSummary(blocks.Reading(ctx, l.store))
+		if err != nil || sum.ReadyFrom == sum.ReadyTo {
+			return err
+		}
+		err = l.update(ctx, func(tx *store.Tx, sum *summary) error {
+			for n := 0; n < maxPerUpdate && sum.ReadyFrom < sum.ReadyTo; n++ {
+				if err := l.wakeNext(tx, sum); err != nil {
+					return err
+				}
+			}
+			more = sum.ReadyFrom < sum.ReadyTo
+			return nil
+		})
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+func (l *Log) waitKey(hash string) string   { return l.key("wait/" + hash) }
+func (l *Log) wakeKey(hash string) string   { return l.key("wake/" + hash) }
+func (l *Log) readyKey(place uint64) string { return store.Key(l.key("ready"), place) }
+
+// join takes one candidate.
+func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
+	hash := c.Entry.Hash()
+	if ok, err := l.has(tx, hash); err != nil || ok {
+		return Known, err
+	}
+	if ok, err := tx.Has(l.waitKey(hash)); err != nil || ok {
+		return Waiting, err
+	}
+	if c.Fault != nil {
+		if wanted, err := tx.Has(l.wakeKey(hash)); err != nil || !wanted {
+			return Refused, err
+		}
+	}
+	if c.Identity.Hash != "" {
+		if err := blocks.Put(tx, c.Identity); err != nil {
+			return Refused, err
+		}
+	}
+	missing, err := l.missing(tx, c.Entry)
+	if err != nil {
+		return Refused, err
+	}
+	if missing != "" {
+		w := waiter{data: c.Entry.Block.Data}
+		if c.Fault != nil {
+			w.fault = c.Fault.Error()
+		}
+		return Waiting, l.sleep(tx, sum, hash, missing, w)
+	}
+	return Joined, l.enter(tx, sum, c.Entry, c.Fault)
+}
+
+// missing returns the first of an entry's parents that is not in the log, or
+// "".
+func (l *Log) missing(tx *store.Tx, e *entry.Entry) (string, error) {
+	for _, hash := range e.Parents() {
+		if ok, err := l.has(tx, hash); err != nil || !ok {
+			return hash, err
+		}
+	}
+	return "", nil
+}
+
+// enter inserts an entry and hands those that waited for it to the ready
+// queue.
+func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, fault error) error {
+	if err := l.insert(tx, sum, e, fault); err != nil {
+		return err
+	}
+	sleepers, err := l.sleepers(tx, e.Hash())
+	if err != nil || len(sleepers) == 0 {
+		return err
+	}
+	for _, hash := range sleepers {
+		if err := tx.Put(l.readyKey(sum.ReadyTo), []byte(hash)); err != nil {
+			return err
+		}
+		sum.ReadyTo++
+	}
+	return tx.Delete(l.wakeKey(e.Hash()))
+}
+
+// sleepers returns the entries that wait for a hash.
+func (l *Log) sleepers(tx *store.Tx, hash string) ([]string, error) {
+	list, err := tx.Get(l.wakeKey(hash))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	return strings.Fields(string(list)), err
+}
+
+// sleep lets an entry wait for one of its parents.
+func (l *Log) sleep(tx *store.Tx, sum *summary, hash, missing string, w waiter) error {
+	sleepers, err := l.sleepers(tx, missing)
+	if err != nil {
+		return err
+	}
+	if len(sleepers) >= maxSleepers || sum.Pending+uint64(len(w.data)) > maxWaitingBytes {
+		return fmt.Errorf("%w: %s of %s", ErrWaitingFull, missing, l.id)
+	}
+	sum.Waiting++
+	sum.Pending += uint64(len(w.data))
+	if err := tx.Put(l.waitKey(hash), w.encode()); err != nil {
+		return err
+	}
+	return tx.Put(l.wakeKey(missing), []byte(strings.Join(append(sleepers, hash), " ")))
+}
+
+// wakeNext takes the next entry of the ready queue: it enters the log or goes on
+// waiting, for another of its parents.
+func (l *Log) wakeNext(tx *store.Tx, sum *summary) error {
+	hash, err := tx.Get(l.readyKey(sum.ReadyFrom))
+	if err != nil {
+		return err
+	}
+	if err := tx.Delete(l.readyKey(sum.ReadyFrom)); err != nil {
+		return err
+	}
+	sum.ReadyFrom++
+	record, err := tx.Get(l.waitKey(string(hash)))
+	if err != nil {
+		return err
+	}
+	if err := tx.Delete(l.waitKey(string(hash))); err != nil {
+		return err
+	}
+	w, e, err := decodeWaiter(string(hash), record)
+	if err != nil {
+		return fmt.Errorf("%w of %s: entry %s that waits: %v", ErrDamaged, l.id, hash, err)
+	}
+	sum.Waiting--
+	sum.Pending -= uint64(len(w.data))
+	missing, err := l.missing(tx, e)
+	if err != nil {
+		return err
+	}
+	if missing != "" {
+		return l.sleep(tx, sum, e.Hash(), missing, w)
+	}
+	var fault error
+	if w.fault != "" {
+		fault = errors.New(w.fault)
+	}
+	return l.enter(tx, sum, e, fault)
+}
+
+// waiter is an entry that waits.
+type waiter struct {
+	fault string // why it does not count, or ""
+	data  []byte
+}
+
+func (w waiter) encode() []byte {
+	return append(dagcbor.AppendText(nil, w.fault), w.data...)
+}
+
+func decodeWaiter(hash string, record []byte) (w waiter, e *entry.Entry, err error) {
+	r := dagcbor.NewReader(record)
+	if w.fault, err = r.Text(); err != nil {
+		return w, nil, err
+	}
+	if w.data, err = r.Raw(); err != nil {
+		return w, nil, err
+	}
+	b := block.Block{Hash: hash, Data: w.data}
+	if err := b.Check(); err != nil {
+		return w, nil, err
+	}
+	e, err = entry.Decode(b)
+	return w, e, err
+}
+
+// Missing returns the hashes that entries wait for and that do not wait
+// themselves. It reads all that waits.
+func (l *Log) Missing(ctx context.Context) ([]string, error) {
+	g := blocks.Reading(ctx, l.store)
+	seen := make(map[string]bool)
+	var missing []string
+	for record, err := range l.store.Scan(ctx, l.key("wait")) {
+		if err != nil {
+			return nil, err
+		}
+		_, e, err := decodeWaiter(record.Key[strings.LastIndexByte(record.Key, '/')+1:], record.Value)
+		if err != nil {
+			return nil, fmt.Errorf("%w of %s: %v", ErrDamaged, l.id, err)
+		}
+		for _, hash := range e.Parents() {
+			if seen[hash] {
+				continue
+			}
+			seen[hash] = true
+			waits, err := l.store.Has(ctx, l.waitKey(hash))
+			if err != nil {
+				return nil, err
+			}
+			if waits {
+				continue
+			}
+			if ok, err := l.has(g, hash); err != nil {
+				return nil, err
+			} else if !ok {
+				missing = append(missing, hash)
+			}
+		}
+	}
+	return missing, nil
+}

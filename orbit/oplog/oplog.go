@@ -1,0 +1,368 @@
+// Package oplog is the log of operations under an OrbitDB database: a graph of
+// entries that several writers append to and that replicas join.
+//
+// # The log
+//
+// An entry is part of the log when all that it names in next and refs is; the
+// log is closed under both at any moment, also after a crash. JavaScript, which
+// fetches both before it joins an entry, can therefore join whatever it is
+// offered. Heads are the entries that no other names in next. An appended
+// entry names all of them, newest first, and refers to the 16 newest entries
+// behind as many as there are heads.
+//
+// An entry that comes before what it names waits on disk, has no effect, and is
+// neither head nor counted. [Log.Missing] says what is waited for. When that comes, those that waited
+// follow, oldest first, a bounded number to a transaction.
+//
+// An entry that must have no effect (see [entry.Entry.Check], and the access
+// controller) is refused, unless an entry that counts was written on top
+// of it: then it is kept as part of the graph, to be sent and named, but it is in
+// no order, in no state, and never a head.
+//
+// # What is stored
+//
+// Below log/<number of the log> in the store:
+//
+//	summary                          counts, heads and the newest entries
+//	entry/<number>                   the entries, in the order of arrival
+//	order/<time>/<clock id>.<hash>   number of an entry that counts
+//	fault/<hash>                     why an entry does not count
+//	wait/<hash>                      an entry that waits, and what for
+//	wake/<hash>                      the entries that wait for the hash
+//	ready/<n>                        entries whose wait may be over
+//
+// A change of the log and of the state that follows from it ([State]) is one
+// transaction. Each costs the same at a hundred entries and at a million.
+package oplog
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/value"
+	"github.com/newpieceplease/npp/store"
+)
+
+var (
+	// ErrNotFound says that the log has no such entry.
+	ErrNotFound = errors.New("no such entry in the log")
+	// ErrDamaged says that something stored is not what was stored. [Log.Rebuild] mends
+	// all but lost entries.
+	ErrDamaged = errors.New("damaged log")
+)
+
+// State is what follows from the entries of a log. It must not depend on the
+// order in which they come.
+type State interface {
+	// Apply adds the effect of an entry that counts, and returns by how much
+	// the number of live keys changed.
+	Apply(tx *store.Tx, e *entry.Entry, number uint64) (keys int, err error)
+	// Prefixes are the parts of the log's namespace that the state has to itself.
+	Prefixes() []string
+}
+
+// NoState is the state of a database whose entries are all there is.
+type NoState struct{}
+
+// Apply does nothing.
+func (NoState) Apply(*store.Tx, *entry.Entry, uint64) (int, error) { return 0, nil }
+
+// Prefixes returns none.
+func (NoState) Prefixes() []string { return nil }
+
+// Log is a log in a store. Its methods may be called concurrently; there must
+// be one Log only for a number.
+type Log struct {
+	store  *store.Store
+	number uint64
+	id     string
+	state  State
+
+	mu      sync.Mutex
+	changed chan struct{} // closed at the next change
+}
+
+// Open opens the log of a number, which has the ID, or begins it. The state gets the
+// entries as they come.
+func Open(ctx context.Context, s *store.Store, number uint64, id string, state State) (*Log, error) {
+	l := &Log{store: s, number: number, id: id, state: state, changed: make(chan struct{})}
+	sum, err := l.readSummary(blocks.Reading(ctx, s))
+	if err != nil {
+		return l, err
+	}
+	for r, err := range s.Descend(ctx, blocks.Entries(number), ^uint64(0)) {
+		if err != nil {
+			return l, err
+		}
+		if r.Number != sum.Numbers {
+			return l, fmt.Errorf("%w of %s: the summary ends at entry %d, the log at %d", ErrDamaged, id, sum.Numbers, r.Number)
+		}
+		break
+	}
+	if sum.Rebuild != 0 {
+		return l, fmt.Errorf("%w of %s: its index is half rebuilt", ErrDamaged, id)
+	}
+	return l, nil
+}
+
+// ID returns the ID of the log: the address of its database.
+func (l *Log) ID() string { return l.id }
+
+func (l *Log) key(rest string) string { return blocks.LogPrefix(l.number) + "/" + rest }
+
+// Stats are counts of a log.
+type Stats struct {
+	Entries  uint64 // that count
+	Faults   uint64 // that do not
+	Waiting  uint64 // that are not part of the log yet
+	Keys     uint64 // live keys of the state
+	Last     uint64 // number of the entry that came last
+	Clock    uint64 // largest time of the heads
+	HeadList []entry.Position
+}
+
+// Stats returns the counts of the log.
+func (l *Log) Stats(ctx context.Context) (Stats, error) {
+	s, err := l.readSummary(blocks.Reading(ctx, l.store))
+	if err != nil {
+		return Stats{}, err
+	}
+	st := Stats{Entries: s.Counting, Faults: s.Faults, Waiting: s.Waiting, Keys: s.Keys, Last: s.Numbers, HeadList: s.Heads}
+	for _, h := range s.Heads {
+		st.Clock = max(st.Clock, h.Time)
+	}
+	return st, nil
+}
+
+// Heads returns the positions of the heads, newest first.
+func (l *Log) Heads(ctx context.Context) ([]entry.Position, error) {
+	s, err := l.readSummary(blocks.Reading(ctx, l.store))
+	if err != nil {
+		return nil, err
+	}
+	return s.Heads, nil
+}
+
+// Has reports whether an entry with the hash is part of the log.
+func (l *Log) Has(ctx context.Context, hash string) (bool, error) {
+	return l.has(blocks.Reading(ctx, l.store), hash)
+}
+
+func (l *Log) has(g blocks.Getter, hash string) (bool, error) {
+	at, err := blocks.Locate(g, hash)
+	if errors.Is(err, blocks.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && at.Log == l.number, err
+}
+
+// Get returns the entry with a hash, [ErrNotFound], or [blocks.ErrDamaged].
+func (l *Log) Get(ctx context.Context, hash string) (*entry.Entry, error) {
+	return l.get(blocks.Reading(ctx, l.store), hash)
+}
+
+func (l *Log) get(g blocks.Getter, hash string) (*entry.Entry, error) {
+	at, err := blocks.Locate(g, hash)
+	if errors.Is(err, blocks.ErrNotFound) || err == nil && at.Log != l.number {
+		return nil, fmt.Errorf("%w: %.80q", ErrNotFound, hash)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return l.at(g, at.Number, hash)
+}
+
+// at returns the entry of a number, which has the hash.
+func (l *Log) at(g blocks.Getter, number uint64, hash string) (*entry.Entry, error) {
+	e, err := At(g, blocks.Location{Log: l.number, Number: number}, hash)
+	if err != nil {
+		err = fmt.Errorf("%w of %s", err, l.id)
+	}
+	return e, err
+}
+
+// At returns the entry at a location, which has the hash, or
+// [blocks.ErrDamaged], also where it is gone.
+func At(g blocks.Getter, at blocks.Location, hash string) (*entry.Entry, error) {
+	b, err := blocks.Entry(g, at)
+	switch {
+	case errors.Is(err, blocks.ErrNotFound), errors.Is(err, blocks.ErrDamaged), err == nil && b.Hash != hash:
+		return nil, fmt.Errorf("%w: %s", blocks.ErrDamaged, hash)
+	case err != nil:
+		return nil, err
+	}
+	return entry.Decode(b)
+}
+
+// Fault returns why an entry of the log does not count, or "".
+func (l *Log) Fault(ctx context.Context, hash string) (string, error) {
+	return l.fault(blocks.Reading(ctx, l.store), hash)
+}
+
+func (l *Log) faultKey(hash string) string { return l.key("fault/" + hash) }
+
+func (l *Log) fault(g blocks.Getter, hash string) (string, error) {
+	reason, err := g.Get(l.faultKey(hash))
+	if errors.Is(err, store.ErrNotFound) {
+		return "", nil
+	}
+	return string(reason), err
+}
+
+// Append writes an entry for each payload, one after the other and all of them or none,
+// and returns them when they are on disk. s must be allowed to write.
+func (l *Log) Append(ctx context.Context, s *identity.Signer, payloads ...value.Value) ([]*entry.Entry, error) {
+	return l.AppendIf(ctx, s, func(blocks.Getter) error { return nil }, payloads...)
+}
+
+// AppendIf is Append, but writes nothing and returns the error of check if it has one. check sees
+// all that the entries will be on top of.
+func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(blocks.Getter) error, payloads ...value.Value) ([]*entry.Entry, error) {
+	for {
+		var entries []*entry.Entry
+		err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
+			if err := check(tx); err != nil {
+				return err
+			}
+			entries = make([]*entry.Entry, 0, len(payloads))
+			for _, p := range payloads {
+				refs, ok := sum.refs()
+				if !ok {
+					return errNewestUnknown
+				}
+				e, err := entry.New(s, l.id, p, sum.Heads, refs)
+				if err != nil {
+					return err
+				}
+				if err := l.insert(tx, sum, e, nil); err != nil {
+					return err
+				}
+				entries = append(entries, e)
+			}
+			return nil
+		})
+		if !errors.Is(err, errNewestUnknown) {
+			return entries, err
+		}
+		if err := l.refill(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// errNewestUnknown says that a summary has too few of the newest entries.
+var errNewestUnknown = errors.New("the newest entries are not known")
+
+// refill reads the newest entries into the summary again.
+func (l *Log) refill(ctx context.Context) error {
+	before, err := l.readSummary(blocks.Reading(ctx, l.store))
+	if err != nil {
+		return err
+	}
+	var newest []entry.Position
+	for r, err := range l.descend(ctx, nil) {
+		if err != nil {
+			return err
+		}
+		if newest = append(newest, r.Position); len(newest) >= before.keep() {
+			break
+		}
+	}
+	return l.update(ctx, func(tx *store.Tx, sum *summary) error {
+		if sum.Numbers == before.Numbers {
+			sum.Newest = newest
+		}
+		return nil
+	})
+}
+
+// update changes the log in a transaction, and tells those who wait for
+// changes.
+func (l *Log) update(ctx context.Context, change func(*store.Tx, *summary) error) error {
+	err := l.store.Update(ctx, func(tx *store.Tx) error {
+		sum, err := l.readSummary(tx)
+		if err != nil {
+			return err
+		}
+		if err := change(tx, sum); err != nil {
+			return err
+		}
+		return l.writeSummary(tx, sum)
+	})
+	if err == nil {
+		l.mu.Lock()
+		close(l.changed)
+		l.changed = make(chan struct{})
+		l.mu.Unlock()
+	}
+	return err
+}
+
+// insert makes an entry part of the log, all of whose parents are. fault is why
+// it does not count, or nil.
+func (l *Log) insert(tx *store.Tx, sum *summary, e *entry.Entry, fault error) error {
+	sum.Numbers++
+	if err := blocks.PutEntry(tx, blocks.Location{Log: l.number, Number: sum.Numbers}, e.Block); err != nil {
+		return err
+	}
+	return l.index(tx, sum, e, sum.Numbers, fault)
+}
+
+// index adds an entry that is stored to all that follows from it.
+func (l *Log) index(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, fault error) error {
+	if fault != nil {
+		sum.Faults++
+		return tx.Put(l.faultKey(e.Hash()), []byte(fault.Error()))
+	}
+	covered, err := l.covered(tx, sum, e.Next)
+	if err != nil {
+		return err
+	}
+	p := e.Position()
+	sum.addHead(p, covered)
+	sum.add(p)
+	if err := tx.Put(l.orderKey(p), binary.AppendUvarint(nil, number)); err != nil {
+		return err
+	}
+	keys, err := l.state.Apply(tx, e, number)
+	sum.Keys += uint64(keys)
+	return err
+}
+
+// covered returns what is no head once an entry names these: they, and where
+// one of them does not count, what that one names.
+func (l *Log) covered(tx *store.Tx, sum *summary, next []string) ([]string, error) {
+	if sum.Faults == 0 {
+		return next, nil
+	}
+	var covered []string
+	seen := make(map[string]bool)
+	for len(next) > 0 {
+		hash := next[0]
+		next = next[1:]
+		if seen[hash] {
+			continue
+		}
+		seen[hash] = true
+		covered = append(covered, hash)
+		fault, err := l.fault(tx, hash)
+		if err != nil {
+			return nil, err
+		}
+		if fault == "" {
+			continue
+		}
+		e, err := l.get(tx, hash)
+		if err != nil {
+			return nil, err
+		}
+		next = append(next, e.Next...)
+	}
+	return covered, nil
+}

@@ -1,0 +1,206 @@
+package oplog
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/store"
+)
+
+// summary is what is known of a log without reading it. It is written with
+// each change of the log.
+type summary struct {
+	Numbers   uint64 // of the entry that came last; 0 for none
+	Counting  uint64 // entries that count
+	Faults    uint64 // entries that do not
+	Keys      uint64 // live keys of the state
+	Waiting   uint64 // entries that wait for others
+	Pending   uint64 // bytes of those
+	ReadyFrom uint64 // first entry of the ready queue
+	ReadyTo   uint64 // behind the last
+	Rebuild   uint64 // 1 while the index is being rebuilt
+
+	Heads  []entry.Position // newest first
+	Newest []entry.Position // the newest of those that count, newest first
+}
+
+// spare is how many more entries are kept as newest than the references of an
+// entry need now: with a log of more heads, they need more.
+const spare = 16
+
+// keep is how many entries a summary should have as newest.
+func (s *summary) keep() int { return len(s.Heads) + entry.MaxRefs + spare }
+
+// refs returns the references of the next entry, and whether they are known:
+// the newest entries but for as many as there are heads.
+func (s *summary) refs() ([]string, bool) {
+	want := min(uint64(len(s.Heads)+entry.MaxRefs), s.Counting)
+	if uint64(len(s.Newest)) < want {
+		return nil, false
+	}
+	refs := []string{}
+	for _, p := range s.Newest[min(len(s.Heads), int(want)):want] {
+		refs = append(refs, p.Hash)
+	}
+	return refs, true
+}
+
+// add makes an entry that counts one of the newest, if it is.
+func (s *summary) add(p entry.Position) {
+	all := uint64(len(s.Newest)) == s.Counting
+	s.Counting++
+	i, _ := slices.BinarySearchFunc(s.Newest, p, descending)
+	if i == len(s.Newest) && !all {
+		return
+	}
+	s.Newest = slices.Insert(s.Newest, i, p)
+	if keep := s.keep(); len(s.Newest) > keep {
+		s.Newest = s.Newest[:keep]
+	}
+}
+
+// addHead makes p a head and the covered ones none.
+func (s *summary) addHead(p entry.Position, covered []string) {
+	s.Heads = slices.DeleteFunc(s.Heads, func(h entry.Position) bool { return slices.Contains(covered, h.Hash) })
+	i, _ := slices.BinarySearchFunc(s.Heads, p, descending)
+	s.Heads = slices.Insert(s.Heads, i, p)
+}
+
+func descending(a, b entry.Position) int { return b.Compare(a) }
+
+func (s *summary) numbers() []*uint64 {
+	return []*uint64{&s.Numbers, &s.Counting, &s.Faults, &s.Keys, &s.Waiting, &s.Pending, &s.ReadyFrom, &s.ReadyTo, &s.Rebuild}
+}
+
+func (l *Log) summaryKey() string { return l.key("summary") }
+
+func (l *Log) readSummary(g blocks.Getter) (*summary, error) {
+	b, err := g.Get(l.summaryKey())
+	if errors.Is(err, store.ErrNotFound) {
+		return new(summary), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := new(summary)
+	if err := s.decode(b); err != nil {
+		return nil, fmt.Errorf("%w of %s: summary: %v", ErrDamaged, l.id, err)
+	}
+	return s, nil
+}
+
+func (l *Log) writeSummary(tx *store.Tx, s *summary) error {
+	return tx.Put(l.summaryKey(), s.encode())
+}
+
+// encode returns the numbers, the clock IDs, and the positions, with the place of
+// the clock ID in their list.
+func (s *summary) encode() []byte {
+	var ids []string
+	for _, p := range slices.Concat(s.Heads, s.Newest) {
+		if !slices.Contains(ids, p.ID) {
+			ids = append(ids, p.ID)
+		}
+	}
+	b := make([]byte, 0, 128+72*len(ids)+64*(len(s.Heads)+len(s.Newest)))
+	b = dagcbor.AppendArray(b, 4)
+	b = dagcbor.AppendArray(b, len(s.numbers()))
+	for _, n := range s.numbers() {
+		b = dagcbor.AppendUint(b, *n)
+	}
+	b = dagcbor.AppendArray(b, len(ids))
+	for _, id := range ids {
+		b = dagcbor.AppendText(b, id)
+	}
+	for _, list := range [][]entry.Position{s.Heads, s.Newest} {
+		b = dagcbor.AppendArray(b, len(list))
+		for _, p := range list {
+			b = dagcbor.AppendArray(b, 3)
+			b = dagcbor.AppendUint(b, p.Time)
+			b = dagcbor.AppendUint(b, uint64(slices.Index(ids, p.ID)))
+			b = dagcbor.AppendText(b, p.Hash)
+		}
+	}
+	return b
+}
+
+func (s *summary) decode(b []byte) error {
+	r := dagcbor.NewReader(b)
+	if err := readArray(r, 4); err != nil {
+		return err
+	}
+	if err := readArray(r, len(s.numbers())); err != nil {
+		return err
+	}
+	for _, n := range s.numbers() {
+		var err error
+		if *n, err = readUint(r); err != nil {
+			return err
+		}
+	}
+	n, err := r.Array()
+	if err != nil {
+		return err
+	}
+	ids := make([]string, n)
+	for i := range ids {
+		if ids[i], err = r.Text(); err != nil {
+			return err
+		}
+	}
+	for _, list := range []*[]entry.Position{&s.Heads, &s.Newest} {
+		n, err := r.Array()
+		if err != nil {
+			return err
+		}
+		*list = make([]entry.Position, n)
+		for i := range *list {
+			if (*list)[i], err = readPosition(r, ids); err != nil {
+				return err
+			}
+		}
+	}
+	return r.End()
+}
+
+func readPosition(r *dagcbor.Reader, ids []string) (p entry.Position, err error) {
+	if err = readArray(r, 3); err != nil {
+		return p, err
+	}
+	if p.Time, err = readUint(r); err != nil {
+		return p, err
+	}
+	id, err := readUint(r)
+	if err != nil {
+		return p, err
+	}
+	if id >= uint64(len(ids)) {
+		return p, errors.New("no such clock")
+	}
+	p.ID = ids[id]
+	p.Hash, err = r.Text()
+	return p, err
+}
+
+func readArray(r *dagcbor.Reader, want int) error {
+	n, err := r.Array()
+	if err == nil && n != want {
+		err = fmt.Errorf("%d items, want %d", n, want)
+	}
+	return err
+}
+
+func readUint(r *dagcbor.Reader) (uint64, error) {
+	n, err := r.Number()
+	if err != nil {
+		return 0, err
+	}
+	if n.Kind != dagcbor.Uint {
+		return 0, errors.New("no whole number")
+	}
+	return n.Bits, nil
+}

@@ -1,0 +1,96 @@
+package dagcbor
+
+// Normalize returns the canonical item that JavaScript makes of an item: what it
+// encodes having decoded it. If the item is canonical, it is the one returned,
+// not a copy. It fails with [ErrMalformed] if JavaScript does not decode the
+// item, and with [ErrUnencodable] if it does not encode it again.
+func Normalize(item []byte) ([]byte, error) {
+	r := NewReader(item)
+	found, err := r.scan(0)
+	if err == nil {
+		err = r.End()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if found == 0 {
+		return item, nil
+	}
+	r.pos = 0
+	if found&unsorted != 0 {
+		if err := r.distinct(); err != nil {
+			return nil, err
+		}
+		r.pos = 0
+	}
+	return r.rewrite(make([]byte, 0, len(item)+16))
+}
+
+// Canonical reports whether an item is canonical.
+func Canonical(item []byte) bool {
+	r := NewReader(item)
+	found, err := r.scan(0)
+	return err == nil && found == 0 && r.End() == nil
+}
+
+// rewrite reads an item that scan has read, and appends it.
+func (r *Reader) rewrite(b []byte) ([]byte, error) {
+	kind, err := r.Kind()
+	if err != nil {
+		return nil, err
+	}
+	switch kind {
+	case Null:
+		return AppendNull(b), r.Null()
+	case Float:
+		n, err := r.Number()
+		if err != nil {
+			return nil, err
+		}
+		return AppendFloat(b, n.Float64())
+	case Text:
+		text, err := r.TextBytes()
+		return appendClean(b, text), err
+	case Array:
+		n, err := r.Array()
+		b = AppendArray(b, n)
+		for i := 0; i < n && err == nil; i++ {
+			b, err = r.rewrite(b)
+		}
+		return b, err
+	case Map:
+		return r.rewriteMap(b)
+	default:
+		start := r.pos
+		_, err := r.scan(0)
+		return append(b, r.b[start:r.pos]...), err
+	}
+}
+
+func (r *Reader) rewriteMap(b []byte) ([]byte, error) {
+	n, err := r.Map()
+	if err != nil {
+		return nil, err
+	}
+	open := len(b)
+	b = OpenMap(b)
+	var buf [16]int
+	members := buf[:0]
+	for range n {
+		key, err := r.TextBytes()
+		if err != nil {
+			return nil, err
+		}
+		start := len(b)
+		b = appendClean(b, key)
+		if b, err = r.rewrite(b); err != nil {
+			return nil, err
+		}
+		if string(key) == lostKey {
+			b = b[:start]
+			continue
+		}
+		members = append(members, start)
+	}
+	return CloseMap(b, open, members)
+}
