@@ -27,7 +27,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"go.uber.org/fx"
 
+	"github.com/newpieceplease/npp/library"
 	"github.com/newpieceplease/npp/message"
+	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/swarm"
@@ -39,6 +41,7 @@ var log = logging.Logger("npp")
 const (
 	messagesNamespace = "/npp/messages"
 	swarmNamespace    = "/npp/swarm"
+	orbitNamespace    = "/npp/orbit"
 )
 
 // Plugins is what kubo's loader looks for.
@@ -68,11 +71,12 @@ type Plugin struct {
 	config    Config
 	configErr error
 
-	mu     sync.Mutex
-	loaded bool
-	router *router.Router
-	daemon *Daemon
-	state  error // why there is no daemon
+	mu         sync.Mutex
+	loaded     bool
+	router     *router.Router
+	orbitStore *store.Store
+	daemon     *Daemon
+	state      error // why there is no daemon
 }
 
 var (
@@ -96,10 +100,12 @@ func (p *Plugin) Init(env *kuboplugin.Environment) error {
 	return nil
 }
 
-// Options gives each node its pubsub router and the hook that stops npp.
+// Options gives each node its pubsub router, the databases' blocks and the hook
+// that stops npp.
 func (p *Plugin) Options(info core.FXNodeInfo) ([]fx.Option, error) {
 	return append(info.FXOptions,
 		fx.Decorate(p.decoratePubsub),
+		fx.Decorate(p.decorateBlocks),
 		fx.Invoke(p.stopFirst),
 	), nil
 }
@@ -136,7 +142,7 @@ func (p *Plugin) Start(node *core.IpfsNode) error {
 		p.state = ErrOffline
 		return nil
 	}
-	d, err := start(node, p.config, p.router)
+	d, err := start(node, p.config, p.router, p.orbitStore)
 	if err != nil {
 		return fmt.Errorf("npp: %w", err)
 	}
@@ -177,13 +183,16 @@ type Daemon struct {
 	Swarm    *swarm.Swarm
 	Messages *message.Service
 
-	node   *core.IpfsNode
-	stores []*store.Store
+	node     *core.IpfsNode
+	stores   []*store.Store
+	orbit    *orbit.Orbit
+	orbitErr error // why orbit is nil
+	library  *library.Library
 }
 
 // start brings npp up on a node. It dials nobody and waits for nothing but the
 // datastore: the daemon's API waits for it.
-func start(node *core.IpfsNode, c Config, r *router.Router) (_ *Daemon, err error) {
+func start(node *core.IpfsNode, c Config, r *router.Router, orbitStore *store.Store) (_ *Daemon, err error) {
 	cfg, err := node.Repo.Config()
 	if err != nil {
 		return nil, err
@@ -233,6 +242,8 @@ func start(node *core.IpfsNode, c Config, r *router.Router) (_ *Daemon, err erro
 	if err != nil {
 		return nil, err
 	}
+	d.stores = append(d.stores, orbitStore)
+	d.openDatabases(node.Context(), node, orbitStore)
 	log.Infow("started", "took", time.Since(begin))
 	return d, nil
 }
@@ -244,6 +255,9 @@ func (d *Daemon) close() error {
 	}
 	if d.Swarm != nil {
 		errs = append(errs, d.Swarm.Close())
+	}
+	if d.orbit != nil {
+		errs = append(errs, d.orbit.Close())
 	}
 	for _, s := range d.stores {
 		errs = append(errs, s.Close())
