@@ -116,7 +116,7 @@ func New(ctx context.Context, c Config) (*Orbit, error) {
 		return nil, fmt.Errorf("OrbitDB identity: %w", err)
 	}
 	o.identities.Add(o.signer.Hash(), o.signer.Identity)
-	return o, o.keep(ctx, o.signer.Block())
+	return o, o.Keep(ctx, o.signer.Block())
 }
 
 // makeKeys makes the keys that are missing. Where there are databases, the
@@ -145,8 +145,9 @@ func (o *Orbit) makeKeys(ctx context.Context) error {
 	return nil
 }
 
-// keep stores blocks that are no entries, unless they are there.
-func (o *Orbit) keep(ctx context.Context, bs ...block.Block) error {
+// Keep stores blocks that are no entries, such as identities, unless they are
+// there.
+func (o *Orbit) Keep(ctx context.Context, bs ...block.Block) error {
 	g := blocks.Reading(ctx, o.store)
 	bs = slices.DeleteFunc(slices.Clone(bs), func(b block.Block) bool {
 		_, err := blocks.Get(g, b.Hash)
@@ -200,6 +201,11 @@ func (o *Orbit) Close() error {
 // block from the source is not stored.
 func (o *Orbit) block(ctx context.Context, hash string) (block.Block, error) {
 	b, err := blocks.Get(blocks.Reading(ctx, o.store), hash)
+	if errors.Is(err, blocks.ErrNotFound) {
+		if b, ok := atHand(ctx, hash); ok {
+			return b, nil
+		}
+	}
 	if !errors.Is(err, blocks.ErrNotFound) || o.config.Source == nil {
 		if errors.Is(err, blocks.ErrNotFound) {
 			err = fmt.Errorf("%w: %s", ErrUnavailable, hash)
@@ -268,7 +274,7 @@ func (o *Orbit) Create(ctx context.Context, name string, opts Options) (*Databas
 	if err != nil {
 		return nil, err
 	}
-	if err := o.keep(ctx, list); err != nil {
+	if err := o.Keep(ctx, list); err != nil {
 		return nil, err
 	}
 	if opts.Access.Managed {
@@ -300,7 +306,7 @@ func (o *Orbit) create(ctx context.Context, m manifest.Manifest, indexBy string)
 	if err != nil {
 		return nil, err
 	}
-	if err := o.keep(ctx, b); err != nil {
+	if err := o.Keep(ctx, b); err != nil {
 		return nil, err
 	}
 	return o.Open(ctx, manifest.Address(b.Hash), OpenOptions{IndexBy: indexBy})
@@ -350,7 +356,7 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 	if err != nil {
 		return nil, fmt.Errorf("access controller: %w", err)
 	}
-	if err := o.keep(ctx, append(needed, b)...); err != nil {
+	if err := o.Keep(ctx, append(needed, b)...); err != nil {
 		return nil, err
 	}
 	record, err := o.register(ctx, hash, m, opts)

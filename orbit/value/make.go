@@ -20,7 +20,8 @@ type Member struct {
 	Value Value
 }
 
-// Map returns the map of the members, whose names must differ.
+// Map returns the map of the members: their names must differ and be clean UTF-8,
+// their values must not be none.
 func Map(members ...Member) Value {
 	members = slices.Clone(members)
 	slices.SortFunc(members, func(a, b Member) int {

@@ -174,17 +174,15 @@ func decodeBase64(text string) ([]byte, error) {
 
 // appendNumberText appends the item of a JSON number.
 func appendNumberText(b []byte, text string) ([]byte, error) {
-	if !strings.ContainsAny(text, ".eE") {
-		digits, negative := strings.CutPrefix(text, "-")
-		n, err := strconv.ParseUint(digits, 10, 64)
-		switch {
-		case err == nil && negative && n > 0:
-			return dagcbor.AppendNegInt(b, n-1), nil
-		case err == nil:
-			return dagcbor.AppendUint(b, n), nil
-		case negative && digits == "18446744073709551616":
-			return dagcbor.AppendNegInt(b, math.MaxUint64), nil
-		}
+	digits, negative := strings.CutPrefix(text, "-")
+	n, err := strconv.ParseUint(digits, 10, 64)
+	switch {
+	case err == nil && negative && n > 0:
+		return dagcbor.AppendNegInt(b, n-1), nil
+	case err == nil:
+		return dagcbor.AppendUint(b, n), nil
+	case negative && digits == "18446744073709551616":
+		return dagcbor.AppendNegInt(b, math.MaxUint64), nil
 	}
 	v, err := strconv.ParseFloat(text, 64)
 	if err != nil {

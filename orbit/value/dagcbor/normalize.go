@@ -1,5 +1,7 @@
 package dagcbor
 
+import "fmt"
+
 // Normalize returns the canonical item that JavaScript makes of an item: what it
 // encodes having decoded it. If the item is canonical, it is the one returned,
 // not a copy. It fails with [ErrMalformed] if JavaScript does not decode the
@@ -81,16 +83,26 @@ func (r *Reader) rewriteMap(b []byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		start := len(b)
+		if string(key) == lostKey {
+			if err := r.lose(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		members = append(members, len(b))
 		b = appendClean(b, key)
 		if b, err = r.rewrite(b); err != nil {
 			return nil, err
 		}
-		if string(key) == lostKey {
-			b = b[:start]
-			continue
-		}
-		members = append(members, start)
 	}
 	return CloseMap(b, open, members)
+}
+
+// lose reads the item of a key that JavaScript loses.
+func (r *Reader) lose() error {
+	if kind, _ := r.Kind(); kind == Bytes || kind == Link {
+		return fmt.Errorf("%w: key %q with %s", ErrUnencodable, lostKey, kind)
+	}
+	_, err := r.scan(0)
+	return err
 }

@@ -32,10 +32,12 @@
 //
 // # Members that JavaScript has not
 //
-// Decoding a map, JavaScript takes the member "__proto__" for something else
-// and loses it, so [Normalize] drops it; [CloseMap] refuses it. JavaScript
-// cannot encode a map whose members "/" and "bytes" are the same text, number
-// or bool, which it mistakes for a CID: both refuse it.
+// Decoding a map, JavaScript takes the member "__proto__" for the prototype of
+// the object and loses it, so [Normalize] drops it, but refuses it if it is
+// bytes or a link, which make something else of the object. JavaScript cannot
+// encode a map whose members "/" and "bytes" are the same text, number or bool,
+// which it mistakes for a CID: Normalize refuses it too. [CloseMap] refuses
+// either.
 package dagcbor
 
 import (

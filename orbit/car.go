@@ -1,0 +1,335 @@
+package orbit
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/ipfs/go-cid"
+	carv2 "github.com/ipld/go-car/v2"
+
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+)
+
+// ErrInvalidCAR says that what is to be imported is no CAR of a database.
+var ErrInvalidCAR = errors.New("no CAR of an OrbitDB database")
+
+// ExportStats counts what an export wrote.
+type ExportStats struct {
+	Entries int
+	Blocks  int      // entries included
+	Damaged []string // hashes of entries that are damaged and left out
+}
+
+// Export writes a database as a CAR (version 1): its manifest, which is the
+// root, its access controller, and its entries in the order of arrival, each
+// writer's identity in front of the first of them. What comes while it runs is left out.
+func (db *Database) Export(ctx context.Context, w io.Writer) (ExportStats, error) {
+	root, err := db.orbit.block(ctx, db.hash())
+	if err != nil {
+		return ExportStats{}, err
+	}
+	c, err := block.ParseHash(root.Hash)
+	if err != nil {
+		return ExportStats{}, err
+	}
+	head := dagcbor.AppendMap(nil, 2)
+	head = dagcbor.AppendText(head, "roots")
+	head = dagcbor.AppendArray(head, 1)
+	if head, err = dagcbor.AppendLink(head, c); err != nil {
+		return ExportStats{}, err
+	}
+	head = dagcbor.AppendText(head, "version")
+	head = dagcbor.AppendUint(head, 1)
+	x := &exporter{w: w, written: make(map[string]bool)}
+	if err := x.section(head); err != nil {
+		return x.stats, err
+	}
+	return x.stats, x.database(ctx, db)
+}
+
+func (db *Database) hash() string {
+	hash, _ := manifest.ParseAddress(db.address) // which was made of it
+	return hash
+}
+
+type exporter struct {
+	w       io.Writer
+	written map[string]bool // blocks that are no entries
+	stats   ExportStats
+}
+
+func (x *exporter) section(parts ...[]byte) error {
+	size := 0
+	for _, p := range parts {
+		size += len(p)
+	}
+	section := binary.AppendUvarint(make([]byte, 0, size+binary.MaxVarintLen64), uint64(size))
+	for _, p := range parts {
+		section = append(section, p...)
+	}
+	_, err := x.w.Write(section)
+	return err
+}
+
+func (x *exporter) block(b block.Block) error {
+	c, err := block.ParseHash(b.Hash)
+	if err != nil {
+		return err
+	}
+	x.stats.Blocks++
+	return x.section(c.Bytes(), b.Data)
+}
+
+// named writes a block that is no entry, once.
+func (x *exporter) named(ctx context.Context, o *Orbit, hash string) error {
+	if x.written[hash] {
+		return nil
+	}
+	b, err := o.block(ctx, hash)
+	if err != nil {
+		return err
+	}
+	x.written[hash] = true
+	return x.block(b)
+}
+
+func (x *exporter) database(ctx context.Context, db *Database) error {
+	if err := x.named(ctx, db.orbit, db.hash()); err != nil {
+		return err
+	}
+	if inner := db.access.managed; inner != nil {
+		if err := x.database(ctx, inner); err != nil {
+			return err
+		}
+	} else if _, list, err := db.manifest.Access(); err != nil {
+		return err
+	} else if err := x.named(ctx, db.orbit, list); err != nil {
+		return err
+	}
+	for a, err := range db.log.Stored(ctx, 0) {
+		if errors.Is(err, blocks.ErrDamaged) {
+			x.stats.Damaged = append(x.stats.Damaged, a.Hash)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		// Without its identity, an entry is of use to nobody, but those on top
+		// of it are.
+		if err := x.named(ctx, db.orbit, a.Entry.Identity); err != nil && !errors.Is(err, ErrUnavailable) {
+			return err
+		}
+		if err := x.block(a.Entry.Block); err != nil {
+			return err
+		}
+		x.stats.Entries++
+	}
+	return nil
+}
+
+// ImportStats counts what became of the entries in a CAR.
+type ImportStats struct {
+	Entries int      // that are new here
+	Known   int      // that were here
+	Waiting int      // whose parents are neither here nor in the CAR
+	Faults  int      // that are new and have no effect
+	Refused int      // that are no entries of the database, or may not be
+	Missing []string // hashes of the parents that are waited for
+}
+
+// Bounds of an import, in bytes of blocks.
+const (
+	importBatch = 4 << 20  // entries that are joined at once
+	importHeld  = 64 << 20 // blocks that are held in memory: those that are no entries, and entries that cannot be judged yet
+)
+
+// Import reads the CAR of a database, its first root the manifest, opens the
+// database and joins the entries. The blocks may be in any order; where they
+// are not in that of [Database.Export], what cannot be judged yet is held in memory.
+// progress, if not nil, is told how many entries are done.
+//
+// What was joined before an error stays.
+func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries int)) (*Database, ImportStats, error) {
+	car, err := carv2.NewBlockReader(r, carv2.MaxAllowedSectionSize(block.MaxSize+1024), carv2.MaxAllowedHeaderSize(1<<20))
+	if err != nil {
+		return nil, ImportStats{}, fmt.Errorf("%w: %w", ErrInvalidCAR, err)
+	}
+	if len(car.Roots) == 0 {
+		return nil, ImportStats{}, fmt.Errorf("%w: it has no root", ErrInvalidCAR)
+	}
+	root, ok := block.HashOf(car.Roots[0])
+	if !ok || car.Roots[0].Prefix().Codec != cid.DagCBOR {
+		return nil, ImportStats{}, fmt.Errorf("%w: its root %s is no manifest", ErrInvalidCAR, car.Roots[0])
+	}
+	im := &importer{orbit: o, root: root, progress: progress, others: make(overlay)}
+	ctx = context.WithValue(ctx, overlayKey{}, im.others)
+	for {
+		b, err := car.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return im.db, im.stats, fmt.Errorf("%w: %w", ErrInvalidCAR, err)
+		}
+		if hash, ok := block.HashOf(b.Cid()); ok {
+			if err := im.take(ctx, block.Block{Hash: hash, Data: b.RawData()}); err != nil {
+				return im.db, im.stats, err
+			}
+		}
+	}
+	if err := im.flush(ctx); err != nil {
+		return im.db, im.stats, err
+	}
+	if im.db == nil {
+		if im.db, err = o.Open(ctx, manifest.Address(root), OpenOptions{}); err != nil {
+			return nil, im.stats, err
+		}
+		if err := im.flush(ctx); err != nil {
+			return im.db, im.stats, err
+		}
+	}
+	im.stats.Refused += len(im.entries)
+	if err := im.count(ctx); err != nil {
+		return im.db, im.stats, err
+	}
+	im.stats.Missing, err = im.db.log.Missing(ctx)
+	return im.db, im.stats, err
+}
+
+// count counts what became part of the databases, and what waits.
+func (im *importer) count(ctx context.Context) error {
+	for _, t := range im.targets {
+		now, err := t.db.log.Stats(ctx)
+		if err != nil {
+			return err
+		}
+		im.stats.Entries += int(now.Entries - t.before.Entries)
+		im.stats.Faults += int(now.Faults - t.before.Faults)
+		im.stats.Waiting += int(now.Waiting)
+	}
+	return nil
+}
+
+// overlay is blocks at hand that are not stored.
+type overlay map[string]block.Block
+
+type overlayKey struct{}
+
+// atHand returns a block of the overlay in a context.
+func atHand(ctx context.Context, hash string) (block.Block, bool) {
+	others, _ := ctx.Value(overlayKey{}).(overlay)
+	b, ok := others[hash]
+	return b, ok
+}
+
+// target is a database that entries are for, and what it had.
+type target struct {
+	db     *Database
+	before oplog.Stats
+}
+
+type importer struct {
+	orbit    *Orbit
+	root     string
+	progress func(int)
+	db       *Database // nil until its manifest and access controller are known
+	targets  []target
+
+	others  overlay
+	entries []block.Block // to be joined
+	size    int           // bytes of entries
+	done    int           // entries that are part of a database or wait
+	fresh   int           // bytes since the last flush
+	held    int           // bytes of others
+	stats   ImportStats
+}
+
+func (im *importer) take(ctx context.Context, b block.Block) error {
+	if _, err := entry.Decode(b); err != nil {
+		im.held += len(b.Data)
+		im.others[b.Hash] = block.Block{Hash: b.Hash, Data: bytes.Clone(b.Data)}
+	} else {
+		im.size += len(b.Data)
+		im.entries = append(im.entries, b)
+	}
+	if im.held+im.size > importHeld {
+		return fmt.Errorf("%w: more than %d bytes of blocks that cannot be used yet", ErrInvalidCAR, importHeld)
+	}
+	if im.fresh += len(b.Data); im.fresh < importBatch {
+		return nil
+	}
+	im.fresh = 0
+	return im.flush(ctx)
+}
+
+// flush joins the entries, and keeps those that cannot be judged yet.
+func (im *importer) flush(ctx context.Context) error {
+	if im.db == nil {
+		db, err := im.orbit.Open(ctx, manifest.Address(im.root), OpenOptions{})
+		if errors.Is(err, ErrUnavailable) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		im.db = db
+		targets := []*Database{db}
+		if inner := db.access.managed; inner != nil {
+			targets = []*Database{inner, db} // who may write comes first
+		}
+		for _, db := range targets {
+			before, err := db.log.Stats(ctx)
+			if err != nil {
+				return err
+			}
+			im.targets = append(im.targets, target{db, before})
+		}
+	}
+	for _, t := range im.targets {
+		if err := im.join(ctx, t.db); err != nil {
+			return err
+		}
+	}
+	im.size = 0
+	for _, b := range im.entries {
+		im.size += len(b.Data)
+	}
+	return nil
+}
+
+// join offers all entries to a database, and keeps those that it does not
+// take.
+func (im *importer) join(ctx context.Context, db *Database) error {
+	results, err := db.Join(ctx, im.entries)
+	if err != nil {
+		return err
+	}
+	var rest []block.Block
+	for i, j := range results {
+		switch {
+		case j.Outcome == oplog.Known:
+			im.stats.Known++
+			im.done++
+		case j.Outcome != oplog.Refused:
+			im.done++
+		case errors.Is(j.Err, ErrUnavailable), errors.Is(j.Err, ErrNotAllowed), errors.Is(j.Err, oplog.ErrOtherLog):
+			rest = append(rest, im.entries[i])
+		default:
+			im.stats.Refused++
+		}
+	}
+	im.entries = rest
+	if im.progress != nil {
+		im.progress(im.done)
+	}
+	return nil
+}

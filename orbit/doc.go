@@ -1,0 +1,87 @@
+// Package orbit is OrbitDB in Go: databases that many peers write to and that
+// end up the same everywhere. Its blocks, signatures and addresses are those of
+// @orbitdb/core 3 and 4, byte for byte. It needs a place to keep things and a
+// keystore; it knows nothing of kubo.
+//
+// # Beginning
+//
+// An [Orbit] is the databases of one identity in one [store.Store]:
+//
+//	s := store.New(datastore, "/orbitdb")
+//	o, err := orbit.New(ctx, orbit.Config{Store: s, Keystore: keystore})
+//	db, err := o.Create(ctx, "pieces", orbit.Options{Type: orbit.TypeDocuments})
+//	docs, err := db.Documents()
+//	hash, err := docs.Put(ctx, map[string]any{"_id": "bwv846", "title": "Prelude"})
+//
+// Close the Orbit, then the store, then the datastore.
+//
+// # Addresses
+//
+// The address of a database, /orbitdb/<hash>, is made of its name, type, access
+// controller and meta, so that [Orbit.Create] with the same four opens the same
+// database on every peer. [Orbit.Open] opens one by its address. What is opened is kept in a
+// catalog ([Orbit.Databases]); opening costs the same however much a database holds.
+//
+// Which field of documents holds their key is not part of the address, as in JavaScript:
+// every peer that writes has to say the same ([Options.IndexBy]).
+//
+// # Types
+//
+//   - [Documents]: maps, each with its key in one of its fields;
+//   - [KeyValue]: values with keys;
+//   - [Events]: values one after the other, that stay.
+//
+// Keys and values are whatever the package value has a [value.Value] for: what comes as Go
+// values, JSON or CBOR is encoded as JavaScript would, numbers above all.
+//
+// # Writing
+//
+// A write returns once it is on disk, synced. It costs the same in a database
+// of a hundred entries and of a million, and many at once share a sync. The
+// *Many methods write an entry for each item, hundreds to a transaction. An
+// entry may have [entry.MaxSize] bytes, the most that JavaScript peers can be
+// sent; a larger one is refused.
+//
+// # Reading
+//
+// Get reads one key by an index. The loops read page by page, the newest first
+// but for All, and cost nothing for what they pass by. They may be
+// left at any time and may contain writes: items that are written meanwhile are
+// seen as they were, or not, but none twice. [Database.Updates] follows what
+// comes, from any point on and without a gap.
+//
+// # Who may write
+//
+// An [AccessController] is a list that is part of the address, or one that its admins change ([Access]). An entry counts if its writer is in it and if
+// its signature holds; see the package entry for the rules, and for what becomes of entries that
+// do not count.
+//
+// # From other peers
+//
+// [Database.Join] takes entries in any order. Those that come before what they
+// were written on top of wait on disk. In the end, replicas that were given the
+// same entries have the same heads, order and state.
+//
+// # Differences from JavaScript
+//
+// Where what JavaScript does looks like an oversight, this package does what was meant:
+//
+//   - an entry whose key is not its identity's has no effect: JavaScript lets
+//     anybody write in anybody's name;
+//   - a copy of an entry with a field added, or encoded otherwise, has no effect: in
+//     JavaScript, events are there twice then;
+//   - keys such as "constructor" and "__proto__" can be found;
+//   - keys that are maps are told apart; in JavaScript they are all one;
+//   - keyvalue's Get agrees with the loops on keys such as 42 and "42", of
+//     which the newest hides the other; JavaScript's get finds both;
+//   - a range with both bounds and an amount has no more than the amount;
+//   - at the largest time that a clock can have, writing is refused
+//     ([entry.ErrClock]); in JavaScript chance decides from then on what is newest.
+//
+// # Damage
+//
+// Each read checks a block against its hash. A damaged one is reported with its
+// hash and its database ([blocks.ErrDamaged]), and the rest can be read. A
+// damaged index keeps its database, and no other, from being opened ([oplog.ErrDamaged]);
+// [Orbit.Rebuild] makes it anew from the entries.
+package orbit
