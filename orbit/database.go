@@ -45,7 +45,7 @@ func newDatabase(o *Orbit, hash string, m manifest.Manifest, r record, a *Access
 		number:   r.Number,
 		indexBy:  r.IndexBy,
 		access:   a,
-		keys:     keyed.New(r.Number),
+		keys:     keyed.New(r.Number, o.hints),
 	}
 }
 
@@ -247,8 +247,12 @@ func (db *Database) Join(ctx context.Context, bs []block.Block) ([]Joined, error
 		if n >= len(outcomes) {
 			break
 		}
-		if joined[i].Outcome = outcomes[n]; outcomes[n] == oplog.Joined {
-			fresh = append(fresh, bs[i], offered[n].Identity)
+		if joined[i].Outcome = outcomes[n]; outcomes[n] != oplog.Joined {
+			continue
+		}
+		fresh = append(fresh, bs[i])
+		if identity := offered[n].Identity; identity.Hash != "" {
+			fresh = append(fresh, identity)
 		}
 	}
 	db.orbit.announce(ctx, fresh...)
@@ -282,6 +286,9 @@ func (db *Database) candidate(ctx context.Context, b block.Block, w writers) (*o
 // judge returns the identity of an entry's writer, if it has a valid one, and why
 // the entry does not count, or nil. The error is why that cannot be told.
 func (db *Database) judge(ctx context.Context, e *entry.Entry, w writers) (i *identity.Identity, fault, err error) {
+	if e.Identity == "" { // names none that could be looked up
+		return nil, e.Check(nil), nil
+	}
 	i, err = db.orbit.identity(ctx, e.Identity)
 	if errors.Is(err, identity.ErrInvalid) || errors.Is(err, block.ErrMismatch) {
 		return nil, fmt.Errorf("%w: %s: %w", entry.ErrFault, e.Hash(), err), nil

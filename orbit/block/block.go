@@ -81,9 +81,11 @@ func ValidHash(text string) bool {
 	return true
 }
 
+const digits = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
 // digit tells the digits of base58.
 var digit = func() (is [256]bool) {
-	for _, c := range []byte("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz") {
+	for _, c := range []byte(digits) {
 		is[c] = true
 	}
 	return is

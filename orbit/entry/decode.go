@@ -70,7 +70,7 @@ func (e *Entry) decodeField(r *dagcbor.Reader, name string) (field, error) {
 	switch name {
 	case "v":
 		var version []byte
-		if version, err = r.Raw(); err == nil && !bytes.Equal(version, []byte{Version}) {
+		if version, err = e.item(r); err == nil && !bytes.Equal(version, []byte{Version}) {
 			e.fault = "its version is not known"
 		}
 		return fieldV, err
@@ -78,39 +78,87 @@ func (e *Entry) decodeField(r *dagcbor.Reader, name string) (field, error) {
 		e.LogID, err = r.Text()
 		return fieldID, err
 	case "key":
-		e.Key, err = r.Text()
+		e.Key, err = e.text(r, name)
 		return fieldKey, err
 	case "sig":
-		e.Sig, err = r.Text()
+		e.Sig, err = e.text(r, name)
 		return fieldSig, err
 	case "next":
-		e.Next, err = readHashes(r)
+		e.Next, err = e.hashes(r, name)
 		return fieldNext, err
 	case "refs":
-		e.Refs, err = readHashes(r)
+		e.Refs, err = e.hashes(r, name)
 		return fieldRefs, err
 	case "clock":
 		return fieldClock, e.decodeClock(r)
 	case "payload":
 		var raw []byte
-		if raw, err = r.Raw(); err == nil {
+		if raw, err = e.item(r); err == nil && raw != nil {
 			e.Payload, err = value.FromCBOR(raw)
 		}
 		return fieldPayload, err
 	case "identity":
-		if e.Identity, err = r.Text(); err == nil && !block.ValidHash(e.Identity) {
-			err = fmt.Errorf("%w: %.80q", block.ErrInvalidHash, e.Identity)
+		e.Identity, err = e.text(r, name)
+		if !block.ValidHash(e.Identity) {
+			// JavaScript goes by what the CID is of, whatever its text.
+			e.fault, e.Identity = "its identity is no hash", ""
 		}
 		return fieldIdentity, err
 	}
 	e.fault = fmt.Sprintf("it has a field %.40q, which is not signed", name)
-	_, err = r.Raw()
+	_, err = e.item(r)
 	return 0, err
+}
+
+// item reads the next item of any kind. It is nil, and the entry has a fault,
+// if it is nested deeper than values are, which JavaScript takes.
+func (e *Entry) item(r *dagcbor.Reader) ([]byte, error) {
+	raw, err := r.Raw()
+	if err != nil && skip(r) == nil {
+		e.fault = "it has an item that is no value: " + err.Error()
+		return nil, nil
+	}
+	return raw, err
+}
+
+// skip reads the next item of any kind, however deep it is nested.
+func skip(r *dagcbor.Reader) error {
+	for left := 1; left > 0; left-- {
+		kind, err := r.Kind()
+		n := 0
+		switch {
+		case err != nil:
+		case kind == dagcbor.Array:
+			n, err = r.Array()
+		case kind == dagcbor.Map:
+			n, err = r.Map()
+			n *= 2
+		default:
+			_, err = r.Raw()
+		}
+		if err != nil {
+			return err
+		}
+		left += n
+	}
+	return nil
+}
+
+// text reads one of the texts that are not signed. JavaScript makes a text of
+// anything there, so another kind of item is a fault.
+func (e *Entry) text(r *dagcbor.Reader, name string) (string, error) {
+	if kind, err := r.Kind(); err != nil || kind == dagcbor.Text {
+		text, _ := r.Text()
+		return text, err
+	}
+	e.fault = "its " + name + " is no text"
+	_, err := e.item(r)
+	return "", err
 }
 
 // decodeClock reads the clock. JavaScript takes anything for one.
 func (e *Entry) decodeClock(r *dagcbor.Reader) error {
-	raw, err := r.Raw()
+	raw, err := e.item(r)
 	if err != nil {
 		return err
 	}
@@ -142,10 +190,15 @@ func (e *Entry) decodeClock(r *dagcbor.Reader) error {
 	return nil
 }
 
-func readHashes(r *dagcbor.Reader) ([]string, error) {
+// hashes reads a list of hashes. JavaScript also takes an empty text or empty
+// bytes for one, of none.
+func (e *Entry) hashes(r *dagcbor.Reader, name string) ([]string, error) {
 	n, err := r.Array()
 	if err != nil {
-		return nil, err
+		if !empty(r) {
+			return nil, err
+		}
+		e.fault = "its " + name + " is no list"
 	}
 	hashes := make([]string, n)
 	for i := range hashes {
@@ -157,6 +210,15 @@ func readHashes(r *dagcbor.Reader) ([]string, error) {
 		}
 	}
 	return hashes, nil
+}
+
+// empty reads a text or bytes, and reports whether they are empty.
+func empty(r *dagcbor.Reader) bool {
+	b, err := r.TextBytes()
+	if err != nil {
+		b, err = r.Bytes()
+	}
+	return err == nil && len(b) == 0
 }
 
 // readTime reads a time: a whole number from 0 to [MaxTime], as an int or, as

@@ -17,36 +17,40 @@
 //	identity  hash of the writer's identity block
 //
 // What is signed is the encoding of the entry without key, sig and identity.
-// JavaScript verifies the signature of a re-encoding of what it decoded, so
-// the same entry, differently encoded or with fields added, has a signature
-// that holds and another hash.
+// JavaScript verifies the signature of a re-encoding of what it decoded, so the
+// same entry, differently encoded or with fields added, has a signature that
+// holds and another hash.
 //
 // # What counts
 //
-// Three classes of blocks, and what becomes of them:
+// There are three classes of blocks:
 //
 //   - One that JavaScript cannot have in a log either is [ErrMalformed]: it is
-//     no dag-cbor, lacks a field, or has a field of another type, such as a
-//     next that is no list of hashes. It is never part of a log.
-//   - One that JavaScript takes and that must not count here has a fault
-//     ([Entry.Check]). Honest entries may have been written on top of it, so it stays in
-//     the graph, but has no effect. These are:
-//     an encoding that is not canonical and a field that is not signed (anybody
-//     could make such copies of honest entries); a version other than 2; a key
-//     that is not its identity's (anybody could claim any identity); a clock
-//     whose id is not the key, or whose time is no whole number from 0 to 2⁵³.
+//     no dag-cbor, lacks a field, or has an id that is no text, a payload that
+//     is no value, or a next or refs that is no list of hashes. It is never
+//     part of a log.
+//   - One that JavaScript may have in a log, and that must not count, has a
+//     fault ([Entry.Check]). Honest entries may have been written on top of it,
+//     so it stays in the graph, but has no effect. Its faults are:
+//     an encoding that is not canonical, a field that is not signed, a key, sig
+//     or identity of another form (anybody could make such copies of honest
+//     entries); a version other than 2; a key that is not its identity's
+//     (anybody could claim any identity); a clock whose id is not the key, or
+//     whose time is no whole number from 0 to 2⁵³; an empty text or empty bytes
+//     as next or refs; items nested deeper than values are.
 //   - All others count, if the access controller lets their writer write.
 //
 // A time may be written as a float where JavaScript would do so, which is at
 // 2⁵³ only. A clock far ahead counts, as in JavaScript: its writer was allowed
-// to write. At 2⁵³ JavaScript's clocks stand still, and the order of
-// what follows would be left to chance, so [New] refuses with [ErrClock].
+// to write. At 2⁵³ JavaScript's clocks stand still, and the order of what
+// follows would be left to chance, so [New] refuses to go on from there with
+// [ErrClock].
 //
 // # Order
 //
-// Entries are ordered by time, then the text of the clock's id, then their hash.
-// JavaScript has the first two, and leaves the order of entries that agree in
-// both, from two devices with one key, to chance.
+// Entries are ordered by time, then the text of the clock's id, then their
+// hash. JavaScript has the first two, and leaves the order of entries that
+// agree in both, from two devices with one key, to chance.
 package entry
 
 import (
@@ -69,8 +73,8 @@ const Version = 2
 const MaxRefs = 16
 
 // MaxSize is the largest entry that is written, in bytes of its block.
-// JavaScript peers are sent an entry as a message of gossipsub, which carries no
-// more than a mebibyte with all that is around it.
+// JavaScript peers are sent an entry as a message of gossipsub, which carries
+// no more than a mebibyte with all that is around it.
 const MaxSize = 1<<20 - 4<<10
 
 // MaxTime is the largest time of a clock: the first whole number from which
@@ -103,17 +107,22 @@ type Position struct {
 // Compare returns -1 where p is older than q, 0 where they are the same, 1
 // where p is newer.
 func (p Position) Compare(q Position) int {
-	return cmp.Or(cmp.Compare(p.Time, q.Time), strings.Compare(p.ID, q.ID), strings.Compare(p.Hash, q.Hash))
+	return cmp.Or(
+		cmp.Compare(p.Time, q.Time),
+		strings.Compare(p.ID, q.ID),
+		strings.Compare(p.Hash, q.Hash),
+	)
 }
 
-// Entry is a decoded entry. It must not be changed.
+// Entry is a decoded entry. It must not be changed. One that has a fault may
+// lack what follows Refs.
 type Entry struct {
 	Block    block.Block
 	LogID    string
-	Key      string
-	Sig      string
 	Next     []string
 	Refs     []string
+	Key      string
+	Sig      string
 	Clock    Clock
 	Payload  value.Value
 	Identity string // hash of the identity's block
@@ -127,13 +136,18 @@ func (e *Entry) Hash() string { return e.Block.Hash }
 // Position returns the entry's place in the order of its log.
 func (e *Entry) Position() Position { return Position{e.Clock, e.Block.Hash} }
 
-// Parents yields the hashes that must be known before the entry is part of a
+// Parents returns the hashes that must be known before the entry is part of a
 // log: next, then refs.
 func (e *Entry) Parents() []string { return slices.Concat(e.Next, e.Refs) }
 
 // New makes and signs an entry. heads are the positions of the log's heads,
 // newest first.
-func New(s *identity.Signer, logID string, payload value.Value, heads []Position, refs []string) (*Entry, error) {
+func New(
+	s *identity.Signer, logID string, payload value.Value, heads []Position, refs []string,
+) (*Entry, error) {
+	if payload == nil {
+		return nil, fmt.Errorf("%w: it has no payload", ErrMalformed)
+	}
 	e := &Entry{
 		LogID:    logID,
 		Key:      s.PublicKey,
@@ -156,7 +170,8 @@ func New(s *identity.Signer, logID string, payload value.Value, heads []Position
 	}
 	data := e.encode()
 	if len(data) > MaxSize {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d, of which the value may have some %d", ErrTooLarge, len(data), MaxSize, MaxSize-len(data)+len(payload))
+		return nil, fmt.Errorf("%w: %d bytes, at most %d, of which the value may have some %d",
+			ErrTooLarge, len(data), MaxSize, MaxSize-len(data)+len(payload))
 	}
 	e.Block = block.New(data)
 	return e, nil
@@ -172,14 +187,16 @@ func Decode(b block.Block) (*Entry, error) {
 }
 
 // Check returns nil if the entry counts provided that its identity may write,
-// and otherwise an error that wraps [ErrFault] and says why not. i is the identity that the
-// entry names.
+// and otherwise an error that wraps [ErrFault] and says why not. i is the
+// identity that the entry names, or nil if it names none.
 func (e *Entry) Check(i *identity.Identity) error {
 	fault := e.fault
 	switch {
 	case fault != "":
-	case i.Hash() != e.Identity || i.PublicKey != e.Key:
+	case i == nil || i.Hash() != e.Identity || i.PublicKey != e.Key:
 		fault = "its key is not that of its identity"
+	case e.Clock.ID != e.Key:
+		fault = "its clock is not that of its key"
 	default:
 		if err := i.Verify(e.signed(), e.Sig); err != nil {
 			fault = err.Error()
@@ -230,7 +247,7 @@ func (e *Entry) appendLinksAndClock(b []byte) []byte {
 	b = dagcbor.AppendMap(b, 2)
 	b = appendField(b, "id", e.Clock.ID)
 	b = dagcbor.AppendText(b, "time")
-	b, _ = dagcbor.AppendFloat(b, float64(e.Clock.Time)) // a float at MaxTime, as JavaScript has it
+	b, _ = dagcbor.AppendFloat(b, float64(e.Clock.Time)) // at MaxTime it is one
 	return b
 }
 

@@ -8,9 +8,9 @@
 // signature's hex behind it, so that neither can be claimed without its owner.
 // Entries name the block by its hash, and every reader needs it.
 //
-// The block is dag-cbor of { id, type, publicKey, signatures: { id, publicKey } },
-// all of them text, as @orbitdb/core writes it; the one type is "publickey",
-// its built-in provider.
+// The block is dag-cbor of { id, type, publicKey, signatures: { id, publicKey }
+// }, all of them texts, as @orbitdb/core writes it; the one type is
+// "publickey", its built-in provider.
 package identity
 
 import (
@@ -58,9 +58,9 @@ func (i *Identity) Verify(msg []byte, signature string) error {
 }
 
 // Decode reads an identity block and checks its signatures. It takes nothing
-// but the encoding that [Create] makes: JavaScript also takes a block with
-// further fields, but goes by the hash of one without, so there is no need for them, and with them
-// anybody could make more blocks of one identity.
+// but the encoding that [New] makes: JavaScript also takes a block with further
+// fields, but goes by the hash of one without, so there is no need for them,
+// and with them anybody could make more blocks of one identity.
 func Decode(b block.Block) (*Identity, error) {
 	i, err := decode(b.Data)
 	if err != nil {
@@ -153,7 +153,8 @@ func (i *Identity) check() (err error) {
 	if err := i.key.Verify([]byte(i.ID), i.Signatures.ID); err != nil {
 		return fmt.Errorf("signatures.id: %w", err)
 	}
-	if err := root.Verify([]byte(i.PublicKey+i.Signatures.ID), i.Signatures.PublicKey); err != nil {
+	msg := []byte(i.PublicKey + i.Signatures.ID)
+	if err := root.Verify(msg, i.Signatures.PublicKey); err != nil {
 		return fmt.Errorf("signatures.publicKey: %w", err)
 	}
 	return nil
@@ -166,8 +167,9 @@ type Signer struct {
 	key crypto.PrivKey
 }
 
-// New makes the identity of two private keys, which may be the same. The keys
-// are secp256k1 or Ed25519; with them, the same keys always make the same block.
+// New makes the identity of two private keys, which may be the same. They must
+// be secp256k1 or Ed25519 ([ErrInvalidKey]): the same keys always make the same
+// block.
 func New(root, signing crypto.PrivKey) (*Signer, error) {
 	s := &Signer{new(Identity), signing}
 	var err error

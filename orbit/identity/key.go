@@ -20,10 +20,11 @@ import (
 // would have made of the message.
 var ErrInvalidSignature = errors.New("invalid signature")
 
-// ErrInvalidKey says that a text is no public key that JavaScript accepts.
+// ErrInvalidKey says that a key is not one that is accepted here.
 var ErrInvalidKey = errors.New("invalid public key")
 
-// maxKeyText bounds the hex of a public key: an RSA key of 8192 bits.
+// maxKeyText bounds the hex of a public key and of a signature: those of RSA
+// with 8192 bits.
 const maxKeyText = 2 * 1100
 
 // PublicKey verifies signatures as JavaScript's @libp2p/crypto does.
@@ -35,15 +36,21 @@ type PublicKey struct {
 // ParsePublicKey reads a public key in lower-case hex. The kind of key follows
 // from the length and the form of its bytes, as in JavaScript:
 //
-//   - 32 bytes: Ed25519, whose signatures are over the message itself;
-//   - 33 bytes: secp256k1, compressed; signatures over its SHA-256, in DER,
-//     with a low S;
-//   - an X.509 SubjectPublicKeyInfo: RSA of 2048 to 8192 bits, PKCS #1 v1.5 with SHA-256;
-//   - js-libp2p's own DER of an ECDSA key, which is no SubjectPublicKeyInfo: P-256, P-384 or P-521; signatures over
-//     the SHA-256 of the message, r and s one after the other at full length.
+//   - 32 bytes: Ed25519; signatures are over the message itself;
+//   - 33 bytes: secp256k1, compressed; signatures over the SHA-256 of the
+//     message, in DER, with a low S;
+//   - an X.509 SubjectPublicKeyInfo: RSA of 2048 to 8192 bits; signatures of
+//     PKCS #1 v1.5 with SHA-256;
+//   - js-libp2p's own DER of an ECDSA key, which is no SubjectPublicKeyInfo:
+//     P-256, P-384 or P-521; signatures over the SHA-256 of the message, r and
+//     s one after the other at full length.
 //
 // Only the form that an encoder would have written is taken, so that a key has
-// one text.
+// one text. JavaScript also takes other DER and RSA keys of other sizes.
+//
+// From a signature of the last kind anybody can make a second one that holds,
+// with the other of the two possible values of s. JavaScript makes and takes
+// both, so both are taken here: what is signed with such a key can come twice.
 func ParsePublicKey(text string) (*PublicKey, error) {
 	raw, err := parseHex(text, maxKeyText)
 	if err != nil {
@@ -133,7 +140,8 @@ var curves = map[string]elliptic.Curve{
 // ecdsaVerifier returns nil if raw is no ECDSA key.
 func ecdsaVerifier(raw []byte) func(msg, sig []byte) bool {
 	var parsed ecdsaKey
-	if rest, err := asn1.Unmarshal(raw, &parsed); err != nil || len(rest) > 0 || parsed.Version != 1 {
+	rest, err := asn1.Unmarshal(raw, &parsed)
+	if err != nil || len(rest) > 0 || parsed.Version != 1 {
 		return nil
 	}
 	curve := curves[parsed.Params.Curve.String()]
@@ -149,7 +157,8 @@ func ecdsaVerifier(raw []byte) func(msg, sig []byte) bool {
 		if len(sig) != 2*size {
 			return false
 		}
-		r, s := new(big.Int).SetBytes(sig[:size]), new(big.Int).SetBytes(sig[size:])
+		r := new(big.Int).SetBytes(sig[:size])
+		s := new(big.Int).SetBytes(sig[size:])
 		hash := sha256.Sum256(msg)
 		return ecdsa.Verify(key, hash[:], r, s)
 	}

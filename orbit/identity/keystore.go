@@ -41,7 +41,7 @@ func publicHex(key crypto.PrivKey) (string, error) {
 	switch key.Type() {
 	case crypto.Secp256k1, crypto.Ed25519:
 	default:
-		return "", fmt.Errorf("%w: is %v, must be secp256k1 or Ed25519", ErrInvalidKey, key.Type())
+		return "", fmt.Errorf("%w: it is %v, must be secp256k1 or Ed25519", ErrInvalidKey, key.Type())
 	}
 	raw, err := key.GetPublic().Raw()
 	return hex.EncodeToString(raw), err

@@ -1,11 +1,11 @@
 // Package manifest is the blocks that make a database: the manifest, whose hash
 // is the database's address, and the list of writers that it names.
 //
-// A manifest is dag-cbor of { name, type, accessController [, meta] }. The
-// same four make the same address on every peer. The access controller is
-// named by its own address, whose first part is its type: /ipfs/<hash> is a
-// block { type: "ipfs", write: [ id, … ] }, /orbitdb/<hash> is a keyvalue
-// database that holds the list.
+// A manifest is dag-cbor of { name, type, accessController [, meta] }. The same
+// four make the same address on every peer. The access controller is named by
+// its own address, whose first part is its type: /ipfs/<hash> is a block
+// { type: "ipfs", write: [ id, … ] }, /orbitdb/<hash> is a keyvalue database
+// that holds the list.
 package manifest
 
 import (
@@ -37,7 +37,8 @@ var (
 	ErrInvalidAddress = errors.New("invalid OrbitDB address")
 	// ErrLegacyAddress says that an address is one of OrbitDB before 1.0,
 	// which has the name behind the hash.
-	ErrLegacyAddress = fmt.Errorf("%w: it is of the format before OrbitDB 1.0", ErrInvalidAddress)
+	ErrLegacyAddress = fmt.Errorf("%w: it is of the format before OrbitDB 1.0",
+		ErrInvalidAddress)
 )
 
 const addressPrefix = "/orbitdb/"
@@ -48,13 +49,13 @@ func Address(hash string) string { return addressPrefix + hash }
 // ParseAddress returns the hash in an address.
 func ParseAddress(address string) (hash string, err error) {
 	hash, ok := strings.CutPrefix(address, addressPrefix)
-	if before, name, legacy := strings.Cut(hash, "/"); ok && legacy && name != "" && block.ValidHash(before) {
+	if ok && block.ValidHash(hash) {
+		return hash, nil
+	}
+	if before, name, _ := strings.Cut(hash, "/"); ok && name != "" && block.ValidHash(before) {
 		return "", fmt.Errorf("%w: %.200q", ErrLegacyAddress, address)
 	}
-	if !ok || !block.ValidHash(hash) {
-		return "", fmt.Errorf("%w: %.200q, must be %s<hash>", ErrInvalidAddress, address, addressPrefix)
-	}
-	return hash, nil
+	return "", fmt.Errorf("%w: %.200q, must be %s<hash>", ErrInvalidAddress, address, addressPrefix)
 }
 
 // Manifest says what a database is.
@@ -68,8 +69,9 @@ type Manifest struct {
 // Access returns the type of the access controller and the hash in its
 // address.
 func (m Manifest) Access() (kind, hash string, err error) {
-	kind, hash, _ = strings.Cut(strings.TrimPrefix(m.AccessController, "/"), "/")
-	if !block.ValidHash(hash) {
+	address, ok := strings.CutPrefix(m.AccessController, "/")
+	kind, hash, _ = strings.Cut(address, "/")
+	if !ok || !block.ValidHash(hash) {
 		return kind, hash, fmt.Errorf("%w: access controller %.200q", ErrInvalid, m.AccessController)
 	}
 	return kind, hash, nil
@@ -77,7 +79,7 @@ func (m Manifest) Access() (kind, hash string, err error) {
 
 // Block returns the manifest's block.
 func (m Manifest) Block() (block.Block, error) {
-	if m.Name == "" || m.Type == "" || m.AccessController == "" {
+	if blank(m.Name) || blank(m.Type) || blank(m.AccessController) {
 		return block.Block{}, fmt.Errorf("%w: it needs a name, a type and an access controller", ErrInvalid)
 	}
 	n := 3
@@ -99,6 +101,9 @@ func (m Manifest) Block() (block.Block, error) {
 	}
 	return block.New(b), nil
 }
+
+// blank reports whether a text is empty when it is read again.
+func blank(text string) bool { return strings.TrimLeft(text, "\ufeff") == "" }
 
 // Decode reads a manifest. Fields that it does not know are left alone, as in
 // JavaScript.
@@ -136,7 +141,8 @@ func (w Writers) Address() (string, block.Block, error) {
 		b = dagcbor.AppendText(b, id)
 	}
 	if len(b) > MaxSize {
-		return "", block.Block{}, fmt.Errorf("%w: a list of writers of %d bytes, at most %d", ErrInvalid, len(b), MaxSize)
+		return "", block.Block{}, fmt.Errorf("%w: a list of writers of %d bytes, at most %d",
+			ErrInvalid, len(b), MaxSize)
 	}
 	list := block.New(b)
 	return "/" + AccessIPFS + "/" + list.Hash, list, nil
