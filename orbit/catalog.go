@@ -1,0 +1,169 @@
+package orbit
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/store"
+)
+
+// The catalog: what databases are here.
+const (
+	catalogPrefix = "database"
+	lastNumberKey = "databases"
+)
+
+// record is a database in the catalog.
+type record struct {
+	Number  uint64 `json:"number"`
+	Name    string `json:"name"`
+	Type    string `json:"type"`
+	IndexBy string `json:"indexBy,omitempty"`
+}
+
+func catalogKey(hash string) string { return catalogPrefix + "/" + hash }
+
+func decodeRecord(b []byte) (r record, err error) {
+	if err = json.Unmarshal(b, &r); err == nil && r.Number == 0 {
+		err = errors.New("no number")
+	}
+	if err != nil {
+		err = fmt.Errorf("catalog: %w", err)
+	}
+	return r, err
+}
+
+func (o *Orbit) record(ctx context.Context, hash string) (record, error) {
+	b, err := o.store.Get(ctx, catalogKey(hash))
+	if errors.Is(err, store.ErrNotFound) {
+		return record{}, fmt.Errorf("%w: %s", ErrUnknown, manifest.Address(hash))
+	}
+	if err != nil {
+		return record{}, err
+	}
+	return decodeRecord(b)
+}
+
+// register returns the record of a database, and makes or changes it where
+// need be.
+func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, opts OpenOptions) (record, error) {
+	r, err := o.record(ctx, hash)
+	if err == nil && (opts.IndexBy == "" || opts.IndexBy == r.IndexBy) {
+		return r, nil
+	}
+	if err != nil && !errors.Is(err, ErrUnknown) {
+		return r, err
+	}
+	err = o.store.Update(ctx, func(tx *store.Tx) error {
+		if r.Number == 0 {
+			var last uint64
+			b, err := tx.Get(lastNumberKey)
+			if err == nil {
+				last, err = strconv.ParseUint(string(b), 10, 64)
+			}
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+			r = record{Number: last + 1, Name: m.Name, Type: m.Type}
+			if err := tx.Put(lastNumberKey, strconv.AppendUint(nil, r.Number, 10)); err != nil {
+				return err
+			}
+		}
+		if m.Type == TypeDocuments {
+			r.IndexBy = cmp.Or(opts.IndexBy, r.IndexBy, DefaultIndexBy)
+		}
+		b, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		return tx.Put(catalogKey(hash), b)
+	})
+	return r, err
+}
+
+// Listed is a database of the catalog.
+type Listed struct {
+	Address string
+	Name    string
+	Type    string
+	IndexBy string
+}
+
+// Databases yields the databases that are here, in the order of their addresses.
+func (o *Orbit) Databases(ctx context.Context) iter.Seq2[Listed, error] {
+	return func(yield func(Listed, error) bool) {
+		for e, err := range o.store.Scan(ctx, catalogPrefix) {
+			var r record
+			if err == nil {
+				r, err = decodeRecord(e.Value)
+			}
+			hash := strings.TrimPrefix(e.Key, catalogPrefix+"/")
+			if !yield(Listed{manifest.Address(hash), r.Name, r.Type, r.IndexBy}, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Find opens the database with an address or a name. Only one that is here is found ([ErrUnknown]), and a
+// name must be that of one only ([ErrAmbiguous]).
+func (o *Orbit) Find(ctx context.Context, addressOrName string) (*Database, error) {
+	address := addressOrName
+	if !strings.HasPrefix(address, "/") {
+		var found []string
+		for d, err := range o.Databases(ctx) {
+			if err != nil {
+				return nil, err
+			}
+			if d.Name == addressOrName {
+				found = append(found, d.Address)
+			}
+		}
+		found = o.withoutAccess(ctx, found)
+		switch len(found) {
+		case 0:
+			return nil, fmt.Errorf("%w: %.80q", ErrUnknown, addressOrName)
+		case 1:
+			address = found[0]
+		default:
+			return nil, fmt.Errorf("%w: %.80q: %s", ErrAmbiguous, addressOrName, strings.Join(found, ", "))
+		}
+	}
+	hash, err := manifest.ParseAddress(address)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := o.record(ctx, hash); err != nil {
+		return nil, err
+	}
+	return o.Open(ctx, address, OpenOptions{})
+}
+
+// withoutAccess leaves out the databases that are the access controller of
+// another one in the list: they have its name.
+func (o *Orbit) withoutAccess(ctx context.Context, addresses []string) []string {
+	if len(addresses) < 2 {
+		return addresses
+	}
+	var access []string
+	for _, a := range addresses {
+		hash, err := manifest.ParseAddress(a)
+		if err != nil {
+			continue
+		}
+		if b, err := o.block(ctx, hash); err == nil {
+			if m, err := manifest.Decode(b); err == nil {
+				access = append(access, m.AccessController)
+			}
+		}
+	}
+	return slices.DeleteFunc(addresses, func(a string) bool { return slices.Contains(access, a) })
+}

@@ -1,0 +1,174 @@
+package orbit
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/value"
+)
+
+// Access says who may write to a new database. The zero Access is the own
+// identity alone.
+type Access struct {
+	// Write lists the IDs of identities, or has manifest.Anyone. Default: the
+	// own ID. With Managed, these are the admins.
+	Write []string
+	// Managed makes the list one that can be changed (access controller
+	// "orbitdb"): admins grant and revoke.
+	Managed bool
+}
+
+// Options are what a new database is made of.
+type Options struct {
+	Type    string // TypeEvents if empty
+	IndexBy string // documents only: DefaultIndexBy if empty
+	Access  Access
+	Meta    value.Value // nil for none
+}
+
+// Create opens the database that the name and the options make, and makes it
+// if it is new. The same name, type, access and meta make the same database
+// everywhere.
+func (o *Orbit) Create(ctx context.Context, name string, opts Options) (*Database, error) {
+	opts.Type = cmp.Or(opts.Type, TypeEvents)
+	if err := checkNew(name, opts); err != nil {
+		return nil, err
+	}
+	if len(opts.Access.Write) == 0 {
+		opts.Access.Write = []string{o.signer.ID}
+	}
+	access, list, err := manifest.Writers(opts.Access.Write).Address()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.Keep(ctx, list); err != nil {
+		return nil, err
+	}
+	if opts.Access.Managed {
+		inner, err := o.create(ctx, manifest.Manifest{Name: name, Type: TypeKeyValue, AccessController: access}, "")
+		if err != nil {
+			return nil, err
+		}
+		access = inner.address
+	}
+	return o.create(ctx, manifest.Manifest{Name: name, Type: opts.Type, AccessController: access, Meta: opts.Meta}, opts.IndexBy)
+}
+
+func checkNew(name string, opts Options) error {
+	switch {
+	case name == "" || len(name) > MaxName:
+		return fmt.Errorf("%w: a name has 1 to %d bytes, not %d", ErrInvalid, MaxName, len(name))
+	case strings.HasPrefix(name, "/"):
+		return fmt.Errorf("%w: name %.80q begins like an address", ErrInvalid, name)
+	case opts.Type != TypeDocuments && opts.Type != TypeKeyValue && opts.Type != TypeEvents:
+		return fmt.Errorf("%w: type %.40q; there are %s, %s and %s", ErrInvalid, opts.Type, TypeDocuments, TypeKeyValue, TypeEvents)
+	case opts.IndexBy != "" && opts.Type != TypeDocuments:
+		return fmt.Errorf("%w: only %s have a field to index by, not %s", ErrInvalid, TypeDocuments, opts.Type)
+	}
+	return nil
+}
+
+func (o *Orbit) create(ctx context.Context, m manifest.Manifest, indexBy string) (*Database, error) {
+	b, err := m.Block()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.Keep(ctx, b); err != nil {
+		return nil, err
+	}
+	return o.Open(ctx, manifest.Address(b.Hash), OpenOptions{IndexBy: indexBy})
+}
+
+// OpenOptions are what an address does not tell.
+type OpenOptions struct {
+	// IndexBy is the field of documents that holds their key. Default: what
+	// was said here last, or DefaultIndexBy.
+	IndexBy string
+}
+
+// Open opens the database with an address, and keeps it from now on. Its
+// manifest must be in the store or the source, or the error is [ErrUnavailable].
+//
+// One that is damaged is not opened ([oplog.ErrDamaged]); see [Orbit.Rebuild].
+func (o *Orbit) Open(ctx context.Context, address string, opts OpenOptions) (*Database, error) {
+	hash, err := manifest.ParseAddress(address)
+	if err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	db, err := o.openLocked(ctx, hash, opts)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", address, err)
+	}
+	return db, nil
+}
+
+func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (*Database, error) {
+	if o.ctx.Err() != nil {
+		return nil, ErrClosed
+	}
+	if db := o.open[hash]; db != nil && (opts.IndexBy == "" || opts.IndexBy == db.indexBy) {
+		return db, nil
+	}
+	m, access, needed, err := o.describe(ctx, hash)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.Keep(ctx, needed...); err != nil {
+		return nil, err
+	}
+	record, err := o.register(ctx, hash, m, opts)
+	if err != nil {
+		return nil, err
+	}
+	db, err := openDatabase(ctx, o, hash, m, record, access)
+	if err != nil {
+		return nil, err
+	}
+	o.open[hash] = db
+	return db, nil
+}
+
+// describe returns the manifest and the access controller of a database, and
+// the blocks that they are in. The caller holds o.mu.
+func (o *Orbit) describe(ctx context.Context, hash string) (m manifest.Manifest, a *AccessController, needed []block.Block, err error) {
+	b, err := o.block(ctx, hash)
+	if err != nil {
+		return m, nil, nil, err
+	}
+	if m, err = manifest.Decode(b); err != nil {
+		return m, nil, nil, err
+	}
+	if a, needed, err = o.openAccess(ctx, m); err != nil {
+		return m, nil, nil, fmt.Errorf("access controller: %w", err)
+	}
+	return m, a, append(needed, b), nil
+}
+
+// Rebuild makes the index of a database anew from its entries, and returns how
+// many were lost.
+func (o *Orbit) Rebuild(ctx context.Context, address string) ([]Lost, error) {
+	hash, err := manifest.ParseAddress(address)
+	if err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	record, err := o.record(ctx, hash)
+	if err != nil {
+		return nil, err
+	}
+	m, access, _, err := o.describe(ctx, hash)
+	if err != nil {
+		return nil, err
+	}
+	db := newDatabase(o, hash, m, record, access)
+	o.hints.Clear()
+	delete(o.open, hash)
+	return db.rebuild(ctx)
+}
