@@ -130,6 +130,25 @@ func (a *AccessController) writers(ctx context.Context) (writers, error) {
 	return w, nil
 }
 
+// everWriters returns the IDs that may write now or could at some time.
+func (a *AccessController) everWriters(ctx context.Context) (writers, error) {
+	w, err := a.writers(ctx)
+	if err != nil || a.managed == nil {
+		return w, err
+	}
+	for e, err := range a.managed.log.Ascend(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		op, ok := keyed.Parse(e.Payload)
+		if name, _ := op.Key.Text(); ok && (name == CapabilityWrite || name == CapabilityAdmin) {
+			ids, _ := manifest.Texts(op.Value)
+			w.add(ids)
+		}
+	}
+	return w, nil
+}
+
 // granted returns who was granted a capability.
 func (a *AccessController) granted(ctx context.Context, capability string) ([]string, error) {
 	item, err := a.managed.keys.Get(blocks.Reading(ctx, a.managed.orbit.store), value.Text(capability))

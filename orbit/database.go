@@ -73,13 +73,19 @@ func (db *Database) rebuild(ctx context.Context) ([]Lost, error) {
 	if err != nil && !errors.Is(err, oplog.ErrDamaged) {
 		return nil, err
 	}
-	writers, err := db.access.writers(ctx)
+	writers, err := db.access.everWriters(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return log.Rebuild(ctx, func(e *entry.Entry) error {
-		_, fault, err := db.judge(ctx, e, writers)
-		return errors.Join(fault, err)
+	return log.Rebuild(ctx, func(e *entry.Entry, known string) (fault, err error) {
+		_, fault, err = db.judge(ctx, e, writers)
+		switch {
+		case errors.Is(err, ErrUnavailable), errors.Is(err, blocks.ErrDamaged):
+			return err, nil // its writer is not known any more
+		case err == nil && fault == nil && known != "" && db.access.managed != nil:
+			return errors.New(known), nil // it came after its writer was revoked
+		}
+		return fault, err
 	})
 }
 

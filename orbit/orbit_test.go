@@ -554,6 +554,16 @@ func TestManagedAccessFollowsGrantAndRevoke(t *testing.T) {
 	if got := items(t, documents(t, dba).All(t.Context())); len(got) != 2 {
 		t.Errorf("got %q", got)
 	}
+	// A rebuild changes neither what came before the revoke nor what came after.
+	lost, err := a.Rebuild(t.Context(), dba.Address())
+	if err != nil || len(lost) != 0 {
+		t.Fatal(lost, err)
+	}
+	dba, err = a.Open(t.Context(), dba.Address(), orbit.OpenOptions{})
+	must(t, err)
+	if got := items(t, documents(t, dba).All(t.Context())); len(got) != 2 {
+		t.Errorf("after a rebuild: %q", got)
+	}
 	share()
 	if err := put(dbb, "revoked"); !errors.Is(err, orbit.ErrNotAllowed) {
 		t.Errorf("after the revoke: %v", err)

@@ -1,10 +1,10 @@
-// Package blocks keeps OrbitDB's blocks in a store, and shows them to the rest of
-// IPFS.
+// Package blocks keeps OrbitDB's blocks in a store, and shows them to the rest
+// of IPFS.
 //
-// The entries of a log are kept one after the other, in the order in which
-// they came. That is an order in which they can be sent and read again, parents
-// first, and it makes each write an append: a datastore that sorts its keys has nothing
-// to rearrange. A hash leads to an entry by way of its number:
+// The entries of a log are kept one after the other, in the order in which they
+// came. That is an order in which they can be sent and read again, parents
+// first, and it makes each write an append: a datastore that sorts its keys has
+// nothing to rearrange. A hash leads to an entry by way of its number:
 //
 //	log/<log>/entry/<number>   hash and bytes
 //	block/<hash>               log and number of an entry, or the bytes of
@@ -14,8 +14,8 @@
 // Each read checks the bytes against the hash.
 //
 // [Under] lays the blocks below a node's block store, so that bitswap serves
-// them. They are not listed there: entries name each other by texts, so that no walk of a DAG
-// would find them, and garbage collection would take them.
+// them. They are not listed there: entries name each other by texts, so that no
+// walk of a DAG would find them, and garbage collection would take them.
 package blocks
 
 import (
@@ -86,17 +86,20 @@ func PutLocation(tx *store.Tx, at Location, hash string) error {
 // Delete removes a block that is no entry, or the location of one.
 func Delete(tx *store.Tx, hash string) error { return tx.Delete(blockKey(hash)) }
 
-// Locate returns where the entry with a hash is kept, or [ErrNotFound].
+// Locate returns where the entry with a hash is kept, [ErrNotFound], or
+// [ErrDamaged].
 func Locate(g Getter, hash string) (Location, error) {
 	record, err := g.Get(blockKey(hash))
 	if err != nil {
 		return Location{}, err
 	}
-	at, ok := location(record)
-	if !ok {
-		return at, fmt.Errorf("%w: %s is no entry", ErrNotFound, hash)
+	if at, ok := location(record); ok {
+		return at, nil
 	}
-	return at, nil
+	if _, err := other(hash, record); err != nil {
+		return Location{}, err
+	}
+	return Location{}, fmt.Errorf("%w: %s is no entry", ErrNotFound, hash)
 }
 
 func location(record []byte) (Location, bool) {
@@ -105,7 +108,15 @@ func location(record []byte) (Location, bool) {
 		return Location{}, false
 	}
 	number, m := binary.Uvarint(record[n:])
-	return Location{log, number}, m > 0 && n+m == len(record)
+	return Location{log, number}, m > 0 && n+m == len(record) && number > 0
+}
+
+// other returns the block that is no entry and has the record.
+func other(hash string, record []byte) (block.Block, error) {
+	if len(record) == 0 || record[0] != 0 {
+		return block.Block{}, fmt.Errorf("%w: %s is neither a block nor a place", ErrDamaged, hash)
+	}
+	return checked(block.Block{Hash: hash, Data: record[1:]})
 }
 
 // Get returns the block with a hash, [ErrNotFound], or [ErrDamaged].
@@ -115,29 +126,30 @@ func Get(g Getter, hash string) (block.Block, error) {
 		return block.Block{}, err
 	}
 	if at, ok := location(record); ok {
-		b, err := Entry(g, at)
-		if err == nil && b.Hash != hash {
-			err = fmt.Errorf("%w: %s is not at its place", ErrDamaged, hash)
-		}
-		return b, err
+		return Entry(g, at, hash)
 	}
-	if len(record) == 0 {
-		return block.Block{}, fmt.Errorf("%w: %s is empty", ErrDamaged, hash)
-	}
-	return checked(block.Block{Hash: hash, Data: record[1:]})
+	return other(hash, record)
 }
 
-// Entry returns the block of the entry at a location, [ErrNotFound], or
-// [ErrDamaged].
-func Entry(g Getter, at Location) (block.Block, error) {
+// Entry returns the block of the entry at a location, which has the hash, or
+// [ErrDamaged], also where it is gone.
+func Entry(g Getter, at Location, hash string) (block.Block, error) {
+	var b block.Block
 	record, err := g.Get(store.Key(Entries(at.Log), at.Number))
-	if err != nil {
-		return block.Block{}, err
+	if err == nil {
+		b, err = DecodeEntry(record)
 	}
-	return DecodeEntry(record)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return block.Block{}, fmt.Errorf("%w: %s is gone", ErrDamaged, hash)
+	case errors.Is(err, ErrDamaged) || err == nil && b.Hash != hash:
+		return block.Block{}, fmt.Errorf("%w: %s", ErrDamaged, hash)
+	}
+	return b, err
 }
 
-// DecodeEntry reads a record of the series [Entries].
+// DecodeEntry reads a record of the series [Entries]. Of one that is damaged
+// ([ErrDamaged]) it returns the hash, if that can be read.
 func DecodeEntry(record []byte) (block.Block, error) {
 	if len(record) < block.HashLen || !block.ValidHash(string(record[:block.HashLen])) {
 		return block.Block{}, fmt.Errorf("%w: no hash", ErrDamaged)

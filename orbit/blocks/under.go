@@ -17,9 +17,9 @@ import (
 // ErrInUse says that a block cannot be deleted because a database holds it.
 var ErrInUse = errors.New("block belongs to an OrbitDB database")
 
-// Under returns base with the blocks of s below it: what base does not have
-// is looked up there. They cannot be deleted through it ([ErrInUse]) and are not among
-// AllKeysChan.
+// Under returns base with the blocks of s below it: what base does not have is
+// looked up there. They cannot be deleted through it ([ErrInUse]) and are not
+// among AllKeysChan.
 func Under(base blockstore.Blockstore, s *store.Store) blockstore.Blockstore {
 	return under{base, s}
 }

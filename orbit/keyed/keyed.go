@@ -1,19 +1,21 @@
 // Package keyed is the state of databases with keys, documents and keyvalue:
 // for each key, the newest of the operations on it.
 //
-// Operations are {op: "PUT", key, value} and {op: "DEL", key, value: null}; anything
-// else has no effect. The newest is that of the entry which is last in the
-// order of the log, whatever the order in which they came.
+// Operations are {op: "PUT", key, value} and {op: "DEL", key, value: null};
+// anything else has no effect. The newest is that of the entry which is last in
+// the order of the log, whatever the order in which they came.
 //
 // JavaScript keeps keys as properties of an object, so that a number and its
 // text are the same key, and the newest operation on either hides the other. It
-// is the same here ([value.Value.Slot]). What JavaScript mixes up is kept apart: keys that are maps,
-// and keys such as "constructor", which it never shows.
+// is the same here ([value.Value.Slot]). What JavaScript mixes up is kept
+// apart: keys that are maps, arrays or bytes; and keys such as "constructor",
+// which it never shows, are as any other.
 //
 // # What is stored
 //
-//	key/<slot>                      the newest operation: deleted or not, number and hash of its entry
-//	live/<time>/<clock id>.<hash>   number of the entry of each key that is not deleted
+//	key/<slot>                      newest operation: whether it deletes, number
+//	                                and hash of its entry
+//	live/<time>/<clock id>.<hash>   number of the entry of each live key
 //
 // below the log's namespace. The second is in the order of the log, so that a
 // page of it is a page of the database.
@@ -68,10 +70,13 @@ func Parse(payload value.Value) (Op, bool) {
 }
 
 // Index is the state of the log of a number.
-type Index struct{ log uint64 }
+type Index struct {
+	log   uint64
+	hints *Hints
+}
 
-// New returns the state of the log of a number.
-func New(log uint64) Index { return Index{log} }
+// New returns the state of the log of a number. Logs may share hints.
+func New(log uint64, hints *Hints) Index { return Index{log, hints} }
 
 var _ oplog.State = Index{}
 
@@ -114,8 +119,8 @@ func (x Index) Apply(tx *store.Tx, e *entry.Entry, number uint64) (int, error) {
 		return 0, nil
 	}
 	keys := 0
-	slot := x.slotKey(op.Key.Slot())
-	record, err := tx.Get(slot)
+	slot := op.Key.Slot()
+	record, err := tx.Get(x.slotKey(slot))
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 	case err != nil:
@@ -145,8 +150,14 @@ func (x Index) Apply(tx *store.Tx, e *entry.Entry, number uint64) (int, error) {
 			return 0, err
 		}
 	}
-	return keys, tx.Put(slot, winner{op.Deleted, number, e.Hash()}.encode())
+	// As long as this is not committed, the hint leads nowhere, and the key is
+	// looked up.
+	x.hints.put(newHintKey(x.log, slot), number)
+	return keys, tx.Put(x.slotKey(slot), winner{op.Deleted, number, e.Hash()}.encode())
 }
+
+// Failed implements [oplog.State].
+func (x Index) Failed() { x.hints.Clear() }
 
 func (x Index) at(g blocks.Getter, w winner) (*entry.Entry, error) {
 	return oplog.At(g, blocks.Location{Log: x.log, Number: w.number}, w.hash)
@@ -161,25 +172,55 @@ type Item struct {
 
 // Get returns the value at a key, or [ErrNotFound].
 func (x Index) Get(g blocks.Getter, key value.Value) (Item, error) {
-	record, err := g.Get(x.slotKey(key.Slot()))
-	if errors.Is(err, store.ErrNotFound) {
+	slot := key.Slot()
+	hash, op, err := x.newest(g, slot)
+	// The newest in a slot may have another key: 42 is not "42".
+	if errors.Is(err, store.ErrNotFound) || err == nil && (op.Deleted || !op.Key.Equal(key)) {
 		return Item{}, fmt.Errorf("%w: %.80s", ErrNotFound, key)
 	}
+	return Item{hash, op.Key, op.Value}, err
+}
+
+// newest returns the newest operation in a slot, with the hash of its entry.
+func (x Index) newest(g blocks.Getter, slot string) (hash string, op Op, err error) {
+	hint := newHintKey(x.log, slot)
+	number, forgotten := x.hints.get(hint)
+	if number != 0 {
+		if e, ok := x.guess(g, number); ok {
+			if op, ok := Parse(e.Payload); ok && op.Key.Slot() == slot {
+				return e.Hash(), op, nil
+			}
+		}
+	}
+	record, err := g.Get(x.slotKey(slot))
 	if err != nil {
-		return Item{}, err
+		return "", Op{}, err
 	}
 	w, err := decodeWinner(record)
 	if err != nil {
-		return Item{}, err
+		return "", Op{}, err
 	}
-	if w.deleted {
-		return Item{}, fmt.Errorf("%w: %.80s", ErrNotFound, key)
+	e, err := x.at(g, w)
+	if err != nil {
+		return w.hash, Op{}, err
 	}
-	item, err := x.item(g, w)
-	if err == nil && !item.Key.Equal(key) { // 42 is not "42"
-		return Item{}, fmt.Errorf("%w: %.80s", ErrNotFound, key)
+	x.hints.found(hint, w.number, forgotten)
+	op, _ = Parse(e.Payload)
+	return w.hash, op, nil
+}
+
+// guess returns the entry of a number, if there is one.
+func (x Index) guess(g blocks.Getter, number uint64) (*entry.Entry, bool) {
+	record, err := g.Get(store.Key(blocks.Entries(x.log), number))
+	if err != nil {
+		return nil, false
 	}
-	return item, err
+	b, err := blocks.DecodeEntry(record)
+	if err != nil {
+		return nil, false
+	}
+	e, err := entry.Decode(b)
+	return e, err == nil
 }
 
 func (x Index) item(g blocks.Getter, w winner) (Item, error) {

@@ -18,15 +18,16 @@ import (
 
 // Range chooses entries. The zero Range is all of them.
 //
-// Bounds are hashes of entries of the log. An upper bound is one in the graph, as in
-// JavaScript: LTE is the entry and what it was written on top of, LT the
+// Bounds are hashes of entries of the log. An upper bound is one in the graph,
+// as in JavaScript: LTE is the entry and what it was written on top of, LT the
 // latter alone; what other writers wrote meanwhile is left out. A lower bound
 // is one in the order of the log.
 type Range struct {
 	GT, GTE string
 	LT, LTE string
-	// Amount is how many entries there are at most; 0 is no limit. They are the newest; with
-	// a lower and no upper bound, they are those next to the lower bound.
+	// Amount is how many entries there are at most; 0 is no limit. They are the
+	// newest; with a lower and no upper bound, they are those next to the lower
+	// bound.
 	Amount int
 }
 
@@ -51,8 +52,8 @@ type Ref struct {
 	Number uint64
 }
 
-// Iterate yields the entries of a range that count, newest first, and ends with the
-// first error. A page costs about the same from anywhere in the log.
+// Iterate yields the entries of a range that count, newest first, and ends with
+// the first error. A page costs about the same from anywhere in the log.
 func (l *Log) Iterate(ctx context.Context, r Range) iter.Seq2[*entry.Entry, error] {
 	return func(yield func(*entry.Entry, error) bool) {
 		g := blocks.Reading(ctx, l.store)
@@ -154,62 +155,77 @@ func (l *Log) above(ctx context.Context, low entry.Position, r Range, yield func
 	}
 }
 
-// cone yields what an entry was written on top of, and first the entry itself
-// if it is included. It walks down the order and leaves out what is not known
-// to be below.
+// cone yields what an entry was written on top of, newest first, and before it
+// the entry itself if that is included. It goes from entry to entry by what
+// they name, and always on from the newest.
 func (l *Log) cone(ctx context.Context, top *entry.Entry, included bool) iter.Seq2[Ref, error] {
 	return func(yield func(Ref, error) bool) {
-		g := blocks.Reading(ctx, l.store)
-		below := make(map[string]bool)
-		add := func(hashes []string) error {
-			for len(hashes) > 0 {
-				hash := hashes[0]
-				hashes = hashes[1:]
-				below[hash] = true
-				// What does not count is not in the order.
-				fault, err := l.fault(g, hash)
-				if err != nil {
-					return err
-				}
-				if fault != "" {
-					delete(below, hash)
-					e, err := l.get(g, hash)
-					if err != nil {
-						return err
-					}
-					hashes = slices.Concat(hashes, e.Next)
-				}
-			}
-			return nil
-		}
+		f := frontier{log: l, get: blocks.Reading(ctx, l.store), seen: make(map[uint64]bool)}
+		hashes := top.Next
 		if included {
-			below[top.Hash()] = true
-		} else if err := add(top.Next); err != nil {
-			yield(Ref{}, err)
-			return
+			hashes = []string{top.Hash()}
 		}
-		position := top.Position()
-		for ref, err := range l.descend(ctx, &position) {
-			if len(below) == 0 {
-				return
-			}
-			if err == nil && !below[ref.Hash] {
-				continue
-			}
-			if !yield(ref, err) || err != nil {
-				return
-			}
-			delete(below, ref.Hash)
-			e, err := l.at(g, ref.Number, ref.Hash)
-			if err == nil {
-				err = add(e.Next)
-			}
-			if err != nil {
+		for {
+			if err := f.add(hashes); err != nil {
 				yield(Ref{}, err)
 				return
 			}
+			if len(f.nodes) == 0 {
+				return
+			}
+			newest := f.nodes[len(f.nodes)-1]
+			f.nodes = f.nodes[:len(f.nodes)-1]
+			if !yield(newest.Ref, nil) {
+				return
+			}
+			hashes = newest.next
 		}
 	}
+}
+
+// frontier is what a walk through the graph comes to next.
+type frontier struct {
+	log   *Log
+	get   blocks.Getter
+	nodes []node          // oldest first
+	seen  map[uint64]bool // numbers of entries
+}
+
+type node struct {
+	Ref
+	next []string
+}
+
+// add adds entries, and instead of one that does not count what it names.
+func (f *frontier) add(hashes []string) error {
+	for len(hashes) > 0 {
+		hash := hashes[0]
+		hashes = hashes[1:]
+		at, err := f.log.locate(f.get, hash)
+		if err != nil {
+			return err
+		}
+		if f.seen[at.Number] {
+			continue
+		}
+		f.seen[at.Number] = true
+		e, err := f.log.at(f.get, at.Number, hash)
+		if err != nil {
+			return err
+		}
+		fault, err := f.log.fault(f.get, hash)
+		if err != nil {
+			return err
+		}
+		if fault != "" {
+			hashes = slices.Concat(hashes, e.Next)
+			continue
+		}
+		n := node{Ref{e.Position(), at.Number}, e.Next}
+		i, _ := slices.BinarySearchFunc(f.nodes, n, func(a, b node) int { return a.Compare(b.Position) })
+		f.nodes = slices.Insert(f.nodes, i, n)
+	}
+	return nil
 }
 
 func (l *Log) orderKey(p entry.Position) string { return PositionKey(l.key("order"), p) }
@@ -240,8 +256,8 @@ func PositionKey(series string, p entry.Position) string {
 func positionName(p entry.Position) string { return p.ID + "." + p.Hash }
 
 // Descend yields the records of a series that is in the order of the log,
-// newest first, from a position or, with nil, the newest. The value of each is the
-// number of an entry.
+// newest first, from a position or, with nil, the newest. The value of each is
+// the number of an entry.
 func Descend(ctx context.Context, s *store.Store, series string, from *entry.Position) iter.Seq2[Ref, error] {
 	if from == nil {
 		return readRefs(s.Descend(ctx, series, math.MaxUint64), series)
@@ -275,23 +291,66 @@ func readRefs(records iter.Seq2[store.Record, error], series string) iter.Seq2[R
 	}
 }
 
-// Arrived yields the entries that count in the order in which they came, from
-// behind a number on, each with its number, and ends with the last or with the
-// first error.
-func (l *Log) Arrived(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
+// Stored yields all entries, those without effect included, in the order in
+// which they came, from behind a number on, and ends with the last. That is
+// an order in which a replica can join them one by one. One that is damaged has
+// an error, and the loop may go on; any other error ends it.
+func (l *Log) Stored(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
 	return func(yield func(Arrival, error) bool) {
 		if after == math.MaxUint64 {
 			return
 		}
 		for r, err := range l.store.Ascend(ctx, blocks.Entries(l.number), after+1) {
-			var a Arrival
+			if err != nil {
+				yield(Arrival{}, err)
+				return
+			}
+			a := Arrival{Number: r.Number}
+			a.Entry, err = l.decode(r.Value)
+			if err != nil {
+				b, _ := blocks.DecodeEntry(r.Value)
+				a.Hash = b.Hash
+			} else {
+				a.Hash = a.Entry.Hash()
+			}
+			if !yield(a, err) {
+				return
+			}
+		}
+	}
+}
+
+// Arrived is Stored for the entries that count, and ends with the first error.
+// What it yields stays: it is on disk. It leaves out what a rebuild has found
+// lost.
+func (l *Log) Arrived(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
+	return func(yield func(Arrival, error) bool) {
+		// What an update sees is on disk after it.
+		var last uint64
+		err := l.store.Update(ctx, func(tx *store.Tx) error {
+			sum, err := l.readSummary(tx)
+			if err == nil {
+				last = sum.Numbers
+			}
+			return err
+		})
+		if err != nil {
+			yield(Arrival{}, err)
+			return
+		}
+		for a, err := range l.Stored(ctx, after) {
+			if a.Number > last {
+				return
+			}
 			var fault string
 			if err == nil {
-				a.Number = r.Number
-				a.Entry, err = l.decode(r.Value)
-			}
-			if err == nil {
-				fault, err = l.Fault(ctx, a.Entry.Hash())
+				fault, err = l.Fault(ctx, a.Hash)
+			} else if a.Number > 0 {
+				lost, hasErr := l.store.Has(ctx, l.lostKey(a.Number))
+				if lost {
+					continue
+				}
+				err = errors.Join(err, hasErr)
 			}
 			if err == nil && fault != "" {
 				continue
@@ -315,7 +374,8 @@ func (l *Log) decode(record []byte) (*entry.Entry, error) {
 // rise, and never change.
 type Arrival struct {
 	Number uint64
-	Entry  *entry.Entry
+	Hash   string       // "" where even that is damaged
+	Entry  *entry.Entry // nil where it is damaged
 }
 
 // Updates is Arrived, but goes on with what comes later, without a gap, until

@@ -1,6 +1,7 @@
 package oplog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +17,12 @@ import (
 // Bounds of what waits.
 const (
 	maxWaitingBytes = 256 << 20 // of a log
-	maxSleepers     = 1 << 12   // that wait for one hash
-	maxPerUpdate    = 128       // entries that one transaction takes
+	maxSleepers     = 1 << 12   // that are taken to wait for one hash
+
+	// One transaction takes so many entries, and no further ones once they have
+	// so many bytes.
+	maxPerUpdate   = 128
+	maxUpdateBytes = 2 << 20
 )
 
 // ErrWaitingFull says that too much waits already: what is missing must come
@@ -38,7 +43,7 @@ type Candidate struct {
 type Outcome int
 
 const (
-	Refused Outcome = iota // it does not count, and nothing that counts is known to need it
+	Refused Outcome = iota // it does not count, and nothing here waits for it
 	Known                  // it was here before
 	Joined                 // it is part of the log now
 	Waiting                // it waits for others
@@ -50,8 +55,9 @@ func (o Outcome) String() string {
 }
 
 // Join takes entries from elsewhere, in any order, and returns what became of
-// each. It is safe to offer anything again at any time; nothing that is left out is lost to
-// a later call. The order of calls makes no difference in the end.
+// each. Anything may be offered again at any time, and what is left out can be
+// taken by a later call. The order of calls makes no difference in the end. On
+// an error, part of it may have been taken.
 func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, error) {
 	outcomes := make([]Outcome, len(candidates))
 	todo := make([]int, len(candidates))
@@ -62,11 +68,16 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 		}
 	}
 	// What is refused may be needed by what comes behind it.
-	for {
-		var refused []int
+	var refused []int
+	for len(todo) > 0 {
 		for len(todo) > 0 {
-			chunk := todo[:min(len(todo), maxPerUpdate)]
-			todo = todo[len(chunk):]
+			n, size := 0, 0
+			for n < min(len(todo), maxPerUpdate) && size < maxUpdateBytes {
+				size += len(candidates[todo[n]].Entry.Block.Data)
+				n++
+			}
+			chunk := todo[:n]
+			todo = todo[n:]
 			err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
 				for _, i := range chunk {
 					var err error
@@ -88,12 +99,9 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 		if err := l.Wake(ctx); err != nil {
 			return outcomes, err
 		}
-		wanted, err := l.wanted(ctx, candidates, refused)
-		if err != nil {
+		var err error
+		if todo, refused, err = l.wanted(ctx, candidates, refused); err != nil {
 			return outcomes, err
-		}
-		if todo = wanted; len(todo) == 0 {
-			break
 		}
 	}
 	for i, o := range outcomes {
@@ -111,22 +119,25 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 	return outcomes, nil
 }
 
-// wanted returns those of the refused that something waits for now.
-func (l *Log) wanted(ctx context.Context, candidates []Candidate, refused []int) (wanted []int, err error) {
+// wanted tells those of the refused that something waits for now from the
+// others.
+func (l *Log) wanted(ctx context.Context, candidates []Candidate, refused []int) (wanted, others []int, err error) {
 	for _, i := range refused {
 		ok, err := l.store.Has(ctx, l.wakeKey(candidates[i].Entry.Hash()))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if ok {
 			wanted = append(wanted, i)
+		} else {
+			others = append(others, i)
 		}
 	}
-	return wanted, nil
+	return wanted, others, nil
 }
 
-// Wake goes on with entries whose wait may be over, until there is none. It is needed
-// after an interrupted Join, which does the same.
+// Wake goes on with entries whose wait may be over, until there is none. It is
+// needed after an interrupted Join, which does the same.
 func (l *Log) Wake(ctx context.Context) error {
 	for {
 		more := false
@@ -135,10 +146,13 @@ func (l *Log) Wake(ctx context.Context) error {
 			return err
 		}
 		err = l.update(ctx, func(tx *store.Tx, sum *summary) error {
-			for n := 0; n < maxPerUpdate && sum.ReadyFrom < sum.ReadyTo; n++ {
-				if err := l.wakeNext(tx, sum); err != nil {
+			size := 0
+			for n := 0; n < maxPerUpdate && size < maxUpdateBytes && sum.ReadyFrom < sum.ReadyTo; n++ {
+				woken, err := l.wakeNext(tx, sum)
+				if err != nil {
 					return err
 				}
+				size += woken
 			}
 			more = sum.ReadyFrom < sum.ReadyTo
 			return nil
@@ -181,6 +195,9 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 		if c.Fault != nil {
 			w.fault = c.Fault.Error()
 		}
+		if err := l.room(tx, sum, missing, w); err != nil {
+			return Refused, err
+		}
 		return Waiting, l.sleep(tx, sum, hash, missing, w)
 	}
 	return Joined, l.enter(tx, sum, c.Entry, c.Fault)
@@ -200,6 +217,15 @@ func (l *Log) missing(tx *store.Tx, e *entry.Entry) (string, error) {
 // enter inserts an entry and hands those that waited for it to the ready
 // queue.
 func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, fault error) error {
+	trace := l.faultKey(e.Hash())
+	if fault == nil {
+		trace = l.orderKey(e.Position())
+	}
+	if ok, err := tx.Has(trace); err != nil {
+		return err
+	} else if ok {
+		return fmt.Errorf("%w of %s: where %s is kept is lost", ErrDamaged, l.id, e.Hash())
+	}
 	if err := l.insert(tx, sum, e, fault); err != nil {
 		return err
 	}
@@ -207,8 +233,8 @@ func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, fault error) err
 	if err != nil || len(sleepers) == 0 {
 		return err
 	}
-	for _, hash := range sleepers {
-		if err := tx.Put(l.readyKey(sum.ReadyTo), []byte(hash)); err != nil {
+	for _, hash := range bytes.Fields(sleepers) {
+		if err := tx.Put(l.readyKey(sum.ReadyTo), hash); err != nil {
 			return err
 		}
 		sum.ReadyTo++
@@ -216,13 +242,26 @@ func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, fault error) err
 	return tx.Delete(l.wakeKey(e.Hash()))
 }
 
-// sleepers returns the entries that wait for a hash.
-func (l *Log) sleepers(tx *store.Tx, hash string) ([]string, error) {
+// sleepers returns the hashes of the entries that wait for one, each with a
+// space behind it.
+func (l *Log) sleepers(tx *store.Tx, hash string) ([]byte, error) {
 	list, err := tx.Get(l.wakeKey(hash))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
-	return strings.Fields(string(list)), err
+	return list, err
+}
+
+// room returns [ErrWaitingFull] unless one more entry may wait.
+func (l *Log) room(tx *store.Tx, sum *summary, missing string, w waiter) error {
+	sleepers, err := l.sleepers(tx, missing)
+	if err != nil {
+		return err
+	}
+	if len(sleepers) >= maxSleepers*(block.HashLen+1) || sum.Pending+uint64(len(w.data)) > maxWaitingBytes {
+		return fmt.Errorf("%w: %s of %s", ErrWaitingFull, missing, l.id)
+	}
+	return nil
 }
 
 // sleep lets an entry wait for one of its parents.
@@ -231,53 +270,51 @@ func (l *Log) sleep(tx *store.Tx, sum *summary, hash, missing string, w waiter) 
 	if err != nil {
 		return err
 	}
-	if len(sleepers) >= maxSleepers || sum.Pending+uint64(len(w.data)) > maxWaitingBytes {
-		return fmt.Errorf("%w: %s of %s", ErrWaitingFull, missing, l.id)
-	}
 	sum.Waiting++
 	sum.Pending += uint64(len(w.data))
 	if err := tx.Put(l.waitKey(hash), w.encode()); err != nil {
 		return err
 	}
-	return tx.Put(l.wakeKey(missing), []byte(strings.Join(append(sleepers, hash), " ")))
+	return tx.Put(l.wakeKey(missing), append(append(sleepers, hash...), ' '))
 }
 
-// wakeNext takes the next entry of the ready queue: it enters the log or goes on
-// waiting, for another of its parents.
-func (l *Log) wakeNext(tx *store.Tx, sum *summary) error {
+// wakeNext takes the next entry of the ready queue: it enters the log or goes
+// on waiting, for another of its parents.
+func (l *Log) wakeNext(tx *store.Tx, sum *summary) (size int, err error) {
 	hash, err := tx.Get(l.readyKey(sum.ReadyFrom))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := tx.Delete(l.readyKey(sum.ReadyFrom)); err != nil {
-		return err
+		return 0, err
 	}
 	sum.ReadyFrom++
 	record, err := tx.Get(l.waitKey(string(hash)))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := tx.Delete(l.waitKey(string(hash))); err != nil {
-		return err
+		return 0, err
 	}
 	w, e, err := decodeWaiter(string(hash), record)
 	if err != nil {
-		return fmt.Errorf("%w of %s: entry %s that waits: %v", ErrDamaged, l.id, hash, err)
+		return 0, fmt.Errorf("%w of %s: entry %s that waits: %v", ErrDamaged, l.id, hash, err)
 	}
 	sum.Waiting--
 	sum.Pending -= uint64(len(w.data))
 	missing, err := l.missing(tx, e)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if missing != "" {
-		return l.sleep(tx, sum, e.Hash(), missing, w)
+		// There is room: it must not be in the way of those behind it.
+		return len(w.data), l.sleep(tx, sum, e.Hash(), missing, w)
 	}
 	var fault error
 	if w.fault != "" {
 		fault = errors.New(w.fault)
 	}
-	return l.enter(tx, sum, e, fault)
+	return len(w.data), l.enter(tx, sum, e, fault)
 }
 
 // waiter is an entry that waits.
@@ -308,6 +345,10 @@ func decodeWaiter(hash string, record []byte) (w waiter, e *entry.Entry, err err
 
 // Missing returns the hashes that entries wait for and that do not wait
 // themselves. It reads all that waits.
+//
+// It is to be offered until nothing is missing. An entry waits for one after
+// the other of those that it names, so of what is missing, some that must have
+// no effect may be refused at first, but never all.
 func (l *Log) Missing(ctx context.Context) ([]string, error) {
 	g := blocks.Reading(ctx, l.store)
 	seen := make(map[string]bool)

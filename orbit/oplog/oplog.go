@@ -11,13 +11,13 @@
 // behind as many as there are heads.
 //
 // An entry that comes before what it names waits on disk, has no effect, and is
-// neither head nor counted. [Log.Missing] says what is waited for. When that comes, those that waited
-// follow, oldest first, a bounded number to a transaction.
+// neither head nor counted. [Log.Missing] says what is waited for. When that
+// comes, those that waited follow, a bounded number to a transaction.
 //
 // An entry that must have no effect (see [entry.Entry.Check], and the access
-// controller) is refused, unless an entry that counts was written on top
-// of it: then it is kept as part of the graph, to be sent and named, but it is in
-// no order, in no state, and never a head.
+// controller) is refused, unless an entry that counts was written on top of it:
+// then it is kept as part of the graph, to be sent and named, but it is in no
+// order, in no state, and never a head.
 //
 // # What is stored
 //
@@ -27,7 +27,8 @@
 //	entry/<number>                   the entries, in the order of arrival
 //	order/<time>/<clock id>.<hash>   number of an entry that counts
 //	fault/<hash>                     why an entry does not count
-//	wait/<hash>                      an entry that waits, and what for
+//	wait/<hash>                      an entry that waits, and its fault
+//	lost/<number>                    hash, if known, of an entry found lost
 //	wake/<hash>                      the entries that wait for the hash
 //	ready/<n>                        entries whose wait may be over
 //
@@ -40,6 +41,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 
 	"github.com/newpieceplease/npp/orbit/blocks"
@@ -52,8 +54,8 @@ import (
 var (
 	// ErrNotFound says that the log has no such entry.
 	ErrNotFound = errors.New("no such entry in the log")
-	// ErrDamaged says that something stored is not what was stored. [Log.Rebuild] mends
-	// all but lost entries.
+	// ErrDamaged says that something stored is not what was stored.
+	// [Log.Rebuild] mends all but lost entries.
 	ErrDamaged = errors.New("damaged log")
 )
 
@@ -63,7 +65,10 @@ type State interface {
 	// Apply adds the effect of an entry that counts, and returns by how much
 	// the number of live keys changed.
 	Apply(tx *store.Tx, e *entry.Entry, number uint64) (keys int, err error)
-	// Prefixes are the parts of the log's namespace that the state has to itself.
+	// Failed tells that changes which were applied may not have been stored.
+	Failed()
+	// Prefixes are the parts of the log's namespace that the state has to
+	// itself.
 	Prefixes() []string
 }
 
@@ -72,6 +77,9 @@ type NoState struct{}
 
 // Apply does nothing.
 func (NoState) Apply(*store.Tx, *entry.Entry, uint64) (int, error) { return 0, nil }
+
+// Failed does nothing.
+func (NoState) Failed() {}
 
 // Prefixes returns none.
 func (NoState) Prefixes() []string { return nil }
@@ -88,27 +96,32 @@ type Log struct {
 	changed chan struct{} // closed at the next change
 }
 
-// Open opens the log of a number, which has the ID, or begins it. The state gets the
-// entries as they come.
+// Open opens the log of a number, which has the ID, or begins it. The state
+// gets the entries as they come.
 func Open(ctx context.Context, s *store.Store, number uint64, id string, state State) (*Log, error) {
 	l := &Log{store: s, number: number, id: id, state: state, changed: make(chan struct{})}
 	sum, err := l.readSummary(blocks.Reading(ctx, s))
 	if err != nil {
 		return l, err
 	}
-	for r, err := range s.Descend(ctx, blocks.Entries(number), ^uint64(0)) {
-		if err != nil {
-			return l, err
-		}
-		if r.Number != sum.Numbers {
-			return l, fmt.Errorf("%w of %s: the summary ends at entry %d, the log at %d", ErrDamaged, id, sum.Numbers, r.Number)
-		}
-		break
-	}
 	if sum.Rebuild != 0 {
 		return l, fmt.Errorf("%w of %s: its index is half rebuilt", ErrDamaged, id)
 	}
-	return l, nil
+	last := uint64(0)
+	for r, err := range s.Descend(ctx, blocks.Entries(number), math.MaxUint64) {
+		if err != nil {
+			return l, err
+		}
+		last = r.Number
+		break
+	}
+	if last == sum.Numbers {
+		return l, nil
+	}
+	if lost, err := s.Has(ctx, l.lostKey(sum.Numbers)); err != nil || lost && last < sum.Numbers {
+		return l, err
+	}
+	return l, fmt.Errorf("%w of %s: the summary ends at entry %d, the log at %d", ErrDamaged, id, sum.Numbers, last)
 }
 
 // ID returns the ID of the log: the address of its database.
@@ -118,13 +131,13 @@ func (l *Log) key(rest string) string { return blocks.LogPrefix(l.number) + "/" 
 
 // Stats are counts of a log.
 type Stats struct {
-	Entries  uint64 // that count
-	Faults   uint64 // that do not
-	Waiting  uint64 // that are not part of the log yet
-	Keys     uint64 // live keys of the state
-	Last     uint64 // number of the entry that came last
-	Clock    uint64 // largest time of the heads
-	HeadList []entry.Position
+	Entries uint64 // that count
+	Faults  uint64 // that do not
+	Waiting uint64 // that are not part of the log yet
+	Keys    uint64 // live keys of the state
+	Last    uint64 // number of the entry that came last
+	Clock   uint64 // largest time of the heads
+	Heads   []entry.Position
 }
 
 // Stats returns the counts of the log.
@@ -133,7 +146,7 @@ func (l *Log) Stats(ctx context.Context) (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
-	st := Stats{Entries: s.Counting, Faults: s.Faults, Waiting: s.Waiting, Keys: s.Keys, Last: s.Numbers, HeadList: s.Heads}
+	st := Stats{Entries: s.Counting, Faults: s.Faults, Waiting: s.Waiting, Keys: s.Keys, Last: s.Numbers, Heads: s.Heads}
 	for _, h := range s.Heads {
 		st.Clock = max(st.Clock, h.Time)
 	}
@@ -155,11 +168,20 @@ func (l *Log) Has(ctx context.Context, hash string) (bool, error) {
 }
 
 func (l *Log) has(g blocks.Getter, hash string) (bool, error) {
-	at, err := blocks.Locate(g, hash)
-	if errors.Is(err, blocks.ErrNotFound) {
+	_, err := l.locate(g, hash)
+	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
-	return err == nil && at.Log == l.number, err
+	return err == nil, err
+}
+
+// locate returns where the entry with a hash is kept, or [ErrNotFound].
+func (l *Log) locate(g blocks.Getter, hash string) (blocks.Location, error) {
+	at, err := blocks.Locate(g, hash)
+	if errors.Is(err, blocks.ErrNotFound) || err == nil && at.Log != l.number {
+		err = fmt.Errorf("%w: %.80q", ErrNotFound, hash)
+	}
+	return at, err
 }
 
 // Get returns the entry with a hash, [ErrNotFound], or [blocks.ErrDamaged].
@@ -168,10 +190,7 @@ func (l *Log) Get(ctx context.Context, hash string) (*entry.Entry, error) {
 }
 
 func (l *Log) get(g blocks.Getter, hash string) (*entry.Entry, error) {
-	at, err := blocks.Locate(g, hash)
-	if errors.Is(err, blocks.ErrNotFound) || err == nil && at.Log != l.number {
-		return nil, fmt.Errorf("%w: %.80q", ErrNotFound, hash)
-	}
+	at, err := l.locate(g, hash)
 	if err != nil {
 		return nil, err
 	}
@@ -190,11 +209,8 @@ func (l *Log) at(g blocks.Getter, number uint64, hash string) (*entry.Entry, err
 // At returns the entry at a location, which has the hash, or
 // [blocks.ErrDamaged], also where it is gone.
 func At(g blocks.Getter, at blocks.Location, hash string) (*entry.Entry, error) {
-	b, err := blocks.Entry(g, at)
-	switch {
-	case errors.Is(err, blocks.ErrNotFound), errors.Is(err, blocks.ErrDamaged), err == nil && b.Hash != hash:
-		return nil, fmt.Errorf("%w: %s", blocks.ErrDamaged, hash)
-	case err != nil:
+	b, err := blocks.Entry(g, at, hash)
+	if err != nil {
 		return nil, err
 	}
 	return entry.Decode(b)
@@ -215,14 +231,15 @@ func (l *Log) fault(g blocks.Getter, hash string) (string, error) {
 	return string(reason), err
 }
 
-// Append writes an entry for each payload, one after the other and all of them or none,
-// and returns them when they are on disk. s must be allowed to write.
+// Append writes an entry for each payload, one after the other and all of them
+// or none, and returns them when they are on disk. s must be allowed to write.
 func (l *Log) Append(ctx context.Context, s *identity.Signer, payloads ...value.Value) ([]*entry.Entry, error) {
 	return l.AppendIf(ctx, s, func(blocks.Getter) error { return nil }, payloads...)
 }
 
-// AppendIf is Append, but writes nothing and returns the error of check if it has one. check sees
-// all that the entries will be on top of.
+// AppendIf is Append, but writes nothing and returns the error of check if that
+// has one. check sees all that the entries will be on top of. It may be called
+// more than once.
 func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(blocks.Getter) error, payloads ...value.Value) ([]*entry.Entry, error) {
 	for {
 		var entries []*entry.Entry
@@ -247,8 +264,11 @@ func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(block
 			}
 			return nil
 		})
+		if err == nil {
+			return entries, nil
+		}
 		if !errors.Is(err, errNewestUnknown) {
-			return entries, err
+			return nil, err
 		}
 		if err := l.refill(ctx); err != nil {
 			return nil, err
@@ -285,17 +305,25 @@ func (l *Log) refill(ctx context.Context) error {
 // update changes the log in a transaction, and tells those who wait for
 // changes.
 func (l *Log) update(ctx context.Context, change func(*store.Tx, *summary) error) error {
+	touched := false
 	err := l.store.Update(ctx, func(tx *store.Tx) error {
 		sum, err := l.readSummary(tx)
 		if err != nil {
 			return err
 		}
-		if err := change(tx, sum); err != nil {
+		before := sum.Numbers
+		err = change(tx, sum)
+		touched = sum.Numbers != before
+		if err != nil {
 			return err
 		}
 		return l.writeSummary(tx, sum)
 	})
-	if err == nil {
+	if err != nil && touched {
+		l.state.Failed()
+	}
+	// What may not be durable may be there all the same.
+	if err == nil || errors.Is(err, store.ErrNotDurable) {
 		l.mu.Lock()
 		close(l.changed)
 		l.changed = make(chan struct{})
@@ -359,10 +387,13 @@ func (l *Log) covered(tx *store.Tx, sum *summary, next []string) ([]string, erro
 			continue
 		}
 		e, err := l.get(tx, hash)
-		if err != nil {
+		switch {
+		case errors.Is(err, blocks.ErrDamaged): // a rebuild goes on without it
+		case err != nil:
 			return nil, err
+		default:
+			next = append(next, e.Next...)
 		}
-		next = append(next, e.Next...)
 	}
 	return covered, nil
 }

@@ -2,6 +2,7 @@ package oplog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -16,24 +17,40 @@ type Lost struct {
 	Hash   string // "" if it is not known either
 }
 
-// Rebuild makes all that follows from the entries anew: heads, order, faults and
-// state. Entries that are damaged are left out and returned. fault tells why an entry
-// does not count; entries that wait are dropped, to be joined again.
+func (l *Log) lostKey(number uint64) string { return store.Key(l.key("lost"), number) }
+
+// Rebuild makes all that follows from the entries anew: where they are, heads,
+// order, faults and state. Entries that are damaged or gone are left out and
+// returned; their records stay as they are, and their numbers are not used
+// again. fault tells why an entry does not count, or nil, and is given what was
+// known of that before; its error ends the rebuild. Entries that wait are dropped,
+// to be joined again.
 //
-// It must be the log's only use. When it is interrupted, the log does not open until it
-// is run again.
-func (l *Log) Rebuild(ctx context.Context, fault func(*entry.Entry) error) ([]Lost, error) {
-	begun := &summary{Rebuild: 1}
+// It must be the log's only use. When it is interrupted, the log does not open
+// until it is run again.
+func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known string) (fault, err error)) ([]Lost, error) {
+	before, err := l.readSummary(blocks.Reading(ctx, l.store))
+	if errors.Is(err, ErrDamaged) {
+		before = new(summary)
+	} else if err != nil {
+		return nil, err
+	}
+	if before.Rebuild == 0 {
+		before.Rebuild = 1 + before.Numbers
+	}
+	begun := &summary{Rebuild: before.Rebuild}
 	if err := l.store.Update(ctx, func(tx *store.Tx) error { return l.writeSummary(tx, begun) }); err != nil {
 		return nil, err
 	}
-	for _, prefix := range append([]string{"order", "fault", "wait", "wake", "ready"}, l.state.Prefixes()...) {
+	for _, prefix := range append([]string{"order", "lost", "wait", "wake", "ready"}, l.state.Prefixes()...) {
 		if err := l.clear(ctx, prefix); err != nil {
 			return nil, fmt.Errorf("clear %s of %s: %w", prefix, l.id, err)
 		}
 	}
 	var lost []Lost
+	var noted int // how many of those are written
 	var batch []Arrival
+	size := 0 // bytes of the batch
 	flush := func() error {
 		err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
 			for _, a := range batch {
@@ -42,38 +59,78 @@ func (l *Log) Rebuild(ctx context.Context, fault func(*entry.Entry) error) ([]Lo
 					return err
 				}
 				sum.Numbers = a.Number
-				if err := l.index(tx, sum, a.Entry, a.Number, fault(a.Entry)); err != nil {
+				known, err := l.fault(tx, a.Hash)
+				if err != nil {
+					return err
+				}
+				fault, err := fault(a.Entry, known)
+				if err != nil {
+					return err
+				}
+				if fault == nil && known != "" {
+					if err := tx.Delete(l.faultKey(a.Hash)); err != nil {
+						return err
+					}
+				}
+				if err := l.index(tx, sum, a.Entry, a.Number, fault); err != nil {
+					return err
+				}
+			}
+			for _, a := range lost[noted:] {
+				if err := tx.Put(l.lostKey(a.Number), []byte(a.Hash)); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
-		batch = batch[:0]
+		batch, size, noted = batch[:0], 0, len(lost)
 		return err
 	}
+	lose := func(a Lost) error {
+		if lost = append(lost, a); len(lost)-noted < maxPerUpdate {
+			return nil
+		}
+		return flush()
+	}
 	last := uint64(0)
+	advance := func(to uint64) error {
+		for last++; last < to; last++ {
+			if err := lose(Lost{Number: last}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	for r, err := range l.store.Ascend(ctx, blocks.Entries(l.number), 0) {
 		if err != nil {
 			return lost, err
 		}
-		last = r.Number
+		if err := advance(r.Number); err != nil {
+			return lost, err
+		}
 		e, err := l.decode(r.Value)
 		if err != nil {
 			b, _ := blocks.DecodeEntry(r.Value)
-			lost = append(lost, Lost{r.Number, b.Hash})
+			if err := lose(Lost{r.Number, b.Hash}); err != nil {
+				return lost, err
+			}
 			continue
 		}
-		if batch = append(batch, Arrival{r.Number, e}); len(batch) == maxPerUpdate {
+		batch = append(batch, Arrival{r.Number, e.Hash(), e})
+		if size += len(e.Block.Data); len(batch) == maxPerUpdate || size >= maxUpdateBytes {
 			if err := flush(); err != nil {
 				return lost, err
 			}
 		}
 	}
+	if err := advance(before.Rebuild); err != nil {
+		return lost, err
+	}
 	if err := flush(); err != nil {
 		return lost, err
 	}
 	return lost, l.update(ctx, func(tx *store.Tx, sum *summary) error {
-		sum.Numbers, sum.Rebuild = last, 0
+		sum.Numbers, sum.Rebuild = last-1, 0
 		return nil
 	})
 }

@@ -1,8 +1,11 @@
 package oplog
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"slices"
 
 	"github.com/newpieceplease/npp/orbit/blocks"
@@ -22,7 +25,7 @@ type summary struct {
 	Pending   uint64 // bytes of those
 	ReadyFrom uint64 // first entry of the ready queue
 	ReadyTo   uint64 // behind the last
-	Rebuild   uint64 // 1 while the index is being rebuilt
+	Rebuild   uint64 // 0, or while the index is being rebuilt 1 + Numbers of before
 
 	Heads  []entry.Position // newest first
 	Newest []entry.Position // the newest of those that count, newest first
@@ -97,12 +100,15 @@ func (l *Log) writeSummary(tx *store.Tx, s *summary) error {
 	return tx.Put(l.summaryKey(), s.encode())
 }
 
-// encode returns the numbers, the clock IDs, and the positions, with the place of
-// the clock ID in their list.
+// encode returns the numbers, the clock IDs, and the positions, with the place
+// of the clock ID in their list; then a checksum, since entries that are made
+// of a garbled summary could not be taken back.
 func (s *summary) encode() []byte {
 	var ids []string
+	places := make(map[string]int)
 	for _, p := range slices.Concat(s.Heads, s.Newest) {
-		if !slices.Contains(ids, p.ID) {
+		if _, ok := places[p.ID]; !ok {
+			places[p.ID] = len(ids)
 			ids = append(ids, p.ID)
 		}
 	}
@@ -121,15 +127,23 @@ func (s *summary) encode() []byte {
 		for _, p := range list {
 			b = dagcbor.AppendArray(b, 3)
 			b = dagcbor.AppendUint(b, p.Time)
-			b = dagcbor.AppendUint(b, uint64(slices.Index(ids, p.ID)))
+			b = dagcbor.AppendUint(b, uint64(places[p.ID]))
 			b = dagcbor.AppendText(b, p.Hash)
 		}
 	}
-	return b
+	return withChecksum(b)
+}
+
+func withChecksum(b []byte) []byte {
+	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
 }
 
 func (s *summary) decode(b []byte) error {
-	r := dagcbor.NewReader(b)
+	body := b[:max(0, len(b)-4)]
+	if !bytes.Equal(withChecksum(slices.Clone(body)), b) {
+		return errors.New("wrong checksum")
+	}
+	r := dagcbor.NewReader(body)
 	if err := readArray(r, 4); err != nil {
 		return err
 	}

@@ -1,0 +1,75 @@
+package keyed
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/oplog"
+)
+
+func TestHintsGoOnlyForward(t *testing.T) {
+	h := NewHints()
+	k := newHintKey(1, "slot of some key")
+	want := func(number uint64) (forgotten int) {
+		t.Helper()
+		got, forgotten := h.get(k)
+		if got != number {
+			t.Errorf("got %d, want %d", got, number)
+		}
+		return forgotten
+	}
+	before := want(0)
+	h.put(k, 5)
+	h.put(k, 3)
+	h.found(k, 4, before)
+	before = want(5)
+	h.found(k, 6, before)
+	want(6)
+	// A reader found 7, then 8 was written, then all was forgotten.
+	h.put(k, 8)
+	h.Clear()
+	h.found(k, 7, before)
+	before = want(0)
+	h.found(k, 8, before)
+	want(8)
+}
+
+func TestHintsOfKeysInUseAreKept(t *testing.T) {
+	h := NewHints()
+	used := newHintKey(1, "used")
+	h.put(used, 1)
+	for i := range uint64(3 * generation) {
+		h.put(hintKey{log: 2 + i}, 1)
+		if i%(generation/2) == 0 {
+			if n, _ := h.get(used); n != 1 {
+				t.Fatalf("forgotten after %d others", i)
+			}
+		}
+	}
+	if n := len(h.young) + len(h.old); n > 2*generation {
+		t.Errorf("%d hints", n)
+	}
+	if n, _ := h.get(hintKey{log: 2}); n != 0 {
+		t.Error("nothing is forgotten")
+	}
+}
+
+func FuzzWinner(f *testing.F) {
+	f.Add(winner{true, 1 << 40, block.Hash(nil)}.encode())
+	f.Add(winner{false, 0, block.Hash(nil)}.encode())
+	f.Add([]byte{1})
+	f.Add([]byte("\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"))
+	f.Fuzz(func(t *testing.T, record []byte) {
+		w, err := decodeWinner(record)
+		if err != nil {
+			if !errors.Is(err, oplog.ErrDamaged) {
+				t.Error(err)
+			}
+			return
+		}
+		if again, err := decodeWinner(w.encode()); err != nil || again != w {
+			t.Errorf("%v is read again as %v, %v", w, again, err)
+		}
+	})
+}

@@ -1,0 +1,206 @@
+package oplog
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
+
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/store/storetest"
+)
+
+func someSummary() *summary {
+	at := func(id string, time uint64, data string) entry.Position {
+		return entry.Position{Clock: entry.Clock{ID: id, Time: time}, Hash: block.Hash([]byte(data))}
+	}
+	return &summary{
+		Numbers: 1, Counting: 2, Faults: 3, Keys: 4, Waiting: 5, Pending: 6, ReadyFrom: 7, ReadyTo: 8, Rebuild: 9,
+		Heads:  []entry.Position{at("b", 1<<53, "1"), at("a", 2, "2")},
+		Newest: []entry.Position{at("b", 1<<53, "1"), at("a", 2, "2"), at("c", 1, "3")},
+	}
+}
+
+func TestSummaryIsReadAsItWasWritten(t *testing.T) {
+	for _, want := range []*summary{someSummary(), {Heads: []entry.Position{}, Newest: []entry.Position{}}} {
+		got := new(summary)
+		if err := got.decode(want.encode()); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, %v; want %+v", got, err, want)
+		}
+	}
+}
+
+func TestGarbledSummaryIsNotRead(t *testing.T) {
+	b := someSummary().encode()
+	if err := new(summary).decode(withChecksum(append(b[:len(b)-4:len(b)-4], 0))); err == nil {
+		t.Error("a byte too many")
+	}
+	for i := range b {
+		b[i] ^= 1
+		if err := new(summary).decode(b); err == nil {
+			t.Errorf("byte %d", i)
+		}
+		b[i] ^= 1
+		if err := new(summary).decode(b[:i]); err == nil {
+			t.Errorf("%d bytes", i)
+		}
+	}
+}
+
+func TestSoMuchWaitsAndNoMore(t *testing.T) {
+	s := store.New(storetest.NewDisk(), "/npp/test")
+	l, err := Open(t.Context(), s, 1, "log", NoState{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits := func(data string) (sum *summary, err error) {
+		err = l.update(t.Context(), func(tx *store.Tx, s *summary) error {
+			sum = s
+			hash := block.Hash([]byte(data))
+			w := waiter{data: []byte(data)}
+			if err := l.room(tx, s, "missing", w); err != nil {
+				return err
+			}
+			return l.sleep(tx, s, hash, "missing", w)
+		})
+		return sum, err
+	}
+	large := strings.Repeat("x", 1<<20)
+	if err := l.update(t.Context(), func(_ *store.Tx, sum *summary) error {
+		sum.Pending = maxWaitingBytes - 1<<20
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := waits(large + "x"); !errors.Is(err, ErrWaitingFull) {
+		t.Errorf("a byte too many: %v", err)
+	}
+	if sum, err := waits(large); err != nil || sum.Pending != maxWaitingBytes || sum.Waiting != 1 {
+		t.Errorf("the last bytes: %v", err)
+	}
+	if _, err := waits("x"); !errors.Is(err, ErrWaitingFull) {
+		t.Errorf("one more: %v", err)
+	}
+}
+
+// queryHook calls a function once, before a query.
+type queryHook struct {
+	datastore.Batching
+	hook func()
+}
+
+func (q *queryHook) Query(ctx context.Context, qu query.Query) (query.Results, error) {
+	results, err := q.Batching.Query(ctx, qu)
+	if hook := q.hook; hook != nil {
+		q.hook = nil
+		hook()
+	}
+	return results, err
+}
+
+func TestNewestEntriesAreReadAgainWhereTheLogChangedMeanwhile(t *testing.T) {
+	ds := &queryHook{Batching: storetest.NewDisk()}
+	l, err := Open(t.Context(), store.New(ds, "/npp/test"), 1, "log", NoState{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(n uint64) entry.Position {
+		return entry.Position{Clock: entry.Clock{ID: "a", Time: n}, Hash: block.Hash([]byte{byte(n)})}
+	}
+	add := func(n uint64, forget bool) {
+		t.Helper()
+		if err := l.update(t.Context(), func(tx *store.Tx, sum *summary) error {
+			sum.Numbers++
+			sum.add(at(n))
+			if forget {
+				sum.Newest = nil
+			}
+			return tx.Put(l.orderKey(at(n)), binary.AppendUvarint(nil, sum.Numbers))
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(1, false)
+	add(2, true)
+	ds.hook = func() { add(3, false) }
+	for range 2 {
+		if err := l.refill(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sum, err := l.readSummary(blocks.Reading(t.Context(), l.store))
+	if want := []entry.Position{at(3), at(2), at(1)}; err != nil || !slices.Equal(sum.Newest, want) {
+		t.Errorf("got %v, %v; want %v", sum.Newest, err, want)
+	}
+	// What was read before the change is not taken.
+	add(4, true)
+	ds.hook = func() { add(5, false) }
+	if err := l.refill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sum, err = l.readSummary(blocks.Reading(t.Context(), l.store))
+	if err != nil || slices.Contains(sum.Newest, at(4)) {
+		t.Errorf("got %v, %v", sum.Newest, err)
+	}
+}
+
+func FuzzSummary(f *testing.F) {
+	b := someSummary().encode()
+	f.Add(b)
+	f.Add(b[:len(b)-4])
+	f.Add(new(summary).encode())
+	f.Add([]byte{0x84, 0x89})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		new(summary).decode(b)
+		s := new(summary)
+		if s.decode(withChecksum(b)) != nil {
+			return
+		}
+		if again := new(summary); again.decode(s.encode()) != nil || !reflect.DeepEqual(again, s) {
+			t.Errorf("%+v is read again as %+v", s, again)
+		}
+		s.refs()
+		s.add(entry.Position{})
+		s.addHead(entry.Position{}, nil)
+	})
+}
+
+func FuzzWaiter(f *testing.F) {
+	f.Add(waiter{fault: "why", data: dagcbor.AppendMap(nil, 0)}.encode())
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, record []byte) {
+		w, _, _ := decodeWaiter("no hash", record)
+		w, e, err := decodeWaiter(block.Hash(w.data), record)
+		if (err == nil) != (e != nil) {
+			t.Errorf("%v, %v", e, err)
+		}
+		if err == nil {
+			if again, _, err := decodeWaiter(e.Hash(), w.encode()); err != nil || !reflect.DeepEqual(again, w) {
+				t.Errorf("%v is read again as %v", w, again)
+			}
+		}
+	})
+}
+
+func FuzzRefs(f *testing.F) {
+	f.Add(uint64(1), "a."+block.Hash(nil), []byte{1})
+	f.Add(uint64(0), "", []byte{})
+	f.Fuzz(func(t *testing.T, n uint64, name string, v []byte) {
+		records := func(yield func(store.Record, error) bool) { yield(store.Record{Number: n, Name: name, Value: v}, nil) }
+		for ref, err := range readRefs(records, "order") {
+			if err == nil && (positionName(ref.Position) != name || ref.Time != n) {
+				t.Errorf("%q is read as %v", name, ref)
+			}
+		}
+	})
+}

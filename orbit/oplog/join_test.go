@@ -1,0 +1,333 @@
+package oplog_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/oplog"
+)
+
+// image is all that a log shows but for the order of arrival.
+func (r replica) image(t testing.TB) string {
+	t.Helper()
+	st, err := r.Stats(t.Context())
+	must(t, err)
+	var items []string
+	for _, item := range all(t, r.keys.Items(t.Context(), r.store, nil)) {
+		items = append(items, fmt.Sprint(item))
+	}
+	return fmt.Sprint(st, hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), items)
+}
+
+func TestAnyOrderOfArrivalEndsInTheSameLog(t *testing.T) {
+	seeds(t, 40, func(t *testing.T, rng *rand.Rand) {
+		entries := history(t, rng, 12+rng.IntN(12), someWriters(rng)...)
+		g := newGraph(entries...)
+
+		inOrder := newReplica(t)
+		inOrder.joinAll(t, g, entries)
+		log, waiting := inOrder.audit(t, judge)
+		equal(t, "waiting in the end", len(waiting), 0)
+		same(t, "the log", slices.Sorted(maps.Keys(log)), slices.Sorted(maps.Keys(g.needed(judge))))
+		want := inOrder.image(t)
+
+		r := newReplica(t)
+		taken := make(graph)
+		offer := func(batch []*entry.Entry) {
+			t.Helper()
+			before, _, _ := r.stored(t)
+			outcomes := r.join(t, batch...)
+			for i, o := range outcomes {
+				e := batch[i]
+				if o == oplog.Refused && judge(e) == nil {
+					t.Errorf("%s is refused", e.Hash())
+				}
+				if o == oplog.Known && before[e.Hash()] == nil && !slices.Contains(batch[:i], e) {
+					t.Errorf("%s was never here and is known", e.Hash())
+				}
+				if o != oplog.Refused {
+					taken[e.Hash()] = e
+				}
+			}
+			log, waiting := r.audit(t, judge)
+			same(t, "in the log", slices.Sorted(maps.Keys(log)), slices.Sorted(maps.Keys(taken.closed())))
+			equal(t, "taken", len(log)+len(waiting), len(taken))
+			for i, o := range outcomes {
+				if hash := batch[i].Hash(); o == oplog.Joined && log[hash] == nil || o == oplog.Waiting && waiting[hash] == nil {
+					t.Errorf("%s is %v", hash, o)
+				}
+			}
+		}
+		some := shuffled(rng, entries)
+		some = some[:rng.IntN(len(some)+1)]
+		for len(some) > 0 {
+			n := 1 + rng.IntN(min(len(some), 1+rng.IntN(8)))
+			batch := slices.Clone(some[:n])
+			if rng.IntN(2) == 0 { // again, in it and before
+				batch = append(batch, batch[0], entries[rng.IntN(len(entries))])
+			}
+			offer(batch)
+			some = some[n:]
+		}
+		r.joinAll(t, g, shuffled(rng, entries))
+		r.audit(t, judge)
+		if got := r.image(t); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		r.auditAppend(t, judge)
+	})
+}
+
+func TestJoinsCommuteAndAreAssociativeAndIdempotent(t *testing.T) {
+	seeds(t, 15, func(t *testing.T, rng *rand.Rand) {
+		// Three logs that know of each other in part.
+		var logs [3][]*entry.Entry
+		shared := history(t, rng, 6, signers[:3]...)
+		for i := range logs {
+			r := newReplica(t)
+			r.joinAll(t, newGraph(shared...), shared)
+			for range 1 + rng.IntN(4) {
+				r.append(t, signers[i], payload(rng))
+			}
+			for _, a := range all(t, r.Arrived(t.Context(), 0)) {
+				logs[i] = append(logs[i], a.Entry)
+			}
+		}
+		joined := func(order ...int) string {
+			r := newReplica(t)
+			for _, i := range order {
+				r.join(t, logs[i]...)
+			}
+			r.audit(t, judge)
+			return r.image(t)
+		}
+		want := joined(0, 1, 2)
+		for _, order := range [][]int{{0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}, {0, 0, 1, 1, 2, 2}, {0, 1, 2, 0, 1, 2}} {
+			if got := joined(order...); got != want {
+				t.Errorf("%v: got %s, want %s", order, got, want)
+			}
+		}
+		// (0 ∪ 1) ∪ 2 was above; 0 ∪ (1 ∪ 2) offers what another joined.
+		other := newReplica(t)
+		other.join(t, logs[1]...)
+		other.join(t, logs[2]...)
+		r := newReplica(t)
+		r.join(t, logs[0]...)
+		for _, a := range all(t, other.Arrived(t.Context(), 0)) {
+			r.join(t, a.Entry)
+		}
+		if got := r.image(t); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	})
+}
+
+func TestWhatIsMissingMayComeInAnyOrderInOneBatch(t *testing.T) {
+	// A chain of several transactions, backwards: all wait for the first.
+	var chain []*entry.Entry
+	for i := range 700 {
+		d := draft{key: "a", time: uint64(i + 1)}
+		if i > 0 {
+			d.next = chain[i-1:]
+		}
+		chain = append(chain, d.entry())
+	}
+	backwards := slices.Clone(chain)
+	slices.Reverse(backwards)
+	r := newReplica(t)
+	for i, o := range r.join(t, backwards[:len(chain)-1]...) {
+		if o != oplog.Waiting {
+			t.Fatalf("%d is %v", i, o)
+		}
+	}
+	missing, err := r.Missing(t.Context())
+	must(t, err)
+	same(t, "missing", missing, hashes(chain[:1]))
+	same(t, "outcomes", r.join(t, chain[1], chain[0]), []oplog.Outcome{oplog.Joined, oplog.Joined})
+	r.audit(t, judge)
+}
+
+func TestFaultyEntryIsRefusedAlone(t *testing.T) {
+	r := newReplica(t)
+	a := draft{key: "a", time: 1}.entry()
+	bad := draft{key: "bad", time: 2, next: []*entry.Entry{a}}.entry()
+	worse := draft{key: "bad", time: 3, next: []*entry.Entry{bad}}.entry()
+	for range 2 {
+		outcomes := r.join(t, a, bad, worse)
+		same(t, "outcomes", outcomes[1:], []oplog.Outcome{oplog.Refused, oplog.Refused})
+	}
+	log, waiting := r.audit(t, judge)
+	equal(t, "in the log", len(log), 1)
+	equal(t, "waiting", len(waiting), 0)
+	_, err := blocks.Get(blocks.Reading(t.Context(), r.store), bad.Hash())
+	if !errors.Is(err, blocks.ErrNotFound) {
+		t.Errorf("it is stored: %v", err)
+	}
+}
+
+// faulty returns entries a to e: a ← bad1 ← bad2 ← b, and c on top of a alone,
+// and d on top of b and of two more faulty ones.
+func faulty() []*entry.Entry {
+	a := draft{key: "a", time: 1}.entry()
+	bad1 := draft{key: "bad1", time: 2, next: []*entry.Entry{a}}.entry()
+	bad2 := draft{key: "bad2", time: 3, next: []*entry.Entry{bad1}, refs: []*entry.Entry{a}}.entry()
+	b := draft{key: "b", time: 4, next: []*entry.Entry{bad2}}.entry()
+	c := draft{key: "c", time: 2, next: []*entry.Entry{a}}.entry()
+	bad3 := draft{key: "bad3", time: 3, next: []*entry.Entry{c}}.entry()
+	bad4 := draft{key: "bad4", time: 3, next: []*entry.Entry{c, bad1}}.entry()
+	d := draft{key: "d", time: 5, next: []*entry.Entry{b, bad3}, refs: []*entry.Entry{bad4}}.entry()
+	return []*entry.Entry{a, bad1, bad2, b, c, bad3, bad4, d}
+}
+
+func TestFaultyEntriesAreKeptWhereOneThatCountsNamesThem(t *testing.T) {
+	entries := faulty()
+	seeds(t, 200, func(t *testing.T, rng *rand.Rand) {
+		r := newReplica(t)
+		order := shuffled(rng, entries)
+		if rng.IntN(2) == 0 {
+			// In one batch nothing needs to be offered again.
+			for i, o := range r.join(t, order...) {
+				if o != oplog.Joined {
+					t.Errorf("%s is %v", order[i].Hash(), o)
+				}
+			}
+		} else {
+			for _, e := range order {
+				r.join(t, e)
+				r.audit(t, judge)
+			}
+			r.joinAll(t, newGraph(entries...), nil)
+		}
+		log, waiting := r.audit(t, judge)
+		equal(t, "in the log", len(log), len(entries))
+		equal(t, "waiting", len(waiting), 0)
+		heads, err := r.Heads(t.Context())
+		must(t, err)
+		same(t, "heads", heads, []entry.Position{entries[7].Position()})
+		for _, e := range entries {
+			fault, err := r.Fault(t.Context(), e.Hash())
+			must(t, err)
+			if want := judge(e); want == nil && fault != "" || want != nil && fault != want.Error() {
+				t.Errorf("fault of %s: %q", e.Key, fault)
+			}
+		}
+		r.auditAppend(t, judge)
+	})
+}
+
+func TestHeadsCoverWhatFaultyEntriesName(t *testing.T) {
+	entries := faulty()
+	r := newReplica(t)
+	r.join(t, entries[:4]...) // a ← bad1 ← bad2 ← b
+	heads, err := r.Heads(t.Context())
+	must(t, err)
+	same(t, "heads", heads, []entry.Position{entries[3].Position()})
+	// Named in refs alone, a faulty entry covers nothing.
+	x := draft{key: "x", time: 1}.entry()
+	bad := draft{key: "bad", time: 2, next: []*entry.Entry{x}}.entry()
+	y := draft{key: "y", time: 9, refs: []*entry.Entry{bad}}.entry()
+	r.join(t, bad, x, y)
+	r.audit(t, judge)
+	heads, err = r.Heads(t.Context())
+	must(t, err)
+	same(t, "heads", heads, []entry.Position{y.Position(), entries[3].Position(), x.Position()})
+}
+
+func TestEntryOfAnotherLogStopsTheWholeJoin(t *testing.T) {
+	r := newReplica(t)
+	own, other := draft{key: "a", time: 1}.entry(), draft{key: "a", time: 1, log: "/orbitdb/other"}.entry()
+	if _, err := r.Join(t.Context(), candidates(own, other)); !errors.Is(err, oplog.ErrOtherLog) {
+		t.Errorf("got %v", err)
+	}
+	log, waiting := r.audit(t, judge)
+	equal(t, "entries", len(log)+len(waiting), 0)
+}
+
+func TestLogsInOneStoreAreApart(t *testing.T) {
+	r := newReplica(t)
+	other, err := oplog.Open(t.Context(), r.store, logNumber+1, "/orbitdb/other", oplog.NoState{})
+	must(t, err)
+	e := draft{key: "a", time: 1, log: "/orbitdb/other"}.entry()
+	_, err = other.Join(t.Context(), candidates(e))
+	must(t, err)
+	if ok, err := r.Has(t.Context(), e.Hash()); ok || err != nil {
+		t.Errorf("has: %v, %v", ok, err)
+	}
+	if _, err := r.Get(t.Context(), e.Hash()); !errors.Is(err, oplog.ErrNotFound) {
+		t.Errorf("get: %v", err)
+	}
+	r.audit(t, judge)
+}
+
+func TestJoinStoresTheIdentityOfWhatItTakes(t *testing.T) {
+	r := newReplica(t)
+	good, bad := draft{key: "a", time: 1}.entry(), draft{key: "bad", time: 1}.entry()
+	one, two := block.New([]byte("one")), block.New([]byte("two"))
+	_, err := r.Join(t.Context(), []oplog.Candidate{
+		{Entry: good, Identity: one}, {Entry: bad, Identity: two, Fault: errVandal},
+	})
+	must(t, err)
+	g := blocks.Reading(t.Context(), r.store)
+	if b, err := blocks.Get(g, one.Hash); err != nil || string(b.Data) != "one" {
+		t.Errorf("%q, %v", b.Data, err)
+	}
+	if _, err := blocks.Get(g, two.Hash); !errors.Is(err, blocks.ErrNotFound) {
+		t.Errorf("of the refused: %v", err)
+	}
+}
+
+func TestSoManyWaitForOneAndNoMore(t *testing.T) {
+	const most = 1 << 12
+	parent := draft{key: "a", time: 1}.entry()
+	other := draft{key: "b", time: 1}.entry()
+	var late []*entry.Entry
+	for i := range most + 2 {
+		late = append(late, draft{key: fmt.Sprintf("w%d", i), time: 2, next: []*entry.Entry{parent}}.entry())
+	}
+	// This one waits for another first, and joins the others when that comes.
+	two := draft{key: "z", time: 2, next: []*entry.Entry{other, parent}}.entry()
+	r := newReplica(t)
+	same(t, "outcomes", r.join(t, append(late[:most:most], two)...)[most:], []oplog.Outcome{oplog.Waiting})
+	for _, e := range late[most:] {
+		if _, err := r.Join(t.Context(), candidates(e)); !errors.Is(err, oplog.ErrWaitingFull) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	same(t, "outcomes", r.join(t, other), []oplog.Outcome{oplog.Joined})
+	_, waiting := r.audit(t, judge)
+	equal(t, "waiting", len(waiting), most+1)
+	same(t, "outcomes", r.join(t, parent, late[most], late[most+1]), []oplog.Outcome{oplog.Joined, oplog.Joined, oplog.Joined})
+	st, err := r.Stats(t.Context())
+	must(t, err)
+	equal(t, "entries", st.Entries, most+5)
+	equal(t, "waiting", st.Waiting, 0)
+}
+
+func TestOutcomesHaveNames(t *testing.T) {
+	for o, want := range map[oplog.Outcome]string{oplog.Refused: "refused", oplog.Known: "known", oplog.Joined: "joined", oplog.Waiting: "waiting"} {
+		equal(t, "name", o.String(), want)
+	}
+}
+
+func TestEntryWhosePlaceIsLostIsNotTakenTwice(t *testing.T) {
+	entries := faulty()
+	for _, e := range entries[:4] {
+		r := newReplica(t)
+		r.join(t, entries...)
+		remove(t, r, "block/"+e.Hash())
+		if _, err := r.Join(t.Context(), candidates(draft{key: "n", time: 9, next: []*entry.Entry{e}}.entry(), e)); !errors.Is(err, oplog.ErrDamaged) {
+			t.Errorf("%s: %v", e.Key, err)
+		}
+		if lost, err := r.Rebuild(t.Context(), rejudge); err != nil || lost != nil {
+			t.Errorf("rebuild: %v, %v", lost, err)
+		}
+		r.audit(t, judge)
+	}
+}

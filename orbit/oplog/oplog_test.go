@@ -1,0 +1,614 @@
+package oplog_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ipfs/go-datastore"
+	"github.com/libp2p/go-libp2p/core/crypto"
+
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/keyed"
+	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/value"
+	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/store/storetest"
+)
+
+const (
+	namespace = "/npp/test"
+	logID     = "/orbitdb/test"
+	logNumber = 7
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// signers are the writers of tests; what the last of them writes has no effect
+// where [judge] is asked.
+var signers = func() (list []*identity.Signer) {
+	for i := range 5 {
+		key, err := crypto.UnmarshalEd25519PrivateKey(ed25519.NewKeyFromSeed(fmt.Appendf(nil, "%032d", i)))
+		if err != nil {
+			panic(err)
+		}
+		s, err := identity.New(key, key)
+		if err != nil {
+			panic(err)
+		}
+		list = append(list, s)
+	}
+	return list
+}()
+
+var vandal = signers[len(signers)-1]
+
+var errVandal = errors.New("written by a vandal")
+
+// judge tells why an entry has no effect, or nil.
+// rejudge is judge for a rebuild.
+func rejudge(e *entry.Entry, _ string) (fault, err error) { return judge(e), nil }
+
+func judge(e *entry.Entry) error {
+	if e.Key == vandal.PublicKey || strings.HasPrefix(e.Key, "bad") {
+		return errVandal
+	}
+	return nil
+}
+
+// anything finds no fault.
+func anything(*entry.Entry) error { return nil }
+
+func candidate(e *entry.Entry) oplog.Candidate { return oplog.Candidate{Entry: e, Fault: judge(e)} }
+
+func candidates(entries ...*entry.Entry) (list []oplog.Candidate) {
+	for _, e := range entries {
+		list = append(list, candidate(e))
+	}
+	return list
+}
+
+// draft is what tests choose of an entry that nobody signed.
+type draft struct {
+	key        string
+	time       uint64
+	next, refs []*entry.Entry
+	payload    value.Value
+	log        string
+}
+
+func (d draft) entry() *entry.Entry {
+	if d.payload == nil {
+		d.payload = value.Null
+	}
+	if d.log == "" {
+		d.log = logID
+	}
+	field := func(b []byte, name, text string) []byte {
+		return dagcbor.AppendText(dagcbor.AppendText(b, name), text)
+	}
+	b := dagcbor.AppendMap(nil, 9)
+	b = dagcbor.AppendUint(dagcbor.AppendText(b, "v"), entry.Version)
+	b = field(b, "id", d.log)
+	b = field(b, "key", d.key)
+	b = field(b, "sig", "")
+	for i, named := range [][]*entry.Entry{d.next, d.refs} {
+		b = dagcbor.AppendText(b, []string{"next", "refs"}[i])
+		b = dagcbor.AppendArray(b, len(named))
+		for _, e := range named {
+			b = dagcbor.AppendText(b, e.Hash())
+		}
+	}
+	b = dagcbor.AppendMap(dagcbor.AppendText(b, "clock"), 2)
+	b = field(b, "id", d.key)
+	b = dagcbor.AppendUint(dagcbor.AppendText(b, "time"), d.time)
+	b = append(dagcbor.AppendText(b, "payload"), d.payload...)
+	b = field(b, "identity", block.Hash(nil))
+	e, err := entry.Decode(block.New(b))
+	if err != nil {
+		panic(err)
+	}
+	return e
+}
+
+// replica is a log on a disk.
+type replica struct {
+	*oplog.Log
+	disk  datastore.Batching
+	store *store.Store
+	keys  keyed.Index
+}
+
+func open(ctx context.Context, ds datastore.Batching) (replica, error) {
+	r := replica{disk: ds, store: store.New(ds, namespace), keys: keyed.New(logNumber, keyed.NewHints())}
+	var err error
+	r.Log, err = oplog.Open(ctx, r.store, logNumber, logID, r.keys)
+	return r, err
+}
+
+func newReplica(t testing.TB) replica {
+	t.Helper()
+	r, err := open(t.Context(), storetest.NewDisk())
+	must(t, err)
+	return r
+}
+
+// join offers entries in one batch.
+func (r replica) join(t testing.TB, entries ...*entry.Entry) []oplog.Outcome {
+	t.Helper()
+	outcomes, err := r.Join(t.Context(), candidates(entries...))
+	must(t, err)
+	return outcomes
+}
+
+func (r replica) append(t testing.TB, s *identity.Signer, payloads ...value.Value) []*entry.Entry {
+	t.Helper()
+	entries, err := r.Append(t.Context(), s, payloads...)
+	must(t, err)
+	return entries
+}
+
+// joinAll offers all entries and then what is missing of them, until nothing
+// is.
+func (r replica) joinAll(t testing.TB, g graph, entries []*entry.Entry) {
+	t.Helper()
+	r.join(t, entries...)
+	for {
+		missing, err := r.Missing(t.Context())
+		must(t, err)
+		if len(missing) == 0 {
+			return
+		}
+		var wanted []*entry.Entry
+		for _, hash := range missing {
+			wanted = append(wanted, g[hash])
+		}
+		outcomes := r.join(t, wanted...)
+		if !slices.ContainsFunc(outcomes, func(o oplog.Outcome) bool { return o == oplog.Joined || o == oplog.Waiting }) {
+			t.Fatalf("%s are missing and %v", missing, outcomes)
+		}
+	}
+}
+
+func all[T any](t testing.TB, seq iter.Seq2[T, error]) (list []T) {
+	t.Helper()
+	for v, err := range seq {
+		must(t, err)
+		list = append(list, v)
+	}
+	return list
+}
+
+func hashes(entries []*entry.Entry) (list []string) {
+	for _, e := range entries {
+		list = append(list, e.Hash())
+	}
+	return list
+}
+
+// same fails the test unless got is want.
+func same[T comparable](t testing.TB, what string, got, want []T) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+func equal[T comparable](t testing.TB, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+// graph is a log without any index: what a log should be is derived from it.
+type graph map[string]*entry.Entry
+
+func newGraph(entries ...*entry.Entry) graph {
+	g := make(graph)
+	for _, e := range entries {
+		g[e.Hash()] = e
+	}
+	return g
+}
+
+func newest(a, b *entry.Entry) int { return b.Position().Compare(a.Position()) }
+
+// order returns the entries that count, newest first.
+func (g graph) order(judge func(*entry.Entry) error) (list []*entry.Entry) {
+	for _, e := range g {
+		if judge(e) == nil {
+			list = append(list, e)
+		}
+	}
+	slices.SortFunc(list, newest)
+	return list
+}
+
+// next returns the entries that count on top of which e was written.
+func (g graph) next(e *entry.Entry, judge func(*entry.Entry) error) map[string]*entry.Entry {
+	found := make(map[string]*entry.Entry)
+	for _, hash := range e.Next {
+		p := g[hash]
+		if p == nil {
+			continue
+		}
+		if judge(p) == nil {
+			found[hash] = p
+		} else {
+			maps.Copy(found, g.next(p, judge))
+		}
+	}
+	return found
+}
+
+func (g graph) heads(judge func(*entry.Entry) error) []*entry.Entry {
+	list := g.order(judge)
+	named := make(map[string]bool)
+	for _, e := range list {
+		for hash := range g.next(e, judge) {
+			named[hash] = true
+		}
+	}
+	return slices.DeleteFunc(list, func(e *entry.Entry) bool { return named[e.Hash()] })
+}
+
+// refs returns what the next entry refers to.
+func (g graph) refs(judge func(*entry.Entry) error) []string {
+	list := hashes(g.order(judge))
+	list = list[min(len(list), len(g.heads(judge))):]
+	return list[:min(len(list), entry.MaxRefs)]
+}
+
+// live returns the entries of the keys that are not deleted, newest first.
+func (g graph) live(judge func(*entry.Entry) error) (list []*entry.Entry) {
+	slots := make(map[string]bool)
+	for _, e := range g.order(judge) {
+		op, ok := keyed.Parse(e.Payload)
+		if !ok || slots[op.Key.Slot()] {
+			continue
+		}
+		slots[op.Key.Slot()] = true
+		if !op.Deleted {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// closed returns the largest part that is closed under next and refs.
+func (g graph) closed() graph {
+	c := maps.Clone(g)
+	for n := -1; n != len(c); {
+		n = len(c)
+		maps.DeleteFunc(c, func(_ string, e *entry.Entry) bool {
+			return slices.ContainsFunc(e.Parents(), func(hash string) bool { return c[hash] == nil })
+		})
+	}
+	return c
+}
+
+// needed returns what is left when everything without effect is dropped that
+// nothing with an effect was written on top of.
+func (g graph) needed(judge func(*entry.Entry) error) graph {
+	n := make(graph)
+	var add func(e *entry.Entry)
+	add = func(e *entry.Entry) {
+		if n[e.Hash()] == nil {
+			n[e.Hash()] = e
+			for _, hash := range e.Parents() {
+				add(g[hash])
+			}
+		}
+	}
+	for _, e := range g.order(judge) {
+		add(e)
+	}
+	return n
+}
+
+// records returns what is stored below a prefix of the log.
+func (r replica) records(t testing.TB, prefix string) map[string]string {
+	t.Helper()
+	records := make(map[string]string)
+	for rec, err := range r.store.Scan(t.Context(), strings.TrimSuffix(blocks.LogPrefix(logNumber)+"/"+prefix, "/")) {
+		must(t, err)
+		records[rec.Key] = string(rec.Value)
+	}
+	return records
+}
+
+// stored returns the entries of the log and those that wait, by what is on the
+// disk.
+func (r replica) stored(t testing.TB) (log, waiting graph, numbers map[string]uint64) {
+	t.Helper()
+	log, waiting, numbers = make(graph), make(graph), make(map[string]uint64)
+	for rec, err := range r.store.Ascend(t.Context(), blocks.Entries(logNumber), 0) {
+		must(t, err)
+		b, err := blocks.DecodeEntry(rec.Value)
+		must(t, err)
+		e, err := entry.Decode(b)
+		must(t, err)
+		if log[b.Hash] != nil {
+			t.Errorf("%s is there twice", b.Hash)
+		}
+		log[b.Hash], numbers[b.Hash] = e, rec.Number
+	}
+	for key, record := range r.records(t, "wait") {
+		rd := dagcbor.NewReader([]byte(record))
+		_, err := rd.Text()
+		must(t, err)
+		data, err := rd.Raw()
+		must(t, err)
+		e, err := entry.Decode(block.New(data))
+		must(t, err)
+		if !strings.HasSuffix(key, "/"+e.Hash()) {
+			t.Errorf("%s waits as %s", e.Hash(), key)
+		}
+		waiting[e.Hash()] = e
+	}
+	return log, waiting, numbers
+}
+
+// audit derives all that is stored and all that is shown from the entries and
+// from what waits, and compares.
+func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiting graph) {
+	t.Helper()
+	log, waiting, numbers := r.stored(t)
+	prefix := blocks.LogPrefix(logNumber) + "/"
+	g := blocks.Reading(t.Context(), r.store)
+
+	// The log.
+	if len(log.closed()) != len(log) {
+		t.Error("the log is not closed under next and refs")
+	}
+	for hash, e := range log {
+		if n := numbers[hash]; n == 0 || n > uint64(len(log)) {
+			t.Errorf("number %d of %d entries", n, len(log))
+		}
+		at, err := blocks.Locate(g, hash)
+		if want := (blocks.Location{Log: logNumber, Number: numbers[hash]}); err != nil || at != want {
+			t.Errorf("%s is at %v, %v; want %v", hash, at, err, want)
+		}
+		got, err := r.Get(t.Context(), hash)
+		if err != nil || got.Hash() != hash || string(got.Block.Data) != string(e.Block.Data) {
+			t.Errorf("get %s: %v", hash, err)
+		}
+	}
+	wantOrder, wantFaults := make(map[string]string), make(map[string]string)
+	for hash, e := range log {
+		if fault := judge(e); fault != nil {
+			wantFaults[prefix+"fault/"+hash] = fault.Error()
+		} else {
+			wantOrder[oplog.PositionKey(prefix+"order", e.Position())] = string(binary.AppendUvarint(nil, numbers[hash]))
+		}
+	}
+	if got := r.records(t, "order"); !maps.Equal(got, wantOrder) {
+		t.Errorf("order: got %q, want %q", got, wantOrder)
+	}
+	if got := r.records(t, "fault"); !maps.Equal(got, wantFaults) {
+		t.Errorf("faults: got %q, want %q", got, wantFaults)
+	}
+	order := hashes(log.order(judge))
+	same(t, "newest first", hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), order)
+	slices.Reverse(order)
+	same(t, "oldest first", hashes(all(t, r.Ascend(t.Context()))), order)
+
+	// The state.
+	live := log.live(judge)
+	wantLive, wantKeys := make(map[string]string), make(map[string]string)
+	for _, e := range live {
+		wantLive[oplog.PositionKey(prefix+"live", e.Position())] = string(binary.AppendUvarint(nil, numbers[e.Hash()]))
+	}
+	for _, e := range log.order(judge) {
+		op, ok := keyed.Parse(e.Payload)
+		if key := prefix + "key/" + op.Key.Slot(); ok && wantKeys[key] == "" {
+			record := []byte{0}
+			if op.Deleted {
+				record[0] = 1
+			}
+			wantKeys[key] = string(binary.AppendUvarint(record, numbers[e.Hash()])) + e.Hash()
+		}
+	}
+	if got := r.records(t, "live"); !maps.Equal(got, wantLive) {
+		t.Errorf("live: got %q, want %q", got, wantLive)
+	}
+	if got := r.records(t, "key"); !maps.Equal(got, wantKeys) {
+		t.Errorf("keys: got %q, want %q", got, wantKeys)
+	}
+	var items []string
+	for _, item := range all(t, r.keys.Items(t.Context(), r.store, nil)) {
+		items = append(items, item.Hash)
+		for _, keys := range []keyed.Index{r.keys, keyed.New(logNumber, keyed.NewHints())} {
+			got, err := keys.Get(g, item.Key)
+			if err != nil || got.Hash != item.Hash || !got.Value.Equal(item.Value) {
+				t.Errorf("get %v: %v, %v", item.Key, got, err)
+			}
+		}
+	}
+	same(t, "items", items, hashes(live))
+
+	// What waits: each in one list, for one that it names and that is not here,
+	// or in the queue of those whose wait may be over.
+	lists := make(map[string]int)
+	for key, record := range r.records(t, "wake") {
+		for _, hash := range strings.Fields(record) {
+			lists[hash]++
+			named := key[strings.LastIndexByte(key, '/')+1:]
+			if log[named] != nil || !slices.Contains(waiting[hash].Parents(), named) {
+				t.Errorf("%s waits for %s", hash, named)
+			}
+		}
+	}
+	for _, hash := range r.records(t, "ready") {
+		lists[hash]++
+	}
+	for hash := range waiting {
+		if lists[hash] != 1 {
+			t.Errorf("%s is in %d lists", hash, lists[hash])
+		}
+		if ok, err := r.Has(t.Context(), hash); ok || err != nil {
+			t.Errorf("%s waits and is there: %v", hash, err)
+		}
+		if _, err := r.Get(t.Context(), hash); !errors.Is(err, oplog.ErrNotFound) {
+			t.Errorf("get %s, which waits: %v", hash, err)
+		}
+		if log[hash] != nil {
+			t.Errorf("%s waits and is there", hash)
+		}
+	}
+	equal(t, "entries in lists", len(lists), len(waiting))
+	wantMissing := make(map[string]bool)
+	size := 0
+	for _, e := range waiting {
+		size += len(e.Block.Data)
+		for _, hash := range e.Parents() {
+			if log[hash] == nil && waiting[hash] == nil {
+				wantMissing[hash] = true
+			}
+		}
+	}
+	missing, err := r.Missing(t.Context())
+	must(t, err)
+	slices.Sort(missing)
+	same(t, "missing", missing, slices.Sorted(maps.Keys(wantMissing)))
+
+	// The summary.
+	if record := r.records(t, "")[prefix+"summary"]; record != "" {
+		rd := dagcbor.NewReader([]byte(record))
+		for range 2 {
+			_, err := rd.Array()
+			must(t, err)
+		}
+		var n dagcbor.Number
+		for range 6 { // the sixth number is the bytes that wait
+			n, err = rd.Number()
+			must(t, err)
+		}
+		equal(t, "bytes that wait", n.Bits, uint64(size))
+	}
+	st, err := r.Stats(t.Context())
+	must(t, err)
+	heads := log.heads(judge)
+	var positions []entry.Position
+	clock := uint64(0)
+	for _, e := range heads {
+		positions = append(positions, e.Position())
+		clock = max(clock, e.Clock.Time)
+	}
+	same(t, "heads", st.Heads, positions)
+	got, err := r.Heads(t.Context())
+	must(t, err)
+	same(t, "heads", got, positions)
+	equal(t, "entries", st.Entries, uint64(len(order)))
+	equal(t, "faults", st.Faults, uint64(len(log)-len(order)))
+	equal(t, "waiting", st.Waiting, uint64(len(waiting)))
+	equal(t, "keys", st.Keys, uint64(len(live)))
+	equal(t, "last number", st.Last, uint64(len(log)))
+	equal(t, "clock", st.Clock, clock)
+	return log, waiting
+}
+
+// auditAppend checks what the next entry would name.
+func (r replica) auditAppend(t testing.TB, judge func(*entry.Entry) error) {
+	t.Helper()
+	log, _, _ := r.stored(t)
+	e := r.append(t, signers[0], value.Null)[0]
+	same(t, "next of an append", e.Next, hashes(log.heads(judge)))
+	same(t, "refs of an append", e.Refs, log.refs(judge))
+}
+
+// payload returns an operation on one of a few keys, or none.
+func payload(rng *rand.Rand) value.Value {
+	key := value.Text(fmt.Sprint("key", rng.IntN(5)))
+	switch rng.IntN(6) {
+	case 0:
+		return keyed.Delete(key)
+	case 1:
+		return value.Text("no operation")
+	}
+	v, _ := value.Of(rng.IntN(1000))
+	return keyed.Put(key, v)
+}
+
+// history returns what some writers, the vandal among them, wrote who append
+// and join from each other at random. They take all that is offered, as
+// JavaScript does. Parents are in front of their children.
+func history(t testing.TB, rng *rand.Rand, steps int, writers ...*identity.Signer) []*entry.Entry {
+	t.Helper()
+	replicas := make([]replica, len(writers))
+	for i := range replicas {
+		replicas[i] = newReplica(t)
+	}
+	var entries []*entry.Entry
+	known := make(graph)
+	for range steps {
+		w := rng.IntN(len(writers))
+		if rng.IntN(3) > 0 {
+			for range 1 + rng.IntN(3) {
+				e := replicas[w].append(t, writers[w], payload(rng))[0]
+				entries = append(entries, e)
+				known[e.Hash()] = e
+			}
+			continue
+		}
+		var offered []oplog.Candidate
+		for _, a := range all(t, replicas[rng.IntN(len(writers))].Arrived(t.Context(), 0)) {
+			offered = append(offered, oplog.Candidate{Entry: a.Entry})
+		}
+		_, err := replicas[w].Join(t.Context(), offered)
+		must(t, err)
+	}
+	for _, r := range replicas {
+		r.audit(t, anything)
+		r.auditAppend(t, anything)
+	}
+	return entries
+}
+
+// seeds runs a test with several seeds, the first of which is new each time.
+func seeds(t *testing.T, n int, test func(t *testing.T, rng *rand.Rand)) {
+	t.Helper()
+	for i := range n {
+		seed := uint64(i)
+		if i == 0 {
+			seed = rand.Uint64()
+		}
+		test(t, rand.New(rand.NewPCG(seed, 0)))
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+func shuffled[T any](rng *rand.Rand, list []T) []T {
+	list = slices.Clone(list)
+	rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	return list
+}
+
+// someWriters returns 2 to 4 writers, with the vandal or without.
+func someWriters(rng *rand.Rand) []*identity.Signer {
+	writers := signers[:2+rng.IntN(2)]
+	if rng.IntN(2) == 0 {
+		writers = append(slices.Clone(writers), vandal)
+	}
+	return writers
+}
