@@ -3,6 +3,7 @@ module github.com/newpieceplease/npp
 go 1.26.5
 
 require (
+	github.com/expr-lang/expr v1.17.8
 	github.com/ipfs/boxo v0.43.0
 	github.com/ipfs/go-cid v0.6.2
 	github.com/ipfs/go-datastore v0.9.2

@@ -1,5 +1,5 @@
-// Command bench measures npp beside its peer, stock kubo built from the same
-// module graph, and writes what it found to bench/RESULTS.md.
+// Command bench measures npp beside its peers, stock kubo built from the same
+// module graph and @orbitdb/core, and writes what it found to bench/RESULTS.md.
 //
 //	go run ./bench              everything, in less than 15 minutes
 //	go run ./bench -quick       fewer rounds, in less than 3
@@ -9,7 +9,8 @@
 //
 // Both sides are real daemons of the real binaries, on loopback and without
 // bootstrap peers, and each measurement alternates between them: whatever else
-// the machine does meets both. The figures are medians over rounds; ratios and
+// the machine does meets both. Databases are measured in this process and in
+// one of Node.js, which bench/orbitdb installs with npm. The figures are medians over rounds; ratios and
 // differences are taken within a round. It runs on Linux (it reads /proc), in the
 // module's root. The binaries are built, or taken from the files that the
 // environment variables NPP_IPFS and NPP_STOCK name. The repos are in
@@ -36,15 +37,24 @@ const resultsFile = "bench/RESULTS.md"
 // topics are all measurements, in the order of the report.
 var topics = []struct {
 	name string
-	run  func(context.Context, *bench) (*section, error)
+	run  func(context.Context, *bench) ([]*section, error)
 }{
-	{"peers", benchPeers},
-	{"start", benchStart},
-	{"memory", benchMemory},
-	{"send", benchSend},
-	{"rpc", benchRPC},
-	{"topic", benchTopic},
-	{"listen", benchListen},
+	{"peers", one(benchPeers)},
+	{"start", one(benchStart)},
+	{"memory", one(benchMemory)},
+	{"send", one(benchSend)},
+	{"rpc", one(benchRPC)},
+	{"topic", one(benchTopic)},
+	{"listen", one(benchListen)},
+	{"orbit", benchOrbit},
+}
+
+// one is of a measurement that has one section in the report.
+func one(run func(context.Context, *bench) (*section, error)) func(context.Context, *bench) ([]*section, error) {
+	return func(ctx context.Context, b *bench) ([]*section, error) {
+		s, err := run(ctx, b)
+		return []*section{s}, err
+	}
 }
 
 // bench is what the measurements share.
@@ -102,12 +112,12 @@ func run(ctx context.Context, quick bool, only string) error {
 		}
 		progress("%s", t.name)
 		began := time.Now()
-		s, err := t.run(ctx, b)
+		sections, err := t.run(ctx, b)
 		if err != nil {
 			return fmt.Errorf("%s: %w", t.name, err)
 		}
 		progress("%s took %s", t.name, time.Since(began).Round(time.Second))
-		r.sections = append(r.sections, s)
+		r.sections = append(r.sections, sections...)
 	}
 	if len(r.sections) == 0 {
 		return fmt.Errorf("no topic %q; there are %s", only, topicNames())

@@ -47,11 +47,11 @@ func (r *report) String() string {
 	if r.quick {
 		command += " -quick"
 	}
-	fmt.Fprintf(&b, "# npp beside stock kubo\n\n"+
+	fmt.Fprintf(&b, "# npp beside stock kubo and OrbitDB\n\n"+
 		"Written by `%s` on %s; it took %s.\n\n"+
 		"Machine: %d cores, %s, %s, %s. Load average %s before and %s after: a shared machine is a noisy one.\n\n"+
 		"Both sides are real daemons of binaries built from one module graph, on loopback, with kubo's `test` profile\n"+
-		"(no bootstrap peers, free ports of 127.0.0.1). Each measurement alternates between the two sides. Figures are medians\n"+
+		"(no bootstrap peers, free ports of 127.0.0.1); databases are measured beside @orbitdb/core. Each measurement alternates between the two sides. Figures are medians\n"+
 		"over rounds. A ratio is npp's figure over its peer's in the same round: the median, and where the middle half of them is.\n",
 		command, r.began.Format(time.DateOnly), time.Since(r.began).Round(time.Second),
 		runtime.NumCPU(), cpuModel(), runtime.Version(), kernel(), r.loadBefore, loadAverage())

@@ -31,6 +31,14 @@ func ms(d time.Duration) string {
 	return fmt.Sprintf("%.2f ms", v)
 }
 
+// us writes a duration in microseconds, or in milliseconds where it has some.
+func us(d time.Duration) string {
+	if d >= time.Millisecond {
+		return ms(d)
+	}
+	return fmt.Sprintf("%.1f µs", float64(d)/float64(time.Microsecond))
+}
+
 // ratios are the quotients of what was measured side by side.
 func ratios[T int | float64 | time.Duration](a, b []T) []float64 {
 	out := make([]float64, len(a))

@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/ipfs/boxo/files"
 	cmds "github.com/ipfs/go-ipfs-cmds"
 	"github.com/ipfs/kubo/cmd/ipfs/kubo"
 	kubocmds "github.com/ipfs/kubo/commands"
@@ -30,16 +31,19 @@ const Name = "npp"
 
 var nppCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "See and find peers, exchange messages with them.",
+		Tagline: "Find peers, exchange messages with them, keep databases.",
 		ShortDescription: `
-'ipfs npp' finds the way to other peers and exchanges messages with them: as
-the peer that this daemon is, without a server. All of it needs a running
-daemon ('ipfs daemon').
+'ipfs npp' finds the way to other peers, exchanges messages with them and
+keeps OrbitDB databases: as the peer that this daemon is, without a server.
+All of it needs a running daemon ('ipfs daemon').
 
   ipfs npp peers                          who is connected
   ipfs npp connect <peer>                 connect to somebody
   ipfs npp send <peer> '{"hello":"you"}'  send any JSON value, with a receipt
   ipfs npp listen                         print what arrives
+  ipfs npp id                             who this daemon is to others
+  ipfs npp db ls                          the databases that are here
+  ipfs npp db put <db> '{"hash":"Qm…"}'   put a document
 
 Output is for people; '--enc=json' prints one JSON object a line. The same
 commands are at /api/v0/npp/… of the daemon's RPC.
@@ -51,6 +55,8 @@ commands are at /api/v0/npp/… of the daemon's RPC.
 		"send":     sendCmd,
 		"listen":   listenCmd,
 		"messages": messagesCmd,
+		"id":       idCmd,
+		"db":       dbCmd,
 	},
 }
 
@@ -130,6 +136,25 @@ func inDaemon(env cmds.Environment) bool {
 	node, err := cmdenv.GetNode(env)
 	return err == nil && node.IsDaemon
 }
+
+// body is the multipart body of a request: its one file, or nil if there is
+// none. What the file is called does not matter.
+func body(req *cmds.Request) (io.Reader, error) {
+	if req.Files == nil {
+		return nil, nil
+	}
+	it := req.Files.Entries()
+	if !it.Next() {
+		return nil, errors.Join(errEmptyBody, it.Err())
+	}
+	f := files.FileFromEntry(it)
+	if f == nil {
+		return nil, errors.New("the body is no file")
+	}
+	return f, nil
+}
+
+var errEmptyBody = errors.New("the body is empty")
 
 // interrupted tells whether a stream ended because its reader went away.
 func interrupted(req *cmds.Request, err error) bool {

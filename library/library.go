@@ -11,6 +11,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	logging "github.com/ipfs/go-log/v2"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -36,55 +38,70 @@ const (
 // Store is one of the daemon's own stores.
 type Store struct {
 	Name string
-	DB   *orbit.Database // nil where Err is not
-	Err  error           // why it could not be opened
+	DB   *orbit.Database // nil if it could not be opened
+	Err  error           // what is wrong with it, or nil
 }
 
-// Library is the daemon's own stores.
+// Library is the daemon's own stores. Its methods may be called concurrently.
 type Library struct {
-	Pieces Store
-	User   Store
+	orbit *orbit.Orbit
+	self  peer.ID
+
+	mu     sync.Mutex
+	pieces Store
+	user   Store
 }
 
 // Open opens the stores, makes them where they are new, and fills in what is
-// missing of the user store. What cannot be opened or filled in is logged and shown in the Store, and keeps
-// nothing else from working.
+// missing of the user store. What does not work is logged, and keeps nothing
+// else from working.
 func Open(ctx context.Context, o *orbit.Orbit, self peer.ID) *Library {
-	l := &Library{
-		Pieces: open(ctx, o, PiecesName, orbit.Options{Type: orbit.TypeDocuments, IndexBy: "hash"}),
-		User:   open(ctx, o, UserName, orbit.Options{Type: orbit.TypeKeyValue}),
-	}
-	if err := l.fill(ctx, self); err != nil {
-		log.Errorw("fill in the user store", "err", err)
-		l.User.Err = fmt.Errorf("fill in: %w", err)
+	l := &Library{orbit: o, self: self}
+	for _, s := range l.Stores(ctx) {
+		if s.Err != nil {
+			log.Errorw("own store", "name", s.Name, "err", s.Err)
+		}
 	}
 	return l
 }
 
-func open(ctx context.Context, o *orbit.Orbit, name string, opts orbit.Options) Store {
-	db, err := o.Create(ctx, name, opts)
-	if err != nil {
-		log.Errorw("open store", "name", name, "err", err)
+// Stores returns the stores of pieces and of the user, in this order. Where
+// something was wrong before, it is tried again.
+func (l *Library) Stores(ctx context.Context) []Store {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open(ctx, &l.pieces, PiecesName, orbit.Options{Type: orbit.TypeDocuments, IndexBy: "hash"})
+	if l.open(ctx, &l.user, UserName, orbit.Options{Type: orbit.TypeKeyValue}) {
+		if err := l.fill(ctx); err != nil {
+			l.user.Err = fmt.Errorf("fill in: %w", err)
+		}
 	}
-	return Store{name, db, err}
+	return []Store{l.pieces, l.user}
+}
+
+// open opens a store unless it is open and sound, and reports whether it did.
+func (l *Library) open(ctx context.Context, s *Store, name string, opts orbit.Options) bool {
+	if s.DB != nil && s.Err == nil {
+		return false
+	}
+	db, err := l.orbit.Create(ctx, name, opts)
+	*s = Store{name, db, err}
+	return err == nil
 }
 
 // fill puts what every user store has, unless it has it.
-func (l *Library) fill(ctx context.Context, self peer.ID) error {
-	if l.User.DB == nil {
-		return nil
-	}
-	user, err := l.User.DB.KeyValue()
+func (l *Library) fill(ctx context.Context) error {
+	user, err := l.user.DB.KeyValue()
 	if err != nil {
 		return err
 	}
-	id := self.String()
+	id := l.self.String()
 	facts := []orbit.Pair{
 		{Key: KeyUsername, Value: "musician-" + id[max(0, len(id)-6):]},
 		{Key: KeyNodeID, Value: id},
 	}
-	if l.Pieces.DB != nil {
-		facts = append(facts, orbit.Pair{Key: KeyPieces, Value: l.Pieces.DB.Address()})
+	if l.pieces.DB != nil {
+		facts = append(facts, orbit.Pair{Key: KeyPieces, Value: l.pieces.DB.Address()})
 	}
 	var missing []orbit.Pair
 	for _, fact := range facts {
@@ -96,32 +113,29 @@ func (l *Library) fill(ctx context.Context, self peer.ID) error {
 			return err
 		}
 	}
-	_, err = user.PutMany(ctx, func(yield func(orbit.Pair) bool) {
-		for _, fact := range missing {
-			if !yield(fact) {
-				return
-			}
-		}
-	})
+	_, err = user.PutMany(ctx, slices.Values(missing))
 	return err
 }
 
-// Username returns how the owner is called, or "" if that is no text.
+// Username returns how the owner is called, or "" if that is not known.
 func (l *Library) Username(ctx context.Context) (string, error) {
-	if l.User.DB == nil {
-		return "", l.User.Err
+	user := l.Stores(ctx)[1]
+	if user.DB == nil {
+		return "", user.Err
 	}
-	user, err := l.User.DB.KeyValue()
+	kv, err := user.DB.KeyValue()
 	if err != nil {
 		return "", err
 	}
-	item, err := user.Get(ctx, KeyUsername)
+	item, err := kv.Get(ctx, KeyUsername)
+	if errors.Is(err, orbit.ErrNotFound) {
+		return "", nil
+	}
 	if err != nil {
 		return "", err
 	}
-	name, ok := item.Value.Text()
-	if !ok { // a number, as in the tutorial
-		name = item.Value.String()
+	if name, ok := item.Value.Text(); ok {
+		return name, nil
 	}
-	return name, nil
+	return item.Value.String(), nil // a number, as in the tutorial
 }

@@ -160,6 +160,9 @@ const (
 // What was joined before an error stays.
 func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries int)) (*Database, ImportStats, error) {
 	car, err := carv2.NewBlockReader(r, carv2.MaxAllowedSectionSize(block.MaxSize+1024), carv2.MaxAllowedHeaderSize(1<<20))
+	if errors.Is(err, io.EOF) {
+		return nil, ImportStats{}, fmt.Errorf("%w: it is empty", ErrInvalidCAR)
+	}
 	if err != nil {
 		return nil, ImportStats{}, fmt.Errorf("%w: %w", ErrInvalidCAR, err)
 	}

@@ -113,38 +113,44 @@ func (o *Orbit) Databases(ctx context.Context) iter.Seq2[Listed, error] {
 	}
 }
 
-// Find opens the database with an address or a name. Only one that is here is found ([ErrUnknown]), and a
-// name must be that of one only ([ErrAmbiguous]).
+// Find opens the database with an address or a name; see [Orbit.Resolve].
 func (o *Orbit) Find(ctx context.Context, addressOrName string) (*Database, error) {
-	address := addressOrName
-	if !strings.HasPrefix(address, "/") {
-		var found []string
-		for d, err := range o.Databases(ctx) {
-			if err != nil {
-				return nil, err
-			}
-			if d.Name == addressOrName {
-				found = append(found, d.Address)
-			}
-		}
-		found = o.withoutAccess(ctx, found)
-		switch len(found) {
-		case 0:
-			return nil, fmt.Errorf("%w: %.80q", ErrUnknown, addressOrName)
-		case 1:
-			address = found[0]
-		default:
-			return nil, fmt.Errorf("%w: %.80q: %s", ErrAmbiguous, addressOrName, strings.Join(found, ", "))
-		}
-	}
-	hash, err := manifest.ParseAddress(address)
+	address, err := o.Resolve(ctx, addressOrName)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := o.record(ctx, hash); err != nil {
-		return nil, err
-	}
 	return o.Open(ctx, address, OpenOptions{})
+}
+
+// Resolve returns the address of the database with an address or a name. Only
+// one that is here is found ([ErrUnknown]), whether it can be opened or not, and a name must be that of
+// one only ([ErrAmbiguous]).
+func (o *Orbit) Resolve(ctx context.Context, addressOrName string) (address string, err error) {
+	if strings.HasPrefix(addressOrName, "/") {
+		hash, err := manifest.ParseAddress(addressOrName)
+		if err != nil {
+			return "", err
+		}
+		_, err = o.record(ctx, hash)
+		return addressOrName, err
+	}
+	var found []string
+	for d, err := range o.Databases(ctx) {
+		if err != nil {
+			return "", err
+		}
+		if d.Name == addressOrName {
+			found = append(found, d.Address)
+		}
+	}
+	found = o.withoutAccess(ctx, found)
+	switch len(found) {
+	case 0:
+		return "", fmt.Errorf("%w: %.80q", ErrUnknown, addressOrName)
+	case 1:
+		return found[0], nil
+	}
+	return "", fmt.Errorf("%w: %.80q: %s", ErrAmbiguous, addressOrName, strings.Join(found, ", "))
 }
 
 // withoutAccess leaves out the databases that are the access controller of

@@ -37,8 +37,10 @@ type Database struct {
 	log      *oplog.Log
 }
 
-func newDatabase(o *Orbit, hash string, m manifest.Manifest, r record, a *AccessController) *Database {
-	return &Database{
+// openDatabase returns the database also where it is damaged, with
+// [oplog.ErrDamaged].
+func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifest, r record, a *AccessController) (*Database, error) {
+	db := &Database{
 		orbit:    o,
 		address:  manifest.Address(hash),
 		manifest: m,
@@ -47,14 +49,9 @@ func newDatabase(o *Orbit, hash string, m manifest.Manifest, r record, a *Access
 		access:   a,
 		keys:     keyed.New(r.Number, o.hints),
 	}
-}
-
-func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifest, r record, a *AccessController) (*Database, error) {
-	db := newDatabase(o, hash, m, r, a)
 	var err error
-	db.log, err = oplog.Open(ctx, o.store, db.number, db.address, db.state())
-	if err != nil {
-		return nil, err
+	if db.log, err = oplog.Open(ctx, o.store, db.number, db.address, db.state()); err != nil {
+		return db, err
 	}
 	return db, db.log.Wake(ctx)
 }
@@ -66,18 +63,12 @@ func (db *Database) state() oplog.State {
 	return db.keys
 }
 
-// rebuild makes the index anew. The database must be new and not opened.
 func (db *Database) rebuild(ctx context.Context) ([]Lost, error) {
-	// A damaged log is rebuilt all the same.
-	log, err := oplog.Open(ctx, db.orbit.store, db.number, db.address, db.state())
-	if err != nil && !errors.Is(err, oplog.ErrDamaged) {
-		return nil, err
-	}
 	writers, err := db.access.everWriters(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return log.Rebuild(ctx, func(e *entry.Entry, known string) (fault, err error) {
+	return db.log.Rebuild(ctx, func(e *entry.Entry, known string) (fault, err error) {
 		_, fault, err = db.judge(ctx, e, writers)
 		switch {
 		case errors.Is(err, ErrUnavailable), errors.Is(err, blocks.ErrDamaged):
@@ -106,6 +97,12 @@ func (db *Database) IndexBy() string { return db.indexBy }
 
 // Access returns who may write to the database.
 func (db *Database) Access() *AccessController { return db.access }
+
+// Writable reports whether the own identity may write to the database.
+func (db *Database) Writable(ctx context.Context) (bool, error) {
+	writers, err := db.access.writers(ctx)
+	return err == nil && writers.may(db.orbit.signer.ID), err
+}
 
 // Log returns the log under the database. What is written goes through the
 // database.
@@ -190,7 +187,8 @@ func (db *Database) appendMany(ctx context.Context, payloads iter.Seq2[value.Val
 	}
 	for p, err := range payloads {
 		if err != nil {
-			return done, errors.Join(err, flush())
+			err = errors.Join(err, flush())
+			return done, err
 		}
 		if len(chunk) > 0 && (len(chunk) == chunkEntries || size+len(p) > chunkBytes) {
 			if err := flush(); err != nil {
@@ -200,7 +198,8 @@ func (db *Database) appendMany(ctx context.Context, payloads iter.Seq2[value.Val
 		chunk = append(chunk, p)
 		size += len(p)
 	}
-	return done, flush()
+	err := flush()
+	return done, err
 }
 
 func entryBlocks(entries []*entry.Entry) []block.Block {
@@ -295,7 +294,7 @@ func (db *Database) judge(ctx context.Context, e *entry.Entry, w writers) (i *id
 	if e.Identity == "" { // names none that could be looked up
 		return nil, e.Check(nil), nil
 	}
-	i, err = db.orbit.identity(ctx, e.Identity)
+	i, err = db.orbit.IdentityOf(ctx, e.Identity)
 	if errors.Is(err, identity.ErrInvalid) || errors.Is(err, block.ErrMismatch) {
 		return nil, fmt.Errorf("%w: %s: %w", entry.ErrFault, e.Hash(), err), nil
 	}

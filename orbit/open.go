@@ -3,11 +3,13 @@ package orbit
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
@@ -150,15 +152,37 @@ func (o *Orbit) describe(ctx context.Context, hash string) (m manifest.Manifest,
 	return m, a, append(needed, b), nil
 }
 
-// Rebuild makes the index of a database anew from its entries, and returns how
-// many were lost.
+// Rebuild makes the index of a database anew from its entries, and returns
+// those that were lost. Meanwhile, the database cannot be written.
 func (o *Orbit) Rebuild(ctx context.Context, address string) ([]Lost, error) {
 	hash, err := manifest.ParseAddress(address)
 	if err != nil {
 		return nil, err
 	}
+	o.rebuilding.Lock()
+	defer o.rebuilding.Unlock()
+	db, err := o.openDamaged(ctx, hash)
+	if err != nil {
+		return nil, err
+	}
+	o.hints.Clear()
+	lost, err := db.rebuild(ctx)
+	if err != nil {
+		return lost, err
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.open[hash] = db
+	return lost, nil
+}
+
+// openDamaged returns a database of the catalog, damaged or not.
+func (o *Orbit) openDamaged(ctx context.Context, hash string) (*Database, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if db := o.open[hash]; db != nil {
+		return db, nil
+	}
 	record, err := o.record(ctx, hash)
 	if err != nil {
 		return nil, err
@@ -167,8 +191,9 @@ func (o *Orbit) Rebuild(ctx context.Context, address string) ([]Lost, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := newDatabase(o, hash, m, record, access)
-	o.hints.Clear()
-	delete(o.open, hash)
-	return db.rebuild(ctx)
+	db, err := openDatabase(ctx, o, hash, m, record, access)
+	if errors.Is(err, oplog.ErrDamaged) {
+		err = nil
+	}
+	return db, err
 }

@@ -90,6 +90,8 @@ type Orbit struct {
 	ctx  context.Context // done when closed
 	stop context.CancelFunc
 
+	rebuilding sync.Mutex
+
 	mu   sync.Mutex
 	open map[string]*Database // by the hash of the manifest
 }
@@ -220,8 +222,9 @@ func (o *Orbit) block(ctx context.Context, hash string) (block.Block, error) {
 	return b, b.Check()
 }
 
-// identity returns the verified identity with a hash.
-func (o *Orbit) identity(ctx context.Context, hash string) (*identity.Identity, error) {
+// IdentityOf returns the verified identity with a hash, such as an entry names,
+// if its block is here ([ErrUnavailable]).
+func (o *Orbit) IdentityOf(ctx context.Context, hash string) (*identity.Identity, error) {
 	if i, ok := o.identities.Get(hash); ok {
 		return i, nil
 	}

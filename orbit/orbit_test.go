@@ -388,12 +388,20 @@ func TestEventsStayInOrder(t *testing.T) {
 	if got := collect(ev.Iterate(t.Context(), orbit.Range{LT: hashes[4], Amount: 2})); strings.Join(got, "") != "32" {
 		t.Errorf("iterate: %q", got)
 	}
+	if got := collect(ev.Iterate(t.Context(), orbit.Range{Behind: hashes[4], Amount: 2})); strings.Join(got, "") != "32" {
+		t.Errorf("the page behind: %q", got)
+	}
+	if got := collect(ev.Iterate(t.Context(), orbit.Range{Behind: hashes[4], GTE: hashes[1]})); strings.Join(got, "") != "321" {
+		t.Errorf("behind and gte: %q", got)
+	}
 	e, err := ev.Get(t.Context(), hashes[2])
 	if err != nil || e.Value.String() != "2" || e.Hash != hashes[2] {
 		t.Errorf("get: %v, %v", e, err)
 	}
-	if _, err := ev.Get(t.Context(), a.Identity().Hash()); !errors.Is(err, oplog.ErrNotFound) {
-		t.Errorf("get what is no entry: %v", err)
+	for _, hash := range []string{a.Identity().Hash(), "../../x", ""} {
+		if _, err := ev.Get(t.Context(), hash); !errors.Is(err, oplog.ErrNotFound) {
+			t.Errorf("get %q: %v", hash, err)
+		}
 	}
 }
 
@@ -640,6 +648,37 @@ func TestNamesLeadToOneDatabase(t *testing.T) {
 	}
 }
 
+func TestDamagedDatabaseKeepsNoOtherFromOpening(t *testing.T) {
+	a := newA(t)
+	db := a.create(t, "pieces", orbit.Options{Type: orbit.TypeDocuments})
+	_, err := documents(t, db).Put(t.Context(), map[string]any{"_id": "one"})
+	must(t, err)
+	other := a.create(t, "other", orbit.Options{})
+	must(t, a.store.Update(t.Context(), func(tx *store.Tx) error { return tx.Put("log/1/summary", []byte("junk")) }))
+	must(t, a.Close())
+	a.open(t, orbit.Config{})
+	if _, err := a.Find(t.Context(), "pieces"); !errors.Is(err, oplog.ErrDamaged) {
+		t.Errorf("find: %v", err)
+	}
+	if address, err := a.Resolve(t.Context(), "pieces"); err != nil || address != db.Address() {
+		t.Errorf("resolve: %s, %v", address, err)
+	}
+	if _, err := a.Find(t.Context(), "other"); err != nil {
+		t.Errorf("another one: %v", err)
+	}
+	if lost, err := a.Rebuild(t.Context(), db.Address()); err != nil || len(lost) != 0 {
+		t.Fatal(lost, err)
+	}
+	again, err := a.Find(t.Context(), "pieces")
+	must(t, err)
+	if got := items(t, documents(t, again).All(t.Context())); len(got) != 1 {
+		t.Errorf("got %q", got)
+	}
+	if _, err := a.Rebuild(t.Context(), other.Address()[:len(other.Address())-1]+"z"); !errors.Is(err, orbit.ErrUnknown) {
+		t.Errorf("rebuild of what is not here: %v", err)
+	}
+}
+
 func TestIndexByIsRemembered(t *testing.T) {
 	a := newA(t)
 	db := a.create(t, "pieces", orbit.Options{Type: orbit.TypeDocuments, IndexBy: "hash"})
@@ -787,6 +826,9 @@ func TestDamagedBlockIsReportedAndTheRestIsRead(t *testing.T) {
 	}
 	again, err := a.Find(t.Context(), "pieces")
 	must(t, err)
+	if again != db {
+		t.Error("who has the database open has another one")
+	}
 	if got := items(t, documents(t, again).All(t.Context())); len(got) != 4 {
 		t.Errorf("after the rebuild: %q", got)
 	}

@@ -25,6 +25,9 @@ import (
 type Range struct {
 	GT, GTE string
 	LT, LTE string
+	// Behind is an upper bound in the order of the log, and not part of the
+	// range: with that of the last entry of a page, the next page begins.
+	Behind string
 	// Amount is how many entries there are at most; 0 is no limit. They are the
 	// newest; with a lower and no upper bound, they are those next to the lower
 	// bound.
@@ -40,6 +43,8 @@ func (r Range) check() error {
 		return fmt.Errorf("%w: both gt and gte", ErrRange)
 	case r.LT != "" && r.LTE != "":
 		return fmt.Errorf("%w: both lt and lte", ErrRange)
+	case r.Behind != "" && r.LT+r.LTE != "":
+		return fmt.Errorf("%w: behind with lt or lte", ErrRange)
 	case r.Amount < 0:
 		return fmt.Errorf("%w: amount %d", ErrRange, r.Amount)
 	}
@@ -93,11 +98,11 @@ func (l *Log) refs(ctx context.Context, r Range) iter.Seq2[Ref, error] {
 			yield(Ref{}, err)
 			return
 		}
-		var low, high *entry.Entry
+		var low, high, behind *entry.Entry
 		for _, bound := range []struct {
 			hash  string
 			entry **entry.Entry
-		}{{r.GT + r.GTE, &low}, {r.LT + r.LTE, &high}} {
+		}{{r.GT + r.GTE, &low}, {r.LT + r.LTE, &high}, {r.Behind, &behind}} {
 			if bound.hash == "" {
 				continue
 			}
@@ -107,19 +112,26 @@ func (l *Log) refs(ctx context.Context, r Range) iter.Seq2[Ref, error] {
 				return
 			}
 		}
-		if low != nil && high == nil && r.Amount > 0 {
+		if low != nil && high == nil && behind == nil && r.Amount > 0 {
 			l.above(ctx, low.Position(), r, yield)
 			return
 		}
 		refs := l.descend(ctx, nil)
-		if high != nil {
+		switch {
+		case high != nil:
 			refs = l.cone(ctx, high, r.LT == "")
+		case behind != nil:
+			from := behind.Position()
+			refs = l.descend(ctx, &from)
 		}
 		count := 0
 		for ref, err := range refs {
 			if err != nil {
 				yield(Ref{}, err)
 				return
+			}
+			if behind != nil && ref.Hash == behind.Hash() {
+				continue
 			}
 			if low != nil {
 				if c := ref.Compare(low.Position()); c < 0 || c == 0 && r.GT != "" {

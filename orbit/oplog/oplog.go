@@ -44,6 +44,7 @@ import (
 	"math"
 	"sync"
 
+	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/identity"
@@ -177,6 +178,9 @@ func (l *Log) has(g blocks.Getter, hash string) (bool, error) {
 
 // locate returns where the entry with a hash is kept, or [ErrNotFound].
 func (l *Log) locate(g blocks.Getter, hash string) (blocks.Location, error) {
+	if !block.ValidHash(hash) {
+		return blocks.Location{}, fmt.Errorf("%w: %.80q", ErrNotFound, hash)
+	}
 	at, err := blocks.Locate(g, hash)
 	if errors.Is(err, blocks.ErrNotFound) || err == nil && at.Log != l.number {
 		err = fmt.Errorf("%w: %.80q", ErrNotFound, hash)
@@ -305,6 +309,16 @@ func (l *Log) refill(ctx context.Context) error {
 // update changes the log in a transaction, and tells those who wait for
 // changes.
 func (l *Log) update(ctx context.Context, change func(*store.Tx, *summary) error) error {
+	return l.write(ctx, func(tx *store.Tx, sum *summary) error {
+		if sum.Rebuild != 0 {
+			return fmt.Errorf("%w of %s: its index is being rebuilt", ErrDamaged, l.id)
+		}
+		return change(tx, sum)
+	})
+}
+
+// write is update, for a rebuild, too.
+func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error) error {
 	touched := false
 	err := l.store.Update(ctx, func(tx *store.Tx) error {
 		sum, err := l.readSummary(tx)

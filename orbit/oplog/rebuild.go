@@ -26,8 +26,9 @@ func (l *Log) lostKey(number uint64) string { return store.Key(l.key("lost"), nu
 // known of that before; its error ends the rebuild. Entries that wait are dropped,
 // to be joined again.
 //
-// It must be the log's only use. When it is interrupted, the log does not open
-// until it is run again.
+// Meanwhile, what is read of the log may be incomplete, and nothing can be written
+// to it ([ErrDamaged]). When it is interrupted, the log does not open until it is run again.
+// There must be one at a time.
 func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known string) (fault, err error)) ([]Lost, error) {
 	before, err := l.readSummary(blocks.Reading(ctx, l.store))
 	if errors.Is(err, ErrDamaged) {
@@ -52,7 +53,7 @@ func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known stri
 	var batch []Arrival
 	size := 0 // bytes of the batch
 	flush := func() error {
-		err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
+		err := l.write(ctx, func(tx *store.Tx, sum *summary) error {
 			for _, a := range batch {
 				at := blocks.Location{Log: l.number, Number: a.Number}
 				if err := blocks.PutLocation(tx, at, a.Entry.Hash()); err != nil {
@@ -129,7 +130,7 @@ func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known stri
 	if err := flush(); err != nil {
 		return lost, err
 	}
-	return lost, l.update(ctx, func(tx *store.Tx, sum *summary) error {
+	return lost, l.write(ctx, func(tx *store.Tx, sum *summary) error {
 		sum.Numbers, sum.Rebuild = last-1, 0
 		return nil
 	})

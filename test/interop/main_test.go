@@ -1,12 +1,13 @@
 // Package interop holds the promises that take JavaScript peers to see: that
 // js-libp2p apps like the tutorial's and a daemon with npp exchange messages by
-// pubsub, both ways.
+// pubsub, both ways; and that @orbitdb/core and the package orbit write the same
+// databases, read each other's, and agree on what is in them.
 //
-// The peer is peer.mjs. It runs with two versions of gossipsub: the first gives
-// its messages random sequence numbers, as all did before it; the second gives
-// them ascending ones. The tests drive it as a child process. What it runs on is
-// installed by the script run, which also says where in NPP_NODE; without that
-// the tests are skipped.
+// The peer of messages is peer.mjs. It runs with two versions of gossipsub: the
+// first gives its messages random sequence numbers, as all did before it; the
+// second gives them ascending ones. That of databases is orbitdb.mjs. The tests
+// drive them as child processes. What they run on is installed by the script
+// run, which also says where in NPP_NODE; without that the tests are skipped.
 package interop
 
 import (

@@ -1,0 +1,210 @@
+// Measures @orbitdb/core with its default storage, as an app in Node.js has it:
+// on a Helia node whose blocks and pins are in LevelDB on disk. It talks to
+// nobody. The documents are of about 130 bytes.
+//
+//   node --expose-gc bench.mjs [--n 1000] [--large] [--only name,...] [--sync] [--dir folder]
+//
+// --large measures with 10 000 documents too; --sync opens the databases as
+// OrbitDB does by default, which also signs a pubsub message for each put; --dir
+// is where the temporary directory is made. It prints one JSON object a line:
+//
+//   name       what was done, see measures
+//   n          how many documents the database had (after the puts, for those)
+//   ops        how often it was done
+//   ms         how long that took altogether
+//   perSecond  ops / ms
+//   p50Us      the median of single ones, p99Us the 99th percentile
+//   cpuMs      processor time of the process, all its threads
+//   rssMiB     resident memory after it and a garbage collection, heapMiB that of the heap
+//   load       the machine's load average of the last minute: others disturb ms, less so cpuMs
+//
+// Each process, see processes, starts anew, and the reads find on disk what the
+// puts before them left there.
+
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { loadavg, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+
+const { values: options } = parseArgs({
+  options: {
+    n: { type: 'string', default: '1000' },
+    large: { type: 'boolean', default: false },
+    only: { type: 'string' },
+    sync: { type: 'boolean', default: false },
+    dir: { type: 'string', default: tmpdir() },
+    // Of the processes that this one starts.
+    process: { type: 'string' }
+  }
+})
+
+// Reads are slow where there are many documents; this is how long one measure
+// goes on with them.
+const patience = 10_000
+
+const processes = {
+  start: ['start'],
+  write: ['put', 'get-random', 'get-oldest'],
+  read: ['open', 'all-first', 'all-again', 'get-random-reopened', 'get-oldest-reopened'],
+  'write-16': ['put-16']
+}
+
+const instruments = ['piano', 'violin', 'cello', 'flute', 'organ']
+const document = (i) => ({
+  _id: `doc${i}`,
+  title: `Sonata no. ${i % 97} in ${'ABCDEFG'[i % 7]} minor, opus ${i}`,
+  composer: `Composer of the ${i % 400}th`,
+  instrument: instruments[i % instruments.length],
+  year: 1600 + i % 400
+})
+
+const wanted = (name) => options.only === undefined || options.only.split(',').includes(name)
+
+// lead starts the processes one after the other in a directory that is gone
+// afterwards.
+const lead = async () => {
+  const dir = await mkdtemp(join(options.dir, 'bench-orbitdb-'))
+  let child
+  for (const signal of ['SIGINT', 'SIGTERM']) {
+    process.on(signal, () => {
+      process.exitCode = 1
+      child?.kill('SIGKILL')
+    })
+  }
+  try {
+    for (const n of [Number(options.n), ...(options.large ? [10_000] : [])]) {
+      for (const [name, measures] of Object.entries(processes)) {
+        // The reads need what the first of the puts left.
+        const needed = [...measures, ...(name === 'write' ? processes.read : [])]
+        if (!needed.some(wanted)) continue
+        const args = ['--process', name, '--n', String(n), '--dir', join(dir, String(n))]
+        if (options.only) args.push('--only', options.only)
+        if (options.sync) args.push('--sync')
+        child = spawn(process.execPath, ['--expose-gc', process.argv[1], ...args], { stdio: ['ignore', 'inherit', 'inherit'] })
+        const [code, signal] = await once(child, 'exit')
+        if (process.exitCode) return
+        if (code !== 0) throw new Error(`the process ${name} ended with ${code ?? signal}`)
+      }
+    }
+  } finally {
+    await rm(dir, { recursive: true, force: true })
+  }
+}
+
+const round = (x) => Math.round(x * 10) / 10
+
+// stopwatch starts to measure, and gives what stops.
+const stopwatch = () => {
+  const start = performance.now()
+  const cpu = process.cpuUsage()
+  return () => {
+    const { user, system } = process.cpuUsage(cpu)
+    return { ms: round(performance.now() - start), cpuMs: round((user + system) / 1000) }
+  }
+}
+
+const report = (name, n, { ms, cpuMs }, times) => {
+  globalThis.gc?.()
+  const { rss, heapUsed } = process.memoryUsage()
+  const line = { name, n, ops: times.length, ms, cpuMs }
+  if (times.length > 1) {
+    const sorted = times.toSorted((a, b) => a - b)
+    line.perSecond = round(times.length * 1000 / ms)
+    line.p50Us = Math.round(sorted[Math.floor(sorted.length / 2)] * 1000)
+    line.p99Us = Math.round(sorted[Math.floor(sorted.length * 0.99)] * 1000)
+  }
+  const memory = { rssMiB: round(rss / 2 ** 20), heapMiB: round(heapUsed / 2 ** 20) }
+  console.log(JSON.stringify({ ...line, ...memory, load: round(loadavg()[0]) }))
+}
+
+// timed does op(0), op(1), ... so many times, or until patience is over, in so
+// many loops, and reports it unless it is not wanted.
+const timed = async (name, n, ops, op, { loops = 1, patience = Infinity } = {}) => {
+  const times = []
+  const start = performance.now()
+  const stop = stopwatch()
+  let next = 0
+  await Promise.all(Array.from({ length: loops }, async () => {
+    while (next < ops && performance.now() - start < patience) {
+      const before = performance.now()
+      await op(next++)
+      times.push(performance.now() - before)
+    }
+  }))
+  if (wanted(name)) report(name, n, stop(), times)
+}
+
+// node starts Helia and OrbitDB.
+const node = async (dir) => {
+  const [
+    { noise }, { yamux }, { bitswap }, { gossipsub }, { identify }, { tcp },
+    { createOrbitDB }, { LevelBlockstore }, { LevelDatastore }, { createHelia }, { createLibp2p }
+  ] = await Promise.all([
+    import('@chainsafe/libp2p-noise'), import('@chainsafe/libp2p-yamux'), import('@helia/block-brokers'),
+    import('@libp2p/gossipsub'), import('@libp2p/identify'), import('@libp2p/tcp'),
+    import('@orbitdb/core'), import('blockstore-level'), import('datastore-level'), import('helia'), import('libp2p')
+  ])
+  const libp2p = await createLibp2p({
+    addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
+    transports: [tcp()],
+    connectionEncrypters: [noise()],
+    streamMuxers: [yamux()],
+    services: { identify: identify(), pubsub: gossipsub({ allowPublishToZeroTopicPeers: true }) }
+  })
+  const blockstore = new LevelBlockstore(join(dir, 'blocks'))
+  const datastore = new LevelDatastore(join(dir, 'data'))
+  await Promise.all([blockstore.open(), datastore.open()])
+  const ipfs = await createHelia({ libp2p, blockstore, datastore, blockBrokers: [bitswap()], routers: [] })
+  const orbitdb = await createOrbitDB({ ipfs, id: 'bench', directory: join(dir, 'orbitdb') })
+  return {
+    open: (name) => orbitdb.open(name, { type: 'documents', sync: options.sync }),
+    stop: async () => {
+      await orbitdb.stop()
+      await ipfs.stop()
+      await Promise.all([blockstore.close(), datastore.close()])
+    }
+  }
+}
+
+const measure = async (name, n, dir) => {
+  const started = stopwatch()
+  const { open, stop } = await node(dir)
+  if (name === 'start' && wanted('start')) report('start', 0, started(), [0])
+
+  let db
+  const put = (i) => db.put(document(i))
+  const get = async (i) => {
+    if ((await db.get(`doc${i}`))?.value._id !== `doc${i}`) throw new Error(`there is no doc${i}`)
+  }
+  const gets = async (suffix) => {
+    if (wanted('get-random' + suffix)) await timed('get-random' + suffix, n, 100, (i) => get((i * 7919 + 5) % n), { patience })
+    if (wanted('get-oldest' + suffix)) await timed('get-oldest' + suffix, n, 20, () => get(0), { patience })
+  }
+  const all = async () => {
+    const { length } = await db.all()
+    if (length !== n) throw new Error(`there are ${length} documents, not ${n}`)
+  }
+
+  switch (name) {
+    case 'write':
+      db = await open('sequential')
+      await timed('put', n, n, put)
+      await gets('')
+      break
+    case 'read':
+      await timed('open', n, 1, async () => { db = await open('sequential') })
+      if (wanted('all-first')) await timed('all-first', n, 1, all)
+      if (wanted('all-again')) await timed('all-again', n, 1, all)
+      await gets('-reopened')
+      break
+    case 'write-16':
+      db = await open('concurrent')
+      await timed('put-16', n, n, put, { loops: 16 })
+  }
+  await stop()
+}
+
+if (options.process === undefined) await lead()
+else await measure(options.process, Number(options.n), options.dir)

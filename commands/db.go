@@ -1,0 +1,580 @@
+package commands
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	cmds "github.com/ipfs/go-ipfs-cmds"
+	"github.com/ipfs/kubo/core/commands/cmdenv"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/value"
+	"github.com/newpieceplease/npp/orbit/where"
+	"github.com/newpieceplease/npp/plugin"
+)
+
+const (
+	typeOption    = "type"
+	indexByOption = "index-by"
+	writeOption   = "write"
+	managedOption = "managed"
+	metaOption    = "meta"
+)
+
+var dbCmd = &cmds.Command{
+	Helptext: cmds.HelpText{
+		Tagline: "Make, read and write OrbitDB databases.",
+		ShortDescription: `
+A database is named by its address (/orbitdb/zdpu…) or, where only one here
+has it, by its name. There are three types: documents, each with its key in
+one of its fields; keyvalue; and events, which are added and stay. Values are
+JSON, with links and bytes as in DAG-JSON: {"/":"<CID>"}, {"/":{"bytes":"…"}}.
+
+The daemon has two databases of its own: "pieces", documents whose key is the
+field "hash", and "user", keys and values about you.
+
+  > ipfs npp db ls
+  > ipfs npp db put pieces '{"hash":"QmNR2n…","instrument":"Piano"}'
+  > ipfs npp db query pieces --where 'instrument == "Piano"'
+  > ipfs npp db get user username
+`,
+	},
+	Subcommands: map[string]*cmds.Command{
+		"ls":      dbLsCmd,
+		"info":    dbInfoCmd,
+		"create":  dbCreateCmd,
+		"put":     dbPutCmd,
+		"get":     dbGetCmd,
+		"del":     dbDelCmd,
+		"all":     dbAllCmd,
+		"query":   dbQueryCmd,
+		"log":     dbLogCmd,
+		"export":  dbExportCmd,
+		"import":  dbImportCmd,
+		"rebuild": dbRebuildCmd,
+	},
+}
+
+// dbArg is the database that a command is about.
+var dbArg = cmds.StringArg("db", true, false, "Address or name of a database.")
+
+// databases is the daemon's databases, or an error with the next step. The context
+// is that of the request, and is done when the daemon stops.
+func databases(req *cmds.Request, env cmds.Environment) (context.Context, *orbit.Orbit, error) {
+	d, err := daemon(env)
+	if err != nil {
+		return nil, nil, err
+	}
+	o, err := d.Orbit()
+	if err != nil {
+		return nil, nil, dbError(err, "")
+	}
+	node, err := cmdenv.GetNode(env)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, stop := context.WithCancelCause(req.Context)
+	unwatch := context.AfterFunc(node.Context(), func() { stop(plugin.ErrStopping) })
+	context.AfterFunc(ctx, func() { unwatch() })
+	return ctx, o, nil
+}
+
+// database is the database that the first argument names.
+func database(req *cmds.Request, env cmds.Environment) (context.Context, *orbit.Database, error) {
+	ctx, o, err := databases(req, env)
+	if err != nil {
+		return nil, nil, err
+	}
+	db, err := o.Find(ctx, req.Arguments[0])
+	return ctx, db, dbError(err, req.Arguments[0])
+}
+
+// dbError adds the next step to an error about a database, which was called so.
+func dbError(err error, called string) error {
+	hint := ""
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, orbit.ErrClosed):
+		return plugin.ErrStopping
+	case errors.Is(err, orbit.ErrUnknown):
+		hint = "ipfs npp db ls shows what is here"
+	case errors.Is(err, orbit.ErrAmbiguous):
+		hint = "use one of these addresses"
+	case errors.Is(err, manifest.ErrLegacyAddress):
+		hint = "such a database cannot be opened, it has to be made anew with OrbitDB 1.0 or later"
+	case errors.Is(err, manifest.ErrInvalidAddress):
+		hint = "ipfs npp db ls shows addresses and names"
+	case errors.Is(err, oplog.ErrDamaged), errors.Is(err, blocks.ErrDamaged):
+		hint = "ipfs npp db rebuild " + shown(called)
+	case errors.Is(err, orbit.ErrNotAllowed):
+		hint = "ipfs npp db info " + shown(called) + " shows who may"
+	case errors.Is(err, orbit.ErrUnavailable):
+		hint = "connect to a peer that has it: ipfs npp connect <peer>"
+	case errors.Is(err, entry.ErrTooLarge):
+		hint = "add it to IPFS and put its CID"
+	case errors.Is(err, where.ErrInvalid):
+		hint = "ipfs npp db query --help has examples"
+	default:
+		return err
+	}
+	return fmt.Errorf("%w; hint: %s", err, hint)
+}
+
+// shown is an argument as it can be typed again.
+func shown(arg string) string {
+	plain := func(r rune) bool {
+		return r < 0x80 && (unicode.IsLetter(r) || unicode.IsDigit(r)) || strings.ContainsRune("/._-", r)
+	}
+	if arg != "" && len(arg) <= 100 && strings.IndexFunc(arg, func(r rune) bool { return !plain(r) }) < 0 {
+		return arg
+	}
+	return "<db>"
+}
+
+// amountOf reads --amount; without it, there is no limit.
+func amountOf(req *cmds.Request) (int, error) {
+	n, ok := req.Options[amountOption].(int)
+	if ok && n < 1 {
+		return 0, fmt.Errorf("--%s is %d, must be 1 or more", amountOption, n)
+	}
+	return n, nil
+}
+
+// hashOf reads an option that is the hash of an entry.
+func hashOf(req *cmds.Request, option string) (hash string, given bool, err error) {
+	hash, given = req.Options[option].(string)
+	if given && !block.ValidHash(hash) {
+		err = fmt.Errorf("--%s is %.80q, must be the hash of an entry", option, hash)
+	}
+	return hash, given, err
+}
+
+// valueJSON is a value in a line, or nothing where there is no value.
+func valueJSON(v value.Value) json.RawMessage {
+	if v == nil {
+		return nil
+	}
+	b, err := v.MarshalJSON()
+	if err != nil { // it would have been refused when it came
+		return json.RawMessage(strconv.AppendQuote(nil, err.Error()))
+	}
+	return b
+}
+
+// unescaped is what Go escapes in JSON without need.
+var unescaped = map[string]string{`\u003c`: "<", `\u003e`: ">", `\u0026`: "&"}
+
+// jsonText is JSON for a terminal, JSON still: what a terminal might obey is
+// escaped, and what Go escapes for browsers is not.
+func jsonText(text json.RawMessage) string {
+	var b strings.Builder
+	for s := string(text); s != ""; {
+		if s[0] == '\\' {
+			plain, n := unescaped[s[:min(6, len(s))]], 6
+			if plain == "" {
+				n = 1
+				if strings.HasPrefix(s, `\\`) {
+					n = 2
+				}
+				plain = s[:n]
+			}
+			b.WriteString(plain)
+			s = s[n:]
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(s)
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			for _, u := range utf16.AppendRune(nil, r) {
+				fmt.Fprintf(&b, `\u%04x`, u)
+			}
+		}
+		s = s[n:]
+	}
+	return b.String()
+}
+
+// keyText is a key for a terminal: a text as it is, all else as JSON.
+func keyText(key json.RawMessage) string {
+	var s string
+	if json.Unmarshal(key, &s) == nil && string(key) != "null" {
+		return printable(s)
+	}
+	return jsonText(key)
+}
+
+// listLine is a line of `npp db ls`.
+type listLine struct {
+	Address  string `json:"address"`
+	Name     string `json:"name"`
+	Type     string `json:"type"`
+	IndexBy  string `json:"indexBy,omitempty"`
+	Entries  uint64 `json:"entries"`
+	Keys     uint64 `json:"keys"`               // of documents and keyvalue
+	AccessOf string `json:"accessOf,omitempty"` // address of the database whose access controller it is
+	Error    string `json:"error,omitempty"`    // why it does not open
+}
+
+// typeOf is a type of database, which whoever made it chose. A line whose type
+// is "error" would be an error to those who read lines.
+func typeOf(kind string) string {
+	if kind == "error" {
+		return "unknown"
+	}
+	return kind
+}
+
+var dbLsCmd = &cmds.Command{
+	Helptext: cmds.HelpText{
+		Tagline: "List the databases that are here.",
+		ShortDescription: `
+Prints address, type, number of entries and name of each database. One that
+does not open is listed with the reason.
+
+  > ipfs npp db ls
+  /orbitdb/zdpuAsb…  documents      12  pieces
+  /orbitdb/zdpuAz7…  keyvalue        4  user
+`,
+	},
+	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
+		ctx, o, err := databases(req, env)
+		if err != nil {
+			return err
+		}
+		var lines []*listLine
+		accessOf := make(map[string]string)
+		for d, err := range o.Databases(ctx) {
+			if err != nil {
+				return dbError(err, "")
+			}
+			l := &listLine{Address: d.Address, Name: d.Name, Type: typeOf(d.Type), IndexBy: d.IndexBy}
+			lines = append(lines, l)
+			db, err := o.Open(ctx, d.Address, orbit.OpenOptions{})
+			if err == nil {
+				accessOf[db.Access().Address()] = d.Address
+				var s oplog.Stats
+				s, err = db.Log().Stats(ctx)
+				l.Entries, l.Keys = s.Entries, s.Keys
+			}
+			if err != nil {
+				l.Error = dbError(err, d.Address).Error()
+			}
+		}
+		for _, l := range lines {
+			l.AccessOf = accessOf[l.Address]
+			if err := res.Emit(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+	Type: listLine{},
+	Encoders: cmds.EncoderMap{
+		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *listLine) error {
+			text := fmt.Sprintf("%s  %-9s  %6d  %s", l.Address, printable(l.Type), l.Entries, printable(l.Name))
+			if l.AccessOf != "" {
+				text += "  (who may write to " + l.AccessOf + ")"
+			}
+			if l.Error != "" {
+				text += "\n  " + printable(l.Error)
+			}
+			_, err := fmt.Fprintln(w, text)
+			return err
+		}),
+	},
+}
+
+// infoLine is the output of `npp db info`.
+type infoLine struct {
+	Address  string          `json:"address"`
+	Name     string          `json:"name"`
+	Type     string          `json:"type"`
+	IndexBy  string          `json:"indexBy,omitempty"`
+	Meta     json.RawMessage `json:"meta,omitempty"`
+	Access   accessLine      `json:"access"`
+	Writable bool            `json:"writable"` // by this daemon
+	Entries  uint64          `json:"entries"`  // that count
+	Keys     uint64          `json:"keys"`     // of documents and keyvalue
+	Faults   uint64          `json:"faults"`   // entries that do not count
+	Waiting  uint64          `json:"waiting"`  // entries whose parents are not here
+	Missing  []string        `json:"missing,omitempty"`
+	Heads    []string        `json:"heads"`
+	Clock    uint64          `json:"clock"` // largest time of the heads
+	Last     uint64          `json:"last"`  // number of the entry that came last
+}
+
+// accessLine says who may write.
+type accessLine struct {
+	Type         string              `json:"type"` // "ipfs" or "orbitdb"
+	Address      string              `json:"address"`
+	Capabilities map[string][]string `json:"capabilities"` // IDs of identities, by "write" and "admin"
+}
+
+// shownHashes is how many hashes are printed for people.
+const shownHashes = 8
+
+var dbInfoCmd = &cmds.Command{
+	Helptext: cmds.HelpText{
+		Tagline: "Show what is known of a database.",
+		ShortDescription: `
+"faults" are entries that have no effect, such as those of who may not write.
+"waiting" are entries that came before what they are on top of, which is
+"missing". Heads are the newest entries, the clock is the largest of theirs,
+and "last" is the number of the entry that came last (see db log --since).
+
+  > ipfs npp db info pieces
+  address   /orbitdb/zdpuAsb…
+  name      pieces
+  type      documents, indexed by hash
+  access    ipfs, /ipfs/zdpuAzF…
+  write     03f5a7…
+  writable  yes
+  entries   12, keys 11, faults 0, waiting 0
+  head      zdpuB2g…
+  clock     12, last 12
+`,
+	},
+	Arguments: []cmds.Argument{dbArg},
+	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
+		ctx, o, err := databases(req, env)
+		if err != nil {
+			return err
+		}
+		called := req.Arguments[0]
+		db, err := o.Find(ctx, called)
+		if err != nil {
+			return dbError(err, called)
+		}
+		l, err := infoOf(ctx, o, db)
+		if err != nil {
+			return dbError(err, called)
+		}
+		return res.Emit(l)
+	},
+	Type: infoLine{},
+	Encoders: cmds.EncoderMap{
+		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *infoLine) error {
+			_, err := io.WriteString(w, l.text())
+			return err
+		}),
+	},
+}
+
+func infoOf(ctx context.Context, o *orbit.Orbit, db *orbit.Database) (*infoLine, error) {
+	l := &infoLine{
+		Address: db.Address(),
+		Name:    db.Name(),
+		Type:    typeOf(db.Type()),
+		IndexBy: db.IndexBy(),
+		Meta:    valueJSON(db.Meta()),
+		Access:  accessLine{Type: db.Access().Type(), Address: db.Access().Address()},
+		Heads:   []string{},
+	}
+	s, err := db.Log().Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l.Entries, l.Keys, l.Faults, l.Waiting = s.Entries, s.Keys, s.Faults, s.Waiting
+	l.Clock, l.Last = s.Clock, s.Last
+	for _, h := range s.Heads {
+		l.Heads = append(l.Heads, h.Hash)
+	}
+	if s.Waiting > 0 {
+		if l.Missing, err = db.Log().Missing(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if l.Access.Capabilities, err = db.Access().Capabilities(ctx); err != nil {
+		return nil, err
+	}
+	l.Writable, err = db.Writable(ctx)
+	return l, err
+}
+
+func (l *infoLine) text() string {
+	var b strings.Builder
+	row := func(name, format string, a ...any) {
+		fmt.Fprintf(&b, "%-8s  "+format+"\n", append([]any{name}, a...)...)
+	}
+	row("address", "%s", l.Address)
+	row("name", "%s", printable(l.Name))
+	if l.IndexBy == "" {
+		row("type", "%s", printable(l.Type))
+	} else {
+		row("type", "%s, indexed by %s", printable(l.Type), printable(l.IndexBy))
+	}
+	if l.Meta != nil {
+		row("meta", "%s", jsonText(l.Meta))
+	}
+	row("access", "%s, %s", printable(l.Access.Type), printable(l.Access.Address))
+	for _, c := range slices.Sorted(maps.Keys(l.Access.Capabilities)) {
+		for _, id := range l.Access.Capabilities[c] {
+			row(printable(c), "%s", printable(id))
+		}
+	}
+	writable := "yes"
+	if !l.Writable {
+		writable = "no"
+	}
+	row("writable", "%s", writable)
+	row("entries", "%d, keys %d, faults %d, waiting %d", l.Entries, l.Keys, l.Faults, l.Waiting)
+	hashes := func(name string, all []string) {
+		for i, h := range all {
+			if i == shownHashes {
+				row(name, "and %d more", len(all)-i)
+				break
+			}
+			row(name, "%s", printable(h))
+		}
+	}
+	hashes("missing", l.Missing)
+	hashes("head", l.Heads)
+	row("clock", "%d, last %d", l.Clock, l.Last)
+	return b.String()
+}
+
+// createLine is the output of `npp db create`.
+type createLine struct {
+	Address string `json:"address"`
+}
+
+var dbCreateCmd = &cmds.Command{
+	Helptext: cmds.HelpText{
+		Tagline: "Make a database, or open the one that is the same.",
+		ShortDescription: `
+Prints the address. The same name, type, writers and meta make the same
+database on every peer, so doing it again changes nothing. Only this daemon
+may write, unless '--write' names others by the identity that 'ipfs npp id'
+shows, or everybody: '*'. With '--managed' these are the admins of a list of
+writers that can be changed later.
+
+  > ipfs npp db create rehearsals
+  /orbitdb/zdpuAt3…
+  > ipfs npp db create scores --type documents --index-by hash
+  > ipfs npp db create band --type keyvalue --write 03f5a7… --write 02c1b2…
+  > ipfs npp db create guestbook --write '*' --meta '{"about":"our visitors"}'
+`,
+	},
+	Arguments: []cmds.Argument{
+		cmds.StringArg("name", true, false, "Name of the database."),
+	},
+	Options: []cmds.Option{
+		cmds.StringOption(typeOption, "documents, keyvalue or events.").WithDefault(orbit.TypeEvents),
+		cmds.StringOption(indexByOption, "Field of documents that is their key; _id if not given."),
+		cmds.StringsOption(writeOption, "Identity that may write, or '*'; may be repeated."),
+		cmds.BoolOption(managedOption, "Let the writers be changed later."),
+		cmds.StringOption(metaOption, "JSON that is part of the database's address."),
+	},
+	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
+		ctx, o, err := databases(req, env)
+		if err != nil {
+			return err
+		}
+		opts := orbit.Options{Access: orbit.Access{Managed: on(req, managedOption)}}
+		opts.Type, _ = req.Options[typeOption].(string)
+		opts.IndexBy, _ = req.Options[indexByOption].(string)
+		opts.Access.Write, _ = req.Options[writeOption].([]string)
+		if meta, ok := req.Options[metaOption].(string); ok {
+			if opts.Meta, err = value.FromJSON([]byte(meta)); err != nil {
+				return notJSON("--"+metaOption, err)
+			}
+		}
+		db, err := o.Create(ctx, req.Arguments[0], opts)
+		if err != nil {
+			return dbError(err, req.Arguments[0])
+		}
+		return res.Emit(&createLine{Address: db.Address()})
+	},
+	Type: createLine{},
+	Encoders: cmds.EncoderMap{
+		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *createLine) error {
+			_, err := fmt.Fprintln(w, l.Address)
+			return err
+		}),
+	},
+}
+
+// rebuildLine is the output of `npp db rebuild`.
+type rebuildLine struct {
+	Address string     `json:"address"`
+	Entries uint64     `json:"entries"`
+	Faults  uint64     `json:"faults"`
+	Lost    []lostLine `json:"lost"`
+}
+
+// lostLine is an entry that could not be read.
+type lostLine struct {
+	Number uint64 `json:"number"`
+	Hash   string `json:"hash,omitempty"` // if that is known
+}
+
+var dbRebuildCmd = &cmds.Command{
+	Helptext: cmds.HelpText{
+		Tagline: "Make the index of a damaged database anew.",
+		ShortDescription: `
+Reads all entries and makes anew all that follows from them. Entries that
+cannot be read are left out and listed: a peer that has them can send them
+again. If it is interrupted, run it again.
+
+  > ipfs npp db rebuild pieces
+  rebuilt /orbitdb/zdpuAsb…: 12 entries, 0 lost
+`,
+	},
+	Arguments: []cmds.Argument{dbArg},
+	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
+		ctx, o, err := databases(req, env)
+		if err != nil {
+			return err
+		}
+		called := req.Arguments[0]
+		l := &rebuildLine{Lost: []lostLine{}}
+		if l.Address, err = o.Resolve(ctx, called); err != nil {
+			return dbError(err, called)
+		}
+		lost, err := o.Rebuild(ctx, l.Address)
+		if err != nil {
+			return dbError(err, called)
+		}
+		for _, e := range lost {
+			l.Lost = append(l.Lost, lostLine{e.Number, e.Hash})
+		}
+		db, err := o.Find(ctx, l.Address)
+		if err != nil {
+			return dbError(err, called)
+		}
+		s, err := db.Log().Stats(ctx)
+		if err != nil {
+			return dbError(err, called)
+		}
+		l.Entries, l.Faults = s.Entries, s.Faults
+		return res.Emit(l)
+	},
+	Type: rebuildLine{},
+	Encoders: cmds.EncoderMap{
+		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *rebuildLine) error {
+			text := fmt.Sprintf("rebuilt %s: %d entries, %d lost\n", l.Address, l.Entries, len(l.Lost))
+			for _, e := range l.Lost {
+				text += fmt.Sprintf("lost %d %s\n", e.Number, printable(e.Hash))
+			}
+			_, err := io.WriteString(w, text)
+			return err
+		}),
+	},
+}

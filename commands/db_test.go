@@ -1,0 +1,297 @@
+package commands
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode"
+
+	cmds "github.com/ipfs/go-ipfs-cmds"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/plugin"
+)
+
+func TestJSONForTheTerminalIsTheSameJSON(t *testing.T) {
+	for _, v := range []string{"", "a", hostile, `\u003c`, `\\u003c`, "<&>", "é𝄞 \U000e0001 \u2028", `"\`} {
+		v = strings.ToValidUTF8(v, "?")
+		encoded, err := json.Marshal(map[string]any{v: []any{v, 1.5, nil}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := jsonText(encoded)
+		if strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("%q becomes %q", encoded, got)
+		}
+		var back map[string][]any
+		if err := json.Unmarshal([]byte(got), &back); err != nil || len(back[v]) != 3 || back[v][0] != v {
+			t.Errorf("%q becomes %s: %v", encoded, got, err)
+		}
+	}
+	if got := jsonText(json.RawMessage(`{"a":"\u003cé\u003e\\u003c"}`)); got != `{"a":"<é>\\u003c"}` {
+		t.Errorf("got %s", got)
+	}
+}
+
+func FuzzJSONText(f *testing.F) {
+	f.Add(`{"a":"\u003c\u001b\\u003c"}`)
+	f.Fuzz(func(t *testing.T, raw string) {
+		got := jsonText(json.RawMessage(raw))
+		if strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) && r != '\uFFFD' }) {
+			t.Errorf("%q becomes %q", raw, got)
+		}
+		var before, after any
+		if json.Unmarshal([]byte(raw), &before) == nil && strings.TrimSpace(raw) == raw && !strings.ContainsAny(raw, "\n\r\t") {
+			if err := json.Unmarshal([]byte(got), &after); err != nil {
+				t.Errorf("%q becomes %q: %v", raw, got, err)
+			}
+		}
+	})
+}
+
+func TestDatabaseTextsAreHarmless(t *testing.T) {
+	key, _ := json.Marshal(hostile)
+	payload, _ := json.Marshal(map[string]any{"op": hostile, "key": hostile})
+	for name, got := range map[string]string{
+		"ls":      text(t, dbLsCmd, nil, &listLine{Name: hostile, Type: hostile, Error: hostile}),
+		"info":    text(t, dbInfoCmd, nil, &infoLine{Name: hostile, Type: hostile, IndexBy: hostile, Meta: key, Access: accessLine{Type: hostile, Address: hostile, Capabilities: map[string][]string{hostile: {hostile}}}, Missing: []string{hostile}}),
+		"all":     strings.Replace(text(t, dbAllCmd, nil, &itemLine{Key: key, Value: key}), "\t", " ", 1),
+		"get":     text(t, dbGetCmd, nil, &itemLine{Value: key}),
+		"log":     text(t, dbLogCmd, nil, &entryLine{Hash: hostile, Writer: hostile, Payload: payload}),
+		"rebuild": text(t, dbRebuildCmd, nil, &rebuildLine{Lost: []lostLine{{1, hostile}}}),
+		"import":  text(t, dbImportCmd, nil, &importLine{Name: hostile}),
+		"export":  text(t, dbExportCmd, nil, &exportLine{File: hostile}),
+		"id":      text(t, idCmd, nil, &idLine{Username: hostile, Stores: []storeLine{{Name: "user", Error: hostile}}}),
+	} {
+		if strings.ContainsFunc(got, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) || !strings.Contains(got, "kubo\\n") {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+func TestInfoNamesManyHashesInPart(t *testing.T) {
+	l := infoLine{Heads: strings.Fields(strings.Repeat("head ", shownHashes+3))}
+	got := l.text()
+	if strings.Count(got, "head      head") != shownHashes || !strings.Contains(got, "head      and 3 more\n") {
+		t.Errorf("got:\n%s", got)
+	}
+}
+
+func TestLogTextOfPayloadsThatAreNoOperations(t *testing.T) {
+	for payload, want := range map[string]string{
+		`{"op":"PUT","key":"a","value":1}`:  "PUT       0  a\n",
+		`{"op":"ADD","key":null,"value":1}`: "ADD       0  -\n",
+		`{"op":"PUT","key":[1,2]}`:          "PUT       0  [1,2]\n",
+		`{"op":5}`:                          "5         0  -\n",
+		`[1]`:                               "?         0  -\n",
+		`null`:                              "?         0  -\n",
+	} {
+		l := entryLine{Payload: json.RawMessage(payload)}
+		if got := l.text(); !strings.HasSuffix(got, want) {
+			t.Errorf("%s: %q", payload, got)
+		}
+	}
+}
+
+func TestDatabaseErrorsSayWhatToDo(t *testing.T) {
+	for _, test := range []struct {
+		err    error
+		called string
+		want   string
+	}{
+		{orbit.ErrUnknown, "x", "hint: ipfs npp db ls"},
+		{manifest.ErrLegacyAddress, "x", "hint: such a database"},
+		{oplog.ErrDamaged, "pieces", "hint: ipfs npp db rebuild pieces"},
+		{oplog.ErrDamaged, "two words", "hint: ipfs npp db rebuild <db>"},
+		{oplog.ErrDamaged, "\x1b[31m", "hint: ipfs npp db rebuild <db>"},
+		{orbit.ErrUnavailable, "x", "hint: connect to a peer"},
+		{entry.ErrTooLarge, "x", "hint: add it to IPFS"},
+	} {
+		got := dbError(test.err, test.called)
+		if !errors.Is(got, test.err) || !strings.Contains(got.Error(), test.want) {
+			t.Errorf("%v: %v", test.err, got)
+		}
+	}
+	if err := dbError(orbit.ErrClosed, "x"); !errors.Is(err, plugin.ErrStopping) {
+		t.Errorf("closed: %v", err)
+	}
+	if err := dbError(nil, "x"); err != nil {
+		t.Errorf("none: %v", err)
+	}
+}
+
+func TestLinesAreBounded(t *testing.T) {
+	read := func(text string) (lines []string, err error) {
+		r := bufio.NewReaderSize(strings.NewReader(text), 16)
+		for {
+			line, err := readLine(r)
+			if len(line) > 0 {
+				lines = append(lines, string(line))
+			}
+			if err != nil {
+				return lines, err
+			}
+		}
+	}
+	long := strings.Repeat("x", 1000)
+	if lines, err := read("a\n\n" + long + "\nb"); strings.Join(lines, "|") != "a\n|\n|"+long+"\n|b" || err != io.EOF {
+		t.Errorf("%q, %v", lines, err)
+	}
+	endless := &counted{}
+	_, err := readLine(bufio.NewReaderSize(endless, 64<<10))
+	if !errors.Is(err, entry.ErrTooLarge) || endless.n > maxJSON+128<<10 {
+		t.Errorf("%d bytes read of an endless line: %v", endless.n, err)
+	}
+}
+
+// counted is an endless line.
+type counted struct{ n int }
+
+func (c *counted) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = 'x'
+	}
+	c.n += len(b)
+	return len(b), nil
+}
+
+func TestReadsEndWithTheContext(t *testing.T) {
+	never, w := io.Pipe()
+	defer w.Close()
+	stopping := errors.New("stopping")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	r, stop := stoppable(ctx, never)
+	defer stop()
+	go cancel(stopping)
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, stopping) {
+		t.Errorf("read: %v", err)
+	}
+	r, stop = stoppable(t.Context(), strings.NewReader("all of it"))
+	if b, err := io.ReadAll(r); string(b) != "all of it" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	stop()
+}
+
+func TestProgressIsShownFromTheFirstSecondOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for wait, want := range map[time.Duration]string{0: "", 2500 * time.Millisecond: "\r3 lines sent\r3 lines sent\r4 lines sent\n"} {
+			var out bytes.Buffer
+			in, w := io.Pipe()
+			go func() {
+				io.WriteString(w, "1\n2\n3\n")
+				time.Sleep(wait)
+				io.WriteString(w, "4\n")
+				w.Close()
+			}()
+			p := &progress{Reader: in, w: &out, what: "lines sent", count: func(b []byte) int { return bytes.Count(b, []byte("\n")) }}
+			if b, err := io.ReadAll(p); string(b) != "1\n2\n3\n4\n" || err != nil {
+				t.Errorf("%q, %v", b, err)
+			}
+			if out.String() != want {
+				t.Errorf("after %v: %q", wait, out.String())
+			}
+		}
+	})
+}
+
+func TestValueComesFromOnePlace(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "value")
+	if err := os.WriteFile(file, []byte("from the file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stdin, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
+	write.Close()
+	old := os.Stdin
+	os.Stdin = stdin
+	defer func() { os.Stdin = old }()
+
+	many := cmds.OptMap{manyOption: true}
+	for _, test := range []struct {
+		name    string
+		args    []string
+		options cmds.OptMap
+		want    string
+		left    int // arguments
+		err     string
+	}{
+		{"argument", []string{"db", "1"}, nil, "1", 1, ""},
+		{"key and argument", []string{"db", "k", "1"}, nil, "1", 2, ""},
+		{"stdin", []string{"db"}, nil, "", 1, ""},
+		{"stdin by dash", []string{"db", "-"}, nil, "", 1, ""},
+		{"key, stdin by dash", []string{"db", "k", "-"}, nil, "", 2, ""},
+		{"file", []string{"db"}, cmds.OptMap{fileOption: file}, "from the file", 1, ""},
+		{"key and file", []string{"db", "k"}, cmds.OptMap{fileOption: file}, "from the file", 2, ""},
+		{"many, stdin", []string{"db"}, many, "", 1, ""},
+		{"many, stdin by dash", []string{"db", "-"}, many, "", 1, ""},
+		{"many, file", []string{"db"}, cmds.OptMap{manyOption: true, fileOption: file}, "from the file", 1, ""},
+		{"many, argument", []string{"db", "1"}, many, "", 0, "--many reads from"},
+		{"many, argument and file", []string{"db", "1"}, cmds.OptMap{manyOption: true, fileOption: file}, "", 0, "given twice"},
+		{"key, argument and file", []string{"db", "k", "1"}, cmds.OptMap{fileOption: file}, "", 0, "given twice"},
+		{"dash and file", []string{"db", "-"}, cmds.OptMap{fileOption: file}, "", 0, "given twice"},
+		{"no such file", []string{"db"}, cmds.OptMap{fileOption: file + "?"}, "", 0, "read the value: open "},
+	} {
+		req := &cmds.Request{Arguments: test.args, Options: test.options}
+		r, err := putBody(req)
+		if test.err != "" {
+			if err == nil || !strings.Contains(err.Error(), test.err) {
+				t.Errorf("%s: got %v, want %s", test.name, err, test.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		if isStdin := r == io.Reader(stdin); isStdin != strings.Contains(test.name, "stdin") {
+			t.Errorf("%s: read from stdin: %v", test.name, isStdin)
+		}
+		got, err := io.ReadAll(r)
+		if err != nil || string(got) != test.want || len(req.Arguments) != test.left {
+			t.Errorf("%s: got %q, %v, with arguments %q left", test.name, got, err, req.Arguments)
+		}
+		if f, ok := r.(*os.File); ok && f != stdin {
+			f.Close()
+		}
+	}
+}
+
+func TestFileIsThereWhenItIsWhole(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "car")
+	failed := errors.New("failed")
+	if _, err := writeFile(path, io.MultiReader(strings.NewReader("half"), failingReader{failed})); !errors.Is(err, failed) {
+		t.Errorf("got %v", err)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
+		t.Errorf("left behind: %v, %v", files, err)
+	}
+	for _, content := range []string{"whole", "another"} {
+		if n, err := writeFile(path, strings.NewReader(content)); n != int64(len(content)) || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+		if b, err := os.ReadFile(path); string(b) != content || err != nil {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+}
+
+type failingReader struct{ err error }
+
+func (r failingReader) Read([]byte) (int, error) { return 0, r.err }

@@ -1,0 +1,157 @@
+// Package where chooses values by an expression, such as
+//
+//	instrument == "Piano" and year < 1800
+//
+// The language is that of github.com/expr-lang/expr. The names in it are the
+// members of the map that the value is, nil where there is none; "value" is the
+// value itself, also where it is no map. Numbers are numbers whether they are
+// integers or floats, a link is the text of its CID, and bytes are their base64 as in
+// DAG-JSON.
+//
+// A value on which the expression fails, such as nil < 1800, does not match:
+// say (year ?? 1900) < 1800 where a member may be missing.
+//
+// Expressions come from whoever may call the daemon, and values from any peer,
+// so what an evaluation takes is bounded by their sizes: there are neither
+// ranges nor functions that make much of little, and a predicate, as in any(tags, # ==
+// "solo"), can speak of its item alone.
+package where
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/vm"
+	"github.com/ipfs/go-cid"
+
+	"github.com/newpieceplease/npp/orbit/value"
+)
+
+const (
+	// MaxLength is the longest expression, in bytes.
+	MaxLength = 4 << 10
+
+	maxNodes  = 256
+	maxMemory = 1 << 16 // items that an evaluation makes
+)
+
+// ErrInvalid says that an expression is none, or one that is not allowed.
+var ErrInvalid = errors.New("invalid expression")
+
+// functions are those that take no longer than it takes to read their
+// arguments, and give back no more than they got.
+var functions = []string{
+	"all", "any", "none", "one", "count",
+	"len", "lower", "upper", "trim", "hasPrefix", "hasSuffix", "indexOf",
+	"int", "float", "string", "abs", "ceil", "floor", "round", "min", "max", "type", "keys", "values", "first", "last", "get",
+}
+
+// Expression is a compiled expression. It may be used concurrently.
+type Expression struct{ program *vm.Program }
+
+// Compile returns the expression that a text is, or [ErrInvalid].
+func Compile(text string) (*Expression, error) {
+	if len(text) > MaxLength {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrInvalid, len(text), MaxLength)
+	}
+	check := new(checker)
+	options := []expr.Option{
+		expr.Env(map[string]any{}), expr.AllowUndefinedVariables(), expr.AsBool(),
+		expr.MaxNodes(maxNodes), expr.DisableAllBuiltins(), expr.Patch(check), expr.Optimize(false),
+	}
+	for _, f := range functions {
+		options = append(options, expr.EnableBuiltin(f))
+	}
+	program, err := expr.Compile(text, options...)
+	if err == nil {
+		err = check.err
+	}
+	if err != nil {
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		return nil, fmt.Errorf("%w: %s", ErrInvalid, first)
+	}
+	return &Expression{program}, nil
+}
+
+// checker refuses what would make an evaluation take more than in proportion
+// to the size of the expression and of the value.
+type checker struct{ err error }
+
+// Visit implements [ast.Visitor].
+func (c *checker) Visit(node *ast.Node) {
+	switch n := (*node).(type) {
+	case *ast.BinaryNode:
+		switch n.Operator {
+		case "..":
+			c.err = errors.New("there are no ranges (..)")
+		case "**", "^":
+			c.err = errors.New("there are no powers (" + n.Operator + ")")
+		case "matches":
+			if _, ok := n.Right.(*ast.StringNode); !ok {
+				c.err = errors.New("a pattern to match must be written out")
+			}
+		}
+	case *ast.CallNode:
+		c.err = fmt.Errorf("%.40s is no function here", n.Callee)
+	case *ast.PredicateNode:
+		inner := new(outward)
+		ast.Walk(&n.Node, inner)
+		if inner.found {
+			c.err = errors.New("a predicate can speak of its item (#) alone")
+		}
+	}
+}
+
+// outward looks for what makes a predicate take, for each item, what depends
+// on more than the item: names, and predicates within.
+type outward struct{ found bool }
+
+// Visit implements [ast.Visitor].
+func (o *outward) Visit(node *ast.Node) {
+	switch (*node).(type) {
+	case *ast.PredicateNode, *ast.IdentifierNode:
+		o.found = true
+	}
+}
+
+// Match reports whether the expression is true of a value.
+func (e *Expression) Match(v value.Value) (bool, error) {
+	decoded, err := v.Any()
+	if err != nil {
+		return false, err
+	}
+	decoded = plain(decoded)
+	names, _ := decoded.(map[string]any)
+	env := make(map[string]any, len(names)+1)
+	for name, member := range names {
+		env[name] = member
+	}
+	env["value"] = decoded
+	machine := vm.VM{MemoryBudget: maxMemory}
+	result, err := machine.Run(e.program, env)
+	is, _ := result.(bool)
+	return is && err == nil, nil
+}
+
+// plain makes texts of what an expression has no literals for.
+func plain(v any) any {
+	switch v := v.(type) {
+	case cid.Cid:
+		return v.String()
+	case []byte:
+		return base64.RawStdEncoding.EncodeToString(v)
+	case map[string]any:
+		for name, member := range v {
+			v[name] = plain(member)
+		}
+	case []any:
+		for i, item := range v {
+			v[i] = plain(item)
+		}
+	}
+	return v
+}

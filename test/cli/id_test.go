@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/newpieceplease/npp/test/harness"
+)
+
+func init() { calls["ipfs npp id"] = []string{"npp", "id"} }
+
+// idLine is the output of `npp id`.
+type idLine struct {
+	Peer, ID, Identity, PublicKey, Username, Error string
+
+	Stores []struct{ Name, Address, Error string }
+}
+
+func TestIDTellsWhoTheDaemonIs(t *testing.T) {
+	t.Parallel()
+	n := harness.New(t).Start()
+	id := decodeLines[idLine](t, n.MustRun("npp", "id", "--enc=json"))[0]
+	for name, key := range map[string]string{"id": id.ID, "publicKey": id.PublicKey} {
+		if b, err := hex.DecodeString(key); err != nil || len(b) != 33 {
+			t.Errorf("%s is %q", name, key)
+		}
+	}
+	if id.Peer != n.PeerID() || !strings.HasPrefix(id.Identity, "zdpu") || len(id.Stores) != 2 || id.Stores[0].Name != "pieces" || id.Stores[1].Name != "user" {
+		t.Errorf("id: %+v", id)
+	}
+	want := "peer      " + id.Peer + "\nidentity  " + id.ID + "\nusername  " + id.Username + "\npieces    " + id.Stores[0].Address + "\nuser      " + id.Stores[1].Address + "\n"
+	if got := n.MustRun("npp", "id"); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+	if got := decodeLines[idLine](t, rpc(t, n, "npp/id", nil))[0]; got.ID != id.ID || got.Username != id.Username {
+		t.Errorf("RPC: %+v", got)
+	}
+	if entry := db(t, n, "log", "user")[0]; entry.Identity != id.Identity || entry.Writer != id.ID {
+		t.Errorf("entries are written by %+v", entry)
+	}
+
+	// A username that is a number, as in the tutorial, or of control characters.
+	n.MustRun("npp", "db", "put", "user", "username", "123")
+	if got := n.MustRun("npp", "id"); !strings.Contains(got, "\nusername  123\n") {
+		t.Errorf("got:\n%s", got)
+	}
+	n.MustRun("npp", "db", "put", "user", "username", `"a\nb\u001b"`)
+	if got := n.MustRun("npp", "id"); !strings.Contains(got, `username  a\nb\x1b`+"\n") {
+		t.Errorf("got:\n%s", got)
+	}
+}
+
+// Where the identity's key is gone, databases do not open; the daemon starts, and
+// says why.
+func TestIDSaysWhyThereAreNoDatabases(t *testing.T) {
+	t.Parallel()
+	n := harness.New(t).Start()
+	n.Stop()
+	keys, err := filepath.Glob(filepath.Join(n.Repo, "keystore", "*"))
+	if err != nil || len(keys) == 0 {
+		t.Fatal("no keys", err)
+	}
+	for _, key := range keys {
+		if err := os.Remove(key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.Start()
+	r := n.Run("npp", "id")
+	if r.Code != 1 || r.Stdout != "peer      "+n.PeerID()+"\n" || !strings.Contains(r.Stderr, "is gone from the keystore") || !strings.Contains(r.Stderr, "; hint: ") {
+		t.Errorf("id: %v", r)
+	}
+	if r := n.Run("npp", "db", "ls"); r.Code != 1 || r.Stdout != "" || !strings.Contains(r.Stderr, "is gone from the keystore") {
+		t.Errorf("db ls: %v", r)
+	}
+	n.MustRun("npp", "peers", "--count")
+}

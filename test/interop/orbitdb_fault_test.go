@@ -1,0 +1,191 @@
+package interop
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/value"
+	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+)
+
+// forgery is an entry of the owner's, to be changed.
+type forgery struct {
+	owner    *identity.Signer
+	signer   *identity.Signer // that signs
+	stranger *identity.Signer
+	version  value.Value
+	address  string
+	clockID  string
+	time     float64
+	rawTime  value.Value // what is written as the time, if not as JavaScript does
+	extra    []value.Member
+	edit     func(data []byte) []byte // changes the whole
+}
+
+// block makes the entry.
+func (f forgery) block(t testing.TB) block.Block {
+	t.Helper()
+	time, err := dagcbor.AppendFloat(nil, f.time)
+	must(t, err)
+	clock := func(time value.Value) value.Value {
+		return value.Map(value.Member{Name: "id", Value: value.Text(f.clockID)}, value.Member{Name: "time", Value: time})
+	}
+	payload := mustOf(t, map[string]any{"op": "PUT", "key": "faulty", "value": map[string]any{"_id": "faulty"}})
+	empty := value.Value(dagcbor.AppendArray(nil, 0))
+	signed := []value.Member{
+		{Name: "v", Value: f.version}, {Name: "id", Value: value.Text(f.address)}, {Name: "next", Value: empty},
+		{Name: "refs", Value: empty}, {Name: "clock", Value: clock(time)}, {Name: "payload", Value: payload},
+	}
+	sig, err := f.signer.Sign(value.Map(signed...))
+	must(t, err)
+	if f.rawTime != nil {
+		signed[4].Value = clock(f.rawTime)
+	}
+	data := []byte(value.Map(slices.Concat(signed, f.extra, []value.Member{
+		{Name: "key", Value: value.Text(f.signer.PublicKey)}, {Name: "sig", Value: value.Text(sig)},
+		{Name: "identity", Value: value.Text(f.owner.Hash())},
+	})...))
+	if f.edit != nil {
+		data = f.edit(data)
+	}
+	return block.New(data)
+}
+
+// verdict is what becomes of an entry.
+type verdict int
+
+const (
+	refused verdict = iota // JavaScript does not join it, and Go never has it
+	fault                  // JavaScript joins it, and Go has it without effect
+	counts                 // both join it
+)
+
+var forgeries = []struct {
+	name   string
+	change func(f *forgery)
+	want   verdict
+}{
+	{"honest", func(f *forgery) {}, counts},
+	{"clock far ahead", func(f *forgery) { f.time = 1<<53 - 1 }, counts},
+	{"largest clock", func(f *forgery) { f.time = 1 << 53 }, counts},
+	{"clock of 0", func(f *forgery) { f.time = 0 }, counts},
+	{"field that is not signed", func(f *forgery) {
+		f.extra = []value.Member{{Name: "x", Value: value.Null}}
+	}, fault},
+	{"clock as a float", func(f *forgery) { f.rawTime = value.Value{0xfb, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0} }, fault},
+	{"clock as a short float", func(f *forgery) { f.rawTime = value.Value{0xf9, 0x3c, 0} }, fault},
+	{"fields in another order", func(f *forgery) { f.edit = lastFirst }, fault},
+	{"key that is not its identity's", func(f *forgery) {
+		f.signer = f.stranger
+		f.clockID = f.signer.PublicKey
+	}, fault},
+	{"clock of another", func(f *forgery) { f.clockID = "zzz" }, fault},
+	{"other version", func(f *forgery) { f.version = fromJSON("3") }, fault},
+	{"long head", func(f *forgery) { f.edit = func(data []byte) []byte { return append([]byte{0xb8, 9}, data[1:]...) } }, refused},
+	{"trailing byte", func(f *forgery) { f.edit = func(data []byte) []byte { return append(data, 0) } }, refused},
+	{"other bytes than the signed ones", func(f *forgery) { f.rawTime = fromJSON("2") }, refused},
+	{"stranger", func(f *forgery) {
+		f.signer = f.stranger
+		f.owner, f.clockID = f.signer, f.signer.PublicKey
+	}, refused},
+	{"other database", func(f *forgery) { f.address += "x" }, refused},
+}
+
+// lastFirst moves the last field of an entry to the front.
+func lastFirst(data []byte) []byte {
+	r := dagcbor.NewReader(data)
+	n, _ := r.Map()
+	at := 1
+	for range n - 1 {
+		name, _ := r.Text()
+		item, _ := r.Raw()
+		at += len(dagcbor.AppendText(nil, name)) + len(item)
+	}
+	return slices.Concat(data[:1], data[at:], data[1:at])
+}
+
+// The database is the owner's alone. JavaScript joins the entry, where it does,
+// and the owner writes on top of it there, and then in Go.
+func TestFaultyEntriesHaveNoEffectInGo(t *testing.T) {
+	js := startNode(t)
+	js.newIdentity(writerA)
+	js.takeBlocks(identityBlock(t, writerC))
+	for _, test := range forgeries {
+		t.Run(test.name, func(t *testing.T) {
+			js := js.in(t)
+			opts := orbit.Options{Type: orbit.TypeDocuments}
+			o := newOrbit(t, writerA)
+			must(t, o.Keep(t.Context(), identityBlock(t, writerC)))
+			inGo, inJS := create(t, o, test.name, opts), js.create(writerA, test.name, opts, false)
+			owner := signerOf(t, writerA)
+			f := forgery{
+				owner: owner, signer: owner, stranger: signerOf(t, writerC), version: fromJSON("2"),
+				address: inGo.Address(), clockID: owner.PublicKey, time: 1,
+			}
+			test.change(&f)
+			b := f.block(t)
+
+			got := inJS.joined([]string{b.Hash}, []block.Block{b})[0]
+			if got.Joined != (test.want != refused) {
+				t.Errorf("JavaScript joins it: %t %s", got.Joined, got.Error)
+			}
+			outcome := inGo.joined([]block.Block{b})[0]
+			if counted := outcome.Outcome == oplog.Joined; counted != (test.want == counts) || counted != (outcome.Err == nil) {
+				t.Errorf("Go: %v %v", outcome.Outcome, outcome.Err)
+			}
+			if test.want == fault && !errors.Is(outcome.Err, entry.ErrFault) {
+				t.Errorf("Go: %v", outcome.Err)
+			}
+
+			honest, err := inJS.write(op{"put", nil, fromJSON(`{"_id":"honest"}`)})
+			must(t, err)
+			inGo.joined([]block.Block{honest, b})
+			if f.time == 1<<53 {
+				// What is on top has the same time, and any place in the order.
+				if got, want := inGo.heads(), inJS.heads(); !slices.Equal(got, want) {
+					t.Errorf("heads %q, in JavaScript %q", got, want)
+				}
+			} else {
+				compareFaulty(t, inGo, inJS, b.Hash, test.want)
+			}
+
+			if f.time >= 1<<53-1 {
+				// There is no time after this.
+				if _, err := inGo.write(op{"put", nil, fromJSON(`{"_id":"on top"}`)}); !errors.Is(err, entry.ErrClock) {
+					t.Errorf("Go writes on top: %v", err)
+				}
+				return
+			}
+			top, err := inGo.write(op{"put", nil, fromJSON(`{"_id":"on top"}`)})
+			must(t, err)
+			inJS.join([]string{top.Hash}, []block.Block{top})
+			compareFaulty(t, inGo, inJS, b.Hash, test.want)
+		})
+	}
+}
+
+// compareFaulty compares replicas that have the entry with a hash, if it is not
+// refused.
+func compareFaulty(t *testing.T, inGo goReplica, inJS jsReplica, hash string, want verdict) {
+	t.Helper()
+	got, js := inGo.state(query{}), inJS.state(query{})
+	if slices.Contains(js.log, hash) != (want != refused) {
+		t.Errorf("it is part of JavaScript's log: %t", want == refused)
+	}
+	why, err := inGo.Log().Fault(t.Context(), hash)
+	must(t, err)
+	if (why != "") != (want == fault) {
+		t.Errorf("fault in Go: %q", why)
+	}
+	if want == fault {
+		js.log = slices.DeleteFunc(js.log, func(h string) bool { return h == hash })
+		js.all = slices.DeleteFunc(js.all, func(i item) bool { return i.hash == hash })
+	}
+	check(t, "Go", got, js)
+}
