@@ -25,7 +25,6 @@ const (
 	getGrowthBar = 2 // times the time of a get in a small database
 	openBar      = 50 * time.Millisecond
 	heapBar      = 40 // MiB
-	// startBar is what the databases may add to a daemon's start as well.
 )
 
 // small is how many documents a database has whose figures those of a large one
@@ -322,7 +321,7 @@ func (m *orbitBench) writeSection(size, many int, own, other []writes) *section 
 		}
 	}
 	if len(other) == 0 {
-		s.row("one after the other: p50", us(median(p50)), "", "", "")
+		s.row("one after the other: p50 of a put", us(median(p50)), "", "", "")
 	} else {
 		theirs := collect(other, func(w writes) time.Duration { return w.p50 })
 		quotients := ratios(p50, theirs)
@@ -358,7 +357,7 @@ func (m *orbitBench) readSection(size, rounds int, own, other []reads) *section 
 		how: fmt.Sprintf("After the puts of before, one after the other, both open all anew, and then a database and its documents. %d rounds of %d documents in turns, "+
 			"and one of 10000 in a complete run. Of 100 gets of any key and 20 of the oldest, after all were read once, it is the median (there, gets end after 10 s).%s", rounds, size, m.without()),
 	}
-	s.row("", "npp", "@orbitdb/core", "ratio", "middle half")
+	s.row("", "npp", "@orbitdb/core", "times as fast", "middle half")
 	s.readRows(size, own, other)
 	return s
 }
@@ -379,17 +378,9 @@ func (s *section) readRows(size int, own, other []reads) {
 			s.row(name, us(median(a)), "", "", "")
 			continue
 		}
-		q := ratios(a, b)
-		s.row(name, us(median(a)), us(median(b)), fmt.Sprintf("%.4f", median(q)), fineSpread(q))
+		faster := ratios(b, a)
+		s.row(name, us(median(a)), us(median(b)), ratio(faster), spread(faster))
 	}
-}
-
-// fineSpread is spread of quotients that are near 0.
-func fineSpread(quotients []float64) string {
-	if len(quotients) == 1 {
-		return ""
-	}
-	return fmt.Sprintf("%.4f–%.4f", percentile(quotients, 25), percentile(quotients, 75))
 }
 
 // readMore adds a round with more documents.

@@ -63,7 +63,9 @@ func (r *report) String() string {
 				b.WriteString("|---" + strings.Repeat("|--:", len(cells)-1) + "|\n")
 			}
 		}
-		b.WriteString("\n")
+		if len(s.verdicts) > 0 {
+			b.WriteString("\n")
+		}
 		for _, v := range s.verdicts {
 			word := "Missed"
 			if v.reached {

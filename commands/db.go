@@ -316,7 +316,7 @@ type infoLine struct {
 	Waiting  uint64          `json:"waiting"`  // entries whose parents are not here
 	Missing  []string        `json:"missing,omitempty"`
 	Heads    []string        `json:"heads"`
-	Clock    uint64          `json:"clock"` // largest time of the heads
+	Clock    float64         `json:"clock"` // largest time of the heads
 	Last     uint64          `json:"last"`  // number of the entry that came last
 }
 
@@ -408,6 +408,14 @@ func infoOf(ctx context.Context, o *orbit.Orbit, db *orbit.Database) (*infoLine,
 	return l, err
 }
 
+// clockText is a time of a clock: digits, as long as it is one of an honest clock.
+func clockText(t float64) string {
+	if t < 1<<53 {
+		return strconv.FormatFloat(t, 'f', -1, 64)
+	}
+	return strconv.FormatFloat(t, 'g', -1, 64)
+}
+
 func (l *infoLine) text() string {
 	var b strings.Builder
 	row := func(name, format string, a ...any) {
@@ -446,7 +454,7 @@ func (l *infoLine) text() string {
 	}
 	hashes("missing", l.Missing)
 	hashes("head", l.Heads)
-	row("clock", "%d, last %d", l.Clock, l.Last)
+	row("clock", "%s, last %d", clockText(l.Clock), l.Last)
 	return b.String()
 }
 

@@ -41,8 +41,8 @@ type entryLine struct {
 
 // clockLine is a Lamport clock: it counts entries, not seconds.
 type clockLine struct {
-	ID   string `json:"id"`
-	Time uint64 `json:"time"`
+	ID   string  `json:"id"`
+	Time float64 `json:"time"`
 }
 
 var dbLogCmd = &cmds.Command{
@@ -211,5 +211,5 @@ func (l *entryLine) text() string {
 	if op.Key != nil && string(op.Key) != "null" {
 		key = keyText(op.Key)
 	}
-	return fmt.Sprintf("%s%s  %6d  %-8.8s  %-3s  %6d  %s\n", number, printable(l.Hash), l.Clock.Time, printable(writer), name, l.Size, key)
+	return fmt.Sprintf("%s%s  %6s  %-8.8s  %-3s  %6d  %s\n", number, printable(l.Hash), clockText(l.Clock.Time), printable(writer), name, l.Size, key)
 }

@@ -35,6 +35,7 @@ type Database struct {
 	access   *AccessController
 	keys     keyed.Index
 	log      *oplog.Log
+	warming  sync.Once
 }
 
 // openDatabase returns the database also where it is damaged, with
@@ -54,6 +55,18 @@ func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifes
 		return db, err
 	}
 	return db, db.log.Wake(ctx)
+}
+
+// warm begins to make what uses keys quicker. Not all that is open is used, so
+// it waits for the first use.
+func (db *Database) warm() {
+	db.warming.Do(func() {
+		db.orbit.background.Go(func() {
+			if err := db.keys.Warm(db.orbit.ctx, db.orbit.store); err != nil {
+				log.Debugw("warm", "database", db.address, "err", err)
+			}
+		})
+	})
 }
 
 func (db *Database) state() oplog.State {
@@ -136,6 +149,9 @@ func (db *Database) Updates(ctx context.Context, after uint64) iter.Seq2[oplog.A
 func (db *Database) append(ctx context.Context, check func(blocks.Getter) error, payloads ...value.Value) ([]*entry.Entry, error) {
 	if db.orbit.ctx.Err() != nil {
 		return nil, ErrClosed
+	}
+	if db.manifest.Type != TypeEvents {
+		db.warm()
 	}
 	writers, err := db.access.writers(ctx)
 	if err != nil {

@@ -75,8 +75,12 @@
 //   - keyvalue's Get agrees with the loops on keys such as 42 and "42", of
 //     which the newest hides the other; JavaScript's get finds both;
 //   - a range with both bounds and an amount has no more than the amount;
-//   - at the largest time that a clock can have, writing is refused
-//     ([entry.ErrClock]); in JavaScript chance decides from then on what is newest.
+//   - where a writer's clock does not rise, every replica here has the same
+//     order; see [entry.Rank].
+//
+// And JavaScript, with its default storage, pins what a value links to: where a peer
+// puts a link (a CID) into a value, it does not take the entry before it has the linked
+// blocks. Put CIDs as texts for JavaScript to read.
 //
 // # Damage
 //

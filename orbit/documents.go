@@ -37,6 +37,7 @@ func (v keyedView) Get(ctx context.Context, key any) (Item, error) {
 	if err != nil {
 		return Item{}, fmt.Errorf("key: %w", err)
 	}
+	v.db.warm()
 	item, err := v.db.keys.Get(blocks.Reading(ctx, v.db.orbit.store), k)
 	return item, v.wrap(err)
 }
@@ -48,11 +49,14 @@ func (v keyedView) Iterate(ctx context.Context, p Page) iter.Seq2[Item, error] {
 		var behind *entry.Position
 		if p.Behind != "" {
 			e, err := v.db.log.Get(ctx, p.Behind)
+			var position entry.Position
+			if err == nil {
+				position, err = v.db.log.Position(ctx, e)
+			}
 			if err != nil {
 				yield(Item{}, err)
 				return
 			}
-			position := e.Position()
 			behind = &position
 		}
 		count := 0

@@ -87,8 +87,9 @@ type Orbit struct {
 	identities *lru.Cache[string, *identity.Identity]
 	hints      *keyed.Hints
 
-	ctx  context.Context // done when closed
-	stop context.CancelFunc
+	ctx        context.Context // done when closed
+	stop       context.CancelFunc
+	background sync.WaitGroup
 
 	rebuilding sync.Mutex
 
@@ -190,8 +191,9 @@ func (o *Orbit) Identity() *identity.Identity { return o.signer.Identity }
 func (o *Orbit) Close() error {
 	o.stop()
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	clear(o.open)
+	o.mu.Unlock()
+	o.background.Wait()
 	return nil
 }
 

@@ -221,16 +221,16 @@ func empty(r *dagcbor.Reader) bool {
 	return err == nil && len(b) == 0
 }
 
-// readTime reads a time: a whole number from 0 to [MaxTime], as an int or, as
-// JavaScript has no other numbers, a float.
-func readTime(r *dagcbor.Reader) (uint64, error) {
+// readTime reads a time: a number that is not negative, and no BigInt, with
+// which JavaScript's clocks do not calculate.
+func readTime(r *dagcbor.Reader) (float64, error) {
 	n, err := r.Number()
 	if err != nil {
 		return 0, err
 	}
-	t, ok := n.Int64()
-	if !ok || t < 0 || t > MaxTime {
-		return 0, fmt.Errorf("its time is no whole number from 0 to %d", uint64(MaxTime))
+	t := n.Float64()
+	if t < 0 || n.Kind == dagcbor.Uint && n.Bits > 1<<53-1 {
+		return 0, errors.New("its time is negative or a BigInt")
 	}
-	return uint64(t), nil
+	return t, nil
 }

@@ -36,21 +36,26 @@
 //     or identity of another form (anybody could make such copies of honest
 //     entries); a version other than 2; a key that is not its identity's
 //     (anybody could claim any identity); a clock whose id is not the key, or
-//     whose time is no whole number from 0 to 2⁵³; an empty text or empty bytes
-//     as next or refs; items nested deeper than values are.
+//     whose time is no number, a negative one, or a BigInt; an empty text or
+//     empty bytes as next or refs; items nested deeper than values are.
 //   - All others count, if the access controller lets their writer write.
 //
-// A time may be written as a float where JavaScript would do so, which is at
-// 2⁵³ only. A clock far ahead counts, as in JavaScript: its writer was allowed
-// to write. At 2⁵³ JavaScript's clocks stand still, and the order of what
-// follows would be left to chance, so [New] refuses to go on from there with
-// [ErrClock].
+// Any other time counts, as in JavaScript, whose numbers are floats: a large one,
+// for its writer was allowed to write, and one with a fraction. An honest writer
+// may well have one: it goes on from the largest that it knows, and JavaScript knows
+// those of entries which count nowhere else.
 //
 // # Order
 //
 // Entries are ordered by time, then the text of the clock's id, then their
 // hash. JavaScript has the first two, and leaves the order of entries that
 // agree in both, from two devices with one key, to chance.
+//
+// Clocks rise from an entry to those on top of it, but where a writer is not honest
+// or time stands still, which it does at 2⁵³, where a float no longer changes by one.
+// JavaScript goes from the heads down, and so has what is on top as the newer one
+// all the same. Here such an entry has the [Rank] of what it is on top of, and a
+// depth that counts on from there.
 package entry
 
 import (
@@ -77,10 +82,6 @@ const MaxRefs = 16
 // no more than a mebibyte with all that is around it.
 const MaxSize = 1<<20 - 4<<10
 
-// MaxTime is the largest time of a clock: the first whole number from which
-// JavaScript cannot count on.
-const MaxTime = 1 << 53
-
 var (
 	// ErrMalformed says that a block is no entry.
 	ErrMalformed = errors.New("malformed entry")
@@ -88,19 +89,30 @@ var (
 	ErrFault = errors.New("entry has no effect")
 	// ErrTooLarge says that an entry would have more than [MaxSize] bytes.
 	ErrTooLarge = errors.New("entry is too large")
-	// ErrClock says that a log's clock has reached [MaxTime].
-	ErrClock = errors.New("the log's clock cannot go on")
 )
 
 // Clock is a Lamport clock.
 type Clock struct {
-	ID   string // key of the writer
-	Time uint64 // 0 to MaxTime
+	ID   string  // key of the writer
+	Time float64 // 0 or more; 1 in the first entry of a log
+}
+
+// Rank is what decides first in the order of a log. It is larger than that of
+// all that an entry is on top of.
+type Rank struct {
+	Time  float64 // of the clock, or a larger one of what the entry is on top of
+	Depth uint64  // how many entries with this time it is on top of
+}
+
+// Compare returns -1, 0 or 1.
+func (r Rank) Compare(q Rank) int {
+	return cmp.Or(cmp.Compare(r.Time, q.Time), cmp.Compare(r.Depth, q.Depth))
 }
 
 // Position is the place of an entry in the order of its log.
 type Position struct {
-	Clock
+	Rank
+	ID   string // of the clock
 	Hash string
 }
 
@@ -108,7 +120,7 @@ type Position struct {
 // where p is newer.
 func (p Position) Compare(q Position) int {
 	return cmp.Or(
-		cmp.Compare(p.Time, q.Time),
+		p.Rank.Compare(q.Rank),
 		strings.Compare(p.ID, q.ID),
 		strings.Compare(p.Hash, q.Hash),
 	)
@@ -133,8 +145,20 @@ type Entry struct {
 // Hash returns the hash of the entry.
 func (e *Entry) Hash() string { return e.Block.Hash }
 
-// Position returns the entry's place in the order of its log.
-func (e *Entry) Position() Position { return Position{e.Clock, e.Block.Hash} }
+// Rank returns the entry's rank, on top of entries with these.
+func (e *Entry) Rank(below ...Rank) Rank {
+	r := Rank{Time: e.Clock.Time}
+	for _, b := range below {
+		if r.Compare(b) <= 0 {
+			r = Rank{b.Time, b.Depth + 1}
+		}
+	}
+	return r
+}
+
+// Position returns the place of the entry in the order of its log, where it has
+// a rank.
+func (e *Entry) Position(r Rank) Position { return Position{r, e.Clock.ID, e.Block.Hash} }
 
 // Parents returns the hashes that must be known before the entry is part of a
 // log: next, then refs.
@@ -160,9 +184,6 @@ func New(
 	for i, h := range heads {
 		e.Next[i] = h.Hash
 		e.Clock.Time = max(e.Clock.Time, h.Time+1)
-	}
-	if e.Clock.Time > MaxTime {
-		return nil, fmt.Errorf("%w: a writer has set it to %d", ErrClock, MaxTime)
 	}
 	var err error
 	if e.Sig, err = s.Sign(e.signed()); err != nil {
@@ -247,7 +268,7 @@ func (e *Entry) appendLinksAndClock(b []byte) []byte {
 	b = dagcbor.AppendMap(b, 2)
 	b = appendField(b, "id", e.Clock.ID)
 	b = dagcbor.AppendText(b, "time")
-	b, _ = dagcbor.AppendFloat(b, float64(e.Clock.Time)) // at MaxTime it is one
+	b, _ = dagcbor.AppendFloat(b, e.Clock.Time) // which is a number
 	return b
 }
 

@@ -2,6 +2,7 @@ package entry_test
 
 import (
 	"errors"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -18,27 +19,37 @@ const logID = "/orbitdb/zdpuAuySXMgf9yscFjEEZCeWqUQMa9rwq8Pe68DDr67DJWao4"
 // hash returns some hash.
 func hash(n int) string { return block.Hash([]byte(strconv.Itoa(n))) }
 
-func at(time uint64, n int) entry.Position {
-	return entry.Position{Clock: entry.Clock{ID: "key", Time: time}, Hash: hash(n)}
+func at(time float64, n int) entry.Position {
+	return entry.Position{Rank: entry.Rank{Time: time}, ID: "key", Hash: hash(n)}
 }
 
 func TestTheClockIsOneMoreThanThatOfTheHeads(t *testing.T) {
 	s := signer(t, "A")
 	for _, test := range []struct {
 		heads []entry.Position
-		want  uint64
+		want  float64
 	}{
 		{nil, 1},
 		{[]entry.Position{at(0, 1)}, 1},
 		{[]entry.Position{at(1, 1)}, 2},
 		{[]entry.Position{at(7, 1), at(9, 2), at(3, 3)}, 10},
-		{[]entry.Position{at(entry.MaxTime-2, 1)}, entry.MaxTime - 1},
-		{[]entry.Position{at(entry.MaxTime-1, 1)}, entry.MaxTime},
+		{[]entry.Position{at(0.25, 1)}, 1.25},
+		{[]entry.Position{at(1.5, 1), at(2, 2)}, 3},
+		{[]entry.Position{at(2.5, 1), at(2, 2)}, 3.5},
+		{[]entry.Position{at(1e-300, 1)}, 1},
+		{[]entry.Position{at(1<<53-2, 1)}, 1<<53 - 1},
+		{[]entry.Position{at(1<<53-1, 1)}, 1 << 53},
+		// Here, one more is no other number.
+		{[]entry.Position{at(1<<53, 1)}, 1 << 53},
+		{[]entry.Position{at(1<<53+2, 1)}, 1<<53 + 4}, // as JavaScript rounds 2⁵³+3
+		{[]entry.Position{at(1<<53+4, 1)}, 1<<53 + 4},
+		{[]entry.Position{at(1, 1), at(1e300, 2)}, 1e300},
+		{[]entry.Position{at(math.MaxFloat64, 1)}, math.MaxFloat64},
 	} {
 		e, err := entry.New(s, logID, value.Null, test.heads, nil)
 		must(t, err)
 		if e.Clock != (entry.Clock{ID: s.PublicKey, Time: test.want}) {
-			t.Errorf("%v: %+v, want time %d", test.heads, e.Clock, test.want)
+			t.Errorf("%v: %+v, want time %v", test.heads, e.Clock, test.want)
 		}
 		got, err := entry.Decode(e.Block)
 		must(t, err)
@@ -48,11 +59,44 @@ func TestTheClockIsOneMoreThanThatOfTheHeads(t *testing.T) {
 	}
 }
 
-func TestAClockAtItsEndIsRefused(t *testing.T) {
-	for _, heads := range [][]entry.Position{{at(entry.MaxTime, 1)}, {at(1, 1), at(entry.MaxTime, 2)}} {
-		e, err := entry.New(signer(t, "A"), logID, value.Null, heads, nil)
-		if !errors.Is(err, entry.ErrClock) || e != nil || !strings.Contains(err.Error(), "9007199254740992") {
-			t.Errorf("%v, %v", e, err)
+func TestAnEntryThatIsMadeIsNewerThanItsHeadsWhateverTheirTimes(t *testing.T) {
+	s := signer(t, "A")
+	for _, time := range []float64{0, 1, 1.5, 1<<53 - 1, 1 << 53, 1e300, math.MaxFloat64} {
+		heads := []entry.Position{at(time, 1), at(time, 2), at(time/2, 3)}
+		heads[1].Depth = 7
+		e, err := entry.New(s, logID, value.Null, heads, nil)
+		must(t, err)
+		p := e.Position(e.Rank(heads[0].Rank, heads[1].Rank, heads[2].Rank))
+		for _, h := range heads {
+			if p.Compare(h) != 1 {
+				t.Errorf("%+v on top of %+v", p, h)
+			}
+		}
+	}
+}
+
+func TestARankIsTheNextAboveAllBelow(t *testing.T) {
+	for _, test := range []struct {
+		time  float64
+		below []entry.Rank
+		want  entry.Rank
+	}{
+		{3, nil, entry.Rank{Time: 3}},
+		{3, []entry.Rank{{Time: 2}, {Time: 2.5, Depth: 9}}, entry.Rank{Time: 3}},
+		{3, []entry.Rank{{Time: 3}}, entry.Rank{Time: 3, Depth: 1}},
+		{3, []entry.Rank{{Time: 3, Depth: 4}, {Time: 3}}, entry.Rank{Time: 3, Depth: 5}},
+		{1, []entry.Rank{{Time: 3}, {Time: 2, Depth: 8}}, entry.Rank{Time: 3, Depth: 1}},
+		{1, []entry.Rank{{Time: 1.5}, {Time: 0}}, entry.Rank{Time: 1.5, Depth: 1}},
+		{0, []entry.Rank{{}}, entry.Rank{Depth: 1}},
+		{1 << 53, []entry.Rank{{Time: 1 << 53, Depth: 1}}, entry.Rank{Time: 1 << 53, Depth: 2}},
+		{1e300, []entry.Rank{{Time: 1 << 53, Depth: 1}}, entry.Rank{Time: 1e300}},
+	} {
+		e := entry.Entry{Clock: entry.Clock{Time: test.time}}
+		for range 2 {
+			if got := e.Rank(test.below...); got != test.want {
+				t.Errorf("%v on top of %v: %v, want %v", test.time, test.below, got, test.want)
+			}
+			slices.Reverse(test.below)
 		}
 	}
 }
@@ -148,13 +192,17 @@ func TestMaxSizeIsTheLargestEntry(t *testing.T) {
 	}
 }
 
-func TestTheOrderIsByTimeThenKeyThenHash(t *testing.T) {
-	p := func(time uint64, id, hash string) entry.Position {
-		return entry.Position{Clock: entry.Clock{ID: id, Time: time}, Hash: hash}
+func TestTheOrderIsByRankThenKeyThenHash(t *testing.T) {
+	p := func(time float64, id, hash string) entry.Position {
+		return entry.Position{Rank: entry.Rank{Time: time}, ID: id, Hash: hash}
+	}
+	deep := func(time float64, depth uint64) entry.Position {
+		return entry.Position{Rank: entry.Rank{Time: time, Depth: depth}}
 	}
 	ordered := []entry.Position{
 		p(0, "", ""), p(0, "", "a"), p(0, "a", ""), p(1, "", ""), p(1, "A", "z"), p(1, "a", "A"), p(1, "a", "b"), p(1, "aa", "a"),
-		p(1, "b", ""), p(2, "a", "a"), p(10, "", ""), p(1<<53, "", ""), p(1<<64-1, "", ""),
+		p(1, "b", ""), deep(1, 1), deep(1, 2), deep(1, 1<<63), p(1.25, "", ""), deep(1.25, 1), p(1.5, "", ""), p(2, "a", "a"),
+		p(10, "", ""), p(1<<53, "", ""), deep(1<<53, 1), p(1<<53+2, "", ""), p(1<<64, "", ""), p(1e300, "", ""),
 	}
 	for i, a := range ordered {
 		for j, b := range ordered {
@@ -176,8 +224,9 @@ func TestTheOrderIsStrictAndTotal(t *testing.T) {
 	some := func() entry.Position {
 		pick := func(of ...string) string { return of[rng.IntN(len(of))] }
 		return entry.Position{
-			Clock: entry.Clock{ID: pick("", "a", "b", "ab"), Time: rng.Uint64N(3)},
-			Hash:  pick("x", "y", "xy"),
+			Rank: entry.Rank{Time: float64(rng.IntN(4)) / 2, Depth: rng.Uint64N(3)},
+			ID:   pick("", "a", "b", "ab"),
+			Hash: pick("x", "y", "xy"),
 		}
 	}
 	for range 20_000 {

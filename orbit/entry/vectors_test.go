@@ -41,7 +41,7 @@ type jsEntry struct {
 	Next, Refs             []string
 	Clock                  struct {
 		ID   string
-		Time uint64
+		Time float64
 	}
 	Payload json.RawMessage
 }
@@ -76,7 +76,7 @@ type file struct {
 	Chain     struct {
 		Hashes  []string
 		Entries []struct {
-			Time       uint64
+			Time       float64
 			Next, Refs []int
 		}
 		Entry20 vector
@@ -86,7 +86,7 @@ type file struct {
 			Payload, Hash string
 			Clock         struct {
 				ID   string
-				Time uint64
+				Time float64
 			}
 			Next, Refs []string
 			Hex        string `json:"bytes_hex"`
@@ -165,7 +165,7 @@ func signed(e *entry.Entry) []byte {
 	b = hashes(field(b, "refs"), e.Refs)
 	b = dagcbor.AppendMap(field(b, "clock"), 2)
 	b = dagcbor.AppendText(field(b, "id"), e.Clock.ID)
-	b = dagcbor.AppendUint(field(b, "time"), e.Clock.Time)
+	b = dagcbor.AppendUint(field(b, "time"), uint64(e.Clock.Time))
 	return append(field(b, "payload"), e.Payload...)
 }
 
@@ -180,7 +180,7 @@ func agree(t *testing.T, e *entry.Entry, want jsEntry) {
 	if want := payload(t, want.Payload); !e.Payload.Equal(want) {
 		t.Errorf("payload %s, want %s", e.Payload, want)
 	}
-	if got := e.Position(); got.Clock != e.Clock || got.Hash != e.Hash() {
+	if got := e.Position(e.Rank()); got.Time != e.Clock.Time || got.Depth != 0 || got.ID != e.Clock.ID || got.Hash != e.Hash() {
 		t.Errorf("position %+v", got)
 	}
 	if got := e.Parents(); !slices.Equal(got, append(slices.Clone(want.Next), want.Refs...)) {
@@ -194,7 +194,7 @@ func again(t testing.TB, s *identity.Signer, e *entry.Entry) *entry.Entry {
 	var heads []entry.Position
 	for _, hash := range e.Next {
 		// Only the largest time counts.
-		heads = append(heads, entry.Position{Clock: entry.Clock{Time: e.Clock.Time - 1}, Hash: hash})
+		heads = append(heads, entry.Position{Rank: entry.Rank{Time: e.Clock.Time - 1}, Hash: hash})
 	}
 	made, err := entry.New(s, e.LogID, e.Payload, heads, e.Refs)
 	must(t, err)
@@ -256,10 +256,11 @@ func TestAMergeOfTwoWritersIsThatOfJavaScript(t *testing.T) {
 		if e.Clock.ID != v.Clock.ID || e.Clock.Time != v.Clock.Time || !slices.Equal(e.Next, v.Next) || !slices.Equal(e.Refs, v.Refs) || !e.Payload.Equal(value.Text(v.Payload)) {
 			t.Errorf("got %+v, want %+v", e, v)
 		}
-		if last.Compare(e.Position()) != -1 || e.Position().Compare(last) != 1 {
-			t.Errorf("%+v is not behind %+v", e.Position(), last)
+		position := e.Position(e.Rank())
+		if last.Compare(position) != -1 || position.Compare(last) != 1 {
+			t.Errorf("%+v is not behind %+v", position, last)
 		}
-		last = e.Position()
+		last = position
 		for name, other := range signers {
 			if err := e.Check(other.Identity); (err == nil) != (name == v.Clock.ID) {
 				t.Errorf("%s by %s: %v", v.Payload, name, err)
@@ -281,7 +282,7 @@ func TestAChainOfEntriesIsThatOfJavaScript(t *testing.T) {
 		}
 		var heads []entry.Position
 		for _, n := range link.Next {
-			heads = append(heads, entries[n].Position())
+			heads = append(heads, entries[n].Position(entries[n].Rank()))
 		}
 		var refs []string
 		for _, n := range link.Refs {
@@ -290,7 +291,7 @@ func TestAChainOfEntriesIsThatOfJavaScript(t *testing.T) {
 		e, err := entry.New(a, f.Documents.Address, p, heads, refs)
 		must(t, err)
 		if e.Hash() != f.Chain.Hashes[i] || e.Clock.Time != link.Time {
-			t.Fatalf("entry %d is %s at %d, want %s at %d", i, e.Hash(), e.Clock.Time, f.Chain.Hashes[i], link.Time)
+			t.Fatalf("entry %d is %s at %v, want %s at %v", i, e.Hash(), e.Clock.Time, f.Chain.Hashes[i], link.Time)
 		}
 		entries = append(entries, e)
 	}

@@ -5,11 +5,13 @@ import "sync"
 // Hints are guesses, held in memory, at which entry of a log is the newest on a
 // key. They save a look-up on disk where they are right, which the entry itself
 // shows. Of the keys used last, at least as many as a generation has are
-// remembered.
+// remembered. Of a log all of whose keys are remembered, they also tell that a
+// key is none of its.
 type Hints struct {
 	mu         sync.Mutex
 	young, old map[hintKey]uint64
-	forgotten  int // how many times hints were
+	complete   map[uint64]bool // the logs all of whose keys are there
+	forgotten  int             // how many times hints were
 }
 
 // generation is how many keys a generation has. Two take some 10 MiB.
@@ -22,7 +24,7 @@ type hintKey struct {
 
 // NewHints returns no hints.
 func NewHints() *Hints {
-	return &Hints{young: make(map[hintKey]uint64)}
+	return &Hints{young: make(map[hintKey]uint64), complete: make(map[uint64]bool)}
 }
 
 func newHintKey(log uint64, slot string) hintKey {
@@ -31,9 +33,9 @@ func newHintKey(log uint64, slot string) hintKey {
 	return k
 }
 
-// get returns the number of an entry, 0 for none, and what [Hints.found] is to
-// be told.
-func (h *Hints) get(k hintKey) (number uint64, forgotten int) {
+// get returns the number of an entry, 0 for none, whether there is none for sure,
+// and what [Hints.found] is to be told.
+func (h *Hints) get(k hintKey) (number uint64, none bool, forgotten int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	number, ok := h.young[k]
@@ -42,7 +44,24 @@ func (h *Hints) get(k hintKey) (number uint64, forgotten int) {
 			h.set(k, number)
 		}
 	}
-	return number, h.forgotten
+	return number, number == 0 && h.complete[k.log], h.forgotten
+}
+
+// begin returns what [Hints.found] and [Hints.finish] are to be told about all
+// keys of a log.
+func (h *Hints) begin() (forgotten int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.forgotten
+}
+
+// finish says that all keys of a log were found since begin, or put.
+func (h *Hints) finish(log uint64, forgotten int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if forgotten == h.forgotten {
+		h.complete[log] = true
+	}
 }
 
 // found is put of what was read since a get, unless a later one may have been
@@ -67,8 +86,10 @@ func (h *Hints) put(k hintKey, number uint64) {
 
 func (h *Hints) set(k hintKey, number uint64) {
 	if len(h.young) >= generation {
+		if len(h.old) > 0 {
+			h.forget()
+		}
 		h.young, h.old = make(map[hintKey]uint64), h.young
-		h.forgotten++
 	}
 	h.young[k] = number
 }
@@ -79,5 +100,10 @@ func (h *Hints) Clear() {
 	defer h.mu.Unlock()
 	clear(h.young)
 	h.old = nil
+	h.forget()
+}
+
+func (h *Hints) forget() {
+	clear(h.complete)
 	h.forgotten++
 }

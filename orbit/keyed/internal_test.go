@@ -13,7 +13,7 @@ func TestHintsGoOnlyForward(t *testing.T) {
 	k := newHintKey(1, "slot of some key")
 	want := func(number uint64) (forgotten int) {
 		t.Helper()
-		got, forgotten := h.get(k)
+		got, _, forgotten := h.get(k)
 		if got != number {
 			t.Errorf("got %d, want %d", got, number)
 		}
@@ -42,7 +42,7 @@ func TestHintsOfKeysInUseAreKept(t *testing.T) {
 	for i := range uint64(3 * generation) {
 		h.put(hintKey{log: 2 + i}, 1)
 		if i%(generation/2) == 0 {
-			if n, _ := h.get(used); n != 1 {
+			if n, _, _ := h.get(used); n != 1 {
 				t.Fatalf("forgotten after %d others", i)
 			}
 		}
@@ -50,7 +50,7 @@ func TestHintsOfKeysInUseAreKept(t *testing.T) {
 	if n := len(h.young) + len(h.old); n > 2*generation {
 		t.Errorf("%d hints", n)
 	}
-	if n, _ := h.get(hintKey{log: 2}); n != 0 {
+	if n, _, _ := h.get(hintKey{log: 2}); n != 0 {
 		t.Error("nothing is forgotten")
 	}
 }

@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
@@ -113,14 +114,14 @@ func decodeWinner(b []byte) (w winner, err error) {
 }
 
 // Apply implements [oplog.State].
-func (x Index) Apply(tx *store.Tx, e *entry.Entry, number uint64) (int, error) {
+func (x Index) Apply(tx *store.Tx, e *entry.Entry, at oplog.Ref) (int, error) {
 	op, ok := Parse(e.Payload)
 	if !ok {
 		return 0, nil
 	}
 	keys := 0
 	slot := op.Key.Slot()
-	record, err := tx.Get(x.slotKey(slot))
+	record, err := x.record(tx, slot)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 	case err != nil:
@@ -134,26 +135,61 @@ func (x Index) Apply(tx *store.Tx, e *entry.Entry, number uint64) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if older.Position().Compare(e.Position()) > 0 {
+		position, err := oplog.PositionOf(tx, x.log, older)
+		if err != nil {
+			return 0, err
+		}
+		if position.Compare(at.Position) > 0 {
 			return 0, nil
 		}
 		if !w.deleted {
 			keys--
-			if err := tx.Delete(oplog.PositionKey(x.live(), older.Position())); err != nil {
+			if err := tx.Delete(oplog.PositionKey(x.live(), position)); err != nil {
 				return 0, err
 			}
 		}
 	}
 	if !op.Deleted {
 		keys++
-		if err := tx.Put(oplog.PositionKey(x.live(), e.Position()), binary.AppendUvarint(nil, number)); err != nil {
+		if err := tx.Put(oplog.PositionKey(x.live(), at.Position), binary.AppendUvarint(nil, at.Number)); err != nil {
 			return 0, err
 		}
 	}
 	// As long as this is not committed, the hint leads nowhere, and the key is
 	// looked up.
-	x.hints.put(newHintKey(x.log, slot), number)
-	return keys, tx.Put(x.slotKey(slot), winner{op.Deleted, number, e.Hash()}.encode())
+	x.hints.put(newHintKey(x.log, slot), at.Number)
+	return keys, tx.Put(x.slotKey(slot), winner{op.Deleted, at.Number, e.Hash()}.encode())
+}
+
+// record returns the record of a slot, or [store.ErrNotFound].
+func (x Index) record(g blocks.Getter, slot string) ([]byte, error) {
+	if _, none, _ := x.hints.get(newHintKey(x.log, slot)); none {
+		return nil, store.ErrNotFound
+	}
+	return g.Get(x.slotKey(slot))
+}
+
+// Warm gives the hints all keys of the log, if they are not too many. That
+// makes them quicker, and nothing else.
+func (x Index) Warm(ctx context.Context, s *store.Store) error {
+	forgotten := x.hints.begin()
+	prefix := x.slotKey("")
+	count := 0
+	for r, err := range s.Scan(ctx, strings.TrimSuffix(prefix, "/")) {
+		if err != nil {
+			return err
+		}
+		if count++; count > generation {
+			return nil
+		}
+		w, err := decodeWinner(r.Value)
+		if err != nil {
+			return nil // it is reported where it is read
+		}
+		x.hints.found(newHintKey(x.log, strings.TrimPrefix(r.Key, prefix)), w.number, forgotten)
+	}
+	x.hints.finish(x.log, forgotten)
+	return nil
 }
 
 // Failed implements [oplog.State].
@@ -184,7 +220,10 @@ func (x Index) Get(g blocks.Getter, key value.Value) (Item, error) {
 // newest returns the newest operation in a slot, with the hash of its entry.
 func (x Index) newest(g blocks.Getter, slot string) (hash string, op Op, err error) {
 	hint := newHintKey(x.log, slot)
-	number, forgotten := x.hints.get(hint)
+	number, none, forgotten := x.hints.get(hint)
+	if none {
+		return "", Op{}, store.ErrNotFound
+	}
 	if number != 0 {
 		if e, ok := x.guess(g, number); ok {
 			if op, ok := Parse(e.Payload); ok && op.Key.Slot() == slot {

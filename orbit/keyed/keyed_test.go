@@ -279,7 +279,8 @@ func TestItemsGoOnBehindAPosition(t *testing.T) {
 			got = append(got, item.Key.String())
 			e, err := d.Log.Get(t.Context(), item.Hash)
 			must(t, err)
-			position := e.Position()
+			position, err := d.Position(t.Context(), e)
+			must(t, err)
 			behind = &position
 			if n++; n == 7 {
 				break
@@ -326,7 +327,7 @@ func TestDamagedRecordsAreReported(t *testing.T) {
 	must(t, d.store.Update(t.Context(), func(tx *store.Tx) error {
 		return errors.Join(
 			tx.Put(prefix+"/key/"+of(t, 1).Slot(), []byte("\x02\x01"+e.Hash())),
-			tx.Put(oplog.PositionKey(prefix+"/live", e.Position()), nil),
+			tx.Put(oplog.PositionKey(prefix+"/live", e.Position(e.Rank())), nil),
 		)
 	}))
 	d.Index = keyed.New(logNumber, keyed.NewHints())

@@ -121,7 +121,7 @@ func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 func TestInterruptedJoinGoesOnWhereItWas(t *testing.T) {
 	var chain []*entry.Entry
 	for i := range 300 {
-		d := draft{key: "a", time: uint64(i + 1)}
+		d := draft{key: "a", time: float64(i + 1)}
 		if i > 0 {
 			d.next = chain[i-1:]
 		}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -21,13 +24,13 @@ import (
 )
 
 func someSummary() *summary {
-	at := func(id string, time uint64, data string) entry.Position {
-		return entry.Position{Clock: entry.Clock{ID: id, Time: time}, Hash: block.Hash([]byte(data))}
+	at := func(id string, time float64, depth uint64, data string) entry.Position {
+		return entry.Position{Rank: entry.Rank{Time: time, Depth: depth}, ID: id, Hash: block.Hash([]byte(data))}
 	}
 	return &summary{
 		Numbers: 1, Counting: 2, Faults: 3, Keys: 4, Waiting: 5, Pending: 6, ReadyFrom: 7, ReadyTo: 8, Rebuild: 9,
-		Heads:  []entry.Position{at("b", 1<<53, "1"), at("a", 2, "2")},
-		Newest: []entry.Position{at("b", 1<<53, "1"), at("a", 2, "2"), at("c", 1, "3")},
+		Heads:  []entry.Position{at("b", 1<<53, 1<<40, "1"), at("a", 2.5, 0, "2")},
+		Newest: []entry.Position{at("d", 1e300, 0, "4"), at("b", 1<<53, 1<<40, "1"), at("a", 2.5, 0, "2"), at("c", 1, 1, "3")},
 	}
 }
 
@@ -115,7 +118,7 @@ func TestNewestEntriesAreReadAgainWhereTheLogChangedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := func(n uint64) entry.Position {
-		return entry.Position{Clock: entry.Clock{ID: "a", Time: n}, Hash: block.Hash([]byte{byte(n)})}
+		return entry.Position{Rank: entry.Rank{Time: float64(n)}, ID: "a", Hash: block.Hash([]byte{byte(n)})}
 	}
 	add := func(n uint64, forget bool) {
 		t.Helper()
@@ -152,6 +155,104 @@ func TestNewestEntriesAreReadAgainWhereTheLogChangedMeanwhile(t *testing.T) {
 	if err != nil || slices.Contains(sum.Newest, at(4)) {
 		t.Errorf("got %v, %v", sum.Newest, err)
 	}
+}
+
+// somePositions are of all kinds of ranks, oldest first.
+var somePositions = func() (list []entry.Position) {
+	times := []float64{
+		0, math.SmallestNonzeroFloat64, 0.5, 1, 1.5, 2, 15, 16, 255.5, 1 << 32, 1<<53 - 1, 1 << 53, 1<<53 + 2, 1 << 63, 1<<64 - 1<<11,
+		1 << 64, 1<<64 + 1<<12, 1e300, math.MaxFloat64,
+	}
+	for _, time := range times {
+		for _, depth := range []uint64{0, 1, 15, 16, 1 << 32, math.MaxUint64} {
+			for _, id := range []string{"0", "02", "ff"} {
+				list = append(list, entry.Position{Rank: entry.Rank{Time: time, Depth: depth}, ID: id, Hash: block.Hash(nil)})
+			}
+		}
+	}
+	return list
+}()
+
+func checkRank(t *testing.T, r entry.Rank) {
+	t.Helper()
+	if !(r.Time >= 0) || math.Signbit(r.Time) || math.IsInf(r.Time, 1) {
+		t.Errorf("rank %v", r)
+	}
+}
+
+func TestPositionsAreInTheOrderOfTheirKeysAndReadBack(t *testing.T) {
+	random := func() entry.Position {
+		r := entry.Rank{Time: math.Float64frombits(rand.Uint64N(math.Float64bits(math.MaxFloat64) + 1)), Depth: rand.Uint64() >> rand.IntN(64)}
+		switch rand.IntN(4) {
+		case 0:
+			r.Time = float64(rand.IntN(4)) / 2
+		case 1:
+			r.Time = float64(rand.Uint64() >> rand.IntN(64))
+		}
+		if rand.IntN(2) == 0 {
+			r.Depth = rand.Uint64N(3)
+		}
+		return entry.Position{Rank: r, ID: fmt.Sprintf("%x", rand.IntN(100)), Hash: block.Hash([]byte{byte(rand.IntN(3))})}
+	}
+	positions := slices.Clone(somePositions)
+	for range 2000 {
+		positions = append(positions, random())
+	}
+	for _, p := range positions {
+		if got, ok := position(place(p)); !ok || got != p {
+			t.Errorf("%+v is read as %+v, %v", p, got, ok)
+		}
+	}
+	for range 100_000 {
+		p, q := positions[rand.IntN(len(positions))], positions[rand.IntN(len(positions))]
+		if got, want := strings.Compare(PositionKey("s", p), PositionKey("s", q)), p.Compare(q); got != want {
+			t.Fatalf("keys of %+v and %+v: %d, want %d", p, q, got, want)
+		}
+	}
+	if !slices.IsSortedFunc(somePositions, entry.Position.Compare) {
+		t.Error("positions are not in order")
+	}
+}
+
+func TestKeysThatNoPositionHasAreNotRead(t *testing.T) {
+	hash := block.Hash(nil)
+	name := "a." + hash
+	raised := func(time float64, depth uint64) string { return rankText(entry.Rank{Time: time, Depth: depth}) + name }
+	for _, test := range []struct {
+		number uint64
+		name   string
+	}{
+		{1, "a"}, {1, "a.b"}, {1, ""}, {1, "~"}, {1, "~" + name}, {1<<53 + 1, name}, {1, raised(1, 0)}, {1, raised(2, 1)}, {2, raised(1.5, 0)},
+		{0, raised(math.Copysign(0, -1), 1)}, {math.MaxUint64, raised(math.Inf(1), 0)}, {math.MaxUint64, raised(math.NaN(), 0)},
+		{0, raised(-1, 1)}, {1 << 63, raised(-1, 1)}, {math.MaxUint64, raised(-1, 1)}, {1, strings.ToUpper(raised(1, 10)[:rankLen]) + name},
+		{1, strings.Replace(raised(1, 1), ".", " ", 1)}, {1, raised(1, 1)[:rankLen]},
+	} {
+		if p, ok := position(test.number, test.name); ok {
+			t.Errorf("%d/%q is read as %+v", test.number, test.name, p)
+		}
+	}
+}
+
+func FuzzRank(f *testing.F) {
+	for _, p := range somePositions {
+		f.Add(rankText(p.Rank))
+	}
+	for _, text := range []string{
+		"", "~", "~+3ff000000000000.0000000000000001.", "~0x3ff0000000000.0000000000000001.", "~3FF0000000000000.000000000000000A.",
+		rankText(entry.Rank{Time: math.Inf(1)}), rankText(entry.Rank{Time: math.NaN()}), rankText(entry.Rank{Time: -1}),
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		r, ok := parseRank(text)
+		if !ok {
+			return
+		}
+		checkRank(t, r)
+		if len(text) != rankLen || rankText(r) != text {
+			t.Errorf("%q is read as %v", text, r)
+		}
+	})
 }
 
 func FuzzSummary(f *testing.F) {
@@ -195,12 +296,20 @@ func FuzzWaiter(f *testing.F) {
 func FuzzRefs(f *testing.F) {
 	f.Add(uint64(1), "a."+block.Hash(nil), []byte{1})
 	f.Add(uint64(0), "", []byte{})
+	for _, p := range somePositions {
+		number, name := place(p)
+		f.Add(number, name, []byte{1})
+	}
 	f.Fuzz(func(t *testing.T, n uint64, name string, v []byte) {
 		records := func(yield func(store.Record, error) bool) { yield(store.Record{Number: n, Name: name, Value: v}, nil) }
 		for ref, err := range readRefs(records, "order") {
-			if err == nil && (positionName(ref.Position) != name || ref.Time != n) {
-				t.Errorf("%q is read as %v", name, ref)
+			if err != nil {
+				continue
 			}
+			if number, again := place(ref.Position); number != n || again != name {
+				t.Errorf("%d/%q is read as %v", n, name, ref)
+			}
+			checkRank(t, ref.Rank)
 		}
 	})
 }

@@ -2,15 +2,12 @@ package oplog
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
 	"math"
 	"slices"
-	"strings"
 
-	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/store"
@@ -99,7 +96,8 @@ func (l *Log) refs(ctx context.Context, r Range) iter.Seq2[Ref, error] {
 			return
 		}
 		var low, high, behind *entry.Entry
-		for _, bound := range []struct {
+		var at [3]entry.Position
+		for i, bound := range []struct {
 			hash  string
 			entry **entry.Entry
 		}{{r.GT + r.GTE, &low}, {r.LT + r.LTE, &high}, {r.Behind, &behind}} {
@@ -107,13 +105,17 @@ func (l *Log) refs(ctx context.Context, r Range) iter.Seq2[Ref, error] {
 				continue
 			}
 			var err error
-			if *bound.entry, err = l.Get(ctx, bound.hash); err != nil {
+			if *bound.entry, err = l.Get(ctx, bound.hash); err == nil {
+				at[i], err = l.Position(ctx, *bound.entry)
+			}
+			if err != nil {
 				yield(Ref{}, err)
 				return
 			}
 		}
+		lowest, from := at[0], at[2]
 		if low != nil && high == nil && behind == nil && r.Amount > 0 {
-			l.above(ctx, low.Position(), r, yield)
+			l.above(ctx, lowest, r, yield)
 			return
 		}
 		refs := l.descend(ctx, nil)
@@ -121,7 +123,6 @@ func (l *Log) refs(ctx context.Context, r Range) iter.Seq2[Ref, error] {
 		case high != nil:
 			refs = l.cone(ctx, high, r.LT == "")
 		case behind != nil:
-			from := behind.Position()
 			refs = l.descend(ctx, &from)
 		}
 		count := 0
@@ -134,7 +135,7 @@ func (l *Log) refs(ctx context.Context, r Range) iter.Seq2[Ref, error] {
 				continue
 			}
 			if low != nil {
-				if c := ref.Compare(low.Position()); c < 0 || c == 0 && r.GT != "" {
+				if c := ref.Compare(lowest); c < 0 || c == 0 && r.GT != "" {
 					return
 				}
 			}
@@ -233,7 +234,11 @@ func (f *frontier) add(hashes []string) error {
 			hashes = slices.Concat(hashes, e.Next)
 			continue
 		}
-		n := node{Ref{e.Position(), at.Number}, e.Next}
+		p, err := PositionOf(f.get, f.log.number, e)
+		if err != nil {
+			return err
+		}
+		n := node{Ref{p, at.Number}, e.Next}
 		i, _ := slices.BinarySearchFunc(f.nodes, n, func(a, b node) int { return a.Compare(b.Position) })
 		f.nodes = slices.Insert(f.nodes, i, n)
 	}
@@ -250,57 +255,8 @@ func (l *Log) descend(ctx context.Context, from *entry.Position) iter.Seq2[Ref, 
 
 func (l *Log) ascend(ctx context.Context, from entry.Position) iter.Seq2[Ref, error] {
 	series := l.key("order")
-	return readRefs(l.store.AscendFrom(ctx, series, from.Time, positionName(from)), series)
-}
-
-// number reads the value of a record in the order.
-func number(value []byte) (uint64, bool) {
-	number, n := binary.Uvarint(value)
-	return number, n == len(value) && n > 0
-}
-
-// PositionKey returns the key of a record in a series that is in the order of
-// the log.
-func PositionKey(series string, p entry.Position) string {
-	return store.NamedKey(series, p.Time, positionName(p))
-}
-
-func positionName(p entry.Position) string { return p.ID + "." + p.Hash }
-
-// Descend yields the records of a series that is in the order of the log,
-// newest first, from a position or, with nil, the newest. The value of each is
-// the number of an entry.
-func Descend(ctx context.Context, s *store.Store, series string, from *entry.Position) iter.Seq2[Ref, error] {
-	if from == nil {
-		return readRefs(s.Descend(ctx, series, math.MaxUint64), series)
-	}
-	return readRefs(s.DescendFrom(ctx, series, from.Time, positionName(*from)), series)
-}
-
-// Ascend is Descend, oldest first.
-func Ascend(ctx context.Context, s *store.Store, series string) iter.Seq2[Ref, error] {
-	return readRefs(s.Ascend(ctx, series, 0), series)
-}
-
-func readRefs(records iter.Seq2[store.Record, error], series string) iter.Seq2[Ref, error] {
-	return func(yield func(Ref, error) bool) {
-		for r, err := range records {
-			if err != nil {
-				yield(Ref{}, err)
-				return
-			}
-			ref := Ref{Position: entry.Position{Clock: entry.Clock{Time: r.Number}}}
-			var ok, known bool
-			ref.ID, ref.Hash, ok = strings.Cut(r.Name, ".")
-			if ref.Number, known = number(r.Value); !ok || !known || !block.ValidHash(ref.Hash) {
-				yield(Ref{}, fmt.Errorf("%w: record %d/%s of %s", ErrDamaged, r.Number, r.Name, series))
-				return
-			}
-			if !yield(ref, nil) {
-				return
-			}
-		}
-	}
+	number, name := place(from)
+	return readRefs(l.store.AscendFrom(ctx, series, number, name), series)
 }
 
 // Stored yields all entries, those without effect included, in the order in

@@ -219,7 +219,11 @@ func (l *Log) missing(tx *store.Tx, e *entry.Entry) (string, error) {
 func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, fault error) error {
 	trace := l.faultKey(e.Hash())
 	if fault == nil {
-		trace = l.orderKey(e.Position())
+		p, err := PositionOf(tx, l.number, e)
+		if err != nil {
+			return err
+		}
+		trace = l.orderKey(p)
 	}
 	if ok, err := tx.Has(trace); err != nil {
 		return err

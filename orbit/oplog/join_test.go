@@ -26,6 +26,15 @@ func (r replica) image(t testing.TB) string {
 	return fmt.Sprint(st, hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), items)
 }
 
+// entries returns the entries in the order of arrival.
+func (r replica) entries(t testing.TB) (list []*entry.Entry) {
+	t.Helper()
+	for _, a := range all(t, r.Stored(t.Context(), 0)) {
+		list = append(list, a.Entry)
+	}
+	return list
+}
+
 func TestAnyOrderOfArrivalEndsInTheSameLog(t *testing.T) {
 	seeds(t, 40, func(t *testing.T, rng *rand.Rand) {
 		entries := history(t, rng, 12+rng.IntN(12), someWriters(rng)...)
@@ -96,9 +105,7 @@ func TestJoinsCommuteAndAreAssociativeAndIdempotent(t *testing.T) {
 			for range 1 + rng.IntN(4) {
 				r.append(t, signers[i], payload(rng))
 			}
-			for _, a := range all(t, r.Arrived(t.Context(), 0)) {
-				logs[i] = append(logs[i], a.Entry)
-			}
+			logs[i] = r.entries(t)
 		}
 		joined := func(order ...int) string {
 			r := newReplica(t)
@@ -120,9 +127,7 @@ func TestJoinsCommuteAndAreAssociativeAndIdempotent(t *testing.T) {
 		other.join(t, logs[2]...)
 		r := newReplica(t)
 		r.join(t, logs[0]...)
-		for _, a := range all(t, other.Arrived(t.Context(), 0)) {
-			r.join(t, a.Entry)
-		}
+		r.join(t, other.entries(t)...)
 		if got := r.image(t); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
@@ -133,7 +138,7 @@ func TestWhatIsMissingMayComeInAnyOrderInOneBatch(t *testing.T) {
 	// A chain of several transactions, backwards: all wait for the first.
 	var chain []*entry.Entry
 	for i := range 700 {
-		d := draft{key: "a", time: uint64(i + 1)}
+		d := draft{key: "a", time: float64(i + 1)}
 		if i > 0 {
 			d.next = chain[i-1:]
 		}
@@ -210,7 +215,7 @@ func TestFaultyEntriesAreKeptWhereOneThatCountsNamesThem(t *testing.T) {
 		equal(t, "waiting", len(waiting), 0)
 		heads, err := r.Heads(t.Context())
 		must(t, err)
-		same(t, "heads", heads, []entry.Position{entries[7].Position()})
+		same(t, "heads", heads, []entry.Position{plain(entries[7])})
 		for _, e := range entries {
 			fault, err := r.Fault(t.Context(), e.Hash())
 			must(t, err)
@@ -228,7 +233,7 @@ func TestHeadsCoverWhatFaultyEntriesName(t *testing.T) {
 	r.join(t, entries[:4]...) // a ← bad1 ← bad2 ← b
 	heads, err := r.Heads(t.Context())
 	must(t, err)
-	same(t, "heads", heads, []entry.Position{entries[3].Position()})
+	same(t, "heads", heads, []entry.Position{plain(entries[3])})
 	// Named in refs alone, a faulty entry covers nothing.
 	x := draft{key: "x", time: 1}.entry()
 	bad := draft{key: "bad", time: 2, next: []*entry.Entry{x}}.entry()
@@ -237,7 +242,7 @@ func TestHeadsCoverWhatFaultyEntriesName(t *testing.T) {
 	r.audit(t, judge)
 	heads, err = r.Heads(t.Context())
 	must(t, err)
-	same(t, "heads", heads, []entry.Position{y.Position(), entries[3].Position(), x.Position()})
+	same(t, "heads", heads, []entry.Position{plain(y), plain(entries[3]), plain(x)})
 }
 
 func TestEntryOfAnotherLogStopsTheWholeJoin(t *testing.T) {
@@ -318,7 +323,9 @@ func TestOutcomesHaveNames(t *testing.T) {
 
 func TestEntryWhosePlaceIsLostIsNotTakenTwice(t *testing.T) {
 	entries := faulty()
-	for _, e := range entries[:4] {
+	low := draft{key: "low", time: 1, next: entries[3:4]}.entry()
+	entries = append(entries, low)
+	for _, e := range append(entries[:4:4], low) {
 		r := newReplica(t)
 		r.join(t, entries...)
 		remove(t, r, "block/"+e.Hash())

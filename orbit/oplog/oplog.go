@@ -26,6 +26,7 @@
 //	summary                          counts, heads and the newest entries
 //	entry/<number>                   the entries, in the order of arrival
 //	order/<time>/<clock id>.<hash>   number of an entry that counts
+//	raised/<hash>                    rank of an entry, where its clock does not tell
 //	fault/<hash>                     why an entry does not count
 //	wait/<hash>                      an entry that waits, and its fault
 //	lost/<number>                    hash, if known, of an entry found lost
@@ -42,6 +43,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/newpieceplease/npp/orbit/block"
@@ -65,7 +67,7 @@ var (
 type State interface {
 	// Apply adds the effect of an entry that counts, and returns by how much
 	// the number of live keys changed.
-	Apply(tx *store.Tx, e *entry.Entry, number uint64) (keys int, err error)
+	Apply(tx *store.Tx, e *entry.Entry, at Ref) (keys int, err error)
 	// Failed tells that changes which were applied may not have been stored.
 	Failed()
 	// Prefixes are the parts of the log's namespace that the state has to
@@ -77,7 +79,7 @@ type State interface {
 type NoState struct{}
 
 // Apply does nothing.
-func (NoState) Apply(*store.Tx, *entry.Entry, uint64) (int, error) { return 0, nil }
+func (NoState) Apply(*store.Tx, *entry.Entry, Ref) (int, error) { return 0, nil }
 
 // Failed does nothing.
 func (NoState) Failed() {}
@@ -132,12 +134,12 @@ func (l *Log) key(rest string) string { return blocks.LogPrefix(l.number) + "/" 
 
 // Stats are counts of a log.
 type Stats struct {
-	Entries uint64 // that count
-	Faults  uint64 // that do not
-	Waiting uint64 // that are not part of the log yet
-	Keys    uint64 // live keys of the state
-	Last    uint64 // number of the entry that came last
-	Clock   uint64 // largest time of the heads
+	Entries uint64  // that count
+	Faults  uint64  // that do not
+	Waiting uint64  // that are not part of the log yet
+	Keys    uint64  // live keys of the state
+	Last    uint64  // number of the entry that came last
+	Clock   float64 // largest time of the heads
 	Heads   []entry.Position
 }
 
@@ -366,16 +368,68 @@ func (l *Log) index(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, f
 	if err != nil {
 		return err
 	}
-	p := e.Position()
+	rank, err := l.rank(tx, sum, e, covered)
+	if err != nil {
+		return err
+	}
+	p := e.Position(rank)
 	sum.addHead(p, covered)
 	sum.add(p)
 	if err := tx.Put(l.orderKey(p), binary.AppendUvarint(nil, number)); err != nil {
 		return err
 	}
-	keys, err := l.state.Apply(tx, e, number)
+	keys, err := l.state.Apply(tx, e, Ref{p, number})
 	sum.Keys += uint64(keys)
 	return err
 }
+
+// rank returns the rank of an entry, and stores it where it is not that of its
+// clock. covered is what the entry is on top of.
+func (l *Log) rank(tx *store.Tx, sum *summary, e *entry.Entry, covered []string) (entry.Rank, error) {
+	rank := e.Rank()
+	if len(sum.Heads) == 0 || rank.Compare(sum.Heads[0].Rank) > 0 {
+		return rank, nil // which is larger than any here
+	}
+	var below []entry.Rank
+	for _, hash := range covered {
+		if i := slices.IndexFunc(sum.Heads, func(h entry.Position) bool { return h.Hash == hash }); i >= 0 {
+			below = append(below, sum.Heads[i].Rank)
+			continue
+		}
+		p, ok, err := l.counting(tx, hash)
+		if err != nil {
+			return rank, err
+		}
+		if ok {
+			below = append(below, p.Rank)
+		}
+	}
+	if rank = e.Rank(below...); rank == e.Rank() {
+		return rank, nil
+	}
+	return rank, tx.Put(raisedKey(l.number, e.Hash()), []byte(rankText(rank)))
+}
+
+// counting returns the position of an entry, if it counts and can be read.
+func (l *Log) counting(tx *store.Tx, hash string) (p entry.Position, ok bool, err error) {
+	fault, err := l.fault(tx, hash)
+	if err != nil || fault != "" {
+		return p, false, err
+	}
+	e, err := l.get(tx, hash)
+	if gone(err) {
+		return p, false, nil
+	}
+	if err != nil {
+		return p, false, err
+	}
+	p, err = PositionOf(tx, l.number, e)
+	return p, err == nil, err
+}
+
+// gone reports whether an error is that an entry of the log is lost: a rebuild
+// goes on without it.
+func gone(err error) bool { return errors.Is(err, blocks.ErrDamaged) || errors.Is(err, ErrNotFound) }
 
 // covered returns what is no head once an entry names these: they, and where
 // one of them does not count, what that one names.
@@ -402,7 +456,7 @@ func (l *Log) covered(tx *store.Tx, sum *summary, next []string) ([]string, erro
 		}
 		e, err := l.get(tx, hash)
 		switch {
-		case errors.Is(err, blocks.ErrDamaged): // a rebuild goes on without it
+		case gone(err):
 		case err != nil:
 			return nil, err
 		default:

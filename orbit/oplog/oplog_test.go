@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -88,7 +89,7 @@ func candidates(entries ...*entry.Entry) (list []oplog.Candidate) {
 // draft is what tests choose of an entry that nobody signed.
 type draft struct {
 	key        string
-	time       uint64
+	time       float64
 	next, refs []*entry.Entry
 	payload    value.Value
 	log        string
@@ -118,7 +119,10 @@ func (d draft) entry() *entry.Entry {
 	}
 	b = dagcbor.AppendMap(dagcbor.AppendText(b, "clock"), 2)
 	b = field(b, "id", d.key)
-	b = dagcbor.AppendUint(dagcbor.AppendText(b, "time"), d.time)
+	b, err := dagcbor.AppendFloat(dagcbor.AppendText(b, "time"), d.time)
+	if err != nil {
+		panic(err)
+	}
 	b = append(dagcbor.AppendText(b, "payload"), d.payload...)
 	b = field(b, "identity", block.Hash(nil))
 	e, err := entry.Decode(block.New(b))
@@ -229,7 +233,46 @@ func newGraph(entries ...*entry.Entry) graph {
 	return g
 }
 
-func newest(a, b *entry.Entry) int { return b.Position().Compare(a.Position()) }
+// plain is the position of an entry whose clock is larger than those of what it
+// is on top of.
+func plain(e *entry.Entry) entry.Position { return e.Position(entry.Rank{Time: e.Clock.Time}) }
+
+// positions returns the places in the order of the log. Those that do not count
+// are in none; they have what their clock says.
+func (g graph) positions(judge func(*entry.Entry) error) map[string]entry.Position {
+	placed := make(map[string]entry.Position, len(g))
+	var place func(e *entry.Entry) entry.Rank
+	place = func(e *entry.Entry) entry.Rank {
+		if p, ok := placed[e.Hash()]; ok {
+			return p.Rank
+		}
+		rank := entry.Rank{Time: e.Clock.Time}
+		if judge(e) == nil {
+			var below entry.Rank
+			next := g.next(e, judge)
+			for _, p := range next {
+				if r := place(p); r.Compare(below) > 0 {
+					below = r
+				}
+			}
+			if len(next) > 0 && rank.Compare(below) <= 0 {
+				rank = entry.Rank{Time: below.Time, Depth: below.Depth + 1}
+			}
+		}
+		placed[e.Hash()] = e.Position(rank)
+		return rank
+	}
+	for _, e := range g {
+		place(e)
+	}
+	return placed
+}
+
+// newest compares entries, the newer one of which is first.
+func (g graph) newest(judge func(*entry.Entry) error) func(a, b *entry.Entry) int {
+	positions := g.positions(judge)
+	return func(a, b *entry.Entry) int { return positions[b.Hash()].Compare(positions[a.Hash()]) }
+}
 
 // order returns the entries that count, newest first.
 func (g graph) order(judge func(*entry.Entry) error) (list []*entry.Entry) {
@@ -238,7 +281,7 @@ func (g graph) order(judge func(*entry.Entry) error) (list []*entry.Entry) {
 			list = append(list, e)
 		}
 	}
-	slices.SortFunc(list, newest)
+	slices.SortFunc(list, g.newest(judge))
 	return list
 }
 
@@ -392,16 +435,26 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 			t.Errorf("get %s: %v", hash, err)
 		}
 	}
-	wantOrder, wantFaults := make(map[string]string), make(map[string]string)
+	positions := log.positions(judge)
+	wantOrder, wantFaults, wantRaised := make(map[string]string), make(map[string]string), make(map[string]string)
 	for hash, e := range log {
+		if got, err := r.Position(t.Context(), e); err != nil || got != positions[hash] {
+			t.Errorf("position of %s: %+v, %v; want %+v", hash, got, err, positions[hash])
+		}
+		if rank := positions[hash].Rank; rank != (entry.Rank{Time: e.Clock.Time}) {
+			wantRaised[prefix+"raised/"+hash] = fmt.Sprintf("~%016x.%016x.", math.Float64bits(rank.Time), rank.Depth)
+		}
 		if fault := judge(e); fault != nil {
 			wantFaults[prefix+"fault/"+hash] = fault.Error()
 		} else {
-			wantOrder[oplog.PositionKey(prefix+"order", e.Position())] = string(binary.AppendUvarint(nil, numbers[hash]))
+			wantOrder[oplog.PositionKey(prefix+"order", positions[hash])] = string(binary.AppendUvarint(nil, numbers[hash]))
 		}
 	}
 	if got := r.records(t, "order"); !maps.Equal(got, wantOrder) {
 		t.Errorf("order: got %q, want %q", got, wantOrder)
+	}
+	if got := r.records(t, "raised"); !maps.Equal(got, wantRaised) {
+		t.Errorf("raised: got %q, want %q", got, wantRaised)
 	}
 	if got := r.records(t, "fault"); !maps.Equal(got, wantFaults) {
 		t.Errorf("faults: got %q, want %q", got, wantFaults)
@@ -415,7 +468,7 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 	live := log.live(judge)
 	wantLive, wantKeys := make(map[string]string), make(map[string]string)
 	for _, e := range live {
-		wantLive[oplog.PositionKey(prefix+"live", e.Position())] = string(binary.AppendUvarint(nil, numbers[e.Hash()]))
+		wantLive[oplog.PositionKey(prefix+"live", positions[e.Hash()])] = string(binary.AppendUvarint(nil, numbers[e.Hash()]))
 	}
 	for _, e := range log.order(judge) {
 		op, ok := keyed.Parse(e.Payload)
@@ -507,16 +560,16 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 	st, err := r.Stats(t.Context())
 	must(t, err)
 	heads := log.heads(judge)
-	var positions []entry.Position
-	clock := uint64(0)
+	var wantHeads []entry.Position
+	clock := 0.0
 	for _, e := range heads {
-		positions = append(positions, e.Position())
-		clock = max(clock, e.Clock.Time)
+		wantHeads = append(wantHeads, positions[e.Hash()])
+		clock = max(clock, positions[e.Hash()].Time)
 	}
-	same(t, "heads", st.Heads, positions)
+	same(t, "heads", st.Heads, wantHeads)
 	got, err := r.Heads(t.Context())
 	must(t, err)
-	same(t, "heads", got, positions)
+	same(t, "heads", got, wantHeads)
 	equal(t, "entries", st.Entries, uint64(len(order)))
 	equal(t, "faults", st.Faults, uint64(len(log)-len(order)))
 	equal(t, "waiting", st.Waiting, uint64(len(waiting)))
@@ -550,7 +603,8 @@ func payload(rng *rand.Rand) value.Value {
 
 // history returns what some writers, the vandal among them, wrote who append
 // and join from each other at random. They take all that is offered, as
-// JavaScript does. Parents are in front of their children.
+// JavaScript does. In two of three histories there are forged entries with any
+// times, too. Parents are in front of their children.
 func history(t testing.TB, rng *rand.Rand, steps int, writers ...*identity.Signer) []*entry.Entry {
 	t.Helper()
 	replicas := make([]replica, len(writers))
@@ -559,8 +613,17 @@ func history(t testing.TB, rng *rand.Rand, steps int, writers ...*identity.Signe
 	}
 	var entries []*entry.Entry
 	known := make(graph)
-	for range steps {
+	times := 2 * rng.IntN(3)
+	for step := range steps {
 		w := rng.IntN(len(writers))
+		if times > 0 && rng.IntN(3) == 0 {
+			e := forged(t, rng, replicas[w], fmt.Sprintf("%s%d", []string{"bad", "forger"}[min(1, rng.IntN(4))], step), times)
+			_, err := replicas[w].Join(t.Context(), []oplog.Candidate{{Entry: e}})
+			must(t, err)
+			entries = append(entries, e)
+			known[e.Hash()] = e
+			continue
+		}
 		if rng.IntN(3) > 0 {
 			for range 1 + rng.IntN(3) {
 				e := replicas[w].append(t, writers[w], payload(rng))[0]
@@ -581,6 +644,32 @@ func history(t testing.TB, rng *rand.Rand, steps int, writers ...*identity.Signe
 		r.auditAppend(t, anything)
 	}
 	return entries
+}
+
+// forged returns an entry on top of some that a replica has, or of its heads. Its
+// time is one of the kinds of [anyTime], or of the first half of them.
+func forged(t testing.TB, rng *rand.Rand, r replica, key string, times int) *entry.Entry {
+	t.Helper()
+	below := all(t, r.Iterate(t.Context(), oplog.Range{}))
+	now := 0.0
+	if len(below) > 0 {
+		now = below[0].Clock.Time
+	}
+	below = shuffled(rng, below)[:min(len(below), rng.IntN(4))]
+	return draft{key: key, time: anyTime(rng, times, now), next: below, payload: payload(rng)}.entry()
+}
+
+// anyTime returns a time of one of the first so many kinds.
+func anyTime(rng *rand.Rand, kinds int, now float64) float64 {
+	switch rng.IntN(kinds) {
+	case 0:
+		return float64(rng.IntN(5))
+	case 1:
+		return float64(rng.IntN(5)) + 0.5
+	case 2:
+		return now + 0.5
+	}
+	return []float64{1 << 53, 1e300}[rng.IntN(2)]
 }
 
 // seeds runs a test with several seeds, the first of which is new each time.

@@ -43,7 +43,7 @@ func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known stri
 	if err := l.store.Update(ctx, func(tx *store.Tx) error { return l.writeSummary(tx, begun) }); err != nil {
 		return nil, err
 	}
-	for _, prefix := range append([]string{"order", "lost", "wait", "wake", "ready"}, l.state.Prefixes()...) {
+	for _, prefix := range append([]string{"order", "raised", "lost", "wait", "wake", "ready"}, l.state.Prefixes()...) {
 		if err := l.clear(ctx, prefix); err != nil {
 			return nil, fmt.Errorf("clear %s of %s: %w", prefix, l.id, err)
 		}

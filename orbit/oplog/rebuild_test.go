@@ -58,6 +58,8 @@ func sample(t testing.TB, rng *rand.Rand) replica {
 	r.joinAll(t, newGraph(entries...), entries)
 	r.append(t, signers[0], keyed.Put(value.Text("a"), value.Null), keyed.Put(value.Text("b"), value.Null), keyed.Delete(value.Text("a")))
 	r.join(t, draft{key: "late", time: 1, payload: keyed.Put(value.Text("c"), value.Null)}.entry())
+	newest := all(t, r.Iterate(t.Context(), oplog.Range{Amount: 1}))
+	r.join(t, draft{key: "low", time: 1, next: newest, payload: keyed.Put(value.Text("d"), value.Null)}.entry())
 	return r
 }
 
@@ -74,10 +76,10 @@ func TestRebuildMakesTheSameAgain(t *testing.T) {
 		r := sample(t, rng)
 		before := r.snapshot(t)
 		image := r.image(t)
-		what := rng.IntN(7)
+		what := rng.IntN(8)
 		for key, v := range before {
 			index := strings.HasPrefix(key, "block/") || !strings.HasPrefix(key, prefix+"entry/")
-			if !index || what < 6 && !strings.HasPrefix(key, []string{prefix + "summary", prefix + "order/", prefix + "key/", prefix + "live/", prefix + "fault/", "block/"}[what]) {
+			if !index || what < 7 && !strings.HasPrefix(key, []string{prefix + "summary", prefix + "order/", prefix + "raised/", prefix + "key/", prefix + "live/", prefix + "fault/", "block/"}[what]) {
 				continue
 			}
 			switch rng.IntN(3) {
@@ -131,6 +133,29 @@ func TestDamageIsReported(t *testing.T) {
 		_, err = r.Join(t.Context(), candidates(draft{key: "j", time: 99, next: next, payload: keyed.Put(value.Text("b"), value.Null)}.entry()))
 		return err
 	}
+	low := func(r replica) []*entry.Entry { return all(t, r.Iterate(t.Context(), oplog.Range{Amount: 2})) }
+	above := func(r replica) (err error) {
+		for _, err = range r.Iterate(t.Context(), oplog.Range{GT: low(r)[0].Hash()}) {
+		}
+		return err
+	}
+	below := func(r replica) (err error) {
+		for _, err = range r.Iterate(t.Context(), oplog.Range{LT: low(r)[0].Hash()}) {
+		}
+		return err
+	}
+	joinLow := func(r replica) error {
+		_, err := r.Join(t.Context(), candidates(draft{key: "j", time: 1, next: low(r)[1:]}.entry()))
+		return err
+	}
+	positions := func(r replica) error {
+		for _, a := range all(t, r.Arrived(t.Context(), 0)) {
+			if _, err := r.Position(t.Context(), a.Entry); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	first := func(r replica, part string) string { return slices.Sorted(maps.Keys(r.records(t, part)))[0] }
 	for i, test := range []struct {
 		damage func(r replica)
@@ -161,6 +186,11 @@ func TestDamageIsReported(t *testing.T) {
 		{func(r replica) { r.put(t, "block/"+e(r).Hash(), "\x00garbage") }, join, blocks.ErrDamaged},
 		{func(r replica) { r.put(t, "block/"+e(r).Hash(), "\x81") }, join, blocks.ErrDamaged},
 		{func(r replica) { r.put(t, store.Key(blocks.Entries(logNumber), 1), "garbage") }, read, blocks.ErrDamaged},
+		{func(r replica) { r.put(t, first(r, "raised"), "garbage") }, positions, oplog.ErrDamaged},
+		{func(r replica) { r.put(t, first(r, "raised"), "") }, positions, oplog.ErrDamaged},
+		{func(r replica) { r.put(t, prefix+"raised/"+low(r)[0].Hash(), "garbage") }, above, oplog.ErrDamaged},
+		{func(r replica) { r.put(t, prefix+"raised/"+low(r)[1].Hash(), "garbage") }, below, oplog.ErrDamaged},
+		{func(r replica) { r.put(t, prefix+"raised/"+low(r)[1].Hash(), "garbage") }, joinLow, oplog.ErrDamaged},
 	} {
 		r := sample(t, rand.New(rand.NewPCG(1, 0)))
 		must(t, opened(r))
@@ -179,7 +209,7 @@ func TestLostEntriesAreReportedAndTheRestWorks(t *testing.T) {
 		var want []oplog.Lost
 		for hash, n := range numbers {
 			key := store.Key(blocks.Entries(logNumber), n)
-			switch rng.IntN(9) {
+			switch rng.IntN(12) {
 			case 0:
 				remove(t, r, key)
 				want = append(want, oplog.Lost{Number: n})
@@ -188,6 +218,9 @@ func TestLostEntriesAreReportedAndTheRestWorks(t *testing.T) {
 				want = append(want, oplog.Lost{Number: n, Hash: hash})
 			case 2:
 				r.put(t, key, "garbage")
+				want = append(want, oplog.Lost{Number: n})
+			case 3: // and where it was
+				remove(t, r, key, "block/"+hash)
 				want = append(want, oplog.Lost{Number: n})
 			default:
 				continue
@@ -218,8 +251,9 @@ func TestLostEntriesAreReportedAndTheRestWorks(t *testing.T) {
 			same(t, "items", items, hashes(log.live(judge)))
 			heads, err := r.Heads(t.Context())
 			must(t, err)
+			positions := log.positions(judge)
 			for i, e := range log.heads(judge) {
-				if i >= len(heads) || heads[i] != e.Position() {
+				if i >= len(heads) || heads[i] != positions[e.Hash()] {
 					t.Errorf("heads %v", heads)
 				}
 			}

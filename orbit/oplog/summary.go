@@ -125,8 +125,9 @@ func (s *summary) encode() []byte {
 	for _, list := range [][]entry.Position{s.Heads, s.Newest} {
 		b = dagcbor.AppendArray(b, len(list))
 		for _, p := range list {
-			b = dagcbor.AppendArray(b, 3)
-			b = dagcbor.AppendUint(b, p.Time)
+			b = dagcbor.AppendArray(b, 4)
+			b, _ = dagcbor.AppendFloat(b, p.Time) // which is a number
+			b = dagcbor.AppendUint(b, p.Depth)
 			b = dagcbor.AppendUint(b, uint64(places[p.ID]))
 			b = dagcbor.AppendText(b, p.Hash)
 		}
@@ -182,10 +183,15 @@ func (s *summary) decode(b []byte) error {
 }
 
 func readPosition(r *dagcbor.Reader, ids []string) (p entry.Position, err error) {
-	if err = readArray(r, 3); err != nil {
+	if err = readArray(r, 4); err != nil {
 		return p, err
 	}
-	if p.Time, err = readUint(r); err != nil {
+	time, err := r.Number()
+	if err != nil {
+		return p, err
+	}
+	p.Time = time.Float64()
+	if p.Depth, err = readUint(r); err != nil {
 		return p, err
 	}
 	id, err := readUint(r)

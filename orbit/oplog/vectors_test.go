@@ -34,7 +34,7 @@ type vectors struct {
 	Chain struct {
 		Hashes  []string
 		Entries []struct {
-			Time       uint64
+			Time       float64
 			Next, Refs []int
 		}
 		Last struct {
