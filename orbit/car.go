@@ -31,7 +31,8 @@ type ExportStats struct {
 
 // Export writes a database as a CAR (version 1): its manifest, which is the
 // root, its access controller, and its entries in the order of arrival, each
-// writer's identity in front of the first of them. What comes while it runs is left out.
+// writer's identity in front of the first of them. What comes while it runs is
+// left out.
 func (db *Database) Export(ctx context.Context, w io.Writer) (ExportStats, error) {
 	root, err := db.orbit.block(ctx, db.hash())
 	if err != nil {
@@ -154,8 +155,8 @@ const (
 
 // Import reads the CAR of a database, its first root the manifest, opens the
 // database and joins the entries. The blocks may be in any order; where they
-// are not in that of [Database.Export], what cannot be judged yet is held in memory.
-// progress, if not nil, is told how many entries are done.
+// are not in that of [Database.Export], what cannot be judged yet is held in
+// memory. progress, if not nil, is told how many entries are done.
 //
 // What was joined before an error stays.
 func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries int)) (*Database, ImportStats, error) {

@@ -28,7 +28,8 @@ func sections(t testing.TB, car []byte) (header []byte, rest [][]byte) {
 	return rest[0], rest[1:]
 }
 
-// exported returns the CAR of a database that two wrote to, and how many entries it has.
+// exported returns the CAR of a database that two wrote to, and how many
+// entries it has.
 func exported(t testing.TB, managed bool) (address string, car []byte, n int) {
 	t.Helper()
 	a, b := newA(t), newB(t)

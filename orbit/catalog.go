@@ -123,8 +123,8 @@ func (o *Orbit) Find(ctx context.Context, addressOrName string) (*Database, erro
 }
 
 // Resolve returns the address of the database with an address or a name. Only
-// one that is here is found ([ErrUnknown]), whether it can be opened or not, and a name must be that of
-// one only ([ErrAmbiguous]).
+// one that is here is found ([ErrUnknown]), whether it can be opened or not,
+// and a name must be that of one only ([ErrAmbiguous]).
 func (o *Orbit) Resolve(ctx context.Context, addressOrName string) (address string, err error) {
 	if strings.HasPrefix(addressOrName, "/") {
 		hash, err := manifest.ParseAddress(addressOrName)

@@ -24,8 +24,9 @@ type Lost = oplog.Lost
 // Range chooses entries; see [oplog.Range].
 type Range = oplog.Range
 
-// Database is a database of any type: what all of them have. [Database.Documents],
-// [Database.KeyValue] and [Database.Events] are what each type has.
+// Database is a database of any type: what all of them have.
+// [Database.Documents], [Database.KeyValue] and [Database.Events] are what each
+// type has.
 type Database struct {
 	orbit    *Orbit
 	address  string
@@ -126,9 +127,10 @@ func (db *Database) Iterate(ctx context.Context, r Range) iter.Seq2[*entry.Entry
 	return db.log.Iterate(ctx, r)
 }
 
-// Updates yields the entries that count in the order in which they came here, from behind a
-// number on: 0 for all, or that of the last one seen, also before a restart. It goes
-// on with what comes later, without a gap, until the context is done or the Orbit closed.
+// Updates yields the entries that count in the order in which they came here,
+// from behind a number on: 0 for all, or that of the last one seen, also before
+// a restart. It goes on with what comes later, without a gap, until the context
+// is done or the Orbit closed.
 func (db *Database) Updates(ctx context.Context, after uint64) iter.Seq2[oplog.Arrival, error] {
 	return func(yield func(oplog.Arrival, error) bool) {
 		ctx, cancel := context.WithCancelCause(ctx)
@@ -237,9 +239,10 @@ type Joined struct {
 	Err error
 }
 
-// Join takes entries that other peers wrote, in any order, verifies them on
-// all processors and makes those part of the database that count; see
-// [oplog.Log.Join]. An error is one of the store; the blocks' own are in what it returns.
+// Join takes entries that other peers wrote, in any order, verifies them on all
+// processors and makes those part of the database that count; see
+// [oplog.Log.Join]. An error is one of the store; the blocks' own are in what
+// it returns.
 func (db *Database) Join(ctx context.Context, bs []block.Block) ([]Joined, error) {
 	if db.orbit.ctx.Err() != nil {
 		return nil, ErrClosed

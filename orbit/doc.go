@@ -19,11 +19,12 @@
 //
 // The address of a database, /orbitdb/<hash>, is made of its name, type, access
 // controller and meta, so that [Orbit.Create] with the same four opens the same
-// database on every peer. [Orbit.Open] opens one by its address. What is opened is kept in a
-// catalog ([Orbit.Databases]); opening costs the same however much a database holds.
+// database on every peer. [Orbit.Open] opens one by its address. What is opened
+// is kept in a catalog ([Orbit.Databases]); opening costs the same however much
+// a database holds.
 //
-// Which field of documents holds their key is not part of the address, as in JavaScript:
-// every peer that writes has to say the same ([Options.IndexBy]).
+// Which field of documents holds their key is not part of the address, as in
+// JavaScript: every peer that writes has to say the same ([Options.IndexBy]).
 //
 // # Types
 //
@@ -31,8 +32,9 @@
 //   - [KeyValue]: values with keys;
 //   - [Events]: values one after the other, that stay.
 //
-// Keys and values are whatever the package value has a [value.Value] for: what comes as Go
-// values, JSON or CBOR is encoded as JavaScript would, numbers above all.
+// Keys and values are whatever the package value has a [value.Value] for: what
+// comes as Go values, JSON or CBOR is encoded as JavaScript would, numbers
+// above all.
 //
 // # Writing
 //
@@ -52,9 +54,10 @@
 //
 // # Who may write
 //
-// An [AccessController] is a list that is part of the address, or one that its admins change ([Access]). An entry counts if its writer is in it and if
-// its signature holds; see the package entry for the rules, and for what becomes of entries that
-// do not count.
+// An [AccessController] is a list that is part of the address, or one that its
+// admins change ([Access]). An entry counts if its writer is in it and if its
+// signature holds; see the package entry for the rules, and for what becomes of
+// entries that do not count.
 //
 // # From other peers
 //
@@ -64,7 +67,8 @@
 //
 // # Differences from JavaScript
 //
-// Where what JavaScript does looks like an oversight, this package does what was meant:
+// Where what JavaScript does looks like an oversight, this package does what
+// was meant:
 //
 //   - an entry whose key is not its identity's has no effect: JavaScript lets
 //     anybody write in anybody's name;
@@ -78,14 +82,14 @@
 //   - where a writer's clock does not rise, every replica here has the same
 //     order; see [entry.Rank].
 //
-// And JavaScript, with its default storage, pins what a value links to: where a peer
-// puts a link (a CID) into a value, it does not take the entry before it has the linked
-// blocks. Put CIDs as texts for JavaScript to read.
+// And JavaScript, with its default storage, pins what a value links to: where a
+// peer puts a link (a CID) into a value, it does not take the entry before it
+// has the linked blocks. Put CIDs as texts for JavaScript to read.
 //
 // # Damage
 //
 // Each read checks a block against its hash. A damaged one is reported with its
 // hash and its database ([blocks.ErrDamaged]), and the rest can be read. A
-// damaged index keeps its database, and no other, from being opened ([oplog.ErrDamaged]);
-// [Orbit.Rebuild] makes it anew from the entries.
+// damaged index keeps its database, and no other, from being opened
+// ([oplog.ErrDamaged]); [Orbit.Rebuild] makes it anew from the entries.
 package orbit

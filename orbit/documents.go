@@ -115,7 +115,8 @@ func (db *Database) Documents() (*Documents, error) {
 
 // Put puts a document, which replaces the one with its key, and returns the
 // hash of the entry when it is on disk. The document is a map or struct, or
-// anything else that [value.Of] makes a map of, with a key that is not false, 0, "" or null.
+// anything else that [value.Of] makes a map of, with a key that is not false,
+// 0, "" or null.
 func (d *Documents) Put(ctx context.Context, doc any) (string, error) {
 	payload, err := d.put(doc)
 	if err != nil {
@@ -124,8 +125,8 @@ func (d *Documents) Put(ctx context.Context, doc any) (string, error) {
 	return d.db.appendOne(ctx, always, payload)
 }
 
-// PutMany puts documents, an entry for each, many to a transaction, and returns how many are on
-// disk. It ends with the first error; those before it are put.
+// PutMany puts documents, an entry for each, many to a transaction, and returns
+// how many are on disk. It ends with the first error; those before it are put.
 func (d *Documents) PutMany(ctx context.Context, docs iter.Seq[any]) (int, error) {
 	return d.db.appendMany(ctx, func(yield func(value.Value, error) bool) {
 		for doc := range docs {

@@ -187,7 +187,8 @@ func (o *Orbit) announce(ctx context.Context, bs ...block.Block) {
 // Identity returns the identity that writes.
 func (o *Orbit) Identity() *identity.Identity { return o.signer.Identity }
 
-// Close closes the databases, and ends loops over updates. Writes that run are finished.
+// Close closes the databases, and ends loops over updates. Writes that run are
+// finished.
 func (o *Orbit) Close() error {
 	o.stop()
 	o.mu.Lock()

@@ -28,9 +28,9 @@ type blocksIn struct {
 	Repo repo.Repo `optional:"true"`
 }
 
-// decorateBlocks lays the blocks of the databases under the node's block
-// store, in every process that has a node: what a database holds is there for `ipfs block get`
-// and `ipfs dag export` without a daemon, too.
+// decorateBlocks lays the blocks of the databases under the node's block store,
+// in every process that has a node: what a database holds is there for `ipfs
+// block get` and `ipfs dag export` without a daemon, too.
 func (p *Plugin) decorateBlocks(in blocksIn) node.BaseBlocks {
 	if in.Repo == nil {
 		return in.Base

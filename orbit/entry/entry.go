@@ -40,10 +40,10 @@
 //     empty bytes as next or refs; items nested deeper than values are.
 //   - All others count, if the access controller lets their writer write.
 //
-// Any other time counts, as in JavaScript, whose numbers are floats: a large one,
-// for its writer was allowed to write, and one with a fraction. An honest writer
-// may well have one: it goes on from the largest that it knows, and JavaScript knows
-// those of entries which count nowhere else.
+// Any other time counts, as in JavaScript, whose numbers are floats: a large
+// one, for its writer was allowed to write, and one with a fraction. An honest
+// writer may well have one: it goes on from the largest that it knows, and
+// JavaScript knows those of entries which count nowhere else.
 //
 // # Order
 //
@@ -51,11 +51,11 @@
 // hash. JavaScript has the first two, and leaves the order of entries that
 // agree in both, from two devices with one key, to chance.
 //
-// Clocks rise from an entry to those on top of it, but where a writer is not honest
-// or time stands still, which it does at 2⁵³, where a float no longer changes by one.
-// JavaScript goes from the heads down, and so has what is on top as the newer one
-// all the same. Here such an entry has the [Rank] of what it is on top of, and a
-// depth that counts on from there.
+// Clocks rise from an entry to those on top of it, but where a writer is not
+// honest or time stands still, which it does at 2⁵³, where a float no longer
+// changes by one. JavaScript goes from the heads down, and so has what is on
+// top as the newer one all the same. Here such an entry has the [Rank] of what
+// it is on top of, and a depth that counts on from there.
 package entry
 
 import (

@@ -33,6 +33,9 @@
 //	wake/<hash>                      the entries that wait for the hash
 //	ready/<n>                        entries whose wait may be over
 //
+// The time in an order key is a whole number; where the rank is more than that,
+// it is in front of the clock ID.
+//
 // A change of the log and of the state that follows from it ([State]) is one
 // transaction. Each costs the same at a hundred entries and at a million.
 package oplog

@@ -29,9 +29,9 @@ func PositionKey(series string, p entry.Position) string {
 }
 
 // place returns number and name of a record: the time, and <clock id>.<hash>.
-// Where the rank is not just a whole number, the number is the next lower one that there is,
-// and the rank is in front of the name, behind a ~ that sorts behind all clock
-// IDs, which are hex.
+// Where the rank is not just a whole number, the number is the next lower one
+// that there is, and the rank is in front of the name, behind a ~ that sorts
+// behind all clock IDs, which are hex.
 func place(p entry.Position) (number uint64, name string) {
 	number = math.MaxUint64
 	if p.Time < 1<<64 {

@@ -23,12 +23,12 @@ func (l *Log) lostKey(number uint64) string { return store.Key(l.key("lost"), nu
 // order, faults and state. Entries that are damaged or gone are left out and
 // returned; their records stay as they are, and their numbers are not used
 // again. fault tells why an entry does not count, or nil, and is given what was
-// known of that before; its error ends the rebuild. Entries that wait are dropped,
-// to be joined again.
+// known of that before; its error ends the rebuild. Entries that wait are
+// dropped, to be joined again.
 //
-// Meanwhile, what is read of the log may be incomplete, and nothing can be written
-// to it ([ErrDamaged]). When it is interrupted, the log does not open until it is run again.
-// There must be one at a time.
+// Meanwhile, what is read of the log may be incomplete, and nothing can be
+// written to it ([ErrDamaged]). When it is interrupted, the log does not open
+// until it is run again. There must be one at a time.
 func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known string) (fault, err error)) ([]Lost, error) {
 	before, err := l.readSummary(blocks.Reading(ctx, l.store))
 	if errors.Is(err, ErrDamaged) {

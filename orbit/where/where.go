@@ -5,16 +5,16 @@
 // The language is that of github.com/expr-lang/expr. The names in it are the
 // members of the map that the value is, nil where there is none; "value" is the
 // value itself, also where it is no map. Numbers are numbers whether they are
-// integers or floats, a link is the text of its CID, and bytes are their base64 as in
-// DAG-JSON.
+// integers or floats, a link is the text of its CID, and bytes are their base64
+// as in DAG-JSON.
 //
 // A value on which the expression fails, such as nil < 1800, does not match:
 // say (year ?? 1900) < 1800 where a member may be missing.
 //
 // Expressions come from whoever may call the daemon, and values from any peer,
 // so what an evaluation takes is bounded by their sizes: there are neither
-// ranges nor functions that make much of little, and a predicate, as in any(tags, # ==
-// "solo"), can speak of its item alone.
+// ranges nor functions that make much of little, and a predicate, as in
+// any(tags, # == "solo"), can speak of its item alone.
 package where
 
 import (

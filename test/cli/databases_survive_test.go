@@ -114,8 +114,8 @@ func (p *putter) put(ctx context.Context, id string, n int) bool {
 
 // A daemon is killed at random moments while sixteen clients put documents,
 // over and over. After each kill, every acknowledged document is there, as it
-// was put last; and what the log has, its index has: an export of the log, joined anew,
-// makes the same database.
+// was put last; and what the log has, its index has: an export of the log,
+// joined anew, makes the same database.
 func TestAcknowledgedPutsSurviveKills(t *testing.T) {
 	t.Parallel()
 	const kills, clients, name = 200, 16, "concerts"
@@ -140,7 +140,8 @@ func TestAcknowledgedPutsSurviveKills(t *testing.T) {
 		var running sync.WaitGroup
 		for client := range clients {
 			running.Go(func() {
-				// Each client has a few documents of its own, which it puts again and again.
+				// Each client has a few documents of its own, which it puts
+				// again and again.
 				for i := 0; p.put(t.Context(), fmt.Sprintf("%d/%d", client, i%40), kill*100000+i); i++ {
 				}
 			})
