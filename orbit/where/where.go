@@ -58,6 +58,9 @@ func Compile(text string) (*Expression, error) {
 	if len(text) > MaxLength {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrInvalid, len(text), MaxLength)
 	}
+	if strings.TrimSpace(text) == "" {
+		return nil, fmt.Errorf("%w: it is empty", ErrInvalid)
+	}
 	check := new(checker)
 	options := []expr.Option{
 		expr.Env(map[string]any{}), expr.AllowUndefinedVariables(), expr.AsBool(),
@@ -72,6 +75,9 @@ func Compile(text string) (*Expression, error) {
 	}
 	if err != nil {
 		first, _, _ := strings.Cut(err.Error(), "\n")
+		if strings.Contains(first, `Operator("=")`) {
+			first += "; == compares"
+		}
 		return nil, fmt.Errorf("%w: %s", ErrInvalid, first)
 	}
 	return &Expression{program}, nil

@@ -309,7 +309,7 @@ func TestDatabaseCommandsRefuseBadInput(t *testing.T) {
 		{call{"db/query", []string{"pieces"}, nil, nil}, []string{"--where is missing", "hint: "}},
 		{call{"db/query", []string{"pieces"}, where(""), nil}, []string{"invalid expression: it is empty"}},
 		{call{"db/query", []string{"pieces"}, where(`a = 1`), nil}, []string{"invalid expression", "== compares", "hint: "}},
-		{call{"db/query", []string{"pieces"}, where(`repeat("a", 99) == a`), nil}, []string{"function repeat is not known", "hint: "}},
+		{call{"db/query", []string{"pieces"}, where(`repeat("a", 99) == a`), nil}, []string{"repeat is no function here", "hint: "}},
 		{call{"db/log", []string{"pieces"}, url.Values{"lt": {"x"}}, nil}, []string{`--lt is "x"`}},
 		{call{"db/log", []string{"user"}, url.Values{"gt": {hash}}, nil}, []string{"no such entry"}},
 		{call{"db/log", []string{"user"}, url.Values{"gt": {hash}, "gte": {hash}}, nil}, []string{"both gt and gte"}},
