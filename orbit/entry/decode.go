@@ -111,7 +111,8 @@ func (e *Entry) decodeField(r *dagcbor.Reader, name string) (field, error) {
 }
 
 // item reads the next item of any kind. It is nil, and the entry has a fault,
-// if it is nested deeper than values are, which JavaScript takes.
+// if it is no value but JavaScript takes it: nested deeper than values are, or
+// with a CID that is written longer than need be.
 func (e *Entry) item(r *dagcbor.Reader) ([]byte, error) {
 	raw, err := r.Raw()
 	if err != nil && skip(r) == nil {
@@ -121,7 +122,8 @@ func (e *Entry) item(r *dagcbor.Reader) ([]byte, error) {
 	return raw, err
 }
 
-// skip reads the next item of any kind, however deep it is nested.
+// skip reads the next item of any kind, as JavaScript does where values are
+// narrower.
 func skip(r *dagcbor.Reader) error {
 	for left := 1; left > 0; left-- {
 		kind, err := r.Kind()
@@ -133,6 +135,11 @@ func skip(r *dagcbor.Reader) error {
 		case kind == dagcbor.Map:
 			n, err = r.Map()
 			n *= 2
+		case kind == dagcbor.Link:
+			var b []byte
+			if b, err = r.LinkBytes(); err == nil && !looseCID(b) {
+				err = errors.New("no CID")
+			}
 		default:
 			_, err = r.Raw()
 		}
@@ -142,6 +149,30 @@ func skip(r *dagcbor.Reader) error {
 		left += n
 	}
 	return nil
+}
+
+// looseCID reports whether JavaScript takes bytes for a CID: it does not mind
+// how long its numbers are written.
+func looseCID(b []byte) bool {
+	number := func() (n float64) {
+		for scale := 1.0; len(b) > 0; scale *= 128 {
+			digit := b[0]
+			b = b[1:]
+			if n += float64(digit&0x7f) * scale; digit < 0x80 {
+				return n
+			}
+		}
+		return -1
+	}
+	switch number() { // version
+	case 0, 1:
+		number() // codec
+		number() // hash function
+	case 0x12: // an old CID is a multihash, and this its function
+	default:
+		return false
+	}
+	return number() == float64(len(b))
 }
 
 // text reads one of the texts that are not signed. JavaScript makes a text of

@@ -281,6 +281,9 @@ var wrongPayloads = map[string][]byte{
 	"with a mark":  []byte("\x64\ufeffa"),
 	"__proto__":    []byte("\xa1\x69__proto__\x01"),
 	"129 deep":     nested(dagcbor.MaxDepth + 1),
+	"a long codec": longLink(0x01, 0xf1, 0x00, 0x12, 0x20),
+	"a long size":  longLink(0x81, 0x80, 0x00, 0x71, 0x12, 0xa0, 0x00),
+	"version 0":    longLink(0x00, 0x70, 0x12, 0x20),
 	"deep":         nested(1000),
 	"deep in maps": append(bytes.Repeat([]byte("\xa1\x61a"), 1000), 0x82, 1, 2),
 }
@@ -409,6 +412,12 @@ func TestFaultyEntriesHaveNoEffectAndStayInTheGraph(t *testing.T) {
 			t.Errorf("%s: %+v", what, e)
 		}
 	}
+}
+
+// longLink is a link to a CID with this in front of 32 bytes of hash.
+func longLink(prefix ...byte) []byte {
+	b := []byte{0xd8, 0x2a, 0x58, byte(1 + len(prefix) + 32), 0}
+	return append(append(b, prefix...), make([]byte, 32)...)
 }
 
 func TestAFaultSaysWhy(t *testing.T) {

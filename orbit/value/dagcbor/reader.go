@@ -163,19 +163,11 @@ func (r *Reader) Number() (Number, error) {
 // Link reads a link.
 func (r *Reader) Link() (cid.Cid, error) {
 	start := r.pos
-	_, err := r.next(Link)
+	b, err := r.LinkBytes()
 	if err != nil {
 		return cid.Undef, err
 	}
-	b, err := r.content(Bytes)
-	if err == nil && (len(b) == 0 || b[0] != 0) {
-		err = r.fault("a link that does not begin with 00")
-	}
-	if err != nil {
-		r.pos = start
-		return cid.Undef, err
-	}
-	c, err := cid.Cast(b[1:])
+	c, err := cid.Cast(b)
 	if err == nil && c.Type() > maxSafe {
 		err = errors.New("the codec is too large")
 	}
@@ -184,6 +176,24 @@ func (r *Reader) Link() (cid.Cid, error) {
 		return cid.Undef, r.fault("link: %v", err)
 	}
 	return c, nil
+}
+
+// LinkBytes reads a link, and returns what should be the bytes of a CID.
+func (r *Reader) LinkBytes() ([]byte, error) {
+	start := r.pos
+	_, err := r.next(Link)
+	if err != nil {
+		return nil, err
+	}
+	b, err := r.content(Bytes)
+	if err == nil && (len(b) == 0 || b[0] != 0) {
+		err = r.fault("a link that does not begin with 00")
+	}
+	if err != nil {
+		r.pos = start
+		return nil, err
+	}
+	return b[1:], nil
 }
 
 // Raw reads the next item of any kind, with all that is in it, and checks it.
