@@ -41,9 +41,10 @@ var dbCmd = &cmds.Command{
 		Tagline: "Make, read and write OrbitDB databases.",
 		ShortDescription: `
 A database is named by its address (/orbitdb/zdpu…) or, where only one here
-has it, by its name. There are three types: documents, each with its key in
-one of its fields; keyvalue; and events, which are added and stay. Values are
-JSON, with links and bytes as in DAG-JSON: {"/":"<CID>"}, {"/":{"bytes":"…"}}.
+has it, by its name; one of yours comes before those of others. There are
+three types: documents, each with its key in one of its fields; keyvalue; and
+events, which are added and stay. Values are JSON, with links and bytes as in
+DAG-JSON: {"/":"<CID>"}, {"/":{"bytes":"…"}}.
 
 The daemon has two databases of its own: "pieces", documents whose key is the
 field "hash", and "user", keys and values about you.

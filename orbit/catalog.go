@@ -123,8 +123,9 @@ func (o *Orbit) Find(ctx context.Context, addressOrName string) (*Database, erro
 }
 
 // Resolve returns the address of the database with an address or a name. Only
-// one that is here is found ([ErrUnknown]), whether it can be opened or not,
-// and a name must be that of one only ([ErrAmbiguous]).
+// one that is here is found ([ErrUnknown]), whether it can be opened or not.
+// Where several have a name, it is that of the one which only the own identity
+// may write, if there is just one such ([ErrAmbiguous]).
 func (o *Orbit) Resolve(ctx context.Context, addressOrName string) (address string, err error) {
 	if strings.HasPrefix(addressOrName, "/") {
 		hash, err := manifest.ParseAddress(addressOrName)
@@ -143,7 +144,11 @@ func (o *Orbit) Resolve(ctx context.Context, addressOrName string) (address stri
 			found = append(found, d.Address)
 		}
 	}
-	found = o.withoutAccess(ctx, found)
+	if found = o.withoutAccess(ctx, found); len(found) > 1 {
+		if own := o.ownOf(ctx, found); len(own) == 1 {
+			found = own
+		}
+	}
 	switch len(found) {
 	case 0:
 		return "", fmt.Errorf("%w: %.80q", ErrUnknown, addressOrName)
@@ -156,20 +161,38 @@ func (o *Orbit) Resolve(ctx context.Context, addressOrName string) (address stri
 // withoutAccess leaves out the databases that are the access controller of
 // another one in the list: they have its name.
 func (o *Orbit) withoutAccess(ctx context.Context, addresses []string) []string {
-	if len(addresses) < 2 {
-		return addresses
-	}
-	var access []string
+	access := make(map[string]bool)
 	for _, a := range addresses {
-		hash, err := manifest.ParseAddress(a)
-		if err != nil {
-			continue
-		}
-		if b, err := o.block(ctx, hash); err == nil {
-			if m, err := manifest.Decode(b); err == nil {
-				access = append(access, m.AccessController)
-			}
+		access[o.accessOf(ctx, a)] = true
+	}
+	return slices.DeleteFunc(addresses, func(a string) bool { return access[a] })
+}
+
+// ownOf returns the databases that the own identity alone may write.
+func (o *Orbit) ownOf(ctx context.Context, addresses []string) (own []string) {
+	mine, _, err := manifest.Writers{o.signer.ID}.Address()
+	for _, a := range addresses {
+		if err == nil && o.accessOf(ctx, a) == mine {
+			own = append(own, a)
 		}
 	}
-	return slices.DeleteFunc(addresses, func(a string) bool { return slices.Contains(access, a) })
+	return own
+}
+
+// accessOf returns the address of a database's access controller, or "" if it
+// is not known.
+func (o *Orbit) accessOf(ctx context.Context, address string) string {
+	hash, err := manifest.ParseAddress(address)
+	if err != nil {
+		return ""
+	}
+	b, err := o.block(ctx, hash)
+	if err != nil {
+		return ""
+	}
+	m, err := manifest.Decode(b)
+	if err != nil {
+		return ""
+	}
+	return m.AccessController
 }

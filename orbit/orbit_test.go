@@ -633,6 +633,13 @@ func TestNamesLeadToOneDatabase(t *testing.T) {
 	if _, err := a.Find(t.Context(), "/orbitdb/zdpuAwKJDKp1C2UFkZ18GELaKzyCxaH4A8jQSpLiRKEcnBDxq"); !errors.Is(err, orbit.ErrUnknown) {
 		t.Error(err)
 	}
+	own, err := a.Resolve(t.Context(), "pieces")
+	must(t, err)
+	a.create(t, "pieces", orbit.Options{Type: orbit.TypeDocuments, Access: orbit.Access{Write: []string{newB(t).Identity().ID}}})
+	a.create(t, "pieces", orbit.Options{Type: orbit.TypeDocuments, Access: anyone})
+	if address, err := a.Resolve(t.Context(), "pieces"); err != nil || address != own {
+		t.Errorf("one's own among several is %s, %v; want %s", address, err, own)
+	}
 	a.create(t, "pieces", orbit.Options{Type: orbit.TypeKeyValue})
 	if _, err := a.Find(t.Context(), "pieces"); !errors.Is(err, orbit.ErrAmbiguous) {
 		t.Error(err)
@@ -643,7 +650,7 @@ func TestNamesLeadToOneDatabase(t *testing.T) {
 		names = append(names, d.Name+" "+d.Type+" "+d.IndexBy)
 	}
 	slices.Sort(names)
-	if want := []string{"band events ", "band keyvalue ", "pieces documents _id", "pieces keyvalue "}; !slices.Equal(names, want) {
+	if want := []string{"band events ", "band keyvalue ", "pieces documents _id", "pieces documents _id", "pieces documents _id", "pieces keyvalue "}; !slices.Equal(names, want) {
 		t.Errorf("got %q", names)
 	}
 }
