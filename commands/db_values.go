@@ -37,9 +37,9 @@ const (
 	// maxJSON is the longest JSON of one value that is read: that of the
 	// largest entry, which may be longer than the entry itself.
 	maxJSON = 2 * entry.MaxSize
-	// maxPayload is the largest value that is put with others: an entry has up to
-	// some kilobytes around it.
-	maxPayload = entry.MaxSize - 8<<10
+	// maxPayload is the largest value that is put with others: so much is the
+	// most that an entry has around it.
+	maxPayload = entry.MaxSize - 32<<10
 
 	// valueName is the name of the value in the multipart body.
 	valueName = "value"

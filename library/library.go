@@ -70,8 +70,9 @@ func Open(ctx context.Context, o *orbit.Orbit, self peer.ID) *Library {
 func (l *Library) Stores(ctx context.Context) []Store {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.open(ctx, &l.pieces, PiecesName, orbit.Options{Type: orbit.TypeDocuments, IndexBy: "hash"})
-	if l.open(ctx, &l.user, UserName, orbit.Options{Type: orbit.TypeKeyValue}) {
+	pieces := l.open(ctx, &l.pieces, PiecesName, orbit.Options{Type: orbit.TypeDocuments, IndexBy: "hash"})
+	user := l.open(ctx, &l.user, UserName, orbit.Options{Type: orbit.TypeKeyValue})
+	if l.user.DB != nil && (pieces || user) {
 		if err := l.fill(ctx); err != nil {
 			l.user.Err = fmt.Errorf("fill in: %w", err)
 		}

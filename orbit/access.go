@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
@@ -32,8 +31,6 @@ type AccessController struct {
 	address string
 	list    manifest.Writers // of type "ipfs"
 	managed *Database        // nil for type "ipfs"
-
-	changing sync.Mutex
 }
 
 // openAccess opens the access controller of a database, and returns the blocks
@@ -66,7 +63,7 @@ func (o *Orbit) openAccess(ctx context.Context, m manifest.Manifest) (*AccessCon
 		if kind, _, _ := inner.Access(); kind != manifest.AccessIPFS || inner.Type != TypeKeyValue {
 			return nil, nil, fmt.Errorf("%w: %s is no keyvalue database with a fixed list of admins", ErrInvalid, m.AccessController)
 		}
-		a.managed, err = o.openLocked(ctx, hash, OpenOptions{})
+		a.managed, err = o.openLocked(ctx, hash, OpenOptions{access: true})
 		return a, nil, err
 	}
 	return nil, nil, fmt.Errorf("%w: access controllers of type %.40q are not known", ErrInvalid, kind)
@@ -202,8 +199,8 @@ func (a *AccessController) change(ctx context.Context, capability string, change
 	if err != nil {
 		return err
 	}
-	a.changing.Lock()
-	defer a.changing.Unlock()
+	a.managed.granting.Lock()
+	defer a.managed.granting.Unlock()
 	ids, err := a.granted(ctx, capability)
 	if err != nil {
 		return err

@@ -149,6 +149,7 @@ type ImportStats struct {
 
 // Bounds of an import, in bytes of blocks.
 const (
+	importBlock = 256      // that a block takes besides its bytes
 	importBatch = 4 << 20  // entries that are joined at once
 	importHeld  = 64 << 20 // blocks that are held in memory: those that are no entries, and entries that cannot be judged yet
 )
@@ -157,6 +158,10 @@ const (
 // database and joins the entries. The blocks may be in any order; where they
 // are not in that of [Database.Export], what cannot be judged yet is held in
 // memory. progress, if not nil, is told how many entries are done.
+//
+// Of a list of writers that can be changed, an import takes all that are or
+// were in it: what a writer wrote before it was revoked is in the CAR with what
+// it wrote after. So import what comes from who can be trusted with that.
 //
 // What was joined before an error stays.
 func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries int)) (*Database, ImportStats, error) {
@@ -259,10 +264,13 @@ type importer struct {
 
 func (im *importer) take(ctx context.Context, b block.Block) error {
 	if _, err := entry.Decode(b); err != nil {
-		im.held += len(b.Data)
+		if _, again := im.others[b.Hash]; again {
+			return nil
+		}
+		im.held += len(b.Data) + importBlock
 		im.others[b.Hash] = block.Block{Hash: b.Hash, Data: bytes.Clone(b.Data)}
 	} else {
-		im.size += len(b.Data)
+		im.size += len(b.Data) + importBlock
 		im.entries = append(im.entries, b)
 	}
 	if im.held+im.size > importHeld {
@@ -305,7 +313,7 @@ func (im *importer) flush(ctx context.Context) error {
 	}
 	im.size = 0
 	for _, b := range im.entries {
-		im.size += len(b.Data)
+		im.size += len(b.Data) + importBlock
 	}
 	return nil
 }
@@ -313,7 +321,11 @@ func (im *importer) flush(ctx context.Context) error {
 // join offers all entries to a database, and keeps those that it does not
 // take.
 func (im *importer) join(ctx context.Context, db *Database) error {
-	results, err := db.Join(ctx, im.entries)
+	writers, err := db.access.everWriters(ctx)
+	if err != nil {
+		return err
+	}
+	results, err := db.join(ctx, im.entries, writers)
 	if err != nil {
 		return err
 	}

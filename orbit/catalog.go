@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -27,6 +26,7 @@ type record struct {
 	Name    string `json:"name"`
 	Type    string `json:"type"`
 	IndexBy string `json:"indexBy,omitempty"`
+	Access  bool   `json:"access,omitempty"` // it came as the access controller of another one
 }
 
 func catalogKey(hash string) string { return catalogPrefix + "/" + hash }
@@ -72,7 +72,7 @@ func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, 
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
 			}
-			r = record{Number: last + 1, Name: m.Name, Type: m.Type}
+			r = record{Number: last + 1, Name: m.Name, Type: m.Type, Access: opts.access}
 			if err := tx.Put(lastNumberKey, strconv.AppendUint(nil, r.Number, 10)); err != nil {
 				return err
 			}
@@ -95,6 +95,7 @@ type Listed struct {
 	Name    string
 	Type    string
 	IndexBy string
+	Access  bool // it came here as the access controller of another one
 }
 
 // Databases yields the databases that are here, in the order of their addresses.
@@ -106,7 +107,7 @@ func (o *Orbit) Databases(ctx context.Context) iter.Seq2[Listed, error] {
 				r, err = decodeRecord(e.Value)
 			}
 			hash := strings.TrimPrefix(e.Key, catalogPrefix+"/")
-			if !yield(Listed{manifest.Address(hash), r.Name, r.Type, r.IndexBy}, err) || err != nil {
+			if !yield(Listed{manifest.Address(hash), r.Name, r.Type, r.IndexBy, r.Access}, err) || err != nil {
 				return
 			}
 		}
@@ -123,9 +124,10 @@ func (o *Orbit) Find(ctx context.Context, addressOrName string) (*Database, erro
 }
 
 // Resolve returns the address of the database with an address or a name. Only
-// one that is here is found ([ErrUnknown]), whether it can be opened or not.
-// Where several have a name, it is that of the one which only the own identity
-// may write, if there is just one such ([ErrAmbiguous]).
+// one that is here is found ([ErrUnknown]), whether it can be opened or not. An
+// access controller, which has the name of what it is of, goes by its address
+// alone. Where several have a name, it is that of the one which only the own
+// identity may write, if there is just one such ([ErrAmbiguous]).
 func (o *Orbit) Resolve(ctx context.Context, addressOrName string) (address string, err error) {
 	if strings.HasPrefix(addressOrName, "/") {
 		hash, err := manifest.ParseAddress(addressOrName)
@@ -140,11 +142,11 @@ func (o *Orbit) Resolve(ctx context.Context, addressOrName string) (address stri
 		if err != nil {
 			return "", err
 		}
-		if d.Name == addressOrName {
+		if d.Name == addressOrName && !d.Access {
 			found = append(found, d.Address)
 		}
 	}
-	if found = o.withoutAccess(ctx, found); len(found) > 1 {
+	if len(found) > 1 {
 		if own := o.ownOf(ctx, found); len(own) == 1 {
 			found = own
 		}
@@ -156,16 +158,6 @@ func (o *Orbit) Resolve(ctx context.Context, addressOrName string) (address stri
 		return found[0], nil
 	}
 	return "", fmt.Errorf("%w: %.80q: %s", ErrAmbiguous, addressOrName, strings.Join(found, ", "))
-}
-
-// withoutAccess leaves out the databases that are the access controller of
-// another one in the list: they have its name.
-func (o *Orbit) withoutAccess(ctx context.Context, addresses []string) []string {
-	access := make(map[string]bool)
-	for _, a := range addresses {
-		access[o.accessOf(ctx, a)] = true
-	}
-	return slices.DeleteFunc(addresses, func(a string) bool { return access[a] })
 }
 
 // ownOf returns the databases that the own identity alone may write.

@@ -37,6 +37,7 @@ type Database struct {
 	keys     keyed.Index
 	log      *oplog.Log
 	warming  sync.Once
+	granting sync.Mutex // one change of a capability at a time
 }
 
 // openDatabase returns the database also where it is damaged, with
@@ -62,8 +63,8 @@ func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifes
 // it waits for the first use.
 func (db *Database) warm() {
 	db.warming.Do(func() {
-		db.orbit.background.Go(func() {
-			if err := db.keys.Warm(db.orbit.ctx, db.orbit.store); err != nil {
+		db.orbit.begin(func(ctx context.Context) {
+			if err := db.keys.Warm(ctx, db.orbit.store); err != nil {
 				log.Debugw("warm", "database", db.address, "err", err)
 			}
 		})
@@ -244,12 +245,17 @@ type Joined struct {
 // [oplog.Log.Join]. An error is one of the store; the blocks' own are in what
 // it returns.
 func (db *Database) Join(ctx context.Context, bs []block.Block) ([]Joined, error) {
-	if db.orbit.ctx.Err() != nil {
-		return nil, ErrClosed
-	}
 	writers, err := db.access.writers(ctx)
 	if err != nil {
 		return nil, err
+	}
+	return db.join(ctx, bs, writers)
+}
+
+// join is Join where these are the ones who may write.
+func (db *Database) join(ctx context.Context, bs []block.Block, writers writers) ([]Joined, error) {
+	if db.orbit.ctx.Err() != nil {
+		return nil, ErrClosed
 	}
 	joined := make([]Joined, len(bs))
 	candidates := make([]*oplog.Candidate, len(bs))

@@ -51,13 +51,13 @@ func (o *Orbit) Create(ctx context.Context, name string, opts Options) (*Databas
 		return nil, err
 	}
 	if opts.Access.Managed {
-		inner, err := o.create(ctx, manifest.Manifest{Name: name, Type: TypeKeyValue, AccessController: access}, "")
+		inner, err := o.create(ctx, manifest.Manifest{Name: name, Type: TypeKeyValue, AccessController: access}, OpenOptions{access: true})
 		if err != nil {
 			return nil, err
 		}
 		access = inner.address
 	}
-	return o.create(ctx, manifest.Manifest{Name: name, Type: opts.Type, AccessController: access, Meta: opts.Meta}, opts.IndexBy)
+	return o.create(ctx, manifest.Manifest{Name: name, Type: opts.Type, AccessController: access, Meta: opts.Meta}, OpenOptions{IndexBy: opts.IndexBy})
 }
 
 func checkNew(name string, opts Options) error {
@@ -74,7 +74,7 @@ func checkNew(name string, opts Options) error {
 	return nil
 }
 
-func (o *Orbit) create(ctx context.Context, m manifest.Manifest, indexBy string) (*Database, error) {
+func (o *Orbit) create(ctx context.Context, m manifest.Manifest, opts OpenOptions) (*Database, error) {
 	b, err := m.Block()
 	if err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func (o *Orbit) create(ctx context.Context, m manifest.Manifest, indexBy string)
 	if err := o.Keep(ctx, b); err != nil {
 		return nil, err
 	}
-	return o.Open(ctx, manifest.Address(b.Hash), OpenOptions{IndexBy: indexBy})
+	return o.Open(ctx, manifest.Address(b.Hash), opts)
 }
 
 // OpenOptions are what an address does not tell.
@@ -90,6 +90,8 @@ type OpenOptions struct {
 	// IndexBy is the field of documents that holds their key. Default: what
 	// was said here last, or DefaultIndexBy.
 	IndexBy string
+
+	access bool // it is opened as the access controller of another one
 }
 
 // Open opens the database with an address, and keeps it from now on. Its
@@ -114,8 +116,8 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 	if o.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	if db := o.open[hash]; db != nil && (opts.IndexBy == "" || opts.IndexBy == db.indexBy) {
-		return db, nil
+	if db := o.open[hash]; db != nil {
+		return o.reindexed(ctx, db, hash, opts)
 	}
 	m, access, needed, err := o.describe(ctx, hash)
 	if err != nil {
@@ -131,6 +133,22 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 	db, err := openDatabase(ctx, o, hash, m, record, access)
 	if err != nil {
 		return nil, err
+	}
+	o.open[hash] = db
+	return db, nil
+}
+
+// reindexed returns an open database as one whose documents have their key in
+// another field, if the options say so. The caller holds o.mu.
+func (o *Orbit) reindexed(ctx context.Context, db *Database, hash string, opts OpenOptions) (*Database, error) {
+	r, err := o.register(ctx, hash, db.manifest, opts)
+	if err != nil || r.IndexBy == db.indexBy {
+		return db, err
+	}
+	// The log is the same: there must be one only.
+	db = &Database{
+		orbit: o, address: db.address, manifest: db.manifest, number: db.number, indexBy: r.IndexBy,
+		access: db.access, keys: db.keys, log: db.log,
 	}
 	o.open[hash] = db
 	return db, nil
@@ -172,7 +190,9 @@ func (o *Orbit) Rebuild(ctx context.Context, address string) ([]Lost, error) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.open[hash] = db
+	if o.open[hash] == nil {
+		o.open[hash] = db
+	}
 	return lost, nil
 }
 
@@ -192,7 +212,10 @@ func (o *Orbit) openDamaged(ctx context.Context, hash string) (*Database, error)
 		return nil, err
 	}
 	db, err := openDatabase(ctx, o, hash, m, record, access)
-	if errors.Is(err, oplog.ErrDamaged) {
+	switch {
+	case err == nil:
+		o.open[hash] = db
+	case errors.Is(err, oplog.ErrDamaged):
 		err = nil
 	}
 	return db, err

@@ -89,6 +89,7 @@ type Orbit struct {
 
 	ctx        context.Context // done when closed
 	stop       context.CancelFunc
+	beginning  sync.Mutex // of background work, and of its end
 	background sync.WaitGroup
 
 	rebuilding sync.Mutex
@@ -190,12 +191,24 @@ func (o *Orbit) Identity() *identity.Identity { return o.signer.Identity }
 // Close closes the databases, and ends loops over updates. Writes that run are
 // finished.
 func (o *Orbit) Close() error {
+	o.beginning.Lock()
 	o.stop()
+	o.beginning.Unlock()
 	o.mu.Lock()
 	clear(o.open)
 	o.mu.Unlock()
 	o.background.Wait()
 	return nil
+}
+
+// begin runs work in the background, unless the Orbit is closed. Close waits for
+// it, and the context is done then.
+func (o *Orbit) begin(work func(context.Context)) {
+	o.beginning.Lock()
+	defer o.beginning.Unlock()
+	if o.ctx.Err() == nil {
+		o.background.Go(func() { work(o.ctx) })
+	}
 }
 
 // block returns the block with a hash from the store, or from the source. A

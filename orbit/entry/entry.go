@@ -11,6 +11,7 @@
 //	key       the writer's signing public key, hex
 //	sig       its signature, hex
 //	next      hashes of the log's heads when it was written, newest first
+//	          (the newest 512 of them)
 //	refs      hashes of up to 16 entries before those, newest first
 //	clock     { id: key, time: 1 + the largest time of the heads }
 //	payload   the operation: any value
@@ -76,6 +77,10 @@ const Version = 2
 
 // MaxRefs is how many references an entry has at most.
 const MaxRefs = 16
+
+// MaxNext is how many heads an entry names at most. JavaScript names all; but
+// a log that anybody may write can be given so many that no entry could.
+const MaxNext = 512
 
 // MaxSize is the largest entry that is written, in bytes of its block.
 // JavaScript peers are sent an entry as a message of gossipsub, which carries
@@ -172,6 +177,7 @@ func New(
 	if payload == nil {
 		return nil, fmt.Errorf("%w: it has no payload", ErrMalformed)
 	}
+	heads = heads[:min(len(heads), MaxNext)]
 	e := &Entry{
 		LogID:    logID,
 		Key:      s.PublicKey,

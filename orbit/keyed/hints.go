@@ -9,7 +9,7 @@ import "sync"
 // key is none of its.
 type Hints struct {
 	mu         sync.Mutex
-	young, old map[hintKey]uint64
+	young, old map[hintKey]hint
 	complete   map[uint64]bool // the logs all of whose keys are there
 	forgotten  int             // how many times hints were
 }
@@ -24,7 +24,20 @@ type hintKey struct {
 
 // NewHints returns no hints.
 func NewHints() *Hints {
-	return &Hints{young: make(map[hintKey]uint64), complete: make(map[uint64]bool)}
+	return &Hints{young: make(map[hintKey]hint), complete: make(map[uint64]bool)}
+}
+
+// hint is an entry: its number, and the end of its hash. A number whose entry was
+// never stored may be given to another one.
+type hint struct {
+	number uint64
+	hash   [8]byte
+}
+
+func newHint(number uint64, hash string) hint {
+	h := hint{number: number}
+	copy(h.hash[:], hash[max(0, len(hash)-len(h.hash)):])
+	return h
 }
 
 func newHintKey(log uint64, slot string) hintKey {
@@ -33,18 +46,18 @@ func newHintKey(log uint64, slot string) hintKey {
 	return k
 }
 
-// get returns the number of an entry, 0 for none, whether there is none for sure,
-// and what [Hints.found] is to be told.
-func (h *Hints) get(k hintKey) (number uint64, none bool, forgotten int) {
+// get returns a hint, which has no number if there is none, whether there is no
+// such key for sure, and what [Hints.found] is to be told.
+func (h *Hints) get(k hintKey) (at hint, none bool, forgotten int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	number, ok := h.young[k]
+	at, ok := h.young[k]
 	if !ok {
-		if number = h.old[k]; number != 0 {
-			h.set(k, number)
+		if at = h.old[k]; at.number != 0 {
+			h.set(k, at)
 		}
 	}
-	return number, number == 0 && h.complete[k.log], h.forgotten
+	return at, at.number == 0 && h.complete[k.log], h.forgotten
 }
 
 // begin returns what [Hints.found] and [Hints.finish] are to be told about all
@@ -66,32 +79,32 @@ func (h *Hints) finish(log uint64, forgotten int) {
 
 // found is put of what was read since a get, unless a later one may have been
 // forgotten meanwhile.
-func (h *Hints) found(k hintKey, number uint64, forgotten int) {
+func (h *Hints) found(k hintKey, at hint, forgotten int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if forgotten == h.forgotten && number > max(h.young[k], h.old[k]) {
-		h.set(k, number)
+	if forgotten == h.forgotten && at.number > max(h.young[k].number, h.old[k].number) {
+		h.set(k, at)
 	}
 }
 
 // put remembers an entry, unless a later one is known: what is newest on a key
 // changes only to what came last.
-func (h *Hints) put(k hintKey, number uint64) {
+func (h *Hints) put(k hintKey, at hint) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if number > max(h.young[k], h.old[k]) {
-		h.set(k, number)
+	if at.number > max(h.young[k].number, h.old[k].number) {
+		h.set(k, at)
 	}
 }
 
-func (h *Hints) set(k hintKey, number uint64) {
+func (h *Hints) set(k hintKey, at hint) {
 	if len(h.young) >= generation {
 		if len(h.old) > 0 {
 			h.forget()
 		}
-		h.young, h.old = make(map[hintKey]uint64), h.young
+		h.young, h.old = make(map[hintKey]hint), h.young
 	}
-	h.young[k] = number
+	h.young[k] = at
 }
 
 // Clear forgets all.

@@ -63,8 +63,8 @@ func TestWarmHintsKnowWhatIsNotThere(t *testing.T) {
 			t.Errorf("%d keys: %d reads for another log", keys, n)
 		}
 		for i := range keys {
-			if number, _, _ := x.hints.get(newHintKey(1, value.Text(fmt.Sprint(i)).Slot())); number != uint64(i+1) {
-				t.Errorf("key %d is hinted at %d", i, number)
+			if at, _, _ := x.hints.get(newHintKey(1, value.Text(fmt.Sprint(i)).Slot())); at.number != uint64(i+1) {
+				t.Errorf("key %d is hinted at %d", i, at.number)
 			}
 		}
 	}
@@ -75,7 +75,7 @@ func TestHintsThatWereForgottenAreNotTakenForAll(t *testing.T) {
 		"a failure": func(x Index) { x.Failed() },
 		"too many others": func(x Index) {
 			for i := range uint64(3 * generation) {
-				x.hints.put(hintKey{log: 5 + i}, 1)
+				x.hints.put(hintKey{log: 5 + i}, hint{number: 1})
 			}
 		},
 	} {
@@ -97,7 +97,7 @@ func TestHintsThatWereForgottenAreNotTakenForAll(t *testing.T) {
 func TestKeysPutWhileHintsAreWarmedAreKnown(t *testing.T) {
 	x, s, ds := warmed(t, 0)
 	begun := x.hints.begin()
-	x.hints.put(newHintKey(1, value.Text("absent").Slot()), 7)
+	x.hints.put(newHintKey(1, value.Text("absent").Slot()), hint{number: 7})
 	x.hints.finish(1, begun)
 	// The hint leads nowhere, so the key is looked up.
 	if n := absent(t, x, s, ds); n != 2 {

@@ -14,35 +14,35 @@ func TestHintsGoOnlyForward(t *testing.T) {
 	want := func(number uint64) (forgotten int) {
 		t.Helper()
 		got, _, forgotten := h.get(k)
-		if got != number {
-			t.Errorf("got %d, want %d", got, number)
+		if got.number != number {
+			t.Errorf("got %d, want %d", got.number, number)
 		}
 		return forgotten
 	}
 	before := want(0)
-	h.put(k, 5)
-	h.put(k, 3)
-	h.found(k, 4, before)
+	h.put(k, hint{number: 5})
+	h.put(k, hint{number: 3})
+	h.found(k, hint{number: 4}, before)
 	before = want(5)
-	h.found(k, 6, before)
+	h.found(k, hint{number: 6}, before)
 	want(6)
 	// A reader found 7, then 8 was written, then all was forgotten.
-	h.put(k, 8)
+	h.put(k, hint{number: 8})
 	h.Clear()
-	h.found(k, 7, before)
+	h.found(k, hint{number: 7}, before)
 	before = want(0)
-	h.found(k, 8, before)
+	h.found(k, hint{number: 8}, before)
 	want(8)
 }
 
 func TestHintsOfKeysInUseAreKept(t *testing.T) {
 	h := NewHints()
 	used := newHintKey(1, "used")
-	h.put(used, 1)
+	h.put(used, hint{number: 1})
 	for i := range uint64(3 * generation) {
-		h.put(hintKey{log: 2 + i}, 1)
+		h.put(hintKey{log: 2 + i}, hint{number: 1})
 		if i%(generation/2) == 0 {
-			if n, _, _ := h.get(used); n != 1 {
+			if n, _, _ := h.get(used); n.number != 1 {
 				t.Fatalf("forgotten after %d others", i)
 			}
 		}
@@ -50,7 +50,7 @@ func TestHintsOfKeysInUseAreKept(t *testing.T) {
 	if n := len(h.young) + len(h.old); n > 2*generation {
 		t.Errorf("%d hints", n)
 	}
-	if n, _, _ := h.get(hintKey{log: 2}); n != 0 {
+	if n, _, _ := h.get(hintKey{log: 2}); n.number != 0 {
 		t.Error("nothing is forgotten")
 	}
 }

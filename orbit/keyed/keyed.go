@@ -157,7 +157,7 @@ func (x Index) Apply(tx *store.Tx, e *entry.Entry, at oplog.Ref) (int, error) {
 	}
 	// As long as this is not committed, the hint leads nowhere, and the key is
 	// looked up.
-	x.hints.put(newHintKey(x.log, slot), at.Number)
+	x.hints.put(newHintKey(x.log, slot), newHint(at.Number, e.Hash()))
 	return keys, tx.Put(x.slotKey(slot), winner{op.Deleted, at.Number, e.Hash()}.encode())
 }
 
@@ -173,6 +173,10 @@ func (x Index) record(g blocks.Getter, slot string) ([]byte, error) {
 // makes them quicker, and nothing else.
 func (x Index) Warm(ctx context.Context, s *store.Store) error {
 	forgotten := x.hints.begin()
+	// What was applied before, and forgotten since, is stored now or never.
+	if err := s.Update(ctx, func(*store.Tx) error { return nil }); err != nil {
+		return err
+	}
 	prefix := x.slotKey("")
 	count := 0
 	for r, err := range s.Scan(ctx, strings.TrimSuffix(prefix, "/")) {
@@ -186,7 +190,7 @@ func (x Index) Warm(ctx context.Context, s *store.Store) error {
 		if err != nil {
 			return nil // it is reported where it is read
 		}
-		x.hints.found(newHintKey(x.log, strings.TrimPrefix(r.Key, prefix)), w.number, forgotten)
+		x.hints.found(newHintKey(x.log, strings.TrimPrefix(r.Key, prefix)), newHint(w.number, w.hash), forgotten)
 	}
 	x.hints.finish(x.log, forgotten)
 	return nil
@@ -219,13 +223,13 @@ func (x Index) Get(g blocks.Getter, key value.Value) (Item, error) {
 
 // newest returns the newest operation in a slot, with the hash of its entry.
 func (x Index) newest(g blocks.Getter, slot string) (hash string, op Op, err error) {
-	hint := newHintKey(x.log, slot)
-	number, none, forgotten := x.hints.get(hint)
+	k := newHintKey(x.log, slot)
+	at, none, forgotten := x.hints.get(k)
 	if none {
 		return "", Op{}, store.ErrNotFound
 	}
-	if number != 0 {
-		if e, ok := x.guess(g, number); ok {
+	if at.number != 0 {
+		if e, ok := x.guess(g, at); ok {
 			if op, ok := Parse(e.Payload); ok && op.Key.Slot() == slot {
 				return e.Hash(), op, nil
 			}
@@ -243,19 +247,19 @@ func (x Index) newest(g blocks.Getter, slot string) (hash string, op Op, err err
 	if err != nil {
 		return w.hash, Op{}, err
 	}
-	x.hints.found(hint, w.number, forgotten)
+	x.hints.found(k, newHint(w.number, w.hash), forgotten)
 	op, _ = Parse(e.Payload)
 	return w.hash, op, nil
 }
 
-// guess returns the entry of a number, if there is one.
-func (x Index) guess(g blocks.Getter, number uint64) (*entry.Entry, bool) {
-	record, err := g.Get(store.Key(blocks.Entries(x.log), number))
+// guess returns the entry of a hint, if there is one.
+func (x Index) guess(g blocks.Getter, at hint) (*entry.Entry, bool) {
+	record, err := g.Get(store.Key(blocks.Entries(x.log), at.number))
 	if err != nil {
 		return nil, false
 	}
 	b, err := blocks.DecodeEntry(record)
-	if err != nil {
+	if err != nil || newHint(at.number, b.Hash) != at {
 		return nil, false
 	}
 	e, err := entry.Decode(b)

@@ -34,6 +34,10 @@ type Range struct {
 // ErrRange says that a range cannot be.
 var ErrRange = errors.New("invalid range")
 
+// maxPage is the largest amount next to a lower bound: so many are held in
+// memory.
+const maxPage = 1 << 17
+
 func (r Range) check() error {
 	switch {
 	case r.GT != "" && r.GTE != "":
@@ -42,6 +46,8 @@ func (r Range) check() error {
 		return fmt.Errorf("%w: both lt and lte", ErrRange)
 	case r.Behind != "" && r.LT+r.LTE != "":
 		return fmt.Errorf("%w: behind with lt or lte", ErrRange)
+	case r.Amount > maxPage && r.GT+r.GTE != "":
+		return fmt.Errorf("%w: amount %d with a lower bound, at most %d", ErrRange, r.Amount, maxPage)
 	case r.Amount < 0:
 		return fmt.Errorf("%w: amount %d", ErrRange, r.Amount)
 	}

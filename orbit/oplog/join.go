@@ -25,6 +25,9 @@ const (
 	maxUpdateBytes = 2 << 20
 )
 
+// MaxMissing is how many hashes [Log.Missing] returns.
+const MaxMissing = 10_000
+
 // ErrWaitingFull says that too much waits already: what is missing must come
 // first.
 var ErrWaitingFull = errors.New("too many entries wait for others")
@@ -57,7 +60,8 @@ func (o Outcome) String() string {
 // Join takes entries from elsewhere, in any order, and returns what became of
 // each. Anything may be offered again at any time, and what is left out can be
 // taken by a later call. The order of calls makes no difference in the end. On
-// an error, part of it may have been taken.
+// an error, part of it may have been taken; with [ErrWaitingFull], all of it
+// but for those which would have to wait.
 func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, error) {
 	outcomes := make([]Outcome, len(candidates))
 	todo := make([]int, len(candidates))
@@ -69,6 +73,7 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 	}
 	// What is refused may be needed by what comes behind it.
 	var refused []int
+	var full error
 	for len(todo) > 0 {
 		for len(todo) > 0 {
 			n, size := 0, 0
@@ -81,7 +86,11 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 			err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
 				for _, i := range chunk {
 					var err error
-					if outcomes[i], err = l.join(tx, sum, candidates[i]); err != nil {
+					outcomes[i], err = l.join(tx, sum, candidates[i])
+					if errors.Is(err, ErrWaitingFull) {
+						full, err = err, nil
+					}
+					if err != nil {
 						return err
 					}
 				}
@@ -116,7 +125,7 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 			outcomes[i] = Joined
 		}
 	}
-	return outcomes, nil
+	return outcomes, full
 }
 
 // wanted tells those of the refused that something waits for now from the
@@ -285,7 +294,7 @@ func (l *Log) sleep(tx *store.Tx, sum *summary, hash, missing string, w waiter) 
 // wakeNext takes the next entry of the ready queue: it enters the log or goes
 // on waiting, for another of its parents.
 func (l *Log) wakeNext(tx *store.Tx, sum *summary) (size int, err error) {
-	hash, err := tx.Get(l.readyKey(sum.ReadyFrom))
+	hash, err := l.mustGet(tx, l.readyKey(sum.ReadyFrom))
 	if err != nil {
 		return 0, err
 	}
@@ -293,7 +302,7 @@ func (l *Log) wakeNext(tx *store.Tx, sum *summary) (size int, err error) {
 		return 0, err
 	}
 	sum.ReadyFrom++
-	record, err := tx.Get(l.waitKey(string(hash)))
+	record, err := l.mustGet(tx, l.waitKey(string(hash)))
 	if err != nil {
 		return 0, err
 	}
@@ -319,6 +328,15 @@ func (l *Log) wakeNext(tx *store.Tx, sum *summary) (size int, err error) {
 		fault = errors.New(w.fault)
 	}
 	return len(w.data), l.enter(tx, sum, e, fault)
+}
+
+// mustGet returns the value at a key that is there unless the log is damaged.
+func (l *Log) mustGet(tx *store.Tx, key string) ([]byte, error) {
+	value, err := tx.Get(key)
+	if errors.Is(err, store.ErrNotFound) {
+		err = fmt.Errorf("%w of %s: %s is gone", ErrDamaged, l.id, key)
+	}
+	return value, err
 }
 
 // waiter is an entry that waits.
@@ -348,7 +366,7 @@ func decodeWaiter(hash string, record []byte) (w waiter, e *entry.Entry, err err
 }
 
 // Missing returns the hashes that entries wait for and that do not wait
-// themselves. It reads all that waits.
+// themselves, at most [MaxMissing] of them. It reads all that waits.
 //
 // It is to be offered until nothing is missing. An entry waits for one after
 // the other of those that it names, so of what is missing, some that must have
@@ -381,6 +399,9 @@ func (l *Log) Missing(ctx context.Context) ([]string, error) {
 				return nil, err
 			} else if !ok {
 				missing = append(missing, hash)
+			}
+			if len(missing) == MaxMissing {
+				return missing, nil
 			}
 		}
 	}

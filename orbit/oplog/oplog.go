@@ -250,7 +250,7 @@ func (l *Log) Append(ctx context.Context, s *identity.Signer, payloads ...value.
 // has one. check sees all that the entries will be on top of. It may be called
 // more than once.
 func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(blocks.Getter) error, payloads ...value.Value) ([]*entry.Entry, error) {
-	for {
+	for range maxRefills {
 		var entries []*entry.Entry
 		err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
 			if err := check(tx); err != nil {
@@ -283,7 +283,12 @@ func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(block
 			return nil, err
 		}
 	}
+	return nil, fmt.Errorf("%w of %s: its order has too few entries", ErrDamaged, l.id)
 }
+
+// maxRefills is how often the newest entries are looked up for an append. Once
+// is enough, but where the log changes meanwhile.
+const maxRefills = 64
 
 // errNewestUnknown says that a summary has too few of the newest entries.
 var errNewestUnknown = errors.New("the newest entries are not known")
@@ -331,9 +336,8 @@ func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error)
 			return err
 		}
 		before := sum.Numbers
-		err = change(tx, sum)
-		touched = sum.Numbers != before
-		if err != nil {
+		defer func() { touched = sum.Numbers != before }()
+		if err := change(tx, sum); err != nil {
 			return err
 		}
 		return l.writeSummary(tx, sum)

@@ -130,6 +130,7 @@ func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known stri
 	if err := flush(); err != nil {
 		return lost, err
 	}
+	l.state.Failed() // what readers took from the old index is not to stay
 	return lost, l.write(ctx, func(tx *store.Tx, sum *summary) error {
 		sum.Numbers, sum.Rebuild = last-1, 0
 		return nil

@@ -21,6 +21,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"regexp/syntax"
 	"strings"
 
 	"github.com/expr-lang/expr"
@@ -36,6 +37,8 @@ const (
 	MaxLength = 4 << 10
 
 	maxNodes  = 256
+	maxPluses = 8       // each may make a text as long as both its sides
+	maxSteps  = 128     // of all patterns, for each character of a text
 	maxMemory = 1 << 16 // items that an evaluation makes
 )
 
@@ -47,7 +50,7 @@ var ErrInvalid = errors.New("invalid expression")
 var functions = []string{
 	"all", "any", "none", "one", "count",
 	"len", "lower", "upper", "trim", "hasPrefix", "hasSuffix", "indexOf",
-	"int", "float", "string", "abs", "ceil", "floor", "round", "min", "max", "type", "keys", "values", "first", "last", "get",
+	"int", "float", "abs", "ceil", "floor", "round", "min", "max", "type", "keys", "values", "first", "last", "get",
 }
 
 // Expression is a compiled expression. It may be used concurrently.
@@ -85,7 +88,10 @@ func Compile(text string) (*Expression, error) {
 
 // checker refuses what would make an evaluation take more than in proportion
 // to the size of the expression and of the value.
-type checker struct{ err error }
+type checker struct {
+	err           error
+	pluses, steps int
+}
 
 // Visit implements [ast.Visitor].
 func (c *checker) Visit(node *ast.Node) {
@@ -96,11 +102,22 @@ func (c *checker) Visit(node *ast.Node) {
 			c.err = errors.New("there are no ranges (..)")
 		case "**", "^":
 			c.err = errors.New("there are no powers (" + n.Operator + ")")
+		case "+":
+			if c.pluses++; c.pluses > maxPluses {
+				c.err = fmt.Errorf("more than %d + are too many", maxPluses)
+			}
 		case "matches":
-			if _, ok := n.Right.(*ast.StringNode); !ok {
+			pattern, ok := n.Right.(*ast.StringNode)
+			if !ok {
 				c.err = errors.New("a pattern to match must be written out")
+				break
+			}
+			if c.steps += steps(pattern.Value); c.steps > maxSteps {
+				c.err = errors.New("the patterns to match are too large")
 			}
 		}
+	case *ast.VariableDeclaratorNode:
+		c.err = errors.New("there are no variables (let)")
 	case *ast.CallNode:
 		c.err = fmt.Errorf("%.40s is no function here", n.Callee)
 	case *ast.PredicateNode:
@@ -110,6 +127,19 @@ func (c *checker) Visit(node *ast.Node) {
 			c.err = errors.New("a predicate can speak of its item (#) alone")
 		}
 	}
+}
+
+// steps is how much a pattern may take for each character of a text.
+func steps(pattern string) int {
+	parsed, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return 0 // it is refused where it is compiled
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return maxSteps + 1
+	}
+	return len(program.Inst)
 }
 
 // outward looks for what makes a predicate take, for each item, what depends

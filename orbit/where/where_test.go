@@ -81,7 +81,8 @@ func TestWhatIsNoExpressionIsRefused(t *testing.T) {
 	for _, text := range []string{
 		"", "year =", "year = 1722", `"text"`, "5", "1 + 1", "nil",
 		"len(1..1000000000) > 0", "2 ** 1000 > 1", `repeat("x", 1000000) == ""`, `title matches year`, `any(tags, any(tags, # == "x"))`, `all(tags, title contains #)`, `all(tags, # in tags)`, `all(tags, # in value.tags)`,
-		`sort(tags) == tags`, `env() == 1`, `map(tags, #) == 1`, `filter(tags, true) == 1`, `now() == 1`, `let x = 1; x == 1 and len(map(0..9, #)) > 1`,
+		`sort(tags) == tags`, `env() == 1`, `map(tags, #) == 1`, `filter(tags, true) == 1`, `now() == 1`, `let x = title; x == "a"`, `len(` + strings.Repeat("title + ", 20) + `title) > 1`, `string(value) == ""`,
+		`title matches "((a?){30}){33}b"`, strings.Repeat(`title matches "(a|b|c)*d" or `, 20) + `true`, `let x = 1; x == 1 and len(map(0..9, #)) > 1`,
 		strings.Repeat("true and ", 400) + "true",
 		strings.Repeat(" ", where.MaxLength) + "true",
 	} {
