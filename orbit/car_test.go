@@ -66,6 +66,42 @@ func TestImportTakesAnyOrder(t *testing.T) {
 	}
 }
 
+// What a writer wrote before it was revoked is part of a backup.
+func TestImportRestoresWhatRevokedWritersWrote(t *testing.T) {
+	a, b := newA(t), newB(t)
+	opts := orbit.Options{Access: orbit.Access{Write: []string{a.Identity().ID}, Managed: true}}
+	dba, dbb := a.create(t, "band", opts), b.create(t, "band", opts)
+	for _, p := range []*peer{a, b} {
+		must(t, p.Keep(t.Context(), a.Identity().Block(), b.Identity().Block()))
+	}
+	must(t, dba.Access().Grant(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
+	list := func(p *peer) *orbit.Database {
+		db, err := p.Open(t.Context(), dba.Access().Address(), orbit.OpenOptions{})
+		must(t, err)
+		return db
+	}
+	join(t, list(b), entries(t, list(a))...)
+	_, err := events(t, dbb).Add(t.Context(), "by b")
+	must(t, err)
+	join(t, dba, entries(t, dbb)...)
+	must(t, dba.Access().Revoke(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
+	_, err = events(t, dba).Add(t.Context(), "by a")
+	must(t, err)
+	var car bytes.Buffer
+	_, err = dba.Export(t.Context(), &car)
+	must(t, err)
+	restored, stats, err := newPeer(t, 0x55, 0x66).Import(t.Context(), &car, nil)
+	must(t, err)
+	count := 0
+	for _, err := range events(t, restored).All(t.Context()) {
+		must(t, err)
+		count++
+	}
+	if count != 2 || stats.Faults+stats.Refused != 0 {
+		t.Errorf("%d events, %+v", count, stats)
+	}
+}
+
 func TestImportSaysWhatIsMissing(t *testing.T) {
 	_, car, n := exported(t, false)
 	header, rest := sections(t, car)

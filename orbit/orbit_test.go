@@ -655,6 +655,76 @@ func TestNamesLeadToOneDatabase(t *testing.T) {
 	}
 }
 
+// A manifest can name any database as its access controller.
+func TestForeignManifestTakesNoName(t *testing.T) {
+	a := newA(t)
+	own := a.create(t, "user", orbit.Options{Type: orbit.TypeKeyValue})
+	b, err := manifest.Manifest{Name: "user", Type: orbit.TypeKeyValue, AccessController: own.Address()}.Block()
+	must(t, err)
+	must(t, a.Keep(t.Context(), b))
+	_, err = a.Open(t.Context(), manifest.Address(b.Hash), orbit.OpenOptions{})
+	must(t, err)
+	if address, err := a.Resolve(t.Context(), "user"); err != nil || address != own.Address() {
+		t.Errorf("%s, %v; want %s", address, err, own.Address())
+	}
+}
+
+func TestAnotherFieldToIndexByKeepsTheLog(t *testing.T) {
+	a := newA(t)
+	first := a.create(t, "pieces", orbit.Options{Type: orbit.TypeDocuments})
+	seen := make(chan string)
+	go func() {
+		for arrival, err := range first.Updates(t.Context(), 0) {
+			if err == nil {
+				seen <- arrival.Hash
+			}
+		}
+	}()
+	again := a.create(t, "pieces", orbit.Options{Type: orbit.TypeDocuments, IndexBy: "hash"})
+	hash, err := documents(t, again).Put(t.Context(), map[string]any{"hash": "Qm1"})
+	must(t, err)
+	if got := <-seen; got != hash || again.Log() != first.Log() {
+		t.Errorf("who follows saw %s of %s", got, hash)
+	}
+}
+
+func TestGrantsAtOnceAreAllKept(t *testing.T) {
+	a := newA(t)
+	access := orbit.Access{Managed: true}
+	// Two databases of one name share the list.
+	dbs := []*orbit.Database{a.create(t, "band", orbit.Options{Access: access}), a.create(t, "band", orbit.Options{Access: access, Type: orbit.TypeDocuments})}
+	var group sync.WaitGroup
+	for i := range 20 {
+		group.Go(func() {
+			if err := dbs[i%2].Access().Grant(t.Context(), orbit.CapabilityWrite, fmt.Sprint(i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	capabilities, err := dbs[0].Access().Capabilities(t.Context())
+	if err != nil || len(capabilities[orbit.CapabilityWrite]) != 20 {
+		t.Errorf("%v, %v", capabilities, err)
+	}
+}
+
+func TestCloseWhileDatabasesAreUsed(t *testing.T) {
+	for range 20 {
+		a := newA(t)
+		var group sync.WaitGroup
+		for i := range 4 {
+			kv := keyvalue(t, a.create(t, fmt.Sprint("n", i), orbit.Options{Type: orbit.TypeKeyValue}))
+			group.Go(func() {
+				if _, err := kv.Get(t.Context(), "k"); !errors.Is(err, orbit.ErrNotFound) && !errors.Is(err, orbit.ErrClosed) {
+					t.Error(err)
+				}
+			})
+		}
+		must(t, a.Close())
+		group.Wait()
+	}
+}
+
 func TestDamagedDatabaseKeepsNoOtherFromOpening(t *testing.T) {
 	a := newA(t)
 	db := a.create(t, "pieces", orbit.Options{Type: orbit.TypeDocuments})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 
 	"github.com/ipfs/go-datastore"
 
@@ -103,4 +104,51 @@ func TestKeysPutWhileHintsAreWarmedAreKnown(t *testing.T) {
 	if n := absent(t, x, s, ds); n != 2 {
 		t.Errorf("%d reads", n)
 	}
+}
+
+func TestHintToANumberThatAnotherEntryGotLeadsNowhere(t *testing.T) {
+	x := New(1, NewHints())
+	other := block.New([]byte("another entry"))
+	g := getter{store.Key(blocks.Entries(1), 5): append([]byte(other.Hash), other.Data...)}
+	if _, ok := x.guess(g, newHint(5, block.Hash([]byte("never stored")))); ok {
+		t.Error("another entry is taken for it")
+	}
+}
+
+// getter is keys and their values.
+type getter map[string][]byte
+
+func (g getter) Get(key string) ([]byte, error) {
+	if v, ok := g[key]; ok {
+		return v, nil
+	}
+	return nil, store.ErrNotFound
+}
+
+// What was applied and forgotten before a warm-up begins is on its way to the
+// disk: the warm-up has to see it.
+func TestWarmingWaitsForWhatIsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := store.New(storetest.NewDisk(), "/npp/test")
+		x := New(1, NewHints())
+		key := value.Text("k")
+		release := make(chan struct{})
+		go s.Update(t.Context(), func(tx *store.Tx) error {
+			x.hints.put(newHintKey(1, key.Slot()), newHint(1, block.Hash(nil)))
+			x.Failed() // of another log
+			<-release
+			return tx.Put(x.slotKey(key.Slot()), winner{number: 1, hash: block.Hash(nil)}.encode())
+		})
+		synctest.Wait()
+		warm := make(chan error, 1)
+		go func() { warm <- x.Warm(t.Context(), s) }()
+		synctest.Wait()
+		close(release)
+		if err := <-warm; err != nil {
+			t.Fatal(err)
+		}
+		if at, none, _ := x.hints.get(newHintKey(1, key.Slot())); none || at.number != 1 {
+			t.Errorf("hint %v, none: %v", at, none)
+		}
+	})
 }

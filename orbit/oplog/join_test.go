@@ -12,6 +12,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/value"
 )
 
 // image is all that a log shows but for the order of arrival.
@@ -336,5 +337,44 @@ func TestEntryWhosePlaceIsLostIsNotTakenTwice(t *testing.T) {
 			t.Errorf("rebuild: %v, %v", lost, err)
 		}
 		r.audit(t, judge)
+	}
+}
+
+// With "next" without a bound, no further entry could be written.
+func TestLogOfVeryManyHeadsIsMergedStepByStep(t *testing.T) {
+	const heads = entry.MaxNext + 50
+	r := newReplica(t)
+	var roots []*entry.Entry
+	for i := range heads {
+		roots = append(roots, draft{key: fmt.Sprintf("w%d", i), time: 1}.entry())
+	}
+	r.join(t, roots...)
+	first := r.append(t, signers[0], value.Null)[0]
+	second := r.append(t, signers[0], value.Null)[0]
+	if len(first.Next) != entry.MaxNext || len(second.Next) != 51 || second.Next[0] != first.Hash() {
+		t.Errorf("%d named, then %d", len(first.Next), len(second.Next))
+	}
+	got, err := r.Heads(t.Context())
+	if err != nil || len(got) != 1 || got[0].Hash != second.Hash() {
+		t.Errorf("heads %v, %v", got, err)
+	}
+}
+
+func TestWhatCannotWaitKeepsNothingElseOut(t *testing.T) {
+	r := newReplica(t)
+	missing := draft{key: "m", time: 1}.entry()
+	var waiting []*entry.Entry
+	for i := range 4096 {
+		waiting = append(waiting, draft{key: fmt.Sprintf("w%d", i), time: 2, next: []*entry.Entry{missing}}.entry())
+	}
+	r.join(t, waiting...)
+	good := draft{key: "good", time: 1}.entry()
+	orphan := draft{key: "orphan", time: 2, next: []*entry.Entry{missing}}.entry()
+	outcomes, err := r.Join(t.Context(), candidates(good, orphan))
+	if !errors.Is(err, oplog.ErrWaitingFull) || !slices.Equal(outcomes, []oplog.Outcome{oplog.Joined, oplog.Refused}) {
+		t.Errorf("%v, %v", outcomes, err)
+	}
+	if ok, err := r.Has(t.Context(), good.Hash()); !ok || err != nil {
+		t.Errorf("good is in the log: %v, %v", ok, err)
 	}
 }
