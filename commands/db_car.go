@@ -155,7 +155,9 @@ var dbImportCmd = &cmds.Command{
 		ShortDescription: `
 Reads a CAR that 'db export' wrote, from a file or from standard input, checks
 each entry as if it came from a peer, and keeps the database. Importing again
-does no harm. What was read before an error stays.
+does no harm. What was read before an error stays. Of a list of writers that
+can be changed, all count that were ever in it: import what comes from who can
+be trusted with that.
 
   > ipfs npp db import pieces.car
   imported /orbitdb/zdpuAsb… pieces: 12 new, 0 known, 0 waiting, 0 refused
