@@ -661,17 +661,9 @@ func (m *orbitBench) start(ctx context.Context) ([]*section, error) {
 		return nil, err
 	}
 	rounds := m.pick(15, 5)
-	var took [2][]time.Duration
-	for round := range rounds + 1 {
-		for i, n := range nodes {
-			if err := n.start(ctx); err != nil {
-				return nil, err
-			}
-			n.stop()
-			if round > 0 { // the first start reads what was just written
-				took[i] = append(took[i], n.ready)
-			}
-		}
+	took, err := startInTurns(ctx, nodes, rounds)
+	if err != nil {
+		return nil, err
 	}
 	more := median(differences(took[0], took[1]))
 	s := &section{

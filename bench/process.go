@@ -17,6 +17,22 @@ const (
 	memoryBar = 15 // MiB
 )
 
+// startInTurns returns how long two daemons took to be ready, so many times each.
+func startInTurns(ctx context.Context, nodes [2]*node, rounds int) (took [2][]time.Duration, err error) {
+	for round := range rounds + 1 {
+		for i, n := range nodes {
+			if err := n.start(ctx); err != nil {
+				return took, err
+			}
+			n.stop()
+			if round > 0 { // the first start sets up the repo, or reads what was just written
+				took[i] = append(took[i], n.ready)
+			}
+		}
+	}
+	return took, nil
+}
+
 // benchStart measures how long a daemon takes to be ready.
 func benchStart(ctx context.Context, b *bench) (*section, error) {
 	nodes, err := oneOfEach(ctx, b)
@@ -24,17 +40,9 @@ func benchStart(ctx context.Context, b *bench) (*section, error) {
 		return nil, err
 	}
 	rounds := b.pick(20, 6)
-	var took [2][]time.Duration
-	for round := range rounds + 1 {
-		for i, n := range nodes {
-			if err := n.start(ctx); err != nil {
-				return nil, err
-			}
-			n.stop()
-			if round > 0 { // the first start sets up the repo
-				took[i] = append(took[i], n.ready)
-			}
-		}
+	took, err := startInTurns(ctx, nodes, rounds)
+	if err != nil {
+		return nil, err
 	}
 	more := median(differences(took[0], took[1]))
 	s := &section{

@@ -138,18 +138,19 @@ func inDaemon(env cmds.Environment) bool {
 }
 
 // body is the multipart body of a request: its one file, or nil if there is
-// none. What the file is called does not matter.
-func body(req *cmds.Request) (io.Reader, error) {
+// none. What the file is called does not matter. An error calls the body what,
+// and is empty where it has no file.
+func body(req *cmds.Request, what string, empty error) (io.Reader, error) {
 	if req.Files == nil {
 		return nil, nil
 	}
 	it := req.Files.Entries()
 	if !it.Next() {
-		return nil, errors.Join(errEmptyBody, it.Err())
+		return nil, errors.Join(empty, it.Err())
 	}
 	f := files.FileFromEntry(it)
 	if f == nil {
-		return nil, errors.New("the body is no file")
+		return nil, fmt.Errorf("the %s is no file", what)
 	}
 	return f, nil
 }

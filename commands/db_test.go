@@ -192,7 +192,7 @@ func TestProgressIsShownFromTheFirstSecondOn(t *testing.T) {
 			in, w := io.Pipe()
 			go func() {
 				io.WriteString(w, "1\n2\n3\n")
-				time.Sleep(wait)
+				time.Sleep(wait) // of the bubble's clock
 				io.WriteString(w, "4\n")
 				w.Close()
 			}()
@@ -212,25 +212,8 @@ func TestValueComesFromOnePlace(t *testing.T) {
 	if err := os.WriteFile(file, []byte("from the file"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	stdin, write, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stdin.Close()
-	write.Close()
-	old := os.Stdin
-	os.Stdin = stdin
-	defer func() { os.Stdin = old }()
-
 	many := cmds.OptMap{manyOption: true}
-	for _, test := range []struct {
-		name    string
-		args    []string
-		options cmds.OptMap
-		want    string
-		left    int // arguments
-		err     string
-	}{
+	for _, test := range []source{
 		{"argument", []string{"db", "1"}, nil, "1", 1, ""},
 		{"key and argument", []string{"db", "k", "1"}, nil, "1", 2, ""},
 		{"stdin", []string{"db"}, nil, "", 1, ""},
@@ -247,28 +230,7 @@ func TestValueComesFromOnePlace(t *testing.T) {
 		{"dash and file", []string{"db", "-"}, cmds.OptMap{fileOption: file}, "", 0, "given twice"},
 		{"no such file", []string{"db"}, cmds.OptMap{fileOption: file + "?"}, "", 0, "read the value: open "},
 	} {
-		req := &cmds.Request{Arguments: test.args, Options: test.options}
-		r, err := putBody(req)
-		if test.err != "" {
-			if err == nil || !strings.Contains(err.Error(), test.err) {
-				t.Errorf("%s: got %v, want %s", test.name, err, test.err)
-			}
-			continue
-		}
-		if err != nil {
-			t.Errorf("%s: %v", test.name, err)
-			continue
-		}
-		if isStdin := r == io.Reader(stdin); isStdin != strings.Contains(test.name, "stdin") {
-			t.Errorf("%s: read from stdin: %v", test.name, isStdin)
-		}
-		got, err := io.ReadAll(r)
-		if err != nil || string(got) != test.want || len(req.Arguments) != test.left {
-			t.Errorf("%s: got %q, %v, with arguments %q left", test.name, got, err, req.Arguments)
-		}
-		if f, ok := r.(*os.File); ok && f != stdin {
-			f.Close()
-		}
+		test.check(t, putBody)
 	}
 }
 

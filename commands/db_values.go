@@ -18,10 +18,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/orbit/where"
 )
@@ -118,7 +116,7 @@ are put in their order, and those before a line that cannot be put stay.
 		if _, ok := req.Options[fileOption]; ok {
 			return fmt.Errorf("--%s is for the command line; hint: post the value as a multipart body", fileOption)
 		}
-		r, err := body(req)
+		r, err := body(req, "body", errEmptyBody)
 		if err != nil {
 			return err
 		}
@@ -489,11 +487,7 @@ func getOne(ctx context.Context, db *orbit.Database, req *cmds.Request) (orbit.I
 		if err != nil {
 			return orbit.Item{}, err
 		}
-		hash := req.Arguments[1]
-		if !block.ValidHash(hash) {
-			return orbit.Item{}, fmt.Errorf("%w: %.80q", oplog.ErrNotFound, hash)
-		}
-		e, err := events.Get(ctx, hash)
+		e, err := events.Get(ctx, req.Arguments[1])
 		return itemOf(e), err
 	}
 	key, err := keyOf(req, req.Arguments[1])

@@ -213,7 +213,11 @@ func messageBody(req *cmds.Request) (io.Reader, error) {
 
 // readMessage is the message in the daemon: the multipart body, or the last argument.
 func readMessage(req *cmds.Request, limit uint64) ([]byte, error) {
-	if req.Files == nil {
+	f, err := body(req, "message", message.ErrEmpty)
+	if err != nil {
+		return nil, err
+	}
+	if f == nil {
 		if len(req.Arguments) == 0 {
 			return nil, errors.New("there is no message; hint: post it as a multipart body, or as arg= after the peer")
 		}
@@ -221,14 +225,6 @@ func readMessage(req *cmds.Request, limit uint64) ([]byte, error) {
 		text := req.Arguments[last]
 		req.Arguments = req.Arguments[:last]
 		return []byte(text), nil
-	}
-	it := req.Files.Entries()
-	if !it.Next() {
-		return nil, errors.Join(message.ErrEmpty, it.Err())
-	}
-	f := files.FileFromEntry(it)
-	if f == nil {
-		return nil, errors.New("the message is no file")
 	}
 	// JSON may be longer before white space is taken out of it
 	most := int64(2*limit + 1)

@@ -143,11 +143,20 @@ func TestBeforeIsADurationOrATime(t *testing.T) {
 	}
 }
 
-func TestMessageComesFromOnePlace(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "message")
-	if err := os.WriteFile(file, []byte("from the file"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+// source is a command line, and what is read because of it.
+type source struct {
+	name    string
+	args    []string
+	options cmds.OptMap
+	want    string
+	left    int // arguments
+	err     string
+}
+
+// check reads what open returns. Standard input is empty meanwhile; it is used
+// where the name says so, and not elsewhere.
+func (s source) check(t *testing.T, open func(*cmds.Request) (io.Reader, error)) {
+	t.Helper()
 	stdin, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -158,15 +167,37 @@ func TestMessageComesFromOnePlace(t *testing.T) {
 	os.Stdin = stdin
 	defer func() { os.Stdin = old }()
 
+	req := &cmds.Request{Arguments: s.args, Options: s.options}
+	r, err := open(req)
+	if s.err != "" {
+		if err == nil || !strings.Contains(err.Error(), s.err) {
+			t.Errorf("%s: got %v, want %s", s.name, err, s.err)
+		}
+		return
+	}
+	if err != nil {
+		t.Errorf("%s: %v", s.name, err)
+		return
+	}
+	if isStdin := r == io.Reader(stdin); isStdin != strings.Contains(s.name, "stdin") {
+		t.Errorf("%s: read from stdin: %v", s.name, isStdin)
+	}
+	got, err := io.ReadAll(r)
+	if err != nil || string(got) != s.want || len(req.Arguments) != s.left {
+		t.Errorf("%s: got %q, %v, with arguments %q left", s.name, got, err, req.Arguments)
+	}
+	if f, ok := r.(*os.File); ok && f != stdin {
+		f.Close()
+	}
+}
+
+func TestMessageComesFromOnePlace(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "message")
+	if err := os.WriteFile(file, []byte("from the file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	const fromStdin = ""
-	for _, test := range []struct {
-		name    string
-		args    []string
-		options cmds.OptMap
-		want    string
-		left    int // arguments
-		err     string
-	}{
+	for _, test := range []source{
 		{"argument", []string{"peer", "hello"}, nil, "hello", 1, ""},
 		{"empty argument", []string{"peer", ""}, nil, "", 1, ""},
 		{"stdin", []string{"peer"}, nil, fromStdin, 1, ""},
@@ -180,28 +211,7 @@ func TestMessageComesFromOnePlace(t *testing.T) {
 		{"topic and peer", []string{"peer", "hello"}, cmds.OptMap{topicOption: "rehearsals"}, "", 0, "--topic takes no peer"},
 		{"nobody", nil, nil, "", 0, "to whom?"},
 	} {
-		req := &cmds.Request{Arguments: test.args, Options: test.options}
-		body, err := messageBody(req)
-		if test.err != "" {
-			if err == nil || !strings.Contains(err.Error(), test.err) {
-				t.Errorf("%s: got %v, want %s", test.name, err, test.err)
-			}
-			continue
-		}
-		if err != nil {
-			t.Errorf("%s: %v", test.name, err)
-			continue
-		}
-		if isStdin := body == io.Reader(stdin); isStdin != strings.Contains(test.name, "stdin") {
-			t.Errorf("%s: read from stdin: %v", test.name, isStdin)
-		}
-		got, err := io.ReadAll(body)
-		if err != nil || string(got) != test.want || len(req.Arguments) != test.left {
-			t.Errorf("%s: got %q, %v, with arguments %q left", test.name, got, err, req.Arguments)
-		}
-		if f, ok := body.(*os.File); ok && f != stdin {
-			f.Close()
-		}
+		test.check(t, messageBody)
 	}
 }
 

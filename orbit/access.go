@@ -40,33 +40,29 @@ func (o *Orbit) openAccess(ctx context.Context, m manifest.Manifest) (*AccessCon
 	if err != nil {
 		return nil, nil, err
 	}
+	if kind != manifest.AccessIPFS && kind != manifest.AccessOrbitDB {
+		return nil, nil, fmt.Errorf("%w: access controllers of type %.40q are not known", ErrInvalid, kind)
+	}
+	b, err := o.block(ctx, hash)
+	if err != nil {
+		return nil, nil, err
+	}
 	a := &AccessController{address: m.AccessController}
-	switch kind {
-	case manifest.AccessIPFS:
-		b, err := o.block(ctx, hash)
-		if err != nil {
-			return nil, nil, err
-		}
+	if kind == manifest.AccessIPFS {
 		a.list, err = manifest.DecodeWriters(b)
 		return a, []block.Block{b}, err
-	case manifest.AccessOrbitDB:
-		b, err := o.block(ctx, hash)
-		if err != nil {
-			return nil, nil, err
-		}
-		inner, err := manifest.Decode(b)
-		if err != nil {
-			return nil, nil, err
-		}
-		// JavaScript would follow any chain; a list behind a list behind a
-		// list serves nobody but who wants to keep us busy.
-		if kind, _, _ := inner.Access(); kind != manifest.AccessIPFS || inner.Type != TypeKeyValue {
-			return nil, nil, fmt.Errorf("%w: %s is no keyvalue database with a fixed list of admins", ErrInvalid, m.AccessController)
-		}
-		a.managed, err = o.openLocked(ctx, hash, OpenOptions{access: true})
-		return a, nil, err
 	}
-	return nil, nil, fmt.Errorf("%w: access controllers of type %.40q are not known", ErrInvalid, kind)
+	inner, err := manifest.Decode(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	// JavaScript would follow any chain; a list behind a list behind a list
+	// serves nobody but who wants to keep us busy.
+	if kind, _, _ := inner.Access(); kind != manifest.AccessIPFS || inner.Type != TypeKeyValue {
+		return nil, nil, fmt.Errorf("%w: %s is no keyvalue database with a fixed list of admins", ErrInvalid, m.AccessController)
+	}
+	a.managed, err = o.openLocked(ctx, hash, OpenOptions{access: true})
+	return a, nil, err
 }
 
 // Type returns "ipfs" or "orbitdb".

@@ -31,7 +31,6 @@ type Database struct {
 	orbit    *Orbit
 	address  string
 	manifest manifest.Manifest
-	number   uint64
 	indexBy  string
 	access   *AccessController
 	keys     keyed.Index
@@ -47,13 +46,12 @@ func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifes
 		orbit:    o,
 		address:  manifest.Address(hash),
 		manifest: m,
-		number:   r.Number,
 		indexBy:  r.IndexBy,
 		access:   a,
 		keys:     keyed.New(r.Number, o.hints),
 	}
 	var err error
-	if db.log, err = oplog.Open(ctx, o.store, db.number, db.address, db.state()); err != nil {
+	if db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, db.state()); err != nil {
 		return db, err
 	}
 	return db, db.log.Wake(ctx)
@@ -93,6 +91,14 @@ func (db *Database) rebuild(ctx context.Context) ([]Lost, error) {
 		}
 		return fault, err
 	})
+}
+
+// is returns [ErrType] unless the database is of the type.
+func (db *Database) is(kind string) error {
+	if db.manifest.Type != kind {
+		return fmt.Errorf("%w: %s is %s, not %s", ErrType, db.address, db.manifest.Type, kind)
+	}
+	return nil
 }
 
 // Address returns the address of the database.
@@ -188,9 +194,9 @@ const (
 	chunkBytes   = 512 << 10
 )
 
-// appendMany writes an entry for each payload, a chunk at a time, and returns
-// how many it wrote. It ends with the first error.
-func (db *Database) appendMany(ctx context.Context, payloads iter.Seq2[value.Value, error]) (int, error) {
+// appendMany writes an entry for each item, whose payload payloadOf makes, a
+// chunk at a time, and returns how many it wrote. It ends with the first error.
+func appendMany[T any](ctx context.Context, db *Database, items iter.Seq[T], payloadOf func(T) (value.Value, error)) (int, error) {
 	var chunk []value.Value
 	done, size := 0, 0
 	flush := func() error {
@@ -204,7 +210,8 @@ func (db *Database) appendMany(ctx context.Context, payloads iter.Seq2[value.Val
 		chunk, size = chunk[:0], 0
 		return err
 	}
-	for p, err := range payloads {
+	for item := range items {
+		p, err := payloadOf(item)
 		if err != nil {
 			err = errors.Join(err, flush())
 			return done, err

@@ -107,8 +107,8 @@ type Documents struct{ keyedView }
 
 // Documents returns the database as one of documents, or [ErrType].
 func (db *Database) Documents() (*Documents, error) {
-	if db.manifest.Type != TypeDocuments {
-		return nil, fmt.Errorf("%w: %s is %s, not %s", ErrType, db.address, db.manifest.Type, TypeDocuments)
+	if err := db.is(TypeDocuments); err != nil {
+		return nil, err
 	}
 	return &Documents{keyedView{db}}, nil
 }
@@ -128,13 +128,7 @@ func (d *Documents) Put(ctx context.Context, doc any) (string, error) {
 // PutMany puts documents, an entry for each, many to a transaction, and returns
 // how many are on disk. It ends with the first error; those before it are put.
 func (d *Documents) PutMany(ctx context.Context, docs iter.Seq[any]) (int, error) {
-	return d.db.appendMany(ctx, func(yield func(value.Value, error) bool) {
-		for doc := range docs {
-			if !yield(d.put(doc)) {
-				return
-			}
-		}
-	})
+	return appendMany(ctx, d.db, docs, d.put)
 }
 
 func (d *Documents) put(doc any) (value.Value, error) {
@@ -166,8 +160,8 @@ type KeyValue struct{ keyedView }
 
 // KeyValue returns the database as one of keys and values, or [ErrType].
 func (db *Database) KeyValue() (*KeyValue, error) {
-	if db.manifest.Type != TypeKeyValue {
-		return nil, fmt.Errorf("%w: %s is %s, not %s", ErrType, db.address, db.manifest.Type, TypeKeyValue)
+	if err := db.is(TypeKeyValue); err != nil {
+		return nil, err
 	}
 	return &KeyValue{keyedView{db}}, nil
 }
@@ -187,13 +181,7 @@ func (kv *KeyValue) Put(ctx context.Context, key, val any) (string, error) {
 
 // PutMany puts values, as [Documents.PutMany] does.
 func (kv *KeyValue) PutMany(ctx context.Context, pairs iter.Seq[Pair]) (int, error) {
-	return kv.db.appendMany(ctx, func(yield func(value.Value, error) bool) {
-		for p := range pairs {
-			if !yield(putPair(p)) {
-				return
-			}
-		}
-	})
+	return appendMany(ctx, kv.db, pairs, putPair)
 }
 
 func putPair(p Pair) (value.Value, error) {

@@ -15,8 +15,8 @@ type Events struct{ db *Database }
 
 // Events returns the database as one of events, or [ErrType].
 func (db *Database) Events() (*Events, error) {
-	if db.manifest.Type != TypeEvents {
-		return nil, fmt.Errorf("%w: %s is %s, not %s", ErrType, db.address, db.manifest.Type, TypeEvents)
+	if err := db.is(TypeEvents); err != nil {
+		return nil, err
 	}
 	return &Events{db}, nil
 }
@@ -39,13 +39,7 @@ func (ev *Events) Add(ctx context.Context, event any) (string, error) {
 
 // AddMany adds events, as [Documents.PutMany] puts documents.
 func (ev *Events) AddMany(ctx context.Context, events iter.Seq[any]) (int, error) {
-	return ev.db.appendMany(ctx, func(yield func(value.Value, error) bool) {
-		for e := range events {
-			if !yield(add(e)) {
-				return
-			}
-		}
-	})
+	return appendMany(ctx, ev.db, events, add)
 }
 
 func add(event any) (value.Value, error) {
@@ -71,23 +65,17 @@ func (ev *Events) Get(ctx context.Context, hash string) (Event, error) {
 
 // Iterate yields the events of a range, newest first.
 func (ev *Events) Iterate(ctx context.Context, r Range) iter.Seq2[Event, error] {
-	return func(yield func(Event, error) bool) {
-		for e, err := range ev.db.log.Iterate(ctx, r) {
-			if err != nil {
-				yield(Event{}, err)
-				return
-			}
-			if !yield(eventOf(e), nil) {
-				return
-			}
-		}
-	}
+	return eventsOf(ev.db.log.Iterate(ctx, r))
 }
 
 // All yields all events, oldest first.
 func (ev *Events) All(ctx context.Context) iter.Seq2[Event, error] {
+	return eventsOf(ev.db.log.Ascend(ctx))
+}
+
+func eventsOf(entries iter.Seq2[*entry.Entry, error]) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		for e, err := range ev.db.log.Ascend(ctx) {
+		for e, err := range entries {
 			if err != nil {
 				yield(Event{}, err)
 				return

@@ -112,11 +112,16 @@ func (o *Orbit) Open(ctx context.Context, address string, opts OpenOptions) (*Da
 	return db, nil
 }
 
+// openLocked is Open for the holder of o.mu. One that is damaged is returned
+// with [oplog.ErrDamaged].
 func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (*Database, error) {
 	if o.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
 	if db := o.open[hash]; db != nil {
+		if opts.IndexBy == "" || opts.IndexBy == db.indexBy {
+			return db, nil
+		}
 		return o.reindexed(ctx, db, hash, opts)
 	}
 	m, access, needed, err := o.describe(ctx, hash)
@@ -131,15 +136,14 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 		return nil, err
 	}
 	db, err := openDatabase(ctx, o, hash, m, record, access)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		o.open[hash] = db
 	}
-	o.open[hash] = db
-	return db, nil
+	return db, err
 }
 
 // reindexed returns an open database as one whose documents have their key in
-// another field, if the options say so. The caller holds o.mu.
+// another field, if it is one of documents. The caller holds o.mu.
 func (o *Orbit) reindexed(ctx context.Context, db *Database, hash string, opts OpenOptions) (*Database, error) {
 	r, err := o.register(ctx, hash, db.manifest, opts)
 	if err != nil || r.IndexBy == db.indexBy {
@@ -147,7 +151,7 @@ func (o *Orbit) reindexed(ctx context.Context, db *Database, hash string, opts O
 	}
 	// The log is the same: there must be one only.
 	db = &Database{
-		orbit: o, address: db.address, manifest: db.manifest, number: db.number, indexBy: r.IndexBy,
+		orbit: o, address: db.address, manifest: db.manifest, indexBy: r.IndexBy,
 		access: db.access, keys: db.keys, log: db.log,
 	}
 	o.open[hash] = db
@@ -198,24 +202,13 @@ func (o *Orbit) Rebuild(ctx context.Context, address string) ([]Lost, error) {
 
 // openDamaged returns a database of the catalog, damaged or not.
 func (o *Orbit) openDamaged(ctx context.Context, hash string) (*Database, error) {
+	if _, err := o.record(ctx, hash); err != nil {
+		return nil, err
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if db := o.open[hash]; db != nil {
-		return db, nil
-	}
-	record, err := o.record(ctx, hash)
-	if err != nil {
-		return nil, err
-	}
-	m, access, _, err := o.describe(ctx, hash)
-	if err != nil {
-		return nil, err
-	}
-	db, err := openDatabase(ctx, o, hash, m, record, access)
-	switch {
-	case err == nil:
-		o.open[hash] = db
-	case errors.Is(err, oplog.ErrDamaged):
+	db, err := o.openLocked(ctx, hash, OpenOptions{})
+	if db != nil && errors.Is(err, oplog.ErrDamaged) {
 		err = nil
 	}
 	return db, err

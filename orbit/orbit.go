@@ -215,16 +215,14 @@ func (o *Orbit) begin(work func(context.Context)) {
 // block from the source is not stored.
 func (o *Orbit) block(ctx context.Context, hash string) (block.Block, error) {
 	b, err := blocks.Get(blocks.Reading(ctx, o.store), hash)
-	if errors.Is(err, blocks.ErrNotFound) {
-		if b, ok := atHand(ctx, hash); ok {
-			return b, nil
-		}
-	}
-	if !errors.Is(err, blocks.ErrNotFound) || o.config.Source == nil {
-		if errors.Is(err, blocks.ErrNotFound) {
-			err = fmt.Errorf("%w: %s", ErrUnavailable, hash)
-		}
+	if !errors.Is(err, blocks.ErrNotFound) {
 		return b, err
+	}
+	if b, ok := atHand(ctx, hash); ok {
+		return b, nil
+	}
+	if o.config.Source == nil {
+		return block.Block{}, fmt.Errorf("%w: %s", ErrUnavailable, hash)
 	}
 	c, err := block.ParseHash(hash)
 	if err != nil {

@@ -83,9 +83,6 @@ func PutLocation(tx *store.Tx, at Location, hash string) error {
 	return tx.Put(blockKey(hash), binary.AppendUvarint(binary.AppendUvarint(nil, at.Log), at.Number))
 }
 
-// Delete removes a block that is no entry, or the location of one.
-func Delete(tx *store.Tx, hash string) error { return tx.Delete(blockKey(hash)) }
-
 // Locate returns where the entry with a hash is kept, [ErrNotFound], or
 // [ErrDamaged].
 func Locate(g Getter, hash string) (Location, error) {

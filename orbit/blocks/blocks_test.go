@@ -59,7 +59,7 @@ func TestBlocksAreFoundByTheirHash(t *testing.T) {
 		if b, err := blocks.Get(tx, other.Hash); err != nil || b.Hash != other.Hash {
 			t.Errorf("in a transaction: %v", err)
 		}
-		return errors.Join(blocks.Delete(tx, entry.Hash), blocks.Delete(tx, other.Hash))
+		return errors.Join(tx.Delete("block/"+entry.Hash), tx.Delete("block/"+other.Hash))
 	})
 	for _, b := range []block.Block{entry, other} {
 		if _, err := blocks.Get(g, b.Hash); !errors.Is(err, blocks.ErrNotFound) {

@@ -279,31 +279,27 @@ func (x Index) item(g blocks.Getter, w winner) (Item, error) {
 // first, from the one behind a position or, with nil, from the newest. One
 // whose entry is damaged is yielded with its error, and the loop goes on.
 func (x Index) Items(ctx context.Context, s *store.Store, behind *entry.Position) iter.Seq2[Item, error] {
-	return func(yield func(Item, error) bool) {
-		for ref, err := range oplog.Descend(ctx, s, x.live(), behind) {
-			if err != nil {
-				yield(Item{}, err)
-				return
-			}
-			if behind != nil && ref.Position == *behind {
-				continue
-			}
-			if !yield(x.item(blocks.Reading(ctx, s), winner{number: ref.Number, hash: ref.Hash})) {
-				return
-			}
-		}
-	}
+	return x.items(ctx, s, oplog.Descend(ctx, s, x.live(), behind), behind)
 }
 
 // Oldest is Items from the oldest on.
 func (x Index) Oldest(ctx context.Context, s *store.Store) iter.Seq2[Item, error] {
+	return x.items(ctx, s, oplog.Ascend(ctx, s, x.live()), nil)
+}
+
+// items yields the items at refs, but for the one at a position.
+func (x Index) items(ctx context.Context, s *store.Store, refs iter.Seq2[oplog.Ref, error], but *entry.Position) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
-		for ref, err := range oplog.Ascend(ctx, s, x.live()) {
+		g := blocks.Reading(ctx, s)
+		for ref, err := range refs {
 			if err != nil {
 				yield(Item{}, err)
 				return
 			}
-			if !yield(x.item(blocks.Reading(ctx, s), winner{number: ref.Number, hash: ref.Hash})) {
+			if but != nil && ref.Position == *but {
+				continue
+			}
+			if !yield(x.item(g, winner{number: ref.Number, hash: ref.Hash})) {
 				return
 			}
 		}

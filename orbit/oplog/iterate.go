@@ -63,27 +63,20 @@ type Ref struct {
 // Iterate yields the entries of a range that count, newest first, and ends with
 // the first error. A page costs about the same from anywhere in the log.
 func (l *Log) Iterate(ctx context.Context, r Range) iter.Seq2[*entry.Entry, error] {
-	return func(yield func(*entry.Entry, error) bool) {
-		g := blocks.Reading(ctx, l.store)
-		for ref, err := range l.refs(ctx, r) {
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			e, err := l.at(g, ref.Number, ref.Hash)
-			if !yield(e, err) || err != nil {
-				return
-			}
-		}
-	}
+	return l.entries(ctx, l.refs(ctx, r))
 }
 
 // Ascend yields all entries that count, oldest first, and ends with the first
 // error.
 func (l *Log) Ascend(ctx context.Context) iter.Seq2[*entry.Entry, error] {
+	return l.entries(ctx, Ascend(ctx, l.store, l.key("order")))
+}
+
+// entries yields the entries at refs, and ends with the first error.
+func (l *Log) entries(ctx context.Context, refs iter.Seq2[Ref, error]) iter.Seq2[*entry.Entry, error] {
 	return func(yield func(*entry.Entry, error) bool) {
 		g := blocks.Reading(ctx, l.store)
-		for ref, err := range Ascend(ctx, l.store, l.key("order")) {
+		for ref, err := range refs {
 			var e *entry.Entry
 			if err == nil {
 				e, err = l.at(g, ref.Number, ref.Hash)
@@ -279,13 +272,12 @@ func (l *Log) Stored(ctx context.Context, after uint64) iter.Seq2[Arrival, error
 				yield(Arrival{}, err)
 				return
 			}
-			a := Arrival{Number: r.Number}
-			a.Entry, err = l.decode(r.Value)
-			if err != nil {
-				b, _ := blocks.DecodeEntry(r.Value)
-				a.Hash = b.Hash
+			b, err := blocks.DecodeEntry(r.Value)
+			a := Arrival{Number: r.Number, Hash: b.Hash}
+			if err == nil {
+				a.Entry, err = entry.Decode(b)
 			} else {
-				a.Hash = a.Entry.Hash()
+				err = fmt.Errorf("%w of %s", err, l.id)
 			}
 			if !yield(a, err) {
 				return
@@ -334,14 +326,6 @@ func (l *Log) Arrived(ctx context.Context, after uint64) iter.Seq2[Arrival, erro
 			}
 		}
 	}
-}
-
-func (l *Log) decode(record []byte) (*entry.Entry, error) {
-	b, err := blocks.DecodeEntry(record)
-	if err != nil {
-		return nil, fmt.Errorf("%w of %s", err, l.id)
-	}
-	return entry.Decode(b)
 }
 
 // Arrival is an entry with its place in the order of arrival here. Numbers

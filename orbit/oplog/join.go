@@ -149,7 +149,6 @@ func (l *Log) wanted(ctx context.Context, candidates []Candidate, refused []int)
 // needed after an interrupted Join, which does the same.
 func (l *Log) Wake(ctx context.Context) error {
 	for {
-		more := false
 		sum, err := l.readSummary(blocks.Reading(ctx, l.store))
 		if err != nil || sum.ReadyFrom == sum.ReadyTo {
 			return err
@@ -163,10 +162,9 @@ func (l *Log) Wake(ctx context.Context) error {
 				}
 				size += woken
 			}
-			more = sum.ReadyFrom < sum.ReadyTo
 			return nil
 		})
-		if err != nil || !more {
+		if err != nil {
 			return err
 		}
 	}

@@ -56,7 +56,7 @@ func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known stri
 		err := l.write(ctx, func(tx *store.Tx, sum *summary) error {
 			for _, a := range batch {
 				at := blocks.Location{Log: l.number, Number: a.Number}
-				if err := blocks.PutLocation(tx, at, a.Entry.Hash()); err != nil {
+				if err := blocks.PutLocation(tx, at, a.Hash); err != nil {
 					return err
 				}
 				sum.Numbers = a.Number
@@ -102,23 +102,21 @@ func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known stri
 		}
 		return nil
 	}
-	for r, err := range l.store.Ascend(ctx, blocks.Entries(l.number), 0) {
-		if err != nil {
+	for a, err := range l.Stored(ctx, 0) {
+		if err != nil && a.Number == 0 {
 			return lost, err
 		}
-		if err := advance(r.Number); err != nil {
+		if err := advance(a.Number); err != nil {
 			return lost, err
 		}
-		e, err := l.decode(r.Value)
 		if err != nil {
-			b, _ := blocks.DecodeEntry(r.Value)
-			if err := lose(Lost{r.Number, b.Hash}); err != nil {
+			if err := lose(Lost{a.Number, a.Hash}); err != nil {
 				return lost, err
 			}
 			continue
 		}
-		batch = append(batch, Arrival{r.Number, e.Hash(), e})
-		if size += len(e.Block.Data); len(batch) == maxPerUpdate || size >= maxUpdateBytes {
+		batch = append(batch, a)
+		if size += len(a.Entry.Block.Data); len(batch) == maxPerUpdate || size >= maxUpdateBytes {
 			if err := flush(); err != nil {
 				return lost, err
 			}

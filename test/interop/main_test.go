@@ -30,11 +30,19 @@ const (
 	ascendingSeqno = "gossipsub-15-0-23"
 )
 
-// forEachGossipsub runs a test with each version of gossipsub.
-func forEachGossipsub(t *testing.T, test func(t *testing.T, gossipsub string)) {
-	if os.Getenv("NPP_NODE") == "" {
+// nodeJS returns the path of Node.js. Where there is none, the test is skipped.
+func nodeJS(t testing.TB) string {
+	t.Helper()
+	path := os.Getenv("NPP_NODE")
+	if path == "" {
 		t.Skip("NPP_NODE is not set: make interop sets it")
 	}
+	return path
+}
+
+// forEachGossipsub runs a test with each version of gossipsub.
+func forEachGossipsub(t *testing.T, test func(t *testing.T, gossipsub string)) {
+	nodeJS(t)
 	for _, gossipsub := range []string{randomSeqno, ascendingSeqno} {
 		t.Run(gossipsub, func(t *testing.T) { test(t, gossipsub) })
 	}
@@ -73,7 +81,7 @@ func startPeer(t *testing.T, gossipsub string) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), os.Getenv("NPP_NODE"), script, gossipsub)
+	cmd := exec.CommandContext(t.Context(), nodeJS(t), script, gossipsub)
 	cmd.Dir = t.TempDir()
 	cmd.Env = []string{"HOME=" + cmd.Dir}
 	cmd.Stderr = t.Output()

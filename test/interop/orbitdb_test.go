@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"iter"
 	"maps"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -69,12 +68,10 @@ type answer struct {
 // startNode starts orbitdb.mjs, connected to nobody and with nothing in it.
 func startNode(t testing.TB) *node {
 	t.Helper()
-	if os.Getenv("NPP_NODE") == "" {
-		t.Skip("NPP_NODE is not set: make interop sets it")
-	}
+	path := nodeJS(t)
 	script, err := filepath.Abs("orbitdb.mjs")
 	must(t, err)
-	cmd := exec.CommandContext(t.Context(), os.Getenv("NPP_NODE"), script)
+	cmd := exec.CommandContext(t.Context(), path, script)
 	cmd.Dir = t.TempDir()
 	cmd.Env = []string{"HOME=" + cmd.Dir}
 	cmd.Stderr = t.Output()
