@@ -76,6 +76,10 @@ func (a *AccessController) Type() string {
 // Address returns the address of the access controller.
 func (a *AccessController) Address() string { return a.address }
 
+// Database returns the database that the list of writers is in, or nil for type
+// "ipfs".
+func (a *AccessController) Database() *Database { return a.managed }
+
 // Capabilities returns who has what: of type "ipfs", the list as "write"; of type
 // "orbitdb", all keys of its database, and the admins by its list among "admin".
 func (a *AccessController) Capabilities(ctx context.Context) (map[string][]string, error) {

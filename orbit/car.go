@@ -179,8 +179,8 @@ func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries i
 	if !ok || car.Roots[0].Prefix().Codec != cid.DagCBOR {
 		return nil, ImportStats{}, fmt.Errorf("%w: its root %s is no manifest", ErrInvalidCAR, car.Roots[0])
 	}
-	im := &importer{orbit: o, root: root, progress: progress, others: make(overlay)}
-	ctx = context.WithValue(ctx, overlayKey{}, im.others)
+	im := &importer{orbit: o, root: root, progress: progress, others: make(AtHand)}
+	ctx = WithAtHand(ctx, im.others)
 	for {
 		b, err := car.Next()
 		if errors.Is(err, io.EOF) {
@@ -228,18 +228,6 @@ func (im *importer) count(ctx context.Context) error {
 	return nil
 }
 
-// overlay is blocks at hand that are not stored.
-type overlay map[string]block.Block
-
-type overlayKey struct{}
-
-// atHand returns a block of the overlay in a context.
-func atHand(ctx context.Context, hash string) (block.Block, bool) {
-	others, _ := ctx.Value(overlayKey{}).(overlay)
-	b, ok := others[hash]
-	return b, ok
-}
-
 // target is a database that entries are for, and what it had.
 type target struct {
 	db     *Database
@@ -253,7 +241,7 @@ type importer struct {
 	db       *Database // nil until its manifest and access controller are known
 	targets  []target
 
-	others  overlay
+	others  AtHand
 	entries []block.Block // to be joined
 	size    int           // bytes of entries
 	done    int           // entries that are part of a database or wait

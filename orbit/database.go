@@ -137,7 +137,7 @@ func (db *Database) Iterate(ctx context.Context, r Range) iter.Seq2[*entry.Entry
 // Updates yields the entries that count in the order in which they came here,
 // from behind a number on: 0 for all, or that of the last one seen, also before
 // a restart. It goes on with what comes later, without a gap, until the context
-// is done or the Orbit closed.
+// is done, the Orbit closed or the database dropped.
 func (db *Database) Updates(ctx context.Context, after uint64) iter.Seq2[oplog.Arrival, error] {
 	return func(yield func(oplog.Arrival, error) bool) {
 		ctx, cancel := context.WithCancelCause(ctx)
@@ -259,8 +259,24 @@ func (db *Database) Join(ctx context.Context, bs []block.Block) ([]Joined, error
 	return db.join(ctx, bs, writers)
 }
 
+// JoinAllowed is Join while the list of writers may not be up to date: an entry
+// whose writer is not in it is refused with [ErrNotAllowed], also where it is
+// waited for, and may be offered again.
+func (db *Database) JoinAllowed(ctx context.Context, bs []block.Block) ([]Joined, error) {
+	writers, err := db.access.writers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return db.joinIf(ctx, bs, writers, func(fault error) bool { return !errors.Is(fault, ErrNotAllowed) })
+}
+
 // join is Join where these are the ones who may write.
 func (db *Database) join(ctx context.Context, bs []block.Block, writers writers) ([]Joined, error) {
+	return db.joinIf(ctx, bs, writers, func(error) bool { return true })
+}
+
+// joinIf is join without those entries whose fault, if any, is not taken.
+func (db *Database) joinIf(ctx context.Context, bs []block.Block, writers writers, take func(fault error) bool) ([]Joined, error) {
 	if db.orbit.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
@@ -273,7 +289,7 @@ func (db *Database) join(ctx context.Context, bs []block.Block, writers writers)
 	var offered []oplog.Candidate
 	var places []int
 	for i, c := range candidates {
-		if c != nil {
+		if c != nil && take(c.Fault) {
 			offered = append(offered, *c)
 			places = append(places, i)
 		}

@@ -95,6 +95,9 @@ func (v keyedView) Query(ctx context.Context, match func(value.Value) (bool, err
 }
 
 func (v keyedView) wrap(err error) error {
+	if errors.Is(err, blocks.ErrDamaged) && v.db.log.Dropped() {
+		return fmt.Errorf("%w: %s", ErrDropped, v.db.address)
+	}
 	if errors.Is(err, blocks.ErrDamaged) {
 		return fmt.Errorf("%w of %s", err, v.db.address)
 	}

@@ -47,6 +47,8 @@ func (o *Orbit) Create(ctx context.Context, name string, opts Options) (*Databas
 	if err != nil {
 		return nil, err
 	}
+	o.mu.Lock() // or what is kept might go with another database before it is used
+	defer o.mu.Unlock()
 	if err := o.Keep(ctx, list); err != nil {
 		return nil, err
 	}
@@ -74,6 +76,7 @@ func checkNew(name string, opts Options) error {
 	return nil
 }
 
+// create opens the database of a manifest. The caller holds o.mu.
 func (o *Orbit) create(ctx context.Context, m manifest.Manifest, opts OpenOptions) (*Database, error) {
 	b, err := m.Block()
 	if err != nil {
@@ -82,7 +85,11 @@ func (o *Orbit) create(ctx context.Context, m manifest.Manifest, opts OpenOption
 	if err := o.Keep(ctx, b); err != nil {
 		return nil, err
 	}
-	return o.Open(ctx, manifest.Address(b.Hash), opts)
+	db, err := o.openLocked(ctx, b.Hash, opts)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", manifest.Address(b.Hash), err)
+	}
+	return db, nil
 }
 
 // OpenOptions are what an address does not tell.
@@ -96,6 +103,7 @@ type OpenOptions struct {
 
 // Open opens the database with an address, and keeps it from now on. Its
 // manifest must be in the store or the source, or the error is [ErrUnavailable].
+// While it is about to be dropped, the error is [ErrDropped].
 //
 // One that is damaged is not opened ([oplog.ErrDamaged]); see [Orbit.Rebuild].
 func (o *Orbit) Open(ctx context.Context, address string, opts OpenOptions) (*Database, error) {
@@ -118,6 +126,9 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 	if o.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
+	if o.dropping[hash] {
+		return nil, ErrDropped
+	}
 	if db := o.open[hash]; db != nil {
 		if opts.IndexBy == "" || opts.IndexBy == db.indexBy {
 			return db, nil
@@ -137,9 +148,17 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 	}
 	db, err := openDatabase(ctx, o, hash, m, record, access)
 	if err == nil {
-		o.open[hash] = db
+		o.opened(hash, db)
 	}
 	return db, err
+}
+
+// opened makes a database one that is open. The caller holds o.mu.
+func (o *Orbit) opened(hash string, db *Database) {
+	o.open[hash] = db
+	if o.onOpened != nil {
+		o.onOpened(db)
+	}
 }
 
 // reindexed returns an open database as one whose documents have their key in
@@ -154,7 +173,7 @@ func (o *Orbit) reindexed(ctx context.Context, db *Database, hash string, opts O
 		orbit: o, address: db.address, manifest: db.manifest, indexBy: r.IndexBy,
 		access: db.access, keys: db.keys, log: db.log,
 	}
-	o.open[hash] = db
+	o.opened(hash, db)
 	return db, nil
 }
 
@@ -195,7 +214,7 @@ func (o *Orbit) Rebuild(ctx context.Context, address string) ([]Lost, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.open[hash] == nil {
-		o.open[hash] = db
+		o.opened(hash, db)
 	}
 	return lost, nil
 }

@@ -54,6 +54,22 @@ var (
 	ErrInvalid = errors.New("invalid")
 )
 
+// UnavailableError is [ErrUnavailable] of a block.
+type UnavailableError struct {
+	Hash string
+	Err  error // why, or nil
+}
+
+func (e *UnavailableError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("%v: %s", ErrUnavailable, e.Hash)
+	}
+	return fmt.Sprintf("%v: %s: %v", ErrUnavailable, e.Hash, e.Err)
+}
+
+// Unwrap returns [ErrUnavailable] and the cause.
+func (e *UnavailableError) Unwrap() []error { return []error{ErrUnavailable, e.Err} }
+
 // Source is where blocks come from that are not in the store, such as a node's
 // block store.
 type Source interface {
@@ -92,10 +108,12 @@ type Orbit struct {
 	beginning  sync.Mutex // of background work, and of its end
 	background sync.WaitGroup
 
-	rebuilding sync.Mutex
+	rebuilding sync.Mutex // also held while a database is dropped
 
-	mu   sync.Mutex
-	open map[string]*Database // by the hash of the manifest
+	mu       sync.Mutex
+	open     map[string]*Database // by the hash of the manifest
+	dropping map[string]bool      // those that are about to be dropped, by the same
+	onOpened func(*Database)      // may be nil
 }
 
 // identityCache is how many verified identities are kept in memory.
@@ -105,7 +123,7 @@ const identityCache = 1024
 func New(ctx context.Context, c Config) (*Orbit, error) {
 	c.RootKey = cmp.Or(c.RootKey, "orbitdb-root")
 	c.SigningKey = cmp.Or(c.SigningKey, "orbitdb-signing")
-	o := &Orbit{config: c, store: c.Store, hints: keyed.NewHints(), open: make(map[string]*Database)}
+	o := &Orbit{config: c, store: c.Store, hints: keyed.NewHints(), open: make(map[string]*Database), dropping: make(map[string]bool)}
 	o.identities, _ = lru.New[string, *identity.Identity](identityCache) // fails for sizes below 1
 	o.ctx, o.stop = context.WithCancel(context.Background())
 	if err := o.makeKeys(ctx); err != nil {
@@ -116,7 +134,11 @@ func New(ctx context.Context, c Config) (*Orbit, error) {
 		return nil, fmt.Errorf("OrbitDB identity: %w", err)
 	}
 	o.identities.Add(o.signer.Hash(), o.signer.Identity)
-	return o, o.Keep(ctx, o.signer.Block())
+	if err := o.Keep(ctx, o.signer.Block()); err != nil {
+		return o, err
+	}
+	o.begin(o.resumeDrops)
+	return o, nil
 }
 
 // makeKeys makes the keys that are missing. Where there are databases, the
@@ -185,6 +207,18 @@ func (o *Orbit) announce(ctx context.Context, bs ...block.Block) {
 	}
 }
 
+// OnOpened has f called for each database that is open now, and each that is
+// opened later, for the first time or with other options. f must be quick, and
+// must not open any.
+func (o *Orbit) OnOpened(f func(*Database)) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.onOpened = f
+	for _, db := range o.open {
+		f(db)
+	}
+}
+
 // Identity returns the identity that writes.
 func (o *Orbit) Identity() *identity.Identity { return o.signer.Identity }
 
@@ -222,7 +256,7 @@ func (o *Orbit) block(ctx context.Context, hash string) (block.Block, error) {
 		return b, nil
 	}
 	if o.config.Source == nil {
-		return block.Block{}, fmt.Errorf("%w: %s", ErrUnavailable, hash)
+		return block.Block{}, &UnavailableError{Hash: hash}
 	}
 	c, err := block.ParseHash(hash)
 	if err != nil {
@@ -230,7 +264,7 @@ func (o *Orbit) block(ctx context.Context, hash string) (block.Block, error) {
 	}
 	found, err := o.config.Source.Get(ctx, c)
 	if err != nil {
-		return block.Block{}, fmt.Errorf("%w: %s: %w", ErrUnavailable, hash, err)
+		return block.Block{}, &UnavailableError{hash, err}
 	}
 	b = block.Block{Hash: hash, Data: found.RawData()}
 	return b, b.Check()

@@ -30,6 +30,7 @@ import (
 	"github.com/newpieceplease/npp/library"
 	"github.com/newpieceplease/npp/message"
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/swarm"
@@ -42,6 +43,8 @@ const (
 	messagesNamespace = "/npp/messages"
 	swarmNamespace    = "/npp/swarm"
 	orbitNamespace    = "/npp/orbit"
+
+	replicateNamespace = "/npp/replicate"
 )
 
 // Plugins is what kubo's loader looks for.
@@ -106,6 +109,7 @@ func (p *Plugin) Options(info core.FXNodeInfo) ([]fx.Option, error) {
 	return append(info.FXOptions,
 		fx.Decorate(p.decoratePubsub),
 		fx.Decorate(p.decorateBlocks),
+		fx.Decorate(p.decorateDiscovery),
 		fx.Invoke(p.stopFirst),
 	), nil
 }
@@ -188,6 +192,9 @@ type Daemon struct {
 	orbit    *orbit.Orbit
 	orbitErr error // why orbit is nil
 	library  *library.Library
+
+	replicator    *replicate.Replicator
+	replicatorErr error // why replicator is nil
 }
 
 // start brings npp up on a node. It dials nobody and waits for nothing but the
@@ -243,7 +250,7 @@ func start(node *core.IpfsNode, c Config, r *router.Router, orbitStore *store.St
 		return nil, err
 	}
 	d.stores = append(d.stores, orbitStore)
-	d.openDatabases(node.Context(), node, orbitStore)
+	d.openDatabases(node.Context(), node, r, orbitStore, open)
 	log.Infow("started", "took", time.Since(begin))
 	return d, nil
 }
@@ -255,6 +262,9 @@ func (d *Daemon) close() error {
 	}
 	if d.Swarm != nil {
 		errs = append(errs, d.Swarm.Close())
+	}
+	if d.replicator != nil {
+		errs = append(errs, d.replicator.Close())
 	}
 	if d.orbit != nil {
 		errs = append(errs, d.orbit.Close())

@@ -7,12 +7,14 @@
 // ignores whatever is lower. Validation is concurrent, so in a burst a later
 // message overtakes an earlier one, which is then lost without a trace. IPNS,
 // for which the rule was made, does not mind; people who talk to each other do.
-// Two kinds of topic therefore follow rules of their own:
+// Topics of npp therefore follow rules of their own:
 //
 //   - a topic that is ours at the moment, because it was subscribed to or is
 //     being published to through this package: a message passes if the
 //     subscriber accepts it (see [AcceptFunc]), whatever the order of the
 //     sequence numbers. Authors that choose them at random are heard;
+//   - a topic that is followed ([Router.Follow]): a message is passed on to others
+//     once the follower has taken it, which may take a while;
 //   - every other topic, `ipfs pubsub sub` included: kubo's own rule, from
 //     kubo's own records, so that `ipfs pubsub reset` works on them.
 //
@@ -82,8 +84,9 @@ type Router struct {
 	publish chan struct{} // holds a token while something is published
 	drops   drops
 
-	mu   sync.RWMutex
-	ours map[string]*ourTopic
+	mu         sync.RWMutex
+	ours       map[string]*ourTopic
+	subscribed func(p peer.ID, topic string, on bool) // may be nil
 }
 
 // ourTopic counts who uses a topic through this package.
@@ -106,6 +109,7 @@ func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
 		pubsub.WithPeerOutboundQueueSize(queueSize),
 		pubsub.WithValidateQueueSize(queueSize),
 		pubsub.WithRawTracer(&r.drops),
+		pubsub.WithAppSpecificRpcInspector(r.inspect),
 		// one worker, inline: side by side, messages of one author overtake each other
 		pubsub.WithValidateWorkers(1),
 		pubsub.WithDefaultValidator(pubsub.ValidatorEx(r.validate), pubsub.WithValidatorInline(true)),
@@ -204,14 +208,71 @@ func (s *Subscription) Cancel() {
 	s.release()
 }
 
+// TakeFunc takes a message of another peer, and tells whether it is to be passed
+// on to others. It may wait; the context is done when the router stops.
+type TakeFunc func(context.Context, *pubsub.Message) bool
+
+// Follow subscribes to topic until stop is called. Each message of another peer
+// is given to take, in a goroutine of its own, 1024 at a time; what comes
+// beyond that is lost.
+func (r *Router) Follow(topic string, take TakeFunc) (stop func(), err error) {
+	release := r.use(topic, nil)
+	err = r.pubsub.RegisterTopicValidator(topic, func(ctx context.Context, _ peer.ID, m *pubsub.Message) pubsub.ValidationResult {
+		if m.GetFrom() == r.self || take(ctx, m) {
+			return pubsub.ValidationAccept
+		}
+		return pubsub.ValidationIgnore
+	})
+	if err != nil {
+		release()
+		return nil, fmt.Errorf("follow topic %q: %w", topic, err)
+	}
+	sub, err := r.pubsub.Subscribe(topic) //nolint:staticcheck // as in Subscribe
+	if err != nil {
+		r.pubsub.UnregisterTopicValidator(topic)
+		release()
+		return nil, fmt.Errorf("follow topic %q: %w", topic, err)
+	}
+	go func() { // what was taken is done with
+		for {
+			if _, err := sub.Next(context.Background()); err != nil {
+				return
+			}
+		}
+	}()
+	return func() {
+		sub.Cancel()
+		r.pubsub.UnregisterTopicValidator(topic)
+		release()
+	}, nil
+}
+
+// OnSubscription has f called when a connected peer subscribes to a topic or ends
+// that, also when it connects. f must be quick: the router waits for it. A peer
+// that disconnects is not told of.
+func (r *Router) OnSubscription(f func(p peer.ID, topic string, on bool)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.subscribed = f
+}
+
+func (r *Router) inspect(from peer.ID, rpc *pubsub.RPC) error {
+	r.mu.RLock()
+	f := r.subscribed
+	r.mu.RUnlock()
+	if f != nil {
+		for _, s := range rpc.GetSubscriptions() {
+			f(from, s.GetTopicid(), s.GetSubscribe())
+		}
+	}
+	return nil
+}
+
 // Publish hands data to the peers that are subscribed to topic now. Publishing
 // is serialised: concurrent publishes of one author overtake each other. Where
 // a subscriber is not patient it is paced as well. That it returns nil does not mean that
 // anybody got the message.
 func (r *Router) Publish(ctx context.Context, topic string, data []byte) error {
-	if len(data) > MaxMessageBytes {
-		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(data), MaxMessageBytes)
-	}
 	defer r.use(topic, nil)()
 	for _, p := range r.pubsub.ListPeers(topic) {
 		if r.patient == nil || !r.patient(p) {
@@ -221,6 +282,16 @@ func (r *Router) Publish(ctx context.Context, topic string, data []byte) error {
 			break
 		}
 	}
+	return r.Announce(ctx, topic, data)
+}
+
+// Announce is Publish without a pace, for what need not arrive: it is said again
+// at another time.
+func (r *Router) Announce(ctx context.Context, topic string, data []byte) error {
+	if len(data) > MaxMessageBytes {
+		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(data), MaxMessageBytes)
+	}
+	defer r.use(topic, nil)()
 	select {
 	case r.publish <- struct{}{}:
 		defer func() { <-r.publish }()

@@ -23,7 +23,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
+	"strings"
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/store"
@@ -81,6 +83,47 @@ func PutEntry(tx *store.Tx, at Location, b block.Block) error {
 // PutLocation stores where an entry is kept.
 func PutLocation(tx *store.Tx, at Location, hash string) error {
 	return tx.Put(blockKey(hash), binary.AppendUvarint(binary.AppendUvarint(nil, at.Log), at.Number))
+}
+
+// DeleteLocation deletes where an entry is kept, unless that is in another log.
+func DeleteLocation(tx *store.Tx, log uint64, hash string) error {
+	record, err := tx.Get(blockKey(hash))
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if at, ok := location(record); err != nil || !ok || at.Log != log {
+		return err
+	}
+	return tx.Delete(blockKey(hash))
+}
+
+// Located yields the hashes of the entries that are said to be kept in a log,
+// whether they are there or not. It reads all that is said of blocks.
+func Located(ctx context.Context, s *store.Store, log uint64) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		prefix := blockKey("")
+		for r, err := range s.Scan(ctx, strings.TrimSuffix(prefix, "/")) {
+			if err != nil {
+				yield("", err)
+				return
+			}
+			if at, ok := location(r.Value); ok && at.Log == log && !yield(strings.TrimPrefix(r.Key, prefix), nil) {
+				return
+			}
+		}
+	}
+}
+
+// Delete deletes a block that is no entry.
+func Delete(tx *store.Tx, hash string) error {
+	record, err := tx.Get(blockKey(hash))
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if _, ok := location(record); err != nil || ok {
+		return err
+	}
+	return tx.Delete(blockKey(hash))
 }
 
 // Locate returns where the entry with a hash is kept, [ErrNotFound], or

@@ -1,6 +1,9 @@
 package keyed
 
-import "sync"
+import (
+	"maps"
+	"sync"
+)
 
 // Hints are guesses, held in memory, at which entry of a log is the newest on a
 // key. They save a look-up on disk where they are right, which the entry itself
@@ -105,6 +108,16 @@ func (h *Hints) set(k hintKey, at hint) {
 		h.young, h.old = make(map[hintKey]hint), h.young
 	}
 	h.young[k] = at
+}
+
+// Drop forgets a log.
+func (h *Hints) Drop(log uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	of := func(k hintKey, _ hint) bool { return k.log == log }
+	maps.DeleteFunc(h.young, of)
+	maps.DeleteFunc(h.old, of)
+	delete(h.complete, log)
 }
 
 // Clear forgets all.

@@ -152,3 +152,21 @@ func TestWarmingWaitsForWhatIsUnderWay(t *testing.T) {
 		}
 	})
 }
+
+func TestHintsOfADroppedLogAreForgotten(t *testing.T) {
+	x, s, ds := warmed(t, 3)
+	other := New(2, x.hints)
+	if err := other.Warm(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	x.hints.Drop(1)
+	if len(x.hints.young)+len(x.hints.old) > 0 {
+		t.Errorf("left: %v, %v", x.hints.young, x.hints.old)
+	}
+	if n := absent(t, x, s, ds); n != 1 {
+		t.Errorf("%d reads of the dropped log, want 1", n)
+	}
+	if n := absent(t, other, s, ds); n != 0 {
+		t.Errorf("%d reads of another one, want 0", n)
+	}
+}

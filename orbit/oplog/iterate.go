@@ -337,18 +337,20 @@ type Arrival struct {
 }
 
 // Updates is Arrived, but goes on with what comes later, without a gap, until
-// the context is done or the loop is left.
+// the context is done, the log is dropped ([ErrDropped]) or the loop is left.
 func (l *Log) Updates(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
 	return func(yield func(Arrival, error) bool) {
 		for {
-			l.mu.Lock()
-			changed := l.changed
-			l.mu.Unlock()
+			changed := l.Changed()
 			for a, err := range l.Arrived(ctx, after) {
 				if !yield(a, err) || err != nil {
 					return
 				}
 				after = a.Number
+			}
+			if l.Dropped() {
+				yield(Arrival{}, fmt.Errorf("%w: %s", ErrDropped, l.id))
+				return
 			}
 			select {
 			case <-changed:

@@ -16,8 +16,8 @@ import (
 
 // Bounds of what waits.
 const (
-	maxWaitingBytes = 256 << 20 // of a log
-	maxSleepers     = 1 << 12   // that are taken to wait for one hash
+	maxWaitingBytes = 4 << 30 // of a log; peers send the newest first, so all but the oldest entry waits
+	maxSleepers     = 1 << 12 // that are taken to wait for one hash
 
 	// One transaction takes so many entries, and no further ones once they have
 	// so many bytes.
@@ -63,6 +63,9 @@ func (o Outcome) String() string {
 // an error, part of it may have been taken; with [ErrWaitingFull], all of it
 // but for those which would have to wait.
 func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, error) {
+	if err := l.refusal(); err != nil {
+		return nil, err
+	}
 	outcomes := make([]Outcome, len(candidates))
 	todo := make([]int, len(candidates))
 	for i := range todo {
@@ -168,6 +171,11 @@ func (l *Log) Wake(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// Waits reports whether an entry with the hash waits to become part of the log.
+func (l *Log) Waits(ctx context.Context, hash string) (bool, error) {
+	return l.store.Has(ctx, l.waitKey(hash))
 }
 
 func (l *Log) waitKey(hash string) string   { return l.key("wait/" + hash) }

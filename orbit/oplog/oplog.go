@@ -100,6 +100,8 @@ type Log struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change
+	frozen  bool          // nothing may be written
+	dropped bool
 }
 
 // Open opens the log of a number, which has the ID, or begins it. The state
@@ -168,6 +170,14 @@ func (l *Log) Heads(ctx context.Context) ([]entry.Position, error) {
 	return s.Heads, nil
 }
 
+// Changed returns a channel that is closed at the next change of the log, also
+// of what waits.
+func (l *Log) Changed() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changed
+}
+
 // Has reports whether an entry with the hash is part of the log.
 func (l *Log) Has(ctx context.Context, hash string) (bool, error) {
 	return l.has(blocks.Reading(ctx, l.store), hash)
@@ -209,6 +219,9 @@ func (l *Log) get(g blocks.Getter, hash string) (*entry.Entry, error) {
 // at returns the entry of a number, which has the hash.
 func (l *Log) at(g blocks.Getter, number uint64, hash string) (*entry.Entry, error) {
 	e, err := At(g, blocks.Location{Log: l.number, Number: number}, hash)
+	if errors.Is(err, blocks.ErrDamaged) && l.Dropped() {
+		return nil, fmt.Errorf("%w: %s", ErrDropped, l.id)
+	}
 	if err != nil {
 		err = fmt.Errorf("%w of %s", err, l.id)
 	}
@@ -331,6 +344,9 @@ func (l *Log) update(ctx context.Context, change func(*store.Tx, *summary) error
 func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error) error {
 	touched := false
 	err := l.store.Update(ctx, func(tx *store.Tx) error {
+		if err := l.refusal(); err != nil {
+			return err
+		}
 		sum, err := l.readSummary(tx)
 		if err != nil {
 			return err
@@ -348,11 +364,16 @@ func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error)
 	// What may not be durable may be there all the same.
 	if err == nil || errors.Is(err, store.ErrNotDurable) {
 		l.mu.Lock()
-		close(l.changed)
-		l.changed = make(chan struct{})
+		l.signal()
 		l.mu.Unlock()
 	}
 	return err
+}
+
+// signal tells those who wait for changes. The caller holds l.mu.
+func (l *Log) signal() {
+	close(l.changed)
+	l.changed = make(chan struct{})
 }
 
 // insert makes an entry part of the log, all of whose parents are. fault is why

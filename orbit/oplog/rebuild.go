@@ -40,7 +40,12 @@ func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known stri
 		before.Rebuild = 1 + before.Numbers
 	}
 	begun := &summary{Rebuild: before.Rebuild}
-	if err := l.store.Update(ctx, func(tx *store.Tx) error { return l.writeSummary(tx, begun) }); err != nil {
+	if err := l.store.Update(ctx, func(tx *store.Tx) error {
+		if err := l.refusal(); err != nil {
+			return err
+		}
+		return l.writeSummary(tx, begun)
+	}); err != nil {
 		return nil, err
 	}
 	for _, prefix := range append([]string{"order", "raised", "lost", "wait", "wake", "ready"}, l.state.Prefixes()...) {
@@ -137,9 +142,14 @@ func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known stri
 
 // clear deletes the keys of the log below a prefix.
 func (l *Log) clear(ctx context.Context, prefix string) error {
+	return clearPrefix(ctx, l.store, l.key(prefix))
+}
+
+// clearPrefix deletes the keys below a prefix.
+func clearPrefix(ctx context.Context, s *store.Store, prefix string) error {
 	var keys []string
 	flush := func() error {
-		err := l.store.Update(ctx, func(tx *store.Tx) error {
+		err := s.Update(ctx, func(tx *store.Tx) error {
 			for _, key := range keys {
 				if err := tx.Delete(key); err != nil {
 					return err
@@ -150,7 +160,7 @@ func (l *Log) clear(ctx context.Context, prefix string) error {
 		keys = keys[:0]
 		return err
 	}
-	for record, err := range l.store.Scan(ctx, l.key(prefix)) {
+	for record, err := range s.Scan(ctx, prefix) {
 		if err != nil {
 			return err
 		}

@@ -214,6 +214,9 @@ func (r *Reader) Raw() ([]byte, error) {
 	return r.b[start:end:end], nil
 }
 
+// Rest returns what is not read yet. The bytes are the reader's, not a copy.
+func (r *Reader) Rest() []byte { return r.b[r.pos:] }
+
 // End returns an error if there is more to read.
 func (r *Reader) End() error {
 	if r.pos < len(r.b) {

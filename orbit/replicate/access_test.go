@@ -1,0 +1,93 @@
+package replicate_test
+
+import (
+	"testing"
+
+	"github.com/newpieceplease/npp/orbit"
+)
+
+// createManaged makes a database whose writers the node grants and revokes.
+func (n *node) createManaged(name string) *orbit.Database {
+	n.t.Helper()
+	db, err := n.Create(n.t.Context(), name, orbit.Options{Type: orbit.TypeEvents, Access: orbit.Access{Managed: true}})
+	must(n.t, err)
+	return db
+}
+
+// mayWrite reports whether a node may write to a database now.
+func (n *node) mayWrite(address string) bool {
+	n.t.Helper()
+	ok, err := n.database(address).Writable(n.t.Context())
+	must(n.t, err)
+	return ok
+}
+
+func TestGrantsAndRevocationsReplicate(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	db := a.createManaged("band")
+	address := db.Address()
+	b.open(address)
+	b.connect(a)
+	if b.mayWrite(address) {
+		t.Fatal("b may write before it was granted")
+	}
+	must(t, db.Access().Grant(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
+	eventually(t, "b may write", func() bool { return b.mayWrite(address) })
+	b.add(address, "from b")
+	wantSame(t, address, 1, a, b)
+	must(t, db.Access().Revoke(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
+	eventually(t, "b may not write any more", func() bool { return !b.mayWrite(address) })
+	a.add(address, "from a")
+	wantSame(t, address, 2, a, b)
+}
+
+// What a granted writer wrote is on top of nothing that says so: a peer that
+// gets the entries before the grant must take them all the same.
+func TestEntriesOfGrantedWritersAreTakenWhateverComesFirst(t *testing.T) {
+	a, b, late := newNode(t), newNode(t), newNode(t)
+	db := a.createManaged("band")
+	address := db.Address()
+	must(t, db.Access().Grant(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
+	b.open(address)
+	b.connect(a)
+	eventually(t, "b may write", func() bool { return b.mayWrite(address) })
+	for i := range 10 {
+		b.add(address, numbered("from b %d", 3)...)
+		wantSame(t, address, 6*i+3, a, b)
+		a.add(address, numbered("from a %d", 3)...)
+		wantSame(t, address, 6*i+6, a, b)
+	}
+	late.open(address)
+	late.connect(a)
+	wantSame(t, address, 60, a, b, late)
+	s, err := late.database(address).Log().Stats(t.Context())
+	must(t, err)
+	if s.Faults != 0 {
+		t.Errorf("%d entries have no effect", s.Faults)
+	}
+}
+
+func TestGrantThatComesLaterLetsWaitingHeadsIn(t *testing.T) {
+	a, b, hub := newNode(t), newNode(t), newNode(t)
+	db := a.createManaged("band")
+	address := db.Address()
+	hub.open(address)
+	b.open(address)
+	b.connect(a)
+	b.database(address)
+	hub.connect(a)
+	hub.database(address)
+	a.disconnect(hub)
+	must(t, db.Access().Grant(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
+	eventually(t, "b may write", func() bool { return b.mayWrite(address) })
+	b.add(address, "from b")
+	head, err := b.database(address).Log().Get(t.Context(), b.hashes(address)[0])
+	must(t, err)
+	evil := newNode(t)
+	evil.connect(hub)
+	must(t, evil.Keep(t.Context(), b.Identity().Block()))
+	evil.offered(hub, address, head.Block)
+	eventually(t, "it is refused", func() bool { return hub.refused(address)[head.Hash()] != nil })
+	hub.connect(a)
+	wantSame(t, address, 1, a, b, hub)
+}

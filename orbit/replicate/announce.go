@@ -1,0 +1,146 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/oplog"
+)
+
+// announceChanges publishes what is new in the log: entries of our own at once,
+// unless there are very many, and heads that came otherwise a moment later,
+// unless somebody else publishes them.
+func (rp *replica) announceChanges(l *oplog.Log) {
+	stats, err := l.Stats(rp.ctx)
+	if err != nil {
+		log.Errorw("announce", "address", rp.address, "err", err)
+		return
+	}
+	last := stats.Last
+	var heads <-chan time.Time
+	for {
+		changed := l.Changed()
+		now, err := l.Stats(rp.ctx)
+		if rp.ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			log.Errorw("announce", "address", rp.address, "err", err)
+		} else if now.Last != last {
+			if now.Last > last && now.Last-last <= maxLive {
+				rp.announceOwn(l, last)
+			}
+			last = now.Last
+			if heads == nil {
+				heads = time.After(jitter(headsAfter))
+			}
+			rp.hurry()
+			rp.mu.Lock()
+			rp.notify()
+			rp.mu.Unlock()
+		}
+		select {
+		case <-changed:
+		case <-heads:
+			heads = nil
+			rp.announceHeads()
+		case <-rp.ctx.Done():
+			return
+		}
+	}
+}
+
+// announceOwn publishes the entries of our own behind a number.
+func (rp *replica) announceOwn(l *oplog.Log, after uint64) {
+	if len(rp.subscribers()) == 0 {
+		return
+	}
+	for a, err := range l.Arrived(rp.ctx, after) {
+		if err != nil {
+			return // the heads are announced all the same
+		}
+		if a.Entry.Key == rp.r.cfg.Orbit.Identity().PublicKey && rp.r.once(a.Hash) {
+			rp.announce(a.Entry.Block)
+		}
+	}
+}
+
+// announceHeads publishes the newest heads that nobody published for a while.
+func (rp *replica) announceHeads() {
+	if len(rp.subscribers()) == 0 {
+		return
+	}
+	heads, err := rp.heads(rp.ctx)
+	if err != nil {
+		return
+	}
+	for _, h := range heads[:min(len(heads), maxAnnounced)] {
+		if rp.r.once(h.Hash) {
+			rp.announce(h)
+		}
+	}
+}
+
+func (rp *replica) announce(b block.Block) {
+	if rp.r.cfg.Router == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(rp.ctx, passOnWithin)
+	defer cancel()
+	if err := rp.r.cfg.Router.Announce(ctx, rp.address, b.Data); err != nil {
+		log.Debugw("announce", "address", rp.address, "hash", b.Hash, "err", err)
+	}
+}
+
+// followAccess offers what was refused again when the list of writers changes.
+func (rp *replica) followAccess(l *oplog.Log) {
+	last := uint64(0)
+	for {
+		changed := l.Changed()
+		if s, err := l.Stats(rp.ctx); err == nil && s.Last != last {
+			last = s.Last
+			rp.reofferDisputed()
+		}
+		select {
+		case <-changed:
+		case <-rp.ctx.Done():
+			return
+		}
+	}
+}
+
+func (rp *replica) reofferDisputed() {
+	rp.mu.Lock()
+	bs := rp.disputed
+	rp.disputed = nil
+	rp.mu.Unlock()
+	if len(bs) == 0 {
+		return
+	}
+	db := rp.database()
+	joined, err := db.JoinAllowed(rp.ctx, bs)
+	if err != nil {
+		rp.storeError(err)
+		return
+	}
+	for i, j := range joined {
+		if errors.Is(j.Err, orbit.ErrNotAllowed) {
+			rp.mu.Lock()
+			rp.disputed = append(rp.disputed, bs[i])
+			rp.mu.Unlock()
+			continue
+		}
+		if j.Outcome != oplog.Refused {
+			rp.taken(bs[i].Hash)
+		}
+		if j.Outcome == oplog.Waiting {
+			if e, err := entry.Decode(bs[i]); err == nil {
+				rp.want(rp.ctx, e.Parents()...)
+			}
+		}
+	}
+}

@@ -1,0 +1,79 @@
+// Package replicate keeps the databases of an [orbit.Orbit] in step with those
+// of other peers, as @orbitdb/core 1 to 4 does and with such peers in browsers
+// and Node.js, over a libp2p host, a pubsub router and bitswap.
+//
+// # Protocol
+//
+// A peer that has a database open is subscribed to the topic that is its
+// address. Peers that see each other subscribe exchange their heads (package
+// heads). A new entry is published on the topic. Whoever gets an entry from
+// either fetches by bitswap what it is on top of, and the identities of the
+// writers; and makes it part of its log once all of that is there.
+//
+// # What is done beyond JavaScript
+//
+//   - An entry that came by pubsub is passed on to others when it is part of the
+//     log here, not before ([router.Router.Follow]): a head that is announced, or
+//     shown, has its whole closure here. Entries wait on disk, so what is missing
+//     of one head keeps no other waiting, and a restart goes on where it was.
+//   - Peers that had the database open before we did are asked at once; and all
+//     again from time to time, soon after a change and rarely when nothing
+//     happens, for what pubsub lost.
+//   - Heads that came from one peer are announced to the others, unless they
+//     were heard on the topic.
+//   - What nobody sends is asked for again, less and less often, and at once when
+//     another peer opens the database.
+//   - With a list of writers that can be changed, what its writer may not write is
+//     judged after the list was compared with that of the peer that sent it, and
+//     offered again when the list changes: the list and the entries come by
+//     different ways, in any order.
+//
+// # Bounds
+//
+// What a peer sends is held to the bounds of the packages heads, router and
+// oplog, and costs no memory for long: at most 64 MiB of entries wait in memory
+// to be joined. Each exchange ends within half a minute. What is not taken is
+// known by its hash alone.
+//
+// # What is stored
+//
+//	paused/<hash>   a database that is here and not replicated
+//	wanted/<hash>   one that is replicated and not here; the value is the field of
+//	                documents that holds their key, if that was said
+package replicate
+
+import "time"
+
+// Times. All but the bounds are around what is said here, at random.
+const (
+	heardFor       = 2 * time.Minute        // an entry that was heard on its topic is not passed on or announced again
+	passOnWithin   = 30 * time.Second       // an entry that came by pubsub is passed on, or not at all
+	identityWithin = 15 * time.Second       // an identity has come
+	obtainWithin   = 10 * time.Second       // a manifest or list of writers has come, or is asked for anew
+	stallAfter     = 10 * time.Second       // nothing came, fetching is given up for now
+	retryMin       = 2 * time.Second        // between tries to fetch what nobody sent
+	retryMax       = 5 * time.Minute        //
+	failMin        = 250 * time.Millisecond // between exchanges with a peer that fail
+	idleMin        = 30 * time.Second       // between exchanges with a peer that is in step
+	idleMax        = 8 * time.Minute        //
+	confirmAfter   = 10 * time.Second       // of a change or of an exchange with a peer that is not in step
+	headsAfter     = 200 * time.Millisecond // of a change, heads are announced
+	refreshAfter   = 2 * time.Second        // between exchanges of a list of writers with a peer
+	settleWithin   = 10 * time.Second       // what it takes of a list of writers has come
+	blameFor       = time.Minute            // what a peer published of no worth is counted
+	followPause    = 100 * time.Millisecond // between two statuses
+)
+
+// Bounds of a database.
+const (
+	maxHeads      = 4096     // that are shown
+	maxAnnounced  = 16       // heads that are announced at once
+	maxLive       = 64       // entries of our own that are announced at once
+	maxBlame      = 256      // entries of no worth that a peer may publish in a minute
+	maxPartners   = 256      // peers that are remembered
+	maxRefreshed  = 3        // peers whose list of writers is asked for at once
+	maxDisputed   = 32       // refused heads that are offered again when the list of writers changes
+	disputedBytes = 64 << 10 // of each
+	maxShown      = 64       // things of a kind in a status
+	watchQueue    = 256      // events that wait for a watcher
+)

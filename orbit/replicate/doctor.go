@@ -1,0 +1,447 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/heads"
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/oplog"
+)
+
+// Level is how much a finding matters.
+type Level string
+
+const (
+	OK      Level = "ok"      // it is as it should be
+	Note    Level = "note"    // it is worth knowing
+	Problem Level = "problem" // it keeps something from replicating
+)
+
+// Finding is what an examination found in one respect.
+type Finding struct {
+	Check  string // what was looked at, in a word; see the constants
+	Level  Level
+	Text   string
+	Advice string  // what to do, or ""
+	Peer   peer.ID // that it is about, or ""
+}
+
+// What is looked at.
+const (
+	CheckPubsub   = "pubsub"   // whether there is a router
+	CheckState    = "state"    // whether the database is open
+	CheckPeers    = "peers"    // who is connected, and has it open
+	CheckRelay    = "relay"    // a peer that is reached over a relay only
+	CheckIdentify = "identify" // a peer that does not say what it speaks
+	CheckHeads    = "heads"    // the exchange of heads with a peer
+	CheckBitswap  = "bitswap"  // whether blocks come from a peer
+	CheckMissing  = "missing"  // blocks that nobody sent, or that are of no use
+	CheckRefused  = "refused"  // entries that were not taken
+	CheckEffect   = "effect"   // entries that do not count
+	CheckWritable = "writable" // whether the own identity may write
+	CheckClock    = "clock"    // times of heads
+	CheckSummary  = "summary"  // that nothing is amiss
+)
+
+// Bounds of an examination.
+const (
+	shownOfAKind  = 8                // findings about peers or blocks
+	shownPeers    = 3                // in a text
+	identifyAfter = 10 * time.Second // a peer has said what it speaks
+	farClock      = 1 << 52          // no honest clock gets so far; from 2^53 on, they stand still
+)
+
+// Advice that is given more than once.
+const (
+	connectAdvice = "connect to a peer that has it: ipfs npp connect <peer>"
+	openThere     = "open the database there"
+)
+
+// Examine looks for what keeps a database from being replicated, and says what
+// to do. A database that is neither here nor opened is [orbit.ErrUnknown].
+func (r *Replicator) Examine(ctx context.Context, address string) ([]Finding, error) {
+	x := &examination{ctx: ctx, r: r, address: address}
+	ok, err := x.open()
+	if err != nil {
+		return nil, err
+	}
+	if ok {
+		x.status, _ = x.rp.status()
+		x.db = x.rp.database()
+		x.pubsub()
+		x.state()
+		x.peers()
+		x.partners()
+		if x.db != nil {
+			x.access()
+			x.entries()
+		}
+	}
+	if !slices.ContainsFunc(x.findings, func(f Finding) bool { return f.Level == Problem }) {
+		x.add(CheckSummary, OK, "nothing keeps it from being replicated", "")
+	}
+	return x.findings, nil
+}
+
+// examination is one of a database.
+type examination struct {
+	ctx      context.Context
+	r        *Replicator
+	address  string
+	rp       *replica
+	db       *orbit.Database // nil if it is not here
+	status   Status
+	findings []Finding
+}
+
+func (x *examination) add(check string, level Level, text, advice string) {
+	x.findings = append(x.findings, Finding{Check: check, Level: level, Text: text, Advice: advice})
+}
+
+func (x *examination) addPeer(p peer.ID, check string, level Level, text, advice string) {
+	x.findings = append(x.findings, Finding{check, level, text, advice, p})
+}
+
+// open finds the replica. Without one, what is found is all there is to say.
+func (x *examination) open() (bool, error) {
+	if x.rp = x.r.find(x.address); x.rp != nil {
+		return true, nil
+	}
+	if _, err := x.r.cfg.Orbit.Resolve(x.ctx, x.address); err != nil {
+		return false, err
+	}
+	if x.r.isPaused(x.address) {
+		x.add(CheckState, Problem, "it is closed: what is here stays as it is", "ipfs npp db open "+x.address)
+		return false, nil
+	}
+	if _, err := x.r.cfg.Orbit.Open(x.ctx, x.address, orbit.OpenOptions{}); err != nil {
+		x.damaged(err)
+		return false, nil
+	}
+	if x.rp = x.r.find(x.address); x.rp == nil {
+		return false, ErrClosed
+	}
+	return true, nil
+}
+
+// damaged adds why the database does not open.
+func (x *examination) damaged(err error) {
+	advice := ""
+	if errors.Is(err, oplog.ErrDamaged) {
+		advice = "ipfs npp db rebuild " + x.address
+	}
+	x.add(CheckState, Problem, fmt.Sprintf("it does not open: %v", err), advice)
+}
+
+func (x *examination) pubsub() {
+	if x.r.cfg.Router == nil {
+		x.add(CheckPubsub, Problem, "pubsub is switched off by Pubsub.Enabled: nobody learns that it is open here, and new entries do not come",
+			"ipfs config --json Pubsub.Enabled true, and restart the daemon")
+		return
+	}
+	x.add(CheckPubsub, OK, "pubsub is on", "")
+}
+
+func (x *examination) state() {
+	switch x.status.State {
+	case Open:
+		s, err := x.db.Log().Stats(x.ctx)
+		if err != nil {
+			x.damaged(err)
+			return
+		}
+		x.add(CheckState, OK, fmt.Sprintf("it is open, with %s", count(s.Entries, "entry", "entries")), "")
+	case Failed:
+		x.add(CheckState, Problem, fmt.Sprintf("what came with its address is no database that can be opened: %v", x.status.Err),
+			"ask for the address again, and close this one: ipfs npp db close "+x.address)
+	default:
+		if len(x.status.Missing) == 0 {
+			x.add(CheckState, Note, "it is being fetched", "")
+		}
+		for _, m := range x.status.Missing {
+			what := "its list of writers, or what that needs,"
+			if manifest.Address(m.Hash) == x.address {
+				what = "its manifest"
+			}
+			x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened yet: %s is missing: %s", what, x.describe(m)), connectAdvice)
+		}
+	}
+}
+
+// describe says since when a block is missing and who was asked.
+func (x *examination) describe(m Missing) string {
+	text := fmt.Sprintf("%s, asked for since %s", m.Hash, clock(m.Since))
+	if m.Tries > 0 {
+		text += ", in vain " + count(m.Tries, "time", "times")
+	}
+	switch {
+	case len(m.Asked) > 0:
+		text += ", last from " + names(m.Asked)
+	case m.Tries > 0:
+		text += ", with nobody there who has it open"
+	}
+	return text
+}
+
+// peers looks at who is connected, and how.
+func (x *examination) peers() {
+	net := x.r.cfg.Host.Network()
+	var direct, relayed, mute []peer.ID
+	for _, p := range net.Peers() {
+		switch net.Connectedness(p) {
+		case network.Connected:
+			direct = append(direct, p)
+			if x.isMute(p) {
+				mute = append(mute, p)
+			}
+		case network.Limited:
+			relayed = append(relayed, p)
+		}
+	}
+	subscribers := x.rp.subscribers()
+	// A peer may be the one that is looked for where no other is.
+	level := Note
+	if len(subscribers) == 0 {
+		level = Problem
+	}
+	switch {
+	case len(direct)+len(relayed) == 0:
+		x.add(CheckPeers, Problem, "no peer is connected", connectAdvice)
+	case len(direct) == 0:
+		x.add(CheckPeers, Problem, "no peer is connected directly", connectAdvice)
+	case x.r.cfg.Router == nil:
+		x.add(CheckPeers, Note, fmt.Sprintf("%s connected directly; who has it open is not known without pubsub", count(len(direct), "peer is", "peers are")), "")
+	case len(subscribers) == 0:
+		x.add(CheckPeers, Problem, fmt.Sprintf("%s connected directly, and none has it open", count(len(direct), "peer is", "peers are")),
+			openThere+", or "+connectAdvice)
+	default:
+		x.add(CheckPeers, OK, fmt.Sprintf("%s it open", count(len(subscribers), "connected peer has", "connected peers have")), "")
+	}
+	x.some(CheckRelay, level, relayed, func(p peer.ID) {
+		x.addPeer(p, CheckRelay, level, "it is reached over a relay only, where neither pubsub nor heads run",
+			"connect directly: ipfs npp connect <an address of its own>, or have it dial an address of this daemon (ipfs id); a browser needs one with /webrtc-direct, /webtransport or /wss")
+	})
+	x.some(CheckIdentify, level, mute, func(p peer.ID) {
+		x.addPeer(p, CheckIdentify, level, "it does not say what it speaks, so it takes no part in pubsub: it may be a JavaScript peer with more than a hundred databases open, whose list of protocols is too long to be read",
+			"open at most 100 databases on each JavaScript peer, or raise its peers' identify option maxIdentifyMessageSize")
+	})
+}
+
+// isMute reports whether a peer has not said what it speaks, though it had the
+// time to.
+func (x *examination) isMute(p peer.ID) bool {
+	spoken, err := x.r.cfg.Host.Peerstore().GetProtocols(p)
+	if err != nil || len(spoken) > 0 {
+		return false
+	}
+	return slices.ContainsFunc(x.r.cfg.Host.Network().ConnsToPeer(p), func(c network.Conn) bool {
+		return !c.IsClosed() && time.Since(c.Stat().Opened) > identifyAfter
+	})
+}
+
+// some adds findings about the first of many peers.
+func (x *examination) some(check string, level Level, peers []peer.ID, add func(peer.ID)) {
+	slices.Sort(peers)
+	for _, p := range peers[:min(len(peers), shownOfAKind)] {
+		add(p)
+	}
+	if more := len(peers) - shownOfAKind; more > 0 {
+		x.add(check, level, fmt.Sprintf("the same with %s", count(more, "other peer", "other peers")), "")
+	}
+}
+
+// partners looks at those who have the database open.
+func (x *examination) partners() {
+	var inStep, behind []peer.ID
+	var last Peer // that was in step, of those that are gone
+	for _, p := range x.status.Peers {
+		switch {
+		case !p.Open:
+			if p.InStep.After(last.InStep) {
+				last = p
+			}
+			continue
+		case errors.Is(p.Err, heads.ErrUnsupported):
+			x.addPeer(p.ID, CheckHeads, Problem, "it is subscribed to the topic and exchanges no heads: it has closed the database, or is no OrbitDB peer ('ipfs pubsub sub')", openThere)
+		case p.Err != nil:
+			x.addPeer(p.ID, CheckHeads, Problem, fmt.Sprintf("the last exchange of heads failed: %v", p.Err), "it is tried again by itself; if it stays: ipfs npp connect "+p.ID.String())
+		case x.db != nil && !p.InStep.IsZero() && !p.InStep.Before(p.Exchanged):
+			inStep = append(inStep, p.ID)
+		default:
+			behind = append(behind, p.ID)
+		}
+		x.bitswap(p.ID)
+	}
+	at := make(map[peer.ID]Peer, len(x.status.Peers))
+	for _, p := range x.status.Peers {
+		at[p.ID] = p
+	}
+	x.some(CheckHeads, OK, inStep, func(p peer.ID) {
+		x.addPeer(p, CheckHeads, OK, fmt.Sprintf("in step at %s, with %s", clock(at[p].InStep), count(at[p].Heads, "head", "heads")), "")
+	})
+	x.some(CheckHeads, Note, behind, func(p peer.ID) {
+		text := "heads were not exchanged yet"
+		if !at[p].Exchanged.IsZero() {
+			text = fmt.Sprintf("not in step at %s: it had other heads (%d)", clock(at[p].Exchanged), at[p].Heads)
+		}
+		x.addPeer(p, CheckHeads, Note, text, "")
+	})
+	if len(inStep) == 0 && last.ID != "" {
+		x.addPeer(last.ID, CheckHeads, Note, fmt.Sprintf("in step at %s; it is not here any more", clock(last.InStep)), "")
+	}
+}
+
+func (x *examination) bitswap(p peer.ID) {
+	spoken, err := x.r.cfg.Host.Peerstore().GetProtocols(p)
+	if err != nil || len(spoken) == 0 {
+		return
+	}
+	for _, id := range spoken {
+		if strings.HasPrefix(string(id), "/ipfs/bitswap") {
+			return
+		}
+	}
+	x.addPeer(p, CheckBitswap, Problem, "it does not speak bitswap, so no entries can be fetched from it", "start bitswap there, as Helia does by itself")
+}
+
+// access looks at a list of writers that is a database of its own.
+func (x *examination) access() {
+	inner := x.db.Access().Database()
+	if inner == nil {
+		return
+	}
+	rp := x.r.find(inner.Address())
+	if rp == nil {
+		x.add(CheckState, Problem, fmt.Sprintf("its list of writers is not replicated: %s", inner.Address()), "ipfs npp db open "+x.address)
+		return
+	}
+	s, _ := rp.status()
+	x.missing("of its list of writers ", s)
+	x.refused("of its list of writers ", inner, s)
+}
+
+// entries looks at the log.
+func (x *examination) entries() {
+	x.missing("", x.status)
+	x.refused("", x.db, x.status)
+	s, err := x.db.Log().Stats(x.ctx)
+	if err != nil {
+		return // it was said
+	}
+	if s.Waiting > 0 {
+		x.add(CheckMissing, Note, fmt.Sprintf("%s for what is missing, %s being asked for", count(s.Waiting, "entry waits", "entries wait"), count(x.status.Asking, "block is", "blocks are")), "")
+	}
+	if s.Faults > 0 {
+		x.add(CheckEffect, Note, fmt.Sprintf("%s no effect, such as those of who may not write", count(s.Faults, "entry has", "entries have")), "")
+	}
+	if s.Clock >= farClock {
+		x.add(CheckClock, Note, fmt.Sprintf("the clock of a head says %g, with %s: a writer has set it; from 2^53 on, clocks do not tell what came later", s.Clock, count(s.Entries, "entry", "entries")), "")
+	}
+	x.writable()
+}
+
+func (x *examination) missing(of string, s Status) {
+	for i, m := range s.Missing {
+		if i == shownOfAKind {
+			x.add(CheckMissing, Problem, fmt.Sprintf("%s missing %sbesides", count(len(s.Missing)-i, "block is", "blocks are"), of), "")
+			return
+		}
+		if m.Err != nil {
+			x.add(CheckMissing, Problem, fmt.Sprintf("what came as entry %s%s is of no use: %v", of, m.Hash, m.Err), "ask who wrote what is on top of it")
+			continue
+		}
+		x.add(CheckMissing, Problem, fmt.Sprintf("entry %sis missing: %s", of, x.describe(m)), "connect to the peer that wrote it, or to one that has it: ipfs npp connect <peer>")
+	}
+}
+
+// refused says what was refused for each reason.
+func (x *examination) refused(of string, db *orbit.Database, s Status) {
+	notAllowed := "its list of writers is fixed: ask who made the database for one that this writer is in"
+	if db.Access().Database() != nil {
+		notAllowed = "have an admin allow it: ipfs npp db grant " + db.Address() + " <identity>"
+	}
+	reasons := []struct {
+		is     func(error) bool
+		what   string
+		level  Level
+		advice string
+	}{
+		{isError(orbit.ErrNotAllowed), "refused because the writer may not write", Problem, notAllowed},
+		{isError(orbit.ErrUnavailable), "refused because the writer's identity is missing", Problem, "connect to the peer that wrote it: ipfs npp connect <peer>"},
+		{isError(oplog.ErrOtherLog), "refused because it is of another database", Note, ""},
+		{isError(entry.ErrMalformed), "refused because it is no entry", Note, ""},
+		{isError(entry.ErrFault), "refused because it is forged or faulty", Note, ""},
+		{func(error) bool { return true }, "refused", Note, ""},
+	}
+	rest := s.Refused
+	for _, reason := range reasons {
+		var those, others []Refusal
+		for _, r := range rest {
+			if reason.is(r.Err) {
+				those = append(those, r)
+			} else {
+				others = append(others, r)
+			}
+		}
+		if rest = others; len(those) == 0 {
+			continue
+		}
+		last := those[len(those)-1]
+		from := ""
+		if len(last.From) > 0 {
+			from = " from " + names(last.From)
+		}
+		x.add(CheckRefused, reason.level, fmt.Sprintf("%s %swas %s, last at %s%s: %v", count(len(those), "entry", "entries, each"), of, reason.what, clock(last.At), from, last.Err), reason.advice)
+	}
+}
+
+func isError(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+func (x *examination) writable() {
+	ok, err := x.db.Writable(x.ctx)
+	id := x.r.cfg.Orbit.Identity().ID
+	switch {
+	case err != nil:
+		x.damaged(err)
+	case ok:
+		x.add(CheckWritable, OK, "this daemon may write", "")
+	case x.db.Access().Database() != nil:
+		x.add(CheckWritable, Note, "this daemon may not write", fmt.Sprintf("if it should, on a daemon of an admin: ipfs npp db grant %s %s", x.address, id))
+	default:
+		x.add(CheckWritable, Note, "this daemon may not write, and the list of writers is fixed", "")
+	}
+}
+
+// count is a number with its word.
+func count[N int | uint64](n N, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
+}
+
+// names is some peers.
+func names(peers []peer.ID) string {
+	var texts []string
+	for _, p := range peers[:min(len(peers), shownPeers)] {
+		texts = append(texts, p.String())
+	}
+	if more := len(peers) - shownPeers; more > 0 {
+		texts = append(texts, fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(texts, ", ")
+}
+
+func clock(t time.Time) string { return t.Local().Format(time.DateTime) }

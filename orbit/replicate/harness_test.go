@@ -1,0 +1,211 @@
+package replicate_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ipfs/boxo/bitswap"
+	"github.com/ipfs/boxo/bitswap/network/bsnet"
+	"github.com/ipfs/boxo/blockstore"
+	"github.com/ipfs/boxo/keystore"
+	"github.com/ipfs/go-datastore"
+	dssync "github.com/ipfs/go-datastore/sync"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	libp2ppeer "github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/replicate"
+	"github.com/newpieceplease/npp/router"
+	"github.com/newpieceplease/npp/store"
+)
+
+// patience is when a test gives up; no test that passes waits for it.
+const patience = time.Minute
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func testContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// eventually waits until ok.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	ctx := testContext(t)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// node is a peer as a daemon with npp is one: what it stores outlives stop.
+type node struct {
+	*orbit.Orbit
+	*replicate.Replicator
+	host   host.Host
+	router *router.Router
+
+	t     testing.TB
+	key   crypto.PrivKey
+	disk  datastore.Batching
+	keys  *keystore.MemKeystore
+	close func()
+}
+
+func newNode(t testing.TB) *node {
+	t.Helper()
+	n := &node{t: t, disk: dssync.MutexWrap(datastore.NewMapDatastore()), keys: keystore.NewMemKeystore()}
+	var err error
+	n.key, _, err = crypto.GenerateEd25519Key(nil)
+	must(t, err)
+	must(t, identity.Generate(n.keys, "orbitdb-root"))
+	must(t, identity.Generate(n.keys, "orbitdb-signing"))
+	return n.start()
+}
+
+func (n *node) start() *node {
+	n.t.Helper()
+	var err error
+	n.host, err = libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.Identity(n.key), libp2p.DisableMetrics())
+	must(n.t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	n.router, err = router.New(ctx, n.host, router.Options{Patient: func(libp2ppeer.ID) bool { return true }})
+	must(n.t, err)
+	orbitStore, ownStore := store.New(n.disk, "/orbit"), store.New(n.disk, "/replicate")
+	bs := blocks.Under(blockstore.NewBlockstore(n.disk), orbitStore)
+	swap := bitswap.New(ctx, bsnet.NewFromIpfsHost(n.host), nil, bs)
+	n.Orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks})
+	must(n.t, err)
+	n.Replicator, err = replicate.New(ctx, replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: n.host, Router: n.router, Exchange: swap})
+	must(n.t, err)
+	n.close = sync.OnceFunc(func() {
+		n.Replicator.Close()
+		n.Orbit.Close()
+		orbitStore.Close()
+		ownStore.Close()
+		swap.Close()
+		n.host.Close()
+		cancel()
+	})
+	n.t.Cleanup(n.close)
+	return n
+}
+
+// restart stops the node and starts it again, with another port.
+func (n *node) restart() {
+	n.t.Helper()
+	n.close()
+	n.start()
+}
+
+func (n *node) connect(to *node) {
+	n.t.Helper()
+	must(n.t, n.host.Connect(testContext(n.t), libp2ppeer.AddrInfo{ID: to.host.ID(), Addrs: to.host.Addrs()}))
+}
+
+func (n *node) disconnect(from *node) {
+	n.t.Helper()
+	must(n.t, n.host.Network().ClosePeer(from.host.ID()))
+	eventually(n.t, "disconnected", func() bool { return len(from.host.Network().ConnsToPeer(n.host.ID())) == 0 })
+}
+
+// open opens a database at the node, also if it has not come yet.
+func (n *node) open(address string) {
+	n.t.Helper()
+	must(n.t, n.Replicator.Open(n.t.Context(), address, orbit.OpenOptions{}))
+}
+
+// create makes a database that anybody may write.
+func (n *node) create(name, kind string) *orbit.Database {
+	n.t.Helper()
+	db, err := n.Create(n.t.Context(), name, orbit.Options{Type: kind, Access: orbit.Access{Write: []string{manifest.Anyone}}})
+	must(n.t, err)
+	return db
+}
+
+// database returns an open database.
+func (n *node) database(address string) *orbit.Database {
+	n.t.Helper()
+	var db *orbit.Database
+	eventually(n.t, "the database is open", func() bool {
+		var err error
+		db, err = n.Find(n.t.Context(), address)
+		return err == nil
+	})
+	return db
+}
+
+// add adds events.
+func (n *node) add(address string, events ...string) {
+	n.t.Helper()
+	ev, err := n.database(address).Events()
+	must(n.t, err)
+	for _, e := range events {
+		_, err := ev.Add(n.t.Context(), e)
+		must(n.t, err)
+	}
+}
+
+// hashes returns the log, newest first.
+func (n *node) hashes(address string) (hashes []string) {
+	n.t.Helper()
+	for e, err := range n.database(address).Iterate(n.t.Context(), orbit.Range{}) {
+		must(n.t, err)
+		hashes = append(hashes, e.Hash())
+	}
+	return hashes
+}
+
+// wantSame waits until all nodes have the same log, of so many entries.
+func wantSame(t testing.TB, address string, entries int, nodes ...*node) {
+	t.Helper()
+	var got [][]string
+	defer func() {
+		if t.Failed() {
+			for i, n := range nodes {
+				s, err := n.Status(context.Background(), address)
+				t.Logf("node %d: %d entries; %+v %v", i, len(got[i]), s, err)
+			}
+		}
+	}()
+	eventually(t, fmt.Sprintf("%d entries everywhere", entries), func() bool {
+		got = nil
+		for _, n := range nodes {
+			got = append(got, n.hashes(address))
+		}
+		for _, h := range got {
+			if len(h) != entries || !slices.Equal(h, got[0]) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func numbered(format string, n int) (texts []string) {
+	for i := range n {
+		texts = append(texts, fmt.Sprintf(format, i))
+	}
+	return texts
+}

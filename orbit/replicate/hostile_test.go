@@ -1,0 +1,234 @@
+package replicate_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	libp2ppeer "github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/heads"
+	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/replicate"
+	"github.com/newpieceplease/npp/orbit/value"
+)
+
+// stream opens a heads stream from a node to another.
+func (n *node) stream(to *node, address string) network.Stream {
+	n.t.Helper()
+	s, err := n.host.NewStream(testContext(n.t), to.host.ID(), heads.Protocol(address))
+	must(n.t, err)
+	n.t.Cleanup(func() { s.Reset() })
+	return s
+}
+
+// offered sends blocks as heads, and returns when the peer has taken them.
+func (n *node) offered(to *node, address string, bs ...block.Block) {
+	n.t.Helper()
+	_, _, err := heads.Exchange(testContext(n.t), n.host, to.host.ID(), address, bs)
+	must(n.t, err)
+}
+
+// signer returns the keys of a node's identity.
+func (n *node) signer() *identity.Signer {
+	n.t.Helper()
+	s, err := identity.Load(n.keys, "orbitdb-root", "orbitdb-signing")
+	must(n.t, err)
+	return s
+}
+
+// written is an entry that is in no log.
+func written(t testing.TB, s *identity.Signer, address, text string, next []entry.Position, refs ...string) *entry.Entry {
+	t.Helper()
+	e, err := entry.New(s, address, payload(t, text), next, refs)
+	must(t, err)
+	return e
+}
+
+func payload(t testing.TB, text string) value.Value {
+	t.Helper()
+	v, err := value.FromJSON(fmt.Appendf(nil, `{"op":"ADD","key":null,"value":%q}`, text))
+	must(t, err)
+	return v
+}
+
+// absent is the position of an entry that nobody has.
+func absent(text string) entry.Position {
+	return entry.Position{Rank: entry.Rank{Time: 1}, ID: strings.Repeat("02", 33), Hash: block.Hash([]byte(text))}
+}
+
+// refused returns the errors of refused entries by hash.
+func (n *node) refused(address string) map[string]error {
+	n.t.Helper()
+	s, err := n.Status(n.t.Context(), address)
+	must(n.t, err)
+	all := make(map[string]error)
+	for _, r := range s.Refused {
+		all[r.Hash] = r.Err
+	}
+	return all
+}
+
+func TestHostilePeerKeepsNobodyFromReplicating(t *testing.T) {
+	for name, attack := range map[string]func(t *testing.T, evil, victim *node, address string){
+		"garbage": func(t *testing.T, evil, victim *node, address string) {
+			for _, junk := range []string{"\xff\xff\xff", "\x00", "\x9b\x7f\xff\xff\xff\xff\xff\xff\xff", strings.Repeat("\x81", 1<<19), strings.Repeat("\x00", 1<<16)} {
+				s := evil.stream(victim, address)
+				s.Write([]byte(junk))
+				s.CloseWrite()
+				must(t, evil.router.Announce(t.Context(), address, []byte(junk)))
+			}
+		},
+		"stream held open": func(t *testing.T, evil, victim *node, address string) {
+			for range 100 {
+				evil.stream(victim, address).Write([]byte{0x83})
+			}
+		},
+		"endless stream": func(t *testing.T, evil, victim *node, address string) {
+			s := evil.stream(victim, address)
+			go func() {
+				for b := make([]byte, 1<<16); ; {
+					if _, err := s.Write(b); err != nil {
+						return
+					}
+				}
+			}()
+		},
+		"head without parents": func(t *testing.T, evil, victim *node, address string) {
+			for i := range 20 {
+				e := written(t, evil.signer(), address, "orphan", []entry.Position{absent(fmt.Sprint(i))}, absent("x").Hash)
+				evil.offered(victim, address, e.Block)
+			}
+		},
+		"writer without identity": func(t *testing.T, evil, victim *node, address string) {
+			stranger := newNode(t)
+			for i := range 20 {
+				e := written(t, stranger.signer(), address, fmt.Sprint(i), nil)
+				evil.offered(victim, address, e.Block)
+			}
+		},
+		"entry of another database": func(t *testing.T, evil, victim *node, address string) {
+			e := written(t, evil.signer(), strings.Replace(address, "zdpu", "zdpv", 1), "other", nil)
+			evil.offered(victim, address, e.Block)
+			eventually(t, "it is refused", func() bool { return victim.refused(address)[e.Hash()] != nil })
+		},
+		"forged entries": func(t *testing.T, evil, victim *node, address string) {
+			for i := range 300 {
+				b := written(t, evil.signer(), address, fmt.Sprint(i), nil).Block
+				forged := block.New([]byte(strings.Replace(string(b.Data), "ADD", "ADE", 1)))
+				must(t, evil.router.Announce(t.Context(), address, forged.Data))
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			victim, evil, friend := newNode(t), newNode(t), newNode(t)
+			address := victim.create("gigs", orbit.TypeEvents).Address()
+			evil.connect(victim)
+			attack(t, evil, victim, address)
+			begun := time.Now()
+			friend.open(address)
+			friend.connect(victim)
+			friend.database(address)
+			friend.add(address, numbered("friend %d", 20)...)
+			victim.add(address, numbered("victim %d", 20)...)
+			wantSame(t, address, 40, victim, friend)
+			t.Logf("converged after %v", time.Since(begun))
+		})
+	}
+}
+
+func TestHugeClockStopsNobody(t *testing.T) {
+	a, b, evil := newNode(t), newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	b.open(address)
+	b.connect(a)
+	b.database(address)
+	evil.connect(a)
+	e := written(t, evil.signer(), address, "from the future", []entry.Position{{Rank: entry.Rank{Time: 1<<53 - 2}, ID: strings.Repeat("02", 33), Hash: block.Hash(nil)}})
+	data := []byte(strings.Replace(string(e.Block.Data), block.Hash(nil), block.Hash(nil), 1))
+	must(t, evil.Keep(t.Context(), evil.signer().Block()))
+	evil.offered(a, address, block.New(data))
+	a.add(address, "a1", "a2")
+	b.add(address, "b1", "b2")
+	wantSame(t, address, 4, a, b)
+}
+
+func TestOnlyWritersChangeADatabase(t *testing.T) {
+	a, evil := newNode(t), newNode(t)
+	db, err := a.Create(t.Context(), "mine", orbit.Options{Type: orbit.TypeEvents})
+	must(t, err)
+	evil.connect(a)
+	e := written(t, evil.signer(), db.Address(), "not mine", nil)
+	evil.offered(a, db.Address(), e.Block)
+	eventually(t, "it is refused", func() bool { return a.refused(db.Address())[e.Hash()] != nil })
+	if got := a.hashes(db.Address()); len(got) != 0 {
+		t.Errorf("the log has %v", got)
+	}
+	// Its author's own identity does not help the owner's name either.
+	stolen := block.New([]byte(strings.Replace(string(e.Block.Data), evil.Identity().Hash(), a.Identity().Hash(), 1)))
+	evil.offered(a, db.Address(), stolen)
+	eventually(t, "it is refused", func() bool { return a.refused(db.Address())[stolen.Hash] != nil })
+}
+
+func TestMissingBlockIsFetchedOnceSomebodyHasIt(t *testing.T) {
+	a, b, c := newNode(t), newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	a.add(address, numbered("a%d", 5)...)
+	head, err := a.database(address).Log().Get(t.Context(), a.hashes(address)[0])
+	must(t, err)
+	c.create("gigs", orbit.TypeEvents)
+	b.connect(c)
+	must(t, b.Keep(t.Context(), a.Identity().Block()))
+	b.offered(c, address, head.Block)
+	eventually(t, "the head waits", func() bool {
+		s, err := c.database(address).Log().Stats(t.Context())
+		must(t, err)
+		return s.Waiting == 1
+	})
+	b.host.Close() // whose head it was
+	c.connect(a)
+	wantSame(t, address, 5, a, c)
+}
+
+func TestStatusTellsWhatIsMissingAndWhoWasAsked(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	b.open(address)
+	b.connect(a)
+	b.database(address)
+	lost := absent("lost")
+	e := written(t, b.signer(), address, "orphan", []entry.Position{lost})
+	b.offered(a, address, e.Block)
+	eventually(t, "it is missed", func() bool {
+		s, err := a.Status(t.Context(), address)
+		must(t, err)
+		i := slices.IndexFunc(s.Missing, func(m replicate.Missing) bool { return m.Hash == lost.Hash })
+		return i >= 0 && s.Missing[i].Tries > 0 && slices.Equal(s.Missing[i].Asked, []libp2ppeer.ID{b.host.ID()})
+	})
+	if ours, err := a.database(address).Log().Heads(t.Context()); err != nil || len(ours) != 0 {
+		t.Errorf("heads are %v, %v: one has no parents here", ours, err)
+	}
+}
+
+func TestUnknownDatabaseIsNotServed(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	a.connect(b)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, _, err := heads.Exchange(ctx, a.host, b.host.ID(), address, nil); err == nil || !strings.Contains(err.Error(), heads.ErrUnsupported.Error()) {
+		t.Errorf("%v", err)
+	}
+	if _, err := a.host.NewStream(ctx, b.host.ID(), protocol.ID("/orbitdb/heads/nonsense")); err == nil {
+		t.Error("a protocol of no database is spoken")
+	}
+}

@@ -1,0 +1,436 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/store"
+)
+
+// replica is the replication of one database.
+type replica struct {
+	r       *Replicator
+	address string
+	ctx     context.Context
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when nothing of it runs any more
+	tasks   sync.WaitGroup
+	due     chan struct{} // holds a token when an exchange may be due
+	pulling chan struct{} // holds a token when something is wanted
+	joining sync.Mutex    // of entries that were refused before
+
+	mu       sync.Mutex // never held across a call that may wait
+	ready    chan struct{}
+	db       *orbit.Database // nil until ready is closed
+	err      error           // why there is no database and will be none, or nil
+	peers    map[peer.ID]*partner
+	queue    []string        // hashes of what is wanted and not asked for yet
+	wants    map[string]bool // hashes in the queue, and those asked for
+	missing  map[string]*Missing
+	refused  []Refusal     // newest last
+	disputed []block.Block // heads whose writers are not in the list of writers
+	watchers map[chan Event]bool
+	changed  chan struct{} // closed at the next change of the status
+}
+
+func newReplica(r *Replicator, address string) *replica {
+	rp := &replica{
+		r: r, address: address,
+		done:     make(chan struct{}),
+		due:      make(chan struct{}, 1),
+		pulling:  make(chan struct{}, 1),
+		ready:    make(chan struct{}),
+		changed:  make(chan struct{}),
+		peers:    make(map[peer.ID]*partner),
+		wants:    make(map[string]bool),
+		missing:  make(map[string]*Missing),
+		watchers: make(map[chan Event]bool),
+	}
+	rp.ctx, rp.cancel = context.WithCancel(r.ctx)
+	return rp
+}
+
+// signal leaves a token in a channel that holds one.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (rp *replica) database() *orbit.Database {
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	return rp.db
+}
+
+func (rp *replica) setDatabase(db *orbit.Database) {
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	first := rp.db == nil
+	rp.db, rp.err = db, nil
+	if first {
+		close(rp.ready)
+	}
+	rp.notify()
+}
+
+// notify tells those who wait for a change of the status. The caller holds
+// rp.mu.
+func (rp *replica) notify() {
+	close(rp.changed)
+	rp.changed = make(chan struct{})
+}
+
+// run replicates until the replica is cancelled.
+func (rp *replica) run() {
+	defer close(rp.done)
+	defer rp.cancel()
+	defer rp.tasks.Wait()
+	if rp.r.cfg.Router != nil {
+		stop, err := rp.r.cfg.Router.Follow(rp.address, rp.take)
+		if err != nil {
+			log.Errorw("topic", "address", rp.address, "err", err)
+		} else {
+			defer stop()
+		}
+		for _, p := range rp.subscribers() {
+			rp.subscription(p, true)
+		}
+	}
+	rp.tasks.Go(rp.obtain)
+	select {
+	case <-rp.ready:
+	case <-rp.ctx.Done():
+		return
+	}
+	db := rp.database()
+	rp.tasks.Go(func() { rp.announceChanges(db.Log()) })
+	rp.tasks.Go(rp.pull)
+	if inner := db.Access().Database(); inner != nil {
+		rp.tasks.Go(func() { rp.followAccess(inner.Log()) })
+	}
+	rp.exchangeAlways()
+}
+
+// subscribers returns the connected peers that have opened the database.
+func (rp *replica) subscribers() []peer.ID {
+	if rp.r.cfg.Router == nil {
+		return nil
+	}
+	return rp.r.cfg.Router.ListPeers(rp.address)
+}
+
+// take takes an entry that came by pubsub, and tells whether it may be passed
+// on: it is part of the log, and with it all that it is on top of.
+func (rp *replica) take(ctx context.Context, m *pubsub.Message) (passOn bool) {
+	b := block.New(m.GetData())
+	from := m.ReceivedFrom
+	if rp.database() == nil || rp.isIgnored(from) || !rp.r.once(b.Hash) {
+		return false
+	}
+	worthless := false
+	defer func() {
+		if !passOn && !worthless { // it may come again, or become one of our heads
+			rp.r.heard.Remove(b.Hash)
+		}
+	}()
+	size := int64(len(b.Data))
+	if !rp.r.held.TryAcquire(size) {
+		return false
+	}
+	defer rp.r.held.Release(size)
+	ctx, cancel := context.WithTimeout(ctx, passOnWithin)
+	defer cancel()
+	defer context.AfterFunc(rp.ctx, cancel)()
+	joined, err := rp.join(ctx, []peer.ID{from}, b)
+	if err != nil {
+		return false
+	}
+	if err := joined[0].Err; err != nil {
+		worthless = !errors.Is(err, orbit.ErrUnavailable) && !errors.Is(err, orbit.ErrNotAllowed)
+		rp.blame(from)
+		return false
+	}
+	return joined[0].Outcome != oplog.Waiting || rp.await(ctx, b.Hash)
+}
+
+// await waits until an entry is part of the log.
+func (rp *replica) await(ctx context.Context, hash string) bool {
+	l := rp.database().Log()
+	for {
+		changed := l.Changed()
+		if ok, err := l.Has(ctx, hash); ok || err != nil {
+			return ok
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// join offers entries that came from peers, fetches what it takes to judge them,
+// and has what they wait for fetched.
+func (rp *replica) join(ctx context.Context, from []peer.ID, bs ...block.Block) ([]orbit.Joined, error) {
+	db := rp.database()
+	ctx = orbit.WithAtHand(ctx, rp.identitiesOf(ctx, db, bs))
+	offer := db.Join
+	if db.Access().Database() != nil {
+		offer = db.JoinAllowed
+	}
+	joined, err := offer(ctx, bs)
+	if err != nil {
+		return joined, rp.storeError(err)
+	}
+	if disputed := rp.disputedOf(joined); len(disputed) > 0 {
+		rp.refreshAccess(ctx, from)
+		again := make([]block.Block, len(disputed))
+		for n, i := range disputed {
+			again[n] = bs[i]
+		}
+		second, err := db.Join(ctx, again)
+		if err != nil {
+			return joined, rp.storeError(err)
+		}
+		for n, i := range disputed {
+			joined[i] = second[n]
+		}
+	}
+	rp.follow(ctx, from, bs, joined)
+	return joined, nil
+}
+
+func (rp *replica) storeError(err error) error {
+	if rp.ctx.Err() == nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		log.Errorw("join", "address", rp.address, "err", err)
+	}
+	return err
+}
+
+// disputedOf returns the places of those whose writers are not in a list of
+// writers that can be changed.
+func (rp *replica) disputedOf(joined []orbit.Joined) (places []int) {
+	if rp.database().Access().Database() == nil {
+		return nil
+	}
+	for i, j := range joined {
+		if j.Outcome == oplog.Refused && errors.Is(j.Err, orbit.ErrNotAllowed) {
+			places = append(places, i)
+		}
+	}
+	return places
+}
+
+// follow has what entries wait for fetched, and remembers what was refused.
+func (rp *replica) follow(ctx context.Context, from []peer.ID, bs []block.Block, joined []orbit.Joined) {
+	for i, j := range joined {
+		switch {
+		case j.Outcome == oplog.Waiting:
+			if e, err := entry.Decode(bs[i]); err == nil {
+				rp.want(ctx, e.Parents()...)
+			}
+		case j.Outcome == oplog.Refused && j.Err != nil:
+			rp.refuse(from, bs[i], j.Err)
+		}
+		if j.Outcome != oplog.Refused {
+			rp.taken(bs[i].Hash)
+		}
+	}
+}
+
+// taken forgets that an entry was refused.
+func (rp *replica) taken(hash string) {
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	if i := slices.IndexFunc(rp.refused, func(r Refusal) bool { return r.Hash == hash }); i >= 0 {
+		rp.refused = slices.Delete(rp.refused, i, i+1)
+		rp.notify()
+	}
+}
+
+// Refusal is an entry that came and was not taken.
+type Refusal struct {
+	Hash string
+	From []peer.ID // who had it, or may have
+	At   time.Time
+	Err  error // wraps what [orbit.Joined] has
+}
+
+func (rp *replica) refuse(from []peer.ID, b block.Block, why error) {
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	for i, old := range rp.refused {
+		if old.Hash == b.Hash {
+			rp.refused = append(rp.refused[:i], rp.refused[i+1:]...)
+			break
+		}
+	}
+	if len(rp.refused) == refusedPerBase {
+		rp.refused = rp.refused[1:]
+	}
+	rp.refused = append(rp.refused, Refusal{Hash: b.Hash, From: from, At: time.Now(), Err: why})
+	if rp.db.Access().Database() != nil && errors.Is(why, orbit.ErrNotAllowed) && len(b.Data) <= disputedBytes {
+		if len(rp.disputed) == maxDisputed {
+			rp.disputed = rp.disputed[1:]
+		}
+		rp.disputed = append(rp.disputed, b)
+	}
+	rp.notify()
+}
+
+// identitiesOf returns the identities of entries' writers that are not here and
+// can be had. Those that cannot are missed when the entry is judged.
+func (rp *replica) identitiesOf(ctx context.Context, db *orbit.Database, bs []block.Block) orbit.AtHand {
+	var unknown []string
+	for _, b := range bs {
+		e, err := entry.Decode(b)
+		if err != nil || e.Identity == "" || e.LogID != rp.address {
+			continue
+		}
+		if ok, err := db.Log().Has(ctx, b.Hash); ok || err != nil {
+			continue
+		}
+		if _, err := rp.r.cfg.Orbit.IdentityOf(ctx, e.Identity); errors.Is(err, orbit.ErrUnavailable) {
+			unknown = append(unknown, e.Identity)
+		}
+	}
+	found := make(orbit.AtHand)
+	if len(unknown) == 0 {
+		return found
+	}
+	var mu sync.Mutex
+	var group sync.WaitGroup
+	asked := make(map[string]bool)
+	for _, hash := range unknown {
+		if asked[hash] {
+			continue
+		}
+		asked[hash] = true
+		group.Go(func() {
+			b, err := rp.identity(ctx, hash)
+			if err != nil {
+				log.Debugw("identity", "address", rp.address, "hash", hash, "err", err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			found[hash] = b
+		})
+	}
+	group.Wait()
+	return found
+}
+
+var errBusy = errors.New("too much is asked for")
+
+// identity fetches the block of an identity. Who waits for the same one waits
+// together.
+func (rp *replica) identity(ctx context.Context, hash string) (block.Block, error) {
+	answer := rp.r.asking.DoChan(hash, func() (any, error) {
+		if !rp.r.identities.TryAcquire(1) {
+			return nil, errBusy
+		}
+		defer rp.r.identities.Release(1)
+		ctx, cancel := context.WithTimeout(rp.ctx, identityWithin)
+		defer cancel()
+		return rp.fetch(ctx, hash)
+	})
+	select {
+	case a := <-answer:
+		if a.Err != nil {
+			return block.Block{}, a.Err
+		}
+		return a.Val.(block.Block), nil
+	case <-ctx.Done():
+		return block.Block{}, ctx.Err()
+	}
+}
+
+// fetch asks all peers for one block until the context is done.
+func (rp *replica) fetch(ctx context.Context, hash string) (block.Block, error) {
+	if rp.r.cfg.Exchange == nil {
+		return block.Block{}, errors.New("there is no block exchange")
+	}
+	c, err := block.ParseHash(hash)
+	if err != nil {
+		return block.Block{}, err
+	}
+	rp.r.wanted.Store(hash, rp)
+	defer rp.r.wanted.Delete(hash)
+	found, err := rp.r.cfg.Exchange.NewSession(ctx).GetBlock(ctx, c)
+	if err != nil {
+		return block.Block{}, fmt.Errorf("fetch %s: %w", hash, err)
+	}
+	b := block.Block{Hash: hash, Data: found.RawData()}
+	return b, b.Check()
+}
+
+// obtain fetches what it takes to open the database, unless it is open.
+func (rp *replica) obtain() {
+	at := make(orbit.AtHand)
+	ctx := orbit.WithAtHand(rp.ctx, at)
+	pause := retryMin
+	for rp.database() == nil && rp.ctx.Err() == nil {
+		_, err := rp.r.cfg.Orbit.Open(ctx, rp.address, orbit.OpenOptions{IndexBy: rp.indexBy()})
+		if err == nil {
+			rp.obtained()
+			return
+		}
+		var needed *orbit.UnavailableError
+		if !errors.As(err, &needed) {
+			rp.mu.Lock()
+			rp.err = err
+			rp.notify()
+			rp.mu.Unlock()
+			return
+		}
+		rp.asking(needed.Hash)
+		try, cancel := context.WithTimeout(rp.ctx, obtainWithin)
+		b, err := rp.fetch(try, needed.Hash)
+		cancel()
+		if err == nil {
+			at[b.Hash] = b
+			rp.found(b.Hash)
+			pause = retryMin
+			continue
+		}
+		rp.unanswered(needed.Hash)
+		select {
+		case <-time.After(jitter(pause)):
+		case <-rp.pulling: // somebody else may have it
+			pause = retryMin
+		case <-rp.ready:
+		case <-rp.ctx.Done():
+		}
+		pause = min(2*pause, retryMax)
+	}
+}
+
+func (rp *replica) indexBy() string {
+	field, err := rp.r.cfg.Store.Get(rp.ctx, key(wantedPrefix, rp.address))
+	if err != nil {
+		return ""
+	}
+	return string(field)
+}
+
+// obtained forgets that a database is wanted which is here now.
+func (rp *replica) obtained() {
+	err := rp.r.cfg.Store.Update(rp.ctx, func(tx *store.Tx) error { return tx.Delete(key(wantedPrefix, rp.address)) })
+	if err != nil && rp.ctx.Err() == nil {
+		log.Errorw("open database", "address", rp.address, "err", err)
+	}
+}

@@ -1,0 +1,465 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/ipfs/boxo/exchange"
+	"github.com/ipfs/go-cid"
+	logging "github.com/ipfs/go-log/v2"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/heads"
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/router"
+	"github.com/newpieceplease/npp/store"
+)
+
+var log = logging.Logger("npp/replicate")
+
+var (
+	// ErrNotReplicated says that a database is not replicated.
+	ErrNotReplicated = errors.New("database is not replicated")
+	// ErrClosed says that the Replicator is closed.
+	ErrClosed = errors.New("replication has ended")
+)
+
+// Bounds of all databases together.
+const (
+	maxExchanges   = 64       // that run because of us
+	maxServed      = 256      // that run because of others
+	maxHeldBytes   = 64 << 20 // of entries that came by pubsub and are not joined yet
+	maxIdentities  = 64       // that are asked for at once
+	heardRemember  = 1 << 16  // entries
+	refusedPerBase = 32       // refusals that are remembered of a database
+)
+
+// Router is what replication needs of a pubsub router; see [router.Router].
+type Router interface {
+	Follow(topic string, take router.TakeFunc) (stop func(), err error)
+	Announce(ctx context.Context, topic string, data []byte) error
+	OnSubscription(func(p peer.ID, topic string, on bool))
+	ListPeers(topic string) []peer.ID
+}
+
+// Exchange is where blocks of other peers come from: bitswap.
+type Exchange interface {
+	NewSession(context.Context) exchange.Fetcher
+}
+
+// Config is what a [Replicator] works with. It owns none of it.
+type Config struct {
+	Orbit    *orbit.Orbit
+	Store    *store.Store // for the Replicator alone
+	Host     host.Host
+	Router   Router   // nil where pubsub is switched off: then only others begin exchanges
+	Exchange Exchange // nil where there is none: then nothing but heads arrives
+}
+
+// Replicator replicates the databases of an Orbit. Its methods may be called
+// concurrently.
+type Replicator struct {
+	cfg        Config
+	ctx        context.Context // ends at Close
+	stop       context.CancelFunc
+	tasks      sync.WaitGroup
+	exchanges  *semaphore.Weighted
+	served     *semaphore.Weighted
+	held       *semaphore.Weighted
+	identities *semaphore.Weighted
+	asking     singleflight.Group // for identities
+	heard      *lru.Cache[string, time.Time]
+
+	mu       sync.RWMutex
+	closed   bool
+	replicas map[string]*replica // by address
+	paused   map[string]bool     // addresses that are not replicated
+	wanted   sync.Map            // hash of a block → the *replica that asks for it
+}
+
+// The keys of the store: what is not replicated of what is here, and what is
+// replicated and not here yet.
+const (
+	pausedPrefix = "paused"
+	wantedPrefix = "wanted"
+)
+
+func key(prefix, address string) string {
+	hash, _ := manifest.ParseAddress(address) // which was checked
+	return prefix + "/" + hash
+}
+
+// New starts to replicate all databases of the Orbit that were not closed with
+// [Replicator.CloseDatabase], and those that it opens from now on.
+func New(ctx context.Context, cfg Config) (*Replicator, error) {
+	r := &Replicator{
+		cfg:        cfg,
+		exchanges:  semaphore.NewWeighted(maxExchanges),
+		served:     semaphore.NewWeighted(maxServed),
+		held:       semaphore.NewWeighted(maxHeldBytes),
+		identities: semaphore.NewWeighted(maxIdentities),
+		replicas:   make(map[string]*replica),
+		paused:     make(map[string]bool),
+	}
+	r.heard, _ = lru.New[string, time.Time](heardRemember) // fails for sizes below 1
+	r.ctx, r.stop = context.WithCancel(context.Background())
+	var wanted []string
+	for prefix, take := range map[string]func(address string){
+		pausedPrefix: func(a string) { r.paused[a] = true },
+		wantedPrefix: func(a string) { wanted = append(wanted, a) },
+	} {
+		for e, err := range cfg.Store.Scan(ctx, prefix) {
+			if err != nil {
+				return nil, fmt.Errorf("replication: %w", err)
+			}
+			take(manifest.Address(strings.TrimPrefix(e.Key, prefix+"/")))
+		}
+	}
+	cfg.Host.SetStreamHandlerMatch("/orbitdb/heads", r.speaks, r.serve)
+	if cfg.Router != nil {
+		cfg.Router.OnSubscription(r.subscription)
+	}
+	cfg.Orbit.OnOpened(r.opened)
+	for _, address := range wanted {
+		r.replica(address, nil)
+	}
+	r.begin(r.openAll)
+	return r, nil
+}
+
+// openAll opens what is replicated and not open yet.
+func (r *Replicator) openAll(ctx context.Context) {
+	for d, err := range r.cfg.Orbit.Databases(ctx) {
+		if err != nil {
+			if ctx.Err() == nil {
+				log.Errorw("list of databases", "err", err)
+			}
+			return
+		}
+		if d.Access || r.isPaused(d.Address) {
+			continue
+		}
+		if _, err := r.cfg.Orbit.Open(ctx, d.Address, orbit.OpenOptions{}); err != nil && ctx.Err() == nil {
+			log.Errorw("open database", "address", d.Address, "err", err)
+		}
+	}
+}
+
+// Close ends all replication. The databases stay open.
+func (r *Replicator) Close() error {
+	r.mu.Lock()
+	r.closed = true
+	r.stop()
+	r.mu.Unlock()
+	r.cfg.Host.RemoveStreamHandler("/orbitdb/heads")
+	if r.cfg.Router != nil {
+		r.cfg.Router.OnSubscription(nil)
+	}
+	r.tasks.Wait()
+	return nil
+}
+
+// begin runs a task that Close waits for, unless the Replicator is closed.
+func (r *Replicator) begin(task func(context.Context)) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if !r.closed {
+		r.tasks.Go(func() { task(r.ctx) })
+	}
+}
+
+func (r *Replicator) isPaused(address string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.paused[address]
+}
+
+// opened begins to replicate a database that was opened, unless it is paused.
+func (r *Replicator) opened(db *orbit.Database) {
+	if !r.isPaused(db.Address()) {
+		r.replica(db.Address(), db)
+	}
+}
+
+// replica returns the replica of an address, which begins if it is new, and
+// gives it the database, if any. It returns nil if the Replicator is closed.
+func (r *Replicator) replica(address string, db *orbit.Database) *replica {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	rp := r.replicas[address]
+	if rp == nil {
+		rp = newReplica(r, address)
+		r.replicas[address] = rp
+		r.tasks.Go(rp.run)
+	}
+	if db != nil {
+		rp.setDatabase(db)
+	}
+	return rp
+}
+
+// find returns the replica of an address, or nil.
+func (r *Replicator) find(address string) *replica {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.replicas[address]
+}
+
+// Open replicates the database with an address from now on, also after a
+// restart. It does not wait: a database that is not here is fetched in the
+// background; see [Replicator.Status].
+func (r *Replicator) Open(ctx context.Context, address string, opts orbit.OpenOptions) error {
+	if _, err := manifest.ParseAddress(address); err != nil {
+		return err
+	}
+	db, err := r.cfg.Orbit.Open(ctx, address, opts)
+	unavailable := errors.Is(err, orbit.ErrUnavailable)
+	if err != nil && !unavailable {
+		return err
+	}
+	err = r.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+		if unavailable {
+			if ok, err := tx.Has(key(wantedPrefix, address)); err != nil || ok && opts.IndexBy == "" {
+				return err // what was said before holds
+			}
+			return tx.Put(key(wantedPrefix, address), []byte(opts.IndexBy))
+		}
+		return r.unpause(tx, db)
+	})
+	if err != nil {
+		return err
+	}
+	opened := []*orbit.Database{nil}
+	if !unavailable {
+		opened = withAccess(db)
+	}
+	for _, db := range opened {
+		at := address
+		if db != nil {
+			at = db.Address()
+		}
+		r.mu.Lock()
+		delete(r.paused, at)
+		r.mu.Unlock()
+		rp := r.replica(at, db)
+		if rp == nil {
+			return ErrClosed
+		}
+		rp.ask()
+	}
+	return nil
+}
+
+func (r *Replicator) unpause(tx *store.Tx, db *orbit.Database) error {
+	for _, db := range withAccess(db) {
+		if err := tx.Delete(key(pausedPrefix, db.Address())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withAccess returns a database and that of its list of writers, if any.
+func withAccess(db *orbit.Database) []*orbit.Database {
+	if inner := db.Access().Database(); inner != nil {
+		return []*orbit.Database{inner, db}
+	}
+	return []*orbit.Database{db}
+}
+
+// CloseDatabase ends the replication of a database until it is opened with
+// [Replicator.Open]. What is here of it stays. Of one that is not here yet,
+// nothing stays. The list of writers of one that is replicated is not closed
+// ([orbit.ErrInUse]).
+func (r *Replicator) CloseDatabase(ctx context.Context, address string) error {
+	rp := r.find(address)
+	if rp == nil {
+		return fmt.Errorf("%w: %s", ErrNotReplicated, address)
+	}
+	if r.guards(address, address) {
+		return fmt.Errorf("%w of a database that is replicated: %s", orbit.ErrInUse, address)
+	}
+	paused := []string{address}
+	db := rp.database()
+	if db == nil {
+		paused = nil
+	} else if inner := db.Access().Database(); inner != nil && !r.guards(inner.Address(), address) {
+		paused = append(paused, inner.Address())
+	}
+	err := r.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+		for _, a := range paused {
+			if err := tx.Put(key(pausedPrefix, a), nil); err != nil {
+				return err
+			}
+		}
+		return tx.Delete(key(wantedPrefix, address))
+	})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	for _, a := range paused {
+		r.paused[a] = true
+	}
+	r.mu.Unlock()
+	for _, a := range append(paused, address) {
+		r.end(a)
+	}
+	return nil
+}
+
+// guards reports whether a database is the list of writers of one that is
+// replicated, other than one.
+func (r *Replicator) guards(access, other string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for address, rp := range r.replicas {
+		if db := rp.database(); address != other && db != nil && db.Access().Database() != nil && db.Access().Database().Address() == access {
+			return true
+		}
+	}
+	return false
+}
+
+// end stops a replica, and waits until it has.
+func (r *Replicator) end(address string) {
+	r.mu.Lock()
+	rp := r.replicas[address]
+	delete(r.replicas, address)
+	r.mu.Unlock()
+	if rp != nil {
+		rp.cancel()
+		<-rp.done
+	}
+}
+
+// Drop ends the replication of a database and removes it; see [orbit.Orbit.Drop].
+// One that stays after an error is replicated as before.
+func (r *Replicator) Drop(ctx context.Context, address string, keep func(context.Context, []block.Block) error) error {
+	err := r.CloseDatabase(ctx, address)
+	if err != nil && !errors.Is(err, ErrNotReplicated) {
+		return err
+	}
+	dropErr := r.cfg.Orbit.Drop(ctx, address, keep)
+	if dropErr != nil && (!errors.Is(dropErr, orbit.ErrUnknown) || err != nil) {
+		if err == nil { // it was replicated
+			r.reopen(context.WithoutCancel(ctx), address)
+		}
+		return dropErr
+	}
+	return r.forget(context.WithoutCancel(ctx))
+}
+
+// reopen replicates a database again if it is still here.
+func (r *Replicator) reopen(ctx context.Context, address string) {
+	if _, err := r.cfg.Orbit.Resolve(ctx, address); err != nil {
+		return
+	}
+	if err := r.Open(ctx, address, orbit.OpenOptions{}); err != nil {
+		log.Errorw("replicate again", "address", address, "err", err)
+	}
+}
+
+// forget makes those databases that are not here any more ones that were never
+// closed: one with the address of such a one that comes later is another one.
+func (r *Replicator) forget(ctx context.Context) error {
+	r.mu.RLock()
+	paused := slices.Collect(maps.Keys(r.paused))
+	r.mu.RUnlock()
+	var gone []string
+	for _, address := range paused {
+		if _, err := r.cfg.Orbit.Resolve(ctx, address); errors.Is(err, orbit.ErrUnknown) {
+			gone = append(gone, address)
+		}
+	}
+	err := r.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+		for _, address := range gone {
+			if err := tx.Delete(key(pausedPrefix, address)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, address := range gone {
+		delete(r.paused, address)
+	}
+	return nil
+}
+
+// speaks tells whether a protocol is that of a database which is replicated.
+func (r *Replicator) speaks(p protocol.ID) bool {
+	address, ok := heads.Address(p)
+	return ok && r.find(address) != nil
+}
+
+// serve answers an exchange that a peer began.
+func (r *Replicator) serve(s network.Stream) {
+	address, _ := heads.Address(s.Protocol())
+	rp := r.find(address)
+	if rp == nil || !r.served.TryAcquire(1) {
+		s.Reset()
+		return
+	}
+	defer r.served.Release(1)
+	defer context.AfterFunc(rp.ctx, func() { s.Reset() })()
+	rp.served(s)
+}
+
+// subscription is told by the router, which waits.
+func (r *Replicator) subscription(p peer.ID, topic string, on bool) {
+	if rp := r.find(topic); rp != nil {
+		rp.subscription(p, on)
+	}
+}
+
+// Providers returns the peers that are likely to have a block which is asked
+// for: those that have opened the database it is of.
+func (r *Replicator) Providers(c cid.Cid) []peer.ID {
+	hash, ok := block.HashOf(c)
+	if !ok {
+		return nil
+	}
+	rp, ok := r.wanted.Load(hash)
+	if !ok {
+		return nil
+	}
+	return rp.(*replica).subscribers()
+}
+
+// once reports whether an entry was not heard or announced on its topic for a
+// while, and notes that it is now.
+func (r *Replicator) once(hash string) bool {
+	now := time.Now()
+	last, ok := r.heard.Get(hash)
+	r.heard.Add(hash, now)
+	return !ok || now.Sub(last) > heardFor
+}
+
+// jitter returns a duration around d, so that what begins together does not go
+// on together.
+func jitter(d time.Duration) time.Duration {
+	return d*3/4 + rand.N(d/2+1)
+}
