@@ -25,15 +25,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
-	"sync/atomic"
 
 	logging "github.com/ipfs/go-log/v2"
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/discovery"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/protocol"
 	"golang.org/x/time/rate"
 )
 
@@ -82,10 +81,12 @@ type Router struct {
 	patient func(peer.ID) bool
 	pace    *rate.Limiter
 	publish chan struct{} // holds a token while something is published
-	drops   drops
+	tracer  tracer
+	floods  bool // what is passed on goes to all subscribers
 
 	mu         sync.RWMutex
 	ours       map[string]*ourTopic
+	followed   map[string]bool
 	subscribed func(p peer.ID, topic string, on bool) // may be nil
 }
 
@@ -98,24 +99,27 @@ type ourTopic struct {
 // New starts a router on h that runs until ctx is done.
 func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
 	r := &Router{
-		self:    h.ID(),
-		stock:   o.Stock,
-		patient: o.Patient,
-		pace:    rate.NewLimiter(strangerRate, 1),
-		publish: make(chan struct{}, 1),
-		ours:    make(map[string]*ourTopic),
+		self:     h.ID(),
+		stock:    o.Stock,
+		patient:  o.Patient,
+		pace:     rate.NewLimiter(strangerRate, 1),
+		publish:  make(chan struct{}, 1),
+		ours:     make(map[string]*ourTopic),
+		followed: make(map[string]bool),
+		tracer:   tracer{mesh: make(map[string]map[peer.ID]bool)},
+		floods:   o.Floodsub,
 	}
 	opts := append([]pubsub.Option{
 		pubsub.WithPeerOutboundQueueSize(queueSize),
 		pubsub.WithValidateQueueSize(queueSize),
-		pubsub.WithRawTracer(&r.drops),
+		pubsub.WithRawTracer(&r.tracer),
 		pubsub.WithAppSpecificRpcInspector(r.inspect),
 		// one worker, inline: side by side, messages of one author overtake each other
 		pubsub.WithValidateWorkers(1),
 		pubsub.WithDefaultValidator(pubsub.ValidatorEx(r.validate), pubsub.WithValidatorInline(true)),
 	}, o.Extra...)
 	if o.Discovery != nil {
-		opts = append(opts, pubsub.WithDiscovery(o.Discovery))
+		opts = append(opts, pubsub.WithDiscovery(newSparing(o.Discovery, r.follows)))
 	}
 	start := pubsub.NewGossipSub
 	if o.Floodsub {
@@ -217,6 +221,13 @@ type TakeFunc func(context.Context, *pubsub.Message) bool
 // beyond that is lost.
 func (r *Router) Follow(topic string, take TakeFunc) (stop func(), err error) {
 	release := r.use(topic, nil)
+	r.setFollowed(topic, true)
+	defer func() {
+		if err != nil {
+			r.setFollowed(topic, false)
+			release()
+		}
+	}()
 	err = r.pubsub.RegisterTopicValidator(topic, func(ctx context.Context, _ peer.ID, m *pubsub.Message) pubsub.ValidationResult {
 		if m.GetFrom() == r.self || take(ctx, m) {
 			return pubsub.ValidationAccept
@@ -224,13 +235,11 @@ func (r *Router) Follow(topic string, take TakeFunc) (stop func(), err error) {
 		return pubsub.ValidationIgnore
 	})
 	if err != nil {
-		release()
 		return nil, fmt.Errorf("follow topic %q: %w", topic, err)
 	}
 	sub, err := r.pubsub.Subscribe(topic) //nolint:staticcheck // as in Subscribe
 	if err != nil {
 		r.pubsub.UnregisterTopicValidator(topic)
-		release()
 		return nil, fmt.Errorf("follow topic %q: %w", topic, err)
 	}
 	go func() { // what was taken is done with
@@ -243,8 +252,25 @@ func (r *Router) Follow(topic string, take TakeFunc) (stop func(), err error) {
 	return func() {
 		sub.Cancel()
 		r.pubsub.UnregisterTopicValidator(topic)
+		r.setFollowed(topic, false)
 		release()
 	}, nil
+}
+
+func (r *Router) setFollowed(topic string, on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if on {
+		r.followed[topic] = true
+	} else {
+		delete(r.followed, topic)
+	}
+}
+
+func (r *Router) follows(topic string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.followed[topic]
 }
 
 // OnSubscription has f called when a connected peer subscribes to a topic or ends
@@ -311,59 +337,15 @@ func (r *Router) GetTopics() []string { return r.pubsub.GetTopics() }
 // ListPeers are the connected peers that are subscribed to topic.
 func (r *Router) ListPeers(topic string) []peer.ID { return r.pubsub.ListPeers(topic) }
 
-// Drops counts the messages that the router lost since it started.
-type Drops struct {
-	Outbound   uint64 `json:"outbound"`   // a peer's outbound queue was full
-	Validation uint64 `json:"validation"` // the queue of messages to validate was full
-	Subscriber uint64 `json:"subscriber"` // a subscriber was too slow
+// Unmeshed returns the connected subscribers to topic that are not told now of
+// what is passed on: gossipsub takes a moment until it passes messages on to a
+// new peer, and does not to every one of many.
+func (r *Router) Unmeshed(topic string) []peer.ID {
+	if r.floods {
+		return nil
+	}
+	return slices.DeleteFunc(r.pubsub.ListPeers(topic), func(p peer.ID) bool { return r.tracer.meshed(topic, p) })
 }
 
 // Drops counts what was lost until now.
-func (r *Router) Drops() Drops {
-	return Drops{
-		Outbound:   r.drops.outbound.Load(),
-		Validation: r.drops.validation.Load(),
-		Subscriber: r.drops.subscriber.Load(),
-	}
-}
-
-// drops is a tracer that counts losses and logs the first of each kind.
-type drops struct {
-	outbound, validation, subscriber atomic.Uint64
-}
-
-var _ pubsub.RawTracer = (*drops)(nil)
-
-func (d *drops) DropRPC(rpc *pubsub.RPC, p peer.ID) {
-	if n := uint64(len(rpc.GetPublish())); n > 0 && d.outbound.Add(n) == n {
-		log.Warnw("pubsub messages dropped: outbound queue full", "peer", p)
-	}
-}
-
-func (d *drops) RejectMessage(m *pubsub.Message, reason string) {
-	if reason != pubsub.RejectValidationQueueFull && reason != pubsub.RejectValidationThrottled {
-		return
-	}
-	if d.validation.Add(1) == 1 {
-		log.Warnw("pubsub message dropped: validation queue full", "topic", m.GetTopic())
-	}
-}
-
-func (d *drops) UndeliverableMessage(m *pubsub.Message) {
-	if d.subscriber.Add(1) == 1 {
-		log.Warnw("pubsub message dropped: subscriber too slow", "topic", m.GetTopic())
-	}
-}
-
-func (*drops) OnNewOutboundStream(peer.ID, protocol.ID) {}
-func (*drops) OnClosedOutboundStream(peer.ID)           {}
-func (*drops) Join(string)                              {}
-func (*drops) Leave(string)                             {}
-func (*drops) Graft(peer.ID, string)                    {}
-func (*drops) Prune(peer.ID, string)                    {}
-func (*drops) ValidateMessage(*pubsub.Message)          {}
-func (*drops) DeliverMessage(*pubsub.Message)           {}
-func (*drops) DuplicateMessage(*pubsub.Message)         {}
-func (*drops) ThrottlePeer(peer.ID)                     {}
-func (*drops) RecvRPC(*pubsub.RPC)                      {}
-func (*drops) SendRPC(*pubsub.RPC, peer.ID)             {}
+func (r *Router) Drops() Drops { return r.tracer.counts() }

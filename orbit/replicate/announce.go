@@ -35,9 +35,7 @@ func (rp *replica) announceChanges(l *oplog.Log) {
 				rp.announceOwn(l, last)
 			}
 			last = now.Last
-			if heads == nil {
-				heads = time.After(jitter(headsAfter))
-			}
+			signal(rp.unheard)
 			rp.hurry()
 			rp.mu.Lock()
 			rp.notify()
@@ -45,6 +43,10 @@ func (rp *replica) announceChanges(l *oplog.Log) {
 		}
 		select {
 		case <-changed:
+		case <-rp.unheard:
+			if heads == nil {
+				heads = time.After(jitter(headsAfter))
+			}
 		case <-heads:
 			heads = nil
 			rp.announceHeads()

@@ -27,8 +27,8 @@ type replica struct {
 	done    chan struct{} // closed when nothing of it runs any more
 	tasks   sync.WaitGroup
 	due     chan struct{} // holds a token when an exchange may be due
+	unheard chan struct{} // holds a token when heads are to be announced
 	pulling chan struct{} // holds a token when something is wanted
-	joining sync.Mutex    // of entries that were refused before
 
 	mu       sync.Mutex // never held across a call that may wait
 	ready    chan struct{}
@@ -49,6 +49,7 @@ func newReplica(r *Replicator, address string) *replica {
 		r: r, address: address,
 		done:     make(chan struct{}),
 		due:      make(chan struct{}, 1),
+		unheard:  make(chan struct{}, 1),
 		pulling:  make(chan struct{}, 1),
 		ready:    make(chan struct{}),
 		changed:  make(chan struct{}),
@@ -163,7 +164,15 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (passOn bool) {
 		rp.blame(from)
 		return false
 	}
-	return joined[0].Outcome != oplog.Waiting || rp.await(ctx, b.Hash)
+	if joined[0].Outcome == oplog.Waiting && !rp.await(ctx, b.Hash) {
+		return false
+	}
+	if slices.ContainsFunc(rp.r.cfg.Router.Unmeshed(rp.address), func(p peer.ID) bool { return p != from && p != m.GetFrom() }) {
+		// Passed on, it does not get there, but as a head of ours it does.
+		rp.r.heard.Remove(b.Hash)
+		signal(rp.unheard)
+	}
+	return true
 }
 
 // await waits until an entry is part of the log.

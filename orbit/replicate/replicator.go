@@ -55,6 +55,7 @@ type Router interface {
 	Announce(ctx context.Context, topic string, data []byte) error
 	OnSubscription(func(p peer.ID, topic string, on bool))
 	ListPeers(topic string) []peer.ID
+	Unmeshed(topic string) []peer.ID
 }
 
 // Exchange is where blocks of other peers come from: bitswap.

@@ -1,0 +1,97 @@
+package router
+
+import (
+	"sync"
+	"sync/atomic"
+
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+)
+
+// Drops counts the messages that the router lost since it started.
+type Drops struct {
+	Outbound   uint64 `json:"outbound"`   // a peer's outbound queue was full
+	Validation uint64 `json:"validation"` // the queue of messages to validate was full
+	Subscriber uint64 `json:"subscriber"` // a subscriber was too slow
+}
+
+// tracer counts losses, logs the first of each kind, and knows the mesh.
+type tracer struct {
+	outbound, validation, subscriber atomic.Uint64
+
+	mu   sync.Mutex
+	mesh map[string]map[peer.ID]bool // by topic
+}
+
+var _ pubsub.RawTracer = (*tracer)(nil)
+
+func (t *tracer) counts() Drops {
+	return Drops{Outbound: t.outbound.Load(), Validation: t.validation.Load(), Subscriber: t.subscriber.Load()}
+}
+
+// meshed reports whether messages of a topic are passed on to a peer.
+func (t *tracer) meshed(topic string, p peer.ID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mesh[topic][p]
+}
+
+func (t *tracer) DropRPC(rpc *pubsub.RPC, p peer.ID) {
+	if n := uint64(len(rpc.GetPublish())); n > 0 && t.outbound.Add(n) == n {
+		log.Warnw("pubsub messages dropped: outbound queue full", "peer", p)
+	}
+}
+
+func (t *tracer) RejectMessage(m *pubsub.Message, reason string) {
+	if reason != pubsub.RejectValidationQueueFull && reason != pubsub.RejectValidationThrottled {
+		return
+	}
+	if t.validation.Add(1) == 1 {
+		log.Warnw("pubsub message dropped: validation queue full", "topic", m.GetTopic())
+	}
+}
+
+func (t *tracer) UndeliverableMessage(m *pubsub.Message) {
+	if t.subscriber.Add(1) == 1 {
+		log.Warnw("pubsub message dropped: subscriber too slow", "topic", m.GetTopic())
+	}
+}
+
+func (t *tracer) Graft(p peer.ID, topic string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mesh[topic] == nil {
+		t.mesh[topic] = make(map[peer.ID]bool)
+	}
+	t.mesh[topic][p] = true
+}
+
+func (t *tracer) Prune(p peer.ID, topic string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if delete(t.mesh[topic], p); len(t.mesh[topic]) == 0 {
+		delete(t.mesh, topic)
+	}
+}
+
+// OnClosedOutboundStream ends what went to a peer: it is not pruned.
+func (t *tracer) OnClosedOutboundStream(p peer.ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for topic, peers := range t.mesh {
+		if delete(peers, p); len(peers) == 0 {
+			delete(t.mesh, topic)
+		}
+	}
+}
+
+func (*tracer) OnNewOutboundStream(peer.ID, protocol.ID) {}
+func (*tracer) Join(string)                              {}
+func (*tracer) Leave(string)                             {}
+func (*tracer) ValidateMessage(*pubsub.Message)          {}
+func (*tracer) DeliverMessage(*pubsub.Message)           {}
+func (*tracer) DuplicateMessage(*pubsub.Message)         {}
+func (*tracer) ThrottlePeer(peer.ID)                     {}
+func (*tracer) RecvRPC(*pubsub.RPC)                      {}
+func (*tracer) SendRPC(*pubsub.RPC, peer.ID)             {}
