@@ -5,8 +5,9 @@
 //
 // The peer of messages is peer.mjs. It runs with two versions of gossipsub: the
 // first gives its messages random sequence numbers, as all did before it; the
-// second gives them ascending ones. That of databases is orbitdb.mjs. The tests
-// drive them as child processes. What they run on is installed by the script
+// second gives them ascending ones. That of databases is orbitdb.mjs, which runs
+// on what OrbitDB 4 needs, see stack-4.mjs, or on what OrbitDB 3 does, see v3. The
+// tests drive them as child processes. What they run on is installed by the script
 // run, which also says where in NPP_NODE; without that the tests are skipped.
 package interop
 

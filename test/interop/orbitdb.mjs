@@ -1,37 +1,26 @@
 // OrbitDB in JavaScript, as its apps run it: @orbitdb/core on a Helia node whose
 // libp2p listens on loopback, knows nobody, and finds nobody by itself.
 //
-//   node orbitdb.mjs
+//   node orbitdb.mjs [4 [<gossipsub package>] | 3]
+//
+// The number is the version of OrbitDB, 4 by default.
 //
 // Each line, both ways, is one value in DAG-JSON, so that bytes, links and big
 // integers stay what they are. It prints {"ready": {"peerId", "addrs"}} first. A
 // line of stdin is a command, {"id", "command", …}, see commands, and has an
-// answer, {"id", "result"} or {"id", "error"}. Commands run one after the other. A
-// result that is undefined is left out. Two more lines may come at any time:
-// {"event", "as", "address", …} is what happens to a database that syncs, and
-// {"unhandled"} is what would have ended an app. It stops at the end of stdin.
+// answer, {"id", "result"} or {"id", "error"}. Commands start in the order in which
+// they come, and do not wait for each other: who wants one to see what another did
+// waits for the answer to that. A result that is undefined is left out. Two more
+// lines may come at any time: {"event", "as", "address", …} is what happens to a
+// database that syncs, and {"unhandled"} is what would have ended an app. It stops
+// at the end of stdin, whatever still runs.
 //
 // Blocks are in memory, for all identities together. Each identity has an
 // OrbitDB of its own, the rest of which is in ./orbitdb/<name>.
 
 import { createInterface } from 'node:readline'
-import { noise } from '@chainsafe/libp2p-noise'
-import { yamux } from '@chainsafe/libp2p-yamux'
-import { bitswap } from '@helia/block-brokers'
-import { Helia } from '@helia/utils'
 import { parse, stringify } from '@ipld/dag-json'
 import { generateKeyPair } from '@libp2p/crypto/keys'
-import { identify } from '@libp2p/identify'
-import { tcp } from '@libp2p/tcp'
-import { multiaddr } from '@multiformats/multiaddr'
-import {
-  ComposedStorage, createOrbitDB, Documents, Entry, Identities, IPFSAccessController, IPFSBlockStorage, KeyStore,
-  LRUStorage, MemoryStorage, OrbitDBAccessController
-} from '@orbitdb/core'
-import { MemoryBlockstore } from 'blockstore-core'
-import { MemoryDatastore } from 'datastore-core'
-import { gossipsub } from 'gossipsub-15-0-23'
-import { createLibp2p } from 'libp2p'
 import { base58btc } from 'multiformats/bases/base58'
 import { CID } from 'multiformats/cid'
 import { sha256 } from 'multiformats/hashes/sha2'
@@ -44,21 +33,27 @@ for (const event of ['uncaughtException', 'unhandledRejection']) {
   process.on(event, (err) => print({ unhandled: String(err?.stack ?? err) }))
 }
 
-const libp2p = await createLibp2p({
+const stacks = { 3: './v3/stack.mjs', 4: './stack-4.mjs' }
+
+const [, , version = '4', ...stackOptions] = process.argv
+const stack = await import(stacks[version])
+const {
+  ComposedStorage, createOrbitDB, Documents, Entry, Events, Identities, IPFSAccessController, IPFSBlockStorage,
+  KeyStore, KeyValue, LevelStorage, LRUStorage, MemoryStorage, OrbitDBAccessController, useDatabaseType
+} = stack.core
+
+const { ipfs, blockstore } = await stack.start({
   addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
-  transports: [tcp()],
-  connectionEncrypters: [noise()],
-  streamMuxers: [yamux()],
-  services: {
-    identify: identify(),
-    // Without it, who is alone cannot write to what syncs.
-    pubsub: gossipsub({ allowPublishToZeroTopicPeers: true })
-  }
-})
-const blockstore = new MemoryBlockstore()
-// What createHelia of the package helia makes, without the transports that it brings along.
-const ipfs = new Helia({ libp2p, blockstore, datastore: new MemoryDatastore(), blockBrokers: [bitswap()] })
-await ipfs.start()
+  // All peers have one address, and share a machine that may be slow.
+  connectionManager: { inboundConnectionThreshold: 1000, maxIncomingPendingConnections: 1000 },
+  connectionMonitor: { abortConnectionOnPingFailure: false }
+}, {
+  // Without it, who is alone cannot write to what syncs.
+  allowPublishToZeroTopicPeers: true,
+  scoreParams: { IPColocationFactorWeight: 0 }
+}, ...stackOptions)
+const { libp2p } = ipfs
+const { pubsub } = libp2p.services
 
 const parseHash = (hash) => CID.parse(hash, base58btc)
 
@@ -69,7 +64,7 @@ const collect = async (pieces) => {
 }
 
 // The bytes of a block, which must be here.
-const local = async (hash) => Buffer.concat(await collect(blockstore.get(parseHash(hash))))
+const local = (hash) => stack.getBlock(blockstore, parseHash(hash))
 
 const putBlocks = async (blocks = []) => {
   for (const bytes of blocks) {
@@ -94,6 +89,52 @@ const database = ({ as, address }) => {
 
 const accessControllers = { ipfs: IPFSAccessController, orbitdb: OrbitDBAccessController }
 
+// An index with the set of the hashes that are in it.
+const counted = async (index) => {
+  const known = new Set()
+  for await (const [hash] of index.iterator()) known.add(hash)
+  return {
+    known,
+    index: {
+      ...index,
+      put: async (hash, value) => {
+        await index.put(hash, value)
+        known.add(hash)
+      }
+    }
+  }
+}
+
+// The hashes of the entries of each database.
+const entries = new WeakMap()
+
+// A type of databases, also of those that an access controller opens, that are
+// found by address, whose entries are counted, and of which events are printed.
+const watched = (Type) => Object.assign((options) => {
+  const make = Type(options)
+  return async (params) => {
+    const { identity, address, directory } = params
+    // The index is the default one, which nobody could count.
+    const { index, known } = await counted(params.indexStorage ?? await ComposedStorage(
+      await LRUStorage({ size: 1000 }), await LevelStorage({ path: `${directory}${address}/log/_index/` })
+    ))
+    const db = await make({ ...params, indexStorage: index })
+    const [as, { databases }] = [...orbitdbs].find(([, { instance }]) => instance.identity === identity)
+    entries.set(db, known)
+    databases.set(address, db)
+    db.events.on('close', () => databases.delete(address))
+    db.events.on('join', (peer) => print({ event: 'join', as, address, peer: String(peer) }))
+    db.events.on('leave', (peer) => print({ event: 'leave', as, address, peer: String(peer) }))
+    db.events.on('error', (err) => print({ event: 'error', as, address, error: String(err?.stack ?? err) }))
+    return db
+  }
+}, { type: Type.type })
+
+for (const Type of [Documents, Events, KeyValue]) useDatabaseType(watched(Type))
+
+// The databases whose updates are printed.
+const updating = new WeakSet()
+
 // What a database keeps, kept in memory. Blocks go the same way as by default,
 // but are not pinned.
 const inMemory = async () => ({
@@ -102,18 +143,15 @@ const inMemory = async () => ({
   indexStorage: await MemoryStorage()
 })
 
-const open = async (as, nameOrAddress, { type, access, meta, indexBy, memory, sync = false }) => {
-  const { instance, databases } = orbitdb(as)
+const open = async (as, nameOrAddress, { type, access, meta, indexBy, memory, updates, sync = false }) => {
   const options = { type, meta, sync, ...(memory ? await inMemory() : {}) }
   if (access) options.AccessController = accessControllers[access.type]({ write: access.write })
-  if (indexBy) options.Database = Documents({ indexBy })
-  const db = await instance.open(nameOrAddress, options)
-  const address = String(db.address)
-  if (databases.get(address) !== db) {
-    databases.set(address, db)
-    db.events.on('close', () => databases.delete(address))
-    db.events.on('join', (peer) => print({ event: 'join', as, address, peer: String(peer) }))
-    db.events.on('error', (err) => print({ event: 'error', as, address, error: String(err?.stack ?? err) }))
+  if (indexBy) options.Database = watched(Documents)({ indexBy })
+  const db = await orbitdb(as).instance.open(nameOrAddress, options)
+  const { address } = db
+  if (updates && !updating.has(db)) {
+    updating.add(db)
+    db.events.on('update', ({ hash }) => print({ event: 'update', as, address, hash }))
   }
   return { address, access: db.access.address, name: db.name, type: db.type, meta: db.meta }
 }
@@ -121,9 +159,24 @@ const open = async (as, nameOrAddress, { type, access, meta, indexBy, memory, sy
 // What a write answers.
 const written = async (hash) => ({ hash, bytes: await local(hash) })
 
+// Puts an item: a document in doc, a key with its value, or an event itself.
+const put = (db, item) => {
+  switch (db.type) {
+    case 'documents': return db.put(item.doc)
+    case 'keyvalue': return db.put(item.key, item.value)
+    default: return db.add(item)
+  }
+}
+
 const hashes = async (log, range) => (await collect(log.iterator(range))).map(({ hash }) => hash)
 
 const heads = async (log) => (await log.heads()).map(({ hash }) => hash)
+
+const peerId = (id) => {
+  const found = libp2p.getPeers().find((peer) => String(peer) === id)
+  if (!found) throw new Error(`there is no connection to ${id}`)
+  return found
+}
 
 const commands = {
   // An identity, as whom the other commands run (as). Its keys are given in hex,
@@ -150,24 +203,27 @@ const commands = {
 
   // The blocks from here, or with network from the peers that this one is connected to.
   'get-blocks': ({ hashes, network }) => Promise.all(hashes.map(async (hash) => (
-    network ? Buffer.concat(await collect(ipfs.blockstore.get(parseHash(hash)))) : local(hash)
+    network ? stack.getBlock(ipfs.blockstore, parseHash(hash)) : local(hash)
   ))),
 
-  'all-blocks': async () => {
-    const all = []
-    for await (const { bytes } of blockstore.getAll()) all.push(Buffer.concat(await collect(bytes)))
-    return all
-  },
+  'all-blocks': () => stack.allBlocks(blockstore),
 
+  // With sync, the database is shared with peers; with memory, nothing of it is on
+  // disk; with updates, its updates are printed, those that come from now on.
   create: ({ as, name, ...options }) => open(as, name, options),
 
   open: ({ as, address, ...options }) => open(as, address, options),
 
   close: (args) => database(args).close(),
 
-  put: async ({ doc, key, value, ...args }) => {
+  put: async ({ doc, key, value, ...args }) => written(await put(database(args), { doc, key, value })),
+
+  // Puts one item after the other, see put, and answers their hashes.
+  'put-many': async ({ items, ...args }) => {
     const db = database(args)
-    return written(await (doc === undefined ? db.put(key, value) : db.put(doc)))
+    const all = []
+    for (const item of items) all.push(await put(db, item))
+    return all
   },
 
   del: async ({ key, ...args }) => written(await database(args).del(key)),
@@ -188,6 +244,9 @@ const commands = {
     }
     return results
   },
+
+  // The number of entries of the log.
+  count: (args) => entries.get(database(args)).size,
 
   heads: (args) => heads(database(args).log),
 
@@ -239,8 +298,33 @@ const commands = {
   },
 
   connect: async ({ addr }) => {
-    await libp2p.dial(multiaddr(addr))
+    await libp2p.dial(stack.multiaddr(addr))
   },
+
+  // Closes the connections to a peer, or all.
+  disconnect: async ({ peer }) => {
+    const peers = peer === undefined ? libp2p.getPeers() : [peerId(peer)]
+    await Promise.all(peers.map((id) => libp2p.hangUp(id)))
+  },
+
+  connections: () => libp2p.getConnections().map(({ remotePeer, remoteAddr, direction }) => (
+    { peer: String(remotePeer), addr: String(remoteAddr), direction }
+  )),
+
+  // The peers that are known to subscribe to a topic.
+  subscribers: ({ topic }) => pubsub.getSubscribers(topic).map(String),
+
+  // Answers the peers to whom the message was sent.
+  publish: async ({ topic, data }) => {
+    const { recipients } = await pubsub.publish(topic, data)
+    return recipients.map(String)
+  },
+
+  // Opens a stream to a connected peer, sends each frame in one piece, and ends,
+  // unless it holds the stream. Answers the pieces that came, once the peer ends.
+  'heads-stream': async ({ peer, protocol, frames = [], hold = false }) => (
+    stack.exchange(await libp2p.dialProtocol(peerId(peer), protocol), frames, hold)
+  ),
 
   stop: () => input.close()
 }
@@ -249,7 +333,7 @@ const input = createInterface({ input: process.stdin })
 
 print({ ready: { peerId: String(libp2p.peerId), addrs: libp2p.getMultiaddrs().map(String) } })
 
-for await (const line of input) {
+const run = async (line) => {
   let id = null
   try {
     const { id: given, command, ...args } = parse(line)
@@ -261,6 +345,8 @@ for await (const line of input) {
     print({ id, error: String(err?.stack ?? err) })
   }
 }
-process.stdin.destroy()
+
+for await (const line of input) run(line)
 for (const { instance } of orbitdbs.values()) await instance.stop()
 await ipfs.stop()
+process.exit()

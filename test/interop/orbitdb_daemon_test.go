@@ -61,7 +61,7 @@ func (r daemonReplica) state() (s state) {
 // connect connects JavaScript to a daemon.
 func (js *node) connect(n *harness.Node) {
 	js.t.Helper()
-	js.do(nil, "connect", args{"addr": n.Addrs()[0]})
+	js.dial(n.Addrs()[0])
 }
 
 // peerID is the peer ID in an address.

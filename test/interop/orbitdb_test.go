@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -44,12 +45,15 @@ type node struct {
 }
 
 type process struct {
-	addr    string // multiaddr, with the peer ID
-	stdin   *json.Encoder
-	answers chan answer
+	addr  string        // multiaddr, with the peer ID
+	ended chan struct{} // closed once it prints nothing more
 
-	mu   sync.Mutex
-	last int // ID of the last command
+	mu      sync.Mutex
+	stdin   *json.Encoder
+	last    int                 // ID of the last command
+	waiting map[int]chan answer // for the answer to a command
+	events  []event
+	lenient bool // whether what would have ended an app is an event
 }
 
 // in returns the node for a subtest, whose failure is not one of the whole test.
@@ -60,18 +64,32 @@ type answer struct {
 	ID        int
 	Result    json.RawMessage
 	Error     string
-	Ready     struct{ Addrs []string }
+	Ready     *struct{ Addrs []string }
 	Unhandled string
-	Event     string
+	event
 }
+
+// The stacks that orbitdb.mjs runs on, which are its arguments. The first two
+// give messages of pubsub ascending and random sequence numbers.
+const (
+	orbitdb4       = "4 " + ascendingSeqno
+	orbitdb4Random = "4 " + randomSeqno
+	orbitdb3       = "3" // also random
+)
 
 // startNode starts orbitdb.mjs, connected to nobody and with nothing in it.
 func startNode(t testing.TB) *node {
 	t.Helper()
+	return startNodeWith(t, orbitdb4)
+}
+
+// startNodeWith is startNode on a stack.
+func startNodeWith(t testing.TB, stack string) *node {
+	t.Helper()
 	path := nodeJS(t)
 	script, err := filepath.Abs("orbitdb.mjs")
 	must(t, err)
-	cmd := exec.CommandContext(t.Context(), path, script)
+	cmd := exec.CommandContext(t.Context(), path, append([]string{script}, strings.Fields(stack)...)...)
 	cmd.Dir = t.TempDir()
 	cmd.Env = []string{"HOME=" + cmd.Dir}
 	cmd.Stderr = t.Output()
@@ -80,45 +98,80 @@ func startNode(t testing.TB) *node {
 	stdout, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())
-	js := &node{&process{stdin: json.NewEncoder(stdin), answers: make(chan answer)}, t}
-	ended := make(chan struct{})
+	js := &node{&process{ended: make(chan struct{}), stdin: json.NewEncoder(stdin), waiting: map[int]chan answer{}}, t}
+	ready := js.expect(0)
 	go func() {
-		defer close(ended)
+		defer close(js.ended)
 		defer cmd.Wait()
-		defer close(js.answers)
 		lines := bufio.NewReader(stdout)
 		for {
 			text, err := lines.ReadBytes('\n')
 			if err != nil {
 				return
 			}
-			var a answer
-			if err := json.Unmarshal(text, &a); err != nil || a.Unhandled != "" || a.Event != "" {
-				t.Errorf("orbitdb.mjs printed %s", text)
-				continue
-			}
-			select {
-			case js.answers <- a:
-			case <-t.Context().Done():
-				return
+			if err := js.take(text); err != nil {
+				t.Errorf("orbitdb.mjs printed %s: %v", text, err)
 			}
 		}
 	}()
-	t.Cleanup(func() { <-ended })
-	js.addr = js.next().Ready.Addrs[0]
+	t.Cleanup(func() { <-js.ended })
+	a := js.wait("ready", ready)
+	if a.Ready == nil {
+		t.Fatalf("orbitdb.mjs did not start: %s", a.Error)
+	}
+	js.addr = a.Ready.Addrs[0]
 	return js
 }
 
-func (js *node) next() answer {
+// expect returns where the answer to a command arrives.
+func (p *process) expect(id int) <-chan answer {
+	c := make(chan answer, 1)
+	p.waiting[id] = c
+	return c
+}
+
+// take takes a line that was printed.
+func (p *process) take(text []byte) error {
+	var a answer
+	if err := json.Unmarshal(text, &a); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a.Unhandled != "" {
+		if !p.lenient {
+			return errors.New("it would have ended an app")
+		}
+		a.event = event{Event: eventUnhandled, Error: a.Unhandled}
+	}
+	if a.Event != "" {
+		p.events = append(p.events, a.event)
+		return nil
+	}
+	c, ok := p.waiting[a.ID]
+	if !ok {
+		return errors.New("nobody waits for it")
+	}
+	delete(p.waiting, a.ID)
+	c <- a
+	return nil
+}
+
+// wait waits for an answer.
+func (js *node) wait(what string, c <-chan answer) answer {
 	js.t.Helper()
 	select {
-	case a, ok := <-js.answers:
-		if !ok {
-			js.t.Fatal("orbitdb.mjs ended")
-		}
+	case a := <-c:
 		return a
+	case <-js.ended:
 	case <-time.After(harness.Patience):
-		js.t.Fatalf("orbitdb.mjs printed nothing for %v", harness.Patience)
+		js.t.Fatalf("%s: no answer for %v", what, harness.Patience)
+	}
+	select {
+	case a := <-c:
+		return a
+	default:
+		js.t.Fatalf("%s: orbitdb.mjs ended", what)
 	}
 	panic("unreachable")
 }
@@ -133,24 +186,21 @@ func (js *node) try(command string, a args) (json.RawMessage, error) {
 }
 
 // start sends a command, and returns a function that waits for its answer. Other
-// commands wait for that.
+// commands do not wait for it.
 func (js *node) start(command string, a args) func() (json.RawMessage, error) {
 	js.t.Helper()
 	js.mu.Lock()
+	defer js.mu.Unlock()
 	js.last++
-	id := js.last
-	c := args{"id": id, "command": command}
+	c := args{"id": js.last, "command": command}
 	maps.Copy(c, a)
 	v, err := value.Of(map[string]any(c))
 	must(js.t, err)
+	answered := js.expect(js.last)
 	must(js.t, js.stdin.Encode(v))
 	return func() (json.RawMessage, error) {
 		js.t.Helper()
-		defer js.mu.Unlock()
-		got := js.next()
-		if got.ID != id {
-			js.t.Fatalf("%s: the answer is one to command %d, not %d", command, got.ID, id)
-		}
+		got := js.wait(command, answered)
 		if got.Error != "" {
 			return nil, fmt.Errorf("%s: %s", command, got.Error)
 		}
@@ -482,6 +532,12 @@ func (r jsReplica) with(more args) args {
 
 func (r jsReplica) write(op op) (block.Block, error) {
 	r.js.t.Helper()
+	return r.startWrite(op)()
+}
+
+// startWrite starts to write, and returns a function that waits for that.
+func (r jsReplica) startWrite(op op) func() (block.Block, error) {
+	r.js.t.Helper()
 	a := args{}
 	switch {
 	case r.kind == orbit.TypeDocuments && op.kind == "put":
@@ -493,11 +549,15 @@ func (r jsReplica) write(op op) (block.Block, error) {
 	default:
 		a["value"] = op.value
 	}
-	text, err := r.js.try(op.kind, r.with(a))
-	if err != nil {
-		return block.Block{}, err
+	wait := r.js.start(op.kind, r.with(a))
+	return func() (block.Block, error) {
+		r.js.t.Helper()
+		text, err := wait()
+		if err != nil {
+			return block.Block{}, err
+		}
+		return writtenBlock(r.js.t, text), nil
 	}
-	return writtenBlock(r.js.t, text), nil
 }
 
 // writtenBlock reads what a write answers.
@@ -619,7 +679,13 @@ func create(t testing.TB, o *orbit.Orbit, name string, opts orbit.Options) goRep
 // memory, it keeps nothing on disk.
 func (js *node) create(w writer, name string, opts orbit.Options, memory bool) jsReplica {
 	js.t.Helper()
-	a := args{"as": w.name, "name": name, "type": opts.Type, "memory": memory}
+	return js.createWith(w, name, opts, args{"memory": memory})
+}
+
+func (js *node) createWith(w writer, name string, opts orbit.Options, more args) jsReplica {
+	js.t.Helper()
+	a := args{"as": w.name, "name": name, "type": opts.Type}
+	maps.Copy(a, more)
 	if opts.IndexBy != "" {
 		a["indexBy"] = opts.IndexBy
 	}
