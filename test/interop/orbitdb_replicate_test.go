@@ -401,7 +401,7 @@ func TestValuesOfAnySizeReplicate(t *testing.T) {
 		inJS := js.openLive(writerB, inDaemon.address, live{memory: true})
 		agree(t, 0, daemonsOf(inDaemon), inJS)
 		entries := 0
-		for _, size := range []int{1, 100, 60_000, 64_600, 66_000, 130_000, 255_000, 262_500, 700_000, 1_040_000} {
+		for _, size := range []int{1, 100, 60_000, 64_600, 66_000, 130_000, 255_000, 262_500, 700_000, 1_011_700} {
 			text := fmt.Sprintf("%q", strings.Repeat("x", size))
 			inDaemon.putMany(text)
 			entries++
@@ -493,25 +493,27 @@ func TestDaemonStandsBetweenPeersAndTheHostile(t *testing.T) {
 
 func TestTwoDaemonsAndJavaScriptHealAfterAPartition(t *testing.T) {
 	forEachVersion(t, func(t *testing.T, stack string) {
-		n, m := harness.New(t).Start(), harness.New(t).Start()
+		n, m := harness.New(t).Hide().Start(), harness.New(t).Hide().Start()
+		link := harness.NewLink(t, m)
 		inN := createIn(t, n, "parted", orbit.TypeDocuments)
 		inM := openIn(t, m, inN.address)
 		a, b := startNodeWith(t, stack), startNodeWith(t, stack)
 		a.newIdentity(writerA)
 		b.newIdentity(writerB)
-		a.connect(n)
-		b.connect(m)
-		n.Connect(m)
+		a.dial(n.ListenAddr())
+		b.dial(m.ListenAddr())
+		n.MustRun("swarm", "connect", link.Addr)
 		inA, inB := a.openLive(writerA, inN.address, live{memory: true}), b.openLive(writerB, inN.address, live{memory: true})
 		agree(t, 0, daemonsOf(inN, inM), inA, inB)
-		n.MustRun("swarm", "disconnect", "/p2p/"+m.PeerID())
+		link.Cut()
 		inA.putMany(newDocuments("a", 20)...)
 		inB.putMany(newDocuments("b", 20)...)
 		inN.putMany(documentLines("n", 20)...)
 		inM.putMany(documentLines("m", 20)...)
 		agree(t, 40, daemonsOf(inN), inA)
 		agree(t, 40, daemonsOf(inM), inB)
-		n.Connect(m)
+		link.Heal()
+		n.MustRun("swarm", "connect", link.Addr)
 		agree(t, 80, daemonsOf(inN, inM), inA, inB)
 	})
 }

@@ -1,0 +1,581 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/newpieceplease/npp/test/harness"
+)
+
+// someIdentity is the ID of an identity of nobody here.
+const someIdentity = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+
+func init() {
+	for command, args := range map[string][]string{
+		"open":   {"pieces"},
+		"close":  {"pieces"},
+		"drop":   {"guestbook", "--force"},
+		"peers":  nil,
+		"watch":  {"pieces"},
+		"doctor": {"pieces"},
+		"grant":  {"band", someIdentity},
+		"revoke": {"band", someIdentity},
+	} {
+		calls["ipfs npp db "+command] = append([]string{"npp", "db", command}, args...)
+	}
+}
+
+// replicaLine has what any line about the replication of a database may have.
+type replicaLine struct {
+	Address, Name, Type, State, Error string
+	Entries, Waiting                  uint64
+	Here, Settled                     bool
+	Kept, Asking                      int
+	Missing                           []string
+	MissingBlocks                     []struct {
+		Hash  string
+		Since time.Time
+		Asked []string
+	}
+	Refused []struct {
+		Hash, Error string
+		At          time.Time
+		From        []string
+	}
+	Peers        []dbPeerLine
+	Capabilities map[string][]string
+}
+
+type dbPeerLine struct {
+	Database, Peer, Agent, Error string
+	Open, Connected, Relayed     bool
+	Exchanged, InStep            time.Time
+}
+
+type findingLine struct{ Check, Level, Text, Advice, Peer string }
+
+// replica calls a command of `npp db` that prints one line about replication.
+func replica(t *testing.T, n *harness.Node, command string, args ...string) replicaLine {
+	t.Helper()
+	got := decodeLines[replicaLine](t, n.MustRun(append([]string{"npp", "db", command, "--enc=json"}, args...)...))
+	if len(got) != 1 {
+		t.Fatalf("%s %q: %d lines", command, args, len(got))
+	}
+	return got[0]
+}
+
+// findings is what the doctor finds, by what it looked at.
+func findings(t *testing.T, n *harness.Node, called string) map[string]findingLine {
+	t.Helper()
+	found := make(map[string]findingLine)
+	for _, f := range decodeLines[findingLine](t, n.MustRun("npp", "db", "doctor", "--enc=json", called)) {
+		if old, ok := found[f.Check]; !ok || old.Level != "problem" {
+			found[f.Check] = f
+		}
+	}
+	return found
+}
+
+func identityOf(t *testing.T, n *harness.Node) string {
+	t.Helper()
+	return decodeLines[struct{ ID string }](t, n.MustRun("npp", "id", "--enc=json"))[0].ID
+}
+
+// An address is enough: the database comes from whoever has it, once there is
+// somebody, stays in step both ways, and over a restart.
+func TestDatabaseIsOpenedByItsAddress(t *testing.T) {
+	t.Parallel()
+	a, b := harness.New(t).Start(), harness.New(t).Start()
+	address := db(t, a, "create", "gigs", "--type=keyvalue", "--write=*")[0].Address
+	db(t, a, "put", "gigs", "tuesday", `"Basel"`)
+
+	// Nobody is there.
+	manifest := strings.TrimPrefix(address, "/orbitdb/")
+	if l := replica(t, b, "open", address); l.State != "fetching" || l.Address != address || len(l.MissingBlocks) != 1 || l.MissingBlocks[0].Hash != manifest {
+		t.Errorf("open: %+v", l)
+	}
+	if out := b.MustRun("npp", "db", "open", address); !strings.HasPrefix(out, "fetching "+address+": 0 peers have it open") || !strings.Contains(out, "missing  "+manifest) {
+		t.Errorf("open: %s", out)
+	}
+	if l := replica(t, b, "info", address); l.State != "fetching" || len(l.Missing) != 1 || l.Missing[0] != manifest || l.MissingBlocks[0].Since.IsZero() {
+		t.Errorf("info: %+v", l)
+	}
+	if out := b.MustRun("npp", "db", "info", address); !strings.Contains(out, "state     fetching\nmissing   "+manifest) {
+		t.Errorf("info: %s", out)
+	}
+	if out := b.MustRun("npp", "db", "ls"); !strings.Contains(out, address+"  ?               0  fetching  ?\n") {
+		t.Errorf("ls: %s", out)
+	}
+	f := findings(t, b, address)
+	if f["state"].Level != "problem" || !strings.Contains(f["state"].Text, "its manifest is missing: "+manifest) || f["peers"].Text != "no peer is connected" || f["peers"].Advice == "" || f["summary"].Text != "" {
+		t.Errorf("doctor: %+v", f)
+	}
+	r := b.Run("npp", "db", "open", address, "--wait", "--timeout=1s")
+	if r.Code != 1 || r.Stdout != "" || !strings.HasPrefix(r.Stderr, "fetching: 0 peers have it open, 1 missing\n") || !strings.Contains(r.Stderr, "Error: "+address+" is not in step with a peer yet; hint: ") {
+		t.Errorf("open --wait: %v", r)
+	}
+	waiting := b.Spawn("npp", "db", "open", address, "--wait")
+	byRPC := make(chan string)
+	go func() {
+		resp, err := http.Post(b.APIURL()+"npp/db/open?wait=true&arg="+url.QueryEscape(address), "", nil)
+		if err != nil {
+			t.Error(err)
+			close(byRPC)
+			return
+		}
+		defer resp.Body.Close()
+		lines, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		byRPC <- string(lines)
+	}()
+	b.Stop()
+	if r := waiting.Wait(); r.Code != 1 {
+		t.Errorf("open --wait when the daemon stops: %v", r)
+	}
+	<-byRPC
+	b.Start() // goes on with it
+	go func() { byRPC <- rpc(t, b, "npp/db/open", url.Values{"wait": {"true"}, "arg": {address}}) }()
+	waiting = b.Spawn("npp", "db", "open", address, "--wait")
+	b.Connect(a)
+	if r := waiting.Wait(); r.Code != 0 || r.Stdout != "open "+address+" gigs: 1 entry, 0 waiting, 1 peer has it open\n" {
+		t.Errorf("open --wait: %v", r)
+	}
+	progress := decodeLines[replicaLine](t, <-byRPC)
+	for i, l := range progress {
+		if l.Address != address || l.State == "" || l.Peers == nil || l.Settled != (i == len(progress)-1) {
+			t.Errorf("open --wait by RPC: line %d: %+v", i, l)
+		}
+	}
+
+	// It is here.
+	if l := replica(t, b, "info", "gigs"); l.State != "open" || l.Entries != 1 || len(l.Peers) != 1 || l.Peers[0].Peer != a.PeerID() || !l.Peers[0].Open || l.Peers[0].InStep.IsZero() {
+		t.Errorf("info: %+v", l)
+	}
+	var p dbPeerLine
+	eventually(t, "agent of the peer", func() bool {
+		p = decodeLines[dbPeerLine](t, b.MustRun("npp", "db", "peers", "--enc=json", "gigs"))[0]
+		return p.Agent != ""
+	})
+	if p.Peer != a.PeerID() || !p.Open || !p.Connected || p.Relayed || p.Exchanged.IsZero() || p.Error != "" || p.Database != "" {
+		t.Errorf("peers: %+v", p)
+	}
+	if out := b.MustRun("npp", "db", "peers", "gigs"); !strings.HasPrefix(out, a.PeerID()+"  open  direct   exchanged ") || !strings.Contains(out, "in step ") {
+		t.Errorf("peers: %s", out)
+	}
+	if out := b.MustRun("npp", "db", "peers"); !strings.HasPrefix(out, address+"  "+a.PeerID()+"  open") {
+		t.Errorf("peers of all: %s", out)
+	}
+	f = findings(t, b, "gigs")
+	if f["heads"].Level != "ok" || f["heads"].Peer != a.PeerID() || f["writable"].Level != "ok" || f["summary"].Level != "ok" {
+		t.Errorf("doctor: %+v", f)
+	}
+	db(t, b, "put", "gigs", "friday", `"Bern"`)
+	eventually(t, "the entry of b", func() bool { return a.Run("npp", "db", "get", "gigs", "friday").Code == 0 })
+}
+
+func TestWatchTellsWhatHappens(t *testing.T) {
+	t.Parallel()
+	a, b := harness.New(t).Start(), harness.New(t).Start()
+	address := db(t, a, "create", "gigs", "--type=keyvalue", "--write=*")[0].Address
+	db(t, a, "put", "gigs", "before", "0")
+
+	// The head of the answer is there when nothing is missed any more.
+	resp, err := http.Post(a.APIURL()+"npp/db/watch?arg=gigs", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	hash := db(t, a, "put", "gigs", "k\x1b[31m", `{"a":1}`)[0].Hash
+	b.MustRun("npp", "db", "open", address)
+	watcher := a.Spawn("npp", "db", "watch", "gigs")
+	b.Connect(a)
+	watcher.Expect("sync    " + b.PeerID())
+	db(t, b, "put", "gigs", "from b", `"b"`)
+	id := identityOf(t, b)
+	watcher.Expect("update  PUT  " + id[:8] + `  from b  "b"`)
+	db(t, b, "del", "gigs", "from b")
+	watcher.Expect("update  DEL  " + id[:8] + "  from b")
+	b.MustRun("npp", "db", "close", "gigs")
+	watcher.Expect("leave   " + b.PeerID())
+	watcher.Signal(syscall.SIGINT)
+	if r := watcher.Wait(); r.Code != 0 || r.Stderr != "" || strings.Contains(r.Stdout, "before") {
+		t.Errorf("interrupted: %v", r)
+	}
+	a.MustRun("npp", "db", "close", "gigs")
+	all, err := io.ReadAll(resp.Body)
+	if err != nil || !strings.Contains(resp.Trailer.Get("X-Stream-Error"), "database is not replicated: "+address+"; hint: ipfs npp db open gigs") {
+		t.Errorf("the end: %v, %v", err, resp.Trailer)
+	}
+	events := decodeLines[struct {
+		Event, Peer, Hash, Writer, Op string
+		At                            time.Time
+		Number                        uint64
+		Key, Value                    any
+	}](t, string(all))
+	first := events[0]
+	if first.Event != "update" || first.Hash != hash || first.Number != 2 || first.Writer != identityOf(t, a) || first.Op != "PUT" || first.Key != "k\x1b[31m" ||
+		fmt.Sprint(first.Value) != "map[a:1]" || time.Since(first.At) > time.Minute || first.Peer != "" {
+		t.Errorf("first: %+v", first)
+	}
+	kinds := map[string]int{}
+	for _, e := range events {
+		kinds[e.Event]++
+		if (e.Event == "update") == (e.Peer == b.PeerID()) {
+			t.Errorf("%+v", e)
+		}
+	}
+	if kinds["update"] != 3 || kinds["join"] != 1 || kinds["leave"] != 1 || kinds["sync"] == 0 {
+		t.Errorf("events: %v", kinds)
+	}
+
+	// A watcher is no reason for the daemon not to stop.
+	a.MustRun("npp", "db", "open", "gigs")
+	watcher = a.Spawn("npp", "db", "watch", "gigs")
+	eventually(t, "the daemon is asked", func() bool { return strings.Contains(a.MustRun("diag", "cmds"), "npp/db/watch") })
+	begin := time.Now()
+	a.Stop()
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("the daemon took %v to stop", took)
+	}
+	if r := watcher.Wait(); r.Code != 0 || r.Stderr != "" {
+		t.Errorf("the daemon stops: %v", r)
+	}
+}
+
+// What is closed stays as it is, over a restart, until it is opened again, by its
+// name.
+func TestClosedDatabaseStaysAsItIs(t *testing.T) {
+	t.Parallel()
+	a, b := harness.New(t).Start(), harness.New(t).Start()
+	address := db(t, a, "create", "gigs", "--write=*")[0].Address
+	db(t, a, "put", "gigs", "1")
+	b.Connect(a)
+	b.MustRun("npp", "db", "open", address, "--wait")
+	if out := b.MustRun("npp", "db", "close", "gigs"); out != "closed "+address+" gigs: what is here stays, 1 entry\n" {
+		t.Errorf("close: %s", out)
+	}
+	b.Stop()
+	b.Start()
+	b.Connect(a)
+	if l := replica(t, b, "info", "gigs"); l.State != "closed" || l.Entries != 1 || len(l.Peers) != 0 {
+		t.Errorf("info: %+v", l)
+	}
+	if out := b.MustRun("npp", "db", "ls"); !strings.Contains(out, address+"  events          1  closed    gigs\n") {
+		t.Errorf("ls: %s", out)
+	}
+	if f := findings(t, b, "gigs"); f["state"].Level != "problem" || f["state"].Advice != "ipfs npp db open "+address {
+		t.Errorf("doctor: %+v", f)
+	}
+	for name, way := range ways {
+		for _, command := range []string{"db/close", "db/watch"} {
+			if _, err := way(t, b, call{command, []string{"gigs"}, nil, nil}); err != "database is not replicated: "+address+"; hint: ipfs npp db open gigs" {
+				t.Errorf("%s: %s: %s", name, command, err)
+			}
+		}
+	}
+	db(t, a, "put", "gigs", "2")
+	db(t, b, "put", "gigs", "3")
+	if l := replica(t, b, "open", "gigs"); l.State != "open" || l.Name != "gigs" {
+		t.Errorf("open: %+v", l)
+	}
+	b.MustRun("npp", "db", "open", "gigs", "--wait")
+	eventually(t, "3 entries at a", func() bool { return replica(t, a, "info", "gigs").Entries == 3 })
+	if l := replica(t, b, "info", "gigs"); l.State != "open" || l.Entries != 3 {
+		t.Errorf("info: %+v", l)
+	}
+
+	// Of what was not here yet, nothing stays.
+	nowhere := "/orbitdb/zdpuAwHevBbd7V9QXeP8zC1pdb3HmugJ7zgzKnyiWxJG3p2Y4"
+	b.MustRun("npp", "db", "open", nowhere)
+	if l := replica(t, b, "close", nowhere); l.Here || l.Address != nowhere {
+		t.Errorf("close: %+v", l)
+	}
+	if r := b.Run("npp", "db", "info", nowhere); r.Code != 1 || !strings.Contains(r.Stderr, "unknown database") {
+		t.Errorf("info: %v", r)
+	}
+}
+
+// What is dropped is gone, but for blocks that are pinned: these stay, over
+// garbage collection and a restart. Opened again, it comes anew.
+func TestDroppedDatabaseIsGoneButForPins(t *testing.T) {
+	t.Parallel()
+	a, b := harness.New(t).Start(), harness.New(t).Start()
+	address := db(t, a, "create", "gigs", "--managed")[0].Address
+	var hashes []string
+	for i := range 4 {
+		hashes = append(hashes, db(t, a, "put", "gigs", fmt.Sprint(i))[0].Hash)
+	}
+	b.Connect(a)
+	b.MustRun("npp", "db", "open", address, "--wait")
+
+	// Pins of all kinds, by whatever CID: a block, a block alone, and one behind another.
+	b.MustRun("pin", "add", hashes[0])
+	b.MustRun("pin", "add", "--recursive=false", strings.TrimSpace(b.MustRun("cid", "format", "-v=1", "-b=base32", "--mc=raw", hashes[1])))
+	above := b.RunStdin(`{"entry":{"/":"`+hashes[2]+`"}}`, "dag", "put", "--pin")
+	if above.Code != 0 {
+		t.Fatal(above)
+	}
+	for name, way := range ways {
+		if _, err := way(t, b, call{"db/drop", []string{"gigs"}, nil, nil}); !strings.Contains(err, "hint: say --force (over the RPC: force=true)") {
+			t.Errorf("%s: not forced: %s", name, err)
+		}
+	}
+	if l := replica(t, b, "drop", "gigs", "--force"); l.Address != address || l.Name != "gigs" || !l.Here || l.Entries != 4 || l.Kept != 3 {
+		t.Errorf("drop: %+v", l)
+	}
+	b.MustRun("repo", "gc")
+	a.Stop() // or it would send them
+	kept := func(when string) {
+		t.Helper()
+		for i, hash := range hashes {
+			r := b.Run("block", "get", "--offline", hash)
+			if (r.Code == 0) != (i < 3) {
+				t.Errorf("%s: entry %d: %v", when, i, r)
+			}
+		}
+	}
+	kept("after gc")
+	b.Stop()
+	kept("without a daemon")
+	b.Start()
+	b.MustRun("repo", "gc")
+	kept("after a restart and gc")
+	if out := b.MustRun("npp", "db", "ls"); strings.Contains(out, "gigs") {
+		t.Errorf("ls: %s", out)
+	}
+	if r := b.Run("npp", "db", "info", address); r.Code != 1 || !strings.Contains(r.Stderr, "unknown database: "+address) || !strings.Contains(r.Stderr, "ipfs npp db open "+address+" fetches it") {
+		t.Errorf("info: %v", r)
+	}
+
+	// It comes anew, and its list of writers with it.
+	a.Start()
+	b.Connect(a)
+	b.MustRun("npp", "db", "open", address, "--wait")
+	if l := replica(t, b, "info", "gigs"); l.Entries != 4 || l.State != "open" {
+		t.Errorf("opened again: %+v", l)
+	}
+	id := identityOf(t, b)
+	a.MustRun("npp", "db", "grant", "gigs", id)
+	eventually(t, "b may write", func() bool { return b.Run("npp", "db", "put", "gigs", "5").Code == 0 })
+
+	// What was not here yet can be dropped, too.
+	nowhere := "/orbitdb/zdpuAwHevBbd7V9QXeP8zC1pdb3HmugJ7zgzKnyiWxJG3p2Y4"
+	b.MustRun("npp", "db", "open", nowhere)
+	if out := b.MustRun("npp", "db", "drop", "--force", nowhere); out != "dropped "+nowhere+": nothing of it was here yet\n" {
+		t.Errorf("drop: %s", out)
+	}
+}
+
+func TestOnlyAdminsChangeWhoMayWrite(t *testing.T) {
+	t.Parallel()
+	a, b := harness.New(t).Start(), harness.New(t).Start()
+	address := db(t, a, "create", "band", "--managed", "--type=keyvalue")[0].Address
+	b.Connect(a)
+	b.MustRun("npp", "db", "open", address, "--wait")
+	admin, id := identityOf(t, a), identityOf(t, b)
+	f := findings(t, b, "band")
+	if f["writable"].Level != "note" || !strings.HasSuffix(f["writable"].Advice, "ipfs npp db grant "+address+" "+id) {
+		t.Errorf("doctor: %+v", f)
+	}
+	if r := b.Run("npp", "db", "grant", "band", id); r.Code != 1 || !strings.Contains(r.Stderr, "not allowed to write") || !strings.Contains(r.Stderr, "hint: ipfs npp db info band shows who may") {
+		t.Errorf("grant by who may not: %v", r)
+	}
+	for name, way := range ways {
+		out, err := way(t, a, call{"db/grant", []string{"band", id}, url.Values{"capability": {"write"}}, nil})
+		if err != "" {
+			t.Fatalf("%s: grant: %s", name, err)
+		}
+		got := decodeLines[replicaLine](t, out)[0]
+		if got.Address != address || fmt.Sprint(got.Capabilities) != fmt.Sprint(map[string][]string{"admin": {admin}, "write": {id}}) {
+			t.Errorf("%s: grant: %+v", name, got)
+		}
+	}
+	if out := a.MustRun("npp", "db", "grant", "band", id); out != "admin  "+admin+"\nwrite  "+id+"\n" {
+		t.Errorf("grant: %s", out)
+	}
+	eventually(t, "b may write", func() bool { return b.Run("npp", "db", "put", "band", "k", "1").Code == 0 })
+	eventually(t, "a has it", func() bool { return a.Run("npp", "db", "get", "band", "k").Code == 0 })
+	if out := a.MustRun("npp", "db", "revoke", "band", id); out != "admin  "+admin+"\n" {
+		t.Errorf("revoke: %s", out)
+	}
+	eventually(t, "b may not write any more", func() bool { return b.Run("npp", "db", "put", "band", "k", "2").Code == 1 })
+
+	// The list of writers is replicated as long as the database is.
+	list := ""
+	for _, l := range db(t, a, "ls") {
+		if l.AccessOf == address {
+			list = l.Address
+		}
+	}
+	for _, command := range []string{"close", "drop"} {
+		if r := a.Run("npp", "db", command, list, "--force"); r.Code != 1 {
+			t.Errorf("%s the list of writers: %v", command, r)
+		}
+	}
+	if r := a.Run("npp", "db", "drop", list, "--force"); !strings.Contains(r.Stderr, "in use as the access controller") || !strings.Contains(r.Stderr, "hint: ") {
+		t.Errorf("drop the list of writers: %v", r)
+	}
+	if got := replica(t, a, "info", list); got.State != "open" {
+		t.Errorf("the list of writers: %+v", got)
+	}
+}
+
+// What is refused says why and what to do, and nothing is done.
+func TestReplicationCommandsRefuseBadInput(t *testing.T) {
+	t.Parallel()
+	n := harness.New(t).Start()
+	db(t, n, "create", "fixed")
+	db(t, n, "create", "band", "--managed")
+	db(t, n, "create", "twice", "--type=keyvalue", "--write=*")
+	db(t, n, "create", "twice", "--type=documents", "--write=*")
+	hash := "zdpuAwHevBbd7V9QXeP8zC1pdb3HmugJ7zgzKnyiWxJG3p2Y4"
+	id := identityOf(t, n)
+	force := url.Values{"force": {"true"}}
+	capability := func(c string) url.Values { return url.Values{"capability": {c}} }
+	tests := []struct {
+		call
+		want []string
+	}{
+		{call{"db/open", []string{"/orbitdb/" + hash + "/old"}, nil, nil}, []string{"format before OrbitDB 1.0", "hint: "}},
+		{call{"db/drop", []string{"pieces"}, force, nil}, []string{`is the daemon's own "pieces" and stays`, "hint: ipfs npp db close pieces"}},
+		{call{"db/drop", []string{"user"}, force, nil}, []string{`is the daemon's own "user" and stays`}},
+		{call{"db/drop", []string{"fixed"}, nil, nil}, []string{"hint: say --force"}},
+		{call{"db/drop", []string{"fixed"}, url.Values{"force": {"false"}}, nil}, []string{"hint: say --force"}},
+		{call{"db/grant", []string{"fixed", someIdentity}, nil, nil}, []string{"the list of writers at /ipfs/zdpu", "is fixed", "hint: ", "--managed"}},
+		{call{"db/revoke", []string{"fixed", someIdentity}, nil, nil}, []string{"is fixed", "--managed"}},
+		{call{"db/grant", []string{"band", "somebody"}, nil, nil}, []string{`"somebody" is no identity`, "hint: ipfs npp id"}},
+		{call{"db/grant", []string{"band", n.PeerID()}, nil, nil}, []string{"is no identity"}},
+		{call{"db/grant", []string{"band", strings.ToUpper(someIdentity)}, nil, nil}, []string{"is no identity"}},
+		{call{"db/grant", []string{"band", someIdentity[:62]}, nil, nil}, []string{"is no identity"}},
+		{call{"db/grant", []string{"band", "00" + someIdentity[2:]}, nil, nil}, []string{"is no identity"}},
+		{call{"db/grant", []string{"band", strings.Repeat("ab", 1<<15)}, nil, nil}, []string{"is no identity"}},
+		{call{"db/revoke", []string{"band", "somebody"}, nil, nil}, []string{"is no identity"}},
+		{call{"db/revoke", []string{"band", someIdentity}, nil, nil}, []string{"revoke write from " + someIdentity + ": it was not granted", "hint: ipfs npp db info band"}},
+		{call{"db/revoke", []string{"band", id}, capability("admin"), nil}, []string{"was made an admin with the database, and stays one"}},
+		{call{"db/grant", []string{"band", someIdentity}, capability("read"), nil}, []string{`--capability is "read", must be write or admin`}},
+		{call{"db/revoke", []string{"band", someIdentity}, capability(""), nil}, []string{`--capability is "", must be write or admin`}},
+	}
+	for _, command := range []string{"open", "close", "drop", "peers", "watch", "doctor", "grant", "revoke"} {
+		for arg, want := range map[string][]string{
+			"nobody":            {`unknown database: "nobody"`, "hint: ipfs npp db ls"},
+			"/orbitdb/" + hash:  {"unknown database: /orbitdb/" + hash, "hint: ipfs npp db ls", "ipfs npp db open /orbitdb/" + hash},
+			"/orbitdb/nothing":  {"invalid OrbitDB address", "hint: "},
+			"/ipfs/" + hash:     {"invalid OrbitDB address", "hint: "},
+			"twice":             {"several databases have that name", "hint: use one of these addresses"},
+			"a\x1b[31m\nb":      {`unknown database: "a\x1b[31m\nb"`},
+			"/orbitdb/\x1b[31m": {`invalid OrbitDB address: "/orbitdb/\x1b[31m"`},
+		} {
+			if command == "open" && arg == "/orbitdb/"+hash {
+				continue // it is fetched
+			}
+			args := []string{arg}
+			if command == "grant" || command == "revoke" {
+				args = append(args, someIdentity)
+			}
+			tests = append(tests, struct {
+				call
+				want []string
+			}{call{"db/" + command, args, nil, nil}, want})
+		}
+	}
+	before := n.MustRun("npp", "db", "ls", "--enc=json")
+	for _, test := range tests {
+		for name, way := range ways {
+			out, err := way(t, n, test.call)
+			if out != "" {
+				t.Errorf("%s: %s %q: %s", name, test.command, test.args, out)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err, want) || strings.ContainsAny(err, "\n\x1b") || len(err) > 1000 {
+					t.Errorf("%s: %s %.100q %v: error is %q, want %q", name, test.command, test.args, test.options, err, want)
+				}
+			}
+		}
+	}
+	if after := n.MustRun("npp", "db", "ls", "--enc=json"); after != before {
+		t.Errorf("before:\n%safter:\n%s", before, after)
+	}
+	if r := n.Run("npp", "db", "open"); r.Code != 1 {
+		t.Errorf("open without an argument: %v", r)
+	}
+}
+
+// Pubsub that is switched off, and peers that have something else, are named.
+func TestDoctorNamesWhatIsAmiss(t *testing.T) {
+	t.Parallel()
+	off, stock, n := harness.New(t).Set("Pubsub.Enabled", false).Start(), harness.NewStock(t).Set("Pubsub.Enabled", true).Start(), harness.New(t).Start()
+	if f := findings(t, off, "pieces"); f["pubsub"].Level != "problem" || !strings.Contains(f["pubsub"].Advice, "Pubsub.Enabled true") {
+		t.Errorf("pubsub off: %+v", f)
+	}
+	address := db(t, n, "info", "pieces")[0].Address
+	n.Connect(stock)
+	if f := findings(t, n, "pieces"); f["peers"].Level != "problem" || !strings.Contains(f["peers"].Text, "none has it open") {
+		t.Errorf("nobody has it: %+v", f)
+	}
+	stock.Spawn("pubsub", "sub", address)
+	eventually(t, "the subscriber that is no OrbitDB peer is named", func() bool {
+		f := findings(t, n, "pieces")["heads"]
+		return f.Level == "problem" && f.Peer == stock.PeerID() && strings.Contains(f.Text, "exchanges no heads")
+	})
+	if out := n.MustRun("npp", "db", "doctor", "pieces"); !strings.Contains(out, "problem  heads     "+stock.PeerID()+": it is subscribed") || !strings.Contains(out, "\n"+strings.Repeat(" ", 19)+"open the database there\n") {
+		t.Errorf("doctor: %s", out)
+	}
+	if p := decodeLines[dbPeerLine](t, n.MustRun("npp", "db", "peers", "--enc=json", "pieces"))[0]; p.Error != "peer has not opened the database" || !p.Exchanged.IsZero() {
+		t.Errorf("peers: %+v", p)
+	}
+}
+
+// A terminal is asked before a database is dropped.
+func TestDropAsksATerminal(t *testing.T) {
+	t.Parallel()
+	n := harness.New(t).Start()
+	address := db(t, n, "create", "gigs")[0].Address
+	db(t, n, "put", "gigs", "1")
+	ask := func(answer string, args ...string) (out string, err error) {
+		t.Helper()
+		terminal, user := openTerminal(t)
+		cmd := n.Command(append([]string{"npp", "db", "drop"}, args...)...)
+		var output bytes.Buffer
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, &output, &output
+		if _, err := io.WriteString(user, answer); err != nil {
+			t.Fatal(err)
+		}
+		err = cmd.Run()
+		return output.String(), err
+	}
+	question := "drop gigs (" + address + "), 1 entry? [y/N] "
+	for _, no := range []string{"\n", "n\n", "no\n", "yess\n", "\x04"} {
+		if out, err := ask(no, "gigs"); err == nil || out != question+"Error: nothing is dropped\n" {
+			t.Errorf("%q: %v: %s", no, err, out)
+		}
+	}
+	if out, err := ask("y\n", "nobody"); err == nil || !strings.HasPrefix(out, `Error: unknown database: "nobody"; hint: `) {
+		t.Errorf("unknown: %v: %s", err, out)
+	}
+	if out, err := ask("y\n", "pieces"); err == nil || !strings.Contains(out, `the daemon's own "pieces" and stays`) {
+		t.Errorf("own: %v: %s", err, out)
+	}
+	if l := replica(t, n, "info", "gigs"); l.Entries != 1 || l.State != "open" {
+		t.Errorf("info: %+v", l)
+	}
+	if out, err := ask("Yes\n", "gigs"); err != nil || out != question+"dropped "+address+" gigs: 1 entry\n" {
+		t.Errorf("yes: %v: %s", err, out)
+	}
+	db(t, n, "create", "gigs")
+	if out, err := ask("", "--force", "gigs"); err != nil || out != "dropped "+address+" gigs: 0 entries\n" {
+		t.Errorf("--force: %v: %s", err, out)
+	}
+	n.Stop()
+	if out, err := ask("y\n", "gigs"); err == nil || !strings.Contains(out, "no daemon is running") {
+		t.Errorf("without a daemon: %v: %s", err, out)
+	}
+}

@@ -1,0 +1,129 @@
+package harness
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Hide has the node announce no address at which it can be reached: others
+// connect to it by [Node.ListenAddr] or a [Link], and do not come back by
+// themselves. It is for nodes whose daemon does not run yet.
+func (n *Node) Hide() *Node {
+	n.t.Helper()
+	return n.Set("Addresses.Announce", []string{"/ip4/127.0.0.1/tcp/1"})
+}
+
+// ListenAddr returns the address that the running daemon listens at, with its
+// peer ID.
+func (n *Node) ListenAddr() string {
+	n.t.Helper()
+	status, answer := n.RPC("swarm/addrs/listen", nil, nil)
+	if status != http.StatusOK {
+		n.t.Fatalf("rpc swarm/addrs/listen: %d: %s", status, answer)
+	}
+	var addrs struct{ Strings []string }
+	n.check(json.Unmarshal([]byte(answer), &addrs))
+	return addrs.Strings[0] + "/p2p/" + n.PeerID()
+}
+
+// Link is a way to a daemon that can be cut: a port of loopback behind which is
+// that of the daemon.
+type Link struct {
+	Addr string // multiaddr, with the daemon's peer ID
+
+	mu    sync.Mutex
+	cut   bool
+	conns map[net.Conn]bool
+}
+
+// NewLink returns a link to the running daemon of a node.
+func NewLink(t testing.TB, to *Node) *Link {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	to.check(err)
+	port := listener.Addr().(*net.TCPAddr).Port
+	_, target, _ := strings.Cut(to.ListenAddr(), "/tcp/")
+	target, _, _ = strings.Cut(target, "/")
+	l := &Link{Addr: fmt.Sprintf("/ip4/127.0.0.1/tcp/%d/p2p/%s", port, to.PeerID()), conns: make(map[net.Conn]bool)}
+	var tasks sync.WaitGroup
+	tasks.Go(func() {
+		for {
+			from, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			tasks.Go(func() { l.forward(from, "127.0.0.1:"+target) })
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		l.Cut()
+		tasks.Wait()
+	})
+	return l
+}
+
+// Cut breaks all connections over the link, and lets none through.
+func (l *Link) Cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut = true
+	for c := range l.conns {
+		c.Close()
+	}
+}
+
+// Heal lets connections through again.
+func (l *Link) Heal() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut = false
+}
+
+func (l *Link) forward(from net.Conn, target string) {
+	defer from.Close()
+	to, err := net.Dial("tcp", target)
+	if err != nil {
+		return
+	}
+	defer to.Close()
+	if !l.add(from, to) {
+		return
+	}
+	defer l.remove(from, to)
+	var both sync.WaitGroup
+	for _, way := range [][2]net.Conn{{from, to}, {to, from}} {
+		both.Go(func() {
+			io.Copy(way[0], way[1])
+			from.Close()
+			to.Close()
+		})
+	}
+	both.Wait()
+}
+
+func (l *Link) add(conns ...net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cut {
+		return false
+	}
+	for _, c := range conns {
+		l.conns[c] = true
+	}
+	return true
+}
+
+func (l *Link) remove(conns ...net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range conns {
+		delete(l.conns, c)
+	}
+}
