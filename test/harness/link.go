@@ -127,3 +127,11 @@ func (l *Link) remove(conns ...net.Conn) {
 		delete(l.conns, c)
 	}
 }
+
+// KeepPort has the daemon, which runs, listen at the port that it has now when
+// it is started again.
+func (n *Node) KeepPort() *Node {
+	n.t.Helper()
+	addr, _, _ := strings.Cut(n.ListenAddr(), "/p2p/")
+	return n.Set("Addresses.Swarm", []string{addr})
+}
