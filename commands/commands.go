@@ -44,6 +44,7 @@ All of it needs a running daemon ('ipfs daemon').
   ipfs npp id                             who this daemon is to others
   ipfs npp db ls                          the databases that are here
   ipfs npp db put <db> '{"hash":"Qm…"}'   put a document
+  ipfs npp db open <address>              replicate a database of another peer
 
 Output is for people; '--enc=json' prints one JSON object a line. The same
 commands are at /api/v0/npp/… of the daemon's RPC.

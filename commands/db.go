@@ -1,11 +1,13 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -23,6 +25,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/orbit/where"
 	"github.com/newpieceplease/npp/plugin"
@@ -38,7 +41,7 @@ const (
 
 var dbCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Make, read and write OrbitDB databases.",
+		Tagline: "Make, read, write and replicate OrbitDB databases.",
 		ShortDescription: `
 A database is named by its address (/orbitdb/zdpu…) or, where only one here
 has it, by its name; one of yours comes before those of others. There are
@@ -53,6 +56,13 @@ field "hash", and "user", keys and values about you.
   > ipfs npp db put pieces '{"hash":"QmNR2n…","instrument":"Piano"}'
   > ipfs npp db query pieces --where 'instrument == "Piano"'
   > ipfs npp db get user username
+
+Databases are kept in step with all peers that have them open, as this daemon
+has all that it did not close. 'open' fetches one of another peer:
+
+  > ipfs npp db open /orbitdb/zdpuAt3… --wait
+  > ipfs npp db watch rehearsals
+  > ipfs npp db doctor rehearsals
 `,
 	},
 	Subcommands: map[string]*cmds.Command{
@@ -68,6 +78,14 @@ field "hash", and "user", keys and values about you.
 		"export":  dbExportCmd,
 		"import":  dbImportCmd,
 		"rebuild": dbRebuildCmd,
+		"open":    dbOpenCmd,
+		"close":   dbCloseCmd,
+		"drop":    dbDropCmd,
+		"peers":   dbPeersCmd,
+		"watch":   dbWatchCmd,
+		"doctor":  dbDoctorCmd,
+		"grant":   dbGrantCmd,
+		"revoke":  dbRevokeCmd,
 	},
 }
 
@@ -111,8 +129,10 @@ func dbError(err error, called string) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, orbit.ErrClosed):
+	case errors.Is(err, orbit.ErrClosed), errors.Is(err, replicate.ErrClosed):
 		return plugin.ErrStopping
+	case errors.Is(err, orbit.ErrUnknown) && strings.HasPrefix(called, "/"):
+		hint = "ipfs npp db ls shows what is here, ipfs npp db open " + shown(called) + " fetches it"
 	case errors.Is(err, orbit.ErrUnknown):
 		hint = "ipfs npp db ls shows what is here"
 	case errors.Is(err, orbit.ErrAmbiguous):
@@ -127,6 +147,14 @@ func dbError(err error, called string) error {
 		hint = "ipfs npp db info " + shown(called) + " shows who may"
 	case errors.Is(err, orbit.ErrUnavailable):
 		hint = "connect to a peer that has it: ipfs npp connect <peer>"
+	case errors.Is(err, orbit.ErrInUse):
+		hint = "close or drop that one, and it goes with it"
+	case errors.Is(err, orbit.ErrDropped):
+		hint = "ipfs npp db ls shows what is here"
+	case errors.Is(err, replicate.ErrNotReplicated):
+		hint = "ipfs npp db open " + shown(called)
+	case errors.Is(err, replicate.ErrFailed):
+		hint = "ask for the address again, what is there is no database"
 	case errors.Is(err, entry.ErrTooLarge):
 		hint = "add it to IPFS and put its CID"
 	case errors.Is(err, where.ErrInvalid):
@@ -226,6 +254,7 @@ type listLine struct {
 	Address  string `json:"address"`
 	Name     string `json:"name"`
 	Type     string `json:"type"`
+	State    string `json:"state,omitempty"` // of its replication: "open", "closed", "fetching" or "failed"
 	IndexBy  string `json:"indexBy,omitempty"`
 	Entries  uint64 `json:"entries"`
 	Keys     uint64 `json:"keys"`               // of documents and keyvalue
@@ -246,12 +275,13 @@ var dbLsCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "List the databases that are here.",
 		ShortDescription: `
-Prints address, type, number of entries and name of each database. One that
-does not open is listed with the reason.
+Prints address, type, number of entries, state and name of each database: it
+is "open" and replicated, "closed", "fetching" what it takes to open it, or
+"failed". One that does not open is listed with the reason.
 
   > ipfs npp db ls
-  /orbitdb/zdpuAsb…  documents      12  pieces
-  /orbitdb/zdpuAz7…  keyvalue        4  user
+  /orbitdb/zdpuAsb…  documents      12  open      pieces
+  /orbitdb/zdpuAz7…  keyvalue        4  closed    user
 `,
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
@@ -278,6 +308,11 @@ does not open is listed with the reason.
 				l.Error = dbError(err, d.Address).Error()
 			}
 		}
+		pending, err := addStates(ctx, env, lines)
+		if err != nil {
+			return err
+		}
+		lines = append(lines, pending...)
 		for _, l := range lines {
 			l.AccessOf = accessOf[l.Address]
 			if err := res.Emit(l); err != nil {
@@ -289,7 +324,7 @@ does not open is listed with the reason.
 	Type: listLine{},
 	Encoders: cmds.EncoderMap{
 		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *listLine) error {
-			text := fmt.Sprintf("%s  %-9s  %6d  %s", l.Address, printable(l.Type), l.Entries, printable(l.Name))
+			text := fmt.Sprintf("%s  %-9s  %6d  %-8s  %s", l.Address, printable(cmp.Or(l.Type, "?")), l.Entries, cmp.Or(l.State, "?"), printable(cmp.Or(l.Name, "?")))
 			if l.AccessOf != "" {
 				text += "  (who may write to " + l.AccessOf + ")"
 			}
@@ -300,6 +335,41 @@ does not open is listed with the reason.
 			return err
 		}),
 	},
+}
+
+// addStates adds how far the databases that are here are replicated, and returns
+// those that are not here yet.
+func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pending []*listLine, err error) {
+	d, err := daemon(env)
+	if err != nil {
+		return nil, err
+	}
+	r, err := d.Replicator()
+	if err != nil {
+		return nil, nil // they are here all the same
+	}
+	listed := make(map[string]bool)
+	for _, l := range here {
+		listed[l.Address] = true
+		switch s, err := r.Status(ctx, l.Address); {
+		case l.Error != "":
+			l.State = string(replicate.Failed)
+		case err == nil:
+			l.State = string(s.State)
+		}
+	}
+	for _, address := range r.Pending() {
+		s, err := r.Status(ctx, address)
+		if err != nil || listed[address] {
+			continue // it came, or went, meanwhile
+		}
+		l := &listLine{Address: address, State: string(s.State)}
+		if s.Err != nil {
+			l.Error = s.Err.Error()
+		}
+		pending = append(pending, l)
+	}
+	return pending, nil
 }
 
 // infoLine is the output of `npp db info`.
@@ -319,6 +389,7 @@ type infoLine struct {
 	Heads    []string        `json:"heads"`
 	Clock    float64         `json:"clock"` // largest time of the heads
 	Last     uint64          `json:"last"`  // number of the entry that came last
+	statusLine
 }
 
 // accessLine says who may write.
@@ -339,6 +410,9 @@ var dbInfoCmd = &cmds.Command{
 "waiting" are entries that came before what they are on top of, which is
 "missing". Heads are the newest entries, the clock is the largest of theirs,
 and "last" is the number of the entry that came last (see db log --since).
+The state is that of the replication, which lists what was asked for in vain,
+entries that came and were refused, and peers that have it open. A database
+that is being fetched has no more than that.
 
   > ipfs npp db info pieces
   address   /orbitdb/zdpuAsb…
@@ -350,6 +424,8 @@ and "last" is the number of the entry that came last (see db log --since).
   entries   12, keys 11, faults 0, waiting 0
   head      zdpuB2g…
   clock     12, last 12
+  state     open
+  peer      12D3KooW… open, in step 12s ago
 `,
 	},
 	Arguments: []cmds.Argument{dbArg},
@@ -360,10 +436,20 @@ and "last" is the number of the entry that came last (see db log --since).
 		}
 		called := req.Arguments[0]
 		db, err := o.Find(ctx, called)
+		if errors.Is(err, orbit.ErrUnknown) && strings.HasPrefix(called, "/") {
+			l := &infoLine{Address: called, Heads: []string{}}
+			if statusErr := addStatus(req, env, l); statusErr == nil && l.pending() {
+				return res.Emit(l)
+			}
+			db, err = o.Find(ctx, called) // it may have come by now
+		}
 		if err != nil {
 			return dbError(err, called)
 		}
 		l, err := infoOf(ctx, o, db)
+		if err == nil {
+			err = addStatus(req, env, l)
+		}
 		if err != nil {
 			return dbError(err, called)
 		}
@@ -409,6 +495,26 @@ func infoOf(ctx context.Context, o *orbit.Orbit, db *orbit.Database) (*infoLine,
 	return l, err
 }
 
+// addStatus adds what is known of the replication, or why there is none.
+func addStatus(req *cmds.Request, env cmds.Environment, l *infoLine) error {
+	r, err := replicatedOf(req, env)
+	if err != nil {
+		l.statusLine = statusLine{Error: err.Error(), Peers: []dbPeerLine{}}
+		return nil
+	}
+	s, err := r.Status(r.ctx, l.Address)
+	if err != nil {
+		return err
+	}
+	l.statusLine = newStatusLine(s, r.connected())
+	if l.pending() {
+		for _, m := range s.Missing {
+			l.Missing = append(l.Missing, m.Hash)
+		}
+	}
+	return nil
+}
+
 // clockText is a time of a clock: digits, as long as it is one of an honest clock.
 func clockText(t float64) string {
 	if t < 1<<53 {
@@ -417,12 +523,21 @@ func clockText(t float64) string {
 	return strconv.FormatFloat(t, 'g', -1, 64)
 }
 
+// pending tells whether the database is not here yet.
+func (l *infoLine) pending() bool {
+	return l.State == string(replicate.Fetching) || l.State == string(replicate.Failed)
+}
+
 func (l *infoLine) text() string {
 	var b strings.Builder
 	row := func(name, format string, a ...any) {
 		fmt.Fprintf(&b, "%-8s  "+format+"\n", append([]any{name}, a...)...)
 	}
 	row("address", "%s", l.Address)
+	if l.pending() {
+		l.statusText(row)
+		return b.String()
+	}
 	row("name", "%s", printable(l.Name))
 	if l.IndexBy == "" {
 		row("type", "%s", printable(l.Type))
@@ -444,19 +559,54 @@ func (l *infoLine) text() string {
 	}
 	row("writable", "%s", writable)
 	row("entries", "%d, keys %d, faults %d, waiting %d", l.Entries, l.Keys, l.Faults, l.Waiting)
-	hashes := func(name string, all []string) {
-		for i, h := range all {
-			if i == shownHashes {
-				row(name, "and %d more", len(all)-i)
-				break
+	for i := range some(row, "head", len(l.Heads)) {
+		row("head", "%s", printable(l.Heads[i]))
+	}
+	row("clock", "%s, last %d", clockText(l.Clock), l.Last)
+	l.statusText(row)
+	return b.String()
+}
+
+// statusText writes what is known of the replication, and what is missing.
+func (l *infoLine) statusText(row func(name, format string, a ...any)) {
+	row("state", "%s", cmp.Or(l.State, "?"))
+	if l.Error != "" {
+		row("error", "%s", printable(l.Error))
+	}
+	asked := make(map[string]string)
+	for _, m := range l.MissingBlocks {
+		asked[m.Hash] = "  " + m.text()
+	}
+	for i := range some(row, "missing", len(l.Missing)) {
+		row("missing", "%s%s", printable(l.Missing[i]), asked[l.Missing[i]])
+	}
+	for i := range some(row, "refused", len(l.Refused)) {
+		r := l.Refused[len(l.Refused)-1-i] // the newest first
+		row("refused", "%s  %s", printable(r.Hash), printable(r.Error))
+	}
+	for i := range some(row, "peer", len(l.Peers)) {
+		p := &l.Peers[i]
+		open := "gone"
+		if p.Open {
+			open = "open"
+		}
+		row("peer", "%s %s, in step %s", p.Peer, open, ago(p.InStep))
+	}
+}
+
+// some yields the places of the first of n things, and writes how many more
+// there are.
+func some(row func(name, format string, a ...any), name string, n int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for i := range min(n, shownHashes) {
+			if !yield(i) {
+				return
 			}
-			row(name, "%s", printable(h))
+		}
+		if n > shownHashes {
+			row(name, "and %d more", n-shownHashes)
 		}
 	}
-	hashes("missing", l.Missing)
-	hashes("head", l.Heads)
-	row("clock", "%s, last %d", clockText(l.Clock), l.Last)
-	return b.String()
 }
 
 // createLine is the output of `npp db create`.

@@ -21,6 +21,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/plugin"
 )
 
@@ -73,11 +74,29 @@ func TestDatabaseTextsAreHarmless(t *testing.T) {
 		"rebuild": text(t, dbRebuildCmd, nil, &rebuildLine{Lost: []lostLine{{1, hostile}}}),
 		"import":  text(t, dbImportCmd, nil, &importLine{Name: hostile}),
 		"export":  text(t, dbExportCmd, nil, &exportLine{File: hostile}),
+		"open":    text(t, dbOpenCmd, nil, &openLine{Name: hostile, statusLine: hostileStatus()}),
+		"state":   text(t, dbInfoCmd, nil, &infoLine{statusLine: hostileStatus(), Missing: []string{hostile}}),
+		"close":   text(t, dbCloseCmd, nil, &closeLine{Name: hostile, Here: true}),
+		"drop":    text(t, dbDropCmd, nil, &dropLine{Name: hostile, Here: true}),
+		"peers":   text(t, dbPeersCmd, nil, &dbPeerLine{Agent: hostile, Error: hostile}),
+		"watch":   text(t, dbWatchCmd, nil, &watchLine{Event: "update", Op: key, Key: key, Value: key, Writer: hostile}),
+		"doctor":  text(t, dbDoctorCmd, nil, &findingLine{Text: hostile, Advice: hostile}),
+		"grant":   text(t, dbGrantCmd, nil, &capabilitiesLine{Capabilities: map[string][]string{hostile: {hostile}}}),
 		"id":      text(t, idCmd, nil, &idLine{Username: hostile, Stores: []storeLine{{Name: "user", Error: hostile}}}),
 	} {
 		if strings.ContainsFunc(got, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) || !strings.Contains(got, "kubo\\n") {
 			t.Errorf("%s: %q", name, got)
 		}
+	}
+}
+
+func hostileStatus() statusLine {
+	return statusLine{
+		State:         "fetching",
+		Error:         hostile,
+		MissingBlocks: []missingLine{{Hash: hostile, Error: hostile}},
+		Refused:       []refusedLine{{Hash: hostile, Error: hostile}},
+		Peers:         []dbPeerLine{{Agent: hostile, Error: hostile}},
 	}
 }
 
@@ -118,6 +137,11 @@ func TestDatabaseErrorsSayWhatToDo(t *testing.T) {
 		{oplog.ErrDamaged, "\x1b[31m", "hint: ipfs npp db rebuild <db>"},
 		{orbit.ErrUnavailable, "x", "hint: connect to a peer"},
 		{entry.ErrTooLarge, "x", "hint: add it to IPFS"},
+		{orbit.ErrUnknown, "/orbitdb/zdpu", "ipfs npp db open /orbitdb/zdpu fetches it"},
+		{orbit.ErrInUse, "x", "hint: close or drop that one"},
+		{orbit.ErrDropped, "x", "hint: ipfs npp db ls"},
+		{replicate.ErrNotReplicated, "gigs", "hint: ipfs npp db open gigs"},
+		{replicate.ErrFailed, "x", "hint: ask for the address again"},
 	} {
 		got := dbError(test.err, test.called)
 		if !errors.Is(got, test.err) || !strings.Contains(got.Error(), test.want) {

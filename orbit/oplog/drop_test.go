@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/newpieceplease/npp/orbit/block"
@@ -219,6 +220,31 @@ func TestDeletionIsManyTransactions(t *testing.T) {
 	r.remove(t, logNumber)
 	if n := disk.Syncs() - before; n < 2500/512 || n > 20 {
 		t.Errorf("%d syncs", n)
+	}
+}
+
+func TestInterruptedDeletionGoesOn(t *testing.T) {
+	r := newReplica(t)
+	for range 6 {
+		r.append(t, signers[0], slices.Repeat([]value.Value{keyed.Put(value.Text("a"), value.Null)}, 100)...)
+	}
+	for failAt := 1; ; failAt++ {
+		disk := r.disk.(*storetest.Disk).PowerLoss(nil)
+		again, err := open(t.Context(), disk)
+		must(t, err)
+		disk.FailAfter(failAt, storetest.Lasting)
+		err = oplog.Delete(t.Context(), again.store, logNumber, true, keyed.Index{}.Prefixes()...)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		again = replica{store: store.New(disk.PowerLoss(rand.New(rand.NewPCG(1, uint64(failAt)))), namespace)}
+		must(t, oplog.Delete(t.Context(), again.store, logNumber, true, keyed.Index{}.Prefixes()...))
+		if got := again.snapshot(t); len(got) > 0 {
+			t.Fatalf("failure at operation %d: %d are left", failAt, len(got))
+		}
 	}
 }
 

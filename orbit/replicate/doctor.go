@@ -55,11 +55,13 @@ const (
 
 // Bounds of an examination.
 const (
-	shownOfAKind  = 8                // findings about peers or blocks
-	shownPeers    = 3                // in a text
-	identifyAfter = 10 * time.Second // a peer has said what it speaks
-	farClock      = 1 << 52          // no honest clock gets so far; from 2^53 on, they stand still
+	shownOfAKind = 8       // findings about peers or blocks
+	shownPeers   = 3       // in a text
+	farClock     = 1 << 52 // no honest clock gets so far; from 2^53 on, they stand still
 )
+
+// identifyAfter is when a connected peer has said what it speaks.
+var identifyAfter = 10 * time.Second // which tests do not wait for
 
 // Advice that is given more than once.
 const (

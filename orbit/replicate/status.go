@@ -134,11 +134,19 @@ func (r *Replicator) Follow(ctx context.Context, address string) iter.Seq2[Statu
 				yield(Status{}, ctx.Err())
 				return
 			case <-rp.ctx.Done():
-				yield(Status{}, fmt.Errorf("%w: %s", ErrNotReplicated, address))
+				yield(Status{}, rp.end())
 				return
 			}
 		}
 	}
+}
+
+// end is why a replica has ended.
+func (rp *replica) end() error {
+	if rp.r.ctx.Err() != nil {
+		return ErrClosed
+	}
+	return fmt.Errorf("%w: %s", ErrNotReplicated, rp.address)
 }
 
 // Settled reports whether a status is one of a database that has all that a
@@ -235,7 +243,7 @@ func (r *Replicator) Watch(ctx context.Context, address string, ready func()) it
 func (rp *replica) updates(ctx context.Context, after uint64, to chan<- Event) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(rp.ctx, func() { cancel(fmt.Errorf("%w: %s", ErrNotReplicated, rp.address)) })()
+	defer context.AfterFunc(rp.ctx, func() { cancel(rp.end()) })()
 	select {
 	case <-rp.ready:
 	case <-ctx.Done():

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -240,7 +241,11 @@ func TestWatchTellsWhatHappens(t *testing.T) {
 	// A watcher is no reason for the daemon not to stop.
 	a.MustRun("npp", "db", "open", "gigs")
 	watcher = a.Spawn("npp", "db", "watch", "gigs")
-	eventually(t, "the daemon is asked", func() bool { return strings.Contains(a.MustRun("diag", "cmds"), "npp/db/watch") })
+	eventually(t, "the daemon is asked", func() bool {
+		return slices.ContainsFunc(lines(a.MustRun("diag", "cmds")), func(l string) bool {
+			return strings.Contains(l, "npp/db/watch") && strings.Contains(l, "true") // it is active
+		})
+	})
 	begin := time.Now()
 	a.Stop()
 	if took := time.Since(begin); took > 10*time.Second {

@@ -1,0 +1,219 @@
+package replicate_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/libp2p/go-libp2p"
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	libp2ppeer "github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/replicate"
+	"github.com/newpieceplease/npp/router"
+	"github.com/newpieceplease/npp/store"
+)
+
+// finds waits until an examination finds something like this.
+func (n *node) finds(address string, want replicate.Finding) {
+	n.t.Helper()
+	var found []replicate.Finding
+	defer func() {
+		if n.t.Failed() {
+			n.t.Logf("wanted %+v", want)
+			for _, f := range found {
+				n.t.Logf("found %+v", f)
+			}
+		}
+	}()
+	eventually(n.t, "it finds "+want.Check, func() bool {
+		var err error
+		found, err = n.Examine(n.t.Context(), address)
+		must(n.t, err)
+		for _, f := range found {
+			if f.Check == want.Check && f.Level == want.Level && strings.Contains(f.Text, want.Text) && strings.Contains(f.Advice, want.Advice) && f.Peer == want.Peer {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// findsNoProblem waits until an examination finds nothing amiss.
+func (n *node) findsNoProblem(address string) {
+	n.t.Helper()
+	n.finds(address, replicate.Finding{Check: replicate.CheckSummary, Level: replicate.OK})
+	found, err := n.Examine(n.t.Context(), address)
+	must(n.t, err)
+	for _, f := range found {
+		if f.Level == replicate.Problem || f.Level == replicate.OK && f.Advice != "" || f.Text == "" {
+			n.t.Errorf("%+v", f)
+		}
+	}
+}
+
+// plainHost is a peer without OrbitDB.
+func plainHost(t testing.TB, opts ...libp2p.Option) host.Host {
+	t.Helper()
+	h, err := libp2p.New(append(opts, libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableMetrics())...)
+	must(t, err)
+	t.Cleanup(func() { h.Close() })
+	return h
+}
+
+func dial(t testing.TB, from host.Host, to host.Host) {
+	t.Helper()
+	must(t, from.Connect(testContext(t), libp2ppeer.AddrInfo{ID: to.ID(), Addrs: to.Addrs()}))
+}
+
+func circuit(t testing.TB, relay libp2ppeer.ID) ma.Multiaddr {
+	t.Helper()
+	addr, err := ma.NewMultiaddr("/p2p/" + relay.String() + "/p2p-circuit")
+	must(t, err)
+	return addr
+}
+
+func TestDoctorFollowsADatabaseFromNowhereToInStep(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	a.add(address, "one")
+	if _, err := b.Examine(t.Context(), address); !errors.Is(err, orbit.ErrUnknown) {
+		t.Errorf("unknown: %v", err)
+	}
+	b.open(address)
+	b.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "its manifest is missing: " + strings.TrimPrefix(address, "/orbitdb/"), Advice: "ipfs npp connect"})
+	b.finds(address, replicate.Finding{Check: replicate.CheckPeers, Level: replicate.Problem, Text: "no peer is connected", Advice: "ipfs npp connect"})
+	must(t, a.CloseDatabase(t.Context(), address))
+	b.connect(a)
+	b.finds(address, replicate.Finding{Check: replicate.CheckPeers, Level: replicate.Problem, Text: "1 peer is connected directly, and none has it open", Advice: "open the database there"})
+	a.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "it is closed", Advice: "ipfs npp db open " + address})
+	a.open(address)
+	b.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.OK, Text: "in step at", Peer: a.host.ID()})
+	b.finds(address, replicate.Finding{Check: replicate.CheckWritable, Level: replicate.OK})
+	b.findsNoProblem(address)
+	b.disconnect(a)
+	b.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.Note, Text: "it is not here any more", Peer: a.host.ID()})
+}
+
+func TestDoctorSaysThatPubsubIsOff(t *testing.T) {
+	a := newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	own := store.New(a.disk, "/other")
+	defer own.Close()
+	r, err := replicate.New(t.Context(), replicate.Config{Orbit: a.Orbit, Store: own, Host: a.host})
+	must(t, err)
+	defer r.Close()
+	found, err := r.Examine(t.Context(), address)
+	must(t, err)
+	if f := found[0]; f.Check != replicate.CheckPubsub || f.Level != replicate.Problem || !strings.Contains(f.Advice, "Pubsub.Enabled") {
+		t.Errorf("%+v", found)
+	}
+}
+
+func TestDoctorNamesPeersThatCannotReplicate(t *testing.T) {
+	a := newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+
+	// One that is subscribed, and no more.
+	subscriber := plainHost(t)
+	r, err := router.New(t.Context(), subscriber, router.Options{})
+	must(t, err)
+	stop, err := r.Follow(address, func(context.Context, *pubsub.Message) bool { return false })
+	must(t, err)
+	defer stop()
+
+	// One that is reached over a relay only.
+	relay := plainHost(t, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
+	far := plainHost(t)
+	at := libp2ppeer.AddrInfo{ID: relay.ID(), Addrs: relay.Addrs()}
+	must(t, far.Connect(testContext(t), at))
+	_, err = client.Reserve(testContext(t), far, at)
+	must(t, err)
+	way := libp2ppeer.AddrInfo{ID: far.ID()}
+	for _, addr := range relay.Addrs() {
+		way.Addrs = append(way.Addrs, addr.Encapsulate(circuit(t, relay.ID())))
+	}
+	must(t, a.host.Connect(network.WithAllowLimitedConn(testContext(t), "test"), way))
+	a.finds(address, replicate.Finding{Check: replicate.CheckRelay, Level: replicate.Problem, Text: "over a relay only", Advice: "connect directly", Peer: far.ID()})
+
+	// One that does not say what it speaks.
+	mute := plainHost(t)
+	dial(t, a.host, mute)
+	eventually(t, "it said so", func() bool {
+		spoken, err := a.host.Peerstore().GetProtocols(mute.ID())
+		must(t, err)
+		return len(spoken) > 0
+	})
+	must(t, a.host.Peerstore().SetProtocols(mute.ID()))
+	defer replicate.SetIdentifyAfter(0)()
+	a.finds(address, replicate.Finding{Check: replicate.CheckIdentify, Level: replicate.Problem, Text: "does not say what it speaks", Advice: "100 databases", Peer: mute.ID()})
+
+	dial(t, a.host, subscriber)
+	a.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.Problem, Text: "exchanges no heads", Advice: "open the database there", Peer: subscriber.ID()})
+	a.finds(address, replicate.Finding{Check: replicate.CheckBitswap, Level: replicate.Problem, Text: "does not speak bitswap", Peer: subscriber.ID()})
+	// With somebody who has it open, the others matter less.
+	a.finds(address, replicate.Finding{Check: replicate.CheckRelay, Level: replicate.Note, Advice: "connect directly", Peer: far.ID()})
+}
+
+func TestDoctorSaysWhatWasRefusedAndWhatToDo(t *testing.T) {
+	a, evil := newNode(t), newNode(t)
+	fixed, err := a.Create(t.Context(), "mine", orbit.Options{})
+	must(t, err)
+	managed := a.createManaged("band")
+	evil.connect(a)
+	for _, test := range []struct {
+		db     *orbit.Database
+		advice string
+	}{{fixed, "its list of writers is fixed"}, {managed, "ipfs npp db grant " + managed.Address() + " <identity>"}} {
+		address := test.db.Address()
+		for i := range 2 {
+			evil.offered(a, address, written(t, evil.signer(), address, fmt.Sprint(i), nil).Block)
+		}
+		must(t, evil.Keep(t.Context(), evil.signer().Block()))
+		a.finds(address, replicate.Finding{Check: replicate.CheckRefused, Level: replicate.Problem, Text: "may not write", Advice: test.advice})
+		other := strings.Replace(address, "zdpu", "zdpv", 1)
+		evil.offered(a, address, written(t, evil.signer(), other, "other", nil).Block)
+		a.finds(address, replicate.Finding{Check: replicate.CheckRefused, Level: replicate.Note, Text: "of another database"})
+	}
+	// What is granted is taken, and not refused any more.
+	must(t, managed.Access().Grant(t.Context(), orbit.CapabilityWrite, evil.Identity().ID))
+	evil.open(managed.Address())
+	eventually(t, "those of the writer are taken, and not among what was refused", func() bool {
+		return len(a.hashes(managed.Address())) == 2 && len(a.refused(managed.Address())) == 1
+	})
+	evil.finds(managed.Address(), replicate.Finding{Check: replicate.CheckWritable, Level: replicate.OK})
+	evil.open(fixed.Address())
+	evil.finds(fixed.Address(), replicate.Finding{Check: replicate.CheckWritable, Level: replicate.Note, Text: "the list of writers is fixed"})
+}
+
+func TestDoctorSaysWhatIsMissingAndWhoWasAsked(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	b.open(address)
+	b.connect(a)
+	b.database(address)
+	lost := absent("lost")
+	b.offered(a, address, written(t, b.signer(), address, "orphan", []entry.Position{lost}).Block)
+	a.finds(address, replicate.Finding{Check: replicate.CheckMissing, Level: replicate.Note, Text: "1 entry waits"})
+	a.finds(address, replicate.Finding{Check: replicate.CheckMissing, Level: replicate.Problem, Text: lost.Hash + ", asked for since ", Advice: "connect to the peer that wrote it"})
+	a.finds(address, replicate.Finding{Check: replicate.CheckMissing, Level: replicate.Problem, Text: ", last from " + b.host.ID().String()})
+}
+
+func TestDoctorNotesAClockThatWasSet(t *testing.T) {
+	a := newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	first := written(t, a.signer(), address, "first", nil)
+	far := entry.Position{Rank: entry.Rank{Time: 1 << 52}, ID: first.Clock.ID, Hash: first.Hash()}
+	_, err := a.database(address).Join(t.Context(), []block.Block{first.Block, written(t, a.signer(), address, "far", []entry.Position{far}).Block})
+	must(t, err)
+	a.finds(address, replicate.Finding{Check: replicate.CheckClock, Level: replicate.Note, Text: "with 2 entries"})
+}

@@ -1,0 +1,11 @@
+package replicate
+
+import "time"
+
+// SetIdentifyAfter sets when a connected peer has said what it speaks, and returns
+// what puts it back.
+func SetIdentifyAfter(d time.Duration) func() {
+	old := identifyAfter
+	identifyAfter = d
+	return func() { identifyAfter = old }
+}
