@@ -96,7 +96,7 @@ func (d *databases) close() error {
 	return d.repo.Close()
 }
 
-// document is the one of a number, the same as in bench.mjs.
+// document is the one of a number, the same as in node.mjs.
 func document(i int) map[string]any {
 	return map[string]any{
 		"_id":        documentKey(i),

@@ -1,8 +1,8 @@
 // Command bench measures npp beside its peers, stock kubo built from the same
 // module graph and @orbitdb/core, and writes what it found to bench/RESULTS.md.
 //
-//	go run ./bench              everything, in less than 15 minutes
-//	go run ./bench -quick       fewer rounds, in less than 3
+//	go run ./bench              everything, in less than 20 minutes
+//	go run ./bench -quick       fewer rounds, in less than 5
 //	go run ./bench -only peers  one topic
 //
 // With -quick or -only the results go to standard output instead.
@@ -10,7 +10,8 @@
 // Both sides are real daemons of the real binaries, on loopback and without
 // bootstrap peers, and each measurement alternates between them: whatever else
 // the machine does meets both. Databases are measured in this process and in
-// one of Node.js, which bench/orbitdb installs with npm. The figures are medians over rounds; ratios and
+// one of Node.js, which bench/orbitdb installs with npm, and their replication in
+// daemons and in several of those. The figures are medians over rounds; ratios and
 // differences are taken within a round. It runs on Linux (it reads /proc), in the
 // module's root. The binaries are built, or taken from the files that the
 // environment variables NPP_IPFS and NPP_STOCK name. The repos are in
@@ -47,6 +48,7 @@ var topics = []struct {
 	{"topic", one(benchTopic)},
 	{"listen", one(benchListen)},
 	{"orbit", benchOrbit},
+	{"replicate", benchReplicate},
 }
 
 // one is of a measurement that has one section in the report.

@@ -264,21 +264,13 @@ func collect[R, T any](rounds []R, of func(R) T) []T {
 
 func rate(values []float64) string { return fmt.Sprintf("%.0f /s", median(values)) }
 
-// without says that JavaScript is missing, where it is.
-func (m *orbitBench) without() string {
-	if m.js.missing == "" {
-		return ""
-	}
-	return " @orbitdb/core was not measured: " + m.js.missing + "."
-}
-
 func (m *orbitBench) writeSection(size, many int, own, other []writes) *section {
 	s := &section{
 		title: "Databases: puts beside @orbitdb/core",
 		how: fmt.Sprintf("Documents of some 130 bytes into new databases. Here: package orbit in this process, in a repo as `ipfs init` makes it, opened by kubo; each put is on disk, synced, "+
 			"before it is answered. There: @orbitdb/core 4.0.0 with its default storage on Helia 6 with LevelDB, in Node.js 22, without `sync`, so that no put is sent; it does not sync the disk. "+
 			"%d rounds in turns of %d puts one after the other, and 16 at once, of which here there are %d. `PutMany` is compared with single puts there, which has nothing else.%s",
-			len(own), size, 5*size, m.without()),
+			len(own), size, 5*size, m.js.without()),
 	}
 	s.row("", "npp", "@orbitdb/core", "ratio", "middle half")
 	single := func(w writes) float64 { return w.single }
@@ -355,7 +347,7 @@ func (m *orbitBench) readSection(size, rounds int, own, other []reads) *section 
 	s := &section{
 		title: "Databases: reads beside @orbitdb/core",
 		how: fmt.Sprintf("After the puts of before, one after the other, both open all anew, and then a database and its documents. %d rounds of %d documents in turns, "+
-			"and one of 10000 in a complete run. Of 100 gets of any key and 20 of the oldest, after all were read once, it is the median (there, gets end after 10 s).%s", rounds, size, m.without()),
+			"and one of 10000 in a complete run. Of 100 gets of any key and 20 of the oldest, after all were read once, it is the median (there, gets end after 10 s).%s", rounds, size, m.js.without()),
 	}
 	s.row("", "npp", "@orbitdb/core", "times as fast", "middle half")
 	s.readRows(size, own, other)

@@ -37,6 +37,14 @@ func installJavaScript(ctx context.Context, b *bench) (*javaScript, error) {
 	return js, nil
 }
 
+// without says that JavaScript is missing, where it is.
+func (js *javaScript) without() string {
+	if js.missing == "" {
+		return ""
+	}
+	return " @orbitdb/core was not measured: " + js.missing + "."
+}
+
 // figure is what bench.mjs prints of a measure.
 type figure struct {
 	Name      string
@@ -52,7 +60,7 @@ func (f figure) p50() time.Duration  { return time.Duration(f.P50Us * float64(ti
 
 // run measures with n documents, in processes that start for it.
 func (js *javaScript) run(ctx context.Context, n int, names ...string) (map[string]figure, error) {
-	cmd := exec.CommandContext(ctx, "bench/orbitdb/run", "--n", strconv.Itoa(n), "--only", strings.Join(names, ","), "--dir", js.dir)
+	cmd := exec.CommandContext(ctx, "bench/orbitdb/run", "bench.mjs", "--n", strconv.Itoa(n), "--only", strings.Join(names, ","), "--dir", js.dir)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
 	var stderr bytes.Buffer

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -153,8 +154,11 @@ func benchMemory(ctx context.Context, b *bench) (*section, error) {
 }
 
 // memory is a field of the daemon's status, in MiB.
-func (n *node) memory(field string) (float64, error) {
-	path := fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid)
+func (n *node) memory(field string) (float64, error) { return processMemory(n.cmd.Process.Pid, field) }
+
+// processMemory is a field of the status of a process, in MiB.
+func processMemory(pid int, field string) (float64, error) {
+	path := fmt.Sprintf("/proc/%d/status", pid)
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return 0, err
@@ -168,25 +172,47 @@ func (n *node) memory(field string) (float64, error) {
 	return 0, fmt.Errorf("%s has no %s", path, field)
 }
 
-// collectGarbage makes the daemon collect its garbage, twice: finalizers free
-// some of it in the second run.
+// collectGarbage makes the daemon collect its garbage.
 func (n *node) collectGarbage(ctx context.Context) error {
+	_, err := n.heap(ctx)
+	return err
+}
+
+// heap collects garbage, twice, as finalizers free some of it in the second run,
+// and returns how much live objects take, in MiB.
+func (n *node) heap(ctx context.Context) (live float64, err error) {
 	for range 2 {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.base+"debug/pprof/heap?gc=1", nil)
-		if err != nil {
-			return err
-		}
-		resp, err := n.http.Do(req)
-		if err != nil {
-			return err
-		}
-		io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("heap profile: %s", resp.Status)
+		if live, err = n.liveHeap(ctx); err != nil {
+			return 0, fmt.Errorf("heap profile: %w", err)
 		}
 	}
-	return nil
+	return live, nil
+}
+
+func (n *node) liveHeap(ctx context.Context) (float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.base+"debug/pprof/heap?gc=1&debug=1", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := n.http.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return 0, errors.New(resp.Status)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "# HeapAlloc = "); ok {
+			bytes, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			return bytes / (1 << 20), err
+		}
+	}
+	return 0, errors.New("it has no HeapAlloc")
 }
 
 // wait waits for d.

@@ -1,6 +1,5 @@
-// Measures @orbitdb/core with its default storage, as an app in Node.js has it:
-// on a Helia node whose blocks and pins are in LevelDB on disk. It talks to
-// nobody. The documents are of about 130 bytes.
+// Measures @orbitdb/core as node.mjs starts it, which talks to nobody. The
+// documents are of about 130 bytes.
 //
 //   node --expose-gc bench.mjs [--n 1000] [--large] [--only name,...] [--sync] [--dir folder]
 //
@@ -50,15 +49,6 @@ const processes = {
   read: ['open', 'all-first', 'all-again', 'get-random-reopened', 'get-oldest-reopened'],
   'write-16': ['put-16']
 }
-
-const instruments = ['piano', 'violin', 'cello', 'flute', 'organ']
-const document = (i) => ({
-  _id: `doc${i}`,
-  title: `Sonata no. ${i % 97} in ${'ABCDEFG'[i % 7]} minor, opus ${i}`,
-  composer: `Composer of the ${i % 400}th`,
-  instrument: instruments[i % instruments.length],
-  year: 1600 + i % 400
-})
 
 const wanted = (name) => options.only === undefined || options.only.split(',').includes(name)
 
@@ -136,43 +126,13 @@ const timed = async (name, n, ops, op, { loops = 1, patience = Infinity } = {}) 
   if (wanted(name)) report(name, n, stop(), times)
 }
 
-// node starts Helia and OrbitDB.
-const node = async (dir) => {
-  const [
-    { noise }, { yamux }, { bitswap }, { gossipsub }, { identify }, { tcp },
-    { createOrbitDB }, { LevelBlockstore }, { LevelDatastore }, { createHelia }, { createLibp2p }
-  ] = await Promise.all([
-    import('@chainsafe/libp2p-noise'), import('@chainsafe/libp2p-yamux'), import('@helia/block-brokers'),
-    import('@libp2p/gossipsub'), import('@libp2p/identify'), import('@libp2p/tcp'),
-    import('@orbitdb/core'), import('blockstore-level'), import('datastore-level'), import('helia'), import('libp2p')
-  ])
-  const libp2p = await createLibp2p({
-    addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
-    transports: [tcp()],
-    connectionEncrypters: [noise()],
-    streamMuxers: [yamux()],
-    services: { identify: identify(), pubsub: gossipsub({ allowPublishToZeroTopicPeers: true }) }
-  })
-  const blockstore = new LevelBlockstore(join(dir, 'blocks'))
-  const datastore = new LevelDatastore(join(dir, 'data'))
-  await Promise.all([blockstore.open(), datastore.open()])
-  const ipfs = await createHelia({ libp2p, blockstore, datastore, blockBrokers: [bitswap()], routers: [] })
-  const orbitdb = await createOrbitDB({ ipfs, id: 'bench', directory: join(dir, 'orbitdb') })
-  return {
-    open: (name) => orbitdb.open(name, { type: 'documents', sync: options.sync }),
-    stop: async () => {
-      await orbitdb.stop()
-      await ipfs.stop()
-      await Promise.all([blockstore.close(), datastore.close()])
-    }
-  }
-}
-
 const measure = async (name, n, dir) => {
   const started = stopwatch()
-  const { open, stop } = await node(dir)
+  const { document, start } = await import('./node.mjs')
+  const { orbitdb, stop } = await start(dir)
   if (name === 'start' && wanted('start')) report('start', 0, started(), [0])
 
+  const open = (name) => orbitdb.open(name, { type: 'documents', sync: options.sync })
   let db
   const put = (i) => db.put(document(i))
   const get = async (i) => {

@@ -242,6 +242,9 @@ func (x *examination) peers() {
 // isMute reports whether a peer has not said what it speaks, though it had the
 // time to.
 func (x *examination) isMute(p peer.ID) bool {
+	if x.r.mute.has(p) {
+		return true
+	}
 	spoken, err := x.r.cfg.Host.Peerstore().GetProtocols(p)
 	if err != nil || len(spoken) > 0 {
 		return false

@@ -85,6 +85,7 @@ type Replicator struct {
 	identities *semaphore.Weighted
 	asking     singleflight.Group // for identities
 	heard      *lru.Cache[string, time.Time]
+	mute       *unidentified
 
 	mu       sync.RWMutex
 	closed   bool
@@ -131,6 +132,11 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 			take(manifest.Address(strings.TrimPrefix(e.Key, prefix+"/")))
 		}
 	}
+	var err error
+	if r.mute, err = newUnidentified(cfg.Host); err != nil {
+		return nil, fmt.Errorf("replication: %w", err)
+	}
+	r.begin(r.mute.follow)
 	cfg.Host.SetStreamHandlerMatch("/orbitdb/heads", r.speaks, r.serve)
 	if cfg.Router != nil {
 		cfg.Router.OnSubscription(r.subscription)

@@ -517,3 +517,28 @@ func TestTwoDaemonsAndJavaScriptHealAfterAPartition(t *testing.T) {
 		agree(t, 80, daemonsOf(inN, inM), inA, inB)
 	})
 }
+
+// A JavaScript peer with too many databases open cannot say what it speaks, and
+// replicates with nobody. The doctor names that.
+func TestDoctorNamesPeerWithTooManyDatabases(t *testing.T) {
+	n := harness.New(t).Start()
+	js := startNode(t)
+	js.newIdentity(writerB)
+	inDaemon := createIn(t, n, "crowded", orbit.TypeEvents)
+	js.connect(n)
+	js.openLive(writerB, inDaemon.address, live{memory: true})
+	js.disconnectAll()
+	for i := range 119 {
+		js.createLive(writerB, fmt.Sprintf("crowd %d", i), orbit.Options{Type: orbit.TypeEvents}, live{memory: true})
+	}
+	js.connect(n)
+	eventually(t, "the doctor names it", func() (any, bool) {
+		found := lines[struct{ Check, Level, Text, Advice, Peer string }](t, n, "npp", "db", "doctor", inDaemon.address)
+		for _, f := range found {
+			if f.Check == "identify" && f.Level == "problem" && f.Peer == js.peerID() && strings.Contains(f.Advice, "100") {
+				return nil, true
+			}
+		}
+		return found, false
+	})
+}

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// joinPatience is how long an entry may take to come, with all that it is on top of.
+const joinPatience = 5 * time.Minute
+
+// replica is a process that replicates databases of documents. Its databases are
+// called by their names.
+type replica interface {
+	// open makes a database that anybody may write, or opens it.
+	open(ctx context.Context, name string) error
+	// follow has await see the entries that become part of a database behind
+	// the first so many.
+	follow(ctx context.Context, name string, behind int) error
+	// await returns when an entry was there, and all that it is on top of.
+	await(ctx context.Context, hash string) (time.Time, error)
+	// put puts the document of a number.
+	put(ctx context.Context, name string, i int) (written, error)
+	// fill puts n documents, and returns the hash of the last entry.
+	fill(ctx context.Context, name string, n int) (string, error)
+	count(ctx context.Context, name string) (int, error)
+	addr(ctx context.Context) (string, error)
+	connect(ctx context.Context, addr string) error
+	memory(field string) (float64, error)
+	collectGarbage(ctx context.Context) error
+	stop()
+}
+
+// written is an entry that was put.
+type written struct {
+	hash  string
+	began time.Time     // just before
+	took  time.Duration // until the writer was told that it is done
+}
+
+// inbox is what came of what is followed.
+type inbox chan arrival
+
+// inboxSize is more than what comes while nobody awaits it.
+const inboxSize = 1024
+
+type arrival struct {
+	hash string
+	at   time.Time
+}
+
+func (in inbox) await(ctx context.Context, hash string, ended <-chan struct{}) (time.Time, error) {
+	late := time.After(joinPatience)
+	for {
+		select {
+		case a := <-in:
+			if a.hash == hash {
+				return a.at, nil
+			}
+		case <-ended:
+			return time.Time{}, errors.New("the process has ended")
+		case <-late:
+			return time.Time{}, fmt.Errorf("the entry %s has not come within %s", hash, joinPatience)
+		case <-ctx.Done():
+			return time.Time{}, ctx.Err()
+		}
+	}
+}
+
+// daemonReplica is a daemon. Times are those of its client.
+type daemonReplica struct {
+	*node
+	addresses map[string]string
+	inbox     inbox
+}
+
+func startDaemonReplica(ctx context.Context, b *bench) (*daemonReplica, error) {
+	n, err := startNode(ctx, b, b.npp, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &daemonReplica{n, make(map[string]string), make(inbox, inboxSize)}, nil
+}
+
+// ask calls and decodes the answer.
+func (d *daemonReplica) ask(ctx context.Context, answer any, path string, query url.Values, body []byte) error {
+	text, err := d.call(ctx, path, query, body)
+	if err == nil {
+		err = json.Unmarshal(text, answer)
+	}
+	return err
+}
+
+func (d *daemonReplica) open(ctx context.Context, name string) error {
+	var made struct{ Address string }
+	err := d.ask(ctx, &made, "npp/db/create", url.Values{"arg": {name}, "type": {"documents"}, "write": {"*"}}, nil)
+	d.addresses[name] = made.Address
+	return err
+}
+
+func (d *daemonReplica) follow(ctx context.Context, name string, behind int) error {
+	resp, err := d.post(ctx, "npp/db/log", url.Values{"arg": {d.addresses[name]}, "follow": {"true"}, "since": {strconv.Itoa(behind)}}, nil)
+	if err != nil {
+		return err
+	}
+	go func() { // until the daemon stops
+		defer resp.Body.Close()
+		for lines := bufio.NewReader(resp.Body); ; {
+			text, err := lines.ReadBytes('\n')
+			if err != nil {
+				return
+			}
+			at := time.Now()
+			var line struct{ Hash string }
+			if json.Unmarshal(text, &line) == nil {
+				d.inbox <- arrival{line.Hash, at}
+			}
+		}
+	}()
+	return nil
+}
+
+func (d *daemonReplica) await(ctx context.Context, hash string) (time.Time, error) {
+	return d.inbox.await(ctx, hash, d.ended)
+}
+
+func (d *daemonReplica) put(ctx context.Context, name string, i int) (w written, err error) {
+	text, err := json.Marshal(document(i))
+	if err != nil {
+		return w, err
+	}
+	var put struct{ Hash string }
+	w.began = time.Now()
+	err = d.ask(ctx, &put, "npp/db/put", url.Values{"arg": {d.addresses[name]}}, text)
+	w.took = time.Since(w.began)
+	w.hash = put.Hash
+	return w, err
+}
+
+func (d *daemonReplica) fill(ctx context.Context, name string, n int) (string, error) {
+	var lines bytes.Buffer
+	for i := range n {
+		text, err := json.Marshal(document(i))
+		if err != nil {
+			return "", err
+		}
+		lines.Write(append(text, '\n'))
+	}
+	if _, err := d.call(ctx, "npp/db/put", url.Values{"arg": {d.addresses[name]}, "many": {"true"}}, lines.Bytes()); err != nil {
+		return "", err
+	}
+	info, err := d.info(ctx, name)
+	if err == nil && len(info.Heads) != 1 {
+		err = fmt.Errorf("%s has %d heads", name, len(info.Heads))
+	}
+	if err != nil {
+		return "", err
+	}
+	return info.Heads[0], nil
+}
+
+type databaseInfo struct {
+	Entries int
+	Heads   []string
+}
+
+func (d *daemonReplica) info(ctx context.Context, name string) (info databaseInfo, err error) {
+	err = d.ask(ctx, &info, "npp/db/info", url.Values{"arg": {d.addresses[name]}}, nil)
+	return info, err
+}
+
+func (d *daemonReplica) count(ctx context.Context, name string) (int, error) {
+	info, err := d.info(ctx, name)
+	return info.Entries, err
+}
+
+func (d *daemonReplica) connect(ctx context.Context, addr string) error {
+	_, err := d.call(ctx, "swarm/connect", url.Values{"arg": {addr}}, nil)
+	return err
+}
+
+func (d *daemonReplica) disconnect(ctx context.Context, from replica) error {
+	addr, err := from.addr(ctx)
+	if err == nil {
+		_, err = d.call(ctx, "swarm/disconnect", url.Values{"arg": {addr}}, nil)
+	}
+	return err
+}

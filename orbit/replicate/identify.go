@@ -1,0 +1,63 @@
+package replicate
+
+import (
+	"context"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+)
+
+// unidentified knows the connected peers that could not say what they speak on
+// their latest connection. What they said on an earlier one is still in the
+// peerstore, but a pubsub router goes by the latest.
+type unidentified struct {
+	events event.Subscription
+
+	mu    sync.Mutex
+	peers map[peer.ID]error // why
+}
+
+func newUnidentified(h host.Host) (*unidentified, error) {
+	events, err := h.EventBus().Subscribe([]any{
+		new(event.EvtPeerIdentificationCompleted), new(event.EvtPeerIdentificationFailed), new(event.EvtPeerConnectednessChanged),
+	}, eventbus.BufSize(256), eventbus.Name("npp/replicate"))
+	return &unidentified{events: events, peers: make(map[peer.ID]error)}, err
+}
+
+// follow takes the host's events until the context is done.
+func (u *unidentified) follow(ctx context.Context) {
+	defer u.events.Close()
+	for {
+		select {
+		case e := <-u.events.Out():
+			u.take(e)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (u *unidentified) take(e any) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch e := e.(type) {
+	case event.EvtPeerIdentificationFailed:
+		u.peers[e.Peer] = e.Reason
+	case event.EvtPeerIdentificationCompleted:
+		delete(u.peers, e.Peer)
+	case event.EvtPeerConnectednessChanged:
+		if e.Connectedness == network.NotConnected {
+			delete(u.peers, e.Peer)
+		}
+	}
+}
+
+func (u *unidentified) has(p peer.ID) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.peers[p] != nil
+}
