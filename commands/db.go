@@ -408,8 +408,9 @@ var dbInfoCmd = &cmds.Command{
 		ShortDescription: `
 "faults" are entries that have no effect, such as those of who may not write.
 "waiting" are entries that came before what they are on top of, which is
-"missing". Heads are the newest entries, the clock is the largest of theirs,
-and "last" is the number of the entry that came last (see db log --since).
+"missing" unless it is being fetched ("asking"). Heads are the newest entries,
+the clock is the largest of theirs, and "last" is the number of the entry that
+came last (see db log --since).
 The state is that of the replication, which lists what was asked for in vain,
 entries that came and were refused, and peers that have it open. A database
 that is being fetched has no more than that.
@@ -450,6 +451,9 @@ that is being fetched has no more than that.
 		if err == nil {
 			err = addStatus(req, env, l)
 		}
+		if err == nil && l.Waiting > 0 && l.Asking == 0 { // which reads all that waits
+			l.Missing, err = db.Log().Missing(ctx)
+		}
 		if err != nil {
 			return dbError(err, called)
 		}
@@ -482,11 +486,6 @@ func infoOf(ctx context.Context, o *orbit.Orbit, db *orbit.Database) (*infoLine,
 	l.Clock, l.Last = s.Clock, s.Last
 	for _, h := range s.Heads {
 		l.Heads = append(l.Heads, h.Hash)
-	}
-	if s.Waiting > 0 {
-		if l.Missing, err = db.Log().Missing(ctx); err != nil {
-			return nil, err
-		}
 	}
 	if l.Access.Capabilities, err = db.Access().Capabilities(ctx); err != nil {
 		return nil, err
