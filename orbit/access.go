@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
@@ -31,6 +32,10 @@ type AccessController struct {
 	address string
 	list    manifest.Writers // of type "ipfs"
 	managed *Database        // nil for type "ipfs"
+
+	mu     sync.Mutex
+	ever   writers // who could write at some time
+	everAt uint64  // number of the entry of the list that came last then
 }
 
 // openAccess opens the access controller of a database, and returns the blocks
@@ -129,9 +134,21 @@ func (a *AccessController) writers(ctx context.Context) (writers, error) {
 
 // everWriters returns the IDs that may write now or could at some time.
 func (a *AccessController) everWriters(ctx context.Context) (writers, error) {
+	if a.managed == nil {
+		return a.writers(ctx)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	stats, err := a.managed.log.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if a.ever != nil && a.everAt == stats.Last {
+		return a.ever, nil
+	}
 	w, err := a.writers(ctx)
-	if err != nil || a.managed == nil {
-		return w, err
+	if err != nil {
+		return nil, err
 	}
 	for e, err := range a.managed.log.Ascend(ctx) {
 		if err != nil {
@@ -143,6 +160,7 @@ func (a *AccessController) everWriters(ctx context.Context) (writers, error) {
 			w.add(ids)
 		}
 	}
+	a.ever, a.everAt = w, stats.Last
 	return w, nil
 }
 

@@ -251,6 +251,11 @@ type Joined struct {
 // processors and makes those part of the database that count; see
 // [oplog.Log.Join]. An error is one of the store; the blocks' own are in what
 // it returns.
+//
+// A list of writers that can be changed may be behind that of other peers: an
+// entry whose writer was never in it is refused with [ErrNotAllowed], also where
+// it is waited for, and is to be offered again when the list has changed. One
+// whose writer was revoked has no effect.
 func (db *Database) Join(ctx context.Context, bs []block.Block) ([]Joined, error) {
 	writers, err := db.access.writers(ctx)
 	if err != nil {
@@ -259,24 +264,8 @@ func (db *Database) Join(ctx context.Context, bs []block.Block) ([]Joined, error
 	return db.join(ctx, bs, writers)
 }
 
-// JoinAllowed is Join while the list of writers may not be up to date: an entry
-// whose writer is not in it is refused with [ErrNotAllowed], also where it is
-// waited for, and may be offered again.
-func (db *Database) JoinAllowed(ctx context.Context, bs []block.Block) ([]Joined, error) {
-	writers, err := db.access.writers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return db.joinIf(ctx, bs, writers, func(fault error) bool { return !errors.Is(fault, ErrNotAllowed) })
-}
-
 // join is Join where these are the ones who may write.
 func (db *Database) join(ctx context.Context, bs []block.Block, writers writers) ([]Joined, error) {
-	return db.joinIf(ctx, bs, writers, func(error) bool { return true })
-}
-
-// joinIf is join without those entries whose fault, if any, is not taken.
-func (db *Database) joinIf(ctx context.Context, bs []block.Block, writers writers, take func(fault error) bool) ([]Joined, error) {
 	if db.orbit.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
@@ -289,7 +278,7 @@ func (db *Database) joinIf(ctx context.Context, bs []block.Block, writers writer
 	var offered []oplog.Candidate
 	var places []int
 	for i, c := range candidates {
-		if c != nil && take(c.Fault) {
+		if c != nil {
 			offered = append(offered, *c)
 			places = append(places, i)
 		}
@@ -328,6 +317,15 @@ func (db *Database) candidate(ctx context.Context, b block.Block, w writers) (*o
 	i, fault, err := db.judge(ctx, e, w)
 	if err != nil {
 		return nil, err
+	}
+	if errors.Is(fault, ErrNotAllowed) && db.access.managed != nil {
+		ever, err := db.access.everWriters(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if !ever.may(i.ID) {
+			return nil, fault
+		}
 	}
 	c := &oplog.Candidate{Entry: e, Fault: fault}
 	if i != nil {

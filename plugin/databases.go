@@ -121,7 +121,7 @@ func (d *Daemon) openDatabases(ctx context.Context, n *core.IpfsNode, r *router.
 		log.Errorw("databases cannot be opened", "err", d.orbitErr)
 		return
 	}
-	rc := replicate.Config{Orbit: d.orbit, Store: open(replicateNamespace), Host: n.PeerHost}
+	rc := replicate.Config{Reads: speaksNPP(n.PeerHost), Orbit: d.orbit, Store: open(replicateNamespace), Host: n.PeerHost}
 	if r != nil {
 		rc.Router = r
 	}

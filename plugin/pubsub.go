@@ -61,10 +61,7 @@ func (p *Plugin) decoratePubsub(in pubsubIn) (*pubsub.PubSub, error) {
 	o := router.Options{
 		Discovery: in.Discovery,
 		Stock:     pubsub.NewBasicSeqnoValidator(seqnos{in.Repo.Datastore()}, slog.New(logging.SlogHandler()).With("logger", "pubsub")),
-		Patient: func(id peer.ID) bool {
-			spoken, err := in.Host.Peerstore().SupportsProtocols(id, message.Protocol)
-			return err == nil && len(spoken) > 0
-		},
+		Patient:   speaksNPP(in.Host),
 		Extra: []pubsub.Option{
 			pubsub.WithMessageSigning(!cfg.Pubsub.DisableSigning),
 			pubsub.WithSeenMessagesTTL(cfg.Pubsub.SeenMessagesTTL.WithDefault(pubsub.TimeCacheDuration)),
@@ -91,6 +88,14 @@ func (p *Plugin) decoratePubsub(in pubsubIn) (*pubsub.PubSub, error) {
 	}
 	p.setRouter(r)
 	return r.PubSub(), nil
+}
+
+// speaksNPP returns what tells whether a peer is a daemon with npp.
+func speaksNPP(h host.Host) func(peer.ID) bool {
+	return func(id peer.ID) bool {
+		spoken, err := h.Peerstore().SupportsProtocols(id, message.Protocol)
+		return err == nil && len(spoken) > 0
+	}
 }
 
 // seqnos keeps the highest sequence number seen of each author where kubo

@@ -229,7 +229,7 @@ func (r *Router) Follow(topic string, take TakeFunc) (stop func(), err error) {
 		}
 	}()
 	err = r.pubsub.RegisterTopicValidator(topic, func(ctx context.Context, _ peer.ID, m *pubsub.Message) pubsub.ValidationResult {
-		if m.GetFrom() == r.self || take(ctx, m) {
+		if m.ReceivedFrom == r.self || take(ctx, m) {
 			return pubsub.ValidationAccept
 		}
 		return pubsub.ValidationIgnore

@@ -19,7 +19,8 @@
 //     The side that was dialled therefore waits for the first byte, or the end,
 //     of what JavaScript sends, which it does at once ([Serve]).
 //   - yamux sends at most 64 KiB in a frame. A head that is larger than
-//     [MaxSend] is left out, and has to be announced by other means.
+//     [MaxSend] is left out, and has to be announced by other means, unless the
+//     peer is known to read as this package does.
 //
 // A JavaScript peer does nothing else for a database while it waits for the end
 // of a stream that it dialled, so both sides here close theirs at once and read
@@ -48,9 +49,13 @@ import (
 // prefix is what the names of the protocols begin with.
 const prefix = "/orbitdb/heads"
 
-// MaxSend is the largest head that is sent, in bytes: what fits into a frame of
-// yamux.
+// MaxSend is the largest head that JavaScript can be sent, in bytes: what fits
+// into a frame of yamux as go-libp2p writes it.
 const MaxSend = 65_524
+
+// MaxShown is the largest head that JavaScript sends, in bytes: what fits into a
+// frame of yamux as it writes it.
+const MaxShown = 262_132
 
 // Bounds of what is read of one stream.
 const (
@@ -84,74 +89,81 @@ func Address(p protocol.ID) (string, bool) {
 	return address, err == nil && string(Protocol(address)) == string(p)
 }
 
-// Sent says what was sent.
-type Sent struct {
-	TooLarge []block.Block // heads that are larger than MaxSend and were not sent
+// Side is what one side of an exchange has.
+type Side struct {
+	Heads   []block.Block
+	MaxSend int // the largest head that is sent: MaxSend, or more where the peer reads as we do
+	// Reading wraps what is read of the stream, to bound it. Default: nothing.
+	Reading func(io.Reader) io.Reader
 }
 
 // Exchange shows a connected peer the heads of a database, and returns the
-// peer's. On an error, it returns those that came before it. Connections over a
-// relay are not used: JavaScript takes no such stream.
-func Exchange(ctx context.Context, h host.Host, p peer.ID, address string, heads []block.Block) ([]block.Block, Sent, error) {
+// peer's, also those that came before an error. Connections over a relay are not
+// used: JavaScript takes no such stream.
+func Exchange(ctx context.Context, h host.Host, p peer.ID, address string, ours Side) ([]block.Block, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxTime)
 	defer cancel()
 	s, err := h.Network().NewStream(network.WithNoDial(ctx, "heads go over open connections"), p)
 	if err != nil {
-		return nil, Sent{}, fmt.Errorf("open stream: %w", err)
+		return nil, fmt.Errorf("open stream: %w", err)
 	}
 	defer context.AfterFunc(ctx, func() { s.Reset() })()
 	if err := s.SetDeadline(time.Now().Add(maxTime)); err != nil {
 		s.Reset()
-		return nil, Sent{}, err
+		return nil, err
 	}
 	id := Protocol(address)
 	if _, err := msmux.SelectOneOf([]protocol.ID{id}, s); err != nil {
 		s.Reset()
 		if errors.As(err, new(msmux.ErrNotSupported[protocol.ID])) {
-			return nil, Sent{}, ErrUnsupported
+			return nil, ErrUnsupported
 		}
-		return nil, Sent{}, fmt.Errorf("negotiate: %w", err)
+		return nil, fmt.Errorf("negotiate: %w", err)
 	}
 	if err := s.SetProtocol(id); err != nil {
 		s.Reset()
-		return nil, Sent{}, err
+		return nil, err
 	}
-	sent, err := send(s, heads)
-	if err != nil {
-		s.Reset()
-		return nil, sent, err
-	}
-	theirs, err := receive(s, nil)
-	return theirs, sent, err
+	return ours.swap(s, nil)
 }
 
 // Serve is Exchange for the side that was dialled. It returns when the peer has
 // ended its side of the stream, or after half a minute.
-func Serve(s network.Stream, heads []block.Block) ([]block.Block, Sent, error) {
+func Serve(s network.Stream, ours Side) ([]block.Block, error) {
 	first := make([]byte, 1)
 	if err := s.SetReadDeadline(time.Now().Add(clientSilence)); err != nil {
 		s.Reset()
-		return nil, Sent{}, err
+		return nil, err
 	}
-	n, firstErr := s.Read(first)
-	if firstErr != nil && !errors.Is(firstErr, io.EOF) && !isTimeout(firstErr) {
+	n, err := s.Read(first)
+	if err != nil && !errors.Is(err, io.EOF) && !isTimeout(err) {
 		s.Reset()
-		return nil, Sent{}, fmt.Errorf("read heads: %w", firstErr)
+		return nil, fmt.Errorf("read heads: %w", err)
 	}
 	if err := s.SetDeadline(time.Now().Add(maxTime)); err != nil {
 		s.Reset()
-		return nil, Sent{}, err
+		return nil, err
 	}
-	sent, err := send(s, heads)
+	return ours.swap(s, first[:n])
+}
+
+// swap sends and receives side by side: what each side has may be more than the
+// stream holds. first was read before.
+func (ours Side) swap(s network.Stream, first []byte) ([]block.Block, error) {
+	sent := make(chan error, 1)
+	go func() { sent <- ours.send(s) }()
+	theirs, err := ours.receive(s, first)
 	if err != nil {
 		s.Reset()
-		return nil, sent, err
 	}
-	if errors.Is(firstErr, io.EOF) {
-		return nil, sent, s.Close()
+	if sendErr := <-sent; err == nil && sendErr != nil {
+		s.Reset()
+		err = sendErr
 	}
-	theirs, err := receive(s, first[:n])
-	return theirs, sent, err
+	if err == nil {
+		s.Close()
+	}
+	return theirs, err
 }
 
 func isTimeout(err error) bool {
@@ -160,36 +172,35 @@ func isTimeout(err error) bool {
 }
 
 // send writes each head at once, and closes for writing.
-func send(s network.Stream, heads []block.Block) (sent Sent, err error) {
-	for _, h := range heads {
-		if len(h.Data) > MaxSend {
-			sent.TooLarge = append(sent.TooLarge, h)
+func (ours Side) send(s network.Stream) error {
+	for _, h := range ours.Heads {
+		if len(h.Data) > ours.MaxSend {
 			continue
 		}
 		if _, err := s.Write(h.Data); err != nil {
-			return sent, fmt.Errorf("send heads: %w", err)
+			return fmt.Errorf("send heads: %w", err)
 		}
 	}
 	if err := s.CloseWrite(); err != nil {
-		return sent, fmt.Errorf("send heads: %w", err)
+		return fmt.Errorf("send heads: %w", err)
 	}
-	return sent, nil
+	return nil
 }
 
 // receive reads heads to the end of the stream. Those that came whole are
 // returned also where it ends otherwise.
-func receive(s network.Stream, first []byte) ([]block.Block, error) {
-	data, err := io.ReadAll(io.LimitReader(s, maxBytes-int64(len(first))+1))
+func (ours Side) receive(s network.Stream, first []byte) ([]block.Block, error) {
+	var from io.Reader = s
+	if ours.Reading != nil {
+		from = ours.Reading(s)
+	}
+	data, err := io.ReadAll(io.LimitReader(from, maxBytes-int64(len(first))+1))
 	data = append(first, data...)
 	switch {
 	case err != nil:
-		s.Reset()
 		err = fmt.Errorf("read heads: %w", err)
 	case len(data) > maxBytes:
-		s.Reset()
 		err = fmt.Errorf("%w: more than %d bytes", ErrTooMuch, maxBytes)
-	default:
-		s.Close()
 	}
 	heads, splitErr := entry.Split(data)
 	if err == nil {

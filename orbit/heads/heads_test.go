@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -66,15 +67,17 @@ func pair(t *testing.T) (a, b host.Host) {
 // served is what a call of Serve returned.
 type served struct {
 	theirs []block.Block
-	sent   Sent
 	err    error
 }
 
-func serve(h host.Host, ours []block.Block) <-chan served {
+// forJS is a side whose peer may be JavaScript.
+func forJS(heads ...block.Block) Side { return Side{Heads: heads, MaxSend: MaxSend} }
+
+func serve(h host.Host, ours Side) <-chan served {
 	results := make(chan served, 64)
 	h.SetStreamHandler(Protocol(address), func(s network.Stream) {
-		theirs, sent, err := Serve(s, ours)
-		results <- served{theirs, sent, err}
+		theirs, err := Serve(s, ours)
+		results <- served{theirs, err}
 	})
 	return results
 }
@@ -82,9 +85,9 @@ func serve(h host.Host, ours []block.Block) <-chan served {
 func TestBothSidesGetAllHeads(t *testing.T) {
 	a, b := pair(t)
 	ours, theirs := []block.Block{text(1), text(300), text(60_000)}, []block.Block{text(2), text(200)}
-	results := serve(b, theirs)
+	results := serve(b, forJS(theirs...))
 	for range 3 { // also once the protocol is known to be spoken
-		got, _, err := Exchange(testContext(t), a, b.ID(), address, ours)
+		got, err := Exchange(testContext(t), a, b.ID(), address, forJS(ours...))
 		if err != nil || !slices.Equal(hashes(got), hashes(theirs)) {
 			t.Errorf("the dialling side got %v, %v", hashes(got), err)
 		}
@@ -92,7 +95,7 @@ func TestBothSidesGetAllHeads(t *testing.T) {
 			t.Errorf("the other side got %v, %v", hashes(r.theirs), r.err)
 		}
 	}
-	if got, _, err := Exchange(testContext(t), a, b.ID(), address, nil); err != nil || len(got) != 2 {
+	if got, err := Exchange(testContext(t), a, b.ID(), address, forJS()); err != nil || len(got) != 2 {
 		t.Errorf("without heads: %v, %v", hashes(got), err)
 	}
 	if r := <-results; r.err != nil || len(r.theirs) != 0 {
@@ -110,7 +113,7 @@ func TestEachHeadIsAFrame(t *testing.T) {
 		frames <- readSlowly(s)
 		s.Close()
 	})
-	if _, _, err := Exchange(testContext(t), a, b.ID(), address, heads); err != nil {
+	if _, err := Exchange(testContext(t), a, b.ID(), address, forJS(heads...)); err != nil {
 		t.Error(err)
 	}
 	want := []int{len(heads[0].Data), len(heads[1].Data), len(heads[2].Data)}
@@ -120,7 +123,7 @@ func TestEachHeadIsAFrame(t *testing.T) {
 	// The other side writes nothing before the first byte of a client that
 	// negotiates and sends in one go.
 	early := make(chan bool, 1)
-	b.SetStreamHandler(Protocol(address), func(s network.Stream) { Serve(s, heads) })
+	b.SetStreamHandler(Protocol(address), func(s network.Stream) { Serve(s, forJS(heads...)) })
 	s, err := a.Network().NewStream(testContext(t), b.ID())
 	must(t, err)
 	_, err = msmux.SelectOneOf([]protocol.ID{Protocol(address)}, s)
@@ -158,29 +161,67 @@ func readSlowly(s network.Stream) (sizes []int) {
 func TestHeadThatFitsInNoFrameIsLeftOut(t *testing.T) {
 	a, b := pair(t)
 	fits, large := text(MaxSend-3), text(MaxSend-2)
-	results := serve(b, []block.Block{large})
-	theirs, sent, err := Exchange(testContext(t), a, b.ID(), address, []block.Block{large, fits})
-	if err != nil || len(theirs) != 0 || !slices.Equal(hashes(sent.TooLarge), []string{large.Hash}) {
-		t.Errorf("%v, %v, %v", hashes(theirs), hashes(sent.TooLarge), err)
+	results := serve(b, forJS(large))
+	theirs, err := Exchange(testContext(t), a, b.ID(), address, forJS(large, fits))
+	if err != nil || len(theirs) != 0 {
+		t.Errorf("%v, %v", hashes(theirs), err)
 	}
-	r := <-results
-	if r.err != nil || !slices.Equal(hashes(r.theirs), []string{fits.Hash}) || len(r.sent.TooLarge) != 1 {
-		t.Errorf("%v, %v, %v", hashes(r.theirs), hashes(r.sent.TooLarge), r.err)
+	if r := <-results; r.err != nil || !slices.Equal(hashes(r.theirs), []string{fits.Hash}) {
+		t.Errorf("%v, %v", hashes(r.theirs), r.err)
+	}
+	// Who reads as we do is sent it.
+	results = serve(b, Side{Heads: []block.Block{large}, MaxSend: block.MaxSize})
+	theirs, err = Exchange(testContext(t), a, b.ID(), address, Side{Heads: []block.Block{large, fits}, MaxSend: block.MaxSize})
+	if err != nil || !slices.Equal(hashes(theirs), []string{large.Hash}) {
+		t.Errorf("%v, %v", hashes(theirs), err)
+	}
+	if r := <-results; r.err != nil || !slices.Equal(hashes(r.theirs), []string{large.Hash, fits.Hash}) {
+		t.Errorf("%v, %v", hashes(r.theirs), r.err)
+	}
+}
+
+// Both sides may have more than the stream holds before it is read.
+func TestManyHeadsOnBothSidesAreExchanged(t *testing.T) {
+	a, b := pair(t)
+	var many []block.Block
+	for i := range 64 {
+		many = append(many, text(60_000+i))
+	}
+	results := serve(b, forJS(many...))
+	theirs, err := Exchange(testContext(t), a, b.ID(), address, forJS(many...))
+	if err != nil || !slices.Equal(hashes(theirs), hashes(many)) {
+		t.Errorf("%d heads, %v", len(theirs), err)
+	}
+	if r := <-results; r.err != nil || !slices.Equal(hashes(r.theirs), hashes(many)) {
+		t.Errorf("%d heads, %v", len(r.theirs), r.err)
+	}
+}
+
+// What is read is read through the bound, and what came before it ended counts.
+func TestWhatIsReadCanBeBounded(t *testing.T) {
+	a, b := pair(t)
+	serve(b, forJS(text(10), text(10_000)))
+	ours := Side{MaxSend: MaxSend, Reading: func(from io.Reader) io.Reader {
+		return io.MultiReader(io.LimitReader(from, 11), iotest.ErrReader(errors.New("enough")))
+	}}
+	theirs, err := Exchange(testContext(t), a, b.ID(), address, ours)
+	if err == nil || !strings.Contains(err.Error(), "enough") || !slices.Equal(hashes(theirs), []string{text(10).Hash}) {
+		t.Errorf("%v, %v", hashes(theirs), err)
 	}
 }
 
 func TestPeerWithoutTheDatabaseIsSaidSo(t *testing.T) {
 	a, b := pair(t)
-	if _, _, err := Exchange(testContext(t), a, b.ID(), address, nil); !errors.Is(err, ErrUnsupported) {
+	if _, err := Exchange(testContext(t), a, b.ID(), address, forJS()); !errors.Is(err, ErrUnsupported) {
 		t.Error(err)
 	}
 }
 
 func TestNobodyIsDialled(t *testing.T) {
 	a, b := pair(t)
-	serve(b, nil)
+	serve(b, forJS())
 	must(t, a.Network().ClosePeer(b.ID()))
-	if _, _, err := Exchange(testContext(t), a, b.ID(), address, nil); err == nil {
+	if _, err := Exchange(testContext(t), a, b.ID(), address, forJS()); err == nil {
 		t.Error("heads were exchanged without a connection")
 	}
 }
@@ -192,7 +233,7 @@ func TestHeadsBeforeGarbageCount(t *testing.T) {
 		s.Write(append(text(10).Data, 0xff))
 		s.Close()
 	})
-	got, _, err := Exchange(testContext(t), a, b.ID(), address, nil)
+	got, err := Exchange(testContext(t), a, b.ID(), address, forJS())
 	if err == nil || !slices.Equal(hashes(got), []string{text(10).Hash}) {
 		t.Errorf("%v, %v", hashes(got), err)
 	}
@@ -212,7 +253,7 @@ func TestWhoSendsTooMuchIsCutOff(t *testing.T) {
 			}
 			s.Close()
 		})
-		got, _, err := Exchange(testContext(t), a, b.ID(), address, nil)
+		got, err := Exchange(testContext(t), a, b.ID(), address, forJS())
 		if !errors.Is(err, ErrTooMuch) || len(got) > maxHeads {
 			t.Errorf("%s: %d heads, %v", name, len(got), err)
 		}

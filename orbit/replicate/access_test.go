@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
 )
 
 // createManaged makes a database whose writers the node grants and revokes.
@@ -90,4 +91,63 @@ func TestGrantThatComesLaterLetsWaitingHeadsIn(t *testing.T) {
 	eventually(t, "it is refused", func() bool { return hub.refused(address)[head.Hash()] != nil })
 	hub.connect(a)
 	wantSame(t, address, 1, a, b, hub)
+}
+
+// Who withholds a grant from a peer, and shows it what the granted one wrote,
+// must not make that count for nothing for ever.
+func TestWithheldGrantMakesNoEntryCountForNothing(t *testing.T) {
+	a, b, hub, evil := newNode(t), newNode(t), newNode(t), newNode(t)
+	db := a.createManaged("band")
+	address := db.Address()
+	hub.open(address)
+	b.open(address)
+	b.connect(a)
+	b.database(address)
+	hub.connect(a)
+	hub.database(address)
+	a.disconnect(hub)
+	must(t, db.Access().Grant(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
+	eventually(t, "b may write", func() bool { return b.mayWrite(address) })
+	b.add(address, "from b")
+	wantSame(t, address, 1, a, b)
+	a.add(address, "from a, on top")
+	wantSame(t, address, 2, a, b)
+	blocks := make(map[string]block.Block)
+	for _, hash := range a.hashes(address) {
+		e, err := a.database(address).Log().Get(t.Context(), hash)
+		must(t, err)
+		blocks[hash] = e.Block
+		must(t, evil.Keep(t.Context(), e.Block))
+	}
+	must(t, evil.Keep(t.Context(), a.signer().Block(), b.signer().Block()))
+	evil.connect(hub)
+	evil.offered(hub, address, blocks[a.hashes(address)[0]])
+	below := a.hashes(address)[1]
+	eventually(t, "what is below was fetched and refused", func() bool { return hub.refused(address)[below] != nil })
+	hub.connect(a)
+	wantSame(t, address, 2, a, b, hub)
+	s, err := hub.database(address).Log().Stats(t.Context())
+	must(t, err)
+	if s.Faults != 0 {
+		t.Errorf("%d entries have no effect", s.Faults)
+	}
+}
+
+// Two databases may have one list of writers.
+func TestListOfWritersIsReplicatedWithEachDatabaseItIsOf(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	x := a.createManaged("band")
+	y, err := a.Create(t.Context(), "band", orbit.Options{Type: orbit.TypeDocuments, Access: orbit.Access{Managed: true}})
+	must(t, err)
+	if x.Access().Address() != y.Access().Address() {
+		t.Fatal("they have two lists")
+	}
+	b.open(x.Address())
+	b.connect(a)
+	b.database(x.Address())
+	must(t, b.CloseDatabase(t.Context(), x.Address()))
+	b.open(y.Address())
+	b.database(y.Address())
+	must(t, y.Access().Grant(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
+	eventually(t, "b may write", func() bool { return b.mayWrite(y.Address()) })
 }

@@ -7,7 +7,6 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
@@ -65,7 +64,7 @@ func (rp *replica) announceOwn(l *oplog.Log, after uint64) {
 		if err != nil {
 			return // the heads are announced all the same
 		}
-		if a.Entry.Key == rp.r.cfg.Orbit.Identity().PublicKey && rp.r.once(a.Hash) {
+		if a.Entry.Key == rp.r.cfg.Orbit.Identity().PublicKey && rp.r.once(rp.address, a.Hash) {
 			rp.announce(a.Entry.Block)
 		}
 	}
@@ -81,7 +80,7 @@ func (rp *replica) announceHeads() {
 		return
 	}
 	for _, h := range heads[:min(len(heads), maxAnnounced)] {
-		if rp.r.once(h.Hash) {
+		if rp.r.once(rp.address, h.Hash) {
 			rp.announce(h)
 		}
 	}
@@ -116,6 +115,7 @@ func (rp *replica) followAccess(l *oplog.Log) {
 }
 
 func (rp *replica) reofferDisputed() {
+	signal(rp.pulling) // what was fetched and refused is missing still
 	rp.mu.Lock()
 	bs := rp.disputed
 	rp.disputed = nil
@@ -123,26 +123,11 @@ func (rp *replica) reofferDisputed() {
 	if len(bs) == 0 {
 		return
 	}
-	db := rp.database()
-	joined, err := db.JoinAllowed(rp.ctx, bs)
-	if err != nil {
+	ctx := orbit.WithAtHand(rp.ctx, rp.identitiesOf(rp.ctx, rp.database(), rp.someSubscribers(), bs))
+	joined, err := rp.database().Join(ctx, bs)
+	if err != nil && !errors.Is(err, oplog.ErrWaitingFull) {
 		rp.storeError(err)
 		return
 	}
-	for i, j := range joined {
-		if errors.Is(j.Err, orbit.ErrNotAllowed) {
-			rp.mu.Lock()
-			rp.disputed = append(rp.disputed, bs[i])
-			rp.mu.Unlock()
-			continue
-		}
-		if j.Outcome != oplog.Refused {
-			rp.taken(bs[i].Hash)
-		}
-		if j.Outcome == oplog.Waiting {
-			if e, err := entry.Decode(bs[i]); err == nil {
-				rp.want(rp.ctx, e.Parents()...)
-			}
-		}
-	}
+	rp.follow(ctx, nil, bs, joined)
 }

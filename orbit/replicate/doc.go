@@ -50,7 +50,8 @@ const (
 	passOnWithin   = 30 * time.Second       // an entry that came by pubsub is passed on, or not at all
 	identityWithin = 15 * time.Second       // an identity has come
 	obtainWithin   = 10 * time.Second       // a manifest or list of writers has come, or is asked for anew
-	stallAfter     = 10 * time.Second       // nothing came, fetching is given up for now
+	stallAfter     = 10 * time.Second       // what was asked for did not come, and is given up for now
+	hurriedStall   = time.Second            // the same, while something else waits
 	retryMin       = 2 * time.Second        // between tries to fetch what nobody sent
 	retryMax       = 5 * time.Minute        //
 	failMin        = 250 * time.Millisecond // between exchanges with a peer that fail
@@ -61,6 +62,10 @@ const (
 	refreshAfter   = 2 * time.Second        // between exchanges of a list of writers with a peer
 	settleWithin   = 10 * time.Second       // what it takes of a list of writers has come
 	blameFor       = time.Minute            // what a peer published of no worth is counted
+	unsentFor      = 30 * time.Second       // an identity that nobody sent is not asked for again
+	largeAfter     = 5 * time.Second        // between announcements of heads that streams do not carry
+	resubscribed   = time.Second            // between exchanges with a peer that closes and opens
+	roundGap       = 100 * time.Millisecond // between rounds of fetching
 	followPause    = 100 * time.Millisecond // between two statuses
 )
 

@@ -11,7 +11,10 @@ import (
 	"github.com/ipfs/boxo/bitswap"
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	"github.com/ipfs/boxo/blockstore"
+	"github.com/ipfs/boxo/exchange"
 	"github.com/ipfs/boxo/keystore"
+	ipfsblocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
 	"github.com/libp2p/go-libp2p"
@@ -20,6 +23,7 @@ import (
 	libp2ppeer "github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/identity"
 	"github.com/newpieceplease/npp/orbit/manifest"
@@ -63,8 +67,9 @@ func eventually(t testing.TB, what string, ok func() bool) {
 type node struct {
 	*orbit.Orbit
 	*replicate.Replicator
-	host   host.Host
-	router *router.Router
+	host    host.Host
+	router  *router.Router
+	fetches *fetches
 
 	t     testing.TB
 	key   crypto.PrivKey
@@ -97,7 +102,8 @@ func (n *node) start() *node {
 	swap := bitswap.New(ctx, bsnet.NewFromIpfsHost(n.host), nil, bs)
 	n.Orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks})
 	must(n.t, err)
-	n.Replicator, err = replicate.New(ctx, replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: n.host, Router: n.router, Exchange: swap})
+	n.fetches = &fetches{Bitswap: swap, of: make(map[string]int)}
+	n.Replicator, err = replicate.New(ctx, replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: n.host, Router: n.router, Exchange: n.fetches, Reads: func(libp2ppeer.ID) bool { return true }})
 	must(n.t, err)
 	n.close = sync.OnceFunc(func() {
 		n.Replicator.Close()
@@ -110,6 +116,39 @@ func (n *node) start() *node {
 	})
 	n.t.Cleanup(n.close)
 	return n
+}
+
+// fetches is bitswap that counts how often each block is asked for.
+type fetches struct {
+	*bitswap.Bitswap
+	mu sync.Mutex
+	of map[string]int // by hash
+}
+
+type fetching struct {
+	exchange.Fetcher
+	f *fetches
+}
+
+func (f *fetches) NewSession(ctx context.Context) exchange.Fetcher {
+	return fetching{f.Bitswap.NewSession(ctx), f}
+}
+
+func (s fetching) GetBlocks(ctx context.Context, cids []cid.Cid) (<-chan ipfsblocks.Block, error) {
+	s.f.mu.Lock()
+	for _, c := range cids {
+		hash, _ := block.HashOf(c)
+		s.f.of[hash]++
+	}
+	s.f.mu.Unlock()
+	return s.Fetcher.GetBlocks(ctx, cids)
+}
+
+// count returns how often a block was asked for.
+func (f *fetches) count(hash string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.of[hash]
 }
 
 // restart stops the node and starts it again, with another port.

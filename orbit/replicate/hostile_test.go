@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/network"
 	libp2ppeer "github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
@@ -33,7 +34,7 @@ func (n *node) stream(to *node, address string) network.Stream {
 // offered sends blocks as heads, and returns when the peer has taken them.
 func (n *node) offered(to *node, address string, bs ...block.Block) {
 	n.t.Helper()
-	_, _, err := heads.Exchange(testContext(n.t), n.host, to.host.ID(), address, bs)
+	_, err := heads.Exchange(testContext(n.t), n.host, to.host.ID(), address, heads.Side{Heads: bs, MaxSend: block.MaxSize})
 	must(n.t, err)
 }
 
@@ -225,10 +226,153 @@ func TestUnknownDatabaseIsNotServed(t *testing.T) {
 	a.connect(b)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if _, _, err := heads.Exchange(ctx, a.host, b.host.ID(), address, nil); err == nil || !strings.Contains(err.Error(), heads.ErrUnsupported.Error()) {
+	if _, err := heads.Exchange(ctx, a.host, b.host.ID(), address, heads.Side{}); err == nil || !strings.Contains(err.Error(), heads.ErrUnsupported.Error()) {
 		t.Errorf("%v", err)
 	}
 	if _, err := a.host.NewStream(ctx, b.host.ID(), protocol.ID("/orbitdb/heads/nonsense")); err == nil {
 		t.Error("a protocol of no database is spoken")
 	}
+}
+
+func TestJunkParentsKeepNothingFromBeingFetched(t *testing.T) {
+	a, b, friend := newNode(t), newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	b.open(address)
+	b.connect(a)
+	b.database(address)
+	var next []entry.Position
+	var refs []string
+	for i := range 100 {
+		next = append(next, absent(fmt.Sprint("next", i)))
+		refs = append(refs, absent(fmt.Sprint("ref", i)).Hash)
+	}
+	for i := range 20 {
+		b.offered(a, address, written(t, b.signer(), address, fmt.Sprint(i), next, refs...).Block)
+	}
+	friend.open(address)
+	friend.create("gigs", orbit.TypeEvents)
+	friend.add(address, numbered("friend %d", 30)...)
+	friend.connect(a)
+	eventually(t, "all of the friend's are here", func() bool { return len(a.hashes(address)) == 30 })
+}
+
+func TestBlocksOfNoUseAreFetchedOnce(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	b.open(address)
+	b.connect(a)
+	b.database(address)
+	junk := block.New([]byte{0x63, 'a', 'b', 'c'})
+	must(t, b.Keep(t.Context(), junk))
+	e := written(t, b.signer(), address, "on junk", []entry.Position{{Rank: entry.Rank{Time: 1}, ID: strings.Repeat("02", 33), Hash: junk.Hash}})
+	b.offered(a, address, e.Block)
+	eventually(t, "it is known to be of no use", func() bool {
+		s, err := a.Status(t.Context(), address)
+		must(t, err)
+		return slices.ContainsFunc(s.Missing, func(m replicate.Missing) bool { return m.Hash == junk.Hash && m.Err != nil })
+	})
+	for i := range 3 { // rounds in which it is still missing
+		b.add(address, fmt.Sprint("b", i))
+		eventually(t, "it comes", func() bool { return len(a.hashes(address)) == i+1 })
+		b.offered(a, address, written(t, b.signer(), address, fmt.Sprint("orphan", i), []entry.Position{absent(fmt.Sprint(i))}).Block)
+		eventually(t, "a round has begun", func() bool { return a.fetches.count(absent(fmt.Sprint(i)).Hash) > 0 })
+	}
+	if n := a.fetches.count(junk.Hash); n != 1 {
+		t.Errorf("it was asked for %d times", n)
+	}
+}
+
+func TestIdentitiesThatNobodyHasKeepNoOtherWaiting(t *testing.T) {
+	a, friend, evil := newNode(t), newNode(t), newNode(t)
+	mine, err := a.Create(t.Context(), "mine", orbit.Options{Type: orbit.TypeEvents})
+	must(t, err)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	evil.connect(a)
+	for range 4 {
+		var junk []block.Block
+		for i := range 50 {
+			e := written(t, evil.signer(), mine.Address(), fmt.Sprint(i), nil)
+			bogus := block.Hash(fmt.Append(nil, time.Now(), i))
+			junk = append(junk, block.New([]byte(strings.Replace(string(e.Block.Data), evil.Identity().Hash(), bogus, 1))))
+		}
+		evil.offered(a, mine.Address(), junk...)
+	}
+	begun := time.Now()
+	friend.open(address)
+	friend.connect(a)
+	friend.database(address)
+	friend.add(address, numbered("friend %d", 5)...)
+	wantSame(t, address, 5, a, friend)
+	if took := time.Since(begun); took > replicate.IdentityWithin {
+		t.Errorf("it took %v", took)
+	}
+}
+
+func TestPeerThatOpensManyStreamsKeepsNoOtherWaiting(t *testing.T) {
+	a, friend, evil := newNode(t), newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	a.add(address, "one")
+	evil.connect(a)
+	for i := range 8 {
+		other := a.create(fmt.Sprint("other", i), orbit.TypeEvents).Address()
+		for range 60 {
+			if s, err := evil.host.NewStream(testContext(t), a.host.ID(), heads.Protocol(other)); err == nil {
+				s.Write([]byte{0x83})
+			}
+		}
+	}
+	friend.create("gigs", orbit.TypeEvents)
+	friend.connect(a)
+	wantSame(t, address, 1, a, friend)
+	theirs, err := heads.Exchange(testContext(t), friend.host, a.host.ID(), address, heads.Side{})
+	if err != nil || len(theirs) != 1 {
+		t.Errorf("%d heads, %v", len(theirs), err)
+	}
+}
+
+// A stranger that asks again and again has nothing published.
+func TestLargeHeadsArePublishedForSubscribersAlone(t *testing.T) {
+	a, evil := newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	a.add(address, strings.Repeat("x", 100_000))
+	listener, err := evil.router.Subscribe(address, nil)
+	must(t, err)
+	listener.Cancel()
+	watcher := newNode(t)
+	heard := make(chan struct{}, 64)
+	stop, err := watcher.router.Follow(address, func(context.Context, *pubsub.Message) bool {
+		heard <- struct{}{}
+		return false
+	})
+	must(t, err)
+	defer stop()
+	watcher.connect(a)
+	eventually(t, "the watcher is known", func() bool { return slices.Contains(a.router.ListPeers(address), watcher.host.ID()) })
+	evil.connect(a)
+	for range 20 {
+		_, err := heads.Exchange(testContext(t), evil.host, a.host.ID(), address, heads.Side{})
+		must(t, err)
+	}
+	a.add(address, "a small one on top")
+	eventually(t, "that is heard", func() bool { return len(heard) > 0 })
+	if n := len(heard); n > 3 {
+		t.Errorf("%d messages", n)
+	}
+}
+
+func TestEntryHeardOnAnotherTopicIsTakenOnItsOwn(t *testing.T) {
+	a, b, evil := newNode(t), newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	other := a.create("other", orbit.TypeEvents).Address()
+	b.open(address)
+	b.connect(a)
+	b.database(address)
+	evil.connect(a)
+	e := written(t, b.signer(), address, "from b", nil)
+	must(t, b.Keep(t.Context(), b.signer().Block()))
+	eventually(t, "a is known", func() bool { return len(evil.router.ListPeers(other)) > 0 && len(evil.router.ListPeers(address)) > 0 })
+	must(t, evil.router.Announce(t.Context(), other, e.Block.Data))
+	eventually(t, "it is refused there", func() bool { return a.refused(other)[e.Hash()] != nil })
+	must(t, evil.router.Announce(t.Context(), address, e.Block.Data))
+	eventually(t, "it is taken", func() bool { return len(a.hashes(address)) == 1 })
 }

@@ -15,17 +15,18 @@ import (
 // their latest connection. What they said on an earlier one is still in the
 // peerstore, but a pubsub router goes by the latest.
 type unidentified struct {
-	events event.Subscription
+	events       event.Subscription
+	disconnected func(peer.ID) // is told, too
 
 	mu    sync.Mutex
 	peers map[peer.ID]error // why
 }
 
-func newUnidentified(h host.Host) (*unidentified, error) {
+func newUnidentified(h host.Host, disconnected func(peer.ID)) (*unidentified, error) {
 	events, err := h.EventBus().Subscribe([]any{
 		new(event.EvtPeerIdentificationCompleted), new(event.EvtPeerIdentificationFailed), new(event.EvtPeerConnectednessChanged),
 	}, eventbus.BufSize(256), eventbus.Name("npp/replicate"))
-	return &unidentified{events: events, peers: make(map[peer.ID]error)}, err
+	return &unidentified{events: events, disconnected: disconnected, peers: make(map[peer.ID]error)}, err
 }
 
 // follow takes the host's events until the context is done.
@@ -35,6 +36,9 @@ func (u *unidentified) follow(ctx context.Context) {
 		select {
 		case e := <-u.events.Out():
 			u.take(e)
+			if e, ok := e.(event.EvtPeerConnectednessChanged); ok && e.Connectedness == network.NotConnected {
+				u.disconnected(e.Peer)
+			}
 		case <-ctx.Done():
 			return
 		}

@@ -3,7 +3,8 @@ package replicate
 import (
 	"context"
 	"errors"
-	"slices"
+	"io"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -18,14 +19,16 @@ import (
 // partner is a peer that has, or had, the database open.
 type partner struct {
 	subscribed bool
-	busy       bool          // an exchange with it runs
+	busy       bool          // an exchange that we began runs
 	next       time.Time     // of an exchange; zero for none
 	pause      time.Duration // before the one after that
 	failures   int           // in a row
+	began      time.Time     // when we began an exchange
 	last       time.Time     // when heads were exchanged
 	inStep     time.Time     // when it had the same heads as we
 	err        error         // of the last exchange
 	heads      int           // that it had
+	large      time.Time     // when heads that it cannot be sent were announced for it
 	blame      int           // entries of no worth that it published since blamed
 	blamed     time.Time
 }
@@ -65,30 +68,27 @@ func (rp *replica) partner(p peer.ID) *partner {
 // subscription notes that a peer opened the database, or closed it.
 func (rp *replica) subscription(p peer.ID, on bool) {
 	rp.mu.Lock()
+	defer rp.mu.Unlock()
 	if rp.peers[p] == nil && !on {
-		rp.mu.Unlock()
 		return
 	}
 	q := rp.partner(p)
-	told := q.subscribed != on
-	q.subscribed, q.failures, q.pause = on, 0, idleMin
-	q.next = time.Time{}
-	if on {
+	if q.subscribed == on {
+		return
+	}
+	q.subscribed, q.failures, q.pause, q.next = on, 0, idleMin, time.Time{}
+	if !on {
+		rp.tell(Event{Kind: Left, Peer: p})
+	} else {
+		rp.tell(Event{Kind: Met, Peer: p})
 		q.next = time.Now()
-	}
-	if told {
-		kind := Left
-		if on {
-			kind = Met
+		if again := q.began.Add(resubscribed); again.After(q.next) {
+			q.next = again
 		}
-		rp.tell(Event{Kind: kind, Peer: p})
-	}
-	rp.notify()
-	rp.mu.Unlock()
-	if on {
 		signal(rp.due)
 		signal(rp.pulling) // it may have what is missing
 	}
+	rp.notify()
 }
 
 // forgetPartners makes room for one more partner. Who has the database open
@@ -126,7 +126,7 @@ func (rp *replica) exchangeAlways() {
 			case q.next.After(now):
 				next = earlier(next, q.next)
 			default:
-				q.busy = true
+				q.busy, q.began, q.next = true, now, time.Time{}
 				due = append(due, id)
 			}
 		}
@@ -150,46 +150,166 @@ func earlier(a, b time.Time) time.Time {
 
 // exchange shows a peer our heads and takes its own. The partner is busy.
 func (rp *replica) exchange(ctx context.Context, p peer.ID) {
-	if rp.r.cfg.Host.Network().Connectedness(p) != network.Connected {
-		rp.ended(p, nil, errNotConnected)
-		return
-	}
-	if err := rp.r.exchanges.Acquire(ctx, 1); err != nil {
-		rp.ended(p, nil, err)
-		return
-	}
-	ours, err := rp.heads(ctx)
-	var theirs []block.Block
-	var sent heads.Sent
+	err := rp.r.exchanges.acquire(ctx, p, 1)
 	if err == nil {
-		theirs, sent, err = heads.Exchange(ctx, rp.r.cfg.Host, p, rp.address, ours)
+		err = rp.swap(ctx, p, rp.r.exchanges, func(ours heads.Side) ([]block.Block, error) {
+			if !rp.connected(p) {
+				return nil, errNotConnected
+			}
+			return heads.Exchange(ctx, rp.r.cfg.Host, p, rp.address, ours)
+		})
 	}
-	rp.r.exchanges.Release(1)
-	rp.received(ctx, p, theirs, sent, err)
+	connected := rp.connected(p)
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	q := rp.peers[p]
+	if q == nil {
+		return
+	}
+	q.busy, q.began, q.err = false, time.Now(), err
+	if err != nil {
+		// A peer that opens a database subscribes just before it answers.
+		q.pause = min(failMin<<min(q.failures, 20), idleMax)
+		q.failures++
+	}
+	switch {
+	case !connected: // it says so when it is back
+		rp.gone(p, q)
+	case q.subscribed && q.next.IsZero(): // or it was asked for meanwhile
+		q.next = time.Now().Add(jitter(q.pause))
+	}
+	rp.notify()
 }
 
 var errNotConnected = errors.New("not connected")
 
-// served answers a stream that a peer began.
+func (rp *replica) connected(p peer.ID) bool {
+	return rp.r.cfg.Host.Network().Connectedness(p) == network.Connected
+}
+
+// gone notes that a peer is not connected any more. The caller holds rp.mu.
+func (rp *replica) gone(p peer.ID, q *partner) {
+	q.next = time.Time{}
+	if q.subscribed {
+		q.subscribed = false
+		rp.tell(Event{Kind: Left, Peer: p})
+	}
+}
+
+// disconnected notes that the connection to a peer was lost. If it is back
+// already, what it missed meanwhile is made up for.
+func (rp *replica) disconnected(p peer.ID) {
+	connected := rp.connected(p)
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	q := rp.peers[p]
+	switch {
+	case q == nil || !q.subscribed:
+	case connected:
+		q.next = time.Now()
+		signal(rp.due)
+	default:
+		rp.gone(p, q)
+		rp.notify()
+	}
+}
+
+// served answers a stream that a peer began, for which it has a slot.
 func (rp *replica) served(s network.Stream) {
 	p := s.Conn().RemotePeer()
-	var ours []block.Block
-	var err error
-	if rp.database() != nil {
-		ours, err = rp.heads(rp.ctx)
-	}
-	if err != nil {
-		s.Reset()
-		return
-	}
 	rp.mu.Lock()
 	rp.partner(p)
 	rp.mu.Unlock()
-	theirs, sent, err := heads.Serve(s, ours)
+	err := rp.swap(rp.ctx, p, rp.r.served, func(ours heads.Side) ([]block.Block, error) { return heads.Serve(s, ours) })
+	if err != nil {
+		s.Reset()
+		log.Debugw("exchange that was begun by", "peer", p, "address", rp.address, "err", err)
+	}
+}
+
+// swap exchanges heads in one way or the other, takes those of the peer, and
+// notes what that tells of it. It gives its slot back as soon as it has them.
+func (rp *replica) swap(ctx context.Context, p peer.ID, slots *shares, exchange func(heads.Side) ([]block.Block, error)) error {
+	var once sync.Once
+	release := func() { once.Do(func() { slots.release(p, 1) }) }
+	defer release()
+	bound := &reading{s: rp.r.held, peer: p}
+	defer bound.release()
+	ours := heads.Side{MaxSend: heads.MaxSend, Reading: func(from io.Reader) io.Reader {
+		bound.from = from
+		return bound
+	}}
+	if rp.r.cfg.Reads != nil && rp.r.cfg.Reads(p) {
+		ours.MaxSend = block.MaxSize
+	}
+	if rp.database() != nil {
+		var err error
+		if ours.Heads, err = rp.heads(ctx); err != nil {
+			return err
+		}
+	}
+	theirs, err := exchange(ours)
+	release()
 	if rp.database() == nil {
+		return err
+	}
+	if len(theirs) > 0 {
+		if _, joinErr := rp.join(ctx, []peer.ID{p}, theirs...); err == nil {
+			err = joinErr
+		}
+	}
+	rp.announceLarge(p, ours)
+	if err == nil {
+		rp.compared(p, theirs)
+	}
+	return err
+}
+
+// announceLarge publishes heads that a subscriber cannot be sent otherwise, now
+// and then.
+func (rp *replica) announceLarge(p peer.ID, ours heads.Side) {
+	for _, b := range ours.Heads {
+		if len(b.Data) <= ours.MaxSend {
+			continue
+		}
+		rp.mu.Lock()
+		q := rp.peers[p]
+		now := time.Now()
+		wanted := q != nil && q.subscribed && now.Sub(q.large) > heardFor && now.Sub(rp.large) > largeAfter
+		if wanted {
+			q.large, rp.large = now, now
+		}
+		rp.mu.Unlock()
+		if wanted {
+			rp.r.once(rp.address, b.Hash)
+			rp.announce(b)
+		}
+		return // the others are below it, or come with the next one
+	}
+}
+
+// compared notes what the heads of a peer tell.
+func (rp *replica) compared(p peer.ID, theirs []block.Block) {
+	same := rp.sameHeads(theirs)
+	now := time.Now()
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	q := rp.peers[p]
+	if q == nil {
 		return
 	}
-	rp.received(rp.ctx, p, theirs, sent, err)
+	q.failures, q.last, q.heads, q.err = 0, now, len(theirs), nil
+	switch {
+	case same:
+		if q.inStep.IsZero() || now.Sub(q.inStep) > time.Second {
+			rp.tell(Event{Kind: InStep, Peer: p})
+		}
+		q.inStep = now
+		q.pause = min(max(2*q.pause, idleMin), idleMax)
+	default:
+		q.pause = min(max(2*q.pause, confirmAfter), idleMax)
+	}
+	rp.notify()
 }
 
 // heads returns the blocks of our heads, newest first.
@@ -210,76 +330,23 @@ func (rp *replica) heads(ctx context.Context) ([]block.Block, error) {
 	return bs, nil
 }
 
-// received takes the heads of a peer, which may have come before an error.
-func (rp *replica) received(ctx context.Context, p peer.ID, theirs []block.Block, sent heads.Sent, err error) {
-	if len(theirs) > 0 {
-		if _, joinErr := rp.join(ctx, []peer.ID{p}, theirs...); joinErr != nil && err == nil {
-			err = joinErr
-		}
-	}
-	for _, b := range sent.TooLarge {
-		rp.r.heard.Add(b.Hash, time.Now())
-		rp.announce(b)
-	}
-	rp.ended(p, theirs, err)
-}
-
-// ended notes the end of an exchange and when the next one is due.
-func (rp *replica) ended(p peer.ID, theirs []block.Block, err error) {
-	same := false
-	if err == nil {
-		same = rp.sameHeads(theirs)
-	}
-	now := time.Now()
-	rp.mu.Lock()
-	defer rp.mu.Unlock()
-	q := rp.peers[p]
-	if q == nil {
-		return
-	}
-	q.busy, q.err = false, err
-	defer rp.notify()
-	switch {
-	case errors.Is(err, errNotConnected):
-		if q.subscribed {
-			q.subscribed = false
-			rp.tell(Event{Kind: Left, Peer: p})
-		}
-		q.next = time.Time{}
-		return
-	case err != nil:
-		// A peer that opens a database subscribes just before it answers.
-		q.pause = min(failMin<<min(q.failures, 20), idleMax)
-		q.failures++
-	default:
-		q.failures, q.last, q.heads = 0, now, len(theirs)
-		if same {
-			if q.inStep.IsZero() || now.Sub(q.inStep) > time.Second {
-				rp.tell(Event{Kind: InStep, Peer: p})
-			}
-			q.inStep = now
-			q.pause = min(max(2*q.pause, idleMin), idleMax)
-		} else {
-			q.pause = confirmAfter
-		}
-	}
-	if q.subscribed {
-		q.next = now.Add(jitter(q.pause))
-	}
-}
-
-// sameHeads reports whether a peer's heads are ours.
+// sameHeads reports whether the heads that a peer showed are those that we show.
 func (rp *replica) sameHeads(theirs []block.Block) bool {
 	ours, err := rp.database().Log().Heads(rp.ctx)
-	if err != nil || len(ours) != len(theirs) {
+	if err != nil {
 		return false
 	}
+	ours = ours[:min(len(ours), maxHeads)]
+	shown := make(map[string]bool, len(theirs))
+	for _, b := range theirs {
+		shown[b.Hash] = true
+	}
 	for _, h := range ours {
-		if !slices.ContainsFunc(theirs, func(b block.Block) bool { return b.Hash == h.Hash }) {
+		if !shown[h.Hash] {
 			return false
 		}
 	}
-	return true
+	return len(shown) == len(ours)
 }
 
 // hurry has exchanges take place soon, to see whether what changed arrived.
@@ -287,9 +354,22 @@ func (rp *replica) hurry() {
 	soon := time.Now().Add(jitter(confirmAfter))
 	rp.mu.Lock()
 	for _, q := range rp.peers {
+		q.pause = min(q.pause, confirmAfter)
 		if !q.next.IsZero() && q.next.After(soon) {
 			q.next = soon
 		}
+	}
+	rp.mu.Unlock()
+	signal(rp.due)
+}
+
+// askSoon has an exchange with a peer take place soon: something that it
+// published was lost here.
+func (rp *replica) askSoon(p peer.ID) {
+	soon := time.Now().Add(jitter(confirmAfter))
+	rp.mu.Lock()
+	if q := rp.peers[p]; q != nil && q.subscribed && q.next.After(soon) {
+		q.next = soon
 	}
 	rp.mu.Unlock()
 	signal(rp.due)
@@ -309,32 +389,36 @@ func (rp *replica) ask() {
 }
 
 // refreshAccess makes the list of writers as new as that of peers who may know
-// better, or of a few subscribers.
+// better, a few of them at once.
 func (rp *replica) refreshAccess(ctx context.Context, from []peer.ID) {
 	access := rp.r.find(rp.database().Access().Address())
 	if access == nil || access.database() == nil {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, settleWithin)
+	defer cancel()
+	var group sync.WaitGroup
 	for _, p := range from[:min(len(from), maxRefreshed)] {
-		access.refresh(ctx, p)
+		group.Go(func() { access.refresh(ctx, p) })
 	}
+	group.Wait()
 }
 
-// refresh exchanges heads with a peer, unless that was done a moment ago, and
+// refresh exchanges heads with a peer, unless that was tried a moment ago, and
 // waits until what it has is here.
 func (rp *replica) refresh(ctx context.Context, p peer.ID) {
 	rp.mu.Lock()
 	q := rp.partner(p)
-	fresh := q.busy || time.Since(q.last) < refreshAfter
-	if !fresh {
-		q.busy = true
+	if time.Since(q.began) < refreshAfter {
+		rp.mu.Unlock()
+		return
 	}
+	ours := !q.busy
+	q.busy, q.began = true, time.Now()
 	rp.mu.Unlock()
-	if !fresh {
+	if ours {
 		rp.exchange(ctx, p)
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleWithin)
-	defer cancel()
 	l := rp.database().Log()
 	for {
 		changed := l.Changed()

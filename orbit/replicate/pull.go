@@ -2,7 +2,8 @@ package replicate
 
 import (
 	"context"
-	"slices"
+	"errors"
+	"math/rand/v2"
 	"time"
 
 	"github.com/ipfs/boxo/exchange"
@@ -10,16 +11,18 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
 // Bounds of what is fetched at once.
 const (
-	maxAsked      = 512 // hashes
+	maxAsked      = 64  // hashes: a bitswap session that knows no peers yet asks for no more
 	maxBatch      = 128 // entries that are joined at once
 	maxBatchBytes = 2 << 20
-	maxPending    = 1 << 17 // hashes that are remembered as wanted; the log knows all of them
+	maxOfOne      = 32      // hashes that one entry names
+	maxPending    = 1 << 16 // hashes that are remembered as wanted; the log knows all of them
 	maxLaterBytes = 4 << 20 // entries without effect that may turn out to be needed
 )
 
@@ -32,10 +35,11 @@ type Missing struct {
 	Err   error     // why what came is of no use, or nil
 }
 
-// want has entries fetched that are neither here nor on their way.
+// want has entries fetched that are neither here nor on their way, but of very
+// many only some: the log knows the others.
 func (rp *replica) want(ctx context.Context, hashes ...string) {
 	l := rp.database().Log()
-	for _, hash := range hashes {
+	for _, hash := range hashes[:min(len(hashes), maxOfOne)] {
 		rp.mu.Lock()
 		known := rp.wants[hash] || len(rp.wants) >= maxPending
 		rp.mu.Unlock()
@@ -49,13 +53,24 @@ func (rp *replica) want(ctx context.Context, hashes ...string) {
 			continue
 		}
 		rp.mu.Lock()
-		if !rp.wants[hash] {
-			rp.wants[hash] = true
-			rp.queue = append(rp.queue, hash)
-		}
+		rp.enqueue(hash)
 		rp.mu.Unlock()
 	}
 	signal(rp.pulling)
+}
+
+// enqueue has a hash asked for, unless it is on its way: behind all others if
+// nobody sent it before. The caller holds rp.mu.
+func (rp *replica) enqueue(hash string) {
+	if rp.wants[hash] {
+		return
+	}
+	rp.wants[hash] = true
+	if m := rp.missing[hash]; m != nil && m.Tries > 0 {
+		rp.stale = append(rp.stale, hash)
+	} else {
+		rp.queue = append(rp.queue, hash)
+	}
 }
 
 // pull fetches what is wanted, and tries again, less and less often, what
@@ -63,12 +78,13 @@ func (rp *replica) want(ctx context.Context, hashes ...string) {
 func (rp *replica) pull() {
 	pause := retryMin
 	for {
+		begun := time.Now()
 		complete, progress, err := rp.round()
 		if rp.ctx.Err() != nil {
 			return
 		}
 		if err != nil {
-			log.Errorw("fetch entries", "address", rp.address, "err", err)
+			rp.storeError(err)
 		}
 		if progress {
 			pause = retryMin
@@ -81,18 +97,21 @@ func (rp *replica) pull() {
 		select {
 		case <-again:
 		case <-rp.pulling:
+			if rest := roundGap - time.Since(begun); rest > 0 {
+				time.Sleep(rest) // a round reads all that waits
+			}
 		case <-rp.ctx.Done():
 			return
 		}
 	}
 }
 
-// round fetches until nothing is missing, which is complete, or nothing comes
-// any more. Progress is that something came.
+// round fetches until nothing is missing, which is complete, or what is missing
+// does not come. Progress is that something came that is of use.
 func (rp *replica) round() (complete, progress bool, err error) {
-	p := &puller{rp: rp, log: rp.database().Log(), asked: make(map[string]bool), useless: make(map[string]bool)}
+	p := &puller{rp: rp, log: rp.database().Log(), asked: make(map[string]time.Time), done: make(map[string]bool)}
 	if !p.seed() || p.err != nil {
-		return p.err == nil, false, p.err
+		return p.err == nil && p.missed == 0, false, p.err
 	}
 	if rp.r.cfg.Exchange == nil {
 		return false, false, nil
@@ -103,48 +122,51 @@ func (rp *replica) round() (complete, progress bool, err error) {
 	p.session = rp.r.cfg.Exchange.NewSession(ctx)
 	p.arrived = make(chan ipfsblocks.Block, maxBatch)
 	defer p.end()
-	stalled := time.NewTimer(stallAfter)
-	defer stalled.Stop()
+	tick := time.NewTicker(hurriedStall / 4)
+	defer tick.Stop()
 	for {
 		p.ask()
 		if len(p.asked) == 0 {
 			if p.reoffer() {
+				p.progress = true
 				continue
 			}
 			if !p.seed() || p.err != nil {
-				return p.err == nil && len(p.useless) == 0, progress, p.err
+				return p.err == nil && p.missed == 0, p.progress, p.err
 			}
 			continue
 		}
 		select {
 		case b := <-p.arrived:
-			progress = true
 			p.take(p.batch(b))
-			stalled.Reset(stallAfter)
 		case <-rp.pulling:
-		case <-stalled.C:
-			return false, progress, nil
+		case <-tick.C:
+			p.expire()
 		case <-ctx.Done():
-			return false, progress, nil
+			return false, p.progress, nil
 		}
 		if p.err != nil {
-			return false, progress, p.err
+			return false, p.progress, p.err
 		}
 	}
 }
 
 // puller is a round of fetching.
 type puller struct {
-	rp      *replica
-	log     *oplog.Log
-	ctx     context.Context
-	session exchange.Fetcher
-	arrived chan ipfsblocks.Block
-	asked   map[string]bool
-	useless map[string]bool // came, and cannot be taken, or not yet
-	later   []block.Block   // had no effect, and nothing waited for them yet
-	held    int             // bytes of later
-	err     error
+	rp       *replica
+	log      *oplog.Log
+	ctx      context.Context
+	session  exchange.Fetcher
+	arrived  chan ipfsblocks.Block
+	asked    map[string]time.Time // when it was
+	calls    []call               // that asked, oldest first
+	done     map[string]bool      // nobody sent it, or it cannot be taken, or not yet
+	missed   int                  // of what the log misses, what is done
+	later    []block.Block        // had no effect, and nothing waited for them yet
+	held     int                  // bytes of later
+	waiting  bool                 // something is wanted and not asked for yet
+	progress bool
+	err      error
 }
 
 // seed wants what the log misses, and reports whether there is anything that can
@@ -156,13 +178,16 @@ func (p *puller) seed() bool {
 		return false
 	}
 	isMissing := make(map[string]bool, len(missing))
+	p.missed = 0
 	p.rp.mu.Lock()
 	defer p.rp.mu.Unlock()
 	for _, hash := range missing {
 		isMissing[hash] = true
-		if !p.rp.wants[hash] && !p.useless[hash] {
-			p.rp.wants[hash] = true
-			p.rp.queue = append(p.rp.queue, hash)
+		switch m := p.rp.missing[hash]; {
+		case p.done[hash], m != nil && m.Err != nil:
+			p.missed++
+		default:
+			p.rp.enqueue(hash)
 		}
 	}
 	// What was missing and came in another way.
@@ -171,36 +196,53 @@ func (p *puller) seed() bool {
 			delete(p.rp.missing, hash)
 		}
 	}
-	return len(p.rp.queue) > 0
+	return len(p.rp.queue)+len(p.rp.stale) > 0
 }
 
-// ask asks for as much of the queue as may be asked for at once.
+// ask asks for as much of the queue as may be asked for at once, half of it what
+// was wanted last, and half at random: what nobody has must not be in front of
+// what somebody has.
 func (p *puller) ask() {
 	rp := p.rp
+	var hashes []string
 	rp.mu.Lock()
-	n := min(len(rp.queue), maxAsked-len(p.asked))
-	hashes := slices.Clone(rp.queue[:n])
-	rp.queue = rp.queue[n:]
+	for _, from := range []*[]string{&rp.queue, &rp.stale} {
+		for len(*from) > 0 && len(hashes) < maxAsked-len(p.asked) {
+			last := len(*from) - 1
+			i := last
+			if len(hashes)%2 == 1 {
+				i = rand.IntN(len(*from))
+			}
+			hashes = append(hashes, (*from)[i])
+			(*from)[i] = (*from)[last]
+			*from = (*from)[:last]
+		}
+	}
+	p.waiting = len(rp.queue)+len(rp.stale) > 0
 	rp.mu.Unlock()
 	var cids []cid.Cid
+	now := time.Now()
 	for _, hash := range hashes {
 		c, err := block.ParseHash(hash)
-		if err != nil || p.asked[hash] || p.useless[hash] {
+		if _, asked := p.asked[hash]; err != nil || asked || p.done[hash] {
 			rp.forget(hash)
 			continue
 		}
-		p.asked[hash] = true
+		p.asked[hash] = now
 		rp.r.wanted.Store(hash, rp)
 		cids = append(cids, c)
 	}
 	if len(cids) == 0 {
 		return
 	}
-	found, err := p.session.GetBlocks(p.ctx, cids)
+	ctx, cancel := context.WithCancel(p.ctx)
+	found, err := p.session.GetBlocks(ctx, cids)
 	if err != nil {
+		cancel()
 		p.err = err
 		return
 	}
+	p.calls = append(p.calls, call{now, cancel})
 	rp.tasks.Go(func() {
 		for b := range found {
 			select {
@@ -212,13 +254,52 @@ func (p *puller) ask() {
 	})
 }
 
+// expire gives up for now what was asked for long enough, which is not long
+// where something else waits to be asked for.
+func (p *puller) expire() {
+	enough := stallAfter
+	if p.waiting {
+		enough = hurriedStall
+	}
+	expired := false
+	for hash, at := range p.asked {
+		if time.Since(at) > enough {
+			delete(p.asked, hash)
+			p.unanswered(hash)
+			expired = true
+		}
+	}
+	for len(p.calls) > 0 && time.Since(p.calls[0].at) > enough {
+		p.calls[0].cancel()
+		p.calls = p.calls[1:]
+	}
+	if expired { // a session asks for few at once, and sticks to its peers
+		p.session = p.rp.r.cfg.Exchange.NewSession(p.ctx)
+	}
+}
+
+// call is one that asks for blocks.
+type call struct {
+	at     time.Time
+	cancel context.CancelFunc
+}
+
+func (p *puller) unanswered(hash string) {
+	p.done[hash] = true
+	p.rp.forget(hash)
+	p.rp.r.wanted.Delete(hash)
+	p.rp.unanswered(hash)
+}
+
 // batch returns a block that came with those that came meanwhile.
 func (p *puller) batch(first ipfsblocks.Block) []block.Block {
 	var bs []block.Block
 	size := 0
 	for next := first; ; {
-		if hash, ok := block.HashOf(next.Cid()); ok && p.asked[hash] {
+		hash, ok := block.HashOf(next.Cid())
+		if _, asked := p.asked[hash]; ok && (asked || p.done[hash]) {
 			delete(p.asked, hash)
+			delete(p.done, hash)
 			p.rp.r.wanted.Delete(hash)
 			bs = append(bs, block.Block{Hash: hash, Data: next.RawData()})
 			size += len(next.RawData())
@@ -236,40 +317,46 @@ func (p *puller) batch(first ipfsblocks.Block) []block.Block {
 
 // take joins entries that came.
 func (p *puller) take(bs []block.Block) {
+	if len(bs) == 0 {
+		return
+	}
 	joined, err := p.rp.join(p.ctx, p.rp.someSubscribers(), bs...)
 	if err != nil {
 		p.err = err
 		return
 	}
 	for i, j := range joined {
-		p.rp.forget(bs[i].Hash)
+		hash := bs[i].Hash
+		p.rp.forget(hash)
 		switch {
 		case j.Outcome != oplog.Refused:
-			p.rp.found(bs[i].Hash)
-		case isFault(j.Err) && p.held+len(bs[i].Data) <= maxLaterBytes:
+			p.progress = true
+			p.rp.found(hash)
+		case isFault(j.Err) && !errors.Is(j.Err, orbit.ErrNotAllowed) && p.held+len(bs[i].Data) <= maxLaterBytes:
 			p.later = append(p.later, bs[i])
 			p.held += len(bs[i].Data)
+		case isFault(j.Err), errors.Is(j.Err, orbit.ErrUnavailable), j.Err == nil:
+			p.unanswered(hash) // it may be of use another time
 		default:
-			p.useless[bs[i].Hash] = true
-			p.rp.useless(bs[i].Hash, j.Err)
+			p.done[hash] = true
+			p.rp.useless(hash, j.Err)
 		}
 	}
 }
 
 // reoffer offers again what had no effect: something may wait for it now. It
 // reports whether anything was taken.
-func (p *puller) reoffer() bool {
-	if len(p.later) == 0 {
-		return false
-	}
+func (p *puller) reoffer() (taken bool) {
 	bs := p.later
 	p.later, p.held = nil, 0
+	if len(bs) == 0 {
+		return false
+	}
 	joined, err := p.rp.join(p.ctx, p.rp.someSubscribers(), bs...)
 	if err != nil {
 		p.err = err
 		return false
 	}
-	taken := false
 	for i, j := range joined {
 		if j.Outcome == oplog.Refused {
 			p.later = append(p.later, bs[i])
@@ -281,23 +368,21 @@ func (p *puller) reoffer() bool {
 	}
 	if !taken { // what waits for them is not ready to say so
 		for _, b := range p.later {
-			p.useless[b.Hash] = true
+			p.unanswered(b.Hash)
 		}
 		p.later, p.held = nil, 0
 	}
 	return taken
 }
 
-// end notes what was asked for and did not come, and forgets that it is wanted:
-// the log knows.
+// end forgets what is asked for: the log knows.
 func (p *puller) end() {
 	for hash := range p.asked {
 		p.rp.r.wanted.Delete(hash)
-		p.rp.unanswered(hash)
 	}
 	p.rp.mu.Lock()
 	defer p.rp.mu.Unlock()
-	p.rp.queue = nil
+	p.rp.queue, p.rp.stale = nil, nil
 	clear(p.rp.wants)
 	p.rp.notify()
 }

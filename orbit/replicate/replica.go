@@ -15,7 +15,6 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/oplog"
-	"github.com/newpieceplease/npp/store"
 )
 
 // replica is the replication of one database.
@@ -24,7 +23,8 @@ type replica struct {
 	address string
 	ctx     context.Context
 	cancel  context.CancelFunc
-	done    chan struct{} // closed when nothing of it runs any more
+	done    chan struct{}   // closed when nothing of it runs any more
+	after   <-chan struct{} // closed when it may begin; nil: at once
 	tasks   sync.WaitGroup
 	due     chan struct{} // holds a token when an exchange may be due
 	unheard chan struct{} // holds a token when heads are to be announced
@@ -36,11 +36,13 @@ type replica struct {
 	err      error           // why there is no database and will be none, or nil
 	peers    map[peer.ID]*partner
 	queue    []string        // hashes of what is wanted and not asked for yet
+	stale    []string        // of those, what nobody sent before
 	wants    map[string]bool // hashes in the queue, and those asked for
 	missing  map[string]*Missing
 	refused  []Refusal     // newest last
 	disputed []block.Block // heads whose writers are not in the list of writers
 	watchers map[chan Event]bool
+	large    time.Time     // when heads that do not go over streams were announced
 	changed  chan struct{} // closed at the next change of the status
 }
 
@@ -99,6 +101,9 @@ func (rp *replica) run() {
 	defer close(rp.done)
 	defer rp.cancel()
 	defer rp.tasks.Wait()
+	if rp.after != nil {
+		<-rp.after
+	}
 	if rp.r.cfg.Router != nil {
 		stop, err := rp.r.cfg.Router.Follow(rp.address, rp.take)
 		if err != nil {
@@ -137,21 +142,22 @@ func (rp *replica) subscribers() []peer.ID {
 // on: it is part of the log, and with it all that it is on top of.
 func (rp *replica) take(ctx context.Context, m *pubsub.Message) (passOn bool) {
 	b := block.New(m.GetData())
-	from := m.ReceivedFrom
-	if rp.database() == nil || rp.isIgnored(from) || !rp.r.once(b.Hash) {
+	from, author := m.ReceivedFrom, m.GetFrom()
+	if rp.database() == nil || rp.isIgnored(author) || !rp.r.once(rp.address, b.Hash) {
 		return false
 	}
 	worthless := false
 	defer func() {
 		if !passOn && !worthless { // it may come again, or become one of our heads
-			rp.r.heard.Remove(b.Hash)
+			rp.r.unhear(rp.address, b.Hash)
+			rp.askSoon(from)
 		}
 	}()
 	size := int64(len(b.Data))
-	if !rp.r.held.TryAcquire(size) {
+	if !rp.r.held.tryAcquire(from, size) {
 		return false
 	}
-	defer rp.r.held.Release(size)
+	defer rp.r.held.release(from, size)
 	ctx, cancel := context.WithTimeout(ctx, passOnWithin)
 	defer cancel()
 	defer context.AfterFunc(rp.ctx, cancel)()
@@ -161,15 +167,16 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (passOn bool) {
 	}
 	if err := joined[0].Err; err != nil {
 		worthless = !errors.Is(err, orbit.ErrUnavailable) && !errors.Is(err, orbit.ErrNotAllowed)
-		rp.blame(from)
+		rp.blame(author)
 		return false
 	}
 	if joined[0].Outcome == oplog.Waiting && !rp.await(ctx, b.Hash) {
+		rp.blame(author)
 		return false
 	}
-	if slices.ContainsFunc(rp.r.cfg.Router.Unmeshed(rp.address), func(p peer.ID) bool { return p != from && p != m.GetFrom() }) {
+	if slices.ContainsFunc(rp.r.cfg.Router.Unmeshed(rp.address), func(p peer.ID) bool { return p != from && p != author }) {
 		// Passed on, it does not get there, but as a head of ours it does.
-		rp.r.heard.Remove(b.Hash)
+		rp.r.unhear(rp.address, b.Hash)
 		signal(rp.unheard)
 	}
 	return true
@@ -192,16 +199,13 @@ func (rp *replica) await(ctx context.Context, hash string) bool {
 }
 
 // join offers entries that came from peers, fetches what it takes to judge them,
-// and has what they wait for fetched.
+// and has what they wait for fetched. What does not fit among what waits is
+// refused, and comes again.
 func (rp *replica) join(ctx context.Context, from []peer.ID, bs ...block.Block) ([]orbit.Joined, error) {
 	db := rp.database()
-	ctx = orbit.WithAtHand(ctx, rp.identitiesOf(ctx, db, bs))
-	offer := db.Join
-	if db.Access().Database() != nil {
-		offer = db.JoinAllowed
-	}
-	joined, err := offer(ctx, bs)
-	if err != nil {
+	ctx = orbit.WithAtHand(ctx, rp.identitiesOf(ctx, db, from, bs))
+	joined, err := db.Join(ctx, bs)
+	if err != nil && !errors.Is(err, oplog.ErrWaitingFull) {
 		return joined, rp.storeError(err)
 	}
 	if disputed := rp.disputedOf(joined); len(disputed) > 0 {
@@ -211,7 +215,7 @@ func (rp *replica) join(ctx context.Context, from []peer.ID, bs ...block.Block) 
 			again[n] = bs[i]
 		}
 		second, err := db.Join(ctx, again)
-		if err != nil {
+		if err != nil && !errors.Is(err, oplog.ErrWaitingFull) {
 			return joined, rp.storeError(err)
 		}
 		for n, i := range disputed {
@@ -223,7 +227,7 @@ func (rp *replica) join(ctx context.Context, from []peer.ID, bs ...block.Block) 
 }
 
 func (rp *replica) storeError(err error) error {
-	if rp.ctx.Err() == nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+	if rp.ctx.Err() == nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, orbit.ErrDropped) {
 		log.Errorw("join", "address", rp.address, "err", err)
 	}
 	return err
@@ -291,45 +295,49 @@ func (rp *replica) refuse(from []peer.ID, b block.Block, why error) {
 		rp.refused = rp.refused[1:]
 	}
 	rp.refused = append(rp.refused, Refusal{Hash: b.Hash, From: from, At: time.Now(), Err: why})
-	if rp.db.Access().Database() != nil && errors.Is(why, orbit.ErrNotAllowed) && len(b.Data) <= disputedBytes {
-		if len(rp.disputed) == maxDisputed {
-			rp.disputed = rp.disputed[1:]
-		}
-		rp.disputed = append(rp.disputed, b)
+	if rp.db.Access().Database() != nil && errors.Is(why, orbit.ErrNotAllowed) {
+		rp.dispute(b)
 	}
 	rp.notify()
 }
 
+// dispute remembers an entry whose writer may be granted to write later. The
+// caller holds rp.mu.
+func (rp *replica) dispute(b block.Block) {
+	if len(b.Data) > disputedBytes || slices.ContainsFunc(rp.disputed, func(old block.Block) bool { return old.Hash == b.Hash }) {
+		return
+	}
+	rp.disputed = append(rp.disputed, b)
+	rp.disputed = rp.disputed[max(0, len(rp.disputed)-maxDisputed):]
+}
+
 // identitiesOf returns the identities of entries' writers that are not here and
-// can be had. Those that cannot are missed when the entry is judged.
-func (rp *replica) identitiesOf(ctx context.Context, db *orbit.Database, bs []block.Block) orbit.AtHand {
-	var unknown []string
+// can be had in a while. Those that cannot are missed when the entry is judged.
+func (rp *replica) identitiesOf(ctx context.Context, db *orbit.Database, from []peer.ID, bs []block.Block) orbit.AtHand {
+	unknown := make(map[string]bool)
 	for _, b := range bs {
 		e, err := entry.Decode(b)
-		if err != nil || e.Identity == "" || e.LogID != rp.address {
+		if err != nil || e.Identity == "" || e.LogID != rp.address || unknown[e.Identity] {
 			continue
 		}
 		if ok, err := db.Log().Has(ctx, b.Hash); ok || err != nil {
 			continue
 		}
 		if _, err := rp.r.cfg.Orbit.IdentityOf(ctx, e.Identity); errors.Is(err, orbit.ErrUnavailable) {
-			unknown = append(unknown, e.Identity)
+			unknown[e.Identity] = true
 		}
 	}
 	found := make(orbit.AtHand)
 	if len(unknown) == 0 {
 		return found
 	}
+	ctx, cancel := context.WithTimeout(ctx, identityWithin)
+	defer cancel()
 	var mu sync.Mutex
 	var group sync.WaitGroup
-	asked := make(map[string]bool)
-	for _, hash := range unknown {
-		if asked[hash] {
-			continue
-		}
-		asked[hash] = true
+	for hash := range unknown {
 		group.Go(func() {
-			b, err := rp.identity(ctx, hash)
+			b, err := rp.identity(ctx, from, hash)
 			if err != nil {
 				log.Debugw("identity", "address", rp.address, "hash", hash, "err", err)
 				return
@@ -343,19 +351,31 @@ func (rp *replica) identitiesOf(ctx context.Context, db *orbit.Database, bs []bl
 	return found
 }
 
-var errBusy = errors.New("too much is asked for")
+var errNobody = errors.New("nobody sent it a moment ago")
 
-// identity fetches the block of an identity. Who waits for the same one waits
-// together.
-func (rp *replica) identity(ctx context.Context, hash string) (block.Block, error) {
+// identity fetches the block of an identity that an entry of a peer names. Who
+// waits for the same one waits together; each peer may have a few asked for at
+// once, so that it keeps no other waiting.
+func (rp *replica) identity(ctx context.Context, from []peer.ID, hash string) (block.Block, error) {
+	if last, ok := rp.r.unsent.Get(hash); ok && time.Since(last) < unsentFor {
+		return block.Block{}, errNobody
+	}
+	var who peer.ID // "" for what is fetched from anybody
+	if len(from) == 1 {
+		who = from[0]
+	}
+	if err := rp.r.identities.acquire(ctx, who, 1); err != nil {
+		return block.Block{}, err
+	}
+	defer rp.r.identities.release(who, 1)
 	answer := rp.r.asking.DoChan(hash, func() (any, error) {
-		if !rp.r.identities.TryAcquire(1) {
-			return nil, errBusy
-		}
-		defer rp.r.identities.Release(1)
-		ctx, cancel := context.WithTimeout(rp.ctx, identityWithin)
+		ctx, cancel := context.WithTimeout(rp.r.ctx, identityWithin)
 		defer cancel()
-		return rp.fetch(ctx, hash)
+		b, err := rp.fetch(ctx, hash)
+		if err != nil {
+			rp.r.unsent.Add(hash, time.Now())
+		}
+		return b, err
 	})
 	select {
 	case a := <-answer:
@@ -393,9 +413,9 @@ func (rp *replica) obtain() {
 	ctx := orbit.WithAtHand(rp.ctx, at)
 	pause := retryMin
 	for rp.database() == nil && rp.ctx.Err() == nil {
-		_, err := rp.r.cfg.Orbit.Open(ctx, rp.address, orbit.OpenOptions{IndexBy: rp.indexBy()})
+		db, err := rp.r.cfg.Orbit.Open(ctx, rp.address, orbit.OpenOptions{IndexBy: rp.indexBy()})
 		if err == nil {
-			rp.obtained()
+			rp.obtained(db)
 			return
 		}
 		var needed *orbit.UnavailableError
@@ -404,7 +424,12 @@ func (rp *replica) obtain() {
 			rp.err = err
 			rp.notify()
 			rp.mu.Unlock()
-			return
+			select { // it may be one of the store, or that it is being dropped
+			case <-time.After(jitter(retryMax)):
+			case <-rp.ready:
+			case <-rp.ctx.Done():
+			}
+			continue
 		}
 		rp.asking(needed.Hash)
 		try, cancel := context.WithTimeout(rp.ctx, obtainWithin)
@@ -436,10 +461,9 @@ func (rp *replica) indexBy() string {
 	return string(field)
 }
 
-// obtained forgets that a database is wanted which is here now.
-func (rp *replica) obtained() {
-	err := rp.r.cfg.Store.Update(rp.ctx, func(tx *store.Tx) error { return tx.Delete(key(wantedPrefix, rp.address)) })
-	if err != nil && rp.ctx.Err() == nil {
+// obtained makes a database that came one that is replicated.
+func (rp *replica) obtained(db *orbit.Database) {
+	if err := rp.r.adopt(rp.ctx, db); err != nil && rp.ctx.Err() == nil {
 		log.Errorw("open database", "address", rp.address, "err", err)
 	}
 }

@@ -1,9 +1,12 @@
 package replicate_test
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
 func TestDatabaseIsFetchedFromWhoHasIt(t *testing.T) {
@@ -73,5 +76,79 @@ func TestOpenDatabasesStayOpenOverARestart(t *testing.T) {
 	b.restart()
 	a.add(address, "two")
 	b.connect(a)
+	wantSame(t, address, 2, a, b)
+}
+
+func TestHeadsOfAnySizeAreShown(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	a.add(address, strings.Repeat("x", 100_000))
+	head := a.hashes(address)[0]
+	begun := time.Now()
+	b.open(address)
+	b.connect(a)
+	wantSame(t, address, 1, a, b)
+	eventually(t, "they know that they are in step", func() bool {
+		s, err := b.Status(t.Context(), address)
+		must(t, err)
+		return s.Settled(begun) && b.hashes(address)[0] == head
+	})
+}
+
+func TestDroppedDatabaseThatComesAgainIsReplicated(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	a.add(address, "one", "two")
+	b.open(address)
+	b.connect(a)
+	wantSame(t, address, 2, a, b)
+	must(t, b.Replicator.Drop(t.Context(), address, nil))
+	b.open(address)
+	wantSame(t, address, 2, a, b)
+	a.add(address, "three")
+	wantSame(t, address, 3, a, b)
+	b.add(address, "four")
+	wantSame(t, address, 4, a, b)
+	// Also where the Orbit did it.
+	must(t, b.Orbit.Drop(t.Context(), address, nil))
+	b.create("gigs", orbit.TypeEvents)
+	wantSame(t, address, 4, a, b)
+	b.add(address, "five")
+	wantSame(t, address, 5, a, b)
+}
+
+func TestConnectionThatIsLostForAMomentLosesNothing(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	b.open(address)
+	b.connect(a)
+	b.database(address)
+	for i := range 10 {
+		b.disconnect(a)
+		a.add(address, "while it is away")
+		b.connect(a)
+		wantSame(t, address, i+1, a, b)
+	}
+}
+
+func TestClosedDatabaseStaysClosedOverARestart(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	a.add(address, "one")
+	b.open(address)
+	b.connect(a)
+	wantSame(t, address, 1, a, b)
+	must(t, b.CloseDatabase(t.Context(), address))
+	b.restart()
+	b.connect(a)
+	other := a.create("other", orbit.TypeEvents).Address()
+	a.add(address, "two")
+	a.add(other, "three")
+	b.open(other)
+	wantSame(t, other, 1, a, b)
+	if s, err := b.Status(t.Context(), address); err != nil || s.State != replicate.Closed || len(b.hashes(address)) != 1 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	b.open(address)
 	wantSame(t, address, 2, a, b)
 }

@@ -19,7 +19,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/newpieceplease/npp/orbit"
@@ -41,12 +40,21 @@ var (
 
 // Bounds of all databases together.
 const (
-	maxExchanges   = 64       // that run because of us
-	maxServed      = 256      // that run because of others
-	maxHeldBytes   = 64 << 20 // of entries that came by pubsub and are not joined yet
-	maxIdentities  = 64       // that are asked for at once
-	heardRemember  = 1 << 16  // entries
-	refusedPerBase = 32       // refusals that are remembered of a database
+	maxExchanges   = 64        // that run because of us
+	maxServed      = 1024      // that run because of others
+	maxHeldBytes   = 128 << 20 // of entries that came and are not joined yet
+	maxIdentities  = 256       // that are asked for at once
+	heardRemember  = 1 << 16   // entries
+	unsentRemember = 4096      // identities
+	refusedPerBase = 32        // refusals that are remembered of a database
+)
+
+// What of that each peer may have.
+const (
+	exchangesOfOne  = 8
+	servedOfOne     = 128 // a JavaScript peer begins one for each of its databases at once
+	heldBytesOfOne  = 24 << 20
+	identitiesOfOne = 8
 )
 
 // Router is what replication needs of a pubsub router; see [router.Router].
@@ -70,6 +78,9 @@ type Config struct {
 	Host     host.Host
 	Router   Router   // nil where pubsub is switched off: then only others begin exchanges
 	Exchange Exchange // nil where there is none: then nothing but heads arrives
+	// Reads tells whether a peer reads heads as the package heads does, so that it
+	// can be sent heads of any size. Default: none does.
+	Reads func(peer.ID) bool
 }
 
 // Replicator replicates the databases of an Orbit. Its methods may be called
@@ -79,12 +90,13 @@ type Replicator struct {
 	ctx        context.Context // ends at Close
 	stop       context.CancelFunc
 	tasks      sync.WaitGroup
-	exchanges  *semaphore.Weighted
-	served     *semaphore.Weighted
-	held       *semaphore.Weighted
-	identities *semaphore.Weighted
-	asking     singleflight.Group // for identities
-	heard      *lru.Cache[string, time.Time]
+	exchanges  *shares
+	served     *shares
+	held       *shares // bytes
+	identities *shares
+	asking     singleflight.Group            // for identities
+	unsent     *lru.Cache[string, time.Time] // identities that nobody sent, and when
+	heard      *lru.Cache[string, time.Time] // entries, behind the addresses of their databases
 	mute       *unidentified
 
 	mu       sync.RWMutex
@@ -111,14 +123,15 @@ func key(prefix, address string) string {
 func New(ctx context.Context, cfg Config) (*Replicator, error) {
 	r := &Replicator{
 		cfg:        cfg,
-		exchanges:  semaphore.NewWeighted(maxExchanges),
-		served:     semaphore.NewWeighted(maxServed),
-		held:       semaphore.NewWeighted(maxHeldBytes),
-		identities: semaphore.NewWeighted(maxIdentities),
+		exchanges:  newShares(maxExchanges, exchangesOfOne),
+		served:     newShares(maxServed, servedOfOne),
+		held:       newShares(maxHeldBytes, heldBytesOfOne),
+		identities: newShares(maxIdentities, identitiesOfOne),
 		replicas:   make(map[string]*replica),
 		paused:     make(map[string]bool),
 	}
 	r.heard, _ = lru.New[string, time.Time](heardRemember) // fails for sizes below 1
+	r.unsent, _ = lru.New[string, time.Time](unsentRemember)
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	var wanted []string
 	for prefix, take := range map[string]func(address string){
@@ -133,7 +146,7 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 		}
 	}
 	var err error
-	if r.mute, err = newUnidentified(cfg.Host); err != nil {
+	if r.mute, err = newUnidentified(cfg.Host, r.disconnected); err != nil {
 		return nil, fmt.Errorf("replication: %w", err)
 	}
 	r.begin(r.mute.follow)
@@ -212,8 +225,15 @@ func (r *Replicator) replica(address string, db *orbit.Database) *replica {
 		return nil
 	}
 	rp := r.replicas[address]
+	var after <-chan struct{}
+	if rp != nil && db != nil && rp.database() != nil && rp.database().Log() != db.Log() {
+		// That one was dropped, and this is another with its address.
+		rp.cancel()
+		rp, after = nil, rp.done
+	}
 	if rp == nil {
 		rp = newReplica(r, address)
+		rp.after = after
 		r.replicas[address] = rp
 		r.tasks.Go(rp.run)
 	}
@@ -238,35 +258,49 @@ func (r *Replicator) Open(ctx context.Context, address string, opts orbit.OpenOp
 		return err
 	}
 	db, err := r.cfg.Orbit.Open(ctx, address, opts)
-	unavailable := errors.Is(err, orbit.ErrUnavailable)
-	if err != nil && !unavailable {
+	if err == nil {
+		return r.adopt(ctx, db)
+	}
+	if !errors.Is(err, orbit.ErrUnavailable) {
 		return err
 	}
 	err = r.cfg.Store.Update(ctx, func(tx *store.Tx) error {
-		if unavailable {
-			if ok, err := tx.Has(key(wantedPrefix, address)); err != nil || ok && opts.IndexBy == "" {
-				return err // what was said before holds
-			}
-			return tx.Put(key(wantedPrefix, address), []byte(opts.IndexBy))
+		if ok, err := tx.Has(key(wantedPrefix, address)); err != nil || ok && opts.IndexBy == "" {
+			return err // what was said before holds
 		}
-		return r.unpause(tx, db)
+		return tx.Put(key(wantedPrefix, address), []byte(opts.IndexBy))
 	})
 	if err != nil {
 		return err
 	}
-	opened := []*orbit.Database{nil}
-	if !unavailable {
-		opened = withAccess(db)
+	rp := r.replica(address, nil)
+	if rp == nil {
+		return ErrClosed
 	}
-	for _, db := range opened {
-		at := address
-		if db != nil {
-			at = db.Address()
+	rp.ask()
+	return nil
+}
+
+// adopt makes a database that is here one that is replicated, and with it its
+// list of writers.
+func (r *Replicator) adopt(ctx context.Context, db *orbit.Database) error {
+	all := withAccess(db)
+	err := r.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+		for _, db := range all {
+			for _, prefix := range []string{pausedPrefix, wantedPrefix} {
+				if err := tx.Delete(key(prefix, db.Address())); err != nil {
+					return err
+				}
+			}
 		}
-		r.mu.Lock()
-		delete(r.paused, at)
-		r.mu.Unlock()
-		rp := r.replica(at, db)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, db := range all {
+		r.setPaused(db.Address(), false)
+		rp := r.replica(db.Address(), db)
 		if rp == nil {
 			return ErrClosed
 		}
@@ -275,13 +309,14 @@ func (r *Replicator) Open(ctx context.Context, address string, opts orbit.OpenOp
 	return nil
 }
 
-func (r *Replicator) unpause(tx *store.Tx, db *orbit.Database) error {
-	for _, db := range withAccess(db) {
-		if err := tx.Delete(key(pausedPrefix, db.Address())); err != nil {
-			return err
-		}
+func (r *Replicator) setPaused(address string, on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if on {
+		r.paused[address] = true
+	} else {
+		delete(r.paused, address)
 	}
-	return nil
 }
 
 // withAccess returns a database and that of its list of writers, if any.
@@ -297,22 +332,12 @@ func withAccess(db *orbit.Database) []*orbit.Database {
 // nothing stays. The list of writers of one that is replicated is not closed
 // ([orbit.ErrInUse]).
 func (r *Replicator) CloseDatabase(ctx context.Context, address string) error {
-	rp := r.find(address)
-	if rp == nil {
-		return fmt.Errorf("%w: %s", ErrNotReplicated, address)
+	ended, err := r.pause(ctx, address)
+	if err != nil {
+		return err
 	}
-	if r.guards(address, address) {
-		return fmt.Errorf("%w of a database that is replicated: %s", orbit.ErrInUse, address)
-	}
-	paused := []string{address}
-	db := rp.database()
-	if db == nil {
-		paused = nil
-	} else if inner := db.Access().Database(); inner != nil && !r.guards(inner.Address(), address) {
-		paused = append(paused, inner.Address())
-	}
-	err := r.cfg.Store.Update(ctx, func(tx *store.Tx) error {
-		for _, a := range paused {
+	err = r.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+		for _, a := range ended {
 			if err := tx.Put(key(pausedPrefix, a), nil); err != nil {
 				return err
 			}
@@ -320,17 +345,45 @@ func (r *Replicator) CloseDatabase(ctx context.Context, address string) error {
 		return tx.Delete(key(wantedPrefix, address))
 	})
 	if err != nil {
-		return err
+		r.resume(context.WithoutCancel(ctx), address)
 	}
-	r.mu.Lock()
-	for _, a := range paused {
-		r.paused[a] = true
+	return err
+}
+
+// pause ends the replication of a database for now, and of its list of writers
+// unless that of another one is the same. It returns those of them that are here.
+func (r *Replicator) pause(ctx context.Context, address string) (ended []string, err error) {
+	if r.find(address) == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNotReplicated, address)
 	}
-	r.mu.Unlock()
-	for _, a := range append(paused, address) {
-		r.end(a)
+	if r.guards(address, address) {
+		return nil, fmt.Errorf("%w of a database that is replicated: %s", orbit.ErrInUse, address)
 	}
-	return nil
+	r.setPaused(address, true)
+	r.end(address)
+	if _, err := r.cfg.Orbit.Resolve(ctx, address); errors.Is(err, orbit.ErrUnknown) {
+		r.setPaused(address, false) // it never came
+		return nil, nil
+	}
+	ended = []string{address}
+	db, err := r.cfg.Orbit.Open(ctx, address, orbit.OpenOptions{})
+	if err != nil {
+		return ended, nil // a damaged one, whose list is not known
+	}
+	if inner := db.Access().Database(); inner != nil && !r.guards(inner.Address(), address) {
+		r.setPaused(inner.Address(), true)
+		r.end(inner.Address())
+		ended = append(ended, inner.Address())
+	}
+	return ended, nil
+}
+
+// resume undoes pause.
+func (r *Replicator) resume(ctx context.Context, address string) {
+	r.setPaused(address, false)
+	if err := r.Open(ctx, address, orbit.OpenOptions{}); err != nil {
+		log.Errorw("replicate again", "address", address, "err", err)
+	}
 }
 
 // guards reports whether a database is the list of writers of one that is
@@ -361,28 +414,26 @@ func (r *Replicator) end(address string) {
 // Drop ends the replication of a database and removes it; see [orbit.Orbit.Drop].
 // One that stays after an error is replicated as before.
 func (r *Replicator) Drop(ctx context.Context, address string, keep func(context.Context, []block.Block) error) error {
-	err := r.CloseDatabase(ctx, address)
+	_, err := r.pause(ctx, address)
+	replicated := err == nil
 	if err != nil && !errors.Is(err, ErrNotReplicated) {
 		return err
 	}
-	dropErr := r.cfg.Orbit.Drop(ctx, address, keep)
-	if dropErr != nil && (!errors.Is(dropErr, orbit.ErrUnknown) || err != nil) {
-		if err == nil { // it was replicated
-			r.reopen(context.WithoutCancel(ctx), address)
+	err = r.cfg.Orbit.Drop(ctx, address, keep)
+	if errors.Is(err, orbit.ErrUnknown) && replicated {
+		err = nil // it never came
+	}
+	after := context.WithoutCancel(ctx)
+	if err != nil {
+		if _, here := r.cfg.Orbit.Resolve(after, address); replicated && here == nil {
+			r.resume(after, address)
 		}
-		return dropErr
+		return err
 	}
-	return r.forget(context.WithoutCancel(ctx))
-}
-
-// reopen replicates a database again if it is still here.
-func (r *Replicator) reopen(ctx context.Context, address string) {
-	if _, err := r.cfg.Orbit.Resolve(ctx, address); err != nil {
-		return
+	if err := r.cfg.Store.Update(after, func(tx *store.Tx) error { return tx.Delete(key(wantedPrefix, address)) }); err != nil {
+		return err
 	}
-	if err := r.Open(ctx, address, orbit.OpenOptions{}); err != nil {
-		log.Errorw("replicate again", "address", address, "err", err)
-	}
+	return r.forget(after)
 }
 
 // forget makes those databases that are not here any more ones that were never
@@ -426,11 +477,10 @@ func (r *Replicator) speaks(p protocol.ID) bool {
 func (r *Replicator) serve(s network.Stream) {
 	address, _ := heads.Address(s.Protocol())
 	rp := r.find(address)
-	if rp == nil || !r.served.TryAcquire(1) {
+	if rp == nil || !r.served.tryAcquire(s.Conn().RemotePeer(), 1) {
 		s.Reset()
 		return
 	}
-	defer r.served.Release(1)
 	defer context.AfterFunc(rp.ctx, func() { s.Reset() })()
 	rp.served(s)
 }
@@ -456,13 +506,28 @@ func (r *Replicator) Providers(c cid.Cid) []peer.ID {
 	return rp.(*replica).subscribers()
 }
 
-// once reports whether an entry was not heard or announced on its topic for a
-// while, and notes that it is now.
-func (r *Replicator) once(hash string) bool {
+// once reports whether an entry was not heard or announced on the topic of its
+// database for a while, and notes that it is now.
+func (r *Replicator) once(address, hash string) bool {
 	now := time.Now()
-	last, ok := r.heard.Get(hash)
-	r.heard.Add(hash, now)
-	return !ok || now.Sub(last) > heardFor
+	if last, ok := r.heard.Get(address + hash); ok && now.Sub(last) <= heardFor {
+		return false
+	}
+	r.heard.Add(address+hash, now)
+	return true
+}
+
+// unhear undoes once.
+func (r *Replicator) unhear(address, hash string) { r.heard.Remove(address + hash) }
+
+// disconnected is told by the host.
+func (r *Replicator) disconnected(p peer.ID) {
+	r.mu.RLock()
+	all := slices.Collect(maps.Values(r.replicas))
+	r.mu.RUnlock()
+	for _, rp := range all {
+		rp.disconnected(p)
+	}
 }
 
 // jitter returns a duration around d, so that what begins together does not go
