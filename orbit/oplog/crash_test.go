@@ -3,6 +3,7 @@ package oplog_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -41,6 +42,7 @@ func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	entries := append(history(t, rand.New(rand.NewPCG(seed, 0)), 8, signers[1], signers[2], vandal), faulty()...)
+	entries = append(entries, draft{key: "wide", time: 9, next: slices.Repeat(entries[:2], 33), refs: slices.Repeat(entries, 6)}.entry())
 	all := newGraph(entries...)
 	for _, failure := range []storetest.Failure{storetest.Once, storetest.Applied, storetest.Lasting} {
 		for failAt := 1; ; failAt++ {
@@ -164,16 +166,47 @@ func TestFailedAppendWritesNothing(t *testing.T) {
 }
 
 // counter counts what is read of a datastore: keys that are looked up and
-// results of queries. Before the next query it calls a function, if it has one.
+// results of queries; and what is written to it. Before the next query it calls
+// a function, if it has one.
 type counter struct {
 	datastore.Batching
-	reads int
-	hook  func()
+	reads  int
+	writes int
+	bytes  int // of what is looked up, and written
+	hook   func()
+}
+
+// since returns what was counted since c was as before.
+func (c *counter) since(before counter) counter {
+	return counter{reads: c.reads - before.reads, writes: c.writes - before.writes, bytes: c.bytes - before.bytes}
 }
 
 func (c *counter) Get(ctx context.Context, key datastore.Key) ([]byte, error) {
 	c.reads++
-	return c.Batching.Get(ctx, key)
+	value, err := c.Batching.Get(ctx, key)
+	c.bytes += len(value)
+	return value, err
+}
+
+func (c *counter) Batch(ctx context.Context) (datastore.Batch, error) {
+	b, err := c.Batching.Batch(ctx)
+	return countedBatch{b, c}, err
+}
+
+type countedBatch struct {
+	datastore.Batch
+	c *counter
+}
+
+func (b countedBatch) Put(ctx context.Context, key datastore.Key, value []byte) error {
+	b.c.writes++
+	b.c.bytes += len(value)
+	return b.Batch.Put(ctx, key, value)
+}
+
+func (b countedBatch) Delete(ctx context.Context, key datastore.Key) error {
+	b.c.writes++
+	return b.Batch.Delete(ctx, key)
 }
 
 func (c *counter) Has(ctx context.Context, key datastore.Key) (bool, error) {
@@ -251,6 +284,88 @@ func TestCostDoesNotGrowWithTheLog(t *testing.T) {
 		return c.reads - before
 	}
 	equal(t, "reads of a page", page(2500), page(25))
+}
+
+func TestEachParentOfALargeEntryThatWaitsCostsTheSame(t *testing.T) {
+	const n, waiters = 300, 3
+	var chain []*entry.Entry
+	for i := range n {
+		d := draft{key: "a", time: float64(i + 1)}
+		if i > 0 {
+			d.next = chain[i-1:]
+		}
+		chain = append(chain, d.entry())
+	}
+	large, err := value.Of(make([]byte, 500<<10))
+	must(t, err)
+	c := &counter{Batching: storetest.NewDisk()}
+	r, err := open(t.Context(), c)
+	must(t, err)
+	size := 0
+	for i := range waiters {
+		e := draft{key: fmt.Sprint("w", i), time: n + 1, next: chain[:n-20], refs: chain[n-20:], payload: large}.entry()
+		size += len(e.Block.Data)
+		same(t, "outcomes", r.join(t, e), []oplog.Outcome{oplog.Waiting})
+	}
+	var costs []counter
+	for i, e := range chain {
+		before := *c
+		same(t, "outcomes", r.join(t, e), []oplog.Outcome{oplog.Joined})
+		costs = append(costs, c.since(before))
+		if i%50 == 0 || i > n-3 {
+			r.audit(t, judge)
+		}
+	}
+	total := 0
+	for i, cost := range costs {
+		total += cost.bytes
+		// Woken for the first time, an entry is read as a whole, and when it enters.
+		if i > 0 && i < n-1 && (cost.reads > 40 || cost.writes > 20 || cost.bytes > 40<<10) {
+			t.Fatalf("parent %d: %d reads, %d writes, %d bytes", i, cost.reads, cost.writes, cost.bytes)
+		}
+	}
+	if total > 4*size+n*(20<<10) {
+		t.Errorf("%d bytes in all", total)
+	}
+	log, waiting := r.audit(t, judge)
+	equal(t, "in the log", len(log), n+waiters)
+	equal(t, "waiting", len(waiting), 0)
+}
+
+func TestEntryOnTopOfAChainWithoutEffectCostsTheSame(t *testing.T) {
+	cost := func(n int) (most counter) {
+		root := draft{key: "a", time: 1}.entry()
+		chain := []*entry.Entry{root}
+		for i := range n {
+			chain = append(chain, draft{key: "bad", time: 2, next: chain[i:]}.entry())
+		}
+		c := &counter{Batching: storetest.NewDisk()}
+		r, err := open(t.Context(), c)
+		must(t, err)
+		top := func(key string, time float64) *entry.Entry {
+			return draft{key: key, time: time, next: chain[n:]}.entry()
+		}
+		backwards := append(slices.Clone(chain), top("b", 3))
+		slices.Reverse(backwards)
+		r.join(t, backwards...)
+		r.audit(t, judge)
+		for i := range 5 {
+			before := *c
+			last := draft{key: "bad", time: 2, next: chain[n:], payload: value.Text(fmt.Sprint(i))}.entry()
+			same(t, "outcomes", r.join(t, top(fmt.Sprint("c", i), float64(i)/2), last, draft{key: "d", time: float64(i), next: []*entry.Entry{last}}.entry()),
+				[]oplog.Outcome{oplog.Joined, oplog.Joined, oplog.Joined})
+			did := c.since(before)
+			most = counter{reads: max(most.reads, did.reads), writes: max(most.writes, did.writes), bytes: max(most.bytes, did.bytes)}
+		}
+		r.audit(t, judge)
+		return most
+	}
+	few, many := cost(10), cost(700)
+	equal(t, "reads", many.reads, few.reads)
+	equal(t, "writes", many.writes, few.writes)
+	if many.bytes > few.bytes+1<<10 {
+		t.Errorf("%d bytes, with a short chain %d", many.bytes, few.bytes)
+	}
 }
 
 func must1[T any](v T, err error) T {

@@ -293,6 +293,57 @@ func FuzzWaiter(f *testing.F) {
 	})
 }
 
+func FuzzSleeper(f *testing.F) {
+	for _, s := range []sleeper{{}, {hash: block.Hash(nil)}, {block.Hash(nil), 1}, {block.Hash(nil), 1 << 20}} {
+		f.Add(s.String())
+		f.Add(s.String() + ".")
+		f.Add(s.String() + ".-1")
+		f.Add(s.String() + ".01")
+		f.Add(s.String() + ".0")
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if s, ok := parseSleeper(text); ok && (s.String() != text || s.place < 0 || !block.ValidHash(s.hash)) {
+			t.Errorf("%q is read as %+v", text, s)
+		}
+	})
+}
+
+func FuzzUnder(f *testing.F) {
+	rank := somePositions[len(somePositions)/2].Rank
+	f.Add(under{}.encode())
+	f.Add(under{some: true, rank: rank, heads: []string{block.Hash(nil)}, more: []string{block.Hash([]byte{1}), block.Hash([]byte{2})}}.encode())
+	f.Add(under{heads: []string{"no hash"}}.encode())
+	f.Add(append(under{}.encode(), 0))
+	f.Fuzz(func(t *testing.T, record []byte) {
+		u, err := decodeUnder(record)
+		if err != nil {
+			return
+		}
+		checkRank(t, u.rank)
+		if again, err := decodeUnder(u.encode()); err != nil || !reflect.DeepEqual(again, u) {
+			t.Errorf("%v is read again as %v, %v", u, again, err)
+		}
+	})
+}
+
+func TestHashesOneBehindTheOtherAreReadAsTheyWereWritten(t *testing.T) {
+	var want []string
+	for i := range 3 {
+		want = append(want, block.Hash([]byte{byte(i)}))
+		record := []byte(strings.Join(want, ""))
+		if got, ok := splitHashes(record); !ok || !slices.Equal(got, want) {
+			t.Errorf("got %v, %v; want %v", got, ok, want)
+		}
+		if _, ok := splitHashes(record[:len(record)-1]); ok {
+			t.Error("a byte is missing")
+		}
+		record[0] ^= 1
+		if _, ok := splitHashes(record); ok {
+			t.Error("what is no hash is read as one")
+		}
+	}
+}
+
 func FuzzRefs(f *testing.F) {
 	f.Add(uint64(1), "a."+block.Hash(nil), []byte{1})
 	f.Add(uint64(0), "", []byte{})

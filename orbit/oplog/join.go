@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 
 	"github.com/newpieceplease/npp/orbit/block"
@@ -27,6 +28,9 @@ const (
 
 // MaxMissing is how many hashes [Log.Missing] returns.
 const MaxMissing = 10_000
+
+// maxMissingOfOne is how many of them one entry names.
+const maxMissingOfOne = 32
 
 // ErrWaitingFull says that too much waits already: what is missing must come
 // first.
@@ -201,7 +205,7 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 			return Refused, err
 		}
 	}
-	missing, err := l.missing(tx, c.Entry)
+	missing, _, err := l.missing(tx, c.Entry.Parents())
 	if err != nil {
 		return Refused, err
 	}
@@ -219,14 +223,14 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 }
 
 // missing returns the first of an entry's parents that is not in the log, or
-// "".
-func (l *Log) missing(tx *store.Tx, e *entry.Entry) (string, error) {
-	for _, hash := range e.Parents() {
+// "", and its place among them.
+func (l *Log) missing(tx *store.Tx, parents []string) (hash string, place int, err error) {
+	for place, hash := range parents {
 		if ok, err := l.has(tx, hash); err != nil || !ok {
-			return hash, err
+			return hash, place, err
 		}
 	}
-	return "", nil
+	return "", len(parents), nil
 }
 
 // enter inserts an entry and hands those that waited for it to the ready
@@ -252,8 +256,8 @@ func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, fault error) err
 	if err != nil || len(sleepers) == 0 {
 		return err
 	}
-	for _, hash := range bytes.Fields(sleepers) {
-		if err := tx.Put(l.readyKey(sum.ReadyTo), hash); err != nil {
+	for _, s := range bytes.Fields(sleepers) {
+		if err := tx.Put(l.readyKey(sum.ReadyTo), s); err != nil {
 			return err
 		}
 		sum.ReadyTo++
@@ -261,8 +265,8 @@ func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, fault error) err
 	return tx.Delete(l.wakeKey(e.Hash()))
 }
 
-// sleepers returns the hashes of the entries that wait for one, each with a
-// space behind it.
+// sleepers returns the entries that wait for a hash, each with a space behind
+// it ([sleeper]).
 func (l *Log) sleepers(tx *store.Tx, hash string) ([]byte, error) {
 	list, err := tx.Get(l.wakeKey(hash))
 	if errors.Is(err, store.ErrNotFound) {
@@ -277,7 +281,7 @@ func (l *Log) room(tx *store.Tx, sum *summary, missing string, w waiter) error {
 	if err != nil {
 		return err
 	}
-	if len(sleepers) >= maxSleepers*(block.HashLen+1) || sum.Pending+uint64(len(w.data)) > maxWaitingBytes {
+	if bytes.Count(sleepers, []byte{' '}) >= maxSleepers || sum.Pending+uint64(len(w.data)) > maxWaitingBytes {
 		return fmt.Errorf("%w: %s of %s", ErrWaitingFull, missing, l.id)
 	}
 	return nil
@@ -285,22 +289,19 @@ func (l *Log) room(tx *store.Tx, sum *summary, missing string, w waiter) error {
 
 // sleep lets an entry wait for one of its parents.
 func (l *Log) sleep(tx *store.Tx, sum *summary, hash, missing string, w waiter) error {
-	sleepers, err := l.sleepers(tx, missing)
-	if err != nil {
-		return err
-	}
 	sum.Waiting++
 	sum.Pending += uint64(len(w.data))
 	if err := tx.Put(l.waitKey(hash), w.encode()); err != nil {
 		return err
 	}
-	return tx.Put(l.wakeKey(missing), append(append(sleepers, hash...), ' '))
+	return l.list(tx, missing, sleeper{hash: hash})
 }
 
 // wakeNext takes the next entry of the ready queue: it enters the log or goes
-// on waiting, for another of its parents.
+// on waiting, for another of its parents. Of an entry that goes on waiting, no
+// more than a record of its parents is read, but for the first time.
 func (l *Log) wakeNext(tx *store.Tx, sum *summary) (size int, err error) {
-	hash, err := l.mustGet(tx, l.readyKey(sum.ReadyFrom))
+	item, err := l.mustGet(tx, l.readyKey(sum.ReadyFrom))
 	if err != nil {
 		return 0, err
 	}
@@ -308,32 +309,52 @@ func (l *Log) wakeNext(tx *store.Tx, sum *summary) (size int, err error) {
 		return 0, err
 	}
 	sum.ReadyFrom++
-	record, err := l.mustGet(tx, l.waitKey(string(hash)))
+	s, ok := parseSleeper(string(item))
+	if !ok {
+		return 0, fmt.Errorf("%w of %s: %.80q is ready", ErrDamaged, l.id, item)
+	}
+	if s.place > 0 {
+		var missing string
+		if missing, size, err = l.goOn(tx, &s); err != nil {
+			return 0, err
+		}
+		if missing != "" {
+			return size, l.list(tx, missing, s)
+		}
+	}
+	record, err := l.mustGet(tx, l.waitKey(s.hash))
 	if err != nil {
 		return 0, err
 	}
-	if err := tx.Delete(l.waitKey(string(hash))); err != nil {
-		return 0, err
-	}
-	w, e, err := decodeWaiter(string(hash), record)
+	w, e, err := decodeWaiter(s.hash, record)
 	if err != nil {
-		return 0, fmt.Errorf("%w of %s: entry %s that waits: %v", ErrDamaged, l.id, hash, err)
+		return 0, fmt.Errorf("%w of %s: entry %s that waits: %v", ErrDamaged, l.id, s.hash, err)
+	}
+	size += len(w.data)
+	if s.place == 0 {
+		parents := e.Parents()
+		var missing string
+		if missing, s.place, err = l.missing(tx, parents); err != nil {
+			return 0, err
+		}
+		if missing != "" {
+			if err := l.putParents(tx, s, parents); err != nil {
+				return 0, err
+			}
+			// There is room: it must not be in the way of those behind it.
+			return size, l.list(tx, missing, s)
+		}
+	}
+	if err := tx.Delete(l.waitKey(s.hash)); err != nil {
+		return 0, err
 	}
 	sum.Waiting--
 	sum.Pending -= uint64(len(w.data))
-	missing, err := l.missing(tx, e)
-	if err != nil {
-		return 0, err
-	}
-	if missing != "" {
-		// There is room: it must not be in the way of those behind it.
-		return len(w.data), l.sleep(tx, sum, e.Hash(), missing, w)
-	}
 	var fault error
 	if w.fault != "" {
 		fault = errors.New(w.fault)
 	}
-	return len(w.data), l.enter(tx, sum, e, fault)
+	return size, l.enter(tx, sum, e, fault)
 }
 
 // mustGet returns the value at a key that is there unless the log is damaged.
@@ -372,7 +393,9 @@ func decodeWaiter(hash string, record []byte) (w waiter, e *entry.Entry, err err
 }
 
 // Missing returns the hashes that entries wait for and that do not wait
-// themselves, at most [MaxMissing] of them. It reads all that waits.
+// themselves: all of them, or where there are more than [MaxMissing], or more
+// than 32 of one entry, some at random, others with each call, but always the one
+// that the entry waits for at the moment. It reads all that waits.
 //
 // It is to be offered until nothing is missing. An entry waits for one after
 // the other of those that it names, so of what is missing, some that must have
@@ -381,6 +404,7 @@ func (l *Log) Missing(ctx context.Context) ([]string, error) {
 	g := blocks.Reading(ctx, l.store)
 	seen := make(map[string]bool)
 	var missing []string
+	found := 0
 	for record, err := range l.store.Scan(ctx, l.key("wait")) {
 		if err != nil {
 			return nil, err
@@ -389,27 +413,62 @@ func (l *Log) Missing(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w of %s: %v", ErrDamaged, l.id, err)
 		}
-		for _, hash := range e.Parents() {
+		parents := e.Parents()
+		if len(parents) > maxMissingOfOne {
+			if parents, err = l.someOf(g, parents); err != nil {
+				return nil, err
+			}
+		}
+		ofOne := 0
+		for _, hash := range parents {
+			if ofOne == maxMissingOfOne {
+				break
+			}
 			if seen[hash] {
 				continue
 			}
-			seen[hash] = true
-			waits, err := l.store.Has(ctx, l.waitKey(hash))
-			if err != nil {
+			if waits, err := l.store.Has(ctx, l.waitKey(hash)); err != nil {
 				return nil, err
-			}
-			if waits {
+			} else if waits {
 				continue
 			}
 			if ok, err := l.has(g, hash); err != nil {
 				return nil, err
-			} else if !ok {
-				missing = append(missing, hash)
+			} else if ok {
+				continue
 			}
-			if len(missing) == MaxMissing {
-				return missing, nil
+			ofOne++
+			found++
+			// Each of those found has the same chance to be among them.
+			at := len(missing)
+			if at < MaxMissing {
+				missing = append(missing, "")
+			} else if at = rand.IntN(found); at >= MaxMissing {
+				continue
+			} else {
+				delete(seen, missing[at])
 			}
+			missing[at] = hash
+			seen[hash] = true
 		}
 	}
 	return missing, nil
+}
+
+// someOf returns the parents of an entry from that on which it waits for, which
+// comes first, the others in any order.
+func (l *Log) someOf(g blocks.Getter, parents []string) ([]string, error) {
+	for len(parents) > 0 {
+		ok, err := l.has(g, parents[0])
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			others := parents[1:]
+			rand.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
+			break
+		}
+		parents = parents[1:]
+	}
+	return parents, nil
 }

@@ -378,3 +378,155 @@ func TestWhatCannotWaitKeepsNothingElseOut(t *testing.T) {
 		t.Errorf("good is in the log: %v, %v", ok, err)
 	}
 }
+
+// Parents of an entry that waits are stored so many to a record.
+func TestEntriesWithAnyNumberOfParentsWaitForThem(t *testing.T) {
+	seeds(t, 6, func(t *testing.T, rng *rand.Rand) {
+		var entries []*entry.Entry
+		for i := range 140 {
+			d := draft{key: []string{"a", "bad"}[min(1, rng.IntN(5)/4)], time: float64(i)}
+			if rng.IntN(2) == 0 && i > 0 {
+				d.next = entries[rng.IntN(i):][:1]
+			}
+			entries = append(entries, d.entry())
+		}
+		wide := make(map[string]bool)
+		for i, n := range []int{1, 2, 63, 64, 65, 66, 127, 128, 129, 130, 200} {
+			var named []*entry.Entry
+			for len(named) < n {
+				named = append(named, shuffled(rng, entries)...)
+			}
+			refs := rng.IntN(n + 1)
+			e := draft{key: "w", time: float64(200 + i), next: named[refs:n], refs: named[:refs]}.entry()
+			wide[e.Hash()] = true
+			entries = append(entries, e)
+		}
+		g := newGraph(entries...)
+		r := newReplica(t)
+		order := shuffled(rng, entries)
+		// The wide ones early, most of what they name late.
+		slices.SortStableFunc(order, func(a, b *entry.Entry) int {
+			if wide[a.Hash()] == wide[b.Hash()] || rng.IntN(4) == 0 {
+				return 0
+			}
+			if wide[a.Hash()] {
+				return -1
+			}
+			return 1
+		})
+		for len(order) > 0 {
+			n := 1 + rng.IntN(min(len(order), 12))
+			r.join(t, order[:n]...)
+			order = order[n:]
+			r.audit(t, judge)
+		}
+		r.joinAll(t, g, nil)
+		log, waiting := r.audit(t, judge)
+		equal(t, "waiting", len(waiting), 0)
+		same(t, "the log", slices.Sorted(maps.Keys(log)), slices.Sorted(maps.Keys(g.needed(judge))))
+	})
+}
+
+// More heads are under entries without effect than their records have room for.
+func TestManyHeadsUnderFaultyEntries(t *testing.T) {
+	elsewhere := 0
+	seeds(t, 4, func(t *testing.T, rng *rand.Rand) {
+		r := newReplica(t)
+		some := func(list []*entry.Entry, most int) []*entry.Entry {
+			return shuffled(rng, list)[:min(len(list), rng.IntN(most+1))]
+		}
+		var roots, faults []*entry.Entry
+		for round := range 3 {
+			var batch []*entry.Entry
+			for i := range 80 {
+				roots = append(roots, draft{key: fmt.Sprint("a", round, i), time: float64(rng.IntN(9))}.entry())
+				batch = append(batch, roots[len(roots)-1])
+			}
+			for i := range 40 {
+				next := slices.Concat(some(roots, 20), some(faults, 2))
+				if i > 0 && rng.IntN(2) == 0 {
+					next = append(some(roots, 3), faults[len(faults)-1])
+				}
+				faults = append(faults, draft{key: fmt.Sprint("bad", round, i), time: 1, next: shuffled(rng, next)}.entry())
+				batch = append(batch, faults[len(faults)-1])
+			}
+			// What is only referred to is here and not covered.
+			batch = append(batch, draft{key: fmt.Sprint("r", round), time: 1, refs: faults}.entry())
+			slices.Reverse(batch)
+			r.join(t, batch...)
+			r.audit(t, judge)
+			for i := range 4 {
+				top := draft{key: fmt.Sprint("t", round, i), time: float64(rng.IntN(9)), next: append(some(roots, 1), some(faults, 3)...)}.entry()
+				same(t, "outcomes", r.join(t, top), []oplog.Outcome{oplog.Joined})
+				r.audit(t, judge)
+			}
+			log, _, numbers := r.stored(t)
+			elsewhere += r.auditUnder(t, judge, log, numbers)
+		}
+		before := r.snapshot(t)
+		_, err := r.Rebuild(t.Context(), rejudge)
+		must(t, err)
+		after := r.snapshot(t)
+		summary := blocks.LogPrefix(logNumber) + "/summary" // which also has places in the queue
+		delete(before, summary)
+		delete(after, summary)
+		if !maps.Equal(after, before) {
+			t.Error("rebuilt, it is another")
+		}
+		r.audit(t, judge)
+	})
+	if elsewhere == 0 {
+		t.Error("there was room for all")
+	}
+}
+
+func TestRecordsThatLeadFromOneToTheNextLeadToAllHeads(t *testing.T) {
+	r := newReplica(t)
+	var roots, chain []*entry.Entry
+	for i := range 6 {
+		var next []*entry.Entry
+		for j := range 60 {
+			next = append(next, draft{key: fmt.Sprint("a", i, j), time: 1}.entry())
+		}
+		roots = append(roots, next...)
+		if i > 0 {
+			next = append(next, chain[i-1])
+		}
+		chain = append(chain, draft{key: "bad", time: 2, next: next}.entry())
+	}
+	top := draft{key: "t", time: 3, next: chain[5:]}.entry()
+	last := draft{key: "r", time: 1, refs: chain}.entry()
+	r.join(t, slices.Concat([]*entry.Entry{last}, roots, chain)...)
+	heads, err := r.Heads(t.Context())
+	must(t, err)
+	equal(t, "heads", len(heads), len(roots)+1)
+	r.join(t, top)
+	heads, err = r.Heads(t.Context())
+	must(t, err)
+	same(t, "heads", heads, []entry.Position{plain(top), plain(last)})
+	r.audit(t, judge)
+}
+
+// Without its record, what an entry is on top of follows from what it names.
+func TestFaultyEntriesOfWhichNoMoreIsKnownCoverWhatTheyName(t *testing.T) {
+	a, b := draft{key: "a", time: 7}.entry(), draft{key: "b", time: 5}.entry()
+	bad1 := draft{key: "bad1", time: 2, next: []*entry.Entry{a}}.entry()
+	bad2 := draft{key: "bad2", time: 3, next: []*entry.Entry{bad1, b}}.entry()
+	bad3 := draft{key: "bad3", time: 3, next: []*entry.Entry{bad2}}.entry()
+	other := draft{key: "o", time: 1, refs: []*entry.Entry{bad3}}.entry()
+	top := draft{key: "t", time: 1, next: []*entry.Entry{bad3}}.entry()
+	for _, gone := range [][]*entry.Entry{nil, {bad1}, {bad2}, {bad3}, {bad2, bad3}, {bad1, bad2, bad3}} {
+		r := newReplica(t)
+		r.join(t, other, bad3, bad2, bad1, a, b)
+		for _, e := range gone {
+			remove(t, r, blocks.LogPrefix(logNumber)+"/under/"+e.Hash())
+		}
+		same(t, "outcomes", r.join(t, top), []oplog.Outcome{oplog.Joined})
+		heads, err := r.Heads(t.Context())
+		must(t, err)
+		same(t, "heads", heads, []entry.Position{top.Position(entry.Rank{Time: 7, Depth: 1}), plain(other)})
+		_, err = r.Rebuild(t.Context(), rejudge)
+		must(t, err)
+		r.audit(t, judge)
+	}
+}

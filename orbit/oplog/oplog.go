@@ -28,10 +28,19 @@
 //	order/<time>/<clock id>.<hash>   number of an entry that counts
 //	raised/<hash>                    rank of an entry, where its clock does not tell
 //	fault/<hash>                     why an entry does not count
+//	under/<hash>                     what an entry that does not count is on top of
 //	wait/<hash>                      an entry that waits, and its fault
+//	parents/<hash>/<n>               hashes that such an entry names, 64 to a record
 //	lost/<number>                    hash, if known, of an entry found lost
 //	wake/<hash>                      the entries that wait for the hash
-//	ready/<n>                        entries whose wait may be over
+//	ready/<n>                        an entry whose wait may be over
+//
+// The parents of an entry are stored by themselves once it has been woken and
+// waits for another of them, from that one on: wake and ready have its place
+// behind the hash, so that each of very many parents costs little when it comes.
+// What an entry is on top of is the entries that count among those it names and,
+// through what does not count, behind them: the largest of their ranks, and
+// those that were heads when it came.
 //
 // The time in an order key is a whole number; where the rank is more than that,
 // it is in front of the clock ID.
@@ -46,7 +55,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"sync"
 
 	"github.com/newpieceplease/npp/orbit/block"
@@ -388,15 +396,29 @@ func (l *Log) insert(tx *store.Tx, sum *summary, e *entry.Entry, fault error) er
 
 // index adds an entry that is stored to all that follows from it.
 func (l *Log) index(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, fault error) error {
-	if fault != nil {
-		sum.Faults++
-		return tx.Put(l.faultKey(e.Hash()), []byte(fault.Error()))
-	}
-	covered, err := l.covered(tx, sum, e.Next)
+	rank := e.Rank()
+	// Where it is larger than any here, those below do not matter.
+	ranked := fault != nil || len(sum.Heads) > 0 && rank.Compare(sum.Heads[0].Rank) <= 0
+	below, err := l.below(tx, sum, e.Next, ranked)
 	if err != nil {
 		return err
 	}
-	rank, err := l.rank(tx, sum, e, covered)
+	if fault != nil {
+		sum.Faults++
+		if err := tx.Put(l.underKey(e.Hash()), below.encode()); err != nil {
+			return err
+		}
+		return tx.Put(l.faultKey(e.Hash()), []byte(fault.Error()))
+	}
+	if below.some {
+		rank = e.Rank(below.rank)
+	}
+	if rank != e.Rank() {
+		if err := tx.Put(raisedKey(l.number, e.Hash()), []byte(rankText(rank))); err != nil {
+			return err
+		}
+	}
+	covered, err := l.covered(tx, below)
 	if err != nil {
 		return err
 	}
@@ -411,85 +433,6 @@ func (l *Log) index(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, f
 	return err
 }
 
-// rank returns the rank of an entry, and stores it where it is not that of its
-// clock. covered is what the entry is on top of.
-func (l *Log) rank(tx *store.Tx, sum *summary, e *entry.Entry, covered []string) (entry.Rank, error) {
-	rank := e.Rank()
-	if len(sum.Heads) == 0 || rank.Compare(sum.Heads[0].Rank) > 0 {
-		return rank, nil // which is larger than any here
-	}
-	var below []entry.Rank
-	for _, hash := range covered {
-		if i := slices.IndexFunc(sum.Heads, func(h entry.Position) bool { return h.Hash == hash }); i >= 0 {
-			below = append(below, sum.Heads[i].Rank)
-			continue
-		}
-		p, ok, err := l.counting(tx, hash)
-		if err != nil {
-			return rank, err
-		}
-		if ok {
-			below = append(below, p.Rank)
-		}
-	}
-	if rank = e.Rank(below...); rank == e.Rank() {
-		return rank, nil
-	}
-	return rank, tx.Put(raisedKey(l.number, e.Hash()), []byte(rankText(rank)))
-}
-
-// counting returns the position of an entry, if it counts and can be read.
-func (l *Log) counting(tx *store.Tx, hash string) (p entry.Position, ok bool, err error) {
-	fault, err := l.fault(tx, hash)
-	if err != nil || fault != "" {
-		return p, false, err
-	}
-	e, err := l.get(tx, hash)
-	if gone(err) {
-		return p, false, nil
-	}
-	if err != nil {
-		return p, false, err
-	}
-	p, err = PositionOf(tx, l.number, e)
-	return p, err == nil, err
-}
-
 // gone reports whether an error is that an entry of the log is lost: a rebuild
 // goes on without it.
 func gone(err error) bool { return errors.Is(err, blocks.ErrDamaged) || errors.Is(err, ErrNotFound) }
-
-// covered returns what is no head once an entry names these: they, and where
-// one of them does not count, what that one names.
-func (l *Log) covered(tx *store.Tx, sum *summary, next []string) ([]string, error) {
-	if sum.Faults == 0 {
-		return next, nil
-	}
-	var covered []string
-	seen := make(map[string]bool)
-	for len(next) > 0 {
-		hash := next[0]
-		next = next[1:]
-		if seen[hash] {
-			continue
-		}
-		seen[hash] = true
-		covered = append(covered, hash)
-		fault, err := l.fault(tx, hash)
-		if err != nil {
-			return nil, err
-		}
-		if fault == "" {
-			continue
-		}
-		e, err := l.get(tx, hash)
-		switch {
-		case gone(err):
-		case err != nil:
-			return nil, err
-		default:
-			next = append(next, e.Next...)
-		}
-	}
-	return covered, nil
-}

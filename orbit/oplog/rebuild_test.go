@@ -76,10 +76,10 @@ func TestRebuildMakesTheSameAgain(t *testing.T) {
 		r := sample(t, rng)
 		before := r.snapshot(t)
 		image := r.image(t)
-		what := rng.IntN(8)
+		what := rng.IntN(9)
 		for key, v := range before {
 			index := strings.HasPrefix(key, "block/") || !strings.HasPrefix(key, prefix+"entry/")
-			if !index || what < 7 && !strings.HasPrefix(key, []string{prefix + "summary", prefix + "order/", prefix + "raised/", prefix + "key/", prefix + "live/", prefix + "fault/", "block/"}[what]) {
+			if !index || what < 8 && !strings.HasPrefix(key, []string{prefix + "summary", prefix + "order/", prefix + "raised/", prefix + "key/", prefix + "live/", prefix + "fault/", prefix + "under/", "block/"}[what]) {
 				continue
 			}
 			switch rng.IntN(3) {
@@ -348,7 +348,8 @@ func TestRebuildDropsWhatWaits(t *testing.T) {
 	r := newReplica(t)
 	a := draft{key: "a", time: 1}.entry()
 	b := draft{key: "b", time: 2, next: []*entry.Entry{a}}.entry()
-	r.join(t, b)
+	x := draft{key: "x", time: 1}.entry()
+	r.join(t, b, draft{key: "y", time: 2, next: []*entry.Entry{x, a}}.entry(), x)
 	_, err := r.Rebuild(t.Context(), rejudge)
 	must(t, err)
 	_, waiting := r.audit(t, judge)

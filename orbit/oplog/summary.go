@@ -67,8 +67,8 @@ func (s *summary) add(p entry.Position) {
 }
 
 // addHead makes p a head and the covered ones none.
-func (s *summary) addHead(p entry.Position, covered []string) {
-	s.Heads = slices.DeleteFunc(s.Heads, func(h entry.Position) bool { return slices.Contains(covered, h.Hash) })
+func (s *summary) addHead(p entry.Position, covered map[string]bool) {
+	s.Heads = slices.DeleteFunc(s.Heads, func(h entry.Position) bool { return covered[h.Hash] })
 	i, _ := slices.BinarySearchFunc(s.Heads, p, descending)
 	s.Heads = slices.Insert(s.Heads, i, p)
 }
