@@ -34,19 +34,10 @@ for it, what was refused and why, and who may write. Each line is "ok", a
 `,
 	},
 	Arguments: []cmds.Argument{dbArg},
-	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		r, err := replicatedOf(req, env)
-		if err != nil {
-			return err
-		}
-		called := req.Arguments[0]
-		address, err := r.address(called)
-		if err != nil {
-			return dbError(err, called)
-		}
+	Run: about(replicated.address, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
 		findings, err := r.Examine(r.ctx, address)
 		if err != nil {
-			return dbError(err, called)
+			return err
 		}
 		for _, f := range findings {
 			l := &findingLine{Check: f.Check, Level: string(f.Level), Text: f.Text, Advice: f.Advice}
@@ -58,7 +49,7 @@ for it, what was refused and why, and who may write. Each line is "ok", a
 			}
 		}
 		return nil
-	},
+	}),
 	Type: findingLine{},
 	Encoders: cmds.EncoderMap{
 		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *findingLine) error {

@@ -80,6 +80,26 @@ func (r replicated) known(called string) (string, error) {
 	return address, err
 }
 
+// about makes a command of run, which gets the address that resolve makes of the
+// first argument. The next step is added to its errors.
+func about(
+	resolve func(r replicated, called string) (address string, err error),
+	run func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error,
+) func(*cmds.Request, cmds.ResponseEmitter, cmds.Environment) error {
+	return func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
+		r, err := replicatedOf(req, env)
+		if err != nil {
+			return err
+		}
+		called := req.Arguments[0]
+		address, err := resolve(r, called)
+		if err == nil {
+			err = run(r, address, req, res)
+		}
+		return dbError(err, called)
+	}
+}
+
 // connected is the connected peers by ID.
 func (r replicated) connected() map[peer.ID]swarm.Peer {
 	peers := make(map[peer.ID]swarm.Peer)
@@ -277,35 +297,26 @@ on standard error; over the RPC it is a line for each change.
 		cmds.StringOption(indexByOption, "Field of documents that is their key; what was said last if not given."),
 		cmds.BoolOption(waitOption, "Wait until it is in step with a peer."),
 	},
-	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		r, err := replicatedOf(req, env)
-		if err != nil {
-			return err
-		}
-		called := req.Arguments[0]
-		address, err := r.address(called)
-		if err != nil {
-			return dbError(err, called)
-		}
+	Run: about(replicated.address, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
 		var opts orbit.OpenOptions
 		opts.IndexBy, _ = req.Options[indexByOption].(string)
 		begin := time.Now()
 		if err := r.Open(r.ctx, address, opts); err != nil {
-			return dbError(err, called)
+			return err
 		}
 		if on(req, waitOption) {
 			return r.wait(address, begin, res.Emit)
 		}
 		s, err := r.begun(address)
 		if err != nil {
-			return dbError(err, called)
+			return err
 		}
 		l, err := r.openLine(s)
 		if err != nil {
-			return dbError(err, called)
+			return err
 		}
 		return res.Emit(l)
-	},
+	}),
 	PostRun: cmds.PostRunMap{cmds.CLI: func(res cmds.Response, re cmds.ResponseEmitter) error {
 		p := &waiting{w: os.Stderr}
 		for {
@@ -470,25 +481,17 @@ yet is forgotten.
 `,
 	},
 	Arguments: []cmds.Argument{dbArg},
-	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		r, err := replicatedOf(req, env)
-		if err != nil {
+	Run: about(replicated.known, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
+		l := &closeLine{Address: address}
+		var err error
+		if l.Name, l.Entries, l.Here, err = r.what(address); err != nil {
 			return err
 		}
-		called := req.Arguments[0]
-		address, err := r.known(called)
-		if err != nil {
-			return dbError(err, called)
-		}
-		l := &closeLine{Address: address}
-		if l.Name, l.Entries, l.Here, err = r.what(address); err != nil {
-			return dbError(err, called)
-		}
 		if err := r.CloseDatabase(r.ctx, address); err != nil {
-			return dbError(err, called)
+			return err
 		}
 		return res.Emit(l)
-	},
+	}),
 	Type: closeLine{},
 	Encoders: cmds.EncoderMap{
 		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *closeLine) error {
@@ -576,22 +579,14 @@ nobody to ask. The daemon's own databases cannot be dropped.
 		req.SetOption(forceOption, true)
 		return nil
 	},
-	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		r, err := replicatedOf(req, env)
-		if err != nil {
+	Run: about(replicated.address, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
+		if _, err := r.Status(r.ctx, address); err != nil {
 			return err
 		}
-		called := req.Arguments[0]
-		address, err := r.address(called)
-		if err == nil {
-			_, err = r.Status(r.ctx, address)
-		}
-		if err != nil {
-			return dbError(err, called)
-		}
 		l := &dropLine{Address: address}
+		var err error
 		if l.Name, l.Entries, l.Here, err = r.what(address); err != nil {
-			return dbError(err, called)
+			return err
 		}
 		if err := r.mayDrop(address, l.Name); err != nil {
 			return err
@@ -601,11 +596,11 @@ nobody to ask. The daemon's own databases cannot be dropped.
 		}
 		pinned := r.daemon.Pinned()
 		if err := r.Drop(r.ctx, address, pinned.Keep); err != nil {
-			return dbError(err, called)
+			return err
 		}
 		l.Kept = pinned.Kept()
 		return res.Emit(l)
-	},
+	}),
 	Type: dropLine{},
 	Encoders: cmds.EncoderMap{
 		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *dropLine) error {

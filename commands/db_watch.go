@@ -45,16 +45,7 @@ same as this daemon ("sync").
 `,
 	},
 	Arguments: []cmds.Argument{dbArg},
-	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		r, err := replicatedOf(req, env)
-		if err != nil {
-			return err
-		}
-		called := req.Arguments[0]
-		address, err := r.known(called)
-		if err != nil {
-			return dbError(err, called)
-		}
+	Run: about(replicated.known, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
 		ready := func() {}
 		if stream, ok := res.(http.Flusher); ok {
 			ready = stream.Flush // the client waits for the head of the answer
@@ -65,14 +56,14 @@ same as this daemon ("sync").
 			case interrupted(req, err), errors.Is(err, orbit.ErrClosed), errors.Is(err, replicate.ErrClosed), r.ctx.Err() != nil:
 				return nil
 			default:
-				return dbError(err, called)
+				return err
 			}
 			if err := res.Emit(r.watchLine(e)); err != nil {
 				return err
 			}
 		}
 		return nil
-	},
+	}),
 	PostRun: untilInterrupted,
 	Type:    watchLine{},
 	Encoders: cmds.EncoderMap{

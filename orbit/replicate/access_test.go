@@ -15,6 +15,26 @@ func (n *node) createManaged(name string) *orbit.Database {
 	return db
 }
 
+// newUngranted returns a node with a managed database, one that was granted to
+// write to it and did, and one that has the database and knows nothing of that.
+func newUngranted(t *testing.T) (a, b, hub *node, address string) {
+	t.Helper()
+	a, b, hub = newNode(t), newNode(t), newNode(t)
+	db := a.createManaged("band")
+	address = db.Address()
+	hub.open(address)
+	b.open(address)
+	b.connect(a)
+	b.database(address)
+	hub.connect(a)
+	hub.database(address)
+	a.disconnect(hub)
+	must(t, db.Access().Grant(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
+	eventually(t, "b may write", func() bool { return b.mayWrite(address) })
+	b.add(address, "from b")
+	return a, b, hub, address
+}
+
 // mayWrite reports whether a node may write to a database now.
 func (n *node) mayWrite(address string) bool {
 	n.t.Helper()
@@ -69,19 +89,7 @@ func TestEntriesOfGrantedWritersAreTakenWhateverComesFirst(t *testing.T) {
 }
 
 func TestGrantThatComesLaterLetsWaitingHeadsIn(t *testing.T) {
-	a, b, hub := newNode(t), newNode(t), newNode(t)
-	db := a.createManaged("band")
-	address := db.Address()
-	hub.open(address)
-	b.open(address)
-	b.connect(a)
-	b.database(address)
-	hub.connect(a)
-	hub.database(address)
-	a.disconnect(hub)
-	must(t, db.Access().Grant(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
-	eventually(t, "b may write", func() bool { return b.mayWrite(address) })
-	b.add(address, "from b")
+	a, b, hub, address := newUngranted(t)
 	head, err := b.database(address).Log().Get(t.Context(), b.hashes(address)[0])
 	must(t, err)
 	evil := newNode(t)
@@ -96,19 +104,8 @@ func TestGrantThatComesLaterLetsWaitingHeadsIn(t *testing.T) {
 // Who withholds a grant from a peer, and shows it what the granted one wrote,
 // must not make that count for nothing for ever.
 func TestWithheldGrantMakesNoEntryCountForNothing(t *testing.T) {
-	a, b, hub, evil := newNode(t), newNode(t), newNode(t), newNode(t)
-	db := a.createManaged("band")
-	address := db.Address()
-	hub.open(address)
-	b.open(address)
-	b.connect(a)
-	b.database(address)
-	hub.connect(a)
-	hub.database(address)
-	a.disconnect(hub)
-	must(t, db.Access().Grant(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
-	eventually(t, "b may write", func() bool { return b.mayWrite(address) })
-	b.add(address, "from b")
+	a, b, hub, address := newUngranted(t)
+	evil := newNode(t)
 	wantSame(t, address, 1, a, b)
 	a.add(address, "from a, on top")
 	wantSame(t, address, 2, a, b)

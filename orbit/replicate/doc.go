@@ -23,17 +23,21 @@
 //     were heard on the topic.
 //   - What nobody sends is asked for again, less and less often, and at once when
 //     another peer opens the database.
-//   - With a list of writers that can be changed, what its writer may not write is
-//     judged after the list was compared with that of the peer that sent it, and
-//     offered again when the list changes: the list and the entries come by
-//     different ways, in any order.
+//   - A list of writers that can be changed is replicated with the database. The
+//     list and the entries come by different ways, in any order, so what its writer
+//     may not write is judged after the list was compared with that of the peer that
+//     sent it. Whose writer was never in the list is not taken, also where it is
+//     waited for, and is offered again when the list changes.
 //
 // # Bounds
 //
 // What a peer sends is held to the bounds of the packages heads, router and
-// oplog, and costs no memory for long: at most 64 MiB of entries wait in memory
-// to be joined. Each exchange ends within half a minute. What is not taken is
-// known by its hash alone.
+// oplog, and costs no memory for long: what came and is not joined yet has at most
+// 128 MiB. Of that, of exchanges that go on, and of identities that are asked for,
+// each peer has a share, so that none keeps the others waiting. Each exchange ends
+// within half a minute. What is missing is asked for a little at a time, what was
+// wanted last among the first, and given up one by one, so that what nobody has is
+// not in the way of what somebody has. What is not taken is known by its hash alone.
 //
 // # What is stored
 //
@@ -73,6 +77,7 @@ const (
 const (
 	maxHeads      = 4096     // that are shown
 	maxAnnounced  = 16       // heads that are announced at once
+	maxLarge      = 4        // heads that streams do not carry, announced at once
 	maxLive       = 64       // entries of our own that are announced at once
 	maxBlame      = 256      // entries of no worth that a peer may publish in a minute
 	maxPartners   = 256      // peers that are remembered

@@ -196,11 +196,7 @@ func TestDoctorSaysWhatWasRefusedAndWhatToDo(t *testing.T) {
 }
 
 func TestDoctorSaysWhatIsMissingAndWhoWasAsked(t *testing.T) {
-	a, b := newNode(t), newNode(t)
-	address := a.create("gigs", orbit.TypeEvents).Address()
-	b.open(address)
-	b.connect(a)
-	b.database(address)
+	a, b, address := newPair(t)
 	lost := absent("lost")
 	b.offered(a, address, written(t, b.signer(), address, "orphan", []entry.Position{lost}).Block)
 	a.finds(address, replicate.Finding{Check: replicate.CheckMissing, Level: replicate.Note, Text: "1 entry waits"})

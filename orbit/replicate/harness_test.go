@@ -169,6 +169,18 @@ func (n *node) disconnect(from *node) {
 	eventually(n.t, "disconnected", func() bool { return len(from.host.Network().ConnsToPeer(n.host.ID())) == 0 })
 }
 
+// newPair returns two connected nodes that have a database of events open, which
+// anybody may write.
+func newPair(t testing.TB) (a, b *node, address string) {
+	t.Helper()
+	a, b = newNode(t), newNode(t)
+	address = a.create("gigs", orbit.TypeEvents).Address()
+	b.open(address)
+	b.connect(a)
+	b.database(address)
+	return a, b, address
+}
+
 // open opens a database at the node, also if it has not come yet.
 func (n *node) open(address string) {
 	n.t.Helper()

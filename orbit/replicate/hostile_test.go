@@ -201,11 +201,7 @@ func TestMissingBlockIsFetchedOnceSomebodyHasIt(t *testing.T) {
 }
 
 func TestStatusTellsWhatIsMissingAndWhoWasAsked(t *testing.T) {
-	a, b := newNode(t), newNode(t)
-	address := a.create("gigs", orbit.TypeEvents).Address()
-	b.open(address)
-	b.connect(a)
-	b.database(address)
+	a, b, address := newPair(t)
 	lost := absent("lost")
 	e := written(t, b.signer(), address, "orphan", []entry.Position{lost})
 	b.offered(a, address, e.Block)
@@ -257,11 +253,7 @@ func TestJunkParentsKeepNothingFromBeingFetched(t *testing.T) {
 }
 
 func TestBlocksOfNoUseAreFetchedOnce(t *testing.T) {
-	a, b := newNode(t), newNode(t)
-	address := a.create("gigs", orbit.TypeEvents).Address()
-	b.open(address)
-	b.connect(a)
-	b.database(address)
+	a, b, address := newPair(t)
 	junk := block.New([]byte{0x63, 'a', 'b', 'c'})
 	must(t, b.Keep(t.Context(), junk))
 	e := written(t, b.signer(), address, "on junk", []entry.Position{{Rank: entry.Rank{Time: 1}, ID: strings.Repeat("02", 33), Hash: junk.Hash}})

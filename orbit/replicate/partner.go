@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,7 +23,8 @@ type partner struct {
 	busy       bool          // an exchange that we began runs
 	next       time.Time     // of an exchange; zero for none
 	pause      time.Duration // before the one after that
-	failures   int           // in a row
+	failures   int           // exchanges in a row
+	behind     int           // exchanges in a row since the last change that found other heads
 	began      time.Time     // when we began an exchange
 	last       time.Time     // when heads were exchanged
 	inStep     time.Time     // when it had the same heads as we
@@ -76,7 +78,7 @@ func (rp *replica) subscription(p peer.ID, on bool) {
 	if q.subscribed == on {
 		return
 	}
-	q.subscribed, q.failures, q.pause, q.next = on, 0, idleMin, time.Time{}
+	q.subscribed, q.failures, q.behind, q.pause, q.next = on, 0, 0, idleMin, time.Time{}
 	if !on {
 		rp.tell(Event{Kind: Left, Peer: p})
 	} else {
@@ -265,26 +267,27 @@ func (rp *replica) swap(ctx context.Context, p peer.ID, slots *shares, exchange 
 	return err
 }
 
-// announceLarge publishes heads that a subscriber cannot be sent otherwise, now
-// and then.
+// announceLarge publishes heads that a subscriber cannot be sent otherwise, a few
+// of them, now and then.
 func (rp *replica) announceLarge(p peer.ID, ours heads.Side) {
-	for _, b := range ours.Heads {
-		if len(b.Data) <= ours.MaxSend {
-			continue
-		}
-		rp.mu.Lock()
-		q := rp.peers[p]
-		now := time.Now()
-		wanted := q != nil && q.subscribed && now.Sub(q.large) > heardFor && now.Sub(rp.large) > largeAfter
-		if wanted {
-			q.large, rp.large = now, now
-		}
-		rp.mu.Unlock()
-		if wanted {
-			rp.r.once(rp.address, b.Hash)
-			rp.announce(b)
-		}
-		return // the others are below it, or come with the next one
+	large := slices.DeleteFunc(slices.Clone(ours.Heads), func(b block.Block) bool { return len(b.Data) <= ours.MaxSend })
+	if len(large) == 0 {
+		return
+	}
+	rp.mu.Lock()
+	q := rp.peers[p]
+	now := time.Now()
+	wanted := q != nil && q.subscribed && now.Sub(q.large) > heardFor && now.Sub(rp.large) > largeAfter
+	if wanted {
+		q.large, rp.large = now, now
+	}
+	rp.mu.Unlock()
+	if !wanted {
+		return
+	}
+	for _, b := range large[:min(len(large), maxLarge)] {
+		rp.r.once(rp.address, b.Hash)
+		rp.announce(b)
 	}
 }
 
@@ -304,10 +307,11 @@ func (rp *replica) compared(p peer.ID, theirs []block.Block) {
 		if q.inStep.IsZero() || now.Sub(q.inStep) > time.Second {
 			rp.tell(Event{Kind: InStep, Peer: p})
 		}
-		q.inStep = now
+		q.inStep, q.behind = now, 0
 		q.pause = min(max(2*q.pause, idleMin), idleMax)
 	default:
-		q.pause = min(max(2*q.pause, confirmAfter), idleMax)
+		q.pause = min(confirmAfter<<min(q.behind, 20), idleMax)
+		q.behind++
 	}
 	rp.notify()
 }
@@ -354,7 +358,7 @@ func (rp *replica) hurry() {
 	soon := time.Now().Add(jitter(confirmAfter))
 	rp.mu.Lock()
 	for _, q := range rp.peers {
-		q.pause = min(q.pause, confirmAfter)
+		q.behind = 0
 		if !q.next.IsZero() && q.next.After(soon) {
 			q.next = soon
 		}

@@ -170,9 +170,14 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (passOn bool) {
 		rp.blame(author)
 		return false
 	}
-	if joined[0].Outcome == oplog.Waiting && !rp.await(ctx, b.Hash) {
-		rp.blame(author)
+	switch joined[0].Outcome {
+	case oplog.Refused: // there is no room for it
 		return false
+	case oplog.Waiting:
+		if !rp.await(ctx, b.Hash) {
+			rp.blame(author)
+			return false
+		}
 	}
 	if slices.ContainsFunc(rp.r.cfg.Router.Unmeshed(rp.address), func(p peer.ID) bool { return p != from && p != author }) {
 		// Passed on, it does not get there, but as a head of ours it does.

@@ -118,11 +118,7 @@ func TestDroppedDatabaseThatComesAgainIsReplicated(t *testing.T) {
 }
 
 func TestConnectionThatIsLostForAMomentLosesNothing(t *testing.T) {
-	a, b := newNode(t), newNode(t)
-	address := a.create("gigs", orbit.TypeEvents).Address()
-	b.open(address)
-	b.connect(a)
-	b.database(address)
+	a, b, address := newPair(t)
 	for i := range 10 {
 		b.disconnect(a)
 		a.add(address, "while it is away")

@@ -28,7 +28,8 @@ const (
 	Open State = "open"
 	// Closed is that it is here, and not replicated.
 	Closed State = "closed"
-	// Failed is that what came with its address is no database.
+	// Failed is that what came with its address is no database, or that it is
+	// damaged.
 	Failed State = "failed"
 )
 
@@ -60,6 +61,15 @@ func (r *Replicator) Status(ctx context.Context, address string) (Status, error)
 	if rp == nil {
 		if _, err := r.cfg.Orbit.Resolve(ctx, address); err != nil {
 			return Status{}, err
+		}
+		if !r.isPaused(address) {
+			if _, err := r.cfg.Orbit.Open(ctx, address, orbit.OpenOptions{}); err != nil {
+				return Status{Address: address, State: Failed, Err: err}, nil
+			}
+			if rp = r.find(address); rp != nil {
+				s, _ := rp.status()
+				return s, nil
+			}
 		}
 		return Status{Address: address, State: Closed}, nil
 	}

@@ -66,6 +66,16 @@ func openIn(t *testing.T, n *harness.Node, address string) daemonReplica {
 	return daemonReplica{t, n, address}
 }
 
+// openBeside opens a database of a daemon in a new JavaScript peer that is
+// connected to it.
+func openBeside(t *testing.T, stack string, w writer, d daemonReplica, l live) jsReplica {
+	t.Helper()
+	js := startNodeWith(t, stack)
+	js.newIdentity(w)
+	js.connect(d.n)
+	return js.openLive(w, d.address, l)
+}
+
 // documentLines are documents as lines of JSON.
 func documentLines(prefix string, n int) (lines []string) {
 	for i := range n {
@@ -181,10 +191,7 @@ func TestSeveralHeadsReplicate(t *testing.T) {
 		inDaemon := createIn(t, n, "heads", orbit.TypeDocuments)
 		var peers []jsReplica
 		for _, w := range []writer{writerA, writerB, writerC} {
-			js := startNodeWith(t, stack)
-			js.newIdentity(w)
-			js.connect(n)
-			peers = append(peers, js.openLive(w, inDaemon.address, live{memory: true}))
+			peers = append(peers, openBeside(t, stack, w, inDaemon, live{memory: true}))
 		}
 		agree(t, 0, daemonsOf(inDaemon), peers...)
 		for _, p := range peers {
@@ -255,10 +262,7 @@ func TestKilledDaemonLosesNothingOfReplication(t *testing.T) {
 	forEachVersion(t, func(t *testing.T, stack string) {
 		n := harness.New(t).Start()
 		inDaemon := createIn(t, n, "killed", orbit.TypeDocuments)
-		js := startNodeWith(t, stack)
-		js.newIdentity(writerB)
-		js.connect(n)
-		inJS := js.openLive(writerB, inDaemon.address, live{memory: true})
+		inJS := openBeside(t, stack, writerB, inDaemon, live{memory: true})
 		puts := inJS.startPutMany(newDocuments("js", 300)...)
 		var acknowledged []string
 		for round := range 4 {
@@ -272,7 +276,7 @@ func TestKilledDaemonLosesNothingOfReplication(t *testing.T) {
 			} else {
 				inDaemon.restarted(func() { n.Stop() })
 			}
-			js.connect(n)
+			inJS.js.connect(n)
 		}
 		puts()
 		agree(t, 300+len(acknowledged), daemonsOf(inDaemon), inJS)
@@ -372,17 +376,14 @@ func TestThousandLiveUpdatesArriveBothWays(t *testing.T) {
 	forEachVersion(t, func(t *testing.T, stack string) {
 		n := harness.New(t).Start()
 		inDaemon := createIn(t, n, "many", orbit.TypeDocuments)
-		js := startNodeWith(t, stack)
-		js.newIdentity(writerB)
-		js.connect(n)
-		inJS := js.openLive(writerB, inDaemon.address, live{memory: true, updates: true})
+		inJS := openBeside(t, stack, writerB, inDaemon, live{memory: true, updates: true})
 		agree(t, 0, daemonsOf(inDaemon), inJS)
 		puts := inJS.startPutMany(newDocuments("js", 1000)...)
 		inDaemon.putMany(documentLines("daemon", 1000)...)
 		puts()
 		agree(t, 2000, daemonsOf(inDaemon), inJS)
 		seen := make(map[string]int)
-		for _, e := range js.happened(eventUpdate, inJS.address) {
+		for _, e := range inJS.js.happened(eventUpdate, inJS.address) {
 			seen[e.Hash]++
 		}
 		t.Logf("JavaScript told of %d entries", len(seen))
@@ -395,10 +396,7 @@ func TestValuesOfAnySizeReplicate(t *testing.T) {
 	forEachVersion(t, func(t *testing.T, stack string) {
 		n := harness.New(t).Start()
 		inDaemon := createIn(t, n, "sizes", orbit.TypeEvents)
-		js := startNodeWith(t, stack)
-		js.newIdentity(writerB)
-		js.connect(n)
-		inJS := js.openLive(writerB, inDaemon.address, live{memory: true})
+		inJS := openBeside(t, stack, writerB, inDaemon, live{memory: true})
 		agree(t, 0, daemonsOf(inDaemon), inJS)
 		entries := 0
 		for _, size := range []int{1, 100, 60_000, 64_600, 66_000, 130_000, 255_000, 262_500, 700_000, 1_011_700} {
@@ -416,10 +414,8 @@ func TestValuesOfAnySizeReplicate(t *testing.T) {
 			t.Error("what no peer can be sent is put")
 		}
 		// Who comes later gets the large one that is the head, too.
-		late := startNodeWith(t, stack)
-		late.newIdentity(writerC)
-		late.connect(n)
-		agree(t, entries, daemonsOf(inDaemon), inJS, late.openLive(writerC, inDaemon.address, live{memory: true}))
+		late := openBeside(t, stack, writerC, inDaemon, live{memory: true})
+		agree(t, entries, daemonsOf(inDaemon), inJS, late)
 	})
 }
 
