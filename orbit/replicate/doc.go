@@ -55,6 +55,7 @@ const (
 	identityWithin = 15 * time.Second       // an identity has come
 	obtainWithin   = 10 * time.Second       // a manifest or list of writers has come, or is asked for anew
 	stallAfter     = 10 * time.Second       // what was asked for did not come, and is given up for now
+	nudgeAfter     = 3 * time.Second        // nothing came, all is asked for anew
 	hurriedStall   = time.Second            // the same, while something else waits
 	retryMin       = 2 * time.Second        // between tries to fetch what nobody sent
 	retryMax       = 5 * time.Minute        //

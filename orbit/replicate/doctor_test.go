@@ -196,6 +196,7 @@ func TestDoctorSaysWhatWasRefusedAndWhatToDo(t *testing.T) {
 }
 
 func TestDoctorSaysWhatIsMissingAndWhoWasAsked(t *testing.T) {
+	t.Parallel()
 	a, b, address := newPair(t)
 	lost := absent("lost")
 	b.offered(a, address, written(t, b.signer(), address, "orphan", []entry.Position{lost}).Block)

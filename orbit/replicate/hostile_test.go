@@ -201,6 +201,7 @@ func TestMissingBlockIsFetchedOnceSomebodyHasIt(t *testing.T) {
 }
 
 func TestStatusTellsWhatIsMissingAndWhoWasAsked(t *testing.T) {
+	t.Parallel()
 	a, b, address := newPair(t)
 	lost := absent("lost")
 	e := written(t, b.signer(), address, "orphan", []entry.Position{lost})
@@ -231,6 +232,7 @@ func TestUnknownDatabaseIsNotServed(t *testing.T) {
 }
 
 func TestJunkParentsKeepNothingFromBeingFetched(t *testing.T) {
+	t.Parallel()
 	a, b, friend := newNode(t), newNode(t), newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	b.open(address)

@@ -161,7 +161,6 @@ func (rp *replica) exchange(ctx context.Context, p peer.ID) {
 			return heads.Exchange(ctx, rp.r.cfg.Host, p, rp.address, ours)
 		})
 	}
-	connected := rp.connected(p)
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	q := rp.peers[p]
@@ -175,7 +174,7 @@ func (rp *replica) exchange(ctx context.Context, p peer.ID) {
 		q.failures++
 	}
 	switch {
-	case !connected: // it says so when it is back
+	case !rp.connected(p): // it says so when it is back
 		rp.gone(p, q)
 	case q.subscribed && q.next.IsZero(): // or it was asked for meanwhile
 		q.next = time.Now().Add(jitter(q.pause))
@@ -201,13 +200,12 @@ func (rp *replica) gone(p peer.ID, q *partner) {
 // disconnected notes that the connection to a peer was lost. If it is back
 // already, what it missed meanwhile is made up for.
 func (rp *replica) disconnected(p peer.ID) {
-	connected := rp.connected(p)
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	q := rp.peers[p]
 	switch {
 	case q == nil || !q.subscribed:
-	case connected:
+	case rp.connected(p):
 		q.next = time.Now()
 		signal(rp.due)
 	default:

@@ -139,9 +139,11 @@ func (rp *replica) round() (complete, progress bool, err error) {
 		select {
 		case b := <-p.arrived:
 			p.take(p.batch(b))
+			p.heard = time.Now()
 		case <-rp.pulling:
 		case <-tick.C:
 			p.expire()
+			p.nudge()
 		case <-ctx.Done():
 			return false, p.progress, nil
 		}
@@ -164,6 +166,7 @@ type puller struct {
 	missed   int                  // of what the log misses, what is done
 	later    []block.Block        // had no effect, and nothing waited for them yet
 	held     int                  // bytes of later
+	heard    time.Time            // when something came, or all was asked for anew
 	waiting  bool                 // something is wanted and not asked for yet
 	progress bool
 	err      error
@@ -235,6 +238,14 @@ func (p *puller) ask() {
 	if len(cids) == 0 {
 		return
 	}
+	if len(p.asked) == len(cids) { // there was silence because nothing was asked for
+		p.heard = now
+	}
+	p.call(cids)
+}
+
+// call asks for blocks.
+func (p *puller) call(cids []cid.Cid) {
 	ctx, cancel := context.WithCancel(p.ctx)
 	found, err := p.session.GetBlocks(ctx, cids)
 	if err != nil {
@@ -242,8 +253,8 @@ func (p *puller) ask() {
 		p.err = err
 		return
 	}
-	p.calls = append(p.calls, call{now, cancel})
-	rp.tasks.Go(func() {
+	p.calls = append(p.calls, call{time.Now(), cancel})
+	p.rp.tasks.Go(func() {
 		for b := range found {
 			select {
 			case p.arrived <- b:
@@ -252,6 +263,28 @@ func (p *puller) ask() {
 			}
 		}
 	})
+}
+
+// nudge asks anew for all that was asked for, where nothing came for a while:
+// on a busy machine, bitswap was seen to have received blocks, or sent wants,
+// that were lost on the way.
+func (p *puller) nudge() {
+	if len(p.asked) == 0 || time.Since(p.heard) < nudgeAfter {
+		return
+	}
+	p.heard = time.Now()
+	for _, c := range p.calls {
+		c.cancel()
+	}
+	p.calls = nil
+	p.session = p.rp.r.cfg.Exchange.NewSession(p.ctx)
+	var cids []cid.Cid
+	for hash := range p.asked {
+		if c, err := block.ParseHash(hash); err == nil {
+			cids = append(cids, c)
+		}
+	}
+	p.call(cids)
 }
 
 // expire gives up for now what was asked for long enough, which is not long

@@ -404,12 +404,19 @@ func (rp *replica) fetch(ctx context.Context, hash string) (block.Block, error) 
 	}
 	rp.r.wanted.Store(hash, rp)
 	defer rp.r.wanted.Delete(hash)
-	found, err := rp.r.cfg.Exchange.NewSession(ctx).GetBlock(ctx, c)
-	if err != nil {
-		return block.Block{}, fmt.Errorf("fetch %s: %w", hash, err)
+	for patience := nudgeAfter; ; patience *= 2 { // see [puller.nudge]
+		try, cancel := context.WithTimeout(ctx, patience)
+		found, err := rp.r.cfg.Exchange.NewSession(try).GetBlock(try, c)
+		timedOut := try.Err() != nil
+		cancel()
+		if err == nil {
+			b := block.Block{Hash: hash, Data: found.RawData()}
+			return b, b.Check()
+		}
+		if ctx.Err() != nil || !timedOut {
+			return block.Block{}, fmt.Errorf("fetch %s: %w", hash, err)
+		}
 	}
-	b := block.Block{Hash: hash, Data: found.RawData()}
-	return b, b.Check()
 }
 
 // obtain fetches what it takes to open the database, unless it is open.
