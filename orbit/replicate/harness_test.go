@@ -75,8 +75,14 @@ type node struct {
 	key   crypto.PrivKey
 	disk  datastore.Batching
 	keys  *keystore.MemKeystore
+	mute  bool // nothing that it announces is heard
 	close func()
 }
+
+// muteRouter is a router whose announcements are lost.
+type muteRouter struct{ *router.Router }
+
+func (muteRouter) Announce(context.Context, string, []byte) error { return nil }
 
 func newNode(t testing.TB) *node {
 	t.Helper()
@@ -102,8 +108,12 @@ func (n *node) start() *node {
 	swap := bitswap.New(ctx, bsnet.NewFromIpfsHost(n.host), nil, bs)
 	n.Orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks})
 	must(n.t, err)
+	var r replicate.Router = n.router
+	if n.mute {
+		r = muteRouter{n.router}
+	}
 	n.fetches = &fetches{Bitswap: swap, of: make(map[string]int)}
-	n.Replicator, err = replicate.New(ctx, replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: n.host, Router: n.router, Exchange: n.fetches, Reads: func(libp2ppeer.ID) bool { return true }})
+	n.Replicator, err = replicate.New(ctx, replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: n.host, Router: r, Exchange: n.fetches, Reads: func(libp2ppeer.ID) bool { return true }})
 	must(n.t, err)
 	n.close = sync.OnceFunc(func() {
 		n.Replicator.Close()

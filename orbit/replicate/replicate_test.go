@@ -148,3 +148,20 @@ func TestClosedDatabaseStaysClosedOverARestart(t *testing.T) {
 	b.open(address)
 	wantSame(t, address, 2, a, b)
 }
+
+func TestWhatPubsubLosesIsMadeUpFor(t *testing.T) {
+	t.Parallel()
+	a, b, address := newPair(t)
+	a.mute = true
+	a.restart()
+	begun := time.Now()
+	b.connect(a)
+	a.database(address)
+	eventually(t, "they are in step", func() bool {
+		s, err := b.Status(t.Context(), address)
+		must(t, err)
+		return s.Settled(begun)
+	})
+	a.add(address, "nobody hears of it")
+	wantSame(t, address, 1, a, b)
+}
