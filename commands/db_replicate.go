@@ -21,6 +21,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/plugin"
@@ -524,13 +525,16 @@ func (r replicated) what(address string) (name string, entries uint64, here bool
 	return "", 0, false, nil
 }
 
-// dropLine is the output of `npp db drop`.
+// dropLine is the output of `npp db drop`: the last line, and before it one for
+// each second that it takes.
 type dropLine struct {
 	Address string `json:"address"`
-	Name    string `json:"name,omitempty"` // if it was here
-	Here    bool   `json:"here"`           // there was something to drop
-	Entries uint64 `json:"entries"`        // that counted
-	Kept    int    `json:"kept"`           // blocks that are pinned and stay
+	Dropped bool   `json:"dropped"`           // it is the last line
+	Checked int    `json:"checked,omitempty"` // blocks of which it is known by now whether they are pinned; not in the last line
+	Name    string `json:"name,omitempty"`    // if it was here
+	Here    bool   `json:"here"`              // there was something to drop
+	Entries uint64 `json:"entries"`           // that counted
+	Kept    int    `json:"kept"`              // blocks that are pinned and stay
 }
 
 var errNoForce = fmt.Errorf("what is dropped cannot be had back from here; hint: say --%s (over the RPC: %s=true) if you mean it", forceOption, forceOption)
@@ -595,12 +599,42 @@ nobody to ask. The daemon's own databases cannot be dropped.
 			return errNoForce
 		}
 		pinned := r.daemon.Pinned()
-		if err := r.Drop(r.ctx, address, pinned.Keep); err != nil {
+		told, checked := time.Now(), 0
+		err = r.Drop(r.ctx, address, func(ctx context.Context, bs []block.Block) error {
+			if err := pinned.Keep(ctx, bs); err != nil {
+				return err
+			}
+			checked += len(bs)
+			if time.Since(told) < time.Second {
+				return nil
+			}
+			told = time.Now()
+			return res.Emit(&dropLine{Address: address, Name: l.Name, Here: l.Here, Entries: l.Entries, Checked: checked})
+		})
+		if err != nil {
 			return err
 		}
-		l.Kept = pinned.Kept()
+		l.Dropped, l.Kept = true, pinned.Kept()
 		return res.Emit(l)
 	}),
+	PostRun: cmds.PostRunMap{cmds.CLI: func(res cmds.Response, re cmds.ResponseEmitter) error {
+		for {
+			v, err := res.Next()
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if l, ok := v.(*dropLine); ok && !l.Dropped {
+				fmt.Fprintf(os.Stderr, "%d of about %d blocks checked for pins\n", l.Checked, l.Entries)
+				continue
+			}
+			if err := re.Emit(v); err != nil {
+				return err
+			}
+		}
+	}},
 	Type: dropLine{},
 	Encoders: cmds.EncoderMap{
 		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *dropLine) error {
