@@ -76,6 +76,12 @@ func (rp *replica) subscription(p peer.ID, on bool) {
 	}
 	q := rp.partner(p)
 	if q.subscribed == on {
+		// It may have begun anew on another connection, before the end of the
+		// old one was noticed.
+		if soon := later(time.Now(), q.began.Add(confirmAfter)); on && q.next.After(soon) {
+			q.next = soon
+			signal(rp.due)
+		}
 		return
 	}
 	q.subscribed, q.failures, q.behind, q.pause, q.next = on, 0, 0, idleMin, time.Time{}
@@ -83,10 +89,7 @@ func (rp *replica) subscription(p peer.ID, on bool) {
 		rp.tell(Event{Kind: Left, Peer: p})
 	} else {
 		rp.tell(Event{Kind: Met, Peer: p})
-		q.next = time.Now()
-		if again := q.began.Add(resubscribed); again.After(q.next) {
-			q.next = again
-		}
+		q.next = later(time.Now(), q.began.Add(resubscribed))
 		signal(rp.due)
 		signal(rp.pulling) // it may have what is missing
 	}
@@ -145,6 +148,13 @@ func (rp *replica) exchangeAlways() {
 
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
 		return a
 	}
 	return b

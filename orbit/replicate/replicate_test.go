@@ -155,7 +155,7 @@ func TestWhatPubsubLosesIsMadeUpFor(t *testing.T) {
 	a.mute = true
 	a.restart()
 	begun := time.Now()
-	b.connect(a)
+	a.connect(b) // b may not have noticed yet that it was gone
 	a.database(address)
 	eventually(t, "they are in step", func() bool {
 		s, err := b.Status(t.Context(), address)
