@@ -2,10 +2,8 @@ package replicate
 
 import (
 	"context"
-	"errors"
 	"time"
 
-	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
@@ -36,9 +34,6 @@ func (rp *replica) announceChanges(l *oplog.Log) {
 			last = now.Last
 			signal(rp.unheard)
 			rp.hurry()
-			rp.mu.Lock()
-			rp.notify()
-			rp.mu.Unlock()
 		}
 		select {
 		case <-changed:
@@ -123,11 +118,5 @@ func (rp *replica) reofferDisputed() {
 	if len(bs) == 0 {
 		return
 	}
-	ctx := orbit.WithAtHand(rp.ctx, rp.identitiesOf(rp.ctx, rp.database(), rp.someSubscribers(), bs))
-	joined, err := rp.database().Join(ctx, bs)
-	if err != nil && !errors.Is(err, oplog.ErrWaitingFull) {
-		rp.storeError(err)
-		return
-	}
-	rp.follow(ctx, nil, bs, joined)
+	rp.join(rp.ctx, nil, bs...) // whose error is logged
 }

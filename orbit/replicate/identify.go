@@ -19,14 +19,14 @@ type unidentified struct {
 	disconnected func(peer.ID) // is told, too
 
 	mu    sync.Mutex
-	peers map[peer.ID]error // why
+	peers map[peer.ID]bool
 }
 
 func newUnidentified(h host.Host, disconnected func(peer.ID)) (*unidentified, error) {
 	events, err := h.EventBus().Subscribe([]any{
 		new(event.EvtPeerIdentificationCompleted), new(event.EvtPeerIdentificationFailed), new(event.EvtPeerConnectednessChanged),
 	}, eventbus.BufSize(256), eventbus.Name("npp/replicate"))
-	return &unidentified{events: events, disconnected: disconnected, peers: make(map[peer.ID]error)}, err
+	return &unidentified{events: events, disconnected: disconnected, peers: make(map[peer.ID]bool)}, err
 }
 
 // follow takes the host's events until the context is done.
@@ -50,7 +50,7 @@ func (u *unidentified) take(e any) {
 	defer u.mu.Unlock()
 	switch e := e.(type) {
 	case event.EvtPeerIdentificationFailed:
-		u.peers[e.Peer] = e.Reason
+		u.peers[e.Peer] = true
 	case event.EvtPeerIdentificationCompleted:
 		delete(u.peers, e.Peer)
 	case event.EvtPeerConnectednessChanged:
@@ -63,5 +63,5 @@ func (u *unidentified) take(e any) {
 func (u *unidentified) has(p peer.ID) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.peers[p] != nil
+	return u.peers[p]
 }

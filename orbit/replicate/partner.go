@@ -11,9 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/heads"
 )
 
@@ -361,16 +359,18 @@ func (rp *replica) sameHeads(theirs []block.Block) bool {
 	return len(shown) == len(ours)
 }
 
-// hurry has exchanges take place soon, to see whether what changed arrived.
+// hurry tells that the log changed, and has exchanges take place soon, to see
+// whether that arrived.
 func (rp *replica) hurry() {
 	soon := time.Now().Add(jitter(confirmAfter))
 	rp.mu.Lock()
 	for _, q := range rp.peers {
 		q.behind = 0
-		if !q.next.IsZero() && q.next.After(soon) {
+		if q.next.After(soon) {
 			q.next = soon
 		}
 	}
+	rp.notify()
 	rp.mu.Unlock()
 	signal(rp.due)
 }
@@ -447,9 +447,4 @@ func (rp *replica) refresh(ctx context.Context, p peer.ID) {
 			return
 		}
 	}
-}
-
-// isFault reports whether an entry is refused which can be part of the graph.
-func isFault(err error) bool {
-	return errors.Is(err, entry.ErrFault) || errors.Is(err, orbit.ErrNotAllowed)
 }

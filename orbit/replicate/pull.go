@@ -13,6 +13,7 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
@@ -365,10 +366,10 @@ func (p *puller) take(bs []block.Block) {
 		case j.Outcome != oplog.Refused:
 			p.progress = true
 			p.rp.found(hash)
-		case isFault(j.Err) && !errors.Is(j.Err, orbit.ErrNotAllowed) && p.held+len(bs[i].Data) <= maxLaterBytes:
+		case errors.Is(j.Err, entry.ErrFault) && p.held+len(bs[i].Data) <= maxLaterBytes:
 			p.later = append(p.later, bs[i])
 			p.held += len(bs[i].Data)
-		case isFault(j.Err), errors.Is(j.Err, orbit.ErrUnavailable), j.Err == nil:
+		case errors.Is(j.Err, entry.ErrFault), errors.Is(j.Err, orbit.ErrNotAllowed), errors.Is(j.Err, orbit.ErrUnavailable), j.Err == nil:
 			p.unanswered(hash) // it may be of use another time
 		default:
 			p.done[hash] = true
@@ -427,45 +428,37 @@ func (rp *replica) forget(hash string) {
 	delete(rp.wants, hash)
 }
 
-// miss notes that a block is asked for.
-func (rp *replica) miss(hash string) *Missing {
+// miss changes what is known of a block that is missing.
+func (rp *replica) miss(hash string, change func(*Missing)) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	m := rp.missing[hash]
 	if m == nil {
 		m = &Missing{Hash: hash, Since: time.Now()}
 		rp.missing[hash] = m
-		rp.notify()
 	}
-	return m
+	change(m)
+	rp.notify()
 }
 
 // asking notes whom a block is asked of.
-func (rp *replica) asking(hash string) *Missing {
+func (rp *replica) asking(hash string) {
 	peers := rp.someSubscribers()
-	m := rp.miss(hash)
-	rp.mu.Lock()
-	defer rp.mu.Unlock()
-	m.Asked = peers
-	rp.notify()
-	return m
+	rp.miss(hash, func(m *Missing) { m.Asked = peers })
 }
 
 // unanswered notes that nobody sent a block.
 func (rp *replica) unanswered(hash string) {
-	m := rp.asking(hash)
-	rp.mu.Lock()
-	defer rp.mu.Unlock()
-	m.Tries++
+	peers := rp.someSubscribers()
+	rp.miss(hash, func(m *Missing) {
+		m.Asked = peers
+		m.Tries++
+	})
 }
 
 // useless notes that what came is no entry of the log.
 func (rp *replica) useless(hash string, why error) {
-	m := rp.miss(hash)
-	rp.mu.Lock()
-	defer rp.mu.Unlock()
-	m.Err = why
-	rp.notify()
+	rp.miss(hash, func(m *Missing) { m.Err = why })
 }
 
 // found notes that a block came.

@@ -290,12 +290,7 @@ type Refusal struct {
 func (rp *replica) refuse(from []peer.ID, b block.Block, why error) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
-	for i, old := range rp.refused {
-		if old.Hash == b.Hash {
-			rp.refused = append(rp.refused[:i], rp.refused[i+1:]...)
-			break
-		}
-	}
+	rp.refused = slices.DeleteFunc(rp.refused, func(r Refusal) bool { return r.Hash == b.Hash })
 	if len(rp.refused) == refusedPerBase {
 		rp.refused = rp.refused[1:]
 	}

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/orbit"
@@ -66,11 +65,10 @@ func (r *Replicator) Status(ctx context.Context, address string) (Status, error)
 			if _, err := r.cfg.Orbit.Open(ctx, address, orbit.OpenOptions{}); err != nil {
 				return Status{Address: address, State: Failed, Err: err}, nil
 			}
-			if rp = r.find(address); rp != nil {
-				s, _ := rp.status()
-				return s, nil
-			}
+			rp = r.find(address)
 		}
+	}
+	if rp == nil {
 		return Status{Address: address, State: Closed}, nil
 	}
 	s, _ := rp.status()
@@ -94,7 +92,7 @@ func (rp *replica) status() (Status, <-chan struct{}) {
 	slices.SortFunc(s.Missing, func(a, b Missing) int { return strings.Compare(a.Hash, b.Hash) })
 	s.Missing = s.Missing[:min(len(s.Missing), maxShown)]
 	for id, q := range rp.peers {
-		open := q.subscribed && rp.r.cfg.Host.Network().Connectedness(id) == network.Connected
+		open := q.subscribed && rp.connected(id)
 		s.Peers = append(s.Peers, Peer{ID: id, Open: open, Exchanged: q.last, InStep: q.inStep, Heads: q.heads, Err: q.err})
 	}
 	slices.SortFunc(s.Peers, func(a, b Peer) int { return bytes.Compare([]byte(a.ID), []byte(b.ID)) })

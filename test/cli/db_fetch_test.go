@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/newpieceplease/npp/test/harness"
 )
@@ -19,20 +17,8 @@ func TestDatabaseIsFetchedFromPeersThatBitswapWouldNotAsk(t *testing.T) {
 		n.MustRun("npp", "db", "put", address, `"event"`)
 	}
 	m.Connect(n)
-	m.MustRun("npp", "db", "open", address)
-	waitForEntries(t, m, address, 3)
-}
-
-// waitForEntries waits until a daemon has so many entries of a database.
-func waitForEntries(t *testing.T, n *harness.Node, address string, want uint64) {
-	t.Helper()
-	var last harness.Result
-	for end := time.Now().Add(harness.Patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		last = n.Run("npp", "db", "info", address, "--enc=json")
-		var info struct{ Entries uint64 }
-		if last.Code == 0 && json.Unmarshal([]byte(last.Stdout), &info) == nil && info.Entries == want {
-			return
-		}
+	m.MustRun("npp", "db", "open", "--wait", address)
+	if l := replica(t, m, "info", address); l.Entries != 3 {
+		t.Errorf("%+v, want 3 entries", l)
 	}
-	t.Fatalf("never %d entries: %v", want, last)
 }
