@@ -39,7 +39,7 @@ func (rp *replica) announceChanges(l *oplog.Log) {
 		case <-changed:
 		case <-rp.unheard:
 			if heads == nil {
-				heads = time.After(jitter(headsAfter))
+				heads = time.After(rp.r.random.around(headsAfter))
 			}
 		case <-heads:
 			heads = nil

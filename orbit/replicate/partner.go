@@ -185,7 +185,7 @@ func (rp *replica) exchange(ctx context.Context, p peer.ID) {
 	case !rp.connected(p): // it says so when it is back
 		rp.gone(p, q)
 	case q.subscribed && q.next.IsZero(): // or it was asked for meanwhile
-		q.next = time.Now().Add(jitter(q.pause))
+		q.next = time.Now().Add(rp.r.random.around(q.pause))
 	}
 	rp.notify()
 }
@@ -362,7 +362,7 @@ func (rp *replica) sameHeads(theirs []block.Block) bool {
 // hurry tells that the log changed, and has exchanges take place soon, to see
 // whether that arrived.
 func (rp *replica) hurry() {
-	soon := time.Now().Add(jitter(confirmAfter))
+	soon := time.Now().Add(rp.r.random.around(confirmAfter))
 	rp.mu.Lock()
 	for _, q := range rp.peers {
 		q.behind = 0
@@ -378,7 +378,7 @@ func (rp *replica) hurry() {
 // askSoon has an exchange with a peer take place soon: something that it
 // published was lost here.
 func (rp *replica) askSoon(p peer.ID) {
-	soon := time.Now().Add(jitter(confirmAfter))
+	soon := time.Now().Add(rp.r.random.around(confirmAfter))
 	rp.mu.Lock()
 	if q := rp.peers[p]; q != nil && q.subscribed && q.next.After(soon) {
 		q.next = soon

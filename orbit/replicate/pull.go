@@ -3,7 +3,6 @@ package replicate
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/ipfs/boxo/exchange"
@@ -92,7 +91,7 @@ func (rp *replica) pull() {
 		}
 		var again <-chan time.Time
 		if !complete || err != nil {
-			again = time.After(jitter(pause))
+			again = time.After(rp.r.random.around(pause))
 			pause = min(2*pause, retryMax)
 		}
 		select {
@@ -215,7 +214,7 @@ func (p *puller) ask() {
 			last := len(*from) - 1
 			i := last
 			if len(hashes)%2 == 1 {
-				i = rand.IntN(len(*from))
+				i = int(rp.r.random.below(int64(len(*from))))
 			}
 			hashes = append(hashes, (*from)[i])
 			(*from)[i] = (*from)[last]

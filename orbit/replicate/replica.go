@@ -432,7 +432,7 @@ func (rp *replica) obtain() {
 			rp.notify()
 			rp.mu.Unlock()
 			select { // it may be one of the store, or that it is being dropped
-			case <-time.After(jitter(retryMax)):
+			case <-time.After(rp.r.random.around(retryMax)):
 			case <-rp.ready:
 			case <-rp.ctx.Done():
 			}
@@ -450,7 +450,7 @@ func (rp *replica) obtain() {
 		}
 		rp.unanswered(needed.Hash)
 		select {
-		case <-time.After(jitter(pause)):
+		case <-time.After(rp.r.random.around(pause)):
 		case <-rp.pulling: // somebody else may have it
 			pause = retryMin
 		case <-rp.ready:

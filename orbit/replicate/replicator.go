@@ -81,6 +81,9 @@ type Config struct {
 	// Reads tells whether a peer reads heads as the package heads does, so that it
 	// can be sent heads of any size. Default: none does.
 	Reads func(peer.ID) bool
+	// Rand is where chance comes from: how long to wait, what to ask for first.
+	// Default: that of math/rand/v2.
+	Rand rand.Source
 }
 
 // Replicator replicates the databases of an Orbit. Its methods may be called
@@ -98,6 +101,7 @@ type Replicator struct {
 	unsent     *lru.Cache[string, time.Time] // identities that nobody sent, and when
 	heard      *lru.Cache[string, time.Time] // entries, behind the addresses of their databases
 	mute       *unidentified
+	random     *chance
 
 	mu       sync.RWMutex
 	closed   bool
@@ -127,6 +131,7 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 		served:     newShares(maxServed, servedOfOne),
 		held:       newShares(maxHeldBytes, heldBytesOfOne),
 		identities: newShares(maxIdentities, identitiesOfOne),
+		random:     &chance{source: cfg.Rand},
 		replicas:   make(map[string]*replica),
 		paused:     make(map[string]bool),
 	}
@@ -528,10 +533,4 @@ func (r *Replicator) disconnected(p peer.ID) {
 	for _, rp := range all {
 		rp.disconnected(p)
 	}
-}
-
-// jitter returns a duration around d, so that what begins together does not go
-// on together.
-func jitter(d time.Duration) time.Duration {
-	return d*3/4 + rand.N(d/2+1)
 }
