@@ -61,6 +61,18 @@ func HashOf(c cid.Cid) (string, bool) {
 	return text(mh), true
 }
 
+// Digest returns the SHA-256 that a hash is the text of.
+func Digest(hash string) (digest [sha256.Size]byte, err error) {
+	c, err := ParseHash(hash)
+	if err == nil {
+		copy(digest[:], c.Hash()[2:])
+	}
+	return digest, err
+}
+
+// OfDigest returns the hash that is the text of a SHA-256.
+func OfDigest(digest [sha256.Size]byte) string { return hashOf(digest[:]) }
+
 // The smallest and the largest hash. The digits of base58 are in the order of
 // their characters, so texts of one length compare as their numbers do.
 var (

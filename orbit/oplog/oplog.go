@@ -26,6 +26,8 @@
 //	summary                          counts, heads and the newest entries
 //	entry/<number>                   the entries, in the order of arrival
 //	order/<time>/<clock id>.<hash>   number of an entry that counts
+//	tree/<path>                      how many entries of the order are behind a
+//	                                 path, and the sum of their hashes
 //	raised/<hash>                    rank of an entry, where its clock does not tell
 //	fault/<hash>                     why an entry does not count
 //	under/<hash>                     what an entry that does not count is on top of
@@ -46,7 +48,9 @@
 // it is in front of the clock ID.
 //
 // A change of the log and of the state that follows from it ([State]) is one
-// transaction. Each costs the same at a hundred entries and at a million.
+// transaction. Each costs the same at a hundred entries and at a million, but for
+// a node of the tree for each hex digit of the clock. The nodes of two replicas
+// tell what one of them lacks without a look at what both have ([Log.Node]).
 package oplog
 
 import (
@@ -122,6 +126,13 @@ func Open(ctx context.Context, s *store.Store, number uint64, id string, state S
 	}
 	if sum.Rebuild != 0 {
 		return l, fmt.Errorf("%w of %s: its index is half rebuilt", ErrDamaged, id)
+	}
+	root, err := l.Node(ctx, "")
+	if err == nil && root.Count == 0 && sum.Counting > 0 {
+		err = l.plant(ctx)
+	}
+	if err != nil {
+		return l, err
 	}
 	last := uint64(0)
 	for r, err := range s.Descend(ctx, blocks.Entries(number), math.MaxUint64) {
@@ -426,6 +437,10 @@ func (l *Log) index(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, f
 	sum.addHead(p, covered)
 	sum.add(p)
 	if err := tx.Put(l.orderKey(p), binary.AppendUvarint(nil, number)); err != nil {
+		return err
+	}
+	time, _ := place(p)
+	if err := l.grow(tx, time, p.Hash); err != nil {
 		return err
 	}
 	keys, err := l.state.Apply(tx, e, Ref{p, number})

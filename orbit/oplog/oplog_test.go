@@ -467,6 +467,7 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 	if got := r.records(t, "fault"); !maps.Equal(got, wantFaults) {
 		t.Errorf("faults: got %q, want %q", got, wantFaults)
 	}
+	r.auditTree(t, log.order(judge), positions)
 	order := hashes(log.order(judge))
 	same(t, "newest first", hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), order)
 	slices.Reverse(order)

@@ -48,7 +48,7 @@ func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known stri
 	}); err != nil {
 		return nil, err
 	}
-	for _, prefix := range append([]string{"order", "raised", "under", "lost", "wait", "parents", "wake", "ready"}, l.state.Prefixes()...) {
+	for _, prefix := range append([]string{"order", "tree", "raised", "under", "lost", "wait", "parents", "wake", "ready"}, l.state.Prefixes()...) {
 		if err := l.clear(ctx, prefix); err != nil {
 			return nil, fmt.Errorf("clear %s of %s: %w", prefix, l.id, err)
 		}
