@@ -1,7 +1,7 @@
 // Command bench measures npp beside its peers, stock kubo built from the same
 // module graph and @orbitdb/core, and writes what it found to bench/RESULTS.md.
 //
-//	go run ./bench              everything, in less than 20 minutes
+//	go run ./bench              everything, in less than 25 minutes
 //	go run ./bench -quick       fewer rounds, in less than 5
 //	go run ./bench -only peers  one topic
 //

@@ -32,7 +32,9 @@ type replica interface {
 	count(ctx context.Context, name string) (int, error)
 	addr(ctx context.Context) (string, error)
 	connect(ctx context.Context, addr string) error
-	memory(field string) (float64, error)
+	// connections are the addresses of those whom it is connected to.
+	connections(ctx context.Context) ([]string, error)
+	pid() int
 	collectGarbage(ctx context.Context) error
 	stop()
 }
@@ -80,8 +82,12 @@ type daemonReplica struct {
 	inbox     inbox
 }
 
+// hidden has a daemon announce no address at which it can be reached, so that its
+// peers have the connections that they are told to make, and no others.
+var hidden = settings{"Addresses.Announce": []string{"/ip4/127.0.0.1/tcp/1"}}
+
 func startDaemonReplica(ctx context.Context, b *bench) (*daemonReplica, error) {
-	n, err := startNode(ctx, b, b.npp, nil)
+	n, err := startNode(ctx, b, b.npp, hidden)
 	if err != nil {
 		return nil, err
 	}
@@ -185,10 +191,26 @@ func (d *daemonReplica) connect(ctx context.Context, addr string) error {
 	return err
 }
 
-func (d *daemonReplica) disconnect(ctx context.Context, from replica) error {
-	addr, err := from.addr(ctx)
-	if err == nil {
-		_, err = d.call(ctx, "swarm/disconnect", url.Values{"arg": {addr}}, nil)
+// addr is the address that it listens at.
+func (d *daemonReplica) addr(ctx context.Context) (string, error) {
+	var addrs struct{ Strings []string }
+	if err := d.ask(ctx, &addrs, "swarm/addrs/listen", nil, nil); err != nil {
+		return "", err
 	}
-	return err
+	if len(addrs.Strings) == 0 {
+		return "", errors.New("the daemon listens nowhere")
+	}
+	return addrs.Strings[0] + "/p2p/" + d.id, nil
 }
+
+func (d *daemonReplica) connections(ctx context.Context) ([]string, error) {
+	var swarm struct{ Peers []struct{ Addr string } }
+	err := d.ask(ctx, &swarm, "swarm/peers", nil, nil)
+	var addrs []string
+	for _, p := range swarm.Peers {
+		addrs = append(addrs, p.Addr)
+	}
+	return addrs, err
+}
+
+func (d *daemonReplica) pid() int { return d.cmd.Process.Pid }

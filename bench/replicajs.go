@@ -176,9 +176,12 @@ func (r *jsReplica) connect(ctx context.Context, addr string) error {
 	return r.ask(ctx, nil, "connect", map[string]any{"addr": addr})
 }
 
-func (r *jsReplica) memory(field string) (float64, error) {
-	return processMemory(r.cmd.Process.Pid, field)
+func (r *jsReplica) connections(ctx context.Context) (addrs []string, err error) {
+	err = r.ask(ctx, &addrs, "connections", nil)
+	return addrs, err
 }
+
+func (r *jsReplica) pid() int { return r.cmd.Process.Pid }
 
 func (r *jsReplica) collectGarbage(ctx context.Context) error { return r.ask(ctx, nil, "gc", nil) }
 

@@ -62,6 +62,9 @@ const commands = {
     await libp2p.dial(multiaddr(addr))
   },
 
+  // The addresses of those whom it is connected to.
+  connections: () => libp2p.getConnections().map(({ remoteAddr }) => String(remoteAddr)),
+
   gc: () => {
     for (let i = 0; i < 2; i++) globalThis.gc()
   }

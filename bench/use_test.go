@@ -1,0 +1,35 @@
+package main
+
+import (
+	"os"
+	"testing"
+	"time"
+)
+
+func TestCPUIsUserAndSystemTime(t *testing.T) {
+	const stat = "12 (a) name (b)) S 1 12 12 0 -1 4194560 4100 0 7 0 125 25 3 4 20 0 12 0 990 126 30 18446744073709551615"
+	if got, err := parseCPU(stat); err != nil || got != 1500*time.Millisecond {
+		t.Errorf("the CPU time is %v (%v), want 1.5s", got, err)
+	}
+	if _, err := parseCPU("12 (a) S 1"); err == nil {
+		t.Error("a line that is cut has a CPU time")
+	}
+}
+
+func TestUseOfAProcess(t *testing.T) {
+	u, err := beginUse(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for began := time.Now(); time.Since(began) < 100*time.Millisecond; {
+	}
+	if err := u.end(); err != nil {
+		t.Fatal(err)
+	}
+	if u.cpu <= 0 || u.cpu > 10*time.Second {
+		t.Errorf("a loop of 100 ms took %v of CPU", u.cpu)
+	}
+	if u.before <= 0 || u.most < u.after {
+		t.Errorf("memory: %.1f MiB before, %.1f after, %.1f at most", u.before, u.after, u.most)
+	}
+}
