@@ -350,7 +350,25 @@ func (db *Database) judge(ctx context.Context, e *entry.Entry, w writers) (i *id
 	if !w.may(i.ID) {
 		return i, fmt.Errorf("%w to %s: identity %s", ErrNotAllowed, db.address, i.ID), nil
 	}
-	return i, e.Check(i), nil
+	return i, db.orbit.check(e, i), nil
+}
+
+// Verify checks the signatures of entries on all processors, so that a [Database.Join]
+// of them that follows soon does not have to. Whose writer's identity is not here
+// is left out.
+func (db *Database) Verify(ctx context.Context, bs []block.Block) {
+	parallel(len(bs), func(i int) {
+		if bs[i].Check() != nil {
+			return
+		}
+		e, err := entry.Decode(bs[i])
+		if err != nil || e.Identity == "" {
+			return
+		}
+		if who, err := db.orbit.IdentityOf(ctx, e.Identity); err == nil {
+			db.orbit.check(e, who)
+		}
+	})
 }
 
 // parallel calls f with 0 to n-1, on all processors.

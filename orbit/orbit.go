@@ -16,6 +16,7 @@ import (
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/identity"
 	"github.com/newpieceplease/npp/orbit/keyed"
 	"github.com/newpieceplease/npp/store"
@@ -101,6 +102,7 @@ type Orbit struct {
 	store      *store.Store
 	signer     *identity.Signer
 	identities *lru.Cache[string, *identity.Identity]
+	checked    *lru.Cache[string, error] // what [entry.Entry.Check] said, by hash
 	hints      *keyed.Hints
 
 	ctx        context.Context // done when closed
@@ -116,8 +118,11 @@ type Orbit struct {
 	onOpened func(*Database)      // may be nil
 }
 
-// identityCache is how many verified identities are kept in memory.
-const identityCache = 1024
+// So many verified identities, and so many checks of entries, are kept in memory.
+const (
+	identityCache = 1024
+	checkCache    = 4096
+)
 
 // New returns an Orbit on a store. It opens no database.
 func New(ctx context.Context, c Config) (*Orbit, error) {
@@ -125,6 +130,7 @@ func New(ctx context.Context, c Config) (*Orbit, error) {
 	c.SigningKey = cmp.Or(c.SigningKey, "orbitdb-signing")
 	o := &Orbit{config: c, store: c.Store, hints: keyed.NewHints(), open: make(map[string]*Database), dropping: make(map[string]bool)}
 	o.identities, _ = lru.New[string, *identity.Identity](identityCache) // fails for sizes below 1
+	o.checked, _ = lru.New[string, error](checkCache)
 	o.ctx, o.stop = context.WithCancel(context.Background())
 	if err := o.makeKeys(ctx); err != nil {
 		return nil, fmt.Errorf("OrbitDB identity: %w", err)
@@ -245,6 +251,15 @@ func (o *Orbit) begin(work func(context.Context)) {
 	}
 }
 
+// Block returns a block that is stored: of a database, or an identity.
+func (o *Orbit) Block(ctx context.Context, hash string) (block.Block, error) {
+	b, err := blocks.Get(blocks.Reading(ctx, o.store), hash)
+	if errors.Is(err, blocks.ErrNotFound) {
+		err = &UnavailableError{Hash: hash}
+	}
+	return b, err
+}
+
 // block returns the block with a hash from the store, or from the source. A
 // block from the source is not stored.
 func (o *Orbit) block(ctx context.Context, hash string) (block.Block, error) {
@@ -268,6 +283,17 @@ func (o *Orbit) block(ctx context.Context, hash string) (block.Block, error) {
 	}
 	b = block.Block{Hash: hash, Data: found.RawData()}
 	return b, b.Check()
+}
+
+// check is [entry.Entry.Check] of an entry whose block has its hash, by the identity
+// that it names: it says the same whenever it is asked.
+func (o *Orbit) check(e *entry.Entry, i *identity.Identity) error {
+	if fault, ok := o.checked.Get(e.Hash()); ok {
+		return fault
+	}
+	fault := e.Check(i)
+	o.checked.Add(e.Hash(), fault)
+	return fault
 }
 
 // IdentityOf returns the verified identity with a hash, such as an entry names,

@@ -1,6 +1,7 @@
 package oplog
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -228,4 +229,25 @@ func (l *Log) plant(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// Compare returns -1 where the times behind p begin lower than those behind q, 0
+// where they begin together, 1 where p's are higher.
+func (p Path) Compare(q Path) int { return cmp.Compare(p.first(), q.first()) }
+
+// Spine returns the paths that lead to the newest entry, but for that of all.
+func (l *Log) Spine(ctx context.Context) ([]Path, error) {
+	for ref, err := range l.descend(ctx, nil) {
+		if err != nil {
+			return nil, err
+		}
+		time, _ := place(ref.Position)
+		path := pathOf(time)
+		var spine []Path
+		for n := 1; n < len(path); n++ {
+			spine = append(spine, path[:n])
+		}
+		return spine, nil
+	}
+	return nil, nil
 }

@@ -258,6 +258,9 @@ func (rp *replica) swap(ctx context.Context, p peer.ID, slots *shares, exchange 
 	}
 	theirs, err := exchange(ours)
 	release()
+	if err := rp.reconcile(ctx, p, theirs); err != nil {
+		log.Debugw("reconcile", "address", rp.address, "peer", p, "err", err)
+	}
 	if rp.database() == nil {
 		return err
 	}

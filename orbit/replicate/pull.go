@@ -78,6 +78,7 @@ func (rp *replica) enqueue(hash string) {
 func (rp *replica) pull() {
 	pause := retryMin
 	for {
+		rp.awaitShipment()
 		begun := time.Now()
 		complete, progress, err := rp.round()
 		if rp.ctx.Err() != nil {
@@ -227,7 +228,8 @@ func (p *puller) ask() {
 	now := time.Now()
 	for _, hash := range hashes {
 		c, err := block.ParseHash(hash)
-		if _, asked := p.asked[hash]; err != nil || asked || p.done[hash] {
+		here, hasErr := p.log.Has(p.ctx, hash) // it was shipped meanwhile
+		if _, asked := p.asked[hash]; err != nil || asked || p.done[hash] || here || hasErr != nil {
 			rp.forget(hash)
 			continue
 		}

@@ -29,6 +29,7 @@ type replica struct {
 	due     chan struct{} // holds a token when an exchange may be due
 	unheard chan struct{} // holds a token when heads are to be announced
 	pulling chan struct{} // holds a token when something is wanted
+	turns   turns         // of peers that ship
 
 	mu       sync.Mutex // never held across a call that may wait
 	ready    chan struct{}
@@ -39,6 +40,7 @@ type replica struct {
 	stale    []string        // of those, what nobody sent before
 	wants    map[string]bool // hashes in the queue, and those asked for
 	missing  map[string]*Missing
+	shipment *Shipment     // that runs, or nil
 	refused  []Refusal     // newest last
 	disputed []block.Block // heads whose writers are not in the list of writers
 	watchers map[chan Event]bool
@@ -53,6 +55,7 @@ func newReplica(r *Replicator, address string) *replica {
 		due:      make(chan struct{}, 1),
 		unheard:  make(chan struct{}, 1),
 		pulling:  make(chan struct{}, 1),
+		turns:    newTurns(),
 		ready:    make(chan struct{}),
 		changed:  make(chan struct{}),
 		peers:    make(map[peer.ID]*partner),

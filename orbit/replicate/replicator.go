@@ -25,6 +25,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/heads"
 	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/reconcile"
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/store"
 )
@@ -42,6 +43,7 @@ var (
 const (
 	maxExchanges   = 64        // that run because of us
 	maxServed      = 1024      // that run because of others
+	maxSessions    = 256       // in which others ask for entries
 	maxHeldBytes   = 128 << 20 // of entries that came and are not joined yet
 	maxIdentities  = 256       // that are asked for at once
 	heardRemember  = 1 << 16   // entries
@@ -53,6 +55,7 @@ const (
 const (
 	exchangesOfOne  = 8
 	servedOfOne     = 128 // a JavaScript peer begins one for each of its databases at once
+	sessionsOfOne   = 16
 	heldBytesOfOne  = 24 << 20
 	identitiesOfOne = 8
 )
@@ -95,6 +98,7 @@ type Replicator struct {
 	tasks      sync.WaitGroup
 	exchanges  *shares
 	served     *shares
+	sessions   *shares // that peers ask in
 	held       *shares // bytes
 	identities *shares
 	asking     singleflight.Group            // for identities
@@ -129,6 +133,7 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 		cfg:        cfg,
 		exchanges:  newShares(maxExchanges, exchangesOfOne),
 		served:     newShares(maxServed, servedOfOne),
+		sessions:   newShares(maxSessions, sessionsOfOne),
 		held:       newShares(maxHeldBytes, heldBytesOfOne),
 		identities: newShares(maxIdentities, identitiesOfOne),
 		random:     &chance{source: cfg.Rand},
@@ -156,6 +161,7 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 	}
 	r.begin(r.mute.follow)
 	cfg.Host.SetStreamHandlerMatch("/orbitdb/heads", r.speaks, r.serve)
+	cfg.Host.SetStreamHandler(reconcile.Protocol, r.serveSession)
 	if cfg.Router != nil {
 		cfg.Router.OnSubscription(r.subscription)
 	}
@@ -192,6 +198,7 @@ func (r *Replicator) Close() error {
 	r.stop()
 	r.mu.Unlock()
 	r.cfg.Host.RemoveStreamHandler("/orbitdb/heads")
+	r.cfg.Host.RemoveStreamHandler(reconcile.Protocol)
 	if r.cfg.Router != nil {
 		r.cfg.Router.OnSubscription(nil)
 	}

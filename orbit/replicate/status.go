@@ -39,6 +39,7 @@ type Status struct {
 	Err     error     // of Failed
 	Missing []Missing // blocks that were asked for in vain, by hash, at most 64
 	Asking  int       // blocks that are being asked for
+	Shipped *Shipment // what a peer ships at the moment, or nil
 	Refused []Refusal // newest last, at most 32
 	Peers   []Peer    // by ID
 }
@@ -79,7 +80,7 @@ func (r *Replicator) Status(ctx context.Context, address string) (Status, error)
 func (rp *replica) status() (Status, <-chan struct{}) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
-	s := Status{Address: rp.address, State: Fetching, Err: rp.err, Asking: len(rp.wants), Refused: slices.Clone(rp.refused)}
+	s := Status{Address: rp.address, State: Fetching, Err: rp.err, Asking: len(rp.wants), Shipped: rp.shipment, Refused: slices.Clone(rp.refused)}
 	switch {
 	case rp.db != nil:
 		s.State = Open

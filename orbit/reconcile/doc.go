@@ -1,0 +1,94 @@
+// Package reconcile finds what one peer has of a log and another lacks, and
+// ships it in order: the way in which daemons replicate with each other, beside
+// that of JavaScript (packages heads and bitswap).
+//
+// # Protocol
+//
+// Its name is [Protocol]. One side, the client, asks; the other answers. A
+// request is a list of dag-cbor, with its length in front as a varint; its first
+// item says what it is:
+//
+//	0, address        what follows is about this database. Always the first one.
+//	                  The answer is an empty list, or there is none and the
+//	                  stream is reset: the peer has not opened the database
+//	1, hashes         blocks of the database: manifest, access controller,
+//	                  identities, entries. The answer is batches of those that
+//	                  are there
+//	2, paths          nodes of the tree over the order of the log (package oplog).
+//	                  The answer is a list, for each of them its count, its sum,
+//	                  and either its children (digit, count, sum) or, of few
+//	                  entries, their hashes
+//	3, path, hash     the hashes behind a path that come behind this one. The
+//	                  answer is hashes, and whether there are more
+//	4, items          entries. An item is a path, for all that is behind it, or a
+//	                  hash. The answer is batches
+//
+// In lists of hashes, and as items, hashes are the 32 bytes of their SHA-256.
+//
+// A batch is blocks of dag-cbor one after the other, parents before what is on
+// top of them, each writer's identity before the first entry that names it; all
+// of it compressed with zstd, since entries name the same ones over and over. An
+// empty batch is the end of an answer.
+//
+// Requests are answered one after the other. Who reads slowly is sent slowly:
+// the stream holds back the sender, which keeps no more than a batch.
+//
+// # Comparing
+//
+// The client goes from the root of the tree to where the peer's nodes differ from
+// its own: what it has nothing of, it takes whole; of few entries, it goes by the
+// hashes. Ten entries among a hundred thousand cost a few kilobytes and two
+// answers, since it begins with the nodes above its newest entry. Nothing is
+// remembered of a peer: a transfer that breaks off goes on where it was, with
+// that peer or another, since the next comparison finds only the rest.
+//
+// # Trust
+//
+// Nothing that a peer says is believed. What it ships is offered to the log as
+// anything else, which verifies it; what it says of its tree decides only what is
+// asked for. Each answer has a bound, and comes within a deadline.
+package reconcile
+
+import (
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/newpieceplease/npp/orbit/block"
+)
+
+// Protocol is the name of the protocol. A later version has another one; a peer
+// that speaks several is asked for the newest that both do.
+const Protocol protocol.ID = "/npp/orbitdb/reconcile/1.0.0"
+
+// Bounds.
+const (
+	maxRequest = 64 << 10  // bytes
+	maxAnswer  = 256 << 10 // bytes, of one that is no batch
+	maxFrame   = 4 << 20   // bytes of a batch as it is sent
+	maxBatch   = 4 << 20   // bytes of a batch as it is read
+	maxHashes  = 64        // of blocks in a request
+	maxPaths   = 64        // in a request
+	maxItems   = 1024      // in a request
+	maxNames   = 1024      // hashes in an answer
+	fewNames   = 48        // entries whose hashes are sent rather than their nodes
+
+	batchEntries = 128       // that a batch has at most
+	batchBytes   = 256 << 10 // behind which it has no further one
+)
+
+// A batch with the largest of blocks and an identity still fits.
+const _ = uint(maxBatch - batchBytes - block.MaxSize)
+
+// Bounds of a comparison: what is beyond is found by the next one.
+const (
+	maxVisited = 1 << 14 // nodes
+	maxWanted  = 1 << 16 // items
+)
+
+// Deadlines.
+const (
+	answerWithin  = 15 * time.Second // of an answer, or the next batch of one
+	requestWithin = time.Minute      // of the next request
+	takenWithin   = time.Minute      // a batch has been read
+)

@@ -1,0 +1,321 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-msgio"
+
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/oplog"
+)
+
+// Source is what is served.
+type Source struct {
+	// Log returns the log of the database with an address, if that is open.
+	Log func(address string) (*oplog.Log, bool)
+	// Block returns a block that is here. Its error is that there is none, or
+	// why it cannot be read.
+	Block func(ctx context.Context, hash string) (block.Block, error)
+}
+
+// Serve answers the requests that come by a stream until the peer ends it, which
+// is no error, or a deadline is over.
+func Serve(ctx context.Context, s network.Stream, src Source) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { s.Reset() })()
+	v := &server{ctx: ctx, stream: s, in: msgio.NewVarintReaderSize(s, maxRequest), out: msgio.NewVarintWriter(s), source: src}
+	if err := v.serve(); err != nil {
+		s.Reset()
+		return err
+	}
+	return s.Close()
+}
+
+type server struct {
+	ctx    context.Context
+	stream network.Stream
+	in     msgio.Reader
+	out    msgio.Writer
+	source Source
+	log    *oplog.Log
+}
+
+func (v *server) serve() error {
+	for {
+		q, err := v.request()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = v.answer(q)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (v *server) request() (request, error) {
+	if err := v.stream.SetReadDeadline(time.Now().Add(requestWithin)); err != nil {
+		return request{}, err
+	}
+	frame, err := v.in.ReadMsg()
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return request{}, fmt.Errorf("%w: half a request", ErrProtocol)
+	}
+	if err != nil {
+		return request{}, err
+	}
+	defer v.in.ReleaseMsg(frame)
+	q, err := decodeRequest(frame)
+	if err == nil && (q.kind == askOpen) != (v.log == nil) {
+		err = errors.New("requests are about one database")
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	return q, err
+}
+
+func (v *server) answer(q request) error {
+	switch q.kind {
+	case askOpen:
+		log, ok := v.source.Log(q.address)
+		if !ok {
+			return fmt.Errorf("%w: %.80q", ErrNotOpen, q.address)
+		}
+		v.log = log
+		return v.send(encodeAnswers(nil))
+	case askBlocks:
+		return v.blocks(q.hashes)
+	case askNodes:
+		return v.nodes(q.paths)
+	case askNames:
+		return v.names(q.paths[0], q.hashes[0])
+	default:
+		return v.entries(q.items)
+	}
+}
+
+func (v *server) send(frame []byte) error {
+	if err := v.stream.SetWriteDeadline(time.Now().Add(takenWithin)); err != nil {
+		return err
+	}
+	return v.out.WriteMsg(frame)
+}
+
+func (v *server) nodes(paths []oplog.Path) error {
+	answers := make([]answer, 0, len(paths))
+	for _, p := range paths {
+		n, err := v.log.Node(v.ctx, p)
+		if err != nil {
+			return err
+		}
+		a := answer{Node: n}
+		switch {
+		case n.Count == 0:
+		case p.Narrow() || n.Count <= fewNames:
+			a.names, err = v.behind(p, nil, fewNames)
+		default:
+			a.children, err = v.log.Children(v.ctx, p)
+		}
+		if err != nil {
+			return err
+		}
+		answers = append(answers, a)
+	}
+	return v.send(encodeAnswers(answers))
+}
+
+func (v *server) names(p oplog.Path, after string) error {
+	e, err := v.log.Get(v.ctx, after)
+	if err != nil {
+		return err
+	}
+	position, err := v.log.Position(v.ctx, e)
+	if err != nil {
+		return err
+	}
+	n, err := v.behind(p, &oplog.Ref{Position: position}, maxNames)
+	if err != nil {
+		return err
+	}
+	return v.send(n.encode())
+}
+
+// behind returns the hashes behind a path and a place, so many at most.
+func (v *server) behind(p oplog.Path, after *oplog.Ref, most int) (n names, err error) {
+	for ref, err := range v.log.Behind(v.ctx, p, after) {
+		if err != nil {
+			return n, err
+		}
+		if n.more = len(n.hashes) == most; n.more {
+			break
+		}
+		hash, err := block.Digest(ref.Hash)
+		if err != nil {
+			return n, err
+		}
+		n.hashes = append(n.hashes, hash)
+	}
+	return n, nil
+}
+
+func (v *server) blocks(hashes []string) error {
+	out := &shipment{server: v}
+	for _, hash := range hashes {
+		b, err := v.source.Block(v.ctx, hash)
+		if err != nil {
+			continue // it is the peer's question whether there is one
+		}
+		if err := out.add(b); err != nil {
+			return err
+		}
+	}
+	return out.end()
+}
+
+// entries sends what items stand for. What is damaged here is left out: somebody
+// else may have it.
+func (v *server) entries(items []item) error {
+	stats, err := v.log.Stats(v.ctx)
+	if err != nil {
+		return err
+	}
+	out := &shipment{server: v, sent: make(map[string]bool), faults: stats.Faults > 0}
+	for _, it := range items {
+		if it.hash != nil {
+			if err := out.entry(block.OfDigest(*it.hash)); err != nil {
+				return err
+			}
+			continue
+		}
+		for ref, err := range v.log.Behind(v.ctx, it.path, nil) {
+			if err != nil {
+				return err
+			}
+			if err := out.entry(ref.Hash); err != nil {
+				return err
+			}
+		}
+	}
+	return out.end()
+}
+
+// maxSent is how many blocks a shipment remembers: beyond, it may send one twice.
+const maxSent = 1 << 14
+
+// shipment is the answer that is made of batches.
+type shipment struct {
+	server *server
+	faults bool            // the log has entries that do not count
+	sent   map[string]bool // identities, and entries that do not count
+	batch  []byte
+	count  int
+}
+
+// entry adds an entry, and before it what the peer may lack that is in no order:
+// its writer's identity, and the entries that do not count which it names.
+func (s *shipment) entry(hash string) error {
+	v := s.server
+	e, err := v.log.Get(v.ctx, hash)
+	if err != nil {
+		return v.ctx.Err()
+	}
+	if s.faults {
+		if err := s.under(e); err != nil {
+			return err
+		}
+	}
+	return s.whole(e)
+}
+
+// under adds the entries that do not count below an entry, the lowest first.
+func (s *shipment) under(top *entry.Entry) error {
+	v := s.server
+	stack := []*entry.Entry{top}
+	for len(stack) > 0 && len(stack) < maxSent {
+		e := stack[len(stack)-1]
+		waits := false
+		for _, hash := range e.Parents() {
+			if s.sent[hash] {
+				continue
+			}
+			fault, err := v.log.Fault(v.ctx, hash)
+			if err != nil {
+				return err
+			}
+			if fault == "" {
+				continue
+			}
+			s.note(hash)
+			if below, err := v.log.Get(v.ctx, hash); err == nil {
+				stack, waits = append(stack, below), true
+			}
+		}
+		if waits {
+			continue
+		}
+		stack = stack[:len(stack)-1]
+		if e != top {
+			if err := s.whole(e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// note remembers that a block was sent.
+func (s *shipment) note(hash string) {
+	if len(s.sent) >= maxSent {
+		clear(s.sent)
+	}
+	s.sent[hash] = true
+}
+
+func (s *shipment) whole(e *entry.Entry) error {
+	if e.Identity != "" && !s.sent[e.Identity] {
+		s.note(e.Identity)
+		if b, err := s.server.source.Block(s.server.ctx, e.Identity); err == nil {
+			s.batch = append(s.batch, b.Data...)
+		}
+	}
+	return s.add(e.Block)
+}
+
+func (s *shipment) add(b block.Block) error {
+	if len(s.batch) > 0 && len(s.batch)+len(b.Data) > maxBatch {
+		if err := s.flush(); err != nil {
+			return err
+		}
+	}
+	s.batch = append(s.batch, b.Data...)
+	if s.count++; s.count < batchEntries && len(s.batch) < batchBytes {
+		return nil
+	}
+	return s.flush()
+}
+
+func (s *shipment) flush() error {
+	if len(s.batch) == 0 {
+		return nil
+	}
+	err := s.server.send(encodeBatch(s.batch))
+	s.batch, s.count = s.batch[:0], 0
+	return err
+}
+
+func (s *shipment) end() error {
+	if err := s.flush(); err != nil {
+		return err
+	}
+	return s.server.send(nil)
+}

@@ -1,0 +1,338 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/reconcile"
+)
+
+// maxUseless is how many entries of no use a peer may ship, besides as many as
+// are of use.
+const maxUseless = 256
+
+// maxOpening is how many blocks it may take to open a database.
+const maxOpening = 8
+
+// turns are taken by peers that ship, one at a time.
+type turns struct {
+	token chan struct{} // holds a token during a turn
+
+	mu      sync.Mutex
+	waiting int
+	shipped time.Time     // when something came in the present turn
+	over    chan struct{} // closed at the end of the present turn
+}
+
+func newTurns() turns { return turns{token: make(chan struct{}, 1)} }
+
+func (t *turns) begin(ctx context.Context) error {
+	t.mu.Lock()
+	t.waiting++
+	t.mu.Unlock()
+	var err error
+	select {
+	case t.token <- struct{}{}:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.waiting--; err == nil {
+		t.shipped, t.over = time.Now(), make(chan struct{})
+	}
+	return err
+}
+
+func (t *turns) end() {
+	t.mu.Lock()
+	close(t.over)
+	t.mu.Unlock()
+	<-t.token
+}
+
+// others notes that something came, and reports whether another peer waits.
+func (t *turns) others() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.shipped = time.Now()
+	return t.waiting > 0
+}
+
+// awaitShipment waits while entries are being shipped, so that they are not
+// fetched one by one meanwhile.
+func (rp *replica) awaitShipment() {
+	t := &rp.turns
+	for {
+		t.mu.Lock()
+		running, rest, over := len(t.token) > 0 && t.over != nil, time.Until(t.shipped.Add(shipStall)), t.over
+		t.mu.Unlock()
+		if !running || rest <= 0 {
+			return
+		}
+		select {
+		case <-over:
+			return
+		case <-time.After(rest):
+		case <-rp.ctx.Done():
+			return
+		}
+	}
+}
+
+// serveSession answers a peer that asks for what it lacks.
+func (r *Replicator) serveSession(s network.Stream) {
+	p := s.Conn().RemotePeer()
+	if !r.sessions.tryAcquire(p, 1) {
+		s.Reset()
+		return
+	}
+	defer r.sessions.release(p, 1)
+	ctx, cancel := context.WithCancel(r.ctx)
+	defer cancel()
+	err := reconcile.Serve(ctx, s, reconcile.Source{
+		Log: func(address string) (*oplog.Log, bool) {
+			rp := r.find(address)
+			if rp == nil || rp.database() == nil {
+				return nil, false
+			}
+			context.AfterFunc(rp.ctx, cancel)
+			return rp.database().Log(), true
+		},
+		Block: r.cfg.Orbit.Block,
+	})
+	if err != nil {
+		log.Debugw("session of", "peer", p, "err", err)
+	}
+}
+
+// reconcile has a peer ship what it has of the database and we lack, if it can,
+// until we have its heads. What a peer does not ship in its turn is left to the
+// next exchange, and what nobody ships is fetched.
+func (rp *replica) reconcile(ctx context.Context, p peer.ID, theirs []block.Block) error {
+	for rp.lacks(ctx, theirs) {
+		if err := rp.turns.begin(ctx); err != nil {
+			return err
+		}
+		more := rp.lacks(ctx, theirs) // who was before may have had them
+		var err error
+		if more {
+			more, err = rp.session(ctx, p)
+		}
+		rp.turns.end()
+		if err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// lacks reports whether one of the heads of a peer is not here.
+func (rp *replica) lacks(ctx context.Context, theirs []block.Block) bool {
+	db := rp.database()
+	if db == nil {
+		return len(theirs) > 0
+	}
+	for _, b := range theirs {
+		if ok, err := db.Log().Has(ctx, b.Hash); err != nil || !ok {
+			return err == nil
+		}
+	}
+	return false
+}
+
+// session is a turn of a peer. It reports whether another one may bring more.
+func (rp *replica) session(ctx context.Context, p peer.ID) (more bool, err error) {
+	s, err := reconcile.Open(ctx, rp.r.cfg.Host, p, rp.address)
+	if err != nil {
+		return false, err
+	}
+	defer s.Reset()
+	if rp.database() == nil {
+		if err := rp.obtainFrom(ctx, s); err != nil {
+			return false, err
+		}
+	}
+	l := rp.database().Log()
+	d, err := s.Compare(ctx, l)
+	if err != nil {
+		return false, err
+	}
+	rp.setShipment(&Shipment{From: p, Of: d.Count})
+	defer rp.setShipment(nil)
+	done, err := rp.takeShipment(ctx, p, ahead(rp.verified(ctx, p, s.Ship(d)), s.Reset))
+	if err != nil {
+		return false, err
+	}
+	if !done {
+		return true, nil
+	}
+	s.Close()
+	return !d.Whole, nil
+}
+
+// Shipment is what a peer ships at the moment.
+type Shipment struct {
+	From peer.ID
+	Got  uint64 // entries
+	Of   uint64 // as the peer says
+}
+
+func (rp *replica) setShipment(s *Shipment) {
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	rp.shipment = s
+	rp.notify()
+}
+
+// takeShipment joins what comes, and reports whether it came to the end: after a
+// while, others have their turn.
+func (rp *replica) takeShipment(ctx context.Context, p peer.ID, batches iter.Seq2[[]block.Block, error]) (done bool, err error) {
+	began := time.Now()
+	useful, useless := 0, 0
+	for entries, err := range batches {
+		if err != nil {
+			return false, err
+		}
+		good, err := rp.takeBatch(ctx, p, entries)
+		if err != nil {
+			return false, err
+		}
+		useful += good
+		if useless += len(entries) - good; useless > useful+maxUseless {
+			return false, fmt.Errorf("%w: what it ships is of no use", reconcile.ErrProtocol)
+		}
+		if rp.turns.others() && time.Since(began) > turnFor {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// verified yields the entries of batches, whose signatures were checked.
+func (rp *replica) verified(ctx context.Context, p peer.ID, batches iter.Seq2[[]block.Block, error]) iter.Seq2[[]block.Block, error] {
+	return func(yield func([]block.Block, error) bool) {
+		for bs, err := range batches {
+			var entries []block.Block
+			if err == nil {
+				entries = rp.verify(ctx, p, bs)
+			}
+			if !yield(entries, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// verify returns the entries among blocks. The others are identities of their
+// writers.
+func (rp *replica) verify(ctx context.Context, p peer.ID, bs []block.Block) (entries []block.Block) {
+	at := make(orbit.AtHand)
+	for _, b := range bs {
+		if _, err := entry.Decode(b); err == nil {
+			entries = append(entries, b)
+		} else {
+			at[b.Hash] = b
+		}
+	}
+	for hash := range at {
+		if _, err := rp.r.cfg.Orbit.IdentityOf(orbit.WithAtHand(ctx, at), hash); err != nil {
+			log.Debugw("identity", "address", rp.address, "peer", p, "hash", hash, "err", err)
+		}
+	}
+	rp.database().Verify(ctx, entries)
+	return entries
+}
+
+// takeBatch joins entries, and returns how many of them were new.
+func (rp *replica) takeBatch(ctx context.Context, p peer.ID, entries []block.Block) (fresh int, err error) {
+	size := int64(0)
+	for _, b := range entries {
+		size += int64(len(b.Data))
+	}
+	if err := rp.r.held.acquire(ctx, p, size); err != nil {
+		return 0, err
+	}
+	defer rp.r.held.release(p, size)
+	joined, err := rp.join(ctx, []peer.ID{p}, entries...)
+	if err != nil {
+		return 0, err
+	}
+	for _, j := range joined {
+		if j.Outcome == oplog.Joined || j.Outcome == oplog.Waiting {
+			fresh++
+		}
+	}
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	if rp.shipment != nil {
+		rp.shipment = &Shipment{From: p, Got: rp.shipment.Got + uint64(fresh), Of: rp.shipment.Of}
+	}
+	rp.notify()
+	return fresh, nil
+}
+
+// ahead yields what a sequence does, and has the next one made meanwhile. Where
+// the loop is left before its end, stop ends what makes it.
+func ahead[T any](seq iter.Seq2[T, error], stop func()) iter.Seq2[T, error] {
+	type result struct {
+		value T
+		err   error
+	}
+	return func(yield func(T, error) bool) {
+		results, left := make(chan result), make(chan struct{})
+		go func() {
+			defer close(results)
+			for v, err := range seq {
+				select {
+				case results <- result{v, err}:
+				case <-left:
+					return
+				}
+			}
+		}()
+		for r := range results {
+			if !yield(r.value, r.err) {
+				stop()
+				close(left)
+				for range results { // until that is over
+				}
+				return
+			}
+		}
+	}
+}
+
+// obtainFrom opens the database with what a peer has.
+func (rp *replica) obtainFrom(ctx context.Context, s *reconcile.Session) error {
+	at := make(orbit.AtHand)
+	for range maxOpening {
+		db, err := rp.r.cfg.Orbit.Open(orbit.WithAtHand(ctx, at), rp.address, orbit.OpenOptions{IndexBy: rp.indexBy()})
+		if err == nil {
+			rp.obtained(db)
+			return nil
+		}
+		var needed *orbit.UnavailableError
+		if !errors.As(err, &needed) {
+			return err
+		}
+		bs, fetchErr := s.Blocks(needed.Hash)
+		if fetchErr != nil || len(bs) == 0 || bs[0].Hash != needed.Hash {
+			return errors.Join(err, fetchErr)
+		}
+		at[needed.Hash] = bs[0]
+		rp.found(needed.Hash)
+	}
+	return fmt.Errorf("%w: %s", orbit.ErrUnavailable, rp.address)
+}
