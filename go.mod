@@ -19,6 +19,7 @@ require (
 	github.com/ipfs/kubo v0.43.1
 	github.com/ipld/go-car/v2 v2.17.0
 	github.com/ipld/go-ipld-prime v0.24.0
+	github.com/klauspost/compress v1.19.1
 	// kubo 0.43.1 names an older one and replaces it with a fork, which does not
 	// reach those who import it; this version has what kubo needs of the fork.
 	github.com/libp2p/go-libp2p v0.51.0
@@ -34,14 +35,10 @@ require (
 	go.uber.org/goleak v1.3.0
 	golang.org/x/mod v0.41.0
 	golang.org/x/sync v0.23.0
+	golang.org/x/sys v0.48.0
 	golang.org/x/term v0.46.0
 	golang.org/x/time v0.15.0
 	google.golang.org/protobuf v1.36.12
-)
-
-require (
-	github.com/klauspost/compress v1.19.1
-	golang.org/x/sys v0.48.0
 )
 
 require (
