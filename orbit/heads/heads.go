@@ -202,12 +202,12 @@ func (ours Side) receive(s network.Stream, first []byte) ([]block.Block, error) 
 	case len(data) > maxBytes:
 		err = fmt.Errorf("%w: more than %d bytes", ErrTooMuch, maxBytes)
 	}
-	heads, splitErr := entry.Split(data)
+	heads, splitErr := entry.Split(data, maxHeads)
 	if err == nil {
 		err = splitErr
 	}
-	if len(heads) > maxHeads {
-		heads, err = heads[:maxHeads], fmt.Errorf("%w: more than %d heads", ErrTooMuch, maxHeads)
+	if len(heads) == maxHeads && splitErr != nil {
+		err = fmt.Errorf("%w: more than %d heads", ErrTooMuch, maxHeads)
 	}
 	return heads, err
 }

@@ -73,8 +73,9 @@ const (
 	maxNames   = 1024      // hashes in an answer
 	fewNames   = 48        // entries whose hashes are sent rather than their nodes
 
-	batchEntries = 128       // that a batch has at most
-	batchBytes   = 256 << 10 // behind which it has no further one
+	batchEntries = 128              // that a batch has at most
+	batchBytes   = 256 << 10        // behind which it has no further one
+	batchBlocks  = 2 * batchEntries // with an identity for each
 )
 
 // A batch with the largest of blocks and an identity still fits.

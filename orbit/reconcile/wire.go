@@ -335,5 +335,5 @@ func decodeBatch(frame []byte) ([]block.Block, error) {
 	if err != nil {
 		return nil, err
 	}
-	return entry.Split(data)
+	return entry.Split(data, batchBlocks)
 }

@@ -1,0 +1,194 @@
+package reconcile
+
+import (
+	"context"
+	"iter"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/ipfs/boxo/keystore"
+	"github.com/ipfs/go-datastore"
+	dssync "github.com/ipfs/go-datastore/sync"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/metrics"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/store"
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newOrbit returns the databases of a new identity.
+func newOrbit(t testing.TB) *orbit.Orbit {
+	t.Helper()
+	s := store.New(dssync.MutexWrap(datastore.NewMapDatastore()), "/orbit")
+	o, err := orbit.New(t.Context(), orbit.Config{Store: s, Keystore: keystore.NewMemKeystore()})
+	must(t, err)
+	t.Cleanup(func() {
+		o.Close()
+		s.Close()
+	})
+	return o
+}
+
+// create makes a database of events that anybody may write.
+func create(t testing.TB, o *orbit.Orbit) *orbit.Database {
+	t.Helper()
+	db, err := o.Create(t.Context(), "gigs", orbit.Options{Type: orbit.TypeEvents, Access: orbit.Access{Write: []string{manifest.Anyone}}})
+	must(t, err)
+	return db
+}
+
+// add adds so many events.
+func add(t testing.TB, db *orbit.Database, n int) {
+	t.Helper()
+	ev, err := db.Events()
+	must(t, err)
+	_, err = ev.AddMany(t.Context(), func(yield func(any) bool) {
+		for i := range n {
+			if !yield(i) {
+				return
+			}
+		}
+	})
+	must(t, err)
+}
+
+// copyAll brings to one database what another one has.
+func copyAll(t testing.TB, from, to *orbit.Database, o, toOrbit *orbit.Orbit) {
+	t.Helper()
+	at := make(orbit.AtHand)
+	var bs []block.Block
+	for a, err := range from.Log().Stored(t.Context(), 0) {
+		must(t, err)
+		bs = append(bs, a.Entry.Block)
+		if at[a.Entry.Identity].Hash == "" {
+			b, err := o.Block(t.Context(), a.Entry.Identity)
+			must(t, err)
+			at[b.Hash] = b
+		}
+	}
+	_, err := to.Join(orbit.WithAtHand(t.Context(), at), bs)
+	must(t, err)
+}
+
+// writers are databases with the same address, of as many identities.
+type writers struct {
+	orbits    []*orbit.Orbit
+	databases []*orbit.Database
+}
+
+func newWriters(t testing.TB, n int) (w writers) {
+	t.Helper()
+	for range n {
+		o := newOrbit(t)
+		w.orbits = append(w.orbits, o)
+		w.databases = append(w.databases, create(t, o))
+	}
+	return w
+}
+
+// history has all of them write, and now and then take what another one wrote.
+func (w writers) history(t testing.TB, rng *rand.Rand, steps int) {
+	t.Helper()
+	for range steps {
+		i, j := rng.IntN(len(w.orbits)), rng.IntN(len(w.orbits))
+		if i == j {
+			add(t, w.databases[i], 1+rng.IntN(60))
+		} else {
+			copyAll(t, w.databases[i], w.databases[j], w.orbits[i], w.orbits[j])
+		}
+	}
+}
+
+// peerOf is a host that serves databases.
+type peerOf struct {
+	host.Host
+	traffic *metrics.BandwidthCounter
+}
+
+func newPeer(t testing.TB) peerOf {
+	t.Helper()
+	p := peerOf{traffic: metrics.NewBandwidthCounter()}
+	var err error
+	p.Host, err = libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableMetrics(), libp2p.BandwidthReporter(p.traffic))
+	must(t, err)
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+// serve has the host serve databases.
+func (p peerOf) serve(o *orbit.Orbit, dbs ...*orbit.Database) {
+	p.SetStreamHandler(Protocol, func(s network.Stream) {
+		Serve(context.Background(), s, Source{
+			Log: func(address string) (*oplog.Log, bool) {
+				for _, db := range dbs {
+					if db.Address() == address {
+						return db.Log(), true
+					}
+				}
+				return nil, false
+			},
+			Block: o.Block,
+		})
+	})
+}
+
+// session begins one with a server about a database.
+func session(t testing.TB, server peerOf, address string) *Session {
+	t.Helper()
+	client := newPeer(t)
+	must(t, client.Connect(t.Context(), peer.AddrInfo{ID: server.ID(), Addrs: server.Addrs()}))
+	s, err := Open(t.Context(), client, server.ID(), address)
+	must(t, err)
+	t.Cleanup(s.Reset)
+	return s
+}
+
+// shipped joins all that comes, and returns how many blocks came. Each batch is to
+// find its parents.
+func shipped(t testing.TB, to *orbit.Database, batches iter.Seq2[[]block.Block, error]) (blocks int) {
+	t.Helper()
+	for bs, err := range batches {
+		must(t, err)
+		blocks += len(bs)
+		for _, j := range joinBatch(t, to, bs) {
+			if j.Outcome == oplog.Waiting || j.Outcome == oplog.Known {
+				t.Errorf("%s is %s", j.Hash, j.Outcome)
+			}
+		}
+	}
+	return blocks
+}
+
+func joinBatch(t testing.TB, to *orbit.Database, bs []block.Block) []orbit.Joined {
+	t.Helper()
+	at := make(orbit.AtHand)
+	for _, b := range bs {
+		at[b.Hash] = b
+	}
+	joined, err := to.Join(orbit.WithAtHand(t.Context(), at), bs)
+	must(t, err)
+	return joined
+}
+
+// hashes returns the order of a database, newest first.
+func hashes(t testing.TB, db *orbit.Database) (list []string) {
+	t.Helper()
+	for e, err := range db.Iterate(t.Context(), orbit.Range{}) {
+		must(t, err)
+		list = append(list, e.Hash())
+	}
+	return list
+}
