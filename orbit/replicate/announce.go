@@ -33,6 +33,7 @@ func (rp *replica) announceChanges(l *oplog.Log) {
 			}
 			last = now.Last
 			signal(rp.unheard)
+			rp.settle()
 			rp.hurry()
 		}
 		select {

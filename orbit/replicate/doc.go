@@ -72,7 +72,7 @@ const (
 	resubscribed   = time.Second            // between exchanges with a peer that closes and opens
 	roundGap       = 100 * time.Millisecond // between rounds of fetching
 	turnFor        = 10 * time.Second       // a peer ships before others have their turn
-	shipStall      = 5 * time.Second        // nothing was shipped, what is missing is fetched
+	shipStall      = 5 * time.Second        // nothing was shipped: others have their turn, what is missing is fetched
 	followPause    = 100 * time.Millisecond // between two statuses
 )
 

@@ -2,6 +2,7 @@ package replicate_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -20,13 +21,16 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	libp2ppeer "github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/identity"
 	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/reconcile"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/store"
@@ -76,7 +80,25 @@ type node struct {
 	disk  datastore.Batching
 	keys  *keystore.MemKeystore
 	mute  bool // nothing that it announces is heard
+	old   bool // it neither ships nor is shipped to
+	bare  bool // it has no bitswap
 	close func()
+}
+
+// oldHost is the host of a daemon that does not know how to ship.
+type oldHost struct{ host.Host }
+
+func (h oldHost) SetStreamHandler(p protocol.ID, handler network.StreamHandler) {
+	if p != reconcile.Protocol {
+		h.Host.SetStreamHandler(p, handler)
+	}
+}
+
+func (h oldHost) NewStream(ctx context.Context, to libp2ppeer.ID, protocols ...protocol.ID) (network.Stream, error) {
+	if slices.Contains(protocols, reconcile.Protocol) {
+		return nil, errors.New("an old daemon does not ask for shipments")
+	}
+	return h.Host.NewStream(ctx, to, protocols...)
 }
 
 // muteRouter is a router whose announcements are lost.
@@ -86,12 +108,18 @@ func (muteRouter) Announce(context.Context, string, []byte) error { return nil }
 
 func newNode(t testing.TB) *node {
 	t.Helper()
+	return newNodeAs(t, func(*node) {})
+}
+
+func newNodeAs(t testing.TB, as func(*node)) *node {
+	t.Helper()
 	n := &node{t: t, disk: dssync.MutexWrap(datastore.NewMapDatastore()), keys: keystore.NewMemKeystore()}
 	var err error
 	n.key, _, err = crypto.GenerateEd25519Key(nil)
 	must(t, err)
 	must(t, identity.Generate(n.keys, "orbitdb-root"))
 	must(t, identity.Generate(n.keys, "orbitdb-signing"))
+	as(n)
 	return n.start()
 }
 
@@ -113,7 +141,14 @@ func (n *node) start() *node {
 		r = muteRouter{n.router}
 	}
 	n.fetches = &fetches{Bitswap: swap, of: make(map[string]int)}
-	n.Replicator, err = replicate.New(ctx, replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: n.host, Router: r, Exchange: n.fetches, Reads: func(libp2ppeer.ID) bool { return true }})
+	c := replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: n.host, Router: r, Exchange: n.fetches, Reads: func(libp2ppeer.ID) bool { return true }}
+	if n.old {
+		c.Host = oldHost{n.host}
+	}
+	if n.bare {
+		c.Exchange = nil
+	}
+	n.Replicator, err = replicate.New(ctx, c)
 	must(n.t, err)
 	n.close = sync.OnceFunc(func() {
 		n.Replicator.Close()

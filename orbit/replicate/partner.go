@@ -28,9 +28,13 @@ type partner struct {
 	inStep     time.Time     // when it had the same heads as we
 	err        error         // of the last exchange
 	heads      int           // that it had
-	large      time.Time     // when heads that it cannot be sent were announced for it
-	blame      int           // entries of no worth that it published since blamed
-	blamed     time.Time
+	shown      []string      // hashes of those, while ours are others
+
+	shipNext     time.Time // when it may be asked to ship
+	shipFailures int       // in a row
+	large        time.Time // when heads that it cannot be sent were announced for it
+	blame        int       // entries of no worth that it published since blamed
+	blamed       time.Time
 }
 
 // blame counts that a peer published an entry of no worth.
@@ -302,27 +306,53 @@ func (rp *replica) announceLarge(p peer.ID, ours heads.Side) {
 
 // compared notes what the heads of a peer tell.
 func (rp *replica) compared(p peer.ID, theirs []block.Block) {
-	same := rp.sameHeads(theirs)
-	now := time.Now()
+	shown := make([]string, len(theirs))
+	for i, b := range theirs {
+		shown[i] = b.Hash
+	}
+	same := rp.showSame()
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	q := rp.peers[p]
 	if q == nil {
 		return
 	}
-	q.failures, q.last, q.heads, q.err = 0, now, len(theirs), nil
+	q.failures, q.last, q.heads, q.err, q.shown = 0, time.Now(), len(theirs), nil, nil
 	switch {
-	case same:
-		if q.inStep.IsZero() || now.Sub(q.inStep) > time.Second {
-			rp.tell(Event{Kind: InStep, Peer: p})
-		}
-		q.inStep, q.behind = now, 0
+	case same(shown):
+		rp.inStep(p, q)
 		q.pause = min(max(2*q.pause, idleMin), idleMax)
 	default:
+		if len(shown) <= maxShown {
+			q.shown = shown
+		}
 		q.pause = min(confirmAfter<<min(q.behind, 20), idleMax)
 		q.behind++
 	}
 	rp.notify()
+}
+
+// inStep notes that a peer has the same heads as we. The caller holds rp.mu.
+func (rp *replica) inStep(p peer.ID, q *partner) {
+	now := time.Now()
+	if q.inStep.IsZero() || now.Sub(q.inStep) > time.Second {
+		rp.tell(Event{Kind: InStep, Peer: p})
+	}
+	q.inStep, q.behind, q.shown = now, 0, nil
+}
+
+// settle notes which peers are in step since the log changed: their heads were
+// shown before all that they are on top of was here.
+func (rp *replica) settle() {
+	same := rp.showSame()
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	for p, q := range rp.peers {
+		if q.shown != nil && same(q.shown) {
+			rp.inStep(p, q)
+			rp.notify()
+		}
+	}
 }
 
 // heads returns the blocks of our heads, newest first.
@@ -343,23 +373,26 @@ func (rp *replica) heads(ctx context.Context) ([]block.Block, error) {
 	return bs, nil
 }
 
-// sameHeads reports whether the heads that a peer showed are those that we show.
-func (rp *replica) sameHeads(theirs []block.Block) bool {
+// showSame returns what reports whether a peer that shows heads with these hashes
+// shows the ones that we do now.
+func (rp *replica) showSame() func(shown []string) bool {
 	ours, err := rp.database().Log().Heads(rp.ctx)
-	if err != nil {
-		return false
-	}
 	ours = ours[:min(len(ours), maxHeads)]
-	shown := make(map[string]bool, len(theirs))
-	for _, b := range theirs {
-		shown[b.Hash] = true
-	}
-	for _, h := range ours {
-		if !shown[h.Hash] {
+	return func(shown []string) bool {
+		if err != nil {
 			return false
 		}
+		theirs := make(map[string]bool, len(shown))
+		for _, hash := range shown {
+			theirs[hash] = true
+		}
+		for _, h := range ours {
+			if !theirs[h.Hash] {
+				return false
+			}
+		}
+		return len(theirs) == len(ours)
 	}
-	return len(shown) == len(ours)
 }
 
 // hurry tells that the log changed, and has exchanges take place soon, to see

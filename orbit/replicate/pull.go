@@ -78,7 +78,6 @@ func (rp *replica) enqueue(hash string) {
 func (rp *replica) pull() {
 	pause := retryMin
 	for {
-		rp.awaitShipment()
 		begun := time.Now()
 		complete, progress, err := rp.round()
 		if rp.ctx.Err() != nil {
@@ -126,6 +125,7 @@ func (rp *replica) round() (complete, progress bool, err error) {
 	tick := time.NewTicker(hurriedStall / 4)
 	defer tick.Stop()
 	for {
+		rp.awaitShipment()
 		p.ask()
 		if len(p.asked) == 0 {
 			if p.reoffer() {

@@ -25,39 +25,58 @@ const maxUseless = 256
 // maxOpening is how many blocks it may take to open a database.
 const maxOpening = 8
 
-// turns are taken by peers that ship, one at a time.
+// turns are taken by peers that ship, one at a time. Who waits for a turn ends
+// that of a peer of whom nothing comes.
 type turns struct {
 	token chan struct{} // holds a token during a turn
 
 	mu      sync.Mutex
 	waiting int
-	shipped time.Time     // when something came in the present turn
+	moved   time.Time     // when something came in the present turn
 	over    chan struct{} // closed at the end of the present turn
+	stop    func()        // ends the present turn
 }
 
 func newTurns() turns { return turns{token: make(chan struct{}, 1)} }
 
-func (t *turns) begin(ctx context.Context) error {
+// begin waits for a turn, which stop ends.
+func (t *turns) begin(ctx context.Context, stop func()) error {
 	t.mu.Lock()
 	t.waiting++
 	t.mu.Unlock()
-	var err error
-	select {
-	case t.token <- struct{}{}:
-	case <-ctx.Done():
-		err = ctx.Err()
+	defer func() {
+		t.mu.Lock()
+		t.waiting--
+		t.mu.Unlock()
+	}()
+	look := time.NewTimer(0)
+	defer look.Stop()
+	for {
+		select {
+		case t.token <- struct{}{}:
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.moved, t.over, t.stop = time.Now(), make(chan struct{}), stop
+			return nil
+		case <-look.C:
+			t.mu.Lock()
+			rest := time.Until(t.moved.Add(shipStall))
+			if rest <= 0 && t.stop != nil {
+				t.stop()
+				rest = shipStall
+			}
+			t.mu.Unlock()
+			look.Reset(max(rest, shipStall/10))
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.waiting--; err == nil {
-		t.shipped, t.over = time.Now(), make(chan struct{})
-	}
-	return err
 }
 
 func (t *turns) end() {
 	t.mu.Lock()
 	close(t.over)
+	t.stop = nil
 	t.mu.Unlock()
 	<-t.token
 }
@@ -66,7 +85,7 @@ func (t *turns) end() {
 func (t *turns) others() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.shipped = time.Now()
+	t.moved = time.Now()
 	return t.waiting > 0
 }
 
@@ -76,7 +95,7 @@ func (rp *replica) awaitShipment() {
 	t := &rp.turns
 	for {
 		t.mu.Lock()
-		running, rest, over := len(t.token) > 0 && t.over != nil, time.Until(t.shipped.Add(shipStall)), t.over
+		running, rest, over := t.stop != nil, time.Until(t.moved.Add(shipStall)), t.over
 		t.mu.Unlock()
 		if !running || rest <= 0 {
 			return
@@ -119,30 +138,51 @@ func (r *Replicator) serveSession(s network.Stream) {
 
 // reconcile has a peer ship what it has of the database and we lack, if it can,
 // until we have its heads. What a peer does not ship in its turn is left to the
-// next exchange, and what nobody ships is fetched.
+// next exchange, and what nobody ships is fetched. A peer with whom that fails is
+// not asked for a while.
 func (rp *replica) reconcile(ctx context.Context, p peer.ID, theirs []block.Block) error {
-	for rp.lacks(ctx, theirs) {
-		if err := rp.turns.begin(ctx); err != nil {
-			return err
+	for more := true; more && rp.mayShip(p) && rp.lacks(ctx, theirs); {
+		turn, stop := context.WithCancel(ctx)
+		err := rp.turns.begin(ctx, stop)
+		if err == nil {
+			if more = rp.lacks(ctx, theirs); more { // who was before may have had them
+				more, err = rp.session(turn, p)
+			}
+			rp.turns.end()
 		}
-		more := rp.lacks(ctx, theirs) // who was before may have had them
-		var err error
-		if more {
-			more, err = rp.session(ctx, p)
-		}
-		rp.turns.end()
-		if err != nil || !more {
+		stop()
+		if err != nil {
+			rp.shipFailed(p, err)
 			return err
 		}
 	}
 	return nil
 }
 
-// lacks reports whether one of the heads of a peer is not here.
+// mayShip reports whether a peer is to be asked to ship.
+func (rp *replica) mayShip(p peer.ID) bool {
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	return time.Now().After(rp.partner(p).shipNext)
+}
+
+// shipFailed has a peer not be asked to ship for a while, longer each time.
+func (rp *replica) shipFailed(p peer.ID, err error) {
+	if errors.Is(err, reconcile.ErrUnsupported) {
+		return
+	}
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	q := rp.partner(p)
+	q.shipNext = time.Now().Add(rp.r.random.around(min(failMin<<min(q.shipFailures, 20), idleMax)))
+	q.shipFailures++
+}
+
+// lacks reports whether one of the heads of a peer is not here, or nothing is.
 func (rp *replica) lacks(ctx context.Context, theirs []block.Block) bool {
 	db := rp.database()
 	if db == nil {
-		return len(theirs) > 0
+		return true
 	}
 	for _, b := range theirs {
 		if ok, err := db.Log().Has(ctx, b.Hash); err != nil || !ok {
@@ -179,6 +219,9 @@ func (rp *replica) session(ctx context.Context, p peer.ID) (more bool, err error
 		return true, nil
 	}
 	s.Close()
+	rp.mu.Lock()
+	rp.partner(p).shipFailures = 0
+	rp.mu.Unlock()
 	return !d.Whole, nil
 }
 

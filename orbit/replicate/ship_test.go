@@ -1,0 +1,225 @@
+package replicate_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-msgio"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/reconcile"
+	"github.com/newpieceplease/npp/orbit/replicate"
+	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+)
+
+func bare(n *node) { n.bare = true }
+
+func old(n *node) { n.old = true }
+
+// Between daemons, all that a database is of comes by one stream: its manifest,
+// who may write, identities and entries.
+func TestDatabaseIsShippedWithoutBitswap(t *testing.T) {
+	a, b := newNodeAs(t, bare), newNodeAs(t, bare)
+	managed, err := a.Create(t.Context(), "managed", orbit.Options{Type: orbit.TypeEvents, Access: orbit.Access{Managed: true}})
+	must(t, err)
+	empty := a.create("empty", orbit.TypeKeyValue)
+	a.add(managed.Address(), numbered("a%d", 300)...)
+	b.open(managed.Address())
+	b.open(empty.Address())
+	b.connect(a)
+	wantSame(t, managed.Address(), 300, a, b)
+	b.database(empty.Address())
+
+	// And what was written on both sides while they were apart.
+	must(t, managed.Access().Grant(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
+	access := managed.Access().Database().Address()
+	wantSame(t, access, 1, a, b)
+	b.disconnect(a)
+	a.add(managed.Address(), numbered("a, apart %d", 200)...)
+	b.add(managed.Address(), numbered("b, apart %d", 200)...)
+	b.connect(a)
+	wantSame(t, managed.Address(), 700, a, b)
+}
+
+// What is shipped is not fetched one by one, too.
+func TestShippedEntriesAreNotFetched(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	a.add(address, numbered("a%d", 500)...)
+	b.open(address)
+	b.connect(a)
+	wantSame(t, address, 500, a, b)
+	b.disconnect(a)
+	a.add(address, numbered("apart %d", 50)...)
+	b.connect(a)
+	wantSame(t, address, 550, a, b)
+	fetched := 0
+	for _, hash := range a.hashes(address) {
+		fetched += b.fetches.count(hash)
+	}
+	if fetched > 20 { // below a head that came by pubsub before the shipment
+		t.Errorf("%d entries were fetched", fetched)
+	}
+}
+
+// A daemon from before there were shipments replicates as JavaScript does, from
+// and to one that has them.
+func TestOldDaemonReplicates(t *testing.T) {
+	for _, olds := range [][2]bool{{true, false}, {false, true}, {true, true}} {
+		t.Run(fmt.Sprint(olds), func(t *testing.T) {
+			var nodes [2]*node
+			for i, is := range olds {
+				nodes[i] = newNodeAs(t, func(n *node) { n.old = is })
+			}
+			a, b := nodes[0], nodes[1]
+			address := a.create("gigs", orbit.TypeEvents).Address()
+			a.add(address, numbered("a%d", 100)...)
+			b.open(address)
+			b.connect(a)
+			wantSame(t, address, 100, a, b)
+			b.disconnect(a)
+			a.add(address, numbered("a, apart %d", 30)...)
+			b.add(address, numbered("b, apart %d", 30)...)
+			b.connect(a)
+			wantSame(t, address, 160, a, b)
+		})
+	}
+}
+
+// The one in the middle ships what was fetched, and the other way round.
+func TestOldAndNewDaemonsConvergeThroughEachOther(t *testing.T) {
+	nodes := []*node{newNode(t), newNodeAs(t, old), newNode(t), newNodeAs(t, old), newNode(t), newNode(t)}
+	address := nodes[0].create("gigs", orbit.TypeEvents).Address()
+	for i, n := range nodes[1:] {
+		n.open(address)
+		n.connect(nodes[i])
+		n.database(address)
+	}
+	for i, n := range nodes {
+		n.add(address, numbered(fmt.Sprintf("%d: %%d", i), 40)...)
+	}
+	wantSame(t, address, 40*len(nodes), nodes...)
+}
+
+// Whatever a peer ships, others are not harmed: what it has comes all the same,
+// as from a peer that ships nothing, and so does what they have.
+func TestHostileShipmentsHarmNobody(t *testing.T) {
+	forged := func(n *node, address string) (blocks [][]byte) {
+		for i := range 1000 {
+			e := written(t, n.signer(), address, fmt.Sprint("forged ", i), nil)
+			blocks = append(blocks, bytes.Replace(e.Block.Data, []byte("forged"), []byte("FORGED"), 1)) // whose signature is of another one
+		}
+		return blocks
+	}
+	for name, serve := range map[string]func(n *node, address string, s network.Stream){
+		"reset": func(_ *node, _ string, s network.Stream) { s.Reset() },
+		"silence": func(n *node, _ string, s network.Stream) {
+			<-n.t.Context().Done()
+			s.Reset()
+		},
+		"garbage": func(_ *node, _ string, s network.Stream) {
+			for {
+				if _, err := s.Write(bytes.Repeat([]byte("garbage "), 1000)); err != nil {
+					return
+				}
+			}
+		},
+		"forgeries": func(n *node, address string, s network.Stream) { serveForged(s, 1, forged(n, address)...) },
+		"forgeries without end": func(n *node, address string, s network.Stream) {
+			serveForged(s, 1<<30, forged(n, address)...)
+		},
+		"the same again and again": func(n *node, address string, s network.Stream) {
+			b, err := n.Block(context.Background(), n.hashes(address)[0])
+			if err == nil {
+				serveForged(s, 1<<30, slices.Repeat([][]byte{b.Data}, 100)...)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b, m := newNode(t), newNode(t), newNode(t)
+			address := a.create("gigs", orbit.TypeEvents).Address()
+			a.add(address, numbered("a%d", 100)...)
+			m.create("gigs", orbit.TypeEvents)
+			m.add(address, numbered("m%d", 10)...)
+			m.host.SetStreamHandler(reconcile.Protocol, func(s network.Stream) { serve(m, address, s) })
+			b.open(address)
+			b.connect(m)
+			b.connect(a)
+			wantSame(t, address, 110, a, b)
+		})
+	}
+}
+
+// serveForged answers each question with a few hashes of nothing, and each request
+// for entries with these blocks, so many times.
+func serveForged(s network.Stream, times int, blocks ...[]byte) {
+	defer s.Reset()
+	in, out := msgio.NewVarintReader(s), msgio.NewVarintWriter(s)
+	pack, _ := zstd.NewWriter(nil)
+	for {
+		frame, err := in.ReadMsg()
+		if err != nil {
+			return
+		}
+		r := dagcbor.NewReader(frame)
+		r.Array()
+		kind, _ := r.Number()
+		n, _ := r.Array()
+		answer := dagcbor.AppendArray(nil, n)
+		switch kind.Bits {
+		case 0:
+			answer = dagcbor.AppendArray(nil, 0)
+		case 2:
+			for range n {
+				answer = dagcbor.AppendArray(answer, 5)
+				answer = dagcbor.AppendBytes(dagcbor.AppendUint(answer, 1<<40), make([]byte, 16))
+				answer = dagcbor.AppendArray(answer, 0)
+				answer = dagcbor.AppendBool(dagcbor.AppendBytes(answer, bytes.Repeat([]byte{7}, 3*32)), false)
+			}
+		default:
+			for range times {
+				for some := range slices.Chunk(blocks, 100) {
+					if out.WriteMsg(pack.EncodeAll(bytes.Join(some, nil), nil)) != nil {
+						return
+					}
+				}
+			}
+			answer = nil
+		}
+		if out.WriteMsg(answer) != nil {
+			return
+		}
+	}
+}
+
+// A peer that breaks a shipment off is asked for the rest, and not for what came.
+func TestBrokenShipmentGoesOn(t *testing.T) {
+	a, b := newNode(t), newNodeAs(t, bare)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	a.add(address, numbered("a%d", 1500)...)
+	b.open(address)
+	status := func() replicate.Status {
+		s, err := b.Status(t.Context(), address)
+		must(t, err)
+		return s
+	}
+	b.connect(a)
+	eventually(t, "a part was shipped", func() bool { s := status(); return s.Shipped != nil && s.Shipped.Got > 0 })
+	must(t, b.host.Network().ClosePeer(a.host.ID()))
+	b.restart()
+	had := len(b.hashes(address))
+	if had == 0 || had == 1500 {
+		t.Skipf("%d entries are there: nothing to go on with", had)
+	}
+	b.connect(a)
+	eventually(t, "the rest is shipped", func() bool {
+		s := status()
+		return s.Shipped != nil && s.Shipped.Of <= uint64(1500-had) || len(b.hashes(address)) == 1500
+	})
+	wantSame(t, address, 1500, a, b)
+}
