@@ -12,12 +12,7 @@ import (
 // unless there are very many, and heads that came otherwise a moment later,
 // unless somebody else publishes them.
 func (rp *replica) announceChanges(l *oplog.Log) {
-	stats, err := l.Stats(rp.ctx)
-	if err != nil {
-		log.Errorw("announce", "address", rp.address, "err", err)
-		return
-	}
-	last := stats.Last
+	last := rp.began
 	var heads <-chan time.Time
 	for {
 		changed := l.Changed()

@@ -34,6 +34,7 @@ type replica struct {
 	mu       sync.Mutex // never held across a call that may wait
 	ready    chan struct{}
 	db       *orbit.Database // nil until ready is closed
+	began    uint64          // number of the entry that came last before that
 	err      error           // why there is no database and will be none, or nil
 	peers    map[peer.ID]*partner
 	queue    []string        // hashes of what is wanted and not asked for yet
@@ -82,11 +83,15 @@ func (rp *replica) database() *orbit.Database {
 }
 
 func (rp *replica) setDatabase(db *orbit.Database) {
+	// What is written from now on is to be announced. An error is one that whoever
+	// reads the log will have, too.
+	stats, _ := db.Log().Stats(rp.ctx)
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	first := rp.db == nil
 	rp.db, rp.err = db, nil
 	if first {
+		rp.began = stats.Last
 		close(rp.ready)
 	}
 	rp.notify()

@@ -1,6 +1,7 @@
 package replicate_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -164,4 +165,23 @@ func TestWhatPubsubLosesIsMadeUpFor(t *testing.T) {
 	})
 	a.add(address, "nobody hears of it")
 	wantSame(t, address, 1, a, b)
+}
+
+// What is put as soon as a database is there is announced like anything else.
+func TestFirstEntryIsAnnounced(t *testing.T) {
+	a := newNode(t)
+	for i := range 10 {
+		address := a.create(fmt.Sprint("gigs ", i), orbit.TypeEvents).Address()
+		b := newNode(t)
+		b.open(address)
+		b.connect(a)
+		b.database(address)
+		begun := time.Now()
+		b.add(address, "at once")
+		wantSame(t, address, 1, a, b)
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		b.close()
+	}
 }

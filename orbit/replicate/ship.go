@@ -166,9 +166,10 @@ func (rp *replica) mayShip(p peer.ID) bool {
 	return time.Now().After(rp.partner(p).shipNext)
 }
 
-// shipFailed has a peer not be asked to ship for a while, longer each time.
+// shipFailed has a peer not be asked to ship for a while, longer each time, unless
+// it cannot ship or is gone.
 func (rp *replica) shipFailed(p peer.ID, err error) {
-	if errors.Is(err, reconcile.ErrUnsupported) {
+	if errors.Is(err, reconcile.ErrUnsupported) || !rp.connected(p) {
 		return
 	}
 	rp.mu.Lock()
@@ -176,6 +177,10 @@ func (rp *replica) shipFailed(p peer.ID, err error) {
 	q := rp.partner(p)
 	q.shipNext = time.Now().Add(rp.r.random.around(min(failMin<<min(q.shipFailures, 20), idleMax)))
 	q.shipFailures++
+	if q.subscribed && (q.next.IsZero() || q.next.After(q.shipNext)) {
+		q.next = q.shipNext
+		signal(rp.due)
+	}
 }
 
 // lacks reports whether one of the heads of a peer is not here, or nothing is.
