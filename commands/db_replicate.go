@@ -115,9 +115,17 @@ type statusLine struct {
 	State         string        `json:"state"`           // "open", "closed", "fetching" or "failed"
 	Error         string        `json:"error,omitempty"` // why it failed
 	Asking        int           `json:"asking"`          // blocks that are being asked for
+	Shipment      *shipmentLine `json:"shipment,omitempty"`
 	MissingBlocks []missingLine `json:"missingBlocks,omitempty"`
 	Refused       []refusedLine `json:"refused,omitempty"` // entries that were not taken, newest last
 	Peers         []dbPeerLine  `json:"peers"`             // that have it open, or had
+}
+
+// shipmentLine is entries that another daemon ships at the moment.
+type shipmentLine struct {
+	Peer string `json:"peer"`
+	Got  uint64 `json:"got"` // entries that came and were not here
+	Of   uint64 `json:"of"`  // as many as the peer says that there are
 }
 
 // missingLine is a block that was asked for in vain.
@@ -155,6 +163,9 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 	l := statusLine{State: string(s.State), Asking: s.Asking, Peers: []dbPeerLine{}}
 	if s.Err != nil {
 		l.Error = s.Err.Error()
+	}
+	if ship := s.Shipment; ship != nil {
+		l.Shipment = &shipmentLine{ship.From.String(), ship.Got, ship.Of}
 	}
 	for _, m := range s.Missing {
 		block := missingLine{Hash: m.Hash, Since: m.Since, Tries: m.Tries, Asked: peerTexts(m.Asked)}
@@ -433,6 +444,9 @@ func (l *openLine) progress() string {
 	text := quantity(l.open(), "peer has", "peers have") + " it open"
 	if l.State == string(replicate.Open) {
 		text = fmt.Sprintf("%s, %d waiting, %s", quantity(l.Entries, "entry", "entries"), l.Waiting, text)
+	}
+	if ship := l.Shipment; ship != nil {
+		text += fmt.Sprintf(", %d of %d came from %s", ship.Got, ship.Of, ship.Peer)
 	}
 	if l.Asking > 0 {
 		text += fmt.Sprintf(", asking for %s", quantity(l.Asking, "block", "blocks"))

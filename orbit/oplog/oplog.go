@@ -128,7 +128,7 @@ func Open(ctx context.Context, s *store.Store, number uint64, id string, state S
 		return l, fmt.Errorf("%w of %s: its index is half rebuilt", ErrDamaged, id)
 	}
 	root, err := l.Node(ctx, "")
-	if err == nil && root.Count == 0 && sum.Counting > 0 {
+	if err == nil && root.Count != sum.Counting {
 		err = l.plant(ctx)
 	}
 	if err != nil {

@@ -198,7 +198,7 @@ func (l *Log) putNode(tx *store.Tx, n Node) error {
 	return tx.Put(l.nodeKey(n.Path), append(binary.BigEndian.AppendUint64(nil, n.Count), n.Sum[:]...))
 }
 
-// plant makes the tree of a log that was written when there was none.
+// plant makes the tree of a log that was written by who knew of none.
 func (l *Log) plant(ctx context.Context) error {
 	return l.update(ctx, func(tx *store.Tx, sum *summary) error {
 		nodes := make(map[Path]*Node)

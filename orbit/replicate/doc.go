@@ -7,8 +7,14 @@
 // A peer that has a database open is subscribed to the topic that is its
 // address. Peers that see each other subscribe exchange their heads (package
 // heads). A new entry is published on the topic. Whoever gets an entry from
-// either fetches by bitswap what it is on top of, and the identities of the
-// writers; and makes it part of its log once all of that is there.
+// either gets what it is on top of, and the identities of the writers, and makes
+// it part of its log once all of that is there. Another daemon is asked to ship
+// that over a stream (package reconcile); what nobody ships is fetched by bitswap,
+// as JavaScript does.
+//
+// One peer ships at a time. Where others wait, its turn ends after ten seconds, or
+// when nothing comes for five: what was joined stays, and the next one is asked for
+// the rest. Bitswap waits meanwhile.
 //
 // # What is done beyond JavaScript
 //
@@ -35,7 +41,8 @@
 // oplog, and costs no memory for long: what came and is not joined yet has at most
 // 128 MiB. Of that, of exchanges that go on, and of identities that are asked for,
 // each peer has a share, so that none keeps the others waiting. Each exchange ends
-// within half a minute. What is missing is asked for a little at a time, what was
+// within half a minute. Whose shipments are of no use is asked for them less and less
+// often. What is missing is asked for a little at a time, what was
 // wanted last among the first, and given up one by one, so that what nobody has is
 // not in the way of what somebody has. What is not taken is known by its hash alone.
 //

@@ -209,7 +209,7 @@ func TestBrokenShipmentGoesOn(t *testing.T) {
 		return s
 	}
 	b.connect(a)
-	eventually(t, "a part was shipped", func() bool { s := status(); return s.Shipped != nil && s.Shipped.Got > 0 })
+	eventually(t, "a part was shipped", func() bool { s := status(); return s.Shipment != nil && s.Shipment.Got > 0 })
 	must(t, b.host.Network().ClosePeer(a.host.ID()))
 	b.restart()
 	had := len(b.hashes(address))
@@ -219,7 +219,7 @@ func TestBrokenShipmentGoesOn(t *testing.T) {
 	b.connect(a)
 	eventually(t, "the rest is shipped", func() bool {
 		s := status()
-		return s.Shipped != nil && s.Shipped.Of <= uint64(1500-had) || len(b.hashes(address)) == 1500
+		return s.Shipment != nil && s.Shipment.Of <= uint64(1500-had) || len(b.hashes(address)) == 1500
 	})
 	wantSame(t, address, 1500, a, b)
 }

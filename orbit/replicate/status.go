@@ -34,14 +34,14 @@ const (
 
 // Status is what is known of the replication of a database.
 type Status struct {
-	Address string
-	State   State
-	Err     error     // of Failed
-	Missing []Missing // blocks that were asked for in vain, by hash, at most 64
-	Asking  int       // blocks that are being asked for
-	Shipped *Shipment // what a peer ships at the moment, or nil
-	Refused []Refusal // newest last, at most 32
-	Peers   []Peer    // by ID
+	Address  string
+	State    State
+	Err      error     // of Failed
+	Missing  []Missing // blocks that were asked for in vain, by hash, at most 64
+	Asking   int       // blocks that are being asked for
+	Shipment *Shipment // that a peer ships at the moment, or nil
+	Refused  []Refusal // newest last, at most 32
+	Peers    []Peer    // by ID
 }
 
 // Peer is a peer that has the database open, or had.
@@ -80,7 +80,7 @@ func (r *Replicator) Status(ctx context.Context, address string) (Status, error)
 func (rp *replica) status() (Status, <-chan struct{}) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
-	s := Status{Address: rp.address, State: Fetching, Err: rp.err, Asking: len(rp.wants), Shipped: rp.shipment, Refused: slices.Clone(rp.refused)}
+	s := Status{Address: rp.address, State: Fetching, Err: rp.err, Asking: len(rp.wants), Shipment: rp.shipment, Refused: slices.Clone(rp.refused)}
 	switch {
 	case rp.db != nil:
 		s.State = Open
