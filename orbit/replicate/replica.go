@@ -331,10 +331,10 @@ func (rp *replica) identitiesOf(ctx context.Context, db *orbit.Database, from []
 		if err != nil || e.Identity == "" || e.LogID != rp.address || unknown[e.Identity] {
 			continue
 		}
-		if ok, err := db.Log().Has(ctx, b.Hash); ok || err != nil {
+		if _, err := rp.r.cfg.Orbit.IdentityOf(ctx, e.Identity); !errors.Is(err, orbit.ErrUnavailable) {
 			continue
 		}
-		if _, err := rp.r.cfg.Orbit.IdentityOf(ctx, e.Identity); errors.Is(err, orbit.ErrUnavailable) {
+		if ok, err := db.Log().Has(ctx, b.Hash); err == nil && !ok {
 			unknown[e.Identity] = true
 		}
 	}

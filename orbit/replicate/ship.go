@@ -120,13 +120,15 @@ func (r *Replicator) serveSession(s network.Stream) {
 	defer r.sessions.release(p, 1)
 	ctx, cancel := context.WithCancel(r.ctx)
 	defer cancel()
+	release := func() bool { return false }
+	defer func() { release() }()
 	err := reconcile.Serve(ctx, s, reconcile.Source{
 		Log: func(address string) (*oplog.Log, bool) {
 			rp := r.find(address)
 			if rp == nil || rp.database() == nil {
 				return nil, false
 			}
-			context.AfterFunc(rp.ctx, cancel)
+			release = context.AfterFunc(rp.ctx, cancel) // it may be closed
 			return rp.database().Log(), true
 		},
 		Block: r.cfg.Orbit.Block,
