@@ -108,10 +108,6 @@ func Exchange(ctx context.Context, h host.Host, p peer.ID, address string, ours 
 		return nil, fmt.Errorf("open stream: %w", err)
 	}
 	defer context.AfterFunc(ctx, func() { s.Reset() })()
-	if err := s.SetDeadline(time.Now().Add(maxTime)); err != nil {
-		s.Reset()
-		return nil, err
-	}
 	id := Protocol(address)
 	if _, err := msmux.SelectOneOf([]protocol.ID{id}, s); err != nil {
 		s.Reset()

@@ -262,9 +262,7 @@ func (rp *replica) swap(ctx context.Context, p peer.ID, slots *shares, exchange 
 	}
 	theirs, err := exchange(ours)
 	release()
-	if err := rp.reconcile(ctx, p, theirs); err != nil {
-		log.Debugw("reconcile", "address", rp.address, "peer", p, "err", err)
-	}
+	rp.reconcile(ctx, p, theirs)
 	if rp.database() == nil {
 		return err
 	}
@@ -275,7 +273,7 @@ func (rp *replica) swap(ctx context.Context, p peer.ID, slots *shares, exchange 
 	}
 	rp.announceLarge(p, ours)
 	if err == nil {
-		rp.compared(p, theirs)
+		rp.compared(p, theirs, slots == rp.r.exchanges)
 	}
 	return err
 }
@@ -304,8 +302,9 @@ func (rp *replica) announceLarge(p peer.ID, ours heads.Side) {
 	}
 }
 
-// compared notes what the heads of a peer tell.
-func (rp *replica) compared(p peer.ID, theirs []block.Block) {
+// compared notes what the heads of a peer tell, and when we begin the next exchange
+// if we began this one.
+func (rp *replica) compared(p peer.ID, theirs []block.Block, begun bool) {
 	shown := make([]string, len(theirs))
 	for i, b := range theirs {
 		shown[i] = b.Hash
@@ -318,14 +317,18 @@ func (rp *replica) compared(p peer.ID, theirs []block.Block) {
 		return
 	}
 	q.failures, q.last, q.heads, q.err, q.shown = 0, time.Now(), len(theirs), nil, nil
+	ok := same(shown)
 	switch {
-	case same(shown):
+	case ok:
 		rp.inStep(p, q)
+	case len(shown) <= maxShown:
+		q.shown = shown
+	}
+	switch {
+	case !begun:
+	case ok:
 		q.pause = min(max(2*q.pause, idleMin), idleMax)
 	default:
-		if len(shown) <= maxShown {
-			q.shown = shown
-		}
 		q.pause = min(confirmAfter<<min(q.behind, 20), idleMax)
 		q.behind++
 	}

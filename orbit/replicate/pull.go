@@ -125,7 +125,13 @@ func (rp *replica) round() (complete, progress bool, err error) {
 	tick := time.NewTicker(hurriedStall / 4)
 	defer tick.Stop()
 	for {
-		rp.awaitShipment()
+		if rp.awaitShipment() {
+			p.heard = time.Now()
+		}
+		select {
+		case <-rp.pulling: // what is wanted by now is asked for
+		default:
+		}
 		p.ask()
 		if len(p.asked) == 0 {
 			if p.reoffer() {
@@ -137,21 +143,37 @@ func (rp *replica) round() (complete, progress bool, err error) {
 			}
 			continue
 		}
-		select {
-		case b := <-p.arrived:
-			p.take(p.batch(b))
-			p.heard = time.Now()
-		case <-rp.pulling:
-		case <-tick.C:
-			p.expire()
-			p.nudge()
-		case <-ctx.Done():
+		if !p.next(tick.C) {
 			return false, p.progress, nil
 		}
 		if p.err != nil {
 			return false, p.progress, p.err
 		}
 	}
+}
+
+// next takes what comes next, what arrived before all else. It reports whether the
+// round goes on.
+func (p *puller) next(tick <-chan time.Time) bool {
+	var b ipfsblocks.Block
+	select {
+	case b = <-p.arrived:
+	default:
+		select {
+		case b = <-p.arrived:
+		case <-p.rp.pulling:
+			return true
+		case <-tick:
+			p.expire()
+			p.nudge()
+			return true
+		case <-p.ctx.Done():
+			return false
+		}
+	}
+	p.take(p.batch(b))
+	p.heard = time.Now()
+	return true
 }
 
 // puller is a round of fetching.

@@ -182,9 +182,9 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (passOn bool) {
 	case oplog.Refused: // there is no room for it
 		return false
 	case oplog.Waiting:
-		if err := rp.reconcile(ctx, from, []block.Block{b}); err != nil {
-			log.Debugw("reconcile", "address", rp.address, "peer", from, "err", err)
-		}
+		shipping, stop := context.WithCancel(ctx)
+		rp.tasks.Go(func() { rp.reconcile(shipping, from, []block.Block{b}) })
+		defer stop()
 		if !rp.await(ctx, b.Hash) {
 			rp.blame(author)
 			return false

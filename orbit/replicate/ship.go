@@ -90,22 +90,22 @@ func (t *turns) others() bool {
 }
 
 // awaitShipment waits while entries are being shipped, so that they are not
-// fetched one by one meanwhile.
-func (rp *replica) awaitShipment() {
+// fetched one by one meanwhile, and reports whether it had to.
+func (rp *replica) awaitShipment() (waited bool) {
 	t := &rp.turns
 	for {
 		t.mu.Lock()
 		running, rest, over := t.stop != nil, time.Until(t.moved.Add(shipStall)), t.over
 		t.mu.Unlock()
 		if !running || rest <= 0 {
-			return
+			return waited
 		}
+		waited = true
 		select {
 		case <-over:
-			return
 		case <-time.After(rest):
 		case <-rp.ctx.Done():
-			return
+			return waited
 		}
 	}
 }
@@ -142,7 +142,7 @@ func (r *Replicator) serveSession(s network.Stream) {
 // until we have its heads. What a peer does not ship in its turn is left to the
 // next exchange, and what nobody ships is fetched. A peer with whom that fails is
 // not asked for a while.
-func (rp *replica) reconcile(ctx context.Context, p peer.ID, theirs []block.Block) error {
+func (rp *replica) reconcile(ctx context.Context, p peer.ID, theirs []block.Block) {
 	for more := true; more && rp.mayShip(p) && rp.lacks(ctx, theirs); {
 		turn, stop := context.WithCancel(ctx)
 		err := rp.turns.begin(ctx, stop)
@@ -154,11 +154,13 @@ func (rp *replica) reconcile(ctx context.Context, p peer.ID, theirs []block.Bloc
 		}
 		stop()
 		if err != nil {
-			rp.shipFailed(p, err)
-			return err
+			log.Debugw("reconcile", "address", rp.address, "peer", p, "err", err)
+			if ctx.Err() == nil {
+				rp.shipFailed(p, err)
+			}
+			return
 		}
 	}
-	return nil
 }
 
 // mayShip reports whether a peer is to be asked to ship.

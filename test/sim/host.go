@@ -1,0 +1,199 @@
+package sim
+
+import (
+	"context"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	libp2phost "github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	msmux "github.com/multiformats/go-multistream"
+)
+
+// negotiateWithin is how long a peer may take to say what a stream is for.
+const negotiateWithin = 10 * time.Second
+
+// host is a libp2p host, as long as its node runs.
+type host struct {
+	libp2phost.Host // nil: what is not simulated
+	w               *world
+	node            *node
+	id              peer.ID
+	ctx             context.Context // done when closed
+	cancel          context.CancelFunc
+	mux             *msmux.MultistreamMuxer[protocol.ID]
+	bus             event.Bus
+	connectedness   event.Emitter
+	identified      event.Emitter
+	pubsub          *pubsubRouter
+	swap            *swap
+
+	conns  map[peer.ID]*conn // guarded by w.mu
+	closed bool              // guarded by w.mu
+}
+
+func newHost(n *node) *host {
+	h := &host{w: n.w, node: n, id: n.id, mux: msmux.NewMultistreamMuxer[protocol.ID](), bus: eventbus.NewBus(), conns: make(map[peer.ID]*conn)}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	h.connectedness, _ = h.bus.Emitter(new(event.EvtPeerConnectednessChanged)) // fails for no type
+	h.identified, _ = h.bus.Emitter(new(event.EvtPeerIdentificationCompleted))
+	h.pubsub = newPubsubRouter(h)
+	h.swap = newSwap(h)
+	return h
+}
+
+// close ends all connections. The other ends notice it within a time.
+func (h *host) close(within time.Duration) {
+	h.cancel()
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	if h.closed {
+		return
+	}
+	for _, c := range h.conns {
+		c.lose(within)
+		c.drop(h)
+	}
+	h.closed = true
+}
+
+// connected tells of a connection, which may replace another one.
+func (h *host) connected(c *conn, replaces bool) {
+	p := c.other(h)
+	if !replaces {
+		h.connectedness.Emit(event.EvtPeerConnectednessChanged{Peer: p.id, Connectedness: network.Connected})
+	}
+	h.identified.Emit(event.EvtPeerIdentificationCompleted{Peer: p.id, Conn: view{conn: c, host: h}, Protocols: p.mux.Protocols()})
+}
+
+func (h *host) disconnected(p peer.ID) {
+	h.connectedness.Emit(event.EvtPeerConnectednessChanged{Peer: p, Connectedness: network.NotConnected})
+}
+
+// changed has peers told what has changed of topics and wants. The caller holds
+// w.mu.
+func (h *host) changed() {
+	for _, c := range h.conns {
+		c.talks[c.end(h)].changed()
+	}
+}
+
+func (h *host) ID() peer.ID                    { return h.id }
+func (h *host) EventBus() event.Bus            { return h.bus }
+func (h *host) Network() network.Network       { return net{h: h} }
+func (h *host) Peerstore() peerstore.Peerstore { return protocols{h: h} }
+
+func (h *host) SetStreamHandler(p protocol.ID, handler network.StreamHandler) {
+	h.SetStreamHandlerMatch(p, func(other protocol.ID) bool { return other == p }, handler)
+}
+
+func (h *host) SetStreamHandlerMatch(p protocol.ID, match func(protocol.ID) bool, handler network.StreamHandler) {
+	if !h.node.speaks(p) {
+		return
+	}
+	h.mux.AddHandlerWithFunc(p, match, func(p protocol.ID, s io.ReadWriteCloser) error {
+		s.(*stream).SetProtocol(p)
+		handler(s.(*stream))
+		return nil
+	})
+}
+
+func (h *host) RemoveStreamHandler(p protocol.ID) { h.mux.RemoveHandler(p) }
+
+// negotiate serves a stream that a peer has opened.
+func (h *host) negotiate(s *stream) {
+	s.SetDeadline(time.Now().Add(negotiateWithin))
+	p, handle, err := h.mux.Negotiate(s)
+	if err != nil {
+		s.Reset()
+		return
+	}
+	s.SetDeadline(time.Time{})
+	handle(p, s)
+}
+
+// NewStream implements [libp2phost.Host].
+func (h *host) NewStream(ctx context.Context, p peer.ID, ps ...protocol.ID) (network.Stream, error) {
+	ps = slices.DeleteFunc(slices.Clone(ps), func(p protocol.ID) bool { return !h.node.speaks(p) })
+	s, err := h.Network().NewStream(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { s.Reset() })
+	chosen, err := msmux.SelectOneOf(ps, s)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		s.Reset()
+		return nil, err
+	}
+	return s, s.SetProtocol(chosen)
+}
+
+// net is the network of a host.
+type net struct {
+	network.Network // nil: what is not simulated
+	h               *host
+}
+
+func (n net) Connectedness(p peer.ID) network.Connectedness {
+	if len(n.ConnsToPeer(p)) > 0 {
+		return network.Connected
+	}
+	return network.NotConnected
+}
+
+func (n net) ConnsToPeer(p peer.ID) []network.Conn {
+	n.h.w.mu.Lock()
+	defer n.h.w.mu.Unlock()
+	if c := n.h.conns[p]; c != nil {
+		return []network.Conn{view{conn: c, host: n.h}}
+	}
+	return nil
+}
+
+func (n net) NewStream(_ context.Context, p peer.ID) (network.Stream, error) {
+	n.h.w.mu.Lock()
+	defer n.h.w.mu.Unlock()
+	c := n.h.conns[p]
+	if c == nil {
+		return nil, network.ErrNoConn
+	}
+	s := newStream(n.h, c, c.key(n.h, "stream"))
+	s.accept()
+	return s, nil
+}
+
+// protocols is what a host knows of what others speak: what they speak now.
+type protocols struct {
+	peerstore.Peerstore // nil: what is not simulated
+	h                   *host
+}
+
+func (k protocols) GetProtocols(p peer.ID) ([]protocol.ID, error) {
+	k.h.w.mu.Lock()
+	defer k.h.w.mu.Unlock()
+	if c := k.h.conns[p]; c != nil {
+		return c.other(k.h).mux.Protocols(), nil
+	}
+	return nil, nil
+}
+
+// knows reports whether a connected peer speaks a protocol.
+func (h *host) knows(p peer.ID, id protocol.ID) bool {
+	spoken, _ := protocols{h: h}.GetProtocols(p) // which does not fail
+	return slices.Contains(spoken, id)
+}
+
+// speaks reports whether a node knows a protocol.
+func (n *node) speaks(p protocol.ID) bool {
+	return !slices.ContainsFunc(n.unknown, func(prefix string) bool { return strings.HasPrefix(string(p), prefix) })
+}

@@ -1,0 +1,262 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/store/storetest"
+)
+
+// size is how large a history is.
+type size struct {
+	replicas   int // at least
+	operations int
+}
+
+// history is what happens to replicas of some databases.
+type history struct {
+	*world
+	replicas []*replica
+	hostiles []*hostile
+	links    []*link
+	bases    []*base
+	lasts    time.Duration
+	over     bool // all is being healed
+	ended    bool
+	faults   []error // what must not be
+}
+
+// newHistory draws a history.
+func newHistory(seed uint64, n size) *history {
+	s := &history{world: newWorld(seed)}
+	rng := s.chance.text("history").rng()
+	s.lasts = time.Duration(float64(3*time.Minute) * (1 + 9*rng.Float64()*rng.Float64()))
+	old := []float64{0, 1. / 3, 1. / 3, 1}[rng.IntN(4)]
+	for i := range n.replicas + rng.IntN(3) {
+		r := &replica{node: newNode(s.world, fmt.Sprint("r", i)), disk: storetest.NewDisk()}
+		if rng.Float64() < old {
+			r.unknown = []string{"/npp/"} // as JavaScript
+		}
+		s.replicas = append(s.replicas, r)
+		if i > 0 {
+			s.link(r.node, s.replicas[rng.IntN(i)].node)
+		}
+	}
+	for range n.replicas / 2 {
+		s.link(s.anyReplica(rng).node, s.anyReplica(rng).node)
+	}
+	s.drawBases(rng)
+	for i := range 1 + rng.IntN(3) {
+		x := newHostile(s.world, fmt.Sprint("x", i))
+		x.bases = s.bases
+		s.hostiles = append(s.hostiles, x)
+		for range 2 + rng.IntN(3) {
+			s.link(x.node, s.anyReplica(rng).node)
+		}
+	}
+	s.drawOperations(rng, n.operations)
+	return s
+}
+
+func (s *history) anyReplica(rng *rand.Rand) *replica { return s.replicas[rng.IntN(len(s.replicas))] }
+
+// link links two nodes, unless they are.
+func (s *history) link(a, b *node) {
+	if a != b && !linked(a, b) {
+		s.links = append(s.links, newLink(a, b))
+	}
+}
+
+// drawBases draws a database of each type, one for each kind of guard.
+func (s *history) drawBases(rng *rand.Rand) {
+	guards := rng.Perm(3)
+	for i, kind := range []string{orbit.TypeEvents, orbit.TypeDocuments, orbit.TypeKeyValue} {
+		b := &base{name: kind, kind: kind, guard: guard(guards[i]), creator: s.anyReplica(rng), written: make(map[string]bool)}
+		b.writers = []*replica{b.creator}
+		for len(b.writers) < 5 {
+			if r := s.anyReplica(rng); !slices.Contains(b.writers, r) {
+				b.writers = append(b.writers, r)
+			}
+		}
+		s.bases = append(s.bases, b)
+	}
+}
+
+// operations are what may happen, each as often as it is here.
+var operations = map[string]int{
+	"write": 60, "attack": 30, "cut": 8, "kill": 4, "restart": 3, "grant": 5,
+	"kill while it writes": 4, "kill while its disk fails": 3, "close": 2, "split": 1,
+}
+
+// drawOperations draws what happens and when: much at a time, and then little.
+func (s *history) drawOperations(rng *rand.Rand, n int) {
+	var deck []string
+	for _, what := range sortedKeys(operations) {
+		deck = append(deck, slices.Repeat([]string{what}, operations[what])...)
+	}
+	bursts := make([]float64, 4+rng.IntN(8))
+	for i := range bursts {
+		bursts[i] = rng.Float64()
+	}
+	for i := range n {
+		at := time.Duration(bursts[rng.IntN(len(bursts))]*float64(s.lasts)) + time.Duration(rng.ExpFloat64()*float64(3*time.Second))
+		s.plan(s.begun.Add(min(at, s.lasts)+time.Second+time.Duration(i)), s.chance.text("operation").number(int64(i)), deck[rng.IntN(len(deck))])
+	}
+	for i, b := range s.bases {
+		for _, r := range s.replicas {
+			switch {
+			case r == b.creator || slices.Contains(b.writers, r) && b.guard == fixed || rng.IntN(2) == 0:
+				s.after(time.Duration(i+1)*time.Millisecond, "open "+b.name+" at "+r.name, func() { r.open(b) })
+			case rng.IntN(3) > 0:
+				s.after(time.Duration(rng.Float64()*float64(s.lasts)/2), "open "+b.name+" at "+r.name, func() { r.open(b) })
+			}
+		}
+	}
+}
+
+// plan has an operation take place.
+func (s *history) plan(at time.Time, chance digest, what string) {
+	s.world.plan(at, chance, what, func() {
+		if !s.over || what == "attack" {
+			go s.operate(what, chance.rng())
+		}
+	})
+}
+
+// after has something happen in a while.
+func (s *history) after(d time.Duration, what string, do func()) {
+	key := s.now(what)
+	s.world.plan(time.Now().Add(d+key.between(0, time.Millisecond)), key, what, func() { go do() })
+}
+
+// operate does what an operation is.
+func (s *history) operate(what string, rng *rand.Rand) {
+	r, b := s.anyReplica(rng), s.bases[rng.IntN(len(s.bases))]
+	switch what {
+	case "write":
+		for range 1 + rng.IntN(3) {
+			s.write(r, b, digest(rng.Uint64()))
+		}
+	case "attack":
+		s.hostiles[rng.IntN(len(s.hostiles))].attack(rng)
+	case "cut":
+		s.cut(rng, s.links[rng.IntN(len(s.links))])
+	case "split":
+		s.split(rng)
+	case "kill":
+		r.kill(rng)
+		s.restart(r, rng)
+	case "kill while it writes":
+		r.disk.FailAfter(1+rng.IntN(3), storetest.Lasting)
+		s.write(r, b, digest(rng.Uint64()))
+		r.kill(rng)
+		s.restart(r, rng)
+	case "kill while its disk fails":
+		r.disk.FailAfter(1+rng.IntN(30), storetest.Lasting)
+		s.after(time.Duration(rng.Int64N(int64(10*time.Second))), "kill "+r.name, func() {
+			r.kill(rng)
+			s.restart(r, rng)
+		})
+	case "restart":
+		r.stop()
+		s.restart(r, rng)
+	case "close":
+		if n := r.running; n != nil {
+			n.repl.CloseDatabase(context.Background(), b.address) // or it is not open
+			s.after(time.Duration(rng.Int64N(int64(time.Minute))), "open again at "+r.name, func() {
+				if slices.Contains(r.opens, b) {
+					r.open(b)
+				}
+			})
+		}
+	case "grant":
+		s.grant(r)
+	}
+}
+
+// write has a replica write to a database, if it has it. What it is told is on
+// disk must be everywhere in the end.
+func (s *history) write(r *replica, b *base, chance digest) {
+	n, db := r.running, r.database(b)
+	if db == nil {
+		return
+	}
+	hash, err := write(db, chance)
+	switch {
+	case err == nil && b.guard != managed && !b.mayWrite(r):
+		s.fault(fmt.Errorf("%s wrote to %s, which it may not", r.name, b.name))
+	case errors.Is(err, orbit.ErrNotAllowed) && b.mayWrite(r):
+		s.fault(fmt.Errorf("%s cannot write to %s: %w", r.name, b.name, err))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note(s.now("wrote").text(r.name).text(hash), fmt.Sprint(r.name, " wrote ", hash, " ", err))
+	if err == nil && !n.killed {
+		b.written[hash] = true
+	}
+}
+
+// grant has the creator of a database allow another replica to write.
+func (s *history) grant(to *replica) {
+	for _, b := range s.bases {
+		if db := b.creator.database(b); b.guard == managed && db != nil && to.running != nil {
+			db.Access().Grant(context.Background(), orbit.CapabilityWrite, to.orbit.Identity().ID) // or its disk fails
+		}
+	}
+}
+
+// cut cuts links for a while.
+func (s *history) cut(rng *rand.Rand, links ...*link) {
+	for _, l := range links {
+		l.setCut(true)
+	}
+	s.after(time.Duration(rng.Int64N(int64(s.lasts/4))), "heal", func() {
+		for _, l := range links {
+			l.setCut(false)
+		}
+	})
+}
+
+// split parts the nodes into two or three groups for a while.
+func (s *history) split(rng *rand.Rand) {
+	groups := 2 + rng.IntN(2)
+	group := make(map[*node]int)
+	var between []*link
+	for _, l := range s.links {
+		for _, n := range l.nodes {
+			if _, ok := group[n]; !ok {
+				group[n] = rng.IntN(groups)
+			}
+		}
+		if group[l.nodes[0]] != group[l.nodes[1]] {
+			between = append(between, l)
+		}
+	}
+	s.cut(rng, between...)
+}
+
+// restart starts a replica that is down, in a while.
+func (s *history) restart(r *replica, rng *rand.Rand) {
+	s.after(time.Duration(rng.Int64N(int64(time.Minute))), "start "+r.name, func() { s.start(r) })
+}
+
+func (s *history) start(r *replica) {
+	if r.running != nil || s.ended {
+		return
+	}
+	if err := r.start(); err != nil {
+		s.fault(err)
+	}
+}
+
+// fault notes what must not be.
+func (s *history) fault(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = append(s.faults, err)
+}
