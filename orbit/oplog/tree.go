@@ -74,8 +74,8 @@ func pathOf(time uint64) Path {
 
 // Node is what is known of a part of the order without reading it: how many
 // entries it has, and the sum of their hashes. Two replicas whose nodes are equal
-// have the same entries there, unless a writer went to great lengths; heads tell
-// for sure.
+// have the same entries there, unless a writer made some up to that end, which is
+// possible; heads tell for sure.
 type Node struct {
 	Path  Path
 	Count uint64
@@ -201,6 +201,14 @@ func (l *Log) putNode(tx *store.Tx, n Node) error {
 // plant makes the tree of a log that was written by who knew of none.
 func (l *Log) plant(ctx context.Context) error {
 	return l.update(ctx, func(tx *store.Tx, sum *summary) error {
+		for old, err := range l.store.Scan(ctx, l.key("tree")) {
+			if err != nil {
+				return err
+			}
+			if err := tx.Delete(old.Key); err != nil {
+				return err
+			}
+		}
 		nodes := make(map[Path]*Node)
 		for ref, err := range Ascend(ctx, l.store, l.key("order")) {
 			if err != nil {

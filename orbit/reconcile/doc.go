@@ -11,13 +11,13 @@
 //	0, address        what follows is about this database. Always the first one.
 //	                  The answer is an empty list, or there is none and the
 //	                  stream is reset: the peer has not opened the database
-//	1, hashes         blocks of the database: manifest, access controller,
-//	                  identities, entries. The answer is batches of those that
-//	                  are there
+//	1, hashes         blocks, such as manifest, access controller and identities.
+//	                  The answer is batches of those that are there. Blocks of
+//	                  OrbitDB have no secrets: bitswap serves them, too
 //	2, paths          nodes of the tree over the order of the log (package oplog).
 //	                  The answer is a list, for each of them its count, its sum,
 //	                  and either its children (digit, count, sum) or, of few
-//	                  entries, their hashes
+//	                  entries or few times, hashes, and whether there are more
 //	3, path, hash     the hashes behind a path that come behind this one. The
 //	                  answer is hashes, and whether there are more
 //	4, items          entries. An item is a path, for all that is behind it, or a
@@ -31,22 +31,28 @@
 // empty batch is the end of an answer.
 //
 // Requests are answered one after the other. Who reads slowly is sent slowly:
-// the stream holds back the sender, which keeps no more than a batch.
+// the stream holds back the sender, which keeps no more than a batch, and reads the
+// log on when that is gone.
 //
 // # Comparing
 //
-// The client goes from the root of the tree to where the peer's nodes differ from
-// its own: what it has nothing of, it takes whole; of few entries, it goes by the
-// hashes. Ten entries among a hundred thousand cost a few kilobytes and two
-// answers, since it begins with the nodes above its newest entry. Nothing is
+// The client goes from the root of the tree, oldest first, to where the peer's nodes
+// differ from its own: what it has nothing of, it takes whole; of few entries, it
+// goes by the hashes. Ten entries among a hundred thousand cost a few kilobytes and
+// two answers, since it begins with the nodes above its newest entry. Nothing is
 // remembered of a peer: a transfer that breaks off goes on where it was, with
 // that peer or another, since the next comparison finds only the rest.
+//
+// Entries without effect are in no tree. They are shipped before the entries that
+// name them. Where a log has some, another replica may count them: they are a
+// difference that stays. So in such a log nothing is taken whole.
 //
 // # Trust
 //
 // Nothing that a peer says is believed. What it ships is offered to the log as
 // anything else, which verifies it; what it says of its tree decides only what is
-// asked for. Each answer has a bound, and comes within a deadline.
+// asked for. Each frame has a bound, and more of it comes within a deadline; how many
+// frames an answer has is for who reads them to bound, by what they are worth.
 package reconcile
 
 import (
@@ -65,8 +71,8 @@ const Protocol protocol.ID = "/npp/orbitdb/reconcile/1.0.0"
 const (
 	maxRequest = 64 << 10  // bytes
 	maxAnswer  = 256 << 10 // bytes, of one that is no batch
-	maxFrame   = 4 << 20   // bytes of a batch as it is sent
-	maxBatch   = 4 << 20   // bytes of a batch as it is read
+	maxFrame   = 3 << 20   // bytes of a batch as it is sent
+	maxBatch   = 3 << 20   // bytes of a batch as it is read
 	maxHashes  = 64        // of blocks in a request
 	maxPaths   = 64        // in a request
 	maxItems   = 1024      // in a request
@@ -81,15 +87,16 @@ const (
 // A batch with the largest of blocks and an identity still fits.
 const _ = uint(maxBatch - batchBytes - block.MaxSize)
 
-// Bounds of a comparison: what is beyond is found by the next one.
+// Bounds of a comparison.
 const (
-	maxVisited = 1 << 14 // nodes
-	maxWanted  = 1 << 16 // items
+	maxWanted = 1 << 12 // items of a part of it
+	maxVain   = 1 << 15 // nodes that are looked at and have nothing
+	maxNamed  = 1 << 16 // entries of a node that are looked at
 )
 
 // Deadlines.
 const (
-	answerWithin  = 15 * time.Second // of an answer, or the next batch of one
-	requestWithin = time.Minute      // of the next request
-	takenWithin   = time.Minute      // a batch has been read
+	answerWithin  = 15 * time.Second // something more of an answer comes
+	requestWithin = 30 * time.Second // something more of a request comes, or the next one
+	takenWithin   = time.Minute      // something more of an answer is taken
 )

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"bytes"
 	"context"
 	"iter"
 	"math/rand/v2"
@@ -17,8 +18,11 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/identity"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -156,6 +160,33 @@ func session(t testing.TB, server peerOf, address string) *Session {
 	return s
 }
 
+// reconciled ships to a database what it lacks, and returns how many blocks came
+// for how many items. Each batch is to find its parents.
+func reconciled(t testing.TB, s *Session, to *orbit.Database) (blocks, items int) {
+	t.Helper()
+	for d, err := range s.Compare(t.Context(), to.Log()) {
+		must(t, err)
+		items += len(d.items)
+		blocks += shipped(t, to, s.Ship(d))
+	}
+	return blocks, items
+}
+
+// difference returns what a database lacks, which is one part.
+func difference(t testing.TB, s *Session, db *orbit.Database) (found Difference) {
+	t.Helper()
+	parts := 0
+	for d, err := range s.Compare(t.Context(), db.Log()) {
+		must(t, err)
+		found = d
+		parts++
+	}
+	if parts > 1 {
+		t.Errorf("%d parts", parts)
+	}
+	return found
+}
+
 // shipped joins all that comes, and returns how many blocks came. Each batch is to
 // find its parents.
 func shipped(t testing.TB, to *orbit.Database, batches iter.Seq2[[]block.Block, error]) (blocks int) {
@@ -191,4 +222,38 @@ func hashes(t testing.TB, db *orbit.Database) (list []string) {
 		list = append(list, e.Hash())
 	}
 	return list
+}
+
+// faulty puts an entry on top of a chain of so many that have no effect, and returns
+// its hash.
+func faulty(t testing.TB, db *orbit.Database, n int) string {
+	t.Helper()
+	keys := keystore.NewMemKeystore()
+	must(t, identity.Generate(keys, "root"))
+	must(t, identity.Generate(keys, "signing"))
+	s, err := identity.Load(keys, "root", "signing")
+	must(t, err)
+	write := func(text string, next ...entry.Position) *entry.Entry {
+		payload, err := value.FromJSON([]byte(`{"op":"ADD","key":null,"value":"` + text + `"}`))
+		must(t, err)
+		e, err := entry.New(s, db.Address(), payload, next, nil)
+		must(t, err)
+		return e
+	}
+	heads, err := db.Log().Heads(t.Context())
+	must(t, err)
+	bs := []block.Block{s.Block()}
+	under := heads
+	for range n {
+		e := write("forged", under...)
+		b := block.New(bytes.Replace(e.Block.Data, []byte("forged"), []byte("FORGED"), 1)) // whose signature is of another one
+		bs = append(bs, b)
+		under = []entry.Position{{Rank: entry.Rank{Time: e.Clock.Time}, ID: e.Clock.ID, Hash: b.Hash}}
+	}
+	top := write("on top", under...)
+	joinBatch(t, db, append(bs, top.Block))
+	if fault, err := db.Log().Fault(t.Context(), under[0].Hash); err != nil || fault == "" {
+		t.Fatalf("there is no entry without effect: %q, %v", fault, err)
+	}
+	return top.Hash()
 }

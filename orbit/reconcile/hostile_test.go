@@ -48,7 +48,7 @@ func liar(t *testing.T, answer func(q request, send func([]byte) error) error) p
 	return p
 }
 
-// sayNodes answers with nodes of so many entries each, made by children or names.
+// sayNodes answers with what say says of each node.
 func sayNodes(q request, say func(p oplog.Path) answer) []byte {
 	var answers []answer
 	for _, p := range q.paths {
@@ -62,10 +62,6 @@ func sayNodes(q request, say func(p oplog.Path) answer) []byte {
 // allChildren says that everything there can be differs.
 func allChildren(p oplog.Path) answer {
 	a := answer{Node: oplog.Node{Count: math.MaxUint64}}
-	if p.Narrow() {
-		a.names = names{make([]digest, fewNames), true}
-		return a
-	}
 	for d := range byte(16) {
 		if child := p + oplog.Path([]byte{d}); child.Valid() {
 			a.children = append(a.children, oplog.Node{Path: child, Count: math.MaxUint64})
@@ -78,9 +74,10 @@ func TestLiesAreRefusedOrBounded(t *testing.T) {
 	w := newWriters(t, 1)
 	add(t, w.databases[0], 300)
 	db := w.databases[0]
+	faulty(t, db, 3) // so that nothing is taken whole
 	for name, c := range map[string]struct {
 		answer func(q request, send func([]byte) error) error
-		want   error // of the comparison; nil where it ends
+		want   error // of the comparison
 	}{
 		"garbage":           {func(_ request, send func([]byte) error) error { return send([]byte("garbage")) }, ErrProtocol},
 		"nothing":           {func(_ request, send func([]byte) error) error { return send(nil) }, ErrProtocol},
@@ -91,10 +88,15 @@ func TestLiesAreRefusedOrBounded(t *testing.T) {
 			return send(sayNodes(q, allChildren))
 		}, ErrProtocol},
 		"a tree without end": {func(q request, send func([]byte) error) error {
+			return send(sayNodes(q, allChildren))
+		}, ErrNothing},
+		"names without end": {func(q request, send func([]byte) error) error {
 			if q.kind == askNames {
 				return send(names{make([]digest, maxNames), true}.encode())
 			}
-			return send(sayNodes(q, allChildren))
+			return send(sayNodes(q, func(oplog.Path) answer {
+				return answer{Node: oplog.Node{Count: 5}, names: names{make([]digest, fewNames), true}}
+			}))
 		}, nil},
 		"more of nothing": {func(q request, send func([]byte) error) error {
 			return send(sayNodes(q, func(oplog.Path) answer {
@@ -104,13 +106,11 @@ func TestLiesAreRefusedOrBounded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := session(t, liar(t, c.answer), db.Address())
-			d, err := s.Compare(t.Context(), db.Log())
-			switch {
-			case c.want == errAny && err != nil:
-			case !errors.Is(err, c.want):
+			var err error
+			for _, err = range s.Compare(t.Context(), db.Log()) {
+			}
+			if !errors.Is(err, c.want) && (c.want != errAny || err == nil) {
 				t.Errorf("%v, want %v", err, c.want)
-			case err == nil && (d.Whole || len(d.items) > maxWanted):
-				t.Errorf("%d items", len(d.items))
 			}
 		})
 	}
@@ -123,12 +123,13 @@ func TestShipmentsThatAreNoneAreRefused(t *testing.T) {
 	add(t, w.databases[0], 3)
 	db := w.databases[0]
 	for name, ship := range map[string]func(send func([]byte) error) error{
-		"garbage":        func(send func([]byte) error) error { return send([]byte("garbage")) },
-		"half a block":   func(send func([]byte) error) error { return send(encodeBatch([]byte{0x82, 1})) },
-		"too many":       func(send func([]byte) error) error { return send(encodeBatch(make([]byte, batchBlocks+1))) },
-		"too large":      func(send func([]byte) error) error { return send(make([]byte, maxFrame+1)) },
-		"an early end":   func(func([]byte) error) error { return io.EOF },
-		"half an answer": func(send func([]byte) error) error { return errors.Join(send(encodeBatch([]byte{1})), io.EOF) },
+		"garbage":            func(send func([]byte) error) error { return send([]byte("garbage")) },
+		"half a block":       func(send func([]byte) error) error { return send(encodeBatch([]byte{0x82, 1})) },
+		"too many":           func(send func([]byte) error) error { return send(encodeBatch(make([]byte, batchBlocks+1))) },
+		"too large":          func(send func([]byte) error) error { return send(make([]byte, maxFrame+1)) },
+		"an early end":       func(func([]byte) error) error { return io.EOF },
+		"a batch of nothing": func(send func([]byte) error) error { return send(encodeBatch(nil)) },
+		"half an answer":     func(send func([]byte) error) error { return errors.Join(send(encodeBatch([]byte{1})), io.EOF) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := session(t, liar(t, func(_ request, send func([]byte) error) error { return ship(send) }), db.Address())
@@ -191,9 +192,7 @@ func TestServerRefusesWhatIsNoRequest(t *testing.T) {
 			}
 		})
 	}
-	d, err := honest.Compare(t.Context(), w.databases[1].Log())
-	must(t, err)
-	shipped(t, w.databases[1], honest.Ship(d))
+	reconciled(t, honest, w.databases[1])
 	if !slices.Equal(hashes(t, db), hashes(t, w.databases[1])) {
 		t.Error("they differ")
 	}
@@ -221,7 +220,9 @@ func TestSessionEndsWithItsContext(t *testing.T) {
 	must(t, client.Connect(t.Context(), peer.AddrInfo{ID: silent.ID(), Addrs: silent.Addrs()}))
 	s, err := Open(ctx, client, silent.ID(), w.databases[0].Address())
 	must(t, err)
-	if _, err := s.Compare(t.Context(), w.databases[0].Log()); err == nil {
-		t.Error("it was answered")
+	for _, err := range s.Compare(t.Context(), w.databases[0].Log()) {
+		if err == nil {
+			t.Error("it was answered")
+		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
 // Whatever two replicas have: what is shipped is just what one of them lacks,
@@ -29,11 +28,9 @@ func TestShippedIsWhatIsLacking(t *testing.T) {
 		server := newPeer(t)
 		server.serve(w.orbits[0], from)
 		s := session(t, server, from.Address())
-		d, err := s.Compare(t.Context(), to.Log())
-		must(t, err)
-		blocks := shipped(t, to, s.Ship(d))
-		if !d.Whole || blocks < lacking || blocks > lacking+len(w.orbits)*(1+len(d.items)/maxItems) {
-			t.Errorf("%d blocks for %d entries, %d items", blocks, lacking, len(d.items))
+		blocks, items := reconciled(t, s, to)
+		if blocks < lacking || blocks > lacking+len(w.orbits)*(1+items/maxItems) {
+			t.Errorf("%d blocks for %d entries, %d items", blocks, lacking, items)
 		}
 		has := hashes(t, to)
 		for _, hash := range hashes(t, from) {
@@ -41,8 +38,8 @@ func TestShippedIsWhatIsLacking(t *testing.T) {
 				t.Fatalf("%s was not shipped", hash)
 			}
 		}
-		if d, err := s.Compare(t.Context(), to.Log()); err != nil || len(d.items) > 0 {
-			t.Errorf("%d items are still different, %v", len(d.items), err)
+		if _, items := reconciled(t, s, to); items > 0 {
+			t.Errorf("%d items are still different", items)
 		}
 	}
 }
@@ -54,8 +51,7 @@ func TestWholeDatabaseIsOneItem(t *testing.T) {
 	server := newPeer(t)
 	server.serve(w.orbits[0], w.databases[0])
 	s := session(t, server, w.databases[0].Address())
-	d, err := s.Compare(t.Context(), w.databases[1].Log())
-	must(t, err)
+	d := difference(t, s, w.databases[1])
 	if len(d.items) != 1 || d.Count != 700 {
 		t.Errorf("%d items of %d entries", len(d.items), d.Count)
 	}
@@ -81,9 +77,7 @@ func TestSmallDifferenceIsFewBytes(t *testing.T) {
 	server := newPeer(t)
 	server.serve(w.orbits[0], a)
 	s := session(t, server, a.Address())
-	d, err := s.Compare(t.Context(), b.Log())
-	must(t, err)
-	if n := shipped(t, b, s.Ship(d)); n > 11 {
+	if n, _ := reconciled(t, s, b); n > 11 {
 		t.Errorf("%d blocks for 10 entries", n)
 	}
 	s.Close()
@@ -103,8 +97,7 @@ func TestTransferGoesOnWhereItBrokeOff(t *testing.T) {
 		server.serve(w.orbits[0], w.databases[0])
 		s := session(t, server, w.databases[0].Address())
 		before := len(hashes(t, w.databases[1]))
-		d, err := s.Compare(t.Context(), w.databases[1].Log())
-		must(t, err)
+		d := difference(t, s, w.databases[1])
 		if d.Count != uint64(2000-before) {
 			t.Errorf("with %d of 2000, %d are lacking", before, d.Count)
 		}
@@ -143,8 +136,7 @@ func TestManyEntriesOfOneTime(t *testing.T) {
 		server := newPeer(t)
 		server.serve(fromOrbit, from)
 		s := session(t, server, from.Address())
-		d, err := s.Compare(t.Context(), to.Log())
-		must(t, err)
+		d := difference(t, s, to)
 		if d.Count != uint64(n/8) {
 			t.Errorf("%d of %d are lacking", d.Count, n/8)
 		}
@@ -155,13 +147,58 @@ func TestManyEntriesOfOneTime(t *testing.T) {
 	}
 }
 
-// A comparison ends where it would be too much, with what it found.
-func TestComparisonHasABound(t *testing.T) {
-	a := comparison{found: Difference{Whole: true}}
-	for range maxWanted + 10 {
-		a.want(wanted{item{path: oplog.Path("\x01\x01")}, "\x01\x01"}, 1)
+// What is too much for one part comes in several, and none is lost.
+func TestLargeDifferenceComesInParts(t *testing.T) {
+	w := newWriters(t, 3)
+	add(t, w.databases[0], 3000)
+	add(t, w.databases[1], 3000)
+	copyAll(t, w.databases[0], w.databases[2], w.orbits[0], w.orbits[2])
+	copyAll(t, w.databases[1], w.databases[2], w.orbits[1], w.orbits[2])
+	server := newPeer(t)
+	server.serve(w.orbits[2], w.databases[2])
+	s := session(t, server, w.databases[0].Address())
+	c, err := newComparison(t.Context(), s, w.databases[0].Log(), 100)
+	must(t, err)
+	parts := 0
+	for d, err := range c.parts() {
+		must(t, err)
+		parts++
+		shipped(t, w.databases[0], s.Ship(d))
 	}
-	if len(a.wanted) != maxWanted || a.found.Whole {
-		t.Errorf("%d items, whole: %v", len(a.wanted), a.found.Whole)
+	if parts < 3 {
+		t.Errorf("%d parts", parts)
+	}
+	if !slices.Equal(hashes(t, w.databases[0]), hashes(t, w.databases[2])) {
+		t.Error("they differ")
+	}
+}
+
+// Entries without effect come before those that name them, and however many there
+// are, the shipment has an end.
+func TestEntriesWithoutEffectAreShipped(t *testing.T) {
+	for _, n := range []int{3, 40} {
+		w := newWriters(t, 3)
+		from, to := w.databases[0], w.databases[1]
+		add(t, from, 10)
+		copyAll(t, from, to, w.orbits[0], w.orbits[1])
+		top := faulty(t, from, n)
+		server := newPeer(t)
+		server.serve(w.orbits[0], from)
+		s := session(t, server, from.Address())
+		for range 2 {
+			for d, err := range s.Compare(t.Context(), to.Log()) {
+				must(t, err)
+				for bs, err := range s.Ship(d) {
+					must(t, err)
+					joinBatch(t, to, bs)
+				}
+			}
+		}
+		if ok, err := to.Log().Has(t.Context(), top); err != nil || !ok {
+			t.Errorf("the entry on top of %d without effect did not come: %v", n, err)
+		}
+		if _, items := reconciled(t, s, to); items > 0 {
+			t.Errorf("%d items are still different", items)
+		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-msgio"
@@ -30,7 +29,8 @@ func Serve(ctx context.Context, s network.Stream, src Source) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { s.Reset() })()
-	v := &server{ctx: ctx, stream: s, in: msgio.NewVarintReaderSize(s, maxRequest), out: msgio.NewVarintWriter(s), source: src}
+	timed := patient{s, requestWithin, takenWithin}
+	v := &server{ctx: ctx, in: msgio.NewVarintReaderSize(timed, maxRequest), out: msgio.NewVarintWriter(timed), source: src}
 	if err := v.serve(); err != nil {
 		s.Reset()
 		return err
@@ -40,7 +40,6 @@ func Serve(ctx context.Context, s network.Stream, src Source) error {
 
 type server struct {
 	ctx    context.Context
-	stream network.Stream
 	in     msgio.Reader
 	out    msgio.Writer
 	source Source
@@ -63,9 +62,6 @@ func (v *server) serve() error {
 }
 
 func (v *server) request() (request, error) {
-	if err := v.stream.SetReadDeadline(time.Now().Add(requestWithin)); err != nil {
-		return request{}, err
-	}
 	frame, err := v.in.ReadMsg()
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return request{}, fmt.Errorf("%w: half a request", ErrProtocol)
@@ -92,7 +88,7 @@ func (v *server) answer(q request) error {
 			return fmt.Errorf("%w: %.80q", ErrNotOpen, q.address)
 		}
 		v.log = log
-		return v.send(encodeAnswers(nil))
+		return v.out.WriteMsg(encodeAnswers(nil))
 	case askBlocks:
 		return v.blocks(q.hashes)
 	case askNodes:
@@ -102,13 +98,6 @@ func (v *server) answer(q request) error {
 	default:
 		return v.entries(q.items)
 	}
-}
-
-func (v *server) send(frame []byte) error {
-	if err := v.stream.SetWriteDeadline(time.Now().Add(takenWithin)); err != nil {
-		return err
-	}
-	return v.out.WriteMsg(frame)
 }
 
 func (v *server) nodes(paths []oplog.Path) error {
@@ -131,7 +120,7 @@ func (v *server) nodes(paths []oplog.Path) error {
 		}
 		answers = append(answers, a)
 	}
-	return v.send(encodeAnswers(answers))
+	return v.out.WriteMsg(encodeAnswers(answers))
 }
 
 func (v *server) names(p oplog.Path, after string) error {
@@ -147,7 +136,7 @@ func (v *server) names(p oplog.Path, after string) error {
 	if err != nil {
 		return err
 	}
-	return v.send(n.encode())
+	return v.out.WriteMsg(n.encode())
 }
 
 // behind returns the hashes behind a path and a place, so many at most.
@@ -192,18 +181,16 @@ func (v *server) entries(items []item) error {
 	out := &shipment{server: v, sent: make(map[string]bool), faults: stats.Faults > 0}
 	for _, it := range items {
 		if it.hash != nil {
-			if err := out.entry(block.OfDigest(*it.hash)); err != nil {
-				return err
-			}
-			continue
+			err = out.entry(block.OfDigest(*it.hash))
+		} else {
+			err = out.behind(it.path)
 		}
-		for ref, err := range v.log.Behind(v.ctx, it.path, nil) {
-			if err != nil {
-				return err
-			}
-			if err := out.entry(ref.Hash); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
+		}
+		// What comes meanwhile may be sent; all of it several times is not asked for.
+		if out.total > 2*(stats.Entries+maxItems) {
+			return fmt.Errorf("%w: items that overlap", ErrProtocol)
 		}
 	}
 	return out.end()
@@ -217,8 +204,36 @@ type shipment struct {
 	server *server
 	faults bool            // the log has entries that do not count
 	sent   map[string]bool // identities, and entries that do not count
+	total  uint64          // entries that count
 	batch  []byte
 	count  int
+}
+
+// behind adds the entries behind a path. Nothing is kept of the log while the peer
+// takes them.
+func (s *shipment) behind(p oplog.Path) error {
+	v := s.server
+	var after *oplog.Ref
+	for {
+		var refs []oplog.Ref
+		for ref, err := range v.log.Behind(v.ctx, p, after) {
+			if err != nil {
+				return err
+			}
+			if refs = append(refs, ref); len(refs) == batchEntries {
+				break
+			}
+		}
+		if len(refs) == 0 {
+			return nil
+		}
+		for _, ref := range refs {
+			if err := s.entry(ref.Hash); err != nil {
+				return err
+			}
+		}
+		after = &refs[len(refs)-1]
+	}
 }
 
 // entry adds an entry, and before it what the peer may lack that is in no order:
@@ -229,6 +244,7 @@ func (s *shipment) entry(hash string) error {
 	if err != nil {
 		return v.ctx.Err()
 	}
+	s.total++
 	if s.faults {
 		if err := s.under(e); err != nil {
 			return err
@@ -237,40 +253,45 @@ func (s *shipment) entry(hash string) error {
 	return s.whole(e)
 }
 
-// under adds the entries that do not count below an entry, the lowest first.
+// under adds the entries that do not count below an entry, the lowest first: of
+// very many, those that it comes to.
 func (s *shipment) under(top *entry.Entry) error {
 	v := s.server
-	stack := []*entry.Entry{top}
-	for len(stack) > 0 && len(stack) < maxSent {
-		e := stack[len(stack)-1]
-		waits := false
+	seen := make(map[string]bool)
+	var stack []string
+	push := func(e *entry.Entry) (pushed bool, err error) {
 		for _, hash := range e.Parents() {
-			if s.sent[hash] {
+			if seen[hash] || s.sent[hash] || len(seen) >= maxSent {
 				continue
 			}
 			fault, err := v.log.Fault(v.ctx, hash)
 			if err != nil {
-				return err
+				return pushed, err
 			}
-			if fault == "" {
-				continue
-			}
-			s.note(hash)
-			if below, err := v.log.Get(v.ctx, hash); err == nil {
-				stack, waits = append(stack, below), true
+			if fault != "" {
+				seen[hash] = true
+				stack, pushed = append(stack, hash), true
 			}
 		}
-		if waits {
+		return pushed, nil
+	}
+	_, err := push(top)
+	for err == nil && len(stack) > 0 {
+		hash := stack[len(stack)-1]
+		e, getErr := v.log.Get(v.ctx, hash)
+		if getErr != nil { // it is damaged
+			stack = stack[:len(stack)-1]
+			err = v.ctx.Err()
 			continue
 		}
-		stack = stack[:len(stack)-1]
-		if e != top {
-			if err := s.whole(e); err != nil {
-				return err
-			}
+		var pushed bool
+		if pushed, err = push(e); err == nil && !pushed {
+			stack = stack[:len(stack)-1]
+			s.note(hash)
+			err = s.whole(e)
 		}
 	}
-	return nil
+	return err
 }
 
 // note remembers that a block was sent.
@@ -308,7 +329,7 @@ func (s *shipment) flush() error {
 	if len(s.batch) == 0 {
 		return nil
 	}
-	err := s.server.send(encodeBatch(s.batch))
+	err := s.server.out.WriteMsg(encodeBatch(s.batch))
 	s.batch, s.count = s.batch[:0], 0
 	return err
 }
@@ -317,5 +338,5 @@ func (s *shipment) end() error {
 	if err := s.flush(); err != nil {
 		return err
 	}
-	return s.server.send(nil)
+	return s.server.out.WriteMsg(nil)
 }

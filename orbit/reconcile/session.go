@@ -11,10 +11,11 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-msgio"
+	msmux "github.com/multiformats/go-multistream"
 
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
 var (
@@ -31,41 +32,66 @@ type Session struct {
 	in     msgio.Reader
 	out    msgio.Writer
 	ended  func() bool // of the watch over the context
+
+	// Answered, if not nil, is called for each answer of a comparison.
+	Answered func()
+}
+
+// Speaks reports whether a peer may speak the protocol: it does, or has not said
+// yet what it speaks.
+func Speaks(h host.Host, p peer.ID) bool {
+	known, err := h.Peerstore().GetProtocols(p)
+	return err != nil || len(known) == 0 || slices.Contains(known, Protocol)
 }
 
 // Open begins a session with a connected peer, which ends with the context at the
 // latest.
 func Open(ctx context.Context, h host.Host, p peer.ID, address string) (*Session, error) {
-	// A peer of whom it is known that it does not is not asked.
-	known, err := h.Peerstore().GetProtocols(p)
-	if err == nil && len(known) > 0 && !slices.Contains(known, Protocol) {
+	if !Speaks(h, p) {
 		return nil, ErrUnsupported
 	}
 	opening, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	stream, err := h.NewStream(network.WithNoDial(opening, "entries go over open connections"), p, Protocol)
+	if errors.As(err, new(msmux.ErrNotSupported[protocol.ID])) {
+		return nil, ErrUnsupported
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open stream: %w", err)
 	}
+	timed := patient{stream, answerWithin, answerWithin}
 	s := &Session{
 		stream: stream,
-		in:     msgio.NewVarintReaderSize(stream, maxFrame),
-		out:    msgio.NewVarintWriter(stream),
+		in:     msgio.NewVarintReaderSize(timed, maxFrame),
+		out:    msgio.NewVarintWriter(timed),
 		ended:  context.AfterFunc(ctx, func() { stream.Reset() }),
 	}
-	if err := s.send(request{kind: askOpen, address: address}); err != nil {
-		s.Reset()
-		return nil, err
-	}
-	frame, err := s.read(maxAnswer)
-	if err == nil {
-		_, err = decodeAnswers(frame, nil)
-	}
+	_, err = ask(s, request{kind: askOpen, address: address}, func(frame []byte) ([]answer, error) { return decodeAnswers(frame, nil) })
 	if err != nil {
 		s.Reset()
 		return nil, fmt.Errorf("ask for %s: %w", address, err)
 	}
 	return s, nil
+}
+
+// patient is a stream of which each read and each write ends within a while.
+type patient struct {
+	network.Stream
+	reading, writing time.Duration
+}
+
+func (p patient) Read(b []byte) (int, error) {
+	if err := p.SetReadDeadline(time.Now().Add(p.reading)); err != nil {
+		return 0, err
+	}
+	return p.Stream.Read(b)
+}
+
+func (p patient) Write(b []byte) (int, error) {
+	if err := p.SetWriteDeadline(time.Now().Add(p.writing)); err != nil {
+		return 0, err
+	}
+	return p.Stream.Write(b)
 }
 
 // Close ends the session.
@@ -74,23 +100,14 @@ func (s *Session) Close() error {
 	return s.stream.Close()
 }
 
-// Reset ends the session at once, also in the middle of an answer.
+// Reset ends the session at once, also in the middle of an answer. After Close it
+// does nothing of interest.
 func (s *Session) Reset() {
 	s.ended()
 	s.stream.Reset()
 }
 
-func (s *Session) send(q request) error {
-	if err := s.stream.SetWriteDeadline(time.Now().Add(answerWithin)); err != nil {
-		return err
-	}
-	return s.out.WriteMsg(q.encode())
-}
-
 func (s *Session) read(most int) ([]byte, error) {
-	if err := s.stream.SetReadDeadline(time.Now().Add(answerWithin)); err != nil {
-		return nil, err
-	}
 	n, err := s.in.NextMsgLen()
 	if err != nil {
 		return nil, err
@@ -103,7 +120,7 @@ func (s *Session) read(most int) ([]byte, error) {
 
 // ask sends a request and reads its answer, which is in one frame.
 func ask[T any](s *Session, q request, decode func([]byte) (T, error)) (answer T, err error) {
-	if err := s.send(q); err != nil {
+	if err := s.out.WriteMsg(q.encode()); err != nil {
 		return answer, err
 	}
 	frame, err := s.read(maxAnswer)
@@ -121,7 +138,7 @@ func ask[T any](s *Session, q request, decode func([]byte) (T, error)) (answer T
 // batches sends a request and yields what the batches of its answer have.
 func (s *Session) batches(q request) iter.Seq2[[]block.Block, error] {
 	return func(yield func([]block.Block, error) bool) {
-		if err := s.send(q); err != nil {
+		if err := s.out.WriteMsg(q.encode()); err != nil {
 			yield(nil, err)
 			return
 		}
@@ -136,6 +153,9 @@ func (s *Session) batches(q request) iter.Seq2[[]block.Block, error] {
 			}
 			bs, err := decodeBatch(frame)
 			s.in.ReleaseMsg(frame)
+			if err == nil && len(bs) == 0 {
+				err = errors.New("a batch of nothing")
+			}
 			if err != nil {
 				err = fmt.Errorf("%w: %w", ErrProtocol, err)
 			}
@@ -159,12 +179,11 @@ func (s *Session) Blocks(hashes ...string) (found []block.Block, err error) {
 	return found, nil
 }
 
-// Difference is what a peer has of a log and another one lacks, or as much of it
-// as one comparison finds, oldest first.
+// Difference is what a peer has of a log and another one lacks, or a part of it,
+// oldest first.
 type Difference struct {
 	items []item
 	Count uint64 // of entries, as the peer says
-	Whole bool   // it is all
 }
 
 // Ship yields what a difference is of as the peer sends it: identities, and
@@ -179,143 +198,4 @@ func (s *Session) Ship(d Difference) iter.Seq2[[]block.Block, error] {
 			}
 		}
 	}
-}
-
-// Compare finds what the peer has and a log lacks.
-func (s *Session) Compare(ctx context.Context, log *oplog.Log) (Difference, error) {
-	c := &comparison{ctx: ctx, session: s, log: log, answers: make(map[oplog.Path]answer), found: Difference{Whole: true}}
-	level := []oplog.Path{""}
-	spine, err := log.Spine(ctx)
-	if err == nil {
-		err = c.ask(append(level, spine...))
-	}
-	for visited := 0; err == nil && len(level) > 0; {
-		if visited += len(level); visited > maxVisited {
-			c.found.Whole = false
-			break
-		}
-		if err = c.ask(level); err != nil {
-			break
-		}
-		var next []oplog.Path
-		for _, p := range level {
-			var deeper []oplog.Path
-			if deeper, err = c.compare(c.answers[p]); err != nil {
-				break
-			}
-			delete(c.answers, p)
-			next = append(next, deeper...)
-		}
-		level = next
-	}
-	if err != nil {
-		return Difference{}, err
-	}
-	slices.SortStableFunc(c.wanted, func(a, b wanted) int { return a.in.Compare(b.in) })
-	for _, w := range c.wanted {
-		c.found.items = append(c.found.items, w.item)
-	}
-	return c.found, nil
-}
-
-// wanted is an item, and the path of the node that it is in.
-type wanted struct {
-	item
-	in oplog.Path
-}
-
-type comparison struct {
-	ctx     context.Context
-	session *Session
-	log     *oplog.Log
-	answers map[oplog.Path]answer // that came and were not compared yet
-	wanted  []wanted
-	named   int // hashes that were looked at
-	found   Difference
-}
-
-// ask asks for nodes, unless they were asked for.
-func (c *comparison) ask(paths []oplog.Path) error {
-	paths = slices.DeleteFunc(slices.Clone(paths), func(p oplog.Path) bool {
-		_, ok := c.answers[p]
-		return ok
-	})
-	for some := range slices.Chunk(paths, maxPaths) {
-		answers, err := ask(c.session, request{kind: askNodes, paths: some}, func(frame []byte) ([]answer, error) {
-			return decodeAnswers(frame, some)
-		})
-		if err != nil {
-			return err
-		}
-		for _, a := range answers {
-			c.answers[a.Path] = a
-		}
-	}
-	return nil
-}
-
-// compare notes what is wanted of a node, and returns the nodes below it that
-// are to be compared.
-func (c *comparison) compare(theirs answer) (deeper []oplog.Path, err error) {
-	ours, err := c.log.Node(c.ctx, theirs.Path)
-	if err != nil || theirs.Node == ours {
-		return nil, err
-	}
-	if ours.Count == 0 {
-		c.want(wanted{item{path: theirs.Path}, theirs.Path}, theirs.Count)
-		return nil, nil
-	}
-	if len(theirs.children) == 0 {
-		return nil, c.compareNames(theirs)
-	}
-	for _, child := range theirs.children {
-		ours, err := c.log.Node(c.ctx, child.Path)
-		switch {
-		case err != nil:
-			return nil, err
-		case child == ours:
-		case ours.Count == 0:
-			c.want(wanted{item{path: child.Path}, child.Path}, child.Count)
-		default:
-			deeper = append(deeper, child.Path)
-		}
-	}
-	return deeper, nil
-}
-
-func (c *comparison) compareNames(theirs answer) error {
-	for n := theirs.names; ; {
-		if c.named += len(n.hashes); c.named > maxWanted {
-			c.found.Whole = false
-		}
-		for _, hash := range n.hashes {
-			ok, err := c.log.Has(c.ctx, block.OfDigest(hash))
-			if err != nil {
-				return err
-			}
-			if !ok {
-				c.want(wanted{item{hash: &hash}, theirs.Path}, 1)
-			}
-		}
-		if !n.more || !c.found.Whole {
-			return nil
-		}
-		if len(n.hashes) == 0 {
-			return fmt.Errorf("%w: more of nothing", ErrProtocol)
-		}
-		last := block.OfDigest(n.hashes[len(n.hashes)-1])
-		var err error
-		if n, err = ask(c.session, request{kind: askNames, paths: []oplog.Path{theirs.Path}, hashes: []string{last}}, decodeNames); err != nil {
-			return err
-		}
-	}
-}
-
-func (c *comparison) want(w wanted, count uint64) {
-	if len(c.wanted) == maxWanted {
-		c.found.Whole = false
-		return
-	}
-	c.wanted = append(c.wanted, w)
-	c.found.Count += count
 }

@@ -80,6 +80,8 @@ const (
 	roundGap       = 100 * time.Millisecond // between rounds of fetching
 	turnFor        = 10 * time.Second       // a peer ships before others have their turn
 	shipStall      = 5 * time.Second        // nothing was shipped: others have their turn, what is missing is fetched
+	shipPatience   = 30 * time.Second       // nothing of use was shipped: that is all of the turn
+	fetchAfter     = time.Minute            // of a turn, what is missing is fetched as well
 	followPause    = 100 * time.Millisecond // between two statuses
 )
 

@@ -30,6 +30,7 @@ type partner struct {
 	heads      int           // that it had
 	shown      []string      // hashes of those, while ours are others
 
+	ships        bool      // it ships, or is about to
 	shipNext     time.Time // when it may be asked to ship
 	shipFailures int       // in a row
 	large        time.Time // when heads that it cannot be sent were announced for it
@@ -262,18 +263,32 @@ func (rp *replica) swap(ctx context.Context, p peer.ID, slots *shares, exchange 
 	}
 	theirs, err := exchange(ours)
 	release()
-	rp.reconcile(ctx, p, theirs)
+	if rp.database() == nil {
+		if err := rp.obtainFrom(ctx, p); err != nil {
+			log.Debugw("obtain", "address", rp.address, "peer", p, "err", err)
+		}
+	}
 	if rp.database() == nil {
 		return err
 	}
+	rp.announceLarge(p, ours)
+	shown := make([]string, len(theirs))
+	for i, b := range theirs {
+		shown[i] = b.Hash
+	}
+	ships := rp.claim(p)
 	if len(theirs) > 0 {
 		if _, joinErr := rp.join(ctx, []peer.ID{p}, theirs...); err == nil {
 			err = joinErr
 		}
 	}
-	rp.announceLarge(p, ours)
+	theirs, ours.Heads = nil, nil
+	bound.release()
+	if ships {
+		rp.reconcile(ctx, p, shown)
+	}
 	if err == nil {
-		rp.compared(p, theirs, slots == rp.r.exchanges)
+		rp.compared(p, shown, slots == rp.r.exchanges)
 	}
 	return err
 }
@@ -304,11 +319,7 @@ func (rp *replica) announceLarge(p peer.ID, ours heads.Side) {
 
 // compared notes what the heads of a peer tell, and when we begin the next exchange
 // if we began this one.
-func (rp *replica) compared(p peer.ID, theirs []block.Block, begun bool) {
-	shown := make([]string, len(theirs))
-	for i, b := range theirs {
-		shown[i] = b.Hash
-	}
+func (rp *replica) compared(p peer.ID, shown []string, begun bool) {
 	same := rp.showSame()
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
@@ -316,7 +327,7 @@ func (rp *replica) compared(p peer.ID, theirs []block.Block, begun bool) {
 	if q == nil {
 		return
 	}
-	q.failures, q.last, q.heads, q.err, q.shown = 0, time.Now(), len(theirs), nil, nil
+	q.failures, q.last, q.heads, q.err, q.shown = 0, time.Now(), len(shown), nil, nil
 	ok := same(shown)
 	switch {
 	case ok:

@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ type replica struct {
 	mu       sync.Mutex // never held across a call that may wait
 	ready    chan struct{}
 	db       *orbit.Database // nil until ready is closed
-	began    uint64          // number of the entry that came last before that
+	began    uint64          // number of the entry that came last then
 	err      error           // why there is no database and will be none, or nil
 	peers    map[peer.ID]*partner
 	queue    []string        // hashes of what is wanted and not asked for yet
@@ -82,16 +83,15 @@ func (rp *replica) database() *orbit.Database {
 	return rp.db
 }
 
-func (rp *replica) setDatabase(db *orbit.Database) {
-	// What is written from now on is to be announced. An error is one that whoever
-	// reads the log will have, too.
-	stats, _ := db.Log().Stats(rp.ctx)
+// setDatabase gives the replica its database, of which the entry of a number came
+// last.
+func (rp *replica) setDatabase(db *orbit.Database, last uint64) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	first := rp.db == nil
 	rp.db, rp.err = db, nil
 	if first {
-		rp.began = stats.Last
+		rp.began = last
 		close(rp.ready)
 	}
 	rp.notify()
@@ -182,9 +182,13 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (passOn bool) {
 	case oplog.Refused: // there is no room for it
 		return false
 	case oplog.Waiting:
-		shipping, stop := context.WithCancel(ctx)
-		rp.tasks.Go(func() { rp.reconcile(shipping, from, []block.Block{b}) })
-		defer stop()
+		if rp.claim(from) {
+			shipping, stop := context.WithCancel(ctx)
+			var group sync.WaitGroup
+			group.Go(func() { rp.reconcile(shipping, from, []string{b.Hash}) })
+			defer group.Wait()
+			defer stop()
+		}
 		if !rp.await(ctx, b.Hash) {
 			rp.blame(author)
 			return false
@@ -318,7 +322,7 @@ func (rp *replica) dispute(b block.Block) {
 	if len(b.Data) > disputedBytes || slices.ContainsFunc(rp.disputed, func(old block.Block) bool { return old.Hash == b.Hash }) {
 		return
 	}
-	rp.disputed = append(rp.disputed, b)
+	rp.disputed = append(rp.disputed, block.Block{Hash: b.Hash, Data: bytes.Clone(b.Data)})
 	rp.disputed = rp.disputed[max(0, len(rp.disputed)-maxDisputed):]
 }
 

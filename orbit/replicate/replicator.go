@@ -25,6 +25,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/heads"
 	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/reconcile"
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/store"
@@ -44,6 +45,7 @@ const (
 	maxExchanges   = 64        // that run because of us
 	maxServed      = 1024      // that run because of others
 	maxSessions    = 256       // in which others ask for entries
+	maxShipping    = 16        // in which others are asked, each of which holds a few batches
 	maxHeldBytes   = 128 << 20 // of entries that came and are not joined yet
 	maxIdentities  = 256       // that are asked for at once
 	heardRemember  = 1 << 16   // entries
@@ -56,6 +58,7 @@ const (
 	exchangesOfOne  = 8
 	servedOfOne     = 128 // a JavaScript peer begins one for each of its databases at once
 	sessionsOfOne   = 16
+	shippingOfOne   = 4
 	heldBytesOfOne  = 24 << 20
 	identitiesOfOne = 8
 )
@@ -98,7 +101,8 @@ type Replicator struct {
 	tasks      sync.WaitGroup
 	exchanges  *shares
 	served     *shares
-	sessions   *shares // that peers ask in
+	sessions   *shares // in which peers ask
+	shipping   *shares // in which they are asked
 	held       *shares // bytes
 	identities *shares
 	asking     singleflight.Group            // for identities
@@ -134,6 +138,7 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 		exchanges:  newShares(maxExchanges, exchangesOfOne),
 		served:     newShares(maxServed, servedOfOne),
 		sessions:   newShares(maxSessions, sessionsOfOne),
+		shipping:   newShares(maxShipping, shippingOfOne),
 		held:       newShares(maxHeldBytes, heldBytesOfOne),
 		identities: newShares(maxIdentities, identitiesOfOne),
 		random:     &chance{source: cfg.Rand},
@@ -215,6 +220,16 @@ func (r *Replicator) begin(task func(context.Context)) {
 	}
 }
 
+// enter reports whether a task may begin that Close waits for until it is done.
+func (r *Replicator) enter() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if !r.closed {
+		r.tasks.Add(1)
+	}
+	return !r.closed
+}
+
 func (r *Replicator) isPaused(address string) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -231,6 +246,12 @@ func (r *Replicator) opened(db *orbit.Database) {
 // replica returns the replica of an address, which begins if it is new, and
 // gives it the database, if any. It returns nil if the Replicator is closed.
 func (r *Replicator) replica(address string, db *orbit.Database) *replica {
+	// What is written from now on is to be announced. An error is one that whoever
+	// reads the log will have, too.
+	var stats oplog.Stats
+	if db != nil {
+		stats, _ = db.Log().Stats(r.ctx)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -250,7 +271,7 @@ func (r *Replicator) replica(address string, db *orbit.Database) *replica {
 		r.tasks.Go(rp.run)
 	}
 	if db != nil {
-		rp.setDatabase(db)
+		rp.setDatabase(db, stats.Last)
 	}
 	return rp
 }
@@ -489,7 +510,12 @@ func (r *Replicator) speaks(p protocol.ID) bool {
 func (r *Replicator) serve(s network.Stream) {
 	address, _ := heads.Address(s.Protocol())
 	rp := r.find(address)
-	if rp == nil || !r.served.tryAcquire(s.Conn().RemotePeer(), 1) {
+	if rp == nil || !r.enter() {
+		s.Reset()
+		return
+	}
+	defer r.tasks.Done()
+	if !r.served.tryAcquire(s.Conn().RemotePeer(), 1) {
 		s.Reset()
 		return
 	}

@@ -18,12 +18,13 @@ import (
 	"github.com/newpieceplease/npp/orbit/reconcile"
 )
 
-// maxUseless is how many entries of no use a peer may ship, besides as many as
-// are of use.
-const maxUseless = 256
-
-// maxOpening is how many blocks it may take to open a database.
-const maxOpening = 8
+// Bounds of what one peer ships.
+const (
+	maxUseless   = 256     // blocks of no use, besides as many as are of use
+	maxLater     = 1 << 10 // entries without effect that may turn out to be needed
+	maxLaterSize = 1 << 20 // bytes of those
+	maxOpening   = 8       // blocks that it may take to open a database
+)
 
 // turns are taken by peers that ship, one at a time. Who waits for a turn ends
 // that of a peer of whom nothing comes.
@@ -32,31 +33,50 @@ type turns struct {
 
 	mu      sync.Mutex
 	waiting int
-	moved   time.Time     // when something came in the present turn
-	over    chan struct{} // closed at the end of the present turn
-	stop    func()        // ends the present turn
+	began   time.Time     // when the present turn began, or somebody wanted one
+	moved   time.Time     // when something came since then
+	stop    func()        // ends the present turn; nil where there is none
+	change  chan struct{} // closed at the next change of all that
 }
 
-func newTurns() turns { return turns{token: make(chan struct{}, 1)} }
+func newTurns() turns {
+	return turns{token: make(chan struct{}, 1), change: make(chan struct{})}
+}
+
+// changed tells of a change. The caller holds t.mu.
+func (t *turns) changed() {
+	close(t.change)
+	t.change = make(chan struct{})
+}
+
+// want says that begin or withdraw will be called.
+func (t *turns) want() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.waiting++; t.waiting == 1 && t.stop == nil {
+		t.began, t.moved = time.Now(), time.Now()
+	}
+}
+
+func (t *turns) withdraw() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.waiting--
+	t.changed()
+}
 
 // begin waits for a turn, which stop ends.
 func (t *turns) begin(ctx context.Context, stop func()) error {
-	t.mu.Lock()
-	t.waiting++
-	t.mu.Unlock()
-	defer func() {
-		t.mu.Lock()
-		t.waiting--
-		t.mu.Unlock()
-	}()
-	look := time.NewTimer(0)
+	look := time.NewTimer(shipStall)
 	defer look.Stop()
 	for {
 		select {
 		case t.token <- struct{}{}:
 			t.mu.Lock()
 			defer t.mu.Unlock()
-			t.moved, t.over, t.stop = time.Now(), make(chan struct{}), stop
+			t.waiting--
+			t.began, t.moved, t.stop = time.Now(), time.Now(), stop
+			t.changed()
 			return nil
 		case <-look.C:
 			t.mu.Lock()
@@ -68,6 +88,7 @@ func (t *turns) begin(ctx context.Context, stop func()) error {
 			t.mu.Unlock()
 			look.Reset(max(rest, shipStall/10))
 		case <-ctx.Done():
+			t.withdraw()
 			return ctx.Err()
 		}
 	}
@@ -75,34 +96,46 @@ func (t *turns) begin(ctx context.Context, stop func()) error {
 
 func (t *turns) end() {
 	t.mu.Lock()
-	close(t.over)
 	t.stop = nil
+	t.changed()
 	t.mu.Unlock()
 	<-t.token
 }
 
-// others notes that something came, and reports whether another peer waits.
-func (t *turns) others() bool {
+// came notes that something came.
+func (t *turns) came() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.moved = time.Now()
-	return t.waiting > 0
+}
+
+// isUp reports whether it is time for another peer's turn.
+func (t *turns) isUp() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.waiting > 0 && time.Since(t.began) > turnFor
 }
 
 // awaitShipment waits while entries are being shipped, so that they are not
-// fetched one by one meanwhile, and reports whether it had to.
+// fetched one by one meanwhile, and reports whether it had to. It does not wait
+// for long where they come slowly.
 func (rp *replica) awaitShipment() (waited bool) {
 	t := &rp.turns
 	for {
 		t.mu.Lock()
-		running, rest, over := t.stop != nil, time.Until(t.moved.Add(shipStall)), t.over
+		until := t.moved.Add(shipStall)
+		if longest := t.began.Add(fetchAfter); until.After(longest) {
+			until = longest
+		}
+		running, change := t.waiting > 0 || t.stop != nil, t.change
 		t.mu.Unlock()
+		rest := time.Until(until)
 		if !running || rest <= 0 {
 			return waited
 		}
 		waited = true
 		select {
-		case <-over:
+		case <-change:
 		case <-time.After(rest):
 		case <-rp.ctx.Done():
 			return waited
@@ -113,6 +146,11 @@ func (rp *replica) awaitShipment() (waited bool) {
 // serveSession answers a peer that asks for what it lacks.
 func (r *Replicator) serveSession(s network.Stream) {
 	p := s.Conn().RemotePeer()
+	if !r.enter() {
+		s.Reset()
+		return
+	}
+	defer r.tasks.Done()
 	if !r.sessions.tryAcquire(p, 1) {
 		s.Reset()
 		return
@@ -138,17 +176,46 @@ func (r *Replicator) serveSession(s network.Stream) {
 	}
 }
 
-// reconcile has a peer ship what it has of the database and we lack, if it can,
-// until we have its heads. What a peer does not ship in its turn is left to the
-// next exchange, and what nobody ships is fetched. A peer with whom that fails is
-// not asked for a while.
-func (rp *replica) reconcile(ctx context.Context, p peer.ID, theirs []block.Block) {
-	for more := true; more && rp.mayShip(p) && rp.lacks(ctx, theirs); {
+// claim says that reconcile will be called, if the peer is to be asked to ship. From
+// now on bitswap waits.
+func (rp *replica) claim(p peer.ID) bool {
+	if !reconcile.Speaks(rp.r.cfg.Host, p) {
+		return false
+	}
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	q := rp.partner(p)
+	if q.ships || time.Now().Before(q.shipNext) {
+		return false
+	}
+	q.ships = true
+	rp.turns.want()
+	return true
+}
+
+// reconcile has a peer ship what it has of the database and we lack, until we have
+// the heads that it showed. What nobody ships is fetched. A peer with whom that
+// fails is not asked for a while. The peer was claimed.
+func (rp *replica) reconcile(ctx context.Context, p peer.ID, shown []string) {
+	defer func() {
+		rp.mu.Lock()
+		defer rp.mu.Unlock()
+		rp.partner(p).ships = false
+	}()
+	for {
+		if !rp.lacks(ctx, shown) {
+			rp.turns.withdraw()
+			return
+		}
 		turn, stop := context.WithCancel(ctx)
 		err := rp.turns.begin(ctx, stop)
+		again := false
 		if err == nil {
-			if more = rp.lacks(ctx, theirs); more { // who was before may have had them
-				more, err = rp.session(turn, p)
+			if rp.lacks(ctx, shown) { // who was before may have had them
+				again, err = rp.session(turn, p)
+			}
+			if again {
+				rp.turns.want()
 			}
 			rp.turns.end()
 		}
@@ -158,16 +225,11 @@ func (rp *replica) reconcile(ctx context.Context, p peer.ID, theirs []block.Bloc
 			if ctx.Err() == nil {
 				rp.shipFailed(p, err)
 			}
+		}
+		if !again {
 			return
 		}
 	}
-}
-
-// mayShip reports whether a peer is to be asked to ship.
-func (rp *replica) mayShip(p peer.ID) bool {
-	rp.mu.Lock()
-	defer rp.mu.Unlock()
-	return time.Now().After(rp.partner(p).shipNext)
 }
 
 // shipFailed has a peer not be asked to ship for a while, longer each time, unless
@@ -187,51 +249,56 @@ func (rp *replica) shipFailed(p peer.ID, err error) {
 	}
 }
 
-// lacks reports whether one of the heads of a peer is not here, or nothing is.
-func (rp *replica) lacks(ctx context.Context, theirs []block.Block) bool {
-	db := rp.database()
-	if db == nil {
-		return true
-	}
-	for _, b := range theirs {
-		if ok, err := db.Log().Has(ctx, b.Hash); err != nil || !ok {
+// lacks reports whether one of the heads that a peer showed is not here.
+func (rp *replica) lacks(ctx context.Context, shown []string) bool {
+	l := rp.database().Log()
+	for _, hash := range shown {
+		if ok, err := l.Has(ctx, hash); err != nil || !ok {
 			return err == nil
 		}
 	}
 	return false
 }
 
-// session is a turn of a peer. It reports whether another one may bring more.
-func (rp *replica) session(ctx context.Context, p peer.ID) (more bool, err error) {
+// session is a turn of a peer. It reports whether the peer is to have another one:
+// others wait, and it did not come to the end.
+func (rp *replica) session(ctx context.Context, p peer.ID) (again bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := rp.r.shipping.acquire(ctx, p, 1); err != nil {
+		return false, err
+	}
+	defer rp.r.shipping.release(p, 1)
 	s, err := reconcile.Open(ctx, rp.r.cfg.Host, p, rp.address)
 	if err != nil {
 		return false, err
 	}
 	defer s.Reset()
-	if rp.database() == nil {
-		if err := rp.obtainFrom(ctx, s); err != nil {
+	s.Answered = rp.turns.came
+	sh := &shipment{rp: rp, peer: p, patience: time.AfterFunc(shipPatience, cancel)}
+	defer sh.patience.Stop()
+	defer rp.showShipment(nil)
+	of := uint64(0)
+	for d, err := range s.Compare(ctx, rp.database().Log()) {
+		if err != nil {
 			return false, err
 		}
+		of += d.Count
+		rp.showShipment(&Shipment{From: p, Got: uint64(sh.useful), Of: of})
+		for bs, err := range ahead(sh.verified(ctx, s.Ship(d)), s.Reset) {
+			if err == nil {
+				err = sh.take(ctx, bs)
+			}
+			if err != nil {
+				return false, err
+			}
+			rp.showShipment(&Shipment{From: p, Got: uint64(sh.useful), Of: of})
+			if rp.turns.isUp() {
+				return true, nil
+			}
+		}
 	}
-	l := rp.database().Log()
-	d, err := s.Compare(ctx, l)
-	if err != nil {
-		return false, err
-	}
-	rp.setShipment(&Shipment{From: p, Of: d.Count})
-	defer rp.setShipment(nil)
-	done, err := rp.takeShipment(ctx, p, ahead(rp.verified(ctx, p, s.Ship(d)), s.Reset))
-	if err != nil {
-		return false, err
-	}
-	if !done {
-		return true, nil
-	}
-	s.Close()
-	rp.mu.Lock()
-	rp.partner(p).shipFailures = 0
-	rp.mu.Unlock()
-	return !d.Whole, nil
+	return false, s.Close()
 }
 
 // Shipment is what a peer ships at the moment.
@@ -241,98 +308,122 @@ type Shipment struct {
 	Of   uint64 // as the peer says
 }
 
-func (rp *replica) setShipment(s *Shipment) {
+func (rp *replica) showShipment(s *Shipment) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	rp.shipment = s
 	rp.notify()
 }
 
-// takeShipment joins what comes, and reports whether it came to the end: after a
-// while, others have their turn.
-func (rp *replica) takeShipment(ctx context.Context, p peer.ID, batches iter.Seq2[[]block.Block, error]) (done bool, err error) {
-	began := time.Now()
-	useful, useless := 0, 0
-	for entries, err := range batches {
-		if err != nil {
-			return false, err
-		}
-		good, err := rp.takeBatch(ctx, p, entries)
-		if err != nil {
-			return false, err
-		}
-		useful += good
-		if useless += len(entries) - good; useless > useful+maxUseless {
-			return false, fmt.Errorf("%w: what it ships is of no use", reconcile.ErrProtocol)
-		}
-		if rp.turns.others() && time.Since(began) > turnFor {
-			return false, nil
-		}
-	}
-	return true, nil
+// shipment is what a peer ships in a turn.
+type shipment struct {
+	rp        *replica
+	peer      peer.ID
+	patience  *time.Timer   // ends the turn where nothing of use comes
+	useful    int           // entries that became part of the log
+	useless   int           // other blocks
+	later     []block.Block // entries that are refused now and may be needed by what comes
+	laterSize int
 }
 
-// verified yields the entries of batches, whose signatures were checked.
-func (rp *replica) verified(ctx context.Context, p peer.ID, batches iter.Seq2[[]block.Block, error]) iter.Seq2[[]block.Block, error] {
-	return func(yield func([]block.Block, error) bool) {
+// batch is entries whose signatures were checked, and how many identities came
+// with them that were known.
+type batch struct {
+	entries []block.Block
+	useless int
+}
+
+// verified yields what batches have.
+func (s *shipment) verified(ctx context.Context, batches iter.Seq2[[]block.Block, error]) iter.Seq2[batch, error] {
+	return func(yield func(batch, error) bool) {
 		for bs, err := range batches {
-			var entries []block.Block
+			var b batch
 			if err == nil {
-				entries = rp.verify(ctx, p, bs)
+				b = s.verify(ctx, bs)
 			}
-			if !yield(entries, err) || err != nil {
+			if !yield(b, err) || err != nil {
 				return
 			}
 		}
 	}
 }
 
-// verify returns the entries among blocks. The others are identities of their
-// writers.
-func (rp *replica) verify(ctx context.Context, p peer.ID, bs []block.Block) (entries []block.Block) {
-	at := make(orbit.AtHand)
-	for _, b := range bs {
-		if _, err := entry.Decode(b); err == nil {
-			entries = append(entries, b)
-		} else {
-			at[b.Hash] = b
+// verify tells entries from the identities of their writers, which it remembers.
+func (s *shipment) verify(ctx context.Context, bs []block.Block) (b batch) {
+	o := s.rp.r.cfg.Orbit
+	var ours []block.Block
+	for _, block := range bs {
+		if e, err := entry.Decode(block); err == nil {
+			b.entries = append(b.entries, block)
+			if e.LogID == s.rp.address {
+				ours = append(ours, block)
+			}
+			continue
+		}
+		if _, err := o.IdentityOf(ctx, block.Hash); !errors.Is(err, orbit.ErrUnavailable) {
+			b.useless++
+			continue
+		}
+		if _, err := o.IdentityOf(orbit.WithAtHand(ctx, orbit.AtHand{block.Hash: block}), block.Hash); err != nil {
+			b.useless++
 		}
 	}
-	for hash := range at {
-		if _, err := rp.r.cfg.Orbit.IdentityOf(orbit.WithAtHand(ctx, at), hash); err != nil {
-			log.Debugw("identity", "address", rp.address, "peer", p, "hash", hash, "err", err)
-		}
-	}
-	rp.database().Verify(ctx, entries)
-	return entries
+	s.rp.database().Verify(ctx, ours)
+	return b
 }
 
-// takeBatch joins entries, and returns how many of them were new.
-func (rp *replica) takeBatch(ctx context.Context, p peer.ID, entries []block.Block) (fresh int, err error) {
-	size := int64(0)
-	for _, b := range entries {
-		size += int64(len(b.Data))
+var errUseless = errors.New("what it ships is of no use")
+
+// take joins entries.
+func (s *shipment) take(ctx context.Context, b batch) error {
+	size := int64(s.laterSize)
+	for _, e := range b.entries {
+		size += int64(len(e.Data))
 	}
-	if err := rp.r.held.acquire(ctx, p, size); err != nil {
-		return 0, err
-	}
-	defer rp.r.held.release(p, size)
-	joined, err := rp.join(ctx, []peer.ID{p}, entries...)
+	waiting, cancel := context.WithTimeout(ctx, shipStall)
+	err := s.rp.r.held.acquire(waiting, s.peer, size)
+	cancel()
 	if err != nil {
-		return 0, err
+		return err
 	}
-	for _, j := range joined {
-		if j.Outcome == oplog.Joined || j.Outcome == oplog.Waiting {
-			fresh++
+	defer s.rp.r.held.release(s.peer, size)
+	offered := append(s.later, b.entries...)
+	again := len(s.later)
+	s.later, s.laterSize = nil, 0
+	joined, err := s.rp.join(ctx, []peer.ID{s.peer}, offered...)
+	if err != nil {
+		return err
+	}
+	before := s.useful
+	s.useless += b.useless
+	for i, j := range joined {
+		switch {
+		case j.Outcome == oplog.Joined:
+			s.useful++
+		case j.Outcome == oplog.Refused && (errors.Is(j.Err, entry.ErrFault) || errors.Is(j.Err, orbit.ErrNotAllowed)) &&
+			len(s.later) < maxLater && s.laterSize+len(offered[i].Data) <= maxLaterSize:
+			s.later = append(s.later, offered[i])
+			s.laterSize += len(offered[i].Data)
+		case i >= again || j.Outcome == oplog.Refused:
+			s.useless++
 		}
 	}
+	if s.useful > before {
+		s.rp.turns.came()
+		s.patience.Reset(shipPatience)
+		s.rp.shipped(s.peer)
+	}
+	if s.useless > s.useful+maxUseless {
+		return fmt.Errorf("%w: %d blocks beside %d entries", errUseless, s.useless, s.useful)
+	}
+	return nil
+}
+
+// shipped notes that a peer shipped something of use.
+func (rp *replica) shipped(p peer.ID) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
-	if rp.shipment != nil {
-		rp.shipment = &Shipment{From: p, Got: rp.shipment.Got + uint64(fresh), Of: rp.shipment.Of}
-	}
-	rp.notify()
-	return fresh, nil
+	rp.partner(p).shipFailures = 0
 }
 
 // ahead yields what a sequence does, and has the next one made meanwhile. Where
@@ -366,8 +457,17 @@ func ahead[T any](seq iter.Seq2[T, error], stop func()) iter.Seq2[T, error] {
 	}
 }
 
-// obtainFrom opens the database with what a peer has.
-func (rp *replica) obtainFrom(ctx context.Context, s *reconcile.Session) error {
+// obtainFrom opens the database with what a peer has, if it has it open.
+func (rp *replica) obtainFrom(ctx context.Context, p peer.ID) error {
+	if err := rp.r.shipping.acquire(ctx, p, 1); err != nil {
+		return err
+	}
+	defer rp.r.shipping.release(p, 1)
+	s, err := reconcile.Open(ctx, rp.r.cfg.Host, p, rp.address)
+	if err != nil {
+		return err
+	}
+	defer s.Reset()
 	at := make(orbit.AtHand)
 	for range maxOpening {
 		db, err := rp.r.cfg.Orbit.Open(orbit.WithAtHand(ctx, at), rp.address, orbit.OpenOptions{IndexBy: rp.indexBy()})
