@@ -21,7 +21,7 @@ const (
 )
 
 // joinsWithin is the time after which no round of joining begins but the first two.
-const joinsWithin = 4 * time.Minute
+const joinsWithin = 6 * time.Minute
 
 // joined is what it took to join a database.
 type joined struct {

@@ -275,8 +275,8 @@ func (rp *replica) session(ctx context.Context, p peer.ID) (again bool, err erro
 	}
 	defer s.Reset()
 	s.Answered = rp.turns.came
-	sh := &shipment{rp: rp, peer: p, patience: time.AfterFunc(shipPatience, cancel)}
-	defer sh.patience.Stop()
+	in := &receiver{rp: rp, peer: p, patience: time.AfterFunc(shipPatience, cancel)}
+	defer in.patience.Stop()
 	defer rp.showShipment(nil)
 	of := uint64(0)
 	for d, err := range s.Compare(ctx, rp.database().Log()) {
@@ -284,15 +284,15 @@ func (rp *replica) session(ctx context.Context, p peer.ID) (again bool, err erro
 			return false, err
 		}
 		of += d.Count
-		rp.showShipment(&Shipment{From: p, Got: uint64(sh.useful), Of: of})
-		for bs, err := range ahead(sh.verified(ctx, s.Ship(d)), s.Reset) {
+		rp.showShipment(&Shipment{From: p, Got: uint64(in.useful), Of: of})
+		for bs, err := range ahead(in.verified(ctx, s.Ship(d)), s.Reset) {
 			if err == nil {
-				err = sh.take(ctx, bs)
+				err = in.take(ctx, bs)
 			}
 			if err != nil {
 				return false, err
 			}
-			rp.showShipment(&Shipment{From: p, Got: uint64(sh.useful), Of: of})
+			rp.showShipment(&Shipment{From: p, Got: uint64(in.useful), Of: of})
 			if rp.turns.isUp() {
 				return true, nil
 			}
@@ -315,8 +315,8 @@ func (rp *replica) showShipment(s *Shipment) {
 	rp.notify()
 }
 
-// shipment is what a peer ships in a turn.
-type shipment struct {
+// receiver takes what a peer ships in a turn.
+type receiver struct {
 	rp        *replica
 	peer      peer.ID
 	patience  *time.Timer   // ends the turn where nothing of use comes
@@ -334,7 +334,7 @@ type batch struct {
 }
 
 // verified yields what batches have.
-func (s *shipment) verified(ctx context.Context, batches iter.Seq2[[]block.Block, error]) iter.Seq2[batch, error] {
+func (s *receiver) verified(ctx context.Context, batches iter.Seq2[[]block.Block, error]) iter.Seq2[batch, error] {
 	return func(yield func(batch, error) bool) {
 		for bs, err := range batches {
 			var b batch
@@ -349,7 +349,7 @@ func (s *shipment) verified(ctx context.Context, batches iter.Seq2[[]block.Block
 }
 
 // verify tells entries from the identities of their writers, which it remembers.
-func (s *shipment) verify(ctx context.Context, bs []block.Block) (b batch) {
+func (s *receiver) verify(ctx context.Context, bs []block.Block) (b batch) {
 	o := s.rp.r.cfg.Orbit
 	var ours []block.Block
 	for _, block := range bs {
@@ -375,7 +375,7 @@ func (s *shipment) verify(ctx context.Context, bs []block.Block) (b batch) {
 var errUseless = errors.New("what it ships is of no use")
 
 // take joins entries.
-func (s *shipment) take(ctx context.Context, b batch) error {
+func (s *receiver) take(ctx context.Context, b batch) error {
 	size := int64(s.laterSize)
 	for _, e := range b.entries {
 		size += int64(len(e.Data))

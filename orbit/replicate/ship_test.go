@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-msgio"
 
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/reconcile"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
@@ -133,6 +134,13 @@ func TestHostileShipmentsHarmNobody(t *testing.T) {
 		"forgeries without end": func(n *node, address string, s network.Stream) {
 			serveForged(s, 1<<30, forged(n, address)...)
 		},
+		"identities again and again": func(n *node, _ string, s network.Stream) {
+			serveForged(s, 1<<30, slices.Repeat([][]byte{n.signer().Block().Data}, 100)...)
+		},
+		"an orphan again and again": func(n *node, address string, s network.Stream) {
+			e := written(n.t, n.signer(), address, "orphan", []entry.Position{absent("parent")})
+			serveForged(s, 1<<30, slices.Repeat([][]byte{e.Block.Data}, 100)...)
+		},
 		"the same again and again": func(n *node, address string, s network.Stream) {
 			b, err := n.Block(context.Background(), n.hashes(address)[0])
 			if err == nil {
@@ -152,6 +160,83 @@ func TestHostileShipmentsHarmNobody(t *testing.T) {
 			b.connect(a)
 			wantSame(t, address, 110, a, b)
 		})
+	}
+}
+
+// What a revoked writer wrote is a difference that stays: it is not shipped again
+// and again, and what is on top of it comes.
+func TestRevokedEntriesAreShippedOnce(t *testing.T) {
+	a, w, late := newNode(t), newNode(t), newNode(t)
+	db := a.createManaged("band")
+	address := db.Address()
+	must(t, db.Access().Grant(t.Context(), orbit.CapabilityWrite, w.Identity().ID))
+	w.open(address)
+	w.connect(a)
+	eventually(t, "w may write", func() bool { return w.mayWrite(address) })
+	w.add(address, numbered("w %d", 400)...)
+	wantSame(t, address, 400, a, w)
+	must(t, db.Access().Revoke(t.Context(), orbit.CapabilityWrite, w.Identity().ID))
+	a.disconnect(w)
+	a.add(address, numbered("a %d", 300)...)
+	late.open(address)
+	late.connect(a)
+	has := func(n int) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%d entries are there", n), func() bool { return len(late.hashes(address)) == n })
+	}
+	late.database(address)
+	has(300)
+	late.disconnect(a)
+	a.add(address, numbered("later %d", 20)...)
+	late.connect(a)
+	has(320)
+	fetched := 0
+	for _, hash := range a.hashes(address) {
+		fetched += late.fetches.count(hash)
+	}
+	if fetched > 100 {
+		t.Errorf("%d entries were fetched", fetched)
+	}
+}
+
+// However many databases two daemons share, what one lacks of them is shipped.
+func TestManyDatabasesAreShipped(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	const databases, entries = 40, 50
+	var addresses []string
+	for i := range databases {
+		address := a.create(fmt.Sprint("gigs ", i), orbit.TypeEvents).Address()
+		a.add(address, numbered("a%d", entries)...)
+		b.open(address)
+		addresses = append(addresses, address)
+	}
+	b.connect(a)
+	fetched := 0
+	for _, address := range addresses {
+		wantSame(t, address, entries, a, b)
+		for _, hash := range a.hashes(address) {
+			fetched += b.fetches.count(hash)
+		}
+	}
+	if fetched > databases*entries/10 {
+		t.Errorf("%d of %d entries were fetched", fetched, databases*entries)
+	}
+}
+
+// A database that was closed is not shipped any more, also by a session that runs.
+func TestClosedDatabaseIsNotShipped(t *testing.T) {
+	a, b, address := newPair(t)
+	a.add(address, numbered("a%d", 10)...)
+	wantSame(t, address, 10, a, b)
+	s, err := reconcile.Open(t.Context(), b.host, a.host.ID(), address)
+	must(t, err)
+	must(t, a.CloseDatabase(t.Context(), address))
+	eventually(t, "the session ends", func() bool {
+		_, err := s.Blocks(a.hashes(address)[0])
+		return err != nil
+	})
+	if _, err := reconcile.Open(t.Context(), b.host, a.host.ID(), address); err == nil {
+		t.Error("a session was opened")
 	}
 }
 

@@ -37,7 +37,14 @@
 // garbage is collected in between.
 //
 // Go has chance of its own: which case of a select is taken where several are
-// ready, and the order of a map. Now and then a large history depends on that,
-// and goes on otherwise: a seed that failed and does not is to be tried again
-// (go test -count).
+// ready, the order of a map, and who goes on where the machine takes the processor
+// away. Each history has a process of its own, the same when it is seen again, and
+// the code that is tried here leaves little to such chance: now and then, on a busy
+// machine, a large history goes on otherwise all the same (go test -count).
+//
+// # By hand
+//
+//	NPP_SIM_SEEDS=5000 go test ./test/sim -run TestHistories -timeout 0
+//	NPP_SIM_SEED=17 NPP_SIM_TRACE=1 go test ./test/sim -run TestSeed
+//	NPP_SIM_REPLICAS=40 NPP_SIM_OPERATIONS=1000 go test ./test/sim -run TestSeed
 package sim

@@ -20,6 +20,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/heads"
 	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/reconcile"
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
@@ -51,7 +52,12 @@ func (x *hostile) start() {
 	h := x.up()
 	x.own = h
 	h.SetStreamHandlerMatch("/", func(protocol.ID) bool { return true }, func(s network.Stream) {
-		x.misbehave(s, x.w.now("answer").text(string(s.Conn().RemotePeer())).text(string(s.Protocol())).rng())
+		rng := x.w.now("answer").text(string(s.Conn().RemotePeer())).text(string(s.Protocol())).rng()
+		if s.Protocol() == reconcile.Protocol && rng.IntN(3) > 0 {
+			x.lie(s, rng)
+		} else {
+			x.misbehave(s, rng)
+		}
 	})
 	h.swap.serve(func(c cid.Cid) (blocks.Block, bool) {
 		x.w.mu.Lock()
