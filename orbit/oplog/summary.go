@@ -145,15 +145,15 @@ func (s *summary) decode(b []byte) error {
 		return errors.New("wrong checksum")
 	}
 	r := dagcbor.NewReader(body)
-	if err := readArray(r, 4); err != nil {
+	if err := r.Tuple(4); err != nil {
 		return err
 	}
-	if err := readArray(r, len(s.numbers())); err != nil {
+	if err := r.Tuple(len(s.numbers())); err != nil {
 		return err
 	}
 	for _, n := range s.numbers() {
 		var err error
-		if *n, err = readUint(r); err != nil {
+		if *n, err = r.Uint(); err != nil {
 			return err
 		}
 	}
@@ -183,7 +183,7 @@ func (s *summary) decode(b []byte) error {
 }
 
 func readPosition(r *dagcbor.Reader, ids []string) (p entry.Position, err error) {
-	if err = readArray(r, 4); err != nil {
+	if err = r.Tuple(4); err != nil {
 		return p, err
 	}
 	time, err := r.Number()
@@ -191,10 +191,10 @@ func readPosition(r *dagcbor.Reader, ids []string) (p entry.Position, err error)
 		return p, err
 	}
 	p.Time = time.Float64()
-	if p.Depth, err = readUint(r); err != nil {
+	if p.Depth, err = r.Uint(); err != nil {
 		return p, err
 	}
-	id, err := readUint(r)
+	id, err := r.Uint()
 	if err != nil {
 		return p, err
 	}
@@ -204,23 +204,4 @@ func readPosition(r *dagcbor.Reader, ids []string) (p entry.Position, err error)
 	p.ID = ids[id]
 	p.Hash, err = r.Text()
 	return p, err
-}
-
-func readArray(r *dagcbor.Reader, want int) error {
-	n, err := r.Array()
-	if err == nil && n != want {
-		err = fmt.Errorf("%d items, want %d", n, want)
-	}
-	return err
-}
-
-func readUint(r *dagcbor.Reader) (uint64, error) {
-	n, err := r.Number()
-	if err != nil {
-		return 0, err
-	}
-	if n.Kind != dagcbor.Uint {
-		return 0, errors.New("no whole number")
-	}
-	return n.Bits, nil
 }

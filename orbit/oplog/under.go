@@ -183,7 +183,7 @@ func (u under) encode() []byte {
 
 func decodeUnder(record []byte) (u under, err error) {
 	r := dagcbor.NewReader(record)
-	if err := readArray(r, 3); err != nil {
+	if err := r.Tuple(3); err != nil {
 		return u, err
 	}
 	rank, err := r.Text()

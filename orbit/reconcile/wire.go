@@ -84,7 +84,7 @@ func decodeRequest(frame []byte) (q request, err error) {
 	if err != nil {
 		return q, err
 	}
-	n, err := readUint(r)
+	n, err := r.Uint()
 	if err != nil {
 		return q, err
 	}
@@ -213,7 +213,7 @@ func decodeAnswers(frame []byte, paths []oplog.Path) ([]answer, error) {
 }
 
 func readAnswer(r *dagcbor.Reader, p oplog.Path) (a answer, err error) {
-	if err := readTuple(r, 5); err != nil {
+	if err := r.Tuple(5); err != nil {
 		return a, err
 	}
 	if a.Node, err = readCount(r, p); err != nil {
@@ -221,10 +221,10 @@ func readAnswer(r *dagcbor.Reader, p oplog.Path) (a answer, err error) {
 	}
 	last := -1
 	err = readList(r, 16, func() error {
-		if err := readTuple(r, 3); err != nil {
+		if err := r.Tuple(3); err != nil {
 			return err
 		}
-		digit, err := readUint(r)
+		digit, err := r.Uint()
 		if err != nil {
 			return err
 		}
@@ -246,7 +246,7 @@ func readAnswer(r *dagcbor.Reader, p oplog.Path) (a answer, err error) {
 
 func readCount(r *dagcbor.Reader, p oplog.Path) (n oplog.Node, err error) {
 	n.Path = p
-	if n.Count, err = readUint(r); err != nil {
+	if n.Count, err = r.Uint(); err != nil {
 		return n, err
 	}
 	sum, err := r.Bytes()
@@ -274,21 +274,13 @@ func readNames(r *dagcbor.Reader) (n names, err error) {
 
 func decodeNames(frame []byte) (n names, err error) {
 	r := dagcbor.NewReader(frame)
-	if err := readTuple(r, 2); err != nil {
+	if err := r.Tuple(2); err != nil {
 		return n, err
 	}
 	if n, err = readNames(r); err != nil {
 		return n, err
 	}
 	return n, r.End()
-}
-
-func readTuple(r *dagcbor.Reader, want int) error {
-	n, err := r.Array()
-	if err == nil && n != want {
-		err = fmt.Errorf("%d items, want %d", n, want)
-	}
-	return err
 }
 
 func readList(r *dagcbor.Reader, most int, read func() error) error {
@@ -300,14 +292,6 @@ func readList(r *dagcbor.Reader, most int, read func() error) error {
 		err = read()
 	}
 	return err
-}
-
-func readUint(r *dagcbor.Reader) (uint64, error) {
-	n, err := r.Number()
-	if err == nil && n.Kind != dagcbor.Uint {
-		err = errors.New("no whole number")
-	}
-	return n.Bits, err
 }
 
 var (

@@ -123,6 +123,13 @@ func TestReaderStaysWhereAReadFails(t *testing.T) {
 				t.Errorf("%v read as %v: %v", kind, other, err)
 			}
 		}
+		if err := r.Tuple(1 << 20); !errors.Is(err, ErrMalformed) || r.pos != before {
+			t.Errorf("%v read as a tuple: %v", kind, err)
+		}
+		if _, err := r.Uint(); kind != Uint && (!errors.Is(err, ErrMalformed) || r.pos != before) {
+			t.Errorf("%v read as an integer: %v", kind, err)
+		}
+		r.pos = before
 		if _, err := r.Raw(); err != nil {
 			t.Fatal(err)
 		}

@@ -115,6 +115,23 @@ func (r *Reader) Array() (n int, err error) {
 	return int(h.n), err
 }
 
+// Tuple reads the start of an array of just so many items.
+func (r *Reader) Tuple(items int) error {
+	start := r.pos
+	n, err := r.Array()
+	if err == nil && n != items {
+		r.pos = start
+		err = r.fault("an array of %d items, not of %d", n, items)
+	}
+	return err
+}
+
+// Uint reads an integer from 0 to 2⁶⁴-1.
+func (r *Reader) Uint() (uint64, error) {
+	h, err := r.next(Uint)
+	return h.n, err
+}
+
 // Text reads a text as JavaScript does.
 func (r *Reader) Text() (string, error) {
 	b, err := r.TextBytes()
