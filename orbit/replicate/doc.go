@@ -14,7 +14,7 @@
 //
 // One peer ships at a time. Where others wait, its turn ends after ten seconds, or
 // when nothing comes for five: what was joined stays, and the next one is asked for
-// the rest. Bitswap waits meanwhile.
+// the rest. Bitswap waits meanwhile, for a minute at most.
 //
 // # What is done beyond JavaScript
 //
@@ -39,7 +39,7 @@
 //
 // What a peer sends is held to the bounds of the packages heads, router and
 // oplog, and costs no memory for long: what came and is not joined yet has at most
-// 128 MiB. Of that, of exchanges that go on, and of identities that are asked for,
+// 128 MiB, and some on its way for each of at most 16 peers that ship. Of that, of exchanges that go on, and of identities that are asked for,
 // each peer has a share, so that none keeps the others waiting. Each exchange ends
 // within half a minute. Whose shipments are of no use is asked for them less and less
 // often. What is missing is asked for a little at a time, what was
