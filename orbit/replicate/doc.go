@@ -37,14 +37,15 @@
 //
 // # Bounds
 //
-// What a peer sends is held to the bounds of the packages heads, router and
-// oplog, and costs no memory for long: what came and is not joined yet has at most
-// 128 MiB, and some on its way for each of at most 16 peers that ship. Of that, of exchanges that go on, and of identities that are asked for,
-// each peer has a share, so that none keeps the others waiting. Each exchange ends
-// within half a minute. Whose shipments are of no use is asked for them less and less
-// often. What is missing is asked for a little at a time, what was
-// wanted last among the first, and given up one by one, so that what nobody has is
-// not in the way of what somebody has. What is not taken is known by its hash alone.
+// What a peer sends is held to the bounds of the packages heads, router and oplog,
+// and costs no memory for long: what came and is not joined yet has at most 128
+// MiB, and some on its way for each of at most 16 peers that ship. Of that, of
+// exchanges that go on, and of identities that are asked for, each peer has a
+// share, so that none keeps the others waiting. Each exchange ends within half a
+// minute. Whose shipments are of no use is asked for them less and less often.
+// What is missing is asked for a little at a time, what was wanted last among the
+// first, and given up one by one, so that what nobody has is not in the way of
+// what somebody has. What is not taken is known by its hash alone.
 //
 // # What is stored
 //
