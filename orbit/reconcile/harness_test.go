@@ -6,6 +6,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/ipfs/boxo/keystore"
 	"github.com/ipfs/go-datastore"
@@ -152,9 +153,21 @@ func (p peerOf) serve(o *orbit.Orbit, dbs ...*orbit.Database) {
 // session begins one with a server about a database.
 func session(t testing.TB, server peerOf, address string) *Session {
 	t.Helper()
+	return sessionWithin(t.Context(), t, server, address)
+}
+
+func sessionWithin(ctx context.Context, t testing.TB, server peerOf, address string) *Session {
+	t.Helper()
 	client := newPeer(t)
 	must(t, client.Connect(t.Context(), peer.AddrInfo{ID: server.ID(), Addrs: server.Addrs()}))
-	s, err := Open(t.Context(), client, server.ID(), address)
+	for !Speaks(client, server.ID()) { // what a host says of itself follows its handlers
+		select {
+		case <-time.After(time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatal(t.Context().Err())
+		}
+	}
+	s, err := Open(ctx, client, server.ID(), address)
 	must(t, err)
 	t.Cleanup(s.Reset)
 	return s

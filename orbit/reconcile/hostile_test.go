@@ -216,10 +216,7 @@ func TestSessionEndsWithItsContext(t *testing.T) {
 		<-t.Context().Done()
 		return io.EOF
 	})
-	client := newPeer(t)
-	must(t, client.Connect(t.Context(), peer.AddrInfo{ID: silent.ID(), Addrs: silent.Addrs()}))
-	s, err := Open(ctx, client, silent.ID(), w.databases[0].Address())
-	must(t, err)
+	s := sessionWithin(ctx, t, silent, w.databases[0].Address())
 	for _, err := range s.Compare(t.Context(), w.databases[0].Log()) {
 		if err == nil {
 			t.Error("it was answered")
