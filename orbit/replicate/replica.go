@@ -1,7 +1,6 @@
 package replicate
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -322,7 +321,7 @@ func (rp *replica) dispute(b block.Block) {
 	if len(b.Data) > disputedBytes || slices.ContainsFunc(rp.disputed, func(old block.Block) bool { return old.Hash == b.Hash }) {
 		return
 	}
-	rp.disputed = append(rp.disputed, block.Block{Hash: b.Hash, Data: bytes.Clone(b.Data)})
+	rp.disputed = append(rp.disputed, alone(b))
 	rp.disputed = rp.disputed[max(0, len(rp.disputed)-maxDisputed):]
 }
 

@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -234,24 +235,30 @@ func (s *receiver) verified(ctx context.Context, batches iter.Seq2[[]block.Block
 func (s *receiver) verify(ctx context.Context, bs []block.Block) (b batch) {
 	o := s.rp.r.cfg.Orbit
 	var ours []block.Block
-	for _, block := range bs {
-		if e, err := entry.Decode(block); err == nil {
-			b.entries = append(b.entries, block)
+	for _, one := range bs {
+		if e, err := entry.Decode(one); err == nil {
+			b.entries = append(b.entries, one)
 			if e.LogID == s.rp.address {
-				ours = append(ours, block)
+				ours = append(ours, one)
 			}
 			continue
 		}
-		if _, err := o.IdentityOf(ctx, block.Hash); !errors.Is(err, orbit.ErrUnavailable) {
+		if _, err := o.IdentityOf(ctx, one.Hash); !errors.Is(err, orbit.ErrUnavailable) {
 			b.useless++
 			continue
 		}
-		if _, err := o.IdentityOf(orbit.WithAtHand(ctx, orbit.AtHand{block.Hash: block}), block.Hash); err != nil {
+		at := orbit.AtHand{one.Hash: alone(one)}
+		if _, err := o.IdentityOf(orbit.WithAtHand(ctx, at), one.Hash); err != nil {
 			b.useless++
 		}
 	}
 	s.rp.database().Verify(ctx, ours)
 	return b
+}
+
+// alone returns a block without the batch around it, to be kept.
+func alone(b block.Block) block.Block {
+	return block.Block{Hash: b.Hash, Data: bytes.Clone(b.Data)}
 }
 
 var errUseless = errors.New("what it ships is of no use")
@@ -284,7 +291,7 @@ func (s *receiver) take(ctx context.Context, b batch) error {
 			s.useful++
 		case j.Outcome == oplog.Refused && (errors.Is(j.Err, entry.ErrFault) || errors.Is(j.Err, orbit.ErrNotAllowed)) &&
 			len(s.later) < maxLater && s.laterSize+len(offered[i].Data) <= maxLaterSize:
-			s.later = append(s.later, offered[i])
+			s.later = append(s.later, alone(offered[i]))
 			s.laterSize += len(offered[i].Data)
 		case i >= again || j.Outcome == oplog.Refused:
 			s.useless++
