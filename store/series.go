@@ -22,7 +22,7 @@ type Record struct {
 // sort as their numbers do. Below the series there must be no other keys than
 // those of Key, or else of [NamedKey].
 func Key(series string, n uint64) string {
-	return series + join(digits(n))
+	return series + join(Digits(n))
 }
 
 // NamedKey returns the key of the record of a series that has number n and the
@@ -196,7 +196,7 @@ const maxSkipped = 64
 // returns false.
 func (s *Store) walk(ctx context.Context, series string, from position, d direction, visit func(Record) bool) error {
 	// The rest of the bucket, or of the names of the number if there are many.
-	path := digits(from.number)
+	path := Digits(from.number)
 	depth := len(path) - 1
 	crowded, skipped := false, 0
 	for r, err := range s.records(ctx, series, path[:depth], d) {
@@ -233,7 +233,7 @@ func (s *Store) walk(ctx context.Context, series string, from position, d direct
 		if !ok {
 			continue
 		}
-		siblings := d * (direction(digits(end.number)[i]) - direction(path[i]))
+		siblings := d * (direction(Digits(end.number)[i]) - direction(path[i]))
 		for n := direction(1); n <= siblings; n++ {
 			sibling := byte(direction(path[i]) + d*n)
 			for r, err := range s.records(ctx, series, append(path[:i:i], sibling), d) {
@@ -277,9 +277,9 @@ func (s *Store) edge(ctx context.Context, series string, path []byte, d directio
 	return position{}, false, nil
 }
 
-// digits returns the path of n: the count of its hex digits, less one, then
+// Digits returns the path of n: the count of its hex digits, less one, then
 // the digits.
-func digits(n uint64) []byte {
+func Digits(n uint64) []byte {
 	count := max(1, (bits.Len64(n)+3)/4)
 	path := make([]byte, 1+count)
 	path[0] = byte(count - 1)

@@ -62,15 +62,7 @@ func (p Path) has(time uint64) bool {
 }
 
 // pathOf returns the path of a single time.
-func pathOf(time uint64) Path {
-	n := max(1, (bits.Len64(time)+3)/4)
-	path := make([]byte, 1, maxPath)
-	path[0] = byte(n - 1)
-	for shift := 4 * (n - 1); shift >= 0; shift -= 4 {
-		path = append(path, byte(time>>shift)&15)
-	}
-	return Path(path)
-}
+func pathOf(time uint64) Path { return Path(store.Digits(time)) }
 
 // Node is what is known of a part of the order without reading it: how many
 // entries it has, and the sum of their hashes. Two replicas whose nodes are equal
@@ -187,15 +179,11 @@ func (l *Log) grow(tx *store.Tx, time uint64, hash string) error {
 		}
 		n.Count++
 		n.Sum.add(digest)
-		if err := l.putNode(tx, n); err != nil {
+		if err := tx.Put(l.nodeKey(n.Path), append(binary.BigEndian.AppendUint64(nil, n.Count), n.Sum[:]...)); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (l *Log) putNode(tx *store.Tx, n Node) error {
-	return tx.Put(l.nodeKey(n.Path), append(binary.BigEndian.AppendUint64(nil, n.Count), n.Sum[:]...))
 }
 
 // plant makes the tree of a log that was written by who knew of none.
@@ -209,29 +197,12 @@ func (l *Log) plant(ctx context.Context) error {
 				return err
 			}
 		}
-		nodes := make(map[Path]*Node)
 		for ref, err := range Ascend(ctx, l.store, l.key("order")) {
 			if err != nil {
 				return err
 			}
-			digest, err := block.Digest(ref.Hash)
-			if err != nil {
-				return err
-			}
-			number, _ := place(ref.Position)
-			path := pathOf(number)
-			for i := range path {
-				n := nodes[path[:i]]
-				if n == nil {
-					n = &Node{Path: path[:i]}
-					nodes[n.Path] = n
-				}
-				n.Count++
-				n.Sum.add(digest)
-			}
-		}
-		for _, n := range nodes {
-			if err := l.putNode(tx, *n); err != nil {
+			time, _ := place(ref.Position)
+			if err := l.grow(tx, time, ref.Hash); err != nil {
 				return err
 			}
 		}

@@ -27,8 +27,8 @@
 //
 // A batch is blocks of dag-cbor one after the other, parents before what is on
 // top of them, each writer's identity before the first entry that names it; all
-// of it compressed with zstd, since entries name the same ones over and over. An
-// empty batch is the end of an answer.
+// of it compressed with zstd, since entries name the same ones over and over. A
+// frame without bytes is the end of an answer.
 //
 // Requests are answered one after the other. Who reads slowly is sent slowly:
 // the stream holds back the sender, which keeps no more than a batch, and reads the

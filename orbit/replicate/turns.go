@@ -103,10 +103,7 @@ func (rp *replica) awaitShipment() (waited bool) {
 	t := &rp.turns
 	for {
 		t.mu.Lock()
-		until := t.moved.Add(shipStall)
-		if longest := t.began.Add(fetchAfter); until.After(longest) {
-			until = longest
-		}
+		until := earlier(t.moved.Add(shipStall), t.began.Add(fetchAfter))
 		running, change := t.waiting > 0 || t.stop != nil, t.change
 		t.mu.Unlock()
 		rest := time.Until(until)
