@@ -52,7 +52,7 @@ type wanted struct {
 // newComparison asks for the root and for the nodes above our newest entry, where
 // most differences are.
 func newComparison(ctx context.Context, s *Session, log *oplog.Log, partSize int) (*comparison, error) {
-	c := &comparison{ctx: ctx, session: s, log: log, partSize: partSize, answers: make(map[oplog.Path]answer), todo: []oplog.Path{""}}
+	c := &comparison{ctx: ctx, session: s, log: log, partSize: partSize, answers: make(map[oplog.Path]answer)}
 	stats, err := log.Stats(ctx)
 	if err != nil {
 		return nil, err
@@ -62,12 +62,16 @@ func newComparison(ctx context.Context, s *Session, log *oplog.Log, partSize int
 	if err != nil {
 		return nil, err
 	}
-	return c, c.ask(append([]oplog.Path{""}, spine...))
+	if err := c.ask(append([]oplog.Path{""}, spine...)); err != nil {
+		return nil, err
+	}
+	c.todo, err = c.look(c.answers[""].Node, nil)
+	return c, err
 }
 
 func (c *comparison) parts() iter.Seq2[Difference, error] {
 	return func(yield func(Difference, error) bool) {
-		for len(c.todo) > 0 {
+		for len(c.todo)+len(c.wanted) > 0 {
 			for len(c.todo) > 0 && len(c.wanted) < c.partSize {
 				if err := c.step(); err != nil {
 					yield(Difference{}, err)
@@ -146,43 +150,34 @@ func (c *comparison) ask(paths []oplog.Path) error {
 	return err
 }
 
-// compare notes what is wanted of a node, and returns the nodes below it that
-// are to be looked at.
+// compare notes what is wanted of a node that differs, and returns the nodes below
+// it that are to be looked at.
 func (c *comparison) compare(theirs answer) (deeper []oplog.Path, err error) {
-	wants, differs, err := c.look(theirs.Node)
-	switch {
-	case err != nil || !differs:
-		return nil, err
-	case wants:
-		return nil, nil
-	case len(theirs.children) == 0:
+	if len(theirs.children) == 0 {
 		return nil, c.compareNames(theirs)
 	}
 	for _, child := range theirs.children {
-		wants, differs, err := c.look(child)
+		deeper, err = c.look(child, deeper)
 		if err != nil {
 			return nil, err
-		}
-		if differs && !wants {
-			deeper = append(deeper, child.Path)
 		}
 	}
 	return deeper, nil
 }
 
-// look reports whether a node differs from our own, and whether all of it is
-// wanted: none of it is here, or at least none that counts, which is all there is
-// in a log without others.
-func (c *comparison) look(theirs oplog.Node) (wants, differs bool, err error) {
+// look adds the path of a node to todo if the node differs from our own, unless all
+// of it is wanted: none of it is here, or at least none that counts, which is all
+// there is in a log without others.
+func (c *comparison) look(theirs oplog.Node, todo []oplog.Path) ([]oplog.Path, error) {
 	ours, err := c.log.Node(c.ctx, theirs.Path)
 	if err != nil || theirs == ours {
-		return false, false, err
+		return todo, err
 	}
 	if ours.Count > 0 || c.faults {
-		return false, true, nil
+		return append(todo, theirs.Path), nil
 	}
 	c.wanted = append(c.wanted, wanted{item{path: theirs.Path}, theirs.Path, theirs.Count})
-	return true, true, nil
+	return todo, nil
 }
 
 // compareNames notes which of the entries of a node are not here. Of very many, it

@@ -46,8 +46,11 @@ type item struct {
 }
 
 func (q request) encode() []byte {
-	parts := map[kind]int{askOpen: 2, askBlocks: 2, askNodes: 2, askNames: 3, askItems: 2}
-	b := dagcbor.AppendArray(nil, parts[q.kind])
+	parts := 2
+	if q.kind == askNames {
+		parts = 3
+	}
+	b := dagcbor.AppendArray(nil, parts)
 	b = dagcbor.AppendUint(b, uint64(q.kind))
 	switch q.kind {
 	case askOpen:

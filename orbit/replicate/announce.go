@@ -28,7 +28,7 @@ func (rp *replica) announceChanges(l *oplog.Log) {
 			}
 			last = now.Last
 			signal(rp.unheard)
-			rp.settle()
+			rp.settle(now.Heads)
 			rp.hurry()
 		}
 		select {

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/heads"
 )
 
@@ -29,13 +30,13 @@ type partner struct {
 	err        error         // of the last exchange
 	heads      int           // that it had
 	shown      []string      // hashes of those, while ours are others
+	large      time.Time     // when heads that it cannot be sent were announced for it
+	blame      int           // entries of no worth that it published since blamed
+	blamed     time.Time
 
 	ships        bool      // it ships, or is about to
 	shipNext     time.Time // when it may be asked to ship
 	shipFailures int       // in a row
-	large        time.Time // when heads that it cannot be sent were announced for it
-	blame        int       // entries of no worth that it published since blamed
-	blamed       time.Time
 }
 
 // blame counts that a peer published an entry of no worth.
@@ -163,6 +164,9 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+// doubled returns a pause that was doubled so many times.
+func doubled(d time.Duration, times int) time.Duration { return min(d<<min(times, 20), idleMax) }
+
 // exchange shows a peer our heads and takes its own. The partner is busy.
 func (rp *replica) exchange(ctx context.Context, p peer.ID) {
 	err := rp.r.exchanges.acquire(ctx, p, 1)
@@ -183,7 +187,7 @@ func (rp *replica) exchange(ctx context.Context, p peer.ID) {
 	q.busy, q.began, q.err = false, time.Now(), err
 	if err != nil {
 		// A peer that opens a database subscribes just before it answers.
-		q.pause = min(failMin<<min(q.failures, 20), idleMax)
+		q.pause = doubled(failMin, q.failures)
 		q.failures++
 	}
 	switch {
@@ -320,7 +324,8 @@ func (rp *replica) announceLarge(p peer.ID, ours heads.Side) {
 // compared notes what the heads of a peer tell, and when we begin the next exchange
 // if we began this one.
 func (rp *replica) compared(p peer.ID, shown []string, begun bool) {
-	same := rp.showSame()
+	ours, headsErr := rp.database().Log().Heads(rp.ctx)
+	ok := headsErr == nil && sameHeads(ours, shown)
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	q := rp.peers[p]
@@ -328,7 +333,6 @@ func (rp *replica) compared(p peer.ID, shown []string, begun bool) {
 		return
 	}
 	q.failures, q.last, q.heads, q.err, q.shown = 0, time.Now(), len(shown), nil, nil
-	ok := same(shown)
 	switch {
 	case ok:
 		rp.inStep(p, q)
@@ -340,7 +344,7 @@ func (rp *replica) compared(p peer.ID, shown []string, begun bool) {
 	case ok:
 		q.pause = min(max(2*q.pause, idleMin), idleMax)
 	default:
-		q.pause = min(confirmAfter<<min(q.behind, 20), idleMax)
+		q.pause = doubled(confirmAfter, q.behind)
 		q.behind++
 	}
 	rp.notify()
@@ -355,16 +359,14 @@ func (rp *replica) inStep(p peer.ID, q *partner) {
 	q.inStep, q.behind, q.shown = now, 0, nil
 }
 
-// settle notes which peers are in step since the log changed: their heads were
-// shown before all that they are on top of was here.
-func (rp *replica) settle() {
-	same := rp.showSame()
+// settle notes which peers are in step since the log changed and has these heads:
+// theirs were shown before all that they are on top of was here.
+func (rp *replica) settle(ours []entry.Position) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	for p, q := range rp.peers {
-		if q.shown != nil && same(q.shown) {
+		if q.shown != nil && sameHeads(ours, q.shown) {
 			rp.inStep(p, q)
-			rp.notify()
 		}
 	}
 }
@@ -387,26 +389,20 @@ func (rp *replica) heads(ctx context.Context) ([]block.Block, error) {
 	return bs, nil
 }
 
-// showSame returns what reports whether a peer that shows heads with these hashes
-// shows the ones that we do now.
-func (rp *replica) showSame() func(shown []string) bool {
-	ours, err := rp.database().Log().Heads(rp.ctx)
+// sameHeads reports whether a peer that shows heads with these hashes shows the ones
+// that we do.
+func sameHeads(ours []entry.Position, shown []string) bool {
 	ours = ours[:min(len(ours), maxHeads)]
-	return func(shown []string) bool {
-		if err != nil {
+	theirs := make(map[string]bool, len(shown))
+	for _, hash := range shown {
+		theirs[hash] = true
+	}
+	for _, h := range ours {
+		if !theirs[h.Hash] {
 			return false
 		}
-		theirs := make(map[string]bool, len(shown))
-		for _, hash := range shown {
-			theirs[hash] = true
-		}
-		for _, h := range ours {
-			if !theirs[h.Hash] {
-				return false
-			}
-		}
-		return len(theirs) == len(ours)
 	}
+	return len(theirs) == len(ours)
 }
 
 // hurry tells that the log changed, and has exchanges take place soon, to see

@@ -124,7 +124,7 @@ func (rp *replica) shipFailed(p peer.ID, err error) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	q := rp.partner(p)
-	q.shipNext = time.Now().Add(rp.r.random.around(min(failMin<<min(q.shipFailures, 20), idleMax)))
+	q.shipNext = time.Now().Add(rp.r.random.around(doubled(failMin, q.shipFailures)))
 	q.shipFailures++
 	if q.subscribed && (q.next.IsZero() || q.next.After(q.shipNext)) {
 		q.next = q.shipNext
