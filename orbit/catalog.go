@@ -27,6 +27,7 @@ type record struct {
 	Type    string `json:"type"`
 	IndexBy string `json:"indexBy,omitempty"`
 	Access  bool   `json:"access,omitempty"` // it came as the access controller of another one
+	Made    bool   `json:"made,omitempty"`   // it came by [Orbit.Create]
 }
 
 func catalogKey(hash string) string { return catalogPrefix + "/" + hash }
@@ -72,7 +73,7 @@ func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, 
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
 			}
-			r = record{Number: last + 1, Name: m.Name, Type: m.Type, Access: opts.access}
+			r = record{Number: last + 1, Name: m.Name, Type: m.Type, Access: opts.access, Made: opts.made}
 			if err := tx.Put(lastNumberKey, strconv.AppendUint(nil, r.Number, 10)); err != nil {
 				return err
 			}
@@ -127,7 +128,8 @@ func (o *Orbit) Find(ctx context.Context, addressOrName string) (*Database, erro
 // one that is here is found ([ErrUnknown]), whether it can be opened or not. An
 // access controller, which has the name of what it is of, goes by its address
 // alone. Where several have a name, it is that of the one which only the own
-// identity may write, if there is just one such ([ErrAmbiguous]).
+// identity may write, or which was made here and has only it as admin, if there
+// is just one such ([ErrAmbiguous]).
 func (o *Orbit) Resolve(ctx context.Context, addressOrName string) (address string, err error) {
 	if strings.HasPrefix(addressOrName, "/") {
 		hash, err := manifest.ParseAddress(addressOrName)
@@ -160,15 +162,28 @@ func (o *Orbit) Resolve(ctx context.Context, addressOrName string) (address stri
 	return "", fmt.Errorf("%w: %.80q: %s", ErrAmbiguous, addressOrName, strings.Join(found, ", "))
 }
 
-// ownOf returns the databases that the own identity alone may write.
+// ownOf returns the databases that the own identity alone may write, and those
+// made here to which it lets others write. Not all whose list of writers it
+// changes: any manifest can name that.
 func (o *Orbit) ownOf(ctx context.Context, addresses []string) (own []string) {
 	mine, _, err := manifest.Writers{o.signer.ID}.Address()
 	for _, a := range addresses {
-		if err == nil && o.accessOf(ctx, a) == mine {
+		access := o.accessOf(ctx, a)
+		if err == nil && (access == mine || o.accessOf(ctx, access) == mine && o.made(ctx, a)) {
 			own = append(own, a)
 		}
 	}
 	return own
+}
+
+// made reports whether a database came by [Orbit.Create].
+func (o *Orbit) made(ctx context.Context, address string) bool {
+	hash, err := manifest.ParseAddress(address)
+	if err != nil {
+		return false
+	}
+	r, err := o.record(ctx, hash)
+	return err == nil && r.Made
 }
 
 // accessOf returns the address of a database's access controller, or "" if it

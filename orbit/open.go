@@ -36,30 +36,68 @@ type Options struct {
 // if it is new. The same name, type, access and meta make the same database
 // everywhere.
 func (o *Orbit) Create(ctx context.Context, name string, opts Options) (*Database, error) {
-	opts.Type = cmp.Or(opts.Type, TypeEvents)
-	if err := checkNew(name, opts); err != nil {
-		return nil, err
-	}
-	if len(opts.Access.Write) == 0 {
-		opts.Access.Write = []string{o.signer.ID}
-	}
-	access, list, err := manifest.Writers(opts.Access.Write).Address()
+	p, err := o.plan(name, opts)
 	if err != nil {
 		return nil, err
 	}
 	o.mu.Lock() // or what is kept might go with another database before it is used
 	defer o.mu.Unlock()
-	if err := o.Keep(ctx, list); err != nil {
+	if err := o.Keep(ctx, p.list); err != nil {
 		return nil, err
 	}
-	if opts.Access.Managed {
-		inner, err := o.create(ctx, manifest.Manifest{Name: name, Type: TypeKeyValue, AccessController: access}, OpenOptions{access: true})
-		if err != nil {
+	if p.access != nil {
+		if _, err := o.create(ctx, *p.access, OpenOptions{access: true}); err != nil {
 			return nil, err
 		}
-		access = inner.address
 	}
-	return o.create(ctx, manifest.Manifest{Name: name, Type: opts.Type, AccessController: access, Meta: opts.Meta}, OpenOptions{IndexBy: opts.IndexBy})
+	return o.create(ctx, p.manifest, OpenOptions{IndexBy: opts.IndexBy, made: true})
+}
+
+// AddressOf returns the address of the database that [Orbit.Create] would make of
+// a name and options.
+func (o *Orbit) AddressOf(name string, opts Options) (string, error) {
+	p, err := o.plan(name, opts)
+	if err != nil {
+		return "", err
+	}
+	return addressOf(p.manifest)
+}
+
+// plan is what a database is made of.
+type plan struct {
+	manifest manifest.Manifest
+	access   *manifest.Manifest // of its list of writers, where that can be changed
+	list     block.Block        // the writers, or the admins
+}
+
+func (o *Orbit) plan(name string, opts Options) (p plan, err error) {
+	opts.Type = cmp.Or(opts.Type, TypeEvents)
+	if err := checkNew(name, opts); err != nil {
+		return p, err
+	}
+	if len(opts.Access.Write) == 0 {
+		opts.Access.Write = []string{o.signer.ID}
+	}
+	var access string
+	if access, p.list, err = manifest.Writers(opts.Access.Write).Address(); err != nil {
+		return p, err
+	}
+	if opts.Access.Managed {
+		p.access = &manifest.Manifest{Name: name, Type: TypeKeyValue, AccessController: access}
+		if access, err = addressOf(*p.access); err != nil {
+			return p, err
+		}
+	}
+	p.manifest = manifest.Manifest{Name: name, Type: opts.Type, AccessController: access, Meta: opts.Meta}
+	return p, nil
+}
+
+func addressOf(m manifest.Manifest) (string, error) {
+	b, err := m.Block()
+	if err != nil {
+		return "", err
+	}
+	return manifest.Address(b.Hash), nil
 }
 
 func checkNew(name string, opts Options) error {
@@ -99,6 +137,7 @@ type OpenOptions struct {
 	IndexBy string
 
 	access bool // it is opened as the access controller of another one
+	made   bool // it is one that Create makes
 }
 
 // Open opens the database with an address, and keeps it from now on. Its

@@ -669,6 +669,39 @@ func TestForeignManifestTakesNoName(t *testing.T) {
 	}
 }
 
+// The one that was made here is found, whoever may write to it by now.
+func TestManagedDatabaseKeepsItsName(t *testing.T) {
+	a, b := newA(t), newB(t)
+	own := a.create(t, "pieces", orbit.Options{Type: orbit.TypeDocuments, Access: orbit.Access{Managed: true}})
+	must(t, own.Access().Grant(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
+	foreign, err := manifest.Manifest{Name: "pieces", Type: orbit.TypeKeyValue, AccessController: own.Access().Address()}.Block()
+	must(t, err)
+	must(t, a.Keep(t.Context(), foreign))
+	_, err = a.Open(t.Context(), manifest.Address(foreign.Hash), orbit.OpenOptions{})
+	must(t, err)
+	a.create(t, "pieces", orbit.Options{Type: orbit.TypeDocuments, Access: anyone})
+	if address, err := a.Resolve(t.Context(), "pieces"); err != nil || address != own.Address() {
+		t.Errorf("%s, %v; want %s", address, err, own.Address())
+	}
+}
+
+func TestAddressOfIsThatOfWhatCreateMakes(t *testing.T) {
+	a := newA(t)
+	for _, opts := range []orbit.Options{{}, {Type: orbit.TypeDocuments, IndexBy: "hash", Access: orbit.Access{Managed: true}}, {Access: anyone}} {
+		address, err := a.AddressOf("band", opts)
+		must(t, err)
+		if _, err := a.Resolve(t.Context(), address); !errors.Is(err, orbit.ErrUnknown) {
+			t.Errorf("it is here: %v", err)
+		}
+		if db := a.create(t, "band", opts); db.Address() != address {
+			t.Errorf("%s, made as %s", address, db.Address())
+		}
+	}
+	if _, err := a.AddressOf("", orbit.Options{}); !errors.Is(err, orbit.ErrInvalid) {
+		t.Error(err)
+	}
+}
+
 func TestAnotherFieldToIndexByKeepsTheLog(t *testing.T) {
 	a := newA(t)
 	first := a.create(t, "pieces", orbit.Options{Type: orbit.TypeDocuments})

@@ -1,9 +1,11 @@
 // OrbitDB in JavaScript, as its apps run it: @orbitdb/core on a Helia node whose
 // libp2p listens on loopback, knows nobody, and finds nobody by itself.
 //
-//   node orbitdb.mjs [4 [<gossipsub package>] | 3]
+//   node orbitdb.mjs [--hide] [4 [<gossipsub package>] | 3]
 //
-// The number is the version of OrbitDB, 4 by default.
+// The number is the version of OrbitDB, 4 by default. With --hide, libp2p announces
+// no address at which it can be reached: a peer whose connection was closed does
+// not come back by itself.
 //
 // Each line, both ways, is one value in DAG-JSON, so that bytes, links and big
 // integers stay what they are. It prints {"ready": {"peerId", "addrs"}} first. A
@@ -35,7 +37,8 @@ for (const event of ['uncaughtException', 'unhandledRejection']) {
 
 const stacks = { 3: './v3/stack.mjs', 4: './stack-4.mjs' }
 
-const [, , version = '4', ...stackOptions] = process.argv
+const hide = process.argv[2] === '--hide'
+const [version = '4', ...stackOptions] = process.argv.slice(hide ? 3 : 2)
 const stack = await import(stacks[version])
 const {
   ComposedStorage, createOrbitDB, Documents, Entry, Events, Identities, IPFSAccessController, IPFSBlockStorage,
@@ -43,7 +46,7 @@ const {
 } = stack.core
 
 const { ipfs, blockstore } = await stack.start({
-  addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
+  addresses: { listen: ['/ip4/127.0.0.1/tcp/0'], announce: hide ? ['/ip4/127.0.0.1/tcp/1'] : [] },
   // All peers have one address, and share a machine that may be slow.
   connectionManager: { inboundConnectionThreshold: 1000, maxIncomingPendingConnections: 1000 },
   connectionMonitor: { abortConnectionOnPingFailure: false }

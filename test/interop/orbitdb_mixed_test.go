@@ -42,7 +42,7 @@ func newMixed(t *testing.T, stacks [2]string) *mixed {
 		m.daemons[i] = harness.New(t).Hide().Start().KeepPort()
 	}
 	for i, w := range []writer{writerA, writerB} {
-		m.peers[i] = startNodeWith(t, stacks[i])
+		m.peers[i] = startNodeWith(t, "--hide "+stacks[i])
 		m.peers[i].newIdentity(w)
 		m.dial(i, 0, 1)
 	}
@@ -145,20 +145,26 @@ func (m *mixed) checkNeighbours() {
 	id := func(i int) string { return m.daemons[i].PeerID() }
 	a, b := m.peers[0].peerID(), m.peers[1].peerID()
 	for i, want := range [][]string{{a, b}, {a, b, id(2)}, {id(1), id(3)}, {id(2)}} {
-		status, answer := m.daemons[i].RPC("swarm/peers", nil, nil)
-		var got struct{ Peers []struct{ Peer string } }
-		if status != http.StatusOK || json.Unmarshal([]byte(answer), &got) != nil {
-			m.t.Fatalf("swarm/peers: %d: %s", status, answer)
-		}
-		var peers []string
-		for _, p := range got.Peers {
-			peers = append(peers, p.Peer)
-		}
-		slices.Sort(peers)
-		slices.Sort(want)
-		if peers = slices.Compact(peers); !slices.Equal(peers, want) {
-			m.t.Errorf("daemon %d is connected to %q, not %q", i, peers, want)
-		}
+		m.checkConnected(i, want...)
+	}
+}
+
+// checkConnected checks that a daemon is connected to these peers, and nobody else.
+func (m *mixed) checkConnected(daemon int, want ...string) {
+	m.t.Helper()
+	status, answer := m.daemons[daemon].RPC("swarm/peers", nil, nil)
+	var got struct{ Peers []struct{ Peer string } }
+	if status != http.StatusOK || json.Unmarshal([]byte(answer), &got) != nil {
+		m.t.Fatalf("swarm/peers: %d: %s", status, answer)
+	}
+	var peers []string
+	for _, p := range got.Peers {
+		peers = append(peers, p.Peer)
+	}
+	slices.Sort(peers)
+	slices.Sort(want)
+	if peers = slices.Compact(peers); !slices.Equal(peers, want) {
+		m.t.Errorf("daemon %d is connected to %q, not %q", daemon, peers, want)
 	}
 }
 
@@ -204,6 +210,8 @@ func TestDaemonsAndJavaScriptConvergeInOneSwarm(t *testing.T) {
 	m.write("parted", each, []int{0, 1, 3}, []int{0, 1}, m.daemons[2].Kill)
 	m.daemons[2].Start()
 	m.write("back", each, []int{2}, nil, nil)
+	m.checkConnected(0)
+	m.checkConnected(1, m.peers[0].peerID())
 
 	// What the daemons bring each other reaches JavaScript, which was there all the
 	// time, at once.
