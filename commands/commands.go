@@ -31,12 +31,18 @@ const Name = "npp"
 
 var nppCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Find peers, exchange messages with them, keep databases.",
+		Tagline: "Share a library of sheet music, find peers, exchange messages.",
 		ShortDescription: `
-'ipfs npp' finds the way to other peers, exchanges messages with them and
-keeps OrbitDB databases: as the peer that this daemon is, without a server.
-All of it needs a running daemon ('ipfs daemon').
+'ipfs npp' keeps a library of sheet music and shares it with companions, finds
+the way to other peers, exchanges messages with them and keeps OrbitDB
+databases: as the peer that this daemon is, without a server. All of it needs
+a running daemon ('ipfs daemon').
 
+  ipfs npp status                         how the daemon is
+  ipfs npp pieces add prelude.pdf         add a piece of sheet music
+  ipfs npp pieces ls --all                your pieces and those of companions
+  ipfs npp practice <piece>               count that you practised it
+  ipfs npp companions add <peer>          follow the library of somebody
   ipfs npp peers                          who is connected
   ipfs npp connect <peer>                 connect to somebody
   ipfs npp send <peer> '{"hello":"you"}'  send any JSON value, with a receipt
@@ -51,13 +57,15 @@ commands are at /api/v0/npp/… of the daemon's RPC.
 `,
 	},
 	Subcommands: map[string]*cmds.Command{
-		"peers":    peersCmd,
-		"connect":  connectCmd,
-		"send":     sendCmd,
-		"listen":   listenCmd,
-		"messages": messagesCmd,
-		"id":       idCmd,
-		"db":       dbCmd,
+		"peers":      peersCmd,
+		"connect":    connectCmd,
+		"send":       sendCmd,
+		"listen":     listenCmd,
+		"messages":   messagesCmd,
+		"id":         idCmd,
+		"status":     statusCmd,
+		"companions": companionsCmd,
+		"db":         dbCmd,
 	},
 }
 

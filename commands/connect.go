@@ -58,7 +58,8 @@ addresses that are given or known, the addresses that routing finds (DHT,
 delegated), and the relays that this peer is connected to.
 
 A peer is a peer ID in any encoding, a multiaddr that ends in /p2p/<peer ID>
-(or the old /ipfs/<peer ID>), or /p2p-circuit/ipfs/<peer ID> for any relay.
+(or the old /ipfs/<peer ID>), /p2p-circuit/ipfs/<peer ID> for any relay, or the
+name of a companion ('ipfs npp companions --help').
 
   > ipfs npp connect 12D3KooW…
   connected 12D3KooW… by routing: /ip4/203.0.113.7/tcp/4001, direct, 81.3 ms
@@ -69,7 +70,7 @@ in Peering.Peers stays.
 `,
 	},
 	Arguments: []cmds.Argument{
-		cmds.StringArg("peer", true, true, "Peer ID or multiaddr."),
+		cmds.StringArg("peer", true, true, "Peer ID, multiaddr or name."),
 	},
 	Options: []cmds.Option{
 		cmds.StringOption(dialTimeoutOption, "Give up on a peer after this time.").WithDefault(defaultDialTimeout.String()),
@@ -93,7 +94,7 @@ in Peering.Peers stays.
 		}
 		targets := make([]peer.AddrInfo, len(req.Arguments))
 		for i, arg := range req.Arguments {
-			if targets[i], err = swarm.ParseTarget(arg); err != nil {
+			if targets[i], err = target(d, arg); err != nil {
 				return err
 			}
 		}

@@ -14,8 +14,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multibase"
 
+	"github.com/newpieceplease/npp/library"
 	"github.com/newpieceplease/npp/message"
-	"github.com/newpieceplease/npp/swarm"
+	"github.com/newpieceplease/npp/plugin"
 )
 
 const (
@@ -34,7 +35,8 @@ type messageLine struct {
 	Message  json.RawMessage `json:"message,omitempty"` // the data, where that is JSON
 	Sent     *time.Time      `json:"sent,omitempty"`    // by the sender's clock, where it tells
 	Received time.Time       `json:"received"`
-	Via      string          `json:"via"` // "direct" or "pubsub"
+	Via      string          `json:"via"`             // "direct" or "pubsub"
+	Offer    *offerLine      `json:"offer,omitempty"` // the user store that the message offers
 }
 
 func newMessageLine(m *message.Message) *messageLine {
@@ -50,6 +52,9 @@ func newMessageLine(m *message.Message) *messageLine {
 	}
 	if !m.Sent.IsZero() {
 		l.Sent = &m.Sent
+	}
+	if address, ok := library.OfferIn(m.Data); ok {
+		l.Offer = newOfferLine(library.Offer{Address: address})
 	}
 	return l
 }
@@ -68,7 +73,15 @@ func (l *messageLine) text() string {
 	if l.Message != nil {
 		body = printable(string(l.Message))
 	}
-	return fmt.Sprintf("%s  %-6s  %s  %s\n", l.Received.Local().Format(time.DateTime), l.Via, l.From, body)
+	text := fmt.Sprintf("%s  %-6s  %s  %s\n", l.Received.Local().Format(time.DateTime), l.Via, l.From, body)
+	switch {
+	case l.Offer == nil:
+	case l.Offer.Error == "":
+		text += fmt.Sprintf("  offers its library: ipfs npp companions add %s\n", l.From)
+	default:
+		text += fmt.Sprintf("  offers its library: %s\n", printable(l.Offer.Error))
+	}
+	return text
 }
 
 // printable escapes what a terminal might obey, and line ends, with which a
@@ -104,7 +117,7 @@ var filterOptions = []cmds.Option{
 	cmds.StringOption(topicOption, "Only messages of this pubsub topic."),
 }
 
-func filterOf(req *cmds.Request) (message.Filter, error) {
+func filterOf(d *plugin.Daemon, req *cmds.Request) (message.Filter, error) {
 	var f message.Filter
 	since, _ := req.Options[sinceOption].(string)
 	var err error
@@ -113,7 +126,7 @@ func filterOf(req *cmds.Request) (message.Filter, error) {
 	}
 	if from, ok := req.Options[fromOption].(string); ok {
 		var info peer.AddrInfo
-		if info, err = swarm.ParseTarget(from); err != nil {
+		if info, err = target(d, from); err != nil {
 			return f, fmt.Errorf("--%s: %w", fromOption, err)
 		}
 		f.From = info.ID
@@ -148,7 +161,7 @@ published there. A message that is no JSON is printed as bytes, in multibase.
 		if err != nil {
 			return err
 		}
-		f, err := filterOf(req)
+		f, err := filterOf(d, req)
 		if err != nil {
 			return err
 		}

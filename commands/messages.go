@@ -9,6 +9,7 @@ import (
 	cmds "github.com/ipfs/go-ipfs-cmds"
 
 	"github.com/newpieceplease/npp/message"
+	"github.com/newpieceplease/npp/plugin"
 )
 
 const (
@@ -51,7 +52,7 @@ var messagesLsCmd = &cmds.Command{
 		if err != nil {
 			return err
 		}
-		f, err := storedFilterOf(req)
+		f, err := storedFilterOf(d, req)
 		if err != nil {
 			return err
 		}
@@ -114,7 +115,7 @@ Removes the messages with these IDs, or all that '--from', '--topic',
 			}
 			return res.Emit(&removeLine{Removed: len(req.Arguments)})
 		}
-		f, err := storedFilterOf(req)
+		f, err := storedFilterOf(d, req)
 		if err != nil {
 			return err
 		}
@@ -138,8 +139,8 @@ Removes the messages with these IDs, or all that '--from', '--topic',
 }
 
 // storedFilterOf is filterOf for what is stored: without --since, all of it.
-func storedFilterOf(req *cmds.Request) (message.Filter, error) {
-	f, err := filterOf(req)
+func storedFilterOf(d *plugin.Daemon, req *cmds.Request) (message.Filter, error) {
+	f, err := filterOf(d, req)
 	if _, ok := req.Options[sinceOption]; !ok {
 		f.Since = message.SinceAll
 	}

@@ -1,142 +1,153 @@
-// Package library is the app on top of the daemon: a musician's pieces and
-// profile, in OrbitDB databases.
-//
-// There are two stores, each of which only the daemon's own OrbitDB identity
-// may write: "pieces", documents whose key is the field "hash", the CID of a
-// piece; and "user", keys and values about the owner. They are those of the
-// OrbitDB tutorial, so that its readers know their way.
 package library
 
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
+	"iter"
 	"sync"
 
 	logging "github.com/ipfs/go-log/v2"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/newpieceplease/npp/library/card"
+	"github.com/newpieceplease/npp/message"
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/replicate"
+	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/swarm"
 )
 
 var log = logging.Logger("npp/library")
 
-// Names of the stores.
-const (
-	PiecesName = "pieces"
-	UserName   = "user"
+var (
+	// ErrClosed says that the library is closed.
+	ErrClosed = errors.New("the library is closed")
+
+	// ErrInvalid says that what was asked for cannot be.
+	ErrInvalid = errors.New("invalid")
 )
 
-// Keys of the user store that are there from the beginning.
-const (
-	KeyUsername = "username" // how the owner is called
-	KeyPieces   = "pieces"   // address of the store of pieces
-	KeyNodeID   = "nodeId"   // the daemon's peer ID
-)
+// Config is what a [Library] works with. It owns none of it.
+type Config struct {
+	Orbit *orbit.Orbit
+	Host  host.Host
+	Files Files
 
-// Store is one of the daemon's own stores.
-type Store struct {
-	Name string
-	DB   *orbit.Database // nil if it could not be opened
-	Err  error           // what is wrong with it, or nil
+	// Store is for the library alone.
+	Store *store.Store
+
+	// Replicator fetches the stores of companions. nil: there are none.
+	Replicator Replicator
+
+	// Swarm keeps the connections to companions.
+	Swarm Swarm
+
+	// Messages has the offers that other peers send. nil: none.
+	Messages Messages
+
+	// Keep is given the blocks of databases that are dropped, see [orbit.Orbit.Drop],
+	// by a function for each. nil: nothing is kept.
+	Keep func() func(context.Context, []block.Block) error
 }
 
-// Library is the daemon's own stores. Its methods may be called concurrently.
+// Replicator is what a library needs of a [replicate.Replicator].
+type Replicator interface {
+	Open(ctx context.Context, address string, opts orbit.OpenOptions) error
+	CloseDatabase(ctx context.Context, address string) error
+	Drop(ctx context.Context, address string, keep func(context.Context, []block.Block) error) error
+	Follow(ctx context.Context, address string) iter.Seq2[replicate.Status, error]
+	Status(ctx context.Context, address string) (replicate.Status, error)
+	Pending() []string
+}
+
+// Swarm is what a library needs of a [swarm.Swarm].
+type Swarm interface {
+	Connect(ctx context.Context, target peer.AddrInfo) (swarm.Route, error)
+	Keep(ctx context.Context, info peer.AddrInfo) error
+	Forget(ctx context.Context, id peer.ID) error
+	Kept() []swarm.KeptPeer
+	Watch(ctx context.Context) ([]swarm.Peer, iter.Seq2[swarm.Event, error])
+}
+
+// Messages is what a library needs of a [message.Service].
+type Messages interface {
+	Listen(ctx context.Context, f message.Filter) iter.Seq2[*message.Message, error]
+}
+
+// Library is a musician's library. Its methods may be called concurrently.
 type Library struct {
-	orbit *orbit.Orbit
+	cfg   Config
 	self  peer.ID
+	cards *card.Exchanger
 
-	mu     sync.Mutex
-	pieces Store
-	user   Store
+	ctx    context.Context // ends at Close
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+
+	opening sync.Mutex // guards stores
+	stores  [4]Store   // in the order of storeKinds
+
+	writing sync.Mutex // one change of a piece, a count or a companion at a time
+	own     *collection
+
+	mu         sync.Mutex // guards what follows; never held across a call that may wait
+	username   string
+	companions map[string]*companion // by the address of the user store
+	invalid    map[string]string     // records of the store that name no companion: why not, by key
+	followers  map[peer.ID]Follower
+	offers     map[peer.ID]Offer
+	watchers   map[*watcher]struct{}
+	bringing   sync.Mutex     // one change of what is brought at a time
+	users      map[string]int // how many companions have a database, by address; guarded by bringing
 }
 
-// Open opens the stores, makes them where they are new, and fills in what is
-// missing of the user store. What does not work is logged, and keeps nothing
-// else from working.
-func Open(ctx context.Context, o *orbit.Orbit, self peer.ID) *Library {
-	l := &Library{orbit: o, self: self}
+// New opens the stores, makes them where they are new, and begins to follow the
+// companions. What does not work is logged, and keeps nothing else from working;
+// the error is one of the library's own store. It waits for nobody.
+func New(ctx context.Context, cfg Config) (*Library, error) {
+	l := &Library{
+		cfg:        cfg,
+		self:       cfg.Host.ID(),
+		companions: make(map[string]*companion),
+		invalid:    make(map[string]string),
+		followers:  make(map[peer.ID]Follower),
+		offers:     make(map[peer.ID]Offer),
+		watchers:   make(map[*watcher]struct{}),
+		users:      make(map[string]int),
+	}
+	l.own = newCollection(l.self)
+	if err := l.loadFollowers(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.loadOffers(ctx); err != nil {
+		return nil, err
+	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	var err error
+	l.cards, err = card.New(card.Config{Host: cfg.Host, Own: l.ownCard, Received: l.received})
+	if err != nil {
+		l.cancel()
+		return nil, err
+	}
 	for _, s := range l.Stores(ctx) {
 		if s.Err != nil {
 			log.Errorw("own store", "name", s.Name, "err", s.Err)
 		}
 	}
-	return l
+	if cfg.Messages != nil {
+		l.tasks.Go(l.watchOffers)
+	}
+	l.tasks.Go(l.watchPeers)
+	l.tasks.Go(l.tidy)
+	return l, nil
 }
 
-// Stores returns the stores of pieces and of the user, in this order. Where
-// something was wrong before, it is tried again.
-func (l *Library) Stores(ctx context.Context) []Store {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	pieces := l.open(ctx, &l.pieces, PiecesName, orbit.Options{Type: orbit.TypeDocuments, IndexBy: "hash"})
-	user := l.open(ctx, &l.user, UserName, orbit.Options{Type: orbit.TypeKeyValue})
-	if l.user.DB != nil && (pieces || user) {
-		if err := l.fill(ctx); err != nil {
-			l.user.Err = fmt.Errorf("fill in: %w", err)
-		}
-	}
-	return []Store{l.pieces, l.user}
-}
-
-// open opens a store unless it is open and sound, and reports whether it did.
-func (l *Library) open(ctx context.Context, s *Store, name string, opts orbit.Options) bool {
-	if s.DB != nil && s.Err == nil {
-		return false
-	}
-	db, err := l.orbit.Create(ctx, name, opts)
-	*s = Store{name, db, err}
-	return err == nil
-}
-
-// fill puts what every user store has, unless it has it.
-func (l *Library) fill(ctx context.Context) error {
-	user, err := l.user.DB.KeyValue()
-	if err != nil {
-		return err
-	}
-	id := l.self.String()
-	facts := []orbit.Pair{
-		{Key: KeyUsername, Value: "musician-" + id[max(0, len(id)-6):]},
-		{Key: KeyNodeID, Value: id},
-	}
-	if l.pieces.DB != nil {
-		facts = append(facts, orbit.Pair{Key: KeyPieces, Value: l.pieces.DB.Address()})
-	}
-	var missing []orbit.Pair
-	for _, fact := range facts {
-		_, err := user.Get(ctx, fact.Key)
-		switch {
-		case errors.Is(err, orbit.ErrNotFound):
-			missing = append(missing, fact)
-		case err != nil:
-			return err
-		}
-	}
-	_, err = user.PutMany(ctx, slices.Values(missing))
+// Close ends all that the library does. The stores stay open.
+func (l *Library) Close() error {
+	l.cancel()
+	err := l.cards.Close()
+	l.tasks.Wait()
 	return err
-}
-
-// Username returns how the owner is called, or "" if that is not known.
-func (l *Library) Username(ctx context.Context) (string, error) {
-	user := l.Stores(ctx)[1]
-	if user.DB == nil {
-		return "", user.Err
-	}
-	kv, err := user.DB.KeyValue()
-	if err != nil {
-		return "", err
-	}
-	item, err := kv.Get(ctx, KeyUsername)
-	if errors.Is(err, orbit.ErrNotFound) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	if name, ok := item.Value.Text(); ok {
-		return name, nil
-	}
-	return item.Value.String(), nil // a number, as in the tutorial
 }

@@ -1,54 +1,166 @@
 package library_test
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"maps"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 
+	"github.com/ipfs/boxo/files"
 	"github.com/ipfs/boxo/keystore"
-	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+	mh "github.com/multiformats/go-multihash"
 
 	"github.com/newpieceplease/npp/library"
+	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
+	"github.com/newpieceplease/npp/swarm"
 )
 
-const self = "12D3KooWCP9aGSdJBXUW5CYeYnGSGt1SkQUV8g94ThnbjVHFMVwj"
-
+// home is a library on a disk, without a network.
 type home struct {
-	disk *storetest.Disk
-	keys *keystore.MemKeystore
+	disk  *storetest.Disk
+	keys  *keystore.MemKeystore
+	files *shelf
+	host  host.Host
 
 	store *store.Store
 	orbit *orbit.Orbit
+	swarm *swarm.Swarm
 	*library.Library
 }
 
-func newHome(t *testing.T) *home {
-	h := &home{disk: storetest.NewDisk(), keys: keystore.NewMemKeystore()}
+func newHome(t testing.TB) *home {
+	h := &home{disk: storetest.NewDisk(), keys: keystore.NewMemKeystore(), files: newShelf()}
+	var err error
+	h.host, err = libp2p.New(libp2p.NoListenAddrs)
+	must(t, err)
+	t.Cleanup(func() { h.host.Close() })
+	h.openOrbit(t)
 	h.open(t)
+	t.Cleanup(func() { h.close(t) })
 	return h
 }
 
-// open opens the library, again if it is open.
-func (h *home) open(t *testing.T) {
+func (h *home) openOrbit(t testing.TB) {
 	t.Helper()
-	if h.orbit != nil {
-		must(t, h.orbit.Close())
-	}
 	h.store = store.New(h.disk, "/npp/orbit")
 	var err error
-	h.orbit, err = orbit.New(t.Context(), orbit.Config{Store: h.store, Keystore: h.keys})
+	h.orbit, err = orbit.New(context.Background(), orbit.Config{Store: h.store, Keystore: h.keys})
 	must(t, err)
-	id, err := peer.Decode(self)
-	must(t, err)
-	h.Library = library.Open(t.Context(), h.orbit, id)
-	t.Cleanup(func() { h.orbit.Close() })
 }
 
-func (h *home) user(t *testing.T) *orbit.KeyValue {
+func (h *home) open(t testing.TB) {
+	t.Helper()
+	var err error
+	h.swarm, err = swarm.New(t.Context(), swarm.Config{Host: h.host, Store: store.New(h.disk, "/npp/swarm")})
+	must(t, err)
+	h.Library, err = library.New(t.Context(), library.Config{
+		Orbit: h.orbit, Host: h.host, Files: h.files, Store: store.New(h.disk, "/npp/library"), Swarm: h.swarm,
+	})
+	must(t, err)
+}
+
+func (h *home) close(t testing.TB) {
+	t.Helper()
+	must(t, h.Library.Close())
+	must(t, h.swarm.Close())
+	must(t, h.orbit.Close())
+}
+
+func (h *home) restart(t testing.TB) {
+	t.Helper()
+	h.close(t)
+	h.openOrbit(t)
+	h.open(t)
+}
+
+// shelf is files in memory.
+type shelf struct {
+	mu     sync.Mutex
+	has    map[cid.Cid][]byte
+	pinned map[cid.Cid]string // names of pins
+}
+
+func newShelf() *shelf {
+	return &shelf{has: make(map[cid.Cid][]byte), pinned: make(map[cid.Cid]string)}
+}
+
+func cidOf(data []byte) cid.Cid {
+	sum, err := mh.Sum(data, mh.SHA2_256, -1)
+	if err != nil {
+		panic(err)
+	}
+	return cid.NewCidV0(sum)
+}
+
+func (s *shelf) Add(ctx context.Context, f files.File) (cid.Cid, error) {
+	data, err := io.ReadAll(f)
+	if err != nil {
+		return cid.Undef, err
+	}
+	c := cidOf(data)
+	s.mu.Lock()
+	s.has[c] = data
+	s.mu.Unlock()
+	return c, s.Pin(ctx, c, nil)
+}
+
+func (s *shelf) Pin(_ context.Context, c cid.Cid, _ func(int)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.has[c]; !ok {
+		return errors.New("nobody has it")
+	}
+	if _, ok := s.pinned[c]; !ok {
+		s.pinned[c] = library.PinName
+	}
+	return nil
+}
+
+func (s *shelf) Unpin(_ context.Context, c cid.Cid) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pinned[c] != library.PinName {
+		return false, nil
+	}
+	delete(s.pinned, c)
+	return true, nil
+}
+
+// shelved is a file that can be read anywhere.
+type shelved struct {
+	files.File
+	data *bytes.Reader
+}
+
+func (f shelved) Read(p []byte) (int, error)               { return f.data.Read(p) }
+func (f shelved) Seek(at int64, whence int) (int64, error) { return f.data.Seek(at, whence) }
+
+func (s *shelf) Open(_ context.Context, c cid.Cid) (library.File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	data, ok := s.has[c]
+	if !ok {
+		return nil, errors.New("nobody has it")
+	}
+	return shelved{files.NewBytesFile(data), bytes.NewReader(data)}, nil
+}
+
+func (h *home) user(t testing.TB) *orbit.KeyValue {
 	t.Helper()
 	kv, err := h.Stores(t.Context())[1].DB.KeyValue()
 	must(t, err)
@@ -56,9 +168,9 @@ func (h *home) user(t *testing.T) *orbit.KeyValue {
 }
 
 // profile returns what is in the user store.
-func (h *home) profile(t *testing.T) (lines []string) {
+func (h *home) profile(t testing.TB) (lines []string) {
 	t.Helper()
-	for item, err := range h.user(t).All(t.Context()) {
+	for item, err := range h.Profile(t.Context()) {
 		must(t, err)
 		lines = append(lines, item.Key.String()+"="+item.Value.String())
 	}
@@ -66,28 +178,62 @@ func (h *home) profile(t *testing.T) (lines []string) {
 	return lines
 }
 
-func must(t *testing.T, err error) {
+// list returns the pieces that a query chooses, as hash, title and count.
+func (h *home) list(t testing.TB, q library.Query) (lines []string) {
+	t.Helper()
+	pieces, troubles, err := h.Pieces(t.Context(), q)
+	must(t, err)
+	if len(troubles) > 0 {
+		t.Errorf("troubles: %v", troubles)
+	}
+	for p, err := range pieces {
+		must(t, err)
+		lines = append(lines, fmt.Sprintf("%s %s %d/%d", p.Hash, p.Title, p.Practice.Own, p.Practice.All))
+	}
+	return lines
+}
+
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
+func wantErr(t testing.TB, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("error is %v, want %v", err, want)
+	}
+}
+
+func said(s string) *string { return &s }
+
 func TestUserStoreBeginsWithTheFacts(t *testing.T) {
 	h := newHome(t)
-	pieces := h.Stores(t.Context())[0]
+	stores := h.Stores(t.Context())
+	pieces, practice := stores[0], stores[3]
 	if pieces.Err != nil || pieces.DB.IndexBy() != "hash" || pieces.DB.Type() != orbit.TypeDocuments {
 		t.Fatalf("%+v", pieces)
 	}
-	want := []string{`"nodeId"="` + self + `"`, `"pieces"="` + pieces.DB.Address() + `"`, `"username"="musician-HFMVwj"`}
+	id := h.host.ID().String()
+	want := []string{
+		`"nodeId"="` + id + `"`, `"pieces"="` + pieces.DB.Address() + `"`,
+		`"practice"="` + practice.DB.Address() + `"`, `"username"="musician-` + id[len(id)-6:] + `"`,
+	}
 	if got := h.profile(t); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	for _, s := range h.Stores(t.Context()) {
+	for i, name := range []string{"pieces", "user", "companions", "practice"} {
+		s := stores[i]
+		if s.Name != name || s.Err != nil {
+			t.Fatalf("%+v", s)
+		}
 		capabilities, err := s.DB.Access().Capabilities(t.Context())
-		if err != nil || !slices.Equal(capabilities["write"], []string{h.orbit.Identity().ID}) {
+		if err != nil || !maps.EqualFunc(capabilities, map[string][]string{"admin": {h.orbit.Identity().ID}}, slices.Equal) {
 			t.Errorf("%s: %v, %v", s.Name, capabilities, err)
 		}
+		must(t, s.DB.Access().Grant(t.Context(), orbit.CapabilityWrite, "somebody"))
 	}
 }
 
@@ -98,9 +244,9 @@ func TestOnlyWhatIsMissingIsFilledIn(t *testing.T) {
 	_, err = h.user(t).Delete(t.Context(), library.KeyNodeID)
 	must(t, err)
 	before := h.profile(t)
-	h.open(t)
+	h.restart(t)
 	got := h.profile(t)
-	if len(got) != 3 || len(before) != 2 || got[2] != `"username"=304532` {
+	if len(got) != 4 || len(before) != 3 || got[3] != `"username"=304532` {
 		t.Errorf("before %q, then %q", before, got)
 	}
 	if name, err := h.Username(t.Context()); name != "304532" || err != nil {
@@ -108,7 +254,7 @@ func TestOnlyWhatIsMissingIsFilledIn(t *testing.T) {
 	}
 	stats, err := h.Stores(t.Context())[1].DB.Log().Stats(t.Context())
 	must(t, err)
-	h.open(t)
+	h.restart(t)
 	again, err := h.Stores(t.Context())[1].DB.Log().Stats(t.Context())
 	must(t, err)
 	if stats.Entries != again.Entries {
@@ -117,26 +263,275 @@ func TestOnlyWhatIsMissingIsFilledIn(t *testing.T) {
 }
 
 func TestDamagedStoreIsShownAndComesBack(t *testing.T) {
-	for i, name := range []string{library.PiecesName, library.UserName} {
+	for i, name := range []string{library.PiecesName, library.UserName, library.CompanionsName, library.PracticeName} {
 		h := newHome(t)
+		_, _, err := h.AddHash(t.Context(), "QmTitle", library.Details{}, false, nil)
+		wantErr(t, err, library.ErrInvalid)
 		address := h.Stores(t.Context())[i].DB.Address()
-		summary := []string{"log/1/summary", "log/2/summary"}[i]
-		must(t, h.store.Update(t.Context(), func(tx *store.Tx) error { return tx.Put(summary, []byte("junk")) }))
+		h.close(t)
+		damage(t, h.disk, address)
+		h.openOrbit(t)
 		h.open(t)
 		stores := h.Stores(t.Context())
-		if s := stores[i]; !errors.Is(s.Err, oplog.ErrDamaged) || s.Name != name || s.DB != nil {
-			t.Errorf("%s: %+v", name, s)
+		for j, s := range stores {
+			switch {
+			case j == i && (!errors.Is(s.Err, oplog.ErrDamaged) || s.Name != name || s.DB != nil):
+				t.Errorf("%s: %+v", name, s)
+			case j != i && (s.Err != nil || s.DB == nil):
+				t.Errorf("%s is damaged, and %s: %+v", name, s.Name, s)
+			}
 		}
-		if s := stores[1-i]; s.Err != nil || s.DB == nil {
-			t.Errorf("the other store: %+v", s)
-		}
-		_, err := h.orbit.Rebuild(t.Context(), address)
+		_, err = h.orbit.Rebuild(t.Context(), address)
 		must(t, err)
 		if s := h.Stores(t.Context())[i]; s.Err != nil || s.DB.Address() != address {
 			t.Errorf("%s, rebuilt: %+v", name, s)
 		}
-		if got := h.profile(t); len(got) != 3 {
+		if got := h.profile(t); len(got) != 4 {
 			t.Errorf("profile %q", got)
 		}
 	}
+}
+
+// damage breaks the summary of a log.
+func damage(t *testing.T, disk *storetest.Disk, address string) {
+	t.Helper()
+	s := store.New(disk, "/npp/orbit")
+	defer s.Close()
+	r, err := s.Get(t.Context(), "database/"+strings.TrimPrefix(address, "/orbitdb/"))
+	must(t, err)
+	var record struct{ Number int }
+	must(t, json.Unmarshal(r, &record))
+	must(t, s.Update(t.Context(), func(tx *store.Tx) error {
+		return tx.Put(fmt.Sprintf("log/%d/summary", record.Number), []byte("junk"))
+	}))
+}
+
+func TestStoresMadeBeforeKeepTheirAddresses(t *testing.T) {
+	h := newHome(t)
+	managed := h.Stores(t.Context())[0].DB.Address()
+	h.close(t)
+	h.disk = storetest.NewDisk()
+	h.openOrbit(t)
+	old, err := h.orbit.Create(t.Context(), "pieces", orbit.Options{Type: orbit.TypeDocuments, IndexBy: "hash"})
+	must(t, err)
+	if old.Address() == managed {
+		t.Fatal("both have one address")
+	}
+	docs, err := old.Documents()
+	must(t, err)
+	_, err = docs.Put(t.Context(), map[string]any{"hash": "QmOld", "title": "Old"})
+	must(t, err)
+	h.open(t)
+	if got := h.Stores(t.Context())[0].DB.Address(); got != old.Address() {
+		t.Errorf("the store of pieces is %s, was %s", got, old.Address())
+	}
+	if got := h.list(t, library.Query{}); !slices.Equal(got, []string{"QmOld Old 0/0"}) {
+		t.Errorf("%q", got)
+	}
+	// One that is made by hand later does not take the place of the own one.
+	user := h.Stores(t.Context())[1].DB.Address()
+	_, err = h.orbit.Create(t.Context(), "user", orbit.Options{Type: orbit.TypeKeyValue, Access: orbit.Access{Write: []string{"*"}}})
+	must(t, err)
+	h.restart(t)
+	if got := h.Stores(t.Context())[1].DB.Address(); got != user {
+		t.Errorf("the user store is %s, was %s", got, user)
+	}
+}
+
+var prelude = []byte("X:1\nT:Prelude in C\nC:J. S. Bach\nK:C\nCDEF|\n")
+
+func TestFileBecomesAPieceOnce(t *testing.T) {
+	h := newHome(t)
+	p, outcome, err := h.AddFile(t.Context(), files.NewBytesFile(prelude), "prelude.abc", library.Details{})
+	must(t, err)
+	if outcome != library.Added || p.Title != "Prelude in C" || p.Composer != "J. S. Bach" || p.Instrument != "Piano" || p.Name != "prelude.abc" || p.Size != uint64(len(prelude)) {
+		t.Fatalf("%s: %+v", outcome, p)
+	}
+	if _, outcome, err = h.AddFile(t.Context(), files.NewBytesFile(prelude), "prelude.abc", library.Details{}); outcome != library.Unchanged || err != nil {
+		t.Errorf("again: %s, %v", outcome, err)
+	}
+	p, outcome, err = h.AddFile(t.Context(), files.NewBytesFile(prelude), "other.abc", library.Details{Instrument: said("Lute"), Title: said("Präludium")})
+	if must(t, err); outcome != library.Updated || p.Instrument != "Lute" || p.Title != "Präludium" || p.Name != "prelude.abc" {
+		t.Errorf("%s: %+v", outcome, p)
+	}
+	// What the owner said stays, whatever the file says.
+	if p, outcome, err = h.AddFile(t.Context(), files.NewBytesFile(prelude), "prelude.abc", library.Details{}); outcome != library.Unchanged || p.Title != "Präludium" || err != nil {
+		t.Errorf("again: %s, %+v, %v", outcome, p, err)
+	}
+	// The same CID in another way is the same piece.
+	v1 := cid.NewCidV1(cid.DagProtobuf, cidOf(prelude).Hash()).String()
+	p, outcome, err = h.AddHash(t.Context(), v1, library.Details{Title: said("")}, false, nil)
+	if must(t, err); outcome != library.Updated || p.Hash != cidOf(prelude).String() || p.Title != "" {
+		t.Errorf("%s: %+v", outcome, p)
+	}
+	if got := h.list(t, library.Query{}); len(got) != 1 {
+		t.Errorf("%q", got)
+	}
+	h.restart(t)
+	if got := h.list(t, library.Query{Query: piece.Query{Instrument: "lute"}}); len(got) != 1 {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestUpdateKeepsWhatAppsPutThere(t *testing.T) {
+	h := newHome(t)
+	docs, err := h.Stores(t.Context())[0].DB.Documents()
+	must(t, err)
+	_, err = docs.Put(t.Context(), map[string]any{"hash": "QmX", "counter": "/orbitdb/x", "tags": []any{"solo", 1.5}})
+	must(t, err)
+	note, err := value.Of("slowly")
+	must(t, err)
+	_, outcome, err := h.Update(t.Context(), "QmX", library.Details{Composer: said("Bach"), Fields: map[string]value.Value{"note": note}})
+	must(t, err)
+	item, err := docs.Get(t.Context(), "QmX")
+	must(t, err)
+	want, err := value.Of(map[string]any{"hash": "QmX", "counter": "/orbitdb/x", "tags": []any{"solo", 1.5}, "composer": "Bach", "note": "slowly"})
+	must(t, err)
+	if outcome != library.Updated || !item.Value.Equal(want) {
+		t.Errorf("%s: %s", outcome, item.Value)
+	}
+	_, _, err = h.Update(t.Context(), "QmY", library.Details{Composer: said("Bach")})
+	wantErr(t, err, orbit.ErrNotFound)
+	for _, d := range []library.Details{
+		{Instrument: said(" ")}, {Title: said("a\nb")}, {Title: said(string(make([]byte, 2000)))},
+		{Fields: map[string]value.Value{"hash": note}}, {Fields: map[string]value.Value{"": note}},
+	} {
+		_, _, err = h.Update(t.Context(), "QmX", d)
+		wantErr(t, err, library.ErrInvalid)
+	}
+}
+
+func TestRemoveUnpinsWhatAddPinned(t *testing.T) {
+	h := newHome(t)
+	other := []byte("X:1\nT:Air\nK:G\nGABc|\n")
+	h.files.has[cidOf(other)] = other
+	h.files.pinned[cidOf(other)] = "by hand"
+	for _, data := range [][]byte{prelude, other} {
+		_, _, err := h.AddFile(t.Context(), files.NewBytesFile(data), "x.abc", library.Details{})
+		must(t, err)
+	}
+	p, unpinned, err := h.Remove(t.Context(), cidOf(prelude).String())
+	if must(t, err); !unpinned || p.Title != "Prelude in C" {
+		t.Errorf("%v %+v", unpinned, p)
+	}
+	if _, unpinned, err = h.Remove(t.Context(), cidOf(other).String()); unpinned || err != nil {
+		t.Errorf("what was pinned by hand: %v, %v", unpinned, err)
+	}
+	if _, ok := h.files.pinned[cidOf(prelude)]; ok || h.files.pinned[cidOf(other)] != "by hand" {
+		t.Errorf("%v", h.files.pinned)
+	}
+	_, _, err = h.Remove(t.Context(), cidOf(prelude).String())
+	wantErr(t, err, orbit.ErrNotFound)
+	if got := h.list(t, library.Query{}); len(got) != 0 {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestNoCountIsLost(t *testing.T) {
+	h := newHome(t)
+	hash := cidOf(prelude).String()
+	_, _, err := h.AddFile(t.Context(), files.NewBytesFile(prelude), "x.abc", library.Details{})
+	must(t, err)
+	var group sync.WaitGroup
+	for range 20 {
+		group.Go(func() {
+			if _, err := h.Practise(t.Context(), hash, 3); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	// Another identity counts the same piece, by another spelling; junk counts nothing.
+	kv, err := h.Stores(t.Context())[3].DB.KeyValue()
+	must(t, err)
+	v1 := cid.NewCidV1(cid.DagProtobuf, cidOf(prelude).Hash()).String()
+	for key, v := range map[string]any{
+		v1 + "/02ab": 5, hash + "/junk": "many", hash + "/minus": -7, hash + "/half": 1.5, hash: 9, "/": 9, hash + "/": 0,
+	} {
+		_, err := kv.Put(t.Context(), key, v)
+		must(t, err)
+	}
+	h.restart(t)
+	n, err := h.Practised(t.Context(), v1)
+	if want := (library.Count{Own: 65, All: 65}); n != want || err != nil {
+		t.Errorf("%+v, %v, want %+v", n, err, want)
+	}
+	item, err := kv.Get(t.Context(), hash+"/"+h.orbit.Identity().ID)
+	if err == nil && item.Value.String() != "60" {
+		t.Errorf("the own count is %s", item.Value)
+	}
+	for _, n := range []uint64{0, library.MaxPractice + 1} {
+		_, err := h.Practise(t.Context(), hash, n)
+		wantErr(t, err, library.ErrInvalid)
+	}
+	if got := h.list(t, library.Query{Sort: library.ByPractice}); !slices.Equal(got, []string{hash + " Prelude in C 65/65"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestHashesAreNeverGuessed(t *testing.T) {
+	h := newHome(t)
+	docs, err := h.Stores(t.Context())[0].DB.Documents()
+	must(t, err)
+	for _, hash := range []string{"QmAAA1", "QmAAA2", "QmAAA", "QmB"} {
+		_, err = docs.Put(t.Context(), map[string]any{"hash": hash})
+		must(t, err)
+	}
+	h.restart(t)
+	for given, want := range map[string]string{"QmAAA": "QmAAA", "QmB": "QmB", "Qm": "", "QmAAA1": "QmAAA1", "/ipfs/QmB": "QmB", "QmAA": ""} {
+		p, err := h.Resolve(t.Context(), given, false)
+		_, ambiguous := errors.AsType[*library.AmbiguousError](err)
+		if p.Hash != want || ambiguous != (want == "") {
+			t.Errorf("%s: %s, %v", given, p.Hash, err)
+		}
+	}
+	for _, given := range []string{"qmb", "mB", "QmBB", "X"} {
+		_, err := h.Resolve(t.Context(), given, true)
+		wantErr(t, err, orbit.ErrNotFound)
+	}
+	_, err = h.Resolve(t.Context(), " ", true)
+	wantErr(t, err, library.ErrInvalid)
+}
+
+func TestProfileKeepsWhatOthersFollowBy(t *testing.T) {
+	h := newHome(t)
+	text := func(s string) value.Value { return value.Text(s) }
+	must(t, h.SetProfileField(t.Context(), "username", text("Clara")))
+	must(t, h.SetProfileField(t.Context(), "town", text("Leipzig")))
+	if v, err := h.ProfileField(t.Context(), "town"); err != nil || !v.Equal(text("Leipzig")) {
+		t.Errorf("%s, %v", v, err)
+	}
+	if name, err := h.Username(t.Context()); name != "Clara" || err != nil {
+		t.Errorf("%q, %v", name, err)
+	}
+	must(t, h.RemoveProfileField(t.Context(), "town"))
+	wantErr(t, h.RemoveProfileField(t.Context(), "town"), orbit.ErrNotFound)
+	for _, key := range []string{"nodeId", "pieces", "practice"} {
+		wantErr(t, h.SetProfileField(t.Context(), key, text("x")), library.ErrManaged)
+		wantErr(t, h.RemoveProfileField(t.Context(), key), library.ErrManaged)
+	}
+	wantErr(t, h.RemoveProfileField(t.Context(), "username"), library.ErrManaged)
+	for _, name := range []string{"", " x", "a\nb", "a\u202eb", h.host.ID().String(), "/x", "-x", string(bytes.Repeat([]byte("x"), 65))} {
+		wantErr(t, h.SetProfileField(t.Context(), "username", text(name)), library.ErrInvalid)
+	}
+	wantErr(t, h.SetProfileField(t.Context(), "", text("x")), library.ErrInvalid)
+	if got := h.profile(t); len(got) != 4 {
+		t.Errorf("%q", got)
+	}
+}
+
+func FuzzOfferIn(f *testing.F) {
+	for _, s := range []string{`{"userDb":"/orbitdb/zdpuA"}`, `{"userDb":5}`, `[]`, `"x"`, `{"userDb":"/orbitdb/x/user","a":1}`, "\x00"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		address, ok := library.OfferIn(data)
+		if !ok {
+			return
+		}
+		if len(address) > 512 {
+			t.Errorf("%q", address)
+		}
+		_ = library.Offer{Address: address}.Check()
+	})
 }

@@ -61,7 +61,7 @@ type discoveryIn struct {
 }
 
 // decorateDiscovery has bitswap ask the peers that have a database open for its
-// blocks: no routing system knows of those, and bitswap does not ask every peer
+// blocks, and companions for their pieces: no routing system knows of those, and bitswap does not ask every peer
 // that it is connected to.
 func (p *Plugin) decorateDiscovery(in discoveryIn) routing.ContentDiscovery {
 	if in.Base == nil {
@@ -77,8 +77,8 @@ type knownProviders struct {
 
 func (d knownProviders) FindProvidersAsync(ctx context.Context, c cid.Cid, n int) <-chan peer.AddrInfo {
 	var known []peer.ID
-	if daemon, err := d.plugin.current(); err == nil && daemon.replicator != nil {
-		known = daemon.replicator.Providers(c)
+	if daemon, err := d.plugin.current(); err == nil {
+		known = daemon.providers(c)
 	}
 	if len(known) == 0 {
 		return d.ContentDiscovery.FindProvidersAsync(ctx, c, n)
@@ -102,6 +102,18 @@ func (d knownProviders) FindProvidersAsync(ctx context.Context, c cid.Cid, n int
 		}
 	}()
 	return found
+}
+
+// providers returns the peers that are likely to have a block: those that have the
+// database open that it is of, and companions that have the piece.
+func (d *Daemon) providers(c cid.Cid) (known []peer.ID) {
+	if d.replicator != nil {
+		known = d.replicator.Providers(c)
+	}
+	if d.library != nil {
+		known = append(known, d.library.Providers(c)...)
+	}
+	return known
 }
 
 // openDatabases opens the daemon's own databases. Only a store that does not
@@ -133,7 +145,22 @@ func (d *Daemon) openDatabases(ctx context.Context, n *core.IpfsNode, r *router.
 		log.Errorw("databases are not replicated", "err", err)
 		d.replicatorErr = err
 	}
-	d.library = library.Open(ctx, d.orbit, n.Identity)
+	lc := library.Config{
+		Orbit:    d.orbit,
+		Host:     n.PeerHost,
+		Files:    nodeFiles{n},
+		Store:    open(libraryNamespace),
+		Swarm:    d.Swarm,
+		Messages: d.Messages,
+		Keep:     func() func(context.Context, []block.Block) error { return d.Pinned().Keep },
+	}
+	if d.replicator != nil {
+		lc.Replicator = d.replicator
+	}
+	if d.library, err = library.New(ctx, lc); err != nil {
+		log.Errorw("there is no library", "err", err)
+		d.libraryErr = err
+	}
 }
 
 // Orbit returns the daemon's databases, or why there are none.
@@ -240,5 +267,5 @@ func (d *Daemon) Library() (*library.Library, error) {
 	if _, err := d.Orbit(); err != nil {
 		return nil, err
 	}
-	return d.library, nil
+	return d.library, d.libraryErr
 }

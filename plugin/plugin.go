@@ -45,7 +45,11 @@ const (
 	orbitNamespace    = "/npp/orbit"
 
 	replicateNamespace = "/npp/replicate"
+	libraryNamespace   = "/npp/library"
 )
+
+// Version is the version of npp.
+const Version = "0.1.0"
 
 // Plugins is what kubo's loader looks for.
 var Plugins = []kuboplugin.Plugin{theOne}
@@ -90,8 +94,8 @@ var (
 // Name is the plugin's name in the operator's configuration.
 func (*Plugin) Name() string { return "npp" }
 
-// Version is the version of the plugin.
-func (*Plugin) Version() string { return "0.1.0" }
+// Version implements the interface of kubo's plugins.
+func (*Plugin) Version() string { return Version }
 
 // Init reads the configuration.
 func (p *Plugin) Init(env *kuboplugin.Environment) error {
@@ -188,10 +192,13 @@ type Daemon struct {
 	Messages *message.Service
 
 	node     *core.IpfsNode
+	started  time.Time
 	stores   []*store.Store
 	orbit    *orbit.Orbit
 	orbitErr error // why orbit is nil
-	library  *library.Library
+
+	library    *library.Library
+	libraryErr error // why library is nil
 
 	replicator    *replicate.Replicator
 	replicatorErr error // why replicator is nil
@@ -211,7 +218,7 @@ func start(node *core.IpfsNode, c Config, r *router.Router, orbitStore *store.St
 		log.Warn("Pubsub.Enabled is false: messages from peers without npp, and topics, are switched off")
 		r = nil
 	}
-	d := &Daemon{node: node}
+	d := &Daemon{node: node, started: time.Now()}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -257,6 +264,9 @@ func start(node *core.IpfsNode, c Config, r *router.Router, orbitStore *store.St
 
 func (d *Daemon) close() error {
 	var errs []error
+	if d.library != nil {
+		errs = append(errs, d.library.Close())
+	}
 	if d.Messages != nil {
 		errs = append(errs, d.Messages.Close())
 	}

@@ -1,0 +1,500 @@
+package commands
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	cmds "github.com/ipfs/go-ipfs-cmds"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/library"
+	"github.com/newpieceplease/npp/library/card"
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/plugin"
+	"github.com/newpieceplease/npp/swarm"
+)
+
+const (
+	nearbyOption = "nearby"
+	offersOption = "offers"
+
+	defaultCompanionWait = 10 * time.Second
+)
+
+var companionsCmd = &cmds.Command{
+	Helptext: cmds.HelpText{
+		Tagline: "Follow the libraries of other peers.",
+		ShortDescription: `
+A companion is a peer whose profile, pieces and practice counts are kept in
+step here, and whose connection is kept. Each side says whom it follows.
+
+  > ipfs npp companions ls --nearby
+  > ipfs npp companions add alice
+  > ipfs npp pieces ls --all
+
+A companion's name stands for its peer ID wherever a command takes a peer. It
+is the name that it had when it was added: one that calls itself otherwise
+later, and one of two with the same name, have to be given by their peer ID.
+`,
+	},
+	Subcommands: map[string]*cmds.Command{
+		"ls":    companionsLsCmd,
+		"add":   companionsAddCmd,
+		"rm":    companionsRmCmd,
+		"watch": companionsWatchCmd,
+	},
+}
+
+// libraryOf is the daemon's library, with the context of the request.
+func libraryOf(req *cmds.Request, env cmds.Environment) (context.Context, *plugin.Daemon, *library.Library, error) {
+	ctx, _, err := databases(req, env)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	d, err := daemon(env)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	lib, err := d.Library()
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("library: %w; hint: mend that and restart the daemon, the rest of npp works", err)
+	}
+	return ctx, d, lib, nil
+}
+
+// companionLine is a line of `npp companions ls`: a companion, somebody who only
+// follows, a peer nearby, or an offer.
+type companionLine struct {
+	Peer      string     `json:"peer"`
+	Name      string     `json:"name,omitempty"`    // that it was added under; of others, that it has
+	NameNow   string     `json:"nameNow,omitempty"` // where that is another
+	Companion bool       `json:"companion"`         // it is followed
+	Follows   bool       `json:"follows"`           // it follows us
+	Connected bool       `json:"connected"`
+	User      string     `json:"user,omitempty"`   // address of its user store
+	Pieces    *int       `json:"pieces,omitempty"` // of a companion, that are here
+	Address   string     `json:"address,omitempty"`
+	InStep    *time.Time `json:"inStep,omitempty"` // when its pieces were in step with some peer last
+	Troubles  []string   `json:"troubles,omitempty"`
+	Offer     *offerLine `json:"offer,omitempty"`
+}
+
+// offerLine is a user store that a message offers.
+type offerLine struct {
+	Address string     `json:"address"`
+	Legacy  bool       `json:"legacy,omitempty"` // it is in the format before OrbitDB 1.0
+	At      *time.Time `json:"at,omitempty"`
+	Via     string     `json:"via,omitempty"`
+	Error   string     `json:"error,omitempty"` // why it cannot be taken up
+}
+
+func newOfferLine(o library.Offer) *offerLine {
+	l := &offerLine{Address: o.Address, Via: string(o.Via)}
+	if !o.At.IsZero() {
+		l.At = &o.At
+	}
+	if err := o.Check(); err != nil {
+		l.Legacy = errors.Is(err, manifest.ErrLegacyAddress)
+		l.Error = companionError(err, "").Error()
+	}
+	return l
+}
+
+// companionError adds the next step to an error about a companion.
+func companionError(err error, called string) error {
+	hint := ""
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, manifest.ErrLegacyAddress):
+		hint = "such a library cannot be opened yet, its app has to move to OrbitDB 1.0 or later"
+	case errors.Is(err, manifest.ErrInvalidAddress):
+		hint = "ask for another offer"
+	case errors.Is(err, library.ErrNoStore), errors.Is(err, card.ErrNoProtocol):
+		hint = `have it send {"userDb":"<address of its user store>"}, as the OrbitDB tutorial's app does`
+	case errors.Is(err, library.ErrNotCompanion):
+		hint = "ipfs npp companions ls shows who is"
+	default:
+		if failure, ok := errors.AsType[*swarm.ConnectError](err); ok {
+			return fmt.Errorf("no way to %s; hint: ipfs npp connect %s shows what was tried; is it online?", failure.Peer, shown(called))
+		}
+		return dbError(err, called)
+	}
+	return fmt.Errorf("%w; hint: %s", err, hint)
+}
+
+var companionsLsCmd = &cmds.Command{
+	Helptext: cmds.HelpText{
+		Tagline: "List companions and followers, or who may become one.",
+		ShortDescription: `
+Prints a line for each companion and for each peer that only follows: name,
+peer ID, who follows whom, whether it is connected, how many pieces of it are
+here and when they were in step last, and what is wrong.
+
+  > ipfs npp companions ls
+  alice  12D3KooWQK5U…  both follow  online  12 pieces  in step 3s ago
+
+'--nearby' lists the connected peers that have npp, '--offers' what peers
+offered by a message, such as the app of the OrbitDB tutorial:
+{"userDb":"<address>"}.
+`,
+	},
+	Options: []cmds.Option{
+		cmds.BoolOption(nearbyOption, "List the connected peers with npp."),
+		cmds.BoolOption(offersOption, "List the libraries that messages offered."),
+	},
+	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
+		ctx, _, lib, err := libraryOf(req, env)
+		if err != nil {
+			return err
+		}
+		switch {
+		case on(req, nearbyOption) && on(req, offersOption):
+			return fmt.Errorf("--%s and --%s exclude each other", nearbyOption, offersOption)
+		case on(req, nearbyOption):
+			for _, n := range lib.NearbyPeers() {
+				l := &companionLine{Peer: n.Peer.String(), Name: n.Name, User: n.User, Companion: n.Companion, Follows: n.Follows, Connected: true}
+				if err := res.Emit(l); err != nil {
+					return err
+				}
+			}
+			return nil
+		case on(req, offersOption):
+			for _, o := range lib.Offers() {
+				l := &companionLine{Peer: o.Peer.String(), Name: lib.NameOf(o.Peer), Offer: newOfferLine(o)}
+				if err := res.Emit(l); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		for _, c := range lib.Companions(ctx) {
+			if err := res.Emit(newCompanionLine(c)); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+	Type: companionLine{},
+	Encoders: cmds.EncoderMap{
+		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *companionLine) error {
+			_, err := io.WriteString(w, l.text(on(req, nearbyOption)))
+			return err
+		}),
+	},
+}
+
+func newCompanionLine(c library.Companion) *companionLine {
+	l := &companionLine{
+		Peer: c.Peer.String(), Name: c.Name, Companion: c.Companion, Follows: c.Follows,
+		Connected: c.Connected, User: c.User, Address: c.PiecesAddr,
+	}
+	if c.NameNow != c.Name {
+		l.NameNow = c.NameNow
+	}
+	if c.Ready {
+		l.Pieces = &c.Pieces
+	}
+	if !c.InStep.IsZero() {
+		l.InStep = &c.InStep
+	}
+	for _, err := range c.Troubles {
+		l.Troubles = append(l.Troubles, companionError(err, "").Error())
+	}
+	return l
+}
+
+func (l *companionLine) text(nearby bool) string {
+	name := printable(l.Name)
+	if name == "" {
+		name = "-"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-20s  %-52s", name, l.Peer)
+	if l.Offer != nil {
+		fmt.Fprintf(&b, "  %s  %s\n", ago(l.Offer.At), printable(l.Offer.Address))
+		if l.Offer.Error != "" {
+			fmt.Fprintf(&b, "  %s\n", printable(l.Offer.Error))
+		}
+		return b.String()
+	}
+	who := "-"
+	switch {
+	case l.Companion && l.Follows:
+		who = "both follow"
+	case l.Companion:
+		who = "you follow"
+	case l.Follows:
+		who = "follows you"
+	}
+	fmt.Fprintf(&b, "  %-11s", who)
+	if nearby {
+		b.WriteByte('\n')
+		return b.String()
+	}
+	online := "offline"
+	if l.Connected {
+		online = "online"
+	}
+	fmt.Fprintf(&b, "  %-7s", online)
+	switch {
+	case !l.Companion:
+	case l.Pieces == nil:
+		b.WriteString("  pieces not here yet")
+	case l.InStep == nil:
+		fmt.Fprintf(&b, "  %s", quantity(*l.Pieces, "piece", "pieces"))
+	default:
+		fmt.Fprintf(&b, "  %s  in step %s", quantity(*l.Pieces, "piece", "pieces"), ago(l.InStep))
+	}
+	b.WriteByte('\n')
+	if l.NameNow != "" {
+		fmt.Fprintf(&b, "  it is called %s now; to take that name: ipfs npp companions add %s\n", printable(l.NameNow), l.Peer)
+	}
+	for _, t := range l.Troubles {
+		fmt.Fprintf(&b, "  %s\n", printable(t))
+	}
+	return b.String()
+}
+
+// companionAddLine is a line of `npp companions add`: what was done, or how far it is.
+type companionAddLine struct {
+	Peer   string   `json:"peer"`
+	Name   string   `json:"name,omitempty"`
+	Status string   `json:"status"` // "added", "again", "fetching", "here" or "waiting"
+	Pieces *int     `json:"pieces,omitempty"`
+	Wrong  []string `json:"troubles,omitempty"`
+}
+
+var companionsAddCmd = &cmds.Command{
+	Helptext: cmds.HelpText{
+		Tagline: "Follow a peer.",
+		ShortDescription: `
+Asks the peer which library is its own, follows that from now on and keeps the
+connection. It waits a little until the pieces are here, and goes on in the
+background.
+
+  > ipfs npp companions add 12D3KooWQK5Uh9…
+  added alice 12D3KooWQK5Uh9…
+  here: 12 pieces
+
+A peer that has no npp, such as an app in a browser, is taken by the last
+offer that it sent ('ipfs npp companions ls --offers'). For a peer that is a
+companion already, its present name is taken.
+`,
+	},
+	Arguments: []cmds.Argument{
+		cmds.StringArg("peer", true, false, "Peer ID, multiaddr or name."),
+	},
+	Options: []cmds.Option{
+		cmds.StringOption(dialTimeoutOption, "Give up on the peer after this time.").WithDefault(defaultDialTimeout.String()),
+		cmds.StringOption(waitOption, "How long to wait for its pieces.").WithDefault(defaultCompanionWait.String()),
+	},
+	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
+		ctx, d, lib, err := libraryOf(req, env)
+		if err != nil {
+			return err
+		}
+		timeout, err := durationOption(req, dialTimeoutOption)
+		if err != nil {
+			return err
+		}
+		wait, err := durationOption(req, waitOption)
+		if err != nil {
+			return err
+		}
+		to, err := target(d, req.Arguments[0])
+		if err != nil {
+			return err
+		}
+		adding, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		again, err := lib.AddCompanion(adding, to)
+		if err != nil {
+			return companionError(err, req.Arguments[0])
+		}
+		l := &companionAddLine{Peer: to.ID.String(), Name: lib.NameOf(to.ID), Status: "added"}
+		if again {
+			l.Status = "again"
+		}
+		if err := res.Emit(l); err != nil {
+			return err
+		}
+		since := time.Now()
+		if again {
+			since = time.Time{}
+		}
+		return waitForPieces(ctx, res, lib, to.ID, since, wait)
+	},
+	Type: companionAddLine{},
+	Encoders: cmds.EncoderMap{
+		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *companionAddLine) error {
+			var text string
+			switch name := printable(l.Name); l.Status {
+			case "added":
+				text = fmt.Sprintf("added %s\n", strings.TrimSpace(name+" "+l.Peer))
+			case "again":
+				text = fmt.Sprintf("%s is a companion already, and goes by its present name\n", strings.TrimSpace(name+" "+l.Peer))
+			case "here":
+				text = fmt.Sprintf("here: %s\n", quantity(*l.Pieces, "piece", "pieces"))
+			case "fetching":
+				text = "fetching its library\n"
+			default:
+				text = "its library is not here yet; that goes on in the background: ipfs npp companions ls\n"
+			}
+			for _, t := range l.Wrong {
+				text += "note: " + printable(t) + "\n"
+			}
+			_, err := io.WriteString(w, text)
+			return err
+		}),
+	},
+}
+
+// waitForPieces waits until the pieces of a companion are here and were in step since
+// a time, or as long as said, and says how far that is.
+func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, id peer.ID, since time.Time, wait time.Duration) error {
+	begin := time.Now()
+	said := false
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		c, err := lib.Companion(ctx, id)
+		if err != nil && !errors.Is(err, library.ErrNotCompanion) { // the latter: not read yet
+			return err
+		}
+		l := &companionAddLine{Peer: id.String(), Name: lib.NameOf(id)}
+		l.Wrong = newCompanionLine(c).Troubles
+		waited := time.Since(begin)
+		switch {
+		case err == nil && c.Ready && c.InStep.After(since):
+			l.Status, l.Pieces = "here", &c.Pieces
+			return res.Emit(l)
+		case waited > wait, len(l.Wrong) > 0:
+			l.Status = "waiting"
+			return res.Emit(l)
+		case waited > time.Second && !said:
+			said, l.Status = true, "fetching"
+			if err := res.Emit(l); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+var companionsRmCmd = &cmds.Command{
+	Helptext: cmds.HelpText{
+		Tagline: "Follow a peer no more.",
+		ShortDescription: `
+Ends the replication of the peer's library and removes what came of it, and
+keeps the connection no more. A database of the peer that was opened apart
+('ipfs npp db open') stays, and so does a connection that 'ipfs npp connect
+--keep' keeps.
+
+  > ipfs npp companions rm alice
+  removed alice 12D3KooWQK5Uh9…
+`,
+	},
+	Arguments: []cmds.Argument{
+		cmds.StringArg("peer", true, false, "Peer ID or name."),
+	},
+	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
+		ctx, d, lib, err := libraryOf(req, env)
+		if err != nil {
+			return err
+		}
+		to, err := target(d, req.Arguments[0])
+		if err != nil {
+			return err
+		}
+		l := &companionRmLine{Peer: to.ID.String(), Name: lib.NameOf(to.ID)}
+		if err := lib.RemoveCompanion(ctx, to.ID); err != nil {
+			return companionError(err, req.Arguments[0])
+		}
+		return res.Emit(l)
+	},
+	Type: companionRmLine{},
+	Encoders: cmds.EncoderMap{
+		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *companionRmLine) error {
+			_, err := fmt.Fprintf(w, "removed %s\n", strings.TrimSpace(printable(l.Name)+" "+l.Peer))
+			return err
+		}),
+	},
+}
+
+// companionRmLine is the output of `npp companions rm`.
+type companionRmLine struct {
+	Peer string `json:"peer"`
+	Name string `json:"name,omitempty"`
+}
+
+// companionEventLine is a line of `npp companions watch`.
+type companionEventLine struct {
+	Event   string    `json:"event"`
+	At      time.Time `json:"at"`
+	Peer    string    `json:"peer"`
+	Name    string    `json:"name,omitempty"`
+	Hash    string    `json:"hash,omitempty"`  // of a piece
+	Title   string    `json:"title,omitempty"` // of a piece
+	Address string    `json:"address,omitempty"`
+}
+
+var companionsWatchCmd = &cmds.Command{
+	Helptext: cmds.HelpText{
+		Tagline: "Print what companions do.",
+		ShortDescription: `
+Prints a line for each companion that comes and goes, new pieces of theirs,
+who begins or ends to follow, names that change, offers, and peers with npp
+nearby, until it is interrupted or the daemon stops.
+
+  > ipfs npp companions watch
+  2026-05-01 20:15:03  piece  alice  12D3KooWQK5U…  QmNR2n…  Prelude in C
+
+In JSON, "event" is one of added, removed, online, offline, follows,
+unfollows, name, piece, offer and nearby.
+`,
+	},
+	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
+		ctx, _, lib, err := libraryOf(req, env)
+		if err != nil {
+			return err
+		}
+		var ready func()
+		if stream, ok := res.(http.Flusher); ok {
+			ready = stream.Flush // the client waits for the head of the answer
+		}
+		for e := range lib.Watch(ctx, ready) {
+			l := &companionEventLine{Event: string(e.Kind), At: e.At, Peer: e.Peer.String(), Name: e.Name, Address: e.Address}
+			if e.Piece != nil {
+				l.Hash, l.Title = e.Piece.Hash, e.Piece.Title
+			}
+			if err := res.Emit(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+	PostRun: untilInterrupted,
+	Type:    companionEventLine{},
+	Encoders: cmds.EncoderMap{
+		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *companionEventLine) error {
+			text := fmt.Sprintf("%s  %-9s  %s  %s", l.At.Local().Format(time.DateTime), l.Event, printable(l.Name), l.Peer)
+			for _, more := range []string{l.Hash, l.Title, l.Address} {
+				if more != "" {
+					text += "  " + printable(more)
+				}
+			}
+			_, err := fmt.Fprintln(w, text)
+			return err
+		}),
+	},
+}

@@ -1,0 +1,201 @@
+package library
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/store"
+)
+
+const (
+	broughtPrefix = "brought"
+	keptPrefix    = "kept"
+)
+
+func broughtKey(address string) string {
+	return broughtPrefix + "/" + strings.TrimPrefix(address, "/orbitdb/")
+}
+
+// bring has a database replicated for a companion, and notes it where it was
+// neither here nor asked for before: it goes with the last companion that has it.
+func (l *Library) bring(ctx context.Context, address, user string, opts orbit.OpenOptions) error {
+	if _, err := manifest.ParseAddress(address); err != nil {
+		return err
+	}
+	l.bringing.Lock()
+	defer l.bringing.Unlock()
+	_, err := l.cfg.Orbit.Resolve(ctx, address)
+	if errors.Is(err, orbit.ErrUnknown) && !slices.Contains(l.cfg.Replicator.Pending(), address) {
+		text, err := json.Marshal(user)
+		if err != nil {
+			return err
+		}
+		if err := l.save(ctx, broughtKey(address), text); err != nil {
+			return err
+		}
+	}
+	if err := l.cfg.Replicator.Open(ctx, address, opts); err != nil {
+		return err
+	}
+	l.users[address]++
+	return nil
+}
+
+// release drops a database that was brought, unless another companion has it.
+func (l *Library) release(address string) {
+	l.bringing.Lock()
+	defer l.bringing.Unlock()
+	if l.users[address]--; l.users[address] > 0 {
+		return
+	}
+	delete(l.users, address)
+	if err := l.dropBrought(l.ctx, address); err != nil && l.ctx.Err() == nil {
+		log.Warnw("store of a former companion cannot be dropped", "database", address, "err", err)
+	}
+}
+
+// dropBrought drops a database if it was brought. The caller holds l.bringing.
+func (l *Library) dropBrought(ctx context.Context, address string) error {
+	switch has, err := l.cfg.Store.Has(ctx, broughtKey(address)); {
+	case err != nil:
+		return err
+	case !has:
+		return nil
+	}
+	var keep func(context.Context, []block.Block) error
+	if l.cfg.Keep != nil {
+		keep = l.cfg.Keep()
+	}
+	// Of one that is not here yet, nothing stays.
+	if _, err := l.cfg.Orbit.Resolve(ctx, address); errors.Is(err, orbit.ErrUnknown) {
+		if err := l.cfg.Replicator.CloseDatabase(ctx, address); err != nil && !errors.Is(err, orbit.ErrUnknown) {
+			return err
+		}
+	} else if err := l.cfg.Replicator.Drop(ctx, address, keep); err != nil && !errors.Is(err, orbit.ErrUnknown) {
+		return err
+	}
+	return l.erase(ctx, broughtKey(address))
+}
+
+// tidy drops what was brought for companions that are gone, where the daemon was
+// stopped before it could.
+func (l *Library) tidy() {
+	if l.cfg.Replicator == nil {
+		return
+	}
+	records, err := l.records(l.ctx)
+	if err != nil {
+		return
+	}
+	needed := make(map[string]bool)
+	for user, r := range records {
+		needed[user], needed[r.Pieces], needed[r.Practice] = true, true, true
+	}
+	var gone []string
+	for e, err := range l.cfg.Store.Scan(l.ctx, broughtPrefix) {
+		if err != nil {
+			return
+		}
+		address := "/orbitdb/" + strings.TrimPrefix(e.Key, broughtPrefix+"/")
+		var user string
+		_ = json.Unmarshal(e.Value, &user) // "" is nobody's
+		if !needed[address] && !needed[user] {
+			gone = append(gone, address)
+		}
+	}
+	for _, address := range gone {
+		l.bringing.Lock()
+		if l.users[address] == 0 {
+			if err := l.dropBrought(l.ctx, address); err != nil {
+				log.Warnw("store of a former companion cannot be dropped", "database", address, "err", err)
+			}
+		}
+		l.bringing.Unlock()
+	}
+}
+
+// records returns what the store of companions has, by user store.
+func (l *Library) records(ctx context.Context) (map[string]record, error) {
+	kv, err := l.keyValue(ctx, companionsAt)
+	if err != nil {
+		return nil, err
+	}
+	records := make(map[string]record)
+	for item, err := range kv.Iterate(ctx, orbit.Page{}) {
+		if err != nil {
+			return nil, err
+		}
+		if user, ok := item.Key.Text(); ok {
+			records[user] = recordOf(item.Value)
+		}
+	}
+	return records, nil
+}
+
+// keep keeps the connection to a companion, and notes it where nobody did before.
+func (l *Library) keep(ctx context.Context, id peer.ID) {
+	key := keptPrefix + "/" + id.String()
+	noted, err := l.cfg.Store.Has(ctx, key)
+	if err == nil && !noted && !l.isKept(id) {
+		err = l.save(ctx, key, []byte("1"))
+	}
+	if err == nil {
+		err = l.cfg.Swarm.Keep(ctx, peer.AddrInfo{ID: id})
+	}
+	if err != nil && ctx.Err() == nil {
+		log.Warnw("connection to a companion is not kept", "peer", id, "err", err)
+	}
+}
+
+func (l *Library) isKept(id peer.ID) bool {
+	for _, k := range l.cfg.Swarm.Kept() {
+		if k.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+// unkeep ends what keep did, unless the peer is a companion by another record.
+func (l *Library) unkeep(ctx context.Context, id peer.ID) {
+	for _, c := range l.byPeer() {
+		if c.id == id {
+			return
+		}
+	}
+	key := keptPrefix + "/" + id.String()
+	if noted, err := l.cfg.Store.Has(ctx, key); err != nil || !noted {
+		return
+	}
+	if err := l.cfg.Swarm.Forget(ctx, id); err != nil && ctx.Err() == nil {
+		log.Debugw("connection to a former companion", "peer", id, "err", err)
+	}
+	if err := l.erase(ctx, key); err != nil && ctx.Err() == nil {
+		log.Warnw("connection to a former companion", "peer", id, "err", err)
+	}
+}
+
+func (l *Library) save(ctx context.Context, key string, val []byte) error {
+	err := l.cfg.Store.Update(ctx, func(tx *store.Tx) error { return tx.Put(key, val) })
+	if err != nil {
+		return fmt.Errorf("write %s: %w", key, err)
+	}
+	return nil
+}
+
+func (l *Library) erase(ctx context.Context, key string) error {
+	err := l.cfg.Store.Update(ctx, func(tx *store.Tx) error { return tx.Delete(key) })
+	if err != nil {
+		return fmt.Errorf("delete %s: %w", key, err)
+	}
+	return nil
+}

@@ -1,0 +1,339 @@
+package library
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/library/piece"
+	"github.com/newpieceplease/npp/orbit"
+)
+
+// ByPractice is the order of pieces by how often they were practised, most often
+// first.
+const ByPractice piece.Sort = "practice"
+
+// maxCandidates is how many pieces an [AmbiguousError] names.
+const maxCandidates = 10
+
+// Query chooses pieces.
+type Query struct {
+	piece.Query
+	All    bool // those of companions, too
+	Sort   piece.Sort
+	Amount int // at most so many; 0 is no limit
+}
+
+// Listed is a piece in the catalog.
+type Listed struct {
+	piece.Piece
+	Practice Count
+	Owners   []Owner // oneself first, then by peer ID
+}
+
+// Owner is somebody who has a piece.
+type Owner struct {
+	Peer peer.ID
+	Name string // "" if that is not known
+	Self bool
+}
+
+// Trouble is what keeps somebody's pieces from being looked at.
+type Trouble struct {
+	Owner
+	Err error
+}
+
+// AmbiguousError says that several pieces have a hash that begins so.
+type AmbiguousError struct {
+	Prefix string
+	Pieces []Listed // some of them
+}
+
+func (e *AmbiguousError) Error() string {
+	hashes := make([]string, len(e.Pieces))
+	for i, p := range e.Pieces {
+		hashes[i] = p.Hash
+	}
+	return fmt.Sprintf("several pieces begin with %.80q: %s", e.Prefix, strings.Join(hashes, ", "))
+}
+
+// collections returns one's own pieces and those of the companions, by peer ID.
+func (l *Library) collections() []*collection {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := []*collection{l.own}
+	for _, c := range l.companions {
+		all = append(all, c.collection)
+	}
+	slices.SortFunc(all[1:], func(a, b *collection) int { return cmp.Compare(a.owner, b.owner) })
+	return all
+}
+
+// readable returns the collections that can be looked at, once they are in memory,
+// and what keeps the others from it.
+func (l *Library) readable(ctx context.Context, all bool) (found []*collection, troubles []Trouble, err error) {
+	from := []*collection{l.own}
+	if all {
+		from = l.collections()
+	}
+	if _, err := l.store(ctx, piecesAt); err != nil {
+		l.own.pieces.end(err)
+	}
+	for _, c := range from {
+		switch err := c.pieces.wait(ctx); {
+		case ctx.Err() != nil:
+			return nil, nil, ctx.Err()
+		case err == nil:
+			found = append(found, c)
+		case c == l.own && !all:
+			return nil, nil, err
+		default:
+			troubles = append(troubles, Trouble{l.owner(c), err})
+		}
+		if pieces, over := c.index.Len(); over > 0 {
+			troubles = append(troubles, Trouble{l.owner(c), fmt.Errorf("%d of %d pieces are not searched: more than %d", over, pieces+over, piece.MaxIndexed)})
+		}
+	}
+	return found, troubles, nil
+}
+
+// practiceReady waits until the counts are in memory. A store of counts that is
+// broken has none.
+func (l *Library) practiceReady(ctx context.Context) error {
+	if _, err := l.store(ctx, practiceAt); err != nil {
+		return nil
+	}
+	if err := l.own.practice.wait(ctx); ctx.Err() != nil {
+		return err
+	}
+	return nil
+}
+
+func (l *Library) owner(c *collection) Owner {
+	o := Owner{Peer: c.owner, Self: c == l.own}
+	if o.Self {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		o.Name = l.username
+		return o
+	}
+	o.Name = l.nameOfCompanion(c.owner)
+	return o
+}
+
+// Pieces returns the pieces that a query chooses, and whose pieces cannot be looked
+// at, which keeps no others from being found. A piece whose document is damaged is
+// yielded as its error, and the loop may go on.
+//
+// One's own pieces, the newest first and without a choice, come from the disk as they
+// are read; all else waits until what is searched is in memory, some seconds after
+// the start of the daemon.
+func (l *Library) Pieces(ctx context.Context, q Query) (iter.Seq2[Listed, error], []Trouble, error) {
+	if err := l.practiceReady(ctx); err != nil {
+		return nil, nil, err
+	}
+	if q.Query == (piece.Query{}) && !q.All && (q.Sort == "" || q.Sort == piece.Newest) {
+		seq, err := l.newest(ctx, q.Amount)
+		return seq, nil, err
+	}
+	from, troubles, err := l.readable(ctx, q.All)
+	if err != nil {
+		return nil, nil, err
+	}
+	hits := l.search(from, q.Query)
+	l.sort(hits, q.Sort)
+	return func(yield func(Listed, error) bool) {
+		count := 0
+		for _, h := range hits {
+			p, err := l.listed(ctx, h.from, h.Hash, from)
+			if errors.Is(err, orbit.ErrNotFound) {
+				continue // it was removed meanwhile
+			}
+			if count++; !yield(p, err) || count == q.Amount {
+				return
+			}
+		}
+	}, troubles, nil
+}
+
+// hit is a piece that was found in a collection.
+type hit struct {
+	piece.Hit
+	from *collection
+}
+
+// search returns what a query finds in collections, each piece once: in the first
+// that has it.
+func (l *Library) search(from []*collection, q piece.Query) (hits []hit) {
+	seen := make(map[string]bool)
+	for i, c := range from {
+		for _, h := range c.index.Search(q) {
+			if i > 0 && seen[h.Canonical] {
+				continue
+			}
+			if len(from) > 1 {
+				seen[h.Canonical] = true
+			}
+			hits = append(hits, hit{h, c})
+		}
+	}
+	return hits
+}
+
+// sort sorts hits. By age, those of one collection come after those of another.
+func (l *Library) sort(hits []hit, by piece.Sort) {
+	if by == ByPractice {
+		all := l.collections()
+		counts := make(map[string]uint64, len(hits))
+		for _, h := range hits {
+			counts[h.Canonical] = l.count(h.Canonical, all).All
+		}
+		slices.SortFunc(hits, func(a, b hit) int {
+			return cmp.Or(cmp.Compare(counts[b.Canonical], counts[a.Canonical]), piece.Compare(a.Hit, b.Hit, piece.ByTitle))
+		})
+		return
+	}
+	if by != "" && by != piece.Newest {
+		slices.SortFunc(hits, func(a, b hit) int { return piece.Compare(a.Hit, b.Hit, by) })
+		return
+	}
+	for rest := hits; len(rest) > 0; {
+		n := slices.IndexFunc(rest, func(h hit) bool { return h.from != rest[0].from })
+		if n < 0 {
+			n = len(rest)
+		}
+		slices.SortFunc(rest[:n], func(a, b hit) int { return piece.Compare(a.Hit, b.Hit, piece.Newest) })
+		rest = rest[n:]
+	}
+}
+
+// listed returns the piece with a hash in a collection.
+func (l *Library) listed(ctx context.Context, in *collection, hash string, among []*collection) (Listed, error) {
+	docs := in.documents()
+	if docs == nil {
+		return Listed{}, fmt.Errorf("piece %s: %w", hash, orbit.ErrNotFound)
+	}
+	item, err := docs.Get(ctx, hash)
+	if err != nil {
+		return Listed{}, err
+	}
+	p, ok := piece.Of(item.Value)
+	if !ok {
+		return Listed{}, fmt.Errorf("piece %s: %w", hash, orbit.ErrNotFound)
+	}
+	return l.list(p, in, among), nil
+}
+
+func (l *Library) list(p piece.Piece, in *collection, among []*collection) Listed {
+	canonical := piece.Canonical(p.Hash)
+	listed := Listed{Piece: p, Practice: l.count(canonical, l.collections())}
+	for _, c := range among {
+		if c == in || c.index.Has(canonical) {
+			listed.Owners = append(listed.Owners, l.owner(c))
+		}
+	}
+	return listed
+}
+
+// newest yields one's own pieces as they are read from the disk.
+func (l *Library) newest(ctx context.Context, amount int) (iter.Seq2[Listed, error], error) {
+	db, err := l.store(ctx, piecesAt)
+	if err != nil {
+		return nil, err
+	}
+	docs, err := db.Documents()
+	if err != nil {
+		return nil, err
+	}
+	return func(yield func(Listed, error) bool) {
+		count := 0
+		for item, err := range docs.Iterate(ctx, orbit.Page{}) {
+			p, ok := piece.Of(item.Value)
+			if err == nil && !ok {
+				continue
+			}
+			var listed Listed
+			if err == nil {
+				listed = l.list(p, l.own, []*collection{l.own})
+			}
+			if count++; !yield(listed, err) || count == amount {
+				return
+			}
+		}
+	}, nil
+}
+
+// Random returns a piece by chance among those that a query chooses, each as likely
+// as any other. The error wraps [orbit.ErrNotFound] where there is none.
+func (l *Library) Random(ctx context.Context, q Query) (Listed, []Trouble, error) {
+	if err := l.practiceReady(ctx); err != nil {
+		return Listed{}, nil, err
+	}
+	from, troubles, err := l.readable(ctx, q.All)
+	if err != nil {
+		return Listed{}, nil, err
+	}
+	hits := l.search(from, q.Query)
+	for len(hits) > 0 {
+		i := rand.N(len(hits))
+		p, err := l.listed(ctx, hits[i].from, hits[i].Hash, from)
+		if !errors.Is(err, orbit.ErrNotFound) {
+			return p, troubles, err
+		}
+		hits = slices.Delete(hits, i, i+1)
+	}
+	return Listed{}, troubles, fmt.Errorf("no such piece: %w", orbit.ErrNotFound)
+}
+
+// Resolve returns the piece with a hash, written in any way, or else the only one
+// whose hash begins so: among one's own or, with all, among those of companions,
+// too. The error wraps [orbit.ErrNotFound], or is an [*AmbiguousError].
+func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, error) {
+	hash := strings.TrimPrefix(strings.TrimSpace(given), "/ipfs/")
+	if hash == "" || len(hash) > piece.MaxHash {
+		return Listed{}, fmt.Errorf("%w: a hash has 1 to %d bytes", ErrInvalid, piece.MaxHash)
+	}
+	if err := l.practiceReady(ctx); err != nil {
+		return Listed{}, err
+	}
+	from, _, err := l.readable(ctx, all)
+	if err != nil {
+		return Listed{}, err
+	}
+	for _, c := range from {
+		if key, ok := c.index.Find(hash); ok {
+			return l.listed(ctx, c, key, from)
+		}
+	}
+	var found []hit
+	seen := make(map[string]bool)
+	for _, c := range from {
+		for _, key := range c.index.Prefixed(hash, maxCandidates) {
+			if canonical := piece.Canonical(key); !seen[canonical] {
+				seen[canonical] = true
+				found = append(found, hit{piece.Hit{Hash: key}, c})
+			}
+		}
+	}
+	switch len(found) {
+	case 0:
+		return Listed{}, fmt.Errorf("no piece has the hash %.80q, or one that begins so: %w", hash, orbit.ErrNotFound)
+	case 1:
+		return l.listed(ctx, found[0].from, found[0].Hash, from)
+	}
+	e := &AmbiguousError{Prefix: hash}
+	for _, h := range found[:min(len(found), maxCandidates)] {
+		if p, err := l.listed(ctx, h.from, h.Hash, from); err == nil {
+			e.Pieces = append(e.Pieces, p)
+		}
+	}
+	return Listed{}, e
+}

@@ -1,0 +1,151 @@
+package library
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/library/piece"
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/value"
+)
+
+// errNotHere says that a store of a companion has not come yet.
+var errNotHere = errors.New("not here yet")
+
+// collection is somebody's pieces and practice counts, as far as they are in
+// memory.
+type collection struct {
+	owner    peer.ID
+	index    *piece.Index
+	counts   *counts
+	pieces   gate
+	practice gate
+}
+
+func newCollection(owner peer.ID) *collection {
+	return &collection{owner: owner, index: piece.NewIndex(), counts: newCounts()}
+}
+
+// gate is open once something was read.
+type gate struct {
+	mu   sync.Mutex
+	open chan struct{} // nil before it is being read
+	docs *orbit.Documents
+	err  error
+}
+
+// begin says that it is being read, anew if it was before.
+func (g *gate) begin() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.open == nil || isClosed(g.open) {
+		g.open = make(chan struct{})
+	}
+	g.err = nil
+}
+
+// end says that it was read, or why it cannot be.
+func (g *gate) end(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.err = err
+	if g.open != nil && !isClosed(g.open) {
+		close(g.open)
+	}
+}
+
+// reset says that it is not there any more.
+func (g *gate) reset() {
+	g.end(errNotHere)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open, g.docs = nil, nil
+}
+
+// wait waits until it was read, and returns why it cannot be.
+func (g *gate) wait(ctx context.Context) error {
+	g.mu.Lock()
+	open, err := g.open, g.err
+	g.mu.Unlock()
+	if open == nil {
+		if err == nil {
+			err = errNotHere
+		}
+		return err
+	}
+	select {
+	case <-open:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.err
+}
+
+// isOpen reports whether it was read.
+func (g *gate) isOpen() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open != nil && isClosed(g.open) && g.err == nil
+}
+
+func isClosed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// documents returns where the pieces are, or nil.
+func (c *collection) documents() *orbit.Documents {
+	c.pieces.mu.Lock()
+	defer c.pieces.mu.Unlock()
+	return c.pieces.docs
+}
+
+// followPieces keeps the index in step with a store of pieces. added is told of
+// each piece that was not there when it began. The gate was begun.
+func (c *collection) followPieces(ctx context.Context, db *orbit.Database, added func(piece.Piece)) error {
+	docs, err := db.Documents()
+	if err != nil {
+		c.pieces.end(err)
+		return err
+	}
+	c.pieces.mu.Lock()
+	c.pieces.docs = docs
+	c.pieces.mu.Unlock()
+	take := func(key value.Value, item *orbit.Item, first bool) {
+		if item == nil {
+			if hash, ok := key.Text(); ok {
+				c.index.Delete(hash)
+			}
+			return
+		}
+		p, ok := piece.Of(item.Value)
+		if ok && c.index.Put(p, first) && !first && added != nil {
+			added(p)
+		}
+	}
+	err = mirror(ctx, db, take, func() { c.pieces.end(nil) })
+	c.pieces.end(err)
+	return err
+}
+
+// followPractice keeps the counts in step with a practice store. The gate was
+// begun.
+func (c *collection) followPractice(ctx context.Context, db *orbit.Database) error {
+	if _, err := db.KeyValue(); err != nil {
+		c.practice.end(err)
+		return err
+	}
+	take := func(key value.Value, item *orbit.Item, _ bool) { c.counts.set(key, item) }
+	err := mirror(ctx, db, take, func() { c.practice.end(nil) })
+	c.practice.end(err)
+	return err
+}

@@ -1,0 +1,424 @@
+package library
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/library/piece"
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/replicate"
+	"github.com/newpieceplease/npp/orbit/value"
+)
+
+// companion is a peer that is followed.
+type companion struct {
+	lib  *Library
+	id   peer.ID
+	user string // address of its user store
+	*collection
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when nothing of it runs any more
+
+	mu      sync.Mutex // guards what follows
+	name    string     // as remembered
+	profile map[string]value.Value
+	read    bool // the profile was
+	changed chan struct{}
+	trouble map[string]error // what is wrong, by the name of a store
+}
+
+// record is what the store of companions has of one: what its user store had in it.
+type record struct {
+	NodeID   string `json:"nodeId"`
+	Username string `json:"username,omitempty"`
+	Pieces   string `json:"pieces,omitempty"`
+	Practice string `json:"practice,omitempty"`
+}
+
+// recordOf reads a record. What is no text is left out: a username of the tutorial
+// is a number.
+func recordOf(v value.Value) record {
+	text := func(key string) string {
+		s, _ := v.Field(key).Text()
+		return s
+	}
+	return record{text(KeyNodeID), nameOf(v.Field(KeyUsername)), text(KeyPieces), text(KeyPractice)}
+}
+
+// companionChanged takes what is at a key of the store of companions, or nil.
+func (l *Library) companionChanged(key value.Value, item *orbit.Item) {
+	address, _ := key.Text()
+	var r record
+	var id peer.ID
+	var err error
+	if item != nil {
+		r = recordOf(item.Value)
+		id, err = l.checkRecord(address, r)
+	}
+	l.mu.Lock()
+	old := l.companions[address]
+	switch {
+	case item == nil:
+		delete(l.invalid, key.String())
+	case err == nil && old == nil && len(l.companions) >= MaxCompanions:
+		err = errTooMany
+		fallthrough
+	case err != nil:
+		if len(l.invalid) < MaxCompanions {
+			l.invalid[key.String()] = err.Error()
+		}
+	case old != nil && old.id == id:
+		l.mu.Unlock()
+		old.setName(r.Username)
+		return
+	}
+	if old != nil {
+		delete(l.companions, address)
+	}
+	var c *companion
+	if item != nil && err == nil && l.ctx.Err() == nil {
+		delete(l.invalid, key.String())
+		c = l.newCompanion(id, address, r.Username)
+		l.companions[address] = c
+		l.tasks.Go(c.run)
+	}
+	l.mu.Unlock()
+	if old != nil {
+		l.unfollow(old)
+	}
+	if c != nil {
+		l.emit(Event{Kind: EventAdded, Peer: id, Name: r.Username})
+	}
+	if old != nil || c != nil {
+		l.cards.Tell()
+	}
+}
+
+// checkRecord returns the peer that a record is about, or why it is none of a
+// companion.
+func (l *Library) checkRecord(address string, r record) (peer.ID, error) {
+	if _, err := manifest.ParseAddress(address); err != nil {
+		return "", err
+	}
+	id, err := peer.Decode(r.NodeID)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%q is %.80q, no peer ID", KeyNodeID, r.NodeID)
+	case id == l.self:
+		return "", fmt.Errorf("%q is this peer itself", KeyNodeID)
+	}
+	return id, nil
+}
+
+func (l *Library) newCompanion(id peer.ID, user, name string) *companion {
+	ctx, cancel := context.WithCancel(l.ctx)
+	return &companion{
+		lib:        l,
+		ctx:        ctx,
+		cancel:     cancel,
+		id:         id,
+		user:       user,
+		collection: newCollection(id),
+		ended:      make(chan struct{}),
+		name:       name,
+		profile:    make(map[string]value.Value),
+		changed:    make(chan struct{}, 1),
+		trouble:    make(map[string]error),
+	}
+}
+
+func (c *companion) setName(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.name = name
+}
+
+// names returns the name that is remembered, and the one that the companion has now:
+// by its card, where it is connected, or else by its user store.
+func (c *companion) names() (remembered, now string) {
+	shown := c.lib.cards.Cards()[c.id].Username
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.name, cmp.Or(shown, nameOf(c.profile[KeyUsername]), c.name)
+}
+
+func (c *companion) setTrouble(store string, err error) {
+	c.mu.Lock()
+	before := c.trouble[store]
+	if err == nil {
+		delete(c.trouble, store)
+	} else {
+		c.trouble[store] = err
+	}
+	c.mu.Unlock()
+	if err != nil && (before == nil || before.Error() != err.Error()) {
+		log.Warnw("companion", "peer", c.id, "store", store, "err", err)
+	}
+}
+
+// run follows the companion until it is removed or the library closes.
+func (c *companion) run() {
+	defer close(c.ended)
+	defer c.cancel()
+	ctx := c.ctx
+	c.lib.keep(ctx, c.id)
+
+	user := &follower{companion: c, name: UserName, kind: orbit.TypeKeyValue, read: c.followUser}
+	pieces := &follower{companion: c, name: PiecesName, kind: orbit.TypeDocuments, indexBy: piece.FieldHash, read: c.followPieces}
+	practice := &follower{companion: c, name: PracticeName, kind: orbit.TypeKeyValue, read: c.followPractice}
+	defer user.end()
+	defer pieces.end()
+	defer practice.end()
+	user.set(ctx, c.user)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.changed:
+		}
+		want, err := c.wanted()
+		c.setTrouble(UserName, err)
+		pieces.set(ctx, want.Pieces)
+		practice.set(ctx, want.Practice)
+		if err == nil {
+			c.lib.remember(ctx, c, want)
+		}
+		// Whoever changes the addresses without end is followed slowly.
+		if !pause(ctx, changePause) {
+			return
+		}
+	}
+}
+
+// wanted returns what the companion's profile says, or why it is not followed.
+func (c *companion) wanted() (record, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	text := func(key string) string {
+		s, _ := c.profile[key].Text()
+		return s
+	}
+	if !c.read {
+		return record{}, nil
+	}
+	// It may not have come yet, or be none that a daemon made.
+	if id := text(KeyNodeID); id != "" && id != c.id.String() {
+		return record{}, fmt.Errorf("its user store says that it is that of peer %.80q", id)
+	}
+	return record{c.id.String(), c.name, text(KeyPieces), text(KeyPractice)}, nil
+}
+
+// followUser keeps the profile in step with the user store.
+func (c *companion) followUser(ctx context.Context, db *orbit.Database) error {
+	signal := func() {
+		select {
+		case c.changed <- struct{}{}:
+		default:
+		}
+	}
+	take := func(key value.Value, item *orbit.Item, first bool) {
+		name, _ := key.Text()
+		if !slices.Contains([]string{KeyUsername, KeyNodeID, KeyPieces, KeyPractice}, name) {
+			return
+		}
+		c.mu.Lock()
+		before := nameOf(c.profile[KeyUsername])
+		if item == nil || len(item.Value) > maxProfileValue {
+			delete(c.profile, name)
+		} else {
+			c.profile[name] = item.Value
+		}
+		now := nameOf(c.profile[KeyUsername])
+		c.mu.Unlock()
+		if first {
+			return
+		}
+		if before != now {
+			c.lib.emit(Event{Kind: EventName, Peer: c.id, Name: now})
+		}
+		signal()
+	}
+	return mirror(ctx, db, take, func() {
+		c.mu.Lock()
+		c.read = true
+		c.mu.Unlock()
+		signal()
+	})
+}
+
+// followPieces and followPractice are those of the collection, with news.
+func (c *companion) followPieces(ctx context.Context, db *orbit.Database) error {
+	c.pieces.begin()
+	return c.collection.followPieces(ctx, db, func(p piece.Piece) {
+		_, name := c.names()
+		c.lib.emit(Event{Kind: EventPiece, Peer: c.id, Name: name, Piece: &p})
+	})
+}
+
+func (c *companion) followPractice(ctx context.Context, db *orbit.Database) error {
+	c.practice.begin()
+	return c.collection.followPractice(ctx, db)
+}
+
+// follower follows one store of a companion, whose address may change.
+type follower struct {
+	*companion
+	name, kind, indexBy string
+	read                func(context.Context, *orbit.Database) error
+
+	address string
+	cancel  context.CancelFunc
+	done    chan struct{}
+}
+
+// set follows the store with an address from now on, or none.
+func (f *follower) set(ctx context.Context, address string) {
+	if address == f.address {
+		return
+	}
+	f.end()
+	f.address = address
+	f.setTrouble(f.name, nil)
+	if address == "" {
+		return
+	}
+	if f.lib.isOwn(ctx, address) {
+		f.setTrouble(f.name, errors.New("it names a store of ours"))
+		return
+	}
+	ctx, f.cancel = context.WithCancel(ctx)
+	f.done = make(chan struct{})
+	go func(done chan struct{}) {
+		defer close(done)
+		if err := f.follow(ctx, address); ctx.Err() == nil {
+			f.setTrouble(f.name, err)
+		}
+	}(f.done)
+}
+
+// end stops following. What came only because of it goes, unless the library closes.
+func (f *follower) end() {
+	if f.done == nil {
+		return
+	}
+	f.cancel()
+	<-f.done
+	f.done = nil
+	switch f.name {
+	case PiecesName:
+		f.pieces.reset()
+		f.index.Clear()
+	case PracticeName:
+		f.practice.reset()
+		f.counts.clear()
+	}
+	if f.lib.ctx.Err() == nil {
+		f.lib.release(f.address)
+	}
+	f.address = ""
+}
+
+// follow replicates the store and reads it once it is here.
+func (f *follower) follow(ctx context.Context, address string) error {
+	if f.lib.cfg.Replicator == nil {
+		return errors.New("databases are not replicated")
+	}
+	if err := f.lib.bring(ctx, address, f.user, orbit.OpenOptions{IndexBy: f.indexBy}); err != nil {
+		return err
+	}
+	db, err := f.lib.opened(ctx, address, orbit.OpenOptions{IndexBy: f.indexBy}, func(err error) { f.setTrouble(f.name, err) })
+	switch {
+	case err != nil:
+		return err
+	case db.Type() != f.kind:
+		return fmt.Errorf("it is of type %.40q, not %s", db.Type(), f.kind)
+	}
+	return f.read(ctx, db)
+}
+
+// opened waits until a database that is replicated is here, and returns it. failed is
+// told what keeps it away.
+func (l *Library) opened(ctx context.Context, address string, opts orbit.OpenOptions, failed func(error)) (*orbit.Database, error) {
+	for status, err := range l.cfg.Replicator.Follow(ctx, address) {
+		switch {
+		case err != nil:
+			return nil, err
+		case status.State == replicate.Open:
+			failed(nil)
+			return l.cfg.Orbit.Open(ctx, address, opts)
+		case status.State == replicate.Closed:
+			return nil, errors.New("its replication was ended by db close")
+		case status.Err != nil:
+			failed(status.Err)
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return nil, replicate.ErrNotReplicated
+}
+
+// isOwn reports whether an address is that of one of the own stores.
+func (l *Library) isOwn(ctx context.Context, address string) bool {
+	return slices.ContainsFunc(l.Stores(ctx), func(s Store) bool { return s.DB != nil && s.DB.Address() == address })
+}
+
+// unfollow ends what is done for a companion, and waits for it.
+func (l *Library) unfollow(c *companion) {
+	c.cancel()
+	<-c.ended
+	l.unkeep(l.ctx, c.id)
+	name, _ := c.names()
+	l.emit(Event{Kind: EventRemoved, Peer: c.id, Name: name})
+}
+
+// remember puts what a companion's profile says into its record, if that is another.
+func (l *Library) remember(ctx context.Context, c *companion, r record) {
+	kv, err := l.keyValue(ctx, companionsAt)
+	if err != nil {
+		return
+	}
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	item, err := kv.Get(ctx, c.user)
+	if err != nil { // it is about to be removed
+		return
+	}
+	before := recordOf(item.Value)
+	r.Username = before.Username // the name is the one that it was added under
+	if r == before {
+		return
+	}
+	if _, err := kv.Put(ctx, c.user, r); err != nil && ctx.Err() == nil {
+		log.Warnw("companion cannot be recorded", "peer", c.id, "err", err)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// byPeer returns the companions, by peer ID.
+func (l *Library) byPeer() []*companion {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.SortedFunc(maps.Values(l.companions), func(a, b *companion) int {
+		return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.user, b.user))
+	})
+}

@@ -1,0 +1,327 @@
+package library
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/library/card"
+	"github.com/newpieceplease/npp/library/piece"
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/swarm"
+)
+
+const (
+	// MaxCompanions is how many peers are followed.
+	MaxCompanions = 256
+
+	// maxProfileValue is the longest value of a profile that is looked at, in bytes.
+	maxProfileValue = 4 << 10
+
+	// changePause is the least time between two changes of what is followed of a
+	// companion.
+	changePause = 2 * time.Second
+)
+
+var (
+	// ErrNoStore says that a peer shows no user store, and offered none.
+	ErrNoStore = errors.New("the peer shows no user store and offered none")
+	// ErrNotCompanion says that a peer is no companion.
+	ErrNotCompanion = errors.New("the peer is no companion")
+	// ErrSelf says that a peer is this one itself.
+	ErrSelf = swarm.ErrSelf
+
+	errTooMany = fmt.Errorf("%d peers are followed already, which is the limit", MaxCompanions)
+)
+
+// Companion is a peer that is followed, or that follows.
+type Companion struct {
+	Peer       peer.ID
+	Name       string // that it was added under, or its name at present where it is no companion
+	NameNow    string // that it has now, "" if that is not known
+	User       string // address of its user store; "" of no companion
+	Companion  bool   // it is followed
+	Follows    bool   // it said that it follows us
+	Connected  bool
+	Pieces     int       // that are here
+	Ready      bool      // its pieces are here, as far as they were fetched
+	InStep     time.Time // when its pieces were in step with another peer last; zero for never
+	Troubles   []error   // what is wrong with its stores
+	PiecesAddr string    // address of its pieces; "" if that is not known
+}
+
+// Nearby is a peer with npp that is connected.
+type Nearby struct {
+	Peer      peer.ID
+	Name      string // as it calls itself; "" if it does not
+	User      string // address of its user store
+	Companion bool
+	Follows   bool
+}
+
+// AddCompanion follows a peer from now on: it asks the peer for its user store or,
+// where the peer does not speak the protocol for that, takes the store that it
+// offered by a message. It returns once that is on disk; the stores of the peer
+// come in the background, see [Library.Companion]. One that is a companion is asked
+// again, and goes by its present name from then on; again is true then.
+//
+// The error wraps [ErrSelf], [ErrNoStore], [manifest.ErrLegacyAddress] or what
+// [swarm.Swarm.Connect] returns.
+func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again bool, err error) {
+	id := target.ID
+	if id == l.self {
+		return false, ErrSelf
+	}
+	user, name, err := l.userOf(ctx, target)
+	if err != nil {
+		return false, err
+	}
+	kv, err := l.keyValue(ctx, companionsAt)
+	if err != nil {
+		return false, err
+	}
+	records, err := l.records(ctx)
+	if err != nil {
+		return false, err
+	}
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	for address, r := range records {
+		if r.NodeID != id.String() {
+			continue
+		}
+		again = true
+		if address == user {
+			continue
+		}
+		if _, err := kv.Delete(ctx, address); err != nil {
+			return again, err
+		}
+	}
+	if !again && len(records) >= MaxCompanions {
+		return false, errTooMany
+	}
+	r := records[user]
+	r.NodeID, r.Username = id.String(), cmp.Or(name, r.Username)
+	if _, err := kv.Put(ctx, user, r); err != nil {
+		return again, err
+	}
+	l.dropOffer(ctx, id)
+	return again, nil
+}
+
+// userOf returns the address of a peer's user store, and the peer's name.
+func (l *Library) userOf(ctx context.Context, target peer.AddrInfo) (user, name string, err error) {
+	shown, err := l.ask(ctx, target)
+	if err == nil && shown.User != "" {
+		user, name = shown.User, shown.Username
+	} else {
+		l.mu.Lock()
+		offer, ok := l.offers[target.ID]
+		l.mu.Unlock()
+		switch {
+		case ok:
+			user = offer.Address
+		case err != nil && !errors.Is(err, card.ErrNoProtocol):
+			return "", "", err
+		default:
+			return "", "", ErrNoStore
+		}
+	}
+	if _, err := manifest.ParseAddress(user); err != nil {
+		return "", "", fmt.Errorf("user store %.200q: %w", user, err)
+	}
+	if l.isOwn(ctx, user) {
+		return "", "", fmt.Errorf("%w: the peer shows a store of ours as its own", ErrInvalid)
+	}
+	if CheckUsername(name) != nil {
+		name = ""
+	}
+	return user, name, nil
+}
+
+// ask connects to a peer and asks for its card.
+func (l *Library) ask(ctx context.Context, target peer.AddrInfo) (card.Card, error) {
+	if _, err := l.cfg.Swarm.Connect(ctx, target); err != nil {
+		return card.Card{}, err
+	}
+	return l.cards.Exchange(ctx, target.ID)
+}
+
+// RemoveCompanion ends to follow a peer: its stores are not replicated any more, and
+// dropped where they came for that alone, and its connection is not kept. It returns
+// when that is done. The error wraps [ErrNotCompanion].
+func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
+	kv, err := l.keyValue(ctx, companionsAt)
+	if err != nil {
+		return err
+	}
+	records, err := l.records(ctx)
+	if err != nil {
+		return err
+	}
+	var running []*companion
+	for _, c := range l.byPeer() {
+		if c.id == id {
+			running = append(running, c)
+		}
+	}
+	found := false
+	l.writing.Lock()
+	for user, r := range records {
+		if r.NodeID == id.String() {
+			found = true
+			if _, err = kv.Delete(ctx, user); err != nil {
+				break
+			}
+		}
+	}
+	l.writing.Unlock()
+	if err != nil {
+		return err
+	}
+	if !found {
+		return ErrNotCompanion
+	}
+	for _, c := range running {
+		select {
+		case <-c.ended:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// Companions returns the peers that are followed, and then those that only follow,
+// by name and peer ID.
+func (l *Library) Companions(ctx context.Context) []Companion {
+	cards := l.cards.Cards()
+	l.mu.Lock()
+	followers := make(map[peer.ID]Follower, len(l.followers))
+	for id, f := range l.followers {
+		followers[id] = f
+	}
+	l.mu.Unlock()
+	var list []Companion
+	for _, c := range l.byPeer() {
+		list = append(list, l.describe(ctx, c, followers))
+		delete(followers, c.id)
+	}
+	for id, f := range followers {
+		name := cmp.Or(cards[id].Username, f.Name)
+		list = append(list, Companion{Peer: id, Name: name, NameNow: name, Follows: true, Connected: l.connected(id)})
+	}
+	slices.SortFunc(list, func(a, b Companion) int {
+		return cmp.Or(-compareBools(a.Companion, b.Companion), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Peer, b.Peer))
+	})
+	return list
+}
+
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// Companion returns what is known of a companion, or [ErrNotCompanion].
+func (l *Library) Companion(ctx context.Context, id peer.ID) (Companion, error) {
+	l.mu.Lock()
+	f, follows := l.followers[id]
+	l.mu.Unlock()
+	for _, c := range l.byPeer() {
+		if c.id == id {
+			followers := make(map[peer.ID]Follower)
+			if follows {
+				followers[id] = f
+			}
+			return l.describe(ctx, c, followers), nil
+		}
+	}
+	return Companion{}, ErrNotCompanion
+}
+
+func (l *Library) describe(ctx context.Context, c *companion, followers map[peer.ID]Follower) Companion {
+	remembered, now := c.names()
+	_, follows := followers[c.id]
+	d := Companion{
+		Peer: c.id, Name: remembered, NameNow: now, User: c.user,
+		Companion: true, Follows: follows, Connected: l.connected(c.id),
+		Ready: c.pieces.isOpen(),
+	}
+	d.Pieces, _ = c.index.Len()
+	c.mu.Lock()
+	d.PiecesAddr, _ = c.profile[KeyPieces].Text()
+	for _, name := range []string{UserName, PiecesName, PracticeName} {
+		if err := c.trouble[name]; err != nil {
+			d.Troubles = append(d.Troubles, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	c.mu.Unlock()
+	if d.PiecesAddr != "" && l.cfg.Replicator != nil {
+		if status, err := l.cfg.Replicator.Status(ctx, d.PiecesAddr); err == nil {
+			for _, p := range status.Peers {
+				if p.InStep.After(d.InStep) {
+					d.InStep = p.InStep
+				}
+			}
+		}
+	}
+	return d
+}
+
+func (l *Library) connected(id peer.ID) bool {
+	return len(l.cfg.Host.Network().ConnsToPeer(id)) > 0
+}
+
+// Invalid returns the records of the store of companions that name no companion,
+// with what is wrong with each.
+func (l *Library) Invalid() map[string]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	invalid := make(map[string]string, len(l.invalid))
+	for key, why := range l.invalid {
+		invalid[key] = why
+	}
+	return invalid
+}
+
+// NearbyPeers returns the peers with npp that are connected, by peer ID.
+func (l *Library) NearbyPeers() []Nearby {
+	followed := make(map[peer.ID]bool)
+	for _, c := range l.byPeer() {
+		followed[c.id] = true
+	}
+	var list []Nearby
+	for id, c := range l.cards.Cards() {
+		name := c.Username
+		if CheckUsername(name) != nil {
+			name = ""
+		}
+		list = append(list, Nearby{id, name, c.User, followed[id], c.Follows})
+	}
+	slices.SortFunc(list, func(a, b Nearby) int { return cmp.Compare(a.Peer, b.Peer) })
+	return list
+}
+
+// Providers returns the companions that have a piece with a CID.
+func (l *Library) Providers(of cid.Cid) []peer.ID {
+	canonical := piece.CanonicalCID(of)
+	var ids []peer.ID
+	for _, c := range l.byPeer() {
+		if c.index.Has(canonical) {
+			ids = append(ids, c.id)
+		}
+	}
+	return ids
+}

@@ -1,0 +1,99 @@
+package library
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/library/card"
+)
+
+// MaxFollowers is how many peers are remembered to follow this one.
+const MaxFollowers = 1000
+
+const followerPrefix = "follower"
+
+// Follower is a peer that follows this one, as it said itself.
+type Follower struct {
+	Peer  peer.ID   `json:"-"`
+	Name  string    `json:"name,omitempty"` // that it had then
+	Since time.Time `json:"since"`
+}
+
+func followerKey(id peer.ID) string { return followerPrefix + "/" + id.String() }
+
+func (l *Library) loadFollowers(ctx context.Context) error {
+	for e, err := range l.cfg.Store.Scan(ctx, followerPrefix) {
+		if err != nil {
+			return fmt.Errorf("read followers: %w", err)
+		}
+		var f Follower
+		id, err := peer.Decode(strings.TrimPrefix(e.Key, followerPrefix+"/"))
+		if err != nil || json.Unmarshal(e.Value, &f) != nil {
+			log.Warnw("damaged record", "key", e.Key)
+			continue
+		}
+		f.Peer = id
+		l.followers[id] = f
+	}
+	return nil
+}
+
+// ownCard is what a peer is shown.
+func (l *Library) ownCard(to peer.ID) card.Card {
+	l.opening.Lock()
+	user := l.stores[userAt].DB
+	l.opening.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := card.Card{Username: l.username}
+	if user != nil {
+		c.User = user.Address()
+	}
+	for _, companion := range l.companions {
+		c.Follows = c.Follows || companion.id == to
+	}
+	return c
+}
+
+// received takes the card of a peer.
+func (l *Library) received(from peer.ID, c card.Card) {
+	if CheckUsername(c.Username) != nil {
+		c.Username = ""
+	}
+	l.mu.Lock()
+	before, known := l.followers[from]
+	full := len(l.followers) >= MaxFollowers
+	l.mu.Unlock()
+	l.emit(Event{Kind: EventNearby, Peer: from, Name: c.Username})
+	switch {
+	case !c.Follows && known:
+		if err := l.erase(l.ctx, followerKey(from)); err != nil {
+			return // the next card tells again
+		}
+		l.mu.Lock()
+		delete(l.followers, from)
+		l.mu.Unlock()
+		l.emit(Event{Kind: EventUnfollows, Peer: from, Name: c.Username})
+	case c.Follows && known && before.Name == c.Username, c.Follows && !known && full, !c.Follows:
+	default:
+		f := Follower{Peer: from, Name: c.Username, Since: before.Since}
+		if !known {
+			f.Since = time.Now()
+		}
+		text, err := json.Marshal(f)
+		if err != nil || l.save(l.ctx, followerKey(from), text) != nil {
+			return
+		}
+		l.mu.Lock()
+		l.followers[from] = f
+		l.mu.Unlock()
+		if !known {
+			l.emit(Event{Kind: EventFollows, Peer: from, Name: c.Username})
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package library
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/message"
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/store"
+)
+
+// MaxOffers is how many offers are remembered, one of each peer: the oldest goes.
+const MaxOffers = 1000
+
+const (
+	offerPrefix = "offer"
+	lastLooked  = "offers"
+
+	// lookedEvery is how many messages are looked at again after a restart.
+	lookedEvery = 1000
+)
+
+// Offer is a user store that a peer offered by a message.
+type Offer struct {
+	Peer    peer.ID     `json:"-"` // proven by the connection, or the signature
+	Address string      `json:"address"`
+	At      time.Time   `json:"at"`
+	Via     message.Via `json:"via"`
+}
+
+// Check returns what keeps the store from being opened, such as
+// [manifest.ErrLegacyAddress].
+func (o Offer) Check() error {
+	_, err := manifest.ParseAddress(o.Address)
+	return err
+}
+
+// OfferIn returns the address of a user store that a message offers: JSON such as
+// {"userDb":"/orbitdb/zdpu…"}, as the app of the OrbitDB tutorial sends it.
+func OfferIn(data []byte) (address string, ok bool) {
+	if len(data) > 4<<10 {
+		return "", false
+	}
+	var offer struct {
+		UserDB *string `json:"userDb"`
+	}
+	if json.Unmarshal(data, &offer) != nil || offer.UserDB == nil {
+		return "", false
+	}
+	address = *offer.UserDB
+	return address, strings.HasPrefix(address, "/orbitdb/") && len(address) <= 512
+}
+
+func offerKey(id peer.ID) string { return offerPrefix + "/" + id.String() }
+
+func (l *Library) loadOffers(ctx context.Context) error {
+	for e, err := range l.cfg.Store.Scan(ctx, offerPrefix) {
+		if err != nil {
+			return fmt.Errorf("read offers: %w", err)
+		}
+		var o Offer
+		id, err := peer.Decode(strings.TrimPrefix(e.Key, offerPrefix+"/"))
+		if err != nil || json.Unmarshal(e.Value, &o) != nil {
+			log.Warnw("damaged record", "key", e.Key)
+			continue
+		}
+		o.Peer = id
+		l.offers[id] = o
+	}
+	return nil
+}
+
+// Offers returns the offers that came, the newest first. One that was taken up is
+// none any more.
+func (l *Library) Offers() []Offer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var offers []Offer
+	for _, o := range l.offers {
+		offers = append(offers, o)
+	}
+	slices.SortFunc(offers, func(a, b Offer) int { return cmp.Or(b.At.Compare(a.At), cmp.Compare(a.Peer, b.Peer)) })
+	return offers
+}
+
+// watchOffers looks for offers among the messages, from where it was before.
+func (l *Library) watchOffers() {
+	since := message.SinceAll
+	var last time.Time
+	if text, err := l.cfg.Store.Get(l.ctx, lastLooked); err == nil && last.UnmarshalText(text) == nil {
+		since = message.SinceTime(last)
+	}
+	begin := time.Now()
+	f := message.Filter{Since: since, Ready: func() { l.looked(begin) }}
+	count := 0
+	for m, err := range l.cfg.Messages.Listen(l.ctx, f) {
+		if err != nil {
+			return
+		}
+		l.lookAt(m)
+		if count++; count%lookedEvery == 0 {
+			l.looked(m.Received)
+		}
+	}
+}
+
+// looked notes that all messages up to a time were looked at.
+func (l *Library) looked(at time.Time) {
+	text, err := at.MarshalText()
+	if err == nil {
+		err = l.save(l.ctx, lastLooked, text)
+	}
+	if err != nil && l.ctx.Err() == nil {
+		log.Warnw("offers", "err", err)
+	}
+}
+
+// lookAt remembers the offer that a message is.
+func (l *Library) lookAt(m *message.Message) {
+	address, ok := OfferIn(m.Data)
+	if !ok || m.From == l.self {
+		return
+	}
+	o := Offer{Peer: m.From, Address: address, At: m.Received, Via: m.Via}
+	text, err := json.Marshal(o)
+	if err != nil {
+		return
+	}
+	l.mu.Lock()
+	oldest := o
+	for _, other := range l.offers {
+		if other.At.Before(oldest.At) {
+			oldest = other
+		}
+	}
+	_, known := l.offers[o.Peer]
+	full := !known && len(l.offers) >= MaxOffers
+	l.mu.Unlock()
+	err = l.cfg.Store.Update(l.ctx, func(tx *store.Tx) error {
+		if full {
+			if err := tx.Delete(offerKey(oldest.Peer)); err != nil {
+				return err
+			}
+		}
+		return tx.Put(offerKey(o.Peer), text)
+	})
+	if err != nil {
+		return
+	}
+	l.mu.Lock()
+	if full {
+		delete(l.offers, oldest.Peer)
+	}
+	l.offers[o.Peer] = o
+	l.mu.Unlock()
+	l.emit(Event{Kind: EventOffer, Peer: o.Peer, Address: address})
+}
+
+// dropOffer forgets the offer of a peer, also after a restart.
+func (l *Library) dropOffer(ctx context.Context, id peer.ID) {
+	l.looked(time.Now())
+	if err := l.erase(ctx, offerKey(id)); err != nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.offers, id)
+}

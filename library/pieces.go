@@ -1,0 +1,331 @@
+package library
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/ipfs/boxo/files"
+	"github.com/ipfs/go-cid"
+
+	"github.com/newpieceplease/npp/library/piece"
+	"github.com/newpieceplease/npp/library/sheet"
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/value"
+)
+
+const (
+	// DefaultInstrument is whom a piece is for where nothing is said, as in the
+	// OrbitDB tutorial.
+	DefaultInstrument = "Piano"
+
+	// maxDetail is the longest text of a piece, in bytes.
+	maxDetail = 1024
+)
+
+// ErrNoFile says that a hash is that of something else than a file.
+var ErrNoFile = errors.New("no file")
+
+// Details are what is said about a piece. What is nil is left as it is; an empty
+// text removes what there was.
+type Details struct {
+	Instrument, Title, Composer *string
+
+	// Fields are further fields of the document; one that is [value.Null] is
+	// removed.
+	Fields map[string]value.Value
+}
+
+// Outcome is what became of a piece.
+type Outcome string
+
+// What becomes of a piece that is added or updated.
+const (
+	Added     Outcome = "added"
+	Updated   Outcome = "updated"   // it was there, and is another now
+	Unchanged Outcome = "unchanged" // it was there just so
+)
+
+func (d Details) check() error {
+	for name, s := range map[string]*string{piece.FieldInstrument: d.Instrument, piece.FieldTitle: d.Title, piece.FieldComposer: d.Composer} {
+		switch {
+		case s == nil:
+		case len(*s) > maxDetail:
+			return fmt.Errorf("%w: %s of %d bytes, at most %d", ErrInvalid, name, len(*s), maxDetail)
+		case strings.ContainsAny(*s, "\n\r\x00"):
+			return fmt.Errorf("%w: %s has more than one line", ErrInvalid, name)
+		}
+	}
+	if d.Instrument != nil && strings.TrimSpace(*d.Instrument) == "" {
+		return fmt.Errorf("%w: a piece is for some instrument", ErrInvalid)
+	}
+	for name := range d.Fields {
+		if name == "" || slices.Contains([]string{piece.FieldHash, piece.FieldInstrument, piece.FieldTitle, piece.FieldComposer, piece.FieldType, piece.FieldName, piece.FieldSize}, name) {
+			return fmt.Errorf("%w: field %q is not one to set so", ErrInvalid, name)
+		}
+	}
+	return nil
+}
+
+// AddFile adds a file to IPFS, pins it and puts it into the pieces, or updates the
+// piece that it is already. Title and composer are those that the file has, where
+// neither the details nor a piece that was there say otherwise. It returns once all
+// of that is on disk.
+func (l *Library) AddFile(ctx context.Context, f files.File, name string, d Details) (piece.Piece, Outcome, error) {
+	if err := d.check(); err != nil {
+		return piece.Piece{}, "", err
+	}
+	c, err := l.cfg.Files.Add(ctx, f)
+	if err != nil {
+		return piece.Piece{}, "", fmt.Errorf("add to IPFS: %w", err)
+	}
+	found, err := l.look(ctx, c)
+	if err != nil {
+		return piece.Piece{}, "", err
+	}
+	found.name = name
+	return l.put(ctx, c.String(), found, d)
+}
+
+// AddHash puts a piece whose file is somewhere in IPFS into the pieces, by its CID
+// as it is, or updates the piece that it is already. With pin, the file is fetched
+// and pinned first, and looked at as [Library.AddFile] does; progress may be nil.
+func (l *Library) AddHash(ctx context.Context, hash string, d Details, pin bool, progress func(blocks int)) (piece.Piece, Outcome, error) {
+	if err := d.check(); err != nil {
+		return piece.Piece{}, "", err
+	}
+	c, err := cid.Decode(hash)
+	if err != nil || len(hash) > piece.MaxHash {
+		return piece.Piece{}, "", fmt.Errorf("%w: %.80q is no CID", ErrInvalid, hash)
+	}
+	var found file
+	if pin {
+		if err := l.cfg.Files.Pin(ctx, c, progress); err != nil {
+			return piece.Piece{}, "", fmt.Errorf("pin %s: %w", hash, err)
+		}
+		if found, err = l.look(ctx, c); err != nil && !errors.Is(err, ErrNoFile) {
+			return piece.Piece{}, "", err
+		}
+	}
+	return l.put(ctx, hash, found, d)
+}
+
+// file is what is known of a file.
+type file struct {
+	sheet.Sheet
+	name string
+	size int64
+}
+
+// look looks at a file that is here.
+func (l *Library) look(ctx context.Context, c cid.Cid) (file, error) {
+	f, err := l.cfg.Files.Open(ctx, c)
+	if err != nil {
+		return file{}, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return file{}, err
+	}
+	s, err := sheet.Read(ctx, &readerAt{from: f}, size)
+	if err != nil {
+		return file{}, fmt.Errorf("read %s: %w", c, err)
+	}
+	return file{Sheet: s, size: size}, nil
+}
+
+// readerAt reads a file anywhere.
+type readerAt struct {
+	mu   sync.Mutex
+	from io.ReadSeeker
+}
+
+func (r *readerAt) ReadAt(p []byte, at int64) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, err := r.from.Seek(at, io.SeekStart); err != nil {
+		return 0, err
+	}
+	n, err := io.ReadFull(r.from, p)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// put puts a piece, or updates it.
+func (l *Library) put(ctx context.Context, hash string, found file, d Details) (piece.Piece, Outcome, error) {
+	db, err := l.store(ctx, piecesAt)
+	if err != nil {
+		return piece.Piece{}, "", err
+	}
+	docs, err := db.Documents()
+	if err != nil {
+		return piece.Piece{}, "", err
+	}
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	item, err := getAny(ctx, docs, hash)
+	outcome := Updated
+	doc := make(map[string]any)
+	switch {
+	case errors.Is(err, orbit.ErrNotFound):
+		outcome = Added
+		doc[piece.FieldHash], doc[piece.FieldInstrument] = hash, DefaultInstrument
+	case err != nil:
+		return piece.Piece{}, "", err
+	default:
+		if doc, err = mapOf(item.Value); err != nil {
+			return piece.Piece{}, "", err
+		}
+	}
+	missing := map[string]string{
+		piece.FieldTitle:    found.Title,
+		piece.FieldComposer: found.Composer,
+		piece.FieldType:     found.MediaType,
+		piece.FieldName:     found.name,
+	}
+	for name, s := range missing {
+		if _, ok := doc[name]; !ok && s != "" {
+			doc[name] = s
+		}
+	}
+	if _, ok := doc[piece.FieldSize]; !ok && found.size > 0 {
+		doc[piece.FieldSize] = found.size
+	}
+	return l.write(ctx, docs, doc, item.Value, outcome, d)
+}
+
+// write puts a document with details, if that makes it another. The caller holds
+// l.writing.
+func (l *Library) write(ctx context.Context, docs *orbit.Documents, doc map[string]any, before value.Value, outcome Outcome, d Details) (piece.Piece, Outcome, error) {
+	d.apply(doc)
+	v, err := value.Of(doc)
+	if err != nil {
+		return piece.Piece{}, "", err
+	}
+	p, ok := piece.Of(v)
+	switch {
+	case !ok:
+		return p, "", fmt.Errorf("%w: its hash is no text of at most %d bytes", ErrInvalid, piece.MaxHash)
+	case v.Equal(before):
+		return p, Unchanged, nil
+	}
+	if _, err := docs.Put(ctx, v); err != nil {
+		return p, "", err
+	}
+	l.own.index.Put(p, false)
+	return p, outcome, nil
+}
+
+func (d Details) apply(doc map[string]any) {
+	set := func(name string, s *string) {
+		switch {
+		case s == nil:
+		case *s == "":
+			delete(doc, name)
+		default:
+			doc[name] = strings.ToValidUTF8(*s, "\uFFFD")
+		}
+	}
+	set(piece.FieldInstrument, d.Instrument)
+	set(piece.FieldTitle, d.Title)
+	set(piece.FieldComposer, d.Composer)
+	for name, v := range d.Fields {
+		if v.Equal(value.Null) {
+			delete(doc, name)
+		} else {
+			doc[name] = v
+		}
+	}
+}
+
+// getAny returns the document with a hash, written in any way.
+func getAny(ctx context.Context, docs *orbit.Documents, hash string) (orbit.Item, error) {
+	for _, s := range piece.Spellings(hash) {
+		item, err := docs.Get(ctx, s)
+		if !errors.Is(err, orbit.ErrNotFound) {
+			return item, err
+		}
+	}
+	return orbit.Item{}, fmt.Errorf("piece %s: %w", hash, orbit.ErrNotFound)
+}
+
+// mapOf returns a copy of a document, whose fields may be set.
+func mapOf(doc value.Value) (map[string]any, error) {
+	v, err := doc.Any()
+	if err != nil {
+		return nil, err
+	}
+	m, ok := v.(map[string]any)
+	if !ok {
+		return nil, fmt.Errorf("%w: %.80s is no document", ErrInvalid, doc)
+	}
+	return maps.Clone(m), nil
+}
+
+// Update changes what is said about a piece of one's own, given by its hash. The
+// error wraps [orbit.ErrNotFound] where there is none.
+func (l *Library) Update(ctx context.Context, hash string, d Details) (piece.Piece, Outcome, error) {
+	if err := d.check(); err != nil {
+		return piece.Piece{}, "", err
+	}
+	db, err := l.store(ctx, piecesAt)
+	if err != nil {
+		return piece.Piece{}, "", err
+	}
+	docs, err := db.Documents()
+	if err != nil {
+		return piece.Piece{}, "", err
+	}
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	item, err := getAny(ctx, docs, hash)
+	if err != nil {
+		return piece.Piece{}, "", err
+	}
+	doc, err := mapOf(item.Value)
+	if err != nil {
+		return piece.Piece{}, "", err
+	}
+	return l.write(ctx, docs, doc, item.Value, Updated, d)
+}
+
+// Remove removes a piece of one's own, given by its hash, and the pin that adding
+// it made; unpinned tells whether there was one. Its practice counts stay. The error
+// wraps [orbit.ErrNotFound] where there is no such piece.
+func (l *Library) Remove(ctx context.Context, hash string) (p piece.Piece, unpinned bool, err error) {
+	db, err := l.store(ctx, piecesAt)
+	if err != nil {
+		return p, false, err
+	}
+	docs, err := db.Documents()
+	if err != nil {
+		return p, false, err
+	}
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	item, err := getAny(ctx, docs, hash)
+	if err != nil {
+		return p, false, err
+	}
+	p, _ = piece.Of(item.Value)
+	if _, err := docs.Delete(ctx, item.Key); err != nil {
+		return p, false, err
+	}
+	l.own.index.Delete(p.Hash)
+	c, err := cid.Decode(p.Hash)
+	if err != nil {
+		return p, false, nil // no CID was pinned
+	}
+	if unpinned, err = l.cfg.Files.Unpin(ctx, c); err != nil {
+		return p, false, fmt.Errorf("the piece is removed, its file is still pinned: %w", err)
+	}
+	return p, unpinned, nil
+}

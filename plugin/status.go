@@ -1,0 +1,204 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/library"
+	"github.com/newpieceplease/npp/message"
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/replicate"
+)
+
+// Status is how the daemon is.
+type Status struct {
+	Peer      peer.ID
+	Username  string
+	Started   time.Time
+	Peers     int // connected
+	NPP       int // of them, that speak npp's protocols
+	Pubsub    bool
+	Messages  message.Stats
+	Stores    []StoreStatus
+	Databases int // that are here, lists of writers left out
+	Fetching  int // databases that are not here yet
+
+	Companions int // that are followed
+	Online     int // of them, that are connected
+	Followers  int
+	Pieces     int // of companions, that are here
+
+	Attention []Attention
+}
+
+// StoreStatus is how one of the library's own stores is.
+type StoreStatus struct {
+	library.Store
+	Entries uint64
+	Keys    uint64
+	Open    int       // peers that have it open
+	InStep  time.Time // when some peer was in step with it last; zero for never
+}
+
+// Attention is something that is not as it should be.
+type Attention struct {
+	About  string // the name or address of a database, "companion", "peer", "offer", "config" or "messages"
+	Name   string // of the companion or peer
+	Err    error
+	Advice string // what to do; "" where the error says enough
+}
+
+// Status returns how the daemon is, and what needs attention.
+func (d *Daemon) Status(ctx context.Context) (Status, error) {
+	s := Status{Peer: d.node.Identity, Started: d.started}
+	for _, p := range d.Swarm.Peers() {
+		s.Peers++
+		if p.NPP {
+			s.NPP++
+		}
+	}
+	advice, err := d.Advice()
+	if err != nil {
+		return s, err
+	}
+	for _, a := range advice {
+		s.attend("config", "", errors.New(a), "")
+	}
+	cfg, err := d.node.Repo.Config()
+	if err != nil {
+		return s, err
+	}
+	if s.Pubsub = !pubsubOff(cfg); !s.Pubsub {
+		s.attend("config", "", errors.New("pubsub is off: databases of others come only when asked for, and nothing comes from peers without npp"),
+			"ipfs config --json Pubsub.Enabled true, and restart the daemon")
+	}
+	if s.Messages, err = d.Messages.Stats(ctx); err != nil {
+		return s, err
+	}
+	if s.Messages.Refused > 0 {
+		s.attend("messages", "", fmt.Errorf("%d messages were refused since the start, their senders were told", s.Messages.Refused), "ipfs npp messages stat")
+	}
+	for _, k := range d.Swarm.Kept() {
+		if !k.Connected {
+			s.attend("peer", k.ID.String(), errors.New("its connection is kept, and it is not connected"), "ipfs npp connect "+k.ID.String()+" shows what was tried")
+		}
+	}
+	return s, d.statusOfDatabases(ctx, &s)
+}
+
+func (s *Status) attend(about, name string, err error, advice string) {
+	s.Attention = append(s.Attention, Attention{about, name, err, advice})
+}
+
+func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
+	o, err := d.Orbit()
+	if err != nil {
+		s.attend("databases", "", err, "mend that and restart the daemon, the rest of npp works")
+		return nil
+	}
+	if d.replicatorErr != nil {
+		s.attend("databases", "", fmt.Errorf("they are not replicated: %w", d.replicatorErr), "")
+	}
+	for listed, err := range o.Databases(ctx) {
+		if err != nil {
+			return err
+		}
+		if listed.Access {
+			continue
+		}
+		s.Databases++
+		if d.replicator == nil {
+			continue
+		}
+		status, err := d.replicator.Status(ctx, listed.Address)
+		if err != nil {
+			continue // it is being dropped
+		}
+		switch {
+		case status.State == replicate.Failed:
+			s.attend(listed.Address, listed.Name, status.Err, "")
+		case len(status.Refused) > 0:
+			s.attend(listed.Address, listed.Name, fmt.Errorf("%d entries were refused, the last: %w", len(status.Refused), status.Refused[len(status.Refused)-1].Err), "ipfs npp db doctor "+listed.Address)
+		}
+	}
+	if d.replicator != nil {
+		s.Fetching = len(d.replicator.Pending())
+	}
+	if d.libraryErr != nil {
+		s.attend("library", "", d.libraryErr, "mend that and restart the daemon, the rest of npp works")
+		return nil
+	}
+	d.statusOfLibrary(ctx, s)
+	return nil
+}
+
+func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
+	for _, store := range d.library.Stores(ctx) {
+		st := StoreStatus{Store: store}
+		if store.Err != nil {
+			s.attend(store.Name, "", store.Err, "")
+		}
+		if store.DB != nil {
+			d.describeStore(ctx, &st, s)
+		}
+		s.Stores = append(s.Stores, st)
+	}
+	// Where it cannot be read, that is what is wrong with the store.
+	s.Username, _ = d.library.Username(ctx)
+	for _, c := range d.library.Companions(ctx) {
+		if c.Follows {
+			s.Followers++
+		}
+		if !c.Companion {
+			continue
+		}
+		s.Companions++
+		s.Pieces += c.Pieces
+		if c.Connected {
+			s.Online++
+		}
+		for _, err := range c.Troubles {
+			s.attend("companion", c.Peer.String(), err, "ipfs npp companions ls")
+		}
+		if c.NameNow != c.Name {
+			s.attend("companion", c.Peer.String(), fmt.Errorf("%q is called %q now", c.Name, c.NameNow), "ipfs npp companions add "+c.Peer.String()+" takes that name")
+		}
+	}
+	for key, why := range d.library.Invalid() {
+		s.attend(library.CompanionsName, "", fmt.Errorf("%.100s names no companion: %s", key, why), "ipfs npp db del companions "+key)
+	}
+	if offers := d.library.Offers(); len(offers) > 0 {
+		s.attend("offer", "", fmt.Errorf("%d peers offer their libraries", len(offers)), "ipfs npp companions ls --offers")
+	}
+}
+
+func (d *Daemon) describeStore(ctx context.Context, st *StoreStatus, s *Status) {
+	stats, err := st.DB.Log().Stats(ctx)
+	if err != nil {
+		s.attend(st.Name, "", err, "")
+		return
+	}
+	st.Entries, st.Keys = stats.Entries, stats.Keys
+	if d.replicator == nil {
+		return
+	}
+	status, err := d.replicator.Status(ctx, st.DB.Address())
+	if err != nil && !errors.Is(err, orbit.ErrUnknown) {
+		s.attend(st.Name, "", err, "")
+	}
+	if status.State == replicate.Closed {
+		s.attend(st.Name, "", errors.New("it is not replicated: it was closed"), "ipfs npp db open "+st.DB.Address())
+	}
+	for _, p := range status.Peers {
+		if p.Open {
+			st.Open++
+		}
+		if p.InStep.After(st.InStep) {
+			st.InStep = p.InStep
+		}
+	}
+}
