@@ -166,7 +166,11 @@ offered by a message, such as the app of the OrbitDB tutorial:
 			return nil
 		case on(req, offersOption):
 			for _, o := range lib.Offers() {
-				l := &companionLine{Peer: o.Peer.String(), Name: lib.NameOf(o.Peer), Offer: newOfferLine(o)}
+				l := &companionLine{Peer: o.Peer.String(), Name: lib.NameOf(o.Peer)}
+				if c, err := lib.Companion(ctx, o.Peer); err == nil {
+					l = newCompanionLine(c)
+				}
+				l.Connected, l.Offer = lib.Connected(o.Peer), newOfferLine(o)
 				if err := res.Emit(l); err != nil {
 					return err
 				}

@@ -167,10 +167,8 @@ func (l *Library) isKept(id peer.ID) bool {
 
 // unkeep ends what keep did, unless the peer is a companion by another record.
 func (l *Library) unkeep(ctx context.Context, id peer.ID) {
-	for _, c := range l.byPeer() {
-		if c.id == id {
-			return
-		}
+	if l.companionOf(id) != nil {
+		return
 	}
 	key := keptPrefix + "/" + id.String()
 	if noted, err := l.cfg.Store.Has(ctx, key); err != nil || !noted {

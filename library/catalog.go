@@ -149,7 +149,7 @@ func (l *Library) Pieces(ctx context.Context, q Query) (iter.Seq2[Listed, error]
 		return nil, nil, err
 	}
 	hits := l.search(from, q.Query)
-	l.sort(hits, q.Sort)
+	hits = l.sort(hits, q.Sort, q.Amount)
 	return func(yield func(Listed, error) bool) {
 		count := 0
 		for _, h := range hits {
@@ -168,6 +168,7 @@ func (l *Library) Pieces(ctx context.Context, q Query) (iter.Seq2[Listed, error]
 type hit struct {
 	piece.Hit
 	from *collection
+	rank int // of the collection
 }
 
 // search returns what a query finds in collections, each piece once: in the first
@@ -182,37 +183,52 @@ func (l *Library) search(from []*collection, q piece.Query) (hits []hit) {
 			if len(from) > 1 {
 				seen[h.Canonical] = true
 			}
-			hits = append(hits, hit{h, c})
+			hits = append(hits, hit{h, c, i})
 		}
 	}
 	return hits
 }
 
-// sort sorts hits. By age, those of one collection come after those of another.
-func (l *Library) sort(hits []hit, by piece.Sort) {
-	if by == ByPractice {
+// sort returns the first of hits in an order, at most so many, or all with 0. By age,
+// those of one collection come after those of another.
+func (l *Library) sort(hits []hit, by piece.Sort, amount int) []hit {
+	compare := func(a, b hit) int { return piece.Compare(a.Hit, b.Hit, by) }
+	switch by {
+	case ByPractice:
 		all := l.collections()
 		counts := make(map[string]uint64, len(hits))
 		for _, h := range hits {
 			counts[h.Canonical] = l.count(h.Canonical, all).All
 		}
-		slices.SortFunc(hits, func(a, b hit) int {
-			return cmp.Or(cmp.Compare(counts[b.Canonical], counts[a.Canonical]), piece.Compare(a.Hit, b.Hit, piece.ByTitle))
-		})
-		return
-	}
-	if by != "" && by != piece.Newest {
-		slices.SortFunc(hits, func(a, b hit) int { return piece.Compare(a.Hit, b.Hit, by) })
-		return
-	}
-	for rest := hits; len(rest) > 0; {
-		n := slices.IndexFunc(rest, func(h hit) bool { return h.from != rest[0].from })
-		if n < 0 {
-			n = len(rest)
+		compare = func(a, b hit) int {
+			if x, y := counts[a.Canonical], counts[b.Canonical]; x != y {
+				return cmp.Compare(y, x)
+			}
+			return piece.Compare(a.Hit, b.Hit, piece.ByTitle)
 		}
-		slices.SortFunc(rest[:n], func(a, b hit) int { return piece.Compare(a.Hit, b.Hit, piece.Newest) })
-		rest = rest[n:]
+	case "", piece.Newest:
+		compare = func(a, b hit) int {
+			if a.from != b.from {
+				return cmp.Compare(a.rank, b.rank)
+			}
+			return piece.Compare(a.Hit, b.Hit, piece.Newest)
+		}
 	}
+	if amount <= 0 || amount >= len(hits) {
+		slices.SortFunc(hits, compare)
+		return hits
+	}
+	// Few of many: most are not before the last of those that are kept.
+	first := make([]hit, 0, amount+1)
+	for _, h := range hits {
+		if len(first) == amount && compare(h, first[amount-1]) >= 0 {
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(first, h, compare)
+		first = slices.Insert(first, at, h)
+		first = first[:min(len(first), amount)]
+	}
+	return first
 }
 
 // listed returns the piece with a hash in a collection.
@@ -319,7 +335,7 @@ func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, 
 		for _, key := range c.index.Prefixed(hash, maxCandidates) {
 			if canonical := piece.Canonical(key); !seen[canonical] {
 				seen[canonical] = true
-				found = append(found, hit{piece.Hit{Hash: key}, c})
+				found = append(found, hit{piece.Hit{Hash: key}, c, 0})
 			}
 		}
 	}

@@ -216,7 +216,7 @@ func (c *companion) wanted() (record, error) {
 	if id := text(KeyNodeID); id != "" && id != c.id.String() {
 		return record{}, fmt.Errorf("its user store says that it is that of peer %.80q", id)
 	}
-	return record{c.id.String(), c.name, text(KeyPieces), text(KeyPractice)}, nil
+	return record{c.id.String(), cmp.Or(c.name, nameOf(c.profile[KeyUsername])), text(KeyPieces), text(KeyPractice)}, nil
 }
 
 // followUser keeps the profile in step with the user store.
@@ -396,7 +396,7 @@ func (l *Library) remember(ctx context.Context, c *companion, r record) {
 		return
 	}
 	before := recordOf(item.Value)
-	r.Username = before.Username // the name is the one that it was added under
+	r.Username = cmp.Or(before.Username, r.Username) // the name is the one that it was added under
 	if r == before {
 		return
 	}

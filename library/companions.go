@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -125,9 +126,13 @@ func (l *Library) userOf(ctx context.Context, target peer.AddrInfo) (user, name 
 		l.mu.Lock()
 		offer, ok := l.offers[target.ID]
 		l.mu.Unlock()
+		followed := l.companionOf(target.ID)
 		switch {
 		case ok:
 			user = offer.Address
+		case followed != nil && (err == nil || errors.Is(err, card.ErrNoProtocol)):
+			user = followed.user
+			_, name = followed.names()
 		case err != nil && !errors.Is(err, card.ErrNoProtocol):
 			return "", "", err
 		default:
@@ -144,6 +149,18 @@ func (l *Library) userOf(ctx context.Context, target peer.AddrInfo) (user, name 
 		name = ""
 	}
 	return user, name, nil
+}
+
+// companionOf returns the companion that a peer is, or nil.
+func (l *Library) companionOf(id peer.ID) *companion {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.companions {
+		if c.id == id {
+			return c
+		}
+	}
+	return nil
 }
 
 // ask connects to a peer and asks for its card.
@@ -204,19 +221,17 @@ func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 func (l *Library) Companions(ctx context.Context) []Companion {
 	cards := l.cards.Cards()
 	l.mu.Lock()
-	followers := make(map[peer.ID]Follower, len(l.followers))
-	for id, f := range l.followers {
-		followers[id] = f
-	}
+	followers := maps.Clone(l.followers)
 	l.mu.Unlock()
 	var list []Companion
 	for _, c := range l.byPeer() {
-		list = append(list, l.describe(ctx, c, followers))
+		_, follows := followers[c.id]
+		list = append(list, l.describe(ctx, c, follows))
 		delete(followers, c.id)
 	}
 	for id, f := range followers {
 		name := cmp.Or(cards[id].Username, f.Name)
-		list = append(list, Companion{Peer: id, Name: name, NameNow: name, Follows: true, Connected: l.connected(id)})
+		list = append(list, Companion{Peer: id, Name: name, NameNow: name, Follows: true, Connected: l.Connected(id)})
 	}
 	slices.SortFunc(list, func(a, b Companion) int {
 		return cmp.Or(-compareBools(a.Companion, b.Companion), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Peer, b.Peer))
@@ -237,26 +252,20 @@ func compareBools(a, b bool) int {
 // Companion returns what is known of a companion, or [ErrNotCompanion].
 func (l *Library) Companion(ctx context.Context, id peer.ID) (Companion, error) {
 	l.mu.Lock()
-	f, follows := l.followers[id]
+	_, follows := l.followers[id]
 	l.mu.Unlock()
-	for _, c := range l.byPeer() {
-		if c.id == id {
-			followers := make(map[peer.ID]Follower)
-			if follows {
-				followers[id] = f
-			}
-			return l.describe(ctx, c, followers), nil
-		}
+	c := l.companionOf(id)
+	if c == nil {
+		return Companion{}, ErrNotCompanion
 	}
-	return Companion{}, ErrNotCompanion
+	return l.describe(ctx, c, follows), nil
 }
 
-func (l *Library) describe(ctx context.Context, c *companion, followers map[peer.ID]Follower) Companion {
+func (l *Library) describe(ctx context.Context, c *companion, follows bool) Companion {
 	remembered, now := c.names()
-	_, follows := followers[c.id]
 	d := Companion{
 		Peer: c.id, Name: remembered, NameNow: now, User: c.user,
-		Companion: true, Follows: follows, Connected: l.connected(c.id),
+		Companion: true, Follows: follows, Connected: l.Connected(c.id),
 		Ready: c.pieces.isOpen(),
 	}
 	d.Pieces, _ = c.index.Len()
@@ -280,7 +289,8 @@ func (l *Library) describe(ctx context.Context, c *companion, followers map[peer
 	return d
 }
 
-func (l *Library) connected(id peer.ID) bool {
+// Connected reports whether a peer is connected.
+func (l *Library) Connected(id peer.ID) bool {
 	return len(l.cfg.Host.Network().ConnsToPeer(id)) > 0
 }
 
@@ -289,11 +299,7 @@ func (l *Library) connected(id peer.ID) bool {
 func (l *Library) Invalid() map[string]string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	invalid := make(map[string]string, len(l.invalid))
-	for key, why := range l.invalid {
-		invalid[key] = why
-	}
-	return invalid
+	return maps.Clone(l.invalid)
 }
 
 // NearbyPeers returns the peers with npp that are connected, by peer ID.

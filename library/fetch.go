@@ -23,7 +23,7 @@ func (l *Library) Fetch(ctx context.Context, p piece.Piece) (File, error) {
 		return nil, fmt.Errorf("%w: the hash %.80q of the piece is no CID", ErrInvalid, p.Hash)
 	}
 	for _, id := range l.Providers(c) {
-		if !l.connected(id) {
+		if !l.Connected(id) {
 			go l.reach(ctx, id)
 		}
 	}

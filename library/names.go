@@ -1,6 +1,7 @@
 package library
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,16 +21,12 @@ var (
 
 // nameOfCompanion returns the name of a companion, or "".
 func (l *Library) nameOfCompanion(id peer.ID) string {
-	for _, c := range l.byPeer() {
-		if c.id == id {
-			remembered, now := c.names()
-			if remembered == "" {
-				return now
-			}
-			return remembered
-		}
+	c := l.companionOf(id)
+	if c == nil {
+		return ""
 	}
-	return ""
+	remembered, now := c.names()
+	return cmp.Or(remembered, now)
 }
 
 // NameOf returns the name of a peer: the one that a companion was added under, or

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
 type (
@@ -284,6 +285,40 @@ func TestProtocolComesAndGoes(t *testing.T) {
 		synctest.Wait()
 		a.knows(t, cards{"b": "bea"})
 		b.knows(t, cards{"a": "a"})
+	})
+}
+
+// A host may tell of such a change in either way.
+func TestProtocolChangesAlone(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a, an := w.daemon(t, "a")
+		bn, cn := w.node("b"), w.node("c")
+		connect(an, bn)
+		connect(an, cn)
+		synctest.Wait()
+		w.mu.Lock()
+		bn.handlers[Protocol] = answering("bob")
+		cn.handlers[Protocol] = answering("carla")
+		w.mu.Unlock()
+		an.updated.Emit(event.EvtPeerProtocolsUpdated{Peer: "b", Added: []protocol.ID{"/other", Protocol}})
+		an.updated.Emit(event.EvtPeerProtocolsUpdated{Peer: "c", Added: []protocol.ID{"/other"}})
+		synctest.Wait()
+		a.knows(t, cards{"b": "bob"})
+		an.identify(cn)
+		synctest.Wait()
+		a.knows(t, cards{"b": "bob", "c": "carla"})
+
+		w.mu.Lock()
+		delete(bn.handlers, Protocol)
+		delete(cn.handlers, Protocol)
+		w.mu.Unlock()
+		an.updated.Emit(event.EvtPeerProtocolsUpdated{Peer: "b", Removed: []protocol.ID{Protocol}})
+		an.identify(cn)
+		a.Tell()
+		time.Sleep(time.Hour)
+		if n := w.count("a", ""); n != 2 {
+			t.Errorf("%d streams", n)
+		}
 	})
 }
 

@@ -219,20 +219,24 @@ func containsAll(text string, words []string) bool {
 // Compare compares hits of one index or of several in an order. What has no title,
 // say, comes last by titles.
 func Compare(a, b Hit, by Sort) int {
-	named := func(of func(*place) string) int {
+	for _, of := range keysOf[by] {
 		x, y := of(a.place), of(b.place)
-		return cmp.Or(compareBools(x == "", y == ""), cmp.Compare(x, y))
+		if x == y {
+			continue
+		}
+		if x == "" || y == "" {
+			return compareBools(x == "", y == "")
+		}
+		return strings.Compare(x, y)
 	}
-	newest := cmp.Compare(b.place.order, a.place.order)
-	switch by {
-	case ByTitle:
-		return cmp.Or(named((*place).title), named((*place).composer), newest)
-	case ByComposer:
-		return cmp.Or(named((*place).composer), named((*place).title), newest)
-	case ByInstrument:
-		return cmp.Or(named((*place).instrument), named((*place).title), newest)
-	}
-	return newest
+	return cmp.Compare(b.place.order, a.place.order)
+}
+
+// keysOf is what decides in each order, before age does.
+var keysOf = map[Sort][]func(*place) string{
+	ByTitle:      {(*place).title, (*place).composer},
+	ByComposer:   {(*place).composer, (*place).title},
+	ByInstrument: {(*place).instrument, (*place).title},
 }
 
 func compareBools(a, b bool) int {

@@ -119,14 +119,9 @@ type table struct{ first, count, at int64 }
 // offset and those that it names.
 func (p *pdf) info(at int64) (dict, error) {
 	var info any
-	seen := map[int64]bool{}
 	next := []int64{at}
-	for len(next) > 0 && len(p.sections) < maxSections {
+	for len(next) > 0 && len(p.sections) < maxSections { // they may go round
 		at, next = next[0], next[1:]
-		if seen[at] {
-			continue
-		}
-		seen[at] = true
 		s, err := p.section(at)
 		if err != nil {
 			return nil, err
@@ -276,9 +271,7 @@ func (p *pdf) findPacked(s section, number int64) (entry, bool, error) {
 		if found = number >= first && number < first+count; found {
 			count = number - first
 		}
-		if rows += count; rows > maxUnpacked {
-			return entry{}, false, errTooMuch
-		}
+		rows += count
 	}
 	if !found {
 		return entry{}, false, nil
