@@ -65,6 +65,9 @@ commands are at /api/v0/npp/… of the daemon's RPC.
 		"id":         idCmd,
 		"status":     statusCmd,
 		"companions": companionsCmd,
+		"pieces":     piecesCmd,
+		"practice":   practiceCmd,
+		"profile":    profileCmd,
 		"db":         dbCmd,
 	},
 }

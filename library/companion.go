@@ -70,13 +70,13 @@ func (l *Library) companionChanged(key value.Value, item *orbit.Item) {
 	old := l.companions[address]
 	switch {
 	case item == nil:
-		delete(l.invalid, key.String())
+		delete(l.invalid, shortKey(key))
 	case err == nil && old == nil && len(l.companions) >= MaxCompanions:
 		err = errTooMany
 		fallthrough
 	case err != nil:
 		if len(l.invalid) < MaxCompanions {
-			l.invalid[key.String()] = err.Error()
+			l.invalid[shortKey(key)] = err.Error()
 		}
 	case old != nil && old.id == id:
 		l.mu.Unlock()
@@ -88,7 +88,7 @@ func (l *Library) companionChanged(key value.Value, item *orbit.Item) {
 	}
 	var c *companion
 	if item != nil && err == nil && l.ctx.Err() == nil {
-		delete(l.invalid, key.String())
+		delete(l.invalid, shortKey(key))
 		c = l.newCompanion(id, address, r.Username)
 		l.companions[address] = c
 		l.tasks.Go(c.run)
@@ -103,6 +103,15 @@ func (l *Library) companionChanged(key value.Value, item *orbit.Item) {
 	if old != nil || c != nil {
 		l.cards.Tell()
 	}
+}
+
+// shortKey is as much of a key as is remembered.
+func shortKey(key value.Value) string {
+	text, ok := key.Text()
+	if !ok {
+		text = key.String()
+	}
+	return text[:min(len(text), maxProfileValue)]
 }
 
 // checkRecord returns the peer that a record is about, or why it is none of a

@@ -91,6 +91,9 @@ func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again
 	if err != nil {
 		return false, err
 	}
+	if r, ok := records[user]; ok && r.NodeID != id.String() {
+		return false, fmt.Errorf("%w: the peer shows the user store of companion %.80q as its own", ErrInvalid, r.NodeID)
+	}
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	for address, r := range records {
@@ -173,7 +176,8 @@ func (l *Library) ask(ctx context.Context, target peer.AddrInfo) (card.Card, err
 
 // RemoveCompanion ends to follow a peer: its stores are not replicated any more, and
 // dropped where they came for that alone, and its connection is not kept. It returns
-// when that is done. The error wraps [ErrNotCompanion].
+// when that is done. Of a peer that is no companion and offered its user store, the
+// offer is forgotten. The error wraps [ErrNotCompanion].
 func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 	kv, err := l.keyValue(ctx, companionsAt)
 	if err != nil {
@@ -203,8 +207,14 @@ func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 	if err != nil {
 		return err
 	}
-	if !found {
+	l.mu.Lock()
+	_, offered := l.offers[id]
+	l.mu.Unlock()
+	switch {
+	case !found && !offered:
 		return ErrNotCompanion
+	case !found:
+		l.dropOffer(ctx, id)
 	}
 	for _, c := range running {
 		select {

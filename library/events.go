@@ -95,16 +95,20 @@ func (l *Library) watchPeers() {
 			log.Warnw("peers are not watched any more", "err", err)
 			return
 		}
-		for _, c := range l.byPeer() {
-			if c.id != e.Peer.ID {
-				continue
-			}
-			_, name := c.names()
-			kind := EventOffline
-			if e.Connected {
-				kind = EventOnline
-			}
-			l.emit(Event{Kind: kind, Peer: c.id, Name: name})
+		if !e.Connected {
+			l.mu.Lock()
+			delete(l.nearby, e.Peer.ID)
+			l.mu.Unlock()
 		}
+		c := l.companionOf(e.Peer.ID)
+		if c == nil {
+			continue
+		}
+		_, name := c.names()
+		kind := EventOffline
+		if e.Connected {
+			kind = EventOnline
+		}
+		l.emit(Event{Kind: kind, Peer: c.id, Name: name})
 	}
 }

@@ -68,8 +68,12 @@ func (l *Library) received(from peer.ID, c card.Card) {
 	l.mu.Lock()
 	before, known := l.followers[from]
 	full := len(l.followers) >= MaxFollowers
+	name, seen := l.nearby[from]
+	l.nearby[from] = c.Username
 	l.mu.Unlock()
-	l.emit(Event{Kind: EventNearby, Peer: from, Name: c.Username})
+	if !seen || name != c.Username {
+		l.emit(Event{Kind: EventNearby, Peer: from, Name: c.Username})
+	}
 	switch {
 	case !c.Follows && known:
 		if err := l.erase(l.ctx, followerKey(from)); err != nil {

@@ -98,6 +98,7 @@ type Library struct {
 	invalid    map[string]string     // records of the store that name no companion: why not, by key
 	followers  map[peer.ID]Follower
 	offers     map[peer.ID]Offer
+	nearby     map[peer.ID]string // names of the connected peers that showed a card
 	watchers   map[*watcher]struct{}
 	bringing   sync.Mutex     // one change of what is brought at a time
 	users      map[string]int // how many companions have a database, by address; guarded by bringing
@@ -114,6 +115,7 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 		invalid:    make(map[string]string),
 		followers:  make(map[peer.ID]Follower),
 		offers:     make(map[peer.ID]Offer),
+		nearby:     make(map[peer.ID]string),
 		watchers:   make(map[*watcher]struct{}),
 		users:      make(map[string]int),
 	}

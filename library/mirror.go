@@ -7,6 +7,7 @@ import (
 	"iter"
 
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/keyed"
 	"github.com/newpieceplease/npp/orbit/value"
 )
@@ -43,10 +44,10 @@ func mirror(ctx context.Context, db *orbit.Database, take func(key value.Value, 
 			return ctx.Err()
 		case err == nil:
 			take(item.Key, &item, true)
-		case item.Key == nil && item.Hash == "":
-			return fmt.Errorf("read %s: %w", db.Address(), err)
-		default:
+		case errors.Is(err, blocks.ErrDamaged):
 			log.Warnw("damaged item", "database", db.Address(), "err", err)
+		default:
+			return fmt.Errorf("read %s: %w", db.Address(), err)
 		}
 	}
 	if ready != nil {

@@ -1,7 +1,6 @@
 package library
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,8 +24,13 @@ func (l *Library) nameOfCompanion(id peer.ID) string {
 	if c == nil {
 		return ""
 	}
-	remembered, now := c.names()
-	return cmp.Or(remembered, now)
+	c.mu.Lock()
+	remembered := c.name
+	c.mu.Unlock()
+	if remembered == "" {
+		_, remembered = c.names()
+	}
+	return remembered
 }
 
 // NameOf returns the name of a peer: the one that a companion was added under, or

@@ -83,11 +83,20 @@ func (d *Daemon) Status(ctx context.Context) (Status, error) {
 		s.attend("messages", "", fmt.Errorf("%d messages were refused since the start, their senders were told", s.Messages.Refused), "ipfs npp messages stat")
 	}
 	for _, k := range d.Swarm.Kept() {
-		if !k.Connected {
+		if !k.Connected && !d.follows(ctx, k.ID) {
 			s.attend("peer", k.ID.String(), errors.New("its connection is kept, and it is not connected"), "ipfs npp connect "+k.ID.String()+" shows what was tried")
 		}
 	}
 	return s, d.statusOfDatabases(ctx, &s)
+}
+
+// follows reports whether a peer is a companion, who may be away.
+func (d *Daemon) follows(ctx context.Context, id peer.ID) bool {
+	if d.library == nil {
+		return false
+	}
+	_, err := d.library.Companion(ctx, id)
+	return err == nil
 }
 
 func (s *Status) attend(about, name string, err error, advice string) {

@@ -64,7 +64,7 @@ func startxref(src *source) int64 {
 //
 // The reader is its own, and knows only of the way to that dictionary: from the
 // end of the file through cross references, as tables and streams, and object
-// streams (ISO 32000-1, 7.5). It reads some kilobytes of a scan of 200 MB, which
+// streams (ISO 32000-1, 7.5). It reads a few kilobytes of a scan of 200 MB, which
 // may have to come from the network, and what is wrong elsewhere in the document
 // does not matter. The library in question, pdfcpu 0.15, reads all streams of a
 // document into memory, 2 GB for a hostile one of 32 kB unless told otherwise;

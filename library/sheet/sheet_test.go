@@ -396,7 +396,7 @@ func TestHostile(t *testing.T) {
 			if took > 5*time.Second {
 				t.Errorf("took %s", took)
 			}
-			if made := (after.TotalAlloc - before.TotalAlloc) >> 20; made > 128 {
+			if made := (after.TotalAlloc - before.TotalAlloc) >> 20; made > 160 {
 				t.Errorf("allocated %d MiB", made)
 			}
 			t.Logf("%s, %d MiB", took.Round(time.Millisecond), (after.TotalAlloc-before.TotalAlloc)>>20)

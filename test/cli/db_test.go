@@ -519,12 +519,22 @@ func TestOwnStores(t *testing.T) {
 		`"username"`: `"musician-` + n.PeerID()[len(n.PeerID())-6:] + `"`,
 		`"nodeId"`:   `"` + n.PeerID() + `"`,
 		`"pieces"`:   `"` + id.Stores[0].Address + `"`,
+		`"practice"`: `"` + id.Stores[3].Address + `"`,
 	}
 	if !maps.Equal(user, want) {
 		t.Errorf("user: %v, want %v", user, want)
 	}
 	if pieces := db(t, n, "info", "pieces")[0]; pieces.Type != "documents" || pieces.IndexBy != "hash" || pieces.Address != id.Stores[0].Address {
 		t.Errorf("pieces: %+v", pieces)
+	}
+	for _, name := range ownStores {
+		granted := replica(t, n, "grant", name, someIdentity).Capabilities
+		if revoked := replica(t, n, "revoke", name, someIdentity).Capabilities; !slices.Contains(granted["write"], someIdentity) || slices.Contains(revoked["write"], someIdentity) {
+			t.Errorf("%s: who may write: granted %v, revoked %v", name, granted, revoked)
+		}
+		if r := n.Run("npp", "db", "drop", "--force", name); r.Code != 1 || !strings.Contains(r.Stderr, "is the daemon's own") {
+			t.Errorf("drop %s: %v", name, r)
+		}
 	}
 	db(t, n, "del", "user", "pieces")
 	db(t, n, "put", "user", "username", `"Anna"`)
@@ -585,17 +595,19 @@ func TestDamagedStoreIsNamedAndMended(t *testing.T) {
 
 	id := decodeLines[idLine](t, n.MustRun("npp", "id", "--enc=json"))[0]
 	if id.Stores[0].Address != "" || !strings.Contains(id.Stores[0].Error, "damaged log of "+address) || !strings.HasSuffix(id.Stores[0].Error, "; hint: ipfs npp db rebuild pieces") ||
-		id.Stores[1].Error != "" || id.Username == "" {
+		id.Stores[1].Error+id.Stores[2].Error+id.Stores[3].Error != "" || id.Username == "" {
 		t.Errorf("id: %+v", id)
 	}
-	if got := n.MustRun("npp", "id"); !strings.Contains(got, "\npieces    open "+address+": damaged log") || !strings.Contains(got, "\nusername  musician-") {
+	if got := n.MustRun("npp", "id"); !strings.Contains(got, "\npieces      open "+address+": damaged log") || !strings.Contains(got, "\nusername    musician-") {
 		t.Errorf("id: %s", got)
 	}
 	listed := map[string]dbLine{}
 	for _, l := range db(t, n, "ls") {
-		listed[l.Name] = l
+		if l.AccessOf == "" {
+			listed[l.Name] = l
+		}
 	}
-	if !strings.Contains(listed["pieces"].Error, "damaged log") || listed["pieces"].Type != "documents" || listed["user"].Error != "" || listed["user"].Entries != 3 {
+	if !strings.Contains(listed["pieces"].Error, "damaged log") || listed["pieces"].Type != "documents" || listed["user"].Error != "" || listed["user"].Entries != 4 {
 		t.Errorf("ls: %+v", listed)
 	}
 	for _, args := range [][]string{{"info", "pieces"}, {"all", address}, {"put", "pieces", `{"hash":"x"}`}, {"export", "pieces"}, {"log", "pieces", "--follow"}} {

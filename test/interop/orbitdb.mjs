@@ -23,11 +23,13 @@
 import { createInterface } from 'node:readline'
 import { parse, stringify } from '@ipld/dag-json'
 import { generateKeyPair } from '@libp2p/crypto/keys'
+import { lpStream } from '@libp2p/utils'
 import { base58btc } from 'multiformats/bases/base58'
 import { CID } from 'multiformats/cid'
 import { sha256 } from 'multiformats/hashes/sha2'
 
 const dagCbor = 0x71
+const raw = 0x55
 
 const print = (line) => console.log(stringify(line))
 
@@ -175,6 +177,9 @@ const hashes = async (log, range) => (await collect(log.iterator(range))).map(({
 
 const heads = async (log) => (await log.heads()).map(({ hash }) => hash)
 
+// The cards that were shown, see the command card: {"peer", "card"}.
+const cards = []
+
 const peerId = (id) => {
   const found = libp2p.getPeers().find((peer) => String(peer) === id)
   if (!found) throw new Error(`there is no connection to ${id}`)
@@ -203,6 +208,13 @@ const commands = {
   },
 
   'put-blocks': ({ blocks }) => putBlocks(blocks),
+
+  // Puts a file of one block, and answers its CID.
+  'put-file': async ({ data }) => {
+    const cid = CID.createV1(raw, await sha256.digest(data))
+    await ipfs.blockstore.put(cid, data)
+    return String(cid)
+  },
 
   // The blocks from here, or with network from the peers that this one is connected to.
   'get-blocks': ({ hashes, network }) => Promise.all(hashes.map(async (hash) => (
@@ -328,6 +340,18 @@ const commands = {
   'heads-stream': async ({ peer, protocol, frames = [], hold = false }) => (
     stack.exchange(await libp2p.dialProtocol(peerId(peer), protocol), frames, hold)
   ),
+
+  // Shows a card to whoever shows one. This is the handler of the documentation of
+  // the package card, which also keeps what it reads.
+  card: ({ card }) => libp2p.handle('/npp/card/1.0.0', async (stream, connection) => {
+    const lp = lpStream(stream)
+    const theirs = JSON.parse(new TextDecoder().decode((await lp.read()).subarray()))
+    cards.push({ peer: String(connection.remotePeer), card: theirs })
+    await lp.write(new TextEncoder().encode(JSON.stringify(card)))
+    await stream.close()
+  }, { runOnLimitedConnection: true }),
+
+  cards: () => cards,
 
   stop: () => input.close()
 }
