@@ -468,8 +468,9 @@ var piecesShowCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Show all that is known of a piece.",
 		ShortDescription: `
-Prints what the document of the piece says, how often it was practised, and who
-has it: you, or companions. In JSON it is a line as of 'ipfs npp pieces ls'.
+Prints what the document of the piece says, how often it was practised, and
+who has it: you, or companions. In JSON it is a line as of 'ipfs npp pieces
+ls'.
 
   > ipfs npp pieces show QmNR2n
   hash        QmNR2n…
@@ -616,7 +617,7 @@ to a text where it is no JSON; null removes the field.
 
   > ipfs npp pieces update QmNR2n --title 'Humoresque No. 7' --set year=1894
   updated    QmNR2n…  Humoresque No. 7  (Antonín Dvořák, Violin, PDF)
-  > ipfs npp pieces update QmNR2n --set tags='["solo","encore"]' --set year=null
+  > ipfs npp pieces update QmNR2n --set tags='["solo"]' --set year=null
 `,
 	},
 	Arguments: []cmds.Argument{pieceArg},
@@ -682,9 +683,9 @@ var piecesRmCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Remove pieces.",
 		ShortDescription: `
-Removes pieces of yours, and the pins that adding them made: garbage collection
-takes the files then. What you pinned yourself stays pinned, and the counts of
-'ipfs npp practice' stay.
+Removes pieces of yours, and the pins that adding them made: garbage
+collection takes the files then. What you pinned yourself stays pinned, and
+the counts of 'ipfs npp practice' stay.
 
   > ipfs npp pieces rm QmNR2n
   removed  QmNR2n…  Prelude in C, and unpinned its file
@@ -820,8 +821,8 @@ var piecesAddCmd = &cmds.Command{
 		ShortDescription: `
 Adds a file to IPFS, pins it and puts it into your pieces, with the title and
 composer that it has (PDF, MusicXML, ABC, MIDI and LilyPond). A piece that is
-there already is updated with what is new. Of a folder, with all below it, what
-is known to be sheet music or an image is added.
+there already is updated with what is new. Of a folder, with all below it,
+what is known to be sheet music or an image is added.
 
   > ipfs npp pieces add prelude.pdf --instrument Piano
   added      QmNR2n…  Prelude in C  (J. S. Bach, Piano, PDF)
@@ -833,9 +834,10 @@ What is neither a file nor a folder is a CID, which is put as it is: with
 
 Over the RPC, files are in the multipart body, as for 'ipfs add', and CIDs are
 arg=. In JSON a line has an "outcome": added, updated, unchanged, skipped (and
-the "reason") or failed (and the "error"); the "file", and of the piece "hash",
-"title", "composer", "instrument", "type", "name" and "size". At the end of a
-folder there is a line with a "summary".
+the "reason") or failed (and the "error"); the "file"; and of the piece
+"hash", "title", "composer", "instrument", "type", "name" and "size". At the
+end of a folder there is a line with a "summary", and with '--progress' lines
+with "progress", in "bytes" or "blocks".
 `,
 	},
 	Arguments: []cmds.Argument{

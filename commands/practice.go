@@ -25,9 +25,9 @@ var practiceCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Count that a piece was practised.",
 		ShortDescription: `
-Counts that you practised a piece, one of yours or of your companions', once or
-so many times, and prints how often that is now. What your companions counted
-is added to it.
+Counts that you practised a piece, one of yours or of your companions', once
+or so many times, and prints how often that is now. What your companions
+counted is added to it.
 
   > ipfs npp practice QmNR2n
   practised 5 times (7 with companions)  Prelude in C

@@ -114,8 +114,8 @@ var profileGetCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Print a field of the profile.",
 		ShortDescription: `
-Prints the value: a text as it is, all else as JSON. It is an error if there is
-none.
+Prints the value: a text as it is, all else as JSON. It is an error if there
+is none.
 
   > ipfs npp profile get username
   Anna

@@ -1,11 +1,12 @@
 package cli
 
 import (
-	"bytes"
+	"bufio"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -170,7 +171,11 @@ func put(t *testing.T, n *harness.Node, args ...string) {
 // addPiece puts a piece whose file is nowhere.
 func addPiece(t *testing.T, n *harness.Node, hash, title string) {
 	t.Helper()
-	put(t, n, "pieces", fmt.Sprintf(`{"hash":%q,"instrument":"Piano","title":%q}`, hash, title))
+	doc, err := json.Marshal(map[string]string{"hash": hash, "instrument": "Piano", "title": title})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, n, "pieces", string(doc))
 }
 
 // meet waits until both daemons, which are connected, have shown each other how
@@ -472,10 +477,480 @@ func TestRemovalThatWasCutShortIsFinished(t *testing.T) {
 	eventually(t, "the connection is not kept", func() bool { return keptOf(t, bob) == nil })
 }
 
-var _ = bytes.NewReader
-var _ = binary.PutUvarint
-var _ = io.EOF
-var _ sync.Mutex
-var _ = syscall.SIGINT
-var _ = libp2p.New
-var _ network.Stream
+// taking is the commands that take a peer, which is put in for "%".
+var taking = [][]string{
+	{"send", "%", "a secret"},
+	{"send", "--private", "--json", "%", "1"},
+	{"connect", "%"},
+	{"connect", "--keep", "%"},
+	{"connect", "--forget", "%"},
+	{"companions", "add", "%"},
+	{"companions", "rm", "%"},
+	{"listen", "--from=%"},
+	{"messages", "ls", "--from=%"},
+	{"messages", "rm", "--all", "--from=%"},
+}
+
+// refusedBy has all commands that take a peer refuse a name.
+func refusedBy(t *testing.T, n *harness.Node, name string, want ...string) {
+	t.Helper()
+	for _, command := range taking {
+		args := slices.Clone(command)
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "%", name)
+		}
+		refused(t, n, args, want...)
+	}
+}
+
+// A name stands for one peer, or for none: what is meant for a companion reaches no
+// other.
+func TestNamesStandForPeers(t *testing.T) {
+	t.Parallel()
+	bob, alice, other := musician(t, "bob"), musician(t, "Alice"), musician(t, "alice")
+	a, o := alice.PeerID(), other.PeerID()
+	for _, n := range []*harness.Node{alice, other} {
+		bob.Connect(n)
+		meet(t, bob, n)
+	}
+	got := func(when string, byAlice, byOther int) {
+		t.Helper()
+		if a, o := count(t, alice), count(t, other); a != byAlice || o != byOther {
+			t.Errorf("%s: alice has %d messages and the other %d, want %d and %d", when, a, o, byAlice, byOther)
+		}
+	}
+
+	refusedBy(t, bob, "aLICE", `several peers have this name: "aLICE"`, a, o, "; hint: use the peer ID")
+	refusedBy(t, bob, "nobody", `"nobody"`, "no companion or connected peer has that name", "; hint: ipfs npp companions ls --nearby")
+	got("nobody is followed", 0, 0)
+
+	// A companion comes before others, also while it is away.
+	follow(t, bob, alice)
+	if out := bob.MustRun("npp", "send", "alice", "1"); !strings.Contains(out, " to "+a+" in ") {
+		t.Errorf("send: %s", out)
+	}
+	if out := bob.MustRun("npp", "connect", "alice"); !strings.HasPrefix(out, "connected "+a+" by open connection") {
+		t.Errorf("connect: %s", out)
+	}
+	for _, n := range []*harness.Node{other, alice} {
+		n.MustRun("npp", "send", "bob", n.PeerID())
+	}
+	bob.Spawn("npp", "listen", "--since=all", "--from=ALICE").Expect(a)
+	if out := bob.MustRun("npp", "messages", "ls", "--from=alice"); strings.Count(out, "\n") != 1 || !strings.Contains(out, a) {
+		t.Errorf("messages ls --from: %s", out)
+	}
+	if out := bob.MustRun("npp", "messages", "rm", "--all", "--from=alice"); out != "removed 1\n" || count(t, bob) != 1 {
+		t.Errorf("messages rm --from: %s", out)
+	}
+	alice.Stop()
+	eventually(t, "alice is away", func() bool { return !companions(t, bob)[a].Connected })
+	if r := bob.Run("npp", "send", "--deadline=1s", "alice", "2"); r.Code != 1 {
+		t.Errorf("send to who is away: %v", r)
+	}
+	got2 := count(t, other)
+	alice.Start()
+	reconnected(t, bob, alice)
+	if got2 != 0 {
+		t.Errorf("the other has %d messages", got2)
+	}
+	got("alice was away", 1, 0)
+
+	// Two companions of the same name, one of which changes it.
+	follow(t, bob, other)
+	refusedBy(t, bob, "alice", "several peers have this name", a, o)
+	rename(t, other, "Carol ♪")
+	eventually(t, "the new name", func() bool { return companions(t, bob)[o].NameNow == "Carol ♪" })
+	if out := bob.MustRun("npp", "companions", "ls"); !strings.Contains(out, "\n  it is called Carol ♪ now; to take that name: ipfs npp companions add "+o+"\n") {
+		t.Errorf("ls: %s", out)
+	}
+	if found := statusOf(t, bob).about("companion"); len(found) != 1 || found[0].Name != o || !strings.Contains(found[0].Text, `"alice" is called "Carol ♪" now`) || found[0].Advice == "" {
+		t.Errorf("status: %+v", found)
+	}
+	refusedBy(t, bob, "carol ♪", "has another one now", o, `was "alice" when it was added`, "; hint: use the peer ID, or ipfs npp companions add <peer ID>")
+	refusedBy(t, bob, "alice", "several peers have this name", a, o)
+	got("the name changed", 1, 0)
+	if out, want := bob.MustRun("npp", "companions", "add", o), "Carol ♪ "+o+" is a companion already, and goes by its present name\nhere: 0 pieces\n"; out != want {
+		t.Errorf("add again: %q, want %q", out, want)
+	}
+	bob.MustRun("npp", "send", "CAROL ♪", "3")
+	bob.MustRun("npp", "send", "alice", "4")
+	got("the new name was taken", 2, 1)
+
+	// A stranger takes the name that a companion had.
+	bob.MustRun("npp", "companions", "rm", "Carol ♪")
+	rename(t, alice, "anna")
+	rename(t, other, "alice")
+	eventually(t, "the new names", func() bool { return companions(t, bob)[a].NameNow == "anna" && nearby(t, bob)[o] == "alice" })
+	refusedBy(t, bob, "alice", "has another one now", a, `is called "anna" now`)
+	refusedBy(t, bob, "anna", "has another one now", a, `was "Alice" when it was added`)
+	got("a stranger has the name", 2, 1)
+	bob.MustRun("npp", "companions", "add", a)
+	bob.MustRun("npp", "send", "anna", "5")
+	bob.MustRun("npp", "send", "alice", "6") // nobody else has this name now
+	got("both have their names", 3, 2)
+
+	// Names that are none.
+	for _, name := range []string{"a\x1b[31m\nb", strings.Repeat("x", 2000), "\xff", "-", "/"} {
+		refusedBy(t, bob, name)
+	}
+}
+
+// A message may offer a library. That opens nothing, and a card counts for more.
+func TestOffersAreRemembered(t *testing.T) {
+	t.Parallel()
+	alice, bob := musician(t, "alice"), musician(t, "bob")
+	bob.Connect(alice)
+	meet(t, alice, bob)
+	id := alice.PeerID()
+	before := bob.MustRun("npp", "db", "ls", "--enc=json")
+
+	// What is no offer.
+	listener := bob.Spawn("npp", "listen", "--since=all", "--enc=json")
+	m := newMailer(t, alice)
+	odd := []string{
+		`{"userDb":5}`, `{"userDb":null}`, `{"userDb":["` + nowhere + `"]}`, `{"userDb":{"userDb":"` + nowhere + `"}}`, `{"userDb":""}`, `{"userDb":true}`,
+		`[{"userDb":"` + nowhere + `"}]`, `["userDb","` + nowhere + `"]`, `"` + nowhere + `"`, `"{\"userDb\":\"` + nowhere + `\"}"`, `{"userDb":"/ipfs/zdpu"}`, `{"userDb":"zdpu"}`,
+		`{"a":{"userDb":"` + nowhere + `"}}`, `null`, `0`, `""`, `{}`, `[]`,
+		`{"userDb":"/orbitdb/` + strings.Repeat("z", 600) + `"}`, `{"userDb":"` + nowhere + `","more":"` + strings.Repeat("x", 5000) + `"}`,
+		`{"userDb":"` + strings.Repeat("/orbitdb/", 1<<16) + `"}`, strings.Repeat("[", 9000) + strings.Repeat("]", 9000),
+	}
+	for _, text := range odd {
+		if s, err := m.send(url.Values{"arg": {bob.PeerID()}}, []byte(text)); err != nil || s.Status != "delivered" {
+			t.Errorf("%.80s: %+v, %v", text, s, err)
+		}
+	}
+	alice.MustRun("npp", "send", bob.PeerID(), `"that was all"`)
+	for range odd {
+		if line := listener.Expect(`"id"`); strings.Contains(line, `"offer"`) {
+			t.Errorf("listen: %.200s", line)
+		}
+	}
+	listener.Expect("that was all")
+
+	// What is one. The last one of a peer counts.
+	text := bob.Spawn("npp", "listen", "--since=all")
+	text.Expect("that was all")
+	watch := watchCompanions(t, bob)
+	alice.MustRun("npp", "send", "bob", `{"userDb":"`+nowhere+`/user"}`)
+	if e := watch.expect("offer"); e.Peer != id || e.Address != nowhere+"/user" {
+		t.Errorf("watch: %+v", e)
+	}
+	text.Expect(`{"userDb":"` + nowhere + `/user"}`)
+	if line := text.Expect("offers its library"); !strings.Contains(line, "format before OrbitDB 1.0") || !strings.Contains(line, "; hint: ") {
+		t.Errorf("listen: %s", line)
+	}
+	line := decodeLines[struct{ Offer offerRow }](t, listener.Expect(`"offer"`))[0].Offer
+	if line.Address != nowhere+"/user" || !line.Legacy || !strings.Contains(line.Error, "; hint: ") {
+		t.Errorf("listen: %+v", line)
+	}
+	if o := offers(t, bob)[id]; o.Address != nowhere+"/user" || !o.Legacy || o.Via != "direct" || o.At == nil || time.Since(*o.At) > time.Minute || !strings.Contains(o.Error, "before OrbitDB 1.0") {
+		t.Errorf("offers: %+v", o)
+	}
+	if out := bob.MustRun("npp", "companions", "ls", "--offers"); !strings.HasPrefix(out, fmt.Sprintf("%-20s  %-52s  ", "alice", id)) || !strings.Contains(out, "  "+nowhere+"/user\n  ") || !strings.Contains(out, "before OrbitDB 1.0") {
+		t.Errorf("offers: %s", out)
+	}
+	alice.MustRun("npp", "send", "bob", `{"userDb":"/orbitdb/\u001b[31m"}`)
+	if e := watch.expect("offer"); e.Address != "/orbitdb/\x1b[31m" {
+		t.Errorf("watch: %+v", e)
+	}
+	if o := offers(t, bob)[id]; o.Address != "/orbitdb/\x1b[31m" || o.Legacy || o.Error == "" {
+		t.Errorf("offers: %+v", o)
+	}
+	if out := bob.MustRun("npp", "companions", "ls", "--offers"); strings.Contains(out, "\x1b") {
+		t.Errorf("offers: %q", out)
+	}
+	alice.MustRun("npp", "send", "bob", `{"more":[1,{}],"userDb":"`+nowhere+`"}`)
+	watch.expect("offer")
+	text.Expect(`"userDb":"` + nowhere + `"}`)
+	if line := text.Expect("offers its library"); line != "  offers its library: ipfs npp companions add "+id {
+		t.Errorf("listen: %s", line)
+	}
+	if o := offers(t, bob); len(o) != 1 || o[id].Address != nowhere || o[id].Legacy || o[id].Error != "" {
+		t.Errorf("offers: %+v", o)
+	}
+	if found := statusOf(t, bob).about("offer"); len(found) != 1 || found[0].Advice != "ipfs npp companions ls --offers" {
+		t.Errorf("status: %+v", found)
+	}
+	if after := bob.MustRun("npp", "db", "ls", "--enc=json"); after != before || len(companions(t, bob)) != 0 {
+		t.Errorf("before:\n%safter:\n%s", before, after)
+	}
+
+	// The card says which library it is.
+	follow(t, bob, alice)
+	if r := companions(t, bob)[id]; r.User != storesOf(t, alice)["user"] || r.Troubles != nil {
+		t.Errorf("companion: %+v", r)
+	}
+	if out := bob.MustRun("npp", "companions", "ls", "--offers"); out != "" || statusOf(t, bob).about("offer") != nil {
+		t.Errorf("offers after it was added: %s", out)
+	}
+	bob.Stop()
+	bob.Start()
+	if out := bob.MustRun("npp", "companions", "ls", "--offers"); out != "" {
+		t.Errorf("offers after a restart: %s", out)
+	}
+}
+
+// A peer without npp is followed by its offer, whoever else has the database.
+func TestOfferOfAPeerWithoutNPPIsTaken(t *testing.T) {
+	t.Parallel()
+	alice, bob, stock := musician(t, "alice"), musician(t, "bob"), harness.NewStock(t).Set("Pubsub.Enabled", true).Start()
+	id := stock.PeerID()
+	bob.Connect(alice)
+	bob.Connect(stock)
+	refused(t, bob, []string{"companions", "add", id}, "shows no user store and offered none", `; hint: have it send {"userDb":`)
+	pieces := db(t, alice, "create", "scores", "--type=documents", "--index-by=hash")[0].Address
+	put(t, alice, "scores", `{"hash":"QmT","instrument":"Piano"}`)
+	user := db(t, alice, "create", "user", "--type=keyvalue", "--write=*")[0].Address
+	for key, value := range map[string]string{"username": "304532", "pieces": fmt.Sprintf("%q", pieces), "nodeId": fmt.Sprintf("%q", id)} {
+		put(t, alice, user, key, value)
+	}
+	publish := func(address string) {
+		t.Helper()
+		eventually(t, "the offer", func() bool {
+			r := stock.RunStdin(`{"userDb":"`+address+`"}`, "pubsub", "pub", bob.PeerID())
+			return r.Code == 0 && offers(t, bob)[id].Address == address
+		})
+	}
+	publish(nowhere + "/old")
+	refused(t, bob, []string{"companions", "add", id}, "before OrbitDB 1.0", "; hint: such a library cannot be opened yet")
+	publish(user)
+	if o := offers(t, bob)[id]; o.Via != "pubsub" {
+		t.Errorf("offer: %+v", o)
+	}
+	if out, want := bob.MustRun("npp", "companions", "add", id), "added "+id+"\nhere: 1 piece\n"; out != want {
+		t.Errorf("add: %q, want %q", out, want)
+	}
+	r := companions(t, bob)[id]
+	if r.User != user || r.Address != pieces || r.Troubles != nil || !r.Connected {
+		t.Errorf("companion: %+v", r)
+	}
+	bob.MustRun("npp", "companions", "rm", id)
+	if n := foreign(t, bob); n != 0 {
+		t.Errorf("%d databases stay", n)
+	}
+}
+
+// showCard is a peer that shows everybody a card, and does nothing else.
+func showCard(t *testing.T, card string) (id, addr string) {
+	t.Helper()
+	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	h.SetStreamHandler("/npp/card/1.0.0", func(s network.Stream) {
+		defer s.Close()
+		in := bufio.NewReader(s)
+		n, err := binary.ReadUvarint(in)
+		if err == nil {
+			_, err = io.CopyN(io.Discard, in, int64(n))
+		}
+		if err == nil {
+			s.Write(append(binary.AppendUvarint(nil, uint64(len(card))), card...))
+		}
+	})
+	return h.ID().String(), h.Addrs()[0].String() + "/p2p/" + h.ID().String()
+}
+
+// Whoever shows somebody else's library is not followed, and does no harm to whom
+// it is of.
+func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
+	t.Parallel()
+	alice, bob, carol := musician(t, "alice"), musician(t, "bob"), musician(t, "carol")
+	addPiece(t, alice, "QmA", "Prelude")
+	addPiece(t, carol, "QmC", "Fugue")
+	for _, n := range []*harness.Node{alice, carol} {
+		bob.Connect(n)
+	}
+	user := storesOf(t, alice)["user"]
+	troubles := func(id string) string { return strings.Join(companions(t, bob)[id].Troubles, "\n") }
+
+	// One that shows the store of somebody who is no companion.
+	liar, addr := showCard(t, `{"username":"liar","user":"`+user+`"}`)
+	if out := bob.MustRun("npp", "companions", "add", "--wait=1m", addr); !strings.Contains(out, "note: user: its user store says that it is that of peer") || !strings.Contains(out, alice.PeerID()) {
+		t.Errorf("add: %s", out)
+	}
+	if r := companions(t, bob)[liar]; !r.Companion || r.Pieces != nil || r.Address == "" {
+		t.Errorf("the liar: %+v", r)
+	}
+	bob.MustRun("npp", "companions", "rm", liar)
+	if n := foreign(t, bob); n != 0 {
+		t.Errorf("%d databases stay", n)
+	}
+
+	// One that shows the store of a companion.
+	follow(t, bob, alice)
+	if r := bob.Run("npp", "companions", "add", addr); r.Code != 1 {
+		t.Errorf("add: %v", r)
+	}
+	if r := companions(t, bob)[alice.PeerID()]; !r.Companion || r.Pieces == nil || *r.Pieces != 1 || r.Troubles != nil {
+		t.Errorf("alice: %+v", r)
+	}
+
+	// One that shows bob's own, and odd ones.
+	for card, want := range map[string]string{
+		`{"user":"` + storesOf(t, bob)["user"] + `"}`: "a store of ours",
+		`{"user":"/orbitdb/nothing"}`:                 "invalid OrbitDB address",
+		`{"user":"` + nowhere + `/old"}`:              "before OrbitDB 1.0",
+		`{"username":"x"}`:                            "shows no user store",
+		`{"user":5}`:                                  "card",
+		`no card`:                                     "card",
+	} {
+		id, addr := showCard(t, card)
+		r := bob.Run("npp", "companions", "add", addr)
+		if _, listed := companions(t, bob)[id]; r.Code != 1 || r.Stdout != "" || strings.Count(r.Stderr, "\n") != 1 || !strings.Contains(r.Stderr, want) || listed {
+			t.Errorf("%s: listed %v: %v", card, listed, r)
+		}
+	}
+
+	// A companion whose store becomes somebody else's, and his own again.
+	follow(t, bob, carol)
+	put(t, carol, "user", "nodeId", `"`+alice.PeerID()+`"`)
+	eventually(t, "the store that says it is alice's", func() bool { return strings.Contains(troubles(carol.PeerID()), alice.PeerID()) })
+	eventually(t, "carol's pieces are gone", func() bool { return piecesOf(t, bob, carol) == -1 })
+	if out := bob.MustRun("npp", "companions", "ls"); !strings.Contains(out, "\n  user: its user store says that it is that of peer") {
+		t.Errorf("ls: %s", out)
+	}
+	if found := statusOf(t, bob).about("companion"); len(found) != 1 || found[0].Name != carol.PeerID() || found[0].Advice == "" {
+		t.Errorf("status: %+v", found)
+	}
+	put(t, carol, "user", "nodeId", `"`+carol.PeerID()+`"`)
+	eventually(t, "carol's pieces are back", func() bool { return piecesOf(t, bob, carol) == 1 && troubles(carol.PeerID()) == "" })
+	if p := piecesOf(t, bob, alice); p != 1 {
+		t.Errorf("alice has %d pieces", p)
+	}
+}
+
+// companionEvent is a line of `npp companions watch`.
+type companionEvent struct {
+	Event, Peer, Name, Hash, Title, Address string
+	At                                      time.Time
+}
+
+// companionWatch is a watcher of companions, at the RPC.
+type companionWatch struct {
+	t      *testing.T
+	events chan companionEvent
+	seen   []companionEvent
+}
+
+// watchCompanions begins to watch: nothing that happens from now on is missed.
+func watchCompanions(t *testing.T, n *harness.Node) *companionWatch {
+	t.Helper()
+	resp, err := http.Post(n.APIURL()+"npp/companions/watch", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &companionWatch{t: t, events: make(chan companionEvent, 1000)}
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		defer close(w.events)
+		for in := json.NewDecoder(resp.Body); ; {
+			var e companionEvent
+			if in.Decode(&e) != nil {
+				return
+			}
+			w.events <- e
+		}
+	})
+	t.Cleanup(func() {
+		resp.Body.Close()
+		reading.Wait()
+	})
+	return w
+}
+
+// expect waits for the next event of a kind, and skips those before it.
+func (w *companionWatch) expect(kind string) companionEvent {
+	w.t.Helper()
+	timeout := time.After(harness.Patience)
+	for {
+		select {
+		case e, ok := <-w.events:
+			w.seen = append(w.seen, e)
+			switch {
+			case !ok:
+				w.t.Fatalf("the watch ended before %q: %+v", kind, w.seen)
+			case e.Event == kind:
+				if time.Since(e.At).Abs() > time.Minute {
+					w.t.Errorf("at %v: %+v", time.Now(), e)
+				}
+				return e
+			}
+		case <-timeout:
+			w.t.Fatalf("no event %q: %+v", kind, w.seen)
+		}
+	}
+}
+
+func TestCompanionsAreWatched(t *testing.T) {
+	t.Parallel()
+	alice, bob := musician(t, "alice"), musician(t, "bob")
+	addPiece(t, alice, "QmA", "not new")
+	id := alice.PeerID()
+	w := watchCompanions(t, bob)
+	text := bob.Spawn("npp", "companions", "watch")
+	watching := func() bool {
+		return strings.Count(rpc(t, bob, "diag/cmds", nil), `"Active":true,"Command":"npp/companions/watch"`) == 2
+	}
+	eventually(t, "both watch", watching)
+	of := func(kind string, want companionEvent) {
+		t.Helper()
+		got := w.expect(kind)
+		want.Event, want.At, want.Peer = kind, got.At, id
+		if got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+		if line := text.Expect("  " + kind + " "); !strings.Contains(line, id) || !strings.Contains(line, want.Name) || !strings.Contains(line, want.Hash) {
+			t.Errorf("%s: %s", kind, line)
+		}
+	}
+	bob.Connect(alice)
+	of("nearby", companionEvent{Name: "alice"})
+	follow(t, alice, bob)
+	of("follows", companionEvent{Name: "alice"})
+	follow(t, bob, alice)
+	of("added", companionEvent{Name: "alice"})
+	addPiece(t, alice, "QmB", "F\x1bugue")
+	of("piece", companionEvent{Name: "alice", Hash: "QmB", Title: "F\x1bugue"})
+	rename(t, alice, "anna")
+	of("name", companionEvent{Name: "anna"})
+	alice.Stop()
+	of("offline", companionEvent{Name: "anna"})
+	alice.Start()
+	of("online", companionEvent{Name: "anna"})
+	addPiece(t, alice, "QmC", "again")
+	of("piece", companionEvent{Name: "anna", Hash: "QmC", Title: "again"})
+	alice.MustRun("npp", "send", bob.PeerID(), `{"userDb":"`+nowhere+`"}`)
+	of("offer", companionEvent{Address: nowhere})
+	alice.MustRun("npp", "companions", "rm", bob.PeerID())
+	of("unfollows", companionEvent{Name: "anna"})
+	bob.MustRun("npp", "companions", "rm", id)
+	of("removed", companionEvent{Name: "anna"})
+
+	text.Signal(syscall.SIGINT)
+	if r := text.Wait(); r.Code != 0 || r.Stderr != "" || strings.Contains(r.Stdout, "not new") || strings.Contains(r.Stdout, "\x1b") {
+		t.Errorf("interrupted: %v", r)
+	}
+	kinds := map[string]int{}
+	for _, e := range w.seen {
+		kinds[e.Event]++
+	}
+	for kind, want := range map[string]int{"added": 1, "removed": 1, "follows": 1, "unfollows": 1, "piece": 2, "name": 1, "offer": 1, "offline": 1, "online": 1} {
+		if kinds[kind] != want {
+			t.Errorf("%d events %q, want %d: %+v", kinds[kind], kind, want, w.seen)
+		}
+	}
+
+	// A watcher is no reason for the daemon not to stop.
+	text = bob.Spawn("npp", "companions", "watch")
+	eventually(t, "both watch", watching)
+	begin := time.Now()
+	bob.Stop()
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("the daemon took %v to stop", took)
+	}
+	if r := text.Wait(); r.Code != 0 || r.Stderr != "" {
+		t.Errorf("the daemon stops: %v", r)
+	}
+}
