@@ -131,7 +131,7 @@ func (l *Library) userOf(ctx context.Context, target peer.AddrInfo) (user, name 
 		l.mu.Unlock()
 		followed := l.companionOf(target.ID)
 		switch {
-		case ok:
+		case ok && (followed == nil || followed.user != offer.Address):
 			user = offer.Address
 		case followed != nil && (err == nil || errors.Is(err, card.ErrNoProtocol)):
 			user = followed.user

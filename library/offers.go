@@ -128,6 +128,10 @@ func (l *Library) lookAt(m *message.Message) {
 	if !ok || m.From == l.self {
 		return
 	}
+	// The tutorial's app makes its offer at each connect.
+	if c := l.companionOf(m.From); c != nil && c.user == address {
+		return
+	}
 	o := Offer{Peer: m.From, Address: address, At: m.Received, Via: m.Via}
 	text, err := json.Marshal(o)
 	if err != nil {

@@ -3,9 +3,12 @@ package sheet_test
 import (
 	"archive/zip"
 	"bytes"
+	"compress/flate"
 	"compress/zlib"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -132,9 +135,46 @@ func deflate(b []byte) []byte {
 	return out.Bytes()
 }
 
+// bomb deflates a beginning, so many MiB of what is repeated, and an end.
+func bomb(head, fill string, many int, end string) string {
+	var b bytes.Buffer
+	w, err := flate.NewWriter(&b, flate.BestSpeed)
+	if err != nil {
+		panic(err)
+	}
+	part := func(s string) string {
+		b.Reset()
+		w.Write([]byte(s))
+		w.Flush()
+		return b.String()
+	}
+	fill = strings.Repeat(fill, 1<<20/len(fill))
+	all := part(head) + part(fill)
+	// From here on the same follows the same.
+	return all + strings.Repeat(part(fill), many-1) + part(end) + "\x03\x00"
+}
+
 type file struct{ name, content string }
 
+// explosive makes an archive of files, and one more, which is packed already.
+func explosive(t testing.TB, name, packed string, files ...file) string {
+	return archived(t, func(w *zip.Writer) error {
+		out, err := w.CreateRaw(&zip.FileHeader{
+			Name: name, Method: zip.Deflate, CompressedSize64: uint64(len(packed)), UncompressedSize64: 1 << 31,
+		})
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(out, packed)
+		return err
+	}, files...)
+}
+
 func archive(t testing.TB, files ...file) string {
+	return archived(t, func(*zip.Writer) error { return nil }, files...)
+}
+
+func archived(t testing.TB, more func(*zip.Writer) error, files ...file) string {
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
 	for _, f := range files {
@@ -150,7 +190,7 @@ func archive(t testing.TB, files ...file) string {
 			t.Fatal(err)
 		}
 	}
-	if err := w.Close(); err != nil {
+	if err := errors.Join(more(w), w.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()

@@ -361,7 +361,7 @@ func (p *pdf) packed(e entry) (any, error) {
 		}
 	}
 	skip := first + offset - pairs.at
-	if offset < 0 || offset > maxUnpacked || first > maxUnpacked || skip < 0 {
+	if skip < 0 {
 		return nil, errPDF
 	}
 	if _, err := io.CopyN(io.Discard, pairs.r, skip); err != nil {

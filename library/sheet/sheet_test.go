@@ -339,7 +339,7 @@ func TestTexts(t *testing.T) {
 // hostile are files that would take much if they got it.
 func hostile(t testing.TB) []example {
 	const n = 1 << 20
-	bomb := deflate([]byte("9 0 4 5 " + strings.Repeat(" ", 64<<20) + air))
+	stream := "\x78\x9c" + bomb("9 0 4 0 ", " ", 64, air)
 	many := make([]string, 5000)
 	for i := range many {
 		many[i] = "null"
@@ -353,10 +353,10 @@ func hostile(t testing.TB) []example {
 		{"PDF, open string", pdf("<</Title"+strings.Repeat("(", 4*n), ""), "", ""},
 		{"PDF, comments", pdf(strings.Repeat("%\n", 4*n), ""), "", ""},
 		{"PDF, huge object", pdf("["+strings.Repeat("1 ", 4*n)+"]", ""), "", ""},
-		{"PDF, bomb", packed(string(bomb), fmt.Sprintf("/N 2/First %d", 32<<20), 2), "", ""},
-		{"PDF, bomb of numbers", packed(string(deflate([]byte(strings.Repeat("1 ", 32<<20)))), "/N 900000000/First 900000000", 2), "", ""},
-		{"PDF, huge numbers", strings.Replace(packed(string(bomb), "/N 2/First 8", 2), "[0 2 2 6]", "[0 2147483648 0 2147483648]", 1), "", ""},
-		{"PDF, huge widths", strings.Replace(packed(string(bomb), "/N 2/First 8", 2), "[1 4 1]", "[8 8 9]", 1), "", ""},
+		{"PDF, bomb", packed(stream, fmt.Sprintf("/N 2/First %d", 8+64<<20), 2), "", ""},
+		{"PDF, bomb of numbers", packed("\x78\x9c"+bomb("", "1 ", 64, ""), "/N 900000000/First 900000000", 2), "", ""},
+		{"PDF, huge numbers", strings.Replace(packed(stream, "/N 2/First 8", 2), "[0 2 2 6]", "[0 2147483648 0 2147483648]", 1), "", ""},
+		{"PDF, huge widths", strings.Replace(packed(stream, "/N 2/First 8", 2), "[1 4 1]", "[8 8 9]", 1), "", ""},
 		{"PDF, huge table", strings.Replace(pdf(air, ""), "0 5\n", "0 2000000000\n", 1), "", ""},
 		{"PDF, huge offset", strings.Replace(pdf(air, ""), "startxref\n", "startxref\n9223372036854775807", 1), "", ""},
 		{"PDF, many tables", strings.Replace(pdf(air, ""), "0 5\n", tables+"0 5\n", 1), "", ""},
@@ -368,8 +368,8 @@ func hostile(t testing.TB) []example {
 		{"XML, long comment", "<!--" + strings.Repeat(" ", 16*n) + "--><score-partwise/>", "", ""},
 		{"XML, attributes", "<score-partwise" + attributes + ">", "", ""},
 		{"XML, creators", "<score-partwise><identification>" + strings.Repeat(`<creator type="composer">x</creator>`, n/16), "", ""},
-		{"mxl, bomb", archive(t, container("a"), file{"a", "<score-partwise><movement-title>" + strings.Repeat(" ", 64<<20)}), "", ""},
-		{"mxl, bomb of a container", archive(t, file{"META-INF/container.xml", strings.Repeat(" ", 96<<20)}), "", ""},
+		{"mxl, bomb", explosive(t, "a", bomb("<score-partwise><movement-title>", " ", 200, ""), container("a")), "", ""},
+		{"mxl, bomb of a container", explosive(t, "META-INF/container.xml", bomb("", " ", 200, "")), "", ""},
 		{"ABC, long", "X:1\n" + strings.Repeat("T:\n", n), "", ""},
 		{"ABC, no line ends", "X:1" + strings.Repeat("%", 4*n), "", ""},
 		{"LilyPond, open", "\\version \"2.24\"\n\\header {" + strings.Repeat("title = {", n), "", ""},
@@ -387,13 +387,10 @@ func TestHostile(t *testing.T) {
 			s := read(t, e.content)
 			took := time.Since(start)
 			runtime.ReadMemStats(&after)
-			if s.Title != "" && s.Title != e.title {
-				t.Errorf("title %q", s.Title)
-			}
-			if e.title != "" && s.Title != e.title {
+			if s.Title != e.title {
 				t.Errorf("title %q, want %q", s.Title, e.title)
 			}
-			if took > 5*time.Second {
+			if took > 20*time.Second {
 				t.Errorf("took %s", took)
 			}
 			if made := (after.TotalAlloc - before.TotalAlloc) >> 20; made > 160 {
