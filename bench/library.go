@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +24,9 @@ const (
 	firstRowBar = 50 * time.Millisecond
 	searchBar   = 300 * time.Millisecond
 )
+
+// defaultFound is how many pieces a search lists where nothing else is said.
+const defaultFound = 50
 
 // Words in the titles of pieces, see pieceTitle.
 const (
@@ -44,8 +46,8 @@ func benchLibrary(ctx context.Context, b *bench) ([]*section, error) {
 	}
 	m := &libraryBench{
 		bench: b, js: js,
-		small: 1000, middle: b.pick(10_000, 2000), large: b.pick(100_000, 20_000),
-		companions: b.pick(20, 8), each: b.pick(5000, 1000),
+		small: b.pick(1000, 500), middle: b.pick(10_000, 1000), large: b.pick(100_000, 20_000),
+		companions: b.pick(20, 8), perCompanion: b.pick(5000, 1000),
 		settle: time.Duration(b.pick(3, 1)) * time.Second,
 	}
 	var sections []*section
@@ -62,10 +64,10 @@ func benchLibrary(ctx context.Context, b *bench) ([]*section, error) {
 // libraryBench is what the measurements of the library share.
 type libraryBench struct {
 	*bench
-	js                   *javaScript
-	small, middle, large int           // how many pieces a daemon has
-	companions, each     int           // how many there are, and pieces of each
-	settle               time.Duration // how long after anything memory is read
+	js                       *javaScript
+	small, middle, large     int           // how many pieces a daemon has
+	companions, perCompanion int           // how many there are, and pieces of each
+	settle                   time.Duration // how long after anything memory is read
 
 	// what one measurement leaves to another; no daemon runs
 	withLarge, withCompanions *node
@@ -130,7 +132,11 @@ func (m *libraryBench) holder(ctx context.Context, n int) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(d.putPieces(ctx, 0, n, n), d.awaitWord(ctx, wordOfLast, 1)); err != nil {
+	err = d.putPieces(ctx, 0, n, n)
+	if err == nil {
+		err = d.awaitWord(ctx, wordOfLast, 1)
+	}
+	if err != nil {
 		d.stop()
 		return nil, err
 	}
@@ -152,15 +158,21 @@ type listing struct {
 	first, last    time.Duration
 }
 
+// list reads all that a command lists.
 func (n *node) list(ctx context.Context, path string, query url.Values) (listing, error) {
+	return n.listUpTo(ctx, -1, path, query)
+}
+
+// listUpTo reads so many rows, or with -1 all, and then ends the command.
+func (n *node) listUpTo(ctx context.Context, most int, path string, query url.Values) (listing, error) {
 	began := time.Now()
 	resp, err := n.post(ctx, path, query, nil)
 	if err != nil {
 		return listing{}, err
 	}
 	defer resp.Body.Close()
-	l, err := readListing(resp.Body, began)
-	if err == nil {
+	l, err := readListing(resp.Body, began, most)
+	if err == nil && l.rows != most {
 		if text := resp.Trailer.Get("X-Stream-Error"); text != "" {
 			err = errors.New(text)
 		}
@@ -171,20 +183,19 @@ func (n *node) list(ctx context.Context, path string, query url.Values) (listing
 	return l, err
 }
 
-// readListing reads lines, of which those that begin with a warning are no rows.
-func readListing(r io.Reader, began time.Time) (l listing, err error) {
-	for lines := bufio.NewReaderSize(r, 1<<16); ; {
+// readListing reads lines, up to so many rows, or with -1 all. Warnings are no rows.
+func readListing(r io.Reader, began time.Time, most int) (l listing, err error) {
+	for lines := bufio.NewReaderSize(r, 1<<16); l.rows != most; {
 		line, err := lines.ReadSlice('\n')
-		if len(line) > 0 {
-			switch {
-			case bytes.HasPrefix(line, []byte(`{"warning"`)), bytes.HasPrefix(line, []byte("note:")):
-				l.warnings++
-			default:
-				if l.rows == 0 {
-					l.first = time.Since(began)
-				}
-				l.rows++
+		switch {
+		case len(line) == 0:
+		case bytes.HasPrefix(line, []byte(`{"warning":`)), bytes.HasPrefix(line, []byte("note: ")):
+			l.warnings++
+		default:
+			if l.rows == 0 {
+				l.first = time.Since(began)
 			}
+			l.rows++
 		}
 		if errors.Is(err, io.EOF) {
 			break
@@ -212,7 +223,7 @@ func (n *node) listAtCommandLine(ctx context.Context, args ...string) (l listing
 	if err := cmd.Start(); err != nil {
 		return l, err
 	}
-	l, err = readListing(stdout, began)
+	l, err = readListing(stdout, began, -1)
 	if waitErr := cmd.Wait(); err == nil {
 		err = waitErr
 	}
@@ -273,14 +284,468 @@ func lastOf(all []listing) time.Duration {
 	return median(collect(all, func(l listing) time.Duration { return l.last }))
 }
 
-func all(n int) int { return n }
+// allOf is the number of rows where each piece is one.
+func allOf(n int) int { return n }
 
 // lists are the ways to list one's own pieces.
 func lists() []*asked {
 	ls := []string{"pieces", "ls"}
 	return []*asked{
-		{name: "`pieces ls`", command: ls, want: all},
-		{name: "`pieces ls --sort title`", command: ls, query: url.Values{"sort": {"title"}}, want: all},
+		{name: "`pieces ls`", command: ls, want: allOf},
+		{name: "`pieces ls --sort title`", command: ls, query: url.Values{"sort": {"title"}}, want: allOf},
 		{name: "`pieces ls --instrument cello`", command: ls, query: url.Values{"instrument": {"cello"}}, want: func(n int) int { return n / 5 }},
 	}
+}
+
+// list measures how soon pieces are listed.
+func (m *libraryBench) list(ctx context.Context) ([]*section, error) {
+	rounds := m.pick(5, 2)
+	s := &section{
+		title: "Library: `pieces ls`",
+		how: fmt.Sprintf("Daemons with so many pieces of their own, documents of some 270 bytes that `npp db put pieces --many` put. From the request to the first line, and to the end, over the RPC; "+
+			"and from the start of a process to the first line on its standard output, and to its end, at the command line, where any command takes what the last row has. "+
+			"%d rounds; all pieces are read to the end each time.", rounds),
+	}
+	s.row("", "rows", "RPC: first row", "last row", "command line: first row", "last row")
+	var id []time.Duration
+	var beside []*asked // of the size that is measured in JavaScript
+	for _, n := range []int{m.small, m.middle, m.large} {
+		asked, took, err := m.listOf(ctx, n, rounds)
+		if err != nil {
+			return nil, err
+		}
+		id = append(id, took...)
+		if n == m.middle {
+			beside = asked
+		}
+		for _, a := range asked {
+			s.row(fmt.Sprintf("%d pieces: %s", n, a.name), fmt.Sprint(a.want(n)), ms(firstOf(a.rpc)), ms(lastOf(a.rpc)), ms(firstOf(a.terminal)), ms(lastOf(a.terminal)))
+			if n == m.large {
+				first := firstOf(a.rpc)
+				s.verdict(first < firstRowBar, "%s is to print the first of %d pieces within %d ms; it takes %s.", a.name, n, firstRowBar.Milliseconds(), ms(first))
+			}
+		}
+	}
+	s.row("`npp id`", "", "", "", "", ms(median(id)))
+	other, err := m.listBeside(ctx, beside)
+	if err != nil {
+		return nil, err
+	}
+	return append([]*section{s}, other...), nil
+}
+
+// listOf measures lists of n pieces, and `npp id` beside them.
+func (m *libraryBench) listOf(ctx context.Context, n, rounds int) (all []*asked, id []time.Duration, err error) {
+	d, err := m.holder(ctx, n)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer d.stop()
+	if n == m.large {
+		m.withLarge = d
+	}
+	all = lists()
+	for range rounds {
+		for _, a := range all {
+			if err := a.measure(ctx, d, n); err != nil {
+				return nil, nil, err
+			}
+		}
+		l, err := d.listAtCommandLine(ctx, "npp", "id")
+		if err != nil {
+			return nil, nil, err
+		}
+		id = append(id, l.last)
+	}
+	return all, id, nil
+}
+
+// listBeside compares lists with what @orbitdb/core does.
+func (m *libraryBench) listBeside(ctx context.Context, own []*asked) ([]*section, error) {
+	s := &section{
+		title: "Library: `pieces ls` beside @orbitdb/core",
+		how: fmt.Sprintf("The lists of %d pieces from before, by RPC from another process, beside loops in one process of Node.js with @orbitdb/core over as many documents, of some 130 bytes, that it has read before: "+
+			"the first that `iterator` yields (median of 20), `all` and `query` for those of one instrument of five (of 3).%s", m.middle, m.js.without()),
+	}
+	s.row("", "npp", "@orbitdb/core", "times as fast")
+	var other map[string]figure
+	if m.js.missing == "" {
+		progress("@orbitdb/core, %d documents", m.middle)
+		var err error
+		if other, err = m.js.run(ctx, m.middle, "first-row", "all-rows", "query"); err != nil {
+			return nil, err
+		}
+	}
+	for _, r := range []struct {
+		name, there string
+		took        time.Duration
+	}{
+		{"first of all", "first-row", firstOf(own[0].rpc)},
+		{"all", "all-rows", lastOf(own[0].rpc)},
+		{"all of an instrument", "query", lastOf(own[2].rpc)},
+	} {
+		if other == nil {
+			s.row(r.name, ms(r.took), "", "")
+			continue
+		}
+		theirs := other[r.there].p50()
+		s.row(r.name, ms(r.took), ms(theirs), fmt.Sprintf("%.2f", float64(theirs)/float64(r.took)))
+	}
+	return []*section{s}, nil
+}
+
+// footprint is memory in MiB.
+type footprint struct{ resident, settled, heap float64 }
+
+// footprint reads the memory of a daemon, before and after a garbage collection.
+func (m *libraryBench) footprint(ctx context.Context, n *node) (f footprint, err error) {
+	if err := wait(ctx, m.settle); err != nil {
+		return f, err
+	}
+	if f.resident, err = n.memory("VmRSS"); err != nil {
+		return f, err
+	}
+	if f.heap, err = n.heap(ctx); err != nil {
+		return f, err
+	}
+	if err := wait(ctx, m.settle); err != nil {
+		return f, err
+	}
+	f.settled, err = n.memory("VmRSS")
+	return f, err
+}
+
+// searches are ways to search in pieces of companions.
+func searches() []*asked {
+	search := func(word string, want int) *asked {
+		return &asked{command: []string{"pieces", "search"}, query: url.Values{"arg": {word}}, want: func(int) int { return want }}
+	}
+	return []*asked{
+		search(wordOfOne, 1).called("`pieces search`, a word that 1 piece has"),
+		search(wordOfHundred, defaultFound).called(fmt.Sprintf("`pieces search`, a word that %d pieces have", hundred)),
+		search(wordOfAll, defaultFound).called("`pieces search`, a word that all pieces have"),
+		search(wordOfAll+" "+wordOfOne, 1).called("`pieces search`, a word that all have and one that 1 has"),
+		{name: "`pieces random --all`", command: []string{"pieces", "random"}, query: url.Values{"all": {"true"}}, want: func(int) int { return 1 }},
+	}
+}
+
+func (a *asked) called(name string) *asked {
+	a.name = name
+	return a
+}
+
+// search measures searches in the pieces of companions.
+func (m *libraryBench) search(ctx context.Context) ([]*section, error) {
+	d, err := startNode(ctx, m.bench, m.npp, hidden)
+	if err != nil {
+		return nil, err
+	}
+	defer d.stop()
+	m.withCompanions = d
+	before, err := m.footprint(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	for i := range m.companions {
+		progress("companion %d of %d", i+1, m.companions)
+		if err := m.follow(ctx, d, i); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.awaitWord(ctx, wordOfLast, 1); err != nil {
+		return nil, err
+	}
+	after, err := m.footprint(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	rounds := m.pick(20, 5)
+	all := searches()
+	for range rounds {
+		for _, a := range all {
+			if err := a.measure(ctx, d, m.companions*m.perCompanion); err != nil {
+				return nil, err
+			}
+		}
+	}
+	s := &section{
+		title: fmt.Sprintf("Library: search in the pieces of %d companions", m.companions),
+		how: fmt.Sprintf("%d daemons, one after the other, put %d pieces each and stopped once the daemon that is measured had followed them (`npp companions add`) and had all of them. It has no pieces of its own. "+
+			"From the request, or the start of the process, to the end; a search lists %d pieces at most, as it does where nothing else is said; %d rounds.", m.companions, m.perCompanion, defaultFound, rounds),
+	}
+	s.row("", "rows", "RPC: first row", "last row", "command line: last row")
+	for _, a := range all {
+		s.row(a.name, fmt.Sprint(a.want(0)), ms(firstOf(a.rpc)), ms(lastOf(a.rpc)), ms(lastOf(a.terminal)))
+		s.verdict(lastOf(a.rpc) < searchBar, "%s: the answer is to be there within %d ms; it takes %s.", a.name, searchBar.Milliseconds(), ms(lastOf(a.rpc)))
+	}
+	memory := &section{
+		title: "Library: memory of a daemon by its companions",
+		how:   fmt.Sprintf("The daemon of before: resident memory (VmRSS) %[1]s after it was ready, and after it had all pieces, each %[1]s after a garbage collection, and live objects on the heap at that.", m.settle),
+	}
+	memory.row("companions", "pieces", "resident", "resident after a garbage collection", "heap")
+	memory.row("0", "0", mib(before.resident), mib(before.settled), mib(before.heap))
+	memory.row(fmt.Sprint(m.companions), fmt.Sprint(m.companions*m.perCompanion), mib(after.resident), mib(after.settled), mib(after.heap))
+	return []*section{s, memory}, nil
+}
+
+// follow has a daemon follow a companion of a number, until it has all its pieces.
+func (m *libraryBench) follow(ctx context.Context, d *node, i int) error {
+	c, err := startNode(ctx, m.bench, m.npp, nil)
+	if err != nil {
+		return err
+	}
+	defer c.stop()
+	if err := c.putPieces(ctx, i*m.perCompanion, (i+1)*m.perCompanion, m.companions*m.perCompanion); err != nil {
+		return err
+	}
+	addr, err := c.addr(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := d.call(ctx, "npp/companions/add", url.Values{"arg": {addr}, "wait": {"1m"}}, nil); err != nil {
+		return err
+	}
+	return await(ctx, "the pieces of a companion", func() (bool, error) {
+		answer, err := d.call(ctx, "npp/companions/ls", nil, nil)
+		if err != nil {
+			return false, err
+		}
+		for line := range bytes.Lines(answer) {
+			var l struct {
+				Peer   string
+				Pieces int
+			}
+			if err := json.Unmarshal(line, &l); err != nil {
+				return false, err
+			}
+			if l.Peer == c.id {
+				return l.Pieces == m.perCompanion, nil
+			}
+		}
+		return false, nil
+	})
+}
+
+// starter is a daemon that starts again and again, and how long it took until it was
+// ready, until a list had its first row, until a search was answered, and until one
+// found what there is.
+type starter struct {
+	*node
+	name                       string
+	query                      url.Values // of the list
+	found                      int        // how many pieces have [wordOfOne]
+	ready, list, search, whole []time.Duration
+	silent                     int // answers that lacked pieces and did not say so
+	memory                     footprint
+}
+
+// start measures how soon a daemon that has pieces is of use.
+func (m *libraryBench) start(ctx context.Context) ([]*section, error) {
+	empty, err := newNode(ctx, m.bench, m.npp, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer empty.stop()
+	defer m.withLarge.stop()
+	defer m.withCompanions.stop()
+	all := []*starter{
+		{node: empty, name: "no pieces"},
+		{node: m.withLarge, name: fmt.Sprintf("%d pieces", m.large), found: 1},
+		{node: m.withCompanions, name: fmt.Sprintf("%d companions with %d each", m.companions, m.perCompanion), query: url.Values{"all": {"true"}}, found: 1},
+	}
+	rounds := m.pick(7, 2)
+	for round := range rounds + 1 {
+		progress("start %d of %d", round, rounds)
+		for _, st := range all {
+			if err := st.round(ctx); err != nil {
+				return nil, err
+			}
+			if round == 0 { // it read what was just written
+				st.ready, st.list, st.search, st.whole, st.silent = nil, nil, nil, nil, 0
+			}
+		}
+	}
+	for _, st := range all {
+		if st.memory, err = m.memoryOfStarted(ctx, st); err != nil {
+			return nil, err
+		}
+	}
+	s := &section{
+		title: "Library: start of a daemon that has pieces",
+		how: fmt.Sprintf("From the start of `ipfs daemon`, on the repos of before and on one without pieces: to \"Daemon is ready\"; to the first row of `pieces ls`, with `--all` where there are companions, which is asked for then "+
+			"(without pieces, to its end). And, in another start, to the end of `pieces search` for a word that one piece has, which is asked for then, and to that of the first that finds it and leaves out nobody's pieces, as it is asked for again and again. "+
+			"%d starts of each kind, in turns, with the files in the system's cache. Memory is read %[2]s after a search found all, and %[2]s after a garbage collection.", rounds, m.settle),
+	}
+	for _, st := range all {
+		if st.silent > 0 {
+			s.how += fmt.Sprintf(" Of the searches with %s, %d lacked pieces without saying so.", st.name, st.silent)
+		}
+	}
+	row := func(name string, of func(*starter) string) {
+		cells := []string{name}
+		for _, st := range all {
+			cells = append(cells, of(st))
+		}
+		s.row(cells...)
+	}
+	row("", func(st *starter) string { return st.name })
+	row("ready", func(st *starter) string { return ms(median(st.ready)) })
+	row("`pieces ls`: first row", func(st *starter) string { return ms(median(st.list)) })
+	row("`pieces search`: first answer", func(st *starter) string { return ms(median(st.search)) })
+	row("`pieces search`: finds all", func(st *starter) string { return ms(median(st.whole)) })
+	row("resident", func(st *starter) string { return mib(st.memory.resident) })
+	row("resident after a garbage collection", func(st *starter) string { return mib(st.memory.settled) })
+	row("heap", func(st *starter) string { return mib(st.memory.heap) })
+	return []*section{s}, nil
+}
+
+// memoryOfStarted starts the daemon and returns its memory when all is read.
+func (m *libraryBench) memoryOfStarted(ctx context.Context, st *starter) (f footprint, err error) {
+	if err := st.node.start(ctx); err != nil {
+		return f, err
+	}
+	defer st.stop()
+	if err := st.awaitWord(ctx, wordOfOne, st.found); err != nil {
+		return f, err
+	}
+	return m.footprint(ctx, st.node)
+}
+
+// round starts the daemon twice, and adds what that took.
+func (st *starter) round(ctx context.Context) error {
+	began := time.Now()
+	if err := st.node.start(ctx); err != nil {
+		return err
+	}
+	st.ready = append(st.ready, st.node.ready)
+	err := await(ctx, "a row", func() (bool, error) {
+		l, err := st.listUpTo(ctx, 1, "npp/pieces/ls", st.query)
+		return l.rows == st.found, err
+	})
+	st.list = append(st.list, time.Since(began))
+	st.stop()
+	if err != nil {
+		return err
+	}
+
+	began = time.Now()
+	if err := st.node.start(ctx); err != nil {
+		return err
+	}
+	defer st.stop()
+	first := true
+	err = await(ctx, "a search that leaves out nothing", func() (bool, error) {
+		l, err := st.node.list(ctx, "npp/pieces/search", url.Values{"arg": {wordOfOne}})
+		if first {
+			st.search, first = append(st.search, time.Since(began)), false
+		}
+		if l.rows < st.found && l.warnings == 0 {
+			st.silent++
+		}
+		return l.rows == st.found && l.warnings == 0, err
+	})
+	st.whole = append(st.whole, time.Since(began))
+	return err
+}
+
+// added is how many files were added a second, in each round: as pieces, as a folder,
+// and one by one.
+type added struct{ pieces, tree, each []float64 }
+
+// add measures how soon files become pieces.
+func (m *libraryBench) add(ctx context.Context) ([]*section, error) {
+	const count = 200
+	d, err := startNode(ctx, m.bench, m.npp, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer d.stop()
+	stock, err := startNode(ctx, m.bench, m.stock, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer stock.stop()
+	rounds := m.pick(7, 3)
+	var rates added
+	for round := range rounds + 1 {
+		var all added
+		for _, way := range []struct {
+			add  func(dir string, files []string) error
+			rate *[]float64
+		}{
+			{func(dir string, _ []string) error { return addPieces(ctx, d, dir, count) }, &all.pieces},
+			{func(dir string, _ []string) error {
+				out, err := stock.command(ctx, "add", "--recursive", "--quieter", dir).CombinedOutput()
+				if err != nil {
+					err = fmt.Errorf("ipfs add: %w\n%s", err, out)
+				}
+				return err
+			}, &all.tree},
+			{func(_ string, files []string) error {
+				for _, text := range files {
+					if _, err := stock.call(ctx, "add", url.Values{"quieter": {"true"}}, []byte(text)); err != nil {
+						return err
+					}
+				}
+				return nil
+			}, &all.each},
+		} {
+			dir, files, err := m.scores(count)
+			if err != nil {
+				return nil, err
+			}
+			began := time.Now()
+			if err := way.add(dir, files); err != nil {
+				return nil, err
+			}
+			*way.rate = append(*way.rate, perSecond(count, time.Since(began)))
+		}
+		if round > 0 {
+			rates.pieces, rates.tree, rates.each = append(rates.pieces, all.pieces...), append(rates.tree, all.tree...), append(rates.each, all.each...)
+		}
+	}
+	s := &section{
+		title: fmt.Sprintf("Library: `pieces add` of a folder of %d files", count),
+		how: fmt.Sprintf("Files in ABC notation of some 2 KiB, others each time. `npp pieces add <folder>` looks at each, adds and pins it, and puts its document into the pieces, all on disk before the next; "+
+			"stock `ipfs add -r` of such a folder adds all and makes one pin. Both at the command line, from the start of the process to its end. "+
+			"And stock `add` for each file, over the RPC, one after the other, which makes a pin for each. %d rounds in turns.", rounds),
+	}
+	s.row("", "files", "`pieces add` beside it", "middle half")
+	s.row("`npp pieces add <folder>`", rate(rates.pieces), "", "")
+	for _, r := range []struct {
+		name string
+		of   []float64
+	}{{"stock `ipfs add -r <folder>`", rates.tree}, {"stock `add`, each file by RPC", rates.each}} {
+		quotients := ratios(rates.pieces, r.of)
+		s.row(r.name, rate(r.of), ratio(quotients), spread(quotients))
+	}
+	return []*section{s}, nil
+}
+
+// addPieces adds a folder at the command line.
+func addPieces(ctx context.Context, d *node, dir string, count int) error {
+	out, err := d.command(ctx, "npp", "pieces", "add", dir).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("ipfs npp pieces add: %w\n%s", err, out)
+	}
+	if want := fmt.Sprintf("%d added,", count); !bytes.Contains(out, []byte(want)) {
+		return fmt.Errorf("ipfs npp pieces add says nothing of %q: %s", want, out)
+	}
+	return nil
+}
+
+// scores makes a folder of files in ABC notation, which nobody has had before, and
+// returns the texts, too.
+func (m *libraryBench) scores(count int) (dir string, files []string, err error) {
+	if dir, err = os.MkdirTemp(m.dir, "scores-"); err != nil {
+		return "", nil, err
+	}
+	for i := range count {
+		text := fmt.Sprintf("X:%d\nT:Sonata no. %d of %s\nC:Composer of the %dth\nM:4/4\nL:1/8\nK:G\n%s", i+1, i, filepath.Base(dir), i, strings.Repeat("GABc dedB|dedB dedB|c2ec B2dB|A2F2 G4:|\n", 50))
+		if err := os.WriteFile(filepath.Join(dir, "sonata-"+strconv.Itoa(i)+".abc"), []byte(text), 0o644); err != nil {
+			return "", nil, err
+		}
+		files = append(files, text)
+	}
+	return dir, files, nil
 }

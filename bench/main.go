@@ -49,6 +49,7 @@ var topics = []struct {
 	{"listen", one(benchListen)},
 	{"orbit", benchOrbit},
 	{"replicate", benchReplicate},
+	{"library", benchLibrary},
 }
 
 // one is of a measurement that has one section in the report.

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -207,8 +208,8 @@ func newCompanionLine(c library.Companion) *companionLine {
 	if !c.InStep.IsZero() {
 		l.InStep = &c.InStep
 	}
-	for _, err := range c.Troubles {
-		l.Troubles = append(l.Troubles, companionError(err, "").Error())
+	for _, t := range c.Troubles {
+		l.Troubles = append(l.Troubles, t.Store+": "+companionError(t.Err, t.Address).Error())
 	}
 	return l
 }
@@ -272,6 +273,8 @@ type companionAddLine struct {
 	Status string   `json:"status"` // "added", "again", "fetching", "here" or "waiting"
 	Pieces *int     `json:"pieces,omitempty"`
 	Wrong  []string `json:"troubles,omitempty"`
+	// Address is of the database that is not here yet.
+	Address string `json:"address,omitempty"`
 }
 
 var companionsAddCmd = &cmds.Command{
@@ -348,7 +351,10 @@ companion already, its present name is taken.
 			case "fetching":
 				text = "fetching its library\n"
 			default:
-				text = "its library is not here yet; that goes on in the background: ipfs npp companions ls\n"
+				text = "its library is not here yet; that goes on in the background\n"
+				if l.Address != "" {
+					text += "what it waits for: ipfs npp db doctor " + l.Address + "\n"
+				}
 			}
 			for _, t := range l.Wrong {
 				text += "note: " + printable(t) + "\n"
@@ -379,7 +385,7 @@ func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.L
 			l.Status, l.Pieces = "here", &c.Pieces
 			return res.Emit(l)
 		case waited > wait, len(l.Wrong) > 0:
-			l.Status = "waiting"
+			l.Status, l.Address = "waiting", cmp.Or(c.PiecesAddr, c.User)
 			return res.Emit(l)
 		case waited > time.Second && !said:
 			said, l.Status = true, "fetching"

@@ -140,6 +140,12 @@ func connect(ctx context.Context, d *plugin.Daemon, target peer.AddrInfo, timeou
 			l.Error = err.Error()
 			return l
 		}
+		if lib, err := d.Library(); err == nil {
+			if err := lib.ClaimPeer(ctx, target.ID); err != nil {
+				l.Error = err.Error()
+				return l
+			}
+		}
 		l.Kept = true
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)

@@ -316,6 +316,11 @@ on standard error; over the RPC it is a line for each change.
 		if err := r.Open(r.ctx, address, opts); err != nil {
 			return err
 		}
+		if lib, err := r.daemon.Library(); err == nil {
+			if err := lib.Claim(r.ctx, address); err != nil {
+				return err
+			}
+		}
 		if on(req, waitOption) {
 			return r.wait(address, begin, res.Emit)
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
@@ -26,28 +27,42 @@ func broughtKey(address string) string {
 }
 
 // bring has a database replicated for a companion, and notes it where it was
-// neither here nor asked for before: it goes with the last companion that has it.
-func (l *Library) bring(ctx context.Context, address, user string, opts orbit.OpenOptions) error {
+// neither here nor asked for before: it goes with the last companion that has it. It
+// returns the options to open it with: a database that is here for another reason
+// stays as it is.
+func (l *Library) bring(ctx context.Context, address, user, indexBy string) (orbit.OpenOptions, error) {
+	var opts orbit.OpenOptions
 	if _, err := manifest.ParseAddress(address); err != nil {
-		return err
+		return opts, err
 	}
 	l.bringing.Lock()
 	defer l.bringing.Unlock()
-	_, err := l.cfg.Orbit.Resolve(ctx, address)
-	if errors.Is(err, orbit.ErrUnknown) && !slices.Contains(l.cfg.Replicator.Pending(), address) {
+	brought, err := l.cfg.Store.Has(ctx, broughtKey(address))
+	if err != nil {
+		return opts, err
+	}
+	_, err = l.cfg.Orbit.Resolve(ctx, address)
+	if !brought && errors.Is(err, orbit.ErrUnknown) && !slices.Contains(l.cfg.Replicator.Pending(), address) {
 		text, err := json.Marshal(user)
 		if err != nil {
-			return err
+			return opts, err
 		}
 		if err := l.save(ctx, broughtKey(address), text); err != nil {
-			return err
+			return opts, err
 		}
+		brought = true
 	}
-	if err := l.cfg.Replicator.Open(ctx, address, opts); err != nil {
-		return err
+	if brought {
+		opts.IndexBy = indexBy
 	}
+	return opts, l.cfg.Replicator.Open(ctx, address, opts)
+}
+
+// use counts a companion that has a database, until release.
+func (l *Library) use(address string) {
+	l.bringing.Lock()
+	defer l.bringing.Unlock()
 	l.users[address]++
-	return nil
 }
 
 // release drops a database that was brought, unless another companion has it.
@@ -75,12 +90,7 @@ func (l *Library) dropBrought(ctx context.Context, address string) error {
 	if l.cfg.Keep != nil {
 		keep = l.cfg.Keep()
 	}
-	// Of one that is not here yet, nothing stays.
-	if _, err := l.cfg.Orbit.Resolve(ctx, address); errors.Is(err, orbit.ErrUnknown) {
-		if err := l.cfg.Replicator.CloseDatabase(ctx, address); err != nil && !errors.Is(err, orbit.ErrUnknown) {
-			return err
-		}
-	} else if err := l.cfg.Replicator.Drop(ctx, address, keep); err != nil && !errors.Is(err, orbit.ErrUnknown) {
+	if err := l.cfg.Replicator.Drop(ctx, address, keep); err != nil && !errors.Is(err, orbit.ErrUnknown) {
 		return err
 	}
 	return l.erase(ctx, broughtKey(address))
@@ -96,6 +106,7 @@ func (l *Library) tidy() {
 	if err != nil {
 		return
 	}
+	l.tidyKept(records)
 	needed := make(map[string]bool)
 	for user, r := range records {
 		needed[user], needed[r.Pieces], needed[r.Practice] = true, true, true
@@ -123,6 +134,45 @@ func (l *Library) tidy() {
 	}
 }
 
+// tidyKept keeps the connections no more that were kept for companions that are
+// gone.
+func (l *Library) tidyKept(records map[string]record) {
+	followed := make(map[string]bool)
+	for _, r := range records {
+		followed[r.NodeID] = true
+	}
+	var gone []peer.ID
+	for e, err := range l.cfg.Store.Scan(l.ctx, keptPrefix) {
+		if err != nil {
+			return
+		}
+		name := strings.TrimPrefix(e.Key, keptPrefix+"/")
+		if id, err := peer.Decode(name); err == nil && !followed[name] {
+			gone = append(gone, id)
+		}
+	}
+	for _, id := range gone {
+		l.unkeep(l.ctx, id)
+	}
+}
+
+// Claim says that somebody opened a database by hand: it stays when the companion is
+// removed for which it came.
+func (l *Library) Claim(ctx context.Context, address string) error {
+	if _, err := manifest.ParseAddress(address); err != nil {
+		return err
+	}
+	l.bringing.Lock()
+	defer l.bringing.Unlock()
+	return l.erase(ctx, broughtKey(address))
+}
+
+// ClaimPeer says that somebody keeps the connection to a peer by hand: it is kept
+// when the peer is a companion no more.
+func (l *Library) ClaimPeer(ctx context.Context, id peer.ID) error {
+	return l.erase(ctx, keptKey(id))
+}
+
 // records returns what the store of companions has, by user store.
 func (l *Library) records(ctx context.Context) (map[string]record, error) {
 	kv, err := l.keyValue(ctx, companionsAt)
@@ -141,19 +191,36 @@ func (l *Library) records(ctx context.Context) (map[string]record, error) {
 	return records, nil
 }
 
+func keptKey(id peer.ID) string { return keptPrefix + "/" + id.String() }
+
 // keep keeps the connection to a companion, and notes it where nobody did before.
-func (l *Library) keep(ctx context.Context, id peer.ID) {
-	key := keptPrefix + "/" + id.String()
-	noted, err := l.cfg.Store.Has(ctx, key)
+func (l *Library) keep(ctx context.Context, c *companion) {
+	id := c.id
+	noted, err := l.cfg.Store.Has(ctx, keptKey(id))
 	if err == nil && !noted && !l.isKept(id) {
-		err = l.save(ctx, key, []byte("1"))
+		err = l.save(ctx, keptKey(id), []byte("1"))
 	}
 	if err == nil {
-		err = l.cfg.Swarm.Keep(ctx, peer.AddrInfo{ID: id})
+		err = l.keepAt(ctx, c)
 	}
 	if err != nil && ctx.Err() == nil {
 		log.Warnw("connection to a companion is not kept", "peer", id, "err", err)
 	}
+}
+
+// keepAt keeps the connection to a companion at the addresses that it says it has,
+// also where the connection is one that the companion opened.
+func (l *Library) keepAt(ctx context.Context, c *companion) error {
+	addrs := l.cfg.Host.Peerstore().Addrs(c.id)
+	slices.SortFunc(addrs, func(a, b ma.Multiaddr) int { return a.Compare(b) })
+	c.mu.Lock()
+	same := c.kept && slices.EqualFunc(c.addrs, addrs, ma.Multiaddr.Equal)
+	c.kept, c.addrs = true, addrs
+	c.mu.Unlock()
+	if same {
+		return nil
+	}
+	return l.cfg.Swarm.Keep(ctx, peer.AddrInfo{ID: c.id, Addrs: addrs})
 }
 
 func (l *Library) isKept(id peer.ID) bool {
@@ -170,14 +237,13 @@ func (l *Library) unkeep(ctx context.Context, id peer.ID) {
 	if l.companionOf(id) != nil {
 		return
 	}
-	key := keptPrefix + "/" + id.String()
-	if noted, err := l.cfg.Store.Has(ctx, key); err != nil || !noted {
+	if noted, err := l.cfg.Store.Has(ctx, keptKey(id)); err != nil || !noted {
 		return
 	}
 	if err := l.cfg.Swarm.Forget(ctx, id); err != nil && ctx.Err() == nil {
 		log.Debugw("connection to a former companion", "peer", id, "err", err)
 	}
-	if err := l.erase(ctx, key); err != nil && ctx.Err() == nil {
+	if err := l.erase(ctx, keptKey(id)); err != nil && ctx.Err() == nil {
 		log.Warnw("connection to a former companion", "peer", id, "err", err)
 	}
 }

@@ -2,6 +2,7 @@ package library
 
 import (
 	"cmp"
+	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -82,6 +83,10 @@ func (l *Library) collections() []*collection {
 func (l *Library) readable(ctx context.Context, all bool) (found []*collection, troubles []Trouble, err error) {
 	from := []*collection{l.own}
 	if all {
+		// A store of companions that is broken has none.
+		if err := l.known.wait(ctx); ctx.Err() != nil {
+			return nil, nil, err
+		}
 		from = l.collections()
 	}
 	if _, err := l.store(ctx, piecesAt); err != nil {
@@ -148,12 +153,19 @@ func (l *Library) Pieces(ctx context.Context, q Query) (iter.Seq2[Listed, error]
 	if err != nil {
 		return nil, nil, err
 	}
-	hits := l.search(from, q.Query)
-	hits = l.sort(hits, q.Sort, q.Amount)
+	found := l.search(from, q.Query, q.Sort)
 	return func(yield func(Listed, error) bool) {
 		count := 0
-		for _, h := range hits {
-			p, err := l.listed(ctx, h.from, h.Hash, from)
+		seen := make(map[string]bool)
+		for found.Len() > 0 {
+			h := heap.Pop(found).(hit)
+			if len(from) > 1 {
+				if seen[h.Canonical()] {
+					continue
+				}
+				seen[h.Canonical()] = true
+			}
+			p, err := l.first(ctx, h, from)
 			if errors.Is(err, orbit.ErrNotFound) {
 				continue // it was removed meanwhile
 			}
@@ -167,68 +179,76 @@ func (l *Library) Pieces(ctx context.Context, q Query) (iter.Seq2[Listed, error]
 // hit is a piece that was found in a collection.
 type hit struct {
 	piece.Hit
-	from *collection
 	rank int // of the collection
 }
 
-// search returns what a query finds in collections, each piece once: in the first
-// that has it.
-func (l *Library) search(from []*collection, q piece.Query) (hits []hit) {
-	seen := make(map[string]bool)
-	for i, c := range from {
-		for _, h := range c.index.Search(q) {
-			if i > 0 && seen[h.Canonical] {
-				continue
-			}
-			if len(from) > 1 {
-				seen[h.Canonical] = true
-			}
-			hits = append(hits, hit{h, c, i})
-		}
-	}
-	return hits
+// hits are to be had in an order, the first of them soon. They are a heap.
+type hits struct {
+	all    []hit
+	before func(a, b hit) bool
 }
 
-// sort returns the first of hits in an order, at most so many, or all with 0. By age,
-// those of one collection come after those of another.
-func (l *Library) sort(hits []hit, by piece.Sort, amount int) []hit {
-	compare := func(a, b hit) int { return piece.Compare(a.Hit, b.Hit, by) }
+func (h *hits) Len() int           { return len(h.all) }
+func (h *hits) Less(i, j int) bool { return h.before(h.all[i], h.all[j]) }
+func (h *hits) Swap(i, j int)      { h.all[i], h.all[j] = h.all[j], h.all[i] }
+func (h *hits) Push(x any)         { h.all = append(h.all, x.(hit)) }
+
+func (h *hits) Pop() any {
+	last := len(h.all) - 1
+	x := h.all[last]
+	h.all = h.all[:last]
+	return x
+}
+
+// search returns what a query finds in collections. By age, what one of them has
+// comes after what one before it has.
+func (l *Library) search(from []*collection, q piece.Query, by piece.Sort) *hits {
+	found := &hits{}
+	for rank, c := range from {
+		if q == (piece.Query{}) {
+			n, _ := c.index.Len()
+			found.all = slices.Grow(found.all, n)
+		}
+		for h := range c.index.Search(q) {
+			found.all = append(found.all, hit{h, rank})
+		}
+	}
+	order := piece.Order(by)
 	switch by {
 	case ByPractice:
+		order = piece.Order(piece.ByTitle)
 		all := l.collections()
-		counts := make(map[string]uint64, len(hits))
-		for _, h := range hits {
-			counts[h.Canonical] = l.count(h.Canonical, all).All
+		counts := make(map[string]uint64, len(found.all))
+		for _, h := range found.all {
+			counts[h.Canonical()] = l.count(h.Canonical(), all).All
 		}
-		compare = func(a, b hit) int {
-			if x, y := counts[a.Canonical], counts[b.Canonical]; x != y {
-				return cmp.Compare(y, x)
+		found.before = func(a, b hit) bool {
+			if x, y := counts[a.Canonical()], counts[b.Canonical()]; x != y {
+				return x > y
 			}
-			return piece.Compare(a.Hit, b.Hit, piece.ByTitle)
+			return order(a.Hit, b.Hit) < 0
 		}
 	case "", piece.Newest:
-		compare = func(a, b hit) int {
-			if a.from != b.from {
-				return cmp.Compare(a.rank, b.rank)
+		found.before = func(a, b hit) bool {
+			return a.rank < b.rank || a.rank == b.rank && order(a.Hit, b.Hit) < 0
+		}
+	default:
+		found.before = func(a, b hit) bool { return order(a.Hit, b.Hit) < 0 }
+	}
+	heap.Init(found)
+	return found
+}
+
+// first returns the piece that a hit is, from the first collection that has it.
+func (l *Library) first(ctx context.Context, h hit, from []*collection) (Listed, error) {
+	for _, c := range from[:h.rank] {
+		if hash, ok := c.index.Find(h.Hash()); ok {
+			if p, err := l.listed(ctx, c, hash, from); err == nil {
+				return p, nil
 			}
-			return piece.Compare(a.Hit, b.Hit, piece.Newest)
 		}
 	}
-	if amount <= 0 || amount >= len(hits) {
-		slices.SortFunc(hits, compare)
-		return hits
-	}
-	// Few of many: most are not before the last of those that are kept.
-	first := make([]hit, 0, amount+1)
-	for _, h := range hits {
-		if len(first) == amount && compare(h, first[amount-1]) >= 0 {
-			continue
-		}
-		at, _ := slices.BinarySearchFunc(first, h, compare)
-		first = slices.Insert(first, at, h)
-		first = first[:min(len(first), amount)]
-	}
-	return first
+	return l.listed(ctx, from[h.rank], h.Hash(), from)
 }
 
 // listed returns the piece with a hash in a collection.
@@ -297,14 +317,23 @@ func (l *Library) Random(ctx context.Context, q Query) (Listed, []Trouble, error
 	if err != nil {
 		return Listed{}, nil, err
 	}
-	hits := l.search(from, q.Query)
-	for len(hits) > 0 {
-		i := rand.N(len(hits))
-		p, err := l.listed(ctx, hits[i].from, hits[i].Hash, from)
+	var found []hit
+	seen := make(map[string]bool)
+	for rank, c := range from {
+		for h := range c.index.Search(q.Query) {
+			if !seen[h.Canonical()] {
+				seen[h.Canonical()] = true
+				found = append(found, hit{h, rank})
+			}
+		}
+	}
+	for len(found) > 0 {
+		i := rand.N(len(found))
+		p, err := l.first(ctx, found[i], from)
 		if !errors.Is(err, orbit.ErrNotFound) {
 			return p, troubles, err
 		}
-		hits = slices.Delete(hits, i, i+1)
+		found = slices.Delete(found, i, i+1)
 	}
 	return Listed{}, troubles, fmt.Errorf("no such piece: %w", orbit.ErrNotFound)
 }
@@ -329,13 +358,17 @@ func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, 
 			return l.listed(ctx, c, key, from)
 		}
 	}
-	var found []hit
+	type candidate struct {
+		hash string
+		in   *collection
+	}
+	var found []candidate
 	seen := make(map[string]bool)
 	for _, c := range from {
 		for _, key := range c.index.Prefixed(hash, maxCandidates) {
 			if canonical := piece.Canonical(key); !seen[canonical] {
 				seen[canonical] = true
-				found = append(found, hit{piece.Hit{Hash: key}, c, 0})
+				found = append(found, candidate{key, c})
 			}
 		}
 	}
@@ -343,11 +376,11 @@ func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, 
 	case 0:
 		return Listed{}, fmt.Errorf("no piece has the hash %.80q, or one that begins so: %w", hash, orbit.ErrNotFound)
 	case 1:
-		return l.listed(ctx, found[0].from, found[0].Hash, from)
+		return l.listed(ctx, found[0].in, found[0].hash, from)
 	}
 	e := &AmbiguousError{Prefix: hash}
-	for _, h := range found[:min(len(found), maxCandidates)] {
-		if p, err := l.listed(ctx, h.from, h.Hash, from); err == nil {
+	for _, f := range found[:min(len(found), maxCandidates)] {
+		if p, err := l.listed(ctx, f.in, f.hash, from); err == nil {
 			e.Pieces = append(e.Pieces, p)
 		}
 	}

@@ -29,20 +29,20 @@ func newCollection(owner peer.ID) *collection {
 	return &collection{owner: owner, index: piece.NewIndex(), counts: newCounts()}
 }
 
-// gate is open once something was read.
+// gate is closed while something is being read.
 type gate struct {
 	mu   sync.Mutex
-	open chan struct{} // nil before it is being read
+	read chan struct{} // closed when it was read; nil before it is being read
+	err  error         // why it was not
 	docs *orbit.Documents
-	err  error
 }
 
-// begin says that it is being read, anew if it was before.
+// begin says that it is about to be read, anew if it was before.
 func (g *gate) begin() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.open == nil || isClosed(g.open) {
-		g.open = make(chan struct{})
+	if g.read == nil || isClosed(g.read) {
+		g.read = make(chan struct{})
 	}
 	g.err = nil
 }
@@ -51,33 +51,47 @@ func (g *gate) begin() {
 func (g *gate) end(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.endLocked(err)
+}
+
+func (g *gate) endLocked(err error) {
 	g.err = err
-	if g.open != nil && !isClosed(g.open) {
-		close(g.open)
+	if g.read != nil && !isClosed(g.read) {
+		close(g.read)
+	}
+}
+
+// fail says why it is not read, unless it was.
+func (g *gate) fail(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.read == nil || !isClosed(g.read) || g.err != nil {
+		g.endLocked(err)
 	}
 }
 
 // reset says that it is not there any more.
 func (g *gate) reset() {
-	g.end(errNotHere)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.open, g.docs = nil, nil
+	g.endLocked(errNotHere)
+	g.read, g.docs = nil, nil
 }
 
 // wait waits until it was read, and returns why it cannot be.
 func (g *gate) wait(ctx context.Context) error {
 	g.mu.Lock()
-	open, err := g.open, g.err
-	g.mu.Unlock()
-	if open == nil {
-		if err == nil {
-			err = errNotHere
+	read := g.read
+	if read == nil {
+		defer g.mu.Unlock()
+		if g.err == nil {
+			return errNotHere
 		}
-		return err
+		return g.err
 	}
+	g.mu.Unlock()
 	select {
-	case <-open:
+	case <-read:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -86,11 +100,11 @@ func (g *gate) wait(ctx context.Context) error {
 	return g.err
 }
 
-// isOpen reports whether it was read.
-func (g *gate) isOpen() bool {
+// isRead reports whether it was read.
+func (g *gate) isRead() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.open != nil && isClosed(g.open) && g.err == nil
+	return g.read != nil && isClosed(g.read) && g.err == nil
 }
 
 func isClosed(c chan struct{}) bool {

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/orbit"
@@ -29,9 +31,12 @@ type companion struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when nothing of it runs any more
+	gone   chan struct{} // closed when all is undone that was done for it
 
 	mu      sync.Mutex // guards what follows
-	name    string     // as remembered
+	kept    bool
+	addrs   []ma.Multiaddr // at which it was kept last
+	name    string         // as remembered
 	profile map[string]value.Value
 	read    bool // the profile was
 	changed chan struct{}
@@ -62,9 +67,12 @@ func (l *Library) companionChanged(key value.Value, item *orbit.Item) {
 	var r record
 	var id peer.ID
 	var err error
+	isHere := false
 	if item != nil {
 		r = recordOf(item.Value)
 		id, err = l.checkRecord(address, r)
+		// Then who searches waits for it.
+		isHere = err == nil && l.isHere(address) && l.isHere(r.Pieces)
 	}
 	l.mu.Lock()
 	old := l.companions[address]
@@ -90,6 +98,9 @@ func (l *Library) companionChanged(key value.Value, item *orbit.Item) {
 	if item != nil && err == nil && l.ctx.Err() == nil {
 		delete(l.invalid, shortKey(key))
 		c = l.newCompanion(id, address, r.Username)
+		if isHere {
+			c.pieces.begin()
+		}
 		l.companions[address] = c
 		l.tasks.Go(c.run)
 	}
@@ -103,6 +114,15 @@ func (l *Library) companionChanged(key value.Value, item *orbit.Item) {
 	if old != nil || c != nil {
 		l.cards.Tell()
 	}
+}
+
+// isHere reports whether there is a database with an address.
+func (l *Library) isHere(address string) bool {
+	if !strings.HasPrefix(address, "/") {
+		return false
+	}
+	_, err := l.cfg.Orbit.Resolve(l.ctx, address)
+	return err == nil
 }
 
 // shortKey is as much of a key as is remembered.
@@ -140,6 +160,7 @@ func (l *Library) newCompanion(id peer.ID, user, name string) *companion {
 		user:       user,
 		collection: newCollection(id),
 		ended:      make(chan struct{}),
+		gone:       make(chan struct{}),
 		name:       name,
 		profile:    make(map[string]value.Value),
 		changed:    make(chan struct{}, 1),
@@ -162,6 +183,18 @@ func (c *companion) names() (remembered, now string) {
 	return c.name, cmp.Or(shown, nameOf(c.profile[KeyUsername]), c.name)
 }
 
+// called returns the name that a companion goes by: the remembered one, if there is
+// one.
+func (c *companion) called() string {
+	c.mu.Lock()
+	remembered := c.name
+	c.mu.Unlock()
+	if remembered == "" {
+		_, remembered = c.names()
+	}
+	return remembered
+}
+
 func (c *companion) setTrouble(store string, err error) {
 	c.mu.Lock()
 	before := c.trouble[store]
@@ -181,7 +214,7 @@ func (c *companion) run() {
 	defer close(c.ended)
 	defer c.cancel()
 	ctx := c.ctx
-	c.lib.keep(ctx, c.id)
+	c.lib.keep(ctx, c)
 
 	user := &follower{companion: c, name: UserName, kind: orbit.TypeKeyValue, read: c.followUser}
 	pieces := &follower{companion: c, name: PiecesName, kind: orbit.TypeDocuments, indexBy: piece.FieldHash, read: c.followPieces}
@@ -200,6 +233,9 @@ func (c *companion) run() {
 		c.setTrouble(UserName, err)
 		pieces.set(ctx, want.Pieces)
 		practice.set(ctx, want.Practice)
+		if want.Pieces == "" {
+			c.pieces.fail(cmp.Or(err, errNotHere))
+		}
 		if err == nil {
 			c.lib.remember(ctx, c, want)
 		}
@@ -269,14 +305,15 @@ func (c *companion) followUser(ctx context.Context, db *orbit.Database) error {
 // followPieces and followPractice are those of the collection, with news.
 func (c *companion) followPieces(ctx context.Context, db *orbit.Database) error {
 	c.pieces.begin()
+	c.index.Clear()
 	return c.collection.followPieces(ctx, db, func(p piece.Piece) {
-		_, name := c.names()
-		c.lib.emit(Event{Kind: EventPiece, Peer: c.id, Name: name, Piece: &p})
+		c.lib.emit(Event{Kind: EventPiece, Peer: c.id, Name: c.called(), Piece: &p})
 	})
 }
 
 func (c *companion) followPractice(ctx context.Context, db *orbit.Database) error {
 	c.practice.begin()
+	c.counts.clear()
 	return c.collection.followPractice(ctx, db)
 }
 
@@ -306,13 +343,16 @@ func (f *follower) set(ctx context.Context, address string) {
 		f.setTrouble(f.name, errors.New("it names a store of ours"))
 		return
 	}
+	if f.lib.cfg.Replicator == nil {
+		f.failed(errors.New("databases are not replicated"))
+		return
+	}
+	f.lib.use(address)
 	ctx, f.cancel = context.WithCancel(ctx)
 	f.done = make(chan struct{})
 	go func(done chan struct{}) {
 		defer close(done)
-		if err := f.follow(ctx, address); ctx.Err() == nil {
-			f.setTrouble(f.name, err)
-		}
+		f.follow(ctx, address)
 	}(f.done)
 }
 
@@ -338,44 +378,68 @@ func (f *follower) end() {
 	f.address = ""
 }
 
-// follow replicates the store and reads it once it is here.
-func (f *follower) follow(ctx context.Context, address string) error {
-	if f.lib.cfg.Replicator == nil {
-		return errors.New("databases are not replicated")
+// follow replicates the store and reads it once it is here, and again once what was
+// wrong with it is mended.
+func (f *follower) follow(ctx context.Context, address string) {
+	for {
+		opts, err := f.lib.bring(ctx, address, f.user, f.indexBy)
+		var db *orbit.Database
+		if err == nil {
+			db, err = f.opened(ctx, address, opts)
+		}
+		switch {
+		case err != nil:
+		case db.Type() != f.kind:
+			f.failed(fmt.Errorf("it is of type %.40q, not %s", db.Type(), f.kind))
+			return
+		case db.IndexBy() != f.indexBy:
+			err = fmt.Errorf("the field %q is the key of its documents here, not %q; if nothing else needs that: ipfs npp db open %s --index-by %s", db.IndexBy(), f.indexBy, address, f.indexBy)
+		}
+		if err == nil {
+			f.failed(nil)
+			err = f.read(ctx, db)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		f.failed(err)
+		if !pause(ctx, changePause) {
+			return
+		}
 	}
-	if err := f.lib.bring(ctx, address, f.user, orbit.OpenOptions{IndexBy: f.indexBy}); err != nil {
-		return err
-	}
-	db, err := f.lib.opened(ctx, address, orbit.OpenOptions{IndexBy: f.indexBy}, func(err error) { f.setTrouble(f.name, err) })
-	switch {
-	case err != nil:
-		return err
-	case db.Type() != f.kind:
-		return fmt.Errorf("it is of type %.40q, not %s", db.Type(), f.kind)
-	}
-	return f.read(ctx, db)
 }
 
-// opened waits until a database that is replicated is here, and returns it. failed is
-// told what keeps it away.
-func (l *Library) opened(ctx context.Context, address string, opts orbit.OpenOptions, failed func(error)) (*orbit.Database, error) {
-	for status, err := range l.cfg.Replicator.Follow(ctx, address) {
+// opened waits until the store is here, and returns it.
+func (f *follower) opened(ctx context.Context, address string, opts orbit.OpenOptions) (*orbit.Database, error) {
+	for status, err := range f.lib.cfg.Replicator.Follow(ctx, address) {
 		switch {
 		case err != nil:
 			return nil, err
 		case status.State == replicate.Open:
-			failed(nil)
-			return l.cfg.Orbit.Open(ctx, address, opts)
-		case status.State == replicate.Closed:
-			return nil, errors.New("its replication was ended by db close")
+			return f.lib.cfg.Orbit.Open(ctx, address, opts)
 		case status.Err != nil:
-			failed(status.Err)
+			f.failed(status.Err)
 		}
 	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	return nil, replicate.ErrNotReplicated
+	return nil, fmt.Errorf("%w: it was closed", replicate.ErrNotReplicated)
+}
+
+// failed notes what is wrong with the store, or that nothing is. Where that is the
+// user store, nothing is known of the others.
+func (f *follower) failed(err error) {
+	f.setTrouble(f.name, err)
+	if err == nil {
+		return
+	}
+	if f.name != PracticeName {
+		f.pieces.fail(err)
+	}
+	if f.name != PiecesName {
+		f.practice.fail(err)
+	}
 }
 
 // isOwn reports whether an address is that of one of the own stores.
@@ -385,11 +449,11 @@ func (l *Library) isOwn(ctx context.Context, address string) bool {
 
 // unfollow ends what is done for a companion, and waits for it.
 func (l *Library) unfollow(c *companion) {
+	defer close(c.gone)
 	c.cancel()
 	<-c.ended
 	l.unkeep(l.ctx, c.id)
-	name, _ := c.names()
-	l.emit(Event{Kind: EventRemoved, Peer: c.id, Name: name})
+	l.emit(Event{Kind: EventRemoved, Peer: c.id, Name: c.called()})
 }
 
 // remember puts what a companion's profile says into its record, if that is another.

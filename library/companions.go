@@ -53,8 +53,15 @@ type Companion struct {
 	Pieces     int       // that are here
 	Ready      bool      // its pieces are here, as far as they were fetched
 	InStep     time.Time // when its pieces were in step with another peer last; zero for never
-	Troubles   []error   // what is wrong with its stores
 	PiecesAddr string    // address of its pieces; "" if that is not known
+	Troubles   []StoreTrouble
+}
+
+// StoreTrouble is what is wrong with a store of a companion.
+type StoreTrouble struct {
+	Store   string // its name among the stores of a library
+	Address string
+	Err     error
 }
 
 // Nearby is a peer with npp that is connected.
@@ -218,7 +225,7 @@ func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 	}
 	for _, c := range running {
 		select {
-		case <-c.ended:
+		case <-c.gone:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -276,14 +283,15 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 	d := Companion{
 		Peer: c.id, Name: remembered, NameNow: now, User: c.user,
 		Companion: true, Follows: follows, Connected: l.Connected(c.id),
-		Ready: c.pieces.isOpen(),
+		Ready: c.pieces.isRead(),
 	}
 	d.Pieces, _ = c.index.Len()
 	c.mu.Lock()
 	d.PiecesAddr, _ = c.profile[KeyPieces].Text()
-	for _, name := range []string{UserName, PiecesName, PracticeName} {
-		if err := c.trouble[name]; err != nil {
-			d.Troubles = append(d.Troubles, fmt.Errorf("%s: %w", name, err))
+	practice, _ := c.profile[KeyPractice].Text()
+	for _, t := range []StoreTrouble{{UserName, c.user, nil}, {PiecesName, d.PiecesAddr, nil}, {PracticeName, practice, nil}} {
+		if t.Err = c.trouble[t.Store]; t.Err != nil {
+			d.Troubles = append(d.Troubles, t)
 		}
 	}
 	c.mu.Unlock()

@@ -104,11 +104,10 @@ func (l *Library) watchPeers() {
 		if c == nil {
 			continue
 		}
-		_, name := c.names()
 		kind := EventOffline
 		if e.Connected {
 			kind = EventOnline
 		}
-		l.emit(Event{Kind: kind, Peer: c.id, Name: name})
+		l.emit(Event{Kind: kind, Peer: c.id, Name: c.called()})
 	}
 }

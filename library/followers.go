@@ -74,6 +74,11 @@ func (l *Library) received(from peer.ID, c card.Card) {
 	if !seen || name != c.Username {
 		l.emit(Event{Kind: EventNearby, Peer: from, Name: c.Username})
 	}
+	if companion := l.companionOf(from); companion != nil {
+		if err := l.keepAt(companion.ctx, companion); err != nil && companion.ctx.Err() == nil {
+			log.Warnw("connection to a companion is not kept", "peer", from, "err", err)
+		}
+	}
 	switch {
 	case !c.Follows && known:
 		if err := l.erase(l.ctx, followerKey(from)); err != nil {

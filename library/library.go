@@ -55,7 +55,6 @@ type Config struct {
 // Replicator is what a library needs of a [replicate.Replicator].
 type Replicator interface {
 	Open(ctx context.Context, address string, opts orbit.OpenOptions) error
-	CloseDatabase(ctx context.Context, address string) error
 	Drop(ctx context.Context, address string, keep func(context.Context, []block.Block) error) error
 	Follow(ctx context.Context, address string) iter.Seq2[replicate.Status, error]
 	Status(ctx context.Context, address string) (replicate.Status, error)
@@ -86,14 +85,16 @@ type Library struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
-	opening sync.Mutex // guards stores
-	stores  [4]Store   // in the order of storeKinds
+	opening   sync.Mutex // guards what follows
+	stores    [4]Store   // in the order of storeKinds
+	addresses [4]string
 
 	writing sync.Mutex // one change of a piece, a count or a companion at a time
 	own     *collection
 
 	mu         sync.Mutex // guards what follows; never held across a call that may wait
 	username   string
+	known      gate                  // of the companions
 	companions map[string]*companion // by the address of the user store
 	invalid    map[string]string     // records of the store that name no companion: why not, by key
 	followers  map[peer.ID]Follower

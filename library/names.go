@@ -24,13 +24,7 @@ func (l *Library) nameOfCompanion(id peer.ID) string {
 	if c == nil {
 		return ""
 	}
-	c.mu.Lock()
-	remembered := c.name
-	c.mu.Unlock()
-	if remembered == "" {
-		_, remembered = c.names()
-	}
-	return remembered
+	return c.called()
 }
 
 // NameOf returns the name of a peer: the one that a companion was added under, or

@@ -89,6 +89,9 @@ func (l *Library) open(ctx context.Context, at int) bool {
 	opts, err := l.optionsOf(ctx, kind.name, kind.opts)
 	var db *orbit.Database
 	if err == nil {
+		l.addresses[at], err = l.cfg.Orbit.AddressOf(kind.name, opts)
+	}
+	if err == nil {
 		db, err = l.cfg.Orbit.Create(ctx, kind.name, opts)
 	}
 	before := s.DB
@@ -122,6 +125,13 @@ func (l *Library) optionsOf(ctx context.Context, name string, fixed orbit.Option
 	return managed, nil
 }
 
+// Addresses returns the addresses of the stores, whether they can be opened or not.
+func (l *Library) Addresses() []string {
+	l.opening.Lock()
+	defer l.opening.Unlock()
+	return slices.Clone(l.addresses[:])
+}
+
 // begin says that a store is about to be read.
 func (l *Library) begin(at int) {
 	switch at {
@@ -129,6 +139,8 @@ func (l *Library) begin(at int) {
 		l.own.pieces.begin()
 	case practiceAt:
 		l.own.practice.begin()
+	case companionsAt:
+		l.known.begin()
 	}
 }
 
@@ -144,7 +156,8 @@ func (l *Library) read(at int, db *orbit.Database) {
 	case userAt:
 		err = mirror(l.ctx, db, func(key value.Value, item *orbit.Item, _ bool) { l.ownProfile(key, item) }, nil)
 	case companionsAt:
-		err = mirror(l.ctx, db, func(key value.Value, item *orbit.Item, _ bool) { l.companionChanged(key, item) }, nil)
+		err = mirror(l.ctx, db, func(key value.Value, item *orbit.Item, _ bool) { l.companionChanged(key, item) }, func() { l.known.end(nil) })
+		l.known.end(err)
 	}
 	if l.ctx.Err() == nil && !errors.Is(err, orbit.ErrClosed) {
 		log.Errorw("own store cannot be followed", "name", storeKinds[at].name, "err", err)

@@ -73,7 +73,7 @@ func (d *Daemon) Status(ctx context.Context) (Status, error) {
 		return s, err
 	}
 	if s.Pubsub = !pubsubOff(cfg); !s.Pubsub {
-		s.attend("config", "", errors.New("pubsub is off: databases of others come only when asked for, and nothing comes from peers without npp"),
+		s.attend("config", "", errors.New("pubsub is off: databases are not replicated, and nothing comes from peers without npp"),
 			"ipfs config --json Pubsub.Enabled true, and restart the daemon")
 	}
 	if s.Messages, err = d.Messages.Stats(ctx); err != nil {
@@ -112,6 +112,12 @@ func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
 	if d.replicatorErr != nil {
 		s.attend("databases", "", fmt.Errorf("they are not replicated: %w", d.replicatorErr), "")
 	}
+	own := make(map[string]bool) // these are described apart
+	if d.library != nil {
+		for _, address := range d.library.Addresses() {
+			own[address] = true
+		}
+	}
 	for listed, err := range o.Databases(ctx) {
 		if err != nil {
 			return err
@@ -120,7 +126,7 @@ func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
 			continue
 		}
 		s.Databases++
-		if d.replicator == nil {
+		if d.replicator == nil || own[listed.Address] {
 			continue
 		}
 		status, err := d.replicator.Status(ctx, listed.Address)
@@ -170,8 +176,8 @@ func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
 		if c.Connected {
 			s.Online++
 		}
-		for _, err := range c.Troubles {
-			s.attend("companion", c.Peer.String(), err, "ipfs npp companions ls")
+		for _, t := range c.Troubles {
+			s.attend("companion", c.Peer.String(), fmt.Errorf("%s: %w", t.Store, t.Err), "ipfs npp companions ls")
 		}
 		if c.NameNow != c.Name {
 			s.attend("companion", c.Peer.String(), fmt.Errorf("%q is called %q now", c.Name, c.NameNow), "ipfs npp companions add "+c.Peer.String()+" takes that name")

@@ -46,7 +46,7 @@ const patience = 10_000
 const processes = {
   start: ['start'],
   write: ['put', 'get-random', 'get-oldest'],
-  read: ['open', 'all-first', 'all-again', 'get-random-reopened', 'get-oldest-reopened'],
+  read: ['open', 'all-first', 'all-again', 'first-row', 'all-rows', 'query', 'get-random-reopened', 'get-oldest-reopened'],
   'write-16': ['put-16']
 }
 
@@ -147,6 +147,17 @@ const measure = async (name, n, dir) => {
     if (length !== n) throw new Error(`there are ${length} documents, not ${n}`)
   }
 
+  const firstRow = async () => {
+    for await (const { value } of db.iterator()) {
+      if (value._id !== `doc${n - 1}`) throw new Error(`${value._id} is the first`)
+      break
+    }
+  }
+  const cellos = async () => {
+    const { length } = await db.query(({ instrument }) => instrument === 'cello')
+    if (length !== Math.ceil((n - 2) / 5)) throw new Error(`there are ${length} documents for cello`)
+  }
+
   switch (name) {
     case 'write':
       db = await open('sequential')
@@ -157,6 +168,9 @@ const measure = async (name, n, dir) => {
       await timed('open', n, 1, async () => { db = await open('sequential') })
       if (wanted('all-first')) await timed('all-first', n, 1, all)
       if (wanted('all-again')) await timed('all-again', n, 1, all)
+      if (wanted('first-row')) await timed('first-row', n, 20, firstRow)
+      if (wanted('all-rows')) await timed('all-rows', n, 3, all)
+      if (wanted('query')) await timed('query', n, 3, cellos)
       await gets('-reopened')
       break
     case 'write-16':

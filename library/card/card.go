@@ -132,9 +132,7 @@ func decode(text []byte) (Card, error) {
 		return Card{}, fmt.Errorf("%w: no object in UTF-8", ErrInvalid)
 	}
 	var c Card
-	if json.Unmarshal(members["username"], &c.Username) != nil {
-		c.Username = ""
-	}
+	_ = json.Unmarshal(members["username"], &c.Username) // what is no text leaves none
 	for name, to := range map[string]any{"user": &c.User, "follows": &c.Follows} {
 		if value, ok := members[name]; ok {
 			if err := json.Unmarshal(value, to); err != nil {

@@ -235,9 +235,6 @@ func (x *Exchanger) exchange(ctx context.Context, id peer.ID) (Card, error) {
 }
 
 func (x *Exchanger) ask(ctx context.Context, id peer.ID) (Card, error) {
-	if !x.connected(id) {
-		return Card{}, ErrNotConnected
-	}
 	s, err := x.cfg.Host.NewStream(network.WithAllowLimitedConn(network.WithNoDial(ctx, "npp card"), "npp card"), id, Protocol)
 	if err != nil {
 		return Card{}, err
@@ -433,7 +430,6 @@ func (x *Exchanger) mute(id peer.ID) {
 	defer x.mu.Unlock()
 	if c := x.peers[id]; c != nil {
 		c.speaks, c.shown = false, 0
-		x.unplan(c)
 	}
 }
 
@@ -456,17 +452,22 @@ func (x *Exchanger) contact(id peer.ID) *contact {
 
 // forget drops a peer. The caller holds x.mu.
 func (x *Exchanger) forget(id peer.ID) {
-	if c := x.peers[id]; c != nil {
-		delete(x.peers, id)
-		c.speaks = false
-		x.unplan(c)
+	c := x.peers[id]
+	if c == nil {
+		return
+	}
+	delete(x.peers, id)
+	c.speaks, c.at = false, time.Time{}
+	c.timer.Stop()
+	if c.queued {
+		x.queue = slices.DeleteFunc(x.queue, func(q *contact) bool { return q == c })
 	}
 }
 
 // owes reports whether there is a reason to begin an exchange with a peer. The
 // caller holds x.mu.
 func (x *Exchanger) owes(c *contact) bool {
-	return c.speaks && (c.card == nil || c.shown != x.version)
+	return c.speaks && c.shown != x.version
 }
 
 // plan has a worker deal with a peer at a time, or earlier if that was planned,
@@ -475,21 +476,11 @@ func (x *Exchanger) plan(c *contact, at time.Time) {
 	if next := c.began.Add(gap); at.Before(next) {
 		at = next
 	}
-	if x.closed || c.busy || c.queued || !x.owes(c) || !c.at.IsZero() && !at.Before(c.at) {
+	if c.busy || c.queued || !x.owes(c) || !c.at.IsZero() && !at.Before(c.at) {
 		return
 	}
 	c.at = at
 	c.timer.Reset(time.Until(at))
-}
-
-// unplan has no worker deal with a peer. The caller holds x.mu.
-func (x *Exchanger) unplan(c *contact) {
-	c.at = time.Time{}
-	c.timer.Stop()
-	if c.queued {
-		c.queued = false
-		x.queue = slices.DeleteFunc(x.queue, func(q *contact) bool { return q == c })
-	}
 }
 
 // due hands a peer to the workers, once its time has come.

@@ -103,7 +103,8 @@ func TestCardBeforeIdentification(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		b, bn := w.daemon(t, "b")
 		an := w.node("a")
-		connect(an, bn)
+		an.SetStreamHandler(Protocol, answering("alice"))
+		join(an, bn)
 		s, err := an.NewStream(allowed(t.Context()), "b", Protocol)
 		if err != nil {
 			t.Fatal(err)
@@ -116,7 +117,7 @@ func TestCardBeforeIdentification(t *testing.T) {
 		s.Close()
 		synctest.Wait()
 		b.knows(t, cards{"a": "alice"})
-		an.SetStreamHandler(Protocol, answering("alice"))
+		bn.identify(an)
 		time.Sleep(time.Hour)
 		if n := w.count("b", "a"); n > 0 {
 			t.Errorf("%d streams to ask for what is known", n)
@@ -224,6 +225,21 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 	})
 }
 
+// Another connection puts nothing off.
+func TestGraceIsNotExtended(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		b, bn := w.daemon(t, "b")
+		an := w.node("a")
+		an.SetStreamHandler(Protocol, answering("alice"))
+		for range 10 {
+			connect(an, bn)
+			time.Sleep(time.Second)
+		}
+		b.knows(t, cards{"a": "alice"})
+		wantTimes(t, w.times("b", "a"), 3)
+	})
+}
+
 func TestNobodyIsTriedWhoLeft(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		a, an := w.daemon(t, "a")
@@ -237,6 +253,68 @@ func TestNobodyIsTriedWhoLeft(t *testing.T) {
 		a.Tell()
 		time.Sleep(time.Hour)
 		wantTimes(t, w.times("a", ""), 0)
+
+		bn.SetStreamHandler(Protocol, silent)
+		connect(an, bn)
+		time.Sleep(time.Second)
+		disconnect(an, bn) // during an exchange
+		time.Sleep(time.Hour)
+		wantTimes(t, w.times("a", ""), 0, 3600)
+		a.knows(t, nil)
+	})
+}
+
+// Who waits for a worker, and leaves, is not remembered.
+func TestLeaversLeaveTheQueue(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a, an := w.daemon(t, "a")
+		var others []*node
+		for i := range 100 {
+			other := w.node(peer.ID(fmt.Sprint("s", i)))
+			other.SetStreamHandler(Protocol, silent)
+			connect(an, other)
+			synctest.Wait()
+			others = append(others, other)
+		}
+		waiting := func() int {
+			a.Exchanger.mu.Lock()
+			defer a.Exchanger.mu.Unlock()
+			return len(a.queue)
+		}
+		if n := waiting(); n != 100-16 {
+			t.Fatalf("%d are waiting", n)
+		}
+		for _, other := range others[50:] {
+			disconnect(an, other)
+		}
+		synctest.Wait()
+		if n := waiting(); n != 50-16 {
+			t.Errorf("%d are waiting after half of all left", n)
+		}
+	})
+}
+
+// What comes late of a peer that left is not kept.
+func TestNothingIsKeptOfWhoLeft(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a, an := w.daemon(t, "a")
+		a.slow = 5 * time.Second
+		bn, cn := w.node("b"), w.node("c")
+		join(an, bn)
+		join(an, cn)
+		w.tasks.Go(func() { attempt(bn, "a") })
+		time.Sleep(time.Second)
+		w.tasks.Go(func() { attempt(cn, "a") })
+		time.Sleep(time.Second)
+		disconnect(an, cn)
+		an.identified.Emit(event.EvtPeerIdentificationCompleted{Peer: "c", Protocols: []protocol.ID{Protocol}})
+		time.Sleep(time.Minute)
+		a.knows(t, cards{"b": "mallory"})
+		a.Exchanger.mu.Lock()
+		defer a.Exchanger.mu.Unlock()
+		if len(a.peers) != 1 {
+			t.Errorf("%d peers", len(a.peers))
+		}
 	})
 }
 
@@ -273,15 +351,27 @@ func TestProtocolComesAndGoes(t *testing.T) {
 		b.Close()
 		synctest.Wait()
 		a.knows(t, cards{"b": "b"})
+		b = newDaemon(t, bn, "bo")
+		synctest.Wait()
+		time.Sleep(time.Second) // at the earliest
+		synctest.Wait()
+		a.knows(t, cards{"b": "bo"})
+		b.knows(t, cards{"a": "a"})
+		if n := w.count("a", "b"); n != 2 {
+			t.Errorf("%d streams", n)
+		}
+		b.Close()
+		synctest.Wait()
 		a.Tell()
 		time.Sleep(time.Hour)
 		if _, err := a.Exchange(t.Context(), "b"); !errors.Is(err, ErrNoProtocol) {
 			t.Errorf("error is %v", err)
 		}
-		if n := w.count("a", "b"); n != 2 { // the one that worked, and the one just now
+		if n := w.count("a", "b"); n != 3 { // those that worked, and the one just now
 			t.Errorf("%d streams", n)
 		}
 		b = newDaemon(t, bn, "bea")
+		time.Sleep(time.Second)
 		synctest.Wait()
 		a.knows(t, cards{"b": "bea"})
 		b.knows(t, cards{"a": "a"})
@@ -314,6 +404,7 @@ func TestProtocolChangesAlone(t *testing.T) {
 		w.mu.Unlock()
 		an.updated.Emit(event.EvtPeerProtocolsUpdated{Peer: "b", Removed: []protocol.ID{Protocol}})
 		an.identify(cn)
+		synctest.Wait()
 		a.Tell()
 		time.Sleep(time.Hour)
 		if n := w.count("a", ""); n != 2 {
@@ -447,6 +538,45 @@ func TestTellIsCoalesced(t *testing.T) {
 		a.knows(t, cards{"m": "o999"})
 		if n := w.count("m", "a") - before; n < 5 || n > 11 {
 			t.Errorf("%d streams in 10 s", n)
+		}
+	})
+}
+
+// What is told while an exchange shows the old card is shown in another one.
+func TestTellDuringExchange(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a, an := w.daemon(t, "a")
+		b, bn := w.daemon(t, "b")
+		b.slow = 2 * time.Second
+		connect(an, bn)
+		time.Sleep(time.Second)
+		a.set("anna")
+		a.Tell()
+		time.Sleep(time.Minute)
+		b.knows(t, cards{"a": "anna"})
+		wantTimes(t, w.times("a", "b"), 0, 2)
+	})
+}
+
+// However often is told, there is one exchange with a peer at a time.
+func TestTellWhileAllIsBusy(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.latency = 5 * time.Second
+		a, an := w.daemon(t, "a")
+		for i := range 40 {
+			other := w.node(peer.ID(fmt.Sprint("b", i)))
+			other.SetStreamHandler(Protocol, answering("bob"))
+			connect(an, other)
+		}
+		for range 60 {
+			time.Sleep(1100 * time.Millisecond)
+			a.Tell()
+		}
+		time.Sleep(time.Minute)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.twice {
+			t.Error("two exchanges with a peer at a time")
 		}
 	})
 }
@@ -696,7 +826,7 @@ func TestMoreThanACard(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		a, an := w.daemon(t, "a")
 		mn := w.node("m")
-		connect(an, mn)
+		join(an, mn)
 		s, err := mn.NewStream(allowed(t.Context()), "a", Protocol)
 		if err != nil {
 			t.Fatal(err)
@@ -805,6 +935,7 @@ func TestStreamsAtATime(t *testing.T) {
 			t.Errorf("%d streams", all)
 		}
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		n := w.node("n")
 		connect(an, n)
 		if err := attempt(n, "a"); err != nil {

@@ -29,6 +29,8 @@ type world struct {
 	opened []opened
 	open   int // streams that are being opened
 	most   int // of them at a time
+	pairs  map[[2]peer.ID]int
+	twice  bool // two from the same peer to the same at a time
 	tasks  sync.WaitGroup
 }
 
@@ -59,7 +61,7 @@ type link struct {
 
 func (l *link) RemotePeer() peer.ID { return l.to.id }
 
-func newWorld() *world { return &world{hosts: make(map[peer.ID]*node)} }
+func newWorld() *world { return &world{hosts: make(map[peer.ID]*node), pairs: make(map[[2]peer.ID]int)} }
 
 func (w *world) node(id peer.ID) *node {
 	n := &node{
@@ -76,14 +78,19 @@ func (w *world) node(id peer.ID) *node {
 }
 
 func connect(a, b *node) {
+	join(a, b)
+	a.identify(b)
+	b.identify(a)
+}
+
+// join connects without identification.
+func join(a, b *node) {
 	a.w.mu.Lock()
 	a.links[b.id] = &link{from: a, to: b, streams: make(map[*stream]bool)}
 	b.links[a.id] = &link{from: b, to: a, streams: make(map[*stream]bool)}
 	a.w.mu.Unlock()
 	a.connectedness.Emit(event.EvtPeerConnectednessChanged{Peer: b.id, Connectedness: network.Connected})
 	b.connectedness.Emit(event.EvtPeerConnectednessChanged{Peer: a.id, Connectedness: network.Connected})
-	a.identify(b)
-	b.identify(a)
 }
 
 // identify has n know what other speaks.
@@ -151,6 +158,9 @@ func (n *node) NewStream(ctx context.Context, id peer.ID, ps ...protocol.ID) (ne
 	w.opened = append(w.opened, opened{n.id, id, time.Since(epoch)})
 	w.open++
 	w.most = max(w.most, w.open)
+	pair := [2]peer.ID{n.id, id}
+	w.pairs[pair]++
+	w.twice = w.twice || w.pairs[pair] > 1
 	w.mu.Unlock()
 	select {
 	case <-time.After(w.latency):
@@ -159,6 +169,7 @@ func (n *node) NewStream(ctx context.Context, id peer.ID, ps ...protocol.ID) (ne
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.open--
+	w.pairs[pair]--
 	there := n.links[id]
 	switch {
 	case ctx.Err() != nil:

@@ -2,13 +2,14 @@ package piece
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
 )
 
 const (
-	// MaxIndexed is how many pieces an index holds: one of them takes some 400
+	// MaxIndexed is how many pieces an index holds: one of them takes some 300
 	// bytes.
 	MaxIndexed = 500_000
 
@@ -181,30 +182,35 @@ type Query struct {
 }
 
 // Hit is a piece that a query chose.
-type Hit struct {
-	Hash      string // as its document has it
-	Canonical string
-	place     *place
-}
+type Hit struct{ place *place }
 
-// Search returns the pieces that a query chooses, in no order; see [Compare].
-func (x *Index) Search(q Query) []Hit {
+// Hash returns the hash of the piece as its document has it.
+func (h Hit) Hash() string { return h.place.hash }
+
+// Canonical returns the hash as [Canonical] writes it.
+func (h Hit) Canonical() string { return h.place.same }
+
+// Search yields the pieces that a query chooses, in no order; see [Order]. The loop
+// must not change the index.
+func (x *Index) Search(q Query) iter.Seq[Hit] {
 	instrument, title, composer := Fold(q.Instrument), Fold(q.Title), Fold(q.Composer)
 	words := strings.Fields(Fold(q.Text))
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	var hits []Hit
-	for _, p := range x.places {
-		switch {
-		case instrument != "" && p.instrument() != instrument,
-			title != "" && !strings.Contains(p.title(), title),
-			composer != "" && !strings.Contains(p.composer(), composer),
-			!containsAll(p.text, words):
-			continue
+	return func(yield func(Hit) bool) {
+		x.mu.RLock()
+		defer x.mu.RUnlock()
+		for _, p := range x.places {
+			switch {
+			case instrument != "" && p.instrument() != instrument,
+				title != "" && !strings.Contains(p.title(), title),
+				composer != "" && !strings.Contains(p.composer(), composer),
+				!containsAll(p.text, words):
+			default:
+				if !yield(Hit{p}) {
+					return
+				}
+			}
 		}
-		hits = append(hits, Hit{p.hash, p.same, p})
 	}
-	return hits
 }
 
 func containsAll(text string, words []string) bool {
@@ -216,20 +222,24 @@ func containsAll(text string, words []string) bool {
 	return true
 }
 
-// Compare compares hits of one index or of several in an order. What has no title,
-// say, comes last by titles.
-func Compare(a, b Hit, by Sort) int {
-	for _, of := range keysOf[by] {
-		x, y := of(a.place), of(b.place)
-		if x == y {
-			continue
+// Order returns what compares hits of one index or of several in an order. What has
+// no title, say, comes last by titles.
+func Order(by Sort) func(a, b Hit) int {
+	keys := keysOf[by]
+	return func(a, b Hit) int {
+		for _, of := range keys {
+			x, y := of(a.place), of(b.place)
+			c := strings.Compare(x, y)
+			switch {
+			case c == 0:
+				continue
+			case x == "" || y == "":
+				return -c
+			}
+			return c
 		}
-		if x == "" || y == "" {
-			return compareBools(x == "", y == "")
-		}
-		return strings.Compare(x, y)
+		return cmp.Compare(b.place.order, a.place.order)
 	}
-	return cmp.Compare(b.place.order, a.place.order)
 }
 
 // keysOf is what decides in each order, before age does.
@@ -237,14 +247,4 @@ var keysOf = map[Sort][]func(*place) string{
 	ByTitle:      {(*place).title, (*place).composer},
 	ByComposer:   {(*place).composer, (*place).title},
 	ByInstrument: {(*place).instrument, (*place).title},
-}
-
-func compareBools(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return 1
-	}
-	return -1
 }

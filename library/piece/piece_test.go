@@ -86,8 +86,8 @@ func TestSearchFindsWhatPeopleType(t *testing.T) {
 		"  ":              {Composer: "prelude"},
 	} {
 		var got []string
-		for _, h := range x.Search(q) {
-			got = append(got, h.Hash)
+		for h := range x.Search(q) {
+			got = append(got, h.Hash())
 		}
 		slices.Sort(got)
 		if !slices.Equal(got, strings.Fields(want)) {
@@ -106,11 +106,9 @@ func TestOrders(t *testing.T) {
 	for by, want := range map[piece.Sort]string{
 		piece.Newest: "a n b", "": "a n b", piece.ByTitle: "a b n", piece.ByComposer: "b a n", piece.ByInstrument: "a n b",
 	} {
-		hits := x.Search(piece.Query{})
-		slices.SortFunc(hits, func(a, b piece.Hit) int { return piece.Compare(a, b, by) })
 		var got []string
-		for _, h := range hits {
-			got = append(got, h.Hash)
+		for _, h := range slices.SortedFunc(x.Search(piece.Query{}), piece.Order(by)) {
+			got = append(got, h.Hash())
 		}
 		if strings.Join(got, " ") != want {
 			t.Errorf("by %q: %q, want %q", by, got, want)
@@ -149,11 +147,15 @@ func FuzzIndex(f *testing.F) {
 		x.Put(p, false)
 		x.Put(p, false)
 		if len(title) <= 256 && utf8.ValidString(title) {
-			if hits := x.Search(piece.Query{Title: title, Instrument: ""}); len(hits) != 1 {
+			if hits := slices.Collect(x.Search(piece.Query{Title: title})); len(hits) != 1 {
 				t.Errorf("%q is not found by its title", title)
 			}
 		}
-		x.Search(piece.Query{Text: text, Composer: composer, Instrument: instrument})
+		for h := range x.Search(piece.Query{Text: text, Composer: composer, Instrument: instrument}) {
+			if h.Hash() != hash {
+				t.Errorf("found %q", h.Hash())
+			}
+		}
 		if _, ok := x.Find(hash); !ok {
 			t.Errorf("%q is not found", hash)
 		}
