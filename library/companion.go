@@ -387,13 +387,12 @@ func (f *follower) follow(ctx context.Context, address string) {
 		if err == nil {
 			db, err = f.opened(ctx, address, opts)
 		}
-		switch {
-		case err != nil:
-		case db.Type() != f.kind:
+		if err == nil && db.Type() != f.kind {
 			f.failed(fmt.Errorf("it is of type %.40q, not %s", db.Type(), f.kind))
 			return
-		case db.IndexBy() != f.indexBy:
-			err = fmt.Errorf("the field %q is the key of its documents here, not %q; if nothing else needs that: ipfs npp db open %s --index-by %s", db.IndexBy(), f.indexBy, address, f.indexBy)
+		}
+		if err == nil {
+			db, err = f.indexed(ctx, db)
 		}
 		if err == nil {
 			f.failed(nil)
@@ -407,6 +406,22 @@ func (f *follower) follow(ctx context.Context, address string) {
 			return
 		}
 	}
+}
+
+// indexed returns a database whose documents have the key that is needed. Which one
+// that is matters to who writes alone, so it is changed in what others write.
+func (f *follower) indexed(ctx context.Context, db *orbit.Database) (*orbit.Database, error) {
+	if db.IndexBy() == f.indexBy {
+		return db, nil
+	}
+	writable, err := db.Writable(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case writable:
+		return nil, fmt.Errorf("the field %q is the key of its documents here, not %q", db.IndexBy(), f.indexBy)
+	}
+	return f.lib.cfg.Orbit.Open(ctx, db.Address(), orbit.OpenOptions{IndexBy: f.indexBy})
 }
 
 // opened waits until the store is here, and returns it.

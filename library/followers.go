@@ -15,7 +15,12 @@ import (
 // MaxFollowers is how many peers are remembered to follow this one.
 const MaxFollowers = 1000
 
-const followerPrefix = "follower"
+const (
+	followerPrefix = "follower"
+
+	// cardPatience is how long a peer waits for our card after a start.
+	cardPatience = 5 * time.Second
+)
 
 // Follower is a peer that follows this one, as it said itself.
 type Follower struct {
@@ -43,8 +48,12 @@ func (l *Library) loadFollowers(ctx context.Context) error {
 	return nil
 }
 
-// ownCard is what a peer is shown.
+// ownCard is what a peer is shown, once it is known after a start.
 func (l *Library) ownCard(to peer.ID) card.Card {
+	ctx, cancel := context.WithTimeout(l.ctx, cardPatience)
+	defer cancel()
+	_ = l.named.wait(ctx) // where it cannot be read, there is no name to show
+	_ = l.known.wait(ctx)
 	l.opening.Lock()
 	user := l.stores[userAt].DB
 	l.opening.Unlock()

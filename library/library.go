@@ -94,7 +94,8 @@ type Library struct {
 
 	mu         sync.Mutex // guards what follows; never held across a call that may wait
 	username   string
-	known      gate                  // of the companions
+	known      gate                  // of the store of companions
+	named      gate                  // of the user store
 	companions map[string]*companion // by the address of the user store
 	invalid    map[string]string     // records of the store that name no companion: why not, by key
 	followers  map[peer.ID]Follower

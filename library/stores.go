@@ -141,6 +141,8 @@ func (l *Library) begin(at int) {
 		l.own.practice.begin()
 	case companionsAt:
 		l.known.begin()
+	case userAt:
+		l.named.begin()
 	}
 }
 
@@ -154,7 +156,8 @@ func (l *Library) read(at int, db *orbit.Database) {
 	case practiceAt:
 		err = l.own.followPractice(l.ctx, db)
 	case userAt:
-		err = mirror(l.ctx, db, func(key value.Value, item *orbit.Item, _ bool) { l.ownProfile(key, item) }, nil)
+		err = mirror(l.ctx, db, func(key value.Value, item *orbit.Item, _ bool) { l.ownProfile(key, item) }, func() { l.named.end(nil) })
+		l.named.end(err)
 	case companionsAt:
 		err = mirror(l.ctx, db, func(key value.Value, item *orbit.Item, _ bool) { l.companionChanged(key, item) }, func() { l.known.end(nil) })
 		l.known.end(err)

@@ -61,7 +61,9 @@ type link struct {
 
 func (l *link) RemotePeer() peer.ID { return l.to.id }
 
-func newWorld() *world { return &world{hosts: make(map[peer.ID]*node), pairs: make(map[[2]peer.ID]int)} }
+func newWorld() *world {
+	return &world{hosts: make(map[peer.ID]*node), pairs: make(map[[2]peer.ID]int)}
+}
 
 func (w *world) node(id peer.ID) *node {
 	n := &node{
