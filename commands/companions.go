@@ -65,6 +65,9 @@ func libraryOf(req *cmds.Request, env cmds.Environment) (context.Context, *plugi
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("library: %w; hint: mend that and restart the daemon, the rest of npp works", err)
 	}
+	if err := lib.Wait(ctx); err != nil {
+		return nil, nil, nil, err
+	}
 	return ctx, d, lib, nil
 }
 
@@ -314,7 +317,7 @@ companion already, its present name is taken.
 		if err != nil {
 			return err
 		}
-		to, err := target(d, req.Arguments[0])
+		to, err := target(req.Context, d, req.Arguments[0])
 		if err != nil {
 			return err
 		}
@@ -331,11 +334,7 @@ companion already, its present name is taken.
 		if err := res.Emit(l); err != nil {
 			return err
 		}
-		since := time.Now()
-		if again {
-			since = time.Time{}
-		}
-		return waitForPieces(ctx, res, lib, to.ID, since, wait)
+		return waitForPieces(ctx, res, lib, to.ID, again, wait)
 	},
 	Type: companionAddLine{},
 	Encoders: cmds.EncoderMap{
@@ -365,9 +364,9 @@ companion already, its present name is taken.
 	},
 }
 
-// waitForPieces waits until the pieces of a companion are here and were in step since
-// a time, or as long as said, and says how far that is.
-func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, id peer.ID, since time.Time, wait time.Duration) error {
+// waitForPieces waits until the pieces of a companion are here and, unless it was one
+// before, were in step with some peer, or as long as said, and says how far that is.
+func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, id peer.ID, again bool, wait time.Duration) error {
 	begin := time.Now()
 	said := false
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -381,7 +380,7 @@ func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.L
 		l.Wrong = newCompanionLine(c).Troubles
 		waited := time.Since(begin)
 		switch {
-		case err == nil && c.Ready && c.InStep.After(since):
+		case err == nil && c.Ready && (again || !c.InStep.IsZero()):
 			l.Status, l.Pieces = "here", &c.Pieces
 			return res.Emit(l)
 		case waited > wait, len(l.Wrong) > 0:
@@ -422,7 +421,7 @@ keeps the connection no more. A database of the peer that was opened apart
 		if err != nil {
 			return err
 		}
-		to, err := target(d, req.Arguments[0])
+		to, err := target(req.Context, d, req.Arguments[0])
 		if err != nil {
 			return err
 		}
@@ -483,10 +482,7 @@ unfollows, name, piece, offer and nearby.
 			ready = stream.Flush // the client waits for the head of the answer
 		}
 		for e := range lib.Watch(ctx, ready) {
-			l := &companionEventLine{Event: string(e.Kind), At: e.At, Peer: e.Peer.String(), Name: e.Name, Address: e.Address}
-			if e.Piece != nil {
-				l.Hash, l.Title = e.Piece.Hash, e.Piece.Title
-			}
+			l := &companionEventLine{Event: string(e.Kind), At: e.At, Peer: e.Peer.String(), Name: e.Name, Hash: e.Hash, Title: e.Title, Address: e.Address}
 			if err := res.Emit(l); err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -12,7 +13,7 @@ import (
 )
 
 // target is the peer that an argument names: by its ID, an address or a name.
-func target(d *plugin.Daemon, arg string) (peer.AddrInfo, error) {
+func target(ctx context.Context, d *plugin.Daemon, arg string) (peer.AddrInfo, error) {
 	info, err := swarm.ParseTarget(arg)
 	if err == nil || library.CheckUsername(arg) != nil {
 		return info, err
@@ -21,7 +22,7 @@ func target(d *plugin.Daemon, arg string) (peer.AddrInfo, error) {
 	if libErr != nil {
 		return info, err // names are not known
 	}
-	id, nameErr := lib.PeerNamed(arg)
+	id, nameErr := lib.PeerNamed(ctx, arg)
 	switch {
 	case nameErr == nil:
 		return peer.AddrInfo{ID: id}, nil

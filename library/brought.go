@@ -26,36 +26,46 @@ func broughtKey(address string) string {
 	return broughtPrefix + "/" + strings.TrimPrefix(address, "/orbitdb/")
 }
 
+// errDroppedByHand says that a store of a companion is not here any more.
+var errDroppedByHand = errors.New("it was dropped here; ipfs npp companions add brings it back")
+
 // bring has a database replicated for a companion, and notes it where it was
-// neither here nor asked for before: it goes with the last companion that has it. It
-// returns the options to open it with: a database that is here for another reason
-// stays as it is.
-func (l *Library) bring(ctx context.Context, address, user, indexBy string) (orbit.OpenOptions, error) {
-	var opts orbit.OpenOptions
+// neither here nor asked for before: it goes with the last companion that has it. One
+// that is here is left as it is, closed or not, and one that came before does not
+// come again. It returns the options to open it with, and whether it is here.
+func (l *Library) bring(ctx context.Context, address, user, indexBy string, came bool) (opts orbit.OpenOptions, here bool, err error) {
 	if _, err := manifest.ParseAddress(address); err != nil {
-		return opts, err
+		return opts, false, err
 	}
 	l.bringing.Lock()
 	defer l.bringing.Unlock()
 	brought, err := l.cfg.Store.Has(ctx, broughtKey(address))
 	if err != nil {
-		return opts, err
-	}
-	_, err = l.cfg.Orbit.Resolve(ctx, address)
-	if !brought && errors.Is(err, orbit.ErrUnknown) && !slices.Contains(l.cfg.Replicator.Pending(), address) {
-		text, err := json.Marshal(user)
-		if err != nil {
-			return opts, err
-		}
-		if err := l.save(ctx, broughtKey(address), text); err != nil {
-			return opts, err
-		}
-		brought = true
+		return opts, false, err
 	}
 	if brought {
 		opts.IndexBy = indexBy
 	}
-	return opts, l.cfg.Replicator.Open(ctx, address, opts)
+	_, err = l.cfg.Orbit.Resolve(ctx, address)
+	pending := slices.Contains(l.cfg.Replicator.Pending(), address)
+	switch {
+	case err == nil && !pending:
+		return opts, true, nil
+	case err != nil && !errors.Is(err, orbit.ErrUnknown):
+		return opts, false, err
+	case came && !pending:
+		return opts, false, errDroppedByHand
+	case !brought && !pending:
+		text, err := json.Marshal(user)
+		if err != nil {
+			return opts, false, err
+		}
+		if err := l.save(ctx, broughtKey(address), text); err != nil {
+			return opts, false, err
+		}
+		opts.IndexBy = indexBy
+	}
+	return opts, false, l.cfg.Replicator.Open(ctx, address, opts)
 }
 
 // use counts a companion that has a database, until release.
@@ -86,6 +96,12 @@ func (l *Library) dropBrought(ctx context.Context, address string) error {
 	case !has:
 		return nil
 	}
+	switch own, err := l.wrote(ctx, address); {
+	case err != nil:
+		return err
+	case own: // that is not for others to take away
+		return l.erase(ctx, broughtKey(address))
+	}
 	var keep func(context.Context, []block.Block) error
 	if l.cfg.Keep != nil {
 		keep = l.cfg.Keep()
@@ -94,6 +110,30 @@ func (l *Library) dropBrought(ctx context.Context, address string) error {
 		return err
 	}
 	return l.erase(ctx, broughtKey(address))
+}
+
+// wrote reports whether a database that is here has an entry of one's own.
+func (l *Library) wrote(ctx context.Context, address string) (bool, error) {
+	if _, err := l.cfg.Orbit.Resolve(ctx, address); errors.Is(err, orbit.ErrUnknown) {
+		return false, nil
+	}
+	db, err := l.cfg.Orbit.Open(ctx, address, orbit.OpenOptions{})
+	if err != nil {
+		return false, nil // what is damaged was not written
+	}
+	if writable, err := db.Writable(ctx); err != nil || !writable {
+		return false, err
+	}
+	own := l.cfg.Orbit.Identity().Hash()
+	for e, err := range db.Iterate(ctx, orbit.Range{}) {
+		if err != nil {
+			return true, err
+		}
+		if e.Identity == own {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // tidy drops what was brought for companions that are gone, where the daemon was

@@ -10,7 +10,9 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/library/piece"
@@ -21,8 +23,16 @@ import (
 // first.
 const ByPractice piece.Sort = "practice"
 
-// maxCandidates is how many pieces an [AmbiguousError] names.
-const maxCandidates = 10
+const (
+	// maxCandidates is how many pieces an [AmbiguousError] names.
+	maxCandidates = 10
+
+	// readPatience is how long the pieces of companions are waited for while they
+	// are read into memory, after a start.
+	readPatience = 10 * time.Second
+)
+
+var errBeingRead = errors.New("being read")
 
 // Query chooses pieces.
 type Query struct {
@@ -90,21 +100,29 @@ func (l *Library) readable(ctx context.Context, all bool) (found []*collection, 
 		from = l.collections()
 	}
 	if _, err := l.store(ctx, piecesAt); err != nil {
-		l.own.pieces.end(err)
+		l.own.pieces.fail(err)
 	}
+	patient, cancel := context.WithTimeout(ctx, readPatience)
+	defer cancel()
 	for _, c := range from {
-		switch err := c.pieces.wait(ctx); {
+		wait := patient
+		if c == l.own {
+			wait = ctx
+		}
+		switch err := c.pieces.wait(wait); {
 		case ctx.Err() != nil:
 			return nil, nil, ctx.Err()
 		case err == nil:
 			found = append(found, c)
 		case c == l.own && !all:
 			return nil, nil, err
+		case errors.Is(err, context.DeadlineExceeded):
+			troubles = append(troubles, Trouble{l.owner(c), errBeingRead})
 		default:
 			troubles = append(troubles, Trouble{l.owner(c), err})
 		}
-		if pieces, over := c.index.Len(); over > 0 {
-			troubles = append(troubles, Trouble{l.owner(c), fmt.Errorf("%d of %d pieces are not searched: more than %d", over, pieces+over, piece.MaxIndexed)})
+		if pieces, full := c.index.Len(); full {
+			troubles = append(troubles, Trouble{l.owner(c), fmt.Errorf("only %d pieces are searched, there is no room for more", pieces)})
 		}
 	}
 	return found, troubles, nil
@@ -159,15 +177,15 @@ func (l *Library) Pieces(ctx context.Context, q Query) (iter.Seq2[Listed, error]
 		seen := make(map[string]bool)
 		for found.Len() > 0 {
 			h := heap.Pop(found).(hit)
-			if len(from) > 1 {
-				if seen[h.Canonical()] {
-					continue
-				}
-				seen[h.Canonical()] = true
+			if seen[h.Canonical()] {
+				continue
 			}
 			p, err := l.first(ctx, h, from)
 			if errors.Is(err, orbit.ErrNotFound) {
 				continue // it was removed meanwhile
+			}
+			if len(from) > 1 {
+				seen[h.Canonical()] = true
 			}
 			if count++; !yield(p, err) || count == q.Amount {
 				return
@@ -327,62 +345,96 @@ func (l *Library) Random(ctx context.Context, q Query) (Listed, []Trouble, error
 			}
 		}
 	}
-	for len(found) > 0 {
-		i := rand.N(len(found))
+	for len(found) > 0 && ctx.Err() == nil {
+		i, last := rand.N(len(found)), len(found)-1
 		p, err := l.first(ctx, found[i], from)
 		if !errors.Is(err, orbit.ErrNotFound) {
 			return p, troubles, err
 		}
-		found = slices.Delete(found, i, i+1)
+		found[i], found = found[last], found[:last]
+	}
+	if ctx.Err() != nil {
+		return Listed{}, troubles, ctx.Err()
 	}
 	return Listed{}, troubles, fmt.Errorf("no such piece: %w", orbit.ErrNotFound)
 }
 
 // Resolve returns the piece with a hash, written in any way, or else the only one
 // whose hash begins so: among one's own or, with all, among those of companions,
-// too. The error wraps [orbit.ErrNotFound], or is an [*AmbiguousError].
+// too. A hash that is no CID, such as other apps put, is taken for the beginning of
+// others where only a companion has it. The error wraps [orbit.ErrNotFound], or is an
+// [*AmbiguousError].
 func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, error) {
 	hash := strings.TrimPrefix(strings.TrimSpace(given), "/ipfs/")
-	if hash == "" || len(hash) > piece.MaxHash {
+	if hash == "" || len(given) > piece.MaxHash {
 		return Listed{}, fmt.Errorf("%w: a hash has 1 to %d bytes", ErrInvalid, piece.MaxHash)
 	}
 	if err := l.practiceReady(ctx); err != nil {
+		return Listed{}, err
+	}
+	// One's own needs nobody else.
+	if own, _, err := l.readable(ctx, false); err == nil {
+		for _, h := range []string{given, hash} {
+			if p, err := l.find(ctx, h, own); !errors.Is(err, orbit.ErrNotFound) {
+				return l.withOwners(p), err
+			}
+		}
+	} else if !all || ctx.Err() != nil {
 		return Listed{}, err
 	}
 	from, _, err := l.readable(ctx, all)
 	if err != nil {
 		return Listed{}, err
 	}
-	for _, c := range from {
-		if key, ok := c.index.Find(hash); ok {
-			return l.listed(ctx, c, key, from)
+	if _, err := cid.Decode(hash); err == nil {
+		if p, err := l.find(ctx, hash, from); !errors.Is(err, orbit.ErrNotFound) {
+			return p, err
 		}
 	}
-	type candidate struct {
-		hash string
-		in   *collection
-	}
-	var found []candidate
+	var found []Listed
 	seen := make(map[string]bool)
 	for _, c := range from {
-		for _, key := range c.index.Prefixed(hash, maxCandidates) {
-			if canonical := piece.Canonical(key); !seen[canonical] {
-				seen[canonical] = true
-				found = append(found, candidate{key, c})
+		for _, key := range c.index.Prefixed(hash, maxCandidates+1) {
+			canonical := piece.Canonical(key)
+			if seen[canonical] {
+				continue
 			}
+			p, err := l.listed(ctx, c, key, from)
+			if errors.Is(err, orbit.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return Listed{}, err
+			}
+			seen[canonical] = true
+			found = append(found, p)
 		}
 	}
 	switch len(found) {
 	case 0:
 		return Listed{}, fmt.Errorf("no piece has the hash %.80q, or one that begins so: %w", hash, orbit.ErrNotFound)
 	case 1:
-		return l.listed(ctx, found[0].in, found[0].hash, from)
+		return found[0], nil
 	}
-	e := &AmbiguousError{Prefix: hash}
-	for _, f := range found[:min(len(found), maxCandidates)] {
-		if p, err := l.listed(ctx, f.in, f.hash, from); err == nil {
-			e.Pieces = append(e.Pieces, p)
+	return Listed{}, &AmbiguousError{Prefix: hash, Pieces: found[:min(len(found), maxCandidates)]}
+}
+
+// find returns the piece with a hash, from the first collection that has it.
+func (l *Library) find(ctx context.Context, hash string, from []*collection) (Listed, error) {
+	for _, c := range from {
+		if key, ok := c.index.Find(hash); ok {
+			if p, err := l.listed(ctx, c, key, from); !errors.Is(err, orbit.ErrNotFound) {
+				return p, err
+			}
 		}
 	}
-	return Listed{}, e
+	return Listed{}, orbit.ErrNotFound
+}
+
+// withOwners returns a piece of one's own with all that are known to have it.
+func (l *Library) withOwners(p Listed) Listed {
+	if p.Hash == "" {
+		return p
+	}
+	return l.list(p.Piece, l.own, l.collections())
 }

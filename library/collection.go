@@ -25,8 +25,9 @@ type collection struct {
 	practice gate
 }
 
-func newCollection(owner peer.ID) *collection {
-	return &collection{owner: owner, index: piece.NewIndex(), counts: newCounts()}
+// newCollection returns an empty collection, of what finds room.
+func newCollection(owner peer.ID, rooms ...*piece.Room) *collection {
+	return &collection{owner: owner, index: piece.NewIndex(rooms...), counts: newCounts(rooms...)}
 }
 
 // gate is closed while something is being read.
@@ -142,6 +143,9 @@ func (c *collection) followPieces(ctx context.Context, db *orbit.Database, added
 			return
 		}
 		p, ok := piece.Of(item.Value)
+		if hash, _ := key.Text(); hash != p.Hash { // nothing would find it
+			return
+		}
 		if ok && c.index.Put(p, first) && !first && added != nil {
 			added(p)
 		}

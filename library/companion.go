@@ -33,6 +33,8 @@ type companion struct {
 	ended  chan struct{} // closed when nothing of it runs any more
 	gone   chan struct{} // closed when all is undone that was done for it
 
+	remembered time.Time // when its record was changed for what it says
+
 	mu      sync.Mutex // guards what follows
 	kept    bool
 	addrs   []ma.Multiaddr // at which it was kept last
@@ -40,6 +42,7 @@ type companion struct {
 	profile map[string]value.Value
 	read    bool // the profile was
 	changed chan struct{}
+	again   chan struct{}    // holds a token when what ended is to be tried again
 	trouble map[string]error // what is wrong, by the name of a store
 }
 
@@ -58,7 +61,11 @@ func recordOf(v value.Value) record {
 		s, _ := v.Field(key).Text()
 		return s
 	}
-	return record{text(KeyNodeID), nameOf(v.Field(KeyUsername)), text(KeyPieces), text(KeyPractice)}
+	id := text(KeyNodeID)
+	if decoded, err := peer.Decode(id); err == nil {
+		id = decoded.String() // in whatever way it is written
+	}
+	return record{id, nameOf(v.Field(KeyUsername)), text(KeyPieces), text(KeyPractice)}
 }
 
 // companionChanged takes what is at a key of the store of companions, or nil.
@@ -158,12 +165,13 @@ func (l *Library) newCompanion(id peer.ID, user, name string) *companion {
 		cancel:     cancel,
 		id:         id,
 		user:       user,
-		collection: newCollection(id),
+		collection: newCollection(id, piece.NewRoom(companionRoom), l.room),
 		ended:      make(chan struct{}),
 		gone:       make(chan struct{}),
 		name:       name,
 		profile:    make(map[string]value.Value),
 		changed:    make(chan struct{}, 1),
+		again:      make(chan struct{}, 1),
 		trouble:    make(map[string]error),
 	}
 }
@@ -177,7 +185,7 @@ func (c *companion) setName(name string) {
 // names returns the name that is remembered, and the one that the companion has now:
 // by its card, where it is connected, or else by its user store.
 func (c *companion) names() (remembered, now string) {
-	shown := c.lib.cards.Cards()[c.id].Username
+	shown := c.lib.shownName(c.id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.name, cmp.Or(shown, nameOf(c.profile[KeyUsername]), c.name)
@@ -222,17 +230,21 @@ func (c *companion) run() {
 	defer user.end()
 	defer pieces.end()
 	defer practice.end()
-	user.set(ctx, c.user)
+	user.set(ctx, c.user, false)
 	for {
+		again := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.changed:
+		case <-c.again:
+			again = true
+			user.set(ctx, c.user, true)
 		}
 		want, err := c.wanted()
 		c.setTrouble(UserName, err)
-		pieces.set(ctx, want.Pieces)
-		practice.set(ctx, want.Practice)
+		pieces.set(ctx, want.Pieces, again)
+		practice.set(ctx, want.Practice, again)
 		if want.Pieces == "" {
 			c.pieces.fail(cmp.Or(err, errNotHere))
 		}
@@ -258,20 +270,16 @@ func (c *companion) wanted() (record, error) {
 		return record{}, nil
 	}
 	// It may not have come yet, or be none that a daemon made.
-	if id := text(KeyNodeID); id != "" && id != c.id.String() {
-		return record{}, fmt.Errorf("its user store says that it is that of peer %.80q", id)
+	if text := text(KeyNodeID); text != "" {
+		if id, err := peer.Decode(text); err != nil || id != c.id {
+			return record{}, fmt.Errorf("its user store says that it is that of peer %.80q", text)
+		}
 	}
 	return record{c.id.String(), cmp.Or(c.name, nameOf(c.profile[KeyUsername])), text(KeyPieces), text(KeyPractice)}, nil
 }
 
 // followUser keeps the profile in step with the user store.
 func (c *companion) followUser(ctx context.Context, db *orbit.Database) error {
-	signal := func() {
-		select {
-		case c.changed <- struct{}{}:
-		default:
-		}
-	}
 	take := func(key value.Value, item *orbit.Item, first bool) {
 		name, _ := key.Text()
 		if !slices.Contains([]string{KeyUsername, KeyNodeID, KeyPieces, KeyPractice}, name) {
@@ -292,13 +300,13 @@ func (c *companion) followUser(ctx context.Context, db *orbit.Database) error {
 		if before != now {
 			c.lib.emit(Event{Kind: EventName, Peer: c.id, Name: now})
 		}
-		signal()
+		signal(c.changed)
 	}
 	return mirror(ctx, db, take, func() {
 		c.mu.Lock()
 		c.read = true
 		c.mu.Unlock()
-		signal()
+		signal(c.changed)
 	})
 }
 
@@ -307,7 +315,7 @@ func (c *companion) followPieces(ctx context.Context, db *orbit.Database) error 
 	c.pieces.begin()
 	c.index.Clear()
 	return c.collection.followPieces(ctx, db, func(p piece.Piece) {
-		c.lib.emit(Event{Kind: EventPiece, Peer: c.id, Name: c.called(), Piece: &p})
+		c.lib.emit(Event{Kind: EventPiece, Peer: c.id, Name: c.called(), Hash: p.Hash, Title: p.Title[:min(len(p.Title), maxDetail)]})
 	})
 }
 
@@ -323,14 +331,16 @@ type follower struct {
 	name, kind, indexBy string
 	read                func(context.Context, *orbit.Database) error
 
-	address string
-	cancel  context.CancelFunc
-	done    chan struct{}
+	address  string
+	cancel   context.CancelFunc
+	done     chan struct{}
+	released bool // once done is closed: nothing is left to be released
 }
 
-// set follows the store with an address from now on, or none.
-func (f *follower) set(ctx context.Context, address string) {
-	if address == f.address {
+// set follows the store with an address from now on, or none. Where that has ended
+// for good, it is tried again if again is set.
+func (f *follower) set(ctx context.Context, address string, again bool) {
+	if address == f.address && !(again && f.done != nil && isClosed(f.done)) {
 		return
 	}
 	f.end()
@@ -372,25 +382,33 @@ func (f *follower) end() {
 		f.practice.reset()
 		f.counts.clear()
 	}
-	if f.lib.ctx.Err() == nil {
+	if f.lib.ctx.Err() == nil && !f.released {
 		f.lib.release(f.address)
 	}
-	f.address = ""
+	f.address, f.released = "", false
 }
 
 // follow replicates the store and reads it once it is here, and again once what was
-// wrong with it is mended.
+// wrong with it is mended. One that was dropped by hand does not come again by itself.
 func (f *follower) follow(ctx context.Context, address string) {
+	came := false
 	for {
-		opts, err := f.lib.bring(ctx, address, f.user, f.indexBy)
+		opts, here, err := f.lib.bring(ctx, address, f.user, f.indexBy, came)
 		var db *orbit.Database
-		if err == nil {
+		switch {
+		case err != nil:
+		case here:
+			db, err = f.lib.cfg.Orbit.Open(ctx, address, opts)
+		default:
 			db, err = f.opened(ctx, address, opts)
 		}
 		if err == nil && db.Type() != f.kind {
 			f.failed(fmt.Errorf("it is of type %.40q, not %s", db.Type(), f.kind))
+			f.lib.release(address)
+			f.released = true
 			return
 		}
+		came = came || err == nil
 		if err == nil {
 			db, err = f.indexed(ctx, db)
 		}
@@ -402,7 +420,7 @@ func (f *follower) follow(ctx context.Context, address string) {
 			return
 		}
 		f.failed(err)
-		if !pause(ctx, changePause) {
+		if errors.Is(err, errDroppedByHand) || !pause(ctx, changePause) {
 			return
 		}
 	}
@@ -484,12 +502,38 @@ func (l *Library) remember(ctx context.Context, c *companion, r record) {
 		return
 	}
 	before := recordOf(item.Value)
-	r.Username = cmp.Or(before.Username, r.Username) // the name is the one that it was added under
-	if r == before {
+	doc, err := mapOf(item.Value)
+	if err != nil {
 		return
 	}
-	if _, err := kv.Put(ctx, c.user, r); err != nil && ctx.Err() == nil {
+	changed := false
+	set := func(key, old, now string) {
+		if now != "" && now != old {
+			doc[key], changed = now, true
+		}
+	}
+	for key, pair := range map[string][2]string{KeyPieces: {before.Pieces, r.Pieces}, KeyPractice: {before.Practice, r.Practice}} {
+		if _, err := manifest.ParseAddress(pair[1]); err == nil {
+			set(key, pair[0], pair[1])
+		}
+	}
+	if before.Username == "" { // the name is the one that it was added under
+		set(KeyUsername, "", r.Username)
+	}
+	if !changed || time.Since(c.remembered) < rememberPause {
+		return
+	}
+	c.remembered = time.Now()
+	if _, err := kv.Put(ctx, c.user, doc); err != nil && ctx.Err() == nil {
 		log.Warnw("companion cannot be recorded", "peer", c.id, "err", err)
+	}
+}
+
+// signal leaves a token in a channel that holds one.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 

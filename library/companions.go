@@ -14,6 +14,7 @@ import (
 
 	"github.com/newpieceplease/npp/library/card"
 	"github.com/newpieceplease/npp/library/piece"
+	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/swarm"
 )
@@ -21,6 +22,15 @@ import (
 const (
 	// MaxCompanions is how many peers are followed.
 	MaxCompanions = 256
+
+	// companionRoom is what the pieces and counts of a companion may take in memory,
+	// and companionsRoom what those of all may, in bytes.
+	companionRoom  = 64 << 20
+	companionsRoom = 512 << 20
+
+	// rememberPause is the least time between two changes of the record of a
+	// companion that the companion itself causes: the store keeps each.
+	rememberPause = time.Hour
 
 	// maxProfileValue is the longest value of a profile that is looked at, in bytes.
 	maxProfileValue = 4 << 10
@@ -98,33 +108,72 @@ func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again
 	if err != nil {
 		return false, err
 	}
-	if r, ok := records[user]; ok && r.NodeID != id.String() {
+	if r, ok := records[user]; ok && r.NodeID != id.String() && !l.belongs(ctx, user, id) {
 		return false, fmt.Errorf("%w: the peer shows the user store of companion %.80q as its own", ErrInvalid, r.NodeID)
 	}
 	l.writing.Lock()
 	defer l.writing.Unlock()
+	var former []string // other user stores of the peer
 	for address, r := range records {
 		if r.NodeID != id.String() {
 			continue
 		}
 		again = true
-		if address == user {
-			continue
-		}
-		if _, err := kv.Delete(ctx, address); err != nil {
-			return again, err
+		if address != user {
+			former = append(former, address)
 		}
 	}
 	if !again && len(records) >= MaxCompanions {
 		return false, errTooMany
 	}
-	r := records[user]
-	r.NodeID, r.Username = id.String(), cmp.Or(name, r.Username)
-	if _, err := kv.Put(ctx, user, r); err != nil {
+	doc := map[string]any{}
+	if item, err := kv.Get(ctx, user); err == nil {
+		if doc, err = mapOf(item.Value); err != nil {
+			doc = map[string]any{}
+		}
+	}
+	doc[KeyNodeID] = id.String()
+	if name != "" {
+		doc[KeyUsername] = name
+	}
+	if _, err := kv.Put(ctx, user, doc); err != nil {
 		return again, err
 	}
+	for _, address := range former {
+		if _, err := kv.Delete(ctx, address); err != nil {
+			return again, err
+		}
+	}
 	l.dropOffer(ctx, id)
+	if c := l.companionOf(id); c != nil {
+		if name != "" {
+			c.setName(name)
+		}
+		signal(c.again)
+	}
 	return again, nil
+}
+
+// belongs reports whether a user store that is here says it is that of a peer.
+func (l *Library) belongs(ctx context.Context, user string, id peer.ID) bool {
+	if !l.isHere(user) {
+		return false
+	}
+	db, err := l.cfg.Orbit.Open(ctx, user, orbit.OpenOptions{})
+	if err != nil {
+		return false
+	}
+	kv, err := db.KeyValue()
+	if err != nil {
+		return false
+	}
+	item, err := kv.Get(ctx, KeyNodeID)
+	if err != nil {
+		return false
+	}
+	text, _ := item.Value.Text()
+	said, err := peer.Decode(text)
+	return err == nil && said == id
 }
 
 // userOf returns the address of a peer's user store, and the peer's name.
@@ -155,10 +204,7 @@ func (l *Library) userOf(ctx context.Context, target peer.AddrInfo) (user, name 
 	if l.isOwn(ctx, user) {
 		return "", "", fmt.Errorf("%w: the peer shows a store of ours as its own", ErrInvalid)
 	}
-	if CheckUsername(name) != nil {
-		name = ""
-	}
-	return user, name, nil
+	return user, checkedName(name), nil
 }
 
 // companionOf returns the companion that a peer is, or nil.
@@ -247,7 +293,7 @@ func (l *Library) Companions(ctx context.Context) []Companion {
 		delete(followers, c.id)
 	}
 	for id, f := range followers {
-		name := cmp.Or(cards[id].Username, f.Name)
+		name := cmp.Or(checkedName(cards[id].Username), f.Name)
 		list = append(list, Companion{Peer: id, Name: name, NameNow: name, Follows: true, Connected: l.Connected(id)})
 	}
 	slices.SortFunc(list, func(a, b Companion) int {
@@ -289,6 +335,12 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 	c.mu.Lock()
 	d.PiecesAddr, _ = c.profile[KeyPieces].Text()
 	practice, _ := c.profile[KeyPractice].Text()
+	if c.counts.isFull() {
+		d.Troubles = append(d.Troubles, StoreTrouble{PracticeName, practice, errors.New("there is no room for all of its counts")})
+	}
+	if n, full := c.index.Len(); full {
+		d.Troubles = append(d.Troubles, StoreTrouble{PiecesName, d.PiecesAddr, fmt.Errorf("only %d pieces are searched, there is no room for more", n)})
+	}
 	for _, t := range []StoreTrouble{{UserName, c.user, nil}, {PiecesName, d.PiecesAddr, nil}, {PracticeName, practice, nil}} {
 		if t.Err = c.trouble[t.Store]; t.Err != nil {
 			d.Troubles = append(d.Troubles, t)
@@ -328,11 +380,7 @@ func (l *Library) NearbyPeers() []Nearby {
 	}
 	var list []Nearby
 	for id, c := range l.cards.Cards() {
-		name := c.Username
-		if CheckUsername(name) != nil {
-			name = ""
-		}
-		list = append(list, Nearby{id, name, c.User, followed[id], c.Follows})
+		list = append(list, Nearby{id, checkedName(c.Username), c.User, followed[id], c.Follows})
 	}
 	slices.SortFunc(list, func(a, b Nearby) int { return cmp.Compare(a.Peer, b.Peer) })
 	return list

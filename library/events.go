@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-
-	"github.com/newpieceplease/npp/library/piece"
 )
 
 // EventKind is what an event tells.
@@ -35,9 +33,10 @@ type Event struct {
 	Kind    EventKind
 	At      time.Time
 	Peer    peer.ID
-	Name    string       // "" if that is not known
-	Piece   *piece.Piece // of EventPiece
-	Address string       // of EventOffer
+	Name    string // "" if that is not known
+	Hash    string // of EventPiece
+	Title   string // of EventPiece
+	Address string // of EventOffer
 }
 
 // watcher is the queue of one Watch.

@@ -21,8 +21,8 @@ type Files interface {
 	// pinned. progress, if not nil, is told how many blocks are here.
 	Pin(ctx context.Context, c cid.Cid, progress func(blocks int)) error
 
-	// Unpin removes the pin of a CID if it has the name [PinName], and reports
-	// whether it did.
+	// Unpin removes the pins of a CID, in either version, that have the name
+	// [PinName], and reports whether there was one.
 	Unpin(ctx context.Context, c cid.Cid) (bool, error)
 
 	// Open returns a file, which is fetched as it is read, or [ErrNoFile].

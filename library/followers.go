@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -69,11 +70,29 @@ func (l *Library) ownCard(to peer.ID) card.Card {
 	return c
 }
 
+// dropFollower forgets the follower that is not connected and followed first.
+func (l *Library) dropFollower() bool {
+	l.mu.Lock()
+	followers := maps.Clone(l.followers)
+	l.mu.Unlock()
+	var oldest *Follower
+	for id, f := range followers {
+		if !l.Connected(id) && (oldest == nil || f.Since.Before(oldest.Since)) {
+			oldest = &f
+		}
+	}
+	if oldest == nil || l.erase(l.ctx, followerKey(oldest.Peer)) != nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.followers, oldest.Peer)
+	return true
+}
+
 // received takes the card of a peer.
 func (l *Library) received(from peer.ID, c card.Card) {
-	if CheckUsername(c.Username) != nil {
-		c.Username = ""
-	}
+	c.Username = checkedName(c.Username)
 	l.mu.Lock()
 	before, known := l.followers[from]
 	full := len(l.followers) >= MaxFollowers
@@ -97,8 +116,11 @@ func (l *Library) received(from peer.ID, c card.Card) {
 		delete(l.followers, from)
 		l.mu.Unlock()
 		l.emit(Event{Kind: EventUnfollows, Peer: from, Name: c.Username})
-	case c.Follows && known && before.Name == c.Username, c.Follows && !known && full, !c.Follows:
+	case c.Follows && known && before.Name == c.Username, !c.Follows:
 	default:
+		if full && !known && !l.dropFollower() {
+			return
+		}
 		f := Follower{Peer: from, Name: c.Username, Since: before.Since}
 		if !known {
 			f.Since = time.Now()

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"iter"
 	"sync"
+	"sync/atomic"
 
 	logging "github.com/ipfs/go-log/v2"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/library/card"
+	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/message"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
@@ -80,6 +82,7 @@ type Library struct {
 	cfg   Config
 	self  peer.ID
 	cards *card.Exchanger
+	room  *piece.Room // of the companions
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
@@ -91,6 +94,8 @@ type Library struct {
 
 	writing sync.Mutex // one change of a piece, a count or a companion at a time
 	own     *collection
+
+	caughtUp atomic.Bool // the messages that were there at the start were looked at
 
 	mu         sync.Mutex // guards what follows; never held across a call that may wait
 	username   string
@@ -113,6 +118,7 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 	l := &Library{
 		cfg:        cfg,
 		self:       cfg.Host.ID(),
+		room:       piece.NewRoom(companionsRoom),
 		companions: make(map[string]*companion),
 		invalid:    make(map[string]string),
 		followers:  make(map[peer.ID]Follower),
@@ -129,6 +135,9 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 		return nil, err
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
+	for at := range storeKinds {
+		l.begin(at) // who asks waits until it was read
+	}
 	var err error
 	l.cards, err = card.New(card.Config{Host: cfg.Host, Own: l.ownCard, Received: l.received})
 	if err != nil {
@@ -146,6 +155,17 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 	l.tasks.Go(l.watchPeers)
 	l.tasks.Go(l.tidy)
 	return l, nil
+}
+
+// Wait waits until it is known after a start who the companions are, and how the
+// owner is called.
+func (l *Library) Wait(ctx context.Context) error {
+	for _, g := range []*gate{&l.known, &l.named} {
+		if err := g.wait(ctx); ctx.Err() != nil {
+			return err
+		}
+	}
+	return nil // a store that is broken says so itself
 }
 
 // Close ends all that the library does. The stores stay open.

@@ -1,12 +1,15 @@
 package library
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/library/piece"
 )
 
 var (
@@ -33,17 +36,31 @@ func (l *Library) NameOf(id peer.ID) string {
 	if name := l.nameOfCompanion(id); name != "" {
 		return name
 	}
-	if name := l.cards.Cards()[id].Username; CheckUsername(name) == nil {
-		return name
-	}
-	return ""
+	return l.shownName(id)
 }
 
-// PeerNamed returns the peer with a name; upper and lower case are the same. A
-// companion comes before others that are connected. The error wraps
+// shownName returns the name on the card of a peer that is connected, or "".
+func (l *Library) shownName(id peer.ID) string {
+	return checkedName(l.cards.Cards()[id].Username)
+}
+
+// checkedName returns a name that a peer gave itself, or "" where it is none.
+func checkedName(name string) string {
+	if CheckUsername(name) != nil {
+		return ""
+	}
+	return name
+}
+
+// PeerNamed returns the peer with a name. Names are the same that differ in case and
+// accents alone: who reads them would not tell them apart, either. A companion comes before others that are connected. The error wraps
 // [ErrUnknownName], [ErrAmbiguousName] or [ErrChangedName], and names the peers.
-func (l *Library) PeerNamed(name string) (peer.ID, error) {
-	same := func(other string) bool { return other != "" && strings.EqualFold(name, other) }
+func (l *Library) PeerNamed(ctx context.Context, name string) (peer.ID, error) {
+	if err := l.Wait(ctx); err != nil {
+		return "", err
+	}
+	wanted := piece.Fold(name)
+	same := func(other string) bool { return other != "" && piece.Fold(other) == wanted }
 	var found []peer.ID
 	var changed string
 	for _, c := range l.byPeer() {

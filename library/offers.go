@@ -98,7 +98,10 @@ func (l *Library) watchOffers() {
 		since = message.SinceTime(last)
 	}
 	begin := time.Now()
-	f := message.Filter{Since: since, Ready: func() { l.looked(begin) }}
+	f := message.Filter{Since: since, Ready: func() {
+		l.looked(begin)
+		l.caughtUp.Store(true)
+	}}
 	count := 0
 	for m, err := range l.cfg.Messages.Listen(l.ctx, f) {
 		if err != nil {
@@ -138,9 +141,9 @@ func (l *Library) lookAt(m *message.Message) {
 		return
 	}
 	l.mu.Lock()
-	oldest := o
+	var oldest Offer
 	for _, other := range l.offers {
-		if other.At.Before(oldest.At) {
+		if oldest.Peer == "" || other.At.Before(oldest.At) {
 			oldest = other
 		}
 	}
@@ -169,7 +172,9 @@ func (l *Library) lookAt(m *message.Message) {
 
 // dropOffer forgets the offer of a peer, also after a restart.
 func (l *Library) dropOffer(ctx context.Context, id peer.ID) {
-	l.looked(time.Now())
+	if l.caughtUp.Load() {
+		l.looked(time.Now())
+	}
 	if err := l.erase(ctx, offerKey(id)); err != nil {
 		return
 	}

@@ -309,17 +309,9 @@ func (l *Library) Remove(ctx context.Context, hash string) (p piece.Piece, unpin
 	if err != nil {
 		return p, false, err
 	}
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	item, err := getAny(ctx, docs, hash)
-	if err != nil {
+	if p, err = l.remove(ctx, docs, hash); err != nil {
 		return p, false, err
 	}
-	p, _ = piece.Of(item.Value)
-	if _, err := docs.Delete(ctx, item.Key); err != nil {
-		return p, false, err
-	}
-	l.own.index.Delete(p.Hash)
 	c, err := cid.Decode(p.Hash)
 	if err != nil {
 		return p, false, nil // no CID was pinned
@@ -328,4 +320,19 @@ func (l *Library) Remove(ctx context.Context, hash string) (p piece.Piece, unpin
 		return p, false, fmt.Errorf("the piece is removed, its file is still pinned: %w", err)
 	}
 	return p, unpinned, nil
+}
+
+func (l *Library) remove(ctx context.Context, docs *orbit.Documents, hash string) (piece.Piece, error) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	item, err := getAny(ctx, docs, hash)
+	if err != nil {
+		return piece.Piece{}, err
+	}
+	p, _ := piece.Of(item.Value)
+	if _, err := docs.Delete(ctx, item.Key); err != nil {
+		return p, err
+	}
+	l.own.index.Delete(p.Hash)
+	return p, nil
 }

@@ -19,8 +19,8 @@ const (
 	// maxCount is the highest count: beyond it, JavaScript has no whole numbers.
 	maxCount = 1<<53 - 1
 
-	// maxSlots is how many counts of a store are taken.
-	maxSlots = 200_000
+	// slotSize is what a count takes beside its key, about, in bytes.
+	slotSize = 100
 )
 
 // Count is how often a piece was practised.
@@ -32,12 +32,14 @@ type Count struct {
 // counts is what a practice store has, in memory.
 type counts struct {
 	mu    sync.RWMutex
-	slots map[string]map[string]uint64 // by canonical hash and identity
-	size  int
-	over  bool // there were more than are taken
+	slots map[string]map[string]uint64 // by canonical hash, and by key of the store
+	full  bool                         // some found no room
+	rooms piece.Rooms
 }
 
-func newCounts() *counts { return &counts{slots: make(map[string]map[string]uint64)} }
+func newCounts(rooms ...*piece.Room) *counts {
+	return &counts{slots: make(map[string]map[string]uint64), rooms: rooms}
+}
 
 // practiceKey is the key of the count of an identity.
 func practiceKey(hash, identity string) string { return hash + "/" + identity }
@@ -49,44 +51,55 @@ func (c *counts) set(key value.Value, item *orbit.Item) {
 	if cut < 1 || len(text) > 2*piece.MaxHash {
 		return
 	}
-	hash, identity := piece.Canonical(text[:cut]), text
+	hash := piece.Canonical(text[:cut])
 	var n uint64
 	if item != nil && item.Value.Decode(&n) != nil {
 		n = 0
 	}
+	size := slotSize + len(hash) + len(text)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	of := c.slots[hash]
-	_, known := of[identity]
+	_, known := of[text]
 	switch {
 	case n == 0:
 		if known {
-			c.size--
+			c.rooms.Give(size)
 		}
-		delete(of, identity)
+		delete(of, text)
 		if len(of) == 0 {
 			delete(c.slots, hash)
 		}
 		return
-	case !known && c.size >= maxSlots:
-		c.over = true
+	case !known && !c.rooms.Take(size):
+		c.full = true
 		return
-	case !known:
-		c.size++
 	}
 	if of == nil {
 		of = make(map[string]uint64)
 		c.slots[hash] = of
 	}
-	of[identity] = min(n, maxCount)
+	of[text] = min(n, maxCount)
 }
 
 // clear removes all counts.
 func (c *counts) clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for hash, of := range c.slots {
+		for text := range of {
+			c.rooms.Give(slotSize + len(hash) + len(text))
+		}
+	}
 	clear(c.slots)
-	c.size, c.over = 0, false
+	c.full = false
+}
+
+// isFull reports whether some counts found no room.
+func (c *counts) isFull() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.full
 }
 
 // of returns the count of a piece in the store.

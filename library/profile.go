@@ -124,7 +124,7 @@ func CheckUsername(name string) error {
 	switch {
 	case name == "" || utf8.RuneCountInString(name) > MaxUsername:
 		return fmt.Errorf("%w: a username has 1 to %d characters", ErrInvalid, MaxUsername)
-	case strings.TrimSpace(name) != name || strings.IndexFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0:
+	case strings.TrimSpace(name) != name || strings.IndexFunc(name, unseen) >= 0:
 		return fmt.Errorf("%w: a username has no spaces around it and only characters that can be shown", ErrInvalid)
 	case strings.HasPrefix(name, "/") || strings.HasPrefix(name, "-"):
 		return fmt.Errorf("%w: a username does not begin with %q", ErrInvalid, name[:1])
@@ -135,6 +135,11 @@ func CheckUsername(name string) error {
 	return nil
 }
 
+// unseen reports whether a character cannot be shown, or is shown as nothing.
+func unseen(r rune) bool {
+	return !unicode.IsPrint(r) || unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+}
+
 // nameOf is the name that a value of "username" is: a text, or a number as in the
 // tutorial. It is "" where that is no name that can be shown.
 func nameOf(v value.Value) string {
@@ -142,10 +147,7 @@ func nameOf(v value.Value) string {
 	if !ok && v != nil {
 		name = v.String()
 	}
-	if CheckUsername(name) != nil {
-		return ""
-	}
-	return name
+	return checkedName(name)
 }
 
 // Username returns how the owner is called, or "" if that is not known.

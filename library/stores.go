@@ -51,6 +51,9 @@ func (l *Library) Stores(ctx context.Context) []Store {
 	changed := false
 	for i := range storeKinds {
 		changed = l.open(ctx, i) || changed
+		if err := l.stores[i].Err; err != nil {
+			l.gateOf(i).fail(err)
+		}
 	}
 	if user := &l.stores[userAt]; user.DB != nil && changed {
 		if err := l.fill(ctx); err != nil {
@@ -132,19 +135,13 @@ func (l *Library) Addresses() []string {
 	return slices.Clone(l.addresses[:])
 }
 
-// begin says that a store is about to be read.
-func (l *Library) begin(at int) {
-	switch at {
-	case piecesAt:
-		l.own.pieces.begin()
-	case practiceAt:
-		l.own.practice.begin()
-	case companionsAt:
-		l.known.begin()
-	case userAt:
-		l.named.begin()
-	}
+// gateOf returns what is closed until a store is in memory.
+func (l *Library) gateOf(at int) *gate {
+	return [...]*gate{piecesAt: &l.own.pieces, userAt: &l.named, companionsAt: &l.known, practiceAt: &l.own.practice}[at]
 }
+
+// begin says that a store is about to be read.
+func (l *Library) begin(at int) { l.gateOf(at).begin() }
 
 // read keeps what is in memory of a store in step with it, until the library
 // closes.
@@ -152,8 +149,10 @@ func (l *Library) read(at int, db *orbit.Database) {
 	var err error
 	switch at {
 	case piecesAt:
+		l.own.index.Clear() // it may be read anew
 		err = l.own.followPieces(l.ctx, db, nil)
 	case practiceAt:
+		l.own.counts.clear()
 		err = l.own.followPractice(l.ctx, db)
 	case userAt:
 		err = mirror(l.ctx, db, func(key value.Value, item *orbit.Item, _ bool) { l.ownProfile(key, item) }, func() { l.named.end(nil) })
@@ -167,7 +166,8 @@ func (l *Library) read(at int, db *orbit.Database) {
 	}
 }
 
-// fill puts what every user store has, unless it has it.
+// fill puts what every user store has, unless it has it. What others follow us by is
+// put right where it is not so any more.
 func (l *Library) fill(ctx context.Context) error {
 	user, err := l.stores[userAt].DB.KeyValue()
 	if err != nil {
@@ -185,12 +185,14 @@ func (l *Library) fill(ctx context.Context) error {
 	}
 	var missing []orbit.Pair
 	for _, fact := range facts {
-		_, err := user.Get(ctx, fact.Key)
+		item, err := user.Get(ctx, fact.Key)
 		switch {
 		case errors.Is(err, orbit.ErrNotFound):
 			missing = append(missing, fact)
 		case err != nil:
 			return err
+		case fact.Key != KeyUsername && !item.Value.Equal(value.Text(fact.Value.(string))):
+			missing = append(missing, fact)
 		}
 	}
 	_, err = user.PutMany(ctx, slices.Values(missing))

@@ -18,6 +18,7 @@ import (
 	mh "github.com/multiformats/go-multihash"
 
 	"github.com/newpieceplease/npp/library"
+	"github.com/newpieceplease/npp/library/piece"
 )
 
 // pinProgress is how often the progress of a pin is told.
@@ -79,17 +80,29 @@ func addOptions(cfg config.Import) ([]options.UnixfsAddOption, error) {
 	return opts, nil
 }
 
-// pin pins what is here, unless it is pinned. The caller holds the pin lock.
+// pin pins what is here, unless it is pinned. What was pinned without what it links to
+// keeps its name: that pin is somebody else's. The caller holds the pin lock.
 func (f nodeFiles) pin(ctx context.Context, c cid.Cid) error {
-	_, pinned, err := f.node.Pinning.IsPinnedWithType(ctx, c, pin.Recursive)
-	if err != nil || pinned {
-		return err
+	name := library.PinName
+	for _, mode := range []pin.Mode{pin.Recursive, pin.Direct} {
+		found, err := f.node.Pinning.CheckIfPinnedWithType(ctx, mode, true, c)
+		if err != nil {
+			return err
+		}
+		for _, p := range found {
+			switch p.Mode {
+			case pin.Recursive:
+				return nil
+			case pin.Direct:
+				name = p.Name
+			}
+		}
 	}
 	n, err := f.node.DAG.Get(ctx, c)
 	if err != nil {
 		return err
 	}
-	if err := f.node.Pinning.Pin(ctx, n, true, library.PinName); err != nil {
+	if err := f.node.Pinning.Pin(ctx, n, true, name); err != nil {
 		return err
 	}
 	return f.node.Pinning.Flush(ctx)
@@ -118,10 +131,10 @@ func (f nodeFiles) Pin(ctx context.Context, c cid.Cid, progress func(blocks int)
 	return f.pin(ctx, c)
 }
 
-// Unpin removes a pin that has the library's name.
-func (f nodeFiles) Unpin(ctx context.Context, c cid.Cid) (bool, error) {
+// Unpin removes the pins that have the library's name.
+func (f nodeFiles) Unpin(ctx context.Context, c cid.Cid) (unpinned bool, err error) {
 	defer f.node.Blockstore.PinLock(ctx).Unlock(ctx)
-	pins, err := f.node.Pinning.CheckIfPinnedWithType(ctx, pin.Recursive, true, c)
+	pins, err := f.node.Pinning.CheckIfPinnedWithType(ctx, pin.Recursive, true, piece.Versions(c)...)
 	if err != nil {
 		return false, err
 	}
@@ -130,11 +143,14 @@ func (f nodeFiles) Unpin(ctx context.Context, c cid.Cid) (bool, error) {
 			continue
 		}
 		if err := f.node.Pinning.Unpin(ctx, p.Key, true); err != nil {
-			return false, err
+			return unpinned, err
 		}
-		return true, f.node.Pinning.Flush(ctx)
+		unpinned = true
 	}
-	return false, nil
+	if !unpinned {
+		return false, nil
+	}
+	return true, f.node.Pinning.Flush(ctx)
 }
 
 // Open returns a file of UnixFS.

@@ -114,6 +114,9 @@ func TestCardBeforeIdentification(t *testing.T) {
 		if c, err := read(s); err != nil || c.Username != "b" {
 			t.Errorf("%+v, %v", c, err)
 		}
+		if n, err := s.Read(make([]byte, 1)); n > 0 || err != io.EOF {
+			t.Errorf("after the card: %d bytes, %v", n, err)
+		}
 		s.Close()
 		synctest.Wait()
 		b.knows(t, cards{"a": "alice"})
@@ -458,6 +461,53 @@ func TestExchange(t *testing.T) {
 		if _, err := a.Exchange(t.Context(), "d"); !errors.Is(err, ErrNotConnected) {
 			t.Error(err)
 		}
+	})
+}
+
+// Who answers without having read did not get our card.
+func TestAnswerToNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a, an := w.daemon(t, "a")
+		bn := w.node("b")
+		bn.SetStreamHandler(Protocol, func(s network.Stream) {
+			defer s.Close()
+			s.(*stream).in.Close()
+			s.Write(framed(`{"username":"bob"}`))
+		})
+		connect(an, bn)
+		if _, err := a.Exchange(t.Context(), "b"); err == nil {
+			t.Error("no error")
+		}
+		time.Sleep(5 * time.Second)
+		if n := w.count("a", "b"); n != 3 { // the one just now, one at once, one after 2 s
+			t.Errorf("%d streams", n)
+		}
+	})
+}
+
+// An owner who does not come back holds up nobody for longer than an exchange
+// may take.
+func TestStuckOwner(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a, an := w.daemon(t, "a")
+		a.slow = time.Hour
+		bn, cn, dn := w.node("b"), w.node("c"), w.node("d")
+		cn.SetStreamHandler(Protocol, answering("carla"))
+		for _, other := range []*node{bn, cn, dn} {
+			join(an, other)
+		}
+		w.tasks.Go(func() { attempt(bn, "a") })
+		time.Sleep(time.Minute)
+		w.tasks.Go(func() {
+			if attempt(dn, "a") == nil || time.Since(epoch) != 70*time.Second {
+				t.Error("an answer, or a late reset")
+			}
+		})
+		if _, err := a.Exchange(t.Context(), "c"); !errors.Is(err, context.DeadlineExceeded) || time.Since(epoch) != 70*time.Second {
+			t.Errorf("%v after %s", err, time.Since(epoch))
+		}
+		synctest.Wait()
+		time.Sleep(time.Hour)
 	})
 }
 

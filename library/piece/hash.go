@@ -1,8 +1,12 @@
 package piece
 
 import (
+	"crypto/sha256"
+	"slices"
+
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multibase"
+	"github.com/multiformats/go-multihash"
 )
 
 // Canonical returns the one text for all the ways to write a hash: the CID of
@@ -18,27 +22,34 @@ func Canonical(hash string) string {
 // CanonicalCID is [Canonical] of a CID.
 func CanonicalCID(c cid.Cid) string { return cid.NewCidV1(c.Type(), c.Hash()).String() }
 
+// Versions returns a CID in each version that there is of it.
+func Versions(c cid.Cid) []cid.Cid {
+	all := []cid.Cid{cid.NewCidV1(c.Type(), c.Hash())}
+	p := c.Prefix()
+	if p.Codec == cid.DagProtobuf && p.MhType == multihash.SHA2_256 && p.MhLength == sha256.Size {
+		all = append(all, cid.NewCidV0(c.Hash()))
+	}
+	return all
+}
+
 // Spellings returns the ways in which documents are likely to have a hash, the
 // one given first.
 func Spellings(hash string) []string {
+	all := []string{hash}
 	c, err := cid.Decode(hash)
 	if err != nil {
-		return []string{hash}
+		return all
 	}
-	all := []string{hash}
-	add := func(s string, err error) {
-		if err == nil && s != hash {
-			all = append(all, s)
+	for _, v := range Versions(c) {
+		if v.Version() == 0 {
+			all = append(all, v.String())
+			continue
+		}
+		for _, base := range []multibase.Encoding{multibase.Base32, multibase.Base58BTC, multibase.Base36} {
+			if s, err := v.StringOfBase(base); err == nil {
+				all = append(all, s)
+			}
 		}
 	}
-	v1 := cid.NewCidV1(c.Type(), c.Hash())
-	if c.Type() == cid.DagProtobuf {
-		if v0 := cid.NewCidV0(c.Hash()); v0.Defined() {
-			add(v0.String(), nil)
-		}
-	}
-	for _, base := range []multibase.Encoding{multibase.Base32, multibase.Base58BTC, multibase.Base36} {
-		add(v1.StringOfBase(base))
-	}
-	return all
+	return slices.Concat(all[:1], slices.DeleteFunc(all[1:], func(s string) bool { return s == hash }))
 }

@@ -14,7 +14,10 @@ const (
 	MaxIndexed = 500_000
 
 	// maxText is how much of each text of a piece is found, in bytes.
-	maxText = 512
+	maxText = 256
+
+	// placeSize is what a piece takes beside its texts, about.
+	placeSize = 200
 )
 
 // Index finds pieces of a database by what is in their documents. It holds no
@@ -25,7 +28,8 @@ type Index struct {
 	same   map[string]string // one such hash of each canonical hash
 	first  int64             // order of the oldest place
 	last   int64             // order of the newest place
-	over   int               // pieces that found no room
+	full   bool              // some pieces found no room
+	rooms  Rooms
 }
 
 // place is what the index has of a piece.
@@ -41,9 +45,12 @@ func (p *place) title() string      { return p.text[:p.ends[0]] }
 func (p *place) composer() string   { return p.text[p.ends[0]+1 : p.ends[1]] }
 func (p *place) instrument() string { return p.text[p.ends[1]+1 : p.ends[2]] }
 
-// NewIndex returns an empty index.
-func NewIndex() *Index {
-	return &Index{places: make(map[string]*place), same: make(map[string]string)}
+// size is what the piece takes in memory.
+func (p *place) size() int { return placeSize + len(p.hash) + len(p.same) + len(p.text) }
+
+// NewIndex returns an empty index of pieces that find room.
+func NewIndex(rooms ...*Room) *Index {
+	return &Index{places: make(map[string]*place), same: make(map[string]string), rooms: rooms}
 }
 
 // Put adds a piece as the newest, or as the oldest, and replaces the one with its
@@ -55,10 +62,10 @@ func (x *Index) Put(p Piece, oldest bool) bool {
 	defer x.mu.Unlock()
 	known := x.places[p.Hash]
 	switch {
-	case known == nil && len(x.places) >= MaxIndexed:
-		x.over++
-		return false
 	case oldest && known != nil: // it was put anew while the rest was read
+		return false
+	case known == nil && len(x.places) >= MaxIndexed, !x.rooms.Take(n.size()):
+		x.full = true
 		return false
 	case oldest:
 		x.first--
@@ -66,6 +73,9 @@ func (x *Index) Put(p Piece, oldest bool) bool {
 	default:
 		x.last++
 		n.order = x.last
+	}
+	if known != nil {
+		x.rooms.Give(known.size())
 	}
 	x.places[p.Hash] = n
 	if _, ok := x.same[n.same]; !ok {
@@ -86,7 +96,7 @@ func newPlace(p Piece) *place {
 			b.WriteByte('\n')
 		}
 		folded := Fold(s[:min(len(s), maxText)])
-		b.WriteString(folded[:min(len(folded), 2*maxText)])
+		b.WriteString(folded[:min(len(folded), maxText)])
 	}
 	n.text = b.String()
 	return n
@@ -97,6 +107,9 @@ func (x *Index) Delete(hash string) {
 	canonical := Canonical(hash)
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if p := x.places[hash]; p != nil {
+		x.rooms.Give(p.size())
+	}
 	delete(x.places, hash)
 	if x.same[canonical] != hash {
 		return
@@ -114,16 +127,19 @@ func (x *Index) Delete(hash string) {
 func (x *Index) Clear() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	for _, p := range x.places {
+		x.rooms.Give(p.size())
+	}
 	clear(x.places)
 	clear(x.same)
-	x.over = 0
+	x.full = false
 }
 
-// Len returns how many pieces there are, and how many found no room.
-func (x *Index) Len() (pieces, over int) {
+// Len returns how many pieces there are, and whether others found no room.
+func (x *Index) Len() (pieces int, full bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return len(x.places), x.over
+	return len(x.places), x.full
 }
 
 // Find returns the hash of a piece as its document has it, given in any way.
