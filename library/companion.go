@@ -242,6 +242,13 @@ func (c *companion) run() {
 			user.set(ctx, c.user, true)
 		}
 		want, err := c.wanted()
+		// Whoever changes the addresses without end is followed slowly.
+		if pieces.changes(want.Pieces) || practice.changes(want.Practice) {
+			if !pause(ctx, changePause) {
+				return
+			}
+			want, err = c.wanted()
+		}
 		c.setTrouble(UserName, err)
 		pieces.set(ctx, want.Pieces, again)
 		practice.set(ctx, want.Practice, again)
@@ -250,10 +257,6 @@ func (c *companion) run() {
 		}
 		if err == nil {
 			c.lib.remember(ctx, c, want)
-		}
-		// Whoever changes the addresses without end is followed slowly.
-		if !pause(ctx, changePause) {
-			return
 		}
 	}
 }
@@ -336,6 +339,9 @@ type follower struct {
 	done     chan struct{}
 	released bool // once done is closed: nothing is left to be released
 }
+
+// changes reports whether another store than before is to be followed.
+func (f *follower) changes(address string) bool { return f.address != "" && f.address != address }
 
 // set follows the store with an address from now on, or none. Where that has ended
 // for good, it is tried again if again is set.

@@ -149,6 +149,9 @@ func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again
 		if name != "" {
 			c.setName(name)
 		}
+		c.mu.Lock()
+		clear(c.trouble)
+		c.mu.Unlock()
 		signal(c.again)
 	}
 	return again, nil

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,6 +20,7 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/network"
 
+	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/test/harness"
 )
 
@@ -201,6 +204,11 @@ func follow(t *testing.T, n *harness.Node, others ...*harness.Node) {
 	}
 }
 
+// addOf is what `npp companions add` prints, but that it takes a while.
+func addOf(n *harness.Node, who string) string {
+	return strings.Replace(n.MustRun("npp", "companions", "add", "--wait=1m", who), "fetching its library\n", "", 1)
+}
+
 // see waits until a daemon says who of it and another follows whom: "" for nobody.
 func see(t *testing.T, n, other *harness.Node, who string) {
 	t.Helper()
@@ -303,9 +311,9 @@ func TestCompanionsComeAndGo(t *testing.T) {
 		t.Errorf("nobody is followed: %s", out)
 	}
 
-	// By name, in whatever case.
+	// By name, in whatever case. What was opened before gets the key that it needs.
 	bob.MustRun("npp", "db", "open", stores["pieces"], "--wait")
-	if out, want := bob.MustRun("npp", "companions", "add", "alice"), "added Alice "+a+"\nhere: 1 piece\n"; out != want {
+	if out, want := addOf(bob, "alice"), "added Alice "+a+"\nhere: 1 piece\n"; out != want {
 		t.Errorf("add: %q, want %q", out, want)
 	}
 	see(t, bob, alice, "you follow")
@@ -335,12 +343,12 @@ func TestCompanionsComeAndGo(t *testing.T) {
 	}
 
 	// The other way round, by peer ID.
-	if out, want := alice.MustRun("npp", "companions", "add", b), "added bob "+b+"\nhere: 0 pieces\n"; out != want {
+	if out, want := addOf(alice, b), "added bob "+b+"\nhere: 0 pieces\n"; out != want {
 		t.Errorf("add: %q, want %q", out, want)
 	}
 	see(t, alice, bob, "both follow")
 	see(t, bob, alice, "both follow")
-	if out, want := alice.MustRun("npp", "companions", "add", "BOB"), "bob "+b+" is a companion already, and goes by its present name\nhere: 0 pieces\n"; out != want {
+	if out, want := addOf(alice, "BOB"), "bob "+b+" is a companion already, and goes by its present name\nhere: 0 pieces\n"; out != want {
 		t.Errorf("add again: %q, want %q", out, want)
 	}
 	if out := alice.MustRun("npp", "companions", "ls", "--nearby"); !strings.HasSuffix(out, "  both follow\n") {
@@ -379,11 +387,11 @@ func TestCompanionsComeAndGo(t *testing.T) {
 	}
 }
 
-// A connection that was kept before is kept after the companion is gone.
-func TestConnectionKeptByHandStays(t *testing.T) {
+// What somebody asked for by hand, before or after, stays when the companion goes.
+func TestWhatWasAskedForByHandStays(t *testing.T) {
 	t.Parallel()
 	alice, bob := musician(t, "alice"), musician(t, "bob")
-	id := alice.PeerID()
+	id, pieces := alice.PeerID(), storesOf(t, alice)["pieces"]
 	bob.MustRun("npp", "connect", "--keep", alice.ListenAddr())
 	follow(t, bob, alice)
 	bob.Kill()
@@ -391,11 +399,50 @@ func TestConnectionKeptByHandStays(t *testing.T) {
 	reconnected(t, bob, alice)
 	bob.MustRun("npp", "companions", "rm", id)
 	if kept := keptOf(t, bob); !slices.Equal(kept, []string{id}) || foreign(t, bob) != 0 {
-		t.Errorf("kept %v, want %s; %d databases", kept, id, foreign(t, bob))
+		t.Errorf("kept before: kept %v, want %s; %d databases", kept, id, foreign(t, bob))
+	}
+	bob.MustRun("npp", "connect", "--forget", id)
+
+	// Whoever was removed can come back, and go. All is done when the command is.
+	for range 5 {
+		follow(t, bob, alice)
+		rpc(t, bob, "npp/companions/rm", url.Values{"arg": {"alice"}})
+		if kept := keptOf(t, bob); kept != nil || foreign(t, bob) != 0 || len(companions(t, bob)) != 0 {
+			t.Errorf("kept %v, %d databases, companions %+v", kept, foreign(t, bob), companions(t, bob))
+		}
 	}
 
-	// Whoever was removed can come back.
 	follow(t, bob, alice)
+	bob.MustRun("npp", "db", "open", pieces, "--wait")
+	bob.MustRun("npp", "connect", "--keep", "alice")
+	bob.MustRun("npp", "companions", "rm", "alice")
+	if _, here := databasesOf(t, bob)[pieces]; !here || foreign(t, bob) != 2 || !slices.Equal(keptOf(t, bob), []string{id}) {
+		t.Errorf("asked for after: kept %v, %+v", keptOf(t, bob), databasesOf(t, bob))
+	}
+	bob.MustRun("npp", "connect", "--forget", "alice")
+	bob.MustRun("npp", "db", "drop", "--force", pieces)
+
+	// What one wrote oneself is not for others to take away.
+	follow(t, bob, alice)
+	alice.MustRun("npp", "db", "grant", "pieces", identityOf(t, bob))
+	eventually(t, "bob may write", func() bool {
+		_, err := ways["RPC"](t, bob, call{"db/put", []string{pieces, `{"hash":"QmB"}`}, nil, nil})
+		return err == ""
+	})
+	bob.MustRun("npp", "companions", "rm", "alice")
+	if l, here := databasesOf(t, bob)[pieces]; !here || l.Entries != 1 || foreign(t, bob) != 2 || keptOf(t, bob) != nil {
+		t.Errorf("written by bob: kept %v, %+v", keptOf(t, bob), databasesOf(t, bob))
+	}
+	bob.MustRun("npp", "db", "drop", "--force", pieces)
+
+	// Who opened the connection makes no difference to whether it comes back.
+	bob.Stop()
+	bob.Start()
+	alice.Connect(bob)
+	follow(t, bob, alice)
+	bob.Kill()
+	bob.Start()
+	reconnected(t, bob, alice)
 	see(t, alice, bob, "follows you")
 }
 
@@ -451,13 +498,27 @@ func TestCompanionsOutliveTheDaemon(t *testing.T) {
 	eventually(t, "the new piece", func() bool { return piecesOf(t, bob, alice) == 2 })
 }
 
-// A companion that was removed while the daemon was killed leaves nothing behind.
+// Wherever the daemon is killed while companions are added and removed, what is left
+// is all of a companion, or nothing.
 func TestRemovalThatWasCutShortIsFinished(t *testing.T) {
 	t.Parallel()
 	alice, bob := musician(t, "alice"), musician(t, "bob")
 	bob.Connect(alice)
 	follow(t, bob, alice)
-	user := storesOf(t, alice)["user"]
+	id := alice.PeerID()
+	whole := func(when string, want bool) {
+		t.Helper()
+		databases, kept := 0, []string(nil)
+		if want {
+			databases, kept = 6, []string{id}
+		}
+		eventually(t, fmt.Sprintf("%s: %d databases of others, kept %v", when, databases, kept), func() bool {
+			return foreign(t, bob) == databases && slices.Equal(keptOf(t, bob), kept) && companions(t, bob)[id].Companion == want
+		})
+	}
+	whole("added", true)
+
+	// Between the removal and all that follows from it.
 	bob.Kill()
 	s := open(t, bob)
 	found, err := s.Find(t.Context(), "companions")
@@ -468,13 +529,39 @@ func TestRemovalThatWasCutShortIsFinished(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kv.Delete(t.Context(), user); err != nil {
+	if _, err := kv.Delete(t.Context(), storesOf(t, alice)["user"]); err != nil {
 		t.Fatal(err)
 	}
 	s.close(t)
 	bob.Start()
-	eventually(t, "nothing of alice is here", func() bool { return foreign(t, bob) == 0 })
-	eventually(t, "the connection is not kept", func() bool { return keptOf(t, bob) == nil })
+	whole("removed while the daemon was away", false)
+
+	for kill := range 3 {
+		bob.Connect(alice)
+		done := make(chan struct{}, 100)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for i := 0; ; i++ {
+				url := bob.APIURL() + "npp/companions/" + []string{"add", "rm"}[i%2] + "?wait=1ms&arg=" + id
+				resp, err := http.Post(url, "", nil)
+				if err != nil {
+					return
+				}
+				io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				done <- struct{}{}
+			}
+		}()
+		for range 2 + rand.IntN(5) {
+			<-done
+		}
+		bob.Kill()
+		<-ended
+		bob.Start()
+		followed := len(db(t, bob, "all", "companions")) == 1
+		whole(fmt.Sprintf("kill %d", kill), followed)
+	}
 }
 
 // taking is the commands that take a peer, which is put in for "%".
@@ -491,10 +578,10 @@ var taking = [][]string{
 	{"messages", "rm", "--all", "--from=%"},
 }
 
-// refusedBy has all commands that take a peer refuse a name.
-func refusedBy(t *testing.T, n *harness.Node, name string, want ...string) {
+// refusedBy has commands refuse a name of a peer.
+func refusedBy(t *testing.T, n *harness.Node, commands [][]string, name string, want ...string) {
 	t.Helper()
-	for _, command := range taking {
+	for _, command := range commands {
 		args := slices.Clone(command)
 		for i := range args {
 			args[i] = strings.ReplaceAll(args[i], "%", name)
@@ -520,8 +607,8 @@ func TestNamesStandForPeers(t *testing.T) {
 		}
 	}
 
-	refusedBy(t, bob, "aLICE", `several peers have this name: "aLICE"`, a, o, "; hint: use the peer ID")
-	refusedBy(t, bob, "nobody", `"nobody"`, "no companion or connected peer has that name", "; hint: ipfs npp companions ls --nearby")
+	refusedBy(t, bob, taking, "aLICE", `several peers have this name: "aLICE"`, a, o, "; hint: use the peer ID")
+	refusedBy(t, bob, taking, "nobody", `"nobody"`, "no companion or connected peer has that name", "; hint: ipfs npp companions ls --nearby")
 	got("nobody is followed", 0, 0)
 
 	// A companion comes before others, also while it is away.
@@ -557,7 +644,7 @@ func TestNamesStandForPeers(t *testing.T) {
 
 	// Two companions of the same name, one of which changes it.
 	follow(t, bob, other)
-	refusedBy(t, bob, "alice", "several peers have this name", a, o)
+	refusedBy(t, bob, taking[:1], "alice", "several peers have this name", a, o)
 	rename(t, other, "Carol ♪")
 	eventually(t, "the new name", func() bool { return companions(t, bob)[o].NameNow == "Carol ♪" })
 	if out := bob.MustRun("npp", "companions", "ls"); !strings.Contains(out, "\n  it is called Carol ♪ now; to take that name: ipfs npp companions add "+o+"\n") {
@@ -566,10 +653,10 @@ func TestNamesStandForPeers(t *testing.T) {
 	if found := statusOf(t, bob).about("companion"); len(found) != 1 || found[0].Name != o || !strings.Contains(found[0].Text, `"alice" is called "Carol ♪" now`) || found[0].Advice == "" {
 		t.Errorf("status: %+v", found)
 	}
-	refusedBy(t, bob, "carol ♪", "has another one now", o, `was "alice" when it was added`, "; hint: use the peer ID, or ipfs npp companions add <peer ID>")
-	refusedBy(t, bob, "alice", "several peers have this name", a, o)
+	refusedBy(t, bob, taking, "carol ♪", "has another one now", o, `was "alice" when it was added`, "; hint: use the peer ID, or ipfs npp companions add <peer ID>")
+	refusedBy(t, bob, taking[:1], "alice", "several peers have this name", a, o)
 	got("the name changed", 1, 0)
-	if out, want := bob.MustRun("npp", "companions", "add", o), "Carol ♪ "+o+" is a companion already, and goes by its present name\nhere: 0 pieces\n"; out != want {
+	if out, want := addOf(bob, o), "Carol ♪ "+o+" is a companion already, and goes by its present name\nhere: 0 pieces\n"; out != want {
 		t.Errorf("add again: %q, want %q", out, want)
 	}
 	bob.MustRun("npp", "send", "CAROL ♪", "3")
@@ -581,8 +668,8 @@ func TestNamesStandForPeers(t *testing.T) {
 	rename(t, alice, "anna")
 	rename(t, other, "alice")
 	eventually(t, "the new names", func() bool { return companions(t, bob)[a].NameNow == "anna" && nearby(t, bob)[o] == "alice" })
-	refusedBy(t, bob, "alice", "has another one now", a, `is called "anna" now`)
-	refusedBy(t, bob, "anna", "has another one now", a, `was "Alice" when it was added`)
+	refusedBy(t, bob, taking[:1], "alice", "has another one now", a, `is called "anna" now`)
+	refusedBy(t, bob, taking[:1], "anna", "has another one now", a, `was "Alice" when it was added`)
 	got("a stranger has the name", 2, 1)
 	bob.MustRun("npp", "companions", "add", a)
 	bob.MustRun("npp", "send", "anna", "5")
@@ -591,7 +678,7 @@ func TestNamesStandForPeers(t *testing.T) {
 
 	// Names that are none.
 	for _, name := range []string{"a\x1b[31m\nb", strings.Repeat("x", 2000), "\xff", "-", "/"} {
-		refusedBy(t, bob, name)
+		refusedBy(t, bob, taking[:2], name)
 	}
 }
 
@@ -675,6 +762,14 @@ func TestOffersAreRemembered(t *testing.T) {
 		t.Errorf("before:\n%safter:\n%s", before, after)
 	}
 
+	// Whoever does not want it says so.
+	if out := bob.MustRun("npp", "companions", "rm", "alice"); out != "removed alice "+id+"\n" || len(offers(t, bob)) != 0 {
+		t.Errorf("rm: %s; offers: %+v", out, offers(t, bob))
+	}
+	refused(t, bob, []string{"companions", "rm", "alice"}, "no companion", "; hint: ")
+	alice.MustRun("npp", "send", "bob", `{"userDb":"`+nowhere+`"}`)
+	watch.expect("offer")
+
 	// The card says which library it is.
 	follow(t, bob, alice)
 	if r := companions(t, bob)[id]; r.User != storesOf(t, alice)["user"] || r.Troubles != nil {
@@ -717,14 +812,15 @@ func TestOfferOfAPeerWithoutNPPIsTaken(t *testing.T) {
 	if o := offers(t, bob)[id]; o.Via != "pubsub" {
 		t.Errorf("offer: %+v", o)
 	}
-	if out, want := bob.MustRun("npp", "companions", "add", id), "added "+id+"\nhere: 1 piece\n"; out != want {
+	if out, want := addOf(bob, id), "added "+id+"\nhere: 1 piece\n"; out != want {
 		t.Errorf("add: %q, want %q", out, want)
 	}
 	r := companions(t, bob)[id]
 	if r.User != user || r.Address != pieces || r.Troubles != nil || !r.Connected {
 		t.Errorf("companion: %+v", r)
 	}
-	bob.MustRun("npp", "companions", "rm", id)
+	eventually(t, "its name", func() bool { return companions(t, bob)[id].Name == "304532" })
+	bob.MustRun("npp", "companions", "rm", "304532")
 	if n := foreign(t, bob); n != 0 {
 		t.Errorf("%d databases stay", n)
 	}
@@ -818,6 +914,24 @@ func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
 	eventually(t, "carol's pieces are back", func() bool { return piecesOf(t, bob, carol) == 1 && troubles(carol.PeerID()) == "" })
 	if p := piecesOf(t, bob, alice); p != 1 {
 		t.Errorf("alice has %d pieces", p)
+	}
+
+	// A companion that shows bob's pieces, or those of another one, as his.
+	put(t, carol, "user", "pieces", `"`+storesOf(t, bob)["pieces"]+`"`)
+	eventually(t, "the store that is bob's", func() bool { return strings.Contains(troubles(carol.PeerID()), "a store of ours") })
+	shared := storesOf(t, alice)["pieces"]
+	put(t, carol, "user", "pieces", `"`+shared+`"`)
+	eventually(t, "the store that is alice's, too", func() bool {
+		r := companions(t, bob)[carol.PeerID()]
+		return r.Address == shared && r.Pieces != nil && *r.Pieces == 1 && r.Troubles == nil
+	})
+	rpc(t, bob, "npp/companions/rm", url.Values{"arg": {"carol"}})
+	if pieces, _ := catalog(t, bob); len(pieces) != 1 || len(pieces["Prelude"].Owners) != 1 || pieces["Prelude"].Owners[0].Name != "alice" {
+		t.Errorf("alice's pieces: %+v", pieces)
+	}
+	rpc(t, bob, "npp/companions/rm", url.Values{"arg": {"alice"}})
+	if n := foreign(t, bob); n != 0 {
+		t.Errorf("%d databases stay", n)
 	}
 }
 
@@ -915,18 +1029,21 @@ func TestCompanionsAreWatched(t *testing.T) {
 	of("piece", companionEvent{Name: "alice", Hash: "QmB", Title: "F\x1bugue"})
 	rename(t, alice, "anna")
 	of("name", companionEvent{Name: "anna"})
-	alice.Stop()
-	of("offline", companionEvent{Name: "anna"})
-	alice.Start()
-	of("online", companionEvent{Name: "anna"})
+	for _, end := range []func(){func() { alice.Stop() }, alice.Kill, alice.Kill} {
+		end()
+		of("offline", companionEvent{Name: "alice"}) // as it was added
+		alice.Start()
+		of("online", companionEvent{Name: "alice"})
+		of("nearby", companionEvent{Name: "anna"})
+	}
 	addPiece(t, alice, "QmC", "again")
-	of("piece", companionEvent{Name: "anna", Hash: "QmC", Title: "again"})
+	of("piece", companionEvent{Name: "alice", Hash: "QmC", Title: "again"})
 	alice.MustRun("npp", "send", bob.PeerID(), `{"userDb":"`+nowhere+`"}`)
 	of("offer", companionEvent{Address: nowhere})
 	alice.MustRun("npp", "companions", "rm", bob.PeerID())
 	of("unfollows", companionEvent{Name: "anna"})
 	bob.MustRun("npp", "companions", "rm", id)
-	of("removed", companionEvent{Name: "anna"})
+	of("removed", companionEvent{Name: "alice"})
 
 	text.Signal(syscall.SIGINT)
 	if r := text.Wait(); r.Code != 0 || r.Stderr != "" || strings.Contains(r.Stdout, "not new") || strings.Contains(r.Stdout, "\x1b") {
@@ -936,7 +1053,7 @@ func TestCompanionsAreWatched(t *testing.T) {
 	for _, e := range w.seen {
 		kinds[e.Event]++
 	}
-	for kind, want := range map[string]int{"added": 1, "removed": 1, "follows": 1, "unfollows": 1, "piece": 2, "name": 1, "offer": 1, "offline": 1, "online": 1} {
+	for kind, want := range map[string]int{"added": 1, "removed": 1, "follows": 1, "unfollows": 1, "piece": 2, "name": 1, "offer": 1, "offline": 3, "online": 3} {
 		if kinds[kind] != want {
 			t.Errorf("%d events %q, want %d: %+v", kinds[kind], kind, want, w.seen)
 		}
@@ -952,5 +1069,309 @@ func TestCompanionsAreWatched(t *testing.T) {
 	}
 	if r := text.Wait(); r.Code != 0 || r.Stderr != "" {
 		t.Errorf("the daemon stops: %v", r)
+	}
+}
+
+// pieceRow is a line of `npp pieces ls`.
+type pieceRow struct {
+	Hash, Title, Composer, Instrument, Type, Name, Warning string
+	Size, Practice, PracticeAll                            uint64
+	Owners                                                 []struct {
+		Peer, Name string
+		Self       bool
+	}
+	Fields map[string]any
+}
+
+// catalog is the pieces of all and what is said beside, by the titles.
+func catalog(t *testing.T, n *harness.Node) (pieces map[string]pieceRow, notes []string) {
+	t.Helper()
+	pieces = make(map[string]pieceRow)
+	for _, p := range ask[pieceRow](t, n, "pieces/ls", url.Values{"all": {"true"}}) {
+		if p.Warning != "" {
+			notes = append(notes, p.Warning)
+			continue
+		}
+		pieces[p.Title] = p
+	}
+	return pieces, notes
+}
+
+// titles are those of all pieces, sorted.
+func titles(t *testing.T, n *harness.Node) string {
+	t.Helper()
+	pieces, _ := catalog(t, n)
+	return strings.Join(slices.Sorted(maps.Keys(pieces)), " ")
+}
+
+// damage damages the log of a database in the repo of a node that is stopped.
+func damage(t *testing.T, n *harness.Node, address string) {
+	t.Helper()
+	edit(t, n, blocks.LogPrefix(numberOf(t, n, address))+"/summary", func([]byte) []byte { return []byte("garbage") })
+}
+
+// What is broken of one companion, or of one's own, is named, and keeps the rest
+// from nothing.
+func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
+	t.Parallel()
+	alice, bob, carol := musician(t, "alice"), musician(t, "bob"), musician(t, "carol")
+	addPiece(t, bob, "QmB", "own")
+	addPiece(t, alice, "QmA", "Prelude")
+	addPiece(t, carol, "QmC", "Fugue")
+	for _, n := range []*harness.Node{alice, carol} {
+		bob.Connect(n)
+		follow(t, bob, n)
+	}
+	// Whoever writes to the store of companions, they are followed.
+	put(t, bob, "companions", nowhere, `{"nodeId":"`+somePeer+`","username":"ghost"}`)
+	eventually(t, "the ghost", func() bool { return companions(t, bob)[somePeer].Companion })
+	if r := companions(t, bob)[somePeer]; r.Name != "ghost" || r.Pieces != nil || r.Connected {
+		t.Errorf("the ghost: %+v", r)
+	}
+	if out := bob.MustRun("npp", "companions", "ls"); !strings.Contains(out, "you follow   offline  pieces not here yet\n") {
+		t.Errorf("ls: %s", out)
+	}
+	check := func(when, want string, notes ...string) {
+		t.Helper()
+		eventually(t, when+": "+want, func() bool { return titles(t, bob) == want })
+		_, got := catalog(t, bob)
+		text := bob.MustRun("npp", "pieces", "ls", "--all")
+		if len(got) != len(notes) {
+			t.Errorf("%s: notes %q, want %q", when, got, notes)
+		}
+		for _, note := range notes {
+			if !slices.ContainsFunc(got, func(s string) bool { return strings.Contains(s, note) }) || !strings.Contains(text, note) {
+				t.Errorf("%s: no note %q: %q: %s", when, note, got, text)
+			}
+		}
+		if out := bob.MustRun("npp", "pieces", "search", "prelude"); !strings.Contains(out, "QmA") || strings.Contains(out, "QmB") {
+			t.Errorf("%s: search: %s", when, out)
+		}
+	}
+	const ghost = "the pieces of ghost are left out: not here yet"
+	check("one never came", "Fugue Prelude own", ghost)
+
+	pieces := storesOf(t, carol)["pieces"]
+	own := storesOf(t, bob)["pieces"]
+	bob.Stop()
+	carol.Stop()
+	damage(t, bob, pieces)
+	bob.Start()
+	check("one is damaged", "Prelude own", ghost, "the pieces of carol are left out: ")
+	if _, notes := catalog(t, bob); !strings.Contains(strings.Join(notes, "\n"), "damaged log of "+pieces+": summary: wrong checksum; hint: ipfs npp db rebuild "+pieces) {
+		t.Errorf("notes: %q", notes)
+	}
+	s := statusOf(t, bob)
+	if found := s.about(pieces); len(found) != 1 || !strings.Contains(found[0].Text, "damaged log of "+pieces) || found[0].Advice != "ipfs npp db rebuild "+pieces {
+		t.Errorf("status: %+v", s.Attention)
+	}
+	if found := s.about("companion"); len(found) != 1 || found[0].Name != carol.PeerID() || !strings.Contains(found[0].Text, "damaged log of "+pieces) {
+		t.Errorf("status: %+v", s.Attention)
+	}
+	if r := companions(t, bob)[carol.PeerID()]; len(r.Troubles) != 1 || !strings.Contains(r.Troubles[0], "ipfs npp db rebuild "+pieces) {
+		t.Errorf("carol: %+v", r)
+	}
+	bob.MustRun("npp", "db", "rebuild", pieces)
+	check("it is mended", "Fugue Prelude own", ghost)
+	if r := companions(t, bob)[carol.PeerID()]; r.Troubles != nil || r.Pieces == nil || *r.Pieces != 1 {
+		t.Errorf("carol: %+v", r)
+	}
+
+	bob.Stop()
+	damage(t, bob, own)
+	bob.Start()
+	check("one's own are damaged", "Fugue Prelude", ghost, "your own pieces are left out: ")
+	refused(t, bob, []string{"pieces", "ls"}, "damaged log of "+own, "; hint: ipfs npp db rebuild pieces")
+	bob.MustRun("npp", "db", "rebuild", "pieces")
+	check("one's own are mended", "Fugue Prelude own", ghost)
+
+	// One that cannot be followed is named with what to do.
+	put(t, bob, "companions", "nonsense", `{"nodeId":5}`)
+	var found []attentionRow
+	eventually(t, "the nonsense", func() bool { found = statusOf(t, bob).about("companions"); return len(found) > 0 })
+	if len(found) != 1 || !strings.Contains(found[0].Text, "nonsense names no companion") {
+		t.Errorf("status: %+v", found)
+	}
+	bob.MustRun(strings.Fields(strings.ReplaceAll(strings.TrimPrefix(found[0].Advice, "ipfs "), `"`, ""))...)
+	eventually(t, "the nonsense is gone", func() bool { return statusOf(t, bob).about("companions") == nil })
+	bob.MustRun("npp", "companions", "rm", "ghost")
+	check("the ghost is gone", "Fugue Prelude own")
+	if s := statusOf(t, bob); s.Fetching != 0 || len(s.Attention) != 1 || s.Attention[0].About != "config" {
+		t.Errorf("status: %+v", s)
+	}
+
+	// What is dropped of a companion comes again when it is said so, and goes with it.
+	bob.MustRun("npp", "db", "drop", "--force", storesOf(t, alice)["pieces"])
+	eventually(t, "the trouble", func() bool {
+		troubles := companions(t, bob)[alice.PeerID()].Troubles
+		return len(troubles) == 1 && strings.Contains(troubles[0], "pieces: it was dropped here") && strings.Contains(troubles[0], "ipfs npp companions add")
+	})
+	if titles(t, bob) != "Fugue own" || len(statusOf(t, bob).about("companion")) != 1 {
+		t.Errorf("titles %s, status %+v", titles(t, bob), statusOf(t, bob))
+	}
+	if out, want := addOf(bob, "alice"), "alice "+alice.PeerID()+" is a companion already, and goes by its present name\nhere: 1 piece\n"; out != want {
+		t.Errorf("add again: %q, want %q", out, want)
+	}
+	check("what was dropped is back", "Fugue Prelude own")
+	for _, name := range []string{"alice", "carol"} {
+		bob.MustRun("npp", "companions", "rm", name)
+	}
+	if n := foreign(t, bob); n != 0 || titles(t, bob) != "own" {
+		t.Errorf("%d databases stay; titles %s", n, titles(t, bob))
+	}
+}
+
+// Bad input is refused with one line, and changes nothing.
+func TestCompanionCommandsRefuseBadInput(t *testing.T) {
+	t.Parallel()
+	n, stock := musician(t, "anna"), harness.NewStock(t).Start()
+	n.Connect(stock)
+	self := n.PeerID()
+	timeout := func(name, d string) url.Values { return url.Values{name: {d}} }
+	var tests []struct {
+		call
+		want []string
+	}
+	add := func(command string, args []string, options url.Values, want ...string) {
+		tests = append(tests, struct {
+			call
+			want []string
+		}{call{"companions/" + command, args, options, nil}, want})
+	}
+	add("ls", nil, url.Values{"nearby": {"true"}, "offers": {"true"}}, "--nearby and --offers exclude each other")
+	add("add", []string{self}, nil, "self")
+	add("rm", []string{self}, nil, "no companion", "; hint: ipfs npp companions ls")
+	add("rm", []string{somePeer}, nil, "no companion", "; hint: ipfs npp companions ls")
+	add("rm", []string{"/ip4/127.0.0.1/tcp/1/p2p/" + somePeer}, nil, "no companion", "; hint: ")
+	add("add", []string{somePeer}, timeout("dial-timeout", "5s"), "no way to "+somePeer, "; hint: ipfs npp connect "+somePeer)
+	add("add", []string{"/ip4/127.0.0.1/tcp/1/p2p/" + somePeer}, timeout("dial-timeout", "5s"), "no way to "+somePeer, "; hint: ")
+	add("add", []string{stock.PeerID()}, nil, "shows no user store and offered none", "; hint: ")
+	for _, bad := range []string{"", "0s", "-1s", "soon", "5"} {
+		add("add", []string{somePeer}, timeout("dial-timeout", bad), "--dial-timeout is ", "must be a duration")
+		add("add", []string{somePeer}, timeout("wait", bad), "--wait is ", "must be a duration")
+	}
+	for _, command := range []string{"add", "rm"} {
+		add(command, []string{"nobody"}, nil, `"nobody"`, "no companion or connected peer has that name; hint: ipfs npp companions ls --nearby")
+		add(command, []string{"anna"}, nil, "no companion or connected peer has that name")
+		add(command, []string{" "}, nil, "no peer named")
+		add(command, []string{""}, nil, "")
+		add(command, []string{"/ip4/127.0.0.1/tcp/1"}, nil, "names no peer")
+		add(command, []string{nowhere}, nil, nowhere)
+		add(command, []string{somePeer[:20]}, nil, somePeer[:20])
+		add(command, []string{"a\x1b[31m\nb"}, nil, `a\x1b[31m\nb`)
+		add(command, []string{strings.Repeat("ä", 3000)}, nil, "at most 1024 bytes")
+		add(command, []string{"\xff\xfe"}, nil, "")
+	}
+	before := n.MustRun("npp", "db", "all", "companions") + n.MustRun("npp", "db", "ls", "--enc=json")
+	for _, test := range tests {
+		for name, way := range ways {
+			out, err := way(t, n, test.call)
+			if out != "" {
+				t.Errorf("%s: %s %q: %s", name, test.command, test.args, out)
+			}
+			for _, want := range test.want {
+				if err == "" || !strings.Contains(err, want) || strings.ContainsAny(err, "\n\x1b") || len(err) > 1000 {
+					t.Errorf("%s: %s %.100q %v: error is %q, want %q", name, test.command, test.args, test.options, err, want)
+				}
+			}
+		}
+	}
+	for _, args := range [][]string{{"companions", "add"}, {"companions", "rm"}, {"companions", "ls", "x"}, {"companions", "watch", "x"}, {"companions", "add", "a", "b"}, {"status", "x"}, {"companions", "ls", "--all"}} {
+		if r := n.Run(append([]string{"npp"}, args...)...); r.Code != 1 || r.Stdout != "" || !strings.HasPrefix(r.Stderr, "Error: ") {
+			t.Errorf("%q: %v", args, r)
+		}
+	}
+	if after := n.MustRun("npp", "db", "all", "companions") + n.MustRun("npp", "db", "ls", "--enc=json"); after != before || keptOf(t, n) != nil {
+		t.Errorf("before:\n%safter:\n%skept %v", before, after, keptOf(t, n))
+	}
+}
+
+func TestStatusSaysHowTheDaemonIs(t *testing.T) {
+	t.Parallel()
+	alice, bob := musician(t, "alice"), quiet(t).Set("Bootstrap", []string{"/ip4/127.0.0.1/tcp/1/p2p/" + somePeer}).Start()
+	bob.KeepPort()
+	rename(t, bob, "bob\u202e") // a name that cannot be shown is none
+	if s := statusOf(t, bob); s.Username != "" {
+		t.Errorf("status: %+v", s)
+	}
+	rename(t, bob, "böb")
+	s := statusOf(t, bob)
+	if s.Peer != bob.PeerID() || s.Username != "böb" || s.Version == "" || time.Since(s.Since) > time.Minute || s.Peers != 0 || !s.Pubsub || s.Databases != 4 || s.Fetching != 0 || s.Messages.MaxBytes == 0 {
+		t.Errorf("status: %+v", s)
+	}
+	stores := storesOf(t, bob)
+	for i, st := range s.Stores {
+		if st.Name != ownStores[i] || st.Address != stores[st.Name] || st.Error != "" || st.Open != 0 || st.InStep != nil || (st.Keys == 4) != (st.Name == "user") {
+			t.Errorf("store %d: %+v", i, st)
+		}
+	}
+	if out := bob.MustRun("npp", "status"); len(s.Stores) != 4 || s.Attention == nil || len(s.Attention) != 0 || !strings.HasSuffix(out, "\nattention   nothing\n") {
+		t.Errorf("status: %+v: %s", s, out)
+	}
+
+	addPiece(t, alice, "QmA", "Prelude")
+	alice.Connect(bob)
+	follow(t, alice, bob)
+	follow(t, bob, alice)
+	see(t, bob, alice, "both follow")
+	eventually(t, "alice has bob's stores", func() bool {
+		s = statusOf(t, bob)
+		return s.Stores[0].Open == 1 && s.Stores[0].InStep != nil
+	})
+	if s.Peers != 1 || s.NPP != 1 || s.Companions != (struct{ Followed, Online, Followers, Pieces int }{1, 1, 1, 1}) || s.Databases != 7 || len(s.Attention) != 0 {
+		t.Errorf("status: %+v", s)
+	}
+	see(t, alice, bob, "both follow")
+	if s := statusOf(t, alice); s.Companions.Followed != 1 || s.Companions.Followers != 1 || s.Companions.Pieces != 0 {
+		t.Errorf("status of alice: %+v", s)
+	}
+	alice.MustRun("npp", "send", bob.PeerID(), `{"userDb":"`+nowhere+`"}`)
+	put(t, bob, "practice", "QmA/me", "1")
+	bob.Stop()
+	damage(t, bob, stores["practice"])
+	alice.Stop()
+	bob.Set("Pubsub.Enabled", false).Start()
+	if r := bob.Run("npp", "connect", "--keep", "/ip4/127.0.0.1/tcp/1/p2p/"+somePeer); r.Code != 1 {
+		t.Errorf("connect: %v", r)
+	}
+	eventually(t, "the offer", func() bool { s = statusOf(t, bob); return len(s.about("offer")) == 1 })
+	want := map[string]string{
+		"config":   "pubsub is off",
+		"offer":    "1 peer",
+		"peer":     "its connection is kept, and it is not connected",
+		"practice": "damaged log of " + stores["practice"],
+	}
+	for about, text := range want {
+		found := s.about(about)
+		if len(found) != 1 || !strings.Contains(found[0].Text, text) || found[0].Advice == "" || (found[0].Name == somePeer) != (about == "peer") {
+			t.Errorf("%s: %+v", about, s.Attention)
+		}
+	}
+	if len(s.Stores) != 4 || s.Stores[3].Error == "" || s.Stores[0].Error != "" || s.Messages.DirectBytes == 0 || s.Pubsub || s.Companions.Online != 0 || s.Companions.Followed != 1 {
+		t.Errorf("status: %+v", s)
+	}
+	out := bob.MustRun("npp", "status")
+	for _, line := range []string{
+		"peer        " + bob.PeerID() + " (böb), since ",
+		"peers       0 connected, 0 with npp\n",
+		"pieces      0 items, 0 peers have it open\n",
+		"user        4 items, 0 peers have it open\n",
+		"practice    see below\n",
+		"following   1 followed, 0 of them online, with 1 piece; 1 peer follows you\n",
+		"databases   ",
+		"messages    ",
+		"attention   practice: ",
+		"            ipfs npp db rebuild practice\n",
+		"attention   peer " + somePeer + ": its connection is kept, and it is not connected\n            ipfs npp connect " + somePeer,
+		"attention   config: pubsub is off",
+		"            ipfs npp companions ls --offers\n",
+	} {
+		if !strings.Contains("\n"+out, "\n"+line) {
+			t.Errorf("status has no line %q: %s", line, out)
+		}
+	}
+	bob.MustRun("npp", "db", "rebuild", "practice")
+	if s := statusOf(t, bob); s.about("practice") != nil || s.Stores[3].Error != "" {
+		t.Errorf("status after the rebuild: %+v", s)
 	}
 }
