@@ -58,8 +58,8 @@ addresses that are given or known, the addresses that routing finds (DHT,
 delegated), and the relays that this peer is connected to.
 
 A peer is a peer ID in any encoding, a multiaddr that ends in /p2p/<peer ID>
-(or the old /ipfs/<peer ID>), /p2p-circuit/ipfs/<peer ID> for any relay, or the
-name of a companion ('ipfs npp companions --help').
+(or the old /ipfs/<peer ID>), /p2p-circuit/ipfs/<peer ID> for any relay, or
+the name of a companion ('ipfs npp companions --help').
 
   > ipfs npp connect 12D3KooW…
   connected 12D3KooW… by routing: /ip4/203.0.113.7/tcp/4001, direct, 81.3 ms

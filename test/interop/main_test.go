@@ -1,7 +1,8 @@
 // Package interop holds the promises that take JavaScript peers to see: that
 // js-libp2p apps like the tutorial's and a daemon with npp exchange messages by
 // pubsub, both ways; and that @orbitdb/core and the package orbit write the same
-// databases, read each other's, and agree on what is in them.
+// databases, read each other's, and agree on what is in them; and that an app on
+// @orbitdb/core and a daemon share a library.
 //
 // The peer of messages is peer.mjs. It runs with two versions of gossipsub: the
 // first gives its messages random sequence numbers, as all did before it; the
