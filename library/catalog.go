@@ -299,11 +299,7 @@ func (l *Library) list(p piece.Piece, in *collection, among []*collection) Liste
 
 // newest yields one's own pieces as they are read from the disk.
 func (l *Library) newest(ctx context.Context, amount int) (iter.Seq2[Listed, error], error) {
-	db, err := l.store(ctx, piecesAt)
-	if err != nil {
-		return nil, err
-	}
-	docs, err := db.Documents()
+	docs, err := l.documents(ctx)
 	if err != nil {
 		return nil, err
 	}

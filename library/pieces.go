@@ -161,11 +161,7 @@ func (r *readerAt) ReadAt(p []byte, at int64) (int, error) {
 
 // put puts a piece, or updates it.
 func (l *Library) put(ctx context.Context, hash string, found file, d Details) (piece.Piece, Outcome, error) {
-	db, err := l.store(ctx, piecesAt)
-	if err != nil {
-		return piece.Piece{}, "", err
-	}
-	docs, err := db.Documents()
+	docs, err := l.documents(ctx)
 	if err != nil {
 		return piece.Piece{}, "", err
 	}
@@ -276,11 +272,7 @@ func (l *Library) Update(ctx context.Context, hash string, d Details) (piece.Pie
 	if err := d.check(); err != nil {
 		return piece.Piece{}, "", err
 	}
-	db, err := l.store(ctx, piecesAt)
-	if err != nil {
-		return piece.Piece{}, "", err
-	}
-	docs, err := db.Documents()
+	docs, err := l.documents(ctx)
 	if err != nil {
 		return piece.Piece{}, "", err
 	}
@@ -301,11 +293,7 @@ func (l *Library) Update(ctx context.Context, hash string, d Details) (piece.Pie
 // it made; unpinned tells whether there was one. Its practice counts stay. The error
 // wraps [orbit.ErrNotFound] where there is no such piece.
 func (l *Library) Remove(ctx context.Context, hash string) (p piece.Piece, unpinned bool, err error) {
-	db, err := l.store(ctx, piecesAt)
-	if err != nil {
-		return p, false, err
-	}
-	docs, err := db.Documents()
+	docs, err := l.documents(ctx)
 	if err != nil {
 		return p, false, err
 	}

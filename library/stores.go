@@ -81,6 +81,15 @@ func (l *Library) keyValue(ctx context.Context, at int) (*orbit.KeyValue, error)
 	return db.KeyValue()
 }
 
+// documents returns the store of pieces.
+func (l *Library) documents(ctx context.Context) (*orbit.Documents, error) {
+	db, err := l.store(ctx, piecesAt)
+	if err != nil {
+		return nil, err
+	}
+	return db.Documents()
+}
+
 // open opens a store unless it is open and sound, and reports whether it did. The
 // caller holds l.opening.
 func (l *Library) open(ctx context.Context, at int) bool {
