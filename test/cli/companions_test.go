@@ -512,6 +512,11 @@ func TestRemovalThatWasCutShortIsFinished(t *testing.T) {
 		if want {
 			databases, kept = 6, []string{id}
 		}
+		defer func() {
+			if t.Failed() {
+				t.Logf("%s: kept %v, %+v\n%s", when, keptOf(t, bob), companions(t, bob), bob.MustRun("npp", "db", "ls"))
+			}
+		}()
 		eventually(t, fmt.Sprintf("%s: %d databases of others, kept %v", when, databases, kept), func() bool {
 			return foreign(t, bob) == databases && slices.Equal(keptOf(t, bob), kept) && companions(t, bob)[id].Companion == want
 		})

@@ -48,8 +48,9 @@ func (m *trio) view(n *harness.Node) string {
 func (m *trio) agree(when string, pieces int, practice func() uint64, of ...string) {
 	m.t.Helper()
 	views := make(map[string]string)
+	agreed := false
 	defer func() {
-		if m.t.Failed() {
+		if !agreed {
 			for name, view := range views {
 				m.t.Logf("%s: %s:\n%s", when, name, view)
 			}
@@ -62,6 +63,7 @@ func (m *trio) agree(when string, pieces int, practice func() uint64, of ...stri
 				return false
 			}
 		}
+		agreed = true
 		return true
 	})
 }

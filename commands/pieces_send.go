@@ -1,0 +1,191 @@
+package commands
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/ipfs/boxo/files"
+	"github.com/ipfs/go-cid"
+
+	"github.com/newpieceplease/npp/library/piece"
+)
+
+var (
+	errNothingToAdd = errors.New("there is nothing to add; hint: ipfs npp pieces add <file>, a folder or a CID")
+	errOneTitle     = errors.New("--title is for one piece; hint: add the files one by one, or ipfs npp pieces update <piece> --title")
+)
+
+// shownProgress is a line at a terminal that gives way to what is printed.
+type shownProgress struct {
+	w     io.Writer
+	shown bool
+}
+
+func (p *shownProgress) show(text string) {
+	p.shown = true
+	fmt.Fprintf(p.w, "\r\x1b[K%s", text)
+}
+
+func (p *shownProgress) clear() {
+	if p.shown {
+		p.shown = false
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}
+
+// cidOf is the CID that an argument is, as it is written.
+func cidOf(arg string) (hash string, ok bool) {
+	hash = strings.TrimPrefix(arg, "/ipfs/")
+	_, err := cid.Decode(hash)
+	return hash, err == nil && len(hash) <= piece.MaxHash
+}
+
+// sources are files and folders at the command line, which are opened one at a time.
+// They are a [files.Directory] of what is sent.
+type sources struct {
+	paths, names []string
+	folders      bool // there are folders among them
+	inFolder     bool // these are what a folder has
+}
+
+// sourcesOf tells files and folders from CIDs, which are returned as they are.
+func sourcesOf(args []string) (sent *sources, hashes []string, err error) {
+	sent = &sources{}
+	for _, arg := range args {
+		info, statErr := os.Stat(arg)
+		_, isCID := cidOf(arg)
+		switch {
+		case isCID && (statErr != nil || strings.HasPrefix(arg, "/ipfs/")):
+			hashes = append(hashes, arg)
+			continue
+		case isCID:
+			return nil, nil, fmt.Errorf("%s is a CID, and there is a file of that name; hint: ./%s is the file, /ipfs/%s the CID", arg, arg, arg)
+		case errors.Is(statErr, fs.ErrNotExist):
+			return nil, nil, fmt.Errorf("%.80q: no such file, and no CID", arg)
+		case statErr != nil:
+			return nil, nil, statErr
+		}
+		path, err := filepath.Abs(arg)
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := readable(path, info); err != nil {
+			return nil, nil, err
+		}
+		sent.folders = sent.folders || info.IsDir()
+		sent.paths, sent.names = append(sent.paths, path), append(sent.names, filepath.Base(path))
+	}
+	if len(args) == 0 {
+		return nil, nil, errNothingToAdd
+	}
+	return sent, hashes, nil
+}
+
+// readable reports what keeps a file or folder from being read.
+func readable(path string, info fs.FileInfo) error {
+	if !info.IsDir() && !info.Mode().IsRegular() {
+		return fmt.Errorf("%q is neither a file nor a folder", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func (s *sources) Mode() fs.FileMode { return fs.ModeDir }
+
+func (s *sources) ModTime() time.Time { return time.Time{} }
+
+func (s *sources) Size() (int64, error) { return 0, files.ErrNotSupported }
+
+func (s *sources) Close() error { return nil }
+
+func (s *sources) Entries() files.DirIterator { return &sourceIterator{of: s, at: -1} }
+
+type sourceIterator struct {
+	of   *sources
+	at   int
+	node files.Node
+}
+
+func (it *sourceIterator) Name() string { return it.of.names[it.at] }
+
+func (it *sourceIterator) Node() files.Node { return it.node }
+
+func (it *sourceIterator) Err() error { return nil }
+
+func (it *sourceIterator) Next() bool {
+	if it.at++; it.at >= len(it.of.paths) {
+		return false
+	}
+	node, err := it.of.open(it.at)
+	if err != nil {
+		node = marked(fs.ModeIrregular, err.Error())
+	}
+	it.node = node
+	return true
+}
+
+// open opens a file or folder. What is not sent is a mark of its kind.
+func (s *sources) open(at int) (files.Node, error) {
+	path := s.paths[at]
+	stat := os.Stat
+	if s.inFolder {
+		stat = os.Lstat
+	}
+	info, err := stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case s.inFolder && isHidden(s.names[at]):
+		return marked(0, ""), nil
+	case info.Mode()&fs.ModeSymlink != 0:
+		return files.NewLinkFile("", nil), nil
+	case info.Mode().IsRegular():
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		return files.NewReaderFile(f), nil
+	case !info.IsDir():
+		return marked(info.Mode().Type(), ""), nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	below := &sources{inFolder: true}
+	for _, e := range entries {
+		below.paths, below.names = append(below.paths, filepath.Join(path, e.Name())), append(below.names, e.Name())
+	}
+	return below, nil
+}
+
+func isHidden(name string) bool { return strings.HasPrefix(name, ".") }
+
+// marked is a file whose mode says that it is none to be added: one that could not be
+// read is irregular, and has the reason in it.
+func marked(mode fs.FileMode, text string) files.Node {
+	return files.NewReaderStatFile(strings.NewReader(text), markInfo{mode})
+}
+
+type markInfo struct{ mode fs.FileMode }
+
+func (markInfo) Name() string { return "" }
+
+func (markInfo) Size() int64 { return 0 }
+
+func (i markInfo) Mode() fs.FileMode { return i.mode }
+
+func (markInfo) ModTime() (t time.Time) { return t }
+
+func (markInfo) IsDir() bool { return false }
+
+func (markInfo) Sys() any { return nil }
