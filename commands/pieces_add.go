@@ -1,7 +1,6 @@
 package commands
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -209,11 +208,6 @@ with "progress", in "bytes" or "blocks".
 }
 
 const (
-	// maxLook is how much of a file in a folder is looked at, which is more than
-	// package sheet reads of any that it knows but a zip.
-	maxLook = 8 << 20
-	// maxZip is the largest zip that may be sheet music, in bytes.
-	maxZip = 64 << 20
 	// maxDepth is how deep folders may nest.
 	maxDepth = 100
 
@@ -238,7 +232,6 @@ type adding struct {
 	folders bool     // there were some
 	held    *addLine // the first, if it failed: alone, it is the error
 	heldErr error
-	head    bytes.Buffer
 }
 
 func (a *adding) run(sent files.Directory) error {
@@ -427,11 +420,11 @@ func (a *adding) entry(it files.DirIterator) error {
 			return a.add(name, r)
 		}
 		// Before anything is added, there must be no other.
-		f, err := spool(r, -1)
+		f, err := spool(r)
 		if err != nil {
 			return a.ended(err)
 		}
-		defer f.remove()
+		defer f.Close()
 		if it.Next() {
 			return errOneTitle
 		}
@@ -502,66 +495,33 @@ func (a *adding) ifSheet(name string, r io.Reader) error {
 	if a.all {
 		return a.add(name, r)
 	}
-	a.head.Reset()
-	_, err := io.CopyN(&a.head, r, maxLook)
-	whole := errors.Is(err, io.EOF)
-	if err != nil && !whole {
-		return a.ended(err)
-	}
-	head := a.head.Bytes()
-	s, err := sheet.Read(a.ctx, bytes.NewReader(head), int64(len(head)))
+	s, whole, err := sheet.Peek(a.ctx, r)
 	if err != nil {
 		return a.ended(err)
-	}
-	rest := io.MultiReader(bytes.NewReader(head), r)
-	if s.Kind == "" && !whole && bytes.HasPrefix(head, []byte("PK")) {
-		// What a zip has is at its end.
-		f, err := spool(rest, maxZip)
-		if err != nil {
-			return a.ended(err)
-		}
-		defer f.remove()
-		if f.size <= maxZip {
-			if s, err = sheet.Read(a.ctx, f, f.size); err != nil {
-				return a.ended(err)
-			}
-		}
-		rest = f
 	}
 	if s.Kind == "" {
 		return a.skip(name, "no sheet music that is known; hint: --"+allFilesOption)
 	}
-	return a.add(name, rest)
+	return a.add(name, whole)
 }
 
-// spooled is a temporary file.
-type spooled struct {
-	*os.File
-	size int64
-}
-
-// spool puts what r has into a temporary file, or the beginning where it is longer
-// than most, unless that is negative.
-func spool(r io.Reader, most int64) (*spooled, error) {
+// spool puts what r has into a temporary file, which is removed when it is closed.
+func spool(r io.Reader) (*spooled, error) {
 	f, err := os.CreateTemp("", "npp-piece-*")
 	if err != nil {
 		return nil, err
 	}
-	s := &spooled{File: f}
-	if most >= 0 {
-		r = io.LimitReader(r, most+1)
-	}
-	if s.size, err = io.Copy(f, r); err == nil {
+	s := &spooled{f}
+	if _, err = io.Copy(f, r); err == nil {
 		_, err = f.Seek(0, io.SeekStart)
 	}
 	if err != nil {
-		s.remove()
+		s.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *spooled) remove() {
-	s.Close()
-	os.Remove(s.Name())
-}
+type spooled struct{ *os.File }
+
+func (s *spooled) Close() error { return errors.Join(s.File.Close(), os.Remove(s.Name())) }

@@ -368,15 +368,22 @@ func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, 
 	if err := l.practiceReady(ctx); err != nil {
 		return Listed{}, err
 	}
-	// One's own needs nobody else.
-	if own, _, err := l.readable(ctx, false); err == nil {
-		for _, h := range []string{given, hash} {
-			if p, err := l.find(ctx, h, own); !errors.Is(err, orbit.ErrNotFound) {
-				return l.withOwners(p), err
-			}
-		}
-	} else if !all || ctx.Err() != nil {
+	// One's own by its whole hash waits for nothing.
+	docs, err := l.documents(ctx)
+	if err != nil && !all {
 		return Listed{}, err
+	}
+	for _, h := range []string{given, hash} {
+		if docs == nil {
+			break
+		}
+		switch item, err := getAny(ctx, docs, h); {
+		case err == nil:
+			p, _ := piece.Of(item.Value)
+			return l.list(p, l.own, l.collections()), nil
+		case !errors.Is(err, orbit.ErrNotFound):
+			return Listed{}, err
+		}
 	}
 	from, _, err := l.readable(ctx, all)
 	if err != nil {
@@ -425,12 +432,4 @@ func (l *Library) find(ctx context.Context, hash string, from []*collection) (Li
 		}
 	}
 	return Listed{}, orbit.ErrNotFound
-}
-
-// withOwners returns a piece of one's own with all that are known to have it.
-func (l *Library) withOwners(p Listed) Listed {
-	if p.Hash == "" {
-		return p
-	}
-	return l.list(p.Piece, l.own, l.collections())
 }

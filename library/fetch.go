@@ -22,12 +22,17 @@ func (l *Library) Fetch(ctx context.Context, p piece.Piece) (File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: the hash %.80q of the piece is no CID", ErrInvalid, p.Hash)
 	}
+	l.reachOwners(ctx, c)
+	return l.cfg.Files.Open(ctx, c)
+}
+
+// reachOwners begins to connect to the companions that have a piece.
+func (l *Library) reachOwners(ctx context.Context, c cid.Cid) {
 	for _, id := range l.Providers(c) {
 		if !l.Connected(id) {
 			go l.reach(ctx, id)
 		}
 	}
-	return l.cfg.Files.Open(ctx, c)
 }
 
 func (l *Library) reach(ctx context.Context, id peer.ID) {

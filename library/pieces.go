@@ -105,6 +105,7 @@ func (l *Library) AddHash(ctx context.Context, hash string, d Details, pin bool,
 	}
 	var found file
 	if pin {
+		l.reachOwners(ctx, c)
 		if err := l.cfg.Files.Pin(ctx, c, progress); err != nil {
 			return piece.Piece{}, "", fmt.Errorf("pin %s: %w", hash, err)
 		}

@@ -114,7 +114,10 @@ func (f nodeFiles) Pin(ctx context.Context, c cid.Cid, progress func(blocks int)
 	ctx, cancel := context.WithCancel(tracker.DeriveContext(ctx))
 	defer cancel()
 	if progress != nil {
+		told := make(chan struct{})
+		defer func() { cancel(); <-told }()
 		go func() {
+			defer close(told)
 			tick := time.NewTicker(pinProgress)
 			defer tick.Stop()
 			for {

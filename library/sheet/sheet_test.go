@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -573,4 +574,35 @@ func FuzzRead(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What is told of a stream by its beginning is what it is, and nothing of it is lost.
+func TestPeekLosesNothing(t *testing.T) {
+	big := bytes.Repeat([]byte("%%%%\n"), 2<<20)
+	for name, data := range map[string][]byte{
+		"empty":     {},
+		"small":     []byte("X:1\nT:Air\nK:C\nCDEC|\n"),
+		"large":     append([]byte("X:1\nT:Air\nK:C\n"), big...),
+		"large PDF": append([]byte("%PDF-1.7\n"), big...),
+		"large zip": append([]byte("PK\x03\x04"), big...),
+	} {
+		s, r, err := sheet.Peek(t.Context(), bytes.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := sheet.Read(t.Context(), bytes.NewReader(data), int64(len(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Kind != want.Kind {
+			t.Errorf("%s: %q, the whole is %q", name, s.Kind, want.Kind)
+		}
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s: %d bytes of %d, %v", name, len(got), len(data), err)
+		}
+	}
+	broken := errors.New("broken")
+	if _, _, err := sheet.Peek(t.Context(), io.MultiReader(strings.NewReader("X:1\n"), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+		t.Errorf("error is %v", err)
+	}
 }
