@@ -369,6 +369,14 @@ companion already, its present name is taken.
 func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, id peer.ID, again bool, wait time.Duration) error {
 	begin := time.Now()
 	said := false
+	var here time.Time
+	// What came last is found a moment later, if it is a piece at all.
+	settled := func(c library.Companion) bool {
+		if here.IsZero() {
+			here = time.Now()
+		}
+		return uint64(c.Pieces) >= c.Documents || time.Since(here) > time.Second
+	}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -380,7 +388,7 @@ func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.L
 		l.Wrong = newCompanionLine(c).Troubles
 		waited := time.Since(begin)
 		switch {
-		case err == nil && c.Ready && (again || !c.InStep.IsZero()):
+		case err == nil && c.Ready && (again || !c.InStep.IsZero()) && settled(c):
 			l.Status, l.Pieces = "here", &c.Pieces
 			return res.Emit(l)
 		case waited > wait, len(l.Wrong) > 0:

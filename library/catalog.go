@@ -397,7 +397,11 @@ func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, 
 	var found []Listed
 	seen := make(map[string]bool)
 	for _, c := range from {
-		for _, key := range c.index.Prefixed(hash, maxCandidates+1) {
+		keys := c.index.Prefixed(hash, maxCandidates+1)
+		if given != hash { // other apps put what they like
+			keys = append(keys, c.index.Prefixed(given, maxCandidates+1)...)
+		}
+		for _, key := range keys {
 			canonical := piece.Canonical(key)
 			if seen[canonical] {
 				continue

@@ -35,7 +35,7 @@ type gate struct {
 	mu   sync.Mutex
 	read chan struct{} // closed when it was read; nil before it is being read
 	err  error         // why it was not
-	docs *orbit.Documents
+	db   *orbit.Database
 }
 
 // begin says that it is about to be read, anew if it was before.
@@ -76,7 +76,7 @@ func (g *gate) reset() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.endLocked(errNotHere)
-	g.read, g.docs = nil, nil
+	g.read, g.db = nil, nil
 }
 
 // wait waits until it was read, and returns why it cannot be.
@@ -121,19 +121,40 @@ func isClosed(c chan struct{}) bool {
 func (c *collection) documents() *orbit.Documents {
 	c.pieces.mu.Lock()
 	defer c.pieces.mu.Unlock()
-	return c.pieces.docs
+	if c.pieces.db == nil {
+		return nil
+	}
+	docs, err := c.pieces.db.Documents()
+	if err != nil {
+		return nil
+	}
+	return docs
+}
+
+// size returns how many documents there are where the pieces are.
+func (c *collection) size(ctx context.Context) uint64 {
+	c.pieces.mu.Lock()
+	db := c.pieces.db
+	c.pieces.mu.Unlock()
+	if db == nil {
+		return 0
+	}
+	stats, err := db.Log().Stats(ctx)
+	if err != nil {
+		return 0
+	}
+	return stats.Keys
 }
 
 // followPieces keeps the index in step with a store of pieces. added is told of
 // each piece that was not there when it began. The gate was begun.
 func (c *collection) followPieces(ctx context.Context, db *orbit.Database, added func(piece.Piece)) error {
-	docs, err := db.Documents()
-	if err != nil {
+	if _, err := db.Documents(); err != nil {
 		c.pieces.end(err)
 		return err
 	}
 	c.pieces.mu.Lock()
-	c.pieces.docs = docs
+	c.pieces.db = db
 	c.pieces.mu.Unlock()
 	take := func(key value.Value, item *orbit.Item, first bool) {
 		if item == nil {
@@ -150,7 +171,7 @@ func (c *collection) followPieces(ctx context.Context, db *orbit.Database, added
 			added(p)
 		}
 	}
-	err = mirror(ctx, db, take, func() { c.pieces.end(nil) })
+	err := mirror(ctx, db, take, func() { c.pieces.end(nil) })
 	c.pieces.end(err)
 	return err
 }

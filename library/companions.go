@@ -60,7 +60,8 @@ type Companion struct {
 	Companion  bool   // it is followed
 	Follows    bool   // it said that it follows us
 	Connected  bool
-	Pieces     int       // that are here
+	Pieces     int       // that are here and are found
+	Documents  uint64    // in its store of pieces, as far as that is here
 	Ready      bool      // its pieces are here, as far as they were fetched
 	InStep     time.Time // when its pieces were in step with another peer last; zero for never
 	PiecesAddr string    // address of its pieces; "" if that is not known
@@ -335,6 +336,7 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 		Ready: c.pieces.isRead(),
 	}
 	d.Pieces, _ = c.index.Len()
+	d.Documents = c.size(ctx)
 	c.mu.Lock()
 	d.PiecesAddr, _ = c.profile[KeyPieces].Text()
 	practice, _ := c.profile[KeyPractice].Text()
