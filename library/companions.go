@@ -16,6 +16,7 @@ import (
 	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/swarm"
 )
 
@@ -354,14 +355,24 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 	c.mu.Unlock()
 	if d.PiecesAddr != "" && l.cfg.Replicator != nil {
 		if status, err := l.cfg.Replicator.Status(ctx, d.PiecesAddr); err == nil {
-			for _, p := range status.Peers {
-				if p.InStep.After(d.InStep) {
-					d.InStep = p.InStep
-				}
-			}
+			d.InStep = inStep(status, c.id)
 		}
 	}
 	return d
+}
+
+// inStep returns when a database was in step last: with one peer, where that has it
+// open, or else with any.
+func inStep(status replicate.Status, with peer.ID) (last time.Time) {
+	for _, p := range status.Peers {
+		if p.ID == with && p.Open {
+			return p.InStep
+		}
+		if p.InStep.After(last) {
+			last = p.InStep
+		}
+	}
+	return last
 }
 
 // Connected reports whether a peer is connected.

@@ -178,6 +178,8 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 	if err != nil {
 		return nil, err
 	}
+	// Its list of writers may be here now: it is not to be left alone.
+	ctx = context.WithoutCancel(ctx)
 	if err := o.Keep(ctx, needed...); err != nil {
 		return nil, err
 	}

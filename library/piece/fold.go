@@ -1,6 +1,7 @@
 package piece
 
 import (
+	"errors"
 	"strings"
 	"unicode"
 
@@ -12,13 +13,20 @@ import (
 
 // Fold returns a text as it is compared: without case and accents, so that
 // "dvorak" finds "Dvořák", and with single spaces.
-func Fold(s string) string {
+func Fold(s string) string { return fold(s, 20*len(s)+20) }
+
+// fold is [Fold] of a text that may grow to so many bytes, and is cut there: one
+// character may become eighteen.
+func fold(s string, most int) string {
 	if plain(s) {
-		return strings.Join(strings.Fields(strings.ToLower(s)), " ")
+		s = strings.ToLower(s)
+		return strings.Join(strings.Fields(s[:min(len(s), most)]), " ")
 	}
 	t := transform.Chain(norm.NFKD, runes.Remove(runes.In(unicode.Mn)), cases.Fold(), norm.NFC)
-	if folded, _, err := transform.String(t, s); err == nil {
-		s = folded
+	folded := make([]byte, most)
+	n, _, err := t.Transform(folded, []byte(s), true)
+	if err == nil || errors.Is(err, transform.ErrShortDst) {
+		s = strings.ToValidUTF8(string(folded[:n]), "")
 	}
 	return strings.Join(strings.Fields(s), " ")
 }

@@ -57,6 +57,12 @@ func NewIndex(rooms ...*Room) *Index {
 // hash, which keeps its place where it is the oldest that is put. It reports
 // whether the piece was not there.
 func (x *Index) Put(p Piece, oldest bool) bool {
+	if !x.rooms.Has(placeSize + len(p.Hash)) { // before its texts are looked at, which takes time
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.full = x.full || x.places[p.Hash] == nil || !oldest
+		return false
+	}
 	n := newPlace(p)
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -95,8 +101,7 @@ func newPlace(p Piece) *place {
 			n.ends[i-1] = uint16(b.Len())
 			b.WriteByte('\n')
 		}
-		folded := Fold(s[:min(len(s), maxText)])
-		b.WriteString(folded[:min(len(folded), maxText)])
+		b.WriteString(fold(s[:min(len(s), maxText)], maxText))
 	}
 	n.text = b.String()
 	return n

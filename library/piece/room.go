@@ -26,6 +26,16 @@ func (rs Rooms) Take(bytes int) bool {
 	return true
 }
 
+// Has reports whether there are that many bytes in each room.
+func (rs Rooms) Has(bytes int) bool {
+	for _, r := range rs {
+		if r.left.Load() < int64(bytes) {
+			return false
+		}
+	}
+	return true
+}
+
 // Give gives bytes back.
 func (rs Rooms) Give(bytes int) {
 	for _, r := range rs {

@@ -1,0 +1,503 @@
+package library_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ptest "github.com/libp2p/go-libp2p/core/test"
+
+	"github.com/newpieceplease/npp/library"
+	"github.com/newpieceplease/npp/library/card"
+	"github.com/newpieceplease/npp/library/piece"
+	"github.com/newpieceplease/npp/message"
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/replicate"
+	"github.com/newpieceplease/npp/orbit/value"
+	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/store/storetest"
+)
+
+// with opens the library anew, in another setting.
+func (h *home) with(t testing.TB, change func(*library.Config)) {
+	t.Helper()
+	must(t, h.Library.Close())
+	c := library.Config{Orbit: h.orbit, Host: h.host, Files: h.files, Store: store.New(h.disk, "/npp/library"), Swarm: h.swarm}
+	change(&c)
+	var err error
+	h.Library, err = library.New(t.Context(), c)
+	must(t, err)
+}
+
+// records returns the documents of the store of companions.
+func (h *home) records(t testing.TB) (records []string) {
+	t.Helper()
+	for item, err := range h.keyValue(t, library.CompanionsName).Iterate(t.Context(), orbit.Page{}) {
+		must(t, err)
+		records = append(records, item.Value.String())
+	}
+	return records
+}
+
+// entries returns how many entries a store of one's own has.
+func (h *home) entries(t testing.TB, name string) uint64 {
+	t.Helper()
+	stats, err := h.own(t, name).Log().Stats(t.Context())
+	must(t, err)
+	return stats.Entries
+}
+
+func TestCompanionHidesNobodysPieces(t *testing.T) {
+	t.Parallel()
+	reader, good, evil := newNode(t), newNode(t), newNode(t)
+	if evil.host.ID() > good.host.ID() { // its documents come first
+		good, evil = evil, good
+	}
+	good.shelve(t, "QmGood", "Prelude")
+	ghosts, address := evil.documents(t, "ghosts", "_id")
+	for i := range 60 {
+		_, err := ghosts.Put(t.Context(), map[string]any{"_id": fmt.Sprint(i), "hash": fmt.Sprint("QmGhost", i), "title": "!! Prelude"})
+		must(t, err)
+	}
+	for key, hash := range map[string]string{"same": "QmGood", "QmOther": "QmOther"} {
+		_, err := ghosts.Put(t.Context(), map[string]any{"_id": key, "hash": hash, "title": "Fugue"})
+		must(t, err)
+	}
+	evil.says(t, library.KeyPieces, address)
+	reader.follow(good, 1)
+	reader.follow(evil, 1)
+	want := []string{"QmGood Prelude 0/0"}
+	for _, by := range []piece.Sort{piece.Newest, piece.ByTitle, library.ByPractice} {
+		q := library.Query{Query: piece.Query{Text: "prelude"}, All: true, Sort: by, Amount: 50}
+		if got := reader.list(t, q); !slices.Equal(got, want) {
+			t.Errorf("by %s: %q, want %q", by, got, want)
+		}
+	}
+	got := reader.list(t, library.Query{All: true, Sort: piece.ByTitle})
+	if want := []string{"QmOther Fugue 0/0", "QmGood Prelude 0/0"}; !slices.Equal(got, want) {
+		t.Errorf("all: %q, want %q", got, want)
+	}
+	for range 20 {
+		p, _, err := reader.Random(t.Context(), library.Query{Query: piece.Query{Text: "prelude"}, All: true})
+		if p.Hash != "QmGood" || err != nil {
+			t.Errorf("by chance: %q, %v", p.Hash, err)
+		}
+	}
+	for _, given := range []string{"QmGood", "QmG"} {
+		p, err := reader.Resolve(t.Context(), given, true)
+		if p.Title != "Prelude" || len(p.Owners) != 1 || p.Owners[0].Peer != good.host.ID() || err != nil {
+			t.Errorf("%s: %+v, %v", given, p, err)
+		}
+	}
+}
+
+func TestRestlessCompanionFillsNoStoreOfOurs(t *testing.T) {
+	t.Parallel()
+	a, evil := newNode(t), newNode(t)
+	user := evil.own(t, library.UserName).Address()
+	_, err := a.keyValue(t, library.CompanionsName).Put(t.Context(), user, map[string]any{
+		"nodeId": evil.host.ID().String(), "instruments": []any{"Oboe"},
+	})
+	must(t, err)
+	evil.says(t, library.KeyPieces, "")
+	evil.says(t, library.KeyPractice, strings.Repeat("junk", 900))
+	a.add(evil)
+	eventually(t, "that is no good", func() bool { return len(a.troubles(t, evil.host.ID())) > 0 })
+	before := a.entries(t, library.CompanionsName)
+	for i, key := range []string{library.KeyPractice, library.KeyPieces, library.KeyPractice, library.KeyPieces} {
+		db, err := evil.orbit.Create(t.Context(), fmt.Sprint("db", i), orbit.Options{Type: orbit.TypeKeyValue})
+		if key == library.KeyPieces {
+			db, err = evil.orbit.Create(t.Context(), fmt.Sprint("db", i), orbit.Options{Type: orbit.TypeDocuments, IndexBy: "hash"})
+		}
+		must(t, err)
+		evil.says(t, key, db.Address())
+		eventually(t, "the new address is followed", func() bool { return a.isHere(t, db.Address()) })
+	}
+	if n := a.entries(t, library.CompanionsName); n > before+2 {
+		t.Errorf("%d entries, then %d", before, n)
+	}
+	records := a.records(t)
+	if len(records) != 1 || strings.Contains(records[0], "junk") || !strings.Contains(records[0], `"instruments":["Oboe"]`) {
+		t.Errorf("%.200q", records)
+	}
+}
+
+func TestDatabaseWithOwnEntriesIsNeverDropped(t *testing.T) {
+	t.Parallel()
+	a, evil := newNode(t), newNode(t)
+	_, band := evil.documents(t, "band", "hash", "*")
+	evil.says(t, library.KeyPieces, band)
+	a.follow(evil, 0)
+	db, err := a.orbit.Open(t.Context(), band, orbit.OpenOptions{})
+	must(t, err)
+	mine, err := db.Documents()
+	must(t, err)
+	_, err = mine.Put(t.Context(), map[string]any{"hash": "QmMine"})
+	must(t, err)
+	_, other := evil.documents(t, "other", "hash")
+	evil.says(t, library.KeyPieces, other)
+	eventually(t, "the other store is here", func() bool { return a.isHere(t, other) })
+	if _, err := mine.Get(t.Context(), "QmMine"); err != nil || !a.isHere(t, band) {
+		t.Errorf("what was written is gone: %v", err)
+	}
+	must(t, a.RemoveCompanion(testContext(t), evil.host.ID()))
+	if !a.isHere(t, band) || a.isHere(t, other) {
+		t.Error("what was written is gone with the companion, or the rest is not")
+	}
+}
+
+func TestDatabaseOfOursIsLeftAsItIs(t *testing.T) {
+	t.Parallel()
+	a, evil := newNode(t), newNode(t)
+	mine, address := a.documents(t, "rehearsals", "_id")
+	_, err := mine.Put(t.Context(), map[string]any{"_id": "monday", "hash": "QmX"})
+	must(t, err)
+	must(t, a.replicator.CloseDatabase(t.Context(), address))
+	check := func(when string) {
+		t.Helper()
+		db, err := a.orbit.Open(t.Context(), address, orbit.OpenOptions{})
+		must(t, err)
+		status, err := a.replicator.Status(t.Context(), address)
+		must(t, err)
+		if db.IndexBy() != "_id" || status.State != replicate.Closed {
+			t.Errorf("%s, the key is %q, and it is %s", when, db.IndexBy(), status.State)
+		}
+		if _, err := mine.Get(t.Context(), "monday"); err != nil {
+			t.Errorf("%s, %v", when, err)
+		}
+	}
+	evil.says(t, library.KeyPieces, address)
+	a.add(evil)
+	eventually(t, "the companion's pieces are no good, or taken", func() bool {
+		c, err := a.Companion(t.Context(), evil.host.ID())
+		return err == nil && (c.Ready || len(c.Troubles) > 0)
+	})
+	check("named by a companion")
+	must(t, a.RemoveCompanion(testContext(t), evil.host.ID()))
+	check("the companion gone")
+}
+
+func TestImpostorLocksNobodyOut(t *testing.T) {
+	t.Parallel()
+	a, alice := newNode(t), newNode(t)
+	user := alice.own(t, library.UserName).Address()
+	impostor := newMask(t, card.Card{Username: "alice", User: user})
+	_, err := a.AddCompanion(testContext(t), infoOf(impostor.host))
+	must(t, err)
+	must(t, a.host.Connect(testContext(t), infoOf(alice.host)))
+	eventually(t, "it shows whose store that is", func() bool {
+		return a.isHere(t, user) && len(a.troubles(t, impostor.host.ID())) > 0
+	})
+	a.follow(alice, 0)
+	if got := a.Companions(t.Context()); len(got) != 1 || got[0].Peer != alice.host.ID() {
+		t.Errorf("companions: %+v", got)
+	}
+	// The other way round, it takes nothing away.
+	_, err = a.AddCompanion(testContext(t), infoOf(impostor.host))
+	wantErr(t, err, library.ErrInvalid)
+	if _, err := a.Companion(t.Context(), alice.host.ID()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCompanionWithANewStoreIsNotLostWhenTheDiskFails(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	m := newMask(t, card.Card{User: h.absent(t, "user")})
+	_, err := h.AddCompanion(testContext(t), infoOf(m.host))
+	must(t, err)
+	for n, failed := 1, true; failed; n++ {
+		m.shown.Store(&card.Card{User: h.absent(t, fmt.Sprint("user", n))})
+		h.disk.FailAfter(n, storetest.Lasting)
+		_, err := h.AddCompanion(testContext(t), infoOf(m.host))
+		failed = err != nil
+		h.disk.FailAfter(0, storetest.Lasting)
+		h.restart(t)
+		if got := h.records(t); len(got) == 0 || !failed && len(got) != 1 {
+			t.Fatalf("the disk fails at operation %d (%v): %q", n, err, got)
+		}
+		must(t, h.Wait(testContext(t)))
+		if _, err := h.Companion(t.Context(), m.host.ID()); err != nil {
+			t.Errorf("the disk failed at operation %d: %v", n, err)
+		}
+	}
+}
+
+func TestProfileIsPutRightAtStart(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	for _, key := range []string{library.KeyNodeID, library.KeyPieces, library.KeyPractice} {
+		h.says(t, key, "elsewhere")
+	}
+	h.says(t, library.KeyUsername, "Clara")
+	h.says(t, "town", "Leipzig")
+	must(t, h.host.Close())
+	var err error
+	h.host, err = libp2p.New(libp2p.NoListenAddrs) // another key
+	must(t, err)
+	t.Cleanup(func() { h.host.Close() })
+	h.restart(t)
+	want := []string{
+		`"nodeId"="` + h.host.ID().String() + `"`, `"pieces"="` + h.own(t, library.PiecesName).Address() + `"`,
+		`"practice"="` + h.own(t, library.PracticeName).Address() + `"`, `"town"="Leipzig"`, `"username"="Clara"`,
+	}
+	if got := h.profile(t); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestNamesThatLookTheSameAreTheSame(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	andre := newMask(t, card.Card{Username: "Andre\u0301", User: h.absent(t, "a")}) // as typed on a Mac
+	stranger := newMask(t, card.Card{Username: "Andr\u00e9", User: h.absent(t, "b")})
+	_, err := h.AddCompanion(testContext(t), infoOf(andre.host))
+	must(t, err)
+	eventually(t, "it is followed", func() bool { return len(h.Companions(t.Context())) == 1 })
+	h.meet(t, stranger)
+	for _, name := range []string{"Andr\u00e9", "Andre\u0301", "andre", "ANDR\u00c9"} {
+		if id, err := h.PeerNamed(t.Context(), name); id != andre.host.ID() || err != nil {
+			t.Errorf("%+q is %s, %v; the stranger is %s", name, id, err, stranger.host.ID())
+		}
+	}
+	_, err = h.AddCompanion(testContext(t), infoOf(stranger.host))
+	must(t, err)
+	eventually(t, "the other one, too", func() bool { return len(h.Companions(t.Context())) == 2 })
+	_, err = h.PeerNamed(t.Context(), "Andr\u00e9")
+	wantErr(t, err, library.ErrAmbiguousName)
+	for _, name := range []string{"\u3164", "alice\ufe0f", "alice\u034f", "\u115f", "al\u200bice", "al\u2060ice", "alice\u00ad"} {
+		wantErr(t, h.SetProfileField(t.Context(), library.KeyUsername, value.Text(name)), library.ErrInvalid)
+	}
+}
+
+func TestNameIsNeverAPeerID(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	alice := ptest.RandPeerIDFatal(t).String()
+	m := newMask(t, card.Card{Username: alice, User: h.absent(t, "user")})
+	h.meet(t, m)
+	check := func() {
+		t.Helper()
+		if name := h.NameOf(m.host.ID()); name != "" {
+			t.Errorf("the name is %q", name)
+		}
+		_, err := h.PeerNamed(t.Context(), alice)
+		wantErr(t, err, library.ErrUnknownName)
+	}
+	check()
+	_, err := h.AddCompanion(testContext(t), infoOf(m.host))
+	must(t, err)
+	eventually(t, "it is followed", func() bool { return len(h.Companions(t.Context())) == 1 })
+	check()
+	// Another device may have put it.
+	_, err = h.keyValue(t, library.CompanionsName).Put(t.Context(), h.absent(t, "user"), map[string]any{"nodeId": m.host.ID().String(), "username": alice})
+	must(t, err)
+	h.restart(t)
+	must(t, h.Wait(testContext(t)))
+	check()
+}
+
+func TestShortHashOfACompanionCapturesNothing(t *testing.T) {
+	t.Parallel()
+	a, evil := newNode(t), newNode(t)
+	whole := cidOf(prelude).String()
+	a.shelve(t, whole, "Prelude", "QmShort", "Air")
+	evil.shelve(t, whole[:6], "Trap", "QmShort1", "Trap", "QmSho", "Trap")
+	a.follow(evil, 3)
+	for given, want := range map[string]string{whole: "Prelude", whole[:10]: "Prelude", "QmShort": "Air", whole[:6]: "", "QmSho": ""} {
+		p, err := a.Resolve(t.Context(), given, true)
+		_, ambiguous := errors.AsType[*library.AmbiguousError](err)
+		if p.Title != want || ambiguous != (want == "") {
+			t.Errorf("%s: %q, %v", given, p.Title, err)
+		}
+	}
+	if p, err := a.Resolve(t.Context(), whole[:6], false); p.Title != "Prelude" || err != nil {
+		t.Errorf("%q, %v", p.Title, err)
+	}
+}
+
+// slow is a replicator by which a store is on its way for ever.
+type slow struct{ address string }
+
+func (s slow) Pending() []string                                            { return []string{s.address} }
+func (slow) Open(context.Context, string, orbit.OpenOptions) error          { return nil }
+func (slow) Status(context.Context, string) (s replicate.Status, err error) { return s, nil }
+
+func (slow) Drop(context.Context, string, func(context.Context, []block.Block) error) error {
+	return nil
+}
+
+func (slow) Follow(ctx context.Context, _ string) iter.Seq2[replicate.Status, error] {
+	return func(func(replicate.Status, error) bool) { <-ctx.Done() }
+}
+
+func TestOwnPiecesWaitForNobody(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	h.shelve(t, "QmOwn", "Prelude", cidOf(prelude).String(), "Fugue")
+	_, pieces := h.documents(t, "theirs", "hash")
+	user, err := h.orbit.Create(t.Context(), "them", orbit.Options{Type: orbit.TypeKeyValue})
+	must(t, err)
+	id := ptest.RandPeerIDFatal(t)
+	_, err = h.keyValue(t, library.CompanionsName).Put(t.Context(), user.Address(), map[string]any{"nodeId": id.String(), "pieces": pieces})
+	must(t, err)
+	h.with(t, func(c *library.Config) { c.Replicator = slow{user.Address()} })
+	must(t, h.Wait(testContext(t)))
+	if c, err := h.Companion(t.Context(), id); err != nil || c.Ready {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	for _, given := range []string{"QmOwn", cidOf(prelude).String(), piece.Canonical(cidOf(prelude).String())} {
+		if _, err := h.Resolve(ctx, given, true); err != nil {
+			t.Errorf("%s: %v", given, err)
+		}
+	}
+}
+
+func TestPeerIDIsTheSameHoweverItIsWritten(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	user := h.absent(t, "user")
+	m := newMask(t, card.Card{Username: "mask", User: user})
+	id := m.host.ID()
+	companions := h.keyValue(t, library.CompanionsName)
+	put := func(address string) {
+		t.Helper()
+		_, err := companions.Put(t.Context(), address, map[string]any{"nodeId": peer.ToCid(id).String()})
+		must(t, err)
+		eventually(t, "it is followed", func() bool { _, err := h.Companion(t.Context(), id); return err == nil })
+	}
+	put(user)
+	must(t, h.RemoveCompanion(testContext(t), id))
+	if got := h.records(t); len(got) != 0 || len(h.Companions(t.Context())) != 0 {
+		t.Errorf("it is still there: %q", got)
+	}
+	for _, address := range []string{user, h.absent(t, "former")} {
+		put(address)
+		again, err := h.AddCompanion(testContext(t), infoOf(m.host))
+		if got := h.records(t); !again || err != nil || len(got) != 1 || !strings.Contains(got[0], `"username":"mask"`) {
+			t.Errorf("again: %v, %v, %q", again, err, got)
+		}
+	}
+}
+
+func TestOddHashesAreFoundByExactlyThat(t *testing.T) {
+	t.Parallel()
+	a, b := newNode(t), newNode(t)
+	hashes := []string{"/ipfs/" + cidOf(prelude).String(), " QmSpace ", "Qm two words", "/x"}
+	for _, hash := range hashes {
+		a.shelve(t, hash, "of "+hash)
+	}
+	b.follow(a, len(hashes))
+	for _, hash := range hashes {
+		for who, library := range map[string]*library.Library{"the owner": a.Library, "a follower": b.Library} {
+			if p, err := library.Resolve(t.Context(), hash, true); p.Hash != hash || err != nil {
+				t.Errorf("%q by %s: %q, %v", hash, who, p.Hash, err)
+			}
+		}
+	}
+	a.shelve(t, "QmSpace", "another")
+	if p, err := a.Resolve(t.Context(), " QmSpace ", true); p.Hash != " QmSpace " || err != nil {
+		t.Errorf("%q, %v", p.Hash, err)
+	}
+}
+
+// inbox is messages that came.
+type inbox []*message.Message
+
+func (in inbox) Listen(ctx context.Context, f message.Filter) iter.Seq2[*message.Message, error] {
+	return func(yield func(*message.Message, error) bool) {
+		for _, m := range in {
+			if !yield(m, nil) {
+				return
+			}
+		}
+		f.Ready()
+		<-ctx.Done()
+	}
+}
+
+func TestOffersAreBoundedWhenTheClockIsSetBack(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	offer, err := json.Marshal(map[string]string{"userDb": h.absent(t, "user")})
+	must(t, err)
+	const late = 20
+	var in inbox
+	now := time.Now()
+	for i := range library.MaxOffers + late {
+		at := now
+		if i >= library.MaxOffers {
+			at = now.Add(-time.Hour)
+		}
+		in = append(in, &message.Message{From: ptest.RandPeerIDFatal(t), Data: offer, Received: at})
+	}
+	last := in[len(in)-1].From
+	h.with(t, func(c *library.Config) { c.Messages = in })
+	find := func() bool {
+		return slices.ContainsFunc(h.Offers(), func(o library.Offer) bool { return o.Peer == last })
+	}
+	eventually(t, "the last offer is there", find)
+	if n := len(h.Offers()); n > library.MaxOffers {
+		t.Errorf("%d offers in memory", n)
+	}
+	h.restart(t)
+	if n := len(h.Offers()); n > library.MaxOffers || !find() {
+		t.Errorf("%d offers on disk, the last one: %v", n, find())
+	}
+}
+
+func TestFullListOfFollowersMakesRoom(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	h.close(t)
+	s := store.New(h.disk, "/npp/library")
+	must(t, s.Update(t.Context(), func(tx *store.Tx) error {
+		for range library.MaxFollowers {
+			text, err := json.Marshal(library.Follower{Name: "gone", Since: time.Now()})
+			if err == nil {
+				err = tx.Put("follower/"+ptest.RandPeerIDFatal(t).String(), text)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	h.openOrbit(t)
+	h.open(t)
+	m := newMask(t, card.Card{Username: "real", Follows: true})
+	h.meet(t, m)
+	for _, when := range []string{"now", "after a restart"} {
+		list := h.Companions(t.Context())
+		if len(list) != library.MaxFollowers || !slices.ContainsFunc(list, func(c library.Companion) bool { return c.Peer == m.host.ID() && c.Follows }) {
+			t.Errorf("%s, %d followers, without the real one or too many", when, len(list))
+		}
+		h.restart(t)
+	}
+}
+
+func TestStoreOfTheWrongTypeIsNotReplicated(t *testing.T) {
+	t.Parallel()
+	a, evil := newNode(t), newNode(t)
+	db, err := evil.orbit.Create(t.Context(), "log", orbit.Options{Type: orbit.TypeEvents})
+	must(t, err)
+	evil.says(t, library.KeyPieces, db.Address())
+	a.add(evil)
+	eventually(t, "it is found to be no good, and goes", func() bool {
+		return len(a.troubles(t, evil.host.ID())) > 0 && !a.isHere(t, db.Address()) && !slices.Contains(a.replicator.Pending(), db.Address())
+	})
+	if got := a.troubles(t, evil.host.ID()); got[0].Store != library.PiecesName || !strings.Contains(got[0].Err.Error(), orbit.TypeEvents) {
+		t.Errorf("%+v", got)
+	}
+}

@@ -1,0 +1,310 @@
+package library_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ipfs/boxo/bitswap"
+	"github.com/ipfs/boxo/bitswap/network/bsnet"
+	"github.com/ipfs/boxo/blockstore"
+	"github.com/ipfs/boxo/keystore"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"go.uber.org/goleak"
+
+	"github.com/newpieceplease/npp/library"
+	"github.com/newpieceplease/npp/library/card"
+	"github.com/newpieceplease/npp/library/piece"
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/replicate"
+	"github.com/newpieceplease/npp/orbit/value"
+	"github.com/newpieceplease/npp/router"
+	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/store/storetest"
+	"github.com/newpieceplease/npp/swarm"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// patience is when a test gives up; no test that passes waits for it.
+const patience = time.Minute
+
+func testContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// eventually waits until ok.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	ctx := testContext(t)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// node is a library as a daemon has it: with a network, and followed by others.
+type node struct {
+	*home
+	replicator *replicate.Replicator
+	t          testing.TB
+}
+
+func newNode(t testing.TB) *node {
+	t.Helper()
+	n := &node{home: &home{disk: storetest.NewDisk(), keys: keystore.NewMemKeystore(), files: newShelf()}, t: t}
+	n.host = newHost(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	rt, err := router.New(ctx, n.host, router.Options{Patient: func(peer.ID) bool { return true }})
+	must(t, err)
+	n.store = store.New(n.disk, "/npp/orbit")
+	bs := blocks.Under(blockstore.NewBlockstore(n.disk), n.store)
+	swap := bitswap.New(ctx, bsnet.NewFromIpfsHost(n.host), nil, bs)
+	t.Cleanup(func() { swap.Close() })
+	n.orbit, err = orbit.New(ctx, orbit.Config{Store: n.store, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks})
+	must(t, err)
+	t.Cleanup(func() { n.orbit.Close() })
+	n.replicator, err = replicate.New(ctx, replicate.Config{
+		Orbit: n.orbit, Store: store.New(n.disk, "/npp/replicate"), Host: n.host, Router: rt, Exchange: swap,
+		Reads: func(peer.ID) bool { return true },
+	})
+	must(t, err)
+	t.Cleanup(func() { n.replicator.Close() })
+	n.swarm, err = swarm.New(ctx, swarm.Config{Host: n.host, Store: store.New(n.disk, "/npp/swarm")})
+	must(t, err)
+	t.Cleanup(func() { n.swarm.Close() })
+	n.Library, err = library.New(ctx, library.Config{
+		Orbit: n.orbit, Host: n.host, Files: n.files, Store: store.New(n.disk, "/npp/library"),
+		Replicator: n.replicator, Swarm: n.swarm,
+	})
+	must(t, err)
+	t.Cleanup(func() { n.Library.Close() })
+	return n
+}
+
+// newHost returns a host that others can connect to.
+func newHost(t testing.TB) host.Host {
+	t.Helper()
+	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableMetrics())
+	must(t, err)
+	t.Cleanup(func() { h.Close() })
+	return h
+}
+
+func infoOf(h host.Host) peer.AddrInfo { return peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()} }
+
+// add makes another node a companion.
+func (n *node) add(o *node) {
+	n.t.Helper()
+	_, err := n.AddCompanion(testContext(n.t), infoOf(o.host))
+	must(n.t, err)
+}
+
+// follow makes another node a companion, and waits until so many of its pieces, or
+// more, are here.
+func (n *node) follow(o *node, pieces int) {
+	n.t.Helper()
+	n.add(o)
+	eventually(n.t, "the companion's pieces are here", func() bool {
+		c, err := n.Companion(n.t.Context(), o.host.ID())
+		return err == nil && c.Ready && c.Pieces >= pieces
+	})
+}
+
+// troubles returns what is wrong with a companion's stores.
+func (h *home) troubles(t testing.TB, id peer.ID) []library.StoreTrouble {
+	c, _ := h.Companion(t.Context(), id) // it may be none yet
+	return c.Troubles
+}
+
+// keyValue returns one of the own stores that are keyvalue.
+func (h *home) keyValue(t testing.TB, name string) *orbit.KeyValue {
+	t.Helper()
+	kv, err := h.own(t, name).KeyValue()
+	must(t, err)
+	return kv
+}
+
+// own returns one of the own stores.
+func (h *home) own(t testing.TB, name string) *orbit.Database {
+	t.Helper()
+	for _, s := range h.Stores(t.Context()) {
+		if s.Name == name {
+			must(t, s.Err)
+			return s.DB
+		}
+	}
+	t.Fatalf("there is no store %q", name)
+	return nil
+}
+
+// says puts a field into the profile, as an app may do that has no manners.
+func (h *home) says(t testing.TB, key string, v any) {
+	t.Helper()
+	_, err := h.keyValue(t, library.UserName).Put(t.Context(), key, v)
+	must(t, err)
+}
+
+// documents makes a database of documents, and returns its address, too.
+func (h *home) documents(t testing.TB, name, indexBy string, writers ...string) (docs *orbit.Documents, address string) {
+	t.Helper()
+	db, err := h.orbit.Create(t.Context(), name, orbit.Options{Type: orbit.TypeDocuments, IndexBy: indexBy, Access: orbit.Access{Write: writers}})
+	must(t, err)
+	docs, err = db.Documents()
+	must(t, err)
+	return docs, db.Address()
+}
+
+// shelve puts documents into the own pieces, by hash and title.
+func (h *home) shelve(t testing.TB, hashesAndTitles ...string) {
+	t.Helper()
+	docs, err := h.own(t, library.PiecesName).Documents()
+	must(t, err)
+	for i := 0; i < len(hashesAndTitles); i += 2 {
+		_, err := docs.Put(t.Context(), map[string]any{"hash": hashesAndTitles[i], "title": hashesAndTitles[i+1]})
+		must(t, err)
+	}
+}
+
+// isHere reports whether there is a database with an address.
+func (h *home) isHere(t testing.TB, address string) bool {
+	_, err := h.orbit.Resolve(t.Context(), address)
+	return err == nil
+}
+
+// mask is a peer that shows whatever card it likes, and does nothing else.
+type mask struct {
+	host  host.Host
+	cards *card.Exchanger
+	shown atomic.Pointer[card.Card]
+}
+
+func newMask(t testing.TB, shown card.Card) *mask {
+	t.Helper()
+	m := &mask{host: newHost(t)}
+	m.shown.Store(&shown)
+	var err error
+	m.cards, err = card.New(card.Config{Host: m.host, Own: func(peer.ID) card.Card { return *m.shown.Load() }})
+	must(t, err)
+	t.Cleanup(func() { m.cards.Close() })
+	return m
+}
+
+// meet connects to a mask, and returns once its card was taken.
+func (h *home) meet(t testing.TB, m *mask) {
+	t.Helper()
+	must(t, h.host.Connect(testContext(t), infoOf(m.host)))
+	eventually(t, "the mask knows that it is connected", func() bool { return len(m.host.Network().ConnsToPeer(h.host.ID())) > 0 })
+	_, err := m.cards.Exchange(testContext(t), h.host.ID())
+	must(t, err)
+}
+
+// absent returns the address of a keyvalue store that is nowhere.
+func (h *home) absent(t testing.TB, name string) string {
+	t.Helper()
+	address, err := h.orbit.AddressOf(name, orbit.Options{Type: orbit.TypeKeyValue})
+	must(t, err)
+	return address
+}
+
+// running returns the goroutines that run the code of a library.
+func running() (found []string) {
+	stacks := make([]byte, 16<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	for _, g := range strings.Split(string(stacks), "\n\n") {
+		if strings.Contains(g, "npp/library.") {
+			found = append(found, g)
+		}
+	}
+	return found
+}
+
+func TestEverythingAtOnce(t *testing.T) {
+	nodes := []*node{newNode(t), newNode(t)}
+	hash := cidOf(prelude).String()
+	for _, n := range nodes {
+		n.shelve(t, "QmShared", "Prelude", "Qm"+n.host.ID().String(), "Fugue")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	var group sync.WaitGroup
+	for i, n := range nodes {
+		other, user := nodes[1-i], n.keyValue(t, library.UserName)
+		for _, f := range []func(){
+			func() { n.AddCompanion(ctx, infoOf(other.host)) },
+			func() { n.RemoveCompanion(ctx, other.host.ID()) },
+			func() {
+				q := library.Query{Query: piece.Query{Text: "prelude"}, All: true, Sort: library.ByPractice}
+				if found, _, err := n.Pieces(ctx, q); err == nil {
+					for range found {
+					}
+				}
+				n.Random(ctx, library.Query{All: true})
+				n.Resolve(ctx, "Qm", true)
+			},
+			func() { n.Practise(ctx, "QmShared", 1) },
+			func() {
+				n.AddHash(ctx, hash, library.Details{}, false, nil)
+				n.Remove(ctx, hash)
+			},
+			func() {
+				n.SetProfileField(ctx, library.KeyUsername, value.Text(fmt.Sprint("n", rand.N(5))))
+				user.Put(ctx, library.KeyPieces, other.Addresses()[rand.N(4)])
+			},
+			func() {
+				n.Companions(ctx)
+				n.NearbyPeers()
+				n.Invalid()
+				n.PeerNamed(ctx, "n1")
+			},
+			func() {
+				brief, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+				defer cancel()
+				for range n.Watch(brief, nil) {
+				}
+			},
+		} {
+			group.Go(func() {
+				for ctx.Err() == nil {
+					f()
+				}
+			})
+		}
+	}
+	<-ctx.Done()
+	for _, n := range nodes { // some of that is still going on
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			n.Library.Close()
+		}()
+		select {
+		case <-done:
+		case <-testContext(t).Done():
+			t.Fatalf("Close does not return: %q", running())
+		}
+	}
+	group.Wait()
+	if left := running(); len(left) > 0 {
+		t.Errorf("still running after Close: %s", strings.Join(left, "\n\n"))
+	}
+}
