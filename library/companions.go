@@ -111,7 +111,7 @@ func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again
 		return false, err
 	}
 	if r, ok := records[user]; ok && r.NodeID != id.String() && !l.belongs(ctx, user, id) {
-		return false, fmt.Errorf("%w: the peer shows the user store of companion %.80q as its own", ErrInvalid, r.NodeID)
+		return false, fmt.Errorf("%w: the peer shows the user store of companion %.80q as its own; try again when that is here, or remove that companion", ErrInvalid, r.NodeID)
 	}
 	l.writing.Lock()
 	defer l.writing.Unlock()

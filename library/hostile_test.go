@@ -8,6 +8,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -325,42 +326,71 @@ func TestShortHashOfACompanionCapturesNothing(t *testing.T) {
 	}
 }
 
-// slow is a replicator by which a store is on its way for ever.
-type slow struct{ address string }
+// slow is a replicator by which a store is on its way for ever, and which takes its
+// time to end.
+type slow struct {
+	address      string
+	begun, ended atomic.Bool
+}
 
-func (s slow) Pending() []string                                            { return []string{s.address} }
-func (slow) Open(context.Context, string, orbit.OpenOptions) error          { return nil }
-func (slow) Status(context.Context, string) (s replicate.Status, err error) { return s, nil }
+func (s *slow) Pending() []string                                              { return []string{s.address} }
+func (s *slow) Open(context.Context, string, orbit.OpenOptions) error          { return nil }
+func (s *slow) Status(context.Context, string) (_ replicate.Status, err error) { return }
 
-func (slow) Drop(context.Context, string, func(context.Context, []block.Block) error) error {
+func (s *slow) Drop(context.Context, string, func(context.Context, []block.Block) error) error {
 	return nil
 }
 
-func (slow) Follow(ctx context.Context, _ string) iter.Seq2[replicate.Status, error] {
-	return func(func(replicate.Status, error) bool) { <-ctx.Done() }
+func (s *slow) Follow(ctx context.Context, _ string) iter.Seq2[replicate.Status, error] {
+	return func(func(replicate.Status, error) bool) {
+		s.begun.Store(true)
+		<-ctx.Done()
+		<-time.After(20 * time.Millisecond)
+		s.ended.Store(true)
+	}
+}
+
+// newSlow returns a home with a companion whose pieces are here, and are read once its
+// user store came.
+func newSlow(t testing.TB) (h *home, s *slow, companion peer.ID) {
+	t.Helper()
+	h = newHome(t)
+	_, pieces := h.documents(t, "theirs", "hash")
+	user, err := h.orbit.Create(t.Context(), "them", orbit.Options{Type: orbit.TypeKeyValue})
+	must(t, err)
+	companion = ptest.RandPeerIDFatal(t)
+	_, err = h.keyValue(t, library.CompanionsName).Put(t.Context(), user.Address(), map[string]any{
+		"nodeId": companion.String(), "pieces": pieces,
+	})
+	must(t, err)
+	s = &slow{address: user.Address()}
+	h.with(t, func(c *library.Config) { c.Replicator = s })
+	eventually(t, "it is followed", s.begun.Load)
+	return h, s, companion
 }
 
 func TestOwnPiecesWaitForNobody(t *testing.T) {
 	t.Parallel()
-	h := newHome(t)
-	h.shelve(t, "QmOwn", "Prelude", cidOf(prelude).String(), "Fugue")
-	_, pieces := h.documents(t, "theirs", "hash")
-	user, err := h.orbit.Create(t.Context(), "them", orbit.Options{Type: orbit.TypeKeyValue})
-	must(t, err)
-	id := ptest.RandPeerIDFatal(t)
-	_, err = h.keyValue(t, library.CompanionsName).Put(t.Context(), user.Address(), map[string]any{"nodeId": id.String(), "pieces": pieces})
-	must(t, err)
-	h.with(t, func(c *library.Config) { c.Replicator = slow{user.Address()} })
-	must(t, h.Wait(testContext(t)))
-	if c, err := h.Companion(t.Context(), id); err != nil || c.Ready {
+	h, _, companion := newSlow(t)
+	whole := cidOf(prelude).String()
+	h.shelve(t, "QmOwn", "Prelude", whole, "Fugue")
+	if c, err := h.Companion(t.Context(), companion); err != nil || c.Ready || len(c.Troubles) > 0 {
 		t.Fatalf("%+v, %v", c, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	for _, given := range []string{"QmOwn", cidOf(prelude).String(), piece.Canonical(cidOf(prelude).String())} {
+	for _, given := range []string{"QmOwn", whole, piece.Canonical(whole), "/ipfs/" + whole} {
 		if _, err := h.Resolve(ctx, given, true); err != nil {
 			t.Errorf("%s: %v", given, err)
 		}
+	}
+}
+
+func TestCloseWaitsForAllThatRuns(t *testing.T) {
+	t.Parallel()
+	h, s, _ := newSlow(t)
+	if must(t, h.Library.Close()); !s.ended.Load() {
+		t.Error("something of it is still running")
 	}
 }
 
