@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
 
@@ -353,7 +355,9 @@ func emitPieces(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environmen
 	if err != nil {
 		return err
 	}
+	ready := patiently(res)
 	pieces, troubles, err := lib.Pieces(ctx, q)
+	ready()
 	if err != nil {
 		return storeError(ctx, err)
 	}
@@ -383,6 +387,26 @@ func emitPieces(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environmen
 		return fmt.Errorf("%s damaged; hint: ipfs npp db rebuild, with the database that the note names", quantity(damaged, "piece is", "pieces are"))
 	}
 	return fmt.Errorf("%s damaged; hint: ipfs npp db rebuild %s", quantity(damaged, "piece is", "pieces are"), library.PiecesName)
+}
+
+// patiently emits a line where it takes more than a second until the pieces are
+// there, which is called ready then.
+func patiently(res cmds.ResponseEmitter) (ready func()) {
+	var mu sync.Mutex
+	over := false
+	timer := time.AfterFunc(time.Second, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !over { // where that fails, the next line does, too
+			res.Emit(&pieceLine{Warning: "the pieces are read into memory, which takes some seconds after a start"})
+		}
+	})
+	return func() {
+		timer.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+	}
 }
 
 // emitTroubles emits whose pieces are left out, and why.
@@ -476,7 +500,9 @@ as 'ipfs npp pieces ls' does. Each is as likely as any other.
 		if err != nil {
 			return err
 		}
+		ready := patiently(res)
 		p, troubles, err := lib.Random(ctx, q)
+		ready()
 		switch {
 		case errors.Is(err, orbit.ErrNotFound) && context.Cause(ctx) == nil:
 			// What is left out may be why.
