@@ -121,8 +121,8 @@ func (l *Library) readable(ctx context.Context, all bool) (found []*collection, 
 		default:
 			troubles = append(troubles, Trouble{l.owner(c), err})
 		}
-		if pieces, full := c.index.Len(); full {
-			troubles = append(troubles, Trouble{l.owner(c), fmt.Errorf("only %d pieces are searched, there is no room for more", pieces)})
+		if err := c.unsearched(); err != nil {
+			troubles = append(troubles, Trouble{l.owner(c), err})
 		}
 	}
 	return found, troubles, nil

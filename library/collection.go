@@ -3,6 +3,7 @@ package library
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -129,6 +130,14 @@ func (c *collection) documents() *orbit.Documents {
 		return nil
 	}
 	return docs
+}
+
+// unsearched returns that not all of the pieces found room to be searched, or nil.
+func (c *collection) unsearched() error {
+	if pieces, full := c.index.Len(); full {
+		return fmt.Errorf("only %d pieces are searched, there is no room for more", pieces)
+	}
+	return nil
 }
 
 // size returns how many documents there are where the pieces are.

@@ -272,11 +272,17 @@ func (c *companion) wanted() (record, error) {
 	}
 	// It may not have come yet, or be none that a daemon made.
 	if text := text(KeyNodeID); text != "" {
-		if id, err := peer.Decode(text); err != nil || id != c.id {
+		if !isPeer(text, c.id) {
 			return record{}, fmt.Errorf("its user store says that it is that of peer %.80q", text)
 		}
 	}
 	return record{c.id.String(), cmp.Or(c.name, nameOf(c.profile[KeyUsername])), text(KeyPieces), text(KeyPractice)}, nil
+}
+
+// isPeer reports whether a text is the ID of a peer, in whatever way it is written.
+func isPeer(text string, id peer.ID) bool {
+	said, err := peer.Decode(text)
+	return err == nil && said == id
 }
 
 // followUser keeps the profile in step with the user store.

@@ -177,8 +177,7 @@ func (l *Library) belongs(ctx context.Context, user string, id peer.ID) bool {
 		return false
 	}
 	text, _ := item.Value.Text()
-	said, err := peer.Decode(text)
-	return err == nil && said == id
+	return isPeer(text, id)
 }
 
 // userOf returns the address of a peer's user store, and the peer's name.
@@ -287,7 +286,6 @@ func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 // Companions returns the peers that are followed, and then those that only follow,
 // by name and peer ID.
 func (l *Library) Companions(ctx context.Context) []Companion {
-	cards := l.cards.Cards()
 	l.mu.Lock()
 	followers := maps.Clone(l.followers)
 	l.mu.Unlock()
@@ -298,7 +296,7 @@ func (l *Library) Companions(ctx context.Context) []Companion {
 		delete(followers, c.id)
 	}
 	for id, f := range followers {
-		name := cmp.Or(checkedName(cards[id].Username), f.Name)
+		name := cmp.Or(l.shownName(id), f.Name)
 		list = append(list, Companion{Peer: id, Name: name, NameNow: name, Follows: true, Connected: l.Connected(id)})
 	}
 	slices.SortFunc(list, func(a, b Companion) int {
@@ -344,8 +342,8 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 	if c.counts.isFull() {
 		d.Troubles = append(d.Troubles, StoreTrouble{PracticeName, practice, errors.New("there is no room for all of its counts")})
 	}
-	if n, full := c.index.Len(); full {
-		d.Troubles = append(d.Troubles, StoreTrouble{PiecesName, d.PiecesAddr, fmt.Errorf("only %d pieces are searched, there is no room for more", n)})
+	if err := c.unsearched(); err != nil {
+		d.Troubles = append(d.Troubles, StoreTrouble{PiecesName, d.PiecesAddr, err})
 	}
 	for _, t := range []StoreTrouble{{UserName, c.user, nil}, {PiecesName, d.PiecesAddr, nil}, {PracticeName, practice, nil}} {
 		if t.Err = c.trouble[t.Store]; t.Err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/library/card"
+	"github.com/newpieceplease/npp/store"
 )
 
 // MaxFollowers is how many peers are remembered to follow this one.
@@ -33,18 +34,26 @@ type Follower struct {
 func followerKey(id peer.ID) string { return followerPrefix + "/" + id.String() }
 
 func (l *Library) loadFollowers(ctx context.Context) error {
-	for e, err := range l.cfg.Store.Scan(ctx, followerPrefix) {
+	return scanPeers(ctx, l.cfg.Store, followerPrefix, func(id peer.ID, f Follower) {
+		f.Peer = id
+		l.followers[id] = f
+	})
+}
+
+// scanPeers reads the records below a prefix, each of a peer. One that is damaged is
+// logged and left out.
+func scanPeers[R any](ctx context.Context, s *store.Store, prefix string, take func(peer.ID, R)) error {
+	for e, err := range s.Scan(ctx, prefix) {
 		if err != nil {
-			return fmt.Errorf("read followers: %w", err)
+			return fmt.Errorf("read %s: %w", prefix, err)
 		}
-		var f Follower
-		id, err := peer.Decode(strings.TrimPrefix(e.Key, followerPrefix+"/"))
-		if err != nil || json.Unmarshal(e.Value, &f) != nil {
+		var r R
+		id, err := peer.Decode(strings.TrimPrefix(e.Key, prefix+"/"))
+		if err != nil || json.Unmarshal(e.Value, &r) != nil {
 			log.Warnw("damaged record", "key", e.Key)
 			continue
 		}
-		f.Peer = id
-		l.followers[id] = f
+		take(id, r)
 	}
 	return nil
 }

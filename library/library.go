@@ -23,13 +23,8 @@ import (
 
 var log = logging.Logger("npp/library")
 
-var (
-	// ErrClosed says that the library is closed.
-	ErrClosed = errors.New("the library is closed")
-
-	// ErrInvalid says that what was asked for cannot be.
-	ErrInvalid = errors.New("invalid")
-)
+// ErrInvalid says that what was asked for cannot be.
+var ErrInvalid = errors.New("invalid")
 
 // Config is what a [Library] works with. It owns none of it.
 type Config struct {
@@ -94,21 +89,22 @@ type Library struct {
 
 	writing sync.Mutex // one change of a piece, a count or a companion at a time
 	own     *collection
+	known   gate // of the store of companions
+	named   gate // of the user store
+
+	bringing sync.Mutex     // one change of what is brought at a time
+	users    map[string]int // how many companions have a database, by address; guarded by bringing
 
 	caughtUp atomic.Bool // the messages that were there at the start were looked at
 
 	mu         sync.Mutex // guards what follows; never held across a call that may wait
 	username   string
-	known      gate                  // of the store of companions
-	named      gate                  // of the user store
 	companions map[string]*companion // by the address of the user store
 	invalid    map[string]string     // records of the store that name no companion: why not, by key
 	followers  map[peer.ID]Follower
 	offers     map[peer.ID]Offer
 	nearby     map[peer.ID]string // names of the connected peers that showed a card
 	watchers   map[*watcher]struct{}
-	bringing   sync.Mutex     // one change of what is brought at a time
-	users      map[string]int // how many companions have a database, by address; guarded by bringing
 }
 
 // New opens the stores, makes them where they are new, and begins to follow the

@@ -41,7 +41,8 @@ func (l *Library) NameOf(id peer.ID) string {
 
 // shownName returns the name on the card of a peer that is connected, or "".
 func (l *Library) shownName(id peer.ID) string {
-	return checkedName(l.cards.Cards()[id].Username)
+	shown, _ := l.cards.Card(id)
+	return checkedName(shown.Username)
 }
 
 // checkedName returns a name that a peer gave itself, or "" where it is none.
@@ -53,8 +54,9 @@ func checkedName(name string) string {
 }
 
 // PeerNamed returns the peer with a name. Names are the same that differ in case and
-// accents alone: who reads them would not tell them apart, either. A companion comes before others that are connected. The error wraps
-// [ErrUnknownName], [ErrAmbiguousName] or [ErrChangedName], and names the peers.
+// accents alone: who reads them would not tell them apart, either. A companion comes
+// before others that are connected. The error wraps [ErrUnknownName],
+// [ErrAmbiguousName] or [ErrChangedName], and names the peers.
 func (l *Library) PeerNamed(ctx context.Context, name string) (peer.ID, error) {
 	if err := l.Wait(ctx); err != nil {
 		return "", err

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -61,20 +60,10 @@ func OfferIn(data []byte) (address string, ok bool) {
 func offerKey(id peer.ID) string { return offerPrefix + "/" + id.String() }
 
 func (l *Library) loadOffers(ctx context.Context) error {
-	for e, err := range l.cfg.Store.Scan(ctx, offerPrefix) {
-		if err != nil {
-			return fmt.Errorf("read offers: %w", err)
-		}
-		var o Offer
-		id, err := peer.Decode(strings.TrimPrefix(e.Key, offerPrefix+"/"))
-		if err != nil || json.Unmarshal(e.Value, &o) != nil {
-			log.Warnw("damaged record", "key", e.Key)
-			continue
-		}
+	return scanPeers(ctx, l.cfg.Store, offerPrefix, func(id peer.ID, o Offer) {
 		o.Peer = id
 		l.offers[id] = o
-	}
-	return nil
+	})
 }
 
 // Offers returns the offers that came, the newest first. One that was taken up is

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/value"
 )
@@ -30,7 +31,7 @@ var storeKinds = [...]struct {
 	name string
 	opts orbit.Options
 }{
-	piecesAt:     {PiecesName, orbit.Options{Type: orbit.TypeDocuments, IndexBy: "hash"}},
+	piecesAt:     {PiecesName, orbit.Options{Type: orbit.TypeDocuments, IndexBy: piece.FieldHash}},
 	userAt:       {UserName, orbit.Options{Type: orbit.TypeKeyValue}},
 	companionsAt: {CompanionsName, orbit.Options{Type: orbit.TypeKeyValue}},
 	practiceAt:   {PracticeName, orbit.Options{Type: orbit.TypeKeyValue}},

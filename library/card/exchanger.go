@@ -176,6 +176,16 @@ func (x *Exchanger) Cards() map[peer.ID]Card {
 	return cards
 }
 
+// Card returns the last card of a peer, if it is connected and showed one.
+func (x *Exchanger) Card(id peer.ID) (Card, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if c := x.peers[id]; c != nil && c.card != nil {
+		return *c.card, true
+	}
+	return Card{}, false
+}
+
 // Tell says that the own card changed. It is shown to the connected peers in
 // the background, once for all calls that come together.
 func (x *Exchanger) Tell() {
