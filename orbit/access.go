@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/keyed"
 	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
@@ -24,18 +27,58 @@ const (
 //
 // Of type "ipfs", it is a list that cannot be changed. Of type "orbitdb", it is
 // a keyvalue database of its own, whose writers are the admins: its keys are
-// capabilities, their values lists of IDs. Who has "write" or "admin" there, or
-// is an admin by the list of that database, may write. As in JavaScript, what
-// counts is the present list: an entry that comes after its writer was revoked
-// does not count, one that came before does.
+// capabilities, their values lists of IDs. An identity may write if it has
+// "write" or "admin" there, or is an admin by the list of that database.
+//
+// # Which entries count
+//
+// A list that can be changed differs from peer to peer for a while, and comes
+// before or after the entries that it is about. So nothing is decided for good
+// when an entry arrives. What counts is a function of the entries and of the
+// access database, and is computed anew whenever either changes:
+//
+// An entry counts if its signature is valid and it is an ancestor of, or is
+// itself, an anchor. Anchors are the entries whose writer is on the present list,
+// and those that an admin keeps ([AccessController.Revoke]). A writer that was
+// never on the list has no entries that count, but for kept ones.
+//
+//   - Never granted: an entry of such a writer does not count, whatever is built
+//     on it. It is not taken, unless an entry that is taken needs it as a parent.
+//   - Granted: all entries of the writer count, also those that came before the
+//     grant did.
+//   - Revoked: an entry that a present writer has built on counts, with all
+//     ancestors: somebody who may write had it, and let it stand. Tips that nobody
+//     built on lose effect, unless the admin who revokes keeps them. What the
+//     writer adds afterwards does not count, whatever its clock says, since honest
+//     peers do not build on entries that do not count.
+//   - Granted again: all entries of the writer count again, on every peer.
+//   - The list is on its way: a peer counts by the list that it has. When the
+//     newer list comes, it counts as all others do.
+//   - The lists of two peers differ: so may what counts, and the two are not in
+//     step until the access databases are.
+//
+// Nobody gains power by this: a present writer who builds on the entries of a
+// revoked one could have written the same values. The other rule that was
+// considered, a record of the heads at each revocation, loses what former members
+// wrote and the admin did not have yet, though present members have built on it;
+// and it needs an admin at hand where JavaScript revoked.
+//
+// @orbitdb/core joins a head with all ancestors or not at all, judges by its
+// present list what it does not have yet, and keeps what it joined. Where all
+// writers of a history are on the present list, it counts what is counted here.
+// Otherwise, a JavaScript peer that had the entries of a revoked writer before the
+// revocation goes on showing them all, and one that lacks them cannot join what
+// is built on them.
 type AccessController struct {
 	address string
 	list    manifest.Writers // of type "ipfs"
 	managed *Database        // nil for type "ipfs"
 
-	mu     sync.Mutex
-	ever   writers // who could write at some time
-	everAt uint64  // number of the entry of the list that came last then
+	mu        sync.Mutex
+	known     writers      // IDs that are or were on the list
+	scanned   uint64       // number of the entry of the access database up to which known goes
+	present   oplog.Access // the list that was read last
+	presentAt uint64       // one more than the number of the entry that was the last one then
 }
 
 // openAccess opens the access controller of a database, and returns the blocks
@@ -66,7 +109,9 @@ func (o *Orbit) openAccess(ctx context.Context, m manifest.Manifest) (*AccessCon
 	if kind, _, _ := inner.Access(); kind != manifest.AccessIPFS || inner.Type != TypeKeyValue {
 		return nil, nil, fmt.Errorf("%w: %s is no keyvalue database with a fixed list of admins", ErrInvalid, m.AccessController)
 	}
-	a.managed, err = o.openLocked(ctx, hash, OpenOptions{access: true})
+	if a.managed, err = o.openLocked(ctx, hash, OpenOptions{access: true}); a.managed != nil {
+		a.managed.guards.Store(true)
+	}
 	return a, nil, err
 }
 
@@ -114,54 +159,64 @@ func (a *AccessController) Capabilities(ctx context.Context) (map[string][]strin
 	return capabilities, nil
 }
 
-// writers returns the IDs that may write now.
-func (a *AccessController) writers(ctx context.Context) (writers, error) {
-	w := make(writers)
-	w.add(a.list)
+// rights returns the access list as it is now, and a number that changes with
+// it.
+func (a *AccessController) rights(ctx context.Context) (oplog.Access, uint64, error) {
 	if a.managed == nil {
-		return w, nil
-	}
-	w.add(a.managed.access.list)
-	for _, capability := range []string{CapabilityWrite, CapabilityAdmin} {
-		ids, err := a.granted(ctx, capability)
-		if err != nil {
-			return nil, err
-		}
-		w.add(ids)
-	}
-	return w, nil
-}
-
-// everWriters returns the IDs that may write now or could at some time.
-func (a *AccessController) everWriters(ctx context.Context) (writers, error) {
-	if a.managed == nil {
-		return a.writers(ctx)
+		return oplog.Access{Writers: a.list, Known: a.list}, 1, nil
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	stats, err := a.managed.log.Stats(ctx)
 	if err != nil {
-		return nil, err
+		return oplog.Access{}, 0, err
 	}
-	if a.ever != nil && a.everAt == stats.Last {
-		return a.ever, nil
+	at := stats.Last + 1
+	if a.presentAt == at {
+		return a.present, at, nil
 	}
-	w, err := a.writers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for e, err := range a.managed.log.Ascend(ctx) {
+	present := make(writers)
+	present.add(a.managed.access.list)
+	for _, capability := range []string{CapabilityWrite, CapabilityAdmin} {
+		ids, err := a.granted(ctx, capability)
 		if err != nil {
-			return nil, err
+			return oplog.Access{}, 0, err
 		}
-		op, ok := keyed.Parse(e.Payload)
+		present.add(ids)
+	}
+	kept, err := a.kept(ctx)
+	if err != nil {
+		return oplog.Access{}, 0, err
+	}
+	if err := a.scan(ctx, stats.Last); err != nil {
+		return oplog.Access{}, 0, err
+	}
+	a.known.add(slices.Collect(maps.Keys(present)))
+	a.present = oplog.Access{Writers: present.list(), Known: a.known.list(), Kept: kept}
+	a.presentAt = at
+	return a.present, at, nil
+}
+
+// scan adds to the known writers those that entries of the access database name,
+// up to a number.
+func (a *AccessController) scan(ctx context.Context, last uint64) error {
+	if a.known == nil {
+		a.known = make(writers)
+	}
+	for arrival, err := range a.managed.log.Arrived(ctx, a.scanned) {
+		if err != nil {
+			return err
+		}
+		op, ok := keyed.Parse(arrival.Entry.Payload)
 		if name, _ := op.Key.Text(); ok && (name == CapabilityWrite || name == CapabilityAdmin) {
 			ids, _ := manifest.Texts(op.Value)
-			w.add(ids)
+			a.known.add(ids)
+		}
+		if a.scanned = arrival.Number; a.scanned >= last {
+			break
 		}
 	}
-	a.ever, a.everAt = w, stats.Last
-	return w, nil
+	return nil
 }
 
 // granted returns who was granted a capability.
@@ -189,7 +244,7 @@ func (w writers) add(ids []string) {
 	}
 }
 
-func (w writers) may(id string) bool { return w[id] || w[manifest.Anyone] }
+func (w writers) list() []string { return slices.Sorted(maps.Keys(w)) }
 
 // Grant gives an identity a capability. It needs an access controller of type
 // "orbitdb" ([ErrType]) whose admin the own identity is ([ErrNotAllowed]).
@@ -202,31 +257,144 @@ func (a *AccessController) Grant(ctx context.Context, capability, id string) err
 	})
 }
 
-// Revoke takes a capability from an identity. What it wrote before stays.
+// keptPrefix begins the keys of the access database whose values are the CIDs of
+// entries that are kept; the ID of their writer follows. The value is a list of
+// texts, as that of a capability, since JavaScript spreads each value.
+const keptPrefix = "npp:kept:"
+
+// kept returns the CIDs of the entries that admins keep.
+func (a *AccessController) kept(ctx context.Context) (hashes []string, err error) {
+	kv, err := a.managed.KeyValue()
+	if err != nil {
+		return nil, err
+	}
+	for item, err := range kv.All(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if name, _ := item.Key.Text(); !strings.HasPrefix(name, keptPrefix) {
+			continue
+		}
+		list, _ := manifest.Texts(item.Value)
+		for _, hash := range list {
+			if block.ValidHash(hash) {
+				hashes = append(hashes, hash)
+			}
+		}
+	}
+	return hashes, nil
+}
+
+// Revoke takes a capability from an identity. What the identity wrote until now,
+// as far as it is here, goes on to count: the tips that nobody built on are kept
+// by name first ([AccessController.Keep]), in all open databases that have this
+// access controller.
 func (a *AccessController) Revoke(ctx context.Context, capability, id string) error {
+	if a.managed == nil {
+		return a.fixed()
+	}
+	for _, db := range a.managed.guarded() {
+		_, tips, err := db.Losing(ctx, capability, id)
+		if err != nil {
+			return err
+		}
+		if err := a.Keep(ctx, id, tips); err != nil {
+			return err
+		}
+	}
+	return a.Discard(ctx, capability, id)
+}
+
+// Discard is Revoke, but entries of the identity that nobody built on lose effect
+// ([Database.Losing]).
+func (a *AccessController) Discard(ctx context.Context, capability, id string) error {
 	return a.change(ctx, capability, func(ids []string) []string {
 		return slices.DeleteFunc(ids, func(other string) bool { return other == id })
 	})
 }
 
-func (a *AccessController) change(ctx context.Context, capability string, change func([]string) []string) error {
-	if a.managed == nil {
-		return fmt.Errorf("%w: the list of writers at %s is fixed", ErrType, a.address)
+// maxKept is how many entries of a writer are kept by name.
+const maxKept = 4096
+
+// ErrTooManyKept says that a writer has more tips than can be kept.
+var ErrTooManyKept = fmt.Errorf("more than %d entries to keep", maxKept)
+
+// Keep has entries of a writer, and with them their ancestors, count whether the
+// writer may write or not. It needs the same rights as [AccessController.Grant].
+func (a *AccessController) Keep(ctx context.Context, id string, hashes []string) error {
+	if len(hashes) == 0 {
+		return nil
 	}
+	var err error
+	changeErr := a.change(ctx, keptPrefix+id, func(kept []string) []string {
+		all := slices.Compact(slices.Sorted(slices.Values(slices.Concat(kept, hashes))))
+		if len(all) > maxKept {
+			err = ErrTooManyKept
+			return kept
+		}
+		return all
+	})
+	return errors.Join(err, changeErr)
+}
+
+// change writes the value at a key of the access database, where that changes.
+func (a *AccessController) change(ctx context.Context, key string, change func([]string) []string) error {
+	if a.managed == nil {
+		return a.fixed()
+	}
+	a.managed.granting.Lock()
+	defer a.managed.granting.Unlock()
+	ids, err := a.granted(ctx, key)
+	if err != nil {
+		return err
+	}
+	return a.put(ctx, key, change(ids))
+}
+
+func (a *AccessController) fixed() error {
+	return fmt.Errorf("%w: the access list at %s is fixed", ErrType, a.address)
+}
+
+// put writes the value at a key of the access database.
+func (a *AccessController) put(ctx context.Context, key string, ids []string) error {
 	kv, err := a.managed.KeyValue()
 	if err != nil {
 		return err
 	}
-	a.managed.granting.Lock()
-	defer a.managed.granting.Unlock()
-	ids, err := a.granted(ctx, capability)
-	if err != nil {
-		return err
-	}
-	if ids = change(ids); len(ids) == 0 {
-		_, err = kv.Delete(ctx, capability)
+	if len(ids) == 0 {
+		_, err = kv.Delete(ctx, key)
 	} else {
-		_, err = kv.Put(ctx, capability, ids)
+		_, err = kv.Put(ctx, key, ids)
 	}
 	return err
+}
+
+// Losing tells what loses effect when a capability is taken from an identity: the
+// number of entries, and the CIDs of the tips, from which no entry descends that
+// counts.
+func (db *Database) Losing(ctx context.Context, capability, id string) (entries int, tips []string, err error) {
+	if db.access.managed == nil {
+		return 0, nil, nil
+	}
+	if err := db.sync(ctx); err != nil {
+		return 0, nil, err
+	}
+	now, _, err := db.access.rights(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
+	left := make(writers)
+	left.add(db.access.managed.access.list)
+	for _, c := range []string{CapabilityWrite, CapabilityAdmin} {
+		ids, err := db.access.granted(ctx, c)
+		if err != nil {
+			return 0, nil, err
+		}
+		if c == capability {
+			ids = slices.DeleteFunc(ids, func(other string) bool { return other == id })
+		}
+		left.add(ids)
+	}
+	now.Writers = left.list()
+	return db.log.Losing(ctx, now)
 }

@@ -159,9 +159,9 @@ const (
 // are not in that of [Database.Export], what cannot be judged yet is held in
 // memory. progress, if not nil, is told how many entries are done.
 //
-// Of a list of writers that can be changed, an import takes all that are or
-// were in it: what a writer wrote before it was revoked is in the CAR with what
-// it wrote after. So import what comes from who can be trusted with that.
+// An import also takes the entries of writers that were on the access list and
+// are not any more, where nothing waits for them yet. They count by the rule of
+// [AccessController].
 //
 // What was joined before an error stays.
 func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries int)) (*Database, ImportStats, error) {
@@ -309,11 +309,7 @@ func (im *importer) flush(ctx context.Context) error {
 // join offers all entries to a database, and keeps those that it does not
 // take.
 func (im *importer) join(ctx context.Context, db *Database) error {
-	writers, err := db.access.everWriters(ctx)
-	if err != nil {
-		return err
-	}
-	results, err := db.join(ctx, im.entries, writers)
+	results, err := db.join(ctx, im.entries, true)
 	if err != nil {
 		return err
 	}

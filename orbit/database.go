@@ -7,6 +7,7 @@ import (
 	"iter"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
@@ -32,9 +33,11 @@ type Database struct {
 	address  string
 	manifest manifest.Manifest
 	indexBy  string
+	guards   atomic.Bool // it is the access database of another one
 	access   *AccessController
 	keys     keyed.Index
 	log      *oplog.Log
+	counted  atomic.Uint64 // the access list by which the log counts, as [AccessController.rights] numbers it
 	warming  sync.Once
 	granting sync.Mutex // one change of a capability at a time
 }
@@ -50,11 +53,85 @@ func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifes
 		access:   a,
 		keys:     keyed.New(r.Number, o.hints),
 	}
-	var err error
-	if db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, db.state()); err != nil {
+	rights, _, err := a.rights(ctx)
+	if err != nil {
 		return db, err
 	}
-	return db, db.log.Wake(ctx)
+	if a.managed != nil {
+		// A log of an earlier version may count what any of them wrote.
+		rights.Writers = rights.Known
+	}
+	db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, oplog.Config{State: db.state(), Access: rights, Writer: o.writerOf})
+	if errors.Is(err, oplog.ErrOutdated) {
+		log.Infow("bring index up to date", "database", db.address)
+		if _, err = db.rebuild(ctx); err == nil {
+			db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, oplog.Config{State: db.state(), Access: rights, Writer: o.writerOf})
+		}
+	}
+	if err != nil {
+		return db, err
+	}
+	if err := db.log.Wake(ctx); err != nil {
+		return db, err
+	}
+	return db, db.sync(ctx)
+}
+
+// writerOf returns the ID of the identity that an entry names, from the store.
+func (o *Orbit) writerOf(g blocks.Getter, e *entry.Entry) (string, error) {
+	if i, ok := o.identities.Get(e.Identity); ok {
+		return i.ID, nil
+	}
+	b, err := blocks.Get(g, e.Identity)
+	if err != nil {
+		return "", fmt.Errorf("identity of %s: %w", e.Hash(), err)
+	}
+	i, err := identity.Decode(b)
+	if err != nil {
+		return "", fmt.Errorf("identity of %s: %w", e.Hash(), err)
+	}
+	o.identities.Add(e.Identity, i)
+	return i.ID, nil
+}
+
+// sync has the log count by the present access list.
+func (db *Database) sync(ctx context.Context) error {
+	if db.access.managed == nil {
+		return nil
+	}
+	rights, at, err := db.access.rights(ctx)
+	if err != nil || db.counted.Load() == at {
+		return err
+	}
+	if err := db.log.Revise(ctx, rights); err != nil {
+		return err
+	}
+	db.counted.Store(at)
+	return nil
+}
+
+// syncGuarded has the databases that are open and whose access database this is
+// count by what it says now.
+func (db *Database) syncGuarded(ctx context.Context) error {
+	var errs []error
+	for _, other := range db.guarded() {
+		if err := other.sync(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("access list of %s: %w", other.address, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// guarded returns the databases that are open and whose access database this is.
+func (db *Database) guarded() (list []*Database) {
+	db.orbit.mu.Lock()
+	defer db.orbit.mu.Unlock()
+	for _, other := range db.orbit.open {
+		if other.access.managed != nil && other.access.managed.log == db.log {
+			list = append(list, other)
+		}
+	}
+	return list
 }
 
 // warm begins to make what uses keys quicker. Not all that is open is used, so
@@ -77,20 +154,21 @@ func (db *Database) state() oplog.State {
 }
 
 func (db *Database) rebuild(ctx context.Context) ([]Lost, error) {
-	writers, err := db.access.everWriters(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return db.log.Rebuild(ctx, func(e *entry.Entry, known string) (fault, err error) {
-		_, fault, err = db.judge(ctx, e, writers)
-		switch {
-		case errors.Is(err, ErrUnavailable), errors.Is(err, blocks.ErrDamaged):
-			return err, nil // its writer is not known any more
-		case err == nil && fault == nil && known != "" && db.access.managed != nil:
-			return errors.New(known), nil // it came after its writer was revoked
+	lost, err := db.log.Rebuild(ctx, func(e *entry.Entry) (writer string, fault, err error) {
+		i, fault, err := db.check(ctx, e)
+		if errors.Is(err, ErrUnavailable) || errors.Is(err, blocks.ErrDamaged) {
+			return "", err, nil // its writer is not known any more
 		}
-		return fault, err
+		if i != nil {
+			writer = i.ID
+		}
+		return writer, fault, err
 	})
+	db.counted.Store(0)
+	if err != nil {
+		return lost, err
+	}
+	return lost, db.sync(ctx)
 }
 
 // is returns [ErrType] unless the database is of the type.
@@ -121,8 +199,8 @@ func (db *Database) Access() *AccessController { return db.access }
 
 // Writable reports whether the own identity may write to the database.
 func (db *Database) Writable(ctx context.Context) (bool, error) {
-	writers, err := db.access.writers(ctx)
-	return err == nil && writers.may(db.orbit.signer.ID), err
+	rights, _, err := db.access.rights(ctx)
+	return err == nil && rights.MayWrite(db.orbit.signer.ID), err
 }
 
 // Log returns the log under the database. What is written goes through the
@@ -162,16 +240,17 @@ func (db *Database) append(ctx context.Context, check func(blocks.Getter) error,
 	if db.manifest.Type != TypeEvents {
 		db.warm()
 	}
-	writers, err := db.access.writers(ctx)
-	if err != nil {
+	if err := db.sync(ctx); err != nil {
 		return nil, err
-	}
-	if id := db.orbit.signer.ID; !writers.may(id) {
-		return nil, fmt.Errorf("%w to %s: identity %s", ErrNotAllowed, db.address, id)
 	}
 	entries, err := db.log.AppendIf(ctx, db.orbit.signer, check, payloads...)
 	if err != nil {
 		return nil, err
+	}
+	if db.guards.Load() {
+		if err := db.syncGuarded(ctx); err != nil {
+			log.Errorw("after a change of the access list", "database", db.address, "err", err)
+		}
 	}
 	db.orbit.announce(ctx, entryBlocks(entries)...)
 	return entries, nil
@@ -252,33 +331,40 @@ type Joined struct {
 // [oplog.Log.Join]. An error is one of the store; the blocks' own are in what
 // it returns.
 //
-// A list of writers that can be changed may be behind that of other peers: an
-// entry whose writer was never in it is refused with [ErrNotAllowed], also where
-// it is waited for, and is to be offered again when the list has changed. One
-// whose writer was revoked has no effect.
+// An entry whose writer is not on the access list is refused with [ErrNotAllowed],
+// unless an entry waits for it. It is to be offered again when the list has
+// changed.
 func (db *Database) Join(ctx context.Context, bs []block.Block) ([]Joined, error) {
-	writers, err := db.access.writers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return db.join(ctx, bs, writers)
+	return db.join(ctx, bs, false)
 }
 
-// join is Join where these are the ones who may write.
-func (db *Database) join(ctx context.Context, bs []block.Block, writers writers) ([]Joined, error) {
+// join is Join. Where the entries are trusted, those of writers that were once on
+// the access list are taken as well.
+func (db *Database) join(ctx context.Context, bs []block.Block, trusted bool) ([]Joined, error) {
 	if db.orbit.ctx.Err() != nil {
 		return nil, ErrClosed
+	}
+	if err := db.sync(ctx); err != nil {
+		return nil, err
+	}
+	rights, _, err := db.access.rights(ctx)
+	if err != nil {
+		return nil, err
 	}
 	joined := make([]Joined, len(bs))
 	candidates := make([]*oplog.Candidate, len(bs))
 	parallel(len(bs), func(i int) {
 		joined[i].Hash = bs[i].Hash
-		candidates[i], joined[i].Err = db.candidate(ctx, bs[i], writers)
+		candidates[i], joined[i].Err = db.candidate(ctx, bs[i])
 	})
 	var offered []oplog.Candidate
 	var places []int
 	for i, c := range candidates {
 		if c != nil {
+			c.Trusted = trusted
+			if c.Fault == nil && !rights.Anchors(bs[i].Hash, c.Writer) {
+				joined[i].Err = fmt.Errorf("%w to %s: identity %s", ErrNotAllowed, db.address, c.Writer)
+			}
 			offered = append(offered, *c)
 			places = append(places, i)
 		}
@@ -298,12 +384,15 @@ func (db *Database) join(ctx context.Context, bs []block.Block, writers writers)
 		}
 	}
 	db.orbit.announce(ctx, fresh...)
+	if db.guards.Load() && len(fresh) > 0 {
+		err = errors.Join(err, db.syncGuarded(ctx))
+	}
 	return joined, err
 }
 
-// candidate verifies a block. The error is why it does not count; without a
+// candidate verifies a block. The error is why it is invalid; without a
 // candidate, it cannot be part of the log.
-func (db *Database) candidate(ctx context.Context, b block.Block, w writers) (*oplog.Candidate, error) {
+func (db *Database) candidate(ctx context.Context, b block.Block) (*oplog.Candidate, error) {
 	if err := b.Check(); err != nil {
 		return nil, err
 	}
@@ -314,29 +403,20 @@ func (db *Database) candidate(ctx context.Context, b block.Block, w writers) (*o
 	if e.LogID != db.address {
 		return nil, fmt.Errorf("%w: %s is of %.80q", oplog.ErrOtherLog, b.Hash, e.LogID)
 	}
-	i, fault, err := db.judge(ctx, e, w)
+	i, fault, err := db.check(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	if errors.Is(fault, ErrNotAllowed) && db.access.managed != nil {
-		ever, err := db.access.everWriters(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if !ever.may(i.ID) {
-			return nil, fault
-		}
-	}
 	c := &oplog.Candidate{Entry: e, Fault: fault}
 	if i != nil {
-		c.Identity = i.Block()
+		c.Identity, c.Writer = i.Block(), i.ID
 	}
 	return c, fault
 }
 
-// judge returns the identity of an entry's writer, if it has a valid one, and why
-// the entry does not count, or nil. The error is why that cannot be told.
-func (db *Database) judge(ctx context.Context, e *entry.Entry, w writers) (i *identity.Identity, fault, err error) {
+// check returns the identity of an entry's writer, if that is valid, and why the
+// entry is invalid, or nil. The error is why that cannot be told.
+func (db *Database) check(ctx context.Context, e *entry.Entry) (i *identity.Identity, fault, err error) {
 	if e.Identity == "" { // names none that could be looked up
 		return nil, e.Check(nil), nil
 	}
@@ -346,9 +426,6 @@ func (db *Database) judge(ctx context.Context, e *entry.Entry, w writers) (i *id
 	}
 	if err != nil {
 		return nil, nil, err
-	}
-	if !w.may(i.ID) {
-		return i, fmt.Errorf("%w to %s: identity %s", ErrNotAllowed, db.address, i.ID), nil
 	}
 	return i, db.orbit.check(e, i), nil
 }

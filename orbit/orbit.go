@@ -19,6 +19,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/identity"
 	"github.com/newpieceplease/npp/orbit/keyed"
+	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -46,7 +47,7 @@ var (
 	// ErrType says that a database is not of the type that is needed.
 	ErrType = errors.New("wrong type of database")
 	// ErrNotAllowed says that an identity may not write to a database.
-	ErrNotAllowed = errors.New("not allowed to write")
+	ErrNotAllowed = oplog.ErrNotAllowed
 	// ErrUnavailable says that a block that is needed is not here.
 	ErrUnavailable = errors.New("block is not available")
 	// ErrClosed says that the Orbit is closed.

@@ -16,6 +16,8 @@
 //	key/<slot>                      newest operation: whether it deletes, number
 //	                                and hash of its entry
 //	live/<time>/<clock id>.<hash>   number of the entry of each live key
+//	lapsed/<slot>                   a slot whose newest operation ceased to count,
+//	                                and whose next one is not looked up yet
 //
 // below the log's namespace. The second is in the order of the log, so that a
 // page of it is a page of the database.
@@ -85,7 +87,9 @@ func (x Index) slotKey(slot string) string { return blocks.LogPrefix(x.log) + "/
 func (x Index) live() string               { return blocks.LogPrefix(x.log) + "/live" }
 
 // Prefixes implements [oplog.State].
-func (Index) Prefixes() []string { return []string{"key", "live"} }
+func (Index) Prefixes() []string { return []string{"key", "live", "lapsed"} }
+
+func (x Index) lapsedKey(slot string) string { return blocks.LogPrefix(x.log) + "/lapsed/" + slot }
 
 // winner is the newest operation on a key.
 type winner struct {
@@ -160,6 +164,59 @@ func (x Index) Apply(tx *store.Tx, e *entry.Entry, at oplog.Ref) (int, error) {
 	x.hints.put(newHintKey(x.log, slot), newHint(at.Number, e.Hash()))
 	return keys, tx.Put(x.slotKey(slot), winner{op.Deleted, at.Number, e.Hash()}.encode())
 }
+
+// Retract implements [oplog.State]. A slot whose newest operation is retracted
+// has none until it is restored.
+func (x Index) Retract(tx *store.Tx, e *entry.Entry, at oplog.Ref) (int, error) {
+	slot := x.Slot(e)
+	if slot == "" {
+		return 0, nil
+	}
+	record, err := tx.Get(x.slotKey(slot))
+	if errors.Is(err, store.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	w, err := decodeWinner(record)
+	if err != nil || w.hash != e.Hash() {
+		return 0, err
+	}
+	if err := errors.Join(tx.Delete(x.slotKey(slot)), tx.Put(x.lapsedKey(slot), nil)); err != nil {
+		return 0, err
+	}
+	if w.deleted {
+		return 0, nil
+	}
+	return -1, tx.Delete(oplog.PositionKey(x.live(), at.Position))
+}
+
+// Slot implements [oplog.State].
+func (Index) Slot(e *entry.Entry) string {
+	op, ok := Parse(e.Payload)
+	if !ok {
+		return ""
+	}
+	return op.Key.Slot()
+}
+
+// Lapsed implements [oplog.State].
+func (x Index) Lapsed(ctx context.Context, s *store.Store, n int) (slots []string, err error) {
+	prefix := x.lapsedKey("")
+	for r, err := range s.Scan(ctx, strings.TrimSuffix(prefix, "/")) {
+		if err != nil {
+			return nil, err
+		}
+		if slots = append(slots, strings.TrimPrefix(r.Key, prefix)); len(slots) == n {
+			break
+		}
+	}
+	return slots, nil
+}
+
+// Restored implements [oplog.State].
+func (x Index) Restored(tx *store.Tx, slot string) error { return tx.Delete(x.lapsedKey(slot)) }
 
 // record returns the record of a slot, or [store.ErrNotFound].
 func (x Index) record(g blocks.Getter, slot string) ([]byte, error) {

@@ -54,7 +54,11 @@ func open(t testing.TB, writer int) database {
 	d := database{Index: keyed.New(logNumber, keyed.NewHints()), disk: disk, store: store.New(disk, "/npp/test")}
 	d.signer, err = identity.New(key, key)
 	must(t, err)
-	d.Log, err = oplog.Open(t.Context(), d.store, logNumber, "log", d.Index)
+	d.Log, err = oplog.Open(t.Context(), d.store, logNumber, "log", oplog.Config{
+		State:  d.Index,
+		Access: oplog.Access{Writers: []string{oplog.Anyone}, Known: []string{oplog.Anyone}},
+		Writer: func(_ blocks.Getter, e *entry.Entry) (string, error) { return e.Key, nil },
+	})
 	must(t, err)
 	return d
 }

@@ -42,7 +42,7 @@ func (r replica) open(t testing.TB, number uint64, id string) replica {
 	t.Helper()
 	r.keys = keyed.New(number, keyed.NewHints())
 	var err error
-	r.Log, err = oplog.Open(t.Context(), r.store, number, id, r.keys)
+	r.Log, err = oplog.Open(t.Context(), r.store, number, id, config(r.keys))
 	must(t, err)
 	return r
 }

@@ -1,8 +1,7 @@
 package oplog
 
 import (
-	"context"
-	"encoding/binary"
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -12,11 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ipfs/go-datastore"
-	"github.com/ipfs/go-datastore/query"
-
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 	"github.com/newpieceplease/npp/store"
@@ -28,14 +23,15 @@ func someSummary() *summary {
 		return entry.Position{Rank: entry.Rank{Time: time, Depth: depth}, ID: id, Hash: block.Hash([]byte(data))}
 	}
 	return &summary{
-		Numbers: 1, Counting: 2, Faults: 3, Keys: 4, Waiting: 5, Pending: 6, ReadyFrom: 7, ReadyTo: 8, Rebuild: 9,
+		Numbers: 1, Counting: 2, Faults: 3, Keys: 4, Waiting: 5, Pending: 6, ReadyFrom: 7, ReadyTo: 8, Rebuild: 9, HeadCount: 10, Queue: 11, Doubtful: 12, Revision: 13,
 		Heads:  []entry.Position{at("b", 1<<53, 1<<40, "1"), at("a", 2.5, 0, "2")},
 		Newest: []entry.Position{at("d", 1e300, 0, "4"), at("b", 1<<53, 1<<40, "1"), at("a", 2.5, 0, "2"), at("c", 1, 1, "3")},
+		Own:    []entry.Position{at("c", 1, 1, "3")},
 	}
 }
 
 func TestSummaryIsReadAsItWasWritten(t *testing.T) {
-	for _, want := range []*summary{someSummary(), {Heads: []entry.Position{}, Newest: []entry.Position{}}} {
+	for _, want := range []*summary{someSummary(), {Heads: []entry.Position{}, Newest: []entry.Position{}, Own: []entry.Position{}}} {
 		got := new(summary)
 		if err := got.decode(want.encode()); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, %v; want %+v", got, err, want)
@@ -62,7 +58,7 @@ func TestGarbledSummaryIsNotRead(t *testing.T) {
 
 func TestSoMuchWaitsAndNoMore(t *testing.T) {
 	s := store.New(storetest.NewDisk(), "/npp/test")
-	l, err := Open(t.Context(), s, 1, "log", NoState{})
+	l, err := Open(t.Context(), s, 1, "log", Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,67 +89,6 @@ func TestSoMuchWaitsAndNoMore(t *testing.T) {
 	}
 	if _, err := waits("x"); !errors.Is(err, ErrWaitingFull) {
 		t.Errorf("one more: %v", err)
-	}
-}
-
-// queryHook calls a function once, before a query.
-type queryHook struct {
-	datastore.Batching
-	hook func()
-}
-
-func (q *queryHook) Query(ctx context.Context, qu query.Query) (query.Results, error) {
-	results, err := q.Batching.Query(ctx, qu)
-	if hook := q.hook; hook != nil {
-		q.hook = nil
-		hook()
-	}
-	return results, err
-}
-
-func TestNewestEntriesAreReadAgainWhereTheLogChangedMeanwhile(t *testing.T) {
-	ds := &queryHook{Batching: storetest.NewDisk()}
-	l, err := Open(t.Context(), store.New(ds, "/npp/test"), 1, "log", NoState{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := func(n uint64) entry.Position {
-		return entry.Position{Rank: entry.Rank{Time: float64(n)}, ID: "a", Hash: block.Hash([]byte{byte(n)})}
-	}
-	add := func(n uint64, forget bool) {
-		t.Helper()
-		if err := l.update(t.Context(), func(tx *store.Tx, sum *summary) error {
-			sum.Numbers++
-			sum.add(at(n))
-			if forget {
-				sum.Newest = nil
-			}
-			return tx.Put(l.orderKey(at(n)), binary.AppendUvarint(nil, sum.Numbers))
-		}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	add(1, false)
-	add(2, true)
-	ds.hook = func() { add(3, false) }
-	for range 2 {
-		if err := l.refill(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	sum, err := l.readSummary(blocks.Reading(t.Context(), l.store))
-	if want := []entry.Position{at(3), at(2), at(1)}; err != nil || !slices.Equal(sum.Newest, want) {
-		t.Errorf("got %v, %v; want %v", sum.Newest, err, want)
-	}
-	// What was read before the change is not taken.
-	add(4, true)
-	ds.hook = func() { add(5, false) }
-	if err := l.refill(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	sum, err = l.readSummary(blocks.Reading(t.Context(), l.store))
-	if err != nil || slices.Contains(sum.Newest, at(4)) {
-		t.Errorf("got %v, %v", sum.Newest, err)
 	}
 }
 
@@ -270,9 +205,8 @@ func FuzzSummary(f *testing.F) {
 		if again := new(summary); again.decode(s.encode()) != nil || !reflect.DeepEqual(again, s) {
 			t.Errorf("%+v is read again as %+v", s, again)
 		}
-		s.refs()
 		s.add(entry.Position{})
-		s.addHead(entry.Position{}, nil)
+		s.remove(entry.Position{})
 	})
 }
 
@@ -308,20 +242,17 @@ func FuzzSleeper(f *testing.F) {
 	})
 }
 
-func FuzzUnder(f *testing.F) {
-	rank := somePositions[len(somePositions)/2].Rank
-	f.Add(under{}.encode())
-	f.Add(under{some: true, rank: rank, heads: []string{block.Hash(nil)}, more: []string{block.Hash([]byte{1}), block.Hash([]byte{2})}}.encode())
-	f.Add(under{heads: []string{"no hash"}}.encode())
-	f.Add(append(under{}.encode(), 0))
+func FuzzAccess(f *testing.F) {
+	f.Add(Access{}.encode())
+	f.Add(Access{Writers: []string{"a", Anyone}, Known: []string{"a"}, Kept: []string{block.Hash(nil)}}.encode())
+	f.Add(append(Access{}.encode(), 0))
 	f.Fuzz(func(t *testing.T, record []byte) {
-		u, err := decodeUnder(record)
+		a, err := decodeAccess(record)
 		if err != nil {
 			return
 		}
-		checkRank(t, u.rank)
-		if again, err := decodeUnder(u.encode()); err != nil || !reflect.DeepEqual(again, u) {
-			t.Errorf("%v is read again as %v, %v", u, again, err)
+		if again, err := decodeAccess(a.encode()); err != nil || !bytes.Equal(again.encode(), a.encode()) {
+			t.Errorf("%v is read again as %v, %v", a, again, err)
 		}
 	})
 }

@@ -43,14 +43,18 @@ var ErrOtherLog = errors.New("entry belongs to another log")
 type Candidate struct {
 	Entry    *entry.Entry
 	Identity block.Block // of its writer; none if it is not known
-	Fault    error       // why it does not count, or nil
+	Writer   string      // ID of that identity
+	Fault    error       // why it is invalid, or nil
+	// Trusted has the entry be taken also where nothing waits for it and its writer
+	// may not write any more.
+	Trusted bool
 }
 
 // Outcome is what became of a candidate.
 type Outcome int
 
 const (
-	Refused Outcome = iota // it does not count, and nothing here waits for it
+	Refused Outcome = iota // it would not count, and nothing here waits for it
 	Known                  // it was here before
 	Joined                 // it is part of the log now
 	Waiting                // it waits for others
@@ -152,12 +156,13 @@ func (l *Log) wanted(ctx context.Context, candidates []Candidate, refused []int)
 	return wanted, others, nil
 }
 
-// Wake goes on with entries whose wait may be over, until there is none. It is
-// needed after an interrupted Join, which does the same.
+// Wake goes on with entries whose wait may be over, and with those whose effect is
+// to be decided anew, until there is none. It is needed after an interrupted Join
+// or Revise, which do the same.
 func (l *Log) Wake(ctx context.Context) error {
 	for {
 		sum, err := l.readSummary(blocks.Reading(ctx, l.store))
-		if err != nil || sum.ReadyFrom == sum.ReadyTo {
+		if err != nil || sum.ReadyFrom == sum.ReadyTo && sum.Queue == 0 {
 			return err
 		}
 		err = l.update(ctx, func(tx *store.Tx, sum *summary) error {
@@ -169,7 +174,10 @@ func (l *Log) Wake(ctx context.Context) error {
 				}
 				size += woken
 			}
-			return nil
+			if sum.ReadyFrom < sum.ReadyTo {
+				return nil
+			}
+			return l.decideQueued(tx, sum)
 		})
 		if err != nil {
 			return err
@@ -195,10 +203,8 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	if ok, err := tx.Has(l.waitKey(hash)); err != nil || ok {
 		return Waiting, err
 	}
-	if c.Fault != nil {
-		if wanted, err := tx.Has(l.wakeKey(hash)); err != nil || !wanted {
-			return Refused, err
-		}
+	if ok, err := l.welcome(tx, c); err != nil || !ok {
+		return Refused, err
 	}
 	if c.Identity.Hash != "" {
 		if err := blocks.Put(tx, c.Identity); err != nil {
@@ -210,7 +216,7 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 		return Refused, err
 	}
 	if missing != "" {
-		w := waiter{data: c.Entry.Block.Data}
+		w := waiter{writer: c.Writer, data: c.Entry.Block.Data}
 		if c.Fault != nil {
 			w.fault = c.Fault.Error()
 		}
@@ -219,7 +225,19 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 		}
 		return Waiting, l.sleep(tx, sum, hash, missing, w)
 	}
-	return Joined, l.enter(tx, sum, c.Entry, c.Fault)
+	return Joined, l.enter(tx, sum, c.Entry, c.Writer, c.Fault)
+}
+
+// welcome reports whether a candidate is taken: it would be an anchor, an entry
+// waits for it, or it is trusted.
+func (l *Log) welcome(tx *store.Tx, c Candidate) (bool, error) {
+	if c.Fault == nil {
+		lists, err := l.access(tx)
+		if err != nil || lists.anchors(c.Entry.Hash(), c.Writer) || c.Trusted && has(lists.known, c.Writer) {
+			return err == nil, err
+		}
+	}
+	return tx.Has(l.wakeKey(c.Entry.Hash()))
 }
 
 // missing returns the first of an entry's parents that is not in the log, or
@@ -235,21 +253,23 @@ func (l *Log) missing(tx *store.Tx, parents []string) (hash string, place int, e
 
 // enter inserts an entry and hands those that waited for it to the ready
 // queue.
-func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, fault error) error {
-	trace := l.faultKey(e.Hash())
+func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer string, fault error) error {
+	traces := []string{l.faultKey(e.Hash())}
 	if fault == nil {
 		p, err := PositionOf(tx, l.number, e)
 		if err != nil {
 			return err
 		}
-		trace = l.orderKey(p)
+		traces = append(traces, l.orderKey(p))
 	}
-	if ok, err := tx.Has(trace); err != nil {
-		return err
-	} else if ok {
-		return fmt.Errorf("%w of %s: where %s is kept is lost", ErrDamaged, l.id, e.Hash())
+	for _, trace := range traces {
+		if ok, err := tx.Has(trace); err != nil {
+			return err
+		} else if ok {
+			return fmt.Errorf("%w of %s: where %s is kept is lost", ErrDamaged, l.id, e.Hash())
+		}
 	}
-	if err := l.insert(tx, sum, e, fault); err != nil {
+	if err := l.insert(tx, sum, e, writer, fault); err != nil {
 		return err
 	}
 	sleepers, err := l.sleepers(tx, e.Hash())
@@ -354,7 +374,7 @@ func (l *Log) wakeNext(tx *store.Tx, sum *summary) (size int, err error) {
 	if w.fault != "" {
 		fault = errors.New(w.fault)
 	}
-	return size, l.enter(tx, sum, e, fault)
+	return size, l.enter(tx, sum, e, w.writer, fault)
 }
 
 // mustGet returns the value at a key that is there unless the log is damaged.
@@ -368,17 +388,21 @@ func (l *Log) mustGet(tx *store.Tx, key string) ([]byte, error) {
 
 // waiter is an entry that waits.
 type waiter struct {
-	fault string // why it does not count, or ""
-	data  []byte
+	writer string // ID of its identity, where it is valid
+	fault  string // why it is invalid, or ""
+	data   []byte
 }
 
 func (w waiter) encode() []byte {
-	return append(dagcbor.AppendText(nil, w.fault), w.data...)
+	return append(dagcbor.AppendText(dagcbor.AppendText(nil, w.fault), w.writer), w.data...)
 }
 
 func decodeWaiter(hash string, record []byte) (w waiter, e *entry.Entry, err error) {
 	r := dagcbor.NewReader(record)
 	if w.fault, err = r.Text(); err != nil {
+		return w, nil, err
+	}
+	if w.writer, err = r.Text(); err != nil {
 		return w, nil, err
 	}
 	if w.data, err = r.Raw(); err != nil {

@@ -258,7 +258,7 @@ func TestEntryOfAnotherLogStopsTheWholeJoin(t *testing.T) {
 
 func TestLogsInOneStoreAreApart(t *testing.T) {
 	r := newReplica(t)
-	other, err := oplog.Open(t.Context(), r.store, logNumber+1, "/orbitdb/other", oplog.NoState{})
+	other, err := oplog.Open(t.Context(), r.store, logNumber+1, "/orbitdb/other", config(nil))
 	must(t, err)
 	e := draft{key: "a", time: 1, log: "/orbitdb/other"}.entry()
 	_, err = other.Join(t.Context(), candidates(e))
@@ -427,9 +427,8 @@ func TestEntriesWithAnyNumberOfParentsWaitForThem(t *testing.T) {
 	})
 }
 
-// More heads are under entries without effect than their records have room for.
-func TestManyHeadsUnderFaultyEntries(t *testing.T) {
-	elsewhere := 0
+// Many invalid entries descend from very many heads.
+func TestManyHeadsBelowInvalidEntries(t *testing.T) {
 	seeds(t, 4, func(t *testing.T, rng *rand.Rand) {
 		r := newReplica(t)
 		some := func(list []*entry.Entry, most int) []*entry.Entry {
@@ -460,8 +459,6 @@ func TestManyHeadsUnderFaultyEntries(t *testing.T) {
 				same(t, "outcomes", r.join(t, top), []oplog.Outcome{oplog.Joined})
 				r.audit(t, judge)
 			}
-			log, _, numbers := r.stored(t)
-			elsewhere += r.auditUnder(t, judge, log, numbers)
 		}
 		before := r.snapshot(t)
 		_, err := r.Rebuild(t.Context(), rejudge)
@@ -475,12 +472,9 @@ func TestManyHeadsUnderFaultyEntries(t *testing.T) {
 		}
 		r.audit(t, judge)
 	})
-	if elsewhere == 0 {
-		t.Error("there was room for all")
-	}
 }
 
-func TestRecordsThatLeadFromOneToTheNextLeadToAllHeads(t *testing.T) {
+func TestChainOfInvalidEntriesLeadsToAllHeads(t *testing.T) {
 	r := newReplica(t)
 	var roots, chain []*entry.Entry
 	for i := range 6 {
@@ -505,28 +499,4 @@ func TestRecordsThatLeadFromOneToTheNextLeadToAllHeads(t *testing.T) {
 	must(t, err)
 	same(t, "heads", heads, []entry.Position{plain(top), plain(last)})
 	r.audit(t, judge)
-}
-
-// Without its record, what an entry is on top of follows from what it names.
-func TestFaultyEntriesOfWhichNoMoreIsKnownCoverWhatTheyName(t *testing.T) {
-	a, b := draft{key: "a", time: 7}.entry(), draft{key: "b", time: 5}.entry()
-	bad1 := draft{key: "bad1", time: 2, next: []*entry.Entry{a}}.entry()
-	bad2 := draft{key: "bad2", time: 3, next: []*entry.Entry{bad1, b}}.entry()
-	bad3 := draft{key: "bad3", time: 3, next: []*entry.Entry{bad2}}.entry()
-	other := draft{key: "o", time: 1, refs: []*entry.Entry{bad3}}.entry()
-	top := draft{key: "t", time: 1, next: []*entry.Entry{bad3}}.entry()
-	for _, gone := range [][]*entry.Entry{nil, {bad1}, {bad2}, {bad3}, {bad2, bad3}, {bad1, bad2, bad3}} {
-		r := newReplica(t)
-		r.join(t, other, bad3, bad2, bad1, a, b)
-		for _, e := range gone {
-			remove(t, r, blocks.LogPrefix(logNumber)+"/under/"+e.Hash())
-		}
-		same(t, "outcomes", r.join(t, top), []oplog.Outcome{oplog.Joined})
-		heads, err := r.Heads(t.Context())
-		must(t, err)
-		same(t, "heads", heads, []entry.Position{top.Position(entry.Rank{Time: 7, Depth: 1}), plain(other)})
-		_, err = r.Rebuild(t.Context(), rejudge)
-		must(t, err)
-		r.audit(t, judge)
-	}
 }

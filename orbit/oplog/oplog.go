@@ -14,10 +14,22 @@
 // neither head nor counted. [Log.Missing] says what is waited for. When that
 // comes, those that waited follow, a bounded number to a transaction.
 //
-// An entry that must have no effect (see [entry.Entry.Check], and the access
-// controller) is refused, unless an entry that counts was written on top of it:
-// then it is kept as part of the graph, to be sent and named, but it is in no
-// order, in no state, and never a head.
+// # What counts
+//
+// An entry is invalid if its signature, its key or its encoding are wrong
+// ([entry.Entry.Check]): that never changes. Of the valid ones, the access list
+// says which count, and it may change ([Access], [Log.Revise]). An entry that
+// does not count is refused when it comes, unless an entry waits for it: then it
+// is part of the graph, to be sent and named, but it is in no order, in no
+// state, and never a head.
+//
+// What counts is a function of the entries and of the access list alone. So
+// nothing that is stored of an entry's effect is final: each valid entry that
+// does not count is listed by its writer, and each entry that no anchor descends
+// from is marked as loose. A change of the access list queues the entries whose
+// effect it may change; an entry that names a loose one queues that. The queue is
+// on disk, is worked off from the newest entry to the oldest, a bounded number to
+// a transaction, and goes on after a crash.
 //
 // # What is stored
 //
@@ -29,8 +41,14 @@
 //	tree/<path>                      how many entries of the order are behind a
 //	                                 path, and the sum of their hashes
 //	raised/<hash>                    rank of an entry, where its clock does not tell
+//	access                           the access list by which the log counts
 //	fault/<hash>                     why an entry does not count
-//	under/<hash>                     what an entry that does not count is on top of
+//	idle/<hash of ID>/<hash>         a valid entry that does not count, by its writer
+//	loose/<hash>                     an entry from which no anchor descends
+//	below/<hash>                     largest rank below an invalid entry
+//	revise/<number>                  mark of an entry whose effect is to be decided
+//	heads/<time>/<clock id>.<hash>   the heads, where there are many
+//	head/<hash>                      the key of such a head
 //	wait/<hash>                      an entry that waits, and its fault
 //	parents/<hash>/<n>               hashes that such an entry names, 64 to a record
 //	lost/<number>                    hash, if known, of an entry found lost
@@ -40,9 +58,6 @@
 // The parents of an entry are stored by themselves once it has been woken and
 // waits for another of them, from that one on: wake and ready have its place
 // behind the hash, so that each of very many parents costs little when it comes.
-// What an entry is on top of is the entries that count among those it names and,
-// through what does not count, behind them: the largest of their ranks, and
-// those that were heads when it came.
 //
 // The time in an order key is a whole number; where the rank is more than that,
 // it is in front of the clock ID.
@@ -60,6 +75,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
@@ -81,9 +97,20 @@ var (
 // order in which they come.
 type State interface {
 	// Apply adds the effect of an entry that counts, and returns by how much
-	// the number of live keys changed.
+	// the number of live keys changed. It may be called again for the same entry.
 	Apply(tx *store.Tx, e *entry.Entry, at Ref) (keys int, err error)
-	// Failed tells that changes which were applied may not have been stored.
+	// Retract takes back the effect of an entry that ceased to count, and returns
+	// by how much the number of live keys changed. Where other entries have to be
+	// applied again, it notes the slot of the entry as lapsed.
+	Retract(tx *store.Tx, e *entry.Entry, at Ref) (keys int, err error)
+	// Slot returns what an entry is an operation on, or "".
+	Slot(e *entry.Entry) string
+	// Lapsed returns up to n slots whose newest entry has to be applied again.
+	Lapsed(ctx context.Context, s *store.Store, n int) ([]string, error)
+	// Restored says that a slot is not lapsed any more.
+	Restored(tx *store.Tx, slot string) error
+	// Failed tells that changes which were applied may not have been stored, or
+	// that some were retracted.
 	Failed()
 	// Prefixes are the parts of the log's namespace that the state has to
 	// itself.
@@ -96,11 +123,33 @@ type NoState struct{}
 // Apply does nothing.
 func (NoState) Apply(*store.Tx, *entry.Entry, Ref) (int, error) { return 0, nil }
 
+// Retract does nothing.
+func (NoState) Retract(*store.Tx, *entry.Entry, Ref) (int, error) { return 0, nil }
+
+// Slot returns "".
+func (NoState) Slot(*entry.Entry) string { return "" }
+
+// Lapsed returns none.
+func (NoState) Lapsed(context.Context, *store.Store, int) ([]string, error) { return nil, nil }
+
+// Restored does nothing.
+func (NoState) Restored(*store.Tx, string) error { return nil }
+
 // Failed does nothing.
 func (NoState) Failed() {}
 
 // Prefixes returns none.
 func (NoState) Prefixes() []string { return nil }
+
+// Config is what a log is opened with.
+type Config struct {
+	// State gets the entries as they come. Default: NoState.
+	State State
+	// Access is the access list until the first [Log.Revise].
+	Access Access
+	// Writer returns the ID of the identity that a valid entry of the log names.
+	Writer func(g blocks.Getter, e *entry.Entry) (id string, err error)
+}
 
 // Log is a log in a store. Its methods may be called concurrently; there must
 // be one Log only for a number.
@@ -108,7 +157,11 @@ type Log struct {
 	store  *store.Store
 	number uint64
 	id     string
-	state  State
+	config Config
+
+	initial      *sets // of the configuration
+	cachedAccess atomic.Pointer[accessCache]
+	revising     sync.Mutex // one Revise at a time
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change
@@ -116,16 +169,25 @@ type Log struct {
 	dropped bool
 }
 
-// Open opens the log of a number, which has the ID, or begins it. The state
-// gets the entries as they come.
-func Open(ctx context.Context, s *store.Store, number uint64, id string, state State) (*Log, error) {
-	l := &Log{store: s, number: number, id: id, state: state, changed: make(chan struct{})}
+// ErrOutdated says that a log was written when verdicts did not change. It is
+// [ErrDamaged], and [Log.Rebuild] brings it up to date.
+var ErrOutdated = fmt.Errorf("%w: its index is of an earlier version", ErrDamaged)
+
+// Open opens the log of a number, which has the ID, or begins it.
+func Open(ctx context.Context, s *store.Store, number uint64, id string, c Config) (*Log, error) {
+	if c.State == nil {
+		c.State = NoState{}
+	}
+	l := &Log{store: s, number: number, id: id, config: c, initial: c.Access.sets(), changed: make(chan struct{})}
 	sum, err := l.readSummary(blocks.Reading(ctx, s))
 	if err != nil {
 		return l, err
 	}
 	if sum.Rebuild != 0 {
 		return l, fmt.Errorf("%w of %s: its index is half rebuilt", ErrDamaged, id)
+	}
+	if sum.outdated {
+		return l, fmt.Errorf("%w: %s", ErrOutdated, id)
 	}
 	root, err := l.Node(ctx, "")
 	if err == nil && root.Count != sum.Counting {
@@ -158,13 +220,17 @@ func (l *Log) key(rest string) string { return blocks.LogPrefix(l.number) + "/" 
 
 // Stats are counts of a log.
 type Stats struct {
-	Entries uint64  // that count
-	Faults  uint64  // that do not
-	Waiting uint64  // that are not part of the log yet
-	Keys    uint64  // live keys of the state
-	Last    uint64  // number of the entry that came last
-	Clock   float64 // largest time of the heads
-	Heads   []entry.Position
+	Entries uint64           // that count
+	Faults  uint64           // that do not
+	Waiting uint64           // that are not part of the log yet
+	Keys    uint64           // live keys of the state
+	Last    uint64           // number of the entry that came last
+	Clock   float64          // largest time of the heads
+	Heads   []entry.Position // newest first, at most [MaxHeads]
+
+	HeadCount uint64 // heads
+	Revision  uint64 // rises when an entry that was here comes to count, or ceases to
+	Revising  uint64 // entries whose effect is being decided anew
 }
 
 // Stats returns the counts of the log.
@@ -173,20 +239,23 @@ func (l *Log) Stats(ctx context.Context) (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
-	st := Stats{Entries: s.Counting, Faults: s.Faults, Waiting: s.Waiting, Keys: s.Keys, Last: s.Numbers, Heads: s.Heads}
-	for _, h := range s.Heads {
-		st.Clock = max(st.Clock, h.Time)
+	st := Stats{
+		Entries: s.Counting, Faults: s.Faults, Waiting: s.Waiting, Keys: s.Keys, Last: s.Numbers,
+		HeadCount: s.HeadCount, Revision: s.Revision, Revising: s.Queue,
 	}
-	return st, nil
+	if st.Heads, err = first(MaxHeads, l.headsOf(ctx, s)); len(st.Heads) > 0 {
+		st.Clock = st.Heads[0].Time
+	}
+	return st, err
 }
 
-// Heads returns the positions of the heads, newest first.
+// Heads returns the positions of the heads, newest first: at most [MaxHeads].
 func (l *Log) Heads(ctx context.Context) ([]entry.Position, error) {
 	s, err := l.readSummary(blocks.Reading(ctx, l.store))
 	if err != nil {
 		return nil, err
 	}
-	return s.Heads, nil
+	return first(MaxHeads, l.headsOf(ctx, s))
 }
 
 // Changed returns a channel that is closed at the next change of the log, also
@@ -273,79 +342,79 @@ func (l *Log) fault(g blocks.Getter, hash string) (string, error) {
 }
 
 // Append writes an entry for each payload, one after the other and all of them
-// or none, and returns them when they are on disk. s must be allowed to write.
+// or none, and returns them when they are on disk. The error is [ErrNotAllowed]
+// where the identity of s is not on the access list.
 func (l *Log) Append(ctx context.Context, s *identity.Signer, payloads ...value.Value) ([]*entry.Entry, error) {
 	return l.AppendIf(ctx, s, func(blocks.Getter) error { return nil }, payloads...)
 }
 
 // AppendIf is Append, but writes nothing and returns the error of check if that
-// has one. check sees all that the entries will be on top of. It may be called
-// more than once.
+// has one. check sees all ancestors of the new entries.
 func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(blocks.Getter) error, payloads ...value.Value) ([]*entry.Entry, error) {
-	for range maxRefills {
-		var entries []*entry.Entry
-		err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
-			if err := check(tx); err != nil {
-				return err
-			}
-			entries = make([]*entry.Entry, 0, len(payloads))
-			for _, p := range payloads {
-				refs, ok := sum.refs()
-				if !ok {
-					return errNewestUnknown
-				}
-				e, err := entry.New(s, l.id, p, sum.Heads, refs)
-				if err != nil {
-					return err
-				}
-				if err := l.insert(tx, sum, e, nil); err != nil {
-					return err
-				}
-				entries = append(entries, e)
-			}
-			return nil
-		})
-		if err == nil {
-			return entries, nil
+	var entries []*entry.Entry
+	err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
+		if err := check(tx); err != nil {
+			return err
 		}
-		if !errors.Is(err, errNewestUnknown) {
-			return nil, err
-		}
-		if err := l.refill(ctx); err != nil {
-			return nil, err
-		}
-	}
-	return nil, fmt.Errorf("%w of %s: its order has too few entries", ErrDamaged, l.id)
-}
-
-// maxRefills is how often the newest entries are looked up for an append. Once
-// is enough, but where the log changes meanwhile.
-const maxRefills = 64
-
-// errNewestUnknown says that a summary has too few of the newest entries.
-var errNewestUnknown = errors.New("the newest entries are not known")
-
-// refill reads the newest entries into the summary again.
-func (l *Log) refill(ctx context.Context) error {
-	before, err := l.readSummary(blocks.Reading(ctx, l.store))
-	if err != nil {
-		return err
-	}
-	var newest []entry.Position
-	for r, err := range l.descend(ctx, nil) {
+		lists, err := l.access(tx)
 		if err != nil {
 			return err
 		}
-		if newest = append(newest, r.Position); len(newest) >= before.keep() {
-			break
+		if !has(lists.writers, s.ID) {
+			return fmt.Errorf("%w to %s: identity %s", ErrNotAllowed, l.id, s.ID)
 		}
-	}
-	return l.update(ctx, func(tx *store.Tx, sum *summary) error {
-		if sum.Numbers == before.Numbers {
-			sum.Newest = newest
+		entries = make([]*entry.Entry, 0, len(payloads))
+		for _, p := range payloads {
+			heads, err := l.named(tx, sum)
+			if err != nil {
+				return err
+			}
+			refs, err := l.references(tx, sum, len(heads))
+			if err != nil {
+				return err
+			}
+			e, err := entry.New(s, l.id, p, heads, refs)
+			if err != nil {
+				return err
+			}
+			if err := l.insert(tx, sum, e, s.ID, nil); err != nil {
+				return err
+			}
+			position, err := PositionOf(tx, l.number, e)
+			if err != nil {
+				return err
+			}
+			sum.Own = []entry.Position{position}
+			entries = append(entries, e)
 		}
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	return entries, nil
+}
+
+// references returns what the next entry refers to: the newest entries behind as
+// many as it names heads.
+func (l *Log) references(tx *store.Tx, sum *summary, heads int) (refs []string, err error) {
+	want := int(min(uint64(heads+entry.MaxRefs), sum.Counting))
+	newest := sum.Newest
+	if len(newest) < want {
+		series := l.key("order")
+		if newest, err = first(max(want, sum.keep()), positions(tx.Descend(series), series)); err != nil {
+			return nil, err
+		}
+		if len(newest) < want {
+			return nil, fmt.Errorf("%w of %s: its order has too few entries", ErrDamaged, l.id)
+		}
+		sum.Newest = newest[:min(len(newest), sum.keep())]
+	}
+	refs = []string{}
+	for _, p := range newest[min(heads, want):want] {
+		refs = append(refs, p.Hash)
+	}
+	return refs, nil
 }
 
 // update changes the log in a transaction, and tells those who wait for
@@ -361,7 +430,7 @@ func (l *Log) update(ctx context.Context, change func(*store.Tx, *summary) error
 
 // write is update, for a rebuild, too.
 func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error) error {
-	touched := false
+	touched, revised := false, false
 	err := l.store.Update(ctx, func(tx *store.Tx) error {
 		if err := l.refusal(); err != nil {
 			return err
@@ -370,15 +439,15 @@ func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error)
 		if err != nil {
 			return err
 		}
-		before := sum.Numbers
-		defer func() { touched = sum.Numbers != before }()
+		numbers, revision := sum.Numbers, sum.Revision
+		defer func() { touched, revised = sum.Numbers != numbers, sum.Revision != revision }()
 		if err := change(tx, sum); err != nil {
 			return err
 		}
 		return l.writeSummary(tx, sum)
 	})
-	if err != nil && touched {
-		l.state.Failed()
+	if err != nil && touched || revised {
+		l.config.State.Failed()
 	}
 	// What may not be durable may be there all the same.
 	if err == nil || errors.Is(err, store.ErrNotDurable) {
@@ -395,46 +464,102 @@ func (l *Log) signal() {
 	l.changed = make(chan struct{})
 }
 
-// insert makes an entry part of the log, all of whose parents are. fault is why
-// it does not count, or nil.
-func (l *Log) insert(tx *store.Tx, sum *summary, e *entry.Entry, fault error) error {
+// insert makes an entry part of the log, all of whose parents are. writer is the
+// ID of its identity, and fault why it is invalid, or nil.
+func (l *Log) insert(tx *store.Tx, sum *summary, e *entry.Entry, writer string, fault error) error {
 	sum.Numbers++
 	if err := blocks.PutEntry(tx, blocks.Location{Log: l.number, Number: sum.Numbers}, e.Block); err != nil {
 		return err
 	}
-	return l.index(tx, sum, e, sum.Numbers, fault)
+	return l.index(tx, sum, e, sum.Numbers, writer, fault)
 }
 
 // index adds an entry that is stored to all that follows from it.
-func (l *Log) index(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, fault error) error {
-	rank := e.Rank()
-	// Where it is larger than any here, those below do not matter.
-	ranked := fault != nil || len(sum.Heads) > 0 && rank.Compare(sum.Heads[0].Rank) <= 0
-	below, err := l.below(tx, sum, e.Next, ranked)
+func (l *Log) index(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, writer string, fault error) error {
+	p, err := l.rank(tx, sum, e, fault)
 	if err != nil {
 		return err
 	}
 	if fault != nil {
 		sum.Faults++
-		if err := tx.Put(l.underKey(e.Hash()), below.encode()); err != nil {
+		if err := tx.Put(l.faultKey(e.Hash()), []byte(fault.Error())); err != nil {
 			return err
 		}
-		return tx.Put(l.faultKey(e.Hash()), []byte(fault.Error()))
+		return l.setLoose(tx, e.Hash(), true)
 	}
-	if below.some {
-		rank = e.Rank(below.rank)
-	}
-	if rank != e.Rank() {
-		if err := tx.Put(raisedKey(l.number, e.Hash()), []byte(rankText(rank))); err != nil {
-			return err
-		}
-	}
-	covered, err := l.covered(tx, below)
+	lists, err := l.access(tx)
 	if err != nil {
 		return err
 	}
-	p := e.Position(rank)
-	sum.addHead(p, covered)
+	if !lists.anchors(e.Hash(), writer) {
+		if err := l.deny(tx, sum, e.Hash(), writer); err != nil {
+			return err
+		}
+		return l.setLoose(tx, e.Hash(), true)
+	}
+	if err := l.anchor(tx, sum, e.Next); err != nil {
+		return err
+	}
+	if err := l.setHead(tx, sum, p, true); err != nil {
+		return err
+	}
+	return l.count(tx, sum, e, p, number)
+}
+
+// rank returns the place of an entry in the order, and stores what it takes to
+// find it again.
+func (l *Log) rank(tx *store.Tx, sum *summary, e *entry.Entry, fault error) (p entry.Position, err error) {
+	rank := e.Rank()
+	// Where all entries count, and the rank is larger than that of the newest one,
+	// those below do not matter.
+	newer := sum.Counting == 0 || len(sum.Newest) > 0 && rank.Compare(sum.Newest[0].Rank) > 0
+	if sum.Faults > 0 || fault != nil || !newer {
+		b, err := l.below(tx, sum, e.Next)
+		if err != nil {
+			return p, err
+		}
+		if fault != nil {
+			return p, l.putBelow(tx, e.Hash(), b)
+		}
+		if b.some {
+			rank = e.Rank(b.rank)
+		}
+	}
+	if rank != e.Rank() {
+		err = tx.Put(raisedKey(l.number, e.Hash()), []byte(rankText(rank)))
+	}
+	return e.Position(rank), err
+}
+
+// anchor notes that an anchor descends from entries.
+func (l *Log) anchor(tx *store.Tx, sum *summary, hashes []string) error {
+	for _, hash := range distinct(hashes) {
+		if err := l.coverHead(tx, sum, hash); err != nil {
+			return err
+		}
+		if sum.Faults+sum.Queue == 0 {
+			continue
+		}
+		decide := sum.Doubtful > 0
+		if !decide {
+			var err error
+			if decide, err = tx.Has(l.looseKey(hash)); err != nil {
+				return err
+			}
+		}
+		if !decide {
+			continue
+		}
+		if err := l.enqueue(tx, sum, hash, anchored); err != nil && !gone(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// count adds an entry to all that follows from those that count, but for the
+// heads.
+func (l *Log) count(tx *store.Tx, sum *summary, e *entry.Entry, p entry.Position, number uint64) error {
 	sum.add(p)
 	if err := tx.Put(l.orderKey(p), binary.AppendUvarint(nil, number)); err != nil {
 		return err
@@ -443,7 +568,7 @@ func (l *Log) index(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, f
 	if err := l.grow(tx, time, p.Hash); err != nil {
 		return err
 	}
-	keys, err := l.state.Apply(tx, e, Ref{p, number})
+	keys, err := l.config.State.Apply(tx, e, Ref{p, number})
 	sum.Keys += uint64(keys)
 	return err
 }

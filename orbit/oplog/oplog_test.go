@@ -1,7 +1,6 @@
 package oplog_test
 
 import (
-	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
@@ -66,7 +65,7 @@ var vandal = signers[len(signers)-1]
 var errVandal = errors.New("written by a vandal")
 
 // rejudge is judge for a rebuild.
-func rejudge(e *entry.Entry, _ string) (fault, err error) { return judge(e), nil }
+func rejudge(e *entry.Entry) (writer string, fault, err error) { return e.Key, judge(e), nil }
 
 // judge tells why an entry has no effect, or nil.
 func judge(e *entry.Entry) error {
@@ -79,7 +78,19 @@ func judge(e *entry.Entry) error {
 // anything finds no fault.
 func anything(*entry.Entry) error { return nil }
 
-func candidate(e *entry.Entry) oplog.Candidate { return oplog.Candidate{Entry: e, Fault: judge(e)} }
+func candidate(e *entry.Entry) oplog.Candidate {
+	return oplog.Candidate{Entry: e, Writer: e.Key, Fault: judge(e)}
+}
+
+// config is that of a log which anybody may write. In these tests, the key of an
+// entry is the ID of its writer.
+func config(state oplog.State) oplog.Config {
+	return oplog.Config{
+		State:  state,
+		Access: oplog.Access{Writers: []string{oplog.Anyone}, Known: []string{oplog.Anyone}},
+		Writer: func(_ blocks.Getter, e *entry.Entry) (string, error) { return e.Key, nil },
+	}
+}
 
 func candidates(entries ...*entry.Entry) (list []oplog.Candidate) {
 	for _, e := range entries {
@@ -145,7 +156,7 @@ type replica struct {
 func open(ctx context.Context, ds datastore.Batching) (replica, error) {
 	r := replica{disk: ds, store: store.New(ds, namespace), keys: keyed.New(logNumber, keyed.NewHints())}
 	var err error
-	r.Log, err = oplog.Open(ctx, r.store, logNumber, logID, r.keys)
+	r.Log, err = oplog.Open(ctx, r.store, logNumber, logID, config(r.keys))
 	return r, err
 }
 
@@ -404,8 +415,10 @@ func (r replica) stored(t testing.TB) (log, waiting graph, numbers map[string]ui
 	}
 	for key, record := range r.records(t, "wait") {
 		rd := dagcbor.NewReader([]byte(record))
-		_, err := rd.Text()
-		must(t, err)
+		for range 2 { // fault and writer
+			_, err := rd.Text()
+			must(t, err)
+		}
 		data, err := rd.Raw()
 		must(t, err)
 		e, err := entry.Decode(block.New(data))
@@ -467,6 +480,7 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 	if got := r.records(t, "fault"); !maps.Equal(got, wantFaults) {
 		t.Errorf("faults: got %q, want %q", got, wantFaults)
 	}
+	r.auditLoose(t, judge, log)
 	r.auditTree(t, log.order(judge), positions)
 	order := hashes(log.order(judge))
 	same(t, "newest first", hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), order)
@@ -506,8 +520,6 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 		}
 	}
 	same(t, "items", items, hashes(live))
-
-	r.auditUnder(t, judge, log, numbers)
 
 	// What waits: each in one list, for one that it names and that is not here,
 	// or in the queue of those whose wait may be over. Where its place is known,
@@ -626,96 +638,49 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 	return log, waiting
 }
 
-// auditUnder checks what is known of what entries without effect are on top of,
-// and returns how often a record leads to another one.
-func (r replica) auditUnder(t testing.TB, judge func(*entry.Entry) error, log graph, numbers map[string]uint64) (elsewhere int) {
+// auditLoose checks which entries are marked as loose, and what is known of those
+// below invalid ones.
+func (r replica) auditLoose(t testing.TB, judge func(*entry.Entry) error, log graph) {
 	t.Helper()
-	prefix := blocks.LogPrefix(logNumber) + "/under/"
-	type under struct {
-		rank        string
-		heads, more []string
-	}
-	records := make(map[string]under)
-	for key, record := range r.records(t, "under") {
-		rd := dagcbor.NewReader([]byte(record))
-		n, err := rd.Array()
-		must(t, err)
-		equal(t, "items", n, 3)
-		var u under
-		u.rank, err = rd.Text()
-		must(t, err)
-		for _, list := range []*[]string{&u.heads, &u.more} {
-			n, err := rd.Array()
-			must(t, err)
-			for range n {
-				hash, err := rd.Text()
-				must(t, err)
-				*list = append(*list, hash)
+	prefix := blocks.LogPrefix(logNumber) + "/"
+	anchored := make(map[string]bool)
+	var anchor func(hash string)
+	anchor = func(hash string) {
+		if !anchored[hash] && log[hash] != nil {
+			anchored[hash] = true
+			for _, next := range log[hash].Next {
+				anchor(next)
 			}
 		}
-		must(t, rd.End())
-		records[strings.TrimPrefix(key, prefix)] = u
 	}
+	wantLoose, wantBelow := make(map[string]string), make(map[string]string)
 	positions := log.positions(judge)
-	arrived := slices.SortedFunc(maps.Keys(log), func(a, b string) int { return cmp.Compare(numbers[a], numbers[b]) })
-	heads := make(map[string]bool)
-	faults := 0
-	for _, hash := range arrived {
-		next := log.next(log[hash], judge)
-		if judge(log[hash]) == nil {
-			for hash := range next {
-				delete(heads, hash)
-			}
-			heads[hash] = true
+	for hash, e := range log {
+		if judge(e) == nil {
+			anchor(hash)
 			continue
 		}
-		faults++
-		u, ok := records[hash]
-		elsewhere += len(u.more)
-		if list := slices.Sorted(slices.Values(slices.Concat(u.heads, u.more))); len(slices.Compact(list)) < len(u.heads)+len(u.more) {
-			t.Errorf("a hash is twice under %s", hash)
-		}
-		if !ok {
-			t.Errorf("what is under %s is not known", hash)
-		}
-		var want string
 		var below entry.Rank
-		wantHeads := make(map[string]bool)
-		for hash := range next {
-			if rank := positions[hash].Rank; want == "" || rank.Compare(below) > 0 {
+		text := ""
+		for hash := range log.next(e, judge) {
+			if rank := positions[hash].Rank; text == "" || rank.Compare(below) > 0 {
 				below = rank
-				want = fmt.Sprintf("~%016x.%016x.", math.Float64bits(rank.Time), rank.Depth)
-			}
-			if heads[hash] {
-				wantHeads[hash] = true
+				text = fmt.Sprintf("~%016x.%016x.", math.Float64bits(rank.Time), rank.Depth)
 			}
 		}
-		equal(t, "rank under "+hash, u.rank, want)
-		for _, head := range u.heads {
-			if !wantHeads[head] {
-				t.Errorf("%s is no head under %s", head, hash)
-			}
-		}
-		if named := log[hash].Next; len(u.heads)+len(u.more) > len(named)+64 {
-			t.Errorf("%d and %d hashes under one that names %d", len(u.heads), len(u.more), len(named))
-		}
-		got := make(map[string]bool)
-		for todo := []string{hash}; len(todo) > 0; todo = todo[1:] {
-			if !got[todo[0]] {
-				got[todo[0]] = true
-				todo = slices.Concat(todo, records[todo[0]].more)
-			}
-			for _, head := range records[todo[0]].heads {
-				if heads[head] {
-					got[head] = true
-				}
-			}
-		}
-		maps.DeleteFunc(got, func(hash string, _ bool) bool { return judge(log[hash]) != nil })
-		same(t, "heads under "+hash, slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(wantHeads)))
+		wantBelow[prefix+"below/"+hash] = text
 	}
-	equal(t, "known of what is under so many", len(records), faults)
-	return elsewhere
+	for hash := range log {
+		if !anchored[hash] {
+			wantLoose[prefix+"loose/"+hash] = ""
+		}
+	}
+	if got := r.records(t, "loose"); !maps.Equal(got, wantLoose) {
+		t.Errorf("loose: got %q, want %q", got, wantLoose)
+	}
+	if got := r.records(t, "below"); !maps.Equal(got, wantBelow) {
+		t.Errorf("below: got %q, want %q", got, wantBelow)
+	}
 }
 
 // auditAppend checks what the next entry would name.

@@ -22,14 +22,14 @@ func (l *Log) lostKey(number uint64) string { return store.Key(l.key("lost"), nu
 // Rebuild makes all that follows from the entries anew: where they are, heads,
 // order, faults and state. Entries that are damaged or gone are left out and
 // returned; their records stay as they are, and their numbers are not used
-// again. fault tells why an entry does not count, or nil, and is given what was
-// known of that before; its error ends the rebuild. Entries that wait are
-// dropped, to be joined again.
+// again. check tells why an entry is invalid, or nil, and the ID of its writer;
+// its error ends the rebuild. Entries that wait are dropped, to be joined again. The
+// access list stays, unless it is damaged: then it is that of the configuration.
 //
 // Meanwhile, what is read of the log may be incomplete, and nothing can be
 // written to it ([ErrDamaged]). When it is interrupted, the log does not open
 // until it is run again. There must be one at a time.
-func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known string) (fault, err error)) ([]Lost, error) {
+func (l *Log) Rebuild(ctx context.Context, check func(e *entry.Entry) (writer string, fault, err error)) ([]Lost, error) {
 	before, err := l.readSummary(blocks.Reading(ctx, l.store))
 	if errors.Is(err, ErrDamaged) {
 		before = new(summary)
@@ -39,16 +39,23 @@ func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known stri
 	if before.Rebuild == 0 {
 		before.Rebuild = 1 + before.Numbers
 	}
-	begun := &summary{Rebuild: before.Rebuild}
+	begun := &summary{Rebuild: before.Rebuild, Revision: before.Revision, Own: before.Own}
 	if err := l.store.Update(ctx, func(tx *store.Tx) error {
 		if err := l.refusal(); err != nil {
+			return err
+		}
+		if _, err := l.access(tx); errors.Is(err, ErrDamaged) {
+			if err := tx.Delete(l.key("access")); err != nil {
+				return err
+			}
+		} else if err != nil {
 			return err
 		}
 		return l.writeSummary(tx, begun)
 	}); err != nil {
 		return nil, err
 	}
-	for _, prefix := range append([]string{"order", "tree", "raised", "under", "lost", "wait", "parents", "wake", "ready"}, l.state.Prefixes()...) {
+	for _, prefix := range append([]string{"order", "tree", "raised", "fault", "idle", "loose", "below", "under", "revise", "heads", "head", "lost", "wait", "parents", "wake", "ready"}, l.config.State.Prefixes()...) {
 		if err := l.clear(ctx, prefix); err != nil {
 			return nil, fmt.Errorf("clear %s of %s: %w", prefix, l.id, err)
 		}
@@ -65,20 +72,11 @@ func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known stri
 					return err
 				}
 				sum.Numbers = a.Number
-				known, err := l.fault(tx, a.Hash)
+				writer, fault, err := check(a.Entry)
 				if err != nil {
 					return err
 				}
-				fault, err := fault(a.Entry, known)
-				if err != nil {
-					return err
-				}
-				if fault == nil && known != "" {
-					if err := tx.Delete(l.faultKey(a.Hash)); err != nil {
-						return err
-					}
-				}
-				if err := l.index(tx, sum, a.Entry, a.Number, fault); err != nil {
+				if err := l.index(tx, sum, a.Entry, a.Number, writer, fault); err != nil {
 					return err
 				}
 			}
@@ -133,7 +131,16 @@ func (l *Log) Rebuild(ctx context.Context, fault func(e *entry.Entry, known stri
 	if err := flush(); err != nil {
 		return lost, err
 	}
-	l.state.Failed() // what readers took from the old index is not to stay
+	for queued := true; queued; {
+		if err := l.write(ctx, func(tx *store.Tx, sum *summary) error {
+			err := l.decideQueued(tx, sum)
+			queued = sum.Queue > 0
+			return err
+		}); err != nil {
+			return lost, err
+		}
+	}
+	l.config.State.Failed() // what readers took from the old index is not to stay
 	return lost, l.write(ctx, func(tx *store.Tx, sum *summary) error {
 		sum.Numbers, sum.Rebuild = last-1, 0
 		return nil

@@ -79,7 +79,7 @@ func TestRebuildMakesTheSameAgain(t *testing.T) {
 		what := rng.IntN(9)
 		for key, v := range before {
 			index := strings.HasPrefix(key, "block/") || !strings.HasPrefix(key, prefix+"entry/")
-			if !index || what < 8 && !strings.HasPrefix(key, []string{prefix + "summary", prefix + "order/", prefix + "raised/", prefix + "key/", prefix + "live/", prefix + "fault/", prefix + "under/", "block/"}[what]) {
+			if !index || what < 8 && !strings.HasPrefix(key, []string{prefix + "summary", prefix + "order/", prefix + "raised/", prefix + "key/", prefix + "live/", prefix + "fault/", prefix + "below/", "block/"}[what]) {
 				continue
 			}
 			switch rng.IntN(3) {

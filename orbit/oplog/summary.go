@@ -27,8 +27,16 @@ type summary struct {
 	ReadyTo   uint64 // behind the last
 	Rebuild   uint64 // 0, or while the index is being rebuilt 1 + Numbers of before
 
-	Heads  []entry.Position // newest first
+	HeadCount uint64 // heads
+	Queue     uint64 // entries whose effect is to be decided anew
+	Doubtful  uint64 // of those, the doubted ones
+	Revision  uint64 // how often an entry that was here came to count, or ceased to
+
+	Heads  []entry.Position // newest first; none where they are records of their own
 	Newest []entry.Position // the newest of those that count, newest first
+	Own    []entry.Position // the entry that was written here last, if any
+
+	outdated bool // it was written before verdicts could change, and there are some
 }
 
 // spare is how many more entries are kept as newest than the references of an
@@ -37,20 +45,6 @@ const spare = 16
 
 // keep is how many entries a summary should have as newest.
 func (s *summary) keep() int { return len(s.Heads) + entry.MaxRefs + spare }
-
-// refs returns the references of the next entry, and whether they are known:
-// the newest entries but for as many as there are heads.
-func (s *summary) refs() ([]string, bool) {
-	want := min(uint64(len(s.Heads)+entry.MaxRefs), s.Counting)
-	if uint64(len(s.Newest)) < want {
-		return nil, false
-	}
-	refs := []string{}
-	for _, p := range s.Newest[min(len(s.Heads), int(want)):want] {
-		refs = append(refs, p.Hash)
-	}
-	return refs, true
-}
 
 // add makes an entry that counts one of the newest, if it is.
 func (s *summary) add(p entry.Position) {
@@ -66,17 +60,32 @@ func (s *summary) add(p entry.Position) {
 	}
 }
 
-// addHead makes p a head and the covered ones none.
-func (s *summary) addHead(p entry.Position, covered map[string]bool) {
-	s.Heads = slices.DeleteFunc(s.Heads, func(h entry.Position) bool { return covered[h.Hash] })
-	i, _ := slices.BinarySearchFunc(s.Heads, p, descending)
-	s.Heads = slices.Insert(s.Heads, i, p)
+// remove undoes add.
+func (s *summary) remove(p entry.Position) {
+	s.Counting--
+	if i, ok := slices.BinarySearchFunc(s.Newest, p, descending); ok {
+		s.Newest = slices.Delete(s.Newest, i, i+1)
+	}
 }
 
 func descending(a, b entry.Position) int { return b.Compare(a) }
 
 func (s *summary) numbers() []*uint64 {
+	return append(s.oldNumbers(), &s.HeadCount, &s.Queue, &s.Doubtful, &s.Revision)
+}
+
+// oldNumbers are the numbers of a summary that was written before verdicts could
+// change.
+func (s *summary) oldNumbers() []*uint64 {
 	return []*uint64{&s.Numbers, &s.Counting, &s.Faults, &s.Keys, &s.Waiting, &s.Pending, &s.ReadyFrom, &s.ReadyTo, &s.Rebuild}
+}
+
+func (s *summary) positionLists() []*[]entry.Position {
+	return append(s.oldPositionLists(), &s.Own)
+}
+
+func (s *summary) oldPositionLists() []*[]entry.Position {
+	return []*[]entry.Position{&s.Heads, &s.Newest}
 }
 
 func (l *Log) summaryKey() string { return l.key("summary") }
@@ -100,20 +109,24 @@ func (l *Log) writeSummary(tx *store.Tx, s *summary) error {
 	return tx.Put(l.summaryKey(), s.encode())
 }
 
-// encode returns the numbers, the clock IDs, and the positions, with the place
-// of the clock ID in their list; then a checksum, since entries that are made
-// of a garbled summary could not be taken back.
+// encode returns the numbers, the clock IDs, and the lists of positions, with
+// the place of the clock ID in their list; then a checksum, since entries that
+// are made of a garbled summary could not be taken back.
 func (s *summary) encode() []byte {
 	var ids []string
 	places := make(map[string]int)
-	for _, p := range slices.Concat(s.Heads, s.Newest) {
-		if _, ok := places[p.ID]; !ok {
-			places[p.ID] = len(ids)
-			ids = append(ids, p.ID)
+	size := 0
+	for _, list := range s.positionLists() {
+		size += len(*list)
+		for _, p := range *list {
+			if _, ok := places[p.ID]; !ok {
+				places[p.ID] = len(ids)
+				ids = append(ids, p.ID)
+			}
 		}
 	}
-	b := make([]byte, 0, 128+72*len(ids)+64*(len(s.Heads)+len(s.Newest)))
-	b = dagcbor.AppendArray(b, 4)
+	b := make([]byte, 0, 128+72*len(ids)+64*size)
+	b = dagcbor.AppendArray(b, 2+len(s.positionLists()))
 	b = dagcbor.AppendArray(b, len(s.numbers()))
 	for _, n := range s.numbers() {
 		b = dagcbor.AppendUint(b, *n)
@@ -122,9 +135,9 @@ func (s *summary) encode() []byte {
 	for _, id := range ids {
 		b = dagcbor.AppendText(b, id)
 	}
-	for _, list := range [][]entry.Position{s.Heads, s.Newest} {
-		b = dagcbor.AppendArray(b, len(list))
-		for _, p := range list {
+	for _, list := range s.positionLists() {
+		b = dagcbor.AppendArray(b, len(*list))
+		for _, p := range *list {
 			b = dagcbor.AppendArray(b, 4)
 			b, _ = dagcbor.AppendFloat(b, p.Time) // which is a number
 			b = dagcbor.AppendUint(b, p.Depth)
@@ -145,14 +158,22 @@ func (s *summary) decode(b []byte) error {
 		return errors.New("wrong checksum")
 	}
 	r := dagcbor.NewReader(body)
-	if err := r.Tuple(4); err != nil {
+	parts, err := r.Array()
+	if err != nil {
 		return err
 	}
-	if err := r.Tuple(len(s.numbers())); err != nil {
+	numbers, lists := s.numbers(), s.positionLists()
+	old := parts == 2+len(s.oldPositionLists())
+	if old {
+		numbers, lists = s.oldNumbers(), s.oldPositionLists()
+	}
+	if parts != 2+len(lists) {
+		return fmt.Errorf("%d parts", parts)
+	}
+	if err := r.Tuple(len(numbers)); err != nil {
 		return err
 	}
-	for _, n := range s.numbers() {
-		var err error
+	for _, n := range numbers {
 		if *n, err = r.Uint(); err != nil {
 			return err
 		}
@@ -167,7 +188,7 @@ func (s *summary) decode(b []byte) error {
 			return err
 		}
 	}
-	for _, list := range []*[]entry.Position{&s.Heads, &s.Newest} {
+	for _, list := range lists {
 		n, err := r.Array()
 		if err != nil {
 			return err
@@ -178,6 +199,10 @@ func (s *summary) decode(b []byte) error {
 				return err
 			}
 		}
+	}
+	if old {
+		s.HeadCount = uint64(len(s.Heads))
+		s.outdated = s.Faults+s.Waiting > 0
 	}
 	return r.End()
 }

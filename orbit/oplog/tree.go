@@ -85,6 +85,14 @@ func (s *Sum) add(hash [32]byte) {
 	binary.BigEndian.PutUint64(s[:], high)
 }
 
+// subtract undoes add.
+func (s *Sum) subtract(hash [32]byte) {
+	low, borrow := bits.Sub64(binary.BigEndian.Uint64(s[8:]), binary.BigEndian.Uint64(hash[8:]), 0)
+	high, _ := bits.Sub64(binary.BigEndian.Uint64(s[:]), binary.BigEndian.Uint64(hash[:]), borrow)
+	binary.BigEndian.PutUint64(s[8:], low)
+	binary.BigEndian.PutUint64(s[:], high)
+}
+
 func (l *Log) nodeKey(p Path) string {
 	const hex = "0123456789abcdef"
 	key := make([]byte, len(p), maxPath)
@@ -167,6 +175,21 @@ func (l *Log) Behind(ctx context.Context, p Path, after *Ref) iter.Seq2[Ref, err
 
 // grow adds an entry that counts, of a time, to the nodes that it is behind.
 func (l *Log) grow(tx *store.Tx, time uint64, hash string) error {
+	return l.changeNodes(tx, time, hash, func(n *Node, digest [32]byte) {
+		n.Count++
+		n.Sum.add(digest)
+	})
+}
+
+// shrink undoes grow.
+func (l *Log) shrink(tx *store.Tx, time uint64, hash string) error {
+	return l.changeNodes(tx, time, hash, func(n *Node, digest [32]byte) {
+		n.Count--
+		n.Sum.subtract(digest)
+	})
+}
+
+func (l *Log) changeNodes(tx *store.Tx, time uint64, hash string, change func(*Node, [32]byte)) error {
 	digest, err := block.Digest(hash)
 	if err != nil {
 		return err
@@ -177,9 +200,12 @@ func (l *Log) grow(tx *store.Tx, time uint64, hash string) error {
 		if err != nil {
 			return err
 		}
-		n.Count++
-		n.Sum.add(digest)
-		if err := tx.Put(l.nodeKey(n.Path), append(binary.BigEndian.AppendUint64(nil, n.Count), n.Sum[:]...)); err != nil {
+		if change(&n, digest); n.Count == 0 {
+			err = tx.Delete(l.nodeKey(n.Path))
+		} else {
+			err = tx.Put(l.nodeKey(n.Path), append(binary.BigEndian.AppendUint64(nil, n.Count), n.Sum[:]...))
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -76,7 +76,7 @@ func (v vectors) signer(t *testing.T, name string) *identity.Signer {
 
 func openNamed(t *testing.T, id string) *oplog.Log {
 	t.Helper()
-	l, err := oplog.Open(t.Context(), store.New(storetest.NewDisk(), namespace), 1, id, oplog.NoState{})
+	l, err := oplog.Open(t.Context(), store.New(storetest.NewDisk(), namespace), 1, id, config(nil))
 	must(t, err)
 	equal(t, "ID", l.ID(), id)
 	return l
