@@ -28,7 +28,7 @@ var ErrNotAllowed = errors.New("not allowed to write")
 // or its CID in Kept.
 type Access struct {
 	Writers []string // IDs of the identities that may write now
-	Known   []string // IDs of those that may write now or could at some time
+	Known   []string // IDs of those that may write now or could at some time; it only grows
 	Kept    []string // CIDs of entries that count although their writers may not write now
 }
 
@@ -180,6 +180,7 @@ func (l *Log) Revise(ctx context.Context, a Access) error {
 	if err != nil {
 		return err
 	}
+	a.Known = slices.Concat(now.Known, a.Known)
 	// What is removed comes first: an entry that is looked at because of an
 	// addition keeps the anchors that it has.
 	for _, next := range []struct {
@@ -206,13 +207,25 @@ func (l *Log) Revise(ctx context.Context, a Access) error {
 }
 
 // doubtHeads has the anchors of all that counts be looked for anew, from the
-// heads down.
-func (l *Log) doubtHeads(tx *store.Tx, sum *summary, _ Access) error {
+// heads down, and further down to the entries that are kept no more.
+func (l *Log) doubtHeads(tx *store.Tx, sum *summary, before Access) error {
 	for p, err := range l.heads(tx, sum) {
 		if err != nil {
 			return err
 		}
 		if err := l.enqueue(tx, sum, p.Hash, doubted); err != nil {
+			return err
+		}
+	}
+	now, err := l.access(tx)
+	if err != nil {
+		return err
+	}
+	for _, hash := range before.Kept {
+		if now.kept[hash] {
+			continue
+		}
+		if err := l.enqueue(tx, sum, hash, doubted); err != nil && !gone(err) {
 			return err
 		}
 	}
@@ -253,12 +266,7 @@ func (l *Log) seedAdded(tx *store.Tx, sum *summary, before Access) error {
 		if old.kept[hash] {
 			continue
 		}
-		if ok, err := l.has(tx, hash); err != nil {
-			return err
-		} else if !ok {
-			continue
-		}
-		if err := l.enqueue(tx, sum, hash, seeded); err != nil {
+		if err := l.enqueue(tx, sum, hash, seeded); err != nil && !gone(err) {
 			return err
 		}
 	}

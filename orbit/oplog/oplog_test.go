@@ -85,9 +85,13 @@ func candidate(e *entry.Entry) oplog.Candidate {
 // config is that of a log which anybody may write. In these tests, the key of an
 // entry is the ID of its writer.
 func config(state oplog.State) oplog.Config {
+	return configOf(state, oplog.Access{Writers: []string{oplog.Anyone}, Known: []string{oplog.Anyone}})
+}
+
+func configOf(state oplog.State, a oplog.Access) oplog.Config {
 	return oplog.Config{
 		State:  state,
-		Access: oplog.Access{Writers: []string{oplog.Anyone}, Known: []string{oplog.Anyone}},
+		Access: a,
 		Writer: func(_ blocks.Getter, e *entry.Entry) (string, error) { return e.Key, nil },
 	}
 }
@@ -154,9 +158,14 @@ type replica struct {
 }
 
 func open(ctx context.Context, ds datastore.Batching) (replica, error) {
+	return openFor(ctx, ds, oplog.Access{Writers: []string{oplog.Anyone}, Known: []string{oplog.Anyone}})
+}
+
+// openFor opens a log whose access list is a until it is revised.
+func openFor(ctx context.Context, ds datastore.Batching, a oplog.Access) (replica, error) {
 	r := replica{disk: ds, store: store.New(ds, namespace), keys: keyed.New(logNumber, keyed.NewHints())}
 	var err error
-	r.Log, err = oplog.Open(ctx, r.store, logNumber, logID, config(r.keys))
+	r.Log, err = oplog.Open(ctx, r.store, logNumber, logID, configOf(r.keys, a))
 	return r, err
 }
 

@@ -163,6 +163,9 @@ func (l *Log) decide(tx *store.Tx, sum *summary, number uint64, m mark, push fun
 	if err != nil {
 		return err
 	}
+	if m == seeded && was.counts {
+		return nil
+	}
 	below := m == anchored || m == seeded && !loose // an anchor descends from it
 	isAnchored := below || was.valid && lists.anchors(hash, was.writer)
 	counts := was.valid && isAnchored && lists.takes(hash, was.writer)
