@@ -22,6 +22,9 @@
 //	                  answer is hashes, and whether there are more
 //	4, items          entries. An item is a path, for all that is behind it, or a
 //	                  hash. The answer is batches
+//	5                 the state of the replica. The answer is count and sum of the
+//	                  root of the tree, those of the access database (0 and zeros
+//	                  where the list is fixed), and whether all effects are decided
 //
 // In lists of hashes, and as items, hashes are the 32 bytes of their SHA-256.
 //
@@ -43,6 +46,10 @@
 // remembered of a peer: a transfer that breaks off goes on where it was, with
 // that peer or another, since the next comparison finds only the rest.
 //
+// Two replicas are in step if their states are equal ([State]): the roots of their
+// trees and those of their access databases. Heads do not tell that, since what
+// counts depends on the access list, too.
+//
 // Entries without effect are in no tree. They are shipped before the entries that
 // name them. Where a log has some, another replica may count them: they are a
 // difference that stays. So in such a log nothing is taken whole.
@@ -63,9 +70,12 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 )
 
-// Protocol is the name of the protocol. A later version has another one; a peer
-// that speaks several is asked for the newest that both do.
-const Protocol protocol.ID = "/npp/orbitdb/reconcile/1.0.0"
+// Protocol is the name of the protocol. A peer that speaks several versions is
+// asked for the newest that both do. [Earlier] has no request 5.
+const (
+	Protocol protocol.ID = "/npp/orbitdb/reconcile/1.1.0"
+	Earlier  protocol.ID = "/npp/orbitdb/reconcile/1.0.0"
+)
 
 // Bounds.
 const (

@@ -137,13 +137,13 @@ func newPeer(t testing.TB) peerOf {
 func (p peerOf) serve(o *orbit.Orbit, dbs ...*orbit.Database) {
 	p.SetStreamHandler(Protocol, func(s network.Stream) {
 		Serve(context.Background(), s, Source{
-			Log: func(address string) (*oplog.Log, bool) {
+			Log: func(address string) (log, access *oplog.Log, ok bool) {
 				for _, db := range dbs {
 					if db.Address() == address {
-						return db.Log(), true
+						return db.Log(), nil, true
 					}
 				}
-				return nil, false
+				return nil, nil, false
 			},
 			Block: o.Block,
 		})

@@ -16,8 +16,9 @@ import (
 
 // Source is what is served.
 type Source struct {
-	// Log returns the log of the database with an address, if that is open.
-	Log func(address string) (*oplog.Log, bool)
+	// Log returns the log of the database with an address, and that of its access
+	// database or nil, if the database is open.
+	Log func(address string) (log, access *oplog.Log, ok bool)
 	// Block returns a block that is here. Its error is that there is none, or
 	// why it cannot be read.
 	Block func(ctx context.Context, hash string) (block.Block, error)
@@ -44,6 +45,7 @@ type server struct {
 	out    msgio.Writer
 	source Source
 	log    *oplog.Log
+	access *oplog.Log // of the access database, or nil
 }
 
 func (v *server) serve() error {
@@ -83,11 +85,10 @@ func (v *server) request() (request, error) {
 func (v *server) answer(q request) error {
 	switch q.kind {
 	case askOpen:
-		log, ok := v.source.Log(q.address)
-		if !ok {
+		var ok bool
+		if v.log, v.access, ok = v.source.Log(q.address); !ok {
 			return fmt.Errorf("%w: %.80q", ErrNotOpen, q.address)
 		}
-		v.log = log
 		return v.out.WriteMsg(encodeAnswers(nil))
 	case askBlocks:
 		return v.blocks(q.hashes)
@@ -95,6 +96,12 @@ func (v *server) answer(q request) error {
 		return v.nodes(q.paths)
 	case askNames:
 		return v.names(q.paths[0], q.hashes[0])
+	case askState:
+		state, err := StateOf(v.ctx, v.log, v.access)
+		if err != nil {
+			return err
+		}
+		return v.out.WriteMsg(state.encode())
 	default:
 		return v.entries(q.items)
 	}

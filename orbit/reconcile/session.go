@@ -41,7 +41,7 @@ type Session struct {
 // yet what it speaks.
 func Speaks(h host.Host, p peer.ID) bool {
 	known, err := h.Peerstore().GetProtocols(p)
-	return err != nil || len(known) == 0 || slices.Contains(known, Protocol)
+	return err != nil || len(known) == 0 || slices.Contains(known, Protocol) || slices.Contains(known, Earlier)
 }
 
 // Open begins a session with a connected peer, which ends with the context at the
@@ -52,7 +52,7 @@ func Open(ctx context.Context, h host.Host, p peer.ID, address string) (*Session
 	}
 	opening, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	stream, err := h.NewStream(network.WithNoDial(opening, "entries go over open connections"), p, Protocol)
+	stream, err := h.NewStream(network.WithNoDial(opening, "entries go over open connections"), p, Protocol, Earlier)
 	if errors.As(err, new(msmux.ErrNotSupported[protocol.ID])) {
 		return nil, ErrUnsupported
 	}
@@ -184,6 +184,19 @@ func (s *Session) Blocks(hashes ...string) (found []block.Block, err error) {
 type Difference struct {
 	items []item
 	Count uint64 // of entries, as the peer says
+}
+
+// Wanted is the entries with these hashes as a [Difference].
+func Wanted(hashes []string) (d Difference, err error) {
+	for _, hash := range hashes {
+		digest, err := block.Digest(hash)
+		if err != nil {
+			return d, err
+		}
+		d.items = append(d.items, item{hash: &digest})
+	}
+	d.Count = uint64(len(d.items))
+	return d, nil
 }
 
 // Ship yields what a difference is of as the peer sends it: identities, and

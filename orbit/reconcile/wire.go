@@ -28,6 +28,7 @@ const (
 	askNodes
 	askNames
 	askItems
+	askState
 )
 
 // request is what a client asks for; which fields it has depends on its kind.
@@ -47,8 +48,11 @@ type item struct {
 
 func (q request) encode() []byte {
 	parts := 2
-	if q.kind == askNames {
+	switch q.kind {
+	case askNames:
 		parts = 3
+	case askState:
+		parts = 1
 	}
 	b := dagcbor.AppendArray(nil, parts)
 	b = dagcbor.AppendUint(b, uint64(q.kind))
@@ -107,6 +111,8 @@ func decodeRequest(frame []byte) (q request, err error) {
 		}
 	case askItems:
 		err = readList(r, maxItems, func() error { return q.readItem(r) })
+	case askState:
+		want = 1
 	default:
 		err = fmt.Errorf("%d is no request", n)
 	}

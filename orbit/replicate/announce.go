@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
@@ -12,7 +13,7 @@ import (
 // unless there are very many, and heads that came otherwise a moment later,
 // unless somebody else publishes them.
 func (rp *replica) announceChanges(l *oplog.Log) {
-	last := rp.began
+	last, revision := rp.began, uint64(0)
 	var heads <-chan time.Time
 	for {
 		changed := l.Changed()
@@ -22,11 +23,11 @@ func (rp *replica) announceChanges(l *oplog.Log) {
 		}
 		if err != nil {
 			log.Errorw("announce", "address", rp.address, "err", err)
-		} else if now.Last != last {
+		} else if now.Last != last || now.Revision != revision {
 			if now.Last > last && now.Last-last <= maxLive {
 				rp.announceOwn(l, last)
 			}
-			last = now.Last
+			last, revision = now.Last, now.Revision
 			signal(rp.unheard)
 			rp.settle(now.Heads)
 			rp.hurry()
@@ -88,8 +89,14 @@ func (rp *replica) announce(b block.Block) {
 	}
 }
 
-// followAccess offers what was refused again when the list of writers changes.
-func (rp *replica) followAccess(l *oplog.Log) {
+// followAccess offers what was refused again when the access list changes, and
+// compares the replicas of peers with ours again when their access databases
+// agree.
+func (rp *replica) followAccess(inner *orbit.Database) {
+	if access := rp.r.find(inner.Address()); access != nil {
+		defer access.guard(rp)()
+	}
+	l := inner.Log()
 	last := uint64(0)
 	for {
 		changed := l.Changed()
@@ -97,11 +104,28 @@ func (rp *replica) followAccess(l *oplog.Log) {
 			last = s.Last
 			rp.reofferDisputed()
 		}
+		if ours, err := rp.database().Log().Heads(rp.ctx); err == nil {
+			rp.settle(ours)
+		}
 		select {
 		case <-changed:
+		case <-rp.accessAgrees:
 		case <-rp.ctx.Done():
 			return
 		}
+	}
+}
+
+// guard has a replica be told when this one, its access database, agrees with that
+// of a peer, until stop is called.
+func (rp *replica) guard(guarded *replica) (stop func()) {
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	rp.guarded[guarded] = true
+	return func() {
+		rp.mu.Lock()
+		defer rp.mu.Unlock()
+		delete(rp.guarded, guarded)
 	}
 }
 

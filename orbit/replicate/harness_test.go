@@ -89,7 +89,7 @@ type node struct {
 type oldHost struct{ host.Host }
 
 func (h oldHost) SetStreamHandler(p protocol.ID, handler network.StreamHandler) {
-	if p != reconcile.Protocol {
+	if p != reconcile.Protocol && p != reconcile.Earlier {
 		h.Host.SetStreamHandler(p, handler)
 	}
 }

@@ -26,7 +26,9 @@ type partner struct {
 	behind     int           // exchanges in a row since the last change that found other heads
 	began      time.Time     // when we began an exchange
 	last       time.Time     // when heads were exchanged
-	inStep     time.Time     // when it had the same heads as we
+	inStep     time.Time     // when its replica agreed with ours
+	by         Comparison    // what that was compared by; "" for not yet
+	confirming bool          // it is being compared, since its heads are ours by now
 	err        error         // of the last exchange
 	heads      int           // that it had
 	shown      []string      // hashes of those, while ours are others
@@ -288,11 +290,20 @@ func (rp *replica) swap(ctx context.Context, p peer.ID, slots *shares, exchange 
 	}
 	theirs, ours.Heads = nil, nil
 	bound.release()
+	var a agreement
+	if !rp.lacks(ctx, shown) {
+		var compareErr error
+		if a, compareErr = rp.compare(ctx, p, shown); compareErr != nil {
+			log.Debugw("compare", "address", rp.address, "peer", p, "err", compareErr)
+		}
+	}
 	if ships {
-		rp.reconcile(ctx, p, shown)
+		if rp.reconcile(ctx, p, shown, a.by == ByState && !a.agrees) {
+			a, _ = rp.compare(ctx, p, shown)
+		}
 	}
 	if err == nil {
-		rp.compared(p, shown, slots == rp.r.exchanges)
+		rp.compared(p, shown, a, slots == rp.r.exchanges)
 	}
 	return err
 }
@@ -321,11 +332,11 @@ func (rp *replica) announceLarge(p peer.ID, ours heads.Side) {
 	}
 }
 
-// compared notes what the heads of a peer tell, and when we begin the next exchange
-// if we began this one.
-func (rp *replica) compared(p peer.ID, shown []string, begun bool) {
-	ours, headsErr := rp.database().Log().Heads(rp.ctx)
-	ok := headsErr == nil && sameHeads(ours, shown)
+// compared notes how the replica of a peer compares with ours, and when we begin the
+// next exchange if we began this one.
+func (rp *replica) compared(p peer.ID, shown []string, a agreement, begun bool) {
+	// A daemon of an earlier version is not asked more often than one that agrees.
+	ok := a.agrees || a.by == NotComparable
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	q := rp.peers[p]
@@ -333,8 +344,11 @@ func (rp *replica) compared(p peer.ID, shown []string, begun bool) {
 		return
 	}
 	q.failures, q.last, q.heads, q.err, q.shown = 0, time.Now(), len(shown), nil, nil
+	if a.by != "" {
+		q.by = a.by
+	}
 	switch {
-	case ok:
+	case a.agrees:
 		rp.inStep(p, q)
 	case len(shown) <= maxShown:
 		q.shown = shown
@@ -350,23 +364,29 @@ func (rp *replica) compared(p peer.ID, shown []string, begun bool) {
 	rp.notify()
 }
 
-// inStep notes that a peer has the same heads as we. The caller holds rp.mu.
+// inStep notes that the replica of a peer agrees with ours. The caller holds rp.mu.
 func (rp *replica) inStep(p peer.ID, q *partner) {
 	now := time.Now()
 	if q.inStep.IsZero() || now.Sub(q.inStep) > time.Second {
 		rp.tell(Event{Kind: InStep, Peer: p})
 	}
 	q.inStep, q.behind, q.shown = now, 0, nil
+	for g := range rp.guarded {
+		signal(g.accessAgrees)
+	}
 }
 
-// settle notes which peers are in step since the log changed and has these heads:
-// theirs were shown before all that they are on top of was here.
+// settle compares ours with the replicas of the peers that showed the heads which
+// are ours since the log changed: they were shown before all their ancestors were
+// here.
 func (rp *replica) settle(ours []entry.Position) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	for p, q := range rp.peers {
-		if q.shown != nil && sameHeads(ours, q.shown) {
-			rp.inStep(p, q)
+		if q.shown != nil && !q.confirming && sameHeads(ours, q.shown) {
+			q.confirming = true
+			shown := q.shown
+			rp.tasks.Go(func() { rp.confirm(p, shown) })
 		}
 	}
 }

@@ -29,7 +29,9 @@ type replica struct {
 	due     chan struct{} // holds a token when an exchange may be due
 	unheard chan struct{} // holds a token when heads are to be announced
 	pulling chan struct{} // holds a token when something is wanted
-	turns   turns         // of peers that ship
+	// accessAgrees holds a token when the access database agreed with that of a peer.
+	accessAgrees chan struct{}
+	turns        turns // of peers that ship
 
 	mu       sync.Mutex // never held across a call that may wait
 	ready    chan struct{}
@@ -45,24 +47,28 @@ type replica struct {
 	refused  []Refusal     // newest last
 	disputed []block.Block // heads whose writers are not in the list of writers
 	watchers map[chan Event]bool
-	large    time.Time     // when heads that do not go over streams were announced
-	changed  chan struct{} // closed at the next change of the status
+	guarded  map[*replica]bool // whose access database this is
+	large    time.Time         // when heads that do not go over streams were announced
+	changed  chan struct{}     // closed at the next change of the status
 }
 
 func newReplica(r *Replicator, address string) *replica {
 	rp := &replica{
 		r: r, address: address,
-		done:     make(chan struct{}),
-		due:      make(chan struct{}, 1),
-		unheard:  make(chan struct{}, 1),
-		pulling:  make(chan struct{}, 1),
-		turns:    newTurns(),
-		ready:    make(chan struct{}),
-		changed:  make(chan struct{}),
-		peers:    make(map[peer.ID]*partner),
-		wants:    make(map[string]bool),
-		missing:  make(map[string]*Missing),
-		watchers: make(map[chan Event]bool),
+		done:    make(chan struct{}),
+		due:     make(chan struct{}, 1),
+		unheard: make(chan struct{}, 1),
+		pulling: make(chan struct{}, 1),
+
+		accessAgrees: make(chan struct{}, 1),
+		guarded:      make(map[*replica]bool),
+		turns:        newTurns(),
+		ready:        make(chan struct{}),
+		changed:      make(chan struct{}),
+		peers:        make(map[peer.ID]*partner),
+		wants:        make(map[string]bool),
+		missing:      make(map[string]*Missing),
+		watchers:     make(map[chan Event]bool),
 	}
 	rp.ctx, rp.cancel = context.WithCancel(r.ctx)
 	return rp
@@ -132,7 +138,7 @@ func (rp *replica) run() {
 	rp.tasks.Go(func() { rp.announceChanges(db.Log()) })
 	rp.tasks.Go(rp.pull)
 	if inner := db.Access().Database(); inner != nil {
-		rp.tasks.Go(func() { rp.followAccess(inner.Log()) })
+		rp.tasks.Go(func() { rp.followAccess(inner) })
 	}
 	rp.exchangeAlways()
 }
@@ -184,7 +190,7 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (passOn bool) {
 		if rp.claim(from) {
 			shipping, stop := context.WithCancel(ctx)
 			var group sync.WaitGroup
-			group.Go(func() { rp.reconcile(shipping, from, []string{b.Hash}) })
+			group.Go(func() { rp.reconcile(shipping, from, []string{b.Hash}, false) })
 			defer group.Wait()
 			defer stop()
 		}

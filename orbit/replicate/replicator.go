@@ -46,6 +46,7 @@ const (
 	maxServed      = 1024      // that run because of others
 	maxSessions    = 256       // in which others ask for entries
 	maxShipping    = 16        // in which others are asked, each of which holds a few batches
+	maxStates      = 64        // in which others are asked for their state
 	maxHeldBytes   = 128 << 20 // of entries that came and are not joined yet
 	maxIdentities  = 256       // that are asked for at once
 	heardRemember  = 1 << 16   // entries
@@ -59,6 +60,7 @@ const (
 	servedOfOne     = 128 // a JavaScript peer begins one for each of its databases at once
 	sessionsOfOne   = 16
 	shippingOfOne   = 4
+	statesOfOne     = 8
 	heldBytesOfOne  = 24 << 20
 	identitiesOfOne = 8
 )
@@ -103,6 +105,7 @@ type Replicator struct {
 	served     *shares
 	sessions   *shares // in which peers ask
 	shipping   *shares // in which they are asked
+	states     *shares // in which they are asked for their state
 	held       *shares // bytes
 	identities *shares
 	asking     singleflight.Group            // for identities
@@ -139,6 +142,7 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 		served:     newShares(maxServed, servedOfOne),
 		sessions:   newShares(maxSessions, sessionsOfOne),
 		shipping:   newShares(maxShipping, shippingOfOne),
+		states:     newShares(maxStates, statesOfOne),
 		held:       newShares(maxHeldBytes, heldBytesOfOne),
 		identities: newShares(maxIdentities, identitiesOfOne),
 		random:     &chance{source: cfg.Rand},
@@ -167,6 +171,7 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 	r.begin(r.mute.follow)
 	cfg.Host.SetStreamHandlerMatch("/orbitdb/heads", r.speaks, r.serve)
 	cfg.Host.SetStreamHandler(reconcile.Protocol, r.serveSession)
+	cfg.Host.SetStreamHandler(reconcile.Earlier, r.serveSession)
 	if cfg.Router != nil {
 		cfg.Router.OnSubscription(r.subscription)
 	}
@@ -204,6 +209,7 @@ func (r *Replicator) Close() error {
 	r.mu.Unlock()
 	r.cfg.Host.RemoveStreamHandler("/orbitdb/heads")
 	r.cfg.Host.RemoveStreamHandler(reconcile.Protocol)
+	r.cfg.Host.RemoveStreamHandler(reconcile.Earlier)
 	if r.cfg.Router != nil {
 		r.cfg.Router.OnSubscription(nil)
 	}

@@ -24,6 +24,7 @@ const (
 	maxLater     = 1 << 10 // entries without effect that may turn out to be needed
 	maxLaterSize = 1 << 20 // bytes of those
 	maxOpening   = 8       // blocks that it may take to open a database
+	maxWalked    = 1 << 10 // missing ancestors that are asked for at once
 )
 
 // serveSession answers a peer that asks for what it lacks.
@@ -44,13 +45,13 @@ func (r *Replicator) serveSession(s network.Stream) {
 	release := func() bool { return false }
 	defer func() { release() }()
 	err := reconcile.Serve(ctx, s, reconcile.Source{
-		Log: func(address string) (*oplog.Log, bool) {
+		Log: func(address string) (log, access *oplog.Log, ok bool) {
 			rp := r.find(address)
 			if rp == nil || rp.database() == nil {
-				return nil, false
+				return nil, nil, false
 			}
 			release = context.AfterFunc(rp.ctx, cancel) // it may be closed
-			return rp.database().Log(), true
+			return rp.database().Log(), rp.accessLog(), true
 		},
 		Block: r.cfg.Orbit.Block,
 	})
@@ -77,25 +78,27 @@ func (rp *replica) claim(p peer.ID) bool {
 }
 
 // reconcile has a peer ship what it has of the database and we lack, until we have
-// the heads that it showed. What nobody ships is fetched. A peer with whom that
+// the heads that it showed, and at least once if its state differs. It reports
+// whether it asked the peer. What nobody ships is fetched. A peer with whom that
 // fails is not asked for a while. The peer was claimed.
-func (rp *replica) reconcile(ctx context.Context, p peer.ID, shown []string) {
+func (rp *replica) reconcile(ctx context.Context, p peer.ID, shown []string, differs bool) (asked bool) {
 	defer func() {
 		rp.mu.Lock()
 		defer rp.mu.Unlock()
 		rp.partner(p).ships = false
 	}()
 	for {
-		if !rp.lacks(ctx, shown) {
+		if !differs && !rp.lacks(ctx, shown) {
 			rp.turns.withdraw()
-			return
+			return asked
 		}
 		turn, stop := context.WithCancel(ctx)
 		err := rp.turns.begin(ctx, stop)
 		again := false
 		if err == nil {
-			if rp.lacks(ctx, shown) { // who was before may have had them
+			if differs || rp.lacks(ctx, shown) { // who was before may have had them
 				again, err = rp.session(turn, p)
+				asked, differs = true, again && differs
 			}
 			if again {
 				rp.turns.want()
@@ -110,7 +113,7 @@ func (rp *replica) reconcile(ctx context.Context, p peer.ID, shown []string) {
 			}
 		}
 		if !again {
-			return
+			return asked
 		}
 	}
 }
@@ -152,36 +155,94 @@ func (rp *replica) session(ctx context.Context, p peer.ID) (again bool, err erro
 		return false, err
 	}
 	defer rp.r.shipping.release(p, 1)
-	s, err := reconcile.Open(ctx, rp.r.cfg.Host, p, rp.address)
-	if err != nil {
-		return false, err
-	}
-	defer s.Reset()
-	s.Answered = rp.turns.came
 	in := &receiver{rp: rp, peer: p, patience: time.AfterFunc(shipPatience, cancel)}
 	defer in.patience.Stop()
 	defer rp.showShipment(nil)
-	of := uint64(0)
-	for d, err := range s.Compare(ctx, rp.database().Log()) {
+	for i, phase := range []func(context.Context, *reconcile.Session) (bool, error){in.compare, in.walk} {
+		if stats, err := rp.database().Log().Stats(ctx); err != nil || i > 0 && stats.Waiting == 0 {
+			return false, err
+		}
+		s, err := reconcile.Open(ctx, rp.r.cfg.Host, p, rp.address)
 		if err != nil {
 			return false, err
 		}
-		of += d.Count
-		rp.showShipment(&Shipment{From: p, Got: uint64(in.useful), Of: of})
-		for bs, err := range ahead(in.verified(ctx, s.Ship(d)), s.Reset) {
-			if err == nil {
-				err = in.take(ctx, bs)
-			}
-			if err != nil {
-				return false, err
-			}
-			rp.showShipment(&Shipment{From: p, Got: uint64(in.useful), Of: of})
-			if rp.turns.isUp() {
-				return true, nil
-			}
+		s.Answered = rp.turns.came
+		again, err = phase(ctx, s)
+		s.Reset()
+		if again || err != nil && !errors.Is(err, errFormer) {
+			return again, err
+		}
+	}
+	return false, nil
+}
+
+// errFormer says that a peer ships much that former writers wrote. Such entries are
+// taken only where an entry waits for them: it is better to ask for those.
+var errFormer = errors.New("many entries of writers that may not write")
+
+// compare takes what the peer has and the log lacks, oldest first. It reports
+// whether the turn is over before that is all.
+func (in *receiver) compare(ctx context.Context, s *reconcile.Session) (again bool, err error) {
+	for d, err := range s.Compare(ctx, in.rp.database().Log()) {
+		if err != nil {
+			return false, err
+		}
+		if again, err := in.ship(ctx, s, d); again || err != nil {
+			return again, err
 		}
 	}
 	return false, s.Close()
+}
+
+// walk takes what entries wait for that came before, from the newest to the oldest:
+// the ancestors of what counts may be entries of former writers.
+func (in *receiver) walk(ctx context.Context, s *reconcile.Session) (again bool, err error) {
+	for {
+		missing, err := in.rp.database().Log().Missing(ctx)
+		if err != nil || len(missing) == 0 {
+			return false, errors.Join(err, s.Close())
+		}
+		missing = missing[:min(len(missing), maxWalked)]
+		d, err := reconcile.Wanted(missing)
+		if err != nil {
+			return false, err
+		}
+		in.asked = make(map[string]bool, len(missing))
+		for _, hash := range missing {
+			in.asked[hash] = true
+		}
+		before := in.walked + in.useful
+		if again, err := in.ship(ctx, s, d); again || err != nil {
+			return again, err
+		}
+		if in.walked+in.useful == before {
+			return false, s.Close()
+		}
+	}
+}
+
+// ship takes what the peer sends of a difference. It reports whether the turn is
+// over before that is all.
+func (in *receiver) ship(ctx context.Context, s *reconcile.Session, d reconcile.Difference) (again bool, err error) {
+	in.of += d.Count
+	in.show()
+	for bs, err := range ahead(in.verified(ctx, s.Ship(d)), s.Reset) {
+		if err == nil {
+			err = in.take(ctx, bs)
+		}
+		if err != nil {
+			return false, err
+		}
+		in.show()
+		if in.rp.turns.isUp() {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func (in *receiver) show() {
+	in.rp.showShipment(&Shipment{From: in.peer, Got: uint64(in.useful), Of: in.of})
 }
 
 // Shipment is what a peer ships at the moment.
@@ -202,10 +263,14 @@ func (rp *replica) showShipment(s *Shipment) {
 type receiver struct {
 	rp        *replica
 	peer      peer.ID
-	patience  *time.Timer   // ends the turn where nothing of use comes
-	useful    int           // entries that became part of the log
-	useless   int           // other blocks
-	later     []block.Block // entries that are refused now and may be needed by what comes
+	patience  *time.Timer     // ends the turn where nothing of use comes
+	useful    int             // entries that became part of the log
+	of        uint64          // entries that the peer said it has
+	asked     map[string]bool // hashes of missing ancestors that were asked for
+	walked    int             // of those, entries that wait
+	former    int             // entries that were refused because their writers may not write
+	useless   int             // other blocks
+	later     []block.Block   // entries that are refused now and may be needed by what comes
 	laterSize int
 }
 
@@ -283,26 +348,34 @@ func (s *receiver) take(ctx context.Context, b batch) error {
 	if err != nil {
 		return err
 	}
-	before := s.useful
+	before := s.useful + s.walked
 	s.useless += b.useless
 	for i, j := range joined {
 		switch {
 		case j.Outcome == oplog.Joined:
 			s.useful++
+		case j.Outcome == oplog.Waiting && s.asked[j.Hash]:
+			s.walked++
 		case j.Outcome == oplog.Refused && (errors.Is(j.Err, entry.ErrFault) || errors.Is(j.Err, orbit.ErrNotAllowed)) &&
 			len(s.later) < maxLater && s.laterSize+len(offered[i].Data) <= maxLaterSize:
 			s.later = append(s.later, alone(offered[i]))
 			s.laterSize += len(offered[i].Data)
+		case j.Outcome == oplog.Refused && errors.Is(j.Err, orbit.ErrNotAllowed):
+			s.former++
 		case i >= again || j.Outcome == oplog.Refused:
 			s.useless++
 		}
 	}
-	if s.useful > before {
+	if s.useful+s.walked > before {
 		s.rp.turns.came()
 		s.patience.Reset(shipPatience)
 		s.rp.shipped(s.peer)
 	}
-	if s.useless > s.useful+maxUseless {
+	if s.former > maxUseless {
+		s.former = 0
+		return errFormer
+	}
+	if s.useless > s.useful+s.walked+maxUseless {
 		return fmt.Errorf("%w: %d blocks beside %d entries", errUseless, s.useless, s.useful)
 	}
 	return nil

@@ -163,9 +163,9 @@ func TestHostileShipmentsHarmNobody(t *testing.T) {
 	}
 }
 
-// What a revoked writer wrote is a difference that stays, however much it is, and
-// what is on top of it is shipped.
-func TestShippedOnTopOfWhatARevokedWriterWrote(t *testing.T) {
+// A peer that comes after a revocation is shipped what the former writer wrote,
+// however much it is, also where it has no bitswap.
+func TestEntriesOfAFormerWriterAreShipped(t *testing.T) {
 	a, w, late := newNode(t), newNode(t), newNodeAs(t, bare)
 	db := a.createManaged("band")
 	address := db.Address()
@@ -173,8 +173,8 @@ func TestShippedOnTopOfWhatARevokedWriterWrote(t *testing.T) {
 	w.open(address)
 	w.connect(a)
 	eventually(t, "w may write", func() bool { return w.mayWrite(address) })
-	w.add(address, numbered("w %d", 400)...)
-	wantSame(t, address, 400, a, w)
+	w.add(address, numbered("w %d", 2500)...)
+	wantSame(t, address, 2500, a, w)
 	must(t, db.Access().Revoke(t.Context(), orbit.CapabilityWrite, w.Identity().ID))
 	a.disconnect(w)
 	a.add(address, numbered("a %d", 100)...)
@@ -185,11 +185,12 @@ func TestShippedOnTopOfWhatARevokedWriterWrote(t *testing.T) {
 		t.Helper()
 		eventually(t, fmt.Sprintf("%d entries are there", n), func() bool { return len(late.hashes(address)) == n })
 	}
-	has(100)
+	has(2600)
 	late.disconnect(a)
 	a.add(address, numbered("later %d", 20)...)
 	late.connect(a)
-	has(120)
+	has(2620)
+	wantSame(t, address, 2620, a, late)
 }
 
 // However many databases two daemons share, what one lacks of them is shipped.

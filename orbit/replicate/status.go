@@ -47,11 +47,12 @@ type Status struct {
 // Peer is a peer that has the database open, or had.
 type Peer struct {
 	ID        peer.ID
-	Open      bool      // it is connected, and subscribed to the topic
-	Exchanged time.Time // when heads were exchanged last; zero for never
-	InStep    time.Time // when it had the same heads as we; zero for never
-	Heads     int       // that it had
-	Err       error     // of the last exchange
+	Open      bool       // it is connected, and subscribed to the topic
+	Exchanged time.Time  // when heads were exchanged last; zero for never
+	InStep    time.Time  // when its replica agreed with ours; zero for never
+	By        Comparison // what that is compared by; "" where it was not compared yet
+	Heads     int        // that it had
+	Err       error      // of the last exchange
 }
 
 // Status returns what is known of the replication of a database that is here or
@@ -94,7 +95,7 @@ func (rp *replica) status() (Status, <-chan struct{}) {
 	s.Missing = s.Missing[:min(len(s.Missing), maxShown)]
 	for id, q := range rp.peers {
 		open := q.subscribed && rp.connected(id)
-		s.Peers = append(s.Peers, Peer{ID: id, Open: open, Exchanged: q.last, InStep: q.inStep, Heads: q.heads, Err: q.err})
+		s.Peers = append(s.Peers, Peer{ID: id, Open: open, Exchanged: q.last, InStep: q.inStep, By: q.by, Heads: q.heads, Err: q.err})
 	}
 	slices.SortFunc(s.Peers, func(a, b Peer) int { return bytes.Compare([]byte(a.ID), []byte(b.ID)) })
 	return s, rp.changed
@@ -159,10 +160,13 @@ func (rp *replica) end() error {
 }
 
 // Settled reports whether a status is one of a database that has all that a
-// peer has: it is open, in step with a peer since a time, and misses nothing.
+// peer has: it is open, in step with a peer since a time, and misses nothing. A
+// peer that is not comparable counts once heads were exchanged.
 func (s Status) Settled(since time.Time) bool {
 	return s.State == Open && s.Asking == 0 && len(s.Missing) == 0 &&
-		slices.ContainsFunc(s.Peers, func(p Peer) bool { return !p.InStep.Before(since) })
+		slices.ContainsFunc(s.Peers, func(p Peer) bool {
+			return !p.InStep.Before(since) || p.By == NotComparable && !p.Exchanged.Before(since)
+		})
 }
 
 // EventKind is what an event tells.
@@ -172,7 +176,7 @@ const (
 	Update EventKind = "update" // an entry became part of the log
 	Met    EventKind = "join"   // a peer opened the database
 	Left   EventKind = "leave"  // a peer closed it, or is gone
-	InStep EventKind = "sync"   // a peer has the same heads as we
+	InStep EventKind = "sync"   // the replica of a peer agrees with ours
 )
 
 // Event is news of a database.

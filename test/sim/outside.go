@@ -34,7 +34,7 @@ func prepare() error {
 	}
 	server := &recorded{in: &asked}
 	err := reconcile.Serve(context.Background(), server, reconcile.Source{
-		Log:   func(string) (*oplog.Log, bool) { return new(oplog.Log), true },
+		Log:   func(string) (log, access *oplog.Log, ok bool) { return new(oplog.Log), nil, true },
 		Block: func(context.Context, string) (block.Block, error) { return b, nil },
 	})
 	if err != nil {
