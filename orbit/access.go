@@ -344,7 +344,7 @@ func (a *AccessController) change(ctx context.Context, key string, change func([
 	}
 	a.managed.granting.Lock()
 	defer a.managed.granting.Unlock()
-	ids, err := a.granted(ctx, key)
+	ids, err := a.listed(ctx, key)
 	if err != nil {
 		return err
 	}

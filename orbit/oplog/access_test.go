@@ -23,7 +23,9 @@ import (
 // verdicts is the model: what counts of a closed graph by an access list, and
 // which entries have no anchor.
 func (g graph) verdicts(judge func(*entry.Entry) error, a oplog.Access) (counts, loose map[string]bool) {
-	on := func(list []string, id string) bool { return slices.Contains(list, id) || slices.Contains(list, oplog.Anyone) }
+	on := func(list []string, id string) bool {
+		return slices.Contains(list, id) || slices.Contains(list, oplog.Anyone)
+	}
 	kept := func(e *entry.Entry) bool { return slices.Contains(a.Kept, e.Hash()) }
 	anchored := make(map[string]bool)
 	var anchor func(hash string)

@@ -135,19 +135,31 @@ func newPeer(t testing.TB) peerOf {
 
 // serve has the host serve databases.
 func (p peerOf) serve(o *orbit.Orbit, dbs ...*orbit.Database) {
-	p.SetStreamHandler(Protocol, func(s network.Stream) {
+	p.SetStreamHandler(Protocol, handler(o, dbs...))
+}
+
+func handler(o *orbit.Orbit, dbs ...*orbit.Database) network.StreamHandler {
+	return func(s network.Stream) {
 		Serve(context.Background(), s, Source{
 			Log: func(address string) (log, access *oplog.Log, ok bool) {
 				for _, db := range dbs {
 					if db.Address() == address {
-						return db.Log(), nil, true
+						return db.Log(), accessLog(db), true
 					}
 				}
 				return nil, nil, false
 			},
 			Block: o.Block,
 		})
-	})
+	}
+}
+
+// accessLog returns the log of a database's access database, or nil.
+func accessLog(db *orbit.Database) *oplog.Log {
+	if inner := db.Access().Database(); inner != nil {
+		return inner.Log()
+	}
+	return nil
 }
 
 // session begins one with a server about a database.

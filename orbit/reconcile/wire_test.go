@@ -23,6 +23,7 @@ func someRequests() []request {
 		{kind: askNodes, paths: []oplog.Path{"", "\x00", "\x02\x01\x00"}},
 		{kind: askNames, paths: []oplog.Path{"\x01\x0f"}, hashes: []string{block.Hash(nil)}},
 		{kind: askItems, items: []item{{path: ""}, {hash: &hash}, {path: "\x03\x01"}}},
+		{kind: askState},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
 // createManaged makes a database whose writers the node grants and revokes.
@@ -150,4 +151,31 @@ func TestListOfWritersIsReplicatedWithEachDatabaseItIsOf(t *testing.T) {
 	b.database(y.Address())
 	must(t, y.Access().Grant(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
 	eventually(t, "b may write", func() bool { return b.mayWrite(y.Address()) })
+}
+
+// Two admins grant at once, while they are apart. Both grants are there in the end,
+// though the list of one of them was overwritten.
+func TestGrantsOfTwoAdminsWhoWereApartAreBothKept(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	must(t, a.Keep(t.Context(), b.signer().Block()))
+	must(t, b.Keep(t.Context(), a.signer().Block()))
+	admins := []string{a.Identity().ID, b.Identity().ID}
+	var dbs []*orbit.Database
+	for _, n := range []*node{a, b} {
+		db, err := n.Create(t.Context(), "band", orbit.Options{Access: orbit.Access{Write: admins, Managed: true}})
+		must(t, err)
+		must(t, db.Access().Grant(t.Context(), orbit.CapabilityWrite, "granted by "+n.Identity().ID))
+		dbs = append(dbs, db)
+	}
+	a.connect(b)
+	for _, db := range dbs {
+		eventually(t, "both grants are there", func() bool {
+			capabilities, err := db.Access().Capabilities(t.Context())
+			return err == nil && len(capabilities[orbit.CapabilityWrite]) == 2
+		})
+	}
+	eventually(t, "they are in step", func() bool {
+		s, err := a.Status(t.Context(), dbs[0].Address())
+		return err == nil && len(s.Peers) == 1 && s.Peers[0].By == replicate.ByState && !s.Peers[0].InStep.IsZero()
+	})
 }

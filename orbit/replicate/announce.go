@@ -89,20 +89,22 @@ func (rp *replica) announce(b block.Block) {
 	}
 }
 
-// followAccess offers what was refused again when the access list changes, and
-// compares the replicas of peers with ours again when their access databases
-// agree.
+// followAccess offers what was refused again when the access list changes, has what
+// other admins overwrote be restored, and compares the replicas of peers with ours
+// again when their access databases agree.
 func (rp *replica) followAccess(inner *orbit.Database) {
 	if access := rp.r.find(inner.Address()); access != nil {
 		defer access.guard(rp)()
 	}
 	l := inner.Log()
 	last := uint64(0)
+	var repair <-chan time.Time
 	for {
 		changed := l.Changed()
 		if s, err := l.Stats(rp.ctx); err == nil && s.Last != last {
 			last = s.Last
 			rp.reofferDisputed()
+			repair = time.After(rp.r.random.around(repairAfter))
 		}
 		if ours, err := rp.database().Log().Heads(rp.ctx); err == nil {
 			rp.settle(ours)
@@ -110,6 +112,11 @@ func (rp *replica) followAccess(inner *orbit.Database) {
 		select {
 		case <-changed:
 		case <-rp.accessAgrees:
+		case <-repair:
+			repair = nil
+			if _, err := rp.database().Access().Repair(rp.ctx); err != nil {
+				rp.storeError(err)
+			}
 		case <-rp.ctx.Done():
 			return
 		}

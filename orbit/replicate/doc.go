@@ -29,11 +29,13 @@
 //     were heard on the topic.
 //   - What nobody sends is asked for again, less and less often, and at once when
 //     another peer opens the database.
-//   - A list of writers that can be changed is replicated with the database. The
-//     list and the entries come by different ways, in any order, so what its writer
-//     may not write is judged after the list was compared with that of the peer that
-//     sent it. Whose writer was never in the list is not taken, also where it is
-//     waited for, and is offered again when the list changes.
+//   - An access list that can be changed is replicated with the database. The list
+//     and the entries come by different ways, in any order; what counts is computed
+//     anew when either changes (see [orbit.AccessController]). An entry whose writer
+//     is not on the list is offered again when the list changes. What admins changed
+//     at once is merged by the one whose change was overwritten.
+//   - Daemons are in step when their states agree ([reconcile.State]); a JavaScript
+//     peer is when its heads are ours.
 //
 // # Bounds
 //
@@ -76,6 +78,7 @@ const (
 	settleWithin   = 10 * time.Second       // what it takes of a list of writers has come
 	blameFor       = time.Minute            // what a peer published of no worth is counted
 	unsentFor      = 30 * time.Second       // an identity that nobody sent is not asked for again
+	repairAfter    = time.Second            // of a change of the access list, what it overwrote is restored
 	largeAfter     = 5 * time.Second        // between announcements of heads that streams do not carry
 	resubscribed   = time.Second            // between exchanges with a peer that closes and opens
 	roundGap       = 100 * time.Millisecond // between rounds of fetching

@@ -1,0 +1,174 @@
+package orbit_test
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/newpieceplease/npp/orbit"
+)
+
+// admins are peers that all may change the list of one database.
+type admins struct {
+	peers []*peer
+	dbs   []*orbit.Database
+}
+
+func newAdmins(t *testing.T, n int) admins {
+	t.Helper()
+	var a admins
+	var ids []string
+	for i := range n {
+		p := newPeer(t, byte(0x11+2*i), byte(0x12+2*i))
+		a.peers = append(a.peers, p)
+		ids = append(ids, p.Identity().ID)
+	}
+	for _, p := range a.peers {
+		for _, q := range a.peers {
+			must(t, p.Keep(t.Context(), q.Identity().Block()))
+		}
+		a.dbs = append(a.dbs, p.create(t, "band", orbit.Options{Access: orbit.Access{Write: ids, Managed: true}}))
+	}
+	return a
+}
+
+// meet has one admin get the changes of another.
+func (a admins) meet(t *testing.T, from, to int) {
+	t.Helper()
+	join(t, a.dbs[to].Access().Database(), entries(t, a.dbs[from].Access().Database())...)
+}
+
+// settle has all meet and repair until nobody has anything to repair, and returns
+// how many lists were written.
+func (a admins) settle(t *testing.T) (repairs int) {
+	t.Helper()
+	for round := 0; ; round++ {
+		before := repairs
+		for i := range a.dbs {
+			for j := range a.dbs {
+				if i != j {
+					a.meet(t, j, i)
+				}
+			}
+		}
+		for _, db := range a.dbs { // at once: none knows of the repairs of the others
+			n, err := db.Access().Repair(t.Context())
+			must(t, err)
+			repairs += n
+		}
+		if repairs == before {
+			return repairs
+		}
+		if round > 20 {
+			t.Fatal("they repair each other's lists for ever")
+		}
+	}
+}
+
+func (a admins) writers(t *testing.T, i int) []string {
+	t.Helper()
+	capabilities, err := a.dbs[i].Access().Capabilities(t.Context())
+	must(t, err)
+	return slices.Sorted(slices.Values(capabilities[orbit.CapabilityWrite]))
+}
+
+func TestChangesOfTwoAdminsAtOnceAreBothKept(t *testing.T) {
+	grant := func(db *orbit.Database, id string) error {
+		return db.Access().Grant(t.Context(), orbit.CapabilityWrite, id)
+	}
+	revoke := func(db *orbit.Database, id string) error {
+		return db.Access().Revoke(t.Context(), orbit.CapabilityWrite, id)
+	}
+	a := newAdmins(t, 2)
+	for _, id := range []string{"both", "first", "second"} {
+		must(t, grant(a.dbs[0], id))
+	}
+	a.meet(t, 0, 1)
+	must(t, grant(a.dbs[0], "new of the first"))
+	must(t, revoke(a.dbs[0], "first"))
+	must(t, revoke(a.dbs[0], "both"))
+	must(t, revoke(a.dbs[1], "both"))
+	must(t, grant(a.dbs[1], "both")) // a revocation wins
+	must(t, revoke(a.dbs[1], "second"))
+	must(t, grant(a.dbs[1], "new of the second"))
+	if repairs := a.settle(t); repairs != 1 {
+		t.Errorf("%d repairs of one pair", repairs)
+	}
+	for i := range a.dbs {
+		if got, want := a.writers(t, i), []string{"new of the first", "new of the second"}; !slices.Equal(got, want) {
+			t.Errorf("admin %d: %q, want %q", i, got, want)
+		}
+	}
+}
+
+// An admin that only JavaScript speaks for does not repair, and nobody repairs for
+// it: the newer list stays as it is.
+func TestListThatWasOverwrittenKnowinglyStays(t *testing.T) {
+	a := newAdmins(t, 2)
+	must(t, a.dbs[0].Access().Grant(t.Context(), orbit.CapabilityWrite, "x"))
+	a.meet(t, 0, 1)
+	must(t, a.dbs[1].Access().Revoke(t.Context(), orbit.CapabilityWrite, "x"))
+	if repairs := a.settle(t); repairs != 0 {
+		t.Errorf("%d repairs", repairs)
+	}
+	if got := a.writers(t, 0); len(got) != 0 {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Admins change a list in partitions that come and go. In the end all have the
+// same list; what one granted and nobody revoked is in it, and what nobody granted
+// is not.
+func TestAdminsWhoRepairAtOnceEndWithOneList(t *testing.T) {
+	repaired := 0
+	for seed := range uint64(60) {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		a := newAdmins(t, 2+rng.IntN(2))
+		granted, revoked := make(map[string]bool), make(map[string]bool)
+		for range 3 + rng.IntN(12) {
+			i := rng.IntN(len(a.dbs))
+			id := fmt.Sprint("id", rng.IntN(5))
+			switch rng.IntN(4) {
+			case 0:
+				if j := rng.IntN(len(a.dbs)); j != i {
+					a.meet(t, j, i)
+				}
+			case 1:
+				if slices.Contains(a.writers(t, i), id) {
+					must(t, a.dbs[i].Access().Revoke(t.Context(), orbit.CapabilityWrite, id))
+					revoked[id] = true
+				}
+			default:
+				must(t, a.dbs[i].Access().Grant(t.Context(), orbit.CapabilityWrite, id))
+				granted[id] = true
+			}
+			if rng.IntN(3) == 0 {
+				n, err := a.dbs[i].Access().Repair(t.Context())
+				must(t, err)
+				repaired += n
+			}
+		}
+		repaired += a.settle(t)
+		list := a.writers(t, 0)
+		for i := range a.dbs {
+			if got := a.writers(t, i); !slices.Equal(got, list) {
+				t.Errorf("seed %d: admin %d has %q, another %q", seed, i, got, list)
+			}
+		}
+		for _, id := range slices.Sorted(maps.Keys(granted)) {
+			if !revoked[id] && !slices.Contains(list, id) {
+				t.Errorf("seed %d: %s was granted, never revoked, and is not in %q", seed, id, list)
+			}
+		}
+		for _, id := range list {
+			if !granted[id] {
+				t.Errorf("seed %d: %s was never granted", seed, id)
+			}
+		}
+	}
+	if repaired == 0 {
+		t.Error("nothing was ever repaired")
+	}
+}
