@@ -16,6 +16,7 @@ type base struct {
 	kind    string
 	guard   guard
 	creator *replica
+	admins  []*replica // of one that is managed: the creator and another one, or the same
 	writers []*replica // of a fixed list
 	address string
 	written map[string]bool // hashes of entries whose writers were told that they are on disk
@@ -47,6 +48,11 @@ func (b *base) create() error {
 		}
 	case managed:
 		opts.Access.Managed = true
+		for _, r := range b.admins {
+			if id := r.orbit.Identity().ID; !slices.Contains(opts.Access.Write, id) {
+				opts.Access.Write = append(opts.Access.Write, id)
+			}
+		}
 	}
 	db, err := b.creator.orbit.Create(context.Background(), b.name, opts)
 	if err != nil {

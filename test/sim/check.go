@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
@@ -182,6 +183,9 @@ func (s *history) disagreement() error {
 			if i == 0 {
 				first = got
 				errs = append(errs, s.lost(b, hashes), s.intruders(b, r, db))
+				if b.guard == managed {
+					errs = append(errs, s.misjudged(b, db, hashes))
+				}
 			}
 			if !slices.Equal(got, first) {
 				errs = append(errs, fmt.Errorf("%s has another %s:\n%s\nnot\n%s", r.name, b.name, strings.Join(got, " "), strings.Join(first, " ")))
@@ -191,12 +195,86 @@ func (s *history) disagreement() error {
 	return errors.Join(errs...)
 }
 
-// lost returns what somebody was told is on disk, and is not.
+// lost returns what somebody was told is on disk, and is not. What a writer wrote that
+// was revoked may have lost its effect.
 func (s *history) lost(b *base, hashes []string) error {
+	counts := make(map[string]bool, len(hashes))
+	for _, hash := range hashes {
+		counts[hash] = true
+	}
 	for _, hash := range sortedKeys(b.written) {
-		if !slices.Contains(hashes, hash) {
+		if counts[hash] {
+			continue
+		}
+		if b.guard != managed || s.find(b, hash) == nil {
 			return fmt.Errorf("%s of %s is lost", hash, b.name)
 		}
+	}
+	return nil
+}
+
+// find returns an entry that a replica has, whether it counts there or not, or nil.
+func (s *history) find(b *base, hash string) *entry.Entry {
+	for _, r := range s.having(b) {
+		if db := r.database(b); db != nil {
+			if e, err := db.Log().Get(context.Background(), hash); err == nil {
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+// misjudged returns how what counts differs from what should by the rule of
+// [orbit.AccessController], for all the entries that any replica has.
+func (s *history) misjudged(b *base, db *orbit.Database, hashes []string) error {
+	ctx := context.Background()
+	list, err := db.Log().Access(ctx)
+	if err != nil {
+		return err
+	}
+	all := make(map[string]*entry.Entry)
+	writers := make(map[string]string) // of valid entries
+	for _, r := range s.having(b) {
+		for a, err := range r.database(b).Log().Stored(ctx, 0) {
+			if err != nil {
+				return err
+			}
+			all[a.Hash] = a.Entry
+			if i, err := r.orbit.IdentityOf(ctx, a.Entry.Identity); err == nil && a.Entry.Check(i) == nil {
+				writers[a.Hash] = i.ID
+			}
+		}
+	}
+	anchored := make(map[string]bool)
+	var anchor func(hash string)
+	anchor = func(hash string) {
+		if e := all[hash]; e != nil && !anchored[hash] {
+			anchored[hash] = true
+			for _, next := range e.Next {
+				anchor(next)
+			}
+		}
+	}
+	for hash, writer := range writers {
+		if list.Anchors(hash, writer) {
+			anchor(hash)
+		}
+	}
+	counts := make(map[string]bool)
+	for hash, writer := range writers {
+		if anchored[hash] && (slices.Contains(list.Known, writer) || slices.Contains(list.Kept, hash)) {
+			counts[hash] = true
+		}
+	}
+	for _, hash := range hashes {
+		if !counts[hash] {
+			return fmt.Errorf("%s counts in %s, and should not", hash, b.name)
+		}
+		delete(counts, hash)
+	}
+	if missing := sortedKeys(counts); len(missing) > 0 {
+		return fmt.Errorf("%s does not count in %s, and should", missing[0], b.name)
 	}
 	return nil
 }

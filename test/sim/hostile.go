@@ -85,7 +85,7 @@ func (x *hostile) listen(_ context.Context, m *pubsub.Message) bool {
 // attack does something.
 func (x *hostile) attack(rng *rand.Rand) {
 	b := x.bases[rng.IntN(len(x.bases))]
-	switch rng.IntN(10) {
+	switch rng.IntN(12) {
 	case 0:
 		x.publish(b, noise(rng))
 	case 1, 2:
@@ -120,6 +120,18 @@ func (x *hostile) attack(rng *rand.Rand) {
 		x.offer(b, rng, x.entry(b.address, rng, below.Hash))
 		time.Sleep(time.Duration(rng.Int64N(int64(time.Minute))))
 		x.show(below)
+	case 10, 11: // what others published, as it is, to a peer that may not know the writer yet
+		x.w.mu.Lock()
+		heard := slices.Clone(x.heard)
+		x.w.mu.Unlock()
+		if len(heard) == 0 {
+			return
+		}
+		x.show(heard...)
+		genuine := heard[rng.IntN(len(heard))]
+		if e, err := entry.Decode(genuine); err == nil {
+			x.offer(&base{address: e.LogID}, rng, genuine)
+		}
 	case 9: // with nothing amiss
 		e := x.entry(b.address, rng)
 		x.show(e, x.signer.Block())

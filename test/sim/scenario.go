@@ -77,6 +77,7 @@ func (s *history) drawBases(rng *rand.Rand) {
 	guards := rng.Perm(3)
 	for i, kind := range []string{orbit.TypeEvents, orbit.TypeDocuments, orbit.TypeKeyValue} {
 		b := &base{name: kind, kind: kind, guard: guard(guards[i]), creator: s.anyReplica(rng), written: make(map[string]bool)}
+		b.admins = []*replica{b.creator, s.anyReplica(rng)}
 		b.writers = []*replica{b.creator}
 		for len(b.writers) < 5 {
 			if r := s.anyReplica(rng); !slices.Contains(b.writers, r) {
@@ -90,7 +91,7 @@ func (s *history) drawBases(rng *rand.Rand) {
 // operations are what may happen, each as often as it is here.
 var operations = map[string]int{
 	"write": 60, "attack": 30, "cut": 8, "kill": 4, "restart": 3, "grant": 5,
-	"kill while it writes": 4, "kill while its disk fails": 3, "close": 2, "split": 1,
+	"revoke": 4, "kill while it writes": 4, "kill while its disk fails": 3, "close": 2, "split": 1,
 }
 
 // drawOperations draws what happens and when: much at a time, and then little.
@@ -110,7 +111,7 @@ func (s *history) drawOperations(rng *rand.Rand, n int) {
 	for i, b := range s.bases {
 		for _, r := range s.replicas {
 			switch {
-			case r == b.creator || slices.Contains(b.writers, r) && b.guard == fixed || rng.IntN(2) == 0:
+			case slices.Contains(b.admins, r) || slices.Contains(b.writers, r) && b.guard == fixed || rng.IntN(2) == 0:
 				s.after(time.Duration(i+1)*time.Millisecond, "open "+b.name+" at "+r.name, func() { r.open(b) })
 			case rng.IntN(3) > 0:
 				s.after(time.Duration(rng.Float64()*float64(s.lasts)/2), "open "+b.name+" at "+r.name, func() { r.open(b) })
@@ -175,7 +176,9 @@ func (s *history) operate(what string, rng *rand.Rand) {
 			})
 		}
 	case "grant":
-		s.grant(r)
+		s.grant(rng, r)
+	case "revoke":
+		s.revoke(rng, r)
 	}
 }
 
@@ -201,13 +204,40 @@ func (s *history) write(r *replica, b *base, chance digest) {
 	}
 }
 
-// grant has the creator of a database allow another replica to write.
-func (s *history) grant(to *replica) {
+// administered calls change with each database whose list can be changed, at one of
+// its admins.
+func (s *history) administered(rng *rand.Rand, change func(b *base, db *orbit.Database)) {
 	for _, b := range s.bases {
-		if db := b.creator.database(b); b.guard == managed && db != nil && to.running != nil {
-			db.Access().Grant(context.Background(), orbit.CapabilityWrite, to.orbit.Identity().ID) // or its disk fails
+		if b.guard != managed {
+			continue
+		}
+		if db := b.admins[rng.IntN(len(b.admins))].database(b); db != nil {
+			change(b, db)
 		}
 	}
+}
+
+// grant has an admin allow another replica to write.
+func (s *history) grant(rng *rand.Rand, to *replica) {
+	s.administered(rng, func(_ *base, db *orbit.Database) {
+		if to.running != nil {
+			db.Access().Grant(context.Background(), orbit.CapabilityWrite, to.orbit.Identity().ID) // or its disk fails
+		}
+	})
+}
+
+// revoke has an admin take that back, with or without keeping what was written.
+func (s *history) revoke(rng *rand.Rand, from *replica) {
+	s.administered(rng, func(_ *base, db *orbit.Database) {
+		if from.running == nil {
+			return
+		}
+		revoke := db.Access().Revoke
+		if rng.IntN(2) == 0 {
+			revoke = db.Access().Discard
+		}
+		revoke(context.Background(), orbit.CapabilityWrite, from.orbit.Identity().ID) // or its disk fails
+	})
 }
 
 // cut cuts links for a while.
