@@ -131,7 +131,8 @@ func (a *AccessController) Address() string { return a.address }
 func (a *AccessController) Database() *Database { return a.managed }
 
 // Capabilities returns who has what: of type "ipfs", the list as "write"; of type
-// "orbitdb", all keys of its database, and the admins by its list among "admin".
+// "orbitdb", the keys of its database but for those of kept entries, and the admins
+// by its list among "admin".
 func (a *AccessController) Capabilities(ctx context.Context) (map[string][]string, error) {
 	if a.managed == nil {
 		return map[string][]string{CapabilityWrite: a.list}, nil
@@ -147,7 +148,7 @@ func (a *AccessController) Capabilities(ctx context.Context) (map[string][]strin
 		}
 		name, ok := item.Key.Text()
 		ids, err := manifest.Texts(item.Value)
-		if !ok || err != nil {
+		if !ok || err != nil || strings.HasPrefix(name, keptPrefix) {
 			continue // not what a grant writes
 		}
 		for _, id := range ids {
@@ -367,6 +368,20 @@ func (a *AccessController) put(ctx context.Context, key string, ids []string) er
 		_, err = kv.Put(ctx, key, ids)
 	}
 	return err
+}
+
+// WrittenBy returns how many entries of an identity count. It reads the whole log.
+func (db *Database) WrittenBy(ctx context.Context, id string) (entries int, err error) {
+	g := blocks.Reading(ctx, db.orbit.store)
+	for e, err := range db.log.Ascend(ctx) {
+		if err != nil {
+			return entries, err
+		}
+		if writer, err := db.orbit.writerOf(g, e); err == nil && writer == id {
+			entries++
+		}
+	}
+	return entries, nil
 }
 
 // Losing tells what loses effect when a capability is taken from an identity: the

@@ -453,7 +453,7 @@ func TestReplicationCommandsRefuseBadInput(t *testing.T) {
 		{call{"db/drop", []string{"user"}, force, nil}, []string{`is the daemon's own "user" and stays`}},
 		{call{"db/drop", []string{"fixed"}, nil, nil}, []string{"hint: say --force"}},
 		{call{"db/drop", []string{"fixed"}, url.Values{"force": {"false"}}, nil}, []string{"hint: say --force"}},
-		{call{"db/grant", []string{"fixed", someIdentity}, nil, nil}, []string{"the list of writers at /ipfs/zdpu", "is fixed", "hint: ", "--managed"}},
+		{call{"db/grant", []string{"fixed", someIdentity}, nil, nil}, []string{"the access list at /ipfs/zdpu", "is fixed", "hint: ", "--managed"}},
 		{call{"db/revoke", []string{"fixed", someIdentity}, nil, nil}, []string{"is fixed", "--managed"}},
 		{call{"db/grant", []string{"band", "somebody"}, nil, nil}, []string{`"somebody" is no identity`, "hint: ipfs npp id"}},
 		{call{"db/grant", []string{"band", n.PeerID()}, nil, nil}, []string{"is no identity"}},
