@@ -209,10 +209,11 @@ func (l *Log) Revise(ctx context.Context, a Access) error {
 // doubtHeads has the anchors of all that counts be looked for anew, from the
 // heads down, and further down to the entries that are kept no more.
 func (l *Log) doubtHeads(tx *store.Tx, sum *summary, before Access) error {
-	for p, err := range l.heads(tx, sum) {
-		if err != nil {
-			return err
-		}
+	heads, err := l.heads(tx, sum)
+	if err != nil {
+		return err
+	}
+	for _, p := range heads {
 		if err := l.enqueue(tx, sum, p.Hash, doubted); err != nil {
 			return err
 		}
@@ -289,10 +290,11 @@ func (l *Log) Losing(ctx context.Context, a Access) (entries int, tips []string,
 		}
 		return err
 	}
-	for p, err := range l.storedHeads(ctx) {
-		if err != nil {
-			return 0, nil, err
-		}
+	_, now, err := l.storedHeads(g)
+	if err != nil {
+		return 0, nil, err
+	}
+	for _, p := range now {
 		heads[p.Hash] = true
 		if err := push(p.Hash, doubted); err != nil {
 			return 0, nil, err

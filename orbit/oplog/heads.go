@@ -1,72 +1,113 @@
 package oplog
 
 import (
-	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
-	"math"
 	"slices"
 
 	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 	"github.com/newpieceplease/npp/store"
 )
 
 // A log has few heads, as a rule, and its summary has them. Of a log with more
-// than maxInline, they are records of their own, so that an entry costs the same
-// however many heads there are; they move back once there are few.
+// than maxInline, they are in pages, in the order in which they became heads, so
+// that an entry costs the same however many heads there are; they move back once
+// there are few. A page is a record that is written anew: the datastore has no
+// trail of deleted keys to pass by.
 const (
-	maxInline = 32
-	fewHeads  = 8
+	maxInline    = 32
+	fewHeads     = 8
+	headsPerPage = 64
 )
 
 // MaxHeads is how many heads [Log.Heads] returns.
 const MaxHeads = 4096
 
-// apart reports whether the heads are records of their own.
+// apart reports whether the heads are in pages.
 func (s *summary) apart() bool { return s.HeadCount > uint64(len(s.Heads)) }
 
-func (l *Log) headsSeries() string            { return l.key("heads") }
-func (l *Log) headAt(p entry.Position) string { return PositionKey(l.headsSeries(), p) }
-func (l *Log) headKey(hash string) string     { return l.key("head/" + hash) }
+// pageKey is the key of a page of heads. Pages are numbered from 1 on.
+func (l *Log) pageKey(page uint64) string { return store.Key(l.key("heads"), page) }
 
-// heads yields the heads, newest first.
-func (l *Log) heads(tx *store.Tx, sum *summary) iter.Seq2[entry.Position, error] {
-	if !sum.apart() {
-		return listed(sum.Heads)
+// headKey is where the page of a head is found.
+func (l *Log) headKey(hash string) string { return l.key("head/" + hash) }
+
+// page returns the heads of a page, in the order in which they became heads.
+func (l *Log) page(g blocks.Getter, page uint64) (list []entry.Position, err error) {
+	record, err := g.Get(l.pageKey(page))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
 	}
-	return positions(tx.Descend(l.headsSeries()), l.headsSeries())
-}
-
-// storedHeads is heads outside of a transaction.
-func (l *Log) storedHeads(ctx context.Context) iter.Seq2[entry.Position, error] {
-	return func(yield func(entry.Position, error) bool) {
-		sum, err := l.readSummary(blocks.Reading(ctx, l.store))
-		if err != nil {
-			yield(entry.Position{}, err)
-			return
+	if err != nil {
+		return nil, err
+	}
+	r := dagcbor.NewReader(record)
+	n, err := r.Array()
+	for i := 0; err == nil && i < n; i++ {
+		var number uint64
+		var name string
+		if number, err = r.Uint(); err != nil {
+			break
 		}
-		l.headsOf(ctx, sum)(yield)
+		if name, err = r.Text(); err != nil {
+			break
+		}
+		p, ok := position(number, name)
+		if !ok {
+			err = errors.New("no position")
+		}
+		list = append(list, p)
 	}
+	if err == nil {
+		err = r.End()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w of %s: page %d of the heads: %v", ErrDamaged, l.id, page, err)
+	}
+	return list, nil
 }
 
-// headsOf yields the heads of a summary that is stored.
-func (l *Log) headsOf(ctx context.Context, sum *summary) iter.Seq2[entry.Position, error] {
-	if !sum.apart() {
-		return listed(sum.Heads)
-	}
-	return positions(l.store.Descend(ctx, l.headsSeries(), math.MaxUint64), l.headsSeries())
-}
-
-func listed(list []entry.Position) iter.Seq2[entry.Position, error] {
-	return func(yield func(entry.Position, error) bool) {
+// putPage stores a page. The last page is never empty.
+func (l *Log) putPage(tx *store.Tx, sum *summary, page uint64, list []entry.Position) error {
+	if len(list) > 0 {
+		b := dagcbor.AppendArray(nil, len(list))
 		for _, p := range list {
-			if !yield(p, nil) {
-				return
-			}
+			number, name := place(p)
+			b = dagcbor.AppendText(dagcbor.AppendUint(b, number), name)
 		}
+		return tx.Put(l.pageKey(page), b)
 	}
+	if err := tx.Delete(l.pageKey(page)); err != nil {
+		return err
+	}
+	for sum.HeadPages > 0 {
+		if ok, err := tx.Has(l.pageKey(sum.HeadPages)); err != nil || ok {
+			return err
+		}
+		sum.HeadPages--
+	}
+	return nil
+}
+
+// heads returns the heads, newest first.
+func (l *Log) heads(g blocks.Getter, sum *summary) ([]entry.Position, error) {
+	if !sum.apart() {
+		return sum.Heads, nil
+	}
+	var list []entry.Position
+	for page := range sum.HeadPages {
+		some, err := l.page(g, page+1)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, some...)
+	}
+	slices.SortFunc(list, descending)
+	return list, nil
 }
 
 // positions yields the positions that the names of records are.
@@ -103,6 +144,25 @@ func first(n int, seq iter.Seq2[entry.Position, error]) (list []entry.Position, 
 	return list, nil
 }
 
+// storedHeads returns the summary and the heads, newest first, as they are outside
+// of a transaction.
+func (l *Log) storedHeads(g blocks.Getter) (sum *summary, heads []entry.Position, err error) {
+	for range maxReads {
+		if sum, err = l.readSummary(g); err != nil {
+			return nil, nil, err
+		}
+		// Pages may change between two reads.
+		if heads, err = l.heads(g, sum); err != nil || uint64(len(heads)) == sum.HeadCount {
+			return sum, heads, err
+		}
+	}
+	return sum, heads, nil
+}
+
+// maxReads is how often pages are read that change meanwhile. What is read last may
+// lack heads that came or went since.
+const maxReads = 8
+
 // isHead reports whether an entry is a head.
 func (l *Log) isHead(tx *store.Tx, sum *summary, hash string) (bool, error) {
 	if !sum.apart() {
@@ -120,7 +180,7 @@ func (l *Log) setHead(tx *store.Tx, sum *summary, p entry.Position, head bool) e
 	case head:
 		return l.addHead(tx, sum, p)
 	default:
-		return l.removeHead(tx, sum, p)
+		return l.coverHead(tx, sum, p.Hash)
 	}
 }
 
@@ -128,62 +188,40 @@ func (l *Log) addHead(tx *store.Tx, sum *summary, p entry.Position) error {
 	apart := sum.apart()
 	sum.HeadCount++
 	if apart {
-		return l.putHead(tx, p)
+		return l.pageHead(tx, sum, p)
 	}
 	i, _ := slices.BinarySearchFunc(sum.Heads, p, descending)
 	sum.Heads = slices.Insert(sum.Heads, i, p)
 	if len(sum.Heads) <= maxInline {
 		return nil
 	}
-	for _, h := range sum.Heads {
-		if err := l.putHead(tx, h); err != nil {
-			return err
-		}
-	}
+	inline := sum.Heads
 	sum.Heads = nil
-	return nil
-}
-
-func (l *Log) putHead(tx *store.Tx, p entry.Position) error {
-	if err := tx.Put(l.headAt(p), nil); err != nil {
-		return err
-	}
-	return tx.Put(l.headKey(p.Hash), []byte(l.headAt(p)))
-}
-
-// removeHead takes a head from the heads.
-func (l *Log) removeHead(tx *store.Tx, sum *summary, p entry.Position) error {
-	sum.HeadCount--
-	if len(sum.Heads) > 0 {
-		sum.Heads = slices.DeleteFunc(sum.Heads, func(h entry.Position) bool { return h.Hash == p.Hash })
-		return nil
-	}
-	for _, key := range []string{l.headAt(p), l.headKey(p.Hash)} {
-		if err := tx.Delete(key); err != nil {
+	for _, h := range slices.Backward(inline) {
+		if err := l.pageHead(tx, sum, h); err != nil {
 			return err
 		}
 	}
-	return l.gatherHeads(tx, sum)
+	return nil
 }
 
-// gatherHeads moves the heads into the summary once there are few.
-func (l *Log) gatherHeads(tx *store.Tx, sum *summary) error {
-	if sum.HeadCount > fewHeads {
-		return nil
-	}
-	few, err := first(fewHeads, positions(tx.Descend(l.headsSeries()), l.headsSeries()))
-	if err != nil {
-		return err
-	}
-	for _, p := range few {
-		for _, key := range []string{l.headAt(p), l.headKey(p.Hash)} {
-			if err := tx.Delete(key); err != nil {
-				return err
-			}
+// pageHead puts a head into the last page, or into a new one.
+func (l *Log) pageHead(tx *store.Tx, sum *summary, p entry.Position) error {
+	var list []entry.Position
+	if sum.HeadPages > 0 {
+		var err error
+		if list, err = l.page(tx, sum.HeadPages); err != nil {
+			return err
 		}
 	}
-	sum.Heads = few
-	return nil
+	if sum.HeadPages == 0 || len(list) >= headsPerPage {
+		sum.HeadPages++
+		list = nil
+	}
+	if err := l.putPage(tx, sum, sum.HeadPages, append(list, p)); err != nil {
+		return err
+	}
+	return tx.Put(l.headKey(p.Hash), binary.AppendUvarint(nil, sum.HeadPages))
 }
 
 // coverHead makes an entry none of the heads, if it is one: an entry that names
@@ -191,7 +229,8 @@ func (l *Log) gatherHeads(tx *store.Tx, sum *summary) error {
 func (l *Log) coverHead(tx *store.Tx, sum *summary, hash string) error {
 	if !sum.apart() {
 		if i := slices.IndexFunc(sum.Heads, func(h entry.Position) bool { return h.Hash == hash }); i >= 0 {
-			return l.removeHead(tx, sum, sum.Heads[i])
+			sum.HeadCount--
+			sum.Heads = slices.Delete(sum.Heads, i, i+1)
 		}
 		return nil
 	}
@@ -202,29 +241,104 @@ func (l *Log) coverHead(tx *store.Tx, sum *summary, hash string) error {
 	if err != nil {
 		return err
 	}
-	for _, key := range []string{string(record), l.headKey(hash)} {
-		if err := tx.Delete(key); err != nil {
+	page, ok := number(record)
+	if !ok {
+		return fmt.Errorf("%w of %s: page of head %s", ErrDamaged, l.id, hash)
+	}
+	return l.takeFrom(tx, sum, page, map[string]bool{hash: true})
+}
+
+// takeFrom takes heads from a page.
+func (l *Log) takeFrom(tx *store.Tx, sum *summary, page uint64, hashes map[string]bool) error {
+	list, err := l.page(tx, page)
+	if err != nil {
+		return err
+	}
+	var left []entry.Position
+	for _, h := range list {
+		if !hashes[h.Hash] {
+			left = append(left, h)
+			continue
+		}
+		sum.HeadCount--
+		if err := tx.Delete(l.headKey(h.Hash)); err != nil {
 			return err
 		}
 	}
-	sum.HeadCount--
+	if err := l.putPage(tx, sum, page, left); err != nil {
+		return err
+	}
 	return l.gatherHeads(tx, sum)
 }
 
-// named returns the heads that the next entry names, newest first: the newest
-// [entry.MaxNext] of them, and the newest entry written here, if it is a head.
+// gatherHeads moves the heads into the summary once there are few.
+func (l *Log) gatherHeads(tx *store.Tx, sum *summary) error {
+	if sum.HeadCount > fewHeads {
+		return nil
+	}
+	var few []entry.Position
+	for page := sum.HeadPages; page > 0; page-- {
+		list, err := l.page(tx, page)
+		if err != nil {
+			return err
+		}
+		few = append(few, list...)
+		if err := tx.Delete(l.pageKey(page)); err != nil {
+			return err
+		}
+	}
+	for _, p := range few {
+		if err := tx.Delete(l.headKey(p.Hash)); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(few, descending)
+	sum.Heads, sum.HeadPages = few, 0
+	return nil
+}
+
+// named returns the heads that the next entry names, newest first, and covers them:
+// all, or of many the [entry.MaxNext] that became heads last, the newest entry
+// written here among them if it is a head.
 func (l *Log) named(tx *store.Tx, sum *summary) ([]entry.Position, error) {
 	if !sum.apart() {
 		return sum.Heads, nil
 	}
-	list, err := first(entry.MaxNext, l.heads(tx, sum))
-	if err != nil || len(sum.Own) == 0 {
-		return list, err
+	taken := make(map[string]bool)
+	var list []entry.Position
+	if len(sum.Own) > 0 {
+		own := sum.Own[0]
+		is, err := l.isHead(tx, sum, own.Hash)
+		if err != nil {
+			return nil, err
+		}
+		if is {
+			taken[own.Hash], list = true, append(list, own)
+		}
 	}
-	own := sum.Own[0]
-	if is, err := l.isHead(tx, sum, own.Hash); err != nil || !is || slices.Contains(list, own) {
-		return list, err
+	for page := sum.HeadPages; page > 0 && len(list) < entry.MaxNext; page-- {
+		some, err := l.page(tx, page)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range slices.Backward(some) {
+			if len(list) < entry.MaxNext && !taken[h.Hash] {
+				taken[h.Hash], list = true, append(list, h)
+			}
+		}
 	}
-	list[len(list)-1] = own
+	slices.SortFunc(list, descending)
+	for page := sum.HeadPages; sum.apart() && page > 0 && len(taken) > 0; page-- {
+		before := sum.HeadCount
+		if err := l.takeFrom(tx, sum, page, taken); err != nil {
+			return nil, err
+		}
+		if sum.HeadCount == before {
+			break // what is left of them is the own entry, further down
+		}
+	}
+	if len(sum.Own) > 0 && taken[sum.Own[0].Hash] {
+		return list, l.coverHead(tx, sum, sum.Own[0].Hash)
+	}
 	return list, nil
 }

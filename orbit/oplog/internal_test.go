@@ -23,7 +23,7 @@ func someSummary() *summary {
 		return entry.Position{Rank: entry.Rank{Time: time, Depth: depth}, ID: id, Hash: block.Hash([]byte(data))}
 	}
 	return &summary{
-		Numbers: 1, Counting: 2, Faults: 3, Keys: 4, Waiting: 5, Pending: 6, ReadyFrom: 7, ReadyTo: 8, Rebuild: 9, HeadCount: 10, Queue: 11, Doubtful: 12, Revision: 13,
+		Numbers: 1, Counting: 2, Faults: 3, Keys: 4, Waiting: 5, Pending: 6, ReadyFrom: 7, ReadyTo: 8, Rebuild: 9, HeadCount: 10, HeadPages: 14, Queue: 11, Doubtful: 12, Revision: 13,
 		Heads:  []entry.Position{at("b", 1<<53, 1<<40, "1"), at("a", 2.5, 0, "2")},
 		Newest: []entry.Position{at("d", 1e300, 0, "4"), at("b", 1<<53, 1<<40, "1"), at("a", 2.5, 0, "2"), at("c", 1, 1, "3")},
 		Own:    []entry.Position{at("c", 1, 1, "3")},

@@ -47,8 +47,8 @@
 //	loose/<hash>                     an entry from which no anchor descends
 //	below/<hash>                     largest rank below an invalid entry
 //	revise/<number>                  mark of an entry whose effect is to be decided
-//	heads/<time>/<clock id>.<hash>   the heads, where there are many
-//	head/<hash>                      the key of such a head
+//	heads/<page>                     the heads, where there are many
+//	head/<hash>                      the page of such a head
 //	wait/<hash>                      an entry that waits, and its fault
 //	parents/<hash>/<n>               hashes that such an entry names, 64 to a record
 //	lost/<number>                    hash, if known, of an entry found lost
@@ -235,27 +235,24 @@ type Stats struct {
 
 // Stats returns the counts of the log.
 func (l *Log) Stats(ctx context.Context) (Stats, error) {
-	s, err := l.readSummary(blocks.Reading(ctx, l.store))
+	s, heads, err := l.storedHeads(blocks.Reading(ctx, l.store))
 	if err != nil {
 		return Stats{}, err
 	}
 	st := Stats{
 		Entries: s.Counting, Faults: s.Faults, Waiting: s.Waiting, Keys: s.Keys, Last: s.Numbers,
-		HeadCount: s.HeadCount, Revision: s.Revision, Revising: s.Queue,
+		HeadCount: s.HeadCount, Revision: s.Revision, Revising: s.Queue, Heads: heads[:min(len(heads), MaxHeads)],
 	}
-	if st.Heads, err = first(MaxHeads, l.headsOf(ctx, s)); len(st.Heads) > 0 {
-		st.Clock = st.Heads[0].Time
+	if len(heads) > 0 {
+		st.Clock = heads[0].Time
 	}
-	return st, err
+	return st, nil
 }
 
 // Heads returns the positions of the heads, newest first: at most [MaxHeads].
 func (l *Log) Heads(ctx context.Context) ([]entry.Position, error) {
-	s, err := l.readSummary(blocks.Reading(ctx, l.store))
-	if err != nil {
-		return nil, err
-	}
-	return first(MaxHeads, l.headsOf(ctx, s))
+	_, heads, err := l.storedHeads(blocks.Reading(ctx, l.store))
+	return heads[:min(len(heads), MaxHeads)], err
 }
 
 // Changed returns a channel that is closed at the next change of the log, also

@@ -28,11 +28,12 @@ type summary struct {
 	Rebuild   uint64 // 0, or while the index is being rebuilt 1 + Numbers of before
 
 	HeadCount uint64 // heads
+	HeadPages uint64 // pages of heads, where they are in pages
 	Queue     uint64 // entries whose effect is to be decided anew
 	Doubtful  uint64 // of those, the doubted ones
 	Revision  uint64 // how often an entry that was here came to count, or ceased to
 
-	Heads  []entry.Position // newest first; none where they are records of their own
+	Heads  []entry.Position // newest first; none where they are in pages
 	Newest []entry.Position // the newest of those that count, newest first
 	Own    []entry.Position // the entry that was written here last, if any
 
@@ -71,7 +72,7 @@ func (s *summary) remove(p entry.Position) {
 func descending(a, b entry.Position) int { return b.Compare(a) }
 
 func (s *summary) numbers() []*uint64 {
-	return append(s.oldNumbers(), &s.HeadCount, &s.Queue, &s.Doubtful, &s.Revision)
+	return append(s.oldNumbers(), &s.HeadCount, &s.HeadPages, &s.Queue, &s.Doubtful, &s.Revision)
 }
 
 // oldNumbers are the numbers of a summary that was written before verdicts could
