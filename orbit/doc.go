@@ -55,15 +55,17 @@
 // # Who may write
 //
 // An [AccessController] is a list that is part of the address, or one that its
-// admins change ([Access]). An entry counts if its writer is in it and if its
-// signature holds; see the package entry for the rules, and for what becomes of
-// entries that do not count.
+// admins change ([Access]). An entry counts if its signature is valid and its
+// writer is on the list, or somebody on the list has built on it; the documentation
+// of AccessController states the rule with each case. See the package entry for
+// what makes an entry valid.
 //
 // # From other peers
 //
 // [Database.Join] takes entries in any order. Those that come before what they
 // were written on top of wait on disk. In the end, replicas that were given the
-// same entries have the same heads, order and state.
+// same entries, and have the same access list, have the same heads, order and
+// state.
 //
 // # Differences from JavaScript
 //
