@@ -101,7 +101,7 @@ have the entries of the identity yet cannot join what is built on them. The
 first line says how many entries that are.
 
   > ipfs npp db revoke band 02c1b2…
-  note   apps on @orbitdb/core that lack its 12 entries will not be able to join
+  note   apps on @orbitdb/core that lack its 12 entries cannot join them
   note   2 entries that nobody built on are kept
   admin  03f5a7…
 `,
@@ -140,7 +140,7 @@ first line says how many entries that are.
 func (r revocation) text() string {
 	var b strings.Builder
 	if r.Entries > 0 {
-		fmt.Fprintf(&b, "note   apps on @orbitdb/core that lack its %s will not be able to join\n", quantity(r.Entries, "entry", "entries"))
+		fmt.Fprintf(&b, "note   apps on @orbitdb/core that lack its %s cannot join them\n", quantity(r.Entries, "entry", "entries"))
 	}
 	switch {
 	case len(r.Kept) > 0:

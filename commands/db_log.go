@@ -27,6 +27,7 @@ const (
 // known besides.
 type entryLine struct {
 	Number   uint64          `json:"number,omitempty"` // in the order of arrival here, with --since or --follow
+	Lost     bool            `json:"lost,omitempty"`   // it counted and ceased to, with --follow
 	Hash     string          `json:"hash"`
 	Next     []string        `json:"next"`
 	Refs     []string        `json:"refs"`
@@ -175,6 +176,7 @@ func newEntryLine(a oplog.Arrival) *entryLine {
 	e := a.Entry
 	return &entryLine{
 		Number:   a.Number,
+		Lost:     a.Lost,
 		Hash:     e.Hash(),
 		Next:     notNil(e.Next),
 		Refs:     notNil(e.Refs),
@@ -210,6 +212,9 @@ func (l *entryLine) text() string {
 	key := "-"
 	if op.Key != nil && string(op.Key) != "null" {
 		key = keyText(op.Key)
+	}
+	if l.Lost {
+		key += "  (lost its effect)"
 	}
 	return fmt.Sprintf("%s%s  %6s  %-8.8s  %-3s  %6d  %s\n", number, printable(l.Hash), clockText(l.Clock.Time), printable(writer), name, l.Size, key)
 }

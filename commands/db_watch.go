@@ -32,9 +32,9 @@ var dbWatchCmd = &cmds.Command{
 		Tagline: "Print what happens to a database.",
 		ShortDescription: `
 Prints, until it is interrupted, each entry that becomes part of the database
-("update", whoever wrote it), each peer that opens the database ("join") or
-closes it or leaves ("leave"), and each time that a peer turns out to have the
-same as this daemon ("sync").
+("update"), each entry that ceases to count because its writer was revoked
+("lost"), each peer that opens the database ("join") or closes it or leaves
+("leave"), and each time that a peer turns out to be in step ("sync").
 
   > ipfs npp db watch pieces
   2026-05-01 20:15:03  join    12D3KooW…
@@ -76,7 +76,7 @@ same as this daemon ("sync").
 
 func (r replicated) watchLine(e replicate.Event) *watchLine {
 	l := &watchLine{Event: string(e.Kind), At: e.At}
-	if e.Kind != replicate.Update {
+	if e.Kind != replicate.Update && e.Kind != replicate.Lost {
 		l.Peer = e.Peer.String()
 		return l
 	}
@@ -93,7 +93,7 @@ func (r replicated) watchLine(e replicate.Event) *watchLine {
 
 func (l *watchLine) text() string {
 	text := fmt.Sprintf("%s  %-6s  ", l.At.Local().Format(time.DateTime), l.Event)
-	if l.Event != string(replicate.Update) {
+	if l.Event != string(replicate.Update) && l.Event != string(replicate.Lost) {
 		return text + l.Peer + "\n"
 	}
 	op, key, value, writer := "?", "-", "", l.Writer

@@ -416,3 +416,46 @@ func TestLogOfManyHeadsNamesTheNewestAndItsOwn(t *testing.T) {
 		t.Errorf("%d records of heads are left", left)
 	}
 }
+
+// Who follows a log is told of the entries whose effect changes, too: when a key
+// that lost its value has another one again, also of the entry that has it now.
+func TestUpdatesTellOfEntriesWhoseEffectChanges(t *testing.T) {
+	put := func(key, v string, next ...*entry.Entry) *entry.Entry {
+		time := 1.0
+		for _, e := range next {
+			time = max(time, e.Clock.Time+1)
+		}
+		return draft{key: key, time: time, next: next, payload: keyed.Put(value.Text("k"), value.Text(v))}.entry()
+	}
+	both, one := oplog.Access{Writers: []string{"a", "b"}, Known: []string{"a", "b"}}, oplog.Access{Writers: []string{"a"}}
+	r, err := openFor(t.Context(), storetest.NewDisk(), both)
+	must(t, err)
+	old := put("a", "1")
+	newer := put("b", "2", old)
+	r.join(t, old)
+	var got []string
+	step := 0
+	for a, err := range r.Updates(t.Context(), 0) {
+		must(t, err)
+		now := all(t, r.keys.Items(t.Context(), r.store, nil))
+		text := fmt.Sprint(a.Number, " lost ", a.Lost)
+		if len(now) == 1 {
+			text += " shows " + fmt.Sprint(now[0].Value)
+		}
+		got = append(got, text)
+		switch step++; step {
+		case 1:
+			r.join(t, newer)
+		case 2:
+			must(t, r.Revise(t.Context(), one))
+		case 4:
+			must(t, r.Revise(t.Context(), both))
+		}
+		if step == 5 {
+			break
+		}
+	}
+	same(t, "updates", got, []string{
+		`1 lost false shows "1"`, `2 lost false shows "2"`, `2 lost true shows "1"`, `1 lost false shows "1"`, `2 lost false shows "2"`,
+	})
+}

@@ -334,12 +334,17 @@ type Arrival struct {
 	Number uint64
 	Hash   string       // "" where even that is damaged
 	Entry  *entry.Entry // nil where it is damaged
+	Lost   bool         // it counted, and ceased to; only of [Log.Updates]
 }
 
 // Updates is Arrived, but goes on with what comes later, without a gap, until
-// the context is done, the log is dropped ([ErrDropped]) or the loop is left.
+// the context is done, the log is dropped ([ErrDropped]) or the loop is left. It
+// also yields, once more and with their old numbers, the entries whose effect
+// changes meanwhile because the access list does.
 func (l *Log) Updates(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
 	return func(yield func(Arrival, error) bool) {
+		flips := l.follow()
+		defer l.unfollow()
 		for {
 			changed := l.Changed()
 			for a, err := range l.Arrived(ctx, after) {
@@ -348,6 +353,16 @@ func (l *Log) Updates(ctx context.Context, after uint64) iter.Seq2[Arrival, erro
 				}
 				after = a.Number
 			}
+			numbers, end := l.flipsSince(flips)
+			for _, number := range numbers {
+				if number > after {
+					continue // it is still to come
+				}
+				if a, err := l.flipped(ctx, number); !yield(a, err) || err != nil {
+					return
+				}
+			}
+			flips = end
 			if l.Dropped() {
 				yield(Arrival{}, fmt.Errorf("%w: %s", ErrDropped, l.id))
 				return

@@ -165,7 +165,8 @@ type Log struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change
-	frozen  bool          // nothing may be written
+	flips   flips
+	frozen  bool // nothing may be written
 	dropped bool
 }
 
@@ -428,6 +429,7 @@ func (l *Log) update(ctx context.Context, change func(*store.Tx, *summary) error
 // write is update, for a rebuild, too.
 func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error) error {
 	touched, revised := false, false
+	var flipped []uint64
 	err := l.store.Update(ctx, func(tx *store.Tx) error {
 		if err := l.refusal(); err != nil {
 			return err
@@ -438,6 +440,8 @@ func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error)
 		}
 		numbers, revision := sum.Numbers, sum.Revision
 		defer func() { touched, revised = sum.Numbers != numbers, sum.Revision != revision }()
+		flipped = nil
+		defer func() { flipped = sum.flipped }()
 		if err := change(tx, sum); err != nil {
 			return err
 		}
@@ -449,6 +453,7 @@ func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error)
 	// What may not be durable may be there all the same.
 	if err == nil || errors.Is(err, store.ErrNotDurable) {
 		l.mu.Lock()
+		l.noteFlips(flipped)
 		l.signal()
 		l.mu.Unlock()
 	}

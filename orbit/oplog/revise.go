@@ -176,6 +176,7 @@ func (l *Log) decide(tx *store.Tx, sum *summary, number uint64, m mark, push fun
 	}
 	if counts != was.counts {
 		sum.Revision++
+		sum.flipped = append(sum.flipped, number)
 		at := blocks.Location{Log: l.number, Number: number}
 		if counts {
 			err = l.admit(tx, sum, e, at.Number, was.writer)
@@ -297,6 +298,7 @@ func (l *Log) restore(ctx context.Context) error {
 						return err
 					}
 					sum.Keys += uint64(keys)
+					sum.flipped = append(sum.flipped, f.Number) // it shows only now
 				}
 				for _, slot := range done {
 					if err := l.config.State.Restored(tx, slot); err != nil {

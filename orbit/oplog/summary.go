@@ -37,7 +37,8 @@ type summary struct {
 	Newest []entry.Position // the newest of those that count, newest first
 	Own    []entry.Position // the entry that was written here last, if any
 
-	outdated bool // it was written before verdicts could change, and there are some
+	flipped  []uint64 // numbers of entries whose effect this transaction changed
+	outdated bool     // it was written before verdicts could change, and there are some
 }
 
 // spare is how many more entries are kept as newest than the references of an

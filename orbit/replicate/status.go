@@ -173,7 +173,8 @@ func (s Status) Settled(since time.Time) bool {
 type EventKind string
 
 const (
-	Update EventKind = "update" // an entry became part of the log
+	Update EventKind = "update" // an entry came to count
+	Lost   EventKind = "lost"   // an entry ceased to count: the access list changed
 	Met    EventKind = "join"   // a peer opened the database
 	Left   EventKind = "leave"  // a peer closed it, or is gone
 	InStep EventKind = "sync"   // the replica of a peer agrees with ours
@@ -183,8 +184,8 @@ const (
 type Event struct {
 	Kind    EventKind
 	At      time.Time
-	Peer    peer.ID       // of all but Update
-	Arrival oplog.Arrival // of Update
+	Peer    peer.ID       // of all but Update and Lost
+	Arrival oplog.Arrival // of Update and Lost
 }
 
 // tell tells the watchers of a peer. The caller holds rp.mu.
@@ -269,8 +270,12 @@ func (rp *replica) updates(ctx context.Context, after uint64, to chan<- Event) e
 			}
 			return err
 		}
+		kind := Update
+		if a.Lost {
+			kind = Lost
+		}
 		select {
-		case to <- Event{Kind: Update, At: time.Now(), Arrival: a}:
+		case to <- Event{Kind: kind, At: time.Now(), Arrival: a}:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

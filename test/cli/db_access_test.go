@@ -42,7 +42,7 @@ func TestRevocationKeepsOrDiscardsWhatWasWritten(t *testing.T) {
 	keys("kept")
 
 	r := a.Run("npp", "db", "revoke", "band", id, "--dry-run")
-	if want := "note   apps on @orbitdb/core that lack its 1 entry will not be able to join\nnote   1 entry that nobody built on is kept\n"; r.Code != 0 || r.Stderr != want || r.Stdout != "" {
+	if want := "note   apps on @orbitdb/core that lack its 1 entry cannot join them\nnote   1 entry that nobody built on is kept\n"; r.Code != 0 || r.Stderr != want || r.Stdout != "" {
 		t.Errorf("dry run: %v", r)
 	}
 	write("kept too") // it was not revoked
