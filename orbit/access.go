@@ -213,7 +213,7 @@ func (a *AccessController) change(ctx context.Context, capability string, change
 	if a.managed == nil {
 		return fmt.Errorf("%w: the list of writers at %s is fixed", ErrType, a.address)
 	}
-	kv, err := a.managed.KeyValue()
+	kv, err := a.managed.Plain().KeyValue() // JavaScript encrypts no access list
 	if err != nil {
 		return err
 	}

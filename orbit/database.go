@@ -12,7 +12,6 @@ import (
 	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/identity"
-	"github.com/newpieceplease/npp/orbit/keyed"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/value"
@@ -31,10 +30,12 @@ type Database struct {
 	orbit    *Orbit
 	address  string
 	manifest manifest.Manifest
+	kind     string // the type as which it is open
 	indexBy  string
 	access   *AccessController
-	keys     keyed.Index
+	keys     *index
 	log      *oplog.Log
+	plain    bool // what is written may be plain where apps encrypt
 	warming  sync.Once
 	granting sync.Mutex // one change of a capability at a time
 }
@@ -46,15 +47,24 @@ func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifes
 		orbit:    o,
 		address:  manifest.Address(hash),
 		manifest: m,
+		kind:     r.kind(),
 		indexBy:  r.IndexBy,
 		access:   a,
-		keys:     keyed.New(r.Number, o.hints),
+		keys:     o.newIndex(r.Number, r.kind()),
 	}
 	var err error
-	if db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, db.state()); err != nil {
+	if db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, db.keys); err != nil {
 		return db, err
 	}
 	return db, db.log.Wake(ctx)
+}
+
+// clone returns the same database, to be changed before anybody else has it.
+func (db *Database) clone() *Database {
+	return &Database{
+		orbit: db.orbit, address: db.address, manifest: db.manifest, kind: db.kind, indexBy: db.indexBy,
+		access: db.access, keys: db.keys, log: db.log, plain: db.plain,
+	}
 }
 
 // warm begins to make what uses keys quicker. Not all that is open is used, so
@@ -69,19 +79,13 @@ func (db *Database) warm() {
 	})
 }
 
-func (db *Database) state() oplog.State {
-	if db.manifest.Type == TypeEvents {
-		return oplog.NoState{}
-	}
-	return db.keys
-}
-
 func (db *Database) rebuild(ctx context.Context) ([]Lost, error) {
 	writers, err := db.access.everWriters(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return db.log.Rebuild(ctx, func(e *entry.Entry, known string) (fault, err error) {
+	db.keys.wrotePlain.Store(false) // it is found out anew
+	lost, err := db.log.Rebuild(ctx, func(e *entry.Entry, known string) (fault, err error) {
 		_, fault, err = db.judge(ctx, e, writers)
 		switch {
 		case errors.Is(err, ErrUnavailable), errors.Is(err, blocks.ErrDamaged):
@@ -91,12 +95,20 @@ func (db *Database) rebuild(ctx context.Context) ([]Lost, error) {
 		}
 		return fault, err
 	})
+	if err == nil {
+		db.keys.stale.Store(false)
+	}
+	return lost, err
 }
 
-// is returns [ErrType] unless the database is of the type.
+// is returns [ErrType] unless the database is open as one of the type, and
+// [oplog.ErrDamaged] while its index is made anew for that type.
 func (db *Database) is(kind string) error {
-	if db.manifest.Type != kind {
-		return fmt.Errorf("%w: %s is %s, not %s", ErrType, db.address, db.manifest.Type, kind)
+	if db.kind != kind {
+		return fmt.Errorf("%w: %s is %s, not %s", ErrType, db.address, db.kind, kind)
+	}
+	if db.keys.stale.Load() {
+		return fmt.Errorf("%w of %s: its index is being rebuilt", oplog.ErrDamaged, db.address)
 	}
 	return nil
 }
@@ -107,8 +119,12 @@ func (db *Database) Address() string { return db.address }
 // Name returns the name of the database.
 func (db *Database) Name() string { return db.manifest.Name }
 
-// Type returns the type of the database.
-func (db *Database) Type() string { return db.manifest.Type }
+// Type returns the type as which the database is open: that of its manifest, or
+// another one that was given to [Orbit.Open].
+func (db *Database) Type() string { return db.kind }
+
+// ManifestType returns the type that the manifest of the database names.
+func (db *Database) ManifestType() string { return db.manifest.Type }
 
 // Meta returns what the manifest has as meta, or nil.
 func (db *Database) Meta() value.Value { return db.manifest.Meta }
@@ -159,7 +175,7 @@ func (db *Database) append(ctx context.Context, check func(blocks.Getter) error,
 	if db.orbit.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	if db.manifest.Type != TypeEvents {
+	if hasKeys(db.kind) {
 		db.warm()
 	}
 	writers, err := db.access.writers(ctx)
@@ -168,6 +184,9 @@ func (db *Database) append(ctx context.Context, check func(blocks.Getter) error,
 	}
 	if id := db.orbit.signer.ID; !writers.may(id) {
 		return nil, fmt.Errorf("%w to %s: identity %s", ErrNotAllowed, db.address, id)
+	}
+	if err := db.checkPlain(ctx, writers); err != nil {
+		return nil, err
 	}
 	entries, err := db.log.AppendIf(ctx, db.orbit.signer, check, payloads...)
 	if err != nil {
