@@ -45,9 +45,6 @@ func (o *Orbit) openAccess(ctx context.Context, m manifest.Manifest) (*AccessCon
 	if err != nil {
 		return nil, nil, err
 	}
-	if kind != manifest.AccessIPFS && kind != manifest.AccessOrbitDB {
-		return nil, nil, fmt.Errorf("%w: access controllers of type %.40q are not known", ErrInvalid, kind)
-	}
 	b, err := o.block(ctx, hash)
 	if err != nil {
 		return nil, nil, err

@@ -60,7 +60,8 @@ func (o *Orbit) record(ctx context.Context, hash string) (record, error) {
 
 // register returns the record of a database, and makes or changes it where
 // need be. It reports whether the index of the database is stale now, because
-// the database has another type than before; see [oplog.MarkStale].
+// the database has another type than before; see [oplog.MarkStale]. With
+// [store.ErrNotDurable], it may be.
 func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, opts OpenOptions) (r record, stale bool, err error) {
 	if err := checkKind(m.Type, opts.Type); err != nil {
 		return r, false, err

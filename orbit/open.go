@@ -11,6 +11,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/value"
+	"github.com/newpieceplease/npp/store"
 )
 
 // Access says who may write to a new database. The zero Access is the own
@@ -245,12 +246,13 @@ func (o *Orbit) opened(hash string, db *Database) {
 // documents have their key in another field. The caller holds o.mu.
 func (o *Orbit) reopened(ctx context.Context, db *Database, hash string, opts OpenOptions) (*Database, error) {
 	r, stale, err := o.register(ctx, hash, db.manifest, opts)
-	switch {
-	case err != nil:
-		return nil, err
-	case stale: // it has the new type when it is rebuilt
+	if stale && (err == nil || errors.Is(err, store.ErrNotDurable)) {
+		// It has the type of its record when it is rebuilt.
 		db.keys.stale.Store(true)
-		return db, nil
+		return db, err
+	}
+	if err != nil {
+		return nil, err
 	}
 	return o.become(db, hash, r), nil
 }
@@ -278,10 +280,38 @@ func (o *Orbit) describe(ctx context.Context, hash string) (m manifest.Manifest,
 	if m, err = manifest.Decode(b); err != nil {
 		return m, nil, nil, err
 	}
+	if err := checkAccess(m); err != nil {
+		return m, nil, nil, err
+	}
 	if a, needed, err = o.openAccess(ctx, m); err != nil {
 		return m, nil, nil, fmt.Errorf("access controller: %w", err)
 	}
 	return m, a, append(needed, b), nil
+}
+
+// AccessTypeError says that a database has an access controller of a type which
+// an app brought along: who may write to it cannot be told. It is [ErrInvalid].
+type AccessTypeError struct{ Type string }
+
+func (e *AccessTypeError) Error() string {
+	return fmt.Sprintf("its access controller is of type %.40q, which npp does not know", e.Type)
+}
+
+// Unwrap returns [ErrInvalid].
+func (e *AccessTypeError) Unwrap() error { return ErrInvalid }
+
+// checkAccess returns an [AccessTypeError] unless the type of a database's access
+// controller is known. The type is the first part of its address, as in
+// JavaScript; what follows may be anything.
+func checkAccess(m manifest.Manifest) error {
+	kind, _, err := m.Access()
+	switch {
+	case kind == manifest.AccessIPFS, kind == manifest.AccessOrbitDB:
+		return err
+	case kind == "" || !strings.HasPrefix(m.AccessController, "/"):
+		return fmt.Errorf("%w: its access controller has no type: %.80q", ErrInvalid, m.AccessController)
+	}
+	return &AccessTypeError{kind}
 }
 
 // Rebuild makes the index of a database anew from its entries, and returns
