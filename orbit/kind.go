@@ -15,11 +15,12 @@ import (
 // hasKeys reports whether the log of a database of a type has an index of keys.
 func hasKeys(kind string) bool { return kind != TypeEvents }
 
-// checkKind returns [ErrInvalid] unless a database whose manifest names a type
-// can be opened as one of another type; "" stands for the same. JavaScript makes
-// databases of any type whose manifest says events, its default
-// (open(name, { Database: Documents() })), so events may be any other type, and
-// so may what has a type of its own. Documents and keyvalue stay what they are.
+// checkKind returns [ErrInvalid] where there is no such type, and [ErrType] where
+// a database whose manifest names a type cannot be opened as one of another type;
+// "" stands for the same. JavaScript makes databases of any type whose manifest
+// says events, its default (open(name, { Database: Documents() })), so events may
+// be any other type, and so may what has a type of its own. Documents and
+// keyvalue stay what they are.
 func checkKind(manifestType, kind string) error {
 	switch kind {
 	case "", manifestType:
@@ -29,7 +30,7 @@ func checkKind(manifestType, kind string) error {
 		return fmt.Errorf("%w: type %.40q; there are %s, %s and %s", ErrInvalid, kind, TypeDocuments, TypeKeyValue, TypeEvents)
 	}
 	if manifestType == TypeDocuments || manifestType == TypeKeyValue {
-		return fmt.Errorf("%w: its manifest says %s, so it cannot be opened as %s", ErrInvalid, manifestType, kind)
+		return fmt.Errorf("%w: its manifest says %s, so it cannot be opened as %s", ErrType, manifestType, kind)
 	}
 	return nil
 }

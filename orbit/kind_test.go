@@ -156,10 +156,10 @@ func TestOnlyEventsAndUnknownTypesAreOpenedAsAnother(t *testing.T) {
 		address, kind string
 		want          error
 	}{
-		{a.create(t, "d", orbit.Options{Type: orbit.TypeDocuments}).Address(), orbit.TypeEvents, orbit.ErrInvalid},
-		{a.create(t, "d", orbit.Options{Type: orbit.TypeDocuments}).Address(), orbit.TypeKeyValue, orbit.ErrInvalid},
+		{a.create(t, "d", orbit.Options{Type: orbit.TypeDocuments}).Address(), orbit.TypeEvents, orbit.ErrType},
+		{a.create(t, "d", orbit.Options{Type: orbit.TypeDocuments}).Address(), orbit.TypeKeyValue, orbit.ErrType},
 		{a.create(t, "d", orbit.Options{Type: orbit.TypeDocuments}).Address(), orbit.TypeDocuments, nil},
-		{a.create(t, "k", orbit.Options{Type: orbit.TypeKeyValue}).Address(), orbit.TypeDocuments, orbit.ErrInvalid},
+		{a.create(t, "k", orbit.Options{Type: orbit.TypeKeyValue}).Address(), orbit.TypeDocuments, orbit.ErrType},
 		{a.create(t, "e", orbit.Options{}).Address(), "counter", orbit.ErrInvalid},
 		{manifest.Address(b.Hash), orbit.TypeKeyValue, nil},
 		{manifest.Address(b.Hash), "counter", nil},
