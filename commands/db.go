@@ -49,8 +49,8 @@ three types: documents, each with its key in one of its fields; keyvalue; and
 events, which are added and stay. Values are JSON, with links and bytes as in
 DAG-JSON: {"/":"<CID>"}, {"/":{"bytes":"…"}}.
 
-The daemon has two databases of its own: "pieces", documents whose key is the
-field "hash", and "user", keys and values about you.
+The daemon has four databases of its own: "pieces", documents whose key is the
+field "hash"; "user", keys and values about you; "companions" and "practice".
 
   > ipfs npp db ls
   > ipfs npp db put pieces '{"hash":"QmNR2n…","instrument":"Piano"}'
@@ -153,6 +153,12 @@ func dbError(err error, called string) error {
 		hint = "ipfs npp db ls shows what is here"
 	case errors.Is(err, replicate.ErrNotReplicated):
 		hint = "ipfs npp db open " + shown(called)
+	case errors.Is(err, orbit.ErrEncrypted):
+		hint = "--" + plainOption + " writes it all the same"
+	case errors.As(err, new(*orbit.AccessTypeError)):
+		hint = "npp opens databases with the access controllers of @orbitdb/core, ipfs and orbitdb"
+	case errors.Is(err, replicate.ErrFailed) && errors.Is(err, orbit.ErrType):
+		hint = "ipfs npp db open " + shown(called) + " --" + typeOption + " with the type that its manifest says"
 	case errors.Is(err, replicate.ErrFailed):
 		hint = "ask for the address again, what is there is no database"
 	case errors.Is(err, entry.ErrTooLarge):
@@ -253,13 +259,23 @@ func keyText(key json.RawMessage) string {
 type listLine struct {
 	Address  string `json:"address"`
 	Name     string `json:"name"`
-	Type     string `json:"type"`
-	State    string `json:"state,omitempty"` // of its replication: "open", "closed", "fetching" or "failed"
+	Type     string `json:"type"`                   // as which it is open
+	Manifest string `json:"manifestType,omitempty"` // the type that its manifest names, where that is another
+	State    string `json:"state,omitempty"`        // of its replication: "open", "closed", "fetching", "failed" or "encrypted"
 	IndexBy  string `json:"indexBy,omitempty"`
 	Entries  uint64 `json:"entries"`
 	Keys     uint64 `json:"keys"`               // of documents and keyvalue
 	AccessOf string `json:"accessOf,omitempty"` // address of the database whose access controller it is
 	Error    string `json:"error,omitempty"`    // why it does not open
+}
+
+// manifestType is the type that a manifest names, or "" where the database is
+// open as one of that type.
+func manifestType(kind, manifest string) string {
+	if kind == manifest {
+		return ""
+	}
+	return typeOf(manifest)
 }
 
 // typeOf is a type of database, which whoever made it chose. A line whose type
@@ -276,12 +292,14 @@ var dbLsCmd = &cmds.Command{
 		Tagline: "List the databases that are here.",
 		ShortDescription: `
 Prints address, type, number of entries, state and name of each database: it
-is "open" and replicated, "closed", "fetching" what it takes to open it, or
-"failed". One that does not open is listed with the reason.
+is "open" and replicated, "closed", "fetching" what it takes to open it,
+"failed", or "encrypted" as a whole by the apps that write to it, so that
+nothing of it can be read here. One that does not open is listed with the
+reason.
 
   > ipfs npp db ls
-  /orbitdb/zdpuAsb…  documents      12  open      pieces
-  /orbitdb/zdpuAz7…  keyvalue        4  closed    user
+  /orbitdb/zdpuAsb…  documents      12  open       pieces
+  /orbitdb/zdpuAz7…  keyvalue        4  closed     user
 `,
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
@@ -295,7 +313,7 @@ is "open" and replicated, "closed", "fetching" what it takes to open it, or
 			if err != nil {
 				return dbError(err, "")
 			}
-			l := &listLine{Address: d.Address, Name: d.Name, Type: typeOf(d.Type), IndexBy: d.IndexBy}
+			l := &listLine{Address: d.Address, Name: d.Name, Type: typeOf(d.Type), Manifest: manifestType(d.Type, d.ManifestType), IndexBy: d.IndexBy}
 			lines = append(lines, l)
 			db, err := o.Open(ctx, d.Address, orbit.OpenOptions{})
 			if err == nil {
@@ -324,9 +342,12 @@ is "open" and replicated, "closed", "fetching" what it takes to open it, or
 	Type: listLine{},
 	Encoders: cmds.EncoderMap{
 		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *listLine) error {
-			text := fmt.Sprintf("%s  %-9s  %6d  %-8s  %s", l.Address, printable(cmp.Or(l.Type, "?")), l.Entries, cmp.Or(l.State, "?"), printable(cmp.Or(l.Name, "?")))
+			text := fmt.Sprintf("%s  %-9s  %6d  %-9s  %s", l.Address, printable(cmp.Or(l.Type, "?")), l.Entries, cmp.Or(l.State, "?"), printable(cmp.Or(l.Name, "?")))
 			if l.AccessOf != "" {
 				text += "  (who may write to " + l.AccessOf + ")"
+			}
+			if l.Manifest != "" {
+				text += "  (its manifest says " + printable(l.Manifest) + ")"
 			}
 			if l.Error != "" {
 				text += "\n  " + printable(l.Error)
@@ -355,7 +376,7 @@ func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pen
 		case l.Error != "":
 			l.State = string(replicate.Failed)
 		case err == nil:
-			l.State = string(s.State)
+			l.State = stateOf(s)
 		}
 	}
 	for _, address := range r.Pending() {
@@ -376,15 +397,17 @@ func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pen
 type infoLine struct {
 	Address  string          `json:"address"`
 	Name     string          `json:"name"`
-	Type     string          `json:"type"`
+	Type     string          `json:"type"`                   // as which it is open
+	Manifest string          `json:"manifestType,omitempty"` // the type that its manifest names, where that is another
 	IndexBy  string          `json:"indexBy,omitempty"`
 	Meta     json.RawMessage `json:"meta,omitempty"`
 	Access   accessLine      `json:"access"`
-	Writable bool            `json:"writable"` // by this daemon
-	Entries  uint64          `json:"entries"`  // that count
-	Keys     uint64          `json:"keys"`     // of documents and keyvalue
-	Faults   uint64          `json:"faults"`   // entries that do not count
-	Waiting  uint64          `json:"waiting"`  // entries whose parents are not here
+	Writable bool            `json:"writable"`            // by this daemon
+	Sealed   bool            `json:"encrypted,omitempty"` // apps encrypt the values: this daemon writes a plain one with --plain only
+	Entries  uint64          `json:"entries"`             // that count
+	Keys     uint64          `json:"keys"`                // of documents and keyvalue
+	Faults   uint64          `json:"faults"`              // entries that do not count
+	Waiting  uint64          `json:"waiting"`             // entries whose parents are not here
 	Missing  []string        `json:"missing,omitempty"`
 	Heads    []string        `json:"heads"`
 	Clock    float64         `json:"clock"` // largest time of the heads
@@ -413,7 +436,9 @@ the clock is the largest of theirs, and "last" is the number of the entry that
 came last (see db log --since).
 The state is that of the replication, which lists what was asked for in vain,
 entries that came and were refused, and peers that have it open. A database
-that is being fetched has no more than that.
+that is being fetched has no more than that. It is "encrypted" where apps
+encrypt it as a whole (encryption.replication); where they encrypt the values
+alone (encryption.data), there is a line "values".
 
   > ipfs npp db info pieces
   address   /orbitdb/zdpuAsb…
@@ -477,6 +502,8 @@ func infoOf(ctx context.Context, o *orbit.Orbit, db *orbit.Database) (*infoLine,
 		Meta:    valueJSON(db.Meta()),
 		Access:  accessLine{Type: db.Access().Type(), Address: db.Access().Address()},
 		Heads:   []string{},
+
+		Manifest: manifestType(db.Type(), db.ManifestType()),
 	}
 	s, err := db.Log().Stats(ctx)
 	if err != nil {
@@ -490,7 +517,10 @@ func infoOf(ctx context.Context, o *orbit.Orbit, db *orbit.Database) (*infoLine,
 	if l.Access.Capabilities, err = db.Access().Capabilities(ctx); err != nil {
 		return nil, err
 	}
-	l.Writable, err = db.Writable(ctx)
+	if l.Writable, err = db.Writable(ctx); err != nil {
+		return nil, err
+	}
+	l.Sealed, err = db.Encrypted(ctx)
 	return l, err
 }
 
@@ -538,11 +568,14 @@ func (l *infoLine) text() string {
 		return b.String()
 	}
 	row("name", "%s", printable(l.Name))
-	if l.IndexBy == "" {
-		row("type", "%s", printable(l.Type))
-	} else {
-		row("type", "%s, indexed by %s", printable(l.Type), printable(l.IndexBy))
+	kind := printable(l.Type)
+	if l.IndexBy != "" {
+		kind += ", indexed by " + printable(l.IndexBy)
 	}
+	if l.Manifest != "" {
+		kind += "; its manifest says " + printable(l.Manifest)
+	}
+	row("type", "%s", kind)
 	if l.Meta != nil {
 		row("meta", "%s", jsonText(l.Meta))
 	}
@@ -557,6 +590,9 @@ func (l *infoLine) text() string {
 		writable = "no"
 	}
 	row("writable", "%s", writable)
+	if l.Sealed {
+		row("values", "encrypted by the apps that write them")
+	}
 	row("entries", "%d, keys %d, faults %d, waiting %d", l.Entries, l.Keys, l.Faults, l.Waiting)
 	for i := range some(row, "head", len(l.Heads)) {
 		row("head", "%s", printable(l.Heads[i]))

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -112,7 +113,7 @@ func (r replicated) connected() map[peer.ID]swarm.Peer {
 
 // statusLine is what several commands tell of the replication of a database.
 type statusLine struct {
-	State         string        `json:"state"`           // "open", "closed", "fetching" or "failed"
+	State         string        `json:"state"`           // "open", "closed", "fetching", "failed" or "encrypted"
 	Error         string        `json:"error,omitempty"` // why it failed
 	Asking        int           `json:"asking"`          // blocks that are being asked for
 	Shipment      *shipmentLine `json:"shipment,omitempty"`
@@ -159,8 +160,20 @@ type dbPeerLine struct {
 	Error     string     `json:"error,omitempty"`     // of the last exchange
 }
 
+// encryptedState is the state of a database that apps encrypt as a whole: it is
+// open, and nothing of it can be read.
+const encryptedState = "encrypted"
+
+// stateOf is the state of a database's replication in a word.
+func stateOf(s replicate.Status) string {
+	if s.Encrypted {
+		return encryptedState
+	}
+	return string(s.State)
+}
+
 func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusLine {
-	l := statusLine{State: string(s.State), Asking: s.Asking, Peers: []dbPeerLine{}}
+	l := statusLine{State: stateOf(s), Asking: s.Asking, Peers: []dbPeerLine{}}
 	if s.Err != nil {
 		l.Error = s.Err.Error()
 	}
@@ -302,18 +315,30 @@ name does for one that was closed.
 on standard error; over the RPC it is a line for each change.
 
   > ipfs npp db open /orbitdb/zdpuAsb… --wait --timeout 1m
+
+'--type' is for databases whose manifest says events though an app keeps
+something else in them, as JavaScript does where the database is made without
+a type. It is remembered, and indexes the entries that are here anew.
+
+  > ipfs npp db open /orbitdb/zdpuAsb… --type documents --index-by hash
 `,
 	},
 	Arguments: []cmds.Argument{dbArg},
 	Options: []cmds.Option{
+		cmds.StringOption(typeOption, "documents, keyvalue or events; what was said last, or the manifest says, if not given."),
 		cmds.StringOption(indexByOption, "Field of documents that is their key; what was said last if not given."),
 		cmds.BoolOption(waitOption, "Wait until it is in step with a peer."),
 	},
 	Run: about(replicated.address, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
-		var opts orbit.OpenOptions
-		opts.IndexBy, _ = req.Options[indexByOption].(string)
+		opts, err := openOptions(req)
+		if err != nil {
+			return err
+		}
 		begin := time.Now()
 		if err := r.Open(r.ctx, address, opts); err != nil {
+			return err
+		}
+		if err := r.indexed(address, opts); err != nil {
 			return err
 		}
 		if lib, err := r.daemon.Library(); err == nil {
@@ -362,6 +387,34 @@ on standard error; over the RPC it is a line for each change.
 			return err
 		}),
 	},
+}
+
+// openOptions reads --type and --index-by.
+func openOptions(req *cmds.Request) (opts orbit.OpenOptions, err error) {
+	var given bool
+	opts.IndexBy, _ = req.Options[indexByOption].(string)
+	opts.Type, given = req.Options[typeOption].(string)
+	kinds := []string{orbit.TypeDocuments, orbit.TypeKeyValue, orbit.TypeEvents}
+	switch {
+	case given && !slices.Contains(kinds, opts.Type):
+		err = fmt.Errorf("--%s is %.40q, must be %s, %s or %s", typeOption, opts.Type, kinds[0], kinds[1], kinds[2])
+	case given && opts.IndexBy != "" && opts.Type != orbit.TypeDocuments:
+		err = fmt.Errorf("--%s is for %s alone, not for %s", indexByOption, orbit.TypeDocuments, opts.Type)
+	}
+	return opts, err
+}
+
+// indexed returns an error where a database that is here has no field that is
+// the key, though one was given.
+func (r replicated) indexed(address string, opts orbit.OpenOptions) error {
+	if opts.IndexBy == "" {
+		return nil
+	}
+	db, err := r.orbit.Find(r.ctx, address)
+	if err != nil || db.IndexBy() != "" {
+		return nil // one that is still to come may have one
+	}
+	return fmt.Errorf("%s is open, and is %s, of which no field is the key; hint: --%s %s if an app keeps those in it", address, db.Type(), typeOption, orbit.TypeDocuments)
 }
 
 // begun is the status of a database that was just opened: where it has to be
@@ -447,7 +500,10 @@ func (l *openLine) text() string {
 // progress is how far it is.
 func (l *openLine) progress() string {
 	text := quantity(l.open(), "peer has", "peers have") + " it open"
-	if l.State == string(replicate.Open) {
+	switch l.State {
+	case encryptedState:
+		text = "no entry can be read, " + text
+	case string(replicate.Open):
 		text = fmt.Sprintf("%s, %d waiting, %s", quantity(l.Entries, "entry", "entries"), l.Waiting, text)
 	}
 	if ship := l.Shipment; ship != nil {

@@ -31,6 +31,7 @@ const (
 	behindOption  = "behind"
 	oldestOption  = "oldest"
 	whereOption   = "where"
+	plainOption   = "plain"
 
 	// maxJSON is the longest JSON of one value that is read: that of the
 	// largest entry, which may be longer than the entry itself.
@@ -60,7 +61,18 @@ var putEncoders = cmds.EncoderMap{
 	}),
 }
 
-var jsonKey = cmds.BoolOption(jsonKeyOption, "The key is JSON; if not given, it is a text.")
+var (
+	jsonKey     = cmds.BoolOption(jsonKeyOption, "The key is JSON; if not given, it is a text.")
+	plainValues = cmds.BoolOption(plainOption, "Write where apps encrypt the values: they will not be able to read it.")
+)
+
+// writableAs is a database for the writes that --plain allows.
+func writableAs(req *cmds.Request, db *orbit.Database) *orbit.Database {
+	if on(req, plainOption) {
+		return db.Plain()
+	}
+	return db
+}
 
 var dbPutCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
@@ -82,6 +94,10 @@ are put in their order, and those before a line that cannot be put stay.
 
   > ipfs npp db put pieces --many --file pieces.jsonl
   put 1200
+
+Where apps encrypt the values (encryption.data), nothing is put: they fail at
+a plain value, and with it at all that they have. '--plain' puts it all the
+same.
 `,
 	},
 	Arguments: []cmds.Argument{
@@ -92,6 +108,7 @@ are put in their order, and those before a line that cannot be put stay.
 		cmds.StringOption(fileOption, "Read the value, or with --many the lines, from this file."),
 		cmds.BoolOption(manyOption, "Put many values, one on each line."),
 		jsonKey,
+		plainValues,
 	},
 	PreRun: func(req *cmds.Request, env cmds.Environment) error {
 		if req.Files != nil {
@@ -129,6 +146,7 @@ are put in their order, and those before a line that cannot be put stay.
 		}
 		input, stop := stoppable(ctx, r)
 		defer stop()
+		db = writableAs(req, db)
 		if on(req, manyOption) {
 			n, err := putMany(ctx, db, req.Arguments[0], args, input)
 			if err != nil {
@@ -498,7 +516,38 @@ func getOne(ctx context.Context, db *orbit.Database, req *cmds.Request) (orbit.I
 	if err != nil {
 		return orbit.Item{}, err
 	}
-	return kv.Get(ctx, key)
+	item, err := kv.Get(ctx, key)
+	return item, ofAnotherKind(ctx, kv, req, err)
+}
+
+// ofAnotherKind adds the next step to an error, where the key that the second
+// argument is as a text is there as JSON: 42 is not "42".
+func ofAnotherKind(ctx context.Context, kv keyed, req *cmds.Request, err error) error {
+	text := req.Arguments[1]
+	if !errors.Is(err, orbit.ErrNotFound) || on(req, jsonKeyOption) {
+		return err
+	}
+	key, jsonErr := value.FromJSON([]byte(text))
+	if jsonErr != nil {
+		return err
+	}
+	if _, getErr := kv.Get(ctx, key); getErr != nil {
+		return err
+	}
+	return fmt.Errorf("%w, but there is one that is no text; hint: ipfs %s %s --%s %s", err, strings.Join(req.Path, " "), shown(req.Arguments[0]), jsonKeyOption, quoted(jsonText(valueJSON(key))))
+}
+
+// quoted is an argument as it can be typed in a shell.
+func quoted(arg string) string {
+	switch {
+	case strings.HasPrefix(arg, "-"):
+		return "-- " + arg
+	case strings.Contains(arg, "'"):
+		return "<key>"
+	case strings.ContainsAny(arg, "[]{}\" "):
+		return "'" + arg + "'"
+	}
+	return arg
 }
 
 // keyed is what documents and keyvalue have.
@@ -528,7 +577,7 @@ that does so. What was there stays in the log. Events cannot be deleted.
 `,
 	},
 	Arguments: []cmds.Argument{dbArg, cmds.StringArg("key", true, false, "Key.")},
-	Options:   []cmds.Option{jsonKey},
+	Options:   []cmds.Option{jsonKey, plainValues},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		ctx, db, err := database(req, env)
 		if err != nil {
@@ -541,13 +590,13 @@ that does so. What was there stays in the log. Events cannot be deleted.
 		if err != nil {
 			return err
 		}
-		kv, err := keyedOf(db)
+		kv, err := keyedOf(writableAs(req, db))
 		if err != nil {
 			return dbError(err, req.Arguments[0])
 		}
 		hash, err := kv.Delete(ctx, key)
 		if err != nil {
-			return dbError(err, req.Arguments[0])
+			return dbError(ofAnotherKind(ctx, kv, req, err), req.Arguments[0])
 		}
 		return res.Emit(&putLine{Hash: hash})
 	},

@@ -88,9 +88,6 @@ func (o *Orbit) openAccess(ctx context.Context, m manifest.Manifest) (*AccessCon
 	if err != nil {
 		return nil, nil, err
 	}
-	if kind != manifest.AccessIPFS && kind != manifest.AccessOrbitDB {
-		return nil, nil, fmt.Errorf("%w: access controllers of type %.40q are not known", ErrInvalid, kind)
-	}
 	b, err := o.block(ctx, hash)
 	if err != nil {
 		return nil, nil, err
@@ -358,7 +355,7 @@ func (a *AccessController) fixed() error {
 
 // put writes the value at a key of the access database.
 func (a *AccessController) put(ctx context.Context, key string, ids []string) error {
-	kv, err := a.managed.KeyValue()
+	kv, err := a.managed.Plain().KeyValue() // JavaScript encrypts no access list
 	if err != nil {
 		return err
 	}

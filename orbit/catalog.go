@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -24,11 +25,15 @@ const (
 type record struct {
 	Number  uint64 `json:"number"`
 	Name    string `json:"name"`
-	Type    string `json:"type"`
+	Type    string `json:"type"`             // that the manifest names
+	OpenAs  string `json:"openAs,omitempty"` // the type as which it is open, where that is another one
 	IndexBy string `json:"indexBy,omitempty"`
 	Access  bool   `json:"access,omitempty"` // it came as the access controller of another one
 	Made    bool   `json:"made,omitempty"`   // it came by [Orbit.Create]
 }
+
+// kind returns the type as which the database is open.
+func (r record) kind() string { return cmp.Or(r.OpenAs, r.Type) }
 
 func catalogKey(hash string) string { return catalogPrefix + "/" + hash }
 
@@ -54,15 +59,21 @@ func (o *Orbit) record(ctx context.Context, hash string) (record, error) {
 }
 
 // register returns the record of a database, and makes or changes it where
-// need be.
-func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, opts OpenOptions) (record, error) {
-	r, err := o.record(ctx, hash)
-	if err == nil && (opts.IndexBy == "" || opts.IndexBy == r.IndexBy) {
-		return r, nil
+// need be. It reports whether the index of the database is stale now, because
+// the database has another type than before; see [oplog.MarkStale]. With
+// [store.ErrNotDurable], it may be.
+func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, opts OpenOptions) (r record, stale bool, err error) {
+	if err := checkKind(m.Type, opts.Type); err != nil {
+		return r, false, err
+	}
+	r, err = o.record(ctx, hash)
+	if err == nil && opts.fits(r.kind(), r.IndexBy) {
+		return r, false, nil
 	}
 	if err != nil && !errors.Is(err, ErrUnknown) {
-		return r, err
+		return r, false, err
 	}
+	before := r
 	err = o.store.Update(ctx, func(tx *store.Tx) error {
 		if r.Number == 0 {
 			var last uint64
@@ -78,8 +89,18 @@ func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, 
 				return err
 			}
 		}
-		if m.Type == TypeDocuments {
-			r.IndexBy = cmp.Or(opts.IndexBy, r.IndexBy, DefaultIndexBy)
+		if opts.Type != "" {
+			if r.OpenAs = opts.Type; r.OpenAs == r.Type {
+				r.OpenAs = ""
+			}
+		}
+		if r.IndexBy = ""; r.kind() == TypeDocuments {
+			r.IndexBy = cmp.Or(opts.IndexBy, before.IndexBy, DefaultIndexBy)
+		}
+		if stale = before.Number != 0 && hasKeys(before.kind()) != hasKeys(r.kind()); stale {
+			if err := oplog.MarkStale(tx, r.Number); err != nil {
+				return err
+			}
 		}
 		b, err := json.Marshal(r)
 		if err != nil {
@@ -87,16 +108,17 @@ func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, 
 		}
 		return tx.Put(catalogKey(hash), b)
 	})
-	return r, err
+	return r, stale, err
 }
 
 // Listed is a database of the catalog.
 type Listed struct {
-	Address string
-	Name    string
-	Type    string
-	IndexBy string
-	Access  bool // it came here as the access controller of another one
+	Address      string
+	Name         string
+	Type         string // as which it is open
+	ManifestType string // that its manifest names
+	IndexBy      string
+	Access       bool // it came here as the access controller of another one
 }
 
 // Databases yields the databases that are here, in the order of their addresses.
@@ -108,7 +130,7 @@ func (o *Orbit) Databases(ctx context.Context) iter.Seq2[Listed, error] {
 				r, err = decodeRecord(e.Value)
 			}
 			hash := strings.TrimPrefix(e.Key, catalogPrefix+"/")
-			if !yield(Listed{manifest.Address(hash), r.Name, r.Type, r.IndexBy, r.Access}, err) || err != nil {
+			if !yield(Listed{manifest.Address(hash), r.Name, r.kind(), r.Type, r.IndexBy, r.Access}, err) || err != nil {
 				return
 			}
 		}

@@ -13,7 +13,6 @@ import (
 	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/identity"
-	"github.com/newpieceplease/npp/orbit/keyed"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/value"
@@ -32,12 +31,14 @@ type Database struct {
 	orbit    *Orbit
 	address  string
 	manifest manifest.Manifest
+	kind     string // the type as which it is open
 	indexBy  string
 	guards   atomic.Bool // it is the access database of another one
 	access   *AccessController
-	keys     keyed.Index
+	keys     *index
 	log      *oplog.Log
 	counted  atomic.Uint64 // the access list by which the log counts, as [AccessController.rights] numbers it
+	plain    bool          // what is written may be plain where apps encrypt
 	warming  sync.Once
 	granting sync.Mutex // one change of a capability at a time
 }
@@ -49,9 +50,10 @@ func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifes
 		orbit:    o,
 		address:  manifest.Address(hash),
 		manifest: m,
+		kind:     r.kind(),
 		indexBy:  r.IndexBy,
 		access:   a,
-		keys:     keyed.New(r.Number, o.hints),
+		keys:     o.newIndex(r.Number, r.kind()),
 	}
 	rights, _, err := a.rights(ctx)
 	if err != nil {
@@ -61,11 +63,11 @@ func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifes
 		// A log of an earlier version may count what any of them wrote.
 		rights.Writers = rights.Known
 	}
-	db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, oplog.Config{State: db.state(), Access: rights, Writer: o.writerOf})
+	db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, oplog.Config{State: db.keys, Access: rights, Writer: o.writerOf})
 	if errors.Is(err, oplog.ErrOutdated) {
 		log.Infow("bring index up to date", "database", db.address)
 		if _, err = db.rebuild(ctx); err == nil {
-			db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, oplog.Config{State: db.state(), Access: rights, Writer: o.writerOf})
+			db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, oplog.Config{State: db.keys, Access: rights, Writer: o.writerOf})
 		}
 	}
 	if err != nil {
@@ -134,6 +136,16 @@ func (db *Database) guarded() (list []*Database) {
 	return list
 }
 
+// clone returns the same database, to be changed before anybody else has it.
+func (db *Database) clone() *Database {
+	c := &Database{
+		orbit: db.orbit, address: db.address, manifest: db.manifest, kind: db.kind, indexBy: db.indexBy,
+		access: db.access, keys: db.keys, log: db.log, plain: db.plain,
+	}
+	c.guards.Store(db.guards.Load())
+	return c
+}
+
 // warm begins to make what uses keys quicker. Not all that is open is used, so
 // it waits for the first use.
 func (db *Database) warm() {
@@ -146,14 +158,8 @@ func (db *Database) warm() {
 	})
 }
 
-func (db *Database) state() oplog.State {
-	if db.manifest.Type == TypeEvents {
-		return oplog.NoState{}
-	}
-	return db.keys
-}
-
 func (db *Database) rebuild(ctx context.Context) ([]Lost, error) {
+	db.keys.wrotePlain.Store(false) // it is found out anew
 	lost, err := db.log.Rebuild(ctx, func(e *entry.Entry) (writer string, fault, err error) {
 		i, fault, err := db.check(ctx, e)
 		if errors.Is(err, ErrUnavailable) || errors.Is(err, blocks.ErrDamaged) {
@@ -168,13 +174,18 @@ func (db *Database) rebuild(ctx context.Context) ([]Lost, error) {
 	if err != nil {
 		return lost, err
 	}
+	db.keys.stale.Store(false)
 	return lost, db.sync(ctx)
 }
 
-// is returns [ErrType] unless the database is of the type.
+// is returns [ErrType] unless the database is open as one of the type, and
+// [oplog.ErrDamaged] while its index is made anew for that type.
 func (db *Database) is(kind string) error {
-	if db.manifest.Type != kind {
-		return fmt.Errorf("%w: %s is %s, not %s", ErrType, db.address, db.manifest.Type, kind)
+	if db.kind != kind {
+		return fmt.Errorf("%w: %s is %s, not %s", ErrType, db.address, db.kind, kind)
+	}
+	if db.keys.stale.Load() {
+		return fmt.Errorf("%w of %s: its index is being rebuilt", oplog.ErrDamaged, db.address)
 	}
 	return nil
 }
@@ -185,8 +196,12 @@ func (db *Database) Address() string { return db.address }
 // Name returns the name of the database.
 func (db *Database) Name() string { return db.manifest.Name }
 
-// Type returns the type of the database.
-func (db *Database) Type() string { return db.manifest.Type }
+// Type returns the type as which the database is open: that of its manifest, or
+// another one that was given to [Orbit.Open].
+func (db *Database) Type() string { return db.kind }
+
+// ManifestType returns the type that the manifest of the database names.
+func (db *Database) ManifestType() string { return db.manifest.Type }
 
 // Meta returns what the manifest has as meta, or nil.
 func (db *Database) Meta() value.Value { return db.manifest.Meta }
@@ -237,10 +252,13 @@ func (db *Database) append(ctx context.Context, check func(blocks.Getter) error,
 	if db.orbit.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	if db.manifest.Type != TypeEvents {
+	if hasKeys(db.kind) {
 		db.warm()
 	}
 	if err := db.sync(ctx); err != nil {
+		return nil, err
+	}
+	if err := db.checkPlain(ctx); err != nil {
 		return nil, err
 	}
 	entries, err := db.log.AppendIf(ctx, db.orbit.signer, check, payloads...)

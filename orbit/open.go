@@ -11,6 +11,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/value"
+	"github.com/newpieceplease/npp/store"
 )
 
 // Access says who may write to a new database. The zero Access is the own
@@ -132,6 +133,11 @@ func (o *Orbit) create(ctx context.Context, m manifest.Manifest, opts OpenOption
 
 // OpenOptions are what an address does not tell.
 type OpenOptions struct {
+	// Type is the type as which the database is opened, where its manifest says
+	// events, or names a type that is not known here: JavaScript makes such
+	// databases. Default: the type that was given here last, or that of the
+	// manifest. That of the manifest undoes another one.
+	Type string
 	// IndexBy is the field of documents that holds their key. Default: what
 	// was said here last, or DefaultIndexBy.
 	IndexBy string
@@ -145,18 +151,51 @@ type OpenOptions struct {
 // While it is about to be dropped, the error is [ErrDropped].
 //
 // One that is damaged is not opened ([oplog.ErrDamaged]); see [Orbit.Rebuild].
+//
+// With another type than before ([OpenOptions]), Open rebuilds the index of the
+// database, which takes as long as [Orbit.Rebuild] does, and waits for a rebuild
+// or drop of any other database. It goes on when ctx is done. Where it is
+// interrupted all the same, the database is damaged until it is rebuilt, and has
+// the new type then.
 func (o *Orbit) Open(ctx context.Context, address string, opts OpenOptions) (*Database, error) {
 	hash, err := manifest.ParseAddress(address)
 	if err != nil {
 		return nil, err
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	db, err := o.openLocked(ctx, hash, opts)
+	var db *Database
+	if opts.Type == "" {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		db, err = o.openLocked(ctx, hash, opts)
+	} else {
+		db, err = o.openAs(ctx, hash, opts)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", address, err)
 	}
 	return db, nil
+}
+
+// openAs opens a database as one of a type, and rebuilds its index where that
+// has changed.
+func (o *Orbit) openAs(ctx context.Context, hash string, opts OpenOptions) (*Database, error) {
+	o.rebuilding.Lock()
+	defer o.rebuilding.Unlock()
+	o.mu.Lock()
+	db, err := o.openLocked(ctx, hash, opts)
+	o.mu.Unlock()
+	stale := db != nil && db.keys.stale.Load()
+	if !stale || err != nil && !errors.Is(err, oplog.ErrDamaged) {
+		return db, err
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(o.ctx, cancel)()
+	db, lost, err := o.rebuild(ctx, hash, db)
+	if len(lost) > 0 {
+		log.Warnw("entries are lost", "database", db.address, "entries", len(lost))
+	}
+	return db, err
 }
 
 // openLocked is Open for the holder of o.mu. One that is damaged is returned
@@ -169,10 +208,10 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 		return nil, ErrDropped
 	}
 	if db := o.open[hash]; db != nil {
-		if opts.IndexBy == "" || opts.IndexBy == db.indexBy {
+		if opts.fits(db.kind, db.indexBy) {
 			return db, nil
 		}
-		return o.reindexed(ctx, db, hash, opts)
+		return o.reopened(ctx, db, hash, opts)
 	}
 	m, access, needed, err := o.describe(ctx, hash)
 	if err != nil {
@@ -183,11 +222,12 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 	if err := o.Keep(ctx, needed...); err != nil {
 		return nil, err
 	}
-	record, err := o.register(ctx, hash, m, opts)
+	record, stale, err := o.register(ctx, hash, m, opts)
 	if err != nil {
 		return nil, err
 	}
 	db, err := openDatabase(ctx, o, hash, m, record, access)
+	db.keys.stale.Store(stale)
 	if err == nil {
 		o.opened(hash, db)
 	}
@@ -202,20 +242,32 @@ func (o *Orbit) opened(hash string, db *Database) {
 	}
 }
 
-// reindexed returns an open database as one whose documents have their key in
-// another field, if it is one of documents. The caller holds o.mu.
-func (o *Orbit) reindexed(ctx context.Context, db *Database, hash string, opts OpenOptions) (*Database, error) {
-	r, err := o.register(ctx, hash, db.manifest, opts)
-	if err != nil || r.IndexBy == db.indexBy {
+// reopened returns an open database as one of another type, or as one whose
+// documents have their key in another field. The caller holds o.mu.
+func (o *Orbit) reopened(ctx context.Context, db *Database, hash string, opts OpenOptions) (*Database, error) {
+	r, stale, err := o.register(ctx, hash, db.manifest, opts)
+	if stale && (err == nil || errors.Is(err, store.ErrNotDurable)) {
+		// It has the type of its record when it is rebuilt.
+		db.keys.stale.Store(true)
 		return db, err
 	}
-	// The log is the same: there must be one only.
-	db = &Database{
-		orbit: o, address: db.address, manifest: db.manifest, indexBy: r.IndexBy,
-		access: db.access, keys: db.keys, log: db.log,
+	if err != nil {
+		return nil, err
 	}
+	return o.become(db, hash, r), nil
+}
+
+// become returns an open database as its record says that it is. The caller
+// holds o.mu.
+func (o *Orbit) become(db *Database, hash string, r record) *Database {
+	if r.kind() == db.kind && r.IndexBy == db.indexBy {
+		return db
+	}
+	// The log is the same: there must be one only.
+	db = db.clone()
+	db.kind, db.indexBy = r.kind(), r.IndexBy
 	o.opened(hash, db)
-	return db, nil
+	return db
 }
 
 // describe returns the manifest and the access controller of a database, and
@@ -228,10 +280,38 @@ func (o *Orbit) describe(ctx context.Context, hash string) (m manifest.Manifest,
 	if m, err = manifest.Decode(b); err != nil {
 		return m, nil, nil, err
 	}
+	if err := checkAccess(m); err != nil {
+		return m, nil, nil, err
+	}
 	if a, needed, err = o.openAccess(ctx, m); err != nil {
 		return m, nil, nil, fmt.Errorf("access controller: %w", err)
 	}
 	return m, a, append(needed, b), nil
+}
+
+// AccessTypeError says that a database has an access controller of a type which
+// an app brought along: who may write to it cannot be told. It is [ErrInvalid].
+type AccessTypeError struct{ Type string }
+
+func (e *AccessTypeError) Error() string {
+	return fmt.Sprintf("its access controller is of type %.40q, which npp does not know", e.Type)
+}
+
+// Unwrap returns [ErrInvalid].
+func (e *AccessTypeError) Unwrap() error { return ErrInvalid }
+
+// checkAccess returns an [AccessTypeError] unless the type of a database's access
+// controller is known. The type is the first part of its address, as in
+// JavaScript; what follows may be anything.
+func checkAccess(m manifest.Manifest) error {
+	kind, _, err := m.Access()
+	switch {
+	case kind == manifest.AccessIPFS, kind == manifest.AccessOrbitDB:
+		return err
+	case kind == "" || !strings.HasPrefix(m.AccessController, "/"):
+		return fmt.Errorf("%w: its access controller has no type: %.80q", ErrInvalid, m.AccessController)
+	}
+	return &AccessTypeError{kind}
 }
 
 // Rebuild makes the index of a database anew from its entries, and returns
@@ -247,17 +327,30 @@ func (o *Orbit) Rebuild(ctx context.Context, address string) ([]Lost, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, lost, err := o.rebuild(ctx, hash, db)
+	return lost, err
+}
+
+// rebuild is Rebuild of a database, which is not open if it was damaged, and
+// returns the database as its record says that it is. The caller holds
+// o.rebuilding.
+func (o *Orbit) rebuild(ctx context.Context, hash string, db *Database) (*Database, []Lost, error) {
+	r, err := o.record(ctx, hash)
+	if err != nil {
+		return db, nil, err
+	}
+	db.keys.on.Store(hasKeys(r.kind()))
 	o.hints.Clear()
 	lost, err := db.rebuild(ctx)
 	if err != nil {
-		return lost, err
+		return db, lost, err
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.open[hash] == nil {
 		o.opened(hash, db)
 	}
-	return lost, nil
+	return o.become(db, hash, r), lost, nil
 }
 
 // openDamaged returns a database of the catalog, damaged or not.

@@ -64,6 +64,14 @@ func (e *Entry) decode() error {
 	return nil
 }
 
+// isByteString reports whether data is one byte string, which is not empty, and
+// no larger than a block may be.
+func isByteString(data []byte) bool {
+	r := dagcbor.NewReader(data)
+	content, err := r.Bytes()
+	return err == nil && len(content) > 0 && r.End() == nil && len(data) <= block.MaxSize
+}
+
 // decodeField reads the field of a name. Of a field that is none it returns 0.
 func (e *Entry) decodeField(r *dagcbor.Reader, name string) (field, error) {
 	var err error

@@ -161,6 +161,29 @@ func TestWhatIsNoEntryIsMalformed(t *testing.T) {
 	}
 }
 
+func TestOnlyOneByteStringMayBeAnEncryptedEntry(t *testing.T) {
+	whole := dagcbor.AppendBytes(nil, []byte("secret"))
+	for what, test := range map[string]struct {
+		data []byte
+		want bool
+	}{
+		"a byte string":       {whole, true},
+		"an empty one":        {dagcbor.AppendBytes(nil, nil), false},
+		"one that is cut off": {whole[:len(whole)-1], false},
+		"one and more":        {append(bytes.Clone(whole), 0xf6), false},
+		"two":                 {append(bytes.Clone(whole), whole...), false},
+		"a longer length":     {append([]byte{0x58, 6}, "secret"...), false},
+		"one in a list":       {append([]byte{0x81}, whole...), false},
+		"a text":              {text("secret"), false},
+		"a link":              {longLink(1, 0x71, 0x12, 0x20), false},
+		"one that is too big": {dagcbor.AppendBytes(nil, make([]byte, block.MaxSize)), false},
+	} {
+		if _, err := entry.Decode(block.New(test.data)); errors.Is(err, entry.ErrEncrypted) != test.want || !errors.Is(err, entry.ErrMalformed) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 func TestEveryFieldMustBeThereOnce(t *testing.T) {
 	p := honest(signer(t, "A"))
 	for i, part := range p {
@@ -557,6 +580,8 @@ func FuzzDecode(f *testing.F) {
 		f.Add(p.data())
 	}
 	f.Add(honest(s).data())
+	f.Add(dagcbor.AppendBytes(nil, honest(s).data()))
+	f.Add([]byte{0x40})
 	for _, d := range []database{load(f).Documents, load(f).KeyValue, load(f).Events} {
 		for _, v := range d.Entries {
 			f.Add(v.block(f).Data)
@@ -568,6 +593,11 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			if !errors.Is(err, entry.ErrMalformed) {
 				t.Fatal(err)
+			}
+			v, valueErr := value.FromCBOR(data)
+			encrypted := valueErr == nil && v.Kind() == dagcbor.Bytes && len(v) > 1
+			if errors.Is(err, entry.ErrEncrypted) != encrypted {
+				t.Fatalf("%x: %v", data, err)
 			}
 			return
 		}

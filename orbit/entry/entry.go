@@ -29,7 +29,9 @@
 //   - One that JavaScript cannot have in a log either is [ErrMalformed]: it is
 //     no dag-cbor, lacks a field, or has an id that is no text, a payload that
 //     is no value, or a next or refs that is no list of hashes. It is never
-//     part of a log.
+//     part of a log. A block of one byte string is what JavaScript makes of an
+//     entry with encryption.replication, and is [ErrEncrypted]: it shows neither
+//     its signature nor its parents. Anybody can make such a block.
 //   - One that JavaScript may have in a log, and that must not count, has a
 //     fault ([Entry.Check]). Honest entries may have been written on top of it,
 //     so it stays in the graph, but has no effect. Its faults are:
@@ -90,6 +92,9 @@ const MaxSize = 1<<20 - 4<<10
 var (
 	// ErrMalformed says that a block is no entry.
 	ErrMalformed = errors.New("malformed entry")
+	// ErrEncrypted says that a block may be an entry that only the holders of a
+	// key can read. It is [ErrMalformed] as well.
+	ErrEncrypted = fmt.Errorf("%w: it is encrypted as a whole (encryption.replication)", ErrMalformed)
 	// ErrFault says that an entry has no effect, whoever wrote it.
 	ErrFault = errors.New("entry has no effect")
 	// ErrTooLarge says that an entry would have more than [MaxSize] bytes.
@@ -205,9 +210,13 @@ func New(
 }
 
 // Decode reads an entry from its block. The block's hash is taken for granted.
+// Its error wraps [ErrMalformed], and [ErrEncrypted] where that may be why.
 func Decode(b block.Block) (*Entry, error) {
 	e := &Entry{Block: b}
 	if err := e.decode(); err != nil {
+		if isByteString(b.Data) {
+			return nil, fmt.Errorf("%w: %s", ErrEncrypted, b.Hash)
+		}
 		return nil, fmt.Errorf("%w %s: %v", ErrMalformed, b.Hash, err)
 	}
 	return e, nil

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -324,7 +325,7 @@ func TestAnEncryptedEntryIsThatOfJavaScript(t *testing.T) {
 	if outer.Hash != f.Hash || hex.EncodeToString(outer.Data) != f.Outer {
 		t.Errorf("got %s %x, want %s", outer.Hash, outer.Data, f.Hash)
 	}
-	if _, err := entry.Decode(outer); err == nil || !strings.Contains(err.Error(), outer.Hash) {
-		t.Error("an encrypted entry was decoded")
+	if _, err := entry.Decode(outer); !errors.Is(err, entry.ErrEncrypted) || !errors.Is(err, entry.ErrMalformed) || !strings.Contains(err.Error(), outer.Hash) {
+		t.Errorf("an encrypted entry: %v", err)
 	}
 }

@@ -147,6 +147,18 @@ func (l *Log) Rebuild(ctx context.Context, check func(e *entry.Entry) (writer st
 	})
 }
 
+// MarkStale says that what follows from the entries of the log of a number, such
+// as its [State], no longer fits them: the log neither opens nor can be written
+// ([ErrDamaged]) until [Log.Rebuild] has made it anew.
+func MarkStale(tx *store.Tx, number uint64) error {
+	l := &Log{number: number, id: blocks.LogPrefix(number)}
+	sum, err := l.readSummary(tx)
+	if err != nil || sum.Rebuild != 0 {
+		return err
+	}
+	return l.writeSummary(tx, &summary{Rebuild: 1 + sum.Numbers})
+}
+
 // clear deletes the keys of the log below a prefix.
 func (l *Log) clear(ctx context.Context, prefix string) error {
 	return clearPrefix(ctx, l.store, l.key(prefix))

@@ -14,8 +14,10 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/heads"
+	"github.com/newpieceplease/npp/orbit/keyed"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
 // Level is how much a finding matters.
@@ -49,8 +51,10 @@ const (
 	CheckRefused  = "refused"  // entries that were not taken
 	CheckEffect   = "effect"   // entries that do not count
 	CheckWritable = "writable" // whether the own identity may write
+	CheckValues   = "values"   // whether apps encrypt the values
+	CheckType     = "type"     // whether the entries are those of another type
 	CheckClock    = "clock"    // times of heads
-	CheckSummary  = "summary"  // that nothing is amiss
+	CheckSummary  = "summary"  // that there is no problem
 )
 
 // Bounds of an examination.
@@ -67,6 +71,8 @@ var identifyAfter = 10 * time.Second // which tests do not wait for
 const (
 	connectAdvice = "connect to a peer that has it: ipfs npp connect <peer>"
 	openThere     = "open the database there"
+	// Nobody without the key can hold what JavaScript encrypts as a whole.
+	encryptedAdvice = "only apps that have the key can hold it; with encryption.data in the place of encryption.replication, which leaves the entries readable, so can this daemon"
 )
 
 // Examine looks for what keeps a database from being replicated, and says what
@@ -78,7 +84,7 @@ func (r *Replicator) Examine(ctx context.Context, address string) ([]Finding, er
 		return nil, err
 	}
 	if ok {
-		x.status, _ = x.rp.status()
+		x.status, _ = x.rp.seen(ctx)
 		x.db = x.rp.database()
 		x.pubsub()
 		x.state()
@@ -89,10 +95,20 @@ func (r *Replicator) Examine(ctx context.Context, address string) ([]Finding, er
 			x.entries()
 		}
 	}
-	if !slices.ContainsFunc(x.findings, func(f Finding) bool { return f.Level == Problem }) {
+	x.summary()
+	return x.findings, nil
+}
+
+// summary says that all is well where it is.
+func (x *examination) summary() {
+	found := func(is func(Finding) bool) bool { return slices.ContainsFunc(x.findings, is) }
+	switch {
+	case found(func(f Finding) bool { return f.Level == Problem }):
+	case found(func(f Finding) bool { return f.Check == CheckRefused }):
+		x.add(CheckSummary, Note, "entries were refused, see above; the rest is as it should be", "")
+	default:
 		x.add(CheckSummary, OK, "nothing keeps it from being replicated", "")
 	}
-	return x.findings, nil
 }
 
 // examination is one of a database.
@@ -162,10 +178,13 @@ func (x *examination) state() {
 			x.damaged(err)
 			return
 		}
+		if x.status.Encrypted {
+			x.add(CheckState, Problem, "it is open, but what its peers have is encrypted as a whole (encryption.replication): no entry can be read, checked or fetched here", encryptedAdvice)
+			return
+		}
 		x.add(CheckState, OK, fmt.Sprintf("it is open, with %s", count(s.Entries, "entry", "entries")), "")
 	case Failed:
-		x.add(CheckState, Problem, fmt.Sprintf("what came with its address is no database that can be opened: %v", x.status.Err),
-			"ask for the address again, and close this one: ipfs npp db close "+x.address)
+		x.failed(x.status.Err)
 	default:
 		if len(x.status.Missing) == 0 {
 			x.add(CheckState, Note, "it is being fetched", "")
@@ -177,6 +196,21 @@ func (x *examination) state() {
 			}
 			x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened yet: %s is missing: %s", what, x.describe(m)), connectAdvice)
 		}
+	}
+}
+
+// failed says why what came with the address cannot be opened.
+func (x *examination) failed(err error) {
+	var access *orbit.AccessTypeError
+	switch {
+	case errors.As(err, &access):
+		x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened: %v, so who may write cannot be told", access),
+			"make it with an access controller of type ipfs or orbitdb, and close this one: ipfs npp db close "+x.address)
+	case errors.Is(err, orbit.ErrType):
+		x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened: %v", err), "ipfs npp db open "+x.address+" --type with the type that its manifest says")
+	default:
+		x.add(CheckState, Problem, fmt.Sprintf("what came with its address is no database that can be opened: %v", err),
+			"ask for the address again, and close this one: ipfs npp db close "+x.address)
 	}
 }
 
@@ -296,7 +330,13 @@ func (x *examination) partners() {
 	})
 	x.some(CheckHeads, Note, behind, func(p peer.ID) {
 		text := "heads were not exchanged yet"
-		if !at[p].Exchanged.IsZero() {
+		switch {
+		case at[p].Exchanged.IsZero():
+		case x.status.Encrypted && at[p].Heads == 0:
+			text = "it has no entries that can be read, either"
+		case x.status.Encrypted:
+			text = fmt.Sprintf("what it has cannot be read (%s)", count(at[p].Heads, "head", "heads"))
+		default:
 			text = fmt.Sprintf("not in step at %s: it had other heads (%d)", clock(at[p].Exchanged), at[p].Heads)
 		}
 		x.addPeer(p, CheckHeads, Note, text, "")
@@ -353,6 +393,8 @@ func (x *examination) entries() {
 		x.add(CheckClock, Note, fmt.Sprintf("the clock of a head says %g, with %s: a writer has set it; from 2^53 on, clocks do not tell what came later", s.Clock, count(s.Entries, "entry", "entries")), "")
 	}
 	x.writable()
+	x.values()
+	x.kind()
 }
 
 func (x *examination) missing(of string, s Status) {
@@ -384,6 +426,7 @@ func (x *examination) refused(of string, db *orbit.Database, s Status) {
 		{isError(orbit.ErrNotAllowed), "refused because the writer may not write", Problem, notAllowed},
 		{isError(orbit.ErrUnavailable), "refused because the writer's identity is missing", Problem, "connect to the peer that wrote it: ipfs npp connect <peer>"},
 		{isError(oplog.ErrOtherLog), "refused because it is of another database", Note, ""},
+		{isError(entry.ErrEncrypted), "refused because it is encrypted as a whole", Problem, encryptedAdvice},
 		{isError(entry.ErrMalformed), "refused because it is no entry", Note, ""},
 		{isError(entry.ErrFault), "refused because it is forged or faulty", Note, ""},
 		{func(error) bool { return true }, "refused", Note, ""},
@@ -426,6 +469,38 @@ func (x *examination) writable() {
 		x.add(CheckWritable, Note, "this daemon may not write", fmt.Sprintf("if it should, on a daemon of an admin: ipfs npp db grant %s %s", x.address, id))
 	default:
 		x.add(CheckWritable, Note, "this daemon may not write, and the list of writers is fixed", "")
+	}
+}
+
+// values says that apps encrypt the values.
+func (x *examination) values() {
+	encrypted, err := x.db.Encrypted(x.ctx)
+	switch {
+	case err != nil:
+		x.damaged(err)
+	case encrypted:
+		x.add(CheckValues, Note, "the apps that write to it encrypt the values (encryption.data): they are replicated as they are, and not read here",
+			"what this daemon puts, the apps cannot read: it wants --plain")
+	}
+}
+
+// kind says that the newest entry is not one of events, though the manifest says
+// that they are.
+func (x *examination) kind() {
+	if x.db.Type() != orbit.TypeEvents {
+		return
+	}
+	for e, err := range x.db.Iterate(x.ctx, orbit.Range{Amount: 1}) {
+		if err != nil {
+			return // whoever reads it is told
+		}
+		if op, ok := keyed.Parse(e.Payload); ok {
+			kind := orbit.TypeKeyValue
+			if op.Value.Kind() == dagcbor.Map {
+				kind = orbit.TypeDocuments + " or --type " + kind
+			}
+			x.add(CheckType, Note, "it is events by its manifest, and the newest entry puts or deletes a key: the app may have opened it as another type", "ipfs npp db open "+x.address+" --type "+kind)
+		}
 	}
 }
 

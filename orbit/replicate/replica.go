@@ -440,7 +440,7 @@ func (rp *replica) obtain() {
 	ctx := orbit.WithAtHand(rp.ctx, at)
 	pause := retryMin
 	for rp.database() == nil && rp.ctx.Err() == nil {
-		db, err := rp.r.cfg.Orbit.Open(ctx, rp.address, orbit.OpenOptions{IndexBy: rp.indexBy()})
+		db, err := rp.r.cfg.Orbit.Open(ctx, rp.address, rp.options())
 		if err == nil {
 			rp.obtained(db)
 			return
@@ -478,14 +478,6 @@ func (rp *replica) obtain() {
 		}
 		pause = min(2*pause, retryMax)
 	}
-}
-
-func (rp *replica) indexBy() string {
-	field, err := rp.r.cfg.Store.Get(rp.ctx, key(wantedPrefix, rp.address))
-	if err != nil {
-		return ""
-	}
-	return string(field)
 }
 
 // obtained makes a database that came one that is replicated.

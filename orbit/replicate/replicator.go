@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -304,10 +305,13 @@ func (r *Replicator) Open(ctx context.Context, address string, opts orbit.OpenOp
 		return err
 	}
 	err = r.cfg.Store.Update(ctx, func(tx *store.Tx) error {
-		if ok, err := tx.Has(key(wantedPrefix, address)); err != nil || ok && opts.IndexBy == "" {
-			return err // what was said before holds
+		before, err := tx.Get(key(wantedPrefix, address))
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
 		}
-		return tx.Put(key(wantedPrefix, address), []byte(opts.IndexBy))
+		said := decodeWanted(before) // what was said before holds, unless it is said anew
+		said.Type, said.IndexBy = cmp.Or(opts.Type, said.Type), cmp.Or(opts.IndexBy, said.IndexBy)
+		return tx.Put(key(wantedPrefix, address), encodeWanted(said))
 	})
 	if err != nil {
 		return err

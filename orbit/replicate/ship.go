@@ -432,7 +432,7 @@ func (rp *replica) obtainFrom(ctx context.Context, p peer.ID) error {
 	defer s.Reset()
 	at := make(orbit.AtHand)
 	for range maxOpening {
-		db, err := rp.r.cfg.Orbit.Open(orbit.WithAtHand(ctx, at), rp.address, orbit.OpenOptions{IndexBy: rp.indexBy()})
+		db, err := rp.r.cfg.Orbit.Open(orbit.WithAtHand(ctx, at), rp.address, rp.options())
 		if err == nil {
 			rp.obtained(db)
 			return nil

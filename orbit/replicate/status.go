@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
@@ -34,14 +35,18 @@ const (
 
 // Status is what is known of the replication of a database.
 type Status struct {
-	Address  string
-	State    State
-	Err      error     // of Failed
-	Missing  []Missing // blocks that were asked for in vain, by hash, at most 64
-	Asking   int       // blocks that are being asked for
-	Shipment *Shipment // that a peer ships at the moment, or nil
-	Refused  []Refusal // newest last, at most 32
-	Peers    []Peer    // by ID
+	Address string
+	State   State
+	Err     error // of Failed
+	// Encrypted is that what peers sent as entries are blocks that only the
+	// holders of a key can read ([entry.ErrEncrypted]), and that the database has
+	// no entry that can be read. It is open then, and no peer is in step.
+	Encrypted bool
+	Missing   []Missing // blocks that were asked for in vain, by hash, at most 64
+	Asking    int       // blocks that are being asked for
+	Shipment  *Shipment // that a peer ships at the moment, or nil
+	Refused   []Refusal // newest last, at most 32
+	Peers     []Peer    // by ID
 }
 
 // Peer is a peer that has the database open, or had.
@@ -73,8 +78,24 @@ func (r *Replicator) Status(ctx context.Context, address string) (Status, error)
 	if rp == nil {
 		return Status{Address: address, State: Closed}, nil
 	}
-	s, _ := rp.status()
+	s, _ := rp.seen(ctx)
 	return s, nil
+}
+
+// seen is status, with what the log tells besides. A log that cannot be read
+// tells nothing.
+func (rp *replica) seen(ctx context.Context) (Status, <-chan struct{}) {
+	s, changed := rp.status()
+	if !slices.ContainsFunc(s.Refused, func(r Refusal) bool { return errors.Is(r.Err, entry.ErrEncrypted) }) {
+		return s, changed
+	}
+	stats, err := rp.database().Log().Stats(ctx)
+	if s.Encrypted = err == nil && stats.Entries == 0; s.Encrypted {
+		for i := range s.Peers {
+			s.Peers[i].InStep = time.Time{} // what it has cannot be compared
+		}
+	}
+	return s, changed
 }
 
 // status also returns a channel that is closed when there is news.
@@ -130,7 +151,7 @@ func (r *Replicator) Follow(ctx context.Context, address string) iter.Seq2[Statu
 			return
 		}
 		for {
-			s, changed := rp.status()
+			s, changed := rp.seen(ctx)
 			if !yield(s, nil) {
 				return
 			}
@@ -163,7 +184,7 @@ func (rp *replica) end() error {
 // peer has: it is open, in step with a peer since a time, and misses nothing. A
 // peer that is not comparable counts once heads were exchanged.
 func (s Status) Settled(since time.Time) bool {
-	return s.State == Open && s.Asking == 0 && len(s.Missing) == 0 &&
+	return s.State == Open && !s.Encrypted && s.Asking == 0 && len(s.Missing) == 0 &&
 		slices.ContainsFunc(s.Peers, func(p Peer) bool {
 			return !p.InStep.Before(since) || p.By == NotComparable && !p.Exchanged.Before(since)
 		})

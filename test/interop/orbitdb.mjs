@@ -148,8 +148,13 @@ const inMemory = async () => ({
   indexStorage: await MemoryStorage()
 })
 
-const open = async (as, nameOrAddress, { type, access, meta, indexBy, memory, updates, sync = false }) => {
-  const options = { type, meta, sync, ...(memory ? await inMemory() : {}) }
+// Encryption of the values (data) or of whole entries (replication), with a key
+// that all have. As with any real one, what is not encrypted is not decrypted.
+const flip = async (bytes) => bytes.map((byte) => byte ^ 0xff)
+const encryptions = (layer) => layer ? { [layer]: { encrypt: flip, decrypt: flip } } : undefined
+
+const open = async (as, nameOrAddress, { type, access, meta, indexBy, encryption, memory, updates, sync = false }) => {
+  const options = { type, meta, sync, encryption: encryptions(encryption), ...(memory ? await inMemory() : {}) }
   if (access) options.AccessController = accessControllers[access.type]({ write: access.write })
   if (indexBy) options.Database = watched(Documents)({ indexBy })
   const db = await orbitdb(as).instance.open(nameOrAddress, options)

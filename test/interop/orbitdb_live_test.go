@@ -155,9 +155,13 @@ func (js *node) happened(kind, address string) (list []event) {
 type live struct {
 	memory  bool // keeps nothing on disk
 	updates bool // has eventUpdate, of what comes once it is open
+
+	encryption string // "data", "replication", or "" for none
 }
 
-func (l live) args() args { return args{"sync": true, "memory": l.memory, "updates": l.updates} }
+func (l live) args() args {
+	return args{"sync": true, "memory": l.memory, "updates": l.updates, "encryption": l.encryption}
+}
 
 // createLive opens the database that a name and the options make, and syncs it.
 func (js *node) createLive(w writer, name string, opts orbit.Options, l live) jsReplica {

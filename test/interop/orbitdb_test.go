@@ -142,9 +142,11 @@ func (p *process) take(text []byte) error {
 		if !p.lenient {
 			return errors.New("it would have ended an app")
 		}
-		a.event = event{Event: eventUnhandled, Error: a.Unhandled}
+		a.event = event{Event: eventUnhandled}
+		a.Error = a.Unhandled
 	}
 	if a.Event != "" {
+		a.event.Error = a.Error
 		p.events = append(p.events, a.event)
 		return nil
 	}
