@@ -81,9 +81,12 @@ func (f *fleet) write(name string, payload value.Value) {
 	f.entries = append(f.entries, es[0].Block)
 }
 
-// sync has a replica join all that was written.
+// sync has a replica join all that was written, and take the access list of A.
 func (f *fleet) sync(name string) {
 	f.t.Helper()
+	if list := f.dbs["A"].Access().Database(); list != nil && name != "A" {
+		join(f.t, f.dbs[name].Access().Database(), entries(f.t, list)...)
+	}
 	for _, j := range join(f.t, f.dbs[name], f.entries[f.joined[name]:]...) {
 		must(f.t, j.Err)
 	}
