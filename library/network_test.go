@@ -203,7 +203,7 @@ func newMask(t testing.TB, shown card.Card) *mask {
 	m := &mask{host: newHost(t)}
 	m.shown.Store(&shown)
 	var err error
-	m.cards, err = card.New(card.Config{Host: m.host, Own: func(peer.ID) card.Card { return *m.shown.Load() }})
+	m.cards, err = card.New(card.Config{Host: m.host, Own: func(peer.ID) (card.Card, error) { return *m.shown.Load(), nil }})
 	must(t, err)
 	t.Cleanup(func() { m.cards.Close() })
 	return m

@@ -14,6 +14,9 @@ import (
 	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
+// offersWithin is how long Status waits for what it tells of offers.
+const offersWithin = time.Second
+
 // Status is how the daemon is.
 type Status struct {
 	Peer      peer.ID
@@ -186,8 +189,14 @@ func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
 	for key, why := range d.library.Invalid() {
 		s.attend(library.CompanionsName, "", fmt.Errorf("%.100s names no companion: %s", key, why), "ipfs npp db del companions "+key)
 	}
-	if offers := d.library.Offers(); len(offers) > 0 {
-		s.attend("offer", "", fmt.Errorf("%d peers offer their libraries", len(offers)), "ipfs npp companions ls --offers")
+	brief, cancel := context.WithTimeout(ctx, offersWithin)
+	defer cancel()
+	if offers, err := d.library.Offers(brief); len(offers) > 0 {
+		atLeast := ""
+		if err != nil {
+			atLeast = "at least "
+		}
+		s.attend("offer", "", fmt.Errorf("%s%d peers offer their libraries", atLeast, len(offers)), "ipfs npp companions ls --offers")
 	}
 }
 

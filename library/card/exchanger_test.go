@@ -1068,7 +1068,7 @@ func TestReceivedOneAtATime(t *testing.T) {
 		want := cards{}
 		for _, b := range others {
 			id := b.host.ID()
-			want[id] = b.ownCard("").Username
+			want[id] = b.card().Username
 			names := a.names(id)
 			if !slices.IsSortedFunc(names[1:], func(x, y string) int { return int(x[len(x)-1]) - int(y[len(y)-1]) }) || names[len(names)-1] != want[id] {
 				t.Errorf("received %q", names)
@@ -1159,7 +1159,7 @@ func TestNewWantsWhatItNeeds(t *testing.T) {
 	if _, err := New(Config{Host: newWorld().node("a")}); err == nil {
 		t.Error("no own card, and no error")
 	}
-	if _, err := New(Config{Own: func(peer.ID) Card { return Card{} }}); err == nil {
+	if _, err := New(Config{Own: func(peer.ID) (Card, error) { return Card{}, nil }}); err == nil {
 		t.Error("no host, and no error")
 	}
 }
