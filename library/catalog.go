@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -23,14 +22,8 @@ import (
 // first.
 const ByPractice piece.Sort = "practice"
 
-const (
-	// maxCandidates is how many pieces an [AmbiguousError] names.
-	maxCandidates = 10
-
-	// readPatience is how long what companions have is waited for while it is read into
-	// memory, after a start.
-	readPatience = 10 * time.Second
-)
+// maxCandidates is how many pieces an [AmbiguousError] names.
+const maxCandidates = 10
 
 // Query chooses pieces.
 type Query struct {
@@ -102,7 +95,7 @@ func (l *Library) readable(ctx context.Context, all bool) (found []*collection, 
 	if _, err := l.store(ctx, piecesAt); err != nil {
 		l.own.pieces.fail(err)
 	}
-	patient, cancel := context.WithTimeout(ctx, readPatience)
+	patient, cancel := context.WithTimeout(ctx, l.cfg.Patience)
 	defer cancel()
 	for _, c := range from {
 		wait := patient
@@ -141,7 +134,7 @@ func (l *Library) practiceReady(ctx context.Context) (troubles []Trouble, err er
 	if _ = l.known.wait(ctx); ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	patient, cancel := context.WithTimeout(ctx, readPatience)
+	patient, cancel := context.WithTimeout(ctx, l.cfg.Patience)
 	defer cancel()
 	for _, c := range l.collections()[1:] {
 		switch err := c.practice.wait(patient); {

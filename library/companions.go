@@ -115,6 +115,10 @@ func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again
 	if id == l.self {
 		return false, ErrSelf
 	}
+	// What is added before the companions are read would be taken for one of them.
+	if err := l.Wait(ctx); err != nil {
+		return false, err
+	}
 	user, name, err := l.userOf(ctx, target)
 	if err != nil {
 		return false, err

@@ -1,10 +1,12 @@
 package library
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
 	"sync"
+	"time"
 
 	logging "github.com/ipfs/go-log/v2"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -21,6 +23,8 @@ import (
 )
 
 var log = logging.Logger("npp/library")
+
+const defaultPatience = 10 * time.Second
 
 // ErrInvalid says that what was asked for cannot be.
 var ErrInvalid = errors.New("invalid")
@@ -42,6 +46,10 @@ type Config struct {
 
 	// Messages has the offers that other peers send. nil: none.
 	Messages Messages
+
+	// Patience is how long a query waits for what companions have, while that is read
+	// into memory after a start. Default: 10 seconds.
+	Patience time.Duration
 
 	// Keep is given the blocks of databases that are dropped, see [orbit.Orbit.Drop],
 	// by a function for each. nil: nothing is kept.
@@ -111,6 +119,7 @@ type Library struct {
 // companions. What does not work is logged, and keeps nothing else from working;
 // the error is one of the library's own store. It waits for nobody.
 func New(ctx context.Context, cfg Config) (*Library, error) {
+	cfg.Patience = cmp.Or(cfg.Patience, defaultPatience)
 	l := &Library{
 		cfg:        cfg,
 		self:       cfg.Host.ID(),

@@ -81,7 +81,7 @@ func (l *Library) PeerNamed(ctx context.Context, name string) (peer.ID, error) {
 		return "", err
 	}
 	// After a start, a new name may be in a user store that is being read.
-	patient, cancel := context.WithTimeout(ctx, readPatience)
+	patient, cancel := context.WithTimeout(ctx, l.cfg.Patience)
 	defer cancel()
 	companions := l.byPeer()
 	for _, c := range companions {

@@ -73,7 +73,7 @@ func (l *Library) loadOffers(ctx context.Context) error {
 // before were looked at; the error wraps [ErrBeingRead] where that takes longer, and
 // some offers may be missing.
 func (l *Library) Offers(ctx context.Context) ([]Offer, error) {
-	patient, cancel := context.WithTimeout(ctx, readPatience)
+	patient, cancel := context.WithTimeout(ctx, l.cfg.Patience)
 	defer cancel()
 	err := l.awaitOffers(patient)
 	l.mu.Lock()
