@@ -280,6 +280,26 @@ func TestNamesThatLookTheSameAreTheSame(t *testing.T) {
 	}
 }
 
+func TestNameOfAStrangerStandsForNobody(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	var ids []peer.ID
+	for i := range 3 {
+		m := newMask(t, card.Card{Username: "Alice", User: h.absent(t, fmt.Sprint("user", i))})
+		h.meet(t, m)
+		ids = append(ids, m.host.ID())
+		slices.Sort(ids)
+		id, err := h.PeerNamed(t.Context(), "alice")
+		wantErr(t, err, library.ErrStranger)
+		if named, ok := errors.AsType[*library.NameError](err); id != "" || !ok || named.Name != "alice" || !slices.Equal(named.Peers, ids) {
+			t.Errorf("alice is %s, %+v", id, err)
+		}
+		if name := h.NameOf(m.host.ID()); name != "Alice" {
+			t.Errorf("it is shown as %q", name)
+		}
+	}
+}
+
 func TestNameIsNeverAPeerID(t *testing.T) {
 	t.Parallel()
 	h := newHome(t)

@@ -273,25 +273,6 @@ func TestUserStoreIsNotActedOnBeforeItIsWhole(t *testing.T) {
 	eventually(t, "the pieces are fetched once it says the truth", func() bool { return s.has(scores) && s.troubles() == "" })
 }
 
-func TestFieldsOfAUserStoreChangeTogether(t *testing.T) {
-	t.Parallel()
-	s := wholeStage(t)
-	other, mine := ptest.RandPeerIDFatal(t).String(), s.them.String()
-	s.tells(library.KeyPieces, "")
-	var traps []string
-	for i := range 30 {
-		trap := s.absent(t, fmt.Sprint("trap", i))
-		traps = append(traps, trap)
-		s.tells(library.KeyPieces, trap, library.KeyNodeID, other)
-		eventually(t, "it is another's", func() bool { return s.troubles() != "" })
-		s.tells(library.KeyPieces, "", library.KeyNodeID, mine)
-		eventually(t, "it is its own", func() bool { return s.troubles() == "" })
-	}
-	if i := slices.IndexFunc(traps, s.has); i >= 0 {
-		t.Errorf("in round %d, the pieces were fetched that a store of another peer names", i)
-	}
-}
-
 func TestUserStoreIsWholeByItsOwnerOrWhoHasIt(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
@@ -561,6 +542,11 @@ func TestOffersAreToldOnceAllMessagesWereLookedAt(t *testing.T) {
 	wantErr(t, err, library.ErrBeingRead)
 	_, err = h.AddCompanion(testContext(t), infoOf(newMask(t, card.Card{User: h.absent(t, "shown")}).host))
 	must(t, err) // a card says it, whatever is offered
+	must(t, h.host.Connect(testContext(t), infoOf(stranger)))
+	soon, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err = h.AddCompanion(soon, infoOf(stranger))
+	wantErr(t, err, library.ErrBeingRead)
 	address := h.absent(t, "last")
 	messages.last <- offer(stranger.ID(), address)
 	_, err = h.AddCompanion(testContext(t), infoOf(stranger))

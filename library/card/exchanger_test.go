@@ -537,6 +537,32 @@ func TestOwnCardIsChecked(t *testing.T) {
 	})
 }
 
+// An owner who has no card to show yet shows none, and shows it once there is one.
+func TestCardThatIsNotThereYetIsNotShown(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a, an := w.daemon(t, "a")
+		b, bn := w.daemon(t, "b")
+		notYet := errors.New("not yet")
+		a.book.err = notYet
+		connect(an, bn)
+		time.Sleep(time.Hour)
+		b.knows(t, nil)
+		if _, err := a.Exchange(t.Context(), "b"); !errors.Is(err, notYet) {
+			t.Error(err)
+		}
+		if _, err := b.Exchange(t.Context(), "a"); err == nil {
+			t.Error("no error")
+		}
+		b.knows(t, nil)
+		a.book.mu.Lock()
+		a.book.err = nil
+		a.book.mu.Unlock()
+		a.Tell()
+		time.Sleep(time.Second)
+		b.knows(t, cards{"a": a.book.card().Username})
+	})
+}
+
 func TestTellIsCoalesced(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.latency = 50 * time.Millisecond
