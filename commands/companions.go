@@ -47,7 +47,7 @@ step here, and whose connection is kept. Each side says whom it follows.
 A companion's name stands for its peer ID wherever a command takes a peer. It
 is the name that it had when it was added: one that calls itself otherwise
 later, and one of two with the same name, have to be given by their peer ID.
-Nobody else's name stands for a peer: anyone can call himself anything.
+Nobody else's name stands for a peer: anyone can take any name.
 `,
 	},
 	Subcommands: map[string]*cmds.Command{
@@ -341,9 +341,9 @@ background.
   here: 12 pieces
 
 The name of a peer nearby does as well, where no other one calls itself so.
-Anyone can take any name, so it shows the peer ID and asks; compare that with
-the one you were told. '--yes' does not ask. Where there is nobody to ask, such
-as in a script, a name needs it.
+Anyone can take any name, so it shows the peer ID and asks: compare that with
+the one you were told. '--yes' does not ask. A name needs it where there is
+nobody to ask, such as in a script and over the RPC.
 
   > ipfs npp companions add alice
   12D3KooWQK5Uh9… calls itself alice. Is that who you mean? [y/N] y
