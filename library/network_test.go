@@ -119,14 +119,14 @@ func (n *node) add(o *node) {
 	must(n.t, err)
 }
 
-// follow makes another node a companion, and waits until so many of its pieces, or
-// more, are here.
+// follow makes another node a companion, and waits until all that it has is here: so
+// many pieces, or more.
 func (n *node) follow(o *node, pieces int) {
 	n.t.Helper()
 	n.add(o)
 	eventually(n.t, "the companion's pieces are here", func() bool {
 		c, err := n.Companion(n.t.Context(), o.host.ID())
-		return err == nil && c.Ready && c.Pieces >= pieces
+		return err == nil && c.Ready && c.Pieces >= pieces && len(c.Incomplete) == 0
 	})
 }
 
