@@ -447,7 +447,7 @@ companion already, its present name is taken.
 // that was given by the name that it gives itself. Over the RPC, such a name does only
 // with --yes: there is nobody to ask.
 func companionMeant(req *cmds.Request, d *plugin.Daemon) (to peer.AddrInfo, stranger bool, err error) {
-	to, err = target(req, d, req.Arguments[0])
+	to, err = target(req.Context, req, d, req.Arguments[0])
 	named, ok := errors.AsType[*library.NameError](err)
 	if !ok || !errors.Is(err, library.ErrStranger) || len(named.Peers) > 1 || !on(req, yesOption) && !on(req, previewOption) {
 		return to, false, err
@@ -546,7 +546,7 @@ keeps the connection no more. A database of the peer that was opened apart
 		if err != nil {
 			return err
 		}
-		to, err := target(req, d, req.Arguments[0])
+		to, err := target(req.Context, req, d, req.Arguments[0])
 		if err != nil {
 			return err
 		}

@@ -94,7 +94,7 @@ in Peering.Peers stays.
 		}
 		targets := make([]peer.AddrInfo, len(req.Arguments))
 		for i, arg := range req.Arguments {
-			if targets[i], err = target(req, d, arg); err != nil {
+			if targets[i], err = target(req.Context, req, d, arg); err != nil {
 				return err
 			}
 		}

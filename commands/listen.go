@@ -126,7 +126,7 @@ func filterOf(d *plugin.Daemon, req *cmds.Request) (message.Filter, error) {
 	}
 	if from, ok := req.Options[fromOption].(string); ok {
 		var info peer.AddrInfo
-		if info, err = target(req, d, from); err != nil {
+		if info, err = target(req.Context, req, d, from); err != nil {
 			return f, fmt.Errorf("--%s: %w", fromOption, err)
 		}
 		f.From = info.ID

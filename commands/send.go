@@ -254,7 +254,7 @@ func send(ctx context.Context, d *plugin.Daemon, req *cmds.Request, data []byte)
 	if len(req.Arguments) != 1 {
 		return nil, fmt.Errorf("one peer is needed beside the message, not %d", len(req.Arguments))
 	}
-	to, err := target(req, d, req.Arguments[0])
+	to, err := target(ctx, req, d, req.Arguments[0])
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -24,7 +25,7 @@ const (
 // target returns the peer that an argument, or the option --from, names: by its peer
 // ID, by an address, or by the name of a companion. The name that another peer gives
 // itself stands for nobody: the error lists the peers that do, with the command to type.
-func target(req *cmds.Request, d *plugin.Daemon, arg string) (peer.AddrInfo, error) {
+func target(ctx context.Context, req *cmds.Request, d *plugin.Daemon, arg string) (peer.AddrInfo, error) {
 	info, err := swarm.ParseTarget(arg)
 	if err == nil || library.CheckUsername(arg) != nil {
 		return info, err
@@ -33,7 +34,7 @@ func target(req *cmds.Request, d *plugin.Daemon, arg string) (peer.AddrInfo, err
 	if libErr != nil {
 		return info, err // names are not known
 	}
-	id, nameErr := lib.PeerNamed(req.Context, arg)
+	id, nameErr := lib.PeerNamed(ctx, arg)
 	if nameErr == nil {
 		return peer.AddrInfo{ID: id}, nil
 	}
@@ -59,7 +60,11 @@ func nameHint(err, noID error, command func(id string) string) error {
 	case errors.Is(err, library.ErrUnknownName):
 		return fmt.Errorf("%w; and no companion has that name; hint: ipfs npp companions ls shows names", noID)
 	case errors.Is(err, library.ErrChangedName):
-		return fmt.Errorf("%w; hint: %s, or ipfs npp companions add %s to take the new name", err, command(ids[0]), ids[0])
+		again := "ipfs npp companions add " + ids[0]
+		if typed := command(ids[0]); typed != again {
+			again = typed + ", or " + again
+		}
+		return fmt.Errorf("%w; hint: %s to take the new name", err, again)
 	case errors.Is(err, library.ErrStranger) && len(ids) == 1:
 		return fmt.Errorf("%w, and the peer %s that calls itself so may be anyone; hint: if that is who you mean: %s", err, listed, command(ids[0]))
 	case errors.Is(err, library.ErrStranger):

@@ -15,6 +15,9 @@ import (
 // it may be missing. A partial user store is not acted on. Partial pieces and practice
 // counts are shown, with the remark that more may come.
 //
+// A peer other than the owner may withhold entries. What it shows is a state that the
+// store once had, and holds only until the owner has the store open.
+//
 // The store of the library notes what is partial, not what is whole. So the stores of
 // a daemon from before there was such a note are whole.
 

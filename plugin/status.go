@@ -182,7 +182,11 @@ func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
 		for _, t := range c.Troubles {
 			s.attend("companion", c.Peer.String(), fmt.Errorf("%s: %w", t.Store, t.Err), "ipfs npp companions ls")
 		}
-		if c.NameNow != c.Name {
+		switch {
+		case c.NameNow == c.Name:
+		case c.Name == "":
+			s.attend("companion", c.Peer.String(), fmt.Errorf("it was added without a name and is called %q now", c.NameNow), "ipfs npp companions add "+c.Peer.String()+" takes that name")
+		default:
 			s.attend("companion", c.Peer.String(), fmt.Errorf("%q is called %q now", c.Name, c.NameNow), "ipfs npp companions add "+c.Peer.String()+" takes that name")
 		}
 	}
