@@ -370,6 +370,7 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 		Ready: c.pieces.isRead(),
 	}
 	d.Pieces, _ = c.index.Len()
+	userIncomplete := l.incomplete(ctx, &c.profile, c.user) // before its fields are looked at
 	_, userErr := c.wanted()
 	c.mu.Lock()
 	d.PiecesAddr, _ = c.fields[KeyPieces].Text()
@@ -388,7 +389,7 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 		}
 	}
 	c.mu.Unlock()
-	d.note(UserName, c.user, l.incomplete(ctx, &c.profile, c.user))
+	d.note(UserName, c.user, userIncomplete)
 	if isRead && userErr == nil {
 		d.note(PiecesName, d.PiecesAddr, l.incomplete(ctx, &c.pieces, d.PiecesAddr))
 		if practice != "" {
