@@ -419,10 +419,12 @@ func emitTroubles(ctx context.Context, res cmds.ResponseEmitter, lib *library.Li
 	for _, t := range troubles {
 		what, store := "your own pieces", library.PiecesName
 		if !t.Self {
-			what, store = map[string]string{library.PiecesName: "the pieces of ", library.PracticeName: "the practice counts of "}[t.Store]+cmp.Or(t.Name, t.Peer.String()), ""
-			if c, err := lib.Companion(ctx, t.Peer); err == nil {
-				store = c.PiecesAddr
+			c, _ := lib.Companion(ctx, t.Peer) // it may have been removed meanwhile
+			what, store = "the pieces of ", c.PiecesAddr
+			if t.Store == library.PracticeName {
+				what, store = "the practice counts of ", c.CountsAddr
 			}
+			what += cmp.Or(t.Name, t.Peer.String())
 		}
 		text := fmt.Sprintf("%s are left out: %v", what, dbError(t.Err, store))
 		if errors.Is(t.Err, library.ErrPartial) {

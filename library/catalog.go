@@ -125,8 +125,7 @@ func (l *Library) readable(ctx context.Context, all bool) (found []*collection, 
 }
 
 // practiceReady waits until the counts are in memory, and returns which counts of
-// companions are not all here or not read yet. A store of counts that is broken, or
-// not here, has none.
+// companions are not all here or not read yet.
 func (l *Library) practiceReady(ctx context.Context) (troubles []Trouble, err error) {
 	if err := l.ownPracticeReady(ctx); err != nil {
 		return nil, err
@@ -136,17 +135,35 @@ func (l *Library) practiceReady(ctx context.Context) (troubles []Trouble, err er
 	}
 	patient, cancel := context.WithTimeout(ctx, l.cfg.Patience)
 	defer cancel()
-	for _, c := range l.collections()[1:] {
-		switch err := c.practice.wait(patient); {
-		case ctx.Err() != nil:
+	for _, c := range l.byPeer() {
+		err := c.practiceReady(patient)
+		if ctx.Err() != nil {
 			return nil, ctx.Err()
-		case errors.Is(err, context.DeadlineExceeded):
-			troubles = append(troubles, Trouble{l.owner(c), PracticeName, ErrBeingRead})
-		case err == nil && l.isPartial(c.practice.address()):
-			troubles = append(troubles, Trouble{l.owner(c), PracticeName, ErrPartial})
+		}
+		if err != nil {
+			troubles = append(troubles, Trouble{l.owner(c.collection), PracticeName, err})
 		}
 	}
 	return troubles, nil
+}
+
+// practiceReady waits until the counts of a companion are in memory, and returns why
+// they are not all there, or nil. A companion whose user store names none has none.
+func (c *companion) practiceReady(ctx context.Context) error {
+	err := c.practice.wait(ctx)
+	said, _ := c.wanted()
+	isRead := err == nil && c.practice.address() == said.Practice
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return ErrBeingRead
+	case said.Practice == "", isRead && !c.lib.isPartial(said.Practice):
+		return nil
+	case isRead:
+		return ErrPartial
+	case err != nil && !errors.Is(err, ErrNotHere):
+		return err
+	}
+	return c.lib.incomplete(ctx, &c.practice, said.Practice)
 }
 
 func (l *Library) owner(c *collection) Owner {

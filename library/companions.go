@@ -65,6 +65,7 @@ type Companion struct {
 	InStep     time.Time // when its pieces were in step with a peer last; zero for never
 	InStepWith peer.ID   // that peer, which is not the companion where that does not have its pieces open
 	PiecesAddr string    // address of its pieces; "" if that is not known
+	CountsAddr string    // address of its practice counts; "" if that is not known
 
 	// Incomplete are the stores of which not all is here and read yet. Err wraps
 	// [ErrNotHere], [ErrPartial] or [ErrBeingRead], or says that there is no such store.
@@ -374,15 +375,15 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 	_, userErr := c.wanted()
 	c.mu.Lock()
 	d.PiecesAddr, _ = c.fields[KeyPieces].Text()
-	practice, _ := c.fields[KeyPractice].Text()
+	d.CountsAddr, _ = c.fields[KeyPractice].Text()
 	isRead := c.fields != nil
 	if c.counts.isFull() {
-		d.Troubles = append(d.Troubles, StoreTrouble{PracticeName, practice, errors.New("there is no room for all of its counts")})
+		d.Troubles = append(d.Troubles, StoreTrouble{PracticeName, d.CountsAddr, errors.New("there is no room for all of its counts")})
 	}
 	if err := c.unsearched(); err != nil {
 		d.Troubles = append(d.Troubles, StoreTrouble{PiecesName, d.PiecesAddr, err})
 	}
-	for _, t := range []StoreTrouble{{UserName, c.user, userErr}, {PiecesName, d.PiecesAddr, nil}, {PracticeName, practice, nil}} {
+	for _, t := range []StoreTrouble{{UserName, c.user, userErr}, {PiecesName, d.PiecesAddr, nil}, {PracticeName, d.CountsAddr, nil}} {
 		if t.Err = cmp.Or(t.Err, c.trouble[t.Store]); t.Err != nil {
 			d.Troubles = append(d.Troubles, t)
 			d.Broken = d.Broken || t.Store != PracticeName
@@ -392,8 +393,8 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 	d.note(UserName, c.user, userIncomplete)
 	if isRead && userErr == nil {
 		d.note(PiecesName, d.PiecesAddr, l.incomplete(ctx, &c.pieces, d.PiecesAddr))
-		if practice != "" {
-			d.note(PracticeName, practice, l.incomplete(ctx, &c.practice, practice))
+		if d.CountsAddr != "" {
+			d.note(PracticeName, d.CountsAddr, l.incomplete(ctx, &c.practice, d.CountsAddr))
 		}
 	}
 	_, d.userInStep = l.inStep(ctx, c.user, c.id)

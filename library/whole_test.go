@@ -344,8 +344,15 @@ func TestPartOfACompanionsLibraryIsShownAsAPart(t *testing.T) {
 	check := func(when, want string, more bool) {
 		t.Helper()
 		s.await(want)
+		eventually(t, "what is here is read", func() bool {
+			c, err := s.Companion(t.Context(), s.them)
+			must(t, err)
+			n, err := s.Practised(t.Context(), "QmA")
+			must(t, err)
+			return c.Ready && c.Pieces == 1 && n.All == 2
+		})
 		c, err := s.Companion(t.Context(), s.them)
-		if must(t, err); !c.Ready || c.Pieces != 1 || c.Whole(begin) != !strings.Contains(want, "pieces") {
+		if must(t, err); c.Whole(begin) != !strings.Contains(want, "pieces") {
 			t.Errorf("%s: %+v, whole: %v", when, c, c.Whole(begin))
 		}
 		pieces, troubles, err := s.Pieces(t.Context(), library.Query{All: true})
