@@ -682,7 +682,7 @@ func TestNamesStandForPeers(t *testing.T) {
 	if found := statusOf(t, bob).about("companion"); len(found) != 1 || found[0].Name != o || !strings.Contains(found[0].Text, `"alice" is called "Carol ♪" now`) || found[0].Advice == "" {
 		t.Errorf("status: %+v", found)
 	}
-	refusedBy(t, bob, taking, "carol ♪", "has another one now", o, `was "alice" when it was added`, "; hint: ipfs npp ", ", or ipfs npp companions add "+o+" to take the new name")
+	refusedBy(t, bob, taking, "carol ♪", "has another one now", o, `was "alice" when it was added`, "; hint: ipfs npp ", "ipfs npp companions add "+o+" to take the new name")
 	refusedBy(t, bob, taking[:1], "alice", "several companions have this name", a, o)
 	got("the name changed", 1, 0)
 	if out, want := addOf(bob, o), "Carol ♪ "+o+" is a companion already, and goes by its present name\nhere: 0 pieces\n"; out != want {
