@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/term"
 
 	"github.com/newpieceplease/npp/library"
 	"github.com/newpieceplease/npp/library/card"
@@ -21,8 +25,10 @@ import (
 )
 
 const (
-	nearbyOption = "nearby"
-	offersOption = "offers"
+	nearbyOption  = "nearby"
+	offersOption  = "offers"
+	yesOption     = "yes"
+	previewOption = "preview"
 
 	defaultCompanionWait = 10 * time.Second
 )
@@ -35,12 +41,13 @@ A companion is a peer whose profile, pieces and practice counts are kept in
 step here, and whose connection is kept. Each side says whom it follows.
 
   > ipfs npp companions ls --nearby
-  > ipfs npp companions add alice
+  > ipfs npp companions add 12D3KooWQK5Uh9…
   > ipfs npp pieces ls --all
 
 A companion's name stands for its peer ID wherever a command takes a peer. It
 is the name that it had when it was added: one that calls itself otherwise
 later, and one of two with the same name, have to be given by their peer ID.
+Nobody else's name stands for a peer: anyone can take any name.
 `,
 	},
 	Subcommands: map[string]*cmds.Command{
@@ -83,9 +90,25 @@ type companionLine struct {
 	User      string     `json:"user,omitempty"`   // address of its user store
 	Pieces    *int       `json:"pieces,omitempty"` // of a companion, that are here
 	Address   string     `json:"address,omitempty"`
-	InStep    *time.Time `json:"inStep,omitempty"` // when its pieces were in step with some peer last
+	InStep    *time.Time `json:"inStep,omitempty"`     // when its pieces were in step with some peer last
+	With      string     `json:"inStepWith,omitempty"` // that peer, where it is another one
 	Troubles  []string   `json:"troubles,omitempty"`
 	Offer     *offerLine `json:"offer,omitempty"`
+
+	Incomplete []incompleteLine `json:"incomplete,omitempty"` // stores of which not all is here yet
+}
+
+// incompleteLine is a store of a companion of which not all is here or read yet.
+type incompleteLine struct {
+	Store string `json:"store"` // "user", "pieces" or "practice"
+	Why   string `json:"why"`
+}
+
+func newIncompleteLines(stores []library.StoreTrouble) (lines []incompleteLine) {
+	for _, s := range stores {
+		lines = append(lines, incompleteLine{s.Store, s.Err.Error()})
+	}
+	return lines
 }
 
 // offerLine is a user store that a message offers.
@@ -169,7 +192,8 @@ offered by a message, such as the app of the OrbitDB tutorial:
 			}
 			return nil
 		case on(req, offersOption):
-			for _, o := range lib.Offers() {
+			offers, offersErr := lib.Offers(ctx)
+			for _, o := range offers {
 				l := &companionLine{Peer: o.Peer.String(), Name: lib.NameOf(o.Peer)}
 				if c, err := lib.Companion(ctx, o.Peer); err == nil {
 					l = newCompanionLine(c)
@@ -178,6 +202,9 @@ offered by a message, such as the app of the OrbitDB tutorial:
 				if err := res.Emit(l); err != nil {
 					return err
 				}
+			}
+			if offersErr != nil {
+				return fmt.Errorf("there may be more offers: %w; hint: try again in a moment", offersErr)
 			}
 			return nil
 		}
@@ -211,10 +238,35 @@ func newCompanionLine(c library.Companion) *companionLine {
 	if !c.InStep.IsZero() {
 		l.InStep = &c.InStep
 	}
+	if c.InStepWith != c.Peer && !c.InStep.IsZero() {
+		l.With = c.InStepWith.String()
+	}
 	for _, t := range c.Troubles {
 		l.Troubles = append(l.Troubles, t.Store+": "+companionError(t.Err, t.Address).Error())
 	}
+	l.Incomplete = newIncompleteLines(c.Incomplete)
 	return l
+}
+
+// piecesText says how many pieces of a companion are here, as far as that is known.
+func (l *companionLine) piecesText() string {
+	switch {
+	case l.Pieces == nil && slices.ContainsFunc(l.Incomplete, func(s incompleteLine) bool { return s.Why == library.ErrBeingRead.Error() }):
+		return "pieces being read"
+	case l.Pieces == nil:
+		return "pieces not here yet"
+	}
+	text := quantity(*l.Pieces, "piece", "pieces")
+	if slices.ContainsFunc(l.Incomplete, func(s incompleteLine) bool { return s.Store != library.PracticeName }) {
+		return text + " so far"
+	}
+	if l.InStep != nil {
+		text += "  in step " + ago(l.InStep)
+		if l.With != "" {
+			text += " with " + l.With
+		}
+	}
+	return text
 }
 
 func (l *companionLine) text(nearby bool) string {
@@ -250,14 +302,8 @@ func (l *companionLine) text(nearby bool) string {
 		online = "online"
 	}
 	fmt.Fprintf(&b, "  %-7s", online)
-	switch {
-	case !l.Companion:
-	case l.Pieces == nil:
-		b.WriteString("  pieces not here yet")
-	case l.InStep == nil:
-		fmt.Fprintf(&b, "  %s", quantity(*l.Pieces, "piece", "pieces"))
-	default:
-		fmt.Fprintf(&b, "  %s  in step %s", quantity(*l.Pieces, "piece", "pieces"), ago(l.InStep))
+	if l.Companion {
+		b.WriteString("  " + l.piecesText())
 	}
 	b.WriteByte('\n')
 	if l.NameNow != "" {
@@ -273,11 +319,13 @@ func (l *companionLine) text(nearby bool) string {
 type companionAddLine struct {
 	Peer   string   `json:"peer"`
 	Name   string   `json:"name,omitempty"`
-	Status string   `json:"status"` // "added", "again", "fetching", "here" or "waiting"
+	Status string   `json:"status"` // "added", "again", "fetching", "here" or "waiting"; with --preview, "stranger" or "known"
 	Pieces *int     `json:"pieces,omitempty"`
+	With   string   `json:"inStepWith,omitempty"` // another peer than the companion, that has the pieces
 	Wrong  []string `json:"troubles,omitempty"`
 	// Address is of the database that is not here yet.
-	Address string `json:"address,omitempty"`
+	Address    string           `json:"address,omitempty"`
+	Incomplete []incompleteLine `json:"incomplete,omitempty"`
 }
 
 var companionsAddCmd = &cmds.Command{
@@ -292,6 +340,15 @@ background.
   added alice 12D3KooWQK5Uh9…
   here: 12 pieces
 
+The name of a peer nearby does as well, where no other one calls itself so.
+Anyone can take any name, so it shows the peer ID and asks: compare that with
+the one you were told. '--yes' does not ask. A name needs it where there is
+nobody to ask, such as in a script and over the RPC.
+
+  > ipfs npp companions add alice
+  12D3KooWQK5Uh9… calls itself alice. Is that who you mean? [y/N] y
+  added alice 12D3KooWQK5Uh9…
+
 A peer that has no npp, such as an app in a browser, is taken by the last
 offer that it sent ('ipfs npp companions ls --offers'). For a peer that is a
 companion already, its present name is taken.
@@ -301,9 +358,12 @@ companion already, its present name is taken.
 		cmds.StringArg("peer", true, false, "Peer ID, multiaddr or name."),
 	},
 	Options: []cmds.Option{
+		cmds.BoolOption(yesOption, "y", "Do not ask whether the peer with that name is meant."),
+		cmds.BoolOption(previewOption, "Only tell which peer a name stands for, and whether it is a stranger."),
 		cmds.StringOption(dialTimeoutOption, "Give up on the peer after this time.").WithDefault(defaultDialTimeout.String()),
 		cmds.StringOption(waitOption, "How long to wait for its pieces.").WithDefault(defaultCompanionWait.String()),
 	},
+	PreRun: askWhoIsMeant,
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		ctx, d, lib, err := libraryOf(req, env)
 		if err != nil {
@@ -317,10 +377,18 @@ companion already, its present name is taken.
 		if err != nil {
 			return err
 		}
-		to, err := target(req.Context, d, req.Arguments[0])
+		to, stranger, err := companionMeant(req, d)
 		if err != nil {
 			return err
 		}
+		if on(req, previewOption) {
+			l := &companionAddLine{Peer: to.ID.String(), Name: lib.NameOf(to.ID), Status: "known"}
+			if stranger {
+				l.Status = "stranger"
+			}
+			return res.Emit(l)
+		}
+		begin := time.Now()
 		adding, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		again, err := lib.AddCompanion(adding, to)
@@ -334,7 +402,7 @@ companion already, its present name is taken.
 		if err := res.Emit(l); err != nil {
 			return err
 		}
-		return waitForPieces(ctx, res, lib, to.ID, again, wait)
+		return waitForPieces(ctx, res, lib, to.ID, begin, wait)
 	},
 	Type: companionAddLine{},
 	Encoders: cmds.EncoderMap{
@@ -346,14 +414,25 @@ companion already, its present name is taken.
 			case "again":
 				text = fmt.Sprintf("%s is a companion already, and goes by its present name\n", strings.TrimSpace(name+" "+l.Peer))
 			case "here":
-				text = fmt.Sprintf("here: %s\n", quantity(*l.Pieces, "piece", "pieces"))
+				text = fmt.Sprintf("here: %s", quantity(*l.Pieces, "piece", "pieces"))
+				if l.With != "" {
+					text += ", as the peer " + l.With + " has them; it does not have them open itself"
+				}
+				text += "\n"
 			case "fetching":
 				text = "fetching its library\n"
+			case "stranger":
+				text = fmt.Sprintf("%s calls itself %s\n", l.Peer, name)
+			case "known":
+				text = fmt.Sprintf("%s is meant\n", l.Peer)
 			default:
-				text = "its library is not here yet; that goes on in the background\n"
+				text = "its library is not all here yet; that goes on in the background\n"
 				if l.Address != "" {
 					text += "what it waits for: ipfs npp db doctor " + l.Address + "\n"
 				}
+			}
+			for _, s := range l.Incomplete {
+				text += fmt.Sprintf("%s: %s\n", s.Store, s.Why)
 			}
 			for _, t := range l.Wrong {
 				text += "note: " + printable(t) + "\n"
@@ -364,19 +443,55 @@ companion already, its present name is taken.
 	},
 }
 
-// waitForPieces waits until the pieces of a companion are here and, unless it was one
-// before, were in step with some peer, or as long as said, and says how far that is.
-func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, id peer.ID, again bool, wait time.Duration) error {
+// companionMeant returns the peer that is to be added, and whether it is a stranger
+// that was given by the name that it gives itself. Over the RPC, such a name does only
+// with --yes: there is nobody to ask.
+func companionMeant(req *cmds.Request, d *plugin.Daemon) (to peer.AddrInfo, stranger bool, err error) {
+	to, err = target(req.Context, req, d, req.Arguments[0])
+	named, ok := errors.AsType[*library.NameError](err)
+	if !ok || !errors.Is(err, library.ErrStranger) || len(named.Peers) > 1 || !on(req, yesOption) && !on(req, previewOption) {
+		return to, false, err
+	}
+	return peer.AddrInfo{ID: named.Peers[0]}, true, nil
+}
+
+// askWhoIsMeant asks at a terminal whether the peer that calls itself by the name in a
+// request is meant, and puts its peer ID in the place of the name.
+func askWhoIsMeant(req *cmds.Request, env cmds.Environment) error {
+	if on(req, yesOption) || on(req, previewOption) || !term.IsTerminal(int(os.Stdin.Fd())) {
+		return nil
+	}
+	if _, err := swarm.ParseTarget(req.Arguments[0]); err == nil {
+		return nil
+	}
+	api, err := apiOf(req, env)
+	if err != nil || api == nil {
+		return err
+	}
+	var l companionAddLine
+	err = api.Request(Name+"/companions/add", req.Arguments[0]).Option(previewOption, true).Exec(req.Context, &l)
+	if _, unreachable := errors.AsType[*url.Error](err); unreachable && req.Context.Err() == nil {
+		return nil // it is said what is amiss with the daemon
+	}
+	if err != nil || l.Status != "stranger" {
+		return err
+	}
+	in, stop := stoppable(req.Context, os.Stdin)
+	defer stop()
+	fmt.Fprintf(os.Stderr, "%s calls itself %s. Is that who you mean? [y/N] ", l.Peer, printable(l.Name))
+	if !isYes(in) {
+		return errors.New("nobody is added")
+	}
+	req.Arguments[0] = l.Peer
+	return nil
+}
+
+// waitForPieces waits until the pieces of a companion are here as a peer had them after
+// a time, or as long as said, and says what is here and what is not. Practice counts
+// that do not come do not keep it from saying that the pieces are here.
+func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, id peer.ID, since time.Time, wait time.Duration) error {
 	begin := time.Now()
 	said := false
-	var here time.Time
-	// What came last is found a moment later, if it is a piece at all.
-	settled := func(c library.Companion) bool {
-		if here.IsZero() {
-			here = time.Now()
-		}
-		return uint64(c.Pieces) >= c.Documents || time.Since(here) > time.Second
-	}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -384,15 +499,17 @@ func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.L
 		if err != nil && !errors.Is(err, library.ErrNotCompanion) { // the latter: not read yet
 			return err
 		}
-		l := &companionAddLine{Peer: id.String(), Name: lib.NameOf(id)}
-		l.Wrong = newCompanionLine(c).Troubles
+		l := &companionAddLine{Peer: id.String(), Name: lib.NameOf(id), Wrong: newCompanionLine(c).Troubles}
 		waited := time.Since(begin)
+		whole := err == nil && c.Whole(since)
 		switch {
-		case err == nil && c.Ready && (again || !c.InStep.IsZero()) && settled(c):
-			l.Status, l.Pieces = "here", &c.Pieces
+		case whole && (len(c.Incomplete) == 0 || waited > wait):
+			l.Status, l.Pieces, l.With = "here", &c.Pieces, newCompanionLine(c).With
+			l.Incomplete = newIncompleteLines(c.Incomplete)
 			return res.Emit(l)
-		case waited > wait, len(l.Wrong) > 0:
+		case waited > wait, c.Broken:
 			l.Status, l.Address = "waiting", cmp.Or(c.PiecesAddr, c.User)
+			l.Incomplete = newIncompleteLines(c.Incomplete)
 			return res.Emit(l)
 		case waited > time.Second && !said:
 			said, l.Status = true, "fetching"
@@ -429,7 +546,7 @@ keeps the connection no more. A database of the peer that was opened apart
 		if err != nil {
 			return err
 		}
-		to, err := target(req.Context, d, req.Arguments[0])
+		to, err := target(req.Context, req, d, req.Arguments[0])
 		if err != nil {
 			return err
 		}

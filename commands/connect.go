@@ -70,7 +70,7 @@ in Peering.Peers stays.
 `,
 	},
 	Arguments: []cmds.Argument{
-		cmds.StringArg("peer", true, true, "Peer ID, multiaddr or name."),
+		cmds.StringArg("peer", true, true, "Peer ID, multiaddr or name of a companion."),
 	},
 	Options: []cmds.Option{
 		cmds.StringOption(dialTimeoutOption, "Give up on a peer after this time.").WithDefault(defaultDialTimeout.String()),
@@ -94,7 +94,7 @@ in Peering.Peers stays.
 		}
 		targets := make([]peer.AddrInfo, len(req.Arguments))
 		for i, arg := range req.Arguments {
-			if targets[i], err = target(req.Context, d, arg); err != nil {
+			if targets[i], err = target(req.Context, req, d, arg); err != nil {
 				return err
 			}
 		}

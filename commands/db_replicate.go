@@ -776,6 +776,11 @@ func confirmed(r io.Reader, w io.Writer, l *infoLine) bool {
 	} else {
 		fmt.Fprintf(w, "drop %s (%s), %s? [y/N] ", printable(l.Name), printable(l.Address), quantity(l.Entries, "entry", "entries"))
 	}
+	return isYes(r)
+}
+
+// isYes reads a line, and reports whether that is a yes.
+func isYes(r io.Reader) bool {
 	answer, _ := bufio.NewReader(io.LimitReader(r, 100)).ReadString('\n')
 	switch strings.ToLower(strings.TrimSpace(answer)) {
 	case "y", "yes":

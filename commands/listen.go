@@ -113,7 +113,7 @@ var messageEncoders = cmds.EncoderMap{
 // filterOptions choose messages.
 var filterOptions = []cmds.Option{
 	cmds.StringOption(sinceOption, "Start there: a duration (15m), a time (RFC 3339), a message ID, or all."),
-	cmds.StringOption(fromOption, "Only messages from this peer."),
+	cmds.StringOption(fromOption, "Only messages from this peer: its peer ID, or the name of a companion."),
 	cmds.StringOption(topicOption, "Only messages of this pubsub topic."),
 }
 
@@ -126,7 +126,7 @@ func filterOf(d *plugin.Daemon, req *cmds.Request) (message.Filter, error) {
 	}
 	if from, ok := req.Options[fromOption].(string); ok {
 		var info peer.AddrInfo
-		if info, err = target(req.Context, d, from); err != nil {
+		if info, err = target(req.Context, req, d, from); err != nil {
 			return f, fmt.Errorf("--%s: %w", fromOption, err)
 		}
 		f.From = info.ID

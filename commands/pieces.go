@@ -126,11 +126,14 @@ func kindOf(mediaType string) string {
 // pieceLine is a piece, or a warning where pieces are listed.
 type pieceLine struct {
 	pieceFacts
-	Practice    *uint64         `json:"practice,omitempty"`    // how often it was practised, by oneself
-	PracticeAll *uint64         `json:"practiceAll,omitempty"` // with companions
-	Owners      []ownerLine     `json:"owners,omitempty"`
-	Fields      json.RawMessage `json:"fields,omitempty"` // the document
-	Warning     string          `json:"warning,omitempty"`
+	Practice    *uint64 `json:"practice,omitempty"`    // how often it was practised, by oneself
+	PracticeAll *uint64 `json:"practiceAll,omitempty"` // with companions
+
+	// PracticeMore is set by `npp pieces show` where PracticeAll may be too low.
+	PracticeMore bool            `json:"practiceMore,omitempty"`
+	Owners       []ownerLine     `json:"owners,omitempty"`
+	Fields       json.RawMessage `json:"fields,omitempty"` // the document
+	Warning      string          `json:"warning,omitempty"`
 }
 
 // ownerLine is somebody who has a piece.
@@ -142,10 +145,11 @@ type ownerLine struct {
 
 func newPieceLine(p library.Listed) *pieceLine {
 	l := &pieceLine{
-		pieceFacts:  newPieceFacts(p.Piece),
-		Practice:    &p.Practice.Own,
-		PracticeAll: &p.Practice.All,
-		Fields:      valueJSON(p.Doc),
+		pieceFacts:   newPieceFacts(p.Piece),
+		Practice:     &p.Practice.Own,
+		PracticeAll:  &p.Practice.All,
+		PracticeMore: p.Practice.More,
+		Fields:       valueJSON(p.Doc),
 	}
 	for _, o := range p.Owners {
 		l.Owners = append(l.Owners, ownerLine{o.Peer.String(), o.Name, o.Self})
@@ -409,17 +413,24 @@ func patiently(res cmds.ResponseEmitter) (ready func()) {
 	}
 }
 
-// emitTroubles emits whose pieces are left out, and why.
+// emitTroubles emits whose pieces and practice counts are left out, or not all here,
+// and why.
 func emitTroubles(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, troubles []library.Trouble) error {
 	for _, t := range troubles {
-		whose, store := "your own pieces", library.PiecesName
+		what, store := "your own pieces", library.PiecesName
 		if !t.Self {
-			whose, store = "the pieces of "+cmp.Or(t.Name, t.Peer.String()), ""
-			if c, err := lib.Companion(ctx, t.Peer); err == nil {
-				store = c.PiecesAddr
+			c, _ := lib.Companion(ctx, t.Peer) // it may have been removed meanwhile
+			what, store = "the pieces of ", c.PiecesAddr
+			if t.Store == library.PracticeName {
+				what, store = "the practice counts of ", c.CountsAddr
 			}
+			what += cmp.Or(t.Name, t.Peer.String())
 		}
-		if err := res.Emit(&pieceLine{Warning: fmt.Sprintf("%s are left out: %v", whose, dbError(t.Err, store))}); err != nil {
+		text := fmt.Sprintf("%s are left out: %v", what, dbError(t.Err, store))
+		if errors.Is(t.Err, library.ErrPartial) {
+			text = what + " are not all here yet"
+		}
+		if err := res.Emit(&pieceLine{Warning: text}); err != nil {
 			return err
 		}
 	}
@@ -452,6 +463,8 @@ func pieceError(ctx context.Context, err error, called string) error {
 		return context.Cause(ctx)
 	case errors.Is(err, orbit.ErrNotFound):
 		return fmt.Errorf("no piece has the hash %.80q, or one that begins so; hint: ipfs npp pieces ls --all, or ipfs npp pieces search <text>", called)
+	case errors.Is(err, library.ErrBeingRead):
+		return fmt.Errorf("%w; hint: try again in a moment", err)
 	case errors.Is(err, library.ErrNoFile):
 		return fmt.Errorf("%w; hint: ipfs get %s", err, shown(called))
 	}

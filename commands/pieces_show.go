@@ -43,6 +43,9 @@ ls'.
 		if err != nil {
 			return err
 		}
+		if p, err = lib.WithOwners(ctx, p); err != nil {
+			return storeError(ctx, err)
+		}
 		return res.Emit(newPieceLine(p))
 	},
 	Type: pieceLine{},
@@ -75,7 +78,10 @@ func (l *pieceLine) text() string {
 	}
 	own, all := l.counts()
 	practised := quantity(own, "time", "times")
-	if own != all {
+	switch {
+	case l.PracticeMore:
+		practised += fmt.Sprintf(", at least %d with companions", all)
+	case own != all:
 		practised += fmt.Sprintf(", %d with companions", all)
 	}
 	row("practised", practised)

@@ -19,6 +19,10 @@ type practiceLine struct {
 	Name        string `json:"name,omitempty"` // of the file
 	Practice    uint64 `json:"practice"`       // by oneself
 	PracticeAll uint64 `json:"practiceAll"`    // with companions
+
+	// PracticeMore is set where PracticeAll may be too low: not all that companions
+	// counted is here.
+	PracticeMore bool `json:"practiceMore,omitempty"`
 }
 
 var practiceCmd = &cmds.Command{
@@ -33,7 +37,8 @@ counted is added to it.
   practised 5 times (7 with companions)  Prelude in C
   > ipfs npp practice QmNR2n +3
 
-In JSON a line has "hash", "title", "name", "practice" and "practiceAll".
+In JSON a line has "hash", "title", "name", "practice" and "practiceAll", and
+"practiceMore" where not all that companions counted is here.
 `,
 	},
 	Arguments: []cmds.Argument{
@@ -62,13 +67,16 @@ In JSON a line has "hash", "title", "name", "practice" and "practiceAll".
 			}
 			return dbError(err, library.PracticeName)
 		}
-		return res.Emit(&practiceLine{p.Hash, p.Title, p.Name, count.Own, count.All})
+		return res.Emit(&practiceLine{p.Hash, p.Title, p.Name, count.Own, count.All, count.More})
 	},
 	Type: practiceLine{},
 	Encoders: cmds.EncoderMap{
 		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *practiceLine) error {
 			text := "practised " + quantity(l.Practice, "time", "times")
-			if l.PracticeAll != l.Practice {
+			switch {
+			case l.PracticeMore:
+				text += fmt.Sprintf(" (at least %d with companions)", l.PracticeAll)
+			case l.PracticeAll != l.Practice:
 				text += fmt.Sprintf(" (%d with companions)", l.PracticeAll)
 			}
 			facts := pieceFacts{Title: l.Title, Name: l.Name}

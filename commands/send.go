@@ -78,7 +78,7 @@ refuses it. '--topic' publishes to any topic, to whoever is subscribed:
 `,
 	},
 	Arguments: []cmds.Argument{
-		cmds.StringArg("peer", false, false, "Peer ID, multiaddr or name; not with --topic."),
+		cmds.StringArg("peer", false, false, "Peer ID, multiaddr or name of a companion; not with --topic."),
 		cmds.StringArg("message", false, false, "The message; '-' or nothing: from standard input."),
 	},
 	Options: []cmds.Option{
@@ -254,7 +254,7 @@ func send(ctx context.Context, d *plugin.Daemon, req *cmds.Request, data []byte)
 	if len(req.Arguments) != 1 {
 		return nil, fmt.Errorf("one peer is needed beside the message, not %d", len(req.Arguments))
 	}
-	to, err := target(ctx, d, req.Arguments[0])
+	to, err := target(ctx, req, d, req.Arguments[0])
 	if err != nil {
 		return nil, err
 	}

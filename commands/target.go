@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
+	cmds "github.com/ipfs/go-ipfs-cmds"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/library"
@@ -12,8 +14,18 @@ import (
 	"github.com/newpieceplease/npp/swarm"
 )
 
-// target is the peer that an argument names: by its ID, an address or a name.
-func target(ctx context.Context, d *plugin.Daemon, arg string) (peer.AddrInfo, error) {
+const (
+	// maxNamed is how many peers with a name an error lists.
+	maxNamed = 8
+
+	// anyPeer stands for a peer ID in a hint.
+	anyPeer = "<peer ID>"
+)
+
+// target returns the peer that an argument, or the option --from, names: by its peer
+// ID, by an address, or by the name of a companion. The name that another peer gives
+// itself stands for nobody: the error lists the peers that do, with the command to type.
+func target(ctx context.Context, req *cmds.Request, d *plugin.Daemon, arg string) (peer.AddrInfo, error) {
 	info, err := swarm.ParseTarget(arg)
 	if err == nil || library.CheckUsername(arg) != nil {
 		return info, err
@@ -23,22 +35,57 @@ func target(ctx context.Context, d *plugin.Daemon, arg string) (peer.AddrInfo, e
 		return info, err // names are not known
 	}
 	id, nameErr := lib.PeerNamed(ctx, arg)
-	switch {
-	case nameErr == nil:
+	if nameErr == nil {
 		return peer.AddrInfo{ID: id}, nil
-	case errors.Is(nameErr, library.ErrUnknownName):
-		return info, fmt.Errorf("%w; and no companion or connected peer has that name; hint: ipfs npp companions ls --nearby shows names", err)
-	case errors.Is(nameErr, library.ErrChangedName):
-		return info, fmt.Errorf("%w; hint: use the peer ID, or ipfs npp companions add <peer ID> to take the new name", nameErr)
 	}
-	return info, fmt.Errorf("%w; hint: use the peer ID", nameErr)
+	return info, nameHint(nameErr, err, commandFor(req, arg))
 }
 
-// nameOf is the name of a peer for people, or "" where it has none.
-func nameOf(d *plugin.Daemon, id peer.ID) string {
-	lib, err := d.Library()
-	if err != nil {
-		return ""
+// nameHint adds the next step to an error of [library.Library.PeerNamed]. noID is why
+// the name is no peer ID, and command returns what to type with a peer ID.
+func nameHint(err, noID error, command func(id string) string) error {
+	named, ok := errors.AsType[*library.NameError](err)
+	if !ok {
+		return err
 	}
-	return lib.NameOf(id)
+	var ids []string
+	for _, id := range named.Peers {
+		ids = append(ids, id.String())
+	}
+	listed := strings.Join(ids[:min(len(ids), maxNamed)], ", ")
+	if more := len(ids) - maxNamed; more > 0 {
+		listed += fmt.Sprintf(" and %d more", more)
+	}
+	switch {
+	case errors.Is(err, library.ErrUnknownName):
+		return fmt.Errorf("%w; and no companion has that name; hint: ipfs npp companions ls shows names", noID)
+	case errors.Is(err, library.ErrChangedName):
+		again := "ipfs npp companions add " + ids[0]
+		if typed := command(ids[0]); typed != again {
+			again = typed + ", or " + again
+		}
+		return fmt.Errorf("%w; hint: %s to take the new name", err, again)
+	case errors.Is(err, library.ErrStranger) && len(ids) == 1:
+		return fmt.Errorf("%w, and the peer %s that calls itself so may be anyone; hint: if that is who you mean: %s", err, listed, command(ids[0]))
+	case errors.Is(err, library.ErrStranger):
+		return fmt.Errorf("%w, and %d peers call themselves so: %s; hint: if one of them is who you mean: %s", err, len(ids), listed, command(anyPeer))
+	}
+	return fmt.Errorf("%w: %s; hint: use a peer ID: %s", err, listed, command(anyPeer))
+}
+
+// commandFor returns the command of a request as it is typed with a peer ID in the
+// place of a name.
+func commandFor(req *cmds.Request, name string) func(id string) string {
+	return func(id string) string {
+		command := "ipfs " + strings.Join(req.Path, " ")
+		for _, o := range req.Command.Options {
+			if o.Type() == cmds.Bool && o.Name() != previewOption && on(req, o.Name()) {
+				command += " --" + o.Name()
+			}
+		}
+		if from, _ := req.Options[fromOption].(string); from == name {
+			return command + " --" + fromOption + "=" + id
+		}
+		return command + " " + id
+	}
 }

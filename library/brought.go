@@ -49,7 +49,11 @@ func (l *Library) bring(ctx context.Context, address, user, indexBy string, came
 		return opts, false, err
 	case came && !pending:
 		return opts, false, errDroppedByHand
-	case !brought && !pending:
+	}
+	if err != nil {
+		l.setPartial(address, true)
+	}
+	if !brought && !pending {
 		text, err := json.Marshal(user)
 		if err != nil {
 			return opts, false, err
@@ -62,10 +66,14 @@ func (l *Library) bring(ctx context.Context, address, user, indexBy string, came
 	return opts, false, l.cfg.Replicator.Open(ctx, address, opts)
 }
 
-// use counts a companion that has a database, until release.
-func (l *Library) use(address string) {
+// use counts a companion that has a database, until release. A database that is new
+// to the companion, and that no other companion has, is partial.
+func (l *Library) use(address string, isNew bool) {
 	l.bringing.Lock()
 	defer l.bringing.Unlock()
+	if isNew && l.users[address] == 0 {
+		l.setPartial(address, true)
+	}
 	l.users[address]++
 }
 
@@ -77,6 +85,7 @@ func (l *Library) release(address string) {
 		return
 	}
 	delete(l.users, address)
+	l.setPartial(address, false)
 	if err := l.dropBrought(l.ctx, address); err != nil && l.ctx.Err() == nil {
 		log.Warnw("store of a former companion cannot be dropped", "database", address, "err", err)
 	}
@@ -157,9 +166,17 @@ func (l *Library) tidy() {
 			gone = append(gone, address)
 		}
 	}
+	l.mu.Lock()
+	for address := range l.partial {
+		if !needed[address] {
+			gone = append(gone, address)
+		}
+	}
+	l.mu.Unlock()
 	for _, address := range gone {
 		l.bringing.Lock()
 		if l.users[address] == 0 {
+			l.setPartial(address, false)
 			if err := l.dropBrought(l.ctx, address); err != nil {
 				log.Warnw("store of a former companion cannot be dropped", "database", address, "err", err)
 			}

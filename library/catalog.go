@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -23,16 +22,8 @@ import (
 // first.
 const ByPractice piece.Sort = "practice"
 
-const (
-	// maxCandidates is how many pieces an [AmbiguousError] names.
-	maxCandidates = 10
-
-	// readPatience is how long the pieces of companions are waited for while they
-	// are read into memory, after a start.
-	readPatience = 10 * time.Second
-)
-
-var errBeingRead = errors.New("being read")
+// maxCandidates is how many pieces an [AmbiguousError] names.
+const maxCandidates = 10
 
 // Query chooses pieces.
 type Query struct {
@@ -56,10 +47,12 @@ type Owner struct {
 	Self bool
 }
 
-// Trouble is what keeps somebody's pieces from being looked at.
+// Trouble is what keeps somebody's pieces from being looked at, or practice counts from
+// being counted.
 type Trouble struct {
 	Owner
-	Err error
+	Store string // PiecesName or PracticeName
+	Err   error  // wraps [ErrPartial] where what is here is looked at
 }
 
 // AmbiguousError says that several pieces have a hash that begins so.
@@ -94,15 +87,15 @@ func (l *Library) readable(ctx context.Context, all bool) (found []*collection, 
 	from := []*collection{l.own}
 	if all {
 		// A store of companions that is broken has none.
-		if err := l.known.wait(ctx); ctx.Err() != nil {
-			return nil, nil, err
+		if _ = l.known.wait(ctx); ctx.Err() != nil {
+			return nil, nil, ctx.Err()
 		}
 		from = l.collections()
 	}
 	if _, err := l.store(ctx, piecesAt); err != nil {
 		l.own.pieces.fail(err)
 	}
-	patient, cancel := context.WithTimeout(ctx, readPatience)
+	patient, cancel := context.WithTimeout(ctx, l.cfg.Patience)
 	defer cancel()
 	for _, c := range from {
 		wait := patient
@@ -114,30 +107,63 @@ func (l *Library) readable(ctx context.Context, all bool) (found []*collection, 
 			return nil, nil, ctx.Err()
 		case err == nil:
 			found = append(found, c)
+			if l.isPartial(c.pieces.address()) {
+				troubles = append(troubles, Trouble{l.owner(c), PiecesName, ErrPartial})
+			}
 		case c == l.own && !all:
 			return nil, nil, err
 		case errors.Is(err, context.DeadlineExceeded):
-			troubles = append(troubles, Trouble{l.owner(c), errBeingRead})
+			troubles = append(troubles, Trouble{l.owner(c), PiecesName, ErrBeingRead})
 		default:
-			troubles = append(troubles, Trouble{l.owner(c), err})
+			troubles = append(troubles, Trouble{l.owner(c), PiecesName, err})
 		}
 		if err := c.unsearched(); err != nil {
-			troubles = append(troubles, Trouble{l.owner(c), err})
+			troubles = append(troubles, Trouble{l.owner(c), PiecesName, err})
 		}
 	}
 	return found, troubles, nil
 }
 
-// practiceReady waits until the counts are in memory. A store of counts that is
-// broken has none.
-func (l *Library) practiceReady(ctx context.Context) error {
-	if _, err := l.store(ctx, practiceAt); err != nil {
-		return nil
+// practiceReady waits until the counts are in memory, and returns which counts of
+// companions are not all here or not read yet.
+func (l *Library) practiceReady(ctx context.Context) (troubles []Trouble, err error) {
+	if err := l.ownPracticeReady(ctx); err != nil {
+		return nil, err
 	}
-	if err := l.own.practice.wait(ctx); ctx.Err() != nil {
+	if _ = l.known.wait(ctx); ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	patient, cancel := context.WithTimeout(ctx, l.cfg.Patience)
+	defer cancel()
+	for _, c := range l.byPeer() {
+		err := c.practiceReady(patient)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil {
+			troubles = append(troubles, Trouble{l.owner(c.collection), PracticeName, err})
+		}
+	}
+	return troubles, nil
+}
+
+// practiceReady waits until the counts of a companion are in memory, and returns why
+// they are not all there, or nil. A companion whose user store names none has none.
+func (c *companion) practiceReady(ctx context.Context) error {
+	err := c.practice.wait(ctx)
+	said, _ := c.wanted()
+	isRead := err == nil && c.practice.address() == said.Practice
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return ErrBeingRead
+	case said.Practice == "", isRead && !c.lib.isPartial(said.Practice):
+		return nil
+	case isRead:
+		return ErrPartial
+	case err != nil && !errors.Is(err, ErrNotHere):
 		return err
 	}
-	return nil
+	return c.lib.incomplete(ctx, &c.practice, said.Practice)
 }
 
 func (l *Library) owner(c *collection) Owner {
@@ -152,25 +178,36 @@ func (l *Library) owner(c *collection) Owner {
 	return o
 }
 
-// Pieces returns the pieces that a query chooses, and whose pieces cannot be looked
-// at, which keeps no others from being found. A piece whose document is damaged is
-// yielded as its error, and the loop may go on.
+// ownPracticeReady waits until one's own counts are in memory.
+func (l *Library) ownPracticeReady(ctx context.Context) error {
+	if _, err := l.store(ctx, practiceAt); err != nil {
+		return nil
+	}
+	_ = l.own.practice.wait(ctx)
+	return ctx.Err()
+}
+
+// Pieces returns the pieces that a query chooses, and whose pieces and practice counts
+// cannot be looked at, which keeps no others from being found. A piece whose document
+// is damaged is yielded as its error, and the loop may go on.
 //
 // One's own pieces, the newest first and without a choice, come from the disk as they
-// are read; all else waits until what is searched is in memory, some seconds after
-// the start of the daemon.
+// are read, once the counts are in memory; all else waits until what is searched is in
+// memory, too, some seconds after the start of the daemon.
 func (l *Library) Pieces(ctx context.Context, q Query) (iter.Seq2[Listed, error], []Trouble, error) {
-	if err := l.practiceReady(ctx); err != nil {
+	troubles, err := l.practiceReady(ctx)
+	if err != nil {
 		return nil, nil, err
 	}
 	if q.Query == (piece.Query{}) && !q.All && (q.Sort == "" || q.Sort == piece.Newest) {
 		seq, err := l.newest(ctx, q.Amount)
-		return seq, nil, err
+		return seq, troubles, err
 	}
-	from, troubles, err := l.readable(ctx, q.All)
+	from, more, err := l.readable(ctx, q.All)
 	if err != nil {
 		return nil, nil, err
 	}
+	troubles = append(troubles, more...)
 	found := l.search(from, q.Query, q.Sort)
 	return func(yield func(Listed, error) bool) {
 		count := 0
@@ -297,6 +334,24 @@ func (l *Library) list(p piece.Piece, in *collection, among []*collection) Liste
 	return listed
 }
 
+// WithOwners returns a piece with all its owners, and with all that was counted, once
+// what companions have is in memory.
+func (l *Library) WithOwners(ctx context.Context, p Listed) (Listed, error) {
+	from, _, err := l.readable(ctx, true)
+	if err != nil {
+		return p, err
+	}
+	before := p.Owners
+	p.Owners = nil
+	for _, c := range from {
+		if c.index.Has(piece.Canonical(p.Hash)) || slices.ContainsFunc(before, func(o Owner) bool { return o.Peer == c.owner }) {
+			p.Owners = append(p.Owners, l.owner(c))
+		}
+	}
+	p.Practice, err = l.Practised(ctx, p.Hash)
+	return p, err
+}
+
 // newest yields one's own pieces as they are read from the disk.
 func (l *Library) newest(ctx context.Context, amount int) (iter.Seq2[Listed, error], error) {
 	docs, err := l.documents(ctx)
@@ -324,13 +379,15 @@ func (l *Library) newest(ctx context.Context, amount int) (iter.Seq2[Listed, err
 // Random returns a piece by chance among those that a query chooses, each as likely
 // as any other. The error wraps [orbit.ErrNotFound] where there is none.
 func (l *Library) Random(ctx context.Context, q Query) (Listed, []Trouble, error) {
-	if err := l.practiceReady(ctx); err != nil {
-		return Listed{}, nil, err
-	}
-	from, troubles, err := l.readable(ctx, q.All)
+	troubles, err := l.practiceReady(ctx)
 	if err != nil {
 		return Listed{}, nil, err
 	}
+	from, more, err := l.readable(ctx, q.All)
+	if err != nil {
+		return Listed{}, nil, err
+	}
+	troubles = append(troubles, more...)
 	var found []hit
 	seen := make(map[string]bool)
 	for rank, c := range from {
@@ -359,16 +416,17 @@ func (l *Library) Random(ctx context.Context, q Query) (Listed, []Trouble, error
 // whose hash begins so: among one's own or, with all, among those of companions,
 // too. A hash that is no CID, such as other apps put, is taken for the beginning of
 // others where only a companion has it. The error wraps [orbit.ErrNotFound], or is an
-// [*AmbiguousError].
+// [*AmbiguousError], or wraps [ErrBeingRead] where pieces that are being read may be
+// meant, too.
 func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, error) {
 	hash := strings.TrimPrefix(strings.TrimSpace(given), "/ipfs/")
 	if hash == "" || len(given) > piece.MaxHash {
 		return Listed{}, fmt.Errorf("%w: a hash has 1 to %d bytes", ErrInvalid, piece.MaxHash)
 	}
-	if err := l.practiceReady(ctx); err != nil {
+	if err := l.ownPracticeReady(ctx); err != nil {
 		return Listed{}, err
 	}
-	// One's own by its whole hash waits for nothing.
+	// One's own by its whole hash waits for nothing of others.
 	docs, err := l.documents(ctx)
 	if err != nil && !all {
 		return Listed{}, err
@@ -385,13 +443,18 @@ func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, 
 			return Listed{}, err
 		}
 	}
-	from, _, err := l.readable(ctx, all)
+	from, troubles, err := l.readable(ctx, all)
 	if err != nil {
 		return Listed{}, err
 	}
 	if _, err := cid.Decode(hash); err == nil {
 		if p, err := l.find(ctx, hash, from); !errors.Is(err, orbit.ErrNotFound) {
 			return p, err
+		}
+	}
+	for _, t := range troubles {
+		if errors.Is(t.Err, ErrBeingRead) {
+			return Listed{}, fmt.Errorf("the pieces of %s may be meant by %.80q and are %w", cmp.Or(t.Name, t.Peer.String()), hash, t.Err)
 		}
 	}
 	var found []Listed

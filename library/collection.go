@@ -2,7 +2,6 @@ package library
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -12,9 +11,6 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/value"
 )
-
-// errNotHere says that a store of a companion has not come yet.
-var errNotHere = errors.New("not here yet")
 
 // collection is somebody's pieces and practice counts, as far as they are in
 // memory.
@@ -31,12 +27,13 @@ func newCollection(owner peer.ID, rooms ...*piece.Room) *collection {
 	return &collection{owner: owner, index: piece.NewIndex(rooms...), counts: newCounts(rooms...)}
 }
 
-// gate is closed while something is being read.
+// gate is closed while a store is being read into memory.
 type gate struct {
 	mu   sync.Mutex
-	read chan struct{} // closed when it was read; nil before it is being read
-	err  error         // why it was not
-	db   *orbit.Database
+	read chan struct{}   // closed when the store was read; nil before it is being read
+	err  error           // why it was not
+	db   *orbit.Database // nil before it is being read
+	last uint64          // number of the entry up to which the store was read
 }
 
 // begin says that it is about to be read, anew if it was before.
@@ -47,6 +44,44 @@ func (g *gate) begin() {
 		g.read = make(chan struct{})
 	}
 	g.err = nil
+}
+
+// opened says which database the store is.
+func (g *gate) opened(db *orbit.Database) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.db, g.last = db, 0
+}
+
+// readTo says that the store was read up to the entry with a number.
+func (g *gate) readTo(last uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.last = last
+	g.endLocked(nil)
+}
+
+// address returns the address of the store, or "" before it is being read.
+func (g *gate) address() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.db == nil {
+		return ""
+	}
+	return g.db.Address()
+}
+
+// isUpToDate reports whether all that is here of the store was read, where that is
+// the database with an address.
+func (g *gate) isUpToDate(ctx context.Context, address string) bool {
+	g.mu.Lock()
+	db, last := g.db, g.last
+	g.mu.Unlock()
+	if db == nil || db.Address() != address || !g.isRead() {
+		return false
+	}
+	stats, err := db.Log().Stats(ctx)
+	return err == nil && last >= stats.Last
 }
 
 // end says that it was read, or why it cannot be.
@@ -76,7 +111,7 @@ func (g *gate) fail(err error) {
 func (g *gate) reset() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.endLocked(errNotHere)
+	g.endLocked(ErrNotHere)
 	g.read, g.db = nil, nil
 }
 
@@ -87,7 +122,7 @@ func (g *gate) wait(ctx context.Context) error {
 	if read == nil {
 		defer g.mu.Unlock()
 		if g.err == nil {
-			return errNotHere
+			return ErrNotHere
 		}
 		return g.err
 	}
@@ -140,32 +175,16 @@ func (c *collection) unsearched() error {
 	return nil
 }
 
-// size returns how many documents there are where the pieces are.
-func (c *collection) size(ctx context.Context) uint64 {
-	c.pieces.mu.Lock()
-	db := c.pieces.db
-	c.pieces.mu.Unlock()
-	if db == nil {
-		return 0
-	}
-	stats, err := db.Log().Stats(ctx)
-	if err != nil {
-		return 0
-	}
-	return stats.Keys
-}
-
-// followPieces keeps the index in step with a store of pieces. added is told of
-// each piece that was not there when it began. The gate was begun.
-func (c *collection) followPieces(ctx context.Context, db *orbit.Database, added func(piece.Piece)) error {
+// followPieces keeps the index in step with a store of pieces. It passes added, unless
+// that is nil, each piece that was not in the store when it began, with the number of
+// the entry that put it. The gate was begun.
+func (c *collection) followPieces(ctx context.Context, db *orbit.Database, added func(p piece.Piece, number uint64)) error {
 	if _, err := db.Documents(); err != nil {
 		c.pieces.end(err)
 		return err
 	}
-	c.pieces.mu.Lock()
-	c.pieces.db = db
-	c.pieces.mu.Unlock()
-	take := func(key value.Value, item *orbit.Item, first bool) {
+	c.pieces.opened(db)
+	take := func(key value.Value, item *orbit.Item, number uint64) {
 		if item == nil {
 			if hash, ok := key.Text(); ok {
 				c.index.Delete(hash)
@@ -176,11 +195,11 @@ func (c *collection) followPieces(ctx context.Context, db *orbit.Database, added
 		if hash, _ := key.Text(); hash != p.Hash { // nothing would find it
 			return
 		}
-		if ok && c.index.Put(p, first) && !first && added != nil {
-			added(p)
+		if ok && c.index.Put(p, number == 0) && number > 0 && added != nil {
+			added(p, number)
 		}
 	}
-	err := mirror(ctx, db, take, func() { c.pieces.end(nil) })
+	err := mirror(ctx, db, take, c.pieces.readTo)
 	c.pieces.end(err)
 	return err
 }
@@ -192,8 +211,9 @@ func (c *collection) followPractice(ctx context.Context, db *orbit.Database) err
 		c.practice.end(err)
 		return err
 	}
-	take := func(key value.Value, item *orbit.Item, _ bool) { c.counts.set(key, item) }
-	err := mirror(ctx, db, take, func() { c.practice.end(nil) })
+	c.practice.opened(db)
+	take := func(key value.Value, item *orbit.Item, _ uint64) { c.counts.set(key, item) }
+	err := mirror(ctx, db, take, c.practice.readTo)
 	c.practice.end(err)
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -25,20 +26,28 @@ type companion struct {
 	id   peer.ID
 	user string // address of its user store
 	*collection
+	profile gate // of the user store
+
+	// recorded are the addresses of the stores that the companion had when the daemon
+	// started.
+	recorded map[string]bool
+	// newsAfter is the number of the entry in the store of pieces after which a piece is
+	// news: pieces from before were there when the companion was added.
+	newsAfter atomic.Uint64
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when nothing of it runs any more
 	gone   chan struct{} // closed when all is undone that was done for it
 
-	remembered time.Time // when its record was changed for what it says
+	remembered time.Time // when its record was changed for what it says; for run alone
+	unnamed    bool      // it was added without a name, and has none yet; for run alone
 
 	mu      sync.Mutex // guards what follows
 	kept    bool
-	addrs   []ma.Multiaddr // at which it was kept last
-	name    string         // as remembered
-	profile map[string]value.Value
-	read    bool // the profile was
+	addrs   []ma.Multiaddr         // at which it was kept last
+	name    string                 // as remembered
+	fields  map[string]value.Value // of the user store; nil before it is whole and read
 	changed chan struct{}
 	again   chan struct{}    // holds a token when what ended is to be tried again
 	trouble map[string]error // what is wrong, by the name of a store
@@ -66,19 +75,20 @@ func recordOf(v value.Value) record {
 	return record{id, nameOf(v.Field(KeyUsername)), text(KeyPieces), text(KeyPractice)}
 }
 
-// companionChanged takes what is at a key of the store of companions, or nil.
-func (l *Library) companionChanged(key value.Value, item *orbit.Item) {
+// companionChanged takes what is at a key of the store of companions, or nil. The
+// number is 0 for what was there at the start of the daemon.
+func (l *Library) companionChanged(key value.Value, item *orbit.Item, number uint64) {
 	address, _ := key.Text()
 	var r record
 	var id peer.ID
 	var err error
-	isHere := false
 	if item != nil {
 		r = recordOf(item.Value)
 		id, err = l.checkRecord(address, r)
-		// Then who searches waits for it.
-		isHere = err == nil && l.isHere(address) && l.isHere(r.Pieces)
 	}
+	// After a start, a search waits for the stores that are about to be read.
+	user := number == 0 && err == nil && !l.isPartial(address) && l.isHere(address)
+	pieces, practice := user && l.isHere(r.Pieces), user && l.isHere(r.Practice)
 	l.mu.Lock()
 	old := l.companions[address]
 	switch {
@@ -103,8 +113,14 @@ func (l *Library) companionChanged(key value.Value, item *orbit.Item) {
 	if item != nil && err == nil && l.ctx.Err() == nil {
 		delete(l.invalid, shortKey(key))
 		c = l.newCompanion(id, address, r.Username)
-		if isHere {
-			c.pieces.begin()
+		if number == 0 {
+			c.recorded = map[string]bool{address: true, r.Pieces: true, r.Practice: true}
+		}
+		c.unnamed = r.Username == "" && (number > 0 || l.partial[address])
+		for g, begins := range map[*gate]bool{&c.profile: user, &c.pieces: pieces, &c.practice: practice} {
+			if begins {
+				g.begin()
+			}
 		}
 		l.companions[address] = c
 		l.tasks.Go(c.run)
@@ -167,7 +183,6 @@ func (l *Library) newCompanion(id peer.ID, user, name string) *companion {
 		ended:      make(chan struct{}),
 		gone:       make(chan struct{}),
 		name:       name,
-		profile:    make(map[string]value.Value),
 		changed:    make(chan struct{}, 1),
 		again:      make(chan struct{}, 1),
 		trouble:    make(map[string]error),
@@ -186,7 +201,7 @@ func (c *companion) names() (remembered, now string) {
 	shown := c.lib.shownName(c.id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.name, cmp.Or(shown, nameOf(c.profile[KeyUsername]), c.name)
+	return c.name, cmp.Or(shown, nameOf(c.fields[KeyUsername]), c.name)
 }
 
 // called returns the name that a companion goes by: the remembered one, if there is
@@ -251,32 +266,36 @@ func (c *companion) run() {
 		pieces.set(ctx, want.Pieces, again)
 		practice.set(ctx, want.Practice, again)
 		if want.Pieces == "" {
-			c.pieces.fail(cmp.Or(err, errNotHere))
+			c.pieces.fail(cmp.Or(err, ErrNotHere))
 		}
-		if err == nil {
+		if want.Practice == "" {
+			c.practice.fail(cmp.Or(err, ErrNotHere))
+		}
+		if want.NodeID != "" {
 			c.lib.remember(ctx, c, want)
 		}
 	}
 }
 
-// wanted returns what the companion's profile says, or why it is not followed.
+// wanted returns what the user store says, or why the companion is not followed. It
+// returns an empty record while the user store is not whole.
 func (c *companion) wanted() (record, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	text := func(key string) string {
-		s, _ := c.profile[key].Text()
+		s, _ := c.fields[key].Text()
 		return s
 	}
-	if !c.read {
+	if c.fields == nil {
 		return record{}, nil
 	}
-	// It may not have come yet, or be none that a daemon made.
+	// A user store that no daemon made may have no peer ID.
 	if text := text(KeyNodeID); text != "" {
 		if !isPeer(text, c.id) {
 			return record{}, fmt.Errorf("its user store says that it is that of peer %.80q", text)
 		}
 	}
-	return record{c.id.String(), cmp.Or(c.name, nameOf(c.profile[KeyUsername])), text(KeyPieces), text(KeyPractice)}, nil
+	return record{c.id.String(), nameOf(c.fields[KeyUsername]), text(KeyPieces), text(KeyPractice)}, nil
 }
 
 // isPeer reports whether a text is the ID of a peer, in whatever way it is written.
@@ -285,43 +304,54 @@ func isPeer(text string, id peer.ID) bool {
 	return err == nil && said == id
 }
 
-// followUser keeps the profile in step with the user store.
+// followUser keeps the fields in step with the user store. They change together, once
+// all that is here of the store was read.
 func (c *companion) followUser(ctx context.Context, db *orbit.Database) error {
-	take := func(key value.Value, item *orbit.Item, first bool) {
+	c.profile.begin()
+	c.profile.opened(db)
+	fields := make(map[string]value.Value)
+	take := func(key value.Value, item *orbit.Item, _ uint64) {
 		name, _ := key.Text()
 		if !slices.Contains([]string{KeyUsername, KeyNodeID, KeyPieces, KeyPractice}, name) {
 			return
 		}
-		c.mu.Lock()
-		before := nameOf(c.profile[KeyUsername])
 		if item == nil || len(item.Value) > maxProfileValue {
-			delete(c.profile, name)
+			delete(fields, name)
 		} else {
-			c.profile[name] = item.Value
+			fields[name] = item.Value
 		}
-		now := nameOf(c.profile[KeyUsername])
-		c.mu.Unlock()
-		if first {
-			return
-		}
-		if before != now {
-			c.lib.emit(Event{Kind: EventName, Peer: c.id, Name: now})
-		}
-		signal(c.changed)
 	}
-	return mirror(ctx, db, take, func() {
-		c.mu.Lock()
-		c.read = true
-		c.mu.Unlock()
-		signal(c.changed)
+	err := mirror(ctx, db, take, func(last uint64) {
+		c.setFields(maps.Clone(fields))
+		c.profile.readTo(last)
 	})
+	c.profile.end(err)
+	return err
+}
+
+// setFields takes the fields of the user store.
+func (c *companion) setFields(fields map[string]value.Value) {
+	c.mu.Lock()
+	before := c.fields
+	c.fields = fields
+	c.mu.Unlock()
+	if before != nil && maps.EqualFunc(before, fields, value.Value.Equal) {
+		return
+	}
+	if now := nameOf(fields[KeyUsername]); before != nil && now != nameOf(before[KeyUsername]) {
+		c.lib.emit(Event{Kind: EventName, Peer: c.id, Name: now})
+	}
+	signal(c.changed)
 }
 
 // followPieces and followPractice are those of the collection, with news.
 func (c *companion) followPieces(ctx context.Context, db *orbit.Database) error {
 	c.pieces.begin()
 	c.index.Clear()
-	return c.collection.followPieces(ctx, db, func(p piece.Piece) {
+	return c.collection.followPieces(ctx, db, func(p piece.Piece, number uint64) {
+		if number <= c.newsAfter.Load() {
+			return
+		}
 		c.lib.emit(Event{Kind: EventPiece, Peer: c.id, Name: c.called(), Hash: p.Hash, Title: p.Title[:min(len(p.Title), maxDetail)]})
 	})
 }
@@ -374,9 +404,11 @@ func (l *Library) remember(ctx context.Context, c *companion, r record) {
 			set(key, pair[0], pair[1])
 		}
 	}
-	if before.Username == "" { // the name is the one that it was added under
+	// A name that the user store has later is not taken: it may be that of somebody else.
+	if before.Username == "" && c.unnamed {
 		set(KeyUsername, "", r.Username)
 	}
+	c.unnamed = false
 	if !changed || time.Since(c.remembered) < rememberPause {
 		return
 	}

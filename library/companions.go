@@ -16,7 +16,6 @@ import (
 	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/swarm"
 )
 
@@ -62,11 +61,30 @@ type Companion struct {
 	Follows    bool   // it said that it follows us
 	Connected  bool
 	Pieces     int       // that are here and are found
-	Documents  uint64    // in its store of pieces, as far as that is here
 	Ready      bool      // its pieces are here, as far as they were fetched
-	InStep     time.Time // when its pieces were in step with another peer last; zero for never
+	InStep     time.Time // when its pieces were in step with a peer last; zero for never
+	InStepWith peer.ID   // that peer, which is not the companion where that does not have its pieces open
 	PiecesAddr string    // address of its pieces; "" if that is not known
+	CountsAddr string    // address of its practice counts; "" if that is not known
+
+	// Incomplete are the stores of which not all is here and read yet. Err wraps
+	// [ErrNotHere], [ErrPartial] or [ErrBeingRead], or says that there is no such store.
+	Incomplete []StoreTrouble
 	Troubles   []StoreTrouble
+	Broken     bool // a trouble keeps its user store or its pieces from being followed
+
+	userInStep time.Time // as InStep, of its user store
+}
+
+// Whole reports whether what the companion's user store says, and its pieces, are here
+// as a peer had them at a time or later.
+func (c Companion) Whole(since time.Time) bool {
+	for _, s := range c.Incomplete {
+		if s.Store != PracticeName {
+			return false
+		}
+	}
+	return !c.Broken && !c.userInStep.Before(since) && !c.InStep.Before(since)
 }
 
 // StoreTrouble is what is wrong with a store of a companion.
@@ -98,6 +116,10 @@ func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again
 	if id == l.self {
 		return false, ErrSelf
 	}
+	// What is added before the companions are read would be taken for one of them.
+	if err := l.Wait(ctx); err != nil {
+		return false, err
+	}
 	user, name, err := l.userOf(ctx, target)
 	if err != nil {
 		return false, err
@@ -106,6 +128,8 @@ func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again
 	if err != nil {
 		return false, err
 	}
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	records, err := l.records(ctx)
 	if err != nil {
 		return false, err
@@ -113,8 +137,6 @@ func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again
 	if r, ok := records[user]; ok && r.NodeID != id.String() && !l.belongs(ctx, user, id) {
 		return false, fmt.Errorf("%w: the peer shows the user store of companion %.80q as its own; try again when that is here, or remove that companion", ErrInvalid, r.NodeID)
 	}
-	l.writing.Lock()
-	defer l.writing.Unlock()
 	var former []string // other user stores of the peer
 	for address, r := range records {
 		if r.NodeID != id.String() {
@@ -155,13 +177,19 @@ func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again
 		clear(c.trouble)
 		c.mu.Unlock()
 		signal(c.again)
+		if l.cfg.Replicator != nil { // whether all is here is found out now
+			for _, address := range []string{c.user, c.pieces.address()} {
+				l.cfg.Replicator.Ask(address)
+			}
+		}
 	}
 	return again, nil
 }
 
-// belongs reports whether a user store that is here says it is that of a peer.
+// belongs reports whether a user store that is here, and whole, says it is that of a
+// peer.
 func (l *Library) belongs(ctx context.Context, user string, id peer.ID) bool {
-	if !l.isHere(user) {
+	if !l.isHere(user) || l.isPartial(user) {
 		return false
 	}
 	db, err := l.cfg.Orbit.Open(ctx, user, orbit.OpenOptions{})
@@ -186,6 +214,9 @@ func (l *Library) userOf(ctx context.Context, target peer.AddrInfo) (user, name 
 	if err == nil && shown.User != "" {
 		user, name = shown.User, shown.Username
 	} else {
+		if err := l.awaitOffers(ctx); err != nil {
+			return "", "", err
+		}
 		l.mu.Lock()
 		offer, ok := l.offers[target.ID]
 		l.mu.Unlock()
@@ -264,6 +295,11 @@ func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 	if err != nil {
 		return err
 	}
+	if !found {
+		if err := l.awaitOffers(ctx); err != nil {
+			return err
+		}
+	}
 	l.mu.Lock()
 	_, offered := l.offers[id]
 	l.mu.Unlock()
@@ -335,42 +371,43 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 		Ready: c.pieces.isRead(),
 	}
 	d.Pieces, _ = c.index.Len()
-	d.Documents = c.size(ctx)
+	userIncomplete := l.incomplete(ctx, &c.profile, c.user) // before its fields are looked at
+	_, userErr := c.wanted()
 	c.mu.Lock()
-	d.PiecesAddr, _ = c.profile[KeyPieces].Text()
-	practice, _ := c.profile[KeyPractice].Text()
+	d.PiecesAddr, _ = c.fields[KeyPieces].Text()
+	d.CountsAddr, _ = c.fields[KeyPractice].Text()
+	isRead := c.fields != nil
 	if c.counts.isFull() {
-		d.Troubles = append(d.Troubles, StoreTrouble{PracticeName, practice, errors.New("there is no room for all of its counts")})
+		d.Troubles = append(d.Troubles, StoreTrouble{PracticeName, d.CountsAddr, errors.New("there is no room for all of its counts")})
 	}
 	if err := c.unsearched(); err != nil {
 		d.Troubles = append(d.Troubles, StoreTrouble{PiecesName, d.PiecesAddr, err})
 	}
-	for _, t := range []StoreTrouble{{UserName, c.user, nil}, {PiecesName, d.PiecesAddr, nil}, {PracticeName, practice, nil}} {
-		if t.Err = c.trouble[t.Store]; t.Err != nil {
+	for _, t := range []StoreTrouble{{UserName, c.user, userErr}, {PiecesName, d.PiecesAddr, nil}, {PracticeName, d.CountsAddr, nil}} {
+		if t.Err = cmp.Or(t.Err, c.trouble[t.Store]); t.Err != nil {
 			d.Troubles = append(d.Troubles, t)
+			d.Broken = d.Broken || t.Store != PracticeName
 		}
 	}
 	c.mu.Unlock()
-	if d.PiecesAddr != "" && l.cfg.Replicator != nil {
-		if status, err := l.cfg.Replicator.Status(ctx, d.PiecesAddr); err == nil {
-			d.InStep = inStep(status, c.id)
+	d.note(UserName, c.user, userIncomplete)
+	if isRead && userErr == nil {
+		d.note(PiecesName, d.PiecesAddr, l.incomplete(ctx, &c.pieces, d.PiecesAddr))
+		if d.CountsAddr != "" {
+			d.note(PracticeName, d.CountsAddr, l.incomplete(ctx, &c.practice, d.CountsAddr))
 		}
 	}
+	_, d.userInStep = l.inStep(ctx, c.user, c.id)
+	d.InStepWith, d.InStep = l.inStep(ctx, d.PiecesAddr, c.id)
 	return d
 }
 
-// inStep returns when a database was in step last: with one peer, where that has it
-// open, or else with any.
-func inStep(status replicate.Status, with peer.ID) (last time.Time) {
-	for _, p := range status.Peers {
-		if p.ID == with && p.Open {
-			return p.InStep
-		}
-		if p.InStep.After(last) {
-			last = p.InStep
-		}
+// note adds a store that is incomplete, if err is not nil and nothing is wrong with it.
+func (c *Companion) note(store, address string, err error) {
+	isWrong := slices.ContainsFunc(c.Troubles, func(t StoreTrouble) bool { return t.Store == store })
+	if err != nil && !isWrong {
+		c.Incomplete = append(c.Incomplete, StoreTrouble{store, address, err})
 	}
-	return last
 }
 
 // Connected reports whether a peer is connected.

@@ -41,25 +41,27 @@
 // replicated here, and to which the connection is kept. What companions there are
 // is what the store "companions" says, whoever wrote it.
 //
-// Which store is a peer's comes over a stream from that peer (package card). A store
-// that says it is that of another peer is not followed. A message that offers a
-// store, {"userDb": "<address>"} as the tutorial's app sends it, is remembered and
-// opens nothing before it is taken up.
+// Which store is a peer's comes over a stream from that peer (package card). A user
+// store is acted on once it was in step with its owner or, where the owner does not
+// have it open, with another peer that has entries of it; see whole.go. A store that
+// says that it is that of another peer is not followed. A message that offers a store,
+// {"userDb": "<address>"} as the tutorial's app sends it, is remembered and opens
+// nothing before it is taken up.
 //
 // # Names
 //
 // A companion goes by the name that it had when it was added. Where it calls itself
 // otherwise now, or where two have the same name, that is an error and not a guess.
-// A peer that is connected and no companion goes by the name on its card, unless a
-// companion has it.
+// A peer that is connected and no companion is shown with the name on its card. That
+// name stands for no peer: the peer chose it.
 //
 // # The catalog
 //
 // All pieces of one's own and of one's companions are in memory as far as they are
 // searched (package piece). A piece that several have is one, with all of them as
 // its owners; where it differs, the document is one's own, or that of the companion
-// whose peer ID comes first. A store that is damaged or not here yet is named, and
-// keeps nothing else from being found.
+// whose peer ID comes first. A store that is damaged, not here yet or not whole yet is
+// named, and keeps nothing else from being found.
 //
 // # What is stored
 //
@@ -67,5 +69,6 @@
 //	offer/<peer ID>      the last offer of a peer
 //	offers               when messages were looked at for offers last
 //	brought/<hash>       a database that came only because a companion has it
+//	partial/<hash>       a store of a companion that was not in step with a peer yet
 //	kept/<peer ID>       a peer whose connection is kept for being a companion
 package library

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"sync"
+	"time"
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/replicate"
@@ -37,14 +40,14 @@ func (f *follower) set(ctx context.Context, address string, again bool) {
 		return
 	}
 	if f.lib.isOwn(ctx, address) {
-		f.setTrouble(f.name, errors.New("it names a store of ours"))
+		f.failed(errors.New("it names a store of ours"))
 		return
 	}
 	if f.lib.cfg.Replicator == nil {
 		f.failed(errors.New("databases are not replicated"))
 		return
 	}
-	f.lib.use(address)
+	f.lib.use(address, !f.recorded[address])
 	ctx, f.cancel = context.WithCancel(ctx)
 	f.done = make(chan struct{})
 	go func(done chan struct{}) {
@@ -62,6 +65,8 @@ func (f *follower) end() {
 	<-f.done
 	f.done = nil
 	switch f.name {
+	case UserName:
+		f.profile.reset()
 	case PiecesName:
 		f.pieces.reset()
 		f.index.Clear()
@@ -80,6 +85,7 @@ func (f *follower) end() {
 func (f *follower) follow(ctx context.Context, address string) {
 	came := false
 	for {
+		begin := time.Now()
 		opts, here, err := f.lib.bring(ctx, address, f.user, f.indexBy, came)
 		var db *orbit.Database
 		switch {
@@ -101,7 +107,8 @@ func (f *follower) follow(ctx context.Context, address string) {
 		}
 		if err == nil {
 			f.failed(nil)
-			err = f.read(ctx, db)
+			f.lib.cfg.Replicator.Ask(address)
+			err = f.readSince(ctx, db, begin)
 		}
 		if ctx.Err() != nil {
 			return
@@ -113,8 +120,59 @@ func (f *follower) follow(ctx context.Context, address string) {
 	}
 }
 
-// indexed returns a database whose documents have the key that is needed. Which one
-// that is matters to who writes alone, so it is changed in what others write.
+// readSince reads the store as it is to be read, see whole.go: a user store once it
+// was in step with a peer since a time, and other stores also before.
+func (f *follower) readSince(ctx context.Context, db *orbit.Database, since time.Time) error {
+	partial := f.lib.isPartial(db.Address())
+	if f.name == PiecesName {
+		f.newsAfter.Store(0)
+		if partial {
+			f.newsAfter.Store(math.MaxUint64)
+		}
+	}
+	switch {
+	case !partial:
+		return f.read(ctx, db)
+	case f.name == UserName:
+		if err := f.becomeWhole(ctx, db, since); err != nil {
+			return err
+		}
+		return f.read(ctx, db)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	defer stop()
+	waiting.Go(func() {
+		for f.becomeWhole(ctx, db, since) != nil && pause(ctx, changePause) {
+		}
+	})
+	return f.read(ctx, db)
+}
+
+// becomeWhole waits until a store was in step with a peer since a time, and notes that
+// the store is whole.
+func (f *follower) becomeWhole(ctx context.Context, db *orbit.Database, since time.Time) error {
+	err := f.await(ctx, db.Address(), func(s replicate.Status) bool {
+		_, last := inStep(s, f.id)
+		return !last.IsZero() && !last.Before(since)
+	})
+	if err != nil {
+		return err
+	}
+	stats, err := db.Log().Stats(ctx)
+	if err != nil {
+		return err
+	}
+	if f.name == PiecesName {
+		f.newsAfter.Store(stats.Last)
+	}
+	f.lib.setPartial(db.Address(), false)
+	return nil
+}
+
+// indexed returns a database whose documents have the key that is needed. The key
+// matters only to writers, so it may be changed in a store that this peer only reads.
 func (f *follower) indexed(ctx context.Context, db *orbit.Database) (*orbit.Database, error) {
 	if db.IndexBy() == f.indexBy {
 		return db, nil
@@ -131,20 +189,29 @@ func (f *follower) indexed(ctx context.Context, db *orbit.Database) (*orbit.Data
 
 // opened waits until the store is here, and returns it.
 func (f *follower) opened(ctx context.Context, address string, opts orbit.OpenOptions) (*orbit.Database, error) {
+	err := f.await(ctx, address, func(s replicate.Status) bool { return s.State == replicate.Open })
+	if err != nil {
+		return nil, err
+	}
+	return f.lib.cfg.Orbit.Open(ctx, address, opts)
+}
+
+// await waits until the replication of a store has a status.
+func (f *follower) await(ctx context.Context, address string, ok func(replicate.Status) bool) error {
 	for status, err := range f.lib.cfg.Replicator.Follow(ctx, address) {
 		switch {
 		case err != nil:
-			return nil, err
-		case status.State == replicate.Open:
-			return f.lib.cfg.Orbit.Open(ctx, address, opts)
+			return err
+		case ok(status):
+			return nil
 		case status.Err != nil:
 			f.failed(status.Err)
 		}
 	}
 	if ctx.Err() != nil {
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	return nil, fmt.Errorf("%w: it was closed", replicate.ErrNotReplicated)
+	return fmt.Errorf("%w: it was closed", replicate.ErrNotReplicated)
 }
 
 // failed notes what is wrong with the store, or that nothing is. Where that is the
@@ -153,6 +220,9 @@ func (f *follower) failed(err error) {
 	f.setTrouble(f.name, err)
 	if err == nil {
 		return
+	}
+	if f.name == UserName {
+		f.profile.fail(err)
 	}
 	if f.name != PracticeName {
 		f.pieces.fail(err)

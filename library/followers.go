@@ -58,12 +58,14 @@ func scanPeers[R any](ctx context.Context, s *store.Store, prefix string, take f
 	return nil
 }
 
-// ownCard is what a peer is shown, once it is known after a start.
-func (l *Library) ownCard(to peer.ID) card.Card {
+// ownCard returns the card that a peer is shown. While the stores are being read after
+// a start, there is none: it would say that the peer is not followed.
+func (l *Library) ownCard(to peer.ID) (card.Card, error) {
 	ctx, cancel := context.WithTimeout(l.ctx, cardPatience)
 	defer cancel()
-	_ = l.named.wait(ctx) // where it cannot be read, there is no name to show
-	_ = l.known.wait(ctx)
+	if err := l.Wait(ctx); err != nil {
+		return card.Card{}, err
+	}
 	l.opening.Lock()
 	user := l.stores[userAt].DB
 	l.opening.Unlock()
@@ -76,7 +78,7 @@ func (l *Library) ownCard(to peer.ID) card.Card {
 	for _, companion := range l.companions {
 		c.Follows = c.Follows || companion.id == to
 	}
-	return c
+	return c, nil
 }
 
 // dropFollower forgets the follower that is not connected and followed first.

@@ -280,6 +280,26 @@ func TestNamesThatLookTheSameAreTheSame(t *testing.T) {
 	}
 }
 
+func TestNameOfAStrangerStandsForNobody(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	var ids []peer.ID
+	for i := range 3 {
+		m := newMask(t, card.Card{Username: "Alice", User: h.absent(t, fmt.Sprint("user", i))})
+		h.meet(t, m)
+		ids = append(ids, m.host.ID())
+		slices.Sort(ids)
+		id, err := h.PeerNamed(t.Context(), "alice")
+		wantErr(t, err, library.ErrStranger)
+		if named, ok := errors.AsType[*library.NameError](err); id != "" || !ok || named.Name != "alice" || !slices.Equal(named.Peers, ids) {
+			t.Errorf("alice is %s, %+v", id, err)
+		}
+		if name := h.NameOf(m.host.ID()); name != "Alice" {
+			t.Errorf("it is shown as %q", name)
+		}
+	}
+}
+
 func TestNameIsNeverAPeerID(t *testing.T) {
 	t.Parallel()
 	h := newHome(t)
@@ -334,6 +354,7 @@ type slow struct {
 }
 
 func (s *slow) Pending() []string                                              { return []string{s.address} }
+func (s *slow) Ask(string)                                                     {}
 func (s *slow) Open(context.Context, string, orbit.OpenOptions) error          { return nil }
 func (s *slow) Status(context.Context, string) (_ replicate.Status, err error) { return }
 
@@ -474,15 +495,20 @@ func TestOffersAreBoundedWhenTheClockIsSetBack(t *testing.T) {
 	}
 	last := in[len(in)-1].From
 	h.with(t, func(c *library.Config) { c.Messages = in })
+	all := func() []library.Offer {
+		offers, err := h.Offers(t.Context())
+		must(t, err)
+		return offers
+	}
 	find := func() bool {
-		return slices.ContainsFunc(h.Offers(), func(o library.Offer) bool { return o.Peer == last })
+		return slices.ContainsFunc(all(), func(o library.Offer) bool { return o.Peer == last })
 	}
 	eventually(t, "the last offer is there", find)
-	if n := len(h.Offers()); n > library.MaxOffers {
+	if n := len(all()); n > library.MaxOffers {
 		t.Errorf("%d offers in memory", n)
 	}
 	h.restart(t)
-	if n := len(h.Offers()); n > library.MaxOffers || !find() {
+	if n := len(all()); n > library.MaxOffers || !find() {
 		t.Errorf("%d offers on disk, the last one: %v", n, find())
 	}
 }

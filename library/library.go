@@ -1,11 +1,12 @@
 package library
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	logging "github.com/ipfs/go-log/v2"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -22,6 +23,8 @@ import (
 )
 
 var log = logging.Logger("npp/library")
+
+const defaultPatience = 10 * time.Second
 
 // ErrInvalid says that what was asked for cannot be.
 var ErrInvalid = errors.New("invalid")
@@ -44,6 +47,10 @@ type Config struct {
 	// Messages has the offers that other peers send. nil: none.
 	Messages Messages
 
+	// Patience is how long a query waits for what companions have, while that is read
+	// into memory after a start. Default: 10 seconds.
+	Patience time.Duration
+
 	// Keep is given the blocks of databases that are dropped, see [orbit.Orbit.Drop],
 	// by a function for each. nil: nothing is kept.
 	Keep func() func(context.Context, []block.Block) error
@@ -55,6 +62,7 @@ type Replicator interface {
 	Drop(ctx context.Context, address string, keep func(context.Context, []block.Block) error) error
 	Follow(ctx context.Context, address string) iter.Seq2[replicate.Status, error]
 	Status(ctx context.Context, address string) (replicate.Status, error)
+	Ask(address string)
 	Pending() []string
 }
 
@@ -91,15 +99,15 @@ type Library struct {
 	own     *collection
 	known   gate // of the store of companions
 	named   gate // of the user store
+	offered gate // of the messages that were there at the start, which may be offers
 
 	bringing sync.Mutex     // one change of what is brought at a time
 	users    map[string]int // how many companions have a database, by address; guarded by bringing
 
-	caughtUp atomic.Bool // the messages that were there at the start were looked at
-
 	mu         sync.Mutex // guards what follows; never held across a call that may wait
 	username   string
 	companions map[string]*companion // by the address of the user store
+	partial    map[string]bool       // addresses of the stores that are partial, see whole.go
 	invalid    map[string]string     // records of the store that name no companion: why not, by key
 	followers  map[peer.ID]Follower
 	offers     map[peer.ID]Offer
@@ -111,11 +119,13 @@ type Library struct {
 // companions. What does not work is logged, and keeps nothing else from working;
 // the error is one of the library's own store. It waits for nobody.
 func New(ctx context.Context, cfg Config) (*Library, error) {
+	cfg.Patience = cmp.Or(cfg.Patience, defaultPatience)
 	l := &Library{
 		cfg:        cfg,
 		self:       cfg.Host.ID(),
 		room:       piece.NewRoom(companionsRoom),
 		companions: make(map[string]*companion),
+		partial:    make(map[string]bool),
 		invalid:    make(map[string]string),
 		followers:  make(map[peer.ID]Follower),
 		offers:     make(map[peer.ID]Offer),
@@ -128,6 +138,9 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 		return nil, err
 	}
 	if err := l.loadOffers(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.loadPartial(ctx); err != nil {
 		return nil, err
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
@@ -146,8 +159,14 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 		}
 	}
 	if cfg.Messages != nil {
+		l.offered.begin()
 		l.tasks.Go(l.watchOffers)
 	}
+	l.tasks.Go(func() {
+		if l.Wait(l.ctx) == nil {
+			l.cards.Tell() // a peer that asked before got no card
+		}
+	})
 	l.tasks.Go(l.watchPeers)
 	l.tasks.Go(l.tidy)
 	return l, nil
@@ -157,11 +176,11 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 // owner is called.
 func (l *Library) Wait(ctx context.Context) error {
 	for _, g := range []*gate{&l.known, &l.named} {
-		if err := g.wait(ctx); ctx.Err() != nil {
-			return err
+		if _ = g.wait(ctx); ctx.Err() != nil { // a store that is broken says so itself
+			return ctx.Err()
 		}
 	}
-	return nil // a store that is broken says so itself
+	return nil
 }
 
 // Close ends all that the library does. The stores stay open.

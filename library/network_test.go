@@ -119,14 +119,14 @@ func (n *node) add(o *node) {
 	must(n.t, err)
 }
 
-// follow makes another node a companion, and waits until so many of its pieces, or
-// more, are here.
+// follow makes another node a companion, and waits until all that it has is here: so
+// many pieces, or more.
 func (n *node) follow(o *node, pieces int) {
 	n.t.Helper()
 	n.add(o)
 	eventually(n.t, "the companion's pieces are here", func() bool {
 		c, err := n.Companion(n.t.Context(), o.host.ID())
-		return err == nil && c.Ready && c.Pieces >= pieces
+		return err == nil && c.Ready && c.Pieces >= pieces && len(c.Incomplete) == 0
 	})
 }
 
@@ -203,7 +203,7 @@ func newMask(t testing.TB, shown card.Card) *mask {
 	m := &mask{host: newHost(t)}
 	m.shown.Store(&shown)
 	var err error
-	m.cards, err = card.New(card.Config{Host: m.host, Own: func(peer.ID) card.Card { return *m.shown.Load() }})
+	m.cards, err = card.New(card.Config{Host: m.host, Own: func(peer.ID) (card.Card, error) { return *m.shown.Load(), nil }})
 	must(t, err)
 	t.Cleanup(func() { m.cards.Close() })
 	return m

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -67,8 +69,13 @@ func (l *Library) loadOffers(ctx context.Context) error {
 }
 
 // Offers returns the offers that came, the newest first. One that was taken up is
-// none any more.
-func (l *Library) Offers() []Offer {
+// none any more. After a start it waits some seconds until the messages that came
+// before were looked at; the error wraps [ErrBeingRead] where that takes longer, and
+// some offers may be missing.
+func (l *Library) Offers(ctx context.Context) ([]Offer, error) {
+	patient, cancel := context.WithTimeout(ctx, l.cfg.Patience)
+	defer cancel()
+	err := l.awaitOffers(patient)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var offers []Offer
@@ -76,11 +83,21 @@ func (l *Library) Offers() []Offer {
 		offers = append(offers, o)
 	}
 	slices.SortFunc(offers, func(a, b Offer) int { return cmp.Or(b.At.Compare(a.At), cmp.Compare(a.Peer, b.Peer)) })
-	return offers
+	return offers, err
+}
+
+// awaitOffers waits until the messages that were there at the start were looked at.
+func (l *Library) awaitOffers(ctx context.Context) error {
+	if _ = l.offered.wait(ctx); ctx.Err() != nil && !l.offered.isRead() {
+		return fmt.Errorf("messages that may be offers are %w", ErrBeingRead)
+	}
+	return nil
 }
 
 // watchOffers looks for offers among the messages, from where it was before.
 func (l *Library) watchOffers() {
+	defer l.offered.fail(errors.New("messages are not looked at"))
+	_ = l.known.wait(l.ctx) // a message of a companion may be no offer
 	since := message.SinceAll
 	var last time.Time
 	if text, err := l.cfg.Store.Get(l.ctx, lastLooked); err == nil && last.UnmarshalText(text) == nil {
@@ -89,7 +106,7 @@ func (l *Library) watchOffers() {
 	begin := time.Now()
 	f := message.Filter{Since: since, Ready: func() {
 		l.looked(begin)
-		l.caughtUp.Store(true)
+		l.offered.end(nil)
 	}}
 	count := 0
 	for m, err := range l.cfg.Messages.Listen(l.ctx, f) {
@@ -161,7 +178,7 @@ func (l *Library) lookAt(m *message.Message) {
 
 // dropOffer forgets the offer of a peer, also after a restart.
 func (l *Library) dropOffer(ctx context.Context, id peer.ID) {
-	if l.caughtUp.Load() {
+	if l.offered.isRead() {
 		l.looked(time.Now())
 	}
 	if err := l.erase(ctx, offerKey(id)); err != nil {

@@ -27,6 +27,10 @@ const (
 type Count struct {
 	Own uint64 // by whoever writes to one's own store
 	All uint64 // by all in one's own store and in those of one's companions
+
+	// More is set where All may be too low: counts of a companion are not all here or not
+	// read yet.
+	More bool
 }
 
 // counts is what a practice store has, in memory.
@@ -114,10 +118,13 @@ func (c *counts) of(canonical string) (sum uint64) {
 
 // Practised returns how often a piece was practised, whether anybody has it or not.
 func (l *Library) Practised(ctx context.Context, hash string) (Count, error) {
-	if err := l.practiceReady(ctx); err != nil {
+	troubles, err := l.practiceReady(ctx)
+	if err != nil {
 		return Count{}, err
 	}
-	return l.count(piece.Canonical(hash), l.collections()), nil
+	total := l.count(piece.Canonical(hash), l.collections())
+	total.More = len(troubles) > 0
+	return total, nil
 }
 
 // count adds up what is known of a piece. What is one's own is that of this
@@ -143,7 +150,8 @@ func (l *Library) Practise(ctx context.Context, hash string, n uint64) (Count, e
 	if err != nil {
 		return Count{}, err
 	}
-	if err := l.practiceReady(ctx); err != nil {
+	troubles, err := l.practiceReady(ctx)
+	if err != nil {
 		return Count{}, err
 	}
 	l.writing.Lock()
@@ -169,5 +177,7 @@ func (l *Library) Practise(ctx context.Context, hash string, n uint64) (Count, e
 		return Count{}, err
 	}
 	l.own.counts.set(item.Key, &item)
-	return l.count(piece.Canonical(hash), l.collections()), nil
+	total := l.count(piece.Canonical(hash), l.collections())
+	total.More = len(troubles) > 0
+	return total, nil
 }

@@ -165,10 +165,10 @@ func (l *Library) read(at int, db *orbit.Database) {
 		l.own.counts.clear()
 		err = l.own.followPractice(l.ctx, db)
 	case userAt:
-		err = mirror(l.ctx, db, func(key value.Value, item *orbit.Item, _ bool) { l.ownProfile(key, item) }, func() { l.named.end(nil) })
+		err = mirror(l.ctx, db, func(key value.Value, item *orbit.Item, _ uint64) { l.ownProfile(key, item) }, l.named.readTo)
 		l.named.end(err)
 	case companionsAt:
-		err = mirror(l.ctx, db, func(key value.Value, item *orbit.Item, _ bool) { l.companionChanged(key, item) }, func() { l.known.end(nil) })
+		err = mirror(l.ctx, db, l.companionChanged, l.known.readTo)
 		l.known.end(err)
 	}
 	if l.ctx.Err() == nil && !errors.Is(err, orbit.ErrClosed) {

@@ -14,6 +14,9 @@ import (
 	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
+// offersWithin is how long Status waits for what it tells of offers.
+const offersWithin = time.Second
+
 // Status is how the daemon is.
 type Status struct {
 	Peer      peer.ID
@@ -179,15 +182,25 @@ func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
 		for _, t := range c.Troubles {
 			s.attend("companion", c.Peer.String(), fmt.Errorf("%s: %w", t.Store, t.Err), "ipfs npp companions ls")
 		}
-		if c.NameNow != c.Name {
+		switch {
+		case c.NameNow == c.Name:
+		case c.Name == "":
+			s.attend("companion", c.Peer.String(), fmt.Errorf("it was added without a name and is called %q now", c.NameNow), "ipfs npp companions add "+c.Peer.String()+" takes that name")
+		default:
 			s.attend("companion", c.Peer.String(), fmt.Errorf("%q is called %q now", c.Name, c.NameNow), "ipfs npp companions add "+c.Peer.String()+" takes that name")
 		}
 	}
 	for key, why := range d.library.Invalid() {
 		s.attend(library.CompanionsName, "", fmt.Errorf("%.100s names no companion: %s", key, why), "ipfs npp db del companions "+key)
 	}
-	if offers := d.library.Offers(); len(offers) > 0 {
-		s.attend("offer", "", fmt.Errorf("%d peers offer their libraries", len(offers)), "ipfs npp companions ls --offers")
+	brief, cancel := context.WithTimeout(ctx, offersWithin)
+	defer cancel()
+	if offers, err := d.library.Offers(brief); len(offers) > 0 {
+		atLeast := ""
+		if err != nil {
+			atLeast = "at least "
+		}
+		s.attend("offer", "", fmt.Errorf("%s%d peers offer their libraries", atLeast, len(offers)), "ipfs npp companions ls --offers")
 	}
 }
 

@@ -61,9 +61,10 @@ type Config struct {
 	// Host is the libp2p host. The Exchanger does not own it.
 	Host host.Host
 
-	// Own returns the card to show a peer. It is asked in each exchange, for
-	// several peers at a time, and must be quick.
-	Own func(to peer.ID) Card
+	// Own returns the card to show a peer, or why there is none to show: then the
+	// exchange fails. It is called in each exchange, for several peers at a time, and
+	// must be quick.
+	Own func(to peer.ID) (Card, error)
 
 	// Received is told of each card that was received, one call after the
 	// other, before it is answered. It must be quick, and call neither
@@ -284,7 +285,10 @@ func (x *Exchanger) own(to peer.ID) (frame []byte, version int, err error) {
 	x.mu.Lock()
 	version = x.version
 	x.mu.Unlock()
-	ours, err := x.cfg.Own(to).Check()
+	ours, err := x.cfg.Own(to)
+	if err == nil {
+		ours, err = ours.Check()
+	}
 	if err == nil {
 		frame, err = encode(ours)
 	}

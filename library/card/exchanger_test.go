@@ -537,6 +537,32 @@ func TestOwnCardIsChecked(t *testing.T) {
 	})
 }
 
+// An owner who has no card to show yet shows none, and shows it once there is one.
+func TestCardThatIsNotThereYetIsNotShown(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a, an := w.daemon(t, "a")
+		b, bn := w.daemon(t, "b")
+		notYet := errors.New("not yet")
+		a.book.err = notYet
+		connect(an, bn)
+		time.Sleep(time.Hour)
+		b.knows(t, nil)
+		if _, err := a.Exchange(t.Context(), "b"); !errors.Is(err, notYet) {
+			t.Error(err)
+		}
+		if _, err := b.Exchange(t.Context(), "a"); err == nil {
+			t.Error("no error")
+		}
+		b.knows(t, nil)
+		a.book.mu.Lock()
+		a.book.err = nil
+		a.book.mu.Unlock()
+		a.Tell()
+		time.Sleep(time.Second)
+		b.knows(t, cards{"a": a.book.card().Username})
+	})
+}
+
 func TestTellIsCoalesced(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.latency = 50 * time.Millisecond
@@ -1068,7 +1094,7 @@ func TestReceivedOneAtATime(t *testing.T) {
 		want := cards{}
 		for _, b := range others {
 			id := b.host.ID()
-			want[id] = b.ownCard("").Username
+			want[id] = b.card().Username
 			names := a.names(id)
 			if !slices.IsSortedFunc(names[1:], func(x, y string) int { return int(x[len(x)-1]) - int(y[len(y)-1]) }) || names[len(names)-1] != want[id] {
 				t.Errorf("received %q", names)
@@ -1159,7 +1185,7 @@ func TestNewWantsWhatItNeeds(t *testing.T) {
 	if _, err := New(Config{Host: newWorld().node("a")}); err == nil {
 		t.Error("no own card, and no error")
 	}
-	if _, err := New(Config{Own: func(peer.ID) Card { return Card{} }}); err == nil {
+	if _, err := New(Config{Own: func(peer.ID) (Card, error) { return Card{}, nil }}); err == nil {
 		t.Error("no host, and no error")
 	}
 }

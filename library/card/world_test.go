@@ -325,6 +325,7 @@ type book struct {
 	busy     bool
 	overlap  bool // two calls of Received at a time
 	slow     time.Duration
+	err      error // why there is no card to show
 }
 
 type receipt struct {
@@ -332,10 +333,19 @@ type receipt struct {
 	card Card
 }
 
-func (b *book) ownCard(peer.ID) Card {
+func (b *book) ownCard(peer.ID) (Card, error) { return b.card(), b.none() }
+
+func (b *book) card() Card {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.own
+}
+
+// none is why there is no card.
+func (b *book) none() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
 }
 
 func (b *book) set(name string) {

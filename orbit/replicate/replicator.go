@@ -324,6 +324,14 @@ func (r *Replicator) Open(ctx context.Context, address string, opts orbit.OpenOp
 	return nil
 }
 
+// Ask has a database that is replicated compared now with those of the peers that have
+// it open. It does not wait; see [Replicator.Status].
+func (r *Replicator) Ask(address string) {
+	if rp := r.find(address); rp != nil {
+		rp.ask()
+	}
+}
+
 // adopt makes a database that is here one that is replicated, and with it its
 // list of writers.
 func (r *Replicator) adopt(ctx context.Context, db *orbit.Database) error {

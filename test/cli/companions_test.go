@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -206,8 +207,9 @@ func follow(t *testing.T, n *harness.Node, others ...*harness.Node) {
 }
 
 // addOf is what `npp companions add` prints, but that it takes a while.
-func addOf(n *harness.Node, who string) string {
-	return strings.Replace(n.MustRun("npp", "companions", "add", "--wait=1m", who), "fetching its library\n", "", 1)
+func addOf(n *harness.Node, args ...string) string {
+	out := n.MustRun(append([]string{"npp", "companions", "add", "--wait=1m"}, args...)...)
+	return strings.Replace(out, "fetching its library\n", "", 1)
 }
 
 // see waits until a daemon says who of it and another follows whom: "" for nobody.
@@ -314,7 +316,7 @@ func TestCompanionsComeAndGo(t *testing.T) {
 
 	// By name, in whatever case. What was opened before gets the key that it needs.
 	bob.MustRun("npp", "db", "open", stores["pieces"], "--wait")
-	if out, want := addOf(bob, "alice"), "added Alice "+a+"\nhere: 1 piece\n"; out != want {
+	if out, want := addOf(bob, "--yes", "alice"), "added Alice "+a+"\nhere: 1 piece\n"; out != want {
 		t.Errorf("add: %q, want %q", out, want)
 	}
 	see(t, bob, alice, "you follow")
@@ -368,7 +370,8 @@ func TestCompanionsComeAndGo(t *testing.T) {
 	}
 	see(t, bob, alice, "follows you")
 	see(t, alice, bob, "you follow")
-	refused(t, bob, []string{"companions", "rm", "Alice"}, "no companion", "; hint: ")
+	refused(t, bob, []string{"companions", "rm", "Alice"}, "no companion has this name", "; hint: ")
+	refused(t, bob, []string{"companions", "rm", a}, "the peer is no companion", "; hint: ")
 	addPiece(t, alice, "QmB", "Fugue")
 	eventually(t, "what was opened apart goes on", func() bool { return databasesOf(t, bob)[stores["pieces"]].Entries == 2 })
 
@@ -420,7 +423,7 @@ func TestWhatWasAskedForByHandStays(t *testing.T) {
 	if _, here := databasesOf(t, bob)[pieces]; !here || foreign(t, bob) != 2 || !slices.Equal(keptOf(t, bob), []string{id}) {
 		t.Errorf("asked for after: kept %v, %+v", keptOf(t, bob), databasesOf(t, bob))
 	}
-	bob.MustRun("npp", "connect", "--forget", "alice")
+	bob.MustRun("npp", "connect", "--forget", id)
 	bob.MustRun("npp", "db", "drop", "--force", pieces)
 
 	// What one wrote oneself is not for others to take away.
@@ -621,9 +624,21 @@ func TestNamesStandForPeers(t *testing.T) {
 		}
 	}
 
-	refusedBy(t, bob, taking, "aLICE", `several peers have this name: "aLICE"`, a, o, "; hint: use the peer ID")
-	refusedBy(t, bob, taking, "nobody", `"nobody"`, "no companion or connected peer has that name", "; hint: ipfs npp companions ls --nearby")
+	// A stranger's name is shown, and stands for nobody.
+	refusedBy(t, bob, taking, "aLICE", `no companion has this name: "aLICE", and 2 peers call themselves so: `, a, o, "; hint: if one of them is who you mean: ipfs npp ", "<peer ID>\n")
+	refusedBy(t, bob, taking, "nobody", `"nobody"`, "no companion has that name", "; hint: ipfs npp companions ls shows names")
+	rename(t, other, "otto")
+	meet(t, bob, other)
+	refusedBy(t, bob, taking, "OTTO", `no companion has this name: "OTTO", and the peer `+o+" that calls itself so may be anyone", "; hint: if that is who you mean: ipfs npp ")
+	refusedBy(t, bob, taking[1:2], "otto", "ipfs npp send --json --private "+o+"\n")
+	refusedBy(t, bob, taking[3:4], "otto", "ipfs npp connect --keep "+o+"\n")
+	refusedBy(t, bob, taking[len(taking)-1:], "otto", "ipfs npp messages rm --all --from="+o+"\n")
+	rename(t, other, "alice")
+	meet(t, bob, other)
 	got("nobody is followed", 0, 0)
+	if kept := keptOf(t, bob); kept != nil {
+		t.Errorf("kept: %v", kept)
+	}
 
 	// A companion comes before others, also while it is away.
 	follow(t, bob, alice)
@@ -634,7 +649,7 @@ func TestNamesStandForPeers(t *testing.T) {
 		t.Errorf("connect: %s", out)
 	}
 	for _, n := range []*harness.Node{other, alice} {
-		n.MustRun("npp", "send", "bob", n.PeerID())
+		n.MustRun("npp", "send", bob.PeerID(), n.PeerID())
 	}
 	bob.Spawn("npp", "listen", "--since=all", "--from=ALICE").Expect(a)
 	if out := bob.MustRun("npp", "messages", "ls", "--from=alice"); strings.Count(out, "\n") != 1 || !strings.Contains(out, a) {
@@ -658,7 +673,7 @@ func TestNamesStandForPeers(t *testing.T) {
 
 	// Two companions of the same name, one of which changes it.
 	follow(t, bob, other)
-	refusedBy(t, bob, taking[:1], "alice", "several peers have this name", a, o)
+	refusedBy(t, bob, taking, "alice", `several companions have this name: "alice": `, a, o, "; hint: use a peer ID: ipfs npp ")
 	rename(t, other, "Carol ♪")
 	eventually(t, "the new name", func() bool { return companions(t, bob)[o].NameNow == "Carol ♪" })
 	if out := bob.MustRun("npp", "companions", "ls"); !strings.Contains(out, "\n  it is called Carol ♪ now; to take that name: ipfs npp companions add "+o+"\n") {
@@ -667,8 +682,8 @@ func TestNamesStandForPeers(t *testing.T) {
 	if found := statusOf(t, bob).about("companion"); len(found) != 1 || found[0].Name != o || !strings.Contains(found[0].Text, `"alice" is called "Carol ♪" now`) || found[0].Advice == "" {
 		t.Errorf("status: %+v", found)
 	}
-	refusedBy(t, bob, taking, "carol ♪", "has another one now", o, `was "alice" when it was added`, "; hint: use the peer ID, or ipfs npp companions add <peer ID>")
-	refusedBy(t, bob, taking[:1], "alice", "several peers have this name", a, o)
+	refusedBy(t, bob, taking, "carol ♪", "has another one now", o, `was "alice" when it was added`, "; hint: ipfs npp ", "ipfs npp companions add "+o+" to take the new name")
+	refusedBy(t, bob, taking[:1], "alice", "several companions have this name", a, o)
 	got("the name changed", 1, 0)
 	if out, want := addOf(bob, o), "Carol ♪ "+o+" is a companion already, and goes by its present name\nhere: 0 pieces\n"; out != want {
 		t.Errorf("add again: %q, want %q", out, want)
@@ -687,12 +702,109 @@ func TestNamesStandForPeers(t *testing.T) {
 	got("a stranger has the name", 2, 1)
 	bob.MustRun("npp", "companions", "add", a)
 	bob.MustRun("npp", "send", "anna", "5")
-	bob.MustRun("npp", "send", "alice", "6") // nobody else has this name now
-	got("both have their names", 3, 2)
+	refusedBy(t, bob, taking, "alice", "no companion has this name", o) // though nobody else has it now
+	got("both have their names", 3, 1)
 
 	// Names that are none.
 	for _, name := range []string{"a\x1b[31m\nb", strings.Repeat("x", 2000), "\xff", "-", "/"} {
 		refusedBy(t, bob, taking[:2], name)
+	}
+}
+
+// Whoever adds somebody nearby by a name is shown the peer ID and asked, or says
+// beforehand that there is no need to.
+func TestStrangerIsAddedByNameOnlyWithAYes(t *testing.T) {
+	t.Parallel()
+	bob, alice, other := musician(t, "bob"), musician(t, "Alice"), musician(t, "carol")
+	for _, n := range []*harness.Node{alice, other} {
+		bob.Connect(n)
+		meet(t, bob, n)
+	}
+	a, o := alice.PeerID(), other.PeerID()
+	ask := func(answer string, args ...string) string {
+		t.Helper()
+		terminal, user := openTerminal(t)
+		cmd := bob.Command(append([]string{"npp", "companions", "add", "--wait=1m"}, args...)...)
+		var output bytes.Buffer
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, &output, &output
+		if _, err := io.WriteString(user, answer); err != nil {
+			t.Fatal(err)
+		}
+		err := cmd.Run()
+		if failed := strings.Contains(output.String(), "Error: "); failed != (err != nil) {
+			t.Errorf("%q: %v: %s", args, err, output.String())
+		}
+		return strings.Replace(output.String(), "fetching its library\n", "", 1)
+	}
+	followed := func(want ...string) {
+		t.Helper()
+		var ids []string
+		for id, r := range companions(t, bob) {
+			if r.Companion {
+				ids = append(ids, id)
+			}
+		}
+		slices.Sort(ids)
+		slices.Sort(want)
+		if !slices.Equal(ids, want) {
+			t.Errorf("companions are %v, want %v", ids, want)
+		}
+	}
+	question := a + " calls itself Alice. Is that who you mean? [y/N] "
+	for _, no := range []string{"\n", "n\n", "no\n", "yess\n", "\x04"} {
+		if out := ask(no, "alice"); out != question+"Error: nobody is added\n" {
+			t.Errorf("%q: %s", no, out)
+		}
+	}
+	if out := ask("y\n", "nobody"); !strings.HasPrefix(out, `Error: peer "nobody": `) || strings.Contains(out, "[y/N]") {
+		t.Errorf("nobody: %s", out)
+	}
+	if out := bob.MustRun("npp", "companions", "add", "--preview", "alice"); out != a+" calls itself Alice\n" {
+		t.Errorf("--preview: %s", out)
+	}
+	for name, way := range ways {
+		if out, err := way(t, bob, call{"companions/add", []string{"alice"}, nil, nil}); out != "" || !strings.Contains(err, "the peer "+a+" that calls itself so may be anyone; hint: if that is who you mean: ipfs npp companions add "+a) {
+			t.Errorf("%s: %s: %s", name, out, err)
+		}
+	}
+	followed()
+
+	if out := ask("y\n", "ALICE"); out != question+"added Alice "+a+"\nhere: 0 pieces\n" {
+		t.Errorf("yes: %s", out)
+	}
+	followed(a)
+	if out := ask("", "alice"); out != "Alice "+a+" is a companion already, and goes by its present name\nhere: 0 pieces\n" {
+		t.Errorf("a companion: %s", out)
+	}
+	if out := bob.MustRun("npp", "companions", "add", "--preview", "alice"); out != a+" is meant\n" {
+		t.Errorf("--preview: %s", out)
+	}
+	if out := ask("", o); out != "added carol "+o+"\nhere: 0 pieces\n" {
+		t.Errorf("by peer ID: %s", out)
+	}
+	bob.MustRun("npp", "companions", "rm", "alice")
+	bob.MustRun("npp", "companions", "rm", "carol")
+	for name, way := range ways {
+		out, err := way(t, bob, call{"companions/add", []string{"alice"}, url.Values{"yes": {"true"}}, nil})
+		if err != "" || !strings.Contains(out, a) {
+			t.Errorf("%s: --yes: %s%s", name, out, err)
+		}
+		followed(a)
+		bob.MustRun("npp", "companions", "rm", a)
+	}
+
+	// Which one of two is meant, a yes does not tell.
+	rename(t, other, "alic\u00e9")
+	meet(t, bob, other)
+	for _, args := range [][]string{{"alice"}, {"--yes", "alice"}, {"-y", "ALIC\u00c9"}, {"--preview", "alice"}} {
+		if out := ask("y\n", args...); !strings.HasPrefix(out, "Error: no companion has this name: ") || !strings.Contains(out, "2 peers call themselves so") || !strings.Contains(out, a) || !strings.Contains(out, o) || strings.Contains(out, "[y/N]") {
+			t.Errorf("%q: %s", args, out)
+		}
+	}
+	followed()
+	bob.Stop()
+	if out := ask("y\n", "alice"); !strings.Contains(out, "no daemon is running") {
+		t.Errorf("without a daemon: %s", out)
 	}
 }
 
@@ -732,7 +844,7 @@ func TestOffersAreRemembered(t *testing.T) {
 	text := bob.Spawn("npp", "listen", "--since=all")
 	text.Expect("that was all")
 	watch := watchCompanions(t, bob)
-	alice.MustRun("npp", "send", "bob", `{"userDb":"`+nowhere+`/user"}`)
+	alice.MustRun("npp", "send", bob.PeerID(), `{"userDb":"`+nowhere+`/user"}`)
 	if e := watch.expect("offer"); e.Peer != id || e.Address != nowhere+"/user" {
 		t.Errorf("watch: %+v", e)
 	}
@@ -750,7 +862,7 @@ func TestOffersAreRemembered(t *testing.T) {
 	if out := bob.MustRun("npp", "companions", "ls", "--offers"); !strings.HasPrefix(out, fmt.Sprintf("%-20s  %-52s  ", "alice", id)) || !strings.Contains(out, "  "+nowhere+"/user\n  ") || !strings.Contains(out, "before OrbitDB 1.0") {
 		t.Errorf("offers: %s", out)
 	}
-	alice.MustRun("npp", "send", "bob", `{"userDb":"/orbitdb/\u001b[31m"}`)
+	alice.MustRun("npp", "send", bob.PeerID(), `{"userDb":"/orbitdb/\u001b[31m"}`)
 	if e := watch.expect("offer"); e.Address != "/orbitdb/\x1b[31m" {
 		t.Errorf("watch: %+v", e)
 	}
@@ -760,7 +872,7 @@ func TestOffersAreRemembered(t *testing.T) {
 	if out := bob.MustRun("npp", "companions", "ls", "--offers"); strings.Contains(out, "\x1b") {
 		t.Errorf("offers: %q", out)
 	}
-	alice.MustRun("npp", "send", "bob", `{"more":[1,{}],"userDb":"`+nowhere+`"}`)
+	alice.MustRun("npp", "send", bob.PeerID(), `{"more":[1,{}],"userDb":"`+nowhere+`"}`)
 	watch.expect("offer")
 	text.Expect(`"userDb":"` + nowhere + `"}`)
 	if line := text.Expect("offers its library"); line != "  offers its library: ipfs npp companions add "+id {
@@ -777,11 +889,12 @@ func TestOffersAreRemembered(t *testing.T) {
 	}
 
 	// Whoever does not want it says so.
-	if out := bob.MustRun("npp", "companions", "rm", "alice"); out != "removed alice "+id+"\n" || len(offers(t, bob)) != 0 {
+	refused(t, bob, []string{"companions", "rm", "alice"}, "no companion has this name", "; hint: if that is who you mean: ipfs npp companions rm "+id)
+	if out := bob.MustRun("npp", "companions", "rm", id); out != "removed alice "+id+"\n" || len(offers(t, bob)) != 0 {
 		t.Errorf("rm: %s; offers: %+v", out, offers(t, bob))
 	}
-	refused(t, bob, []string{"companions", "rm", "alice"}, "no companion", "; hint: ")
-	alice.MustRun("npp", "send", "bob", `{"userDb":"`+nowhere+`"}`)
+	refused(t, bob, []string{"companions", "rm", id}, "no companion", "; hint: ")
+	alice.MustRun("npp", "send", bob.PeerID(), `{"userDb":"`+nowhere+`"}`)
 	watch.expect("offer")
 
 	// The card says which library it is.
@@ -826,7 +939,7 @@ func TestOfferOfAPeerWithoutNPPIsTaken(t *testing.T) {
 	if o := offers(t, bob)[id]; o.Via != "pubsub" {
 		t.Errorf("offer: %+v", o)
 	}
-	if out, want := addOf(bob, id), "added "+id+"\nhere: 1 piece\n"; out != want {
+	if out, want := addOf(bob, id), "added "+id+"\nhere: 1 piece, as the peer "+alice.PeerID()+" has them; it does not have them open itself\n"; out != want {
 		t.Errorf("add: %q, want %q", out, want)
 	}
 	r := companions(t, bob)[id]
@@ -1265,8 +1378,8 @@ func TestCompanionCommandsRefuseBadInput(t *testing.T) {
 		add("add", []string{somePeer}, timeout("wait", bad), "--wait is ", "must be a duration")
 	}
 	for _, command := range []string{"add", "rm"} {
-		add(command, []string{"nobody"}, nil, `"nobody"`, "no companion or connected peer has that name; hint: ipfs npp companions ls --nearby")
-		add(command, []string{"anna"}, nil, "no companion or connected peer has that name")
+		add(command, []string{"nobody"}, nil, `"nobody"`, "no companion has that name; hint: ipfs npp companions ls")
+		add(command, []string{"anna"}, nil, "no companion has that name")
 		add(command, []string{" "}, nil, "no peer named")
 		add(command, []string{""}, nil, "")
 		add(command, []string{"/ip4/127.0.0.1/tcp/1"}, nil, "names no peer")

@@ -133,8 +133,8 @@ func TestThreeMusiciansShareTheirLibraries(t *testing.T) {
 	var adding []*harness.Process
 	for i, name := range m.names {
 		next, other := m.names[(i+1)%3], m.nodes[m.names[(i+2)%3]].PeerID()
-		for _, who := range []string{next, other} { // whoever has a name is nearby
-			adding = append(adding, m.nodes[name].Spawn("npp", "companions", "add", "--wait=1m", who))
+		for _, who := range []string{next, other} { // one by the name, one by the peer ID
+			adding = append(adding, m.nodes[name].Spawn("npp", "companions", "add", "--yes", "--wait=1m", who))
 		}
 	}
 	for _, p := range adding {

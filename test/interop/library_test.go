@@ -606,7 +606,7 @@ func TestLibraryOfJavaScriptThatShowsACardIsFollowedWithoutAnOffer(t *testing.T)
 			list[0].User == app.user.address && list[0].Follows && !list[0].Companion
 	})
 
-	n.MustRun("npp", "companions", "add", "robert")
+	n.MustRun("npp", "companions", "add", "--yes", "robert")
 	awaitPieces(t, n, []string{prelude + " Piano"}, "pieces", "ls", "--all")
 	awaitCompanion(t, n, "both follow", func(c companionLine) bool {
 		return c.Name == "robert" && c.Follows && c.Pieces != nil && *c.Pieces == 1 && len(c.Troubles) == 0

@@ -1,0 +1,85 @@
+package library
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/ipfs/boxo/keystore"
+	ptest "github.com/libp2p/go-libp2p/core/test"
+
+	"github.com/newpieceplease/npp/library/piece"
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/store/storetest"
+)
+
+// While the companions are being read, it is not known whether a peer is one. A card
+// that says that it is none makes it believe that it is followed no more.
+func TestNoCardIsShownBeforeTheCompanionsAreKnown(t *testing.T) {
+	id := ptest.RandPeerIDFatal(t)
+	l := &Library{companions: map[string]*companion{"theirs": {id: id}}}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	l.ctx = over // so that nothing is waited for
+	l.known.begin()
+	l.named.begin()
+	l.named.end(nil)
+	if c, err := l.ownCard(id); err == nil {
+		t.Errorf("the card %+v is shown", c)
+	}
+	l.ctx = t.Context()
+	l.known.end(nil)
+	if c, err := l.ownCard(id); !c.Follows || err != nil {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// Fields that come in one commit, such as the peer ID and the address of the pieces,
+// are never told or acted on one without the other.
+func TestFieldsOfAUserStoreChangeTogether(t *testing.T) {
+	o, err := orbit.New(t.Context(), orbit.Config{Store: store.New(storetest.NewDisk(), "/orbit"), Keystore: keystore.NewMemKeystore()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	db, err := o.Create(t.Context(), "user", orbit.Options{Type: orbit.TypeKeyValue})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := db.KeyValue()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &Library{ctx: t.Context(), room: piece.NewRoom(companionsRoom)}
+	c := l.newCompanion(ptest.RandPeerIDFatal(t), db.Address(), "")
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.followUser(ctx, db) }()
+	for round := range 20 {
+		value := fmt.Sprint(round)
+		batch := []orbit.Pair{{Key: KeyPieces, Value: value}}
+		for i := range 200 { // so much that a look in between finds the first without the last
+			batch = append(batch, orbit.Pair{Key: fmt.Sprint("key", i), Value: value})
+		}
+		batch = append(batch, orbit.Pair{Key: KeyNodeID, Value: value})
+		if _, err := kv.PutMany(t.Context(), slices.Values(batch)); err != nil {
+			t.Fatal(err)
+		}
+		for last := ""; last != value; {
+			if len(ended) > 0 {
+				t.Fatal(<-ended)
+			}
+			c.mu.Lock()
+			pieces, _ := c.fields[KeyPieces].Text()
+			last, _ = c.fields[KeyNodeID].Text()
+			c.mu.Unlock()
+			if pieces != last {
+				t.Fatalf("in round %d, the pieces are of round %q and the peer ID is of round %q", round, pieces, last)
+			}
+		}
+	}
+	stop()
+	<-ended
+}
