@@ -432,7 +432,7 @@ func runInShell(t *testing.T, n *harness.Node, command string) {
 		t.Fatal(err)
 	}
 	env := n.Command().Env
-	shell := exec.Command("/bin/sh", "-c", command)
+	shell := harness.Adopt(exec.Command("/bin/sh", "-c", command))
 	shell.Env = append(env, "PATH="+dir+":"+os.Getenv("PATH"))
 	if out, err := shell.CombinedOutput(); err != nil {
 		t.Errorf("%s: %v: %s", command, err, out)

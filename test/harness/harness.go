@@ -6,7 +6,9 @@
 // variables NPP_IPFS and NPP_STOCK name.
 //
 // Nodes listen on free ports of 127.0.0.1 alone, know no bootstrap peers, and
-// are killed and removed when their test ends. Nothing here sleeps: whoever
+// are killed and removed when their test ends. They are killed and removed as well
+// when the test binary ends without that: by its time limit, a panic or a signal
+// ([children]). Nothing here sleeps: whoever
 // needs a state waits for the line or the exit that announces it. A wait that
 // takes longer than [Patience] fails the test and shows what the process wrote.
 //
@@ -28,28 +30,40 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/newpieceplease/npp/test/children"
 )
 
-// Patience bounds every wait. It is far longer than anything takes, so that
-// only what hangs runs into it.
-const Patience = 2 * time.Minute
+// Patience bounds every wait. On a machine that is five times slower than an idle
+// one of two cores, nothing takes half of it, so only what hangs runs into it.
+const Patience = 4 * time.Minute
 
-// Main runs the tests of a package, removes the binaries built for them and
-// exits.
+// group is what the processes of all tests run in.
+var group *children.Group
+
+// Main runs the tests of a package and exits. All temporary files of the tests are
+// in one directory. It is removed, and all processes that were started are killed,
+// whether the tests end or the test binary is killed.
 func Main(m *testing.M) {
+	var err error
+	if group, err = children.New("npp-test-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Setenv("TMPDIR", group.Dir) // what [testing.T.TempDir] uses
 	code := m.Run()
-	os.RemoveAll(buildDir())
+	group.End()
 	os.Exit(code)
 }
 
+// Adopt has a command that is not started yet end with the test binary, at the
+// latest. It returns cmd.
+func Adopt(cmd *exec.Cmd) *exec.Cmd {
+	group.Add(cmd)
+	return cmd
+}
+
 var (
-	buildDir = sync.OnceValue(func() string {
-		dir, err := os.MkdirTemp("", "npp-harness-")
-		if err != nil {
-			panic(err)
-		}
-		return dir
-	})
 	npp   = sync.OnceValues(func() (string, error) { return build("NPP_IPFS", "cmd/ipfs") })
 	stock = sync.OnceValues(func() (string, error) { return build("NPP_STOCK", "test/stock") })
 )
@@ -60,7 +74,7 @@ func build(env, pkg string) (string, error) {
 	if path := os.Getenv(env); path != "" {
 		return filepath.Abs(path)
 	}
-	path := filepath.Join(buildDir(), filepath.Base(pkg))
+	path := filepath.Join(group.Dir, filepath.Base(pkg))
 	pkg = "github.com/newpieceplease/npp/" + pkg
 	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", path, pkg).CombinedOutput()
 	if err != nil {
@@ -219,7 +233,7 @@ func (n *Node) Spawn(args ...string) *Process {
 // Command returns ipfs with the arguments, not yet started, in an environment
 // that holds nothing of the caller's own ipfs.
 func (n *Node) Command(args ...string) *exec.Cmd {
-	cmd := exec.Command(n.Bin, args...)
+	cmd := Adopt(exec.Command(n.Bin, args...))
 	cmd.Dir = n.home
 	cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"),

@@ -83,7 +83,7 @@ func startPeer(t *testing.T, gossipsub string) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), nodeJS(t), script, gossipsub)
+	cmd := harness.Adopt(exec.CommandContext(t.Context(), nodeJS(t), script, gossipsub))
 	cmd.Dir = t.TempDir()
 	cmd.Env = []string{"HOME=" + cmd.Dir}
 	cmd.Stderr = t.Output()
