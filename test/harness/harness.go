@@ -7,10 +7,10 @@
 //
 // Nodes listen on free ports of 127.0.0.1 alone, know no bootstrap peers, and
 // are killed and removed when their test ends. They are killed and removed as well
-// when the test binary ends without that: by its time limit, a panic or a signal
-// ([children]). Nothing here sleeps: whoever
-// needs a state waits for the line or the exit that announces it. A wait that
-// takes longer than [Patience] fails the test and shows what the process wrote.
+// when the test binary ends before that: by its time limit, a panic or a signal, see
+// package children. Nothing here sleeps: a test that needs a state waits for the
+// line or the exit that announces it. A wait that takes longer than [Patience] fails
+// the test and shows what the process wrote.
 //
 // A test package that uses the harness hands its TestMain to [Main].
 package harness
@@ -37,6 +37,22 @@ import (
 // Patience bounds every wait. On a machine that is five times slower than an idle
 // one of two cores, nothing takes half of it, so only what hangs runs into it.
 const Patience = 4 * time.Minute
+
+// Soak returns for how long the tests that repeat something random go on, beyond the
+// repetitions that they always make. The environment variable NPP_SOAK says it, as
+// in 5m; without it, it is 0.
+func Soak(t testing.TB) time.Duration {
+	t.Helper()
+	text := os.Getenv("NPP_SOAK")
+	if text == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("NPP_SOAK: %v", err)
+	}
+	return d
+}
 
 // group is what the processes of all tests run in.
 var group *children.Group
