@@ -17,6 +17,7 @@ package harness
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -25,6 +26,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -54,6 +57,18 @@ func Soak(t testing.TB) time.Duration {
 	return d
 }
 
+// Repeat runs a test once, or, where there is time to [Soak], again and again as
+// subtests until that is over.
+func Repeat(t *testing.T, test func(*testing.T)) {
+	begin, soak := time.Now(), Soak(t)
+	if soak == 0 {
+		test(t)
+	}
+	for time.Since(begin) < soak && !t.Failed() {
+		t.Run("again", test)
+	}
+}
+
 // group is what the processes of all tests run in.
 var group *children.Group
 
@@ -67,9 +82,26 @@ func Main(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Setenv("TMPDIR", group.Dir) // what [testing.T.TempDir] uses
+	runMoreInParallel()
 	code := m.Run()
 	group.End()
 	os.Exit(code)
+}
+
+// maxParallel bounds how many parallel tests run at the same time: each has some
+// daemons, of 100 MB each.
+const maxParallel = 12
+
+// runMoreInParallel has twice as many parallel tests run at the same time as there
+// are processors, unless the flag -parallel says how many: they wait for processes
+// and disks half of their time.
+func runMoreInParallel() {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		flag.Set("test.parallel", strconv.Itoa(min(maxParallel, 2*runtime.GOMAXPROCS(0))))
+	}
 }
 
 // Adopt has a command that is not started yet end with the test binary, at the

@@ -46,7 +46,10 @@ func nodeJS(t testing.TB) string {
 func forEachGossipsub(t *testing.T, test func(t *testing.T, gossipsub string)) {
 	nodeJS(t)
 	for _, gossipsub := range []string{randomSeqno, ascendingSeqno} {
-		t.Run(gossipsub, func(t *testing.T) { test(t, gossipsub) })
+		t.Run(gossipsub, func(t *testing.T) {
+			t.Parallel()
+			test(t, gossipsub)
+		})
 	}
 }
 
