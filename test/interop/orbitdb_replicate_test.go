@@ -107,6 +107,9 @@ func agree(t *testing.T, entries int, daemons []daemonReplica, peers ...jsReplic
 		for _, p := range peers {
 			compare(p.heads(), p.count())
 		}
+		for _, p := range peers {
+			found = append(found, fmt.Sprintf("%d connections", len(p.js.connections())))
+		}
 		return found, same
 	})
 	if entries > 500 {
