@@ -3,10 +3,10 @@
 # The same flags everywhere, so that one build cache serves all targets.
 # No VCS stamp: a build must not depend on git or on who owns the checkout.
 export GOFLAGS := $(GOFLAGS) -trimpath -buildvcs=false
-export GO
 
 PREFIX ?= /usr/local
 GO     ?= go
+export GO
 
 # What the end-to-end tests run, see test/harness.
 BINARIES := NPP_IPFS=$(CURDIR)/ipfs NPP_STOCK=$(CURDIR)/bin/stock
@@ -41,18 +41,17 @@ test: ipfs stock ## all checks, and all tests that need nothing but Go
 		{ echo "cmd/ipfs/preload.go is stale: run make preload"; exit 1; }
 	$(BINARIES) $(GO) run ./test/report -vet=off -timeout 30m ./test/cli ./test/sim ./...
 
-# Without the packages that link kubo, whose build would take several times as long
-# as all the rest, and without those that run other processes.
-race: ## the packages' tests with the race detector (needs a C compiler)
+# Without test/ and bench/: their tests run other processes, which it does not see.
+race: ## the tests of the packages with the race detector (needs a C compiler)
 	@test "$$($(GO) env CGO_ENABLED)" = 1 || { echo "make race needs a C compiler, which is not installed"; exit 1; }
-	$(GO) run ./test/report -race -vet=off -timeout 60m $$($(GO) list ./... | grep -v -e /bench -e /cmd/ -e /commands -e /plugin -e /test/)
+	$(GO) run ./test/report -race -vet=off -timeout 60m $$($(GO) list ./... | grep -v -e /bench -e /test/)
 
 interop: ipfs ## talk to JavaScript peers (needs npm)
 	@command -v npm >/dev/null || { echo "make interop needs npm (Node.js), which is not installed"; exit 1; }
 	$(BINARIES) ./test/interop/run
 
 soak: ipfs ## histories from random seeds, and kills, for MINUTES=5 from SEED=1001
-	$(BINARIES) NPP_SOAK=$(MINUTES)m NPP_SIM_SEED=$(SEED) $(GO) test -v -count=1 -timeout $$((4 * $(MINUTES) + 30))m \
+	$(BINARIES) NPP_SOAK=$(MINUTES)m NPP_SIM_SEED=$(SEED) $(GO) test -v -count=1 -parallel 8 -timeout $$((4 * $(MINUTES) + 30))m \
 		-run 'TestHistories|SurvivesKill|SurviveKills' ./test/sim ./test/cli
 
 bench: ipfs ## measure against stock kubo and others

@@ -119,8 +119,8 @@ func (p *putter) put(ctx context.Context, id string, n int) bool {
 func TestAcknowledgedPutsSurviveKills(t *testing.T) {
 	t.Parallel()
 	kills := 40
-	if harness.Soak(t) > 0 {
-		kills = 200
+	if harness.Soaking(t) {
+		kills = 100
 	}
 	harness.Repeat(t, func(t *testing.T) { putAndKill(t, kills) })
 }

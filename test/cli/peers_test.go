@@ -383,6 +383,7 @@ func lineOf(t *testing.T, text, part string) string {
 
 // What keeps peers away is said, and the command beside it mends it.
 func TestPeersSaysHowToMendTheConfig(t *testing.T) {
+	t.Parallel()
 	fresh := harness.Bare(t, harness.NPP(t))
 	fresh.MustRun("init")
 	for _, test := range []struct {

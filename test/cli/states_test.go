@@ -23,6 +23,7 @@ var calls = map[string][]string{
 }
 
 func TestEveryCommandIsTriedInEveryState(t *testing.T) {
+	t.Parallel()
 	commands := slices.DeleteFunc(lines(harness.Bare(t, harness.NPP(t)).MustRun("commands")), func(c string) bool { return !isNPP(c) })
 	for _, command := range commands {
 		group := slices.ContainsFunc(commands, func(c string) bool { return strings.HasPrefix(c, command+" ") })
@@ -39,6 +40,7 @@ func TestEveryCommandIsTriedInEveryState(t *testing.T) {
 
 // Where npp is not at work, each of its commands says why and what to do.
 func TestWithoutNPPAtWorkCommandsSayWhatToDo(t *testing.T) {
+	t.Parallel()
 	for _, state := range []struct {
 		name  string
 		setUp func(t *testing.T) *harness.Node

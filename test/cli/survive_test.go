@@ -81,6 +81,7 @@ func (l *letters) check(t *testing.T, recipient *harness.Node) {
 // answer, or the answer that its fate is unknown, once it is sent again under its ID.
 // What is reported as failed is not there.
 func TestDeliveredSurvivesKill(t *testing.T) {
+	t.Parallel()
 	for _, profile := range []string{"test", "test,pebbleds"} {
 		for _, victim := range []string{"recipient", "sender"} {
 			t.Run(profile+"/"+victim, func(t *testing.T) {

@@ -41,30 +41,33 @@ import (
 // one of two cores, nothing takes half of it, so only what hangs runs into it.
 const Patience = 4 * time.Minute
 
-// Soak returns for how long the tests that repeat something random go on, beyond the
-// repetitions that they always make. The environment variable NPP_SOAK says it, as
-// in 5m; without it, it is 0.
-func Soak(t testing.TB) time.Duration {
+// began is when the test binary began.
+var began = time.Now()
+
+// Soaking reports whether a test that repeats something random is to do so once more,
+// beyond the repetitions that it always makes: if it has not failed, and the test
+// binary has not run for as long as the environment variable NPP_SOAK says, such as
+// 5m. Without NPP_SOAK it is not.
+func Soaking(t testing.TB) bool {
 	t.Helper()
 	text := os.Getenv("NPP_SOAK")
 	if text == "" {
-		return 0
+		return false
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
 		t.Fatalf("NPP_SOAK: %v", err)
 	}
-	return d
+	return !t.Failed() && time.Since(began) < d
 }
 
-// Repeat runs a test once, or, where there is time to [Soak], again and again as
-// subtests until that is over.
+// Repeat runs a test once, or, while [Soaking], again and again as subtests.
 func Repeat(t *testing.T, test func(*testing.T)) {
-	begin, soak := time.Now(), Soak(t)
-	if soak == 0 {
+	if !Soaking(t) {
 		test(t)
+		return
 	}
-	for time.Since(begin) < soak && !t.Failed() {
+	for again := true; again; again = Soaking(t) {
 		t.Run("again", test)
 	}
 }

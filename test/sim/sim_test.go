@@ -63,9 +63,9 @@ func happen(t *testing.T, seed uint64, n size, trace func(string)) (sum uint64) 
 }
 
 // TestHistories has the histories of many seeds happen: NPP_SIM_SEEDS is how many,
-// NPP_SIM_SEED the first. It goes on with further seeds for as long as
-// [harness.Soak] says. Each history has a process of its own, as it has when it is
-// seen again; there are as many processes as processors.
+// NPP_SIM_SEED the first. It goes on with further seeds while [harness.Soaking]. Each
+// history has a process of its own, as it has when it is seen again; there are as
+// many processes as processors.
 func TestHistories(t *testing.T) {
 	processes, err := children.New("npp-sim-")
 	if err != nil {
@@ -73,7 +73,6 @@ func TestHistories(t *testing.T) {
 	}
 	t.Cleanup(processes.End)
 	first, count := number("NPP_SIM_SEED", 1), number("NPP_SIM_SEEDS", 100)
-	begin, soak := time.Now(), harness.Soak(t)
 	seeds := make(chan int)
 	var group sync.WaitGroup
 	for range runtime.NumCPU() {
@@ -89,7 +88,7 @@ func TestHistories(t *testing.T) {
 		})
 	}
 	next := first
-	for next < first+count || time.Since(begin) < soak {
+	for next < first+count || harness.Soaking(t) {
 		seeds <- next
 		next++
 	}
