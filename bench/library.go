@@ -737,7 +737,7 @@ func addPieces(ctx context.Context, d *node, dir string, count int) error {
 // scores makes a folder of files in ABC notation, which nobody has had before, and
 // returns the texts, too.
 func (m *libraryBench) scores(count int) (dir string, files []string, err error) {
-	if dir, err = os.MkdirTemp(m.dir, "scores-"); err != nil {
+	if dir, err = os.MkdirTemp(m.Dir, "scores-"); err != nil {
 		return "", nil, err
 	}
 	for i := range count {

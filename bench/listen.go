@@ -73,7 +73,7 @@ type seeded struct {
 func seed(ctx context.Context, b *bench, n *node, count int) (_ seeded, err error) {
 	limits := message.DefaultLimits()
 	limits.MaxPerSecond, limits.PeerBytes = 1e6, limits.StoreBytes
-	path, err := os.MkdirTemp(b.dir, "datastore-")
+	path, err := os.MkdirTemp(b.Dir, "datastore-")
 	if err != nil {
 		return seeded{}, err
 	}

@@ -30,6 +30,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/newpieceplease/npp/test/children"
 )
 
 // resultsFile is where a complete run leaves its report.
@@ -62,9 +64,9 @@ func one(run func(context.Context, *bench) (*section, error)) func(context.Conte
 
 // bench is what the measurements share.
 type bench struct {
-	quick      bool
-	npp, stock string // paths of the binaries
-	dir        string // for repos; removed at the end
+	*children.Group // of the daemons, and the directory of their repos
+	quick           bool
+	npp, stock      string // paths of the binaries
 }
 
 // pick returns full, or quick in a quick run.
@@ -96,16 +98,16 @@ func topicNames() string {
 }
 
 func run(ctx context.Context, quick bool, only string) error {
-	dir, err := os.MkdirTemp("", "npp-bench-")
+	group, err := children.New("npp-bench-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	b := &bench{quick: quick, dir: dir}
-	if b.npp, err = binary(ctx, dir, "NPP_IPFS", "./cmd/ipfs"); err != nil {
+	defer group.End()
+	b := &bench{Group: group, quick: quick}
+	if b.npp, err = binary(ctx, b.Dir, "NPP_IPFS", "./cmd/ipfs"); err != nil {
 		return err
 	}
-	if b.stock, err = binary(ctx, dir, "NPP_STOCK", "./test/stock"); err != nil {
+	if b.stock, err = binary(ctx, b.Dir, "NPP_STOCK", "./test/stock"); err != nil {
 		return err
 	}
 	r := newReport(quick)

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/newpieceplease/npp/test/children"
 )
 
 // stopPatience is how long a daemon may take to stop before it is killed.
@@ -29,7 +31,8 @@ type settings map[string]any
 // node is a repo and the binary that runs on it.
 type node struct {
 	bin, repo string
-	id        string // peer ID
+	group     *children.Group // its processes are in it
+	id        string          // peer ID
 
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when the daemon has ended
@@ -40,11 +43,11 @@ type node struct {
 
 // newNode makes a repo with kubo's test profile.
 func newNode(ctx context.Context, b *bench, bin string, set settings) (*node, error) {
-	home, err := os.MkdirTemp(b.dir, "node-")
+	home, err := os.MkdirTemp(b.Dir, "node-")
 	if err != nil {
 		return nil, err
 	}
-	n := &node{bin: bin, repo: filepath.Join(home, "repo")}
+	n := &node{bin: bin, repo: filepath.Join(home, "repo"), group: b.Group}
 	// the default transport keeps two connections to a host
 	n.http.Transport = &http.Transport{MaxIdleConnsPerHost: 64}
 	if out, err := n.command(ctx, "init", "--profile=test").CombinedOutput(); err != nil {
@@ -88,6 +91,7 @@ func (n *node) configure(set settings) error {
 func (n *node) command(ctx context.Context, args ...string) *exec.Cmd {
 	home := filepath.Dir(n.repo)
 	cmd := exec.CommandContext(ctx, n.bin, args...)
+	n.group.Add(cmd)
 	cmd.Dir = home
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "IPFS_PATH=" + n.repo, "IPFS_TELEMETRY=off"}
 	return cmd

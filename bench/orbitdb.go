@@ -10,17 +10,19 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/newpieceplease/npp/test/children"
 )
 
 // javaScript is @orbitdb/core as bench/orbitdb measures it.
 type javaScript struct {
-	dir     string // for its databases
-	missing string // why it cannot be run, or ""
+	*children.Group        // of its processes, and the directory of its databases
+	missing         string // why it cannot be run, or ""
 }
 
 // installJavaScript installs what bench/orbitdb needs, unless it is there.
 func installJavaScript(ctx context.Context, b *bench) (*javaScript, error) {
-	js := &javaScript{dir: b.dir}
+	js := &javaScript{Group: b.Group}
 	if _, err := exec.LookPath("npm"); err != nil {
 		js.missing = "npm, which comes with Node.js, is not installed"
 		return js, nil
@@ -60,7 +62,8 @@ func (f figure) p50() time.Duration  { return time.Duration(f.P50Us * float64(ti
 
 // run measures with n documents, in processes that start for it.
 func (js *javaScript) run(ctx context.Context, n int, names ...string) (map[string]figure, error) {
-	cmd := exec.CommandContext(ctx, "bench/orbitdb/run", "bench.mjs", "--n", strconv.Itoa(n), "--only", strings.Join(names, ","), "--dir", js.dir)
+	cmd := exec.CommandContext(ctx, "bench/orbitdb/run", "bench.mjs", "--n", strconv.Itoa(n), "--only", strings.Join(names, ","), "--dir", js.Dir)
+	js.Add(cmd)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
 	var stderr bytes.Buffer

@@ -34,7 +34,7 @@ type jsLine struct {
 }
 
 func (js *javaScript) startReplica(ctx context.Context) (*jsReplica, error) {
-	dir, err := os.MkdirTemp(js.dir, "orbitdb-")
+	dir, err := os.MkdirTemp(js.Dir, "orbitdb-")
 	if err != nil {
 		return nil, err
 	}
@@ -44,6 +44,7 @@ func (js *javaScript) startReplica(ctx context.Context) (*jsReplica, error) {
 		answers: make(chan jsLine, 1),
 		ended:   make(chan struct{}),
 	}
+	js.Add(r.cmd)
 	r.cmd.Stderr = os.Stderr
 	if r.stdin, err = r.cmd.StdinPipe(); err != nil {
 		return nil, err

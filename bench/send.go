@@ -104,7 +104,7 @@ func benchSend(ctx context.Context, b *bench) (*section, error) {
 	var syncs []time.Duration
 	for range rounds {
 		for i, side := range sides {
-			d, err := sendRound(ctx, b.dir, side == "synced", warmUp, messages)
+			d, err := sendRound(ctx, b.Dir, side == "synced", warmUp, messages)
 			if err != nil {
 				return nil, err
 			}
@@ -112,7 +112,7 @@ func benchSend(ctx context.Context, b *bench) (*section, error) {
 				took[i][k] = append(took[i][k], percentile(d, p))
 			}
 		}
-		d, err := syncRound(b.dir, 500)
+		d, err := syncRound(b.Dir, 500)
 		if err != nil {
 			return nil, err
 		}

@@ -307,16 +307,29 @@ func TestTwoThatConnectAndSendAtTheSameTimeBothArrive(t *testing.T) {
 }
 
 func TestTooFastIsPaced(t *testing.T) {
+	var clock atomic.Int64 // of the recipient
 	a := newDaemon(t, setup{})
-	b := newDaemon(t, setup{limits: func(l *Limits) { l.MaxPerSecond = 100 }})
-	texts := letters(230) // a burst of 200 is free
-	for _, text := range texts {
+	b := newDaemon(t, setup{
+		now:    func() time.Time { return time.Unix(1e9, clock.Load()) },
+		limits: func(l *Limits) { l.MaxPerSecond = 100 },
+	})
+	texts := letters(230)
+	for _, text := range texts[:200] { // a burst that is free
 		deliver(t, a, b, "", text)
 	}
-	wantStored(t, b, texts...)
-	if b.refused.Load() == 0 {
-		t.Error("nobody was told to wait")
+	if n := b.refused.Load(); n != 0 {
+		t.Errorf("of a burst that is free, %d were told to wait", n)
 	}
+	var paced sync.WaitGroup
+	paced.Go(func() {
+		for _, text := range texts[200:] {
+			deliver(t, a, b, "", text)
+		}
+	})
+	eventually(t, "it was told to wait", func() bool { return b.refused.Load() > 0 })
+	clock.Store(int64(time.Minute))
+	paced.Wait()
+	wantStored(t, b, texts...)
 }
 
 func TestTooFastBeyondTheDeadlineIsTold(t *testing.T) {

@@ -148,8 +148,7 @@ func nearby(t *testing.T, n *harness.Node) map[string]string {
 // whenever it runs, and finds nobody by itself.
 func musician(t *testing.T, name string) *harness.Node {
 	t.Helper()
-	n := quiet(t).Start()
-	n.KeepPort()
+	n := fixedPort(t).Start()
 	rename(t, n, name)
 	return n
 }
@@ -1415,8 +1414,7 @@ func TestCompanionCommandsRefuseBadInput(t *testing.T) {
 
 func TestStatusSaysHowTheDaemonIs(t *testing.T) {
 	t.Parallel()
-	alice, bob := musician(t, "alice"), quiet(t).Set("Bootstrap", []string{"/ip4/127.0.0.1/tcp/1/p2p/" + somePeer}).Start()
-	bob.KeepPort()
+	alice, bob := musician(t, "alice"), fixedPort(t).Set("Bootstrap", []string{"/ip4/127.0.0.1/tcp/1/p2p/" + somePeer}).Start()
 	rename(t, bob, "bob\u202e") // a name that cannot be shown is none
 	if s := statusOf(t, bob); s.Username != "" {
 		t.Errorf("status: %+v", s)

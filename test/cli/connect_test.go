@@ -316,17 +316,6 @@ func TestConnectFindsAPeerByItsIDAlone(t *testing.T) {
 	}
 }
 
-// freePort is a port of 127.0.0.1 that nobody listens on.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // Two daemons that know of each other's bootstrap entry alone meet, whichever
 // starts first.
 func TestBootstrapEntriesBringPeersTogether(t *testing.T) {
@@ -335,7 +324,7 @@ func TestBootstrapEntriesBringPeersTogether(t *testing.T) {
 	var addrs []string
 	for range 2 {
 		n := harness.New(t)
-		addr := fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", freePort(t))
+		addr := harness.FreeAddr(t)
 		n.Set("Addresses.Swarm", []string{addr})
 		nodes, addrs = append(nodes, n), append(addrs, addr)
 	}
@@ -379,7 +368,7 @@ func quiet(t *testing.T) *harness.Node {
 func newRelay(t *testing.T) (*harness.Node, string) {
 	t.Helper()
 	n := quiet(t)
-	addr := fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", freePort(t))
+	addr := harness.FreeAddr(t)
 	n.Set("Addresses.Swarm", []string{addr})
 	n.Set("Internal.Libp2pForceReachability", "public")
 	n.Set("Swarm.RelayService.Enabled", true)
@@ -480,7 +469,7 @@ func readConfig(t *testing.T, n *harness.Node) string {
 // fixedPort is a quiet node that listens on the same port whenever it runs.
 func fixedPort(t *testing.T) *harness.Node {
 	t.Helper()
-	return quiet(t).Set("Addresses.Swarm", []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", freePort(t))})
+	return quiet(t).FixPort()
 }
 
 func TestKeptPeerIsConnectedAgainAfterRestarts(t *testing.T) {

@@ -118,7 +118,16 @@ func (p *putter) put(ctx context.Context, id string, n int) bool {
 // joined anew, makes the same database.
 func TestAcknowledgedPutsSurviveKills(t *testing.T) {
 	t.Parallel()
-	const kills, clients, name = 200, 16, "concerts"
+	kills := 40
+	if harness.Soaking(t) {
+		kills = 100
+	}
+	harness.Repeat(t, func(t *testing.T) { putAndKill(t, kills) })
+}
+
+// putAndKill kills one daemon so many times.
+func putAndKill(t *testing.T, kills int) {
+	const clients, name = 16, "concerts"
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -165,7 +174,7 @@ func TestAcknowledgedPutsSurviveKills(t *testing.T) {
 			acked[id] = number
 			checkDocument(t, docs, id, number)
 		}
-		if kill%50 == 49 {
+		if kill%20 == 19 {
 			for id, number := range acked {
 				checkDocument(t, docs, id, number)
 			}

@@ -10,6 +10,7 @@ import (
 // bitswap does not ask peers of other networks from which it never got a block.
 // Those that have a database open are asked all the same.
 func TestDatabaseIsFetchedFromPeersThatBitswapWouldNotAsk(t *testing.T) {
+	t.Parallel()
 	n, m := harness.New(t).Start(), harness.New(t).
 		Set("Internal.Bitswap.BroadcastControl", map[string]any{"LocalPeers": true, "PeeredPeers": true}).Start()
 	address := strings.TrimSpace(n.MustRun("npp", "db", "create", "far", "--write", "*"))

@@ -148,7 +148,7 @@ func TestPartedDaemonsConvergeWithinSeconds(t *testing.T) {
 func TestInterruptedBulkTransferGoesOn(t *testing.T) {
 	t.Parallel()
 	const bulk = 10_000
-	giver := harness.New(t).Hide().Start().KeepPort()
+	giver := harness.New(t).Hide().FixPort().Start()
 	address := db(t, giver, "create", "archive", "--type=documents")[0].Address
 	putMany(t, giver, address, "", bulk)
 

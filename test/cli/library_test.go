@@ -117,8 +117,7 @@ func TestThreeMusiciansShareTheirLibraries(t *testing.T) {
 		"carol": {"reel.abc": abc("Musical Priest", "trad."), "long.abc": abc("Long", "Carol") + strings.Repeat("CDEC|", 140_000)},
 	}
 	for _, name := range m.names {
-		n := quiet(t).Start()
-		n.KeepPort()
+		n := fixedPort(t).Start()
 		n.MustRun("npp", "profile", "set", "username", name)
 		m.nodes[name], m.dirs[name] = n, folder(t, m.folders[name])
 		add(t, n, m.dirs[name])

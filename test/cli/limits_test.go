@@ -171,6 +171,7 @@ func TestOldMessagesExpire(t *testing.T) {
 // On a datastore that may split a batch, npp works, and its daemon says at
 // start what it cannot promise there; on the others it says nothing.
 func TestBadgerIsWarnedAbout(t *testing.T) {
+	t.Parallel()
 	for profile, warn := range map[string]bool{"test": false, "test,pebbleds": false, "test,badgerds": true} {
 		t.Run(profile, func(t *testing.T) {
 			t.Parallel()

@@ -20,6 +20,7 @@ import (
 // with exit status 0, when the daemon stops, and do not hold it up: kubo waits
 // 30 seconds for a request that does not end.
 func TestListenersEndWithTheDaemon(t *testing.T) {
+	t.Parallel()
 	for _, stop := range []struct {
 		name string
 		stop func(*harness.Node)

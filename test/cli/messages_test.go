@@ -260,6 +260,7 @@ func write(t *testing.T, path, text string) {
 // Each script in testdata runs beside two daemons that are connected. Its
 // commands a and b run ipfs on their repos; $A and $B are their peer IDs.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no scripts", err)

@@ -383,6 +383,7 @@ func lineOf(t *testing.T, text, part string) string {
 
 // What keeps peers away is said, and the command beside it mends it.
 func TestPeersSaysHowToMendTheConfig(t *testing.T) {
+	t.Parallel()
 	fresh := harness.Bare(t, harness.NPP(t))
 	fresh.MustRun("init")
 	for _, test := range []struct {
@@ -432,7 +433,7 @@ func runInShell(t *testing.T, n *harness.Node, command string) {
 		t.Fatal(err)
 	}
 	env := n.Command().Env
-	shell := exec.Command("/bin/sh", "-c", command)
+	shell := harness.Adopt(exec.Command("/bin/sh", "-c", command))
 	shell.Env = append(env, "PATH="+dir+":"+os.Getenv("PATH"))
 	if out, err := shell.CombinedOutput(); err != nil {
 		t.Errorf("%s: %v: %s", command, err, out)

@@ -56,6 +56,7 @@ func routers(t *testing.T, n *harness.Node) int {
 // Unless Pubsub.Enabled is false, kubo's pubsub commands and npp work on one
 // router, which is subscribed to the topic of the daemon's own peer ID before the API answers.
 func TestPubsubWorksUnlessSwitchedOff(t *testing.T) {
+	t.Parallel()
 	for _, enabled := range []any{nil, true} {
 		t.Run(fmt.Sprintf("Enabled is %v", enabled), func(t *testing.T) {
 			t.Parallel()
@@ -302,6 +303,7 @@ func TestManyMessagesToStockPeerArrive(t *testing.T) {
 // A peer that once spoke npp's protocol gets nothing by pubsub after it comes
 // back without: its messages were private until then.
 func TestPeerThatSpokeNPPGetsNothingByPubsub(t *testing.T) {
+	t.Parallel()
 	for _, direction := range []string{"it received", "it sent"} {
 		t.Run(direction, func(t *testing.T) {
 			t.Parallel()

@@ -23,6 +23,7 @@ var calls = map[string][]string{
 }
 
 func TestEveryCommandIsTriedInEveryState(t *testing.T) {
+	t.Parallel()
 	commands := slices.DeleteFunc(lines(harness.Bare(t, harness.NPP(t)).MustRun("commands")), func(c string) bool { return !isNPP(c) })
 	for _, command := range commands {
 		group := slices.ContainsFunc(commands, func(c string) bool { return strings.HasPrefix(c, command+" ") })
@@ -39,6 +40,7 @@ func TestEveryCommandIsTriedInEveryState(t *testing.T) {
 
 // Where npp is not at work, each of its commands says why and what to do.
 func TestWithoutNPPAtWorkCommandsSayWhatToDo(t *testing.T) {
+	t.Parallel()
 	for _, state := range []struct {
 		name  string
 		setUp func(t *testing.T) *harness.Node
@@ -125,7 +127,15 @@ func TestWithoutNPPAtWorkCommandsSayWhatToDo(t *testing.T) {
 // A mistake in the configuration stops the daemon with one sentence that names
 // the key, and nothing else.
 func TestBadConfigStopsOnlyTheDaemon(t *testing.T) {
+	t.Parallel()
 	const config = "Plugins.Plugins.npp.Config"
+	n := harness.New(t)
+	mend := func() string {
+		t.Helper()
+		n.MustRun("config", "--json", config, "{}")
+		return readConfig(t, n)
+	}
+	mended := mend()
 	for _, test := range []struct {
 		name, key string
 		value     any
@@ -143,29 +153,27 @@ func TestBadConfigStopsOnlyTheDaemon(t *testing.T) {
 		{"negative", config + ".Messages.StoreBytes", -1},
 		{"bad duration", config + ".Messages.KeepFor", "a fortnight"},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			n := harness.New(t).Set(test.key, test.value)
-			r := n.Run("daemon")
-			if r.Code != 1 {
-				t.Errorf("daemon: %v", r)
+		r := n.Set(test.key, test.value).Run("daemon")
+		if r.Code != 1 {
+			t.Errorf("%s: daemon: %v", test.name, r)
+		}
+		var named []string
+		for _, line := range lines(r.Stderr) {
+			if strings.Contains(line, test.key) {
+				named = append(named, line)
 			}
-			var named []string
-			for _, line := range lines(r.Stderr) {
-				if strings.Contains(line, test.key) {
-					named = append(named, line)
-				}
-			}
-			if len(named) != 1 || !strings.HasPrefix(named[0], "Error: ") {
-				t.Errorf("stderr does not name %s in one error: %s", test.key, r.Stderr)
-			}
-			if strings.Contains(r.Stdout, "Daemon is ready") {
-				t.Errorf("daemon started: %v", r)
-			}
-			n.MustRun("version")
-			n.MustRun("config", "--json", config, "{}")
-			n.Start()
-			n.MustRun("npp", "peers")
-		})
+		}
+		if len(named) != 1 || !strings.HasPrefix(named[0], "Error: ") {
+			t.Errorf("%s: stderr does not name %s in one error: %s", test.name, test.key, r.Stderr)
+		}
+		if strings.Contains(r.Stdout, "Daemon is ready") {
+			t.Errorf("%s: daemon started: %v", test.name, r)
+		}
+		n.MustRun("version")
+		if got := mend(); got != mended {
+			t.Errorf("%s: the mended config is\n%s\nwant\n%s", test.name, got, mended)
+		}
 	}
+	n.Start()
+	n.MustRun("npp", "peers")
 }

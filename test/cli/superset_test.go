@@ -28,6 +28,7 @@ func isNPP(line string) bool {
 func lines(s string) []string { return strings.Split(strings.TrimSuffix(s, "\n"), "\n") }
 
 func TestCommandsAndFlagsAreStockLessUpdatePlusNPP(t *testing.T) {
+	t.Parallel()
 	ours := harness.Bare(t, harness.NPP(t)).MustRun("commands", "--flags")
 	stock := harness.Bare(t, harness.Stock(t)).MustRun("commands", "--flags")
 	want := slices.DeleteFunc(lines(stock), isUpdate)
@@ -46,6 +47,7 @@ func TestCommandsAndFlagsAreStockLessUpdatePlusNPP(t *testing.T) {
 }
 
 func TestHelpOfStockCommandsIsStocks(t *testing.T) {
+	t.Parallel()
 	ours, stock := harness.Bare(t, harness.NPP(t)), harness.Bare(t, harness.Stock(t))
 	for _, command := range lines(stock.MustRun("commands")) {
 		if isUpdate(command) || command == "ipfs" {
@@ -63,6 +65,7 @@ func TestHelpOfStockCommandsIsStocks(t *testing.T) {
 }
 
 func TestRootHelpDiffersInTheNamedCommandsOnly(t *testing.T) {
+	t.Parallel()
 	ours, stock := harness.Bare(t, harness.NPP(t)), harness.Bare(t, harness.Stock(t))
 	update := regexp.MustCompile(`^ +update +`)
 	npp := regexp.MustCompile(`^ +npp +`)
@@ -77,6 +80,7 @@ func TestRootHelpDiffersInTheNamedCommandsOnly(t *testing.T) {
 }
 
 func TestUpdateIsNoCommand(t *testing.T) {
+	t.Parallel()
 	r := harness.New(t).Run("update", "install")
 	if r.Code != 1 || !strings.Contains(r.Stderr, `"update"`) {
 		t.Errorf("ipfs update install: %v", r)
@@ -108,6 +112,7 @@ func diff(t *testing.T, got, want []string) {
 }
 
 func TestDaemonSaysWhatStockSays(t *testing.T) {
+	t.Parallel()
 	ours, stock := harness.New(t).Start(), harness.NewStock(t).Start()
 	differing := regexp.MustCompile(`12D3KooW\w+|(127\.0\.0\.1:|/tcp/)\d+|127\.0\.0\.1/\w+/\d+`)
 	normal := func(n *harness.Node) []string {
@@ -121,6 +126,7 @@ func TestDaemonSaysWhatStockSays(t *testing.T) {
 }
 
 func TestRPCAndGatewayWork(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Start()
 	status, answer := n.RPC("id", nil, nil)
 	if status != http.StatusOK || !strings.Contains(answer, n.PeerID()) {
@@ -150,6 +156,7 @@ func TestRPCAndGatewayWork(t *testing.T) {
 }
 
 func TestAgentVersionNamesNPP(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Start()
 	if agent := n.MustRun("id", "--format=<aver>"); !strings.HasPrefix(agent, "kubo/0.43.1/") || !strings.Contains(agent, "npp") {
 		t.Errorf("agent version is %q", agent)
@@ -157,6 +164,7 @@ func TestAgentVersionNamesNPP(t *testing.T) {
 }
 
 func TestConfigFileIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Set("Unknown.Section", map[string]any{"kept": true})
 	before, err := os.ReadFile(n.ConfigFile())
 	if err != nil {
@@ -183,6 +191,7 @@ func TestConfigFileIsLeftAlone(t *testing.T) {
 }
 
 func TestStockOpensTheRepoAndBack(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t)
 	ours, stock := n.Bin, harness.Stock(t)
 	added := map[string]string{} // content by CID

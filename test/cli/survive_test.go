@@ -81,67 +81,73 @@ func (l *letters) check(t *testing.T, recipient *harness.Node) {
 // answer, or the answer that its fate is unknown, once it is sent again under its ID.
 // What is reported as failed is not there.
 func TestDeliveredSurvivesKill(t *testing.T) {
-	const (
-		rounds  = 4
-		senders = 16
-	)
+	t.Parallel()
 	for _, profile := range []string{"test", "test,pebbleds"} {
 		for _, victim := range []string{"recipient", "sender"} {
 			t.Run(profile+"/"+victim, func(t *testing.T) {
 				t.Parallel()
-				seed := rand.Uint64()
-				t.Logf("seed %d", seed)
-				random := rand.New(rand.NewPCG(seed, 0))
-				a, b := withProfile(t, profile).Start(), withProfile(t, profile).Start()
-				a.Connect(b)
-				killed, other := b, a
-				if victim == "sender" {
-					killed, other = a, b
-				}
-				l := newLetters()
-				again := 0
-				for round := range rounds {
-					lost := len(l.with("failed"))
-					m := newMailer(t, a)
-					var running sync.WaitGroup
-					for sender := range senders {
-						running.Go(func() {
-							for n := 0; l.send(m, b.PeerID(), fmt.Sprintf("%d-%d-%d", round, sender, n)); n++ {
-							}
-						})
-					}
-					ended := make(chan struct{})
-					go func() {
-						running.Wait()
-						close(ended)
-					}()
-					for range 1 + random.IntN(400) {
-						select {
-						case <-l.delivered:
-						case <-ended:
-							t.Fatalf("no message is delivered any more: %v", l.fate)
-						}
-					}
-					if now := len(l.with("failed", "unknown", "")); now > lost {
-						t.Errorf("before the kill, %d messages were not delivered: %v", now-lost, l.fate)
-					}
-					killed.Kill()
-					<-ended
-					killed.Start()
-					killed.Connect(other)
-					m = newMailer(t, a)
-					for _, id := range l.with("unknown", "") {
-						if !l.send(m, b.PeerID(), id) {
-							t.Errorf("message %s was sent again and is %q", id, l.fate[id])
-						}
-						again++
-					}
-					l.check(t, b)
-				}
-				t.Logf("%d messages delivered, %d of them sent again; %d failed", len(l.with("delivered")), again, len(l.with("failed")))
+				harness.Repeat(t, func(t *testing.T) { sendAndKill(t, profile, victim) })
 			})
 		}
 	}
+}
+
+// sendAndKill kills a daemon of two, made with kubo's profiles, a few times.
+func sendAndKill(t *testing.T, profile, victim string) {
+	const (
+		rounds  = 4
+		senders = 16
+	)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	a, b := withProfile(t, profile).Start(), withProfile(t, profile).Start()
+	a.Connect(b)
+	killed, other := b, a
+	if victim == "sender" {
+		killed, other = a, b
+	}
+	l := newLetters()
+	again := 0
+	for round := range rounds {
+		lost := len(l.with("failed"))
+		m := newMailer(t, a)
+		var running sync.WaitGroup
+		for sender := range senders {
+			running.Go(func() {
+				for n := 0; l.send(m, b.PeerID(), fmt.Sprintf("%d-%d-%d", round, sender, n)); n++ {
+				}
+			})
+		}
+		ended := make(chan struct{})
+		go func() {
+			running.Wait()
+			close(ended)
+		}()
+		for range 1 + random.IntN(400) {
+			select {
+			case <-l.delivered:
+			case <-ended:
+				t.Fatalf("no message is delivered any more: %v", l.fate)
+			}
+		}
+		if now := len(l.with("failed", "unknown", "")); now > lost {
+			t.Errorf("before the kill, %d messages were not delivered: %v", now-lost, l.fate)
+		}
+		killed.Kill()
+		<-ended
+		killed.Start()
+		killed.Connect(other)
+		m = newMailer(t, a)
+		for _, id := range l.with("unknown", "") {
+			if !l.send(m, b.PeerID(), id) {
+				t.Errorf("message %s was sent again and is %q", id, l.fate[id])
+			}
+			again++
+		}
+		l.check(t, b)
+	}
+	t.Logf("%d messages delivered, %d of them sent again; %d failed", len(l.with("delivered")), again, len(l.with("failed")))
 }
 
 // withProfile returns a node with npp on a new repo made with kubo's profiles.

@@ -6,15 +6,18 @@
 // variables NPP_IPFS and NPP_STOCK name.
 //
 // Nodes listen on free ports of 127.0.0.1 alone, know no bootstrap peers, and
-// are killed and removed when their test ends. Nothing here sleeps: whoever
-// needs a state waits for the line or the exit that announces it. A wait that
-// takes longer than [Patience] fails the test and shows what the process wrote.
+// are killed and removed when their test ends. They are killed and removed as well
+// when the test binary ends before that: by its time limit, a panic or a signal, see
+// package children. Nothing here sleeps: a test that needs a state waits for the
+// line or the exit that announces it. A wait that takes longer than [Patience] fails
+// the test and shows what the process wrote.
 //
 // A test package that uses the harness hands its TestMain to [Main].
 package harness
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -23,33 +26,95 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/newpieceplease/npp/test/children"
 )
 
-// Patience bounds every wait. It is far longer than anything takes, so that
-// only what hangs runs into it.
-const Patience = 2 * time.Minute
+// Patience bounds every wait. On a machine that is five times slower than an idle
+// one of two cores, nothing takes half of it, so only what hangs runs into it.
+const Patience = 4 * time.Minute
 
-// Main runs the tests of a package, removes the binaries built for them and
-// exits.
+// began is when the test binary began.
+var began = time.Now()
+
+// Soaking reports whether a test that repeats something random is to do so once more,
+// beyond the repetitions that it always makes: if it has not failed, and the test
+// binary has not run for as long as the environment variable NPP_SOAK says, such as
+// 5m. Without NPP_SOAK it is not.
+func Soaking(t testing.TB) bool {
+	t.Helper()
+	text := os.Getenv("NPP_SOAK")
+	if text == "" {
+		return false
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("NPP_SOAK: %v", err)
+	}
+	return !t.Failed() && time.Since(began) < d
+}
+
+// Repeat runs a test once, or, while [Soaking], again and again as subtests.
+func Repeat(t *testing.T, test func(*testing.T)) {
+	if !Soaking(t) {
+		test(t)
+		return
+	}
+	for again := true; again; again = Soaking(t) {
+		t.Run("again", test)
+	}
+}
+
+// group is what the processes of all tests run in.
+var group *children.Group
+
+// Main runs the tests of a package and exits. All temporary files of the tests are
+// in one directory. It is removed, and all processes that were started are killed,
+// whether the tests end or the test binary is killed.
 func Main(m *testing.M) {
+	var err error
+	if group, err = children.New("npp-test-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Setenv("TMPDIR", group.Dir) // what [testing.T.TempDir] uses
+	runMoreInParallel()
 	code := m.Run()
-	os.RemoveAll(buildDir())
+	group.End()
 	os.Exit(code)
 }
 
+// maxParallel bounds how many parallel tests run at the same time: each has some
+// daemons, of 100 MB each.
+const maxParallel = 12
+
+// runMoreInParallel has twice as many parallel tests run at the same time as there
+// are processors, unless the flag -parallel says how many: they wait for processes
+// and disks half of their time.
+func runMoreInParallel() {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		flag.Set("test.parallel", strconv.Itoa(min(maxParallel, 2*runtime.GOMAXPROCS(0))))
+	}
+}
+
+// Adopt has a command that is not started yet end with the test binary, at the
+// latest. It returns cmd.
+func Adopt(cmd *exec.Cmd) *exec.Cmd {
+	group.Add(cmd)
+	return cmd
+}
+
 var (
-	buildDir = sync.OnceValue(func() string {
-		dir, err := os.MkdirTemp("", "npp-harness-")
-		if err != nil {
-			panic(err)
-		}
-		return dir
-	})
 	npp   = sync.OnceValues(func() (string, error) { return build("NPP_IPFS", "cmd/ipfs") })
 	stock = sync.OnceValues(func() (string, error) { return build("NPP_STOCK", "test/stock") })
 )
@@ -60,7 +125,7 @@ func build(env, pkg string) (string, error) {
 	if path := os.Getenv(env); path != "" {
 		return filepath.Abs(path)
 	}
-	path := filepath.Join(buildDir(), filepath.Base(pkg))
+	path := filepath.Join(group.Dir, filepath.Base(pkg))
 	pkg = "github.com/newpieceplease/npp/" + pkg
 	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", path, pkg).CombinedOutput()
 	if err != nil {
@@ -219,7 +284,7 @@ func (n *Node) Spawn(args ...string) *Process {
 // Command returns ipfs with the arguments, not yet started, in an environment
 // that holds nothing of the caller's own ipfs.
 func (n *Node) Command(args ...string) *exec.Cmd {
-	cmd := exec.Command(n.Bin, args...)
+	cmd := Adopt(exec.Command(n.Bin, args...))
 	cmd.Dir = n.home
 	cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"),

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -171,10 +173,39 @@ func (l *Link) remove(conns ...net.Conn) {
 	}
 }
 
-// KeepPort has the daemon, which runs, listen at the port that it has now when
-// it is started again.
-func (n *Node) KeepPort() *Node {
+// FixPort has the node listen at the same port whenever its daemon runs, and nowhere
+// else.
+func (n *Node) FixPort() *Node {
 	n.t.Helper()
-	addr, _, _ := strings.Cut(n.ListenAddr(), "/p2p/")
-	return n.Set("Addresses.Swarm", []string{addr})
+	return n.Set("Addresses.Swarm", []string{FreeAddr(n.t)})
+}
+
+// Ports that [FreeAddr] gives away. They are below those that systems choose
+// themselves, for port 0 and for connections, so that nobody else gets one while
+// the daemon that has it is stopped.
+const (
+	firstPort = 20000
+	ports     = 12000
+)
+
+// nextPort counts ports modulo [ports]. Test binaries that run at the same time
+// begin somewhere else.
+var nextPort atomic.Uint32
+
+func init() { nextPort.Store(rand.Uint32N(ports)) }
+
+// FreeAddr returns a multiaddr of 127.0.0.1 with a TCP port on which nobody listens.
+// It is another one each time.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	for range ports {
+		port := firstPort + nextPort.Add(1)%ports
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			l.Close()
+			return fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)
+		}
+	}
+	t.Fatal("no port is free")
+	panic("unreachable")
 }

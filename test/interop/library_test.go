@@ -176,6 +176,7 @@ func awaitPieces(t *testing.T, n *harness.Node, want []string, command ...string
 }
 
 func TestLibraryOfDaemonIsLiveInJavaScript(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Start()
 	js := startNode(t)
 	js.newIdentity(writerA)
@@ -215,6 +216,7 @@ func TestLibraryOfDaemonIsLiveInJavaScript(t *testing.T) {
 }
 
 func TestLibraryOfDaemonIsWrittenByJavaScriptOnceGranted(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Hide().Start()
 	n.MustRun("npp", "pieces", "add", prelude)
 	js := startNodeWith(t, "--hide "+orbitdb4)
@@ -313,6 +315,7 @@ func (s ownStore) awaitPractised(hash string, inDaemon, inJS uint64) {
 }
 
 func TestLibraryAddsUpPracticeOfDaemonAndJavaScript(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Hide().Start()
 	n.MustRun("npp", "pieces", "add", prelude)
 	js := startNodeWith(t, "--hide "+orbitdb4)
@@ -442,6 +445,7 @@ func hasDatabase(t *testing.T, n *harness.Node, address string) bool {
 }
 
 func TestLibraryOfTutorialAppIsFollowedOnceItsOfferIsTakenUp(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Start()
 	app := startTutorialApp(t, 304532, "")
 	file := bytes.Repeat([]byte("notes "), 20_000)
@@ -544,6 +548,7 @@ func TestLibraryOfTutorialAppIsFollowedOnceItsOfferIsTakenUp(t *testing.T) {
 }
 
 func TestLibraryThatIsSaidToBeOfAnotherPeerIsNotFollowed(t *testing.T) {
+	t.Parallel()
 	n, other := harness.New(t).Start(), harness.New(t)
 	app := startTutorialApp(t, "mallory", other.PeerID())
 	app.pieces.writeEach(piece(prelude, "instrument", "Piano"))
@@ -590,6 +595,7 @@ func (js *node) awaitCard(n *harness.Node, what string, ok func(shownCard) bool)
 }
 
 func TestLibraryOfJavaScriptThatShowsACardIsFollowedWithoutAnOffer(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Start()
 	n.MustRun("npp", "profile", "set", "username", "clara")
 	app := startTutorialApp(t, "robert", "")

@@ -46,7 +46,10 @@ func nodeJS(t testing.TB) string {
 func forEachGossipsub(t *testing.T, test func(t *testing.T, gossipsub string)) {
 	nodeJS(t)
 	for _, gossipsub := range []string{randomSeqno, ascendingSeqno} {
-		t.Run(gossipsub, func(t *testing.T) { test(t, gossipsub) })
+		t.Run(gossipsub, func(t *testing.T) {
+			t.Parallel()
+			test(t, gossipsub)
+		})
 	}
 }
 
@@ -83,7 +86,7 @@ func startPeer(t *testing.T, gossipsub string) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), nodeJS(t), script, gossipsub)
+	cmd := harness.Adopt(exec.CommandContext(t.Context(), nodeJS(t), script, gossipsub))
 	cmd.Dir = t.TempDir()
 	cmd.Env = []string{"HOME=" + cmd.Dir}
 	cmd.Stderr = t.Output()

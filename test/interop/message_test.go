@@ -77,6 +77,7 @@ func checkOnceEach(t *testing.T, got []string, want [][]byte) {
 }
 
 func TestSendPublishesToJSPeer(t *testing.T) {
+	t.Parallel()
 	forEachGossipsub(t, func(t *testing.T, gossipsub string) {
 		n := harness.New(t).Start()
 		js := startPeer(t, gossipsub)
@@ -113,6 +114,7 @@ func TestSendPublishesToJSPeer(t *testing.T) {
 }
 
 func TestSendFailsWhereNobodyIsSubscribed(t *testing.T) {
+	t.Parallel()
 	forEachGossipsub(t, func(t *testing.T, gossipsub string) {
 		n := harness.New(t).Start()
 		js := startPeer(t, gossipsub)
@@ -134,6 +136,7 @@ func TestSendFailsWhereNobodyIsSubscribed(t *testing.T) {
 }
 
 func TestBurstToTopicReachesJSPeerWhole(t *testing.T) {
+	t.Parallel()
 	const topic, burst = "rehearsals", 200
 	forEachGossipsub(t, func(t *testing.T, gossipsub string) {
 		n := harness.New(t).Start()
@@ -187,6 +190,7 @@ func post(u string) error {
 }
 
 func TestMessagesOfJSPeerArriveOnceEach(t *testing.T) {
+	t.Parallel()
 	forEachGossipsub(t, func(t *testing.T, gossipsub string) {
 		for _, test := range []struct {
 			name     string
@@ -250,6 +254,7 @@ func bytesOf(t *testing.T, text string) []byte {
 }
 
 func TestMessageOfJSPeerThatIsNoJSONIsShownAsBytes(t *testing.T) {
+	t.Parallel()
 	data := []byte{0xff, 0x00, '{', 0x1b, '\n'}
 	forEachGossipsub(t, func(t *testing.T, gossipsub string) {
 		n := harness.New(t).Start()
@@ -270,6 +275,7 @@ func TestMessageOfJSPeerThatIsNoJSONIsShownAsBytes(t *testing.T) {
 }
 
 func TestReplayOfJSPeersMessageIsStoredOnce(t *testing.T) {
+	t.Parallel()
 	forEachGossipsub(t, func(t *testing.T, gossipsub string) {
 		n := harness.New(t).Start()
 		js := startPeer(t, gossipsub)

@@ -35,6 +35,7 @@ type chaosBase struct {
 }
 
 func TestNothingAcknowledgedIsLostInChaos(t *testing.T) {
+	t.Parallel()
 	seed := envNumber(t, "NPP_SEED", uint64(time.Now().UnixNano()))
 	steps := int(envNumber(t, "NPP_STEPS", 60))
 	t.Logf("NPP_SEED=%d NPP_STEPS=%d", seed, steps)
@@ -62,9 +63,7 @@ func newChaos(t *testing.T, rng *rand.Rand) *chaos {
 	t.Helper()
 	c := &chaos{t: t, rng: rng}
 	for i, w := range []writer{writerA, writerB} {
-		// A port that stays over restarts.
-		c.daemons[i] = harness.New(t).Hide().Start()
-		c.daemons[i].KeepPort()
+		c.daemons[i] = harness.New(t).Hide().FixPort().Start()
 		c.peers[i] = startNode(t)
 		c.peers[i].newIdentity(w)
 		c.dialDaemon(i)

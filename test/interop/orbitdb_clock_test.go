@@ -81,6 +81,7 @@ var oddClocks = []struct {
 // The database is the owner's alone, who writes on top of the entry with the odd
 // clock, in JavaScript and in Go.
 func TestOddClocksAreFollowedAlike(t *testing.T) {
+	t.Parallel()
 	js := startNode(t)
 	js.newIdentity(writerA)
 	js.takeBlocks(identityBlock(t, writerC))

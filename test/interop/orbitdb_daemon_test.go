@@ -85,6 +85,7 @@ func (js *node) fetched(hash string) func() block.Block {
 }
 
 func TestJavaScriptReadsDatabasesOfDaemon(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Start()
 	js := startNode(t)
 	js.newIdentity(writerB)
@@ -148,6 +149,7 @@ func imported(t *testing.T, n *harness.Node, car []byte) (result struct {
 }
 
 func TestDaemonImportsDatabasesOfJavaScript(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Start()
 	js := startNode(t)
 	js.newIdentity(writerA)
@@ -184,6 +186,7 @@ func TestDaemonImportsDatabasesOfJavaScript(t *testing.T) {
 const soon = 5 * time.Second
 
 func TestBlockThatJavaScriptWaitsForArrivesOncePut(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Start()
 	js, author := startNode(t), startNode(t)
 	js.connect(n)

@@ -185,6 +185,7 @@ func (s blockSource) Get(_ context.Context, c cid.Cid) (ipfsblocks.Block, error)
 }
 
 func TestSameOperationsMakeTheSameBlocks(t *testing.T) {
+	t.Parallel()
 	js := startNode(t)
 	js.newIdentity(writerA)
 	b := newOrbit(t, writerB).Identity().ID
@@ -218,6 +219,7 @@ func TestSameOperationsMakeTheSameBlocks(t *testing.T) {
 }
 
 func TestDatabasesOfGoAreReadByJavaScript(t *testing.T) {
+	t.Parallel()
 	js := startNode(t)
 	b := js.newIdentity(writerB)
 	forEachKind(t, func(t *testing.T, name string, opts orbit.Options) {
@@ -260,6 +262,7 @@ func TestDatabasesOfGoAreReadByJavaScript(t *testing.T) {
 }
 
 func TestDatabasesOfJavaScriptAreReadByGo(t *testing.T) {
+	t.Parallel()
 	js := startNode(t)
 	js.newIdentity(writerA)
 	forEachKind(t, func(t *testing.T, name string, opts orbit.Options) {
@@ -313,6 +316,7 @@ func (js *node) blocks(hashes ...string) []block.Block {
 }
 
 func TestGoAndJavaScriptWriteInTurns(t *testing.T) {
+	t.Parallel()
 	const rounds = 10
 	js := startNode(t)
 	js.newIdentity(writerB)
@@ -355,6 +359,7 @@ func TestGoAndJavaScriptWriteInTurns(t *testing.T) {
 var keyTypes = []string{"secp256k1", "Ed25519", "RSA", "ECDSA"}
 
 func TestEntriesOfAllTypesOfKeysCount(t *testing.T) {
+	t.Parallel()
 	js := startNode(t)
 	o := newOrbitWith(t, writerA, orbit.Config{Source: blockSource{js}})
 	for i, root := range keyTypes {

@@ -131,6 +131,7 @@ func lastFirst(data []byte) []byte {
 // The database is the owner's alone. JavaScript joins the entry, where it does,
 // and the owner writes on top of it there, and then in Go.
 func TestFaultyEntriesHaveNoEffectInGo(t *testing.T) {
+	t.Parallel()
 	js := startNode(t)
 	js.newIdentity(writerA)
 	js.takeBlocks(identityBlock(t, writerC))

@@ -40,6 +40,7 @@ const histories = 600
 //   - an amount with both bounds, which JavaScript takes for none: the test
 //     cuts off what is too much.
 func TestRandomHistoriesEndTheSameEverywhere(t *testing.T) {
+	t.Parallel()
 	const processes = 2
 	count := envNumber(t, "NPP_HISTORIES", histories)
 	first := envNumber(t, "NPP_SEED", 0)

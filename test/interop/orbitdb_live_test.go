@@ -260,10 +260,12 @@ func newDocuments(prefix string, n int) []any {
 }
 
 func TestJavaScriptPeersReplicate(t *testing.T) {
+	t.Parallel()
 	for _, stacks := range [][2]string{
 		{orbitdb4, orbitdb4}, {orbitdb4, orbitdb4Random}, {orbitdb3, orbitdb3}, {orbitdb4, orbitdb3}, {orbitdb3, orbitdb4},
 	} {
 		t.Run(strings.Join(stacks[:], " and "), func(t *testing.T) {
+			t.Parallel()
 			a, b := startNodeWith(t, stacks[0]), startNodeWith(t, stacks[1])
 			a.newIdentity(writerA)
 			b.newIdentity(writerB)
@@ -310,11 +312,15 @@ func TestJavaScriptPeersReplicate(t *testing.T) {
 func forEachVersion(t *testing.T, test func(t *testing.T, stack string)) {
 	nodeJS(t)
 	for _, stack := range []string{orbitdb4, orbitdb3} {
-		t.Run(stack, func(t *testing.T) { test(t, stack) })
+		t.Run(stack, func(t *testing.T) {
+			t.Parallel()
+			test(t, stack)
+		})
 	}
 }
 
 func TestJavaScriptSpeaksItsProtocols(t *testing.T) {
+	t.Parallel()
 	forEachVersion(t, func(t *testing.T, stack string) {
 		a, b := startNodeWith(t, stack), startNodeWith(t, stack)
 		a.newIdentity(writerA)
@@ -348,6 +354,7 @@ func TestJavaScriptSpeaksItsProtocols(t *testing.T) {
 }
 
 func TestCommandsDoNotWaitForEachOther(t *testing.T) {
+	t.Parallel()
 	forEachVersion(t, func(t *testing.T, stack string) {
 		js := startNodeWith(t, stack)
 		js.fetched(identityBlock(t, writerC).Hash) // which never comes

@@ -39,7 +39,7 @@ func newMixed(t *testing.T, stacks [2]string) *mixed {
 	t.Helper()
 	m := &mixed{t: t}
 	for i := range m.daemons {
-		m.daemons[i] = harness.New(t).Hide().Start().KeepPort()
+		m.daemons[i] = harness.New(t).Hide().FixPort().Start()
 	}
 	for i, w := range []writer{writerA, writerB} {
 		m.peers[i] = startNodeWith(t, "--hide "+stacks[i])
@@ -194,6 +194,7 @@ func (m *mixed) checkSoon(what string, b *mixedBase, entries int, daemons []daem
 // Daemons talk to each other in their own way and to JavaScript in its way, and
 // what comes by the one goes on by the other.
 func TestDaemonsAndJavaScriptConvergeInOneSwarm(t *testing.T) {
+	t.Parallel()
 	nodeJS(t)
 	const each = 15
 	m := newMixed(t, [2]string{orbitdb4, orbitdb3})

@@ -107,6 +107,9 @@ func agree(t *testing.T, entries int, daemons []daemonReplica, peers ...jsReplic
 		for _, p := range peers {
 			compare(p.heads(), p.count())
 		}
+		for _, p := range peers {
+			found = append(found, fmt.Sprintf("%d connections", len(p.js.connections())))
+		}
 		return found, same
 	})
 	if entries > 500 {
@@ -124,6 +127,7 @@ func agree(t *testing.T, entries int, daemons []daemonReplica, peers ...jsReplic
 func daemonsOf(d ...daemonReplica) []daemonReplica { return d }
 
 func TestDaemonAndJavaScriptReplicateLive(t *testing.T) {
+	t.Parallel()
 	forEachVersion(t, func(t *testing.T, stack string) {
 		n := harness.New(t).Start()
 		js := startNodeWith(t, stack)
@@ -163,6 +167,7 @@ func TestDaemonAndJavaScriptReplicateLive(t *testing.T) {
 }
 
 func TestDaemonOpensDatabaseOfJavaScript(t *testing.T) {
+	t.Parallel()
 	forEachVersion(t, func(t *testing.T, stack string) {
 		n := harness.New(t).Start()
 		js := startNodeWith(t, stack)
@@ -186,6 +191,7 @@ func TestDaemonOpensDatabaseOfJavaScript(t *testing.T) {
 }
 
 func TestSeveralHeadsReplicate(t *testing.T) {
+	t.Parallel()
 	forEachVersion(t, func(t *testing.T, stack string) {
 		n := harness.New(t).Start()
 		inDaemon := createIn(t, n, "heads", orbit.TypeDocuments)
@@ -216,6 +222,7 @@ func TestSeveralHeadsReplicate(t *testing.T) {
 
 // Two peers that are connected to the daemon alone, and at different times.
 func TestPeersThatNeverMeetConvergeThroughDaemon(t *testing.T) {
+	t.Parallel()
 	forEachVersion(t, func(t *testing.T, stack string) {
 		n := harness.New(t).Start()
 		a, b := startNodeWith(t, stack), startNodeWith(t, stack)
@@ -259,6 +266,7 @@ func TestPeersThatNeverMeetConvergeThroughDaemon(t *testing.T) {
 }
 
 func TestKilledDaemonLosesNothingOfReplication(t *testing.T) {
+	t.Parallel()
 	forEachVersion(t, func(t *testing.T, stack string) {
 		n := harness.New(t).Start()
 		inDaemon := createIn(t, n, "killed", orbit.TypeDocuments)
@@ -287,6 +295,7 @@ func TestKilledDaemonLosesNothingOfReplication(t *testing.T) {
 }
 
 func TestGrantsAndRevocationsReplicateWithJavaScript(t *testing.T) {
+	t.Parallel()
 	forEachVersion(t, func(t *testing.T, stack string) {
 		n := harness.New(t).Start()
 		js := startNodeWith(t, stack)
@@ -346,6 +355,7 @@ func TestGrantsAndRevocationsReplicateWithJavaScript(t *testing.T) {
 
 // A peer that was away gets the list of writers and what they wrote at once.
 func TestLateDaemonTakesWhatGrantedWritersWrote(t *testing.T) {
+	t.Parallel()
 	a, b := startNode(t), startNode(t)
 	a.newIdentity(writerA)
 	id := b.newIdentity(writerB)
@@ -373,6 +383,7 @@ func TestLateDaemonTakesWhatGrantedWritersWrote(t *testing.T) {
 }
 
 func TestThousandLiveUpdatesArriveBothWays(t *testing.T) {
+	t.Parallel()
 	forEachVersion(t, func(t *testing.T, stack string) {
 		n := harness.New(t).Start()
 		inDaemon := createIn(t, n, "many", orbit.TypeDocuments)
@@ -393,6 +404,7 @@ func TestThousandLiveUpdatesArriveBothWays(t *testing.T) {
 // Values of every size that can be written, in both directions. What is too
 // large for the heads exchange goes by pubsub, as a parent, or both.
 func TestValuesOfAnySizeReplicate(t *testing.T) {
+	t.Parallel()
 	forEachVersion(t, func(t *testing.T, stack string) {
 		n := harness.New(t).Start()
 		inDaemon := createIn(t, n, "sizes", orbit.TypeEvents)
@@ -420,6 +432,7 @@ func TestValuesOfAnySizeReplicate(t *testing.T) {
 }
 
 func TestManyDatabasesOfManyPeersReplicate(t *testing.T) {
+	t.Parallel()
 	const peers, each = 5, 100
 	n := harness.New(t).Start()
 	var addresses []string
@@ -467,6 +480,7 @@ func TestManyDatabasesOfManyPeersReplicate(t *testing.T) {
 // What would end a Node.js process, or make a JavaScript peer wait, is not
 // passed on by the daemon, and does not keep it from its other peers.
 func TestDaemonStandsBetweenPeersAndTheHostile(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Start()
 	inDaemon := createIn(t, n, "guarded", orbit.TypeDocuments)
 	friend, evil := startNode(t), startNode(t)
@@ -488,6 +502,7 @@ func TestDaemonStandsBetweenPeersAndTheHostile(t *testing.T) {
 }
 
 func TestTwoDaemonsAndJavaScriptHealAfterAPartition(t *testing.T) {
+	t.Parallel()
 	forEachVersion(t, func(t *testing.T, stack string) {
 		n, m := harness.New(t).Hide().Start(), harness.New(t).Hide().Start()
 		link := harness.NewLink(t, m)
@@ -517,6 +532,7 @@ func TestTwoDaemonsAndJavaScriptHealAfterAPartition(t *testing.T) {
 // A JavaScript peer with too many databases open cannot say what it speaks, and
 // replicates with nobody. The doctor names that.
 func TestDoctorNamesPeerWithTooManyDatabases(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Start()
 	js := startNode(t)
 	js.newIdentity(writerB)

@@ -89,7 +89,7 @@ func startNodeWith(t testing.TB, stack string) *node {
 	path := nodeJS(t)
 	script, err := filepath.Abs("orbitdb.mjs")
 	must(t, err)
-	cmd := exec.CommandContext(t.Context(), path, append([]string{script}, strings.Fields(stack)...)...)
+	cmd := harness.Adopt(exec.CommandContext(t.Context(), path, append([]string{script}, strings.Fields(stack)...)...))
 	cmd.Dir = t.TempDir()
 	cmd.Env = []string{"HOME=" + cmd.Dir}
 	cmd.Stderr = t.Output()

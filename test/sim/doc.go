@@ -27,24 +27,33 @@
 // what hostile peers do. In the end all is healed, and all honest replicas must
 // agree, about all that anybody was told is written.
 //
-// # The same seed, the same history
+// # The same seed, the same plan
 //
-// Time goes on when nothing runs ([testing/synctest]), and no two events happen at
-// once: what follows from one has come to rest before the next. Chance is
-// never drawn in turn, but made of what it is for and when, so that it does not
-// matter who comes first of those that run at the same time. A history is told
-// by the sum of its events, each with its time. One goroutine runs at a time, and
-// garbage is collected in between.
+// A seed determines the plan of a history exactly: the peers and their keys, the
+// links and their latency and loss, the databases and their writers, and each
+// operation with its time. In every run of a seed, each operation of the plan begins
+// at its time, and makes the same choices where what it finds is the same.
 //
-// Go has chance of its own: which case of a select is taken where several are
-// ready, the order of a map, and who goes on where the machine takes the processor
-// away. Each history has a process of its own, the same when it is seen again, and
-// the code that is tried here leaves little to such chance: now and then, on a busy
-// machine, a large history goes on otherwise all the same (go test -count).
+// The events that follow from the plan are nearly always the same as well, but that
+// is not promised. Virtual time advances only when no goroutine can run
+// ([testing/synctest]), no two events happen at once, and a random number is a hash
+// of its purpose and the virtual time, so that it does not depend on the order in
+// which goroutines run. Three decisions of the Go runtime remain: the case that a
+// select takes when several are ready, the order of a map, and the goroutine that
+// runs next when the operating system has interrupted the process. The last one
+// depends on the load of the machine. A run that went on otherwise is a history of
+// the same plan, and all that a history must fulfil holds for it too.
+//
+// So a failure of a seed is seen again by running the seed again, on an idle machine
+// nearly always at the first try: each history runs in a process of its own with one
+// goroutine at a time, and garbage is collected between events. The log shows the
+// sum of a history's events. Two runs with the same sum had the same events at the
+// same times.
 //
 // # By hand
 //
 //	NPP_SIM_SEEDS=5000 go test ./test/sim -run TestHistories -timeout 0
+//	NPP_SOAK=1h NPP_SIM_SEED=1000 go test ./test/sim -run TestHistories -timeout 0
 //	NPP_SIM_SEED=17 NPP_SIM_TRACE=1 go test ./test/sim -run TestSeed
 //	NPP_SIM_REPLICAS=40 NPP_SIM_OPERATIONS=1000 go test ./test/sim -run TestSeed
 package sim

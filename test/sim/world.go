@@ -34,6 +34,11 @@ type step struct {
 	do   func()
 }
 
+// line returns what [world.trace] is told of a step that happens at a time.
+func (e step) line(at time.Duration) string {
+	return fmt.Sprintf("%v %s %016x", at, e.what, uint64(e.key))
+}
+
 // queue is a heap of steps.
 type queue []step
 
@@ -134,6 +139,6 @@ func (w *world) note(key digest, what string) {
 	w.sum += key.number(int64(at)).mixed()
 	w.count++
 	if w.trace != nil {
-		w.trace(fmt.Sprintf("%v %s %016x", at, what, uint64(key)))
+		w.trace(step{key: key, what: what}.line(at))
 	}
 }

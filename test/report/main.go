@@ -1,0 +1,135 @@
+// Command report runs go test with its arguments, prints of each package what go
+// test prints, and at the end the tests that took longest.
+//
+//	go run ./test/report ./...
+//
+// The time of a test is without that in which it waited for its turn to run in
+// parallel. The environment variable GO names another go command. The exit status is
+// that of go test.
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+)
+
+// shown is how many of the slowest tests are listed.
+const shown = 10
+
+func main() {
+	cmd := exec.Command(cmp.Or(os.Getenv("GO"), "go"), append([]string{"test", "-json"}, os.Args[1:]...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "report:", err)
+		os.Exit(1)
+	}
+	r := report{to: os.Stdout, output: make(map[string][]event)}
+	r.read(out)
+	err = cmd.Wait()
+	r.slowest()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		os.Exit(max(exit.ExitCode(), 1)) // -1 after a signal
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "report:", err)
+		os.Exit(1)
+	}
+}
+
+// event is a line of go test -json, see go doc test2json.
+type event struct {
+	Action, Package, Test, Output string
+	Elapsed                       float64 // seconds
+}
+
+// report is what was read of go test -json.
+type report struct {
+	to     io.Writer
+	output map[string][]event // of packages that are being tested
+	tests  []event            // that have ended, without subtests
+}
+
+// read reads all events, and prints what there is to print of each package when it
+// has ended. A line that is no event is printed as it is.
+func (r *report) read(from io.Reader) {
+	lines := bufio.NewReader(from)
+	for {
+		line, err := lines.ReadString('\n')
+		var e event
+		if json.Unmarshal([]byte(line), &e) == nil {
+			r.take(e)
+		} else {
+			fmt.Fprint(r.to, line)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (r *report) take(e event) {
+	ended := e.Action == "pass" || e.Action == "fail" || e.Action == "skip"
+	switch {
+	case e.Action == "build-output":
+		fmt.Fprint(r.to, e.Output)
+	case e.Action == "output", ended && e.Test != "":
+		r.output[e.Package] = append(r.output[e.Package], e)
+	case ended:
+		r.print(r.output[e.Package], e.Action == "fail")
+		delete(r.output, e.Package)
+	}
+	if ended && e.Test != "" && !strings.Contains(e.Test, "/") {
+		r.tests = append(r.tests, e)
+	}
+}
+
+// print prints the last line of a package, which says how it ended, or, if that is
+// by a failure, all but what tests printed that did not fail.
+func (r *report) print(events []event, failed bool) {
+	fine := make(map[string]bool)
+	last := ""
+	for _, e := range events {
+		switch {
+		case e.Action == "pass" || e.Action == "skip":
+			fine[e.Test] = true
+		case e.Test == "" && e.Action == "output":
+			last = e.Output
+		}
+	}
+	if !failed {
+		fmt.Fprint(r.to, last)
+		return
+	}
+	for _, e := range events {
+		if !fine[e.Test] && !strings.HasPrefix(e.Output, "=== ") {
+			fmt.Fprint(r.to, e.Output)
+		}
+	}
+}
+
+// slowest prints the tests that took longest.
+func (r *report) slowest() {
+	slices.SortStableFunc(r.tests, func(a, b event) int { return cmp.Compare(b.Elapsed, a.Elapsed) })
+	if len(r.tests) == 0 {
+		return
+	}
+	fmt.Fprintln(r.to, "The slowest tests:")
+	for _, e := range r.tests[:min(shown, len(r.tests))] {
+		took := time.Duration(e.Elapsed * float64(time.Second))
+		fmt.Fprintf(r.to, "%8.1fs  %s  %s\n", took.Seconds(), e.Test, e.Package)
+	}
+}
