@@ -9,15 +9,21 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
-// Drops counts the messages that the router lost since it started.
+// Drops counts the messages that the router lost since it started, and the streams
+// that it reset.
 type Drops struct {
-	Outbound   uint64 `json:"outbound"`   // a peer's outbound queue was full
+	Outbound   uint64 `json:"outbound"`   // a peer's outbound queue was full, or the peer did not read
 	Validation uint64 `json:"validation"` // the queue of messages to validate was full
 	Subscriber uint64 `json:"subscriber"` // a subscriber was too slow
+	Streams    uint64 `json:"streams"`    // streams that were reset because their peers did not read
 }
 
-// tracer counts losses, logs the first of each kind, and knows the mesh.
+// tracer counts losses, logs the first of each kind, and knows the mesh. It tells
+// the others what pubsub does.
 type tracer struct {
+	topics *topicSet
+	out    *outbound
+
 	outbound, validation, subscriber atomic.Uint64
 
 	mu   sync.Mutex
@@ -27,7 +33,7 @@ type tracer struct {
 var _ pubsub.RawTracer = (*tracer)(nil)
 
 func (t *tracer) counts() Drops {
-	return Drops{Outbound: t.outbound.Load(), Validation: t.validation.Load(), Subscriber: t.subscriber.Load()}
+	return Drops{Outbound: t.outbound.Load(), Validation: t.validation.Load(), Subscriber: t.subscriber.Load(), Streams: t.out.resets.Load()}
 }
 
 // meshed reports whether messages of a topic are passed on to a peer.
@@ -75,8 +81,10 @@ func (t *tracer) Prune(p peer.ID, topic string) {
 	}
 }
 
-// OnClosedOutboundStream ends what went to a peer: it is not pruned.
+// OnClosedOutboundStream takes a peer out of the mesh. Gossipsub does not call Prune
+// for it.
 func (t *tracer) OnClosedOutboundStream(p peer.ID) {
+	t.out.closed(p)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for topic, peers := range t.mesh {
@@ -86,12 +94,12 @@ func (t *tracer) OnClosedOutboundStream(p peer.ID) {
 	}
 }
 
+func (t *tracer) Join(topic string)                      { t.topics.join(topic) }
+func (t *tracer) Leave(topic string)                     { t.topics.leave(topic) }
+func (t *tracer) SendRPC(rpc *pubsub.RPC, p peer.ID)     { t.out.queued(rpc, p) }
 func (*tracer) OnNewOutboundStream(peer.ID, protocol.ID) {}
-func (*tracer) Join(string)                              {}
-func (*tracer) Leave(string)                             {}
 func (*tracer) ValidateMessage(*pubsub.Message)          {}
 func (*tracer) DeliverMessage(*pubsub.Message)           {}
 func (*tracer) DuplicateMessage(*pubsub.Message)         {}
 func (*tracer) ThrottlePeer(peer.ID)                     {}
 func (*tracer) RecvRPC(*pubsub.RPC)                      {}
-func (*tracer) SendRPC(*pubsub.RPC, peer.ID)             {}
