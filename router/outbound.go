@@ -194,7 +194,6 @@ func (o *outbound) written(q *sendQueue, size int) {
 	o.pop(q, i)
 	if len(q.frames) == 0 && q.drained != nil {
 		close(q.drained)
-		q.drained = nil
 	}
 }
 
@@ -218,14 +217,15 @@ func (o *outbound) enforce(q *sendQueue) {
 		}
 		drained := o.reset(over)
 		o.mu.Unlock()
-		if drained != nil {
-			late := time.NewTimer(drainWithin)
-			select {
-			case <-drained:
-			case <-late.C: // the transport does not heed deadlines
-			}
-			late.Stop()
+		if drained == nil {
+			continue
 		}
+		late := time.NewTimer(drainWithin)
+		select {
+		case <-drained:
+		case <-late.C: // the transport does not heed deadlines
+		}
+		late.Stop()
 		o.mu.Lock()
 		o.release(over)
 		o.mu.Unlock()
@@ -235,7 +235,7 @@ func (o *outbound) enforce(q *sendQueue) {
 // over returns the queue that is to be discarded, or nil: the one that grew, if it
 // is too large, or the largest where all are. The caller holds o.mu.
 func (o *outbound) over(grown *sendQueue) *sendQueue {
-	if !grown.released && grown.bytes > o.limits.PeerBytes-maxFrame {
+	if !grown.unread && grown.bytes > o.limits.PeerBytes-maxFrame {
 		return grown
 	}
 	if o.bytes <= o.limits.AllBytes-maxFrame {
@@ -243,7 +243,7 @@ func (o *outbound) over(grown *sendQueue) *sendQueue {
 	}
 	var largest *sendQueue
 	for _, q := range o.queues {
-		if !q.released && (largest == nil || q.bytes > largest.bytes) {
+		if !q.unread && q.bytes > 0 && (largest == nil || q.bytes > largest.bytes) {
 			largest = q
 		}
 	}
@@ -251,14 +251,12 @@ func (o *outbound) over(grown *sendQueue) *sendQueue {
 }
 
 // reset resets the stream of a peer that does not read. It returns a channel that is
-// closed when the queue is empty, or nil where nothing will empty it. The caller
-// holds o.mu.
-func (o *outbound) reset(q *sendQueue) (drained <-chan struct{}) {
-	if q.unread {
-		return nil
-	}
+// closed when the writer has emptied the queue. Without a stream there is no writer,
+// and it returns nil: the peer is disconnected, and pubsub discards the queue when
+// opening a stream fails. The caller holds o.mu.
+func (o *outbound) reset(q *sendQueue) <-chan struct{} {
 	o.didNotRead(q)
-	if q.stream == nil { // and pubsub does not try again
+	if q.stream == nil {
 		if q.cancel != nil {
 			q.cancel()
 		}
@@ -266,12 +264,14 @@ func (o *outbound) reset(q *sendQueue) (drained <-chan struct{}) {
 		return nil
 	}
 	q.stream.Stream.SetWriteDeadline(time.Unix(1, 0))
-	go q.stream.Stream.Reset()          // which may wait for the connection
-	if len(q.frames) == 0 || !q.begun { // the writer waits for the loop
-		return nil
+	go q.stream.Stream.Reset() // which may wait for the connection
+	drained := make(chan struct{})
+	if len(q.frames) > 0 && q.begun {
+		q.drained = drained
+	} else { // before it begins, the writer waits for the loop
+		close(drained)
 	}
-	q.drained = make(chan struct{})
-	return q.drained
+	return drained
 }
 
 // didNotRead takes that a stream is reset because its peer does not read. The caller
@@ -349,6 +349,12 @@ func (o *outbound) NewStream(ctx context.Context, p peer.ID, protocols ...protoc
 	if q.stream != nil || q.released {
 		delete(o.queues, p) // pubsub has discarded that one
 		q = o.queue(p)
+	}
+	if q.unread {
+		o.release(q)
+		o.mu.Unlock()
+		go o.Network().ClosePeer(p) // it may have connected again
+		return nil, errUnread
 	}
 	q.cancel = cancel
 	greeted := q.greeted

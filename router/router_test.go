@@ -73,11 +73,16 @@ func newHost(t *testing.T) host.Host {
 func newRouter(t *testing.T, o Options) (*Router, host.Host) {
 	t.Helper()
 	h := newHost(t)
+	return newRouterOn(t, h, o), h
+}
+
+func newRouterOn(t *testing.T, h host.Host, o Options) *Router {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	r, err := New(ctx, h, o)
 	must(t, err)
-	return r, h
+	return r
 }
 
 // link connects two hosts and waits until from knows that to is subscribed.
