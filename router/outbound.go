@@ -404,10 +404,8 @@ func (s *outStream) SetWriteDeadline(t time.Time) error {
 }
 
 // Write implements [network.Stream].
-func (s *outStream) Write(b []byte) (n int, err error) {
-	if !s.discards() {
-		n, err = s.Stream.Write(b)
-	}
+func (s *outStream) Write(b []byte) (int, error) {
+	n, err := s.Stream.Write(b)
 	s.o.mu.Lock()
 	defer s.o.mu.Unlock()
 	if err != nil && !s.q.unread {
@@ -420,10 +418,4 @@ func (s *outStream) Write(b []byte) (n int, err error) {
 	}
 	s.o.written(s.q, len(b))
 	return len(b), nil
-}
-
-func (s *outStream) discards() bool {
-	s.o.mu.Lock()
-	defer s.o.mu.Unlock()
-	return s.q.unread
 }

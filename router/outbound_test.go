@@ -359,6 +359,44 @@ func TestMessageForManyPeersCountsOnce(t *testing.T) {
 	}
 }
 
+func TestNothingIsCountedForPeerThatIsGone(t *testing.T) {
+	a, ha := newRouter(t, Options{Patient: patient})
+	deaf := newRawPeer(t, pubsub.GossipSubID_v11, topic)
+	deaf.join(t, a, ha)
+	for range 3 {
+		must(t, a.Publish(testContext(t), topic, make([]byte, mib)[:MaxMessageBytes]))
+	}
+	if n := a.queuedForAll(); n < 2*MaxMessageBytes {
+		t.Fatalf("%d bytes are counted", n)
+	}
+	deaf.Close()
+	eventually(t, "nothing is counted", func() bool { return a.queuedForAll() == 0 })
+	if got := a.Drops(); got != (Drops{}) {
+		t.Errorf("dropped: %+v", got)
+	}
+}
+
+// The writer of a queue may be quicker than the tracer that tells of the RPC.
+func TestNothingIsCountedOfWhatIsWrittenAtOnce(t *testing.T) {
+	o := newOutbound(nil, Limits{}.withDefaults(), func(int) { t.Error("something is lost") })
+	q := o.queue("peer")
+	o.written(q, 100) // the greeting
+	for n := range 1000 {
+		rpc := &pubsub.RPC{RPC: pb.RPC{Publish: []*pb.Message{{Data: make([]byte, n)}}}}
+		size := proto.Size(&rpc.RPC)
+		if size += len(binary.AppendUvarint(nil, uint64(size))); n%2 == 0 {
+			o.written(q, size)
+			o.queued(rpc, "peer")
+		} else {
+			o.queued(rpc, "peer")
+			o.written(q, size)
+		}
+	}
+	if q.bytes != 0 || o.bytes != 0 || len(q.frames) != 0 || len(o.held) != 0 {
+		t.Errorf("%d and %d bytes are counted", q.bytes, o.bytes)
+	}
+}
+
 func TestNothingIsCountedOfWhatWasRead(t *testing.T) {
 	a, ha := newRouter(t, Options{Patient: patient})
 	b, hb := newRouter(t, Options{Patient: patient})
@@ -513,21 +551,52 @@ func TestPeerThatTakesNoStreamIsDisconnectedAtItsBound(t *testing.T) {
 	}
 }
 
-// stuckStream is a stream to which nothing can be written.
+// Pubsub discards a queue without a word where it could not open a stream.
+func TestQueueWithoutStreamIsForgotten(t *testing.T) {
+	o := newOutbound(nil, Limits{}.withDefaults(), func(int) {})
+	rpc := &pubsub.RPC{RPC: pb.RPC{Publish: []*pb.Message{{Data: make([]byte, 100)}}}}
+	for _, p := range []peer.ID{"late", "opens", "has"} {
+		o.queued(rpc, p)
+	}
+	for _, q := range o.queues {
+		q.created = time.Now().Add(-2 * staleAfter)
+	}
+	o.queues["opens"].cancel = func() {}
+	o.queues["has"].stream = &outStream{}
+	o.queued(rpc, "new")
+	if o.queues["late"] != nil || len(o.queues) != 3 || o.bytes != 3*3+proto.Size(rpc.Publish[0]) {
+		t.Errorf("%d queues are counted, with %d bytes", len(o.queues), o.bytes)
+	}
+}
+
+// stuckStream is a stream to which nothing can be written before its deadline.
 type stuckStream struct {
 	network.Stream
-	expired chan struct{}
+	mu      sync.Mutex
+	changed sync.Cond
+	expired bool
+}
+
+func newStuckStream() *stuckStream {
+	s := &stuckStream{}
+	s.changed.L = &s.mu
+	return s
 }
 
 func (s *stuckStream) SetWriteDeadline(t time.Time) error {
-	if t.Before(time.Now()) {
-		close(s.expired)
-	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expired = t.Before(time.Now())
+	s.changed.Broadcast()
 	return nil
 }
 
 func (s *stuckStream) Write([]byte) (int, error) {
-	<-s.expired
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.expired {
+		s.changed.Wait()
+	}
 	return 0, os.ErrDeadlineExceeded
 }
 
@@ -540,8 +609,12 @@ func TestQueueNeverExceedsItsBound(t *testing.T) {
 	for seed := range uint64(100) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		lost := 0
-		o := newOutbound(nil, Limits{PeerBytes: bound, AllBytes: bound}.withDefaults(), func(n int) { lost += n })
-		s := &outStream{Stream: &stuckStream{expired: make(chan struct{})}, o: o, q: o.queue("peer")}
+		limits := Limits{PeerBytes: bound}
+		if seed%2 == 0 {
+			limits = Limits{AllBytes: bound}
+		}
+		o := newOutbound(nil, limits.withDefaults(), func(n int) { lost += n })
+		s := &outStream{Stream: newStuckStream(), o: o, q: o.queue("peer")}
 		s.q.stream = s
 
 		var mu sync.Mutex // of what stands for pubsub's queue
