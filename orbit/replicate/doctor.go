@@ -163,7 +163,7 @@ func (x *examination) live(which string, s Status) {
 	}
 	advice := ""
 	if errors.Is(s.NotLive, router.ErrTooManyTopics) {
-		advice = "close databases that are not needed: ipfs npp db close <db>"
+		advice = FreeTopics
 	}
 	x.add(CheckPubsub, Problem, fmt.Sprintf("%s is not live, so new entries come late or not at all: %v", which, s.NotLive), advice)
 }

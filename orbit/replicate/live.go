@@ -7,6 +7,9 @@ import (
 	"github.com/newpieceplease/npp/router"
 )
 
+// FreeTopics is the advice where the router opens no more topics.
+const FreeTopics = "close databases that are not needed: ipfs npp db close <db>"
+
 // liveness says whether a database is live, that is, whether its topic is subscribed
 // to. The router opens a limited number of topics ([router.Limits]). A database beyond
 // that is readable, writable, and replicated with peers that have it live, by the

@@ -90,7 +90,9 @@ func TestExaminationSaysWhereTheAccessListIsNotLive(t *testing.T) {
 	findings, err := a.Examine(t.Context(), db.Address())
 	must(t, err)
 	for _, which := range []string{"it is not live", "its list of writers is not live"} {
-		if !slices.ContainsFunc(findings, func(f replicate.Finding) bool { return f.Level == replicate.Problem && strings.HasPrefix(f.Text, which) }) {
+		if !slices.ContainsFunc(findings, func(f replicate.Finding) bool {
+			return f.Level == replicate.Problem && strings.HasPrefix(f.Text, which)
+		}) {
 			t.Errorf("%q is not said: %v", which, findings)
 		}
 	}
