@@ -47,16 +47,16 @@ const (
 // the peer stays connected. Such a peer is disconnected.
 type outbound struct {
 	host.Host
+	in     *inbound
 	limits Limits
 	lost   func(messages int)   // counts messages that were queued and not sent
 	serves func(p peer.ID) bool // reports whether pubsub has a queue for a peer
 	resets atomic.Uint64        // streams that were reset
 
-	mu      sync.Mutex
-	queues  map[peer.ID]*sendQueue
-	inbound map[peer.ID]network.Stream // newest stream of each peer
-	held    map[*pb.Message]*heldMessage
-	bytes   int // of all queues, with each message once
+	mu     sync.Mutex
+	queues map[peer.ID]*sendQueue
+	held   map[*pb.Message]*heldMessage
+	bytes  int // of all queues, with each message once
 }
 
 // heldMessage is a message in one queue or several, which share its memory.
@@ -88,14 +88,14 @@ type frame struct {
 	own      int // size without the messages
 }
 
-func newOutbound(h host.Host, limits Limits, lost func(int)) *outbound {
+func newOutbound(h host.Host, in *inbound, limits Limits, lost func(int)) *outbound {
 	return &outbound{
-		Host:    h,
-		limits:  limits,
-		lost:    lost,
-		queues:  make(map[peer.ID]*sendQueue),
-		inbound: make(map[peer.ID]network.Stream),
-		held:    make(map[*pb.Message]*heldMessage),
+		Host:   h,
+		in:     in,
+		limits: limits,
+		lost:   lost,
+		queues: make(map[peer.ID]*sendQueue),
+		held:   make(map[*pb.Message]*heldMessage),
 	}
 }
 
@@ -296,7 +296,7 @@ func (o *outbound) closed(p peer.ID) {
 	if !q.unread || o.Network().Connectedness(p) != network.Connected {
 		return
 	}
-	if in := o.inbound[p]; in != nil {
+	if in := o.in.stream(p); in != nil {
 		o.queue(p).greeted = make(chan struct{})
 		go in.Reset()
 	}
@@ -311,30 +311,23 @@ func (o *outbound) closed(p peer.ID) {
 // SetStreamHandler implements [host.Host].
 func (o *outbound) SetStreamHandler(id protocol.ID, handle network.StreamHandler) {
 	o.Host.SetStreamHandler(id, func(s network.Stream) {
-		o.opened(s)
-		defer o.ended(s)
+		if !o.in.begin(s) {
+			s.Reset()
+			return
+		}
+		defer o.in.end(s)
+		o.greeted(s.Conn().RemotePeer())
 		handle(s)
 	})
 }
 
-// opened takes a stream that a peer has opened.
-func (o *outbound) opened(s network.Stream) {
+// greeted takes that a peer has opened a stream.
+func (o *outbound) greeted(p peer.ID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	p := s.Conn().RemotePeer()
-	o.inbound[p] = s
 	if q := o.queues[p]; q != nil && q.greeted != nil {
 		close(q.greeted)
 		q.greeted = nil
-	}
-}
-
-// ended takes that nothing is read from a stream any more.
-func (o *outbound) ended(s network.Stream) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if p := s.Conn().RemotePeer(); o.inbound[p] == s {
-		delete(o.inbound, p)
 	}
 }
 

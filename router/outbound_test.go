@@ -378,7 +378,7 @@ func TestNothingIsCountedForPeerThatIsGone(t *testing.T) {
 
 // The writer of a queue may be quicker than the tracer that tells of the RPC.
 func TestNothingIsCountedOfWhatIsWrittenAtOnce(t *testing.T) {
-	o := newOutbound(nil, Limits{}.withDefaults(), func(int) { t.Error("something is lost") })
+	o := newOutbound(nil, nil, Limits{}.withDefaults(), func(int) { t.Error("something is lost") })
 	q := o.queue("peer")
 	o.written(q, 100) // the greeting
 	for n := range 1000 {
@@ -420,7 +420,7 @@ func TestNothingIsCountedOfWhatWasRead(t *testing.T) {
 	eventually(t, "the queue is gone", func() bool {
 		a.out.mu.Lock()
 		defer a.out.mu.Unlock()
-		return len(a.out.queues) == 0 && len(a.out.inbound) == 0
+		return len(a.out.queues) == 0 && a.in.stream(hb.ID()) == nil
 	})
 }
 
@@ -553,7 +553,7 @@ func TestPeerThatTakesNoStreamIsDisconnectedAtItsBound(t *testing.T) {
 
 // Pubsub discards a queue without a word where it could not open a stream.
 func TestQueueWithoutStreamIsForgotten(t *testing.T) {
-	o := newOutbound(nil, Limits{}.withDefaults(), func(int) {})
+	o := newOutbound(nil, nil, Limits{}.withDefaults(), func(int) {})
 	rpc := &pubsub.RPC{RPC: pb.RPC{Publish: []*pb.Message{{Data: make([]byte, 100)}}}}
 	for _, p := range []peer.ID{"late", "opens", "has"} {
 		o.queued(rpc, p)
@@ -613,7 +613,7 @@ func TestQueueNeverExceedsItsBound(t *testing.T) {
 		if seed%2 == 0 {
 			limits = Limits{AllBytes: bound}
 		}
-		o := newOutbound(nil, limits.withDefaults(), func(n int) { lost += n })
+		o := newOutbound(nil, nil, limits.withDefaults(), func(n int) { lost += n })
 		s := &outStream{Stream: newStuckStream(), o: o, q: o.queue("peer")}
 		s.q.stream = s
 

@@ -111,6 +111,7 @@ type Router struct {
 	pace    *rate.Limiter
 	publish chan struct{} // holds a token while something is published
 	topics  *topicSet
+	in      *inbound
 	out     *outbound
 	tracer  tracer
 	floods  bool // what is passed on goes to all subscribers
@@ -142,7 +143,8 @@ func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
 		floods:   o.Floodsub,
 	}
 	started := make(chan struct{})
-	r.out = newOutbound(h, limits, func(n int) { r.tracer.outbound.Add(uint64(n)) })
+	r.in = newInbound(r.topics.has)
+	r.out = newOutbound(h, r.in, limits, func(n int) { r.tracer.outbound.Add(uint64(n)) })
 	r.out.serves = func(p peer.ID) bool {
 		select {
 		case <-started:
@@ -354,6 +356,7 @@ func (r *Router) inspect(from peer.ID, rpc *pubsub.RPC) error {
 			f(from, s.GetTopicid(), s.GetSubscribe())
 		}
 	}
+	rpc.Subscriptions = r.in.told(from, rpc.GetSubscriptions())
 	return nil
 }
 

@@ -67,6 +67,13 @@ func (s *topicSet) close(topic string) {
 	s.clean(topic)
 }
 
+// has reports whether a topic is open.
+func (s *topicSet) has(topic string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.topics[topic] != nil
+}
+
 // join takes that pubsub has subscribed to a topic.
 func (s *topicSet) join(topic string) {
 	s.mu.Lock()
