@@ -1,7 +1,6 @@
 package router
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"testing"
@@ -12,7 +11,6 @@ import (
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"google.golang.org/protobuf/proto"
 )
 
 // tell has a raw peer subscribe to topics, or end that, in RPCs that are not too large.
@@ -23,10 +21,7 @@ func tell(t *testing.T, s network.Stream, on bool, topics ...string) {
 		for _, topic := range some {
 			rpc.Subscriptions = append(rpc.Subscriptions, &pb.RPC_SubOpts{Subscribe: &on, Topicid: &topic})
 		}
-		b, err := proto.Marshal(rpc)
-		must(t, err)
-		_, err = s.Write(append(binary.AppendUvarint(nil, uint64(len(b))), b...))
-		must(t, err)
+		send(t, s, rpc)
 	}
 }
 

@@ -69,10 +69,21 @@ func (p *rawPeer) tryGreet(t *testing.T, h host.Host) (s network.Stream, ok bool
 	for _, topic := range p.topics {
 		rpc.Subscriptions = append(rpc.Subscriptions, &pb.RPC_SubOpts{Subscribe: &yes, Topicid: &topic})
 	}
+	return s, trySend(t, s, rpc) == nil
+}
+
+// send writes an RPC.
+func send(t *testing.T, s network.Stream, rpc *pb.RPC) {
+	t.Helper()
+	must(t, trySend(t, s, rpc))
+}
+
+func trySend(t *testing.T, s network.Stream, rpc *pb.RPC) error {
+	t.Helper()
 	b, err := proto.Marshal(rpc)
 	must(t, err)
 	_, err = s.Write(append(binary.AppendUvarint(nil, uint64(len(b))), b...))
-	return s, err == nil
+	return err
 }
 
 // next returns the next stream that was opened to the peer.

@@ -113,6 +113,7 @@ type Router struct {
 	topics  *topicSet
 	in      *inbound
 	out     *outbound
+	waiting *awaiting
 	tracer  tracer
 	floods  bool // what is passed on goes to all subscribers
 
@@ -153,7 +154,8 @@ func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
 			return true
 		}
 	}
-	r.tracer = tracer{mesh: make(map[string]map[peer.ID]bool), topics: r.topics, out: r.out}
+	r.waiting = newAwaiting(limits, r.topics.isJoined)
+	r.tracer = tracer{mesh: make(map[string]map[peer.ID]bool), topics: r.topics, out: r.out, waiting: r.waiting}
 	opts := append([]pubsub.Option{
 		pubsub.WithPeerOutboundQueueSize(queueSize),
 		pubsub.WithValidateQueueSize(queueSize),
@@ -357,6 +359,9 @@ func (r *Router) inspect(from peer.ID, rpc *pubsub.RPC) error {
 		}
 	}
 	rpc.Subscriptions = r.in.told(from, rpc.GetSubscriptions())
+	var dropped int
+	rpc.Publish, dropped = r.waiting.admit(from, rpc.GetPublish())
+	r.tracer.dropValidation(dropped)
 	return nil
 }
 

@@ -74,6 +74,14 @@ func (s *topicSet) has(topic string) bool {
 	return s.topics[topic] != nil
 }
 
+// isJoined reports whether pubsub is subscribed to a topic.
+func (s *topicSet) isJoined(topic string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.topics[topic]
+	return t != nil && t.joined
+}
+
 // join takes that pubsub has subscribed to a topic.
 func (s *topicSet) join(topic string) {
 	s.mu.Lock()

@@ -21,8 +21,9 @@ type Drops struct {
 // tracer counts losses, logs the first of each kind, and knows the mesh. It tells
 // the others what pubsub does.
 type tracer struct {
-	topics *topicSet
-	out    *outbound
+	topics  *topicSet
+	out     *outbound
+	waiting *awaiting
 
 	outbound, validation, subscriber atomic.Uint64
 
@@ -50,11 +51,15 @@ func (t *tracer) DropRPC(rpc *pubsub.RPC, p peer.ID) {
 }
 
 func (t *tracer) RejectMessage(m *pubsub.Message, reason string) {
-	if reason != pubsub.RejectValidationQueueFull && reason != pubsub.RejectValidationThrottled {
-		return
+	t.waiting.done(m.Message)
+	if reason == pubsub.RejectValidationQueueFull || reason == pubsub.RejectValidationThrottled {
+		t.dropValidation(1)
 	}
-	if t.validation.Add(1) == 1 {
-		log.Warnw("pubsub message dropped: validation queue full", "topic", m.GetTopic())
+}
+
+func (t *tracer) dropValidation(messages int) {
+	if n := uint64(messages); n > 0 && t.validation.Add(n) == n {
+		log.Warn("pubsub message dropped: too many await validation")
 	}
 }
 
@@ -98,8 +103,8 @@ func (t *tracer) Join(topic string)                      { t.topics.join(topic) 
 func (t *tracer) Leave(topic string)                     { t.topics.leave(topic) }
 func (t *tracer) SendRPC(rpc *pubsub.RPC, p peer.ID)     { t.out.queued(rpc, p) }
 func (*tracer) OnNewOutboundStream(peer.ID, protocol.ID) {}
-func (*tracer) ValidateMessage(*pubsub.Message)          {}
+func (t *tracer) ValidateMessage(m *pubsub.Message)      { t.waiting.done(m.Message) }
+func (t *tracer) DuplicateMessage(m *pubsub.Message)     { t.waiting.done(m.Message) }
 func (*tracer) DeliverMessage(*pubsub.Message)           {}
-func (*tracer) DuplicateMessage(*pubsub.Message)         {}
 func (*tracer) ThrottlePeer(peer.ID)                     {}
 func (*tracer) RecvRPC(*pubsub.RPC)                      {}
