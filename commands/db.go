@@ -262,6 +262,7 @@ type listLine struct {
 	Type     string `json:"type"`                   // as which it is open
 	Manifest string `json:"manifestType,omitempty"` // the type that its manifest names, where that is another
 	State    string `json:"state,omitempty"`        // of its replication: "open", "closed", "fetching", "failed" or "encrypted"
+	NotLive  string `json:"notLive,omitempty"`      // why it is open and not live; see statusLine
 	IndexBy  string `json:"indexBy,omitempty"`
 	Entries  uint64 `json:"entries"`
 	Keys     uint64 `json:"keys"`               // of documents and keyvalue
@@ -292,10 +293,10 @@ var dbLsCmd = &cmds.Command{
 		Tagline: "List the databases that are here.",
 		ShortDescription: `
 Prints address, type, number of entries, state and name of each database: it
-is "open" and replicated, "closed", "fetching" what it takes to open it,
-"failed", or "encrypted" as a whole by the apps that write to it, so that
-nothing of it can be read here. One that does not open is listed with the
-reason.
+is "open" and replicated, "not live" where new entries come late or not at all,
+"closed", "fetching" what it takes to open it, "failed", or "encrypted" as a
+whole by the apps that write to it, so that nothing of it can be read here. One
+that is not live or does not open is listed with the reason.
 
   > ipfs npp db ls
   /orbitdb/zdpuAsb…  documents      12  open       pieces
@@ -342,20 +343,29 @@ reason.
 	Type: listLine{},
 	Encoders: cmds.EncoderMap{
 		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *listLine) error {
-			text := fmt.Sprintf("%s  %-9s  %6d  %-9s  %s", l.Address, printable(cmp.Or(l.Type, "?")), l.Entries, cmp.Or(l.State, "?"), printable(cmp.Or(l.Name, "?")))
+			text := fmt.Sprintf("%s  %-9s  %6d  %-9s  %s", l.Address, printable(cmp.Or(l.Type, "?")), l.Entries, l.state(), printable(cmp.Or(l.Name, "?")))
 			if l.AccessOf != "" {
 				text += "  (who may write to " + l.AccessOf + ")"
 			}
 			if l.Manifest != "" {
 				text += "  (its manifest says " + printable(l.Manifest) + ")"
 			}
-			if l.Error != "" {
-				text += "\n  " + printable(l.Error)
+			for _, why := range []string{l.NotLive, l.Error} {
+				if why != "" {
+					text += "\n  " + printable(why)
+				}
 			}
 			_, err := fmt.Fprintln(w, text)
 			return err
 		}),
 	},
+}
+
+func (l *listLine) state() string {
+	if l.NotLive != "" && l.State == string(replicate.Open) {
+		return "not live"
+	}
+	return cmp.Or(l.State, "?")
 }
 
 // addStates adds how far the databases that are here are replicated, and returns
@@ -377,6 +387,9 @@ func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pen
 			l.State = string(replicate.Failed)
 		case err == nil:
 			l.State = stateOf(s)
+			if s.NotLive != nil {
+				l.NotLive = notLive(s.NotLive)
+			}
 		}
 	}
 	for _, address := range r.Pending() {
@@ -605,6 +618,9 @@ func (l *infoLine) text() string {
 // statusText writes what is known of the replication, and what is missing.
 func (l *infoLine) statusText(row func(name, format string, a ...any)) {
 	row("state", "%s", cmp.Or(l.State, "?"))
+	if l.NotLive != "" {
+		row("not live", "%s", printable(l.NotLive))
+	}
 	if l.Error != "" {
 		row("error", "%s", printable(l.Error))
 	}

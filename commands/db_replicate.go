@@ -26,6 +26,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/plugin"
+	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/swarm"
 )
 
@@ -113,9 +114,10 @@ func (r replicated) connected() map[peer.ID]swarm.Peer {
 
 // statusLine is what several commands tell of the replication of a database.
 type statusLine struct {
-	State         string        `json:"state"`           // "open", "closed", "fetching", "failed" or "encrypted"
-	Error         string        `json:"error,omitempty"` // why it failed
-	Asking        int           `json:"asking"`          // blocks that are being asked for
+	State         string        `json:"state"`             // "open", "closed", "fetching", "failed" or "encrypted"
+	Error         string        `json:"error,omitempty"`   // why it failed
+	NotLive       string        `json:"notLive,omitempty"` // why its topic is not subscribed to, so that what is new comes late or not at all
+	Asking        int           `json:"asking"`            // blocks that are being asked for
 	Shipment      *shipmentLine `json:"shipment,omitempty"`
 	MissingBlocks []missingLine `json:"missingBlocks,omitempty"`
 	Refused       []refusedLine `json:"refused,omitempty"` // entries that were not taken, newest last
@@ -177,6 +179,9 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 	if s.Err != nil {
 		l.Error = s.Err.Error()
 	}
+	if s.NotLive != nil {
+		l.NotLive = notLive(s.NotLive)
+	}
 	if ship := s.Shipment; ship != nil {
 		l.Shipment = &shipmentLine{ship.From.String(), ship.Got, ship.Of}
 	}
@@ -200,6 +205,14 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 		l.Peers = append(l.Peers, line)
 	}
 	return l
+}
+
+// notLive is why a database is not live, and the next step.
+func notLive(err error) string {
+	if errors.Is(err, router.ErrTooManyTopics) {
+		err = fmt.Errorf("%w; hint: %s", err, replicate.FreeTopics)
+	}
+	return err.Error()
 }
 
 func peerTexts(peers []peer.ID) []string {
@@ -486,6 +499,9 @@ func (l *openLine) text() string {
 	fmt.Fprintf(&b, ": %s\n", l.progress())
 	if l.Error != "" {
 		fmt.Fprintf(&b, "  %s\n", printable(l.Error))
+	}
+	if l.NotLive != "" {
+		fmt.Fprintf(&b, "  not live: %s\n", printable(l.NotLive))
 	}
 	for i, m := range l.MissingBlocks {
 		if i == shownHashes {

@@ -9,7 +9,9 @@ import (
 	cmds "github.com/ipfs/go-ipfs-cmds"
 
 	"github.com/newpieceplease/npp/message"
+	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/plugin"
+	"github.com/newpieceplease/npp/router"
 )
 
 const (
@@ -177,6 +179,7 @@ type statLine struct {
 	DroppedOutbound   uint64 `json:"droppedOutbound"`
 	DroppedValidation uint64 `json:"droppedValidation"`
 	DroppedSubscriber uint64 `json:"droppedSubscriber"`
+	StreamsReset      uint64 `json:"streamsReset"` // of pubsub, because their peers did not read
 }
 
 var messagesStatCmd = &cmds.Command{
@@ -184,13 +187,14 @@ var messagesStatCmd = &cmds.Command{
 		Tagline: "Show how full the store is, and what was refused or dropped.",
 		ShortDescription: `
 "refused" counts direct messages that were not taken, their senders told, and
-"dropped" what the pubsub router lost; both since the daemon started.
+"dropped" what the pubsub router lost; both since the daemon started. The
+stream to a peer that does not read is reset, and what waits for it is lost.
 
   > ipfs npp messages stat
   direct   1048576 of 1073741824 bytes, a peer has 67108864
   pubsub   0 of 67108864 bytes
   removed by retention 0, refused 0, pubsub refused 0
-  dropped by pubsub: outbound 0, validation 0, subscriber 0
+  dropped by pubsub: outbound 0, validation 0, subscriber 0; streams reset 0
 `,
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
@@ -214,6 +218,7 @@ var messagesStatCmd = &cmds.Command{
 			DroppedOutbound:   s.Dropped.Outbound,
 			DroppedValidation: s.Dropped.Validation,
 			DroppedSubscriber: s.Dropped.Subscriber,
+			StreamsReset:      s.Dropped.Streams,
 		})
 	},
 	Type: statLine{},
@@ -221,10 +226,10 @@ var messagesStatCmd = &cmds.Command{
 		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *statLine) error {
 			_, err := fmt.Fprintf(w, "direct   %d of %d bytes, a peer has %d\npubsub   %d of %d bytes\n"+
 				"removed by retention %d, refused %d, pubsub refused %d\n"+
-				"dropped by pubsub: outbound %d, validation %d, subscriber %d\n",
+				"dropped by pubsub: outbound %d, validation %d, subscriber %d; streams reset %d\n",
 				l.DirectBytes, l.DirectLimit, l.PeerLimit, l.PubsubBytes, l.PubsubLimit,
 				l.Expired, l.Refused, l.RefusedPubsub,
-				l.DroppedOutbound, l.DroppedValidation, l.DroppedSubscriber)
+				l.DroppedOutbound, l.DroppedValidation, l.DroppedSubscriber, l.StreamsReset)
 			return err
 		}),
 	},
@@ -237,6 +242,8 @@ func listenHint(err error) error {
 		return fmt.Errorf("%w by Pubsub.Enabled; hint: ipfs config --json Pubsub.Enabled true, and restart the daemon", err)
 	case errors.Is(err, message.ErrNotFound):
 		return fmt.Errorf("%w; hint: ipfs npp messages ls shows the IDs", err)
+	case errors.Is(err, router.ErrTooManyTopics):
+		return fmt.Errorf("%w; hint: %s", err, replicate.FreeTopics)
 	}
 	return err
 }

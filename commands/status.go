@@ -23,6 +23,7 @@ type statusOutput struct {
 	Stores     []storeStatusLine `json:"stores"`
 	Databases  int               `json:"databases"`
 	Fetching   int               `json:"fetching"` // databases that are not here yet
+	NotLive    []string          `json:"notLive"`  // addresses of databases that get what is new late or not at all
 	Companions companionsStatus  `json:"companions"`
 	Messages   messagesStatus    `json:"messages"`
 	Attention  []attentionLine   `json:"attention"`
@@ -48,6 +49,8 @@ type messagesStatus struct {
 	PubsubBytes uint64 `json:"pubsubBytes"`
 	MaxBytes    uint64 `json:"maxBytes"` // for direct ones
 	Refused     uint64 `json:"refused"`
+	// pubsub streams that were reset since the start because their peers did not read
+	StreamsReset uint64 `json:"streamsReset"`
 }
 
 // attentionLine is something that is not as it should be.
@@ -98,9 +101,10 @@ func newStatusOutput(s plugin.Status) *statusOutput {
 	out := &statusOutput{
 		Peer: s.Peer.String(), Username: s.Username, Version: plugin.Version, Since: s.Started,
 		Peers: s.Peers, NPP: s.NPP, Pubsub: s.Pubsub, Databases: s.Databases, Fetching: s.Fetching,
+		NotLive:    append([]string{}, s.NotLive...),
 		Stores:     []storeStatusLine{},
 		Companions: companionsStatus{s.Companions, s.Online, s.Followers, s.Pieces},
-		Messages:   messagesStatus{s.Messages.DirectBytes, s.Messages.PubsubBytes, s.Messages.Limits.StoreBytes, s.Messages.Refused},
+		Messages:   messagesStatus{s.Messages.DirectBytes, s.Messages.PubsubBytes, s.Messages.Limits.StoreBytes, s.Messages.Refused, s.Messages.Dropped.Streams},
 		Attention:  []attentionLine{},
 	}
 	for _, st := range s.Stores {
@@ -148,8 +152,14 @@ func (s *statusOutput) text() string {
 	if s.Fetching > 0 {
 		databases += fmt.Sprintf(", %d being fetched", s.Fetching)
 	}
+	if len(s.NotLive) > 0 {
+		databases += fmt.Sprintf(", %d not live", len(s.NotLive))
+	}
 	row("databases", "%s", databases)
 	row("messages", "%d of %d bytes, and %d from pubsub", s.Messages.DirectBytes, s.Messages.MaxBytes, s.Messages.PubsubBytes)
+	if n := s.Messages.StreamsReset; n > 0 {
+		row("pubsub", "%s reset whose peers did not read", quantity(n, "stream was", "streams were"))
+	}
 	if len(s.Attention) == 0 {
 		row("attention", "nothing")
 	}

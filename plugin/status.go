@@ -27,8 +27,9 @@ type Status struct {
 	Pubsub    bool
 	Messages  message.Stats
 	Stores    []StoreStatus
-	Databases int // that are here, lists of writers left out
-	Fetching  int // databases that are not here yet
+	Databases int      // that are here, lists of writers left out
+	Fetching  int      // databases that are not here yet
+	NotLive   []string // addresses of databases whose topics are not subscribed to although they are replicated
 
 	Companions int // that are followed
 	Online     int // of them, that are connected
@@ -145,6 +146,7 @@ func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
 	}
 	if d.replicator != nil {
 		s.Fetching = len(d.replicator.Pending())
+		d.statusOfTopics(s)
 	}
 	if d.libraryErr != nil {
 		s.attend("library", "", d.libraryErr, "mend that and restart the daemon, the rest of npp works")
@@ -152,6 +154,16 @@ func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
 	}
 	d.statusOfLibrary(ctx, s)
 	return nil
+}
+
+// statusOfTopics adds which databases are not live.
+func (d *Daemon) statusOfTopics(s *Status) {
+	var why error
+	if s.NotLive, why = d.replicator.NotLive(); why == nil {
+		return
+	}
+	s.attend("databases", "", fmt.Errorf("new entries come late or not at all to those that are not live (%d): %w", len(s.NotLive), why),
+		replicate.FreeTopics+"; ipfs npp db ls shows which are not live")
 }
 
 func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {

@@ -22,6 +22,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,8 +41,8 @@ var log = logging.Logger("npp/router")
 
 const (
 	// queueSize replaces gossipsub's queues of 32 (per peer outbound, awaiting
-	// validation, per subscription), which a burst overruns.
-	// As many messages of the largest size are what a stalled peer may hold here.
+	// validation, per subscription), which a burst overruns. [Limits] bounds the
+	// bytes in those that are outbound.
 	queueSize = 2048
 
 	// MaxMessageBytes is the largest payload that is published: gossipsub drops
@@ -67,6 +68,34 @@ type Options struct {
 	// Patient tells whether a subscriber has queues like ours, so that a burst
 	// need not be paced for its sake.
 	Patient func(peer.ID) bool
+	Limits  Limits
+}
+
+// Limits bound what is spent on peers. A field that is zero means its default.
+type Limits struct {
+	// PeerBytes bounds the RPCs that are queued for one peer or being written to it,
+	// in bytes as they are sent, at least 2 MiB. Where they are more, the peer does not
+	// read, and its stream is reset. Default: 64 MiB.
+	PeerBytes int
+	// AllBytes bounds that of all peers. A message that is queued for several peers
+	// counts once, as they share its memory. The stream of the peer for which most is
+	// queued is reset. Default: 256 MiB.
+	AllBytes int
+	// Topics bounds the topics that are subscribed to. Default: 7000.
+	Topics int
+	// TopicBytes bounds the RPC that tells a peer of them. Peers discard one of over
+	// 512 KiB (pubsub.DefaultMaxControlMessageSize). Default: 480 KiB, so that there is
+	// room for topics of `ipfs pubsub sub`, which count and are never refused.
+	TopicBytes int
+}
+
+func (l Limits) withDefaults() Limits {
+	return Limits{
+		PeerBytes:  cmp.Or(l.PeerBytes, 64<<20),
+		AllBytes:   cmp.Or(l.AllBytes, 256<<20),
+		Topics:     cmp.Or(l.Topics, 7000),
+		TopicBytes: cmp.Or(l.TopicBytes, 480<<10),
+	}
 }
 
 // An AcceptFunc tells whether a message of a topic that is ours may be
@@ -81,6 +110,10 @@ type Router struct {
 	patient func(peer.ID) bool
 	pace    *rate.Limiter
 	publish chan struct{} // holds a token while something is published
+	topics  *topicSet
+	in      *inbound
+	out     *outbound
+	waiting *awaiting
 	tracer  tracer
 	floods  bool // what is passed on goes to all subscribers
 
@@ -98,6 +131,7 @@ type ourTopic struct {
 
 // New starts a router on h that runs until ctx is done.
 func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
+	limits := o.Limits.withDefaults()
 	r := &Router{
 		self:     h.ID(),
 		stock:    o.Stock,
@@ -106,9 +140,22 @@ func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
 		publish:  make(chan struct{}, 1),
 		ours:     make(map[string]*ourTopic),
 		followed: make(map[string]bool),
-		tracer:   tracer{mesh: make(map[string]map[peer.ID]bool)},
+		topics:   newTopicSet(limits),
 		floods:   o.Floodsub,
 	}
+	started := make(chan struct{})
+	r.in = newInbound(r.topics.has)
+	r.out = newOutbound(h, r.in, limits, func(n int) { r.tracer.outbound.Add(uint64(n)) })
+	r.out.serves = func(p peer.ID) bool {
+		select {
+		case <-started:
+			return slices.Contains(r.pubsub.ListPeers(""), p) || ctx.Err() != nil
+		case <-ctx.Done():
+			return true
+		}
+	}
+	r.waiting = newAwaiting(limits, r.topics.isJoined)
+	r.tracer = tracer{mesh: make(map[string]map[peer.ID]bool), topics: r.topics, out: r.out, waiting: r.waiting}
 	opts := append([]pubsub.Option{
 		pubsub.WithPeerOutboundQueueSize(queueSize),
 		pubsub.WithValidateQueueSize(queueSize),
@@ -127,11 +174,12 @@ func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
 	} else {
 		opts = append(opts, pubsub.WithFloodPublish(true))
 	}
-	ps, err := start(ctx, h, opts...)
+	ps, err := start(ctx, r.out, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("start pubsub router: %w", err)
 	}
 	r.pubsub = ps
+	close(started)
 	return r, nil
 }
 
@@ -184,6 +232,18 @@ func (r *Router) use(topic string, accept AcceptFunc) (release func()) {
 	}
 }
 
+// open is use for a topic that is subscribed to.
+func (r *Router) open(topic string, accept AcceptFunc) (release func(), err error) {
+	if err := r.topics.open(topic); err != nil {
+		return nil, err
+	}
+	unuse := r.use(topic, accept)
+	return sync.OnceFunc(func() {
+		unuse()
+		r.topics.close(topic)
+	}), nil
+}
+
 // Subscription delivers the messages of a topic.
 type Subscription struct {
 	sub     *pubsub.Subscription
@@ -191,9 +251,13 @@ type Subscription struct {
 }
 
 // Subscribe subscribes to topic and makes it ours while the subscription lasts.
-// All subscriptions to one topic share the AcceptFunc that came last.
+// All subscriptions to one topic share the AcceptFunc that came last. Where no more
+// topics can be opened, the error is a [TopicLimitError].
 func (r *Router) Subscribe(topic string, accept AcceptFunc) (*Subscription, error) {
-	release := r.use(topic, accept)
+	release, err := r.open(topic, accept)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to topic %q: %w", topic, err)
+	}
 	// Join allows one handle per topic, which `ipfs pubsub` would then be refused
 	sub, err := r.pubsub.Subscribe(topic, pubsub.WithBufferSize(queueSize)) //nolint:staticcheck
 	if err != nil {
@@ -217,10 +281,13 @@ func (s *Subscription) Cancel() {
 type TakeFunc func(context.Context, *pubsub.Message) bool
 
 // Follow subscribes to topic until stop is called. Each message of another peer
-// is given to take, in a goroutine of its own, 1024 at a time; what comes
-// beyond that is lost.
+// is given to take, in a goroutine of its own, 1024 at a time; messages beyond that
+// are lost. Where no more topics can be opened, the error is a [TopicLimitError].
 func (r *Router) Follow(topic string, take TakeFunc) (stop func(), err error) {
-	release := r.use(topic, nil)
+	release, err := r.open(topic, nil)
+	if err != nil {
+		return nil, fmt.Errorf("follow topic %q: %w", topic, err)
+	}
 	r.setFollowed(topic, true)
 	defer func() {
 		if err != nil {
@@ -291,6 +358,10 @@ func (r *Router) inspect(from peer.ID, rpc *pubsub.RPC) error {
 			f(from, s.GetTopicid(), s.GetSubscribe())
 		}
 	}
+	rpc.Subscriptions = r.in.told(from, rpc.GetSubscriptions())
+	var dropped int
+	rpc.Publish, dropped = r.waiting.admit(from, rpc.GetPublish())
+	r.tracer.dropValidation(dropped)
 	return nil
 }
 
@@ -347,5 +418,5 @@ func (r *Router) Unmeshed(topic string) []peer.ID {
 	return slices.DeleteFunc(r.pubsub.ListPeers(topic), func(p peer.ID) bool { return r.tracer.meshed(topic, p) })
 }
 
-// Drops counts what was lost until now.
+// Drops returns the counts of what was lost until now.
 func (r *Router) Drops() Drops { return r.tracer.counts() }

@@ -2,7 +2,6 @@ package router
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,10 +16,8 @@ import (
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	pubsubpb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/host"
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/goleak"
-	"google.golang.org/protobuf/proto"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -73,11 +70,16 @@ func newHost(t *testing.T) host.Host {
 func newRouter(t *testing.T, o Options) (*Router, host.Host) {
 	t.Helper()
 	h := newHost(t)
+	return newRouterOn(t, h, o), h
+}
+
+func newRouterOn(t *testing.T, h host.Host, o Options) *Router {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	r, err := New(ctx, h, o)
 	must(t, err)
-	return r, h
+	return r
 }
 
 // link connects two hosts and waits until from knows that to is subscribed.
@@ -349,17 +351,7 @@ func TestDropsAreCounted(t *testing.T) {
 	})
 	t.Run("outbound queue full", func(t *testing.T) {
 		r, hr := newRouter(t, Options{Patient: patient, Extra: []pubsub.Option{pubsub.WithPeerOutboundQueueSize(1)}})
-		deaf := newHost(t) // subscribes, and never reads
-		deaf.SetStreamHandler(pubsub.FloodSubID, func(network.Stream) {})
-		must(t, deaf.Connect(testContext(t), peer.AddrInfo{ID: hr.ID(), Addrs: hr.Addrs()}))
-		st, err := deaf.NewStream(testContext(t), hr.ID(), pubsub.FloodSubID)
-		must(t, err)
-		yes, name := true, topic
-		rpc, err := proto.Marshal(&pubsubpb.RPC{Subscriptions: []*pubsubpb.RPC_SubOpts{{Subscribe: &yes, Topicid: &name}}})
-		must(t, err)
-		_, err = st.Write(append(binary.AppendUvarint(nil, uint64(len(rpc))), rpc...))
-		must(t, err)
-		link(t, r, hr, deaf)
+		newRawPeer(t, pubsub.FloodSubID, topic).join(t, r, hr) // which never reads
 		for r.Drops().Outbound == 0 {
 			must(t, r.Publish(testContext(t), topic, make([]byte, MaxMessageBytes)))
 		}

@@ -9,15 +9,22 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
-// Drops counts the messages that the router lost since it started.
+// Drops counts the messages that the router lost since it started, and the streams
+// that it reset.
 type Drops struct {
-	Outbound   uint64 `json:"outbound"`   // a peer's outbound queue was full
+	Outbound   uint64 `json:"outbound"`   // a peer's outbound queue was full, or the peer did not read
 	Validation uint64 `json:"validation"` // the queue of messages to validate was full
 	Subscriber uint64 `json:"subscriber"` // a subscriber was too slow
+	Streams    uint64 `json:"streams"`    // streams that were reset because their peers did not read
 }
 
-// tracer counts losses, logs the first of each kind, and knows the mesh.
+// tracer counts losses, logs the first of each kind, and knows the mesh. It tells
+// the others what pubsub does.
 type tracer struct {
+	topics  *topicSet
+	out     *outbound
+	waiting *awaiting
+
 	outbound, validation, subscriber atomic.Uint64
 
 	mu   sync.Mutex
@@ -27,7 +34,7 @@ type tracer struct {
 var _ pubsub.RawTracer = (*tracer)(nil)
 
 func (t *tracer) counts() Drops {
-	return Drops{Outbound: t.outbound.Load(), Validation: t.validation.Load(), Subscriber: t.subscriber.Load()}
+	return Drops{Outbound: t.outbound.Load(), Validation: t.validation.Load(), Subscriber: t.subscriber.Load(), Streams: t.out.resets.Load()}
 }
 
 // meshed reports whether messages of a topic are passed on to a peer.
@@ -44,11 +51,15 @@ func (t *tracer) DropRPC(rpc *pubsub.RPC, p peer.ID) {
 }
 
 func (t *tracer) RejectMessage(m *pubsub.Message, reason string) {
-	if reason != pubsub.RejectValidationQueueFull && reason != pubsub.RejectValidationThrottled {
-		return
+	t.waiting.done(m.Message)
+	if reason == pubsub.RejectValidationQueueFull || reason == pubsub.RejectValidationThrottled {
+		t.dropValidation(1)
 	}
-	if t.validation.Add(1) == 1 {
-		log.Warnw("pubsub message dropped: validation queue full", "topic", m.GetTopic())
+}
+
+func (t *tracer) dropValidation(messages int) {
+	if n := uint64(messages); n > 0 && t.validation.Add(n) == n {
+		log.Warn("pubsub message dropped: too many await validation")
 	}
 }
 
@@ -75,8 +86,10 @@ func (t *tracer) Prune(p peer.ID, topic string) {
 	}
 }
 
-// OnClosedOutboundStream ends what went to a peer: it is not pruned.
+// OnClosedOutboundStream takes a peer out of the mesh. Gossipsub does not call Prune
+// for it.
 func (t *tracer) OnClosedOutboundStream(p peer.ID) {
+	t.out.closed(p)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for topic, peers := range t.mesh {
@@ -86,12 +99,12 @@ func (t *tracer) OnClosedOutboundStream(p peer.ID) {
 	}
 }
 
+func (t *tracer) Join(topic string)                      { t.topics.join(topic) }
+func (t *tracer) Leave(topic string)                     { t.topics.leave(topic) }
+func (t *tracer) SendRPC(rpc *pubsub.RPC, p peer.ID)     { t.out.queued(rpc, p) }
 func (*tracer) OnNewOutboundStream(peer.ID, protocol.ID) {}
-func (*tracer) Join(string)                              {}
-func (*tracer) Leave(string)                             {}
-func (*tracer) ValidateMessage(*pubsub.Message)          {}
+func (t *tracer) ValidateMessage(m *pubsub.Message)      { t.waiting.done(m.Message) }
+func (t *tracer) DuplicateMessage(m *pubsub.Message)     { t.waiting.done(m.Message) }
 func (*tracer) DeliverMessage(*pubsub.Message)           {}
-func (*tracer) DuplicateMessage(*pubsub.Message)         {}
 func (*tracer) ThrottlePeer(peer.ID)                     {}
 func (*tracer) RecvRPC(*pubsub.RPC)                      {}
-func (*tracer) SendRPC(*pubsub.RPC, peer.ID)             {}

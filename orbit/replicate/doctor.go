@@ -18,6 +18,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/router"
 )
 
 // Level is how much a finding matters.
@@ -168,6 +169,19 @@ func (x *examination) pubsub() {
 		return
 	}
 	x.add(CheckPubsub, OK, "pubsub is on", "")
+	x.live("it", x.status)
+}
+
+// live adds why a database is not live, if it is not.
+func (x *examination) live(which string, s Status) {
+	if s.NotLive == nil {
+		return
+	}
+	advice := ""
+	if errors.Is(s.NotLive, router.ErrTooManyTopics) {
+		advice = FreeTopics
+	}
+	x.add(CheckPubsub, Problem, fmt.Sprintf("%s is not live, so new entries come late or not at all: %v", which, s.NotLive), advice)
 }
 
 func (x *examination) state() {
@@ -371,6 +385,7 @@ func (x *examination) access() {
 		return
 	}
 	s, _ := rp.status()
+	x.live("its list of writers", s)
 	x.missing("of its list of writers ", s)
 	x.refused("of its list of writers ", inner, s)
 }

@@ -82,6 +82,7 @@ type node struct {
 	mute  bool // nothing that it announces is heard
 	old   bool // it neither ships nor is shipped to
 	bare  bool // it has no bitswap
+	limit int  // of topics that its router opens; 0 for the default
 	close func()
 }
 
@@ -129,7 +130,7 @@ func (n *node) start() *node {
 	n.host, err = libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.Identity(n.key), libp2p.DisableMetrics())
 	must(n.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	n.router, err = router.New(ctx, n.host, router.Options{Patient: func(libp2ppeer.ID) bool { return true }})
+	n.router, err = router.New(ctx, n.host, router.Options{Patient: func(libp2ppeer.ID) bool { return true }, Limits: router.Limits{Topics: n.limit}})
 	must(n.t, err)
 	orbitStore, ownStore := store.New(n.disk, "/orbit"), store.New(n.disk, "/replicate")
 	bs := blocks.Under(blockstore.NewBlockstore(n.disk), orbitStore)

@@ -38,6 +38,7 @@ type replica struct {
 	db       *orbit.Database // nil until ready is closed
 	began    uint64          // number of the entry that came last then
 	err      error           // why there is no database and will be none, or nil
+	live     liveness
 	peers    map[peer.ID]*partner
 	queue    []string        // hashes of what is wanted and not asked for yet
 	stale    []string        // of those, what nobody sent before
@@ -113,17 +114,13 @@ func (rp *replica) notify() {
 func (rp *replica) run() {
 	defer close(rp.done)
 	defer rp.cancel()
+	defer rp.endLive()
 	defer rp.tasks.Wait()
 	if rp.after != nil {
 		<-rp.after
 	}
 	if rp.r.cfg.Router != nil {
-		stop, err := rp.r.cfg.Router.Follow(rp.address, rp.take)
-		if err != nil {
-			log.Errorw("topic", "address", rp.address, "err", err)
-		} else {
-			defer stop()
-		}
+		rp.goLive()
 		for _, p := range rp.subscribers() {
 			rp.subscription(p, true)
 		}

@@ -1,0 +1,210 @@
+package router
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	pb "github.com/libp2p/go-libp2p-pubsub/pb"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// tell has a raw peer subscribe to topics, or end that, in RPCs that are not too large.
+func tell(t *testing.T, s network.Stream, on bool, topics ...string) {
+	t.Helper()
+	for some := range slices.Chunk(topics, 5000) {
+		rpc := &pb.RPC{}
+		for _, topic := range some {
+			rpc.Subscriptions = append(rpc.Subscriptions, &pb.RPC_SubOpts{Subscribe: &on, Topicid: &topic})
+		}
+		send(t, s, rpc)
+	}
+}
+
+func addresses(from, to int) (topics []string) {
+	for n := from; n < to; n++ {
+		topics = append(topics, fmt.Sprintf("/orbitdb/zdpu%045d", n))
+	}
+	return topics
+}
+
+// remembered returns how many bytes are counted for the topics of all peers.
+func (r *Router) remembered() int {
+	r.in.mu.Lock()
+	defer r.in.mu.Unlock()
+	return r.in.bytes
+}
+
+func TestPeerMakesNoMoreTopicsRememberedThanItsBound(t *testing.T) {
+	a, ha := newRouter(t, Options{Patient: patient})
+	subscribeTo(t, a, topic)
+	p := newRawPeer(t, pubsub.GossipSubID_v11)
+	s := p.join(t, a, ha)
+	knows := func(topic string) bool { return slices.Contains(a.ListPeers(topic), p.ID()) }
+
+	many := addresses(0, 20000)
+	tell(t, s, true, many...)
+	tell(t, s, true, topic) // which is open here
+	eventually(t, "the topic that is open is known", func() bool { return knows(topic) })
+	known := 0
+	for _, topic := range many {
+		if knows(topic) {
+			known++
+		}
+	}
+	if cost := known * (len(many[0]) + topicCost); cost > toldBytes || cost < toldBytes/2 || cost != a.remembered() {
+		t.Errorf("%d topics of %d bytes are known, %d bytes are counted", known, cost, a.remembered())
+	}
+	if n := a.in.ignored.Load(); n != uint64(len(many)-known) {
+		t.Errorf("%d were ignored of %d", n, len(many)-known)
+	}
+	tell(t, s, true, many[0]) // again, which changes nothing
+	tell(t, s, false, many[:100]...)
+	tell(t, s, true, many[19990:]...)
+	eventually(t, "a topic is known in place of another", func() bool { return knows(many[19999]) })
+	if knows(many[0]) {
+		t.Error("what it is not subscribed to any more is known")
+	}
+	must(t, s.Reset())
+	eventually(t, "all is forgotten", func() bool { return a.remembered() == 0 && !knows(many[19999]) && !knows(topic) })
+}
+
+func TestPeersShareWhatIsRemembered(t *testing.T) {
+	a, ha := newRouter(t, Options{Patient: patient})
+	a.in.all = 6 << 20
+	topicOf := 0
+	var streams []network.Stream
+	for range 4 {
+		p := newRawPeer(t, pubsub.GossipSubID_v11)
+		s := p.join(t, a, ha)
+		streams = append(streams, s)
+		tell(t, s, true, addresses(topicOf, topicOf+15000)...)
+		topicOf += 15000
+		few := addresses(topicOf-15000, topicOf-15000+toldShare/400)
+		for _, topic := range few { // each is heard of what it needs
+			eventually(t, "the topic is known", func() bool { return slices.Contains(a.ListPeers(topic), p.ID()) })
+		}
+	}
+	eventually(t, "the peers have their shares", func() bool {
+		a.in.mu.Lock()
+		defer a.in.mu.Unlock()
+		most, share := 0, 0
+		for _, p := range a.in.peers {
+			if p.bytes > toldBytes-1000 {
+				most++
+			}
+			if p.bytes > toldShare-1000 {
+				share++
+			}
+		}
+		return most == 1 && share == 4
+	})
+	if n := a.remembered(); n > 6<<20+2*toldShare {
+		t.Errorf("%d bytes are counted", n)
+	}
+	for _, s := range streams {
+		s.Reset()
+	}
+	eventually(t, "nothing is counted", func() bool { return a.remembered() == 0 })
+}
+
+// A stock peer may have as many topics as it can tell.
+func TestAllTopicsOfAStockPeerAreRemembered(t *testing.T) {
+	a, ha := newRouter(t, Options{Patient: patient})
+	hs := newHost(t)
+	stock, err := pubsub.NewGossipSub(t.Context(), hs)
+	must(t, err)
+	all := addresses(0, 7000)
+	for _, topic := range all {
+		sub, err := stock.Subscribe(topic) //nolint:staticcheck // as in Router.Subscribe
+		must(t, err)
+		defer sub.Cancel()
+	}
+	must(t, ha.Connect(testContext(t), peer.AddrInfo{ID: hs.ID(), Addrs: hs.Addrs()}))
+	for _, topic := range all {
+		eventually(t, "the topic is known", func() bool { return slices.Contains(a.ListPeers(topic), hs.ID()) })
+	}
+}
+
+// Whenever a peer opens another stream, pubsub looks at all topics that it knows of.
+func TestPeerOpensFewStreamsInAWhile(t *testing.T) {
+	ha, hb := newHost(t), newHost(t)
+	o := newOutbound(ha, newInbound(func(string) bool { return false }), Limits{}.withDefaults(), func(int) {})
+	handled, refused, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	defer close(over)
+	o.SetStreamHandler(pubsub.GossipSubID_v11, func(s network.Stream) {
+		handled <- struct{}{}
+		<-over
+		s.Reset()
+	})
+	must(t, hb.Connect(testContext(t), peer.AddrInfo{ID: ha.ID(), Addrs: ha.Addrs()}))
+	const opened = 2 * openBurst
+	begin := time.Now()
+	for range opened {
+		s, err := hb.NewStream(testContext(t), ha.ID(), pubsub.GossipSubID_v11)
+		must(t, err)
+		go func() {
+			s.Write([]byte{0})
+			s.Read(make([]byte, 1)) // until it is reset
+			select {
+			case refused <- struct{}{}:
+			case <-over:
+			}
+		}()
+	}
+	count := 0
+	for range opened {
+		select {
+		case <-handled:
+			count++
+		case <-refused:
+		case <-testContext(t).Done():
+			t.Fatal("a stream is neither handled nor refused")
+		}
+	}
+	if most := openBurst + openRate*(1+int(time.Since(begin)/time.Second)); count < openBurst || count > most {
+		t.Errorf("%d streams were handled, want %d to %d", count, openBurst, most)
+	}
+}
+
+// streamOf is a stream of a peer.
+type streamOf struct {
+	network.Stream
+	conn connOf
+}
+
+type connOf struct {
+	network.Conn
+	peer peer.ID
+}
+
+func (s streamOf) Conn() network.Conn { return s.conn }
+func (c connOf) RemotePeer() peer.ID  { return c.peer }
+
+func TestRateOfStreamsIsThatOfEachPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := newInbound(func(string) bool { return false })
+		begun := func(p peer.ID) (n int) {
+			for range 100 {
+				if s := (streamOf{conn: connOf{peer: p}}); in.begin(s) {
+					in.end(s)
+					n++
+				}
+			}
+			return n
+		}
+		for _, p := range []peer.ID{"a", "b"} {
+			if n := begun(p); n != openBurst {
+				t.Errorf("%s: %d streams at once", p, n)
+			}
+		}
+		time.Sleep(5 * time.Second) // of the bubble's clock
+		if n := begun("a"); n != 5*openRate {
+			t.Errorf("%d streams after 5 s", n)
+		}
+	})
+}
