@@ -191,10 +191,7 @@ func (l *peersLine) row() string {
 	if l.NPP {
 		npp = "npp"
 	}
-	topics := fmt.Sprintf("%d topics", len(l.Topics))
-	if len(l.Topics) == 1 {
-		topics = "1 topic"
-	}
+	topics := quantity(len(l.Topics), "topic", "topics")
 	if l.Since != nil {
 		since = time.Since(*l.Since).Round(time.Second).String()
 	}

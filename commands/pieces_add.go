@@ -90,7 +90,7 @@ func (l *addLine) progress() string {
 	case p.Blocks != nil:
 		return fmt.Sprintf("%s: %s here", what, quantity(*p.Blocks, "block is", "blocks are"))
 	case p.Bytes != nil:
-		return fmt.Sprintf("%s: %d bytes", what, *p.Bytes)
+		return fmt.Sprintf("%s: %s", what, quantity(*p.Bytes, "byte", "bytes"))
 	}
 	return what
 }

@@ -159,10 +159,7 @@ refuses it. '--topic' publishes to any topic, to whoever is subscribed:
 }
 
 func (l *sendLine) audience() string {
-	s := fmt.Sprintf("%d peers are subscribed", l.Subscribers)
-	if l.Subscribers == 1 {
-		s = "1 peer is subscribed"
-	}
+	s := quantity(l.Subscribers, "peer is subscribed", "peers are subscribed")
 	switch {
 	case l.To == "":
 	case l.RecipientSubscribed:

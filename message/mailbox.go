@@ -347,7 +347,8 @@ func (b *mailbox) delete(tx *store.Tx, st *pb.State, n uint64) (uint64, error) {
 	return size, err
 }
 
-// remove deletes the messages with these numbers and returns how many there were.
+// remove deletes the messages with these numbers and returns how many it
+// deleted, which is none beside an error.
 func (b *mailbox) remove(ctx context.Context, numbers []uint64, expired bool) (int, error) {
 	if len(numbers) == 0 {
 		return 0, nil
@@ -374,7 +375,10 @@ func (b *mailbox) remove(ctx context.Context, numbers []uint64, expired bool) (i
 		}
 		return writeState(tx, st)
 	})
-	return removed, err
+	if err != nil {
+		return 0, err
+	}
+	return removed, nil
 }
 
 // sweep removes what the limits no longer keep, and forgets removed pubsub
