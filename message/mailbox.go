@@ -25,14 +25,15 @@ import (
 //	id/<id>/<via>/<peer>     number: where the message is, or was
 //	from/<via>/<peer>/<number>  one peer's messages
 //	pubsub/<number>          messages that came by pubsub
-//	gone/<number>            a removed pubsub message, until [ReplayWindow] has passed: time of receipt, ID key
 //	used/<via>/<peer>        bytes
 //	speaks/<peer>            the peer spoke our protocol
+//
+// Those of the IDs that are remembered after their messages were removed are
+// with [ReplayWindow].
 const (
 	stateKey     = "state"
 	logSeries    = "log"
 	pubsubSeries = "pubsub"
-	goneSeries   = "gone"
 )
 
 func idKey(id string, via Via, from peer.ID) string {
@@ -42,12 +43,6 @@ func fromSeries(via Via, from peer.ID) string { return "from/" + string(via) + "
 func usedKey(via Via, from peer.ID) string    { return "used/" + string(via) + "/" + from.String() }
 func speaksKey(p peer.ID) string              { return "speaks/" + p.String() }
 func number(n uint64) []byte                  { return binary.BigEndian.AppendUint64(nil, n) }
-
-// ReplayWindow is how long a pubsub message is remembered at the least, also
-// after it was removed: the same author and sequence number is not stored
-// again. It is shorter only for the oldest of those that were removed, where
-// there are more than one for each 256 bytes of [Limits.PubsubBytes].
-const ReplayWindow = 24 * time.Hour
 
 // recordOverhead is what a stored message takes besides its record: keys and index.
 const recordOverhead = 256
@@ -152,9 +147,6 @@ func (b *mailbox) addPubsub(ctx context.Context, ms []*Message) (refused int, er
 	}
 	return refused, nil
 }
-
-// maxGone is how many removed pubsub messages are remembered.
-func (b *mailbox) maxGone() uint64 { return b.limits.PubsubBytes / recordOverhead }
 
 // insert puts m into a transaction.
 func (b *mailbox) insert(ctx context.Context, tx *store.Tx, m *Message) error {
@@ -329,13 +321,10 @@ func (b *mailbox) delete(tx *store.Tx, st *pb.State, n uint64) (uint64, error) {
 	if m.Via == Pubsub {
 		err = errors.Join(err, tx.Delete(store.Key(pubsubSeries, n)))
 	}
-	key := idKey(m.ID, m.Via, m.From)
 	if m.Via == Pubsub && b.now().Sub(m.Received) < ReplayWindow {
-		gone := append(number(uint64(m.Received.UnixNano())), key...)
-		err = errors.Join(err, tx.Put(store.Key(goneSeries, n), gone))
-		st.Gone++
+		err = errors.Join(err, remember(tx, st, m))
 	} else {
-		err = errors.Join(err, tx.Delete(key))
+		err = errors.Join(err, tx.Delete(idKey(m.ID, m.Via, m.From)))
 	}
 	if used > size {
 		err = errors.Join(err, tx.Put(usedKey(m.Via, m.From), number(used-size)))
@@ -406,60 +395,6 @@ func (b *mailbox) sweep(ctx context.Context) error {
 		}
 	}
 	return b.forget(ctx)
-}
-
-// forget drops the IDs of removed pubsub messages that are past the window.
-func (b *mailbox) forget(ctx context.Context) error {
-	cutoff := uint64(b.now().Add(-ReplayWindow).UnixNano())
-	for {
-		st, err := b.state(ctx)
-		if err != nil {
-			return err
-		}
-		surplus := max(st.Gone, b.maxGone()) - b.maxGone()
-		var batch []store.Record
-		for r, err := range b.store.Ascend(ctx, goneSeries, 0) {
-			if err != nil {
-				return err
-			}
-			old := len(r.Value) < 8 || binary.BigEndian.Uint64(r.Value) < cutoff
-			if !old && uint64(len(batch)) >= surplus || len(batch) == sweepBatch {
-				break
-			}
-			batch = append(batch, r)
-		}
-		if len(batch) == 0 {
-			return nil
-		}
-		if err := b.store.Update(ctx, func(tx *store.Tx) error { return forgetAll(tx, batch) }); err != nil {
-			return err
-		}
-	}
-}
-
-// forgetAll removes records of the series of what is gone.
-func forgetAll(tx *store.Tx, gone []store.Record) error {
-	st, err := readState(tx)
-	if err != nil {
-		return err
-	}
-	for _, r := range gone {
-		key := store.Key(goneSeries, r.Number)
-		if there, err := tx.Has(key); err != nil {
-			return err
-		} else if !there {
-			continue
-		}
-		st.Gone -= min(1, st.Gone)
-		err := tx.Delete(key)
-		if len(r.Value) > 8 {
-			err = errors.Join(err, tx.Delete(string(r.Value[8:])))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return writeState(tx, st)
 }
 
 // unseen tells whether a pubsub message is not known yet.
