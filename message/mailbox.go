@@ -93,7 +93,7 @@ func (b *mailbox) announce() {
 func (b *mailbox) add(ctx context.Context, m *Message) error {
 	added := false
 	err := b.store.Update(ctx, func(tx *store.Tx) error {
-		switch err := b.insert(ctx, tx, m); {
+		switch err := b.insert(ctx, tx, make(evicted), m); {
 		case errors.Is(err, errDuplicate):
 			return nil
 		case err != nil:
@@ -116,8 +116,9 @@ func (b *mailbox) add(ctx context.Context, m *Message) error {
 func (b *mailbox) addPubsub(ctx context.Context, ms []*Message) (refused int, err error) {
 	var gone uint64
 	err = b.store.Update(ctx, func(tx *store.Tx) error {
+		done := make(evicted)
 		for _, m := range ms {
-			switch err := b.insert(ctx, tx, m); {
+			switch err := b.insert(ctx, tx, done, m); {
 			case errors.Is(err, ErrFull):
 				refused++
 			case errors.Is(err, errDuplicate), errors.Is(err, ErrIDReused):
@@ -148,8 +149,12 @@ func (b *mailbox) addPubsub(ctx context.Context, ms []*Message) (refused int, er
 	return refused, nil
 }
 
+// evicted has, by series, the number below which a transaction has evicted all
+// messages, so that the transaction looks for each only once.
+type evicted map[string]uint64
+
 // insert puts m into a transaction.
-func (b *mailbox) insert(ctx context.Context, tx *store.Tx, m *Message) error {
+func (b *mailbox) insert(ctx context.Context, tx *store.Tx, done evicted, m *Message) error {
 	at, err := tx.Get(idKey(m.ID, m.Via, m.From))
 	switch {
 	case err == nil:
@@ -171,7 +176,7 @@ func (b *mailbox) insert(ctx context.Context, tx *store.Tx, m *Message) error {
 		return err
 	}
 	size := uint64(len(rec)) + recordOverhead
-	used, err := b.makeRoom(ctx, tx, st, m, size)
+	used, err := b.makeRoom(ctx, tx, done, st, m, size)
 	if err != nil {
 		return err
 	}
@@ -216,7 +221,7 @@ func (b *mailbox) sameAsStored(tx *store.Tx, at []byte, m *Message) error {
 
 // makeRoom sees to it that size more bytes of m's author fit, updates st (which
 // the caller writes), and returns what the author uses before them.
-func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, st *pb.State, m *Message, size uint64) (used uint64, err error) {
+func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, done evicted, st *pb.State, m *Message, size uint64) (used uint64, err error) {
 	total, share := b.limits.StoreBytes, b.limits.PeerBytes
 	if m.Via == Pubsub {
 		total, share = b.limits.PubsubBytes, b.limits.PubsubBytes/4
@@ -236,7 +241,7 @@ func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, st *pb.State, m *M
 		if m.Via == Direct && b.limits.WhenPeerFull != DropOldest {
 			return 0, fmt.Errorf("%w: the sender's share of %d bytes is full", ErrFull, share)
 		}
-		if err := b.evict(ctx, tx, st, fromSeries(m.Via, m.From), used+size-share); err != nil {
+		if err := b.evict(ctx, tx, done, st, fromSeries(m.Via, m.From), used+size-share); err != nil {
 			return 0, err
 		}
 	}
@@ -244,7 +249,7 @@ func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, st *pb.State, m *M
 		if m.Via == Direct {
 			return 0, fmt.Errorf("%w: the store of %d bytes is full", ErrFull, total)
 		}
-		if err := b.evict(ctx, tx, st, pubsubSeries, *all+size-total); err != nil {
+		if err := b.evict(ctx, tx, done, st, pubsubSeries, *all+size-total); err != nil {
 			return 0, err
 		}
 	}
@@ -252,7 +257,7 @@ func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, st *pb.State, m *M
 }
 
 // evict removes the oldest messages of a series until it has freed so many bytes.
-func (b *mailbox) evict(ctx context.Context, tx *store.Tx, st *pb.State, series string, free uint64) error {
+func (b *mailbox) evict(ctx context.Context, tx *store.Tx, done evicted, st *pb.State, series string, free uint64) error {
 	var freed uint64
 	drop := func(n uint64) error {
 		size, err := b.delete(tx, st, n)
@@ -260,26 +265,30 @@ func (b *mailbox) evict(ctx context.Context, tx *store.Tx, st *pb.State, series 
 			freed += size
 			st.Expired++
 		}
+		if errors.Is(err, ErrNotFound) {
+			err = nil // it was removed in this transaction
+		}
+		done[series] = n + 1
 		return err
 	}
-	// the series is read as of the last commit: messages of it may be gone in this transaction
-	for r, err := range b.store.Ascend(ctx, series, 0) {
+	// The series is read as of the last commit,
+	for r, err := range b.store.Ascend(ctx, series, done[series]) {
 		if err != nil {
 			return err
 		}
-		if err := drop(r.Number); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := drop(r.Number); err != nil {
 			return err
 		}
 		if freed >= free {
 			return nil
 		}
 	}
-	// and others new
+	// and so has nothing of this transaction.
 	committed, err := b.state(ctx)
 	if err != nil {
 		return err
 	}
-	for n := committed.Next; n < st.Next && freed < free; n++ {
+	for n := max(committed.Next, done[series]); n < st.Next && freed < free; n++ {
 		if there, err := tx.Has(store.Key(series, n)); err != nil {
 			return err
 		} else if !there {

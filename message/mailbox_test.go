@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/message/pb"
@@ -325,6 +326,60 @@ func TestRememberedIDsAreBounded(t *testing.T) {
 	if !b.unseen(t.Context(), "author", binary.BigEndian.AppendUint64(nil, 1)) {
 		t.Error("the first is remembered: the test proves nothing")
 	}
+}
+
+// reads counts the records that queries of a disk yield.
+type reads struct {
+	*storetest.Disk
+	count int
+}
+
+func (r *reads) Query(ctx context.Context, q query.Query) (query.Results, error) {
+	results, err := r.Disk.Query(ctx, q)
+	return &countedResults{results, r}, err
+}
+
+type countedResults struct {
+	query.Results
+	of *reads
+}
+
+func (r *countedResults) NextSync() (query.Result, bool) {
+	r.of.count++
+	return r.Results.NextSync()
+}
+
+func TestMessageThatPushesAnotherOutCostsLittleHoweverManyDo(t *testing.T) {
+	ds := &reads{Disk: storetest.NewDisk()}
+	limits := DefaultLimits()
+	limits.PubsubBytes = 1 << 20 // an author has room for 800 short messages
+	b := newBox(ds, limits, time.Now)
+	seqno := uint64(0)
+	hear := func() {
+		var batch []*Message
+		for range pubsubBatch {
+			seqno++
+			batch = append(batch, broadcast("author", seqno, "x"))
+		}
+		_, err := b.addPubsub(t.Context(), batch)
+		must(t, err)
+	}
+	for range 4 {
+		hear()
+	}
+	ds.count = 0
+	before, err := b.state(t.Context())
+	must(t, err)
+	hear()
+	after, err := b.state(t.Context())
+	must(t, err)
+	if pushed := after.Expired - before.Expired; pushed != pubsubBatch {
+		t.Fatalf("%d messages were pushed out by %d: the test proves nothing", pushed, pubsubBatch)
+	}
+	if ds.count > 16*pubsubBatch {
+		t.Errorf("%d records were read to push out %d messages", ds.count, pubsubBatch)
+	}
+	checkBooks(t, b)
 }
 
 // Floods of other authors, be it one or many, do not make the mailbox forget what
