@@ -195,7 +195,7 @@ be trusted with that.
 		if len(req.Arguments) > 0 {
 			return errors.New("a file is for the command line; hint: post the CAR as a multipart body")
 		}
-		r, err := body(req, "body", errEmptyBody)
+		r, err := body(req, res, "body", errEmptyBody)
 		if err != nil {
 			return err
 		}

@@ -116,7 +116,7 @@ are put in their order, and those before a line that cannot be put stay.
 		if _, ok := req.Options[fileOption]; ok {
 			return fmt.Errorf("--%s is for the command line; hint: post the value as a multipart body", fileOption)
 		}
-		r, err := body(req, "body", errEmptyBody)
+		r, err := body(req, res, "body", errEmptyBody)
 		if err != nil {
 			return err
 		}

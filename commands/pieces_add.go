@@ -156,6 +156,9 @@ with "progress", in "bytes" or "blocks".
 		if err != nil {
 			return err
 		}
+		if err := checkBody(req, res); err != nil {
+			return err
+		}
 		a := &adding{ctx: ctx, lib: lib, details: detailsOf(req), all: on(req, allFilesOption), pin: on(req, pinOption)}
 		a.emit = func(l *addLine) error { return res.Emit(l) }
 		a.progress = on(req, progressOption)

@@ -3,6 +3,7 @@ package commands
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -92,6 +93,22 @@ func TestPeersTextOfLittleKnownPeer(t *testing.T) {
 	want := "12D3KooW ? ? direct - - 0 topics ? /ip4/127.0.0.1"
 	if got := strings.Join(fields, " "); got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestPeersJSONIsAPeerOrTheCountOrAdviceAlone(t *testing.T) {
+	zero, age := 0, 12.5
+	for want, l := range map[string]peersLine{
+		`{"count":0}`:        {Count: &zero},
+		`{"advice":"do so"}`: {Advice: "do so"},
+		`{"peer":"12D3KooW","latencyMs":0.5,"latencyAgeMs":12.5,"connected":true,"relayed":false,"npp":false}`: {
+			Peer: "12D3KooW", LatencyMS: 0.5, LatencyAgeMS: &age, Connected: true},
+		`{"peer":"12D3KooW","connected":false,"relayed":false,"npp":false}`: {Peer: "12D3KooW"},
+	} {
+		got, err := json.Marshal(&l)
+		if err != nil || string(got) != want {
+			t.Errorf("got %s, %v, want %s", got, err, want)
+		}
 	}
 }
 
