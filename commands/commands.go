@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"regexp"
 	"strings"
 
@@ -149,12 +150,20 @@ func inDaemon(env cmds.Environment) bool {
 	return err == nil && node.IsDaemon
 }
 
-// body is the multipart body of a request: its one file, or nil if there is
-// none. What the file is called does not matter. An error calls the body what,
-// and is empty where it has no file.
-func body(req *cmds.Request, what string, empty error) (io.Reader, error) {
-	if req.Files == nil {
-		return nil, nil
+// Errors of a request's body.
+var (
+	errEmptyBody    = errors.New("the body is empty")
+	errNotMultipart = errors.New("the body is not multipart/form-data and was not read; hint: post it as curl -F 'file=…' does")
+	errManyParts    = errors.New("the body has more than one part; hint: post one with each request")
+)
+
+// body returns the multipart body of a request: its one part, or nil if there is
+// no body. The name of the part does not matter. An error calls the body what, and
+// is empty where the body has no part. Where another part follows, the reader ends
+// with [errManyParts].
+func body(req *cmds.Request, res cmds.ResponseEmitter, what string, empty error) (io.Reader, error) {
+	if err := checkBody(req, res); err != nil || req.Files == nil {
+		return nil, err
 	}
 	it := req.Files.Entries()
 	if !it.Next() {
@@ -164,10 +173,49 @@ func body(req *cmds.Request, what string, empty error) (io.Reader, error) {
 	if f == nil {
 		return nil, fmt.Errorf("the %s is no file", what)
 	}
-	return f, nil
+	return &onePart{f, req.Files}, nil
 }
 
-var errEmptyBody = errors.New("the body is empty")
+// checkBody returns [errNotMultipart] for a body that is not multipart.
+//
+// go-ipfs-cmds leaves such a body unread and does not tell the command of it. Its
+// emitter for HTTP knows whether there is a body, as it closes the connection
+// where one was not read to its end.
+func checkBody(req *cmds.Request, res cmds.ResponseEmitter) error {
+	if req.Files != nil {
+		return nil
+	}
+	emitter := reflect.Indirect(reflect.ValueOf(res))
+	if emitter.Kind() != reflect.Struct {
+		return nil
+	}
+	if end := emitter.FieldByName("bodyEOFChan"); end.IsValid() && !end.IsNil() {
+		return errNotMultipart
+	}
+	return nil
+}
+
+// onePart reads the first part of a multipart body, and ends with [errManyParts]
+// unless it is the last one.
+type onePart struct {
+	io.Reader
+	body files.Directory
+}
+
+func (p *onePart) Read(b []byte) (int, error) {
+	n, err := p.Reader.Read(b)
+	if errors.Is(err, io.EOF) {
+		// The iterator of the first part would pass over parts whose names are
+		// below the name of that.
+		switch it := p.body.Entries(); {
+		case it.Next():
+			err = errManyParts
+		case it.Err() != nil:
+			err = it.Err()
+		}
+	}
+	return n, err
+}
 
 // interrupted tells whether a stream ended because its reader went away.
 func interrupted(req *cmds.Request, err error) bool {

@@ -29,6 +29,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/orbit/where"
 	"github.com/newpieceplease/npp/plugin"
+	"github.com/newpieceplease/npp/store"
 )
 
 const (
@@ -165,6 +166,8 @@ func dbError(err error, called string) error {
 		hint = "add it to IPFS and put its CID"
 	case errors.Is(err, where.ErrInvalid):
 		hint = "ipfs npp db query --help has examples"
+	case errors.Is(err, store.ErrNotDurable):
+		hint = diskHint
 	default:
 		return err
 	}
@@ -779,7 +782,7 @@ again. If it is interrupted, run it again.
 	Type: rebuildLine{},
 	Encoders: cmds.EncoderMap{
 		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *rebuildLine) error {
-			text := fmt.Sprintf("rebuilt %s: %d entries, %d lost\n", l.Address, l.Entries, len(l.Lost))
+			text := fmt.Sprintf("rebuilt %s: %s, %d lost\n", l.Address, quantity(l.Entries, "entry", "entries"), len(l.Lost))
 			for _, e := range l.Lost {
 				text += fmt.Sprintf("lost %d %s\n", e.Number, printable(e.Hash))
 			}

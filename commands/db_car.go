@@ -67,7 +67,7 @@ it, and so does 'ipfs dag import'.
 				err = flushErr
 			}
 			if err == nil && len(stats.Damaged) > 0 {
-				err = fmt.Errorf("%d damaged entries were left out, the first: %s", len(stats.Damaged), stats.Damaged[0])
+				err = fmt.Errorf("%s left out, the first: %s", quantity(len(stats.Damaged), "damaged entry was", "damaged entries were"), stats.Damaged[0])
 			}
 			pw.CloseWithError(dbError(err, req.Arguments[0]))
 		}()
@@ -104,7 +104,7 @@ it, and so does 'ipfs dag import'.
 	Type: exportLine{},
 	Encoders: cmds.EncoderMap{
 		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *exportLine) error {
-			_, err := fmt.Fprintf(w, "exported %d bytes to %s\n", l.Bytes, printable(l.File))
+			_, err := fmt.Fprintf(w, "exported %s to %s\n", quantity(l.Bytes, "byte", "bytes"), printable(l.File))
 			return err
 		}),
 	},
@@ -195,7 +195,7 @@ be trusted with that.
 		if len(req.Arguments) > 0 {
 			return errors.New("a file is for the command line; hint: post the CAR as a multipart body")
 		}
-		r, err := body(req, "body", errEmptyBody)
+		r, err := body(req, res, "body", errEmptyBody)
 		if err != nil {
 			return err
 		}

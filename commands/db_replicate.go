@@ -294,12 +294,9 @@ func (l *dbPeerLine) text() string {
 	return text
 }
 
-// quantity is a number with its word.
-func quantity[N int | uint64](n N, one, more string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, more)
+// quantity is [plugin.Quantity].
+func quantity[N int | int64 | uint64](n N, one, more string) string {
+	return plugin.Quantity(n, one, more)
 }
 
 // openLine is the output of `npp db open`; with --wait, one for each change.

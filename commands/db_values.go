@@ -133,7 +133,7 @@ same.
 		if _, ok := req.Options[fileOption]; ok {
 			return fmt.Errorf("--%s is for the command line; hint: post the value as a multipart body", fileOption)
 		}
-		r, err := body(req, "body", errEmptyBody)
+		r, err := body(req, res, "body", errEmptyBody)
 		if err != nil {
 			return err
 		}

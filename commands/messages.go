@@ -12,11 +12,15 @@ import (
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/plugin"
 	"github.com/newpieceplease/npp/router"
+	"github.com/newpieceplease/npp/store"
 )
 
 const (
 	allOption    = "all"
 	beforeOption = "before"
+
+	// diskHint is the next step after a write that failed.
+	diskHint = "ipfs npp status says what to do"
 )
 
 var messagesCmd = &cmds.Command{
@@ -112,7 +116,7 @@ Removes the messages with these IDs, or all that '--from', '--topic',
 		if !all {
 			for i, id := range req.Arguments {
 				if err := d.Messages.Remove(req.Context, id); err != nil {
-					return fmt.Errorf("%w (%d removed before)", err, i)
+					return removeError(err, i)
 				}
 			}
 			return res.Emit(&removeLine{Removed: len(req.Arguments)})
@@ -127,7 +131,7 @@ Removes the messages with these IDs, or all that '--from', '--topic',
 		}
 		n, err := d.Messages.RemoveAll(req.Context, f, before)
 		if err != nil {
-			return fmt.Errorf("%w (%d removed before)", listenHint(err), n)
+			return removeError(err, n)
 		}
 		return res.Emit(&removeLine{Removed: n})
 	},
@@ -138,6 +142,12 @@ Removes the messages with these IDs, or all that '--from', '--topic',
 			return err
 		}),
 	},
+}
+
+// removeError adds to an error how many messages were removed before it, and the
+// next step.
+func removeError(err error, removed int) error {
+	return listenHint(fmt.Errorf("%w (%d removed before)", err, removed))
 }
 
 // storedFilterOf is filterOf for what is stored: without --since, all of it.
@@ -244,6 +254,8 @@ func listenHint(err error) error {
 		return fmt.Errorf("%w; hint: ipfs npp messages ls shows the IDs", err)
 	case errors.Is(err, router.ErrTooManyTopics):
 		return fmt.Errorf("%w; hint: %s", err, replicate.FreeTopics)
+	case errors.Is(err, store.ErrNotDurable):
+		return fmt.Errorf("%w; hint: %s", err, diskHint)
 	}
 	return err
 }

@@ -1,6 +1,8 @@
 package commands
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -17,25 +19,48 @@ const (
 	countOption = "count"
 	watchOption = "watch"
 	keptOption  = "kept"
+
+	adviceOption = "advice"
+
+	// latencyWait is how long the list waits for the latencies of its peers.
+	latencyWait = 500 * time.Millisecond
 )
 
-// peersLine is one line of `npp peers`: a peer, an event, the count, or advice.
+// peersLine is one line of `npp peers`: a peer or an event, or else the count or
+// advice alone.
 type peersLine struct {
-	Event     string     `json:"event,omitempty"` // "connect" or "disconnect", with --watch
-	At        *time.Time `json:"at,omitempty"`    // of the event
-	Peer      string     `json:"peer,omitempty"`
-	Addr      string     `json:"addr,omitempty"`
-	LatencyMS float64    `json:"latencyMs,omitempty"` // 0: not measured yet
-	Direction string     `json:"direction,omitempty"` // "inbound" or "outbound"
-	Agent     string     `json:"agent,omitempty"`
-	Since     *time.Time `json:"since,omitempty"`
-	Connected bool       `json:"connected"`
-	Relayed   bool       `json:"relayed"`
-	Kept      string     `json:"kept,omitempty"` // "npp" (connect --keep) or "config" (Peering.Peers)
-	NPP       bool       `json:"npp"`
-	Topics    []string   `json:"topics,omitempty"` // pubsub topics that both of us are subscribed to
-	Count     *int       `json:"count,omitempty"`
-	Advice    string     `json:"advice,omitempty"`
+	Event        string     `json:"event,omitempty"` // "connect" or "disconnect", with --watch
+	At           *time.Time `json:"at,omitempty"`    // of the event
+	Peer         string     `json:"peer,omitempty"`
+	Addr         string     `json:"addr,omitempty"`
+	LatencyMS    float64    `json:"latencyMs,omitempty"`
+	LatencyAgeMS *float64   `json:"latencyAgeMs,omitempty"` // since LatencyMS was measured
+	Direction    string     `json:"direction,omitempty"`    // "inbound" or "outbound"
+	Agent        string     `json:"agent,omitempty"`
+	Since        *time.Time `json:"since,omitempty"`
+	Connected    bool       `json:"connected"`
+	Relayed      bool       `json:"relayed"`
+	Kept         string     `json:"kept,omitempty"` // "npp" (connect --keep) or "config" (Peering.Peers)
+	NPP          bool       `json:"npp"`
+	Topics       []string   `json:"topics,omitempty"` // pubsub topics that both of us are subscribed to
+	Count        *int       `json:"count,omitempty"`
+	Advice       string     `json:"advice,omitempty"`
+}
+
+// MarshalJSON writes what is not about a peer without the fields of a peer.
+func (l *peersLine) MarshalJSON() ([]byte, error) {
+	switch {
+	case l.Count != nil:
+		return json.Marshal(struct {
+			Count int `json:"count"`
+		}{*l.Count})
+	case l.Advice != "":
+		return json.Marshal(struct {
+			Advice string `json:"advice"`
+		}{l.Advice})
+	}
+	type fields peersLine
+	return json.Marshal((*fields)(l))
 }
 
 var peersCmd = &cmds.Command{
@@ -56,12 +81,27 @@ address.
 
 '--watch' goes on with a line for each connect (+) and disconnect (-) until it
 is interrupted, or the daemon stops.
+
+A latency is measured for the list, at most 30 seconds before it; '?' stands
+for that of a peer that has not answered. In JSON it is "latencyMs", and how
+old it is "latencyAgeMs".
+
+A note says what in the config keeps peers away; 'ipfs npp status' does, too.
+In JSON and over the RPC there are peers alone, unless '--advice' asks for a
+line {"advice":"…"} for each note.
 `,
 	},
 	Options: []cmds.Option{
 		cmds.BoolOption(countOption, "Print the number of connected peers only."),
 		cmds.BoolOption(watchOption, "w", "Go on printing connects and disconnects."),
 		cmds.BoolOption(keptOption, "List the peers that are kept, connected or not."),
+		cmds.BoolOption(adviceOption, "Say what in the config keeps peers away; in text, if not given."),
+	},
+	PreRun: func(req *cmds.Request, env cmds.Environment) error {
+		if _, ok := req.Options[adviceOption]; !ok && forPeople(req) {
+			req.SetOption(adviceOption, true)
+		}
+		return nil
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		d, err := daemon(env)
@@ -81,15 +121,20 @@ is interrupted, or the daemon stops.
 			}
 			return nil
 		}
-		advice, err := d.Advice()
-		if err != nil {
-			return err
-		}
-		for _, a := range advice {
-			if err := res.Emit(&peersLine{Advice: a}); err != nil {
+		if on(req, adviceOption) {
+			advice, err := d.Advice()
+			if err != nil {
 				return err
 			}
+			for _, a := range advice {
+				if err := res.Emit(&peersLine{Advice: a}); err != nil {
+					return err
+				}
+			}
 		}
+		measuring, cancel := context.WithTimeout(req.Context, latencyWait)
+		defer cancel()
+		d.Swarm.Measure(measuring)
 		if !on(req, watchOption) {
 			for _, p := range d.Swarm.Peers() {
 				if err := res.Emit(newPeersLine(p)); err != nil {
@@ -164,6 +209,10 @@ func newPeersLine(p swarm.Peer) *peersLine {
 		NPP:       p.NPP,
 		Topics:    p.Topics,
 	}
+	if !p.Measured.IsZero() {
+		age := milliseconds(time.Since(p.Measured))
+		l.LatencyAgeMS = &age
+	}
 	if p.Direction != network.DirUnknown {
 		l.Direction = strings.ToLower(p.Direction.String())
 	}
@@ -191,10 +240,7 @@ func (l *peersLine) row() string {
 	if l.NPP {
 		npp = "npp"
 	}
-	topics := fmt.Sprintf("%d topics", len(l.Topics))
-	if len(l.Topics) == 1 {
-		topics = "1 topic"
-	}
+	topics := quantity(len(l.Topics), "topic", "topics")
 	if l.Since != nil {
 		since = time.Since(*l.Since).Round(time.Second).String()
 	}

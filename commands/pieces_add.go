@@ -90,7 +90,7 @@ func (l *addLine) progress() string {
 	case p.Blocks != nil:
 		return fmt.Sprintf("%s: %s here", what, quantity(*p.Blocks, "block is", "blocks are"))
 	case p.Bytes != nil:
-		return fmt.Sprintf("%s: %d bytes", what, *p.Bytes)
+		return fmt.Sprintf("%s: %s", what, quantity(*p.Bytes, "byte", "bytes"))
 	}
 	return what
 }
@@ -154,6 +154,9 @@ with "progress", in "bytes" or "blocks".
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		ctx, _, lib, err := libraryOf(req, env)
 		if err != nil {
+			return err
+		}
+		if err := checkBody(req, res); err != nil {
 			return err
 		}
 		a := &adding{ctx: ctx, lib: lib, details: detailsOf(req), all: on(req, allFilesOption), pin: on(req, pinOption)}

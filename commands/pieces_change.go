@@ -128,7 +128,8 @@ the counts of 'ipfs npp practice' stay.
 				var p piece.Piece
 				p, l.Unpinned, err = lib.Remove(ctx, found[i].Hash)
 				err = pieceError(ctx, err, called)
-				l.Hash, l.Title, l.Name, l.Removed = p.Hash, p.Title, p.Name, err == nil
+				l.Hash, l.Title, l.Name = p.Hash, p.Title, p.Name
+				l.Removed = err == nil || errors.Is(err, library.ErrStillPinned)
 			}
 			if err != nil {
 				if len(req.Arguments) == 1 {

@@ -155,7 +155,7 @@ Over the RPC, the answer is the file.
 	Type: getLine{},
 	Encoders: cmds.EncoderMap{
 		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *getLine) error {
-			_, err := fmt.Fprintf(w, "got %d bytes: %s\n", l.Bytes, printable(l.File))
+			_, err := fmt.Fprintf(w, "got %s: %s\n", quantity(l.Bytes, "byte", "bytes"), printable(l.File))
 			return err
 		}),
 	},

@@ -74,7 +74,7 @@ func (l *pieceLine) text() string {
 	row(piece.FieldType, printable(l.Type))
 	row(piece.FieldName, printable(l.Name))
 	if l.Size > 0 {
-		row(piece.FieldSize, fmt.Sprintf("%d bytes", l.Size))
+		row(piece.FieldSize, quantity(l.Size, "byte", "bytes"))
 	}
 	own, all := l.counts()
 	practised := quantity(own, "time", "times")

@@ -32,6 +32,8 @@ const (
 	bodyName = "message"
 )
 
+var errTopicAndPeer = errors.New("--topic takes no peer; hint: ipfs npp send --topic <topic> <message>")
+
 const publishedWarning = "there is no receipt, and anyone who subscribes to the topic can read it"
 
 // sendLine is the output of `npp send`.
@@ -113,7 +115,7 @@ refuses it. '--topic' publishes to any topic, to whoever is subscribed:
 		if _, ok := req.Options[fileOption]; ok {
 			return fmt.Errorf("--%s is for the command line; hint: post the message as a multipart body", fileOption)
 		}
-		text, err := readMessage(req, d.Messages.Limits().MaxMessageBytes)
+		text, err := readMessage(req, res, d.Messages.Limits().MaxMessageBytes)
 		if err != nil {
 			return err
 		}
@@ -125,6 +127,9 @@ refuses it. '--topic' publishes to any topic, to whoever is subscribed:
 		defer cancel()
 		var line *sendLine
 		if topic, ok := req.Options[topicOption].(string); ok {
+			if len(req.Arguments) > 0 {
+				return errTopicAndPeer
+			}
 			line, err = publish(ctx, d, topic, data)
 		} else {
 			line, err = send(ctx, d, req, data)
@@ -159,10 +164,7 @@ refuses it. '--topic' publishes to any topic, to whoever is subscribed:
 }
 
 func (l *sendLine) audience() string {
-	s := fmt.Sprintf("%d peers are subscribed", l.Subscribers)
-	if l.Subscribers == 1 {
-		s = "1 peer is subscribed"
-	}
+	s := quantity(l.Subscribers, "peer is subscribed", "peers are subscribed")
 	switch {
 	case l.To == "":
 	case l.RecipientSubscribed:
@@ -190,7 +192,7 @@ func messageBody(req *cmds.Request) (io.Reader, error) {
 	case len(req.Arguments) < before:
 		return nil, errors.New("to whom? hint: ipfs npp send <peer> <message>, or --topic <topic>")
 	case len(req.Arguments) > before+1:
-		return nil, errors.New("--topic takes no peer; hint: ipfs npp send --topic <topic> <message>")
+		return nil, errTopicAndPeer
 	case hasArg && hasFile:
 		return nil, fmt.Errorf("the message is given twice, as an argument and as --%s", fileOption)
 	}
@@ -212,8 +214,8 @@ func messageBody(req *cmds.Request) (io.Reader, error) {
 }
 
 // readMessage is the message in the daemon: the multipart body, or the last argument.
-func readMessage(req *cmds.Request, limit uint64) ([]byte, error) {
-	f, err := body(req, "message", message.ErrEmpty)
+func readMessage(req *cmds.Request, res cmds.ResponseEmitter, limit uint64) ([]byte, error) {
+	f, err := body(req, res, "message", message.ErrEmpty)
 	if err != nil {
 		return nil, err
 	}

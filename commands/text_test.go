@@ -3,12 +3,14 @@ package commands
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -91,6 +93,61 @@ func TestPeersTextOfLittleKnownPeer(t *testing.T) {
 	want := "12D3KooW ? ? direct - - 0 topics ? /ip4/127.0.0.1"
 	if got := strings.Join(fields, " "); got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestPeersJSONIsAPeerOrTheCountOrAdviceAlone(t *testing.T) {
+	zero, age := 0, 12.5
+	for want, l := range map[string]peersLine{
+		`{"count":0}`:        {Count: &zero},
+		`{"advice":"do so"}`: {Advice: "do so"},
+		`{"peer":"12D3KooW","latencyMs":0.5,"latencyAgeMs":12.5,"connected":true,"relayed":false,"npp":false}`: {
+			Peer: "12D3KooW", LatencyMS: 0.5, LatencyAgeMS: &age, Connected: true},
+		`{"peer":"12D3KooW","connected":false,"relayed":false,"npp":false}`: {Peer: "12D3KooW"},
+	} {
+		got, err := json.Marshal(&l)
+		if err != nil || string(got) != want {
+			t.Errorf("got %s, %v, want %s", got, err, want)
+		}
+	}
+}
+
+// plurals are words that do not stand beside a 1.
+var plurals = regexp.MustCompile(`(?:^|\D)1 (?:\w+s|entries|were|are|have)\b`)
+
+func TestTextsCountOneRight(t *testing.T) {
+	texts := func(n int) map[string]string {
+		u := uint64(n)
+		status := statusOutput{Databases: n, Companions: companionsStatus{n, n, n, n}, Stores: []storeStatusLine{{Keys: u, Open: n}}}
+		return map[string]string{
+			"peers":        text(t, peersCmd, nil, &peersLine{Topics: make([]string, n)}),
+			"send":         text(t, sendCmd, nil, &sendLine{Status: "published", Subscribers: n}),
+			"status":       status.text(),
+			"db rebuild":   text(t, dbRebuildCmd, nil, &rebuildLine{Entries: u}),
+			"db drop":      text(t, dbDropCmd, nil, &dropLine{Here: true, Entries: u, Kept: n}),
+			"db open":      text(t, dbOpenCmd, nil, &openLine{Entries: u, statusLine: statusLine{State: "open"}}),
+			"pieces add":   (&addLine{Progress: &addProgress{Bytes: &u}}).progress(),
+			"pieces pin":   (&addLine{Progress: &addProgress{Blocks: &n}}).progress(),
+			"pieces get":   text(t, piecesGetCmd, nil, &getLine{Bytes: int64(n)}),
+			"practice":     text(t, practiceCmd, nil, &practiceLine{Practice: u, PracticeAll: u}),
+			"companions":   text(t, companionsAddCmd, nil, &companionAddLine{Status: "here", Pieces: &n}),
+			"missing":      (&missingLine{Since: time.Now(), Tries: n}).text(),
+			"db export":    text(t, dbExportCmd, nil, &exportLine{Bytes: int64(n)}),
+			"pieces show":  (&pieceLine{pieceFacts: pieceFacts{Size: u}}).text(),
+			"db put":       text(t, dbPutCmd, nil, &putLine{Put: &n}),
+			"messages rm":  text(t, messagesRmCmd, nil, &removeLine{Removed: n}),
+			"db import":    text(t, dbImportCmd, nil, &importLine{Entries: n}),
+			"companion ls": (&companionLine{Companion: true, Pieces: &n}).text(false),
+		}
+	}
+	many := texts(2)
+	for name, got := range texts(1) {
+		if wrong := plurals.FindString(got); wrong != "" {
+			t.Errorf("%s: %q in %q", name, wrong, got)
+		}
+		if got == many[name] {
+			t.Errorf("%s has no number: %q", name, got)
+		}
 	}
 }
 

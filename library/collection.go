@@ -170,7 +170,7 @@ func (c *collection) documents() *orbit.Documents {
 // unsearched returns that not all of the pieces found room to be searched, or nil.
 func (c *collection) unsearched() error {
 	if pieces, full := c.index.Len(); full {
-		return fmt.Errorf("only %d pieces are searched, there is no room for more", pieces)
+		return fmt.Errorf("no more than %d of its pieces can be searched, there is no room for the others", pieces)
 	}
 	return nil
 }

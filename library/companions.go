@@ -168,7 +168,9 @@ func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again
 			return again, err
 		}
 	}
-	l.dropOffer(ctx, id)
+	if err := l.dropOffer(ctx, id); err != nil {
+		log.Warnw("an offer that was taken up stays", "peer", id, "err", err)
+	}
 	if c := l.companionOf(id); c != nil {
 		if name != "" {
 			c.setName(name)
@@ -307,7 +309,7 @@ func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 	case !found && !offered:
 		return ErrNotCompanion
 	case !found:
-		l.dropOffer(ctx, id)
+		return l.dropOffer(ctx, id)
 	}
 	for _, c := range running {
 		select {

@@ -35,12 +35,17 @@ func (l *Library) keepAt(ctx context.Context, c *companion) error {
 	slices.SortFunc(addrs, func(a, b ma.Multiaddr) int { return a.Compare(b) })
 	c.mu.Lock()
 	same := c.kept && slices.EqualFunc(c.addrs, addrs, ma.Multiaddr.Equal)
-	c.kept, c.addrs = true, addrs
 	c.mu.Unlock()
 	if same {
 		return nil
 	}
-	return l.cfg.Swarm.Keep(ctx, peer.AddrInfo{ID: c.id, Addrs: addrs})
+	if err := l.cfg.Swarm.Keep(ctx, peer.AddrInfo{ID: c.id, Addrs: addrs}); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kept, c.addrs = true, addrs
+	return nil
 }
 
 func (l *Library) isKept(id peer.ID) bool {

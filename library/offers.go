@@ -176,15 +176,17 @@ func (l *Library) lookAt(m *message.Message) {
 	l.emit(Event{Kind: EventOffer, Peer: o.Peer, Address: address})
 }
 
-// dropOffer forgets the offer of a peer, also after a restart.
-func (l *Library) dropOffer(ctx context.Context, id peer.ID) {
+// dropOffer forgets the offer of a peer, also after a restart. After an error,
+// the offer stays.
+func (l *Library) dropOffer(ctx context.Context, id peer.ID) error {
 	if l.offered.isRead() {
 		l.looked(time.Now())
 	}
 	if err := l.erase(ctx, offerKey(id)); err != nil {
-		return
+		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.offers, id)
+	return nil
 }

@@ -28,8 +28,14 @@ const (
 	maxDetail = 1024
 )
 
-// ErrNoFile says that a hash is that of something else than a file.
-var ErrNoFile = errors.New("no file")
+var (
+	// ErrNoFile says that a hash is that of something else than a file.
+	ErrNoFile = errors.New("no file")
+
+	// ErrStillPinned says that a piece was removed, and the pin of its file was
+	// not.
+	ErrStillPinned = errors.New("the piece is removed, its file is still pinned")
+)
 
 // Details are what is said about a piece. What is nil is left as it is; an empty
 // text removes what there was.
@@ -292,7 +298,8 @@ func (l *Library) Update(ctx context.Context, hash string, d Details) (piece.Pie
 
 // Remove removes a piece of one's own, given by its hash, and the pin that adding
 // it made; unpinned tells whether there was one. Its practice counts stay. The error
-// wraps [orbit.ErrNotFound] where there is no such piece.
+// wraps [orbit.ErrNotFound] where there is no such piece, and [ErrStillPinned]
+// where the piece was removed and the pin was not.
 func (l *Library) Remove(ctx context.Context, hash string) (p piece.Piece, unpinned bool, err error) {
 	docs, err := l.documents(ctx)
 	if err != nil {
@@ -306,7 +313,7 @@ func (l *Library) Remove(ctx context.Context, hash string) (p piece.Piece, unpin
 		return p, false, nil // no CID was pinned
 	}
 	if unpinned, err = l.cfg.Files.Unpin(ctx, c); err != nil {
-		return p, false, fmt.Errorf("the piece is removed, its file is still pinned: %w", err)
+		return p, false, fmt.Errorf("%w: %w", ErrStillPinned, err)
 	}
 	return p, unpinned, nil
 }

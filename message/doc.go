@@ -32,8 +32,8 @@
 //
 // A direct message is stored once per sender and ID, for as long as it is
 // stored. A pubsub message is stored once per author and sequence number, for
-// as long as it is stored and for [ReplayWindow] after its arrival at the
-// least, over restarts.
+// as long as it is stored and, within the bounds of [ReplayWindow], for that
+// time after its arrival, over restarts.
 //
 // # Limits
 //

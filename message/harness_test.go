@@ -6,7 +6,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math/bits"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -314,11 +316,20 @@ func checkBooks(t testing.TB, b *mailbox) {
 		want[key] = number(n)
 	}
 	var gone uint64
+	goneOf := map[string]uint64{}
 	for r, err := range b.store.Ascend(ctx, goneSeries, 0) {
 		must(t, err)
 		gone++
+		id := string(r.Value[8:])
+		author := id[strings.LastIndexByte(id, '/')+1:]
+		goneOf[author]++
 		want[store.Key(goneSeries, r.Number)] = r.Value
-		want[string(r.Value[8:])] = number(r.Number)
+		want[id] = number(r.Number)
+		want[store.Key(goneOfSeries(author), r.Number)] = nil
+	}
+	for author, n := range goneOf {
+		want[goneCountKey(author)] = number(n)
+		want[goneClassKey(bits.Len64(n), author)] = nil
 	}
 	if st.DirectBytes != direct || st.PubsubBytes != pubsub || st.Gone != gone {
 		t.Errorf("accounts: %d direct, %d pubsub, %d gone; want %d, %d, %d", st.DirectBytes, st.PubsubBytes, st.Gone, direct, pubsub, gone)

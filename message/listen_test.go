@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/newpieceplease/npp/message/pb"
+	"github.com/newpieceplease/npp/store/storetest"
 )
 
 // heard is what a listener got, and how it ended.
@@ -247,6 +249,33 @@ func TestRemoveAllStopsAtItsTime(t *testing.T) {
 	n, err = b.RemoveAll(t.Context(), Filter{}, time.Unix(1e10, 0))
 	if n != 0 || err != nil {
 		t.Errorf("removed %d since now, %v", n, err)
+	}
+}
+
+// What a failing disk did not remove is not told as removed.
+func TestRemoveTellsWhatWasRemovedOnAFailingDisk(t *testing.T) {
+	for _, failure := range []storetest.Failure{storetest.Once, storetest.Lasting} {
+		// A batch is a commit and a sync. The disk fails at the commit of each.
+		for batches := range 3 {
+			disk := storetest.NewDisk()
+			b := newDaemon(t, setup{ds: disk})
+			const all = 2*sweepBatch + 10
+			for i := range all {
+				must(t, b.box.add(t.Context(), direct("a", fmt.Sprint(i), "x")))
+			}
+			disk.FailAfter(2*batches+1, failure)
+			n, err := b.RemoveAll(t.Context(), Filter{Since: SinceAll}, time.Now().Add(time.Hour))
+			wantErr(t, err, syscall.ENOSPC)
+			if left := len(stored(t, b)); n != batches*sweepBatch || left != all-n {
+				t.Errorf("the disk fails (%v) after %d batches: told %d, %d of %d are left", failure, batches, n, left, all)
+			}
+			disk.FailAfter(1, failure)
+			wantErr(t, b.Remove(t.Context(), fmt.Sprint(all-1)), syscall.ENOSPC)
+			disk.FailAfter(0, failure)
+			must(t, b.Remove(t.Context(), fmt.Sprint(all-1)))
+			checkBooks(t, b.box)
+			b.stop()
+		}
 	}
 }
 

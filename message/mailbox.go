@@ -25,14 +25,15 @@ import (
 //	id/<id>/<via>/<peer>     number: where the message is, or was
 //	from/<via>/<peer>/<number>  one peer's messages
 //	pubsub/<number>          messages that came by pubsub
-//	gone/<number>            a removed pubsub message, until [ReplayWindow] has passed: time of receipt, ID key
 //	used/<via>/<peer>        bytes
 //	speaks/<peer>            the peer spoke our protocol
+//
+// Those of the IDs that are remembered after their messages were removed are
+// with [ReplayWindow].
 const (
 	stateKey     = "state"
 	logSeries    = "log"
 	pubsubSeries = "pubsub"
-	goneSeries   = "gone"
 )
 
 func idKey(id string, via Via, from peer.ID) string {
@@ -42,12 +43,6 @@ func fromSeries(via Via, from peer.ID) string { return "from/" + string(via) + "
 func usedKey(via Via, from peer.ID) string    { return "used/" + string(via) + "/" + from.String() }
 func speaksKey(p peer.ID) string              { return "speaks/" + p.String() }
 func number(n uint64) []byte                  { return binary.BigEndian.AppendUint64(nil, n) }
-
-// ReplayWindow is how long a pubsub message is remembered at the least, also
-// after it was removed: the same author and sequence number is not stored
-// again. It is shorter only for the oldest of those that were removed, where
-// there are more than one for each 256 bytes of [Limits.PubsubBytes].
-const ReplayWindow = 24 * time.Hour
 
 // recordOverhead is what a stored message takes besides its record: keys and index.
 const recordOverhead = 256
@@ -98,7 +93,7 @@ func (b *mailbox) announce() {
 func (b *mailbox) add(ctx context.Context, m *Message) error {
 	added := false
 	err := b.store.Update(ctx, func(tx *store.Tx) error {
-		switch err := b.insert(ctx, tx, m); {
+		switch err := b.insert(ctx, tx, make(evicted), m); {
 		case errors.Is(err, errDuplicate):
 			return nil
 		case err != nil:
@@ -121,8 +116,9 @@ func (b *mailbox) add(ctx context.Context, m *Message) error {
 func (b *mailbox) addPubsub(ctx context.Context, ms []*Message) (refused int, err error) {
 	var gone uint64
 	err = b.store.Update(ctx, func(tx *store.Tx) error {
+		done := make(evicted)
 		for _, m := range ms {
-			switch err := b.insert(ctx, tx, m); {
+			switch err := b.insert(ctx, tx, done, m); {
 			case errors.Is(err, ErrFull):
 				refused++
 			case errors.Is(err, errDuplicate), errors.Is(err, ErrIDReused):
@@ -153,11 +149,12 @@ func (b *mailbox) addPubsub(ctx context.Context, ms []*Message) (refused int, er
 	return refused, nil
 }
 
-// maxGone is how many removed pubsub messages are remembered.
-func (b *mailbox) maxGone() uint64 { return b.limits.PubsubBytes / recordOverhead }
+// evicted has, by series, the number below which a transaction has evicted all
+// messages, so that the transaction looks for each only once.
+type evicted map[string]uint64
 
 // insert puts m into a transaction.
-func (b *mailbox) insert(ctx context.Context, tx *store.Tx, m *Message) error {
+func (b *mailbox) insert(ctx context.Context, tx *store.Tx, done evicted, m *Message) error {
 	at, err := tx.Get(idKey(m.ID, m.Via, m.From))
 	switch {
 	case err == nil:
@@ -179,7 +176,7 @@ func (b *mailbox) insert(ctx context.Context, tx *store.Tx, m *Message) error {
 		return err
 	}
 	size := uint64(len(rec)) + recordOverhead
-	used, err := b.makeRoom(ctx, tx, st, m, size)
+	used, err := b.makeRoom(ctx, tx, done, st, m, size)
 	if err != nil {
 		return err
 	}
@@ -224,7 +221,7 @@ func (b *mailbox) sameAsStored(tx *store.Tx, at []byte, m *Message) error {
 
 // makeRoom sees to it that size more bytes of m's author fit, updates st (which
 // the caller writes), and returns what the author uses before them.
-func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, st *pb.State, m *Message, size uint64) (used uint64, err error) {
+func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, done evicted, st *pb.State, m *Message, size uint64) (used uint64, err error) {
 	total, share := b.limits.StoreBytes, b.limits.PeerBytes
 	if m.Via == Pubsub {
 		total, share = b.limits.PubsubBytes, b.limits.PubsubBytes/4
@@ -244,7 +241,7 @@ func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, st *pb.State, m *M
 		if m.Via == Direct && b.limits.WhenPeerFull != DropOldest {
 			return 0, fmt.Errorf("%w: the sender's share of %d bytes is full", ErrFull, share)
 		}
-		if err := b.evict(ctx, tx, st, fromSeries(m.Via, m.From), used+size-share); err != nil {
+		if err := b.evict(ctx, tx, done, st, fromSeries(m.Via, m.From), used+size-share); err != nil {
 			return 0, err
 		}
 	}
@@ -252,7 +249,7 @@ func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, st *pb.State, m *M
 		if m.Via == Direct {
 			return 0, fmt.Errorf("%w: the store of %d bytes is full", ErrFull, total)
 		}
-		if err := b.evict(ctx, tx, st, pubsubSeries, *all+size-total); err != nil {
+		if err := b.evict(ctx, tx, done, st, pubsubSeries, *all+size-total); err != nil {
 			return 0, err
 		}
 	}
@@ -260,7 +257,7 @@ func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, st *pb.State, m *M
 }
 
 // evict removes the oldest messages of a series until it has freed so many bytes.
-func (b *mailbox) evict(ctx context.Context, tx *store.Tx, st *pb.State, series string, free uint64) error {
+func (b *mailbox) evict(ctx context.Context, tx *store.Tx, done evicted, st *pb.State, series string, free uint64) error {
 	var freed uint64
 	drop := func(n uint64) error {
 		size, err := b.delete(tx, st, n)
@@ -268,26 +265,30 @@ func (b *mailbox) evict(ctx context.Context, tx *store.Tx, st *pb.State, series 
 			freed += size
 			st.Expired++
 		}
+		if errors.Is(err, ErrNotFound) {
+			err = nil // it was removed in this transaction
+		}
+		done[series] = n + 1
 		return err
 	}
-	// the series is read as of the last commit: messages of it may be gone in this transaction
-	for r, err := range b.store.Ascend(ctx, series, 0) {
+	// The series is read as of the last commit,
+	for r, err := range b.store.Ascend(ctx, series, done[series]) {
 		if err != nil {
 			return err
 		}
-		if err := drop(r.Number); err != nil && !errors.Is(err, ErrNotFound) {
+		if err := drop(r.Number); err != nil {
 			return err
 		}
 		if freed >= free {
 			return nil
 		}
 	}
-	// and others new
+	// and so has nothing of this transaction.
 	committed, err := b.state(ctx)
 	if err != nil {
 		return err
 	}
-	for n := committed.Next; n < st.Next && freed < free; n++ {
+	for n := max(committed.Next, done[series]); n < st.Next && freed < free; n++ {
 		if there, err := tx.Has(store.Key(series, n)); err != nil {
 			return err
 		} else if !there {
@@ -329,13 +330,10 @@ func (b *mailbox) delete(tx *store.Tx, st *pb.State, n uint64) (uint64, error) {
 	if m.Via == Pubsub {
 		err = errors.Join(err, tx.Delete(store.Key(pubsubSeries, n)))
 	}
-	key := idKey(m.ID, m.Via, m.From)
 	if m.Via == Pubsub && b.now().Sub(m.Received) < ReplayWindow {
-		gone := append(number(uint64(m.Received.UnixNano())), key...)
-		err = errors.Join(err, tx.Put(store.Key(goneSeries, n), gone))
-		st.Gone++
+		err = errors.Join(err, remember(tx, st, m))
 	} else {
-		err = errors.Join(err, tx.Delete(key))
+		err = errors.Join(err, tx.Delete(idKey(m.ID, m.Via, m.From)))
 	}
 	if used > size {
 		err = errors.Join(err, tx.Put(usedKey(m.Via, m.From), number(used-size)))
@@ -347,7 +345,8 @@ func (b *mailbox) delete(tx *store.Tx, st *pb.State, n uint64) (uint64, error) {
 	return size, err
 }
 
-// remove deletes the messages with these numbers and returns how many there were.
+// remove deletes the messages with these numbers and returns how many it
+// deleted, which is none beside an error.
 func (b *mailbox) remove(ctx context.Context, numbers []uint64, expired bool) (int, error) {
 	if len(numbers) == 0 {
 		return 0, nil
@@ -374,7 +373,10 @@ func (b *mailbox) remove(ctx context.Context, numbers []uint64, expired bool) (i
 		}
 		return writeState(tx, st)
 	})
-	return removed, err
+	if err != nil {
+		return 0, err
+	}
+	return removed, nil
 }
 
 // sweep removes what the limits no longer keep, and forgets removed pubsub
@@ -402,60 +404,6 @@ func (b *mailbox) sweep(ctx context.Context) error {
 		}
 	}
 	return b.forget(ctx)
-}
-
-// forget drops the IDs of removed pubsub messages that are past the window.
-func (b *mailbox) forget(ctx context.Context) error {
-	cutoff := uint64(b.now().Add(-ReplayWindow).UnixNano())
-	for {
-		st, err := b.state(ctx)
-		if err != nil {
-			return err
-		}
-		surplus := max(st.Gone, b.maxGone()) - b.maxGone()
-		var batch []store.Record
-		for r, err := range b.store.Ascend(ctx, goneSeries, 0) {
-			if err != nil {
-				return err
-			}
-			old := len(r.Value) < 8 || binary.BigEndian.Uint64(r.Value) < cutoff
-			if !old && uint64(len(batch)) >= surplus || len(batch) == sweepBatch {
-				break
-			}
-			batch = append(batch, r)
-		}
-		if len(batch) == 0 {
-			return nil
-		}
-		if err := b.store.Update(ctx, func(tx *store.Tx) error { return forgetAll(tx, batch) }); err != nil {
-			return err
-		}
-	}
-}
-
-// forgetAll removes records of the series of what is gone.
-func forgetAll(tx *store.Tx, gone []store.Record) error {
-	st, err := readState(tx)
-	if err != nil {
-		return err
-	}
-	for _, r := range gone {
-		key := store.Key(goneSeries, r.Number)
-		if there, err := tx.Has(key); err != nil {
-			return err
-		} else if !there {
-			continue
-		}
-		st.Gone -= min(1, st.Gone)
-		err := tx.Delete(key)
-		if len(r.Value) > 8 {
-			err = errors.Join(err, tx.Delete(string(r.Value[8:])))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return writeState(tx, st)
 }
 
 // unseen tells whether a pubsub message is not known yet.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -16,8 +17,10 @@ import (
 	"time"
 
 	"github.com/ipfs/go-datastore"
+	"github.com/ipfs/go-datastore/query"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/newpieceplease/npp/message/pb"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
 )
@@ -149,10 +152,35 @@ func (m *model) sweep(now time.Time) {
 	for len(m.messages) > 0 && keep > 0 && m.messages[0].Received.Before(now.Add(-keep)) {
 		m.remove(0, now)
 	}
-	oldest := slices.SortedFunc(maps.Values(m.gone), func(a, b *Message) int { return cmp.Compare(a.Number, b.Number) })
-	for _, msg := range oldest {
-		if uint64(len(m.gone)) > m.limits.PubsubBytes/recordOverhead || msg.Received.Before(now.Add(-ReplayWindow)) {
-			delete(m.gone, msg.ID)
+	for id, msg := range m.gone {
+		if msg.Received.Before(now.Add(-ReplayWindow)) {
+			delete(m.gone, id)
+		}
+	}
+	for m.surplus() > 0 {
+		m.forget()
+	}
+}
+
+// surplus is how many more IDs of removed messages are remembered than may be.
+func (m *model) surplus() int { return len(m.gone) - int(m.limits.PubsubBytes/recordOverhead) }
+
+// forget forgets IDs of the authors whose counts have the most binary digits.
+func (m *model) forget() {
+	of := make(map[peer.ID][]*Message)
+	highest := 0
+	for _, msg := range slices.SortedFunc(maps.Values(m.gone), func(a, b *Message) int { return cmp.Compare(a.Number, b.Number) }) {
+		of[msg.From] = append(of[msg.From], msg)
+		highest = max(highest, bits.Len(uint(len(of[msg.From]))))
+	}
+	for _, author := range slices.SortedFunc(maps.Keys(of), func(a, b peer.ID) int { return cmp.Compare(b.String(), a.String()) }) {
+		if bits.Len(uint(len(of[author]))) < highest {
+			continue
+		}
+		for _, msg := range of[author][:max(1, 1<<highest/4)] {
+			if m.surplus() > 0 {
+				delete(m.gone, msg.ID)
+			}
 		}
 	}
 }
@@ -298,6 +326,158 @@ func TestRememberedIDsAreBounded(t *testing.T) {
 	if !b.unseen(t.Context(), "author", binary.BigEndian.AppendUint64(nil, 1)) {
 		t.Error("the first is remembered: the test proves nothing")
 	}
+}
+
+// reads counts the records that queries of a disk yield.
+type reads struct {
+	*storetest.Disk
+	count int
+}
+
+func (r *reads) Query(ctx context.Context, q query.Query) (query.Results, error) {
+	results, err := r.Disk.Query(ctx, q)
+	return &countedResults{results, r}, err
+}
+
+type countedResults struct {
+	query.Results
+	of *reads
+}
+
+func (r *countedResults) NextSync() (query.Result, bool) {
+	r.of.count++
+	return r.Results.NextSync()
+}
+
+func TestMessageThatPushesAnotherOutCostsLittleHoweverManyDo(t *testing.T) {
+	ds := &reads{Disk: storetest.NewDisk()}
+	limits := DefaultLimits()
+	limits.PubsubBytes = 1 << 20 // an author has room for 800 short messages
+	b := newBox(ds, limits, time.Now)
+	seqno := uint64(0)
+	hear := func() {
+		var batch []*Message
+		for range pubsubBatch {
+			seqno++
+			batch = append(batch, broadcast("author", seqno, "x"))
+		}
+		_, err := b.addPubsub(t.Context(), batch)
+		must(t, err)
+	}
+	for range 4 {
+		hear()
+	}
+	ds.count = 0
+	before, err := b.state(t.Context())
+	must(t, err)
+	hear()
+	after, err := b.state(t.Context())
+	must(t, err)
+	if pushed := after.Expired - before.Expired; pushed != pubsubBatch {
+		t.Fatalf("%d messages were pushed out by %d: the test proves nothing", pushed, pubsubBatch)
+	}
+	if ds.count > 16*pubsubBatch {
+		t.Errorf("%d records were read to push out %d messages", ds.count, pubsubBatch)
+	}
+	checkBooks(t, b)
+}
+
+// Floods of other authors, be it one or many, do not make the mailbox forget what
+// an author published, whether that message was pushed out or removed.
+func TestFloodDoesNotMakeOthersMessagesReplayable(t *testing.T) {
+	const text = "at eight"
+	for _, authors := range []uint64{1, 3, 100} {
+		t.Run(fmt.Sprint(authors), func(t *testing.T) {
+			ds := storetest.NewDisk()
+			c := newClock()
+			limits := DefaultLimits()
+			limits.PubsubBytes = 32 << 10 // 128 IDs
+			b := newBox(ds, limits, c.now)
+			hear := func(batch ...*Message) {
+				t.Helper()
+				refused, err := b.addPubsub(t.Context(), batch)
+				if refused != 0 || err != nil {
+					t.Fatalf("%d refused, %v", refused, err)
+				}
+			}
+			// replay tells how many of the messages are stored again.
+			replay := func() uint64 {
+				t.Helper()
+				before, err := b.state(t.Context())
+				must(t, err)
+				for _, victim := range []peer.ID{"pushed out", "removed"} {
+					hear(broadcast(victim, 1, text))
+				}
+				after, err := b.state(t.Context())
+				must(t, err)
+				return after.Next - before.Next
+			}
+			hear(broadcast("removed", 1, text))
+			_, err := b.remove(t.Context(), []uint64{0}, false)
+			must(t, err)
+			hear(broadcast("pushed out", 1, text))
+			seqno := uint64(0)
+			flood := func() {
+				var batch []*Message
+				for range pubsubBatch {
+					seqno++
+					batch = append(batch, broadcast(peer.ID(fmt.Sprint("flood", seqno%authors)), seqno, "x"))
+				}
+				hear(batch...)
+			}
+			for range 8 { // many times the IDs that are remembered
+				flood()
+			}
+			must(t, b.sweep(t.Context()))
+			if n := replay(); n != 0 {
+				t.Errorf("%d replays are stored", n)
+			}
+			if st, err := b.state(t.Context()); err != nil || st.Gone > b.maxGone() {
+				t.Errorf("%d IDs are remembered, %v", st.Gone, err)
+			}
+			checkBooks(t, b)
+			b = newBox(ds.PowerLoss(nil), limits, c.now)
+			if n := replay(); n != 0 {
+				t.Errorf("%d replays are stored after a restart", n)
+			}
+			c.add(ReplayWindow + time.Second)
+			must(t, b.sweep(t.Context()))
+			if replay() == 0 {
+				t.Error("beyond the window none is stored: the test proves nothing")
+			}
+		})
+	}
+}
+
+// What an earlier version remembered is forgotten in the end, and bounded.
+func TestIDsThatAnEarlierVersionRememberedAreForgotten(t *testing.T) {
+	limits := DefaultLimits()
+	limits.PubsubBytes = 8 << 10
+	c := newClock()
+	b := newBox(storetest.NewDisk(), limits, c.now)
+	const before = 100
+	must(t, b.store.Update(t.Context(), func(tx *store.Tx) error {
+		st := &pb.State{Next: before, Gone: before, Received: c.now().UnixNano()}
+		for n := range uint64(before) {
+			m := broadcast("author", n, "x")
+			gone := append(number(uint64(c.now().UnixNano())), idKey(m.ID, m.Via, m.From)...)
+			if err := errors.Join(tx.Put(store.Key(goneSeries, n), gone), tx.Put(idKey(m.ID, m.Via, m.From), number(n))); err != nil {
+				return err
+			}
+		}
+		return writeState(tx, st)
+	}))
+	must(t, b.sweep(t.Context()))
+	newest := broadcast("author", before-1, "x").Seqno
+	if st, err := b.state(t.Context()); err != nil || st.Gone != b.maxGone() || b.unseen(t.Context(), "author", newest) {
+		t.Errorf("%d IDs are remembered, want %d, with the newest; %v", st.Gone, b.maxGone(), err)
+	}
+	c.add(ReplayWindow + time.Second)
+	must(t, b.sweep(t.Context()))
+	if !b.unseen(t.Context(), "author", newest) {
+		t.Error("an ID is remembered for longer than the window")
+	}
+	checkBooks(t, b)
 }
 
 func TestPubsubReplayIsRefusedWithinTheWindowAndAfterARestart(t *testing.T) {

@@ -241,7 +241,7 @@ func (s *Service) receive(frame []byte, p peer.ID, g *guest) *pb.Receipt {
 	turn := g.rate.ReserveN(now, 1)
 	if wait := turn.DelayFrom(now); wait > 0 {
 		turn.CancelAt(now)
-		r := refuse(pb.Receipt_TOO_FAST, fmt.Sprintf("more than %d messages a second", s.limits.MaxPerSecond))
+		r := refuse(pb.Receipt_TOO_FAST, fmt.Sprintf("more than %d a second", s.limits.MaxPerSecond))
 		r.RetryAfter = int64(wait)
 		return r
 	}

@@ -327,12 +327,16 @@ func (s *Service) Remove(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.box.remove(ctx, []uint64{n}, false)
+	removed, err := s.box.remove(ctx, []uint64{n}, false)
+	if err == nil && removed == 0 {
+		err = fmt.Errorf("%w: %s", ErrNotFound, id) // it was removed meanwhile
+	}
 	return err
 }
 
 // RemoveAll removes the stored messages that f matches and that were received
-// before the given time, and returns how many.
+// before the given time, and returns how many it removed. Beside an error, that
+// is how many were certainly removed.
 func (s *Service) RemoveAll(ctx context.Context, f Filter, before time.Time) (int, error) {
 	total := 0
 	var batch []uint64

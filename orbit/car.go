@@ -163,7 +163,8 @@ const (
 // are not any more, where nothing waits for them yet. They count by the rule of
 // [AccessController].
 //
-// What was joined before an error stays.
+// What was joined before an error stays. Beside an error, the counts are not
+// complete.
 func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries int)) (*Database, ImportStats, error) {
 	car, err := carv2.NewBlockReader(r, carv2.MaxAllowedSectionSize(block.MaxSize+1024), carv2.MaxAllowedHeaderSize(1<<20))
 	if errors.Is(err, io.EOF) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -50,7 +51,7 @@ type StoreStatus struct {
 
 // Attention is something that is not as it should be.
 type Attention struct {
-	About  string // the name or address of a database, "companion", "peer", "offer", "config" or "messages"
+	About  string // the name or address of a database, "companion", "peer", "offer", "config", "messages" or "disk"
 	Name   string // of the companion or peer
 	Err    error
 	Advice string // what to do; "" where the error says enough
@@ -64,6 +65,9 @@ func (d *Daemon) Status(ctx context.Context) (Status, error) {
 		if p.NPP {
 			s.NPP++
 		}
+	}
+	if err := d.failing(); err != nil {
+		s.attend("disk", "", fmt.Errorf("the last write failed: %w", err), diskAdvice(err))
 	}
 	advice, err := d.Advice()
 	if err != nil {
@@ -83,15 +87,33 @@ func (d *Daemon) Status(ctx context.Context) (Status, error) {
 	if s.Messages, err = d.Messages.Stats(ctx); err != nil {
 		return s, err
 	}
-	if s.Messages.Refused > 0 {
-		s.attend("messages", "", fmt.Errorf("%d messages were refused since the start, their senders were told", s.Messages.Refused), "ipfs npp messages stat")
-	}
+	s.attendMessages()
 	for _, k := range d.Swarm.Kept() {
 		if !k.Connected && !d.follows(ctx, k.ID) {
 			s.attend("peer", k.ID.String(), errors.New("its connection is kept, and it is not connected"), "ipfs npp connect "+k.ID.String()+" shows what was tried")
 		}
 	}
 	return s, d.statusOfDatabases(ctx, &s)
+}
+
+// failing returns the error of the last write to one of the stores, or nil
+// where the last write to each store succeeded.
+func (d *Daemon) failing() error {
+	for _, s := range d.stores {
+		if err := s.Failing(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// diskAdvice returns what the operator can do about a write that failed.
+func diskAdvice(err error) string {
+	cause := "mend that"
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		cause = "make room on the disk"
+	}
+	return cause + " and restart the daemon: its datastore may refuse all writes until then"
 }
 
 // follows reports whether a peer is a companion, who may be away.
@@ -105,6 +127,45 @@ func (d *Daemon) follows(ctx context.Context, id peer.ID) bool {
 
 func (s *Status) attend(about, name string, err error, advice string) {
 	s.Attention = append(s.Attention, Attention{about, name, err, advice})
+}
+
+// attendMessages tells of messages that were refused.
+func (s *Status) attendMessages() {
+	if n := s.Messages.Refused; n > 0 {
+		s.attend("messages", "", fmt.Errorf("%s refused since the start", Quantity(n, "message was", "messages were")), "ipfs npp messages stat")
+	}
+}
+
+// attendDatabase tells of a database that cannot be replicated, and of entries
+// that were refused.
+func (s *Status) attendDatabase(d orbit.Listed, status replicate.Status) {
+	switch n := len(status.Refused); {
+	case status.State == replicate.Failed:
+		s.attend(d.Address, d.Name, status.Err, "")
+	case n > 0:
+		s.attend(d.Address, d.Name, fmt.Errorf("%s refused, the last: %w", Quantity(n, "entry was", "entries were"), status.Refused[n-1].Err), "ipfs npp db doctor "+d.Address)
+	}
+}
+
+// attendOffers tells of the offers of libraries: of at least so many where there
+// may be more.
+func (s *Status) attendOffers(n int, more bool) {
+	if n == 0 {
+		return
+	}
+	text := Quantity(n, "peer offers its library", "peers offer their libraries")
+	if more {
+		text = "at least " + text
+	}
+	s.attend("offer", "", errors.New(text), "ipfs npp companions ls --offers")
+}
+
+// Quantity returns a number with its word: one for 1, and more for any other.
+func Quantity[N int | int64 | uint64](n N, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
@@ -137,12 +198,7 @@ func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
 		if err != nil {
 			continue // it is being dropped
 		}
-		switch {
-		case status.State == replicate.Failed:
-			s.attend(listed.Address, listed.Name, status.Err, "")
-		case len(status.Refused) > 0:
-			s.attend(listed.Address, listed.Name, fmt.Errorf("%d entries were refused, the last: %w", len(status.Refused), status.Refused[len(status.Refused)-1].Err), "ipfs npp db doctor "+listed.Address)
-		}
+		s.attendDatabase(listed, status)
 	}
 	if d.replicator != nil {
 		s.Fetching = len(d.replicator.Pending())
@@ -207,13 +263,8 @@ func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
 	}
 	brief, cancel := context.WithTimeout(ctx, offersWithin)
 	defer cancel()
-	if offers, err := d.library.Offers(brief); len(offers) > 0 {
-		atLeast := ""
-		if err != nil {
-			atLeast = "at least "
-		}
-		s.attend("offer", "", fmt.Errorf("%s%d peers offer their libraries", atLeast, len(offers)), "ipfs npp companions ls --offers")
-	}
+	offers, err := d.library.Offers(brief)
+	s.attendOffers(len(offers), err != nil)
 }
 
 func (d *Daemon) describeStore(ctx context.Context, st *StoreStatus, s *Status) {

@@ -1,83 +1,80 @@
 package plugin
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
-	"github.com/ipfs/boxo/keystore"
-	"github.com/ipfs/go-datastore"
-	dssync "github.com/ipfs/go-datastore/sync"
-	"github.com/libp2p/go-libp2p/core/peer"
-
+	"github.com/newpieceplease/npp/message"
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/identity"
 	"github.com/newpieceplease/npp/orbit/replicate"
-	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// fullRouter is a router that opens no more topics.
-type fullRouter struct{}
-
-func (fullRouter) Follow(string, router.TakeFunc) (func(), error) {
-	return nil, &router.TopicLimitError{Topics: 7000}
+func TestFailedWriteToAnyStoreNeedsAttention(t *testing.T) {
+	disks := []*storetest.Disk{storetest.NewDisk(), storetest.NewDisk()}
+	d := &Daemon{}
+	for _, disk := range disks {
+		d.stores = append(d.stores, store.New(disk, "/npp"))
+	}
+	put := func(s *store.Store) error {
+		return s.Update(t.Context(), func(tx *store.Tx) error { return tx.Put("key", nil) })
+	}
+	for i, s := range d.stores {
+		if err := d.failing(); err != nil {
+			t.Errorf("before store %d fails: %v", i, err)
+		}
+		disks[i].FailAfter(1, storetest.Once)
+		if err := put(s); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		if err := d.failing(); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("after store %d failed: %v", i, err)
+		}
+		if err := put(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.failing(); err != nil {
+		t.Errorf("after all stores can be written: %v", err)
+	}
 }
-func (fullRouter) Announce(context.Context, string, []byte) error        { return nil }
-func (fullRouter) OnSubscription(func(p peer.ID, topic string, on bool)) {}
-func (fullRouter) ListPeers(string) []peer.ID                            { return nil }
-func (fullRouter) Unmeshed(string) []peer.ID                             { return nil }
 
-func TestStatusSaysWhichDatabasesAreNotLive(t *testing.T) {
-	ctx := t.Context()
-	disk := dssync.MutexWrap(datastore.NewMapDatastore())
-	stores := []*store.Store{store.New(disk, "/orbit"), store.New(disk, "/replicate")}
-	keys := keystore.NewMemKeystore()
-	for _, key := range []string{rootKey, signingKey} {
-		if err := identity.Generate(keys, key); err != nil {
-			t.Fatal(err)
+func TestFullDiskIsToldApartFromOtherFailures(t *testing.T) {
+	for err, want := range map[error]string{
+		syscall.ENOSPC: "make room on the disk",
+		syscall.EDQUOT: "make room on the disk",
+		syscall.EIO:    "mend that",
+	} {
+		advice := diskAdvice(errors.Join(store.ErrNotDurable, err))
+		if !strings.HasPrefix(advice, want) || !strings.Contains(advice, "restart the daemon") {
+			t.Errorf("%v: %s", err, advice)
 		}
 	}
-	o, err := orbit.New(ctx, orbit.Config{Store: stores[0], Keystore: keys, RootKey: rootKey, SigningKey: signingKey})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := replicate.New(ctx, replicate.Config{Orbit: o, Store: stores[1], Host: newHost(t), Router: fullRouter{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		r.Close()
-		o.Close()
-		for _, s := range stores {
-			s.Close()
+}
+
+func TestAttentionCountsOneRight(t *testing.T) {
+	attention := func(n int) (texts []string) {
+		refused := slices.Repeat([]replicate.Refusal{{Err: errors.New("bad")}}, n)
+		s := Status{Messages: message.Stats{Refused: uint64(n)}}
+		s.attendMessages()
+		s.attendDatabase(orbit.Listed{}, replicate.Status{Refused: refused})
+		s.attendOffers(n, false)
+		for _, a := range s.Attention {
+			texts = append(texts, a.Err.Error())
 		}
-	}()
-	d := &Daemon{replicator: r}
-	var s Status
-	if d.statusOfTopics(&s); len(s.NotLive)+len(s.Attention) != 0 {
-		t.Errorf("without a database: %+v", s)
+		return texts
 	}
-	db, err := o.Create(ctx, "gigs", orbit.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for tried, err := range r.Follow(ctx, db.Address()) {
-		if err != nil {
-			t.Fatal(err)
+	for n, want := range map[int]string{
+		0: "",
+		1: "1 message was refused since the start; 1 entry was refused, the last: bad; 1 peer offers its library",
+		2: "2 messages were refused since the start; 2 entries were refused, the last: bad; 2 peers offer their libraries",
+	} {
+		if got := strings.Join(attention(n), "; "); got != want {
+			t.Errorf("%d: %s", n, got)
 		}
-		if tried.NotLive != nil {
-			break
-		}
-	}
-	d.statusOfTopics(&s)
-	if !slices.Equal(s.NotLive, []string{db.Address()}) || len(s.Attention) != 1 {
-		t.Fatalf("status: %+v", s)
-	}
-	a := s.Attention[0]
-	if a.About != "databases" || !errors.Is(a.Err, router.ErrTooManyTopics) || !strings.Contains(a.Err.Error(), "not live (1)") || !strings.HasPrefix(a.Advice, replicate.FreeTopics) {
-		t.Errorf("attention: %+v", a)
 	}
 }

@@ -98,6 +98,7 @@ type Store struct {
 	mu      sync.Mutex
 	pending []*request
 	closed  bool
+	failing error // of the last write
 
 	access sync.RWMutex // held for reading by each read of the datastore
 	shut   bool         // no more reads; guarded by access
@@ -122,6 +123,16 @@ func New(ds datastore.Batching, namespace string) *Store {
 		// An earlier process may have been killed between commit and sync.
 		dirty: true,
 	}
+}
+
+// Failing returns the error of the last write, or nil if the last write
+// succeeded or there was none. A write is an [Store.Update] that changes a
+// key. A datastore may refuse all writes after the first failure until the
+// process restarts: kubo's leveldb does after the disk was full.
+func (s *Store) Failing() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failing
 }
 
 // Get returns the value at key, or [ErrNotFound].

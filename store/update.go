@@ -124,6 +124,11 @@ func (s *Store) lead(own *request) {
 		r.err = s.run(g, r)
 	}
 	failure = s.flush(g)
+	if len(g.writes) > 0 {
+		s.mu.Lock()
+		s.failing = failure
+		s.mu.Unlock()
+	}
 }
 
 // run runs the function of r, and adds its writes to g if it succeeds.

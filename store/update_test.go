@@ -394,6 +394,44 @@ func TestDatastoreFailureReachesTheWholeGroup(t *testing.T) {
 	}
 }
 
+func TestFailingTellsTheErrorOfTheLastWrite(t *testing.T) {
+	disk := storetest.NewDisk()
+	s := store.New(disk, namespace)
+	update := func(fn func(*store.Tx) error) error { return s.Update(t.Context(), fn) }
+	wantFailing := func(when string, want error) {
+		t.Helper()
+		if err := s.Failing(); !errors.Is(err, want) || want == nil && err != nil {
+			t.Errorf("%s: %v, want %v", when, err, want)
+		}
+	}
+	wantFailing("before the first write", nil)
+	must(t, update(put("a", "1")))
+	wantFailing("after a write", nil)
+
+	disk.FailAfter(1, storetest.Lasting)
+	errSuch := errors.New("such a function")
+	if err := update(func(*store.Tx) error { return errSuch }); !errors.Is(err, errSuch) {
+		t.Fatal(err)
+	}
+	wantFailing("after a function that failed", nil)
+	if err := update(put("a", "2")); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	wantFailing("on a full disk", syscall.ENOSPC)
+
+	disk.FailAfter(0, storetest.Lasting)
+	must(t, update(find("a")))
+	wantFailing("after an update that writes nothing", syscall.ENOSPC)
+	must(t, update(put("b", "1")))
+	wantFailing("after a write that succeeded", nil)
+
+	disk.FailAfter(2, storetest.Once)
+	if err := update(put("b", "2")); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	wantFailing("after a sync that failed", syscall.ENOSPC)
+}
+
 func TestWhatIsFoundAfterAFailureIsDurable(t *testing.T) {
 	for operation, failure := range map[int]storetest.Failure{1: storetest.Applied, 2: storetest.Once} {
 		disk := storetest.NewDisk()

@@ -376,7 +376,7 @@ func (c *connecting) dial(ctx context.Context, stage Way) (network.Conn, Way) {
 			c.fail(way, e.Address, e.Cause, start)
 		}
 		if dialed.Skipped > 0 {
-			c.fail(stage, nil, fmt.Errorf("%d more addresses failed", dialed.Skipped), start)
+			c.fail(stage, nil, fmt.Errorf("%d more failed", dialed.Skipped), start)
 		}
 		return nil, ""
 	}

@@ -111,6 +111,7 @@ type Swarm struct {
 	tasks   sync.WaitGroup
 	closing sync.Once
 	dials   chan struct{} // holds a token for each dial of a keeper
+	pings   chan struct{} // holds a token for each ping
 
 	keeping sync.Mutex // serialises what changes the kept peers; held across writes to the store
 
@@ -118,6 +119,7 @@ type Swarm struct {
 	closed    bool
 	connected map[peer.ID]bool // as announced to the watchers
 	watchers  map[*watcher]struct{}
+	measured  map[peer.ID]*measurement
 	kept      map[peer.ID]*keeper
 	pinned    map[peer.ID]peer.AddrInfo // does not change
 }
@@ -130,8 +132,10 @@ func New(ctx context.Context, cfg Config) (*Swarm, error) {
 		cfg:       cfg,
 		net:       cfg.Host.Network(),
 		dials:     make(chan struct{}, maxKeeperDials),
+		pings:     make(chan struct{}, maxPings),
 		connected: make(map[peer.ID]bool),
 		watchers:  make(map[*watcher]struct{}),
+		measured:  make(map[peer.ID]*measurement),
 		kept:      make(map[peer.ID]*keeper),
 		pinned:    make(map[peer.ID]peer.AddrInfo),
 	}
@@ -199,7 +203,8 @@ func (s *Swarm) Close() error {
 type Peer struct {
 	ID        peer.ID
 	Addr      ma.Multiaddr      // of the remote end; nil if the peer just left
-	Latency   time.Duration     // a moving average; 0 if unknown
+	Latency   time.Duration     // as measured by [Swarm.Measure]; 0 if none was in the last 30 seconds
+	Measured  time.Time         // when Latency was measured; zero if Latency is 0
 	Direction network.Direction // who opened the connection
 	Agent     string            // as the peer calls itself; "" if unknown
 	Since     time.Time         // start of the oldest open connection
@@ -252,7 +257,7 @@ func (s *Swarm) describe(id peer.ID) Peer {
 		}
 	}
 	ps := s.cfg.Host.Peerstore()
-	p.Latency = ps.LatencyEWMA(id)
+	p.Latency, p.Measured = s.latencyOf(id)
 	if agent, err := ps.Get(id, "AgentVersion"); err == nil {
 		p.Agent, _ = agent.(string)
 	}

@@ -158,6 +158,7 @@ func (s *Swarm) record(e Event) bool {
 		s.connected[e.Peer.ID] = true
 	} else {
 		delete(s.connected, e.Peer.ID)
+		delete(s.measured, e.Peer.ID)
 	}
 	for w := range s.watchers {
 		if len(w.queue) == maxWatchQueue {

@@ -108,6 +108,9 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 				return nil
 			})
 			if err != nil {
+				for _, i := range chunk {
+					outcomes[i] = Refused // nothing of the chunk was committed
+				}
 				return outcomes, err
 			}
 			for _, i := range chunk {

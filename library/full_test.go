@@ -1,0 +1,105 @@
+package library_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ipfs/boxo/files"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ptest "github.com/libp2p/go-libp2p/core/test"
+
+	"github.com/newpieceplease/npp/library"
+	"github.com/newpieceplease/npp/library/card"
+	"github.com/newpieceplease/npp/message"
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/store/storetest"
+)
+
+func TestOfferIsToldAsRemovedOnlyWhenItIs(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	offer, err := json.Marshal(map[string]string{"userDb": h.absent(t, "user")})
+	must(t, err)
+	from := ptest.RandPeerIDFatal(t)
+	received := time.Now().Add(-time.Hour)
+	h.with(t, func(c *library.Config) {
+		c.Messages = inbox{{From: from, Data: offer, Received: received, Via: message.Direct}}
+	})
+	offers := func() int {
+		list, err := h.Offers(t.Context())
+		must(t, err)
+		return len(list)
+	}
+	eventually(t, "the offer", func() bool { return offers() == 1 })
+	h.disk.FailAfter(1, storetest.Lasting)
+	wantErr(t, h.RemoveCompanion(t.Context(), from), syscall.ENOSPC)
+	h.disk.FailAfter(0, storetest.Lasting)
+	if offers() != 1 {
+		t.Error("the disk is full, and the offer is gone")
+	}
+	must(t, h.RemoveCompanion(t.Context(), from))
+	h.restart(t)
+	if offers() != 0 {
+		t.Error("the offer was told as removed, and is there")
+	}
+}
+
+// unpinless is files whose pins cannot be removed.
+type unpinless struct{ *shelf }
+
+func (unpinless) Unpin(context.Context, cid.Cid) (bool, error) { return false, syscall.ENOSPC }
+
+func TestPieceWhosePinStaysIsToldAsRemoved(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	h.with(t, func(c *library.Config) { c.Files = unpinless{h.files} })
+	added, _, err := h.AddFile(t.Context(), files.NewBytesFile(prelude), "x.abc", library.Details{})
+	must(t, err)
+	h.disk.FailAfter(1, storetest.Once)
+	if _, _, err := h.Remove(t.Context(), added.Hash); !errors.Is(err, syscall.ENOSPC) || errors.Is(err, library.ErrStillPinned) {
+		t.Errorf("the disk is full: %v", err)
+	}
+	if got := h.list(t, library.Query{}); len(got) != 1 {
+		t.Errorf("the piece could not be removed, and is gone: %q", got)
+	}
+	p, unpinned, err := h.Remove(t.Context(), added.Hash)
+	wantErr(t, err, library.ErrStillPinned)
+	wantErr(t, err, syscall.ENOSPC)
+	if p.Hash != added.Hash || unpinned {
+		t.Errorf("%+v, unpinned: %v", p, unpinned)
+	}
+	_, _, err = h.Remove(t.Context(), added.Hash)
+	wantErr(t, err, orbit.ErrNotFound)
+}
+
+// forgetful is a swarm that cannot keep the first connection.
+type forgetful struct {
+	library.Swarm
+	kept atomic.Int32
+}
+
+func (s *forgetful) Keep(ctx context.Context, info peer.AddrInfo) error {
+	if s.kept.Add(1) == 1 {
+		return syscall.ENOSPC
+	}
+	return s.Swarm.Keep(ctx, info)
+}
+
+func TestConnectionThatCouldNotBeKeptIsKeptLater(t *testing.T) {
+	t.Parallel()
+	h := newHome(t)
+	s := &forgetful{Swarm: h.swarm}
+	h.with(t, func(c *library.Config) { c.Swarm = s })
+	m := newMask(t, card.Card{Username: "alice", User: h.absent(t, "user")})
+	_, err := h.AddCompanion(testContext(t), infoOf(m.host))
+	must(t, err)
+	eventually(t, "it was tried to keep the connection", func() bool { return s.kept.Load() > 0 })
+	h.meet(t, m) // with another card
+	eventually(t, "the connection is kept", func() bool { return len(h.swarm.Kept()) == 1 })
+}

@@ -1,0 +1,112 @@
+package swarm
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
+)
+
+const (
+	// latencyFresh is how long a measured latency is shown, and how long a peer
+	// is not measured again.
+	latencyFresh = 30 * time.Second
+
+	// pingTimeout is how long a measurement waits for the peer.
+	pingTimeout = 10 * time.Second
+
+	// maxPings is how many peers are measured at a time.
+	maxPings = 64
+)
+
+// measurement is the last measurement of a peer's latency. Its fields but done
+// are guarded by Swarm.mu.
+type measurement struct {
+	done    chan struct{} // closed when it ended
+	latency time.Duration // 0 if the peer did not answer, or not yet
+	at      time.Time     // when it ended; zero before
+}
+
+// fresh reports whether the measurement ended a short time ago.
+func (m *measurement) fresh() bool { return time.Since(m.at) < latencyFresh }
+
+// Measure measures the latency of each connected peer that was not measured
+// within the last 30 seconds, by libp2p's ping. It returns when all peers
+// have answered or ctx is done. Measurements that are not over by then go on
+// for at most 10 seconds in the background, once their turn has come: 64 peers are
+// measured at a time. [Swarm.Peers] shows the results.
+func (s *Swarm) Measure(ctx context.Context) {
+	for _, m := range s.beginMeasuring() {
+		select {
+		case <-m.done:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// beginMeasuring begins the measurements that are due and returns the last one of
+// each connected peer.
+func (s *Swarm) beginMeasuring() (all []*measurement) {
+	ids := s.net.Peers()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	connected := make(map[peer.ID]bool, len(ids))
+	for _, id := range ids {
+		connected[id] = true
+		m := s.measured[id]
+		if m == nil || !m.at.IsZero() && !m.fresh() {
+			m = &measurement{done: make(chan struct{})}
+			s.measured[id] = m
+			s.tasks.Go(func() { s.measure(id, m) })
+		}
+		all = append(all, m)
+	}
+	// A disconnect may have been announced before the measurement began.
+	maps.DeleteFunc(s.measured, func(id peer.ID, _ *measurement) bool { return !connected[id] })
+	return all
+}
+
+// measure carries out a measurement.
+func (s *Swarm) measure(id peer.ID, m *measurement) {
+	defer close(m.done)
+	latency := s.ping(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.latency, m.at = latency, time.Now()
+}
+
+// ping returns the latency of a connected peer, or 0 if it does not answer.
+func (s *Swarm) ping(id peer.ID) time.Duration {
+	select {
+	case s.pings <- struct{}{}:
+		defer func() { <-s.pings }()
+	case <-s.ctx.Done():
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, pingTimeout)
+	defer cancel()
+	r := <-ping.Ping(network.WithNoDial(ctx, "measure latency"), s.cfg.Host, id)
+	if r.Error != nil {
+		return 0
+	}
+	return r.RTT
+}
+
+// latencyOf returns the latency of a peer and when it was measured, or zeros if
+// none is fresh.
+func (s *Swarm) latencyOf(id peer.ID) (latency time.Duration, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.measured[id]
+	if m == nil || m.latency == 0 || !m.fresh() {
+		return 0, time.Time{}
+	}
+	return m.latency, m.at
+}
