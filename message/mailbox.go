@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/newpieceplease/npp/message/pb"
+	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -69,6 +70,7 @@ var errDuplicate = errors.New("stored already")
 type mailbox struct {
 	store  *store.Store
 	limits Limits
+	disk   *space.Disk // of the store
 	now    func() time.Time
 
 	mu      sync.Mutex
@@ -156,13 +158,17 @@ func (b *mailbox) addPubsub(ctx context.Context, ms []*Message) (refused int, er
 // maxGone is how many removed pubsub messages are remembered.
 func (b *mailbox) maxGone() uint64 { return b.limits.PubsubBytes / recordOverhead }
 
-// insert puts m into a transaction.
+// insert puts m into a transaction. Where the disk is almost full, it returns the
+// error of [space.Disk.CheckIncoming], but for a message that is stored already.
 func (b *mailbox) insert(ctx context.Context, tx *store.Tx, m *Message) error {
 	at, err := tx.Get(idKey(m.ID, m.Via, m.From))
 	switch {
 	case err == nil:
 		return b.sameAsStored(tx, at, m)
 	case !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	if err := b.disk.CheckIncoming(); err != nil {
 		return err
 	}
 	st, err := readState(tx)
