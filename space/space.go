@@ -16,6 +16,9 @@ var log = logging.Logger("npp/space")
 // ErrFull says that too little space is free.
 var ErrFull = errors.New("the disk is almost full")
 
+// Advice says how the owner of a daemon makes room.
+const Advice = "make room on that disk, for example with ipfs repo gc, ipfs npp db drop or ipfs npp messages rm"
+
 // Bounds of the floor where none is configured, and of the reserve, in bytes.
 const (
 	minFloor   = 512 << 20

@@ -16,6 +16,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/heads"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/space"
 )
 
 // Level is how much a finding matters.
@@ -39,6 +40,7 @@ type Finding struct {
 // What is looked at.
 const (
 	CheckPubsub   = "pubsub"   // whether there is a router
+	CheckDisk     = "disk"     // whether the disk has room
 	CheckState    = "state"    // whether the database is open
 	CheckPeers    = "peers"    // who is connected, and has it open
 	CheckRelay    = "relay"    // a peer that is reached over a relay only
@@ -81,6 +83,7 @@ func (r *Replicator) Examine(ctx context.Context, address string) ([]Finding, er
 		x.status, _ = x.rp.status()
 		x.db = x.rp.database()
 		x.pubsub()
+		x.disk()
 		x.state()
 		x.peers()
 		x.partners()
@@ -152,6 +155,12 @@ func (x *examination) pubsub() {
 		return
 	}
 	x.add(CheckPubsub, OK, "pubsub is on", "")
+}
+
+func (x *examination) disk() {
+	if err := x.status.Full; err != nil {
+		x.add(CheckDisk, Problem, fmt.Sprintf("%v: nothing is accepted from other peers until then", err), space.Advice)
+	}
 }
 
 func (x *examination) state() {

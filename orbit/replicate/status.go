@@ -37,6 +37,7 @@ type Status struct {
 	Address  string
 	State    State
 	Err      error     // of Failed
+	Full     error     // why nothing is accepted from other peers; wraps space.ErrFull, or nil
 	Missing  []Missing // blocks that were asked for in vain, by hash, at most 64
 	Asking   int       // blocks that are being asked for
 	Shipment *Shipment // that a peer ships at the moment, or nil
@@ -81,7 +82,7 @@ func (r *Replicator) Status(ctx context.Context, address string) (Status, error)
 func (rp *replica) status() (Status, <-chan struct{}) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
-	s := Status{Address: rp.address, State: Fetching, Err: rp.err, Asking: len(rp.wants), Shipment: rp.shipment, Refused: slices.Clone(rp.refused)}
+	s := Status{Address: rp.address, State: Fetching, Err: rp.err, Full: rp.r.cfg.Disk.CheckIncoming(), Asking: len(rp.wants), Shipment: rp.shipment, Refused: slices.Clone(rp.refused)}
 	switch {
 	case rp.db != nil:
 		s.State = Open
