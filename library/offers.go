@@ -81,6 +81,9 @@ func (l *Library) Offers() []Offer {
 
 // watchOffers looks for offers among the messages, from where it was before.
 func (l *Library) watchOffers() {
+	if l.cfg.Disk.AwaitIncoming(l.ctx) != nil {
+		return
+	}
 	since := message.SinceAll
 	var last time.Time
 	if text, err := l.cfg.Store.Get(l.ctx, lastLooked); err == nil && last.UnmarshalText(text) == nil {
@@ -122,6 +125,9 @@ func (l *Library) lookAt(m *message.Message) {
 	}
 	// The tutorial's app makes its offer at each connect.
 	if c := l.companionOf(m.From); c != nil && c.user == address {
+		return
+	}
+	if l.cfg.Disk.AwaitIncoming(l.ctx) != nil { // the messages wait on disk
 		return
 	}
 	o := Offer{Peer: m.From, Address: address, At: m.Received, Via: m.Via}
