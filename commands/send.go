@@ -306,6 +306,8 @@ func sendHint(err error, l *sendLine, private bool) error {
 		return fmt.Errorf("%w, so there is no private way; hint: without --private it goes by pubsub, which anyone can read", err)
 	case errors.Is(err, message.ErrNoProtocol):
 		return fmt.Errorf("%w now but did before, so it gets nothing by pubsub; hint: to publish all the same, --topic %s", err, l.To)
+	case errors.Is(err, message.ErrNoRoom):
+		return fmt.Errorf("%w; hint: send it again when the recipient has made room", err)
 	case errors.Is(err, message.ErrTooLarge):
 		return fmt.Errorf("%w; hint: add it to IPFS and send its CID", err)
 	}

@@ -382,6 +382,9 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 	if c.counts.isFull() {
 		d.Troubles = append(d.Troubles, StoreTrouble{PracticeName, d.CountsAddr, errors.New("there is no room for all of its counts")})
 	}
+	if err := l.cfg.Disk.CheckIncoming(); err != nil {
+		d.Troubles = append(d.Troubles, StoreTrouble{PiecesName, d.PiecesAddr, fmt.Errorf("nothing is fetched: %w", err)})
+	}
 	if err := c.unsearched(); err != nil {
 		d.Troubles = append(d.Troubles, StoreTrouble{PiecesName, d.PiecesAddr, err})
 	}

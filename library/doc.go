@@ -63,6 +63,13 @@
 // whose peer ID comes first. A store that is damaged, not here yet or not whole yet is
 // named, and keeps nothing else from being found.
 //
+// # A disk that is almost full
+//
+// While too little of the disk is free (package space), nothing new of other peers is
+// stored: neither their libraries, nor that they follow this one, nor their offers.
+// That goes on by itself once there is room. With still less free, files are not added
+// and nothing is put into the stores.
+//
 // # What is stored
 //
 //	follower/<peer ID>   a peer that said it follows this one

@@ -128,6 +128,7 @@ func (l *Library) received(from peer.ID, c card.Card) {
 		l.mu.Unlock()
 		l.emit(Event{Kind: EventUnfollows, Peer: from, Name: c.Username})
 	case c.Follows && known && before.Name == c.Username, !c.Follows:
+	case !l.accepts(): // the next card tells again
 	default:
 		if full && !known && !l.dropFollower() {
 			return

@@ -31,21 +31,16 @@ func TestOfferIsToldAsRemovedOnlyWhenItIs(t *testing.T) {
 	h.with(t, func(c *library.Config) {
 		c.Messages = inbox{{From: from, Data: offer, Received: received, Via: message.Direct}}
 	})
-	offers := func() int {
-		list, err := h.Offers(t.Context())
-		must(t, err)
-		return len(list)
-	}
-	eventually(t, "the offer", func() bool { return offers() == 1 })
+	eventually(t, "the offer", func() bool { return len(offersOf(t, h)) == 1 })
 	h.disk.FailAfter(1, storetest.Lasting)
 	wantErr(t, h.RemoveCompanion(t.Context(), from), syscall.ENOSPC)
 	h.disk.FailAfter(0, storetest.Lasting)
-	if offers() != 1 {
+	if len(offersOf(t, h)) != 1 {
 		t.Error("the disk is full, and the offer is gone")
 	}
 	must(t, h.RemoveCompanion(t.Context(), from))
 	h.restart(t)
-	if offers() != 0 {
+	if len(offersOf(t, h)) != 0 {
 		t.Error("the offer was told as removed, and is there")
 	}
 }

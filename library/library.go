@@ -18,6 +18,7 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/replicate"
+	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/swarm"
 )
@@ -37,6 +38,10 @@ type Config struct {
 
 	// Store is for the library alone.
 	Store *store.Store
+
+	// Disk is that of Store and Files. While it is almost full, nothing is stored that
+	// comes from other peers, and files are not added. nil: it always has room.
+	Disk *space.Disk
 
 	// Replicator fetches the stores of companions. nil: there are none.
 	Replicator Replicator
@@ -104,6 +109,8 @@ type Library struct {
 	bringing sync.Mutex     // one change of what is brought at a time
 	users    map[string]int // how many companions have a database, by address; guarded by bringing
 
+	declined chan struct{} // holds a token when a card was turned away for want of disk space
+
 	mu         sync.Mutex // guards what follows; never held across a call that may wait
 	username   string
 	companions map[string]*companion // by the address of the user store
@@ -132,6 +139,7 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 		nearby:     make(map[peer.ID]string),
 		watchers:   make(map[*watcher]struct{}),
 		users:      make(map[string]int),
+		declined:   make(chan struct{}, 1),
 	}
 	l.own = newCollection(l.self)
 	if err := l.loadFollowers(ctx); err != nil {
@@ -168,6 +176,7 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 		}
 	})
 	l.tasks.Go(l.watchPeers)
+	l.tasks.Go(l.askAgain)
 	l.tasks.Go(l.tidy)
 	return l, nil
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/router"
+	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
 	"github.com/newpieceplease/npp/swarm"
@@ -70,6 +71,12 @@ type node struct {
 
 func newNode(t testing.TB) *node {
 	t.Helper()
+	return newNodeOn(t, nil)
+}
+
+// newNodeOn returns a node with a disk that may be full.
+func newNodeOn(t testing.TB, disk *space.Disk) *node {
+	t.Helper()
 	n := &node{home: &home{disk: storetest.NewDisk(), keys: keystore.NewMemKeystore(), files: newShelf()}, t: t}
 	n.host = newHost(t)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -80,11 +87,11 @@ func newNode(t testing.TB) *node {
 	bs := blocks.Under(blockstore.NewBlockstore(n.disk), n.store)
 	swap := bitswap.New(ctx, bsnet.NewFromIpfsHost(n.host), nil, bs)
 	t.Cleanup(func() { swap.Close() })
-	n.orbit, err = orbit.New(ctx, orbit.Config{Store: n.store, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks})
+	n.orbit, err = orbit.New(ctx, orbit.Config{Store: n.store, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks, Disk: disk})
 	must(t, err)
 	t.Cleanup(func() { n.orbit.Close() })
 	n.replicator, err = replicate.New(ctx, replicate.Config{
-		Orbit: n.orbit, Store: store.New(n.disk, "/npp/replicate"), Host: n.host, Router: rt, Exchange: swap,
+		Orbit: n.orbit, Store: store.New(n.disk, "/npp/replicate"), Host: n.host, Router: rt, Exchange: swap, Disk: disk,
 		Reads: func(peer.ID) bool { return true },
 	})
 	must(t, err)
@@ -94,7 +101,7 @@ func newNode(t testing.TB) *node {
 	t.Cleanup(func() { n.swarm.Close() })
 	n.Library, err = library.New(ctx, library.Config{
 		Orbit: n.orbit, Host: n.host, Files: n.files, Store: store.New(n.disk, "/npp/library"),
-		Replicator: n.replicator, Swarm: n.swarm,
+		Replicator: n.replicator, Swarm: n.swarm, Disk: disk,
 	})
 	must(t, err)
 	t.Cleanup(func() { n.Library.Close() })

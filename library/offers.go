@@ -97,6 +97,9 @@ func (l *Library) awaitOffers(ctx context.Context) error {
 // watchOffers looks for offers among the messages, from where it was before.
 func (l *Library) watchOffers() {
 	defer l.offered.fail(errors.New("messages are not looked at"))
+	if l.cfg.Disk.AwaitIncoming(l.ctx) != nil {
+		return
+	}
 	_ = l.known.wait(l.ctx) // a message of a companion may be no offer
 	since := message.SinceAll
 	var last time.Time
@@ -139,6 +142,9 @@ func (l *Library) lookAt(m *message.Message) {
 	}
 	// The tutorial's app makes its offer at each connect.
 	if c := l.companionOf(m.From); c != nil && c.user == address {
+		return
+	}
+	if l.cfg.Disk.AwaitIncoming(l.ctx) != nil { // the messages wait on disk
 		return
 	}
 	o := Offer{Peer: m.From, Address: address, At: m.Received, Via: m.Via}

@@ -86,7 +86,7 @@ func (l *Library) AddFile(ctx context.Context, f files.File, name string, d Deta
 	if err := d.check(); err != nil {
 		return piece.Piece{}, "", err
 	}
-	c, err := l.cfg.Files.Add(ctx, f)
+	c, err := l.cfg.Files.Add(ctx, measured{f, l.cfg.Disk})
 	if err != nil {
 		return piece.Piece{}, "", fmt.Errorf("add to IPFS: %w", err)
 	}
@@ -112,7 +112,7 @@ func (l *Library) AddHash(ctx context.Context, hash string, d Details, pin bool,
 	var found file
 	if pin {
 		l.reachOwners(ctx, c)
-		if err := l.cfg.Files.Pin(ctx, c, progress); err != nil {
+		if err := l.pin(ctx, c, progress); err != nil {
 			return piece.Piece{}, "", fmt.Errorf("pin %s: %w", hash, err)
 		}
 		if found, err = l.look(ctx, c); err != nil && !errors.Is(err, ErrNoFile) {

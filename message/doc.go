@@ -43,4 +43,8 @@
 // A pubsub message pushes out older ones, first of its own author's share of a
 // quarter, then of pubsub's. What comes by pubsub faster than it can be stored
 // is dropped, and counted, beyond 64 MiB.
+//
+// While the disk is almost full (package space), nothing is stored: the sender of
+// a direct message is told that, and may send it again; a pubsub message counts as
+// dropped. What is stored can be read and removed.
 package message

@@ -24,6 +24,7 @@ import (
 
 	"github.com/newpieceplease/npp/message/pb"
 	"github.com/newpieceplease/npp/router"
+	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
 	"github.com/newpieceplease/npp/swarm"
@@ -101,6 +102,7 @@ type setup struct {
 	limits func(*Limits)
 	times  func(*times)
 	now    func() time.Time
+	disk   *space.Disk
 	key    crypto.PrivKey
 	pubsub bool
 	host   []libp2p.Option
@@ -136,7 +138,7 @@ func newDaemon(t testing.TB, s setup) *daemon {
 	sw, err := swarm.New(t.Context(), swarm.Config{Host: h, Store: store.New(storetest.NewDisk(), "/swarm"), Protocol: Protocol})
 	must(t, err)
 	d := &daemon{host: h, store: store.New(s.ds, "/messages"), info: infoOf(h)}
-	c := Config{Host: h, Swarm: sw, Store: d.store, Limits: limits, Now: s.now}
+	c := Config{Host: h, Swarm: sw, Store: d.store, Limits: limits, Disk: s.disk, Now: s.now}
 	ctx, cancel := context.WithCancel(context.Background())
 	if s.pubsub {
 		c.Router, err = router.New(ctx, h, router.Options{Patient: func(peer.ID) bool { return true }})

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/newpieceplease/npp/message/pb"
+	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -64,6 +65,7 @@ var errDuplicate = errors.New("stored already")
 type mailbox struct {
 	store  *store.Store
 	limits Limits
+	disk   *space.Disk // of the store
 	now    func() time.Time
 
 	mu      sync.Mutex
@@ -153,13 +155,17 @@ func (b *mailbox) addPubsub(ctx context.Context, ms []*Message) (refused int, er
 // messages, so that the transaction looks for each only once.
 type evicted map[string]uint64
 
-// insert puts m into a transaction.
+// insert puts m into a transaction. Where the disk is almost full, it returns the
+// error of [space.Disk.CheckIncoming], but for a message that is stored already.
 func (b *mailbox) insert(ctx context.Context, tx *store.Tx, done evicted, m *Message) error {
 	at, err := tx.Get(idKey(m.ID, m.Via, m.From))
 	switch {
 	case err == nil:
 		return b.sameAsStored(tx, at, m)
 	case !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	if err := b.disk.CheckIncoming(); err != nil {
 		return err
 	}
 	st, err := readState(tx)

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/newpieceplease/npp/message/pb"
+	"github.com/newpieceplease/npp/space"
 )
 
 // Protocol is the stream protocol of direct messages: [pb.Message] and
@@ -259,6 +260,8 @@ func (s *Service) receive(frame []byte, p peer.ID, g *guest) *pb.Receipt {
 		return &pb.Receipt{Id: m.GetId(), Status: pb.Receipt_STORED}
 	case errors.Is(err, ErrFull):
 		return refuse(pb.Receipt_FULL, err.Error())
+	case errors.Is(err, space.ErrFull): // how full, and where, is not for others
+		return refuse(pb.Receipt_FULL, "the recipient's disk is full")
 	case errors.Is(err, ErrIDReused):
 		return refuse(pb.Receipt_INVALID, err.Error())
 	default:

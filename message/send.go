@@ -48,6 +48,7 @@ var (
 	ErrTooLarge    = errors.New("the message is too large")
 	ErrTooFast     = errors.New("the recipient takes no more messages for now")
 	ErrRefused     = errors.New("the recipient refused the message")
+	ErrNoRoom      = errors.New("full") // with ErrRefused: it may be sent again later
 	ErrUnknownFate = errors.New("no receipt came back")
 	ErrNoProtocol  = errors.New("the recipient does not speak " + string(Protocol))
 	ErrSelf        = errors.New("the recipient is this peer itself")
@@ -211,7 +212,7 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 			}
 			paced += wait
 		case pb.Receipt_FULL:
-			return fmt.Errorf("%w: full: %.200q", ErrRefused, receipt.GetReason())
+			return fmt.Errorf("%w: %w: %.200q", ErrRefused, ErrNoRoom, receipt.GetReason())
 		case pb.Receipt_TOO_LARGE:
 			return fmt.Errorf("%w for the recipient: %d bytes, its limit is %d", ErrTooLarge, len(l.Data), receipt.GetLimit())
 		case pb.Receipt_INVALID:

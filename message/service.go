@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/newpieceplease/npp/router"
+	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/swarm"
 )
@@ -57,6 +58,7 @@ type Config struct {
 	Store  *store.Store
 	Router *router.Router // nil: no pubsub
 	Limits Limits
+	Disk   *space.Disk      // of Store; nil: it always has room
 	Now    func() time.Time // nil: time.Now
 }
 
@@ -112,6 +114,7 @@ func start(c Config, t times) (*Service, error) {
 		ctx:    ctx,
 		cancel: cancel,
 	}
+	s.box.disk = c.Disk
 	if s.router != nil {
 		if _, err := s.subscribe(s.host.ID().String()); err != nil {
 			cancel()

@@ -310,6 +310,9 @@ func (im *importer) flush(ctx context.Context) error {
 // join offers all entries to a database, and keeps those that it does not
 // take.
 func (im *importer) join(ctx context.Context, db *Database) error {
+	if err := im.orbit.config.Disk.CheckWrite(sizeOf(im.entries)); err != nil {
+		return err
+	}
 	results, err := db.join(ctx, im.entries, true)
 	if err != nil {
 		return err

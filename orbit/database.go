@@ -255,6 +255,13 @@ func (db *Database) append(ctx context.Context, check func(blocks.Getter) error,
 	if hasKeys(db.kind) {
 		db.warm()
 	}
+	size := 0
+	for _, p := range payloads {
+		size += len(p)
+	}
+	if err := db.orbit.config.Disk.CheckWrite(size); err != nil {
+		return nil, err
+	}
 	if err := db.sync(ctx); err != nil {
 		return nil, err
 	}

@@ -42,7 +42,8 @@
 // of a hundred entries and of a million, and many at once share a sync. The
 // *Many methods write an entry for each item, hundreds to a transaction. An
 // entry may have [entry.MaxSize] bytes, the most that JavaScript peers can be
-// sent; a larger one is refused.
+// sent; a larger one is refused. While too little of the disk is free (package
+// space), every write is refused before it begins; reading and dropping go on.
 //
 // # Reading
 //

@@ -321,6 +321,9 @@ func (o *Orbit) Rebuild(ctx context.Context, address string) ([]Lost, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := o.config.Disk.CheckWrite(0); err != nil {
+		return nil, err
+	}
 	o.rebuilding.Lock()
 	defer o.rebuilding.Unlock()
 	db, err := o.openDamaged(ctx, hash)

@@ -20,6 +20,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/identity"
 	"github.com/newpieceplease/npp/orbit/keyed"
 	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -91,6 +92,9 @@ type Config struct {
 	RootKey, SigningKey string
 	// Source has further blocks. Default: none.
 	Source Source
+	// Disk is that of Store. While too little of it is free, what the owner writes is
+	// refused with [space.ErrFull]. Default: it always has room.
+	Disk *space.Disk
 	// Announce is told of the blocks that were stored, after they were.
 	// Default: nobody is.
 	Announce func(context.Context, ...ipfsblocks.Block) error
@@ -185,6 +189,9 @@ func (o *Orbit) Keep(ctx context.Context, bs ...block.Block) error {
 	if len(bs) == 0 {
 		return nil
 	}
+	if err := o.config.Disk.CheckWrite(sizeOf(bs)); err != nil {
+		return err
+	}
 	err := o.store.Update(ctx, func(tx *store.Tx) error {
 		for _, b := range bs {
 			if err := blocks.Put(tx, b); err != nil {
@@ -197,6 +204,14 @@ func (o *Orbit) Keep(ctx context.Context, bs ...block.Block) error {
 		o.announce(ctx, bs...)
 	}
 	return err
+}
+
+// sizeOf returns how many bytes blocks have.
+func sizeOf(bs []block.Block) (size int) {
+	for _, b := range bs {
+		size += len(b.Data)
+	}
+	return size
 }
 
 func (o *Orbit) announce(ctx context.Context, bs ...block.Block) {

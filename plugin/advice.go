@@ -3,6 +3,7 @@ package plugin
 import (
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/ipfs/kubo/config"
@@ -53,15 +54,31 @@ func pubsubOff(cfg *config.Config) bool { return cfg.Pubsub.Enabled == config.Fa
 // datastoreType is the type of the datastore, in kubo's Datastore.Spec, that
 // holds keys below a namespace.
 func datastoreType(spec map[string]any, namespace string) string {
+	kind, _ := datastoreFor(spec, namespace)["type"].(string)
+	return kind
+}
+
+// datastoreDir returns the directory of the datastore, in kubo's Datastore.Spec, that
+// holds keys below a namespace: the repo's where the datastore has none.
+func datastoreDir(spec map[string]any, namespace, repo string) string {
+	path, _ := datastoreFor(spec, namespace)["path"].(string)
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(repo, path)
+}
+
+// datastoreFor returns the part of kubo's Datastore.Spec that describes the datastore
+// of keys below a namespace.
+func datastoreFor(spec map[string]any, namespace string) map[string]any {
 	for {
-		kind, _ := spec["type"].(string)
-		switch kind {
+		switch spec["type"] {
 		case "mount":
 			spec = mountFor(spec, namespace)
 		case "measure", "log":
 			spec, _ = spec["child"].(map[string]any)
 		default:
-			return kind
+			return spec
 		}
 	}
 }

@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"encoding/json"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -89,6 +90,26 @@ func TestDatastoreIsThatOfTheNearestMount(t *testing.T) {
 	}
 	if !splitsBatches("flatfs") {
 		t.Error("flatfs is said to write a batch whole")
+	}
+}
+
+func TestDirectoryOfTheDatastoreIsFound(t *testing.T) {
+	for _, test := range []struct{ spec, namespace, dir string }{
+		{`{"type": "mount", "mounts": [
+			{"mountpoint": "/blocks", "type": "measure", "child": {"type": "flatfs", "path": "blocks"}},
+			{"mountpoint": "/", "type": "measure", "child": {"type": "levelds", "path": "datastore"}}
+		]}`, "/npp/orbit", "/repo/datastore"},
+		{`{"type": "levelds", "path": "/large/disk"}`, "/npp/orbit", "/large/disk"},
+		{`{"type": "mem"}`, "/npp/orbit", "/repo"},
+		{`null`, "/npp/orbit", "/repo"},
+	} {
+		var parsed map[string]any
+		if err := json.Unmarshal([]byte(test.spec), &parsed); err != nil {
+			t.Fatal(err)
+		}
+		if got := datastoreDir(parsed, test.namespace, "/repo"); got != filepath.FromSlash(test.dir) {
+			t.Errorf("%s: %s, want %s", test.spec, got, test.dir)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/newpieceplease/npp/message"
+	"github.com/newpieceplease/npp/space"
 )
 
 // Config is what may stand in Plugins.Plugins.npp.Config of the operator's
@@ -16,6 +17,23 @@ import (
 type Config struct {
 	// Messages bounds what peers can make us keep and do.
 	Messages message.Limits
+	// Disk bounds what is written to the disk of the repo.
+	Disk DiskLimits
+}
+
+// DiskLimits bounds what is written to the disk of the repo.
+type DiskLimits struct {
+	// FreeBytes is the free space below which nothing is accepted from other
+	// peers. 0: see [space.Config].
+	FreeBytes uint64
+}
+
+// Check returns an error that names the field that makes no sense.
+func (l DiskLimits) Check() error {
+	if l.FreeBytes > space.MaxFreeBytes {
+		return fmt.Errorf("FreeBytes is %d, must be %d or less", l.FreeBytes, uint64(space.MaxFreeBytes))
+	}
+	return nil
 }
 
 // configPath is where the configuration stands in the operator's file.
@@ -32,7 +50,7 @@ func parseConfig(raw any) (Config, error) {
 	if err != nil {
 		return c, fmt.Errorf("%s: %w", configPath, err)
 	}
-	m := &c.Messages
+	m, d := &c.Messages, &c.Disk
 	err = decodeObject(configPath, b, object{
 		"Messages": object{
 			"MaxMessageBytes": &m.MaxMessageBytes,
@@ -43,12 +61,18 @@ func parseConfig(raw any) (Config, error) {
 			"KeepFor":         &m.KeepFor,
 			"WhenPeerFull":    &m.WhenPeerFull,
 		},
+		"Disk": object{
+			"FreeBytes": &d.FreeBytes,
+		},
 	})
 	if err != nil {
 		return c, err
 	}
 	if err := m.Check(); err != nil {
 		return c, fmt.Errorf("%s.Messages.%w", configPath, err)
+	}
+	if err := d.Check(); err != nil {
+		return c, fmt.Errorf("%s.Disk.%w", configPath, err)
 	}
 	return c, nil
 }

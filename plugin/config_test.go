@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -22,9 +23,9 @@ func decoded(t testing.TB, text string) any {
 }
 
 func TestConfigDefaultsToTheDefaultLimits(t *testing.T) {
-	for _, text := range []string{`null`, `{}`, `{"Messages": {}}`} {
+	for _, text := range []string{`null`, `{}`, `{"Messages": {}}`, `{"Disk": {}}`} {
 		c, err := parseConfig(decoded(t, text))
-		if err != nil || c.Messages != message.DefaultLimits() {
+		if err != nil || c.Messages != message.DefaultLimits() || c.Disk != (DiskLimits{}) {
 			t.Errorf("%s: %+v, %v", text, c, err)
 		}
 	}
@@ -61,6 +62,13 @@ func TestConfigReachesEveryLimit(t *testing.T) {
 	}
 }
 
+func TestConfigReachesTheFloorOfFreeSpace(t *testing.T) {
+	c, err := parseConfig(decoded(t, `{"Disk": {"FreeBytes": 1073741824}}`))
+	if want := (DiskLimits{FreeBytes: 1 << 30}); err != nil || c.Disk != want || c.Messages != message.DefaultLimits() {
+		t.Errorf("got %+v, %v", c, err)
+	}
+}
+
 // Every mistake is refused with a sentence that begins with the full key.
 func TestConfigNamesTheKeyOfAMistake(t *testing.T) {
 	for _, test := range []struct{ text, key, says string }{
@@ -68,8 +76,8 @@ func TestConfigNamesTheKeyOfAMistake(t *testing.T) {
 		{`"Messages"`, "", `must be an object, not "Messages"`},
 		{`[]`, "", "must be an object, not []"},
 		{`true`, "", "must be an object, not true"},
-		{`{"Mesages": {}}`, ".Mesages", "is not known; known there: Messages"},
-		{`{"messages": {}}`, ".messages", "is not known; known there: Messages"},
+		{`{"Mesages": {}}`, ".Mesages", "is not known; known there: Disk, Messages"},
+		{`{"messages": {}}`, ".messages", "is not known; known there: Disk, Messages"},
 		{`{"": {}}`, ".", "is not known"},
 		{`{"Messages": null}`, ".Messages", "must be an object, not null"},
 		{`{"Messages": []}`, ".Messages", "must be an object, not []"},
@@ -98,6 +106,11 @@ func TestConfigNamesTheKeyOfAMistake(t *testing.T) {
 		{`{"Messages": {"WhenPeerFull": 1}}`, ".Messages.WhenPeerFull", "is 1, must be a string"},
 		{`{"Messages": {"WhenPeerFull": "maybe"}}`, ".Messages.WhenPeerFull", `is "maybe", must be "refuse" or "drop-oldest"`},
 		{`{"Messages": {"WhenPeerFull": ""}}`, ".Messages.WhenPeerFull", `is "", must be`},
+		{`{"Disk": []}`, ".Disk", "must be an object, not []"},
+		{`{"Disk": {"Free": 1}}`, ".Disk.Free", "is not known; known there: FreeBytes"},
+		{`{"Disk": {"FreeBytes": "1 GiB"}}`, ".Disk.FreeBytes", `is "1 GiB", must be a whole number`},
+		{`{"Disk": {"FreeBytes": -1}}`, ".Disk.FreeBytes", "is -1, must be a whole number"},
+		{`{"Disk": {"FreeBytes": 2305843009213693952}}`, ".Disk.FreeBytes", "is 2305843009213694000, must be 1152921504606846976 or less"},
 	} {
 		_, err := parseConfig(decoded(t, test.text))
 		if err == nil {
@@ -132,7 +145,7 @@ func FuzzConfig(f *testing.F) {
 			}
 			return
 		}
-		if err := c.Messages.Check(); err != nil {
+		if err := errors.Join(c.Messages.Check(), c.Disk.Check()); err != nil {
 			t.Errorf("%q is accepted: %v", text, err)
 		}
 	})

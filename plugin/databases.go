@@ -125,6 +125,7 @@ func (d *Daemon) openDatabases(ctx context.Context, n *core.IpfsNode, r *router.
 		RootKey:    rootKey,
 		SigningKey: signingKey,
 		Source:     n.Blockstore,
+		Disk:       d.disk,
 	}
 	if n.Exchange != nil {
 		c.Announce = n.Exchange.NotifyNewBlocks
@@ -133,7 +134,7 @@ func (d *Daemon) openDatabases(ctx context.Context, n *core.IpfsNode, r *router.
 		log.Errorw("databases cannot be opened", "err", d.orbitErr)
 		return
 	}
-	rc := replicate.Config{Reads: speaksNPP(n.PeerHost), Orbit: d.orbit, Store: open(replicateNamespace), Host: n.PeerHost}
+	rc := replicate.Config{Reads: speaksNPP(n.PeerHost), Orbit: d.orbit, Store: open(replicateNamespace), Host: n.PeerHost, Disk: d.disk}
 	if r != nil {
 		rc.Router = r
 	}
@@ -148,7 +149,8 @@ func (d *Daemon) openDatabases(ctx context.Context, n *core.IpfsNode, r *router.
 	lc := library.Config{
 		Orbit:    d.orbit,
 		Host:     n.PeerHost,
-		Files:    nodeFiles{n},
+		Files:    nodeFiles{n, d.disk},
+		Disk:     d.disk,
 		Store:    open(libraryNamespace),
 		Swarm:    d.Swarm,
 		Messages: d.Messages,

@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/boxo/path"
 	pin "github.com/ipfs/boxo/pinning/pinner"
 	"github.com/ipfs/go-cid"
+	ipld "github.com/ipfs/go-ipld-format"
 	"github.com/ipfs/kubo/config"
 	"github.com/ipfs/kubo/core"
 	"github.com/ipfs/kubo/core/coreapi"
@@ -19,13 +20,17 @@ import (
 
 	"github.com/newpieceplease/npp/library"
 	"github.com/newpieceplease/npp/library/piece"
+	"github.com/newpieceplease/npp/space"
 )
 
 // pinProgress is how often the progress of a pin is told.
 const pinProgress = 500 * time.Millisecond
 
 // nodeFiles is the files of a node, as a library needs them.
-type nodeFiles struct{ node *core.IpfsNode }
+type nodeFiles struct {
+	node *core.IpfsNode
+	disk *space.Disk
+}
 
 var _ library.Files = nodeFiles{}
 
@@ -156,20 +161,48 @@ func (f nodeFiles) Unpin(ctx context.Context, c cid.Cid) (unpinned bool, err err
 	return true, f.node.Pinning.Flush(ctx)
 }
 
-// Open returns a file of UnixFS.
+// Open returns a file of UnixFS. While the disk is almost full, nothing of it is
+// fetched: what is fetched is stored.
 func (f nodeFiles) Open(ctx context.Context, c cid.Cid) (library.File, error) {
-	api, err := coreapi.NewCoreAPI(f.node)
+	full := f.disk.CheckWrite(0)
+	api, err := coreapi.NewCoreAPI(f.node, options.Api.Offline(full != nil))
 	if err != nil {
 		return nil, err
 	}
 	n, err := api.Unixfs().Get(ctx, path.FromCid(c))
 	if err != nil {
-		return nil, err
+		return nil, notHere(err, full)
 	}
 	file, ok := files.ToFile(n).(library.File)
 	if !ok {
 		n.Close()
 		return nil, fmt.Errorf("%w: %s", library.ErrNoFile, c)
 	}
-	return file, nil
+	return sparing{file, f.disk, full}, nil
+}
+
+// notHere returns an error about a block that is not here and, where the disk is full,
+// not fetched.
+func notHere(err, full error) error {
+	if full != nil && ipld.IsNotFound(err) {
+		return fmt.Errorf("not all of the file is here, and nothing is fetched: %w", full)
+	}
+	return err
+}
+
+// sparing is a file that is not fetched to its end when the disk gets full meanwhile.
+type sparing struct {
+	library.File
+	disk *space.Disk
+	full error // why nothing of it is fetched from the beginning, or nil
+}
+
+func (s sparing) Read(b []byte) (int, error) {
+	if s.full == nil {
+		if err := s.disk.CheckWrite(0); err != nil {
+			return 0, err
+		}
+	}
+	n, err := s.File.Read(b)
+	return n, notHere(err, s.full)
 }

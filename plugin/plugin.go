@@ -32,6 +32,7 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/router"
+	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/swarm"
 )
@@ -192,6 +193,7 @@ type Daemon struct {
 	Messages *message.Service
 
 	node     *core.IpfsNode
+	disk     *space.Disk // of the datastore
 	started  time.Time
 	stores   []*store.Store
 	orbit    *orbit.Orbit
@@ -219,6 +221,10 @@ func start(node *core.IpfsNode, c Config, r *router.Router, orbitStore *store.St
 		r = nil
 	}
 	d := &Daemon{node: node, started: time.Now()}
+	d.disk = space.New(space.Config{
+		Path:      datastoreDir(cfg.Datastore.Spec, orbitNamespace, node.Repo.Path()),
+		FreeBytes: c.Disk.FreeBytes,
+	})
 	defer func() {
 		if err != nil {
 			d.close()
@@ -252,6 +258,7 @@ func start(node *core.IpfsNode, c Config, r *router.Router, orbitStore *store.St
 		Store:  open(messagesNamespace),
 		Router: r,
 		Limits: c.Messages,
+		Disk:   d.disk,
 	})
 	if err != nil {
 		return nil, err

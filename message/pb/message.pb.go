@@ -30,7 +30,7 @@ type Receipt_Status int32
 const (
 	Receipt_UNKNOWN   Receipt_Status = 0
 	Receipt_STORED    Receipt_Status = 1 // on the recipient's disk, now or before
-	Receipt_FULL      Receipt_Status = 2 // no space left in the sender's share, or in the store
+	Receipt_FULL      Receipt_Status = 2 // no space left in the sender's share, in the store or on the disk
 	Receipt_TOO_LARGE Receipt_Status = 3 // over limit bytes
 	Receipt_TOO_FAST  Receipt_Status = 4 // come back after retry_after
 	Receipt_INVALID   Receipt_Status = 5 // malformed, not from the sender, for somebody else, or an ID used for other data

@@ -140,10 +140,12 @@ func (rp *replica) reofferDisputed() {
 	signal(rp.pulling) // what was fetched and refused is missing still
 	rp.mu.Lock()
 	bs := rp.disputed
-	rp.disputed = nil
 	rp.mu.Unlock()
-	if len(bs) == 0 {
+	if len(bs) == 0 || !rp.accepts() {
 		return
 	}
+	rp.mu.Lock()
+	rp.disputed = nil
+	rp.mu.Unlock()
 	rp.join(rp.ctx, nil, bs...) // whose error is logged
 }

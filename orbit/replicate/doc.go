@@ -37,6 +37,14 @@
 //   - Daemons are in step when their states agree ([reconcile.State]); a JavaScript
 //     peer is when its heads are ours.
 //
+// # A disk that is almost full
+//
+// While too little of the disk is free (package space), entries of other peers are
+// neither asked for nor joined, and databases that are not here are not fetched. What
+// is here is shown, announced and served as before, and so is what is written here.
+// Nothing is remembered of what was turned away: when there is room, what is missing is
+// asked for, and all peers are asked for their heads again.
+//
 // # Bounds
 //
 // What a peer sends is held to the bounds of the packages heads, router and oplog,

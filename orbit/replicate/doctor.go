@@ -19,6 +19,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 	"github.com/newpieceplease/npp/router"
+	"github.com/newpieceplease/npp/space"
 )
 
 // Level is how much a finding matters.
@@ -42,6 +43,7 @@ type Finding struct {
 // What is looked at.
 const (
 	CheckPubsub   = "pubsub"   // whether there is a router
+	CheckDisk     = "disk"     // whether the disk has room
 	CheckState    = "state"    // whether the database is open
 	CheckPeers    = "peers"    // who is connected, and has it open
 	CheckRelay    = "relay"    // a peer that is reached over a relay only
@@ -88,6 +90,7 @@ func (r *Replicator) Examine(ctx context.Context, address string) ([]Finding, er
 		x.status, _ = x.rp.seen(ctx)
 		x.db = x.rp.database()
 		x.pubsub()
+		x.disk()
 		x.state()
 		x.peers()
 		x.partners()
@@ -182,6 +185,12 @@ func (x *examination) live(which string, s Status) {
 		advice = FreeTopics
 	}
 	x.add(CheckPubsub, Problem, fmt.Sprintf("%s is not live, so new entries come late or not at all: %v", which, s.NotLive), advice)
+}
+
+func (x *examination) disk() {
+	if err := x.status.Full; err != nil {
+		x.add(CheckDisk, Problem, fmt.Sprintf("%v: nothing is accepted from other peers until then", err), space.Advice)
+	}
 }
 
 func (x *examination) state() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
 	"github.com/libp2p/go-libp2p"
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -33,6 +35,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/reconcile"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/router"
+	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -83,6 +86,12 @@ type node struct {
 	old   bool // it neither ships nor is shipped to
 	bare  bool // it has no bitswap
 	limit int  // of topics that its router opens; 0 for the default
+	shy   bool // it begins no exchange of heads
+	space *space.Disk
+
+	sessions atomic.Int32 // in which it asked for entries
+	took     chan bool    // whether it passes on an entry that pubsub brought, if it is not nil
+
 	close func()
 }
 
@@ -102,10 +111,48 @@ func (h oldHost) NewStream(ctx context.Context, to libp2ppeer.ID, protocols ...p
 	return h.Host.NewStream(ctx, to, protocols...)
 }
 
+// shyHost is the host of a peer that begins no exchange of heads.
+type shyHost struct{ host.Host }
+
+func (h shyHost) Network() network.Network { return shyNetwork{h.Host.Network()} }
+
+type shyNetwork struct{ network.Network }
+
+func (shyNetwork) NewStream(context.Context, libp2ppeer.ID) (network.Stream, error) {
+	return nil, errors.New("a shy peer begins no exchange")
+}
+
+// countingHost counts the sessions in which it asks for entries.
+type countingHost struct {
+	host.Host
+	sessions *atomic.Int32
+}
+
+func (h countingHost) NewStream(ctx context.Context, to libp2ppeer.ID, protocols ...protocol.ID) (network.Stream, error) {
+	if slices.Contains(protocols, reconcile.Protocol) {
+		h.sessions.Add(1)
+	}
+	return h.Host.NewStream(ctx, to, protocols...)
+}
+
 // muteRouter is a router whose announcements are lost.
 type muteRouter struct{ *router.Router }
 
 func (muteRouter) Announce(context.Context, string, []byte) error { return nil }
+
+// tellingRouter tells what becomes of what it hears.
+type tellingRouter struct {
+	replicate.Router
+	took chan<- bool
+}
+
+func (r tellingRouter) Follow(topic string, take router.TakeFunc) (stop func(), err error) {
+	return r.Router.Follow(topic, func(ctx context.Context, m *pubsub.Message) bool {
+		ok := take(ctx, m)
+		r.took <- ok
+		return ok
+	})
+}
 
 func newNode(t testing.TB) *node {
 	t.Helper()
@@ -135,16 +182,22 @@ func (n *node) start() *node {
 	orbitStore, ownStore := store.New(n.disk, "/orbit"), store.New(n.disk, "/replicate")
 	bs := blocks.Under(blockstore.NewBlockstore(n.disk), orbitStore)
 	swap := bitswap.New(ctx, bsnet.NewFromIpfsHost(n.host), nil, bs)
-	n.Orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks})
+	n.Orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks, Disk: n.space})
 	must(n.t, err)
 	var r replicate.Router = n.router
 	if n.mute {
 		r = muteRouter{n.router}
 	}
+	if n.took != nil {
+		r = tellingRouter{r, n.took}
+	}
 	n.fetches = &fetches{Bitswap: swap, of: make(map[string]int)}
-	c := replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: n.host, Router: r, Exchange: n.fetches, Reads: func(libp2ppeer.ID) bool { return true }}
+	c := replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: countingHost{n.host, &n.sessions}, Router: r, Exchange: n.fetches, Disk: n.space, Reads: func(libp2ppeer.ID) bool { return true }}
 	if n.old {
-		c.Host = oldHost{n.host}
+		c.Host = oldHost{c.Host}
+	}
+	if n.shy {
+		c.Host = shyHost{c.Host}
 	}
 	if n.bare {
 		c.Exchange = nil
@@ -181,13 +234,22 @@ func (f *fetches) NewSession(ctx context.Context) exchange.Fetcher {
 }
 
 func (s fetching) GetBlocks(ctx context.Context, cids []cid.Cid) (<-chan ipfsblocks.Block, error) {
-	s.f.mu.Lock()
+	s.f.add(cids...)
+	return s.Fetcher.GetBlocks(ctx, cids)
+}
+
+func (s fetching) GetBlock(ctx context.Context, c cid.Cid) (ipfsblocks.Block, error) {
+	s.f.add(c)
+	return s.Fetcher.GetBlock(ctx, c)
+}
+
+func (f *fetches) add(cids ...cid.Cid) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, c := range cids {
 		hash, _ := block.HashOf(c)
-		s.f.of[hash]++
+		f.of[hash]++
 	}
-	s.f.mu.Unlock()
-	return s.Fetcher.GetBlocks(ctx, cids)
 }
 
 // count returns how often a block was asked for.

@@ -269,7 +269,7 @@ func (rp *replica) swap(ctx context.Context, p peer.ID, slots *shares, exchange 
 	}
 	theirs, err := exchange(ours)
 	release()
-	if rp.database() == nil {
+	if rp.database() == nil && rp.accepts() {
 		if err := rp.obtainFrom(ctx, p); err != nil {
 			log.Debugw("obtain", "address", rp.address, "peer", p, "err", err)
 		}
@@ -283,7 +283,7 @@ func (rp *replica) swap(ctx context.Context, p peer.ID, slots *shares, exchange 
 		shown[i] = b.Hash
 	}
 	ships := rp.claim(p)
-	if len(theirs) > 0 {
+	if len(theirs) > 0 && rp.accepts() {
 		if _, joinErr := rp.join(ctx, []peer.ID{p}, theirs...); err == nil {
 			err = joinErr
 		}

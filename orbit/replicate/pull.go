@@ -77,7 +77,7 @@ func (rp *replica) enqueue(hash string) {
 // nobody sent.
 func (rp *replica) pull() {
 	pause := retryMin
-	for {
+	for rp.awaitRoom() {
 		begun := time.Now()
 		complete, progress, err := rp.round()
 		if rp.ctx.Err() != nil {
@@ -125,6 +125,9 @@ func (rp *replica) round() (complete, progress bool, err error) {
 	tick := time.NewTicker(hurriedStall / 4)
 	defer tick.Stop()
 	for {
+		if !rp.accepts() {
+			return false, p.progress, nil
+		}
 		if rp.awaitShipment() {
 			p.heard = time.Now()
 		}

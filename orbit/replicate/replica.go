@@ -15,6 +15,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/space"
 )
 
 // replica is the replication of one database.
@@ -31,7 +32,9 @@ type replica struct {
 	pulling chan struct{} // holds a token when something is wanted
 	// accessAgrees holds a token when the access database agreed with that of a peer.
 	accessAgrees chan struct{}
-	turns        turns // of peers that ship
+	// declined holds a token when data was turned away for want of disk space.
+	declined chan struct{}
+	turns    turns // of peers that ship
 
 	mu       sync.Mutex // never held across a call that may wait
 	ready    chan struct{}
@@ -62,6 +65,7 @@ func newReplica(r *Replicator, address string) *replica {
 		pulling: make(chan struct{}, 1),
 
 		accessAgrees: make(chan struct{}, 1),
+		declined:     make(chan struct{}, 1),
 		guarded:      make(map[*replica]bool),
 		turns:        newTurns(),
 		ready:        make(chan struct{}),
@@ -153,7 +157,7 @@ func (rp *replica) subscribers() []peer.ID {
 func (rp *replica) take(ctx context.Context, m *pubsub.Message) (passOn bool) {
 	b := block.New(m.GetData())
 	from, author := m.ReceivedFrom, m.GetFrom()
-	if rp.database() == nil || rp.isIgnored(author) || !rp.r.once(rp.address, b.Hash) {
+	if rp.database() == nil || !rp.accepts() || rp.isIgnored(author) || !rp.r.once(rp.address, b.Hash) {
 		return false
 	}
 	worthless := false
@@ -436,7 +440,7 @@ func (rp *replica) obtain() {
 	at := make(orbit.AtHand)
 	ctx := orbit.WithAtHand(rp.ctx, at)
 	pause := retryMin
-	for rp.database() == nil && rp.ctx.Err() == nil {
+	for rp.database() == nil && rp.awaitRoom() && rp.database() == nil {
 		db, err := rp.r.cfg.Orbit.Open(ctx, rp.address, rp.options())
 		if err == nil {
 			rp.obtained(db)
@@ -444,12 +448,16 @@ func (rp *replica) obtain() {
 		}
 		var needed *orbit.UnavailableError
 		if !errors.As(err, &needed) {
-			rp.mu.Lock()
-			rp.err = err
-			rp.notify()
-			rp.mu.Unlock()
+			wait := retryMin
+			if !errors.Is(err, space.ErrFull) {
+				wait = retryMax
+				rp.mu.Lock()
+				rp.err = err
+				rp.notify()
+				rp.mu.Unlock()
+			}
 			select { // it may be one of the store, or that it is being dropped
-			case <-time.After(rp.r.random.around(retryMax)):
+			case <-time.After(rp.r.random.around(wait)):
 			case <-rp.ready:
 			case <-rp.ctx.Done():
 			}

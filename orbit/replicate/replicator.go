@@ -29,6 +29,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/reconcile"
 	"github.com/newpieceplease/npp/router"
+	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -87,6 +88,9 @@ type Config struct {
 	Host     host.Host
 	Router   Router   // nil where pubsub is switched off: then only others begin exchanges
 	Exchange Exchange // nil where there is none: then nothing but heads arrives
+	// Disk is that of the databases. While it is almost full, nothing is accepted from
+	// other peers. Default: it always has room.
+	Disk *space.Disk
 	// Reads tells whether a peer reads heads as the package heads does, so that it
 	// can be sent heads of any size. Default: none does.
 	Reads func(peer.ID) bool

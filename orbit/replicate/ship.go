@@ -16,6 +16,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/reconcile"
+	"github.com/newpieceplease/npp/space"
 )
 
 // Bounds of what one peer ships.
@@ -63,7 +64,7 @@ func (r *Replicator) serveSession(s network.Stream) {
 // claim says that reconcile will be called, if the peer is to be asked to ship. From
 // now on bitswap waits.
 func (rp *replica) claim(p peer.ID) bool {
-	if !reconcile.Speaks(rp.r.cfg.Host, p) {
+	if !reconcile.Speaks(rp.r.cfg.Host, p) || !rp.accepts() {
 		return false
 	}
 	rp.mu.Lock()
@@ -119,9 +120,9 @@ func (rp *replica) reconcile(ctx context.Context, p peer.ID, shown []string, dif
 }
 
 // shipFailed has a peer not be asked to ship for a while, longer each time, unless
-// it cannot ship or is gone.
+// it cannot ship or is gone, or the disk is full here.
 func (rp *replica) shipFailed(p peer.ID, err error) {
-	if errors.Is(err, reconcile.ErrUnsupported) || !rp.connected(p) {
+	if errors.Is(err, reconcile.ErrUnsupported) || errors.Is(err, space.ErrFull) || !rp.connected(p) {
 		return
 	}
 	rp.mu.Lock()
@@ -227,6 +228,9 @@ func (in *receiver) ship(ctx context.Context, s *reconcile.Session, d reconcile.
 	in.of += d.Count
 	in.show()
 	for bs, err := range ahead(in.verified(ctx, s.Ship(d)), s.Reset) {
+		if err == nil && !in.rp.accepts() {
+			err = space.ErrFull
+		}
 		if err == nil {
 			err = in.take(ctx, bs)
 		}

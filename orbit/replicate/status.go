@@ -42,6 +42,7 @@ type Status struct {
 	// holders of a key can read ([entry.ErrEncrypted]), and that the database has
 	// no entry that can be read. It is open then, and no peer is in step.
 	Encrypted bool
+	Full      error     // why nothing is accepted from other peers; wraps space.ErrFull, or nil
 	NotLive   error     // why its topic is not subscribed to, so that what is new comes late or not at all; or nil
 	Missing   []Missing // blocks that were asked for in vain, by hash, at most 64
 	Asking    int       // blocks that are being asked for
@@ -103,7 +104,7 @@ func (rp *replica) seen(ctx context.Context) (Status, <-chan struct{}) {
 func (rp *replica) status() (Status, <-chan struct{}) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
-	s := Status{Address: rp.address, State: Fetching, Err: rp.err, NotLive: rp.live.err, Asking: len(rp.wants), Shipment: rp.shipment, Refused: slices.Clone(rp.refused)}
+	s := Status{Address: rp.address, State: Fetching, Err: rp.err, Full: rp.r.cfg.Disk.CheckIncoming(), NotLive: rp.live.err, Asking: len(rp.wants), Shipment: rp.shipment, Refused: slices.Clone(rp.refused)}
 	switch {
 	case rp.db != nil:
 		s.State = Open

@@ -1,0 +1,244 @@
+package space
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	logging "github.com/ipfs/go-log/v2"
+)
+
+var log = logging.Logger("npp/space")
+
+// ErrFull says that too little space is free.
+var ErrFull = errors.New("the disk is almost full")
+
+// Advice says how the owner of a daemon makes room.
+const Advice = "make room on that disk, for example with ipfs repo gc, ipfs npp db drop or ipfs npp messages rm"
+
+// Bounds of the floor where none is configured, and of the reserve, in bytes.
+const (
+	minFloor   = 512 << 20
+	maxFloor   = 5 << 30
+	maxReserve = 128 << 20
+)
+
+// MaxFreeBytes is the largest floor: 1 EiB.
+const MaxFreeBytes = 1 << 60
+
+// defaultInterval is the time between two readings of the free space.
+const defaultInterval = 250 * time.Millisecond
+
+// Usage is the size of a file system.
+type Usage struct {
+	Free  uint64 // bytes that this process may still write
+	Total uint64 // bytes, used ones included
+}
+
+// Config says which disk is watched.
+type Config struct {
+	// Path is a directory on the disk.
+	Path string
+	// FreeBytes is the floor, at most [MaxFreeBytes]. 0: 1 % of the disk, but at
+	// least 512 MiB and at most 5 GiB.
+	FreeBytes uint64
+	// Probe reads the usage. nil: the operating system is asked about Path.
+	Probe func() (Usage, error)
+	// Interval is the time for which a reading is used. 0: 250 ms.
+	Interval time.Duration
+}
+
+// Disk tells whether a disk has room. Its methods may be called concurrently.
+// A nil Disk has room for everything.
+type Disk struct {
+	path     string
+	floor    uint64 // as configured
+	probe    func() (Usage, error)
+	interval time.Duration
+	asking   chan struct{} // holds a token while one of those who wait asks for all
+
+	mu      sync.Mutex
+	at      time.Time // of the last reading
+	state   State
+	claimed uint64        // bytes that the owner may have written since
+	resumed chan struct{} // closed when data from peers is accepted again
+}
+
+// New returns a Disk. It reads nothing yet.
+func New(c Config) *Disk {
+	d := &Disk{
+		path:     c.Path,
+		floor:    c.FreeBytes,
+		probe:    c.Probe,
+		interval: cmp.Or(c.Interval, defaultInterval),
+		asking:   make(chan struct{}, 1),
+		resumed:  make(chan struct{}),
+	}
+	if d.probe == nil {
+		d.probe = func() (Usage, error) { return usageOf(c.Path) }
+	}
+	return d
+}
+
+// State is what is known of a disk.
+type State struct {
+	Usage
+	Floor   uint64 // bytes that must be free to accept data from peers
+	Reserve uint64 // bytes that must be free to accept the owner's writes
+	Paused  bool   // nothing is accepted from peers
+	Err     error  // why the free space is unknown, or nil
+}
+
+// resume is the free space from which data from peers is accepted again.
+func (s State) resume() uint64 { return s.Floor + s.Floor/16 }
+
+// limitsOf returns floor and reserve of a disk of a size.
+func limitsOf(configured, total uint64) (floor, reserve uint64) {
+	floor = cmp.Or(configured, min(max(total/100, minFloor), maxFloor))
+	return floor, min(floor/4, maxReserve)
+}
+
+// State reads the free space and returns what is known now.
+func (d *Disk) State() State {
+	if d == nil {
+		return State{}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.look()
+	return d.state
+}
+
+// look reads the free space. The caller holds d.mu.
+func (d *Disk) look() {
+	usage, err := d.probe()
+	before := d.state
+	s := State{Usage: usage, Err: err}
+	s.Floor, s.Reserve = limitsOf(d.floor, usage.Total)
+	needed := s.Floor
+	if before.Paused {
+		needed = s.resume()
+	}
+	s.Paused = err == nil && usage.Free < needed
+	d.state, d.claimed, d.at = s, 0, time.Now()
+	switch {
+	case s.Paused && !before.Paused:
+		log.Warnw("the disk is almost full: nothing is accepted from other peers", "path", d.path, "free", usage.Free, "floor", s.Floor)
+	case !s.Paused && before.Paused:
+		log.Infow("the disk has room: data from other peers is accepted again", "path", d.path, "free", usage.Free)
+		close(d.resumed)
+		d.resumed = make(chan struct{})
+	}
+	if err != nil && before.Err == nil && !errors.Is(err, errors.ErrUnsupported) {
+		log.Errorw("the free space of the disk cannot be read", "path", d.path, "err", err)
+	}
+}
+
+// current returns the state, of this moment or a little older. The caller holds
+// d.mu.
+func (d *Disk) current() State {
+	if d.at.IsZero() || time.Since(d.at) >= d.interval {
+		d.look()
+	}
+	return d.state
+}
+
+// full is [ErrFull], with the figures.
+func (d *Disk) full(free, needed uint64) error {
+	return fmt.Errorf("%w: %d bytes are free at %s, %d are needed", ErrFull, free, d.path, needed)
+}
+
+// CheckIncoming returns nil if data from other peers may be stored, or an error
+// that wraps [ErrFull].
+func (d *Disk) CheckIncoming() error {
+	if d == nil {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.current(); s.Paused {
+		return d.full(s.Free, s.resume())
+	}
+	return nil
+}
+
+// CheckWrite returns nil if the owner may write size bytes more, or an error that
+// wraps [ErrFull]. The bytes count as written until the next reading.
+func (d *Disk) CheckWrite(size int) error {
+	if d == nil {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.current()
+	if s.Err != nil {
+		return nil
+	}
+	claimed := d.claimed + uint64(size)
+	if s.Free < s.Reserve+claimed {
+		return d.full(s.Free-min(s.Free, d.claimed), s.Reserve+uint64(size))
+	}
+	d.claimed = claimed
+	return nil
+}
+
+// AwaitIncoming waits until data from other peers may be stored. Its error is that
+// of the context.
+func (d *Disk) AwaitIncoming(ctx context.Context) error {
+	for {
+		resumed, paused := d.pause()
+		if !paused {
+			return ctx.Err()
+		}
+		select {
+		case <-resumed:
+		case d.asking <- struct{}{}:
+			sleep(ctx, d.interval)
+			<-d.asking
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// pause reports whether nothing is accepted from peers, and returns a channel that
+// is closed when that ends.
+func (d *Disk) pause() (resumed <-chan struct{}, paused bool) {
+	if d == nil {
+		return nil, false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.resumed, d.current().Paused
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// Guard returns a context for work of the owner that writes an unknown amount. The
+// context ends, with the error of [Disk.CheckWrite] as its cause, when too little
+// space is free. The caller calls stop when the work is done.
+func (d *Disk) Guard(ctx context.Context) (guarded context.Context, stop context.CancelFunc) {
+	if d == nil {
+		return context.WithCancel(ctx)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		for ctx.Err() == nil {
+			if err := d.CheckWrite(0); err != nil {
+				cancel(err)
+			}
+			sleep(ctx, d.interval)
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
