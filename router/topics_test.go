@@ -141,4 +141,6 @@ func TestStockPeerSeesAsManyTopicsAsAreOpened(t *testing.T) {
 	if a.topics.bytes > pubsub.DefaultMaxControlMessageSize-16<<10 {
 		t.Errorf("the topics take %d bytes", a.topics.bytes)
 	}
+	hs.Close() // so that nobody is told of 7000 topics that are closed
+	eventually(t, "the stock peer is gone", func() bool { return len(a.PubSub().ListPeers("")) == 0 })
 }
