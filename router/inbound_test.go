@@ -112,21 +112,14 @@ func TestPeersShareWhatIsRemembered(t *testing.T) {
 	eventually(t, "nothing is counted", func() bool { return a.remembered() == 0 })
 }
 
-// A stock peer may have as many topics as it can tell.
+// A stock peer may be subscribed to as many topics as stock peers accept.
 func TestAllTopicsOfAStockPeerAreRemembered(t *testing.T) {
 	a, ha := newRouter(t, Options{Patient: patient})
-	hs := newHost(t)
-	stock, err := pubsub.NewGossipSub(t.Context(), hs)
-	must(t, err)
-	all := addresses(0, 7000)
+	p := newRawPeer(t, pubsub.GossipSubID_v11)
+	all := addresses(0, 7700)
+	tell(t, p.join(t, a, ha), true, all...)
 	for _, topic := range all {
-		sub, err := stock.Subscribe(topic) //nolint:staticcheck // as in Router.Subscribe
-		must(t, err)
-		defer sub.Cancel()
-	}
-	must(t, ha.Connect(testContext(t), peer.AddrInfo{ID: hs.ID(), Addrs: hs.Addrs()}))
-	for _, topic := range all {
-		eventually(t, "the topic is known", func() bool { return slices.Contains(a.ListPeers(topic), hs.ID()) })
+		eventually(t, "the topic is known", func() bool { return slices.Contains(a.ListPeers(topic), p.ID()) })
 	}
 }
 

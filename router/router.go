@@ -1,24 +1,3 @@
-// Package router is the daemon's one pubsub router: gossipsub as kubo sets it
-// up, with queues that hold a burst, rules of its own for npp's topics, and
-// counts of what it drops.
-//
-// Stock kubo (0.40 and later) runs every message of every topic through one
-// validator that keeps the highest sequence number seen of an author and
-// ignores whatever is lower. Validation is concurrent, so in a burst a later
-// message overtakes an earlier one, which is then lost without a trace. IPNS,
-// for which the rule was made, does not mind; people who talk to each other do.
-// Topics of npp therefore follow rules of their own:
-//
-//   - a topic that is ours at the moment, because it was subscribed to or is
-//     being published to through this package: a message passes if the
-//     subscriber accepts it (see [AcceptFunc]), whatever the order of the
-//     sequence numbers. Authors that choose them at random are heard;
-//   - a topic that is followed ([Router.Follow]): a message is passed on to others
-//     once the follower has taken it, which may take a while;
-//   - every other topic, `ipfs pubsub sub` included: kubo's own rule, from
-//     kubo's own records, so that `ipfs pubsub reset` works on them.
-//
-// The rest is gossipsub's and the operator's configuration.
 package router
 
 import (

@@ -82,6 +82,24 @@ func TestNoMoreTopicsAreOpenedThanTheLimit(t *testing.T) {
 	}
 }
 
+// A topic counts before pubsub takes messages of it.
+func TestTopicIsOpenBeforeItIsJoined(t *testing.T) {
+	s := newTopicSet(Limits{}.withDefaults())
+	must(t, s.open(topic))
+	if !s.has(topic) || s.isJoined(topic) {
+		t.Error("opened")
+	}
+	s.join(topic)
+	s.close(topic)
+	if !s.has(topic) || !s.isJoined(topic) {
+		t.Error("joined")
+	}
+	s.leave(topic)
+	if s.has(topic) || s.isJoined(topic) || s.bytes != 0 {
+		t.Error("left")
+	}
+}
+
 func TestTopicsAreNoLongerThanTheLimit(t *testing.T) {
 	r, _ := newRouter(t, Options{Limits: Limits{TopicBytes: 1000}})
 	long := strings.Repeat("x", 900)
@@ -123,4 +141,6 @@ func TestStockPeerSeesAsManyTopicsAsAreOpened(t *testing.T) {
 	if a.topics.bytes > pubsub.DefaultMaxControlMessageSize-16<<10 {
 		t.Errorf("the topics take %d bytes", a.topics.bytes)
 	}
+	hs.Close() // so that nobody is told of 7000 topics that are closed
+	eventually(t, "the stock peer is gone", func() bool { return len(a.PubSub().ListPeers("")) == 0 })
 }
