@@ -372,7 +372,6 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 		Companion: true, Follows: follows, Connected: l.Connected(c.id),
 		Ready: c.pieces.isRead(),
 	}
-	d.Pieces, _ = c.index.Len()
 	userIncomplete := l.incomplete(ctx, &c.profile, c.user) // before its fields are looked at
 	_, userErr := c.wanted()
 	c.mu.Lock()
@@ -399,6 +398,7 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 			d.note(PracticeName, d.CountsAddr, l.incomplete(ctx, &c.practice, d.CountsAddr))
 		}
 	}
+	d.Pieces, _ = c.index.Len() // after whether all are read
 	_, d.userInStep = l.inStep(ctx, c.user, c.id)
 	d.InStepWith, d.InStep = l.inStep(ctx, d.PiecesAddr, c.id)
 	return d
