@@ -365,15 +365,17 @@ func (l *Library) Companion(ctx context.Context, id peer.ID) (Companion, error) 
 	return l.describe(ctx, c, follows), nil
 }
 
+// describe returns what is known of a companion. It looks at each store in this order:
+// when it was in step, whether all that is here was read, and what was read. So what is
+// called whole has all that the peer had.
 func (l *Library) describe(ctx context.Context, c *companion, follows bool) Companion {
 	remembered, now := c.names()
 	d := Companion{
 		Peer: c.id, Name: remembered, NameNow: now, User: c.user,
 		Companion: true, Follows: follows, Connected: l.Connected(c.id),
-		Ready: c.pieces.isRead(),
 	}
-	d.Pieces, _ = c.index.Len()
-	userIncomplete := l.incomplete(ctx, &c.profile, c.user) // before its fields are looked at
+	_, d.userInStep = l.inStep(ctx, c.user, c.id)
+	userIncomplete := l.incomplete(ctx, &c.profile, c.user)
 	_, userErr := c.wanted()
 	c.mu.Lock()
 	d.PiecesAddr, _ = c.fields[KeyPieces].Text()
@@ -395,6 +397,7 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 		}
 	}
 	c.mu.Unlock()
+	d.InStepWith, d.InStep = l.inStep(ctx, d.PiecesAddr, c.id)
 	d.note(UserName, c.user, userIncomplete)
 	if isRead && userErr == nil {
 		d.note(PiecesName, d.PiecesAddr, l.incomplete(ctx, &c.pieces, d.PiecesAddr))
@@ -402,8 +405,8 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 			d.note(PracticeName, d.CountsAddr, l.incomplete(ctx, &c.practice, d.CountsAddr))
 		}
 	}
-	_, d.userInStep = l.inStep(ctx, c.user, c.id)
-	d.InStepWith, d.InStep = l.inStep(ctx, d.PiecesAddr, c.id)
+	d.Ready = c.pieces.isRead()
+	d.Pieces, _ = c.index.Len()
 	return d
 }
 
