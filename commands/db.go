@@ -50,8 +50,9 @@ three types: documents, each with its key in one of its fields; keyvalue; and
 events, which are added and stay. Values are JSON, with links and bytes as in
 DAG-JSON: {"/":"<CID>"}, {"/":{"bytes":"…"}}.
 
-The daemon has four databases of its own: "pieces", documents whose key is the
-field "hash"; "user", keys and values about you; "companions" and "practice".
+The daemon has four databases of its own, which are your library: "pieces",
+documents whose key is the field "hash"; and, as keyvalue, "user", which is
+about you, "companions", whom you follow, and "practice".
 
   > ipfs npp db ls
   > ipfs npp db put pieces '{"hash":"QmNR2n…","instrument":"Piano"}'
