@@ -84,7 +84,6 @@ func (db *Database) rebuild(ctx context.Context) ([]Lost, error) {
 	if err != nil {
 		return nil, err
 	}
-	db.keys.wrotePlain.Store(false) // it is found out anew
 	lost, err := db.log.Rebuild(ctx, func(e *entry.Entry, known string) (fault, err error) {
 		_, fault, err = db.judge(ctx, e, writers)
 		switch {

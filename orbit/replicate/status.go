@@ -182,7 +182,7 @@ func (rp *replica) end() error {
 // Settled reports whether a status is one of a database that has all that a
 // peer has: it is open, in step with a peer since a time, and misses nothing.
 func (s Status) Settled(since time.Time) bool {
-	return s.State == Open && !s.Encrypted && s.Asking == 0 && len(s.Missing) == 0 &&
+	return s.State == Open && s.Asking == 0 && len(s.Missing) == 0 &&
 		slices.ContainsFunc(s.Peers, func(p Peer) bool { return !p.InStep.Before(since) })
 }
 
