@@ -26,7 +26,7 @@ type record struct {
 	Number  uint64 `json:"number"`
 	Name    string `json:"name"`
 	Type    string `json:"type"`             // that the manifest names
-	OpenAs  string `json:"openAs,omitempty"` // the type as which it is open, where that is another one
+	OpenAs  string `json:"openAs,omitempty"` // the type as which it is open, where one was given
 	IndexBy string `json:"indexBy,omitempty"`
 	Access  bool   `json:"access,omitempty"` // it came as the access controller of another one
 	Made    bool   `json:"made,omitempty"`   // it came by [Orbit.Create]
@@ -89,13 +89,9 @@ func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, 
 				return err
 			}
 		}
-		if opts.Type != "" {
-			if r.OpenAs = opts.Type; r.OpenAs == r.Type {
-				r.OpenAs = ""
-			}
-		}
+		r.OpenAs = cmp.Or(opts.Type, r.OpenAs)
 		if r.IndexBy = ""; r.kind() == TypeDocuments {
-			r.IndexBy = cmp.Or(opts.IndexBy, before.IndexBy, DefaultIndexBy)
+			r.IndexBy = cmp.Or(opts.IndexBy, DefaultIndexBy)
 		}
 		if stale = before.Number != 0 && hasKeys(before.kind()) != hasKeys(r.kind()); stale {
 			if err := oplog.MarkStale(tx, r.Number); err != nil {

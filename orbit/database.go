@@ -159,7 +159,6 @@ func (db *Database) warm() {
 }
 
 func (db *Database) rebuild(ctx context.Context) ([]Lost, error) {
-	db.keys.wrotePlain.Store(false) // it is found out anew
 	lost, err := db.log.Rebuild(ctx, func(e *entry.Entry) (writer string, fault, err error) {
 		i, fault, err := db.check(ctx, e)
 		if errors.Is(err, ErrUnavailable) || errors.Is(err, blocks.ErrDamaged) {

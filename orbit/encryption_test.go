@@ -13,6 +13,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/keyed"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/value"
+	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
@@ -261,6 +262,30 @@ func TestWhatStrangersPutDoesNotHideWhatTheOwnerWrote(t *testing.T) {
 		}
 		_, err = a.Rebuild(t.Context(), address)
 		must(t, err)
+	}
+}
+
+// The version before noted nowhere what it wrote; the newest entries tell.
+func TestAPlainValueOfTheVersionBeforeCounts(t *testing.T) {
+	f := newFleet(t, "B", false, "*")
+	f.write("A", plain)
+	f.write("B", sealed)
+	f.write("C", sealed)
+	f.sync("A")
+	a := f.peers["A"]
+	must(t, a.Close())
+	found := false
+	for key := range a.contents(t) {
+		if strings.HasSuffix(key, "/plain") {
+			found = true
+			must(t, a.store.Update(t.Context(), func(tx *store.Tx) error { return tx.Delete(key) }))
+		}
+	}
+	a.open(t, orbit.Config{})
+	db, err := a.Open(t.Context(), f.dbs["A"].Address(), orbit.OpenOptions{})
+	must(t, err)
+	if encrypted, err := db.Encrypted(t.Context()); !found || err != nil || encrypted {
+		t.Errorf("noted %v; encrypted %v: %v", found, encrypted, err)
 	}
 }
 

@@ -46,7 +46,7 @@ func (opts OpenOptions) fits(kind, indexBy string) bool {
 // (see [Database.Encrypted]). Below the log's namespace in the store, it has
 // what [keyed.Index] has, and
 //
-//	plain/own    nothing; it is there once the own identity has
+//	plain    nothing; it is there once the own identity has, and stays
 type index struct {
 	keyed.Index
 	on    atomic.Bool // the type has keys
@@ -57,13 +57,11 @@ type index struct {
 	wrotePlain atomic.Bool // plainKey is stored, or is about to be
 }
 
-const plainPrefix = "plain"
-
 func (o *Orbit) newIndex(log uint64, kind string) *index {
 	x := &index{
 		Index:    keyed.New(log, o.hints),
 		own:      o.signer.Hash(),
-		plainKey: blocks.LogPrefix(log) + "/" + plainPrefix + "/own",
+		plainKey: blocks.LogPrefix(log) + "/plain",
 	}
 	x.on.Store(hasKeys(kind))
 	return x
@@ -97,6 +95,3 @@ func (x *index) Failed() {
 	x.wrotePlain.Store(false)
 	x.Index.Failed()
 }
-
-// Prefixes implements [oplog.State].
-func (x *index) Prefixes() []string { return append(x.Index.Prefixes(), plainPrefix) }

@@ -408,3 +408,28 @@ func TestStoredGoesOnBehindWhatIsDamaged(t *testing.T) {
 	}
 	equal(t, "errors", n, 1)
 }
+
+func TestAStaleLogIsClosedUntilItIsRebuiltWhole(t *testing.T) {
+	r := newReplica(t)
+	r.append(t, signers[0], keyed.Put(value.Text("a"), value.Null), keyed.Put(value.Text("b"), value.Null))
+	remove(t, r, store.Key(blocks.Entries(logNumber), 2)) // the newest is lost
+	for range 2 {
+		must(t, r.store.Update(t.Context(), func(tx *store.Tx) error { return oplog.MarkStale(tx, logNumber) }))
+	}
+	if _, err := r.Append(t.Context(), signers[0], value.Null); !errors.Is(err, oplog.ErrDamaged) {
+		t.Errorf("append: %v", err)
+	}
+	again, err := open(t.Context(), r.disk)
+	if !errors.Is(err, oplog.ErrDamaged) {
+		t.Errorf("open: %v", err)
+	}
+	lost, err := again.Rebuild(t.Context(), rejudge)
+	must(t, err)
+	same(t, "lost", lost, []oplog.Lost{{Number: 2}})
+	again, err = open(t.Context(), r.disk)
+	must(t, err)
+	again.append(t, signers[0], value.Null)
+	stats, err := again.Stats(t.Context())
+	must(t, err)
+	equal(t, "number of the last", stats.Last, 3)
+}

@@ -131,7 +131,7 @@ func TestDoctorCallsAnUnknownAccessControllerThat(t *testing.T) {
 	must(t, a.Keep(t.Context(), m))
 	address := manifest.Address(m.Hash)
 	b.open(address)
-	b.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: `its access controller is of type "custom", which npp does not know`, Advice: "ipfs npp db close"})
+	b.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: `it cannot be opened: its access controller is of type "custom", which npp does not know`, Advice: "ipfs npp db close"})
 	var unknown *orbit.AccessTypeError
 	if s := b.status(address); s.State != replicate.Failed || !errors.As(s.Err, &unknown) {
 		t.Errorf("%+v", s)

@@ -186,7 +186,7 @@ func (rp *replica) end() error {
 // peer has: it is open, in step with a peer since a time, and misses nothing. A
 // peer that is not comparable counts once heads were exchanged.
 func (s Status) Settled(since time.Time) bool {
-	return s.State == Open && !s.Encrypted && s.Asking == 0 && len(s.Missing) == 0 &&
+	return s.State == Open && s.Asking == 0 && len(s.Missing) == 0 &&
 		slices.ContainsFunc(s.Peers, func(p Peer) bool {
 			return !p.InStep.Before(since) || p.By == NotComparable && !p.Exchanged.Before(since)
 		})

@@ -9,7 +9,7 @@ import (
 func TestWhatAWantedDatabaseIsOpenedWithIsKept(t *testing.T) {
 	for _, opts := range []orbit.OpenOptions{
 		{}, {IndexBy: "hash"}, {Type: "documents"}, {Type: "documents", IndexBy: "hash"},
-		{IndexBy: "\x00"}, {IndexBy: `{"type":"events"}`}, {IndexBy: "\x00" + `{"type":"events"}`}, {Type: "keyvalue", IndexBy: "\x00\""},
+		{IndexBy: "\x00"}, {IndexBy: `{"type":"events"}`}, {IndexBy: "\x00" + `{"type":"events"}`}, {IndexBy: "\x00documents\x00hash"}, {Type: "keyvalue", IndexBy: "\x00\""},
 	} {
 		record := encodeWanted(opts)
 		if got := decodeWanted(record); got != opts {
