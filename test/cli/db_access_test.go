@@ -29,7 +29,7 @@ func TestRevocationKeepsOrDiscardsWhatWasWritten(t *testing.T) {
 					got = append(got, key)
 				}
 				slices.Sort(got)
-			return strings.Join(got, " ") == want
+				return strings.Join(got, " ") == want
 			})
 		}
 	}
