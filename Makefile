@@ -50,9 +50,11 @@ interop: ipfs ## talk to JavaScript peers (needs npm)
 	@command -v npm >/dev/null || { echo "make interop needs npm (Node.js), which is not installed"; exit 1; }
 	$(BINARIES) ./test/interop/run
 
-soak: ipfs ## histories from random seeds, and kills, for MINUTES=5 from SEED=1001
-	$(BINARIES) NPP_SOAK=$(MINUTES)m NPP_SIM_SEED=$(SEED) $(GO) test -v -count=1 -parallel 8 -timeout $$((4 * $(MINUTES) + 30))m \
-		-run 'TestHistories|SurvivesKill|SurviveKills' ./test/sim ./test/cli
+soak: ipfs ## random histories, and kills, for MINUTES=5; simulated from SEED=1001 on
+	$(BINARIES) NPP_SOAK=$(MINUTES)m NPP_SIM_SEED=$(SEED) NPP_ACCESS_SEEDS=$$((2000 * $(MINUTES))) \
+		$(GO) test -v -count=1 -vet=off -p 3 -parallel 8 -timeout $$((4 * $(MINUTES) + 30))m \
+		-run 'TestHistories|SurvivesKill|SurviveKills|TestReplicasWithTheSameEntriesAndListCountTheSame' \
+		./test/sim ./test/cli ./orbit/oplog
 
 bench: ipfs ## measure against stock kubo and others
 	$(GO) run ./bench

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -163,8 +164,8 @@ func plan(s *history) (text string, events map[string]bool) {
 		fmt.Fprintln(&b, "link", l.nodes[0].name, l.nodes[1].name, l.least, l.most, l.loss, l.repeats)
 	}
 	for _, d := range s.bases {
-		fmt.Fprint(&b, "database ", d.name, " ", d.kind, " ", d.guard, " of ", d.creator.name, ", written by")
-		for _, r := range d.writers {
+		fmt.Fprint(&b, "database ", d.name, " ", d.kind, " ", d.guard, " of ", d.creator.name)
+		for _, r := range slices.Concat(d.admins, d.writers) {
 			fmt.Fprint(&b, " ", r.name)
 		}
 		fmt.Fprintln(&b)
