@@ -297,10 +297,10 @@ var dbLsCmd = &cmds.Command{
 		Tagline: "List the databases that are here.",
 		ShortDescription: `
 Prints address, type, number of entries, state and name of each database: it
-is "open" and replicated, "not live" where new entries come late or not at all,
-"closed", "fetching" what it takes to open it, "failed", or "encrypted" as a
-whole by the apps that write to it, so that nothing of it can be read here. One
-that is not live or does not open is listed with the reason.
+is "open" and replicated, "not live" where new entries come late or not at
+all, "closed", "fetching" what it takes to open it, "failed", or "encrypted"
+as a whole by the apps that write to it, so that nothing of it can be read
+here. One that is not live or does not open is listed with the reason.
 
   > ipfs npp db ls
   /orbitdb/zdpuAsb…  documents      12  open       pieces
