@@ -21,8 +21,8 @@ func TestWhatIsNotLiveIsSaidWithTheNextStep(t *testing.T) {
 		t.Errorf("status: %+v", s)
 	}
 	for want, got := range map[string]string{
-		"\n  not live: " + why + "\n":         text(t, dbOpenCmd, nil, &openLine{Address: "/orbitdb/z", statusLine: s}),
-		"not live  " + why + "\n":             text(t, dbInfoCmd, nil, &infoLine{Address: "/orbitdb/z", statusLine: s}),
+		"\n  not live: " + why + "\n":          text(t, dbOpenCmd, nil, &openLine{Address: "/orbitdb/z", statusLine: s}),
+		"not live  " + why + "\n":              text(t, dbInfoCmd, nil, &infoLine{Address: "/orbitdb/z", statusLine: s}),
 		"  not live   pieces\n  " + why + "\n": text(t, dbLsCmd, nil, &listLine{Address: "/orbitdb/z", Name: "pieces", State: s.State, NotLive: s.NotLive}),
 	} {
 		if !strings.Contains(got, want) {
