@@ -73,7 +73,9 @@ type Companion struct {
 	Troubles   []StoreTrouble
 	Broken     bool // a trouble keeps its user store or its pieces from being followed
 
-	userInStep time.Time // as InStep, of its user store
+	// proven is when it was proven last that all is here of its user store, and of its
+	// pieces.
+	proven struct{ user, pieces time.Time }
 }
 
 // Whole reports whether what the companion's user store says, and its pieces, are here
@@ -84,7 +86,7 @@ func (c Companion) Whole(since time.Time) bool {
 			return false
 		}
 	}
-	return !c.Broken && !c.userInStep.Before(since) && !c.InStep.Before(since)
+	return !c.Broken && !c.proven.user.Before(since) && !c.proven.pieces.Before(since)
 }
 
 // StoreTrouble is what is wrong with a store of a companion.
@@ -374,7 +376,7 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 		Peer: c.id, Name: remembered, NameNow: now, User: c.user,
 		Companion: true, Follows: follows, Connected: l.Connected(c.id),
 	}
-	_, d.userInStep = l.inStep(ctx, c.user, c.id)
+	d.proven.user = proven(l.statusOf(ctx, c.user), c.id)
 	userIncomplete := l.incomplete(ctx, &c.profile, c.user)
 	_, userErr := c.wanted()
 	c.mu.Lock()
@@ -397,7 +399,9 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 		}
 	}
 	c.mu.Unlock()
-	d.InStepWith, d.InStep = l.inStep(ctx, d.PiecesAddr, c.id)
+	pieces := l.statusOf(ctx, d.PiecesAddr)
+	d.InStepWith, d.InStep = inStep(pieces, c.id)
+	d.proven.pieces = proven(pieces, c.id)
 	d.note(UserName, c.user, userIncomplete)
 	if isRead && userErr == nil {
 		d.note(PiecesName, d.PiecesAddr, l.incomplete(ctx, &c.pieces, d.PiecesAddr))

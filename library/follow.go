@@ -154,7 +154,7 @@ func (f *follower) readSince(ctx context.Context, db *orbit.Database, since time
 // the store is whole.
 func (f *follower) becomeWhole(ctx context.Context, db *orbit.Database, since time.Time) error {
 	err := f.await(ctx, db.Address(), func(s replicate.Status) bool {
-		_, last := inStep(s, f.id)
+		last := proven(s, f.id)
 		return !last.IsZero() && !last.Before(since)
 	})
 	if err != nil {

@@ -30,8 +30,8 @@ func keyedOf(db *orbit.Database) (keyedDatabase, error) {
 // the number of the entry that changed it, and nil for a key that was deleted. Each
 // time that take has been passed all that the log has, read is called with the number
 // of the log's last entry: only then do the items belong together. An item that is
-// damaged is left out. mirror returns when the context is done or the database is
-// dropped.
+// damaged is left out. mirror returns when the context is done, the Orbit is closed or
+// the database is dropped.
 func mirror(ctx context.Context, db *orbit.Database, take func(key value.Value, item *orbit.Item, number uint64), read func(last uint64)) error {
 	view, err := keyedOf(db)
 	if err != nil {
@@ -54,39 +54,10 @@ func mirror(ctx context.Context, db *orbit.Database, take func(key value.Value, 
 		}
 	}
 	read(stats.Last)
-	for last := stats.Last; ; {
-		changed := db.Log().Changed()
-		now, err := db.Log().Stats(ctx)
-		if err == nil && now.Last > last {
-			last, err = mirrorChanges(ctx, db, view, last, take)
-			last = max(last, now.Last) // an entry that is not valid is not passed on
-		}
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil:
-			return fmt.Errorf("follow %s: %w", db.Address(), err)
-		case db.Log().Dropped():
-			return fmt.Errorf("follow %s: %w", db.Address(), orbit.ErrDropped)
-		}
-		read(last)
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// mirrorChanges passes take each key that an entry behind a number changed, and
-// returns the number of the last entry.
-func mirrorChanges(ctx context.Context, db *orbit.Database, view keyedDatabase, after uint64, take func(key value.Value, item *orbit.Item, number uint64)) (last uint64, err error) {
-	last = after
-	for arrival, err := range db.Log().Arrived(ctx, after) {
+	for arrival, err := range db.Follow(ctx, stats.Last, read) {
 		if err != nil {
-			return last, err
+			return fmt.Errorf("follow %s: %w", db.Address(), err)
 		}
-		last = arrival.Number
 		op, ok := keyed.Parse(arrival.Entry.Payload)
 		if !ok {
 			continue
@@ -94,14 +65,14 @@ func mirrorChanges(ctx context.Context, db *orbit.Database, view keyedDatabase, 
 		item, err := view.Get(ctx, op.Key)
 		switch {
 		case err == nil:
-			take(op.Key, &item, last)
+			take(op.Key, &item, arrival.Number)
 		case errors.Is(err, orbit.ErrNotFound):
-			take(op.Key, nil, last)
+			take(op.Key, nil, arrival.Number)
 		case ctx.Err() != nil:
-			return last, ctx.Err()
+			return ctx.Err()
 		default:
 			log.Warnw("damaged item", "database", db.Address(), "err", err)
 		}
 	}
-	return last, nil
+	return ctx.Err()
 }

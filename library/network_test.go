@@ -317,3 +317,35 @@ func TestEverythingAtOnce(t *testing.T) {
 	cancel()
 	group.Wait()
 }
+
+func TestPiecesThatLoseAndRegainTheirEffectAreCountedAccordingly(t *testing.T) {
+	t.Parallel()
+	a, b := newNode(t), newNode(t)
+	access, address := a.own(t, library.PiecesName).Access(), a.own(t, library.PiecesName).Address()
+	writer := b.orbit.Identity().ID
+	must(t, access.Grant(t.Context(), orbit.CapabilityWrite, writer))
+	b.follow(a, 0)
+	theirs, err := b.orbit.Open(t.Context(), address, orbit.OpenOptions{})
+	must(t, err)
+	eventually(t, "the follower may write", func() bool {
+		ok, err := theirs.Writable(t.Context())
+		return ok && err == nil
+	})
+	docs, err := theirs.Documents()
+	must(t, err)
+	_, err = docs.Put(t.Context(), map[string]any{"hash": "QmTheirs", "title": "Fugue"})
+	must(t, err)
+	is := func(what string, count int) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			c, err := b.Companion(t.Context(), a.host.ID())
+			return err == nil && c.Pieces == count && len(b.list(t, library.Query{All: true})) == count
+		})
+	}
+	is("the piece is counted", 1)
+	eventually(t, "it is with its owner", func() bool { return len(a.list(t, library.Query{})) == 1 })
+	must(t, access.Discard(t.Context(), orbit.CapabilityWrite, writer))
+	is("the piece of a writer who was revoked is not", 0)
+	must(t, access.Grant(t.Context(), orbit.CapabilityWrite, writer))
+	is("the piece is counted again", 1)
+}

@@ -80,32 +80,50 @@ func (l *Library) setPartial(address string, partial bool) {
 }
 
 // inStep returns with which peer a database was in step last, and when. Where the
-// owner has the database open, only the owner counts. Of the other peers, those count
-// that have an entry and were in step at the last exchange: a peer that is still
-// fetching the database shows no heads, as one does that has nothing in it.
+// owner has the database open, only the owner counts.
 func inStep(status replicate.Status, owner peer.ID) (with peer.ID, last time.Time) {
+	return lastWith(status, owner, func(p replicate.Peer) time.Time { return p.InStep })
+}
+
+// proven returns when it was proven last that a peer has no more of a database than is
+// here: when they were in step or, of a peer that cannot be compared, when heads were
+// exchanged, if nothing of them is missing.
+func proven(status replicate.Status, owner peer.ID) time.Time {
+	_, last := lastWith(status, owner, func(p replicate.Peer) time.Time {
+		if p.By == replicate.NotComparable && p.Exchanged.After(p.InStep) && status.Asking == 0 && len(status.Missing) == 0 {
+			return p.Exchanged
+		}
+		return p.InStep
+	})
+	return last
+}
+
+// lastWith returns the peer for which a time is the latest, and the time. Where the
+// owner of a database has it open, only the owner counts. Of the other peers, those
+// count that have an entry, and for which the time is not before the last exchange: a
+// peer that is still fetching the database shows no heads, as one does that has nothing
+// in it.
+func lastWith(status replicate.Status, owner peer.ID, when func(replicate.Peer) time.Time) (with peer.ID, last time.Time) {
 	for _, p := range status.Peers {
+		at := when(p)
 		switch {
 		case p.ID == owner && p.Open:
-			return p.ID, p.InStep
-		case p.ID != owner && (p.Heads == 0 || p.InStep.Before(p.Exchanged)):
-		case p.InStep.After(last):
-			with, last = p.ID, p.InStep
+			return p.ID, at
+		case p.ID != owner && (p.Heads == 0 || at.Before(p.Exchanged)):
+		case at.After(last):
+			with, last = p.ID, at
 		}
 	}
 	return with, last
 }
 
-// inStep is like the function, for a database by its address, which may not be here.
-func (l *Library) inStep(ctx context.Context, address string, owner peer.ID) (with peer.ID, last time.Time) {
-	if address == "" || l.cfg.Replicator == nil {
-		return "", time.Time{}
+// statusOf returns what is known of the replication of a database: nothing where it is
+// not replicated.
+func (l *Library) statusOf(ctx context.Context, address string) (status replicate.Status) {
+	if address != "" && l.cfg.Replicator != nil {
+		status, _ = l.cfg.Replicator.Status(ctx, address)
 	}
-	status, err := l.cfg.Replicator.Status(ctx, address)
-	if err != nil {
-		return "", time.Time{}
-	}
-	return inStep(status, owner)
+	return status
 }
 
 // incomplete returns what of a store is not here or not read yet, or nil. The gate is

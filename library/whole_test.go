@@ -30,6 +30,7 @@ type staged struct {
 	version  map[string]int              // of a status
 	taken    map[string]int              // version of the status that a follower took and goes on
 	fetched  []string                    // addresses of databases that were to be fetched
+	missing  []replicate.Missing         // of databases that a test says something of
 	changed  chan struct{}
 	held     chan struct{} // while it is open, no store is brought; nil for not held
 }
@@ -92,10 +93,18 @@ func (s *staged) Follow(ctx context.Context, address string) iter.Seq2[replicate
 func (s *staged) say(address string, peers ...replicate.Peer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.statuses[address] = replicate.Status{Address: address, State: replicate.Open, Peers: peers}
+	s.statuses[address] = replicate.Status{Address: address, State: replicate.Open, Peers: peers, Missing: s.missing}
 	s.version[address]++
 	close(s.changed)
 	s.changed = make(chan struct{})
+}
+
+// sayMissing is sayInVain of a database of which a block is missing.
+func (s *staged) sayMissing(t testing.TB, address string, peers ...replicate.Peer) {
+	t.Helper()
+	s.missing = []replicate.Missing{{Hash: "zdpu"}}
+	s.sayInVain(t, address, peers...)
+	s.missing = nil
 }
 
 // sayInVain is say, and waits until a follower took that and goes on waiting.
@@ -299,6 +308,16 @@ func TestUserStoreIsWholeByItsOwnerOrWhoHasIt(t *testing.T) {
 	}
 	s.say(s.userAt, other(func(*replicate.Peer) {}))
 	s.await("pieces: not here yet")
+
+	// A daemon of an earlier version is never called in step.
+	older := newStage(t)
+	older.tells(library.KeyPieces, older.absent(t, "scores"))
+	older.follow("alice")
+	older.await("user" + partial)
+	peer := replicate.Peer{ID: older.them, Open: true, By: replicate.NotComparable, Exchanged: time.Now(), Heads: 1}
+	older.sayMissing(t, older.userAt, peer)
+	older.say(older.userAt, peer)
+	older.await("pieces: not here yet")
 }
 
 func TestPieceIsNewsOnceItsStoreWasWhole(t *testing.T) {

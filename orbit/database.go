@@ -231,11 +231,17 @@ func (db *Database) Iterate(ctx context.Context, r Range) iter.Seq2[*entry.Entry
 // a restart. It goes on with what comes later, without a gap, until the context
 // is done, the Orbit closed or the database dropped.
 func (db *Database) Updates(ctx context.Context, after uint64) iter.Seq2[oplog.Arrival, error] {
+	return db.Follow(ctx, after, func(uint64) {})
+}
+
+// Follow is Updates, and calls caughtUp each time that all that is here was yielded,
+// with the number of the last entry.
+func (db *Database) Follow(ctx context.Context, after uint64, caughtUp func(last uint64)) iter.Seq2[oplog.Arrival, error] {
 	return func(yield func(oplog.Arrival, error) bool) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		defer context.AfterFunc(db.orbit.ctx, func() { cancel(ErrClosed) })()
-		for a, err := range db.log.Updates(ctx, after) {
+		for a, err := range db.log.Follow(ctx, after, caughtUp) {
 			if err != nil && context.Cause(ctx) == ErrClosed {
 				err = ErrClosed
 			}

@@ -2,6 +2,7 @@ package oplog_test
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -458,4 +459,34 @@ func TestUpdatesTellOfEntriesWhoseEffectChanges(t *testing.T) {
 	same(t, "updates", got, []string{
 		`1 lost false shows "1"`, `2 lost false shows "2"`, `2 lost true shows "1"`, `1 lost false shows "1"`, `2 lost false shows "2"`,
 	})
+}
+
+// A follower of a log is told when it was yielded all, also where the last entry is
+// one that is not yielded.
+func TestFollowerIsToldWhenItWasYieldedAll(t *testing.T) {
+	both, one := oplog.Access{Writers: []string{"a", "b"}, Known: []string{"a", "b"}}, oplog.Access{Writers: []string{"a"}}
+	r, err := openFor(t.Context(), storetest.NewDisk(), both)
+	must(t, err)
+	put := func(key string, time float64) *entry.Entry {
+		return draft{key: key, time: time, payload: keyed.Put(value.Text(key), value.Text("v"))}.entry()
+	}
+	r.join(t, put("a", 1), put("a", 2), put("b", 3))
+	must(t, r.Revise(t.Context(), one))
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var got []string
+	told := func(last uint64) {
+		switch got = append(got, fmt.Sprint("all up to ", last)); len(got) {
+		case 3:
+			r.join(t, put("a", 4), put("a", 5))
+		case 6:
+			stop()
+		}
+	}
+	for a, err := range r.Follow(ctx, 0, told) {
+		if err == nil {
+			got = append(got, fmt.Sprint(a.Number))
+		}
+	}
+	same(t, "what is told", got, []string{"1", "2", "all up to 3", "4", "5", "all up to 5"})
 }

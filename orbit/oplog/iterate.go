@@ -342,11 +342,22 @@ type Arrival struct {
 // also yields, once more and with their old numbers, the entries whose effect
 // changes meanwhile because the access list does.
 func (l *Log) Updates(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
+	return l.Follow(ctx, after, func(uint64) {})
+}
+
+// Follow is Updates, and calls caughtUp each time that all that the log has was
+// yielded, with the number of the log's last entry.
+func (l *Log) Follow(ctx context.Context, after uint64, caughtUp func(last uint64)) iter.Seq2[Arrival, error] {
 	return func(yield func(Arrival, error) bool) {
 		flips := l.follow()
 		defer l.unfollow()
 		for {
 			changed := l.Changed()
+			now, err := l.readSummary(blocks.Reading(ctx, l.store))
+			if err != nil {
+				yield(Arrival{}, err)
+				return
+			}
 			for a, err := range l.Arrived(ctx, after) {
 				if !yield(a, err) || err != nil {
 					return
@@ -367,6 +378,7 @@ func (l *Log) Updates(ctx context.Context, after uint64) iter.Seq2[Arrival, erro
 				yield(Arrival{}, fmt.Errorf("%w: %s", ErrDropped, l.id))
 				return
 			}
+			caughtUp(max(after, now.Numbers))
 			select {
 			case <-changed:
 			case <-ctx.Done():
