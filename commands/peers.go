@@ -2,7 +2,7 @@ package commands
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -26,9 +26,17 @@ const (
 	latencyWait = 500 * time.Millisecond
 )
 
-// peersLine is one line of `npp peers`: a peer or an event, or else the count or
-// advice alone.
+// peersLine is one line of `npp peers`: a peer, with or without an event, or else
+// the count or advice alone.
 type peersLine struct {
+	*PeerLine
+	Count  *int   `json:"count,omitempty"`
+	Advice string `json:"advice,omitempty"`
+}
+
+// PeerLine is a peer in a line of `npp peers`. Its name is exported because
+// encoding/json sets no embedded pointer otherwise.
+type PeerLine struct {
 	Event        string     `json:"event,omitempty"` // "connect" or "disconnect", with --watch
 	At           *time.Time `json:"at,omitempty"`    // of the event
 	Peer         string     `json:"peer,omitempty"`
@@ -43,24 +51,6 @@ type peersLine struct {
 	Kept         string     `json:"kept,omitempty"` // "npp" (connect --keep) or "config" (Peering.Peers)
 	NPP          bool       `json:"npp"`
 	Topics       []string   `json:"topics,omitempty"` // pubsub topics that both of us are subscribed to
-	Count        *int       `json:"count,omitempty"`
-	Advice       string     `json:"advice,omitempty"`
-}
-
-// MarshalJSON writes what is not about a peer without the fields of a peer.
-func (l *peersLine) MarshalJSON() ([]byte, error) {
-	switch {
-	case l.Count != nil:
-		return json.Marshal(struct {
-			Count int `json:"count"`
-		}{*l.Count})
-	case l.Advice != "":
-		return json.Marshal(struct {
-			Advice string `json:"advice"`
-		}{l.Advice})
-	}
-	type fields peersLine
-	return json.Marshal((*fields)(l))
 }
 
 var peersCmd = &cmds.Command{
@@ -114,8 +104,8 @@ line {"advice":"…"} for each note.
 		}
 		if on(req, keptOption) {
 			for _, k := range d.Swarm.Kept() {
-				line := &peersLine{Peer: k.ID.String(), Kept: string(k.By), Connected: k.Connected}
-				if err := res.Emit(line); err != nil {
+				line := &PeerLine{Peer: k.ID.String(), Kept: string(k.By), Connected: k.Connected}
+				if err := res.Emit(&peersLine{PeerLine: line}); err != nil {
 					return err
 				}
 			}
@@ -137,7 +127,7 @@ line {"advice":"…"} for each note.
 		d.Swarm.Measure(measuring)
 		if !on(req, watchOption) {
 			for _, p := range d.Swarm.Peers() {
-				if err := res.Emit(newPeersLine(p)); err != nil {
+				if err := res.Emit(&peersLine{PeerLine: newPeerLine(p)}); err != nil {
 					return err
 				}
 			}
@@ -145,7 +135,7 @@ line {"advice":"…"} for each note.
 		}
 		peers, events := d.Swarm.Watch(req.Context)
 		for _, p := range peers {
-			if err := res.Emit(newPeersLine(p)); err != nil {
+			if err := res.Emit(&peersLine{PeerLine: newPeerLine(p)}); err != nil {
 				return err
 			}
 		}
@@ -156,12 +146,12 @@ line {"advice":"…"} for each note.
 				}
 				return err
 			}
-			line := newPeersLine(e.Peer)
+			line := newPeerLine(e.Peer)
 			line.At, line.Connected, line.Event = &e.At, e.Connected, "connect"
 			if !e.Connected {
 				line.Event = "disconnect"
 			}
-			if err := res.Emit(line); err != nil {
+			if err := res.Emit(&peersLine{PeerLine: line}); err != nil {
 				return err
 			}
 		}
@@ -177,6 +167,8 @@ line {"advice":"…"} for each note.
 				_, err = fmt.Fprintln(w, *l.Count)
 			case l.Advice != "":
 				_, err = fmt.Fprintln(w, "note:", printable(l.Advice))
+			case l.PeerLine == nil:
+				err = errors.New("the daemon answered with a line that is of no peer")
 			case l.Event == "disconnect":
 				_, err = fmt.Fprintf(w, "- %s\n", l.Peer)
 			case on(req, keptOption):
@@ -197,8 +189,8 @@ line {"advice":"…"} for each note.
 	},
 }
 
-func newPeersLine(p swarm.Peer) *peersLine {
-	l := &peersLine{
+func newPeerLine(p swarm.Peer) *PeerLine {
+	l := &PeerLine{
 		Peer:      p.ID.String(),
 		Addr:      addrString(p.Addr),
 		LatencyMS: milliseconds(p.Latency),
@@ -223,7 +215,7 @@ func newPeersLine(p swarm.Peer) *peersLine {
 }
 
 // row is the line for a connected peer.
-func (l *peersLine) row() string {
+func (l *PeerLine) row() string {
 	latency, direction, way, kept, npp, since := "?", "?", "direct", "-", "-", "?"
 	if l.LatencyMS > 0 {
 		latency = fmt.Sprintf("%.1fms", l.LatencyMS)

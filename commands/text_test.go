@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -68,28 +69,28 @@ func text[T any](t *testing.T, c *cmds.Command, options cmds.OptMap, line *T) st
 
 func TestPeersTextOfAHostilePeerIsHarmless(t *testing.T) {
 	since := time.Now()
-	row := peersLine{Peer: "12D3KooW", Agent: hostile, Since: &since, Direction: "inbound", Relayed: true, Kept: "npp", Topics: []string{hostile}}
+	row := PeerLine{Peer: "12D3KooW", Agent: hostile, Since: &since, Direction: "inbound", Relayed: true, Kept: "npp", Topics: []string{hostile}}
 	event := row
 	event.Event = "connect"
 	gone := row
 	gone.Event = "disconnect"
 	for name, got := range map[string]string{
-		"list":       text(t, peersCmd, nil, &row),
-		"watch":      text(t, peersCmd, cmds.OptMap{watchOption: true}, &row),
-		"connect":    text(t, peersCmd, cmds.OptMap{watchOption: true}, &event),
-		"disconnect": text(t, peersCmd, cmds.OptMap{watchOption: true}, &gone),
+		"list":       text(t, peersCmd, nil, &peersLine{PeerLine: &row}),
+		"watch":      text(t, peersCmd, cmds.OptMap{watchOption: true}, &peersLine{PeerLine: &row}),
+		"connect":    text(t, peersCmd, cmds.OptMap{watchOption: true}, &peersLine{PeerLine: &event}),
+		"disconnect": text(t, peersCmd, cmds.OptMap{watchOption: true}, &peersLine{PeerLine: &gone}),
 	} {
 		if strings.Count(got, "\n") != 1 || strings.ContainsFunc(strings.TrimSuffix(got, "\n"), func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
-	if got := text(t, peersCmd, nil, &row); !strings.Contains(got, escaped) {
+	if got := text(t, peersCmd, nil, &peersLine{PeerLine: &row}); !strings.Contains(got, escaped) {
 		t.Errorf("the agent is not in %q", got)
 	}
 }
 
 func TestPeersTextOfLittleKnownPeer(t *testing.T) {
-	fields := strings.Fields(text(t, peersCmd, nil, &peersLine{Peer: "12D3KooW", Addr: "/ip4/127.0.0.1"}))
+	fields := strings.Fields(text(t, peersCmd, nil, &peersLine{PeerLine: &PeerLine{Peer: "12D3KooW", Addr: "/ip4/127.0.0.1"}}))
 	want := "12D3KooW ? ? direct - - 0 topics ? /ip4/127.0.0.1"
 	if got := strings.Join(fields, " "); got != want {
 		t.Errorf("got %s, want %s", got, want)
@@ -102,12 +103,16 @@ func TestPeersJSONIsAPeerOrTheCountOrAdviceAlone(t *testing.T) {
 		`{"count":0}`:        {Count: &zero},
 		`{"advice":"do so"}`: {Advice: "do so"},
 		`{"peer":"12D3KooW","latencyMs":0.5,"latencyAgeMs":12.5,"connected":true,"relayed":false,"npp":false}`: {
-			Peer: "12D3KooW", LatencyMS: 0.5, LatencyAgeMS: &age, Connected: true},
-		`{"peer":"12D3KooW","connected":false,"relayed":false,"npp":false}`: {Peer: "12D3KooW"},
+			PeerLine: &PeerLine{Peer: "12D3KooW", LatencyMS: 0.5, LatencyAgeMS: &age, Connected: true}},
+		`{"peer":"12D3KooW","connected":false,"relayed":false,"npp":false}`: {PeerLine: &PeerLine{Peer: "12D3KooW"}},
 	} {
 		got, err := json.Marshal(&l)
 		if err != nil || string(got) != want {
 			t.Errorf("got %s, %v, want %s", got, err, want)
+		}
+		var again peersLine
+		if err := json.Unmarshal(got, &again); err != nil || !reflect.DeepEqual(again, l) {
+			t.Errorf("%s is read as %+v, %v", got, again, err)
 		}
 	}
 }
@@ -120,7 +125,7 @@ func TestTextsCountOneRight(t *testing.T) {
 		u := uint64(n)
 		status := statusOutput{Databases: n, Companions: companionsStatus{n, n, n, n}, Stores: []storeStatusLine{{Keys: u, Open: n}}}
 		return map[string]string{
-			"peers":        text(t, peersCmd, nil, &peersLine{Topics: make([]string, n)}),
+			"peers":        text(t, peersCmd, nil, &peersLine{PeerLine: &PeerLine{Topics: make([]string, n)}}),
 			"send":         text(t, sendCmd, nil, &sendLine{Status: "published", Subscribers: n}),
 			"status":       status.text(),
 			"db rebuild":   text(t, dbRebuildCmd, nil, &rebuildLine{Entries: u}),

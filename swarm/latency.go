@@ -3,6 +3,7 @@ package swarm
 import (
 	"context"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -48,29 +49,29 @@ func (s *Swarm) Measure(ctx context.Context) {
 	}
 }
 
-// beginMeasuring begins the measurements that are due and returns the last one of
-// each connected peer.
-func (s *Swarm) beginMeasuring() (all []*measurement) {
+// beginMeasuring begins the measurements that are due and returns those that run.
+func (s *Swarm) beginMeasuring() (running []*measurement) {
 	ids := s.net.Peers()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil
 	}
-	connected := make(map[peer.ID]bool, len(ids))
 	for _, id := range ids {
-		connected[id] = true
 		m := s.measured[id]
 		if m == nil || !m.at.IsZero() && !m.fresh() {
 			m = &measurement{done: make(chan struct{})}
 			s.measured[id] = m
 			s.tasks.Go(func() { s.measure(id, m) })
 		}
-		all = append(all, m)
+		if m.at.IsZero() {
+			running = append(running, m)
+		}
 	}
-	// A disconnect may have been announced before the measurement began.
-	maps.DeleteFunc(s.measured, func(id peer.ID, _ *measurement) bool { return !connected[id] })
-	return all
+	if len(s.measured) > len(ids) { // a disconnect was announced before the measurement began
+		maps.DeleteFunc(s.measured, func(id peer.ID, _ *measurement) bool { return !slices.Contains(ids, id) })
+	}
+	return running
 }
 
 // measure carries out a measurement.
