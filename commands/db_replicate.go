@@ -114,6 +114,7 @@ func (r replicated) connected() map[peer.ID]swarm.Peer {
 type statusLine struct {
 	State         string        `json:"state"`           // "open", "closed", "fetching" or "failed"
 	Error         string        `json:"error,omitempty"` // why it failed
+	Full          string        `json:"full,omitempty"`  // why nothing is accepted from other peers
 	Asking        int           `json:"asking"`          // blocks that are being asked for
 	Shipment      *shipmentLine `json:"shipment,omitempty"`
 	MissingBlocks []missingLine `json:"missingBlocks,omitempty"`
@@ -163,6 +164,9 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 	l := statusLine{State: string(s.State), Asking: s.Asking, Peers: []dbPeerLine{}}
 	if s.Err != nil {
 		l.Error = s.Err.Error()
+	}
+	if s.Full != nil {
+		l.Full = s.Full.Error()
 	}
 	if ship := s.Shipment; ship != nil {
 		l.Shipment = &shipmentLine{ship.From.String(), ship.Got, ship.Of}
@@ -458,6 +462,9 @@ func (l *openLine) progress() string {
 	}
 	if n := len(l.MissingBlocks); n > 0 {
 		text += fmt.Sprintf(", %d missing", n)
+	}
+	if l.Full != "" {
+		text += ", nothing is accepted from them: " + printable(l.Full)
 	}
 	return text
 }

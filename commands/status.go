@@ -25,6 +25,7 @@ type statusOutput struct {
 	Fetching   int               `json:"fetching"` // databases that are not here yet
 	Companions companionsStatus  `json:"companions"`
 	Messages   messagesStatus    `json:"messages"`
+	Disk       diskStatus        `json:"disk"`
 	Attention  []attentionLine   `json:"attention"`
 }
 
@@ -48,6 +49,14 @@ type messagesStatus struct {
 	PubsubBytes uint64 `json:"pubsubBytes"`
 	MaxBytes    uint64 `json:"maxBytes"` // for direct ones
 	Refused     uint64 `json:"refused"`
+}
+
+// diskStatus is how much of the datastore's disk is free, in bytes.
+type diskStatus struct {
+	Free    uint64 `json:"free"`
+	Floor   uint64 `json:"floor"`   // with less, nothing is accepted from other peers
+	Reserve uint64 `json:"reserve"` // with less, nothing is written
+	Known   bool   `json:"known"`   // whether the free space can be read
 }
 
 // attentionLine is something that is not as it should be.
@@ -101,6 +110,7 @@ func newStatusOutput(s plugin.Status) *statusOutput {
 		Stores:     []storeStatusLine{},
 		Companions: companionsStatus{s.Companions, s.Online, s.Followers, s.Pieces},
 		Messages:   messagesStatus{s.Messages.DirectBytes, s.Messages.PubsubBytes, s.Messages.Limits.StoreBytes, s.Messages.Refused},
+		Disk:       diskStatus{s.Disk.Free, s.Disk.Floor, s.Disk.Reserve, s.Disk.Err == nil},
 		Attention:  []attentionLine{},
 	}
 	for _, st := range s.Stores {
@@ -150,6 +160,11 @@ func (s *statusOutput) text() string {
 	}
 	row("databases", "%s", databases)
 	row("messages", "%d of %d bytes, and %d from pubsub", s.Messages.DirectBytes, s.Messages.MaxBytes, s.Messages.PubsubBytes)
+	if s.Disk.Known {
+		row("disk", "%d bytes free, data from other peers needs %d", s.Disk.Free, s.Disk.Floor)
+	} else {
+		row("disk", "its free space is unknown")
+	}
 	if len(s.Attention) == 0 {
 		row("attention", "nothing")
 	}

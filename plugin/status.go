@@ -12,6 +12,7 @@ import (
 	"github.com/newpieceplease/npp/message"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/replicate"
+	"github.com/newpieceplease/npp/space"
 )
 
 // Status is how the daemon is.
@@ -23,6 +24,7 @@ type Status struct {
 	NPP       int // of them, that speak npp's protocols
 	Pubsub    bool
 	Messages  message.Stats
+	Disk      space.State // of the datastore
 	Stores    []StoreStatus
 	Databases int // that are here, lists of writers left out
 	Fetching  int // databases that are not here yet
@@ -46,7 +48,7 @@ type StoreStatus struct {
 
 // Attention is something that is not as it should be.
 type Attention struct {
-	About  string // the name or address of a database, "companion", "peer", "offer", "config" or "messages"
+	About  string // the name or address of a database, "companion", "peer", "offer", "config", "disk" or "messages"
 	Name   string // of the companion or peer
 	Err    error
 	Advice string // what to do; "" where the error says enough
@@ -82,12 +84,27 @@ func (d *Daemon) Status(ctx context.Context) (Status, error) {
 	if s.Messages.Refused > 0 {
 		s.attend("messages", "", fmt.Errorf("%d messages were refused since the start, their senders were told", s.Messages.Refused), "ipfs npp messages stat")
 	}
+	d.statusOfDisk(&s)
 	for _, k := range d.Swarm.Kept() {
 		if !k.Connected && !d.follows(ctx, k.ID) {
 			s.attend("peer", k.ID.String(), errors.New("its connection is kept, and it is not connected"), "ipfs npp connect "+k.ID.String()+" shows what was tried")
 		}
 	}
 	return s, d.statusOfDatabases(ctx, &s)
+}
+
+func (d *Daemon) statusOfDisk(s *Status) {
+	s.Disk = d.disk.State()
+	advice := fmt.Sprintf("%s, or lower %s.Disk.FreeBytes (%d now)", space.Advice, configPath, s.Disk.Floor)
+	incoming, own := d.disk.CheckIncoming(), d.disk.CheckWrite(0)
+	switch {
+	case own != nil:
+		s.attend("disk", "", fmt.Errorf("%w: nothing is written, and nothing is accepted from other peers", own), advice)
+	case incoming != nil:
+		s.attend("disk", "", fmt.Errorf("%w: nothing is accepted from other peers", incoming), advice)
+	case s.Disk.Err != nil && !errors.Is(s.Disk.Err, errors.ErrUnsupported):
+		s.attend("disk", "", s.Disk.Err, "look at that disk: npp does not notice when it gets full")
+	}
 }
 
 // follows reports whether a peer is a companion, who may be away.
@@ -177,6 +194,9 @@ func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
 			s.Online++
 		}
 		for _, t := range c.Troubles {
+			if errors.Is(t.Err, space.ErrFull) {
+				continue // said once, of the disk
+			}
 			s.attend("companion", c.Peer.String(), fmt.Errorf("%s: %w", t.Store, t.Err), "ipfs npp companions ls")
 		}
 		if c.NameNow != c.Name {
