@@ -29,6 +29,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/orbit/where"
 	"github.com/newpieceplease/npp/plugin"
+	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -163,6 +164,8 @@ func dbError(err error, called string) error {
 		hint = "ipfs npp db open " + shown(called) + " --" + typeOption + " with the type that its manifest says"
 	case errors.Is(err, replicate.ErrFailed):
 		hint = "ask for the address again, what is there is no database"
+	case errors.Is(err, space.ErrFull):
+		hint = space.Advice
 	case errors.Is(err, entry.ErrTooLarge):
 		hint = "add it to IPFS and put its CID"
 	case errors.Is(err, where.ErrInvalid):

@@ -117,6 +117,7 @@ type statusLine struct {
 	State         string        `json:"state"`             // "open", "closed", "fetching", "failed" or "encrypted"
 	Error         string        `json:"error,omitempty"`   // why it failed
 	NotLive       string        `json:"notLive,omitempty"` // why its topic is not subscribed to, so that what is new comes late or not at all
+	Full          string        `json:"full,omitempty"`    // why nothing is accepted from other peers
 	Asking        int           `json:"asking"`            // blocks that are being asked for
 	Shipment      *shipmentLine `json:"shipment,omitempty"`
 	MissingBlocks []missingLine `json:"missingBlocks,omitempty"`
@@ -181,6 +182,9 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 	}
 	if s.NotLive != nil {
 		l.NotLive = notLive(s.NotLive)
+	}
+	if s.Full != nil {
+		l.Full = s.Full.Error()
 	}
 	if ship := s.Shipment; ship != nil {
 		l.Shipment = &shipmentLine{ship.From.String(), ship.Got, ship.Of}
@@ -527,6 +531,9 @@ func (l *openLine) progress() string {
 	}
 	if n := len(l.MissingBlocks); n > 0 {
 		text += fmt.Sprintf(", %d missing", n)
+	}
+	if l.Full != "" {
+		text += ", nothing is accepted from them: " + printable(l.Full)
 	}
 	return text
 }

@@ -26,6 +26,7 @@ type statusOutput struct {
 	NotLive    []string          `json:"notLive"`  // addresses of databases that get what is new late or not at all
 	Companions companionsStatus  `json:"companions"`
 	Messages   messagesStatus    `json:"messages"`
+	Disk       diskStatus        `json:"disk"`
 	Attention  []attentionLine   `json:"attention"`
 }
 
@@ -51,6 +52,14 @@ type messagesStatus struct {
 	Refused     uint64 `json:"refused"`
 	// pubsub streams that were reset since the start because their peers did not read
 	StreamsReset uint64 `json:"streamsReset"`
+}
+
+// diskStatus is how much of the datastore's disk is free, in bytes.
+type diskStatus struct {
+	Free    uint64 `json:"free"`
+	Floor   uint64 `json:"floor"`   // with less, nothing is accepted from other peers
+	Reserve uint64 `json:"reserve"` // with less, nothing is written
+	Known   bool   `json:"known"`   // whether the free space can be read
 }
 
 // attentionLine is something that is not as it should be.
@@ -105,6 +114,7 @@ func newStatusOutput(s plugin.Status) *statusOutput {
 		Stores:     []storeStatusLine{},
 		Companions: companionsStatus{s.Companions, s.Online, s.Followers, s.Pieces},
 		Messages:   messagesStatus{s.Messages.DirectBytes, s.Messages.PubsubBytes, s.Messages.Limits.StoreBytes, s.Messages.Refused, s.Messages.Dropped.Streams},
+		Disk:       diskStatus{s.Disk.Free, s.Disk.Floor, s.Disk.Reserve, s.Disk.Err == nil},
 		Attention:  []attentionLine{},
 	}
 	for _, st := range s.Stores {
@@ -159,6 +169,11 @@ func (s *statusOutput) text() string {
 	row("messages", "%d of %d bytes, and %d from pubsub", s.Messages.DirectBytes, s.Messages.MaxBytes, s.Messages.PubsubBytes)
 	if n := s.Messages.StreamsReset; n > 0 {
 		row("pubsub", "%s reset whose peers did not read", quantity(n, "stream was", "streams were"))
+	}
+	if s.Disk.Known {
+		row("disk", "%d bytes free, data from other peers needs %d", s.Disk.Free, s.Disk.Floor)
+	} else {
+		row("disk", "its free space is unknown")
 	}
 	if len(s.Attention) == 0 {
 		row("attention", "nothing")

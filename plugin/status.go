@@ -13,6 +13,7 @@ import (
 	"github.com/newpieceplease/npp/message"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/replicate"
+	"github.com/newpieceplease/npp/space"
 )
 
 // offersWithin is how long Status waits for what it tells of offers.
@@ -27,6 +28,7 @@ type Status struct {
 	NPP       int // of them, that speak npp's protocols
 	Pubsub    bool
 	Messages  message.Stats
+	Disk      space.State // of the datastore
 	Stores    []StoreStatus
 	Databases int      // that are here, lists of writers left out
 	Fetching  int      // databases that are not here yet
@@ -88,6 +90,7 @@ func (d *Daemon) Status(ctx context.Context) (Status, error) {
 		return s, err
 	}
 	s.attendMessages()
+	d.statusOfDisk(&s)
 	for _, k := range d.Swarm.Kept() {
 		if !k.Connected && !d.follows(ctx, k.ID) {
 			s.attend("peer", k.ID.String(), errors.New("its connection is kept, and it is not connected"), "ipfs npp connect "+k.ID.String()+" shows what was tried")
@@ -114,6 +117,20 @@ func diskAdvice(err error) string {
 		cause = "make room on the disk"
 	}
 	return cause + " and restart the daemon: its datastore may refuse all writes until then"
+}
+
+func (d *Daemon) statusOfDisk(s *Status) {
+	s.Disk = d.disk.State()
+	advice := fmt.Sprintf("%s, or lower %s.Disk.FreeBytes (%d now)", space.Advice, configPath, s.Disk.Floor)
+	incoming, own := d.disk.CheckIncoming(), d.disk.CheckWrite(0)
+	switch {
+	case own != nil:
+		s.attend("disk", "", fmt.Errorf("%w: nothing is written, and nothing is accepted from other peers", own), advice)
+	case incoming != nil:
+		s.attend("disk", "", fmt.Errorf("%w: nothing is accepted from other peers", incoming), advice)
+	case s.Disk.Err != nil && !errors.Is(s.Disk.Err, errors.ErrUnsupported):
+		s.attend("disk", "", s.Disk.Err, "look at that disk: npp does not notice when it gets full")
+	}
 }
 
 // follows reports whether a peer is a companion, who may be away.
@@ -248,6 +265,9 @@ func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
 			s.Online++
 		}
 		for _, t := range c.Troubles {
+			if errors.Is(t.Err, space.ErrFull) {
+				continue // said once, of the disk
+			}
 			s.attend("companion", c.Peer.String(), fmt.Errorf("%s: %w", t.Store, t.Err), "ipfs npp companions ls")
 		}
 		switch {
