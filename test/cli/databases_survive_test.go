@@ -118,15 +118,12 @@ func (p *putter) put(ctx context.Context, id string, n int) bool {
 // joined anew, makes the same database.
 func TestAcknowledgedPutsSurviveKills(t *testing.T) {
 	t.Parallel()
-	kills := 40
-	if harness.Soaking(t) {
-		kills = 100
-	}
-	harness.Repeat(t, func(t *testing.T) { putAndKill(t, kills) })
+	harness.Repeat(t, putAndKill)
 }
 
-// putAndKill kills one daemon so many times.
-func putAndKill(t *testing.T, kills int) {
+// putAndKill kills one daemon 40 times, and up to 200 times while
+// [harness.Soaking].
+func putAndKill(t *testing.T) {
 	const clients, name = 16, "concerts"
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -134,7 +131,7 @@ func putAndKill(t *testing.T, kills int) {
 	n := harness.New(t).Start()
 	n.MustRun("npp", "db", "create", name, "--type=documents")
 	acked := make(map[string]int)
-	for kill := range kills {
+	for kill := 0; kill < 40 || kill < 200 && harness.Soaking(t); kill++ {
 		if kill > 0 {
 			n.Start()
 		}
