@@ -7,6 +7,8 @@ import (
 	cmds "github.com/ipfs/go-ipfs-cmds"
 )
 
+const deepOption = "deep"
+
 // findingLine is what `npp db doctor` found in one respect.
 type findingLine struct {
 	Check  string `json:"check"` // what was looked at, in a word
@@ -25,6 +27,9 @@ and how, who has it open and speaks what, what is missing and who was asked
 for it, what was refused and why, and who may write. Each line is "ok", a
 "note" or a "problem", with what to do below.
 
+With '--deep', it also compares what counts here with what counts at each
+daemon that has the database open, and names the entries that differ.
+
   > ipfs npp db doctor pieces
   ok       pubsub    pubsub is on
   ok       state     it is open, with 12 entries
@@ -34,8 +39,13 @@ for it, what was refused and why, and who may write. Each line is "ok", a
 `,
 	},
 	Arguments: []cmds.Argument{dbArg},
+	Options:   []cmds.Option{cmds.BoolOption(deepOption, "Compare entries with the daemons that have the database open.")},
 	Run: about(replicated.address, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
-		findings, err := r.Examine(r.ctx, address)
+		examine := r.Examine
+		if on(req, deepOption) {
+			examine = r.ExamineDeep
+		}
+		findings, err := examine(r.ctx, address)
 		if err != nil {
 			return err
 		}

@@ -158,7 +158,8 @@ type dbPeerLine struct {
 	Relayed   bool       `json:"relayed"` // there is no direct connection
 	Agent     string     `json:"agent,omitempty"`
 	Exchanged *time.Time `json:"exchanged,omitempty"` // when heads were exchanged last
-	InStep    *time.Time `json:"inStep,omitempty"`    // when it had the same heads as we, last
+	InStep    *time.Time `json:"inStep,omitempty"`    // when it was in step, last
+	Compared  string     `json:"compared,omitempty"`  // by what: "state", "heads" (a JavaScript peer), or "not comparable"
 	Heads     int        `json:"heads"`               // that it had
 	Error     string     `json:"error,omitempty"`     // of the last exchange
 }
@@ -202,7 +203,7 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 	for _, p := range s.Peers {
 		here, ok := connected[p.ID]
 		line := dbPeerLine{Peer: p.ID.String(), Open: p.Open, Connected: ok, Relayed: here.Relayed, Agent: here.Agent,
-			Exchanged: timeOf(p.Exchanged), InStep: timeOf(p.InStep), Heads: p.Heads}
+			Exchanged: timeOf(p.Exchanged), InStep: timeOf(p.InStep), Compared: string(p.By), Heads: p.Heads}
 		if p.Err != nil {
 			line.Error = p.Err.Error()
 		}

@@ -81,6 +81,10 @@ const (
 // Examine looks for what keeps a database from being replicated, and says what
 // to do. A database that is neither here nor opened is [orbit.ErrUnknown].
 func (r *Replicator) Examine(ctx context.Context, address string) ([]Finding, error) {
+	return r.examine(ctx, address, false)
+}
+
+func (r *Replicator) examine(ctx context.Context, address string, deep bool) ([]Finding, error) {
 	x := &examination{ctx: ctx, r: r, address: address}
 	ok, err := x.open()
 	if err != nil {
@@ -97,6 +101,9 @@ func (r *Replicator) Examine(ctx context.Context, address string) ([]Finding, er
 		if x.db != nil {
 			x.access()
 			x.entries()
+			if deep {
+				x.compareEntries()
+			}
 		}
 	}
 	x.summary()
@@ -352,17 +359,22 @@ func (x *examination) partners() {
 		x.addPeer(p, CheckHeads, OK, fmt.Sprintf("in step at %s, with %s", clock(at[p].InStep), count(at[p].Heads, "head", "heads")), "")
 	})
 	x.some(CheckHeads, Note, behind, func(p peer.ID) {
-		text := "heads were not exchanged yet"
+		text, advice := "heads were not exchanged yet", ""
 		switch {
 		case at[p].Exchanged.IsZero():
 		case x.status.Encrypted && at[p].Heads == 0:
 			text = "it has no entries that can be read, either"
 		case x.status.Encrypted:
 			text = fmt.Sprintf("what it has cannot be read (%s)", count(at[p].Heads, "head", "heads"))
+		case at[p].By == NotComparable:
+			text = fmt.Sprintf("not comparable at %s: it is a daemon of an earlier version, which does not tell what counts there", clock(at[p].Exchanged))
+		case at[p].By == ByState:
+			text = fmt.Sprintf("not in step at %s: other entries count there, or its access list is another (%s)", clock(at[p].Exchanged), count(at[p].Heads, "head", "heads"))
+			advice = "ipfs npp db doctor --deep " + x.address + " names the entries"
 		default:
 			text = fmt.Sprintf("not in step at %s: it had other heads (%d)", clock(at[p].Exchanged), at[p].Heads)
 		}
-		x.addPeer(p, CheckHeads, Note, text, "")
+		x.addPeer(p, CheckHeads, Note, text, advice)
 	})
 	if len(inStep) == 0 && last.ID != "" {
 		x.addPeer(last.ID, CheckHeads, Note, fmt.Sprintf("in step at %s; it is not here any more", clock(last.InStep)), "")

@@ -214,3 +214,37 @@ func TestDoctorNotesAClockThatWasSet(t *testing.T) {
 	must(t, err)
 	a.finds(address, replicate.Finding{Check: replicate.CheckClock, Level: replicate.Note, Text: "with 2 entries"})
 }
+
+// A deep examination names the entries that count on one side alone.
+func TestDeepExaminationNamesEntriesThatDiffer(t *testing.T) {
+	a, b := newNode(t), newNodeAs(t, bare)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	a.add(address, "both")
+	b.open(address)
+	b.connect(a)
+	wantSame(t, address, 1, a, b)
+	entries := func() (found []replicate.Finding) {
+		t.Helper()
+		all, err := b.ExamineDeep(t.Context(), address)
+		must(t, err)
+		for _, f := range all {
+			if f.Check == replicate.CheckEntries {
+				found = append(found, f)
+			}
+		}
+		return found
+	}
+	if found := entries(); len(found) != 1 || found[0].Level != replicate.OK || found[0].Peer != a.host.ID() {
+		t.Errorf("the same entries: %+v", found)
+	}
+	// b is asked at once, before or after it fetched what is new.
+	a.disconnect(b)
+	a.add(address, "at a alone")
+	head := a.hashes(address)[0]
+	must(t, b.host.Connect(t.Context(), libp2ppeer.AddrInfo{ID: a.host.ID(), Addrs: a.host.Addrs()}))
+	for _, f := range entries() {
+		if f.Level == replicate.OK || !strings.Contains(f.Text, head) {
+			t.Errorf("another entry there: %+v", f)
+		}
+	}
+}
