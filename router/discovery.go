@@ -19,8 +19,8 @@ const (
 )
 
 // sparing is a discovery that spends little on topics that are followed, of which
-// there may be hundreds: gossipsub has a topic without enough peers looked for
-// again and again, once a second.
+// there may be thousands: gossipsub looks for peers of each topic that has too few,
+// once a second.
 type sparing struct {
 	discovery.Discovery
 	follows func(topic string) bool
@@ -49,8 +49,8 @@ func (s *sparing) Advertise(ctx context.Context, namespace string, opts ...disco
 	return s.Discovery.Advertise(ctx, namespace, opts...)
 }
 
-// FindPeers finds nobody where a followed topic was looked for a short while ago
-// or too many are looked for now.
+// FindPeers finds nobody where a followed topic was looked for less than searchEvery
+// ago, or where maxSearches run.
 func (s *sparing) FindPeers(ctx context.Context, namespace string, opts ...discovery.Option) (<-chan peer.AddrInfo, error) {
 	if !s.follows(strings.TrimPrefix(namespace, namespacePrefix)) {
 		return s.Discovery.FindPeers(ctx, namespace, opts...)

@@ -344,10 +344,10 @@ func (r *Router) inspect(from peer.ID, rpc *pubsub.RPC) error {
 	return nil
 }
 
-// Publish hands data to the peers that are subscribed to topic now. Publishing
-// is serialised: concurrent publishes of one author overtake each other. Where
-// a subscriber is not patient it is paced as well. That it returns nil does not mean that
-// anybody got the message.
+// Publish hands data to the peers that are subscribed to topic now. Publishing is
+// serialised, since concurrent publishes of one author overtake each other, and paced
+// where a subscriber is not patient. A nil error does not mean that anybody got the
+// message.
 func (r *Router) Publish(ctx context.Context, topic string, data []byte) error {
 	defer r.use(topic, nil)()
 	for _, p := range r.pubsub.ListPeers(topic) {
@@ -361,8 +361,8 @@ func (r *Router) Publish(ctx context.Context, topic string, data []byte) error {
 	return r.Announce(ctx, topic, data)
 }
 
-// Announce is Publish without a pace, for what need not arrive: it is said again
-// at another time.
+// Announce is Publish without pacing, for messages that may be lost because they are
+// published again at another time.
 func (r *Router) Announce(ctx context.Context, topic string, data []byte) error {
 	if len(data) > MaxMessageBytes {
 		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(data), MaxMessageBytes)
@@ -387,9 +387,9 @@ func (r *Router) GetTopics() []string { return r.pubsub.GetTopics() }
 // ListPeers are the connected peers that are subscribed to topic.
 func (r *Router) ListPeers(topic string) []peer.ID { return r.pubsub.ListPeers(topic) }
 
-// Unmeshed returns the connected subscribers to topic that are not told now of
-// what is passed on: gossipsub takes a moment until it passes messages on to a
-// new peer, and does not to every one of many.
+// Unmeshed returns the connected subscribers to topic to which messages of others are
+// not passed on now: gossipsub takes a moment until it does so for a new peer, and
+// passes them on to some of many peers alone.
 func (r *Router) Unmeshed(topic string) []peer.ID {
 	if r.floods {
 		return nil
