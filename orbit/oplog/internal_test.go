@@ -2,7 +2,6 @@ package oplog
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
 )
@@ -23,7 +21,7 @@ func someSummary() *summary {
 		return entry.Position{Rank: entry.Rank{Time: time, Depth: depth}, ID: id, Hash: block.Hash([]byte(data))}
 	}
 	return &summary{
-		Numbers: 1, Counting: 2, Faults: 3, Keys: 4, Waiting: 5, Pending: 6, ReadyFrom: 7, ReadyTo: 8, Rebuild: 9, HeadCount: 10, Queue: 11, Doubtful: 12, Revision: 13,
+		Numbers: 1, Counting: 2, Faults: 3, Keys: 4, Waiting: 5, Pending: 6, ReadyFrom: 7, ReadyTo: 8, Rebuild: 9, HeadCount: 10, Queue: 11, Doubtful: 12, Revision: 13, Missing: 14, GivenUp: 15, Secret: 16,
 		Heads:  []entry.Position{at("b", 1<<53, 1<<40, "1"), at("a", 2.5, 0, "2")},
 		Newest: []entry.Position{at("d", 1e300, 0, "4"), at("b", 1<<53, 1<<40, "1"), at("a", 2.5, 0, "2"), at("c", 1, 1, "3")},
 		Own:    []entry.Position{at("c", 1, 1, "3")},
@@ -53,42 +51,6 @@ func TestGarbledSummaryIsNotRead(t *testing.T) {
 		if err := new(summary).decode(b[:i]); err == nil {
 			t.Errorf("%d bytes", i)
 		}
-	}
-}
-
-func TestSoMuchWaitsAndNoMore(t *testing.T) {
-	s := store.New(storetest.NewDisk(), "/npp/test")
-	l, err := Open(t.Context(), s, 1, "log", Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	waits := func(data string) (sum *summary, err error) {
-		err = l.update(t.Context(), func(tx *store.Tx, s *summary) error {
-			sum = s
-			hash := block.Hash([]byte(data))
-			w := waiter{data: []byte(data)}
-			if err := l.room(tx, s, "missing", w); err != nil {
-				return err
-			}
-			return l.sleep(tx, s, hash, "missing", w)
-		})
-		return sum, err
-	}
-	large := strings.Repeat("x", 1<<20)
-	if err := l.update(t.Context(), func(_ *store.Tx, sum *summary) error {
-		sum.Pending = maxWaitingBytes - 1<<20
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := waits(large + "x"); !errors.Is(err, ErrWaitingFull) {
-		t.Errorf("a byte too many: %v", err)
-	}
-	if sum, err := waits(large); err != nil || sum.Pending != maxWaitingBytes || sum.Waiting != 1 {
-		t.Errorf("the last bytes: %v", err)
-	}
-	if _, err := waits("x"); !errors.Is(err, ErrWaitingFull) {
-		t.Errorf("one more: %v", err)
 	}
 }
 
@@ -211,33 +173,56 @@ func FuzzSummary(f *testing.F) {
 }
 
 func FuzzWaiter(f *testing.F) {
-	f.Add(waiter{fault: "why", data: dagcbor.AppendMap(nil, 0)}.encode())
+	hash := block.Hash(nil)
+	for _, w := range []*waiter{
+		{from: "peer", time: 1, held: true, size: 2, charge: 3, writer: "ID", fault: "why", parents: []string{hash, hash}, chunk: 1, chunks: 2, next: 60},
+		{},
+	} {
+		f.Add(w.encode())
+	}
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, record []byte) {
-		w, _, _ := decodeWaiter("no hash", record)
-		w, e, err := decodeWaiter(block.Hash(w.data), record)
-		if (err == nil) != (e != nil) {
-			t.Errorf("%v, %v", e, err)
+		w, err := decodeWaiter(hash, record)
+		if err != nil {
+			return
 		}
-		if err == nil {
-			if again, _, err := decodeWaiter(e.Hash(), w.encode()); err != nil || !reflect.DeepEqual(again, w) {
-				t.Errorf("%v is read again as %v", w, again)
-			}
+		if again, err := decodeWaiter(hash, w.encode()); err != nil || !reflect.DeepEqual(again, w) {
+			t.Errorf("%+v is read again as %+v, %v", w, again, err)
 		}
 	})
 }
 
-func FuzzSleeper(f *testing.F) {
-	for _, s := range []sleeper{{}, {hash: block.Hash(nil)}, {block.Hash(nil), 1}, {block.Hash(nil), 1 << 20}} {
-		f.Add(s.String())
-		f.Add(s.String() + ".")
-		f.Add(s.String() + ".-1")
-		f.Add(s.String() + ".01")
-		f.Add(s.String() + ".0")
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		if s, ok := parseSleeper(text); ok && (s.String() != text || s.place < 0 || !block.ValidHash(s.hash)) {
-			t.Errorf("%q is read as %+v", text, s)
+func FuzzShare(f *testing.F) {
+	f.Add((&share{held: part{1, 2}, evicted: part{3, 1 << 63}}).encode())
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, record []byte) {
+		var s, again share
+		if s.decode(record) && (!again.decode(s.encode()) || again != s) {
+			t.Errorf("%+v is read again as %+v", s, again)
+		}
+	})
+}
+
+func FuzzDependants(f *testing.F) {
+	hash := block.Hash(nil)
+	s := store.New(storetest.NewDisk(), "/npp/test")
+	l := &Log{store: s, number: 1}
+	f.Add(dependants{hash, 1}.encode())
+	f.Add(dependants{"", 1 << 40}.encode())
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, record []byte) {
+		err := s.Update(t.Context(), func(tx *store.Tx) error {
+			if err := tx.Put(l.wakeKey(hash), record); err != nil {
+				return err
+			}
+			d, err := l.dependantsOf(tx, hash)
+			if err == nil && d.first != "" && !block.ValidHash(d.first) {
+				t.Errorf("%q is read as %+v", record, d)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -10,9 +10,30 @@
 // entry names all of them, newest first, and refers to the 16 newest entries
 // behind as many as there are heads.
 //
-// An entry that comes before what it names waits on disk, has no effect, and is
-// neither head nor counted. [Log.Missing] says what is waited for. When that
-// comes, those that waited follow, a bounded number to a transaction.
+// An entry that comes before its parents (the entries that it names in next and
+// refs) waits on disk, has no effect, and is neither head nor counted.
+// [Log.Missing] says which hashes are to be fetched. When the parents have come, the
+// waiting entries follow, a bounded number to a transaction.
+//
+// # What waits
+//
+// JavaScript sends the newest entry first, so all of a log but its oldest entry may
+// wait. What may wait has a bound in bytes ([Config].Waiting), and beyond it, blocks
+// are evicted. A waiting entry whose block was evicted keeps its hash and the hashes
+// of its next, so the ancestors of a head are fetched down to those that are in the
+// log, whatever the bound. Then the evicted blocks are fetched again, oldest first.
+// Where even the hashes exceed the bound, the entries that came first, which are the
+// newest ones, are given up, and come again with the heads that a peer offers
+// ([Stats].GivenUp says so).
+//
+// What is evicted or given up is always of the peer that has the largest share of
+// what waits. An entry is of the peer that offered it, or of the peer whose waiting
+// entry needs it.
+//
+// What a peer makes us do by an entry that waits is bounded: one record for the
+// entry, one for its block, one or two for the parent that it waits for and one for
+// each of 64 parents that are missing; and as much again when it enters the log or is
+// evicted. An entry with more parents has them looked up 64 at a time.
 //
 // # What counts
 //
@@ -49,15 +70,17 @@
 //	revise/<number>                  mark of an entry whose effect is to be decided
 //	heads/<time>/<clock id>.<hash>   the heads, where there are many
 //	head/<hash>                      the key of such a head
-//	wait/<hash>                      an entry that waits, and its fault
-//	parents/<hash>/<n>               hashes that such an entry names, 64 to a record
 //	lost/<number>                    hash, if known, of an entry found lost
-//	wake/<hash>                      the entries that wait for the hash
-//	ready/<n>                        an entry whose wait may be over
-//
-// The parents of an entry are stored by themselves once it has been woken and
-// waits for another of them, from that one on: wake and ready have its place
-// behind the hash, so that each of very many parents costs little when it comes.
+//	wait/<hash>                      a waiting entry: who offered it, its parents
+//	parents/<hash>/<n>               further parents of it, 64 to a record
+//	wake/<hash>                      an entry that waits for the hash, and how many others do
+//	waiters/<hash>/<hash>            one of those others
+//	ready/<n>                        hash of an entry that came and that others wait for
+//	missing/<number>/<hash>          a hash to be fetched, and the entry that needs it
+//	held/<peer>/<n>                  the block of a waiting entry
+//	evicted/<peer>/<n>               the hash of one whose block was evicted
+//	share/<peer>                     what waits of the entries that a peer offered
+//	shares/<bytes>/<peer>            the peers in the order of their shares
 //
 // The time in an order key is a whole number; where the rank is more than that,
 // it is in front of the clock ID.
@@ -69,6 +92,7 @@
 package oplog
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -149,7 +173,13 @@ type Config struct {
 	Access Access
 	// Writer returns the ID of the identity that a valid entry of the log names.
 	Writer func(g blocks.Getter, e *entry.Entry) (id string, err error)
+	// Waiting is how many bytes waiting entries may take. Default: [DefaultWaiting].
+	Waiting uint64
 }
+
+// DefaultWaiting is how many bytes the waiting entries of a log may take: those of
+// some 100 000 entries of usual size that come newest first.
+const DefaultWaiting = 256 << 20
 
 // Log is a log in a store. Its methods may be called concurrently; there must
 // be one Log only for a number.
@@ -178,6 +208,7 @@ func Open(ctx context.Context, s *store.Store, number uint64, id string, c Confi
 	if c.State == nil {
 		c.State = NoState{}
 	}
+	c.Waiting = cmp.Or(c.Waiting, DefaultWaiting)
 	l := &Log{store: s, number: number, id: id, config: c, initial: c.Access.sets(), changed: make(chan struct{})}
 	sum, err := l.readSummary(blocks.Reading(ctx, s))
 	if err != nil {
@@ -222,7 +253,8 @@ func (l *Log) key(rest string) string { return blocks.LogPrefix(l.number) + "/" 
 type Stats struct {
 	Entries uint64           // that count
 	Faults  uint64           // that do not
-	Waiting uint64           // that are not part of the log yet
+	Waiting uint64           // that wait for others, so they are not part of the log yet
+	Pending uint64           // bytes that the waiting entries take, about
 	Keys    uint64           // live keys of the state
 	Last    uint64           // number of the entry that came last
 	Clock   float64          // largest time of the heads
@@ -231,6 +263,8 @@ type Stats struct {
 	HeadCount uint64 // heads
 	Revision  uint64 // rises when an entry that was here comes to count, or ceases to
 	Revising  uint64 // entries whose effect is being decided anew
+	Missing   uint64 // hashes that are to be fetched; see [Log.Missing]
+	GivenUp   uint64 // rises when a waiting entry is forgotten for want of room, to be offered again
 }
 
 // Stats returns the counts of the log.
@@ -242,6 +276,7 @@ func (l *Log) Stats(ctx context.Context) (Stats, error) {
 	st := Stats{
 		Entries: s.Counting, Faults: s.Faults, Waiting: s.Waiting, Keys: s.Keys, Last: s.Numbers,
 		HeadCount: s.HeadCount, Revision: s.Revision, Revising: s.Queue,
+		Pending: s.Pending, Missing: s.Missing, GivenUp: s.GivenUp,
 	}
 	if st.Heads, err = first(MaxHeads, l.headsOf(ctx, s)); len(st.Heads) > 0 {
 		st.Clock = st.Heads[0].Time
@@ -572,6 +607,9 @@ func (l *Log) count(tx *store.Tx, sum *summary, e *entry.Entry, p entry.Position
 	sum.Keys += uint64(keys)
 	return err
 }
+
+// damaged is the error of a stored record that is garbled.
+func (l *Log) damaged(key string) error { return fmt.Errorf("%w of %s: %s", ErrDamaged, l.id, key) }
 
 // gone reports whether an error is that an entry of the log is lost: a rebuild
 // goes on without it.

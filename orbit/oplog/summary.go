@@ -22,7 +22,7 @@ type summary struct {
 	Faults    uint64 // entries that do not
 	Keys      uint64 // live keys of the state
 	Waiting   uint64 // entries that wait for others
-	Pending   uint64 // bytes of those
+	Pending   uint64 // bytes that those are charged
 	ReadyFrom uint64 // first entry of the ready queue
 	ReadyTo   uint64 // behind the last
 	Rebuild   uint64 // 0, or while the index is being rebuilt 1 + Numbers of before
@@ -31,6 +31,9 @@ type summary struct {
 	Queue     uint64 // entries whose effect is to be decided anew
 	Doubtful  uint64 // of those, the doubted ones
 	Revision  uint64 // how often an entry that was here came to count, or ceased to
+	Missing   uint64 // hashes that are to be fetched
+	GivenUp   uint64 // how many waiting entries were forgotten for want of room
+	Secret    uint64 // by which missing hashes are laid out; 0: none is yet
 
 	Heads  []entry.Position // newest first; none where they are records of their own
 	Newest []entry.Position // the newest of those that count, newest first
@@ -71,7 +74,7 @@ func (s *summary) remove(p entry.Position) {
 func descending(a, b entry.Position) int { return b.Compare(a) }
 
 func (s *summary) numbers() []*uint64 {
-	return append(s.oldNumbers(), &s.HeadCount, &s.Queue, &s.Doubtful, &s.Revision)
+	return append(s.oldNumbers(), &s.HeadCount, &s.Queue, &s.Doubtful, &s.Revision, &s.Missing, &s.GivenUp, &s.Secret)
 }
 
 // oldNumbers are the numbers of a summary that was written before verdicts could
