@@ -10,8 +10,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
+
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/value"
+	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
 )
@@ -21,7 +26,7 @@ func someSummary() *summary {
 		return entry.Position{Rank: entry.Rank{Time: time, Depth: depth}, ID: id, Hash: block.Hash([]byte(data))}
 	}
 	return &summary{
-		Numbers: 1, Counting: 2, Faults: 3, Keys: 4, Waiting: 5, Pending: 6, ReadyFrom: 7, ReadyTo: 8, Rebuild: 9, HeadCount: 10, Queue: 11, Doubtful: 12, Revision: 13, Missing: 14, GivenUp: 15, Secret: 16,
+		Numbers: 1, Counting: 2, Faults: 3, Keys: 4, Waiting: 5, Pending: 6, ReadyFrom: 7, ReadyTo: 8, Rebuild: 9, HeadCount: 10, Queue: 11, Doubtful: 12, Revision: 13, Missing: 14, GivenUp: 15, Bytes: 16, Secret: 17,
 		Heads:  []entry.Position{at("b", 1<<53, 1<<40, "1"), at("a", 2.5, 0, "2")},
 		Newest: []entry.Position{at("d", 1e300, 0, "4"), at("b", 1<<53, 1<<40, "1"), at("a", 2.5, 0, "2"), at("c", 1, 1, "3")},
 		Own:    []entry.Position{at("c", 1, 1, "3")},
@@ -33,6 +38,70 @@ func TestSummaryIsReadAsItWasWritten(t *testing.T) {
 		got := new(summary)
 		if err := got.decode(want.encode()); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, %v; want %+v", got, err, want)
+		}
+	}
+}
+
+// encodeOld is encode of the version before, which counted no bytes.
+func encodeOld(s *summary) []byte {
+	b := dagcbor.AppendArray(nil, 4)
+	b = dagcbor.AppendArray(b, 9)
+	for _, n := range s.oldNumbers() {
+		b = dagcbor.AppendUint(b, *n)
+	}
+	b = dagcbor.AppendArray(b, 1)
+	b = dagcbor.AppendText(b, s.Heads[0].ID)
+	for _, list := range s.oldPositionLists() {
+		b = dagcbor.AppendArray(b, len(*list))
+		for _, p := range *list {
+			b = dagcbor.AppendArray(b, 4)
+			b, _ = dagcbor.AppendFloat(b, p.Time)
+			b = dagcbor.AppendUint(b, p.Depth)
+			b = dagcbor.AppendUint(b, 0)
+			b = dagcbor.AppendText(b, p.Hash)
+		}
+	}
+	return withChecksum(b)
+}
+
+func TestBytesOfALogOfTheVersionBeforeAreCounted(t *testing.T) {
+	s := store.New(storetest.NewDisk(), "/npp/test")
+	key, _, err := crypto.GenerateEd25519Key(rand.NewChaCha8([32]byte{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := identity.New(key, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Config{Access: Access{Writers: []string{Anyone}}}
+	l, err := Open(t.Context(), s, 1, "log", c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := uint64(0)
+	for range 5 {
+		entries, err := l.Append(t.Context(), signer, value.Null)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += uint64(len(entries[0].Block.Data))
+	}
+	if err := s.Update(t.Context(), func(tx *store.Tx) error {
+		sum, err := l.readSummary(tx)
+		if err != nil {
+			return err
+		}
+		return tx.Put(l.summaryKey(), encodeOld(sum))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if l, err = Open(t.Context(), s, 1, "log", c); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := l.Stats(t.Context()); err != nil || st.Bytes != size || st.Entries != 5 {
+			t.Errorf("%+v, %v; want %d bytes", st, err, size)
 		}
 	}
 }

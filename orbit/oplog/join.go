@@ -40,15 +40,17 @@ type Candidate struct {
 type Outcome int
 
 const (
-	Refused Outcome = iota // it would not count, and nothing here waits for it
-	Known                  // it was here before
-	Joined                 // it is part of the log now
-	Waiting                // it waits for others
+	Refused   Outcome = iota // it would not count, and nothing here waits for it
+	Known                    // it was here before
+	Joined                   // it is part of the log now
+	Waiting                  // it waits for others
+	Full                     // it is not taken: the quota of the log is used up
+	ShareFull                // it is not taken: its writer, or the peer that offered it, has used up their share
 )
 
 // String returns the outcome in a word.
 func (o Outcome) String() string {
-	return [...]string{"refused", "known", "joined", "waiting"}[o]
+	return [...]string{"refused", "known", "joined", "waiting", "full", "share full"}[o]
 }
 
 // Join takes entries from elsewhere, in any order, and returns what became of
@@ -228,6 +230,12 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	if !ok && evicted == nil {
 		return Refused, nil
 	}
+	size := uint64(len(c.Entry.Block.Data))
+	if ok {
+		if o, err := l.within(tx, sum, c); err != nil || o != Joined {
+			return o, err
+		}
+	}
 	if evicted != nil {
 		if err := l.forget(tx, sum, evicted); err != nil {
 			return Refused, err
@@ -248,7 +256,26 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	if missing != "" {
 		return l.wait(tx, sum, c, place)
 	}
-	return Joined, l.enter(tx, sum, c.Entry, c.Writer, c.Fault)
+	if err := l.clearFor(tx, sum, size); err != nil {
+		return Refused, err
+	}
+	return Joined, l.enter(tx, sum, c.Entry, c.Writer, c.From, c.Fault)
+}
+
+// within returns [Joined] if a candidate is within the quota of the log and the shares
+// of its writer and of the peer that offered it. An entry that others need is taken
+// whatever shares say: entries of honest writers may name it.
+func (l *Log) within(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
+	if !l.fits(sum, uint64(len(c.Entry.Block.Data))) {
+		return Full, nil
+	}
+	if ok, err := l.inShare(tx, sum, c); err != nil || ok {
+		return Joined, err
+	}
+	if ok, err := l.needed(tx, sum, c.Entry.Hash()); err != nil || ok {
+		return Joined, err
+	}
+	return ShareFull, nil
 }
 
 // offeredBy returns the ID of the peer that a candidate is taken to be of. evicted is
@@ -306,8 +333,8 @@ func (l *Log) missing(tx *store.Tx, parents []string) (hash string, place int, e
 	return "", len(parents), nil
 }
 
-// enter inserts an entry and, where entries wait for it, puts it in the ready queue.
-func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer string, fault error) error {
+// enter inserts an entry of a writer, which a peer offered, and, where entries wait for it, puts it in the ready queue.
+func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer, from string, fault error) error {
 	traces := []string{l.faultKey(e.Hash())}
 	if fault == nil {
 		p, err := PositionOf(tx, l.number, e)
@@ -326,8 +353,8 @@ func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer string, f
 	if err := l.insert(tx, sum, e, writer, fault); err != nil {
 		return err
 	}
-	if sum.Waiting == 0 {
-		return nil
+	if err := l.countShares(tx, writer, from, len(e.Block.Data)); err != nil || sum.Waiting == 0 {
+		return err
 	}
 	if ok, err := tx.Has(l.wakeKey(e.Hash())); err != nil || !ok {
 		return err

@@ -49,16 +49,23 @@ func (l *Log) Missing(ctx context.Context) ([]string, error) {
 	return missing, nil
 }
 
-// IsMissing reports whether an entry with the hash is to be fetched; see
-// [Log.Missing].
-func (l *Log) IsMissing(ctx context.Context, hash string) (bool, error) {
+// MissingOf returns those of some hashes that are to be fetched; see [Log.Missing].
+func (l *Log) MissingOf(ctx context.Context, hashes []string) (missing []string, err error) {
 	g := blocks.Reading(ctx, l.store)
 	sum, err := l.readSummary(g)
-	if err != nil {
-		return false, err
+	if err != nil || sum.Missing == 0 {
+		return nil, err
 	}
-	by, err := l.neededBy(g, sum, hash)
-	return by != "", err
+	for _, hash := range hashes {
+		by, err := l.neededBy(g, sum, hash)
+		if err != nil {
+			return nil, err
+		}
+		if by != "" {
+			missing = append(missing, hash)
+		}
+	}
+	return missing, nil
 }
 
 // missingNumbers is how many numbers the series of missing hashes has.

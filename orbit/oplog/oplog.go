@@ -81,6 +81,8 @@
 //	evicted/<peer>/<n>               the hash of one whose block was evicted
 //	share/<peer>                     what waits of the entries that a peer offered
 //	shares/<bytes>/<peer>            the peers in the order of their shares
+//	wrote/<hash of ID>               bytes of the entries that came of a writer
+//	brought/<peer>                   bytes of the entries that came from a peer
 //
 // The time in an order key is a whole number; where the rank is more than that,
 // it is in front of the clock ID.
@@ -173,8 +175,11 @@ type Config struct {
 	Access Access
 	// Writer returns the ID of the identity that a valid entry of the log names.
 	Writer func(g blocks.Getter, e *entry.Entry) (id string, err error)
-	// Waiting is how many bytes waiting entries may take. Default: [DefaultWaiting].
+	// Waiting is how many bytes waiting entries may take: with less than 4 MiB, the
+	// largest entries cannot wait. Default: [DefaultWaiting].
 	Waiting uint64
+	// Quota bounds what others may have stored in the log. Default: no bound.
+	Quota Quota
 }
 
 // DefaultWaiting is how many bytes the waiting entries of a log may take: those of
@@ -209,6 +214,9 @@ func Open(ctx context.Context, s *store.Store, number uint64, id string, c Confi
 		c.State = NoState{}
 	}
 	c.Waiting = cmp.Or(c.Waiting, DefaultWaiting)
+	if c.Quota == nil {
+		c.Quota = noQuota{}
+	}
 	l := &Log{store: s, number: number, id: id, config: c, initial: c.Access.sets(), changed: make(chan struct{})}
 	sum, err := l.readSummary(blocks.Reading(ctx, s))
 	if err != nil {
@@ -220,6 +228,12 @@ func Open(ctx context.Context, s *store.Store, number uint64, id string, c Confi
 	if sum.outdated {
 		return l, fmt.Errorf("%w: %s", ErrOutdated, id)
 	}
+	if sum.unmeasured {
+		if sum, err = l.measure(ctx); err != nil {
+			return l, err
+		}
+	}
+	c.Quota.Stored(sum.Bytes, sum.Pending)
 	root, err := l.Node(ctx, "")
 	if err == nil && root.Count != sum.Counting {
 		err = l.plant(ctx)
@@ -254,6 +268,7 @@ type Stats struct {
 	Entries uint64           // that count
 	Faults  uint64           // that do not
 	Waiting uint64           // that wait for others, so they are not part of the log yet
+	Bytes   uint64           // of the blocks of all entries that are part of the log
 	Pending uint64           // bytes that the waiting entries take, about
 	Keys    uint64           // live keys of the state
 	Last    uint64           // number of the entry that came last
@@ -276,7 +291,7 @@ func (l *Log) Stats(ctx context.Context) (Stats, error) {
 	st := Stats{
 		Entries: s.Counting, Faults: s.Faults, Waiting: s.Waiting, Keys: s.Keys, Last: s.Numbers,
 		HeadCount: s.HeadCount, Revision: s.Revision, Revising: s.Queue,
-		Pending: s.Pending, Missing: s.Missing, GivenUp: s.GivenUp,
+		Bytes: s.Bytes, Pending: s.Pending, Missing: s.Missing, GivenUp: s.GivenUp,
 	}
 	if st.Heads, err = first(MaxHeads, l.headsOf(ctx, s)); len(st.Heads) > 0 {
 		st.Clock = st.Heads[0].Time
@@ -466,6 +481,7 @@ func (l *Log) update(ctx context.Context, change func(*store.Tx, *summary) error
 // write is update, for a rebuild, too.
 func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error) error {
 	touched, revised := false, false
+	var bytes, pending uint64
 	err := l.store.Update(ctx, func(tx *store.Tx) error {
 		if err := l.refusal(); err != nil {
 			return err
@@ -479,8 +495,12 @@ func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error)
 		if err := change(tx, sum); err != nil {
 			return err
 		}
+		bytes, pending = sum.Bytes, sum.Pending
 		return l.writeSummary(tx, sum)
 	})
+	if err == nil {
+		l.config.Quota.Stored(bytes, pending)
+	}
 	if err != nil && touched || revised {
 		l.config.State.Failed()
 	}
@@ -503,6 +523,7 @@ func (l *Log) signal() {
 // ID of its identity, and fault why it is invalid, or nil.
 func (l *Log) insert(tx *store.Tx, sum *summary, e *entry.Entry, writer string, fault error) error {
 	sum.Numbers++
+	sum.Bytes += uint64(len(e.Block.Data))
 	if err := blocks.PutEntry(tx, blocks.Location{Log: l.number, Number: sum.Numbers}, e.Block); err != nil {
 		return err
 	}

@@ -567,6 +567,11 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 	equal(t, "waiting", st.Waiting, uint64(len(waiting)))
 	equal(t, "keys", st.Keys, uint64(len(live)))
 	equal(t, "last number", st.Last, uint64(len(log)))
+	bytes := 0
+	for _, e := range log {
+		bytes += len(e.Block.Data)
+	}
+	equal(t, "bytes", st.Bytes, uint64(bytes))
 	equal(t, "clock", st.Clock, clock)
 	return log, waiting
 }

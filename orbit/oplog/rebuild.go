@@ -72,6 +72,7 @@ func (l *Log) Rebuild(ctx context.Context, check func(e *entry.Entry) (writer st
 					return err
 				}
 				sum.Numbers = a.Number
+				sum.Bytes += uint64(len(a.Entry.Block.Data))
 				writer, fault, err := check(a.Entry)
 				if err != nil {
 					return err

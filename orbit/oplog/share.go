@@ -167,18 +167,25 @@ const (
 // makeRoom evicts until one more waiting entry can be charged so many bytes, and
 // reports whether it can.
 func (l *Log) makeRoom(tx *store.Tx, sum *summary, charge uint64) (bool, error) {
-	bound := l.config.Waiting
-	if charge > bound || sum.Pending+charge <= bound {
-		return charge <= bound, nil
+	bound := l.waitingBound(sum)
+	if charge > bound {
+		return false, nil
 	}
-	goal := bound - charge
-	goal -= min(goal, bound/evictPart)
+	return true, l.shrinkTo(tx, sum, bound-charge)
+}
+
+// shrinkTo evicts until what waits is charged so many bytes or fewer.
+func (l *Log) shrinkTo(tx *store.Tx, sum *summary, bytes uint64) error {
+	if sum.Pending <= bytes {
+		return nil
+	}
+	goal := bytes - bytes/evictPart
 	for sum.Pending > goal {
 		if err := l.evict(tx, sum, sum.Pending-goal); err != nil {
-			return false, err
+			return err
 		}
 	}
-	return true, nil
+	return nil
 }
 
 // evict frees about so many bytes, or fewer, of the peer that has the largest share.
@@ -302,7 +309,7 @@ func (l *Log) fetchAgain(tx *store.Tx, sum *summary, w *waiter) error {
 	for n := 0; n < len(ahead) && n < aheadEntries; n++ {
 		w := ahead[n]
 		if !w.held {
-			if size += w.size; n > 0 && size > l.config.Waiting/aheadShare {
+			if size += w.size; n > 0 && size > l.waitingBound(sum)/aheadShare {
 				return nil
 			}
 			if by, err := l.neededBy(tx, sum, w.hash); err != nil {

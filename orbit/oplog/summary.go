@@ -33,13 +33,15 @@ type summary struct {
 	Revision  uint64 // how often an entry that was here came to count, or ceased to
 	Missing   uint64 // hashes that are to be fetched
 	GivenUp   uint64 // how many waiting entries were forgotten for want of room
+	Bytes     uint64 // of the blocks of the entries
 	Secret    uint64 // by which missing hashes are laid out; 0: none is yet
 
 	Heads  []entry.Position // newest first; none where they are records of their own
 	Newest []entry.Position // the newest of those that count, newest first
 	Own    []entry.Position // the entry that was written here last, if any
 
-	outdated bool // it was written before verdicts could change, and there are some
+	outdated   bool // it was written before verdicts could change, and there are some
+	unmeasured bool // it was written before Bytes was counted, and there are entries
 }
 
 // spare is how many more entries are kept as newest than the references of an
@@ -74,7 +76,7 @@ func (s *summary) remove(p entry.Position) {
 func descending(a, b entry.Position) int { return b.Compare(a) }
 
 func (s *summary) numbers() []*uint64 {
-	return append(s.oldNumbers(), &s.HeadCount, &s.Queue, &s.Doubtful, &s.Revision, &s.Missing, &s.GivenUp, &s.Secret)
+	return append(s.oldNumbers(), &s.HeadCount, &s.Queue, &s.Doubtful, &s.Revision, &s.Missing, &s.GivenUp, &s.Bytes, &s.Secret)
 }
 
 // oldNumbers are the numbers of a summary that was written before verdicts could
@@ -206,6 +208,7 @@ func (s *summary) decode(b []byte) error {
 	if old {
 		s.HeadCount = uint64(len(s.Heads))
 		s.outdated = s.Faults+s.Waiting > 0
+		s.unmeasured = s.Numbers > 0
 	}
 	return r.End()
 }

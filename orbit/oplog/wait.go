@@ -20,7 +20,7 @@ const parentsPerRecord = 64
 // its block was evicted.
 const (
 	waitOverhead = 512
-	parentCharge = 64
+	parentCharge = block.HashLen
 )
 
 // waiter is what is stored of a waiting entry apart from its block.
@@ -135,7 +135,7 @@ func (l *Log) mustWaiter(g blocks.Getter, hash string) (*waiter, error) {
 func (l *Log) putWaiter(tx *store.Tx, w *waiter) error { return tx.Put(l.waitKey(w.hash), w.encode()) }
 
 // wait has a candidate wait for its parents from a place on, the first of which is
-// not in the log. Where there is no room for it, it is refused.
+// not in the log.
 func (l *Log) wait(tx *store.Tx, sum *summary, c Candidate, from int) (Outcome, error) {
 	w := newWaiter(c, from)
 	// What is evicted may be what it waits for, so that comes first.
@@ -162,7 +162,7 @@ func (l *Log) wait(tx *store.Tx, sum *summary, c Candidate, from int) (Outcome, 
 		}
 		if !fits {
 			sum.GivenUp++
-			return Refused, l.dropChunks(tx, w, 0)
+			return l.noRoom(sum), l.dropChunks(tx, w, 0)
 		}
 		data = nil
 	}
@@ -287,7 +287,7 @@ func (l *Log) wakeOne(tx *store.Tx, sum *summary, hash string) (size int, err er
 	if w.fault != "" {
 		fault = errors.New(w.fault)
 	}
-	return size + len(b.Data), l.enter(tx, sum, e, w.writer, fault)
+	return size + len(b.Data), l.enter(tx, sum, e, w.writer, w.from, fault)
 }
 
 // forget deletes what is stored of an entry that waits. Entries that wait for it
