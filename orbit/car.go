@@ -309,7 +309,7 @@ func (im *importer) flush(ctx context.Context) error {
 // join offers all entries to a database, and keeps those that it does not
 // take.
 func (im *importer) join(ctx context.Context, db *Database) error {
-	results, err := db.join(ctx, im.entries, true)
+	results, err := db.join(ctx, im.entries, "", true)
 	if err != nil {
 		return err
 	}
@@ -321,6 +321,8 @@ func (im *importer) join(ctx context.Context, db *Database) error {
 			im.done++
 		case j.Outcome != oplog.Refused:
 			im.done++
+		case errors.Is(j.Err, ErrFull), errors.Is(j.Err, ErrShareFull):
+			return fmt.Errorf("import into %s: %w", db.address, j.Err)
 		case errors.Is(j.Err, ErrUnavailable), errors.Is(j.Err, ErrNotAllowed), errors.Is(j.Err, oplog.ErrOtherLog):
 			rest = append(rest, im.entries[i])
 		default:

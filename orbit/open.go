@@ -212,7 +212,7 @@ func (o *Orbit) reindexed(ctx context.Context, db *Database, hash string, opts O
 	// The log is the same: there must be one only.
 	db = &Database{
 		orbit: o, address: db.address, manifest: db.manifest, indexBy: r.IndexBy,
-		access: db.access, keys: db.keys, log: db.log,
+		access: db.access, keys: db.keys, log: db.log, account: db.account, made: db.made,
 	}
 	o.opened(hash, db)
 	return db, nil

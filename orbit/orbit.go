@@ -91,6 +91,8 @@ type Config struct {
 	RootKey, SigningKey string
 	// Source has further blocks. Default: none.
 	Source Source
+	// Quotas bound what others may have stored. Default: none.
+	Quotas Quotas
 	// Announce is told of the blocks that were stored, after they were.
 	// Default: nobody is.
 	Announce func(context.Context, ...ipfsblocks.Block) error
@@ -105,6 +107,7 @@ type Orbit struct {
 	identities *lru.Cache[string, *identity.Identity]
 	checked    *lru.Cache[string, error] // what [entry.Entry.Check] said, by hash
 	hints      *keyed.Hints
+	ledger     *ledger
 
 	ctx        context.Context // done when closed
 	stop       context.CancelFunc
@@ -129,7 +132,7 @@ const (
 func New(ctx context.Context, c Config) (*Orbit, error) {
 	c.RootKey = cmp.Or(c.RootKey, "orbitdb-root")
 	c.SigningKey = cmp.Or(c.SigningKey, "orbitdb-signing")
-	o := &Orbit{config: c, store: c.Store, hints: keyed.NewHints(), open: make(map[string]*Database), dropping: make(map[string]bool)}
+	o := &Orbit{config: c, store: c.Store, hints: keyed.NewHints(), ledger: newLedger(c.Quotas), open: make(map[string]*Database), dropping: make(map[string]bool)}
 	o.identities, _ = lru.New[string, *identity.Identity](identityCache) // fails for sizes below 1
 	o.checked, _ = lru.New[string, error](checkCache)
 	o.ctx, o.stop = context.WithCancel(context.Background())
@@ -144,6 +147,7 @@ func New(ctx context.Context, c Config) (*Orbit, error) {
 	if err := o.Keep(ctx, o.signer.Block()); err != nil {
 		return o, err
 	}
+	o.begin(o.loadUsage)
 	o.begin(o.resumeDrops)
 	return o, nil
 }

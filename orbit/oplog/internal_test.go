@@ -244,7 +244,7 @@ func FuzzSummary(f *testing.F) {
 func FuzzWaiter(f *testing.F) {
 	hash := block.Hash(nil)
 	for _, w := range []*waiter{
-		{from: "peer", time: 1, held: true, size: 2, charge: 3, writer: "ID", fault: "why", parents: []string{hash, hash}, chunk: 1, chunks: 2, next: 60},
+		{from: "peer", order: 1, held: true, size: 2, charge: 3, writer: "ID", fault: "why", parents: []string{hash, hash}, chunk: 1, chunks: 2, next: 60},
 		{},
 	} {
 		f.Add(w.encode())

@@ -1,6 +1,7 @@
 package oplog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,13 +45,14 @@ const (
 	Known                    // it was here before
 	Joined                   // it is part of the log now
 	Waiting                  // it waits for others
+	NoRoom                   // it is not taken: it would have to wait, and what waits can enter the log before it
 	Full                     // it is not taken: the quota of the log is used up
 	ShareFull                // it is not taken: its writer, or the peer that offered it, has used up their share
 )
 
 // String returns the outcome in a word.
 func (o Outcome) String() string {
-	return [...]string{"refused", "known", "joined", "waiting", "full", "share full"}[o]
+	return [...]string{"refused", "known", "joined", "waiting", "no room", "full", "share full"}[o]
 }
 
 // Join takes entries from elsewhere, in any order, and returns what became of
@@ -212,14 +214,22 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	if ok, err := l.has(tx, hash); err != nil || ok {
 		return Known, err
 	}
+	order := orderOf(c.Entry)
 	var evicted *waiter
 	if sum.Waiting > 0 {
 		w, err := l.waiter(tx, hash)
 		if err != nil || w != nil && w.held {
 			return Waiting, err
 		}
-		if c.From, err = l.offeredBy(tx, sum, c, w); err != nil {
+		by, err := l.needer(tx, sum, hash)
+		if err != nil {
 			return Refused, err
+		}
+		switch {
+		case w != nil:
+			order, c.From = w.order, cmp.Or(c.From, w.from)
+		case by != nil:
+			order, c.From = min(order, by.order-min(1, by.order)), cmp.Or(c.From, by.from)
 		}
 		evicted = w
 	}
@@ -254,7 +264,7 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 		return Refused, err
 	}
 	if missing != "" {
-		return l.wait(tx, sum, c, place)
+		return l.wait(tx, sum, c, place, order)
 	}
 	if err := l.clearFor(tx, sum, size); err != nil {
 		return Refused, err
@@ -278,24 +288,13 @@ func (l *Log) within(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	return ShareFull, nil
 }
 
-// offeredBy returns the ID of the peer that a candidate is taken to be of. evicted is
-// what waits of it, or nil.
-func (l *Log) offeredBy(tx *store.Tx, sum *summary, c Candidate, evicted *waiter) (string, error) {
-	switch {
-	case c.From != "":
-		return c.From, nil
-	case evicted != nil:
-		return evicted.from, nil
-	}
-	by, err := l.neededBy(tx, sum, c.Entry.Hash())
+// needer returns the waiting entry because of which a hash is missing, or nil.
+func (l *Log) needer(tx *store.Tx, sum *summary, hash string) (*waiter, error) {
+	by, err := l.neededBy(tx, sum, hash)
 	if err != nil || by == "" {
-		return "", err
+		return nil, err
 	}
-	w, err := l.mustWaiter(tx, by)
-	if err != nil {
-		return "", err
-	}
-	return w.from, nil
+	return l.mustWaiter(tx, by)
 }
 
 // welcome reports whether a candidate is taken: it would be an anchor, an entry

@@ -290,7 +290,7 @@ func TestJoinStoresTheIdentityOfWhatItTakes(t *testing.T) {
 }
 
 func TestOutcomesHaveNames(t *testing.T) {
-	for o, want := range map[oplog.Outcome]string{oplog.Refused: "refused", oplog.Known: "known", oplog.Joined: "joined", oplog.Waiting: "waiting", oplog.Full: "full", oplog.ShareFull: "share full"} {
+	for o, want := range map[oplog.Outcome]string{oplog.Refused: "refused", oplog.Known: "known", oplog.Joined: "joined", oplog.Waiting: "waiting", oplog.NoRoom: "no room", oplog.Full: "full", oplog.ShareFull: "share full"} {
 		equal(t, "name", o.String(), want)
 	}
 }

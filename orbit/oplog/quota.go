@@ -33,12 +33,12 @@ func (l *Log) waitingBound(sum *summary) uint64 {
 	return min(l.config.Waiting, waiting, all-min(all, sum.Bytes))
 }
 
-// noRoom returns what becomes of an entry that cannot wait.
+// noRoom returns what becomes of an entry for which there is no room to wait.
 func (l *Log) noRoom(sum *summary) Outcome {
 	if l.waitingBound(sum) < l.config.Waiting {
 		return Full
 	}
-	return Refused
+	return NoRoom
 }
 
 // fits reports whether one more entry of so many bytes is within the quota.

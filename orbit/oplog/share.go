@@ -64,8 +64,8 @@ func (l *Log) largeKey(peer string, s *share) string {
 	return store.NamedKey(l.key("shares"), s.bytes()>>16, peerName(peer))
 }
 
-// heldSeries is where the blocks of a peer's waiting entries are, in the order of
-// their clocks; and evictedSeries, the entries whose blocks were evicted.
+// heldSeries is where the blocks of a peer's waiting entries are, in their
+// order; and evictedSeries, the entries whose blocks were evicted.
 func (l *Log) heldSeries(peer string) string    { return l.key("held/" + peerName(peer)) }
 func (l *Log) evictedSeries(peer string) string { return l.key("evicted/" + peerName(peer)) }
 
@@ -74,7 +74,7 @@ func (l *Log) partKey(w *waiter) string {
 	if w.held {
 		series = l.heldSeries(w.from)
 	}
-	return store.NamedKey(series, w.time, w.hash)
+	return store.NamedKey(series, w.order, w.hash)
 }
 
 func (l *Log) share(g blocks.Getter, peer string) (s share, err error) {
@@ -164,17 +164,8 @@ const (
 	evictPart    = 32
 )
 
-// makeRoom evicts until one more waiting entry can be charged so many bytes, and
-// reports whether it can.
-func (l *Log) makeRoom(tx *store.Tx, sum *summary, charge uint64) (bool, error) {
-	bound := l.waitingBound(sum)
-	if charge > bound {
-		return false, nil
-	}
-	return true, l.shrinkTo(tx, sum, bound-charge)
-}
-
-// shrinkTo evicts until what waits is charged so many bytes or fewer.
+// shrinkTo evicts until what waits is charged so many bytes or fewer: if it is charged
+// more, some less than that, so that searches are rare.
 func (l *Log) shrinkTo(tx *store.Tx, sum *summary, bytes uint64) error {
 	if sum.Pending <= bytes {
 		return nil
@@ -189,7 +180,7 @@ func (l *Log) shrinkTo(tx *store.Tx, sum *summary, bytes uint64) error {
 }
 
 // evict frees about so many bytes, or fewer, of the peer that has the largest share.
-// It begins with the entries that have the largest clocks: they are the last that can
+// It begins with the entries that have the largest order: they are the last that can
 // enter the log. It takes their blocks or, where those without blocks take more, all
 // of those.
 func (l *Log) evict(tx *store.Tx, sum *summary, bytes uint64) error {

@@ -27,7 +27,7 @@ const (
 type waiter struct {
 	hash   string // not encoded: it is in the key
 	from   string // ID of the peer that offered it, or ""
-	time   uint64 // of its clock, about: a whole number
+	order  uint64 // the entries of a peer with the largest order are evicted first
 	held   bool   // its block is stored; else it was evicted
 	size   uint64 // bytes of its block
 	charge uint64 // bytes of the peer's share
@@ -46,7 +46,7 @@ type waiter struct {
 func (w *waiter) encode() []byte {
 	b := dagcbor.AppendArray(nil, 11)
 	b = dagcbor.AppendText(b, w.from)
-	b = dagcbor.AppendUint(b, w.time)
+	b = dagcbor.AppendUint(b, w.order)
 	b = dagcbor.AppendBool(b, w.held)
 	b = dagcbor.AppendUint(b, w.size)
 	b = dagcbor.AppendUint(b, w.charge)
@@ -65,7 +65,7 @@ func decodeWaiter(hash string, record []byte) (*waiter, error) {
 		return nil, err
 	}
 	var parents string
-	for _, field := range []any{&w.from, &w.time, &w.held, &w.size, &w.charge, &w.writer, &w.fault, &w.next, &w.chunk, &w.chunks, &parents} {
+	for _, field := range []any{&w.from, &w.order, &w.held, &w.size, &w.charge, &w.writer, &w.fault, &w.next, &w.chunk, &w.chunks, &parents} {
 		var err error
 		switch to := field.(type) {
 		case *string:
@@ -135,14 +135,11 @@ func (l *Log) mustWaiter(g blocks.Getter, hash string) (*waiter, error) {
 func (l *Log) putWaiter(tx *store.Tx, w *waiter) error { return tx.Put(l.waitKey(w.hash), w.encode()) }
 
 // wait has a candidate wait for its parents from a place on, the first of which is
-// not in the log.
-func (l *Log) wait(tx *store.Tx, sum *summary, c Candidate, from int) (Outcome, error) {
+// not in the log. Then what waits is evicted as far as it exceeds its bound: that may be
+// the candidate itself, or what it waits for.
+func (l *Log) wait(tx *store.Tx, sum *summary, c Candidate, from int, order uint64) (Outcome, error) {
 	w := newWaiter(c, from)
-	// What is evicted may be what it waits for, so that comes first.
-	fits, err := l.makeRoom(tx, sum, w.charge)
-	if err != nil {
-		return Refused, err
-	}
+	w.order = order
 	rest := w.parents
 	w.parents, rest = firstHashes(rest)
 	for ; len(rest) > 0; w.chunks++ {
@@ -152,22 +149,8 @@ func (l *Log) wait(tx *store.Tx, sum *summary, c Candidate, from int) (Outcome, 
 			return Refused, err
 		}
 	}
-	data := c.Entry.Block.Data
-	if !fits {
-		if err := l.strip(tx, sum, w); err != nil {
-			return Refused, err
-		}
-		if fits, err = l.makeRoom(tx, sum, w.charge); err != nil {
-			return Refused, err
-		}
-		if !fits {
-			sum.GivenUp++
-			return l.noRoom(sum), l.dropChunks(tx, w, 0)
-		}
-		data = nil
-	}
 	sum.Waiting++
-	if err := l.charge(tx, sum, w, data); err != nil {
+	if err := l.charge(tx, sum, w, c.Entry.Block.Data); err != nil {
 		return Refused, err
 	}
 	if err := l.putWaiter(tx, w); err != nil {
@@ -176,7 +159,28 @@ func (l *Log) wait(tx *store.Tx, sum *summary, c Candidate, from int) (Outcome, 
 	if err := l.depend(tx, w.parents[0], w.hash); err != nil {
 		return Refused, err
 	}
-	return Waiting, l.needAll(tx, sum, w)
+	if err := l.needAll(tx, sum, w); err != nil {
+		return Refused, err
+	}
+	if err := l.shrinkTo(tx, sum, l.waitingBound(sum)); err != nil {
+		return Refused, err
+	}
+	if ok, err := tx.Has(l.waitKey(w.hash)); err != nil || ok {
+		return Waiting, err
+	}
+	return l.noRoom(sum), nil
+}
+
+// clockZero is the order of an entry whose clock is 0. An honest clock is larger than
+// those of all ancestors, so that what is evicted first enters the log last. For other
+// clocks, an entry that is fetched because another one needs it has a smaller order
+// than that one, as far as there are numbers.
+const clockZero = 1 << 20
+
+// orderOf returns the order of an entry by its clock.
+func orderOf(e *entry.Entry) uint64 {
+	time, _ := place(e.Position(e.Rank()))
+	return max(time, time+clockZero)
 }
 
 // newWaiter returns what is to be stored of a candidate that waits for its parents
@@ -189,7 +193,6 @@ func newWaiter(c Candidate, from int) *waiter {
 		parents: c.Entry.Parents()[from:],
 		next:    uint64(max(0, len(c.Entry.Next)-from)),
 	}
-	w.time, _ = place(c.Entry.Position(c.Entry.Rank()))
 	if c.Fault != nil {
 		w.fault = c.Fault.Error()
 	}

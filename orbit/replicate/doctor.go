@@ -40,6 +40,7 @@ type Finding struct {
 const (
 	CheckPubsub   = "pubsub"   // whether there is a router
 	CheckState    = "state"    // whether the database is open
+	CheckQuota    = "quota"    // whether others may still store something
 	CheckPeers    = "peers"    // who is connected, and has it open
 	CheckRelay    = "relay"    // a peer that is reached over a relay only
 	CheckIdentify = "identify" // a peer that does not say what it speaks
@@ -82,6 +83,7 @@ func (r *Replicator) Examine(ctx context.Context, address string) ([]Finding, er
 		x.db = x.rp.database()
 		x.pubsub()
 		x.state()
+		x.quota()
 		x.peers()
 		x.partners()
 		if x.db != nil {
@@ -89,7 +91,7 @@ func (r *Replicator) Examine(ctx context.Context, address string) ([]Finding, er
 			x.entries()
 		}
 	}
-	if !slices.ContainsFunc(x.findings, func(f Finding) bool { return f.Level == Problem }) {
+	if !x.status.GaveUp && !slices.ContainsFunc(x.findings, func(f Finding) bool { return f.Level == Problem }) {
 		x.add(CheckSummary, OK, "nothing keeps it from being replicated", "")
 	}
 	return x.findings, nil
@@ -177,6 +179,15 @@ func (x *examination) state() {
 			}
 			x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened yet: %s is missing: %s", what, x.describe(m)), connectAdvice)
 		}
+	}
+}
+
+// quotaAdvice says how a full database can take more.
+const quotaAdvice = "raise the quota (Plugins.Plugins.npp.Config.Databases, see 'ipfs npp status') and restart the daemon, or make room: ipfs npp db drop <database>"
+
+func (x *examination) quota() {
+	if err := x.status.Full; err != nil {
+		x.add(CheckQuota, Problem, fmt.Sprintf("it takes nothing of others: %v", err), quotaAdvice)
 	}
 }
 
@@ -346,6 +357,9 @@ func (x *examination) entries() {
 	if s.Waiting > 0 {
 		x.add(CheckMissing, Note, fmt.Sprintf("%s for what is missing, %s being asked for", count(s.Waiting, "entry waits", "entries wait"), count(x.status.Asking, "block is", "blocks are")), "")
 	}
+	if x.status.GaveUp {
+		x.add(CheckMissing, Note, "more entries came before those that they need than may wait at once: what was given up is asked for again", "")
+	}
 	if s.Faults > 0 {
 		x.add(CheckEffect, Note, fmt.Sprintf("%s no effect, such as those of who may not write", count(s.Faults, "entry has", "entries have")), "")
 	}
@@ -382,6 +396,7 @@ func (x *examination) refused(of string, db *orbit.Database, s Status) {
 		advice string
 	}{
 		{isError(orbit.ErrNotAllowed), "refused because the writer may not write", Problem, notAllowed},
+		{isError(orbit.ErrShareFull), "refused because its writer, or who offered it, has used up the share of the quota", Problem, quotaAdvice},
 		{isError(orbit.ErrUnavailable), "refused because the writer's identity is missing", Problem, "connect to the peer that wrote it: ipfs npp connect <peer>"},
 		{isError(oplog.ErrOtherLog), "refused because it is of another database", Note, ""},
 		{isError(entry.ErrMalformed), "refused because it is no entry", Note, ""},

@@ -82,6 +82,7 @@ type node struct {
 	mute  bool // nothing that it announces is heard
 	old   bool // it neither ships nor is shipped to
 	bare  bool // it has no bitswap
+	quota orbit.Quotas
 	close func()
 }
 
@@ -134,7 +135,7 @@ func (n *node) start() *node {
 	orbitStore, ownStore := store.New(n.disk, "/orbit"), store.New(n.disk, "/replicate")
 	bs := blocks.Under(blockstore.NewBlockstore(n.disk), orbitStore)
 	swap := bitswap.New(ctx, bsnet.NewFromIpfsHost(n.host), nil, bs)
-	n.Orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks})
+	n.Orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks, Quotas: n.quota})
 	must(n.t, err)
 	var r replicate.Router = n.router
 	if n.mute {

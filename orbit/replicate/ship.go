@@ -63,7 +63,7 @@ func (r *Replicator) serveSession(s network.Stream) {
 // claim says that reconcile will be called, if the peer is to be asked to ship. From
 // now on bitswap waits.
 func (rp *replica) claim(p peer.ID) bool {
-	if !reconcile.Speaks(rp.r.cfg.Host, p) {
+	if !reconcile.Speaks(rp.r.cfg.Host, p) || rp.isFull() != nil {
 		return false
 	}
 	rp.mu.Lock()
@@ -346,6 +346,9 @@ func (s *receiver) take(ctx context.Context, b batch) error {
 	s.later, s.laterSize = nil, 0
 	joined, err := s.rp.join(ctx, []peer.ID{s.peer}, offered...)
 	if err != nil {
+		return err
+	}
+	if err := s.rp.isFull(); err != nil {
 		return err
 	}
 	before := s.useful + s.walked

@@ -37,6 +37,8 @@ type Status struct {
 	Address  string
 	State    State
 	Err      error     // of Failed
+	Full     error     // why nothing is taken from others ([orbit.ErrFull]), or nil
+	GaveUp   bool      // entries that waited were given up for want of room since a peer was in step; they come again with its heads
 	Missing  []Missing // blocks that were asked for in vain, by hash, at most 64
 	Asking   int       // blocks that are being asked for
 	Shipment *Shipment // that a peer ships at the moment, or nil
@@ -81,7 +83,7 @@ func (r *Replicator) Status(ctx context.Context, address string) (Status, error)
 func (rp *replica) status() (Status, <-chan struct{}) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
-	s := Status{Address: rp.address, State: Fetching, Err: rp.err, Asking: len(rp.wants), Shipment: rp.shipment, Refused: slices.Clone(rp.refused)}
+	s := Status{Address: rp.address, State: Fetching, Err: rp.err, Full: rp.full, GaveUp: rp.gaveUp, Asking: len(rp.wants), Shipment: rp.shipment, Refused: slices.Clone(rp.refused)}
 	switch {
 	case rp.db != nil:
 		s.State = Open
@@ -163,7 +165,7 @@ func (rp *replica) end() error {
 // peer has: it is open, in step with a peer since a time, and misses nothing. A
 // peer that is not comparable counts once heads were exchanged.
 func (s Status) Settled(since time.Time) bool {
-	return s.State == Open && s.Asking == 0 && len(s.Missing) == 0 &&
+	return s.State == Open && s.Full == nil && s.Asking == 0 && len(s.Missing) == 0 &&
 		slices.ContainsFunc(s.Peers, func(p Peer) bool {
 			return !p.InStep.Before(since) || p.By == NotComparable && !p.Exchanged.Before(since)
 		})
