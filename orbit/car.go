@@ -313,7 +313,7 @@ func (im *importer) join(ctx context.Context, db *Database) error {
 	if err := im.orbit.config.Disk.CheckWrite(sizeOf(im.entries)); err != nil {
 		return err
 	}
-	results, err := db.join(ctx, im.entries, true)
+	results, err := db.join(ctx, im.entries, "", true)
 	if err != nil {
 		return err
 	}
@@ -325,6 +325,8 @@ func (im *importer) join(ctx context.Context, db *Database) error {
 			im.done++
 		case j.Outcome != oplog.Refused:
 			im.done++
+		case errors.Is(j.Err, ErrFull), errors.Is(j.Err, ErrShareFull):
+			return fmt.Errorf("import into %s: %w", db.address, j.Err)
 		case errors.Is(j.Err, ErrUnavailable), errors.Is(j.Err, ErrNotAllowed), errors.Is(j.Err, oplog.ErrOtherLog):
 			rest = append(rest, im.entries[i])
 		default:

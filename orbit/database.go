@@ -37,6 +37,8 @@ type Database struct {
 	access   *AccessController
 	keys     *index
 	log      *oplog.Log
+	account  *account
+	made     bool          // it was made here
 	counted  atomic.Uint64 // the access list by which the log counts, as [AccessController.rights] numbers it
 	plain    bool          // what is written may be plain where apps encrypt
 	warming  sync.Once
@@ -54,20 +56,25 @@ func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifes
 		indexBy:  r.IndexBy,
 		access:   a,
 		keys:     o.newIndex(r.Number, r.kind()),
+		account:  o.ledger.account(r.Number, manifest.Address(hash)),
+		made:     r.Made,
 	}
-	rights, _, err := a.rights(ctx)
+	rights, at, err := a.rights(ctx)
 	if err != nil {
 		return db, err
 	}
+	db.limit(rights, at)
 	if a.managed != nil {
+		db.account.guard(a.managed.account)
 		// A log of an earlier version may count what any of them wrote.
 		rights.Writers = rights.Known
 	}
-	db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, oplog.Config{State: db.keys, Access: rights, Writer: o.writerOf})
+	config := oplog.Config{State: db.keys, Access: rights, Writer: o.writerOf, Waiting: o.ledger.quotas.Waiting, Quota: db.account}
+	db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, config)
 	if errors.Is(err, oplog.ErrOutdated) {
 		log.Infow("bring index up to date", "database", db.address)
 		if _, err = db.rebuild(ctx); err == nil {
-			db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, oplog.Config{State: db.keys, Access: rights, Writer: o.writerOf})
+			db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, config)
 		}
 	}
 	if err != nil {
@@ -77,6 +84,13 @@ func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifes
 		return db, err
 	}
 	return db, db.sync(ctx)
+}
+
+// limit notes whether quotas hold for the database, by its access list as numbered.
+func (db *Database) limit(rights oplog.Access, at uint64) {
+	if db.account.limitedAt() != at {
+		db.account.limit(db.orbit.limits(db.made, rights.Writers), at)
+	}
 }
 
 // writerOf returns the ID of the identity that an entry names, from the store.
@@ -140,7 +154,7 @@ func (db *Database) guarded() (list []*Database) {
 func (db *Database) clone() *Database {
 	c := &Database{
 		orbit: db.orbit, address: db.address, manifest: db.manifest, kind: db.kind, indexBy: db.indexBy,
-		access: db.access, keys: db.keys, log: db.log, plain: db.plain,
+		access: db.access, keys: db.keys, log: db.log, account: db.account, made: db.made, plain: db.plain,
 	}
 	c.guards.Store(db.guards.Load())
 	return c
@@ -351,8 +365,9 @@ type Joined struct {
 	Outcome oplog.Outcome
 	// Err is why the entry is refused, or why it is part of the graph without
 	// effect. It wraps [entry.ErrMalformed], [entry.ErrFault], [ErrNotAllowed],
-	// [oplog.ErrOtherLog], or [ErrUnavailable] where the writer's identity is not
-	// here: it can be offered again, with the identity in the source.
+	// [oplog.ErrOtherLog], [ErrFull], [ErrShareFull], or [ErrUnavailable] where the
+	// writer's identity is not here: it can be offered again, with the identity in
+	// the source.
 	Err error
 }
 
@@ -364,23 +379,33 @@ type Joined struct {
 // An entry whose writer is not on the access list is refused with [ErrNotAllowed],
 // unless an entry waits for it. It is to be offered again when the list has
 // changed.
+//
+// One for which there is no room is refused with [ErrFull] or [ErrShareFull]. It is to
+// be offered again when some was freed or a quota is raised; what is here goes on.
 func (db *Database) Join(ctx context.Context, bs []block.Block) ([]Joined, error) {
-	return db.join(ctx, bs, false)
+	return db.join(ctx, bs, "", false)
 }
 
-// join is Join. Where the entries are trusted, those of writers that were once on
+// JoinFrom is Join of entries that a peer offered, whose ID is from, as text. Of what
+// waits, and where anybody may write also of what is stored, each peer has a share.
+func (db *Database) JoinFrom(ctx context.Context, from string, bs []block.Block) ([]Joined, error) {
+	return db.join(ctx, bs, from, false)
+}
+
+// join is JoinFrom. Where the entries are trusted, those of writers that were once on
 // the access list are taken as well.
-func (db *Database) join(ctx context.Context, bs []block.Block, trusted bool) ([]Joined, error) {
+func (db *Database) join(ctx context.Context, bs []block.Block, from string, trusted bool) ([]Joined, error) {
 	if db.orbit.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
 	if err := db.sync(ctx); err != nil {
 		return nil, err
 	}
-	rights, _, err := db.access.rights(ctx)
+	rights, at, err := db.access.rights(ctx)
 	if err != nil {
 		return nil, err
 	}
+	db.limit(rights, at)
 	joined := make([]Joined, len(bs))
 	candidates := make([]*oplog.Candidate, len(bs))
 	parallel(len(bs), func(i int) {
@@ -391,7 +416,7 @@ func (db *Database) join(ctx context.Context, bs []block.Block, trusted bool) ([
 	var places []int
 	for i, c := range candidates {
 		if c != nil {
-			c.Trusted = trusted
+			c.Trusted, c.From = trusted, from
 			if c.Fault == nil && !rights.Anchors(bs[i].Hash, c.Writer) {
 				joined[i].Err = fmt.Errorf("%w to %s: identity %s", ErrNotAllowed, db.address, c.Writer)
 			}
@@ -405,7 +430,15 @@ func (db *Database) join(ctx context.Context, bs []block.Block, trusted bool) ([
 		if n >= len(outcomes) {
 			break
 		}
-		if joined[i].Outcome = outcomes[n]; outcomes[n] != oplog.Joined {
+		switch joined[i].Outcome = outcomes[n]; outcomes[n] {
+		case oplog.NoRoom:
+			joined[i].Outcome = oplog.Refused
+		case oplog.Full:
+			joined[i].Outcome, joined[i].Err = oplog.Refused, db.account.full()
+		case oplog.ShareFull:
+			joined[i].Outcome, joined[i].Err = oplog.Refused, fmt.Errorf("%w: entry %s by %s", ErrShareFull, bs[i].Hash, offered[n].Writer)
+		}
+		if outcomes[n] != oplog.Joined {
 			continue
 		}
 		fresh = append(fresh, bs[i])

@@ -237,6 +237,7 @@ func (o *Orbit) remove(ctx context.Context, hash string, keep func(context.Conte
 			d.log.Drop()
 		}
 		o.hints.Drop(d.number)
+		o.ledger.drop(d.number)
 	}
 	return err
 }

@@ -95,6 +95,8 @@ type Config struct {
 	// Disk is that of Store. While too little of it is free, what the owner writes is
 	// refused with [space.ErrFull]. Default: it always has room.
 	Disk *space.Disk
+	// Quotas bound what others may have stored. Default: none.
+	Quotas Quotas
 	// Announce is told of the blocks that were stored, after they were.
 	// Default: nobody is.
 	Announce func(context.Context, ...ipfsblocks.Block) error
@@ -109,6 +111,7 @@ type Orbit struct {
 	identities *lru.Cache[string, *identity.Identity]
 	checked    *lru.Cache[string, error] // what [entry.Entry.Check] said, by hash
 	hints      *keyed.Hints
+	ledger     *ledger
 
 	ctx        context.Context // done when closed
 	stop       context.CancelFunc
@@ -133,7 +136,7 @@ const (
 func New(ctx context.Context, c Config) (*Orbit, error) {
 	c.RootKey = cmp.Or(c.RootKey, "orbitdb-root")
 	c.SigningKey = cmp.Or(c.SigningKey, "orbitdb-signing")
-	o := &Orbit{config: c, store: c.Store, hints: keyed.NewHints(), open: make(map[string]*Database), dropping: make(map[string]bool)}
+	o := &Orbit{config: c, store: c.Store, hints: keyed.NewHints(), ledger: newLedger(c.Quotas), open: make(map[string]*Database), dropping: make(map[string]bool)}
 	o.identities, _ = lru.New[string, *identity.Identity](identityCache) // fails for sizes below 1
 	o.checked, _ = lru.New[string, error](checkCache)
 	o.ctx, o.stop = context.WithCancel(context.Background())
@@ -148,6 +151,7 @@ func New(ctx context.Context, c Config) (*Orbit, error) {
 	if err := o.Keep(ctx, o.signer.Block()); err != nil {
 		return o, err
 	}
+	o.begin(o.loadUsage)
 	o.begin(o.resumeDrops)
 	return o, nil
 }

@@ -22,14 +22,14 @@ import (
 
 // reopen opens a log after a crash, and rebuilds it if and only if a rebuild
 // was interrupted.
-func reopen(t *testing.T, disk *storetest.Disk, rebuilding bool) replica {
+func reopen(t *testing.T, disk *storetest.Disk, rebuilding bool, change func(*oplog.Config)) replica {
 	t.Helper()
-	r, err := open(t.Context(), disk)
+	r, err := openWith(t.Context(), disk, change)
 	if errors.Is(err, oplog.ErrDamaged) && rebuilding {
 		if lost, err := r.Rebuild(t.Context(), rejudge); err != nil || lost != nil {
 			t.Fatalf("rebuild: %v, %v", lost, err)
 		}
-		r, err = open(t.Context(), disk)
+		r, err = openWith(t.Context(), disk, change)
 	}
 	must(t, err)
 	return r
@@ -48,13 +48,18 @@ func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 		for failAt := 1; ; failAt++ {
 			rng := rand.New(rand.NewPCG(seed, 1)) // the same steps each time
 			disk := storetest.NewDisk()
-			r, err := open(t.Context(), disk)
+			bound := func(c *oplog.Config) {
+				if failAt%3 > 0 { // blocks are evicted, and some entries given up
+					c.Waiting = uint64(failAt%3) * 12_000
+				}
+			}
+			r, err := openWith(t.Context(), disk, bound)
 			must(t, err)
 			disk.FailAfter(failAt, failure)
 			acknowledged := newGraph()
 			rebuilding := false
 			check := func(rng *rand.Rand) replica {
-				r := reopen(t, disk.PowerLoss(rng), rebuilding)
+				r := reopen(t, disk.PowerLoss(rng), rebuilding, bound)
 				log, _ := r.audit(t, judge)
 				for hash := range acknowledged {
 					if log[hash] == nil {
@@ -79,7 +84,7 @@ func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 				default:
 					batch := shuffled(rng, entries)[:min(len(entries), 1+rng.IntN(6))]
 					var outcomes []oplog.Outcome
-					outcomes, err = r.Join(t.Context(), candidates(batch...))
+					outcomes, err = r.Join(t.Context(), of([]string{"", "P", "Q"}[rng.IntN(3)], batch...))
 					for i, o := range outcomes {
 						if err == nil && o == oplog.Joined {
 							acknowledged[batch[i].Hash()] = batch[i]
@@ -322,8 +327,11 @@ func TestEachParentOfALargeEntryThatWaitsCostsTheSame(t *testing.T) {
 	total := 0
 	for i, cost := range costs {
 		total += cost.bytes
-		// Woken for the first time, an entry is read as a whole, and when it enters.
-		if i > 0 && i < n-1 && (cost.reads > 40 || cost.writes > 20 || cost.bytes > 40<<10) {
+		most := counter{reads: 45, writes: 22, bytes: 40 << 10}
+		if i%64 == 63 { // the next record of parents is read, and all in it are looked up
+			most = counter{reads: 250, writes: 100, bytes: 60 << 10}
+		}
+		if i < n-1 && (cost.reads > most.reads || cost.writes > most.writes || cost.bytes > most.bytes) {
 			t.Fatalf("parent %d: %d reads, %d writes, %d bytes", i, cost.reads, cost.writes, cost.bytes)
 		}
 	}

@@ -2,7 +2,6 @@ package oplog
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -11,8 +10,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
+
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
@@ -23,7 +26,7 @@ func someSummary() *summary {
 		return entry.Position{Rank: entry.Rank{Time: time, Depth: depth}, ID: id, Hash: block.Hash([]byte(data))}
 	}
 	return &summary{
-		Numbers: 1, Counting: 2, Faults: 3, Keys: 4, Waiting: 5, Pending: 6, ReadyFrom: 7, ReadyTo: 8, Rebuild: 9, HeadCount: 10, HeadPages: 14, Queue: 11, Doubtful: 12, Revision: 13,
+		Numbers: 1, Counting: 2, Faults: 3, Keys: 4, Waiting: 5, Pending: 6, ReadyFrom: 7, ReadyTo: 8, Rebuild: 9, HeadCount: 10, HeadPages: 14, Queue: 11, Doubtful: 12, Revision: 13, Missing: 15, GivenUp: 16, Bytes: 17, Secret: 18,
 		Heads:  []entry.Position{at("b", 1<<53, 1<<40, "1"), at("a", 2.5, 0, "2")},
 		Newest: []entry.Position{at("d", 1e300, 0, "4"), at("b", 1<<53, 1<<40, "1"), at("a", 2.5, 0, "2"), at("c", 1, 1, "3")},
 		Own:    []entry.Position{at("c", 1, 1, "3")},
@@ -35,6 +38,70 @@ func TestSummaryIsReadAsItWasWritten(t *testing.T) {
 		got := new(summary)
 		if err := got.decode(want.encode()); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, %v; want %+v", got, err, want)
+		}
+	}
+}
+
+// encodeOld is encode of the version before, which counted no bytes.
+func encodeOld(s *summary) []byte {
+	b := dagcbor.AppendArray(nil, 4)
+	b = dagcbor.AppendArray(b, 9)
+	for _, n := range s.oldNumbers() {
+		b = dagcbor.AppendUint(b, *n)
+	}
+	b = dagcbor.AppendArray(b, 1)
+	b = dagcbor.AppendText(b, s.Heads[0].ID)
+	for _, list := range s.oldPositionLists() {
+		b = dagcbor.AppendArray(b, len(*list))
+		for _, p := range *list {
+			b = dagcbor.AppendArray(b, 4)
+			b, _ = dagcbor.AppendFloat(b, p.Time)
+			b = dagcbor.AppendUint(b, p.Depth)
+			b = dagcbor.AppendUint(b, 0)
+			b = dagcbor.AppendText(b, p.Hash)
+		}
+	}
+	return withChecksum(b)
+}
+
+func TestBytesOfALogOfTheVersionBeforeAreCounted(t *testing.T) {
+	s := store.New(storetest.NewDisk(), "/npp/test")
+	key, _, err := crypto.GenerateEd25519Key(rand.NewChaCha8([32]byte{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := identity.New(key, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Config{Access: Access{Writers: []string{Anyone}}}
+	l, err := Open(t.Context(), s, 1, "log", c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := uint64(0)
+	for range 5 {
+		entries, err := l.Append(t.Context(), signer, value.Null)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += uint64(len(entries[0].Block.Data))
+	}
+	if err := s.Update(t.Context(), func(tx *store.Tx) error {
+		sum, err := l.readSummary(tx)
+		if err != nil {
+			return err
+		}
+		return tx.Put(l.summaryKey(), encodeOld(sum))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if l, err = Open(t.Context(), s, 1, "log", c); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := l.Stats(t.Context()); err != nil || st.Bytes != size || st.Entries != 5 {
+			t.Errorf("%+v, %v; want %d bytes", st, err, size)
 		}
 	}
 }
@@ -53,42 +120,6 @@ func TestGarbledSummaryIsNotRead(t *testing.T) {
 		if err := new(summary).decode(b[:i]); err == nil {
 			t.Errorf("%d bytes", i)
 		}
-	}
-}
-
-func TestSoMuchWaitsAndNoMore(t *testing.T) {
-	s := store.New(storetest.NewDisk(), "/npp/test")
-	l, err := Open(t.Context(), s, 1, "log", Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	waits := func(data string) (sum *summary, err error) {
-		err = l.update(t.Context(), func(tx *store.Tx, s *summary) error {
-			sum = s
-			hash := block.Hash([]byte(data))
-			w := waiter{data: []byte(data)}
-			if err := l.room(tx, s, "missing", w); err != nil {
-				return err
-			}
-			return l.sleep(tx, s, hash, "missing", w)
-		})
-		return sum, err
-	}
-	large := strings.Repeat("x", 1<<20)
-	if err := l.update(t.Context(), func(_ *store.Tx, sum *summary) error {
-		sum.Pending = maxWaitingBytes - 1<<20
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := waits(large + "x"); !errors.Is(err, ErrWaitingFull) {
-		t.Errorf("a byte too many: %v", err)
-	}
-	if sum, err := waits(large); err != nil || sum.Pending != maxWaitingBytes || sum.Waiting != 1 {
-		t.Errorf("the last bytes: %v", err)
-	}
-	if _, err := waits("x"); !errors.Is(err, ErrWaitingFull) {
-		t.Errorf("one more: %v", err)
 	}
 }
 
@@ -211,33 +242,56 @@ func FuzzSummary(f *testing.F) {
 }
 
 func FuzzWaiter(f *testing.F) {
-	f.Add(waiter{fault: "why", data: dagcbor.AppendMap(nil, 0)}.encode())
+	hash := block.Hash(nil)
+	for _, w := range []*waiter{
+		{from: "peer", order: 1, held: true, size: 2, charge: 3, writer: "ID", fault: "why", parents: []string{hash, hash}, chunk: 1, chunks: 2, next: 60},
+		{},
+	} {
+		f.Add(w.encode())
+	}
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, record []byte) {
-		w, _, _ := decodeWaiter("no hash", record)
-		w, e, err := decodeWaiter(block.Hash(w.data), record)
-		if (err == nil) != (e != nil) {
-			t.Errorf("%v, %v", e, err)
+		w, err := decodeWaiter(hash, record)
+		if err != nil {
+			return
 		}
-		if err == nil {
-			if again, _, err := decodeWaiter(e.Hash(), w.encode()); err != nil || !reflect.DeepEqual(again, w) {
-				t.Errorf("%v is read again as %v", w, again)
-			}
+		if again, err := decodeWaiter(hash, w.encode()); err != nil || !reflect.DeepEqual(again, w) {
+			t.Errorf("%+v is read again as %+v, %v", w, again, err)
 		}
 	})
 }
 
-func FuzzSleeper(f *testing.F) {
-	for _, s := range []sleeper{{}, {hash: block.Hash(nil)}, {block.Hash(nil), 1}, {block.Hash(nil), 1 << 20}} {
-		f.Add(s.String())
-		f.Add(s.String() + ".")
-		f.Add(s.String() + ".-1")
-		f.Add(s.String() + ".01")
-		f.Add(s.String() + ".0")
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		if s, ok := parseSleeper(text); ok && (s.String() != text || s.place < 0 || !block.ValidHash(s.hash)) {
-			t.Errorf("%q is read as %+v", text, s)
+func FuzzShare(f *testing.F) {
+	f.Add((&share{held: part{1, 2}, evicted: part{3, 1 << 63}}).encode())
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, record []byte) {
+		var s, again share
+		if s.decode(record) && (!again.decode(s.encode()) || again != s) {
+			t.Errorf("%+v is read again as %+v", s, again)
+		}
+	})
+}
+
+func FuzzDependants(f *testing.F) {
+	hash := block.Hash(nil)
+	s := store.New(storetest.NewDisk(), "/npp/test")
+	l := &Log{store: s, number: 1}
+	f.Add(dependants{hash, 1}.encode())
+	f.Add(dependants{"", 1 << 40}.encode())
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, record []byte) {
+		err := s.Update(t.Context(), func(tx *store.Tx) error {
+			if err := tx.Put(l.wakeKey(hash), record); err != nil {
+				return err
+			}
+			d, err := l.dependantsOf(tx, hash)
+			if err == nil && d.first != "" && !block.ValidHash(d.first) {
+				t.Errorf("%q is read as %+v", record, d)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -1,40 +1,23 @@
 package oplog
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"strings"
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 	"github.com/newpieceplease/npp/store"
 )
 
-// Bounds of what waits.
+// One transaction takes so many entries, and no further ones once they have so many
+// bytes.
 const (
-	maxWaitingBytes = 4 << 30 // of a log; peers send the newest first, so all but the oldest entry waits
-	maxSleepers     = 1 << 12 // that are taken to wait for one hash
-
-	// One transaction takes so many entries, and no further ones once they have
-	// so many bytes.
 	maxPerUpdate   = 128
 	maxUpdateBytes = 2 << 20
 )
-
-// MaxMissing is how many hashes [Log.Missing] returns.
-const MaxMissing = 10_000
-
-// maxMissingOfOne is how many of them one entry names.
-const maxMissingOfOne = 32
-
-// ErrWaitingFull says that too much waits already: what is missing must come
-// first.
-var ErrWaitingFull = errors.New("too many entries wait for others")
 
 // ErrOtherLog says that an entry belongs to another log.
 var ErrOtherLog = errors.New("entry belongs to another log")
@@ -45,6 +28,10 @@ type Candidate struct {
 	Identity block.Block // of its writer; none if it is not known
 	Writer   string      // ID of that identity
 	Fault    error       // why it is invalid, or nil
+	// From is the ID of the peer that offered the entry, as text. It is "" where
+	// that is not known, as of an entry that was fetched; then the entry is taken to
+	// be of the peer whose waiting entry needs it.
+	From string
 	// Trusted has the entry be taken also where nothing waits for it and its writer
 	// may not write any more.
 	Trusted bool
@@ -54,22 +41,24 @@ type Candidate struct {
 type Outcome int
 
 const (
-	Refused Outcome = iota // it would not count, and nothing here waits for it
-	Known                  // it was here before
-	Joined                 // it is part of the log now
-	Waiting                // it waits for others
+	Refused   Outcome = iota // it would not count, and nothing here waits for it
+	Known                    // it was here before
+	Joined                   // it is part of the log now
+	Waiting                  // it waits for others
+	NoRoom                   // it is not taken: it would have to wait, and what waits can enter the log before it
+	Full                     // it is not taken: the quota of the log is used up
+	ShareFull                // it is not taken: its writer, or the peer that offered it, has used up their share
 )
 
 // String returns the outcome in a word.
 func (o Outcome) String() string {
-	return [...]string{"refused", "known", "joined", "waiting"}[o]
+	return [...]string{"refused", "known", "joined", "waiting", "no room", "full", "share full"}[o]
 }
 
 // Join takes entries from elsewhere, in any order, and returns what became of
 // each. Anything may be offered again at any time, and what is left out can be
 // taken by a later call. The order of calls makes no difference in the end. On
-// an error, part of it may have been taken; with [ErrWaitingFull], all of it
-// but for those which would have to wait.
+// an error, part of it may have been taken.
 func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, error) {
 	if err := l.refusal(); err != nil {
 		return nil, err
@@ -84,7 +73,6 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 	}
 	// What is refused may be needed by what comes behind it.
 	var refused []int
-	var full error
 	for len(todo) > 0 {
 		for len(todo) > 0 {
 			n, size := 0, 0
@@ -97,11 +85,7 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 			err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
 				for _, i := range chunk {
 					var err error
-					outcomes[i], err = l.join(tx, sum, candidates[i])
-					if errors.Is(err, ErrWaitingFull) {
-						full, err = err, nil
-					}
-					if err != nil {
+					if outcomes[i], err = l.join(tx, sum, candidates[i]); err != nil {
 						return err
 					}
 				}
@@ -139,14 +123,18 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 			outcomes[i] = Joined
 		}
 	}
-	return outcomes, full
+	return outcomes, nil
 }
 
-// wanted tells those of the refused that something waits for now from the
-// others.
+// wanted tells those of the refused that are needed now from the others.
 func (l *Log) wanted(ctx context.Context, candidates []Candidate, refused []int) (wanted, others []int, err error) {
+	g := blocks.Reading(ctx, l.store)
+	sum, err := l.readSummary(g)
+	if err != nil || sum.Waiting == 0 {
+		return nil, refused, err
+	}
 	for _, i := range refused {
-		ok, err := l.store.Has(ctx, l.wakeKey(candidates[i].Entry.Hash()))
+		ok, err := l.needed(g, sum, candidates[i].Entry.Hash())
 		if err != nil {
 			return nil, nil, err
 		}
@@ -169,16 +157,8 @@ func (l *Log) Wake(ctx context.Context) error {
 			return err
 		}
 		err = l.update(ctx, func(tx *store.Tx, sum *summary) error {
-			size := 0
-			for n := 0; n < maxPerUpdate && size < maxUpdateBytes && sum.ReadyFrom < sum.ReadyTo; n++ {
-				woken, err := l.wakeNext(tx, sum)
-				if err != nil {
-					return err
-				}
-				size += woken
-			}
-			if sum.ReadyFrom < sum.ReadyTo {
-				return nil
+			if err := l.wakeSome(tx, sum); err != nil || sum.ReadyFrom < sum.ReadyTo {
+				return err
 			}
 			return l.decideQueued(tx, sum)
 		})
@@ -188,14 +168,48 @@ func (l *Log) Wake(ctx context.Context) error {
 	}
 }
 
+// wakeSome goes on with as many of the entries that wait for what is in the ready
+// queue as one transaction takes.
+func (l *Log) wakeSome(tx *store.Tx, sum *summary) error {
+	n, size := 0, 0
+	for sum.ReadyFrom < sum.ReadyTo {
+		key := l.readyKey(sum.ReadyFrom)
+		record, err := l.mustGet(tx, key)
+		if err != nil {
+			return err
+		}
+		came := string(record)
+		list, err := l.dependants(tx, came, maxPerUpdate-n)
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 {
+			if err := tx.Delete(key); err != nil {
+				return err
+			}
+			sum.ReadyFrom++
+		}
+		for _, hash := range list {
+			if err := l.release(tx, came, hash); err != nil {
+				return err
+			}
+			woken, err := l.wakeOne(tx, sum, hash)
+			if err != nil {
+				return err
+			}
+			size += woken
+			if n++; n == maxPerUpdate || size >= maxUpdateBytes {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
 // Waits reports whether an entry with the hash waits to become part of the log.
 func (l *Log) Waits(ctx context.Context, hash string) (bool, error) {
 	return l.store.Has(ctx, l.waitKey(hash))
 }
-
-func (l *Log) waitKey(hash string) string   { return l.key("wait/" + hash) }
-func (l *Log) wakeKey(hash string) string   { return l.key("wake/" + hash) }
-func (l *Log) readyKey(place uint64) string { return store.Key(l.key("ready"), place) }
 
 // join takes one candidate.
 func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
@@ -203,10 +217,44 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	if ok, err := l.has(tx, hash); err != nil || ok {
 		return Known, err
 	}
-	if ok, err := tx.Has(l.waitKey(hash)); err != nil || ok {
-		return Waiting, err
+	order := orderOf(c.Entry)
+	var evicted *waiter
+	if sum.Waiting > 0 {
+		w, err := l.waiter(tx, hash)
+		if err != nil || w != nil && w.held {
+			return Waiting, err
+		}
+		by, err := l.needer(tx, sum, hash)
+		if err != nil {
+			return Refused, err
+		}
+		switch {
+		case w != nil:
+			order, c.From = w.order, cmp.Or(c.From, w.from)
+		case by != nil:
+			order, c.From = min(order, by.order-min(1, by.order)), cmp.Or(c.From, by.from)
+		}
+		evicted = w
 	}
-	if ok, err := l.welcome(tx, c); err != nil || !ok {
+	ok, err := l.welcome(tx, sum, c)
+	if err != nil {
+		return Refused, err
+	}
+	if !ok && evicted == nil {
+		return Refused, nil
+	}
+	size := uint64(len(c.Entry.Block.Data))
+	if ok {
+		if o, err := l.within(tx, sum, c); err != nil || o != Joined {
+			return o, err
+		}
+	}
+	if evicted != nil {
+		if err := l.forget(tx, sum, evicted); err != nil {
+			return Refused, err
+		}
+	}
+	if err := l.found(tx, sum, hash); err != nil || !ok {
 		return Refused, err
 	}
 	if c.Identity.Hash != "" {
@@ -214,33 +262,66 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 			return Refused, err
 		}
 	}
-	missing, _, err := l.missing(tx, c.Entry.Parents())
+	missing, place, err := l.missing(tx, c.Entry.Parents())
 	if err != nil {
 		return Refused, err
 	}
 	if missing != "" {
-		w := waiter{writer: c.Writer, data: c.Entry.Block.Data}
-		if c.Fault != nil {
-			w.fault = c.Fault.Error()
-		}
-		if err := l.room(tx, sum, missing, w); err != nil {
-			return Refused, err
-		}
-		return Waiting, l.sleep(tx, sum, hash, missing, w)
+		return l.wait(tx, sum, c, place, order)
 	}
-	return Joined, l.enter(tx, sum, c.Entry, c.Writer, c.Fault)
+	if err := l.clearFor(tx, sum, size); err != nil {
+		return Refused, err
+	}
+	return Joined, l.enter(tx, sum, c.Entry, c.Writer, c.From, c.Fault)
+}
+
+// within returns [Joined] if a candidate is within the quota of the log and the shares
+// of its writer and of the peer that offered it. An entry that others need is taken
+// whatever shares say: entries of honest writers may name it.
+func (l *Log) within(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
+	if !l.fits(sum, uint64(len(c.Entry.Block.Data))) {
+		return Full, nil
+	}
+	if ok, err := l.inShare(tx, sum, c); err != nil || ok {
+		return Joined, err
+	}
+	if ok, err := l.needed(tx, sum, c.Entry.Hash()); err != nil || ok {
+		return Joined, err
+	}
+	return ShareFull, nil
+}
+
+// needer returns the waiting entry because of which a hash is missing, or nil.
+func (l *Log) needer(tx *store.Tx, sum *summary, hash string) (*waiter, error) {
+	by, err := l.neededBy(tx, sum, hash)
+	if err != nil || by == "" {
+		return nil, err
+	}
+	return l.mustWaiter(tx, by)
 }
 
 // welcome reports whether a candidate is taken: it would be an anchor, an entry
 // waits for it, or it is trusted.
-func (l *Log) welcome(tx *store.Tx, c Candidate) (bool, error) {
+func (l *Log) welcome(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
 	if c.Fault == nil {
 		lists, err := l.access(tx)
 		if err != nil || lists.anchors(c.Entry.Hash(), c.Writer) || c.Trusted && has(lists.known, c.Writer) {
 			return err == nil, err
 		}
 	}
-	return tx.Has(l.wakeKey(c.Entry.Hash()))
+	if sum.Waiting == 0 {
+		return false, nil
+	}
+	return l.needed(tx, sum, c.Entry.Hash())
+}
+
+// needed reports whether an entry waits for one with a hash, or needs it.
+func (l *Log) needed(g blocks.Getter, sum *summary, hash string) (bool, error) {
+	if by, err := l.neededBy(g, sum, hash); err != nil || by != "" && by != hash {
+		return err == nil, err
+	}
+	d, err := l.dependantsOf(g, hash)
+	return !d.none(), err
 }
 
 // missing returns the first of an entry's parents that is not in the log, or
@@ -254,9 +335,8 @@ func (l *Log) missing(tx *store.Tx, parents []string) (hash string, place int, e
 	return "", len(parents), nil
 }
 
-// enter inserts an entry and hands those that waited for it to the ready
-// queue.
-func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer string, fault error) error {
+// enter inserts an entry of a writer, which a peer offered, and, where entries wait for it, puts it in the ready queue.
+func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer, from string, fault error) error {
 	traces := []string{l.faultKey(e.Hash())}
 	if fault == nil {
 		p, err := PositionOf(tx, l.number, e)
@@ -275,227 +355,12 @@ func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer string, f
 	if err := l.insert(tx, sum, e, writer, fault); err != nil {
 		return err
 	}
-	sleepers, err := l.sleepers(tx, e.Hash())
-	if err != nil || len(sleepers) == 0 {
+	if err := l.countShares(tx, writer, from, len(e.Block.Data)); err != nil || sum.Waiting == 0 {
 		return err
 	}
-	for _, s := range bytes.Fields(sleepers) {
-		if err := tx.Put(l.readyKey(sum.ReadyTo), s); err != nil {
-			return err
-		}
-		sum.ReadyTo++
-	}
-	return tx.Delete(l.wakeKey(e.Hash()))
-}
-
-// sleepers returns the entries that wait for a hash, each with a space behind
-// it ([sleeper]).
-func (l *Log) sleepers(tx *store.Tx, hash string) ([]byte, error) {
-	list, err := tx.Get(l.wakeKey(hash))
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	}
-	return list, err
-}
-
-// room returns [ErrWaitingFull] unless one more entry may wait.
-func (l *Log) room(tx *store.Tx, sum *summary, missing string, w waiter) error {
-	sleepers, err := l.sleepers(tx, missing)
-	if err != nil {
+	if ok, err := tx.Has(l.wakeKey(e.Hash())); err != nil || !ok {
 		return err
 	}
-	if bytes.Count(sleepers, []byte{' '}) >= maxSleepers || sum.Pending+uint64(len(w.data)) > maxWaitingBytes {
-		return fmt.Errorf("%w: %s of %s", ErrWaitingFull, missing, l.id)
-	}
-	return nil
-}
-
-// sleep lets an entry wait for one of its parents.
-func (l *Log) sleep(tx *store.Tx, sum *summary, hash, missing string, w waiter) error {
-	sum.Waiting++
-	sum.Pending += uint64(len(w.data))
-	if err := tx.Put(l.waitKey(hash), w.encode()); err != nil {
-		return err
-	}
-	return l.list(tx, missing, sleeper{hash: hash})
-}
-
-// wakeNext takes the next entry of the ready queue: it enters the log or goes
-// on waiting, for another of its parents. Of an entry that goes on waiting, no
-// more than a record of its parents is read, but for the first time.
-func (l *Log) wakeNext(tx *store.Tx, sum *summary) (size int, err error) {
-	item, err := l.mustGet(tx, l.readyKey(sum.ReadyFrom))
-	if err != nil {
-		return 0, err
-	}
-	if err := tx.Delete(l.readyKey(sum.ReadyFrom)); err != nil {
-		return 0, err
-	}
-	sum.ReadyFrom++
-	s, ok := parseSleeper(string(item))
-	if !ok {
-		return 0, fmt.Errorf("%w of %s: %.80q is ready", ErrDamaged, l.id, item)
-	}
-	if s.place > 0 {
-		var missing string
-		if missing, size, err = l.goOn(tx, &s); err != nil {
-			return 0, err
-		}
-		if missing != "" {
-			return size, l.list(tx, missing, s)
-		}
-	}
-	record, err := l.mustGet(tx, l.waitKey(s.hash))
-	if err != nil {
-		return 0, err
-	}
-	w, e, err := decodeWaiter(s.hash, record)
-	if err != nil {
-		return 0, fmt.Errorf("%w of %s: entry %s that waits: %v", ErrDamaged, l.id, s.hash, err)
-	}
-	size += len(w.data)
-	if s.place == 0 {
-		parents := e.Parents()
-		var missing string
-		if missing, s.place, err = l.missing(tx, parents); err != nil {
-			return 0, err
-		}
-		if missing != "" {
-			if err := l.putParents(tx, s, parents); err != nil {
-				return 0, err
-			}
-			// There is room: it must not be in the way of those behind it.
-			return size, l.list(tx, missing, s)
-		}
-	}
-	if err := tx.Delete(l.waitKey(s.hash)); err != nil {
-		return 0, err
-	}
-	sum.Waiting--
-	sum.Pending -= uint64(len(w.data))
-	var fault error
-	if w.fault != "" {
-		fault = errors.New(w.fault)
-	}
-	return size, l.enter(tx, sum, e, w.writer, fault)
-}
-
-// mustGet returns the value at a key that is there unless the log is damaged.
-func (l *Log) mustGet(tx *store.Tx, key string) ([]byte, error) {
-	value, err := tx.Get(key)
-	if errors.Is(err, store.ErrNotFound) {
-		err = fmt.Errorf("%w of %s: %s is gone", ErrDamaged, l.id, key)
-	}
-	return value, err
-}
-
-// waiter is an entry that waits.
-type waiter struct {
-	writer string // ID of its identity, where it is valid
-	fault  string // why it is invalid, or ""
-	data   []byte
-}
-
-func (w waiter) encode() []byte {
-	return append(dagcbor.AppendText(dagcbor.AppendText(nil, w.fault), w.writer), w.data...)
-}
-
-func decodeWaiter(hash string, record []byte) (w waiter, e *entry.Entry, err error) {
-	r := dagcbor.NewReader(record)
-	if w.fault, err = r.Text(); err != nil {
-		return w, nil, err
-	}
-	if w.writer, err = r.Text(); err != nil {
-		return w, nil, err
-	}
-	if w.data, err = r.Raw(); err != nil {
-		return w, nil, err
-	}
-	b := block.Block{Hash: hash, Data: w.data}
-	if err := b.Check(); err != nil {
-		return w, nil, err
-	}
-	e, err = entry.Decode(b)
-	return w, e, err
-}
-
-// Missing returns the hashes that entries wait for and that do not wait
-// themselves: all of them, or where there are more than [MaxMissing], or more
-// than 32 of one entry, some at random, others with each call, but always the one
-// that the entry waits for at the moment. It reads all that waits.
-//
-// It is to be offered until nothing is missing. An entry waits for one after
-// the other of those that it names, so of what is missing, some that must have
-// no effect may be refused at first, but never all.
-func (l *Log) Missing(ctx context.Context) ([]string, error) {
-	g := blocks.Reading(ctx, l.store)
-	seen := make(map[string]bool)
-	var missing []string
-	found := 0
-	for record, err := range l.store.Scan(ctx, l.key("wait")) {
-		if err != nil {
-			return nil, err
-		}
-		_, e, err := decodeWaiter(record.Key[strings.LastIndexByte(record.Key, '/')+1:], record.Value)
-		if err != nil {
-			return nil, fmt.Errorf("%w of %s: %v", ErrDamaged, l.id, err)
-		}
-		parents := e.Parents()
-		if len(parents) > maxMissingOfOne {
-			if parents, err = l.someOf(g, parents); err != nil {
-				return nil, err
-			}
-		}
-		ofOne := 0
-		for _, hash := range parents {
-			if ofOne == maxMissingOfOne {
-				break
-			}
-			if seen[hash] {
-				continue
-			}
-			if waits, err := l.store.Has(ctx, l.waitKey(hash)); err != nil {
-				return nil, err
-			} else if waits {
-				continue
-			}
-			if ok, err := l.has(g, hash); err != nil {
-				return nil, err
-			} else if ok {
-				continue
-			}
-			ofOne++
-			found++
-			// Each of those found has the same chance to be among them.
-			at := len(missing)
-			if at < MaxMissing {
-				missing = append(missing, "")
-			} else if at = rand.IntN(found); at >= MaxMissing {
-				continue
-			} else {
-				delete(seen, missing[at])
-			}
-			missing[at] = hash
-			seen[hash] = true
-		}
-	}
-	return missing, nil
-}
-
-// someOf returns the parents of an entry from that on which it waits for, which
-// comes first, the others in any order.
-func (l *Log) someOf(g blocks.Getter, parents []string) ([]string, error) {
-	for len(parents) > 0 {
-		ok, err := l.has(g, parents[0])
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			others := parents[1:]
-			rand.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
-			break
-		}
-		parents = parents[1:]
-	}
-	return parents, nil
+	sum.ReadyTo++
+	return tx.Put(l.readyKey(sum.ReadyTo-1), []byte(e.Hash()))
 }

@@ -290,35 +290,8 @@ func TestJoinStoresTheIdentityOfWhatItTakes(t *testing.T) {
 	}
 }
 
-func TestSoManyWaitForOneAndNoMore(t *testing.T) {
-	const most = 1 << 12
-	parent := draft{key: "a", time: 1}.entry()
-	other := draft{key: "b", time: 1}.entry()
-	var late []*entry.Entry
-	for i := range most + 2 {
-		late = append(late, draft{key: fmt.Sprintf("w%d", i), time: 2, next: []*entry.Entry{parent}}.entry())
-	}
-	// This one waits for another first, and joins the others when that comes.
-	two := draft{key: "z", time: 2, next: []*entry.Entry{other, parent}}.entry()
-	r := newReplica(t)
-	same(t, "outcomes", r.join(t, append(late[:most:most], two)...)[most:], []oplog.Outcome{oplog.Waiting})
-	for _, e := range late[most:] {
-		if _, err := r.Join(t.Context(), candidates(e)); !errors.Is(err, oplog.ErrWaitingFull) {
-			t.Fatalf("got %v", err)
-		}
-	}
-	same(t, "outcomes", r.join(t, other), []oplog.Outcome{oplog.Joined})
-	_, waiting := r.audit(t, judge)
-	equal(t, "waiting", len(waiting), most+1)
-	same(t, "outcomes", r.join(t, parent, late[most], late[most+1]), []oplog.Outcome{oplog.Joined, oplog.Joined, oplog.Joined})
-	st, err := r.Stats(t.Context())
-	must(t, err)
-	equal(t, "entries", st.Entries, most+5)
-	equal(t, "waiting", st.Waiting, 0)
-}
-
 func TestOutcomesHaveNames(t *testing.T) {
-	for o, want := range map[oplog.Outcome]string{oplog.Refused: "refused", oplog.Known: "known", oplog.Joined: "joined", oplog.Waiting: "waiting"} {
+	for o, want := range map[oplog.Outcome]string{oplog.Refused: "refused", oplog.Known: "known", oplog.Joined: "joined", oplog.Waiting: "waiting", oplog.NoRoom: "no room", oplog.Full: "full", oplog.ShareFull: "share full"} {
 		equal(t, "name", o.String(), want)
 	}
 }
@@ -358,25 +331,6 @@ func TestLogOfVeryManyHeadsIsMergedStepByStep(t *testing.T) {
 	got, err := r.Heads(t.Context())
 	if err != nil || len(got) != 1 || got[0].Hash != second.Hash() {
 		t.Errorf("heads %v, %v", got, err)
-	}
-}
-
-func TestWhatCannotWaitKeepsNothingElseOut(t *testing.T) {
-	r := newReplica(t)
-	missing := draft{key: "m", time: 1}.entry()
-	var waiting []*entry.Entry
-	for i := range 4096 {
-		waiting = append(waiting, draft{key: fmt.Sprintf("w%d", i), time: 2, next: []*entry.Entry{missing}}.entry())
-	}
-	r.join(t, waiting...)
-	good := draft{key: "good", time: 1}.entry()
-	orphan := draft{key: "orphan", time: 2, next: []*entry.Entry{missing}}.entry()
-	outcomes, err := r.Join(t.Context(), candidates(good, orphan))
-	if !errors.Is(err, oplog.ErrWaitingFull) || !slices.Equal(outcomes, []oplog.Outcome{oplog.Joined, oplog.Refused}) {
-		t.Errorf("%v, %v", outcomes, err)
-	}
-	if ok, err := r.Has(t.Context(), good.Hash()); !ok || err != nil {
-		t.Errorf("good is in the log: %v, %v", ok, err)
 	}
 }
 

@@ -10,9 +10,30 @@
 // entry names all of them, newest first, and refers to the 16 newest entries
 // behind as many as there are heads.
 //
-// An entry that comes before what it names waits on disk, has no effect, and is
-// neither head nor counted. [Log.Missing] says what is waited for. When that
-// comes, those that waited follow, a bounded number to a transaction.
+// An entry that comes before its parents (the entries that it names in next and
+// refs) waits on disk, has no effect, and is neither head nor counted.
+// [Log.Missing] says which hashes are to be fetched. When the parents have come, the
+// waiting entries follow, a bounded number to a transaction.
+//
+// # What waits
+//
+// JavaScript sends the newest entry first, so all of a log but its oldest entry may
+// wait. What may wait has a bound in bytes ([Config].Waiting), and beyond it, blocks
+// are evicted. A waiting entry whose block was evicted keeps its hash and the hashes
+// of its next, so the ancestors of a head are fetched down to those that are in the
+// log, whatever the bound. Then the evicted blocks are fetched again, oldest first.
+// Where even the hashes exceed the bound, the entries that came first, which are the
+// newest ones, are given up, and come again with the heads that a peer offers
+// ([Stats].GivenUp says so).
+//
+// What is evicted or given up is always of the peer that has the largest share of
+// what waits. An entry is of the peer that offered it, or of the peer whose waiting
+// entry needs it.
+//
+// What a peer makes us do by an entry that waits is bounded: one record for the
+// entry, one for its block, one or two for the parent that it waits for and one for
+// each of 64 parents that are missing; and as much again when it enters the log or is
+// evicted. An entry with more parents has them looked up 64 at a time.
 //
 // # What counts
 //
@@ -49,15 +70,19 @@
 //	revise/<number>                  mark of an entry whose effect is to be decided
 //	heads/<page>                     the heads, where there are many
 //	head/<hash>                      the page of such a head
-//	wait/<hash>                      an entry that waits, and its fault
-//	parents/<hash>/<n>               hashes that such an entry names, 64 to a record
 //	lost/<number>                    hash, if known, of an entry found lost
-//	wake/<hash>                      the entries that wait for the hash
-//	ready/<n>                        an entry whose wait may be over
-//
-// The parents of an entry are stored by themselves once it has been woken and
-// waits for another of them, from that one on: wake and ready have its place
-// behind the hash, so that each of very many parents costs little when it comes.
+//	wait/<hash>                      a waiting entry: who offered it, its parents
+//	parents/<hash>/<n>               further parents of it, 64 to a record
+//	wake/<hash>                      an entry that waits for the hash, and how many others do
+//	waiters/<hash>/<hash>            one of those others
+//	ready/<n>                        hash of an entry that came and that others wait for
+//	missing/<number>/<hash>          a hash to be fetched, and the entry that needs it
+//	held/<peer>/<n>                  the block of a waiting entry
+//	evicted/<peer>/<n>               the hash of one whose block was evicted
+//	share/<peer>                     what waits of the entries that a peer offered
+//	shares/<bytes>/<peer>            the peers in the order of their shares
+//	wrote/<hash of ID>               bytes of the entries that came of a writer
+//	brought/<peer>                   bytes of the entries that came from a peer
 //
 // The time in an order key is a whole number; where the rank is more than that,
 // it is in front of the clock ID.
@@ -69,6 +94,7 @@
 package oplog
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -149,7 +175,16 @@ type Config struct {
 	Access Access
 	// Writer returns the ID of the identity that a valid entry of the log names.
 	Writer func(g blocks.Getter, e *entry.Entry) (id string, err error)
+	// Waiting is how many bytes waiting entries may take: with less than 4 MiB, the
+	// largest entries cannot wait. Default: [DefaultWaiting].
+	Waiting uint64
+	// Quota bounds what others may have stored in the log. Default: no bound.
+	Quota Quota
 }
+
+// DefaultWaiting is how many bytes the waiting entries of a log may take: those of
+// some 100 000 entries of usual size that come newest first.
+const DefaultWaiting = 256 << 20
 
 // Log is a log in a store. Its methods may be called concurrently; there must
 // be one Log only for a number.
@@ -179,6 +214,10 @@ func Open(ctx context.Context, s *store.Store, number uint64, id string, c Confi
 	if c.State == nil {
 		c.State = NoState{}
 	}
+	c.Waiting = cmp.Or(c.Waiting, DefaultWaiting)
+	if c.Quota == nil {
+		c.Quota = noQuota{}
+	}
 	l := &Log{store: s, number: number, id: id, config: c, initial: c.Access.sets(), changed: make(chan struct{})}
 	sum, err := l.readSummary(blocks.Reading(ctx, s))
 	if err != nil {
@@ -190,6 +229,12 @@ func Open(ctx context.Context, s *store.Store, number uint64, id string, c Confi
 	if sum.outdated {
 		return l, fmt.Errorf("%w: %s", ErrOutdated, id)
 	}
+	if sum.unmeasured {
+		if sum, err = l.measure(ctx); err != nil {
+			return l, err
+		}
+	}
+	c.Quota.Stored(sum.Bytes, sum.Pending)
 	root, err := l.Node(ctx, "")
 	if err == nil && root.Count != sum.Counting {
 		err = l.plant(ctx)
@@ -223,7 +268,9 @@ func (l *Log) key(rest string) string { return blocks.LogPrefix(l.number) + "/" 
 type Stats struct {
 	Entries uint64           // that count
 	Faults  uint64           // that do not
-	Waiting uint64           // that are not part of the log yet
+	Waiting uint64           // that wait for others, so they are not part of the log yet
+	Bytes   uint64           // of the blocks of all entries that are part of the log
+	Pending uint64           // bytes that the waiting entries take, about
 	Keys    uint64           // live keys of the state
 	Last    uint64           // number of the entry that came last
 	Clock   float64          // largest time of the heads
@@ -232,6 +279,8 @@ type Stats struct {
 	HeadCount uint64 // heads
 	Revision  uint64 // rises when an entry that was here comes to count, or ceases to
 	Revising  uint64 // entries whose effect is being decided anew
+	Missing   uint64 // hashes that are to be fetched; see [Log.Missing]
+	GivenUp   uint64 // rises when a waiting entry is forgotten for want of room, to be offered again
 }
 
 // Stats returns the counts of the log.
@@ -243,6 +292,7 @@ func (l *Log) Stats(ctx context.Context) (Stats, error) {
 	st := Stats{
 		Entries: s.Counting, Faults: s.Faults, Waiting: s.Waiting, Keys: s.Keys, Last: s.Numbers,
 		HeadCount: s.HeadCount, Revision: s.Revision, Revising: s.Queue, Heads: heads[:min(len(heads), MaxHeads)],
+		Bytes: s.Bytes, Pending: s.Pending, Missing: s.Missing, GivenUp: s.GivenUp,
 	}
 	if len(heads) > 0 {
 		st.Clock = heads[0].Time
@@ -430,6 +480,7 @@ func (l *Log) update(ctx context.Context, change func(*store.Tx, *summary) error
 func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error) error {
 	touched, revised := false, false
 	var flipped []uint64
+	var bytes, pending uint64
 	err := l.store.Update(ctx, func(tx *store.Tx) error {
 		if err := l.refusal(); err != nil {
 			return err
@@ -445,8 +496,12 @@ func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error)
 		if err := change(tx, sum); err != nil {
 			return err
 		}
+		bytes, pending = sum.Bytes, sum.Pending
 		return l.writeSummary(tx, sum)
 	})
+	if err == nil {
+		l.config.Quota.Stored(bytes, pending)
+	}
 	if err != nil && touched || revised {
 		l.config.State.Failed()
 	}
@@ -470,6 +525,7 @@ func (l *Log) signal() {
 // ID of its identity, and fault why it is invalid, or nil.
 func (l *Log) insert(tx *store.Tx, sum *summary, e *entry.Entry, writer string, fault error) error {
 	sum.Numbers++
+	sum.Bytes += uint64(len(e.Block.Data))
 	if err := blocks.PutEntry(tx, blocks.Location{Log: l.number, Number: sum.Numbers}, e.Block); err != nil {
 		return err
 	}
@@ -574,6 +630,9 @@ func (l *Log) count(tx *store.Tx, sum *summary, e *entry.Entry, p entry.Position
 	sum.Keys += uint64(keys)
 	return err
 }
+
+// damaged is the error of a stored record that is garbled.
+func (l *Log) damaged(key string) error { return fmt.Errorf("%w of %s: %s", ErrDamaged, l.id, key) }
 
 // gone reports whether an error is that an entry of the log is lost: a rebuild
 // goes on without it.

@@ -11,8 +11,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/ipfs/go-datastore"
@@ -78,20 +78,20 @@ func judge(e *entry.Entry) error {
 // anything finds no fault.
 func anything(*entry.Entry) error { return nil }
 
+// offered is all entries that were offered to a log, by their hashes.
+var offered sync.Map
+
 func candidate(e *entry.Entry) oplog.Candidate {
+	offered.Store(e.Hash(), e)
 	return oplog.Candidate{Entry: e, Writer: e.Key, Fault: judge(e)}
 }
 
 // config is that of a log which anybody may write. In these tests, the key of an
 // entry is the ID of its writer.
 func config(state oplog.State) oplog.Config {
-	return configOf(state, oplog.Access{Writers: []string{oplog.Anyone}, Known: []string{oplog.Anyone}})
-}
-
-func configOf(state oplog.State, a oplog.Access) oplog.Config {
 	return oplog.Config{
 		State:  state,
-		Access: a,
+		Access: oplog.Access{Writers: []string{oplog.Anyone}, Known: []string{oplog.Anyone}},
 		Writer: func(_ blocks.Getter, e *entry.Entry) (string, error) { return e.Key, nil },
 	}
 }
@@ -99,6 +99,15 @@ func configOf(state oplog.State, a oplog.Access) oplog.Config {
 func candidates(entries ...*entry.Entry) (list []oplog.Candidate) {
 	for _, e := range entries {
 		list = append(list, candidate(e))
+	}
+	return list
+}
+
+// of is candidates that a peer offered.
+func of(peer string, entries ...*entry.Entry) []oplog.Candidate {
+	list := candidates(entries...)
+	for i := range list {
+		list[i].From = peer
 	}
 	return list
 }
@@ -155,17 +164,27 @@ type replica struct {
 	disk  datastore.Batching
 	store *store.Store
 	keys  keyed.Index
+	bound uint64 // of bytes that wait
 }
 
 func open(ctx context.Context, ds datastore.Batching) (replica, error) {
-	return openFor(ctx, ds, oplog.Access{Writers: []string{oplog.Anyone}, Known: []string{oplog.Anyone}})
+	return openWith(ctx, ds, func(*oplog.Config) {})
 }
 
 // openFor opens a log whose access list is a until it is revised.
 func openFor(ctx context.Context, ds datastore.Batching, a oplog.Access) (replica, error) {
+	return openWith(ctx, ds, func(c *oplog.Config) { c.Access = a })
+}
+
+// openWith opens a log whose configuration is changed.
+func openWith(ctx context.Context, ds datastore.Batching, change func(*oplog.Config)) (replica, error) {
 	r := replica{disk: ds, store: store.New(ds, namespace), keys: keyed.New(logNumber, keyed.NewHints())}
+	c := config(r.keys)
+	c.Waiting = oplog.DefaultWaiting
+	change(&c)
+	r.bound = c.Waiting
 	var err error
-	r.Log, err = oplog.Open(ctx, r.store, logNumber, logID, configOf(r.keys, a))
+	r.Log, err = oplog.Open(ctx, r.store, logNumber, logID, c)
 	return r, err
 }
 
@@ -192,14 +211,20 @@ func (r replica) append(t testing.TB, s *identity.Signer, payloads ...value.Valu
 }
 
 // joinAll offers all entries and then what is missing of them, until nothing
-// is.
+// is. Where some were given up meanwhile, it begins anew.
 func (r replica) joinAll(t testing.TB, g graph, entries []*entry.Entry) {
 	t.Helper()
+	before := must1(r.Stats(t.Context()))
 	r.join(t, entries...)
 	for {
 		missing, err := r.Missing(t.Context())
 		must(t, err)
 		if len(missing) == 0 {
+			if now := must1(r.Stats(t.Context())); now.GivenUp != before.GivenUp {
+				before = now
+				r.join(t, entries...)
+				continue
+			}
 			return
 		}
 		var wanted []*entry.Entry
@@ -422,20 +447,12 @@ func (r replica) stored(t testing.TB) (log, waiting graph, numbers map[string]ui
 		}
 		log[b.Hash], numbers[b.Hash] = e, rec.Number
 	}
-	for key, record := range r.records(t, "wait") {
-		rd := dagcbor.NewReader([]byte(record))
-		for range 2 { // fault and writer
-			_, err := rd.Text()
-			must(t, err)
+	for hash := range r.waiters(t) {
+		e, ok := offered.Load(hash)
+		if !ok {
+			t.Fatalf("%s waits and was never offered", hash)
 		}
-		data, err := rd.Raw()
-		must(t, err)
-		e, err := entry.Decode(block.New(data))
-		must(t, err)
-		if !strings.HasSuffix(key, "/"+e.Hash()) {
-			t.Errorf("%s waits as %s", e.Hash(), key)
-		}
-		waiting[e.Hash()] = e
+		waiting[hash] = e.(*entry.Entry)
 	}
 	return log, waiting, numbers
 }
@@ -530,101 +547,8 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 	}
 	same(t, "items", items, hashes(live))
 
-	// What waits: each in one list, for one that it names and that is not here,
-	// or in the queue of those whose wait may be over. Where its place is known,
-	// the parents from there on are stored.
-	lists := make(map[string]int)
-	wantParents := make(map[string]string)
-	listed := func(item string) (hash, named string) {
-		hash, place, ok := strings.Cut(item, ".")
-		lists[hash]++
-		if !ok || waiting[hash] == nil {
-			return hash, ""
-		}
-		at, err := strconv.Atoi(place)
-		must(t, err)
-		parents := waiting[hash].Parents()
-		for i := at / 64; i <= len(parents)/64; i++ {
-			wantParents[store.Key(prefix+"parents/"+hash, uint64(i))] = strings.Join(parents[i*64:min(len(parents), i*64+64)], "")
-		}
-		for _, before := range parents[:at] {
-			if log[before] == nil {
-				t.Errorf("%s waits from %d on, and %s is not here", hash, at, before)
-			}
-		}
-		return hash, parents[at]
-	}
-	for key, record := range r.records(t, "wake") {
-		for _, item := range strings.Fields(record) {
-			hash, at := listed(item)
-			named := key[strings.LastIndexByte(key, '/')+1:]
-			if log[named] != nil || !slices.Contains(waiting[hash].Parents(), named) || at != "" && at != named {
-				t.Errorf("%s waits for %s", item, named)
-			}
-		}
-	}
-	for _, item := range r.records(t, "ready") {
-		if hash, at := listed(item); at != "" && log[at] == nil {
-			t.Errorf("%s is ready without %s", hash, at)
-		}
-	}
-	if got := r.records(t, "parents"); !maps.Equal(got, wantParents) {
-		t.Errorf("parents: got %q, want %q", got, wantParents)
-	}
-	for hash := range waiting {
-		if lists[hash] != 1 {
-			t.Errorf("%s is in %d lists", hash, lists[hash])
-		}
-		if ok, err := r.Has(t.Context(), hash); ok || err != nil {
-			t.Errorf("%s waits and is there: %v", hash, err)
-		}
-		if _, err := r.Get(t.Context(), hash); !errors.Is(err, oplog.ErrNotFound) {
-			t.Errorf("get %s, which waits: %v", hash, err)
-		}
-		if log[hash] != nil {
-			t.Errorf("%s waits and is there", hash)
-		}
-	}
-	equal(t, "entries in lists", len(lists), len(waiting))
-	wantMissing := make(map[string]bool)
-	size, most := 0, 0
-	for _, e := range waiting {
-		size += len(e.Block.Data)
-		ofOne := make(map[string]bool)
-		for _, hash := range e.Parents() {
-			if log[hash] == nil && waiting[hash] == nil {
-				wantMissing[hash], ofOne[hash] = true, true
-			}
-		}
-		most = max(most, len(ofOne))
-	}
-	missing, err := r.Missing(t.Context())
-	must(t, err)
-	slices.Sort(missing)
-	if most > 32 { // some of them
-		for _, hash := range missing {
-			if !wantMissing[hash] {
-				t.Errorf("%s is not missing", hash)
-			}
-		}
-	} else {
-		same(t, "missing", missing, slices.Sorted(maps.Keys(wantMissing)))
-	}
+	r.auditWaiting(t, log, waiting)
 
-	// The summary.
-	if record := r.records(t, "")[prefix+"summary"]; record != "" {
-		rd := dagcbor.NewReader([]byte(record))
-		for range 2 {
-			_, err := rd.Array()
-			must(t, err)
-		}
-		var n dagcbor.Number
-		for range 6 { // the sixth number is the bytes that wait
-			n, err = rd.Number()
-			must(t, err)
-		}
-		equal(t, "bytes that wait", n.Bits, uint64(size))
-	}
 	st, err := r.Stats(t.Context())
 	must(t, err)
 	heads := log.heads(judge)
@@ -643,6 +567,11 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 	equal(t, "waiting", st.Waiting, uint64(len(waiting)))
 	equal(t, "keys", st.Keys, uint64(len(live)))
 	equal(t, "last number", st.Last, uint64(len(log)))
+	bytes := 0
+	for _, e := range log {
+		bytes += len(e.Block.Data)
+	}
+	equal(t, "bytes", st.Bytes, uint64(bytes))
 	equal(t, "clock", st.Clock, clock)
 	return log, waiting
 }
@@ -731,6 +660,7 @@ func history(t testing.TB, rng *rand.Rand, steps int, writers ...*identity.Signe
 		w := rng.IntN(len(writers))
 		if times > 0 && rng.IntN(3) == 0 {
 			e := forged(t, rng, replicas[w], fmt.Sprintf("%s%d", []string{"bad", "forger"}[min(1, rng.IntN(4))], step), times)
+			offered.Store(e.Hash(), e)
 			_, err := replicas[w].Join(t.Context(), []oplog.Candidate{{Entry: e}})
 			must(t, err)
 			entries = append(entries, e)

@@ -39,7 +39,7 @@ func (l *Log) Rebuild(ctx context.Context, check func(e *entry.Entry) (writer st
 	if before.Rebuild == 0 {
 		before.Rebuild = 1 + before.Numbers
 	}
-	begun := &summary{Rebuild: before.Rebuild, Revision: before.Revision, Own: before.Own}
+	begun := &summary{Rebuild: before.Rebuild, Revision: before.Revision, GivenUp: before.GivenUp + before.Waiting, Own: before.Own}
 	if err := l.store.Update(ctx, func(tx *store.Tx) error {
 		if err := l.refusal(); err != nil {
 			return err
@@ -55,7 +55,7 @@ func (l *Log) Rebuild(ctx context.Context, check func(e *entry.Entry) (writer st
 	}); err != nil {
 		return nil, err
 	}
-	for _, prefix := range append([]string{"order", "tree", "raised", "fault", "idle", "loose", "below", "under", "revise", "heads", "head", "lost", "wait", "parents", "wake", "ready"}, l.config.State.Prefixes()...) {
+	for _, prefix := range append([]string{"order", "tree", "raised", "fault", "idle", "loose", "below", "under", "revise", "heads", "head", "lost", "wait", "parents", "wake", "waiters", "ready", "missing", "held", "evicted", "share", "shares"}, l.config.State.Prefixes()...) {
 		if err := l.clear(ctx, prefix); err != nil {
 			return nil, fmt.Errorf("clear %s of %s: %w", prefix, l.id, err)
 		}
@@ -72,6 +72,7 @@ func (l *Log) Rebuild(ctx context.Context, check func(e *entry.Entry) (writer st
 					return err
 				}
 				sum.Numbers = a.Number
+				sum.Bytes += uint64(len(a.Entry.Block.Data))
 				writer, fault, err := check(a.Entry)
 				if err != nil {
 					return err

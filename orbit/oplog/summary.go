@@ -22,7 +22,7 @@ type summary struct {
 	Faults    uint64 // entries that do not
 	Keys      uint64 // live keys of the state
 	Waiting   uint64 // entries that wait for others
-	Pending   uint64 // bytes of those
+	Pending   uint64 // bytes that those are charged
 	ReadyFrom uint64 // first entry of the ready queue
 	ReadyTo   uint64 // behind the last
 	Rebuild   uint64 // 0, or while the index is being rebuilt 1 + Numbers of before
@@ -32,13 +32,18 @@ type summary struct {
 	Queue     uint64 // entries whose effect is to be decided anew
 	Doubtful  uint64 // of those, the doubted ones
 	Revision  uint64 // how often an entry that was here came to count, or ceased to
+	Missing   uint64 // hashes that are to be fetched
+	GivenUp   uint64 // how many waiting entries were forgotten for want of room
+	Bytes     uint64 // of the blocks of the entries
+	Secret    uint64 // by which missing hashes are laid out; 0: none is yet
 
 	Heads  []entry.Position // newest first; none where they are in pages
 	Newest []entry.Position // the newest of those that count, newest first
 	Own    []entry.Position // the entry that was written here last, if any
 
-	flipped  []uint64 // numbers of entries whose effect this transaction changed
-	outdated bool     // it was written before verdicts could change, and there are some
+	flipped    []uint64 // numbers of entries whose effect this transaction changed
+	outdated   bool     // it was written before verdicts could change, and there are some
+	unmeasured bool     // it was written before Bytes was counted, and there are entries
 }
 
 // spare is how many more entries are kept as newest than the references of an
@@ -73,7 +78,7 @@ func (s *summary) remove(p entry.Position) {
 func descending(a, b entry.Position) int { return b.Compare(a) }
 
 func (s *summary) numbers() []*uint64 {
-	return append(s.oldNumbers(), &s.HeadCount, &s.HeadPages, &s.Queue, &s.Doubtful, &s.Revision)
+	return append(s.oldNumbers(), &s.HeadCount, &s.HeadPages, &s.Queue, &s.Doubtful, &s.Revision, &s.Missing, &s.GivenUp, &s.Bytes, &s.Secret)
 }
 
 // oldNumbers are the numbers of a summary that was written before verdicts could
@@ -205,6 +210,7 @@ func (s *summary) decode(b []byte) error {
 	if old {
 		s.HeadCount = uint64(len(s.Heads))
 		s.outdated = s.Faults+s.Waiting > 0
+		s.unmeasured = s.Numbers > 0
 	}
 	return r.End()
 }

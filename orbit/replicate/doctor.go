@@ -45,6 +45,7 @@ const (
 	CheckPubsub   = "pubsub"   // whether there is a router
 	CheckDisk     = "disk"     // whether the disk has room
 	CheckState    = "state"    // whether the database is open
+	CheckQuota    = "quota"    // whether others may still store something
 	CheckPeers    = "peers"    // who is connected, and has it open
 	CheckRelay    = "relay"    // a peer that is reached over a relay only
 	CheckIdentify = "identify" // a peer that does not say what it speaks
@@ -96,6 +97,7 @@ func (r *Replicator) examine(ctx context.Context, address string, deep bool) ([]
 		x.pubsub()
 		x.disk()
 		x.state()
+		x.quota()
 		x.peers()
 		x.partners()
 		if x.db != nil {
@@ -114,7 +116,7 @@ func (r *Replicator) examine(ctx context.Context, address string, deep bool) ([]
 func (x *examination) summary() {
 	found := func(is func(Finding) bool) bool { return slices.ContainsFunc(x.findings, is) }
 	switch {
-	case found(func(f Finding) bool { return f.Level == Problem }):
+	case x.status.GaveUp, found(func(f Finding) bool { return f.Level == Problem }):
 	case found(func(f Finding) bool { return f.Check == CheckRefused }):
 		x.add(CheckSummary, Note, "entries were refused, see above; the rest is as it should be", "")
 	default:
@@ -195,7 +197,7 @@ func (x *examination) live(which string, s Status) {
 }
 
 func (x *examination) disk() {
-	if err := x.status.Full; err != nil {
+	if err := x.status.Full; errors.Is(err, space.ErrFull) {
 		x.add(CheckDisk, Problem, fmt.Sprintf("%v: nothing is accepted from other peers until then", err), space.Advice)
 	}
 }
@@ -241,6 +243,15 @@ func (x *examination) failed(err error) {
 	default:
 		x.add(CheckState, Problem, fmt.Sprintf("what came with its address is no database that can be opened: %v", err),
 			"ask for the address again, and close this one: ipfs npp db close "+x.address)
+	}
+}
+
+// quotaAdvice says how a full database can take more.
+const quotaAdvice = "raise the quota (Plugins.Plugins.npp.Config.Databases, see 'ipfs npp status') and restart the daemon, or make room: ipfs npp db drop <database>"
+
+func (x *examination) quota() {
+	if err := x.status.Full; err != nil && !errors.Is(err, space.ErrFull) {
+		x.add(CheckQuota, Problem, fmt.Sprintf("it takes nothing of others: %v", err), quotaAdvice)
 	}
 }
 
@@ -422,6 +433,9 @@ func (x *examination) entries() {
 	if s.Waiting > 0 {
 		x.add(CheckMissing, Note, fmt.Sprintf("%s for what is missing, %s being asked for", count(s.Waiting, "entry waits", "entries wait"), count(x.status.Asking, "block is", "blocks are")), "")
 	}
+	if x.status.GaveUp {
+		x.add(CheckMissing, Note, "more entries came before those that they need than may wait at once: what was given up is asked for again", "")
+	}
 	if s.Faults > 0 {
 		x.add(CheckEffect, Note, fmt.Sprintf("%s no effect, such as those of who may not write", count(s.Faults, "entry has", "entries have")), "")
 	}
@@ -460,6 +474,7 @@ func (x *examination) refused(of string, db *orbit.Database, s Status) {
 		advice string
 	}{
 		{isError(orbit.ErrNotAllowed), "refused because the writer may not write", Problem, notAllowed},
+		{isError(orbit.ErrShareFull), "refused because its writer, or who offered it, has used up the share of the quota", Problem, quotaAdvice},
 		{isError(orbit.ErrUnavailable), "refused because the writer's identity is missing", Problem, "connect to the peer that wrote it: ipfs npp connect <peer>"},
 		{isError(oplog.ErrOtherLog), "refused because it is of another database", Note, ""},
 		{isError(entry.ErrEncrypted), "refused because it is encrypted as a whole", Problem, encryptedAdvice},

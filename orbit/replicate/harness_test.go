@@ -86,6 +86,7 @@ type node struct {
 	old   bool // it neither ships nor is shipped to
 	bare  bool // it has no bitswap
 	limit int  // of topics that its router opens; 0 for the default
+	quota orbit.Quotas
 	shy   bool // it begins no exchange of heads
 	space *space.Disk
 
@@ -182,7 +183,7 @@ func (n *node) start() *node {
 	orbitStore, ownStore := store.New(n.disk, "/orbit"), store.New(n.disk, "/replicate")
 	bs := blocks.Under(blockstore.NewBlockstore(n.disk), orbitStore)
 	swap := bitswap.New(ctx, bsnet.NewFromIpfsHost(n.host), nil, bs)
-	n.Orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks, Disk: n.space})
+	n.Orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks, Disk: n.space, Quotas: n.quota})
 	must(n.t, err)
 	var r replicate.Router = n.router
 	if n.mute {

@@ -366,11 +366,15 @@ func (rp *replica) compared(p peer.ID, shown []string, a agreement, begun bool) 
 
 // inStep notes that the replica of a peer agrees with ours. The caller holds rp.mu.
 func (rp *replica) inStep(p peer.ID, q *partner) {
+	if rp.full != nil {
+		return
+	}
 	now := time.Now()
 	if q.inStep.IsZero() || now.Sub(q.inStep) > time.Second {
 		rp.tell(Event{Kind: InStep, Peer: p})
 	}
 	q.inStep, q.behind, q.shown = now, 0, nil
+	rp.gaveUp = false
 	for g := range rp.guarded {
 		signal(g.accessAgrees)
 	}

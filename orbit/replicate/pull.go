@@ -3,6 +3,8 @@ package replicate
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/ipfs/boxo/exchange"
@@ -23,6 +25,7 @@ const (
 	maxBatchBytes = 2 << 20
 	maxOfOne      = 32      // hashes that one entry names
 	maxPending    = 1 << 16 // hashes that are remembered as wanted; the log knows all of them
+	maxUnsent     = 1 << 14 // hashes that are remembered as asked for in vain
 	maxLaterBytes = 4 << 20 // entries without effect that may turn out to be needed
 )
 
@@ -35,26 +38,19 @@ type Missing struct {
 	Err   error     // why what came is of no use, or nil
 }
 
-// want has entries fetched that are neither here nor on their way, but of very
-// many only some: the log knows the others.
+// want has entries fetched that the log misses, but of very many only some: the log
+// knows the others.
 func (rp *replica) want(ctx context.Context, hashes ...string) {
-	l := rp.database().Log()
-	for _, hash := range hashes[:min(len(hashes), maxOfOne)] {
-		rp.mu.Lock()
-		known := rp.wants[hash] || len(rp.wants) >= maxPending
-		rp.mu.Unlock()
-		if known {
-			continue
+	missing, err := rp.database().Log().MissingOf(ctx, hashes[:min(len(hashes), maxOfOne)])
+	if err != nil {
+		return // pull sees the same error
+	}
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	for _, hash := range missing {
+		if len(rp.wants) < maxPending {
+			rp.enqueue(hash)
 		}
-		if ok, err := l.Has(ctx, hash); ok || err != nil {
-			continue
-		}
-		if ok, err := l.Waits(ctx, hash); ok || err != nil {
-			continue
-		}
-		rp.mu.Lock()
-		rp.enqueue(hash)
-		rp.mu.Unlock()
 	}
 	signal(rp.pulling)
 }
@@ -77,12 +73,17 @@ func (rp *replica) enqueue(hash string) {
 // nobody sent.
 func (rp *replica) pull() {
 	pause := retryMin
-	for rp.awaitRoom() {
+	given, err := rp.database().Log().Stats(rp.ctx)
+	if err != nil {
+		rp.storeError(err)
+	}
+	for rp.awaitRoom() && rp.awaitQuota() {
 		begun := time.Now()
 		complete, progress, err := rp.round()
 		if rp.ctx.Err() != nil {
 			return
 		}
+		rp.resume(&given)
 		if err != nil {
 			rp.storeError(err)
 		}
@@ -97,12 +98,30 @@ func (rp *replica) pull() {
 		select {
 		case <-again:
 		case <-rp.pulling:
-			if rest := roundGap - time.Since(begun); rest > 0 {
-				time.Sleep(rest) // a round reads all that waits
+			select {
+			case <-time.After(roundGap - time.Since(begun)):
+			case <-rp.ctx.Done():
 			}
 		case <-rp.ctx.Done():
 			return
 		}
+	}
+}
+
+// resume asks peers for their heads again where waiting entries were given up for
+// want of room, and the log grew since that was last done.
+func (rp *replica) resume(last *oplog.Stats) {
+	now, err := rp.database().Log().Stats(rp.ctx)
+	if err != nil || now.GivenUp == last.GivenUp {
+		return
+	}
+	rp.mu.Lock()
+	rp.gaveUp = true
+	rp.notify()
+	rp.mu.Unlock()
+	if now.Last != last.Last {
+		*last = now
+		rp.ask()
 	}
 }
 
@@ -124,7 +143,7 @@ func (rp *replica) round() (complete, progress bool, err error) {
 	defer p.end()
 	tick := time.NewTicker(hurriedStall / 4)
 	defer tick.Stop()
-	for {
+	for rp.isFull() == nil {
 		if !rp.accepts() {
 			return false, p.progress, nil
 		}
@@ -149,10 +168,22 @@ func (rp *replica) round() (complete, progress bool, err error) {
 		if !p.next(tick.C) {
 			return false, p.progress, nil
 		}
+		if p.err == nil && p.idle() {
+			p.seed()
+		}
 		if p.err != nil {
 			return false, p.progress, p.err
 		}
 	}
+	return false, p.progress, nil
+}
+
+// idle reports whether more can be asked for than is known to be missing. What came may
+// have made other hashes missing.
+func (p *puller) idle() bool {
+	p.rp.mu.Lock()
+	defer p.rp.mu.Unlock()
+	return len(p.rp.queue)+len(p.rp.stale) == 0 && len(p.asked) < maxAsked/2
 }
 
 // next takes what comes next, what arrived before all else. It reports whether the
@@ -198,20 +229,21 @@ type puller struct {
 	err      error
 }
 
-// seed wants what the log misses, and reports whether there is anything that can
-// be asked for.
+// seed wants what the log misses, some of very much, and reports whether there is
+// anything that can be asked for.
 func (p *puller) seed() bool {
 	missing, err := p.log.Missing(p.rp.ctx)
 	if err != nil {
 		p.err = err
 		return false
 	}
-	isMissing := make(map[string]bool, len(missing))
+	if p.err = p.rp.forgetFound(p.log); p.err != nil {
+		return false
+	}
 	p.missed = 0
 	p.rp.mu.Lock()
 	defer p.rp.mu.Unlock()
 	for _, hash := range missing {
-		isMissing[hash] = true
 		switch m := p.rp.missing[hash]; {
 		case p.done[hash], m != nil && m.Err != nil:
 			p.missed++
@@ -219,13 +251,30 @@ func (p *puller) seed() bool {
 			p.rp.enqueue(hash)
 		}
 	}
-	// What was missing and came in another way.
-	for hash := range p.rp.missing {
-		if !isMissing[hash] {
-			delete(p.rp.missing, hash)
+	return len(p.rp.queue)+len(p.rp.stale) > 0
+}
+
+// forgetFound forgets that nobody sent what came in another way.
+func (rp *replica) forgetFound(l *oplog.Log) error {
+	rp.mu.Lock()
+	unsent := slices.Collect(maps.Keys(rp.missing))
+	rp.mu.Unlock()
+	missing, err := l.MissingOf(rp.ctx, unsent)
+	if err != nil {
+		return err
+	}
+	still := make(map[string]bool, len(missing))
+	for _, hash := range missing {
+		still[hash] = true
+	}
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	for _, hash := range unsent {
+		if !still[hash] {
+			delete(rp.missing, hash)
 		}
 	}
-	return len(p.rp.queue)+len(p.rp.stale) > 0
+	return nil
 }
 
 // ask asks for as much of the queue as may be asked for at once, half of it what
@@ -251,10 +300,9 @@ func (p *puller) ask() {
 	rp.mu.Unlock()
 	var cids []cid.Cid
 	now := time.Now()
-	for _, hash := range hashes {
+	for _, hash := range p.stillMissing(hashes) {
 		c, err := block.ParseHash(hash)
-		here, hasErr := p.log.Has(p.ctx, hash) // it was shipped meanwhile
-		if _, asked := p.asked[hash]; err != nil || asked || p.done[hash] || here || hasErr != nil {
+		if _, asked := p.asked[hash]; err != nil || asked || p.done[hash] {
 			rp.forget(hash)
 			continue
 		}
@@ -269,6 +317,22 @@ func (p *puller) ask() {
 		p.heard = now
 	}
 	p.call(cids)
+}
+
+// stillMissing returns those of some hashes that the log still misses: others were
+// shipped meanwhile, or what needed them was given up. Those are forgotten.
+func (p *puller) stillMissing(hashes []string) []string {
+	missing, err := p.log.MissingOf(p.ctx, hashes)
+	if err != nil {
+		p.err = err
+	}
+	for _, hash := range hashes {
+		if !slices.Contains(missing, hash) {
+			p.rp.forget(hash)
+			p.rp.found(hash)
+		}
+	}
+	return missing
 }
 
 // call asks for blocks.
@@ -320,6 +384,14 @@ func (p *puller) expire() {
 	enough := stallAfter
 	if p.waiting {
 		enough = hurriedStall
+	}
+	asked := slices.Sorted(maps.Keys(p.asked))
+	missing := p.stillMissing(asked)
+	for _, hash := range asked {
+		if !slices.Contains(missing, hash) {
+			delete(p.asked, hash)
+			p.rp.r.wanted.Delete(hash)
+		}
 	}
 	expired := false
 	for hash, at := range p.asked {
@@ -377,10 +449,16 @@ func (p *puller) batch(first ipfsblocks.Block) []block.Block {
 
 // take joins entries that came.
 func (p *puller) take(bs []block.Block) {
+	var hashes []string
+	for _, b := range bs {
+		hashes = append(hashes, b.Hash)
+	}
+	missing := p.stillMissing(hashes)
+	bs = slices.DeleteFunc(bs, func(b block.Block) bool { return !slices.Contains(missing, b.Hash) })
 	if len(bs) == 0 {
 		return
 	}
-	joined, err := p.rp.join(p.ctx, p.rp.someSubscribers(), bs...)
+	joined, err := p.rp.joinOf(p.ctx, "", p.rp.someSubscribers(), bs...)
 	if err != nil {
 		p.err = err
 		return
@@ -395,7 +473,8 @@ func (p *puller) take(bs []block.Block) {
 		case errors.Is(j.Err, entry.ErrFault) && p.held+len(bs[i].Data) <= maxLaterBytes:
 			p.later = append(p.later, bs[i])
 			p.held += len(bs[i].Data)
-		case errors.Is(j.Err, entry.ErrFault), errors.Is(j.Err, orbit.ErrNotAllowed), errors.Is(j.Err, orbit.ErrUnavailable), j.Err == nil:
+		case errors.Is(j.Err, entry.ErrFault), errors.Is(j.Err, orbit.ErrNotAllowed), errors.Is(j.Err, orbit.ErrUnavailable),
+			errors.Is(j.Err, orbit.ErrFull), errors.Is(j.Err, orbit.ErrShareFull), j.Err == nil:
 			p.unanswered(hash) // it may be of use another time
 		default:
 			p.done[hash] = true
@@ -412,7 +491,7 @@ func (p *puller) reoffer() (taken bool) {
 	if len(bs) == 0 {
 		return false
 	}
-	joined, err := p.rp.join(p.ctx, p.rp.someSubscribers(), bs...)
+	joined, err := p.rp.joinOf(p.ctx, "", p.rp.someSubscribers(), bs...)
 	if err != nil {
 		p.err = err
 		return false
@@ -460,6 +539,12 @@ func (rp *replica) miss(hash string, change func(*Missing)) {
 	defer rp.mu.Unlock()
 	m := rp.missing[hash]
 	if m == nil {
+		for some := range rp.missing {
+			if len(rp.missing) < maxUnsent {
+				break
+			}
+			delete(rp.missing, some)
+		}
 		m = &Missing{Hash: hash, Since: time.Now()}
 		rp.missing[hash] = m
 	}

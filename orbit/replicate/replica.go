@@ -48,6 +48,8 @@ type replica struct {
 	wants    map[string]bool // hashes in the queue, and those asked for
 	missing  map[string]*Missing
 	shipment *Shipment     // that runs, or nil
+	full     error         // why a quota keeps others' entries out, or nil
+	gaveUp   bool          // waiting entries were given up since a peer was in step
 	refused  []Refusal     // newest last
 	disputed []block.Block // heads whose writers are not in the list of writers
 	watchers map[chan Event]bool
@@ -180,7 +182,10 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (passOn bool) {
 		return false
 	}
 	if err := joined[0].Err; err != nil {
-		worthless = !errors.Is(err, orbit.ErrUnavailable) && !errors.Is(err, orbit.ErrNotAllowed)
+		if errors.Is(err, orbit.ErrFull) {
+			return false
+		}
+		worthless = !errors.Is(err, orbit.ErrUnavailable) && !errors.Is(err, orbit.ErrNotAllowed) && !errors.Is(err, orbit.ErrShareFull)
 		rp.blame(author)
 		return false
 	}
@@ -225,13 +230,18 @@ func (rp *replica) await(ctx context.Context, hash string) bool {
 }
 
 // join offers entries that came from peers, fetches what it takes to judge them,
-// and has what they wait for fetched. What does not fit among what waits is
-// refused, and comes again.
+// and has what they wait for fetched.
 func (rp *replica) join(ctx context.Context, from []peer.ID, bs ...block.Block) ([]orbit.Joined, error) {
+	return rp.joinOf(ctx, offerer(from), from, bs...)
+}
+
+// joinOf is join of entries that are taken to be of a peer, or with "" of those that
+// offered the entries which need them.
+func (rp *replica) joinOf(ctx context.Context, of string, from []peer.ID, bs ...block.Block) ([]orbit.Joined, error) {
 	db := rp.database()
 	ctx = orbit.WithAtHand(ctx, rp.identitiesOf(ctx, db, from, bs))
-	joined, err := db.Join(ctx, bs)
-	if err != nil && !errors.Is(err, oplog.ErrWaitingFull) {
+	joined, err := db.JoinFrom(ctx, of, bs)
+	if err != nil {
 		return joined, rp.storeError(err)
 	}
 	if disputed := rp.disputedOf(joined); len(disputed) > 0 {
@@ -240,14 +250,15 @@ func (rp *replica) join(ctx context.Context, from []peer.ID, bs ...block.Block) 
 		for n, i := range disputed {
 			again[n] = bs[i]
 		}
-		second, err := db.Join(ctx, again)
-		if err != nil && !errors.Is(err, oplog.ErrWaitingFull) {
+		second, err := db.JoinFrom(ctx, of, again)
+		if err != nil {
 			return joined, rp.storeError(err)
 		}
 		for n, i := range disputed {
 			joined[i] = second[n]
 		}
 	}
+	rp.noteFull(joined)
 	rp.follow(ctx, from, bs, joined)
 	return joined, nil
 }
@@ -281,6 +292,7 @@ func (rp *replica) follow(ctx context.Context, from []peer.ID, bs []block.Block,
 			if e, err := entry.Decode(bs[i]); err == nil {
 				rp.want(ctx, e.Parents()...)
 			}
+		case errors.Is(j.Err, orbit.ErrFull): // the status says so
 		case j.Outcome == oplog.Refused && j.Err != nil:
 			rp.refuse(from, bs[i], j.Err)
 		}

@@ -64,7 +64,7 @@ func (r *Replicator) serveSession(s network.Stream) {
 // claim says that reconcile will be called, if the peer is to be asked to ship. From
 // now on bitswap waits.
 func (rp *replica) claim(p peer.ID) bool {
-	if !reconcile.Speaks(rp.r.cfg.Host, p) || !rp.accepts() {
+	if !reconcile.Speaks(rp.r.cfg.Host, p) || !rp.accepts() || rp.isFull() != nil {
 		return false
 	}
 	rp.mu.Lock()
@@ -350,6 +350,9 @@ func (s *receiver) take(ctx context.Context, b batch) error {
 	s.later, s.laterSize = nil, 0
 	joined, err := s.rp.join(ctx, []peer.ID{s.peer}, offered...)
 	if err != nil {
+		return err
+	}
+	if err := s.rp.isFull(); err != nil {
 		return err
 	}
 	before := s.useful + s.walked

@@ -2,6 +2,7 @@ package replicate
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +43,8 @@ type Status struct {
 	// holders of a key can read ([entry.ErrEncrypted]), and that the database has
 	// no entry that can be read. It is open then, and no peer is in step.
 	Encrypted bool
-	Full      error     // why nothing is accepted from other peers; wraps space.ErrFull, or nil
+	Full      error     // why nothing is accepted from other peers; wraps space.ErrFull or [orbit.ErrFull], or nil
+	GaveUp    bool      // entries that waited were given up for want of room since a peer was in step; they come again with its heads
 	NotLive   error     // why its topic is not subscribed to, so that what is new comes late or not at all; or nil
 	Missing   []Missing // blocks that were asked for in vain, by hash, at most 64
 	Asking    int       // blocks that are being asked for
@@ -104,7 +106,7 @@ func (rp *replica) seen(ctx context.Context) (Status, <-chan struct{}) {
 func (rp *replica) status() (Status, <-chan struct{}) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
-	s := Status{Address: rp.address, State: Fetching, Err: rp.err, Full: rp.r.cfg.Disk.CheckIncoming(), NotLive: rp.live.err, Asking: len(rp.wants), Shipment: rp.shipment, Refused: slices.Clone(rp.refused)}
+	s := Status{Address: rp.address, State: Fetching, Err: rp.err, Full: cmp.Or(rp.r.cfg.Disk.CheckIncoming(), rp.full), GaveUp: rp.gaveUp, NotLive: rp.live.err, Asking: len(rp.wants), Shipment: rp.shipment, Refused: slices.Clone(rp.refused)}
 	switch {
 	case rp.db != nil:
 		s.State = Open
@@ -186,7 +188,7 @@ func (rp *replica) end() error {
 // peer has: it is open, in step with a peer since a time, and misses nothing. A
 // peer that is not comparable counts once heads were exchanged.
 func (s Status) Settled(since time.Time) bool {
-	return s.State == Open && s.Asking == 0 && len(s.Missing) == 0 &&
+	return s.State == Open && s.Full == nil && s.Asking == 0 && len(s.Missing) == 0 &&
 		slices.ContainsFunc(s.Peers, func(p Peer) bool {
 			return !p.InStep.Before(since) || p.By == NotComparable && !p.Exchanged.Before(since)
 		})

@@ -1,0 +1,229 @@
+package orbit_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/oplog"
+)
+
+// writtenBy returns a database of B, with the blocks that it takes to open it and
+// entries of about so many bytes in all.
+func writtenBy(t *testing.T, b *peer, name string, opts orbit.Options, size int) (address string, at orbit.AtHand, bs []block.Block) {
+	t.Helper()
+	db := b.create(t, name, opts)
+	for i := 0; size > 0; i++ {
+		_, err := events(t, db).Add(t.Context(), fmt.Sprint(i, strings.Repeat("x", 500)))
+		must(t, err)
+		bs = entries(t, db)
+		size -= len(bs[len(bs)-1].Data)
+	}
+	at = orbit.AtHand{b.Identity().Hash(): b.Identity().Block()}
+	for _, address := range []string{db.Address(), db.Access().Address()} {
+		one, err := b.Block(t.Context(), address[strings.LastIndexByte(address, '/')+1:])
+		must(t, err)
+		at[one.Hash] = one
+	}
+	return db.Address(), at, bs
+}
+
+// taken opens a database with blocks at hand and joins entries one by one until one is
+// refused. It returns the bytes that were taken, and why the rest was not.
+func (p *peer) taken(t *testing.T, address string, at orbit.AtHand, bs []block.Block) (db *orbit.Database, bytes uint64, err error) {
+	t.Helper()
+	ctx := orbit.WithAtHand(t.Context(), at)
+	db, openErr := p.Open(ctx, address, orbit.OpenOptions{})
+	must(t, openErr)
+	for _, b := range bs {
+		joined, joinErr := db.JoinFrom(ctx, "peer", []block.Block{b})
+		must(t, joinErr)
+		if joined[0].Err != nil {
+			return db, bytes, joined[0].Err
+		}
+		bytes += uint64(len(b.Data))
+	}
+	return db, bytes, nil
+}
+
+func about(t *testing.T, what string, got, want uint64) {
+	t.Helper()
+	if got > want || got+1500 < want {
+		t.Errorf("%s takes %d bytes, the quota is %d", what, got, want)
+	}
+}
+
+func TestDatabasesOfOthersAreHeldToTheirQuotas(t *testing.T) {
+	const each, group, all = 20_000, 30_000, 70_000
+	a, b := newA(t), newB(t)
+	a.open(t, orbit.Config{Quotas: orbit.Quotas{Database: each, Group: group, All: all}})
+	only := orbit.Options{}
+	fill := func(name string) (*orbit.Database, uint64, error) {
+		address, at, bs := writtenBy(t, b, name, only, 40_000)
+		return a.taken(t, address, at, bs)
+	}
+	one, bytes, err := fill("one")
+	if !errors.Is(err, orbit.ErrFull) || !strings.Contains(err.Error(), "this database") {
+		t.Errorf("%v", err)
+	}
+	about(t, "one", bytes, each)
+	if u := one.Usage(); u.Entries != bytes || !u.Limited || u.Quota != each {
+		t.Errorf("%+v", u)
+	}
+
+	// Two databases of a companion.
+	address, at, bs := writtenBy(t, b, "user", only, 12_000)
+	a.SetGroup(address, "companion")
+	_, bytes, err = a.taken(t, address, at, bs)
+	must(t, err)
+	address, at, bs = writtenBy(t, b, "pieces", only, 40_000)
+	a.SetGroup(address, "companion")
+	pieces, more, err := a.taken(t, address, at, bs)
+	if !errors.Is(err, orbit.ErrFull) || !strings.Contains(err.Error(), "this companion") {
+		t.Errorf("%v", err)
+	}
+	about(t, "the companion", bytes+more, group)
+	if u := pieces.Usage(); u.Quota != group || u.Grouped != bytes+more {
+		t.Errorf("%+v", u)
+	}
+
+	// All together, and what is made here does not count.
+	mine := a.create(t, "mine", orbit.Options{})
+	for range 30 {
+		_, err := events(t, mine).Add(t.Context(), strings.Repeat("x", 1000))
+		must(t, err)
+	}
+	_, _, err = fill("two")
+	if !errors.Is(err, orbit.ErrFull) {
+		t.Errorf("%v", err)
+	}
+	three, bytes, err := fill("three")
+	if !errors.Is(err, orbit.ErrFull) || !strings.Contains(err.Error(), "all databases") {
+		t.Errorf("%v", err)
+	}
+	about(t, "all", a.Usage().Entries, all)
+	if u := mine.Usage(); u.Limited || u.Quota != math.MaxUint64 {
+		t.Errorf("%+v", u)
+	}
+
+	// Closed, what is here counts all the same.
+	before := a.Usage()
+	a.open(t, orbit.Config{Quotas: orbit.Quotas{Database: each, Group: group, All: all}})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for a.Usage() != before { // it is read in the background
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("after a restart: %+v, before %+v", a.Usage(), before)
+		}
+	}
+
+	// Where something goes, there is room again, and who waits for it is told.
+	freed := a.Freed()
+	must(t, a.Drop(t.Context(), one.Address(), nil))
+	<-freed
+	address, at, bs = writtenBy(t, b, "three", only, 0)
+	bs = entries(t, b.create(t, "three", only))
+	_, now, err := a.taken(t, address, at, bs)
+	if !errors.Is(err, orbit.ErrFull) || now <= bytes || now > each {
+		t.Errorf("%d bytes, %d before: %v", now, bytes, err)
+	}
+	if three.Usage().Group != "" {
+		t.Error("it is in a group")
+	}
+}
+
+// One's own writes, and a database that only one's own identity may write, have no
+// quota. A database made here that anybody may write has one.
+func TestOwnWritesHaveNoQuota(t *testing.T) {
+	a, b := newA(t), newB(t)
+	a.open(t, orbit.Config{Quotas: orbit.Quotas{Database: 5000}})
+	opts := orbit.Options{Access: anyone}
+	address, at, bs := writtenBy(t, b, "guests", opts, 20_000)
+	made := a.create(t, "guests", opts)
+	if made.Address() != address {
+		t.Fatal("it is another database")
+	}
+	db, bytes, err := a.taken(t, address, at, bs)
+	if !errors.Is(err, orbit.ErrShareFull) && !errors.Is(err, orbit.ErrFull) || bytes > 5000 {
+		t.Errorf("%d bytes, %v", bytes, err)
+	}
+	for range 10 {
+		_, err := events(t, db).Add(t.Context(), strings.Repeat("x", 1000))
+		must(t, err)
+	}
+	if u := db.Usage(); !u.Limited || u.Entries < 10_000 {
+		t.Errorf("%+v", u)
+	}
+	joined := join(t, db, bs[len(bs)-1])
+	if !errors.Is(joined[0].Err, orbit.ErrFull) || joined[0].Outcome != oplog.Refused {
+		t.Errorf("%+v", joined)
+	}
+	named := a.create(t, "band", orbit.Options{Access: orbit.Access{Write: []string{a.Identity().ID, b.Identity().ID}}})
+	if named.Usage().Limited {
+		t.Error("a database made here for named writers has a quota")
+	}
+}
+
+func TestImportIntoAFullDatabaseIsAnError(t *testing.T) {
+	a, b := newA(t), newB(t)
+	a.open(t, orbit.Config{Quotas: orbit.Quotas{Database: 5000}})
+	db := b.create(t, "large", orbit.Options{})
+	for range 20 {
+		_, err := events(t, db).Add(t.Context(), strings.Repeat("x", 500))
+		must(t, err)
+	}
+	var car bytes.Buffer
+	_, err := db.Export(t.Context(), &car)
+	must(t, err)
+	_, _, err = a.Import(t.Context(), &car, nil)
+	if !errors.Is(err, orbit.ErrFull) {
+		t.Errorf("%v", err)
+	}
+	for d, err := range a.Databases(t.Context()) {
+		must(t, err)
+		if !slices.Contains([]string{db.Address()}, d.Address) {
+			t.Errorf("%+v", d)
+		}
+	}
+}
+
+// The waiting entries of all databases together are bounded, and each database may
+// have some, whatever waits in others.
+func TestWhatWaitsInAllDatabasesIsBounded(t *testing.T) {
+	const waiting = 64 << 10
+	a, b := newA(t), newB(t)
+	a.open(t, orbit.Config{Quotas: orbit.Quotas{Waiting: waiting}})
+	var dbs []*orbit.Database
+	for i := range 10 {
+		address, at, bs := writtenBy(t, b, fmt.Sprint("db", i), orbit.Options{}, 200_000)
+		slices.Reverse(bs)
+		db, _, err := a.taken(t, address, at, bs[:len(bs)-1])
+		must(t, err)
+		dbs = append(dbs, db)
+		if u := db.Usage(); u.Waiting > waiting || u.Waiting == 0 {
+			t.Errorf("database %d: %d bytes wait", i, u.Waiting)
+		}
+	}
+	if u := a.Usage(); u.Waiting > 4*waiting+10*waiting/64 || u.Waiting < 3*waiting {
+		t.Errorf("%d bytes wait", u.Waiting)
+	}
+	for _, db := range dbs {
+		st, err := db.Log().Stats(t.Context())
+		must(t, err)
+		if st.Missing == 0 && st.GivenUp == 0 {
+			t.Errorf("nothing of %s is missing", db.Name())
+		}
+	}
+}

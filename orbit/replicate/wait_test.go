@@ -1,0 +1,130 @@
+package replicate_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/replicate"
+)
+
+// bytesOf returns how many bytes the entries of a database have.
+func (n *node) bytesOf(address string) uint64 {
+	n.t.Helper()
+	st, err := n.database(address).Log().Stats(n.t.Context())
+	must(n.t, err)
+	return st.Bytes
+}
+
+// asJavaScript makes a node one that sends heads and answers bitswap, and no more.
+func asJavaScript(n *node) { n.old = true }
+
+func TestLogOfTenTimesTheBoundArrivesFromJavaScriptAlone(t *testing.T) {
+	t.Parallel()
+	const entries = 200
+	a := newNodeAs(t, asJavaScript)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	text := strings.Repeat("x", 3000)
+	for i := range entries {
+		a.add(address, fmt.Sprint(i, text))
+	}
+	b := newNodeAs(t, func(n *node) { n.quota.Waiting = a.bytesOf(address) / 10 })
+	begun := time.Now()
+	b.open(address)
+	b.connect(a)
+	b.database(address)
+
+	// Meanwhile it neither says that it is in step nor that nothing is missing.
+	log := b.database(address).Log()
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		for s, err := range b.Follow(t.Context(), address) {
+			st, statsErr := log.Stats(t.Context())
+			if err != nil || statsErr != nil {
+				return
+			}
+			if st.Entries == entries {
+				return
+			}
+			if s.Settled(begun) {
+				t.Errorf("it is in step with %d entries", st.Entries)
+			}
+			for _, p := range s.Peers {
+				if !p.InStep.IsZero() {
+					t.Errorf("a peer is in step with %d entries", st.Entries)
+				}
+			}
+			if st.Waiting == 0 && st.GivenUp > 0 && !s.GaveUp {
+				// It is noted when the round of fetching ends.
+				again, _ := b.Status(t.Context(), address)
+				if now, err := log.Stats(t.Context()); err == nil && now.Waiting == 0 && now.Last == st.Last && !again.GaveUp && again.Asking == 0 {
+					t.Errorf("nothing is missing with %d entries: %+v", st.Entries, again)
+				}
+			}
+			if bound := b.quota.Waiting; st.Pending > bound {
+				t.Errorf("%d bytes wait, the bound is %d", st.Pending, bound)
+			}
+		}
+	}()
+	wantSame(t, address, entries, a, b)
+	<-followed
+	fetched := 0
+	b.fetches.mu.Lock()
+	for _, n := range b.fetches.of {
+		fetched += n
+	}
+	b.fetches.mu.Unlock()
+	t.Logf("%d blocks were asked for, of %d entries, in %v", fetched, entries, time.Since(begun))
+	if fetched > 12*entries {
+		t.Errorf("%d blocks were asked for", fetched)
+	}
+	eventually(t, "they are in step", func() bool {
+		s, err := b.Status(t.Context(), address)
+		must(t, err)
+		return s.Settled(begun)
+	})
+}
+
+func TestJunkThatWaitsEvictsNothingOfAnotherPeer(t *testing.T) {
+	t.Parallel()
+	const entries = 60
+	friend, evil := newNodeAs(t, asJavaScript), newNodeAs(t, asJavaScript)
+	a := newNodeAs(t, func(n *node) { n.quota.Waiting = 1 << 20 })
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	friend.create("gigs", orbit.TypeEvents)
+	friend.add(address, numbered("friend %d", entries)...)
+	evil.connect(a)
+	must(t, evil.Keep(t.Context(), evil.signer().Block()))
+	text := strings.Repeat("x", 100_000)
+	junk := func(from, to int) (bs []block.Block) {
+		for i := from; i < to; i++ {
+			bs = append(bs, written(t, evil.signer(), address, fmt.Sprint(i, text), []entry.Position{absent(fmt.Sprint(i))}).Block)
+		}
+		return bs
+	}
+	evil.offered(a, address, junk(0, 15)...)
+	friend.connect(a)
+	evil.offered(a, address, junk(15, 40)...)
+	wantSame(t, address, entries, friend, a)
+	if n := friend.fetches.count(friend.hashes(address)[0]); n > 0 {
+		t.Errorf("%d", n)
+	}
+	for _, hash := range friend.hashes(address) {
+		if n := a.fetches.count(hash); n > 2 { // again at most where nothing came for a while
+			t.Errorf("%s was asked for %d times", hash, n)
+		}
+	}
+	st, err := a.database(address).Log().Stats(t.Context())
+	must(t, err)
+	if st.Waiting == 0 || st.Pending > 1<<20 {
+		t.Errorf("%+v", st)
+	}
+	if s, err := a.Status(t.Context(), address); err != nil || s.State != replicate.Open {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
