@@ -279,13 +279,14 @@ func TestReplicasWithTheSameEntriesAndListCountTheSame(t *testing.T) {
 		want, _ := m.pool.closed().verdicts(judge, m.last())
 		for i, p := range peers {
 			adopt(p, m.last())
-			for n := -1; ; { // what is refused may be wanted by what comes later
+			// What is refused may be wanted by what comes later.
+			for before, still := "", 0; still < 3; {
 				p.join(t, shuffled(rng, slices.Collect(maps.Values(m.pool)))...)
 				log, waiting, _ := p.stored(t)
-				if n == len(log)+len(waiting) {
-					break
+				now := fmt.Sprint(len(log), " ", len(waiting))
+				if still++; now != before {
+					before, still = now, 0
 				}
-				n = len(log) + len(waiting)
 			}
 			p.auditAccess(t, m.last())
 			got := hashes(all(t, p.Iterate(t.Context(), oplog.Range{})))
