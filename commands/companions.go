@@ -161,7 +161,9 @@ var companionsLsCmd = &cmds.Command{
 		ShortDescription: `
 Prints a line for each companion and for each peer that only follows: name,
 peer ID, who follows whom, whether it is connected, how many pieces of it are
-here and when they were in step last, and what is wrong.
+here and when they were in step last, and what is wrong. "So far" is that its
+pieces were not in step with any peer yet. Where the peer itself does not have
+them open, "in step … with" names the peer that has.
 
   > ipfs npp companions ls
   alice  12D3KooWQK5U…  both follow  online  12 pieces  in step 3s ago
