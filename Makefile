@@ -53,8 +53,8 @@ interop: ipfs ## talk to JavaScript peers (needs npm)
 soak: ipfs ## random histories, and kills, for MINUTES=5; simulated from SEED=1001 on
 	$(BINARIES) NPP_SOAK=$(MINUTES)m NPP_SIM_SEED=$(SEED) NPP_SIM_SEEDS=1 NPP_ACCESS_SEEDS=$$((2000 * $(MINUTES))) \
 		$(GO) test -v -count=1 -vet=off -p 3 -parallel 8 -timeout $$((4 * $(MINUTES) + 30))m \
-		-run 'TestHistories|SurvivesKill|SurviveKills|TestReplicasWithTheSameEntriesAndListCountTheSame' \
-		./test/sim ./test/cli ./orbit/oplog
+		-run 'TestHistories|SurvivesKill|SurviveKills|TestReplicasWithTheSame|TestReplicasAgreeAfter' \
+		./test/sim ./test/cli ./orbit ./orbit/oplog
 
 bench: ipfs ## measure against stock kubo and others
 	$(GO) run ./bench
