@@ -274,8 +274,10 @@ func (n *node) connect(to *node) {
 
 func (n *node) disconnect(from *node) {
 	n.t.Helper()
-	must(n.t, n.host.Network().ClosePeer(from.host.ID()))
-	eventually(n.t, "disconnected", func() bool { return len(from.host.Network().ConnsToPeer(n.host.ID())) == 0 })
+	eventually(n.t, "disconnected", func() bool {
+		must(n.t, n.host.Network().ClosePeer(from.host.ID())) // another connection may just have been opened
+		return len(from.host.Network().ConnsToPeer(n.host.ID())) == 0
+	})
 }
 
 // newPair returns two connected nodes that have a database of events open, which

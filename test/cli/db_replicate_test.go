@@ -111,7 +111,7 @@ func TestDatabaseIsOpenedByItsAddress(t *testing.T) {
 	if out := b.MustRun("npp", "db", "info", address); !strings.Contains(out, "state     fetching\nmissing   "+manifest) {
 		t.Errorf("info: %s", out)
 	}
-	if out := b.MustRun("npp", "db", "ls"); !strings.Contains(out, address+"  ?               0  fetching  ?\n") {
+	if out := b.MustRun("npp", "db", "ls"); !strings.Contains(out, address+"  ?               0  fetching   ?\n") {
 		t.Errorf("ls: %s", out)
 	}
 	f := findings(t, b, address)
@@ -274,7 +274,7 @@ func TestClosedDatabaseStaysAsItIs(t *testing.T) {
 	if l := replica(t, b, "info", "gigs"); l.State != "closed" || l.Entries != 1 || len(l.Peers) != 0 {
 		t.Errorf("info: %+v", l)
 	}
-	if out := b.MustRun("npp", "db", "ls"); !strings.Contains(out, address+"  events          1  closed    gigs\n") {
+	if out := b.MustRun("npp", "db", "ls"); !strings.Contains(out, address+"  events          1  closed     gigs\n") {
 		t.Errorf("ls: %s", out)
 	}
 	if f := findings(t, b, "gigs"); f["state"].Level != "problem" || f["state"].Advice != "ipfs npp db open "+address {
