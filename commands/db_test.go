@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -66,8 +67,8 @@ func TestDatabaseTextsAreHarmless(t *testing.T) {
 	key, _ := json.Marshal(hostile)
 	payload, _ := json.Marshal(map[string]any{"op": hostile, "key": hostile})
 	for name, got := range map[string]string{
-		"ls":      text(t, dbLsCmd, nil, &listLine{Name: hostile, Type: hostile, Error: hostile}),
-		"info":    text(t, dbInfoCmd, nil, &infoLine{Name: hostile, Type: hostile, IndexBy: hostile, Meta: key, Access: accessLine{Type: hostile, Address: hostile, Capabilities: map[string][]string{hostile: {hostile}}}, Missing: []string{hostile}}),
+		"ls":      text(t, dbLsCmd, nil, &listLine{Name: hostile, Type: hostile, Manifest: hostile, Error: hostile}),
+		"info":    text(t, dbInfoCmd, nil, &infoLine{Name: hostile, Type: hostile, Manifest: hostile, IndexBy: hostile, Meta: key, Access: accessLine{Type: hostile, Address: hostile, Capabilities: map[string][]string{hostile: {hostile}}}, Missing: []string{hostile}}),
 		"all":     strings.Replace(text(t, dbAllCmd, nil, &itemLine{Key: key, Value: key}), "\t", " ", 1),
 		"get":     text(t, dbGetCmd, nil, &itemLine{Value: key}),
 		"log":     text(t, dbLogCmd, nil, &entryLine{Hash: hostile, Writer: hostile, Payload: payload}),
@@ -97,6 +98,43 @@ func hostileStatus() statusLine {
 		MissingBlocks: []missingLine{{Hash: hostile, Error: hostile}},
 		Refused:       []refusedLine{{Hash: hostile, Error: hostile}},
 		Peers:         []dbPeerLine{{Agent: hostile, Error: hostile}},
+	}
+}
+
+func TestBothTypesAreShownWhereTheyDiffer(t *testing.T) {
+	for kind, want := range map[string]string{"documents": "documents, indexed by hash", "events": "events"} {
+		l := &infoLine{Type: kind, Manifest: manifestType(kind, "events"), Heads: []string{}}
+		if kind == "documents" {
+			l.IndexBy = "hash"
+			want += "; its manifest says events"
+		}
+		if got := l.text(); !strings.Contains(got, "\ntype      "+want+"\n") {
+			t.Errorf("info: %s", got)
+		}
+		got := text(t, dbLsCmd, nil, &listLine{Type: kind, Manifest: manifestType(kind, "events")})
+		if strings.Contains(got, "(its manifest says events)") != (kind == "documents") {
+			t.Errorf("ls: %s", got)
+		}
+	}
+	if got := manifestType("documents", "error"); got != "unknown" { // see typeOf
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestWhatIsEncryptedIsNotShownAsOpen(t *testing.T) {
+	s := newStatusLine(replicate.Status{State: replicate.Open, Encrypted: true}, nil)
+	for want, got := range map[string]string{
+		"state     encrypted\n": text(t, dbInfoCmd, nil, &infoLine{statusLine: s}),
+		"  encrypted  pieces\n": text(t, dbLsCmd, nil, &listLine{Name: "pieces", State: s.State}),
+		"encrypted /orbitdb/z: no entry can be read, 0 peers have it open\n": text(t, dbOpenCmd, nil, &openLine{Address: "/orbitdb/z", statusLine: s}),
+		"values    encrypted by the apps":                                    text(t, dbInfoCmd, nil, &infoLine{Sealed: true}),
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if got := text(t, dbInfoCmd, nil, &infoLine{}); strings.Contains(got, "encrypted") {
+		t.Errorf("got %q", got)
 	}
 }
 
@@ -142,6 +180,9 @@ func TestDatabaseErrorsSayWhatToDo(t *testing.T) {
 		{orbit.ErrDropped, "x", "hint: ipfs npp db ls"},
 		{replicate.ErrNotReplicated, "gigs", "hint: ipfs npp db open gigs"},
 		{replicate.ErrFailed, "x", "hint: ask for the address again"},
+		{fmt.Errorf("x %w: %w", replicate.ErrFailed, orbit.ErrType), "/orbitdb/zdpu", "hint: ipfs npp db open /orbitdb/zdpu --type with"},
+		{fmt.Errorf("x %w: %w", replicate.ErrFailed, &orbit.AccessTypeError{Type: "custom"}), "x", "hint: npp opens databases with the access controllers"},
+		{fmt.Errorf("x: %w", orbit.ErrEncrypted), "x", "hint: --plain writes it"},
 	} {
 		got := dbError(test.err, test.called)
 		if !errors.Is(got, test.err) || !strings.Contains(got.Error(), test.want) {

@@ -36,6 +36,17 @@
 // comes as Go values, JSON or CBOR is encoded as JavaScript would, numbers
 // above all.
 //
+// JavaScript makes databases whose manifest says events though an app keeps
+// documents or keys in them. [OpenOptions.Type] opens such a database as what it is.
+//
+// # Encryption
+//
+// JavaScript apps may encrypt the values of a database (encryption.data). Its
+// entries are verified, kept and sent on like any others, but a plain value would
+// break those apps, and is refused with [ErrEncrypted]; see [Database.Encrypted].
+// Entries that are encrypted as a whole (encryption.replication) cannot be
+// verified, and are never part of a database ([entry.ErrEncrypted]).
+//
 // # Writing
 //
 // A write returns once it is on disk, synced. It costs the same in a database

@@ -40,13 +40,14 @@ func (db *Database) Plain() *Database {
 // entries of two writers are such bytes, or that of the only writer. The newest
 // 256 entries that count are looked at, or fewer where they are large.
 //
-// Strangers are writers that may write because anybody may: the access list does
-// not name them. What they write says nothing to an owner, whom the list names,
-// or who made the database here: nobody can lock an owner out. Nor does it where
-// somebody has written whom the list names.
+// A stranger is a writer that may write only because anybody may: the access list
+// does not name it. Entries of strangers say nothing to an owner, an identity that
+// the list names or that made the database here, so that no stranger can lock an
+// owner out. They say nothing to anybody either where one of the newest entries is
+// of a writer that the list names.
 //
-// Where the own identity has written a plain value, values are not encrypted: it
-// writes plain ones, and an app that fails at one has failed already.
+// Where the own identity has written a plain value before, the values do not count
+// as encrypted: an app that fails at a plain value has failed already.
 func (db *Database) Encrypted(ctx context.Context) (bool, error) {
 	if db.keys.wrotePlain.Load() {
 		return false, nil

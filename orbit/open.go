@@ -247,7 +247,7 @@ func (o *Orbit) opened(hash string, db *Database) {
 func (o *Orbit) reopened(ctx context.Context, db *Database, hash string, opts OpenOptions) (*Database, error) {
 	r, stale, err := o.register(ctx, hash, db.manifest, opts)
 	if stale && (err == nil || errors.Is(err, store.ErrNotDurable)) {
-		// It has the type of its record when it is rebuilt.
+		// The database gets the type of its record with the rebuild.
 		db.keys.stale.Store(true)
 		return db, err
 	}
@@ -257,8 +257,8 @@ func (o *Orbit) reopened(ctx context.Context, db *Database, hash string, opts Op
 	return o.become(db, hash, r), nil
 }
 
-// become returns an open database as its record says that it is. The caller
-// holds o.mu.
+// become returns an open database with the type and the index field of its
+// record. The caller holds o.mu.
 func (o *Orbit) become(db *Database, hash string, r record) *Database {
 	if r.kind() == db.kind && r.IndexBy == db.indexBy {
 		return db
@@ -334,8 +334,8 @@ func (o *Orbit) Rebuild(ctx context.Context, address string) ([]Lost, error) {
 	return lost, err
 }
 
-// rebuild is Rebuild of a database, which is not open if it was damaged, and
-// returns the database as its record says that it is. The caller holds
+// rebuild rebuilds the index of a database, which is not open if it was damaged,
+// and returns the database with the type of its record. The caller holds
 // o.rebuilding.
 func (o *Orbit) rebuild(ctx context.Context, hash string, db *Database) (*Database, []Lost, error) {
 	r, err := o.record(ctx, hash)

@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 
 	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/identity"
 	"github.com/newpieceplease/npp/orbit/value"
@@ -102,6 +103,29 @@ func TestBytesOfALogOfTheVersionBeforeAreCounted(t *testing.T) {
 		}
 		if st, err := l.Stats(t.Context()); err != nil || st.Bytes != size || st.Entries != 5 {
 			t.Errorf("%+v, %v; want %d bytes", st, err, size)
+		}
+	}
+}
+
+// A rebuild goes on from what the summary says of the log.
+func TestAStaleSummaryKeepsTheRest(t *testing.T) {
+	s := store.New(storetest.NewDisk(), "/npp/test")
+	l := &Log{store: s, number: 1, id: "log"}
+	want := someSummary()
+	want.Rebuild = 0
+	update := func(change func(*store.Tx) error) {
+		t.Helper()
+		if err := s.Update(t.Context(), change); err != nil {
+			t.Fatal(err)
+		}
+	}
+	update(func(tx *store.Tx) error { return l.writeSummary(tx, want) })
+	want.Rebuild = 1 + want.Numbers
+	for range 2 {
+		update(func(tx *store.Tx) error { return MarkStale(tx, 1) })
+		got, err := l.readSummary(blocks.Reading(t.Context(), s))
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, %v; want %+v", got, err, want)
 		}
 	}
 }

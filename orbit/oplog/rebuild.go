@@ -157,7 +157,8 @@ func MarkStale(tx *store.Tx, number uint64) error {
 	if err != nil || sum.Rebuild != 0 {
 		return err
 	}
-	return l.writeSummary(tx, &summary{Rebuild: 1 + sum.Numbers})
+	sum.Rebuild = 1 + sum.Numbers
+	return l.writeSummary(tx, sum)
 }
 
 // clear deletes the keys of the log below a prefix.

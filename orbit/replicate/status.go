@@ -39,9 +39,9 @@ type Status struct {
 	Address string
 	State   State
 	Err     error // of Failed
-	// Encrypted is that what peers sent as entries are blocks that only the
-	// holders of a key can read ([entry.ErrEncrypted]), and that the database has
-	// no entry that can be read. It is open then, and no peer is in step.
+	// Encrypted tells that peers sent, as entries, blocks that only the holders of
+	// a key can read ([entry.ErrEncrypted]), and that the database has no entry
+	// here. The database is open then, and no peer counts as in step.
 	Encrypted bool
 	Full      error     // why nothing is accepted from other peers; wraps space.ErrFull or [orbit.ErrFull], or nil
 	GaveUp    bool      // entries that waited were given up for want of room since a peer was in step; they come again with its heads
@@ -86,8 +86,8 @@ func (r *Replicator) Status(ctx context.Context, address string) (Status, error)
 	return s, nil
 }
 
-// seen is status, with what the log tells besides. A log that cannot be read
-// tells nothing.
+// seen is status with Encrypted, for which it reads the log. A log that cannot be
+// read does not count as encrypted.
 func (rp *replica) seen(ctx context.Context) (Status, <-chan struct{}) {
 	s, changed := rp.status()
 	if !slices.ContainsFunc(s.Refused, func(r Refusal) bool { return errors.Is(r.Err, entry.ErrEncrypted) }) {
