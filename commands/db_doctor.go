@@ -22,10 +22,10 @@ var dbDoctorCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Say why a database is not replicated.",
 		ShortDescription: `
-Looks at all that it takes to replicate a database: pubsub, who is connected
-and how, who has it open and speaks what, what is missing and who was asked
-for it, what was refused and why, and who may write. Each line is "ok", a
-"note" or a "problem", with what to do below.
+Looks at all that it takes to replicate a database: pubsub, the free space of
+the disk, who is connected and how, who has it open and speaks what, what is
+missing and who was asked for it, what was refused and why, and who may write.
+Each line is "ok", a "note" or a "problem", with what to do below.
 
 With '--deep', it also compares what counts here with what counts at each
 daemon that has the database open, and names the entries that differ.

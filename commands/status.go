@@ -75,8 +75,8 @@ var statusCmd = &cmds.Command{
 		Tagline: "Show how the daemon is, and what needs attention.",
 		ShortDescription: `
 Prints who the daemon is, how many peers are connected, how the library's own
-stores are and who has them, companions, messages, and what is not as it
-should be, with what to do.
+stores are and who has them, companions, messages, the free space of the disk,
+and what is not as it should be, with what to do.
 
   > ipfs npp status
   peer        12D3KooWCP9aGS… (alice), since 2h3m0s

@@ -27,10 +27,10 @@
 // # Cost
 //
 // A check takes the time of a lock. The operating system is asked at most every
-// 250 ms, in which a fast link brings about 30 MB. A burst of large writes of the
-// owner is faster than that: each write is counted against the last reading.
-// There is no goroutine unless somebody waits, and of any number of waiters one
-// asks for all.
+// 250 ms, in which a fast link brings about 30 MB. The owner's writes may be faster
+// than that, so they are counted: when they may have used up the room, it is asked
+// again. Nothing runs in the background but what somebody waits for or guards, and of
+// any number of waiters one asks for all.
 //
 // Where the free space cannot be read, the disk counts as one with room, and
 // [Disk.State] has the error.

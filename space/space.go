@@ -166,22 +166,23 @@ func (d *Disk) CheckIncoming() error {
 }
 
 // CheckWrite returns nil if the owner may write size bytes more, or an error that
-// wraps [ErrFull]. The bytes count as written until the next reading.
+// wraps [ErrFull]. The bytes count as written until the next reading. Nothing is
+// refused without a new one.
 func (d *Disk) CheckWrite(size int) error {
 	if d == nil {
 		return nil
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := d.current()
-	if s.Err != nil {
-		return nil
+	s, needed := d.current(), uint64(size)
+	if s.Err == nil && s.Free < s.Reserve+d.claimed+needed {
+		d.look()
+		s = d.state
 	}
-	claimed := d.claimed + uint64(size)
-	if s.Free < s.Reserve+claimed {
-		return d.full(s.Free-min(s.Free, d.claimed), s.Reserve+uint64(size))
+	if s.Err == nil && s.Free < s.Reserve+needed {
+		return d.full(s.Free, s.Reserve+needed)
 	}
-	d.claimed = claimed
+	d.claimed += needed
 	return nil
 }
 

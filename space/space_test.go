@@ -139,13 +139,20 @@ func TestWritesOfTheOwnerCountBeforeTheNextReading(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, g := newDisk(1128 * mib)
 		wantErr(t, "one that is too large", d.CheckWrite(1001*mib), ErrFull)
+		before := g.count()
 		for range 10 {
 			wantErr(t, "one of ten that fit", d.CheckWrite(100*mib), nil)
 		}
+		if n := g.count() - before; n != 0 {
+			t.Errorf("asked %d times for what fits", n)
+		}
+		g.set(128*mib, nil) // they were written
 		wantErr(t, "one more", d.CheckWrite(1), ErrFull)
-		g.set(1129*mib, nil) // they were smaller on the disk
-		time.Sleep(defaultInterval)
-		wantErr(t, "one more after a reading", d.CheckWrite(1001*mib), nil)
+		g.set(129*mib, nil)
+		wantErr(t, "one with room again", d.CheckWrite(mib), nil)
+		wantErr(t, "one more", d.CheckWrite(1), nil) // that was not written yet
+		g.set(128*mib, nil)
+		wantErr(t, "one more", d.CheckWrite(mib), ErrFull)
 	})
 }
 

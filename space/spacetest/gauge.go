@@ -32,8 +32,8 @@ func New() *Gauge {
 	return g
 }
 
-// Looks returns how often the free space was read: more and more often where somebody
-// waits for room.
+// Looks returns how often the free space was read. It grows while somebody waits for
+// room.
 func (g *Gauge) Looks() int64 { return g.looks.Load() }
 
 // Set sets the free space. Checks see it from now on; those who wait notice it by
