@@ -50,6 +50,7 @@ var topics = []struct {
 	{"topic", one(benchTopic)},
 	{"listen", one(benchListen)},
 	{"orbit", benchOrbit},
+	{"flood", one(benchFlood)},
 	{"replicate", benchReplicate},
 	{"library", benchLibrary},
 }

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/ipfs/boxo/keystore"
+	leveldb "github.com/ipfs/go-ds-leveldb"
+	"github.com/libp2p/go-libp2p/core/crypto"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/keyed"
+	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/value"
+	"github.com/newpieceplease/npp/store"
+)
+
+// Bars of a flood of heads.
+const (
+	floodBar     = 1.5  // joining entries without parents to joining a chain
+	elsewhereBar = 10.0 // the slowest put elsewhere to the idle 99th percentile
+	namingBar    = 5.0  // a put that names 512 heads to an idle one
+	healedBar    = 1.2  // a put once all heads are named to an idle one
+)
+
+const (
+	floodPuts  = 200 // puts by which idle and healed databases are measured
+	floodBatch = 128 // entries that are joined at once
+)
+
+// flood is what one round measured.
+type flood struct {
+	join               time.Duration
+	idle, naming, heal []time.Duration // puts to the database: before, right after, and once few heads are left
+	idleElsewhere      []time.Duration // puts to another database: before,
+	elsewhere          []time.Duration // and meanwhile
+}
+
+// benchFlood measures what entries without parents cost, each of which is a head,
+// beside as many in a chain.
+func benchFlood(ctx context.Context, b *bench) (*section, error) {
+	entries := b.pick(5000, 1500)
+	rounds := b.pick(5, 1)
+	var heads, chains []flood
+	for range rounds {
+		for _, chain := range []bool{false, true} {
+			f, err := floodOnce(ctx, b, entries, chain)
+			if err != nil {
+				return nil, err
+			}
+			if chain {
+				chains = append(chains, f)
+			} else {
+				heads = append(heads, f)
+			}
+		}
+	}
+	s := &section{
+		title: fmt.Sprintf("Databases: a flood of %d heads", entries),
+		how: fmt.Sprintf("Entries of a stranger in a `*` database, %d at a time, in this process on leveldb, in turns %d times: none has a parent, so each is a head; and as many in a chain. "+
+			"Meanwhile another database is written without a pause. An idle put is the median of %d before.", floodBatch, rounds, floodPuts),
+	}
+	of := func(fs []flood, pick func(flood) time.Duration) (list []time.Duration) {
+		for _, f := range fs {
+			list = append(list, pick(f))
+		}
+		return list
+	}
+	join := func(f flood) time.Duration { return f.join }
+	joins := ratios(of(heads, join), of(chains, join))
+	quotient := func(pick func(flood) time.Duration, by func(flood) time.Duration) []float64 {
+		return ratios(of(heads, pick), of(heads, by))
+	}
+	idle := func(f flood) time.Duration { return median(f.idle) }
+	elsewhere := quotient(func(f flood) time.Duration { return percentile(f.elsewhere, 100) }, func(f flood) time.Duration { return percentile(f.idleElsewhere, 99) })
+	naming := quotient(func(f flood) time.Duration { return median(f.naming) }, idle)
+	healed := quotient(func(f flood) time.Duration { return median(f.heal) }, idle)
+	s.row("", "heads", "chain", "ratio")
+	s.row("join", ms(median(of(heads, join))), ms(median(of(chains, join))), ratio(joins)+spread(joins))
+	s.row("", "meanwhile", "idle", "ratio")
+	s.row("slowest put elsewhere, to the idle 99th percentile", ms(median(of(heads, func(f flood) time.Duration { return percentile(f.elsewhere, 100) }))),
+		ms(median(of(heads, func(f flood) time.Duration { return percentile(f.idleElsewhere, 99) }))), ratio(elsewhere)+spread(elsewhere))
+	s.row("put that names 512 heads", ms(median(of(heads, func(f flood) time.Duration { return median(f.naming) }))), ms(median(of(heads, idle))), ratio(naming)+spread(naming))
+	s.row("put once all heads are named", ms(median(of(heads, func(f flood) time.Duration { return median(f.heal) }))), ms(median(of(heads, idle))), ratio(healed)+spread(healed))
+	for _, bar := range []struct {
+		what string
+		got  []float64
+		most float64
+	}{
+		{"joining heads to joining a chain", joins, floodBar},
+		{"the slowest put elsewhere to the idle 99th percentile", elsewhere, elsewhereBar},
+		{"a put that names 512 heads to an idle one", naming, namingBar},
+		{"a put once all heads are named to an idle one", healed, healedBar},
+	} {
+		s.verdict(median(bar.got) <= bar.most, "%s is to be at most %.1f; it is %s.", bar.what, bar.most, ratio(bar.got))
+	}
+	return s, nil
+}
+
+// floodOnce joins entries to a new database.
+func floodOnce(ctx context.Context, b *bench, entries int, chain bool) (f flood, err error) {
+	dir, err := os.MkdirTemp(b.Dir, "flood-")
+	if err != nil {
+		return f, err
+	}
+	defer os.RemoveAll(dir)
+	ds, err := leveldb.NewDatastore(dir, nil)
+	if err != nil {
+		return f, err
+	}
+	defer ds.Close()
+	o, err := orbit.New(ctx, orbit.Config{Store: store.New(ds, "/orbit"), Keystore: keystore.NewMemKeystore()})
+	if err != nil {
+		return f, err
+	}
+	defer o.Close()
+	open := func(name string, access orbit.Access) (*orbit.KeyValue, *orbit.Database, error) {
+		db, err := o.Create(ctx, name, orbit.Options{Type: orbit.TypeKeyValue, Access: access})
+		if err != nil {
+			return nil, nil, err
+		}
+		kv, err := db.KeyValue()
+		return kv, db, err
+	}
+	flooded, db, err := open("flooded", orbit.Access{Write: []string{manifest.Anyone}})
+	if err != nil {
+		return f, err
+	}
+	mine, _, err := open("mine", orbit.Access{})
+	if err != nil {
+		return f, err
+	}
+	puts := func(kv *orbit.KeyValue, n int) (took []time.Duration, err error) {
+		for i := range n {
+			at := time.Now()
+			if _, err := kv.Put(ctx, "key", i); err != nil {
+				return nil, err
+			}
+			took = append(took, time.Since(at))
+		}
+		return took, nil
+	}
+	if f.idle, err = puts(flooded, floodPuts); err != nil {
+		return f, err
+	}
+	if f.idleElsewhere, err = puts(mine, floodPuts); err != nil {
+		return f, err
+	}
+	blocks, stranger, err := strangers(db.Address(), entries, chain)
+	if err != nil {
+		return f, err
+	}
+	at := orbit.WithAtHand(ctx, orbit.AtHand{stranger.Hash(): stranger.Block()})
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			took, err := puts(mine, 1)
+			if err != nil {
+				done <- err
+				return
+			}
+			f.elsewhere = append(f.elsewhere, took...)
+		}
+	}()
+	began := time.Now()
+	for i := 0; i < len(blocks) && err == nil; i += floodBatch {
+		_, err = db.Join(at, blocks[i:min(len(blocks), i+floodBatch)])
+	}
+	f.join = time.Since(began)
+	close(stop)
+	if putErr := <-done; err == nil {
+		err = putErr
+	}
+	if err != nil {
+		return f, err
+	}
+	// Each put names 512 heads until few are left.
+	if f.naming, err = puts(flooded, entries/entry.MaxNext); err != nil {
+		return f, err
+	}
+	if _, err = puts(flooded, 2); err != nil {
+		return f, err
+	}
+	f.heal, err = puts(flooded, floodPuts)
+	return f, err
+}
+
+// strangers returns entries of somebody who is not here, none with a parent or each
+// with the one before.
+func strangers(address string, n int, chain bool) (blocks []block.Block, s *identity.Signer, err error) {
+	key, _, err := crypto.GenerateSecp256k1Key(rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s, err = identity.New(key, key); err != nil {
+		return nil, nil, err
+	}
+	var last []entry.Position
+	for i := range n {
+		e, err := entry.New(s, address, keyed.Put(value.Text(fmt.Sprint("stranger ", i)), value.Null), last, []string{})
+		if err != nil {
+			return nil, nil, err
+		}
+		if chain {
+			last = []entry.Position{e.Position(e.Rank())}
+		}
+		blocks = append(blocks, e.Block)
+	}
+	return blocks, s, nil
+}
