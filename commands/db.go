@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -166,6 +167,8 @@ func dbError(err error, called string) error {
 		hint = "ask for the address again, what is there is no database"
 	case errors.Is(err, space.ErrFull):
 		hint = space.Advice
+	case errors.Is(err, orbit.ErrFull), errors.Is(err, orbit.ErrShareFull):
+		hint = replicate.QuotaAdvice
 	case errors.Is(err, entry.ErrTooLarge):
 		hint = "add it to IPFS and put its CID"
 	case errors.Is(err, where.ErrInvalid):
@@ -268,7 +271,8 @@ type listLine struct {
 	Name     string `json:"name"`
 	Type     string `json:"type"`                   // as which it is open
 	Manifest string `json:"manifestType,omitempty"` // the type that its manifest names, where that is another
-	State    string `json:"state,omitempty"`        // of its replication: "open", "closed", "fetching", "failed" or "encrypted"
+	State    string `json:"state,omitempty"`        // of its replication: "open", "closed", "fetching", "failed", "encrypted" or "full"
+	Full     string `json:"full,omitempty"`         // why nothing of others is taken, where a quota is used up
 	NotLive  string `json:"notLive,omitempty"`      // why it is open and not live; see statusLine
 	IndexBy  string `json:"indexBy,omitempty"`
 	Entries  uint64 `json:"entries"`
@@ -301,9 +305,10 @@ var dbLsCmd = &cmds.Command{
 		ShortDescription: `
 Prints address, type, number of entries, state and name of each database: it
 is "open" and replicated, "not live" where new entries come late or not at
-all, "closed", "fetching" what it takes to open it, "failed", or "encrypted"
-as a whole by the apps that write to it, so that nothing of it can be read
-here. One that is not live or does not open is listed with the reason.
+all, "full" where a quota is used up and nothing of others is taken, "closed",
+"fetching" what it takes to open it, "failed", or "encrypted" as a whole by
+the apps that write to it, so that nothing of it can be read here. One that is
+not live, is full or does not open is listed with the reason.
 
   > ipfs npp db ls
   /orbitdb/zdpuAsb…  documents      12  open       pieces
@@ -357,7 +362,7 @@ here. One that is not live or does not open is listed with the reason.
 			if l.Manifest != "" {
 				text += "  (its manifest says " + printable(l.Manifest) + ")"
 			}
-			for _, why := range []string{l.NotLive, l.Error} {
+			for _, why := range []string{l.Full, l.NotLive, l.Error} {
 				if why != "" {
 					text += "\n  " + printable(why)
 				}
@@ -397,6 +402,9 @@ func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pen
 			if s.NotLive != nil {
 				l.NotLive = notLive(s.NotLive)
 			}
+			if l.State == fullState {
+				l.Full = s.Full.Error()
+			}
 		}
 	}
 	for _, address := range r.Pending() {
@@ -428,11 +436,40 @@ type infoLine struct {
 	Keys     uint64          `json:"keys"`                // of documents and keyvalue
 	Faults   uint64          `json:"faults"`              // entries that do not count
 	Waiting  uint64          `json:"waiting"`             // entries whose parents are not here
-	Missing  []string        `json:"missing,omitempty"`
+	Missing  []string        `json:"missing,omitempty"`   // at most 1000 of them
+	Lacking  uint64          `json:"lacking,omitempty"`   // hashes that are missing
+	Stored   storedLine      `json:"stored"`
 	Heads    []string        `json:"heads"`
 	Clock    float64         `json:"clock"` // largest time of the heads
 	Last     uint64          `json:"last"`  // number of the entry that came last
 	statusLine
+}
+
+// storedLine is what a database takes, in bytes of blocks.
+type storedLine struct {
+	Bytes          uint64 `json:"bytes"`
+	WaitingBytes   uint64 `json:"waitingBytes"`             // about, of entries that wait
+	MaxBytes       uint64 `json:"maxBytes,omitempty"`       // the quota for both; none where only this daemon may write
+	CompanionBytes uint64 `json:"companionBytes,omitempty"` // of all databases of the companion whose it is: then the quota is for those
+}
+
+func newStoredLine(u orbit.Usage) storedLine {
+	l := storedLine{Bytes: u.Entries, WaitingBytes: u.Waiting, CompanionBytes: u.Grouped}
+	if u.Limited && u.Quota < math.MaxUint64 {
+		l.MaxBytes = u.Quota
+	}
+	return l
+}
+
+func (l storedLine) text() string {
+	text := fmt.Sprintf("%d bytes", l.Bytes+l.WaitingBytes)
+	switch {
+	case l.CompanionBytes > 0:
+		return text + fmt.Sprintf(", all of the companion %d of %d", l.CompanionBytes, l.MaxBytes)
+	case l.MaxBytes > 0:
+		return text + fmt.Sprintf(" of %d", l.MaxBytes)
+	}
+	return text + ", no quota"
 }
 
 // accessLine says who may write.
@@ -450,15 +487,18 @@ var dbInfoCmd = &cmds.Command{
 		Tagline: "Show what is known of a database.",
 		ShortDescription: `
 "faults" are entries that have no effect, such as those of who may not write.
-"waiting" are entries that came before what they are on top of, which is
-"missing" unless it is being fetched ("asking"). Heads are the newest entries,
-the clock is the largest of theirs, and "last" is the number of the entry that
-came last (see db log --since).
+"waiting" are entries that came before those that they need, which are
+"missing" unless they are being fetched ("asking"). "stored" is what the
+database takes of its quota. Heads are the newest entries, the clock is the
+largest of theirs, and "last" is the number of the entry that came last (see
+db log --since).
 The state is that of the replication, which lists what was asked for in vain,
 entries that came and were refused, and peers that have it open. A database
 that is being fetched has no more than that. It is "encrypted" where apps
 encrypt it as a whole (encryption.replication); where they encrypt the values
-alone (encryption.data), there is a line "values".
+alone (encryption.data), there is a line "values". It is "full" where a quota
+is used up: nothing of others is taken, what is here is served, and this
+daemon may write.
 
   > ipfs npp db info pieces
   address   /orbitdb/zdpuAsb…
@@ -468,6 +508,7 @@ alone (encryption.data), there is a line "values".
   write     03f5a7…
   writable  yes
   entries   12, keys 11, faults 0, waiting 0
+  stored    17342 bytes, no quota
   head      zdpuB2g…
   clock     12, last 12
   state     open
@@ -496,7 +537,7 @@ alone (encryption.data), there is a line "values".
 		if err == nil {
 			err = addStatus(req, env, l)
 		}
-		if err == nil && l.Waiting > 0 && l.Asking == 0 { // which reads all that waits
+		if err == nil && l.Waiting > 0 && l.Asking == 0 {
 			l.Missing, err = db.Log().Missing(ctx)
 		}
 		if err != nil {
@@ -530,7 +571,7 @@ func infoOf(ctx context.Context, o *orbit.Orbit, db *orbit.Database) (*infoLine,
 		return nil, err
 	}
 	l.Entries, l.Keys, l.Faults, l.Waiting = s.Entries, s.Keys, s.Faults, s.Waiting
-	l.Clock, l.Last = s.Clock, s.Last
+	l.Clock, l.Last, l.Lacking, l.Stored = s.Clock, s.Last, s.Missing, newStoredLine(db.Usage())
 	for _, h := range s.Heads {
 		l.Heads = append(l.Heads, h.Hash)
 	}
@@ -613,7 +654,12 @@ func (l *infoLine) text() string {
 	if l.Sealed {
 		row("values", "encrypted by the apps that write them")
 	}
-	row("entries", "%d, keys %d, faults %d, waiting %d", l.Entries, l.Keys, l.Faults, l.Waiting)
+	waiting := ""
+	if l.Lacking > 0 {
+		waiting = fmt.Sprintf(" for %s", quantity(l.Lacking, "other", "others"))
+	}
+	row("entries", "%d, keys %d, faults %d, waiting %d%s", l.Entries, l.Keys, l.Faults, l.Waiting, waiting)
+	row("stored", "%s", l.Stored.text())
 	for i := range some(row, "head", len(l.Heads)) {
 		row("head", "%s", printable(l.Heads[i]))
 	}
@@ -628,6 +674,12 @@ func (l *infoLine) statusText(row func(name, format string, a ...any)) {
 	if l.NotLive != "" {
 		row("not live", "%s", printable(l.NotLive))
 	}
+	if l.Full != "" {
+		row("full", "%s", printable(l.Full))
+	}
+	if l.GaveUp {
+		row("gave up", "some entries that waited, for want of room; they are asked for again")
+	}
 	if l.Error != "" {
 		row("error", "%s", printable(l.Error))
 	}
@@ -635,7 +687,11 @@ func (l *infoLine) statusText(row func(name, format string, a ...any)) {
 	for _, m := range l.MissingBlocks {
 		asked[m.Hash] = "  " + m.text()
 	}
-	for i := range some(row, "missing", len(l.Missing)) {
+	missing := len(l.Missing)
+	if missing > shownHashes { // it may be a part of them
+		missing = max(missing, int(l.Lacking))
+	}
+	for i := range some(row, "missing", missing) {
 		row("missing", "%s%s", printable(l.Missing[i]), asked[l.Missing[i]])
 	}
 	for i := range some(row, "refused", len(l.Refused)) {

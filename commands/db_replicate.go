@@ -114,10 +114,11 @@ func (r replicated) connected() map[peer.ID]swarm.Peer {
 
 // statusLine is what several commands tell of the replication of a database.
 type statusLine struct {
-	State         string        `json:"state"`             // "open", "closed", "fetching", "failed" or "encrypted"
+	State         string        `json:"state"`             // "open", "closed", "fetching", "failed", "encrypted" or "full"
 	Error         string        `json:"error,omitempty"`   // why it failed
 	NotLive       string        `json:"notLive,omitempty"` // why its topic is not subscribed to, so that what is new comes late or not at all
 	Full          string        `json:"full,omitempty"`    // why nothing is accepted from other peers
+	GaveUp        bool          `json:"gaveUp,omitempty"`  // entries that waited were given up for want of room; they are asked for again
 	Asking        int           `json:"asking"`            // blocks that are being asked for
 	Shipment      *shipmentLine `json:"shipment,omitempty"`
 	MissingBlocks []missingLine `json:"missingBlocks,omitempty"`
@@ -168,16 +169,23 @@ type dbPeerLine struct {
 // open, and nothing of it can be read.
 const encryptedState = "encrypted"
 
+// fullState is the state of a database that is open and takes nothing of others because
+// of a quota.
+const fullState = "full"
+
 // stateOf is the state of a database's replication in a word.
 func stateOf(s replicate.Status) string {
-	if s.Encrypted {
+	switch {
+	case s.Encrypted:
 		return encryptedState
+	case s.State == replicate.Open && errors.Is(s.Full, orbit.ErrFull):
+		return fullState
 	}
 	return string(s.State)
 }
 
 func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusLine {
-	l := statusLine{State: stateOf(s), Asking: s.Asking, Peers: []dbPeerLine{}}
+	l := statusLine{State: stateOf(s), GaveUp: s.GaveUp, Asking: s.Asking, Peers: []dbPeerLine{}}
 	if s.Err != nil {
 		l.Error = s.Err.Error()
 	}
@@ -521,7 +529,7 @@ func (l *openLine) progress() string {
 	switch l.State {
 	case encryptedState:
 		text = "no entry can be read, " + text
-	case string(replicate.Open):
+	case string(replicate.Open), fullState:
 		text = fmt.Sprintf("%s, %d waiting, %s", quantity(l.Entries, "entry", "entries"), l.Waiting, text)
 	}
 	if ship := l.Shipment; ship != nil {

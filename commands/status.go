@@ -23,7 +23,9 @@ type statusOutput struct {
 	Stores     []storeStatusLine `json:"stores"`
 	Databases  int               `json:"databases"`
 	Fetching   int               `json:"fetching"` // databases that are not here yet
-	NotLive    []string          `json:"notLive"`  // addresses of databases that get what is new late or not at all
+	Full       []string          `json:"full"`     // addresses of databases that take nothing of others because of a quota
+	Others     othersStatus      `json:"others"`
+	NotLive    []string          `json:"notLive"` // addresses of databases that get what is new late or not at all
 	Companions companionsStatus  `json:"companions"`
 	Messages   messagesStatus    `json:"messages"`
 	Disk       diskStatus        `json:"disk"`
@@ -52,6 +54,14 @@ type messagesStatus struct {
 	Refused     uint64 `json:"refused"`
 	// pubsub streams that were reset since the start because their peers did not read
 	StreamsReset uint64 `json:"streamsReset"`
+}
+
+// othersStatus is what the databases take together that others write, in bytes of
+// blocks.
+type othersStatus struct {
+	Bytes    uint64 `json:"bytes"`
+	Waiting  uint64 `json:"waiting"`  // entries that wait for others, not among bytes
+	MaxBytes uint64 `json:"maxBytes"` // for both
 }
 
 // diskStatus is how much of the datastore's disk is free, in bytes.
@@ -110,6 +120,8 @@ func newStatusOutput(s plugin.Status) *statusOutput {
 	out := &statusOutput{
 		Peer: s.Peer.String(), Username: s.Username, Version: plugin.Version, Since: s.Started,
 		Peers: s.Peers, NPP: s.NPP, Pubsub: s.Pubsub, Databases: s.Databases, Fetching: s.Fetching,
+		Full:       append([]string{}, s.Full...),
+		Others:     othersStatus{s.Others.Entries, s.Others.Waiting, s.Others.Quota},
 		NotLive:    append([]string{}, s.NotLive...),
 		Stores:     []storeStatusLine{},
 		Companions: companionsStatus{s.Companions, s.Online, s.Followers, s.Pieces},
@@ -165,7 +177,11 @@ func (s *statusOutput) text() string {
 	if len(s.NotLive) > 0 {
 		databases += fmt.Sprintf(", %d not live", len(s.NotLive))
 	}
+	if len(s.Full) > 0 {
+		databases += fmt.Sprintf(", %d full", len(s.Full))
+	}
 	row("databases", "%s", databases)
+	row("of others", "%d of %d bytes", s.Others.Bytes+s.Others.Waiting, s.Others.MaxBytes)
 	row("messages", "%d of %d bytes, and %d from pubsub", s.Messages.DirectBytes, s.Messages.MaxBytes, s.Messages.PubsubBytes)
 	if n := s.Messages.StreamsReset; n > 0 {
 		row("pubsub", "%s reset whose peers did not read", quantity(n, "stream was", "streams were"))

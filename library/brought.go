@@ -67,10 +67,14 @@ func (l *Library) bring(ctx context.Context, address, user, indexBy string, came
 }
 
 // use counts a companion that has a database, until release. A database that is new
-// to the companion, and that no other companion has, is partial.
-func (l *Library) use(address string, isNew bool) {
+// to the companion, and that no other companion has, is partial. user is the address of
+// the companion's user store: the first companion's quota is that of the database.
+func (l *Library) use(address, user string, isNew bool) {
 	l.bringing.Lock()
 	defer l.bringing.Unlock()
+	if l.users[address] == 0 {
+		l.cfg.Orbit.SetGroup(address, user)
+	}
 	if isNew && l.users[address] == 0 {
 		l.setPartial(address, true)
 	}
@@ -85,6 +89,7 @@ func (l *Library) release(address string) {
 		return
 	}
 	delete(l.users, address)
+	l.cfg.Orbit.SetGroup(address, "")
 	l.setPartial(address, false)
 	if err := l.dropBrought(l.ctx, address); err != nil && l.ctx.Err() == nil {
 		log.Warnw("store of a former companion cannot be dropped", "database", address, "err", err)

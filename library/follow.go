@@ -47,7 +47,7 @@ func (f *follower) set(ctx context.Context, address string, again bool) {
 		f.failed(errors.New("databases are not replicated"))
 		return
 	}
-	f.lib.use(address, !f.recorded[address])
+	f.lib.use(address, f.user, !f.recorded[address])
 	ctx, f.cancel = context.WithCancel(ctx)
 	f.done = make(chan struct{})
 	go func(done chan struct{}) {

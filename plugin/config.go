@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/newpieceplease/npp/message"
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/space"
 )
 
@@ -19,6 +21,53 @@ type Config struct {
 	Messages message.Limits
 	// Disk bounds what is written to the disk of the repo.
 	Disk DiskLimits
+	// Databases bounds what databases store of what others write.
+	Databases DatabaseLimits
+}
+
+// DatabaseLimits bounds what databases store of what others write, in bytes of
+// blocks; see [orbit.Quotas].
+type DatabaseLimits struct {
+	// DatabaseBytes is for each database that belongs to no companion. 2 GiB.
+	DatabaseBytes uint64
+	// CompanionBytes is for all databases of one companion together. 2 GiB.
+	CompanionBytes uint64
+	// AllBytes is for all of these databases together. 10 GiB.
+	AllBytes uint64
+	// WaitingBytes is what entries of one database may take that came before those
+	// that they need. 256 MiB.
+	WaitingBytes uint64
+}
+
+func defaultDatabaseLimits() DatabaseLimits {
+	return DatabaseLimits{DatabaseBytes: 2 << 30, CompanionBytes: 2 << 30, AllBytes: 10 << 30, WaitingBytes: oplog.DefaultWaiting}
+}
+
+// Bounds of the limits. With the smallest ones there is room for some entries of the
+// largest size.
+const (
+	minDatabaseBytes = 8 << 20
+	minWaitingBytes  = 8 << 20
+	maxWaitingBytes  = 1 << 40
+)
+
+// Check returns an error that names the field that makes no sense.
+func (l DatabaseLimits) Check() error {
+	switch {
+	case l.DatabaseBytes < minDatabaseBytes:
+		return fmt.Errorf("DatabaseBytes is %d, must be %d or more", l.DatabaseBytes, minDatabaseBytes)
+	case l.CompanionBytes < minDatabaseBytes:
+		return fmt.Errorf("CompanionBytes is %d, must be %d or more", l.CompanionBytes, minDatabaseBytes)
+	case l.AllBytes < max(l.DatabaseBytes, l.CompanionBytes):
+		return fmt.Errorf("AllBytes is %d, must be DatabaseBytes (%d) and CompanionBytes (%d) or more", l.AllBytes, l.DatabaseBytes, l.CompanionBytes)
+	case l.WaitingBytes < minWaitingBytes || l.WaitingBytes > maxWaitingBytes:
+		return fmt.Errorf("WaitingBytes is %d, must be from %d to %d", l.WaitingBytes, minWaitingBytes, uint64(maxWaitingBytes))
+	}
+	return nil
+}
+
+func (l DatabaseLimits) quotas() orbit.Quotas {
+	return orbit.Quotas{Database: l.DatabaseBytes, Group: l.CompanionBytes, All: l.AllBytes, Waiting: l.WaitingBytes}
 }
 
 // DiskLimits bounds what is written to the disk of the repo.
@@ -42,7 +91,7 @@ const configPath = "Plugins.Plugins.npp.Config"
 // parseConfig reads the configuration that kubo hands to a plugin: JSON,
 // decoded, or nil. An error is one sentence that names the key.
 func parseConfig(raw any) (Config, error) {
-	c := Config{Messages: message.DefaultLimits()}
+	c := Config{Messages: message.DefaultLimits(), Databases: defaultDatabaseLimits()}
 	if raw == nil {
 		return c, nil
 	}
@@ -50,7 +99,7 @@ func parseConfig(raw any) (Config, error) {
 	if err != nil {
 		return c, fmt.Errorf("%s: %w", configPath, err)
 	}
-	m, d := &c.Messages, &c.Disk
+	m, d, db := &c.Messages, &c.Disk, &c.Databases
 	err = decodeObject(configPath, b, object{
 		"Messages": object{
 			"MaxMessageBytes": &m.MaxMessageBytes,
@@ -64,6 +113,12 @@ func parseConfig(raw any) (Config, error) {
 		"Disk": object{
 			"FreeBytes": &d.FreeBytes,
 		},
+		"Databases": object{
+			"DatabaseBytes":  &db.DatabaseBytes,
+			"CompanionBytes": &db.CompanionBytes,
+			"AllBytes":       &db.AllBytes,
+			"WaitingBytes":   &db.WaitingBytes,
+		},
 	})
 	if err != nil {
 		return c, err
@@ -73,6 +128,9 @@ func parseConfig(raw any) (Config, error) {
 	}
 	if err := d.Check(); err != nil {
 		return c, fmt.Errorf("%s.Disk.%w", configPath, err)
+	}
+	if err := db.Check(); err != nil {
+		return c, fmt.Errorf("%s.Databases.%w", configPath, err)
 	}
 	return c, nil
 }

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/newpieceplease/npp/message"
+	"github.com/newpieceplease/npp/orbit"
 )
 
 // decoded is JSON as kubo hands it to a plugin.
@@ -23,9 +24,9 @@ func decoded(t testing.TB, text string) any {
 }
 
 func TestConfigDefaultsToTheDefaultLimits(t *testing.T) {
-	for _, text := range []string{`null`, `{}`, `{"Messages": {}}`, `{"Disk": {}}`} {
+	for _, text := range []string{`null`, `{}`, `{"Messages": {}}`, `{"Disk": {}}`, `{"Databases": {}}`} {
 		c, err := parseConfig(decoded(t, text))
-		if err != nil || c.Messages != message.DefaultLimits() || c.Disk != (DiskLimits{}) {
+		if err != nil || c.Messages != message.DefaultLimits() || c.Disk != (DiskLimits{}) || c.Databases != defaultDatabaseLimits() {
 			t.Errorf("%s: %+v, %v", text, c, err)
 		}
 	}
@@ -69,6 +70,14 @@ func TestConfigReachesTheFloorOfFreeSpace(t *testing.T) {
 	}
 }
 
+func TestConfigReachesTheQuotas(t *testing.T) {
+	c, err := parseConfig(decoded(t, `{"Databases": {"DatabaseBytes": 10000000, "CompanionBytes": 20000000, "AllBytes": 30000000, "WaitingBytes": 9000000}}`))
+	want := orbit.Quotas{Database: 10_000_000, Group: 20_000_000, All: 30_000_000, Waiting: 9_000_000}
+	if err != nil || c.Databases.quotas() != want {
+		t.Errorf("got %+v, %v", c.Databases, err)
+	}
+}
+
 // Every mistake is refused with a sentence that begins with the full key.
 func TestConfigNamesTheKeyOfAMistake(t *testing.T) {
 	for _, test := range []struct{ text, key, says string }{
@@ -76,8 +85,8 @@ func TestConfigNamesTheKeyOfAMistake(t *testing.T) {
 		{`"Messages"`, "", `must be an object, not "Messages"`},
 		{`[]`, "", "must be an object, not []"},
 		{`true`, "", "must be an object, not true"},
-		{`{"Mesages": {}}`, ".Mesages", "is not known; known there: Disk, Messages"},
-		{`{"messages": {}}`, ".messages", "is not known; known there: Disk, Messages"},
+		{`{"Mesages": {}}`, ".Mesages", "is not known; known there: Databases, Disk, Messages"},
+		{`{"messages": {}}`, ".messages", "is not known; known there: Databases, Disk, Messages"},
 		{`{"": {}}`, ".", "is not known"},
 		{`{"Messages": null}`, ".Messages", "must be an object, not null"},
 		{`{"Messages": []}`, ".Messages", "must be an object, not []"},
@@ -106,6 +115,12 @@ func TestConfigNamesTheKeyOfAMistake(t *testing.T) {
 		{`{"Messages": {"WhenPeerFull": 1}}`, ".Messages.WhenPeerFull", "is 1, must be a string"},
 		{`{"Messages": {"WhenPeerFull": "maybe"}}`, ".Messages.WhenPeerFull", `is "maybe", must be "refuse" or "drop-oldest"`},
 		{`{"Messages": {"WhenPeerFull": ""}}`, ".Messages.WhenPeerFull", `is "", must be`},
+		{`{"Databases": {"DatabaseBytes": 1}}`, ".Databases.DatabaseBytes", "is 1, must be 8388608 or more"},
+		{`{"Databases": {"CompanionBytes": 1}}`, ".Databases.CompanionBytes", "is 1, must be 8388608 or more"},
+		{`{"Databases": {"AllBytes": 1}}`, ".Databases.AllBytes", "is 1, must be DatabaseBytes (2147483648) and CompanionBytes (2147483648) or more"},
+		{`{"Databases": {"CompanionBytes": 20000000000}}`, ".Databases.AllBytes", "is 10737418240, must be DatabaseBytes (2147483648) and CompanionBytes (20000000000) or more"},
+		{`{"Databases": {"WaitingBytes": 1}}`, ".Databases.WaitingBytes", "is 1, must be from 8388608 to 1099511627776"},
+		{`{"Databases": {"WaitingBytes": 2199023255552}}`, ".Databases.WaitingBytes", "is 2199023255552, must be from 8388608 to 1099511627776"},
 		{`{"Disk": []}`, ".Disk", "must be an object, not []"},
 		{`{"Disk": {"Free": 1}}`, ".Disk.Free", "is not known; known there: FreeBytes"},
 		{`{"Disk": {"FreeBytes": "1 GiB"}}`, ".Disk.FreeBytes", `is "1 GiB", must be a whole number`},

@@ -118,13 +118,14 @@ func (d *Daemon) providers(c cid.Cid) (known []peer.ID) {
 
 // openDatabases opens the daemon's own databases. Only a store that does not
 // work at all is an error of the daemon's.
-func (d *Daemon) openDatabases(ctx context.Context, n *core.IpfsNode, r *router.Router, s *store.Store, open func(namespace string) *store.Store) {
+func (d *Daemon) openDatabases(ctx context.Context, n *core.IpfsNode, r *router.Router, s *store.Store, q orbit.Quotas, open func(namespace string) *store.Store) {
 	c := orbit.Config{
 		Store:      s,
 		Keystore:   n.Repo.Keystore(),
 		RootKey:    rootKey,
 		SigningKey: signingKey,
 		Source:     n.Blockstore,
+		Quotas:     q,
 		Disk:       d.disk,
 	}
 	if n.Exchange != nil {

@@ -264,7 +264,7 @@ func start(node *core.IpfsNode, c Config, r *router.Router, orbitStore *store.St
 		return nil, err
 	}
 	d.stores = append(d.stores, orbitStore)
-	d.openDatabases(node.Context(), node, r, orbitStore, open)
+	d.openDatabases(node.Context(), node, r, orbitStore, c.Databases.quotas(), open)
 	log.Infow("started", "took", time.Since(begin))
 	return d, nil
 }

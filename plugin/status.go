@@ -30,9 +30,11 @@ type Status struct {
 	Messages  message.Stats
 	Disk      space.State // of the datastore
 	Stores    []StoreStatus
-	Databases int      // that are here, lists of writers left out
-	Fetching  int      // databases that are not here yet
-	NotLive   []string // addresses of databases whose topics are not subscribed to although they are replicated
+	Databases int         // that are here, lists of writers left out
+	Fetching  int         // databases that are not here yet
+	Full      []string    // addresses of those that take nothing of others because of a quota
+	Others    orbit.Usage // of all databases that have a quota
+	NotLive   []string    // addresses of databases whose topics are not subscribed to although they are replicated
 
 	Companions int // that are followed
 	Online     int // of them, that are connected
@@ -159,6 +161,9 @@ func (s *Status) attendDatabase(d orbit.Listed, status replicate.Status) {
 	switch n := len(status.Refused); {
 	case status.State == replicate.Failed:
 		s.attend(d.Address, d.Name, status.Err, "")
+	case errors.Is(status.Full, orbit.ErrFull):
+		s.Full = append(s.Full, d.Address)
+		s.attend(d.Address, d.Name, fmt.Errorf("it takes nothing of others: %w", status.Full), replicate.QuotaAdvice)
 	case n > 0:
 		s.attend(d.Address, d.Name, fmt.Errorf("%s refused, the last: %w", Quantity(n, "entry was", "entries were"), status.Refused[n-1].Err), "ipfs npp db doctor "+d.Address)
 	}
@@ -200,6 +205,7 @@ func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
 			own[address] = true
 		}
 	}
+	s.Others = o.Usage()
 	for listed, err := range o.Databases(ctx) {
 		if err != nil {
 			return err

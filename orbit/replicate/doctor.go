@@ -246,12 +246,12 @@ func (x *examination) failed(err error) {
 	}
 }
 
-// quotaAdvice says how a full database can take more.
-const quotaAdvice = "raise the quota (Plugins.Plugins.npp.Config.Databases, see 'ipfs npp status') and restart the daemon, or make room: ipfs npp db drop <database>"
+// QuotaAdvice says how a full database can take more.
+const QuotaAdvice = "raise the quota in Plugins.Plugins.npp.Config.Databases and restart the daemon, or drop what is not needed: ipfs npp db drop <database>"
 
 func (x *examination) quota() {
 	if err := x.status.Full; err != nil && !errors.Is(err, space.ErrFull) {
-		x.add(CheckQuota, Problem, fmt.Sprintf("it takes nothing of others: %v", err), quotaAdvice)
+		x.add(CheckQuota, Problem, fmt.Sprintf("it takes nothing of others: %v", err), QuotaAdvice)
 	}
 }
 
@@ -474,7 +474,7 @@ func (x *examination) refused(of string, db *orbit.Database, s Status) {
 		advice string
 	}{
 		{isError(orbit.ErrNotAllowed), "refused because the writer may not write", Problem, notAllowed},
-		{isError(orbit.ErrShareFull), "refused because its writer, or who offered it, has used up the share of the quota", Problem, quotaAdvice},
+		{isError(orbit.ErrShareFull), "refused because its writer, or who offered it, has used up the share of the quota", Problem, QuotaAdvice},
 		{isError(orbit.ErrUnavailable), "refused because the writer's identity is missing", Problem, "connect to the peer that wrote it: ipfs npp connect <peer>"},
 		{isError(oplog.ErrOtherLog), "refused because it is of another database", Note, ""},
 		{isError(entry.ErrEncrypted), "refused because it is encrypted as a whole", Problem, encryptedAdvice},
