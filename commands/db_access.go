@@ -98,7 +98,9 @@ changes nothing.
 
 Apps on @orbitdb/core judge by the present list alone: an app that does not
 have the entries of the identity yet cannot join what is built on them. The
-first line says how many entries that are.
+first line says how many entries that are. An app that has them keeps showing
+them, but takes new entries only after some 17 that others wrote: each entry
+refers to so many before it.
 
   > ipfs npp db revoke band 02c1b2…
   note   apps on @orbitdb/core that lack its 12 entries cannot join them

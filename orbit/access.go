@@ -63,12 +63,16 @@ const (
 // wrote and the admin did not have yet, though present members have built on it;
 // and it needs an admin at hand where JavaScript revoked.
 //
-// @orbitdb/core joins a head with all ancestors or not at all, judges by its
-// present list what it does not have yet, and keeps what it joined. Where all
-// writers of a history are on the present list, it counts what is counted here.
-// Otherwise, a JavaScript peer that had the entries of a revoked writer before the
-// revocation goes on showing them all, and one that lacks them cannot join what
-// is built on them.
+// @orbitdb/core joins a head with all ancestors or not at all. By its present list,
+// it judges the head, what the head names in next and refs, and the ancestors that it
+// does not have yet; and it keeps what it joined. Where all writers of a history are
+// on the present list, it counts what is counted here. Otherwise:
+//
+//   - A JavaScript peer that has the entries of a revoked writer goes on showing them
+//     all. It joins no entry that names one of them in next or refs, which is true of
+//     the entries that soon follow. It joins all of these with the first entry that
+//     names none, after 17 others at most where the log has one head.
+//   - A JavaScript peer that lacks them cannot join what descends from them.
 type AccessController struct {
 	address string
 	list    manifest.Writers // of type "ipfs"
@@ -335,7 +339,8 @@ func (a *AccessController) Keep(ctx context.Context, id string, hashes []string)
 	return errors.Join(err, changeErr)
 }
 
-// change writes the value at a key of the access database, where that changes.
+// change writes the value at a key of the access database. It writes what is there
+// already, too, as JavaScript does.
 func (a *AccessController) change(ctx context.Context, key string, change func([]string) []string) error {
 	if a.managed == nil {
 		return a.fixed()

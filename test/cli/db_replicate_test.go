@@ -55,9 +55,9 @@ type replicaLine struct {
 }
 
 type dbPeerLine struct {
-	Database, Peer, Agent, Error string
-	Open, Connected, Relayed     bool
-	Exchanged, InStep            time.Time
+	Database, Peer, Agent, Error, Compared string
+	Open, Connected, Relayed               bool
+	Exchanged, InStep                      time.Time
 }
 
 type findingLine struct{ Check, Level, Text, Advice, Peer string }
