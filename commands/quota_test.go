@@ -20,11 +20,11 @@ func TestWhatIsFullIsShownWithItsReason(t *testing.T) {
 		t.Errorf("status: %+v", s)
 	}
 	for want, got := range map[string]string{
-		"nothing is accepted from them: " + full.Error():                                 text(t, dbOpenCmd, nil, &openLine{Address: "/orbitdb/z", statusLine: s}),
-		"full      " + full.Error() + "\n":              text(t, dbInfoCmd, nil, &infoLine{Address: "/orbitdb/z", statusLine: s}),
-		"state     full\n":                              text(t, dbInfoCmd, nil, &infoLine{Address: "/orbitdb/z", statusLine: s}),
-		"gave up   some entries":                        text(t, dbInfoCmd, nil, &infoLine{Address: "/orbitdb/z", statusLine: s}),
-		"  full       pieces\n  " + full.Error() + "\n": text(t, dbLsCmd, nil, &listLine{Address: "/orbitdb/z", Name: "pieces", State: s.State, Full: s.Full}),
+		"nothing is accepted from them: " + full.Error(): text(t, dbOpenCmd, nil, &openLine{Address: "/orbitdb/z", statusLine: s}),
+		"full      " + full.Error() + "\n":               text(t, dbInfoCmd, nil, &infoLine{Address: "/orbitdb/z", statusLine: s}),
+		"state     full\n":                               text(t, dbInfoCmd, nil, &infoLine{Address: "/orbitdb/z", statusLine: s}),
+		"gave up   some entries":                         text(t, dbInfoCmd, nil, &infoLine{Address: "/orbitdb/z", statusLine: s}),
+		"  full       pieces\n  " + full.Error() + "\n":  text(t, dbLsCmd, nil, &listLine{Address: "/orbitdb/z", Name: "pieces", State: s.State, Full: s.Full}),
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q", got, want)
