@@ -81,6 +81,7 @@ const (
 	idleMin        = 30 * time.Second       // between exchanges with a peer that is in step
 	idleMax        = 8 * time.Minute        //
 	confirmAfter   = 10 * time.Second       // of a change or of an exchange with a peer that is not in step
+	againAfter     = 250 * time.Millisecond // of the session of a peer that was not in step, heads are exchanged
 	headsAfter     = 200 * time.Millisecond // of a change, heads are announced
 	refreshAfter   = 2 * time.Second        // between exchanges of a list of writers with a peer
 	settleWithin   = 10 * time.Second       // what it takes of a list of writers has come

@@ -364,6 +364,22 @@ func (rp *replica) compared(p peer.ID, shown []string, a agreement, begun bool) 
 	rp.notify()
 }
 
+// sessionEnded has heads be exchanged soon with a peer that asked us for entries or for
+// our state, unless its replica agreed with ours before: it may agree by now. Where it
+// does not, again and again, that is later each time.
+func (rp *replica) sessionEnded(p peer.ID) {
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	q := rp.peers[p]
+	if q == nil || !q.subscribed || q.busy || !q.inStep.Before(q.last) {
+		return
+	}
+	if soon := time.Now().Add(rp.r.random.around(doubled(againAfter, q.behind))); q.next.After(soon) {
+		q.next = soon
+		signal(rp.due)
+	}
+}
+
 // inStep notes that the replica of a peer agrees with ours. The caller holds rp.mu.
 func (rp *replica) inStep(p peer.ID, q *partner) {
 	if rp.full != nil {

@@ -45,12 +45,14 @@ func (r *Replicator) serveSession(s network.Stream) {
 	defer cancel()
 	release := func() bool { return false }
 	defer func() { release() }()
+	var about *replica
 	err := reconcile.Serve(ctx, s, reconcile.Source{
 		Log: func(address string) (log, access *oplog.Log, ok bool) {
 			rp := r.find(address)
 			if rp == nil || rp.database() == nil {
 				return nil, nil, false
 			}
+			about = rp
 			release = context.AfterFunc(rp.ctx, cancel) // it may be closed
 			return rp.database().Log(), rp.accessLog(), true
 		},
@@ -58,6 +60,9 @@ func (r *Replicator) serveSession(s network.Stream) {
 	})
 	if err != nil {
 		log.Debugw("session of", "peer", p, "err", err)
+	}
+	if about != nil {
+		about.sessionEnded(p)
 	}
 }
 
