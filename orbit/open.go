@@ -208,7 +208,9 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 		return nil, ErrDropped
 	}
 	if db := o.open[hash]; db != nil {
-		if opts.fits(db.kind, db.indexBy) {
+		// Until it is rebuilt, its record may have another type.
+		changing := opts.Type != "" && db.keys.stale.Load()
+		if opts.fits(db.kind, db.indexBy) && !changing {
 			return db, nil
 		}
 		return o.reopened(ctx, db, hash, opts)
