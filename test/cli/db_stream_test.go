@@ -147,7 +147,7 @@ func TestPartedDaemonsConvergeWithinSeconds(t *testing.T) {
 // It goes on where it was: all comes, and what is there is not sent again.
 func TestInterruptedBulkTransferGoesOn(t *testing.T) {
 	t.Parallel()
-	const bulk = 10_000
+	const bulk = 5000
 	giver := harness.New(t).Hide().FixPort().Start()
 	address := db(t, giver, "create", "archive", "--type=documents")[0].Address
 	putMany(t, giver, address, "", bulk)

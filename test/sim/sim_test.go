@@ -73,7 +73,7 @@ func TestHistories(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(processes.End)
-	first, count := number("NPP_SIM_SEED", 1), number("NPP_SIM_SEEDS", 100)
+	first, count := number("NPP_SIM_SEED", 1), number("NPP_SIM_SEEDS", 60)
 	seeds := make(chan int)
 	var group sync.WaitGroup
 	for range runtime.NumCPU() {
