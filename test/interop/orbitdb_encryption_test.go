@@ -18,6 +18,7 @@ func anybody(kind string) orbit.Options {
 func pair(key, val string) [2]value.Value { return [2]value.Value{value.Text(key), value.Text(val)} }
 
 func TestDaemonPutsNoPlainValueWhereAppsEncrypt(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Start()
 	a, b := startNode(t), startNode(t)
 	a.newIdentity(writerA)
@@ -65,6 +66,7 @@ func TestDaemonPutsNoPlainValueWhereAppsEncrypt(t *testing.T) {
 }
 
 func TestDaemonSaysThatALogIsEncrypted(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Start()
 	js := startNode(t)
 	js.newIdentity(writerA)
@@ -95,6 +97,7 @@ func TestDaemonSaysThatALogIsEncrypted(t *testing.T) {
 
 // As JavaScript makes one with open(name, { Database: Documents({ indexBy }) }).
 func TestDaemonOpensEventsAsTheDocumentsThatAppsKeepInThem(t *testing.T) {
+	t.Parallel()
 	n := harness.New(t).Start()
 	js := startNode(t)
 	js.newIdentity(writerA)
