@@ -175,10 +175,11 @@ func TestFailedAppendWritesNothing(t *testing.T) {
 // a function, if it has one.
 type counter struct {
 	datastore.Batching
-	reads  int
-	writes int
-	bytes  int // of what is looked up, and written
-	hook   func()
+	reads   int
+	writes  int
+	bytes   int // of what is looked up, and written
+	largest int // bytes of a batch
+	hook    func()
 }
 
 // since returns what was counted since c was as before.
@@ -195,21 +196,24 @@ func (c *counter) Get(ctx context.Context, key datastore.Key) ([]byte, error) {
 
 func (c *counter) Batch(ctx context.Context) (datastore.Batch, error) {
 	b, err := c.Batching.Batch(ctx)
-	return countedBatch{b, c}, err
+	return &countedBatch{Batch: b, c: c}, err
 }
 
 type countedBatch struct {
 	datastore.Batch
-	c *counter
+	c    *counter
+	size int
 }
 
-func (b countedBatch) Put(ctx context.Context, key datastore.Key, value []byte) error {
+func (b *countedBatch) Put(ctx context.Context, key datastore.Key, value []byte) error {
 	b.c.writes++
 	b.c.bytes += len(value)
+	b.size += len(value)
+	b.c.largest = max(b.c.largest, b.size)
 	return b.Batch.Put(ctx, key, value)
 }
 
-func (b countedBatch) Delete(ctx context.Context, key datastore.Key) error {
+func (b *countedBatch) Delete(ctx context.Context, key datastore.Key) error {
 	b.c.writes++
 	return b.Batch.Delete(ctx, key)
 }

@@ -201,17 +201,15 @@ func (l *Log) dependants(tx *store.Tx, hash string, n int) (list []string, err e
 	if d.first != "" {
 		list = append(list, d.first)
 	}
-	if d.others == 0 || len(list) >= n {
+	if d.others == 0 {
 		return list, nil
 	}
 	prefix := l.dependantsPrefix(hash)
 	for r, err := range tx.Scan(prefix) {
-		if err != nil {
-			return nil, err
+		if err != nil || len(list) >= n {
+			return list, err
 		}
-		if list = append(list, strings.TrimPrefix(r.Key, prefix+"/")); len(list) == n {
-			break
-		}
+		list = append(list, strings.TrimPrefix(r.Key, prefix+"/"))
 	}
 	return list, nil
 }

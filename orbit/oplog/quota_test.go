@@ -62,14 +62,22 @@ func TestWhatWaitsIsInTheWayOfNothing(t *testing.T) {
 	entries := chain(60, value.Null)
 	total := sizeOf(entries)
 	r, q := limited(t, total, "a")
-	for i := range 100 {
-		nowhere := draft{key: "a", time: 1, payload: value.Text(fmt.Sprint(i))}.entry()
-		must1(r.Join(t.Context(), of("evil", draft{key: "a", time: 2, next: []*entry.Entry{nowhere}}.entry())))
-		if q.entries+q.pending > total {
-			t.Fatalf("%d and %d bytes", q.entries, q.pending)
+	made := 0
+	junk := func() {
+		for range 100 {
+			made++
+			nowhere := draft{key: "a", time: 1, payload: value.Text(fmt.Sprint(made))}.entry()
+			must1(r.Join(t.Context(), of("evil", draft{key: "a", time: 2, next: []*entry.Entry{nowhere}}.entry())))
+			if q.entries+q.pending > total {
+				t.Fatalf("%d and %d bytes", q.entries, q.pending)
+			}
 		}
 	}
-	for _, e := range entries {
+	junk()
+	for i, e := range entries {
+		if i == len(entries)/2 {
+			junk()
+		}
 		same(t, "outcomes", r.join(t, e), []oplog.Outcome{oplog.Joined})
 		if q.entries+q.pending > total {
 			t.Fatalf("%d and %d bytes", q.entries, q.pending)

@@ -344,6 +344,25 @@ func TestLogOfTenTimesTheBoundArrivesNewestFirst(t *testing.T) {
 	}
 }
 
+// The clocks of a hostile writer say that ancestors are newer. What is fetched because
+// another entry needs it stays all the same.
+func TestLogWhoseClocksRunBackwardsArrivesNewestFirst(t *testing.T) {
+	seeds(t, 3, func(t *testing.T, rng *rand.Rand) {
+		var entries []*entry.Entry
+		for i := range 120 {
+			d := draft{key: "a", time: float64(1000 - i)}
+			if i > 0 {
+				d.next = entries[i-1:]
+			}
+			entries = append(entries, d.entry())
+		}
+		r := bounded(t, storetest.NewDisk(), 12_000)
+		r.fetchAll(t, rng, newGraph(entries...), "P", entries[len(entries)-1:], func() {})
+		log, _ := r.audit(t, judge)
+		equal(t, "in the log", len(log), len(entries))
+	})
+}
+
 // Blocks are evicted and entries given up in any order of arrival, of several peers:
 // in the end the log is the same.
 func TestAnyOrderOfArrivalEndsInTheSameLogWhateverMayWait(t *testing.T) {
@@ -384,18 +403,24 @@ func TestJunkOfOnePeerEvictsNothingOfAnother(t *testing.T) {
 		nowhere := draft{key: "nowhere", time: 1, payload: value.Text(fmt.Sprint(i))}.entry()
 		must1(r.Join(t.Context(), of("evil", draft{key: "evil", time: float64(rand.IntN(100)), next: []*entry.Entry{nowhere}, payload: junk}.entry())))
 	}
-	_, waiting := r.audit(t, judge)
-	held := 0
+	r.audit(t, judge)
+	honest := 0
+	junkHeld, junkEvicted := uint64(0), uint64(0)
 	for hash, w := range r.waiters(t) {
-		if w.from == "honest" && w.held {
-			held++
-		} else if w.from == "honest" {
+		switch {
+		case w.from == "honest" && w.held:
+			honest++
+		case w.from == "honest":
 			t.Errorf("%s is evicted", hash)
+		case w.held:
+			junkHeld += w.charge
+		default:
+			junkEvicted += w.charge
 		}
 	}
-	equal(t, "of the honest peer", held, len(entries)-1)
-	if len(waiting) == held {
-		t.Error("nothing of the other peer waits")
+	equal(t, "of the honest peer", honest, len(entries)-1)
+	if junkHeld < bound/4 || junkEvicted < bound/4 {
+		t.Errorf("%d bytes of the other peer are held, and %d evicted", junkHeld, junkEvicted)
 	}
 	same(t, "outcomes", r.join(t, entries[0]), []oplog.Outcome{oplog.Joined})
 	equal(t, "in the log", must1(r.Stats(t.Context())).Entries, uint64(len(entries)))
@@ -517,5 +542,23 @@ func TestEntryInOrderTouchesNothingOfWhatWaits(t *testing.T) {
 	}
 	for _, prefix := range []string{"wait", "wake", "missing", "share", "held", "ready"} {
 		equal(t, prefix, len(r.records(t, prefix)), 0)
+	}
+}
+
+// However large the entries are that wait for one, a transaction that wakes them is not.
+func TestLargeEntriesWakeSomeAtATime(t *testing.T) {
+	c := &counter{Batching: storetest.NewDisk()}
+	r, err := open(t.Context(), c)
+	must(t, err)
+	parent := draft{key: "p", time: 1}.entry()
+	large := value.Text(strings.Repeat("x", 900_000))
+	for i := range 12 {
+		r.join(t, draft{key: fmt.Sprint("w", i), time: 2, next: []*entry.Entry{parent}, payload: large}.entry())
+	}
+	c.largest = 0
+	r.join(t, parent)
+	equal(t, "entries", must1(r.Stats(t.Context())).Entries, 13)
+	if c.largest > 4<<20 {
+		t.Errorf("a transaction of %d bytes", c.largest)
 	}
 }
