@@ -4,8 +4,8 @@
 //	go run ./test/report ./...
 //
 // The time of a test is without that in which it waited for its turn to run in
-// parallel. The environment variable GO names another go command. The exit status is
-// that of go test.
+// parallel. If its subtests took longer together, it is theirs. The environment
+// variable GO names another go command. The exit status is that of go test.
 package main
 
 import (
@@ -36,7 +36,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "report:", err)
 		os.Exit(1)
 	}
-	r := report{to: os.Stdout, output: make(map[string][]event)}
+	r := newReport(os.Stdout)
 	r.read(out)
 	err = cmd.Wait()
 	r.slowest()
@@ -61,6 +61,11 @@ type report struct {
 	to     io.Writer
 	output map[string][]event // of packages that are being tested
 	tests  []event            // that have ended, without subtests
+	within map[string]float64 // seconds of the subtests of a test, by package and name
+}
+
+func newReport(to io.Writer) *report {
+	return &report{to: to, output: make(map[string][]event), within: make(map[string]float64)}
 }
 
 // read reads all events, and prints what there is to print of each package when it
@@ -92,7 +97,17 @@ func (r *report) take(e event) {
 		r.print(r.output[e.Package], e.Action == "fail")
 		delete(r.output, e.Package)
 	}
-	if ended && e.Test != "" && !strings.Contains(e.Test, "/") {
+	if ended && e.Test != "" {
+		r.time(e)
+	}
+}
+
+// time takes how long a test took. Its subtests have ended before it.
+func (r *report) time(e event) {
+	e.Elapsed = max(e.Elapsed, r.within[e.Package+" "+e.Test])
+	if i := strings.LastIndexByte(e.Test, '/'); i >= 0 {
+		r.within[e.Package+" "+e.Test[:i]] += e.Elapsed
+	} else {
 		r.tests = append(r.tests, e)
 	}
 }

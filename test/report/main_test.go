@@ -7,7 +7,8 @@ import (
 
 // Of a package that passes, the last line is shown; of one that fails, what its
 // failed and unfinished tests printed, and what no test did. Lines that are no
-// events are shown, and the slowest tests in their order.
+// events are shown, and the slowest tests in their order, with the time of subtests
+// that ran in parallel.
 func TestReportShowsWhatFailedAndWhatWasSlow(t *testing.T) {
 	const events = `{"Action":"start","Package":"good"}
 {"Action":"output","Package":"good","Test":"TestQuick","Output":"=== RUN   TestQuick\n"}
@@ -22,6 +23,10 @@ warning: no event
 {"Action":"pass","Package":"bad","Test":"TestFine","Elapsed":1.25}
 {"Action":"fail","Package":"bad","Test":"TestSlow/part","Elapsed":9}
 {"Action":"fail","Package":"bad","Test":"TestSlow","Elapsed":12}
+{"Action":"pass","Package":"bad","Test":"TestMany/one","Elapsed":3}
+{"Action":"pass","Package":"bad","Test":"TestMany/two/half","Elapsed":4}
+{"Action":"pass","Package":"bad","Test":"TestMany/two","Elapsed":0}
+{"Action":"pass","Package":"bad","Test":"TestMany","Elapsed":0}
 {"Action":"output","Package":"bad","Test":"TestHangs","Output":"panic: test timed out\n"}
 {"Action":"output","Package":"bad","Output":"FAIL\tbad\t20s\n"}
 {"Action":"fail","Package":"bad","Elapsed":20}
@@ -39,11 +44,12 @@ worse.go:1:1: expected 'package'
 FAIL	worse [build failed]
 The slowest tests:
     12.0s  TestSlow  bad
+     7.0s  TestMany  bad
      1.2s  TestFine  bad
      0.5s  TestQuick  good
 `
 	var got strings.Builder
-	r := report{to: &got, output: make(map[string][]event)}
+	r := newReport(&got)
 	r.read(strings.NewReader(events))
 	r.slowest()
 	if got.String() != want {
