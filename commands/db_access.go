@@ -98,9 +98,10 @@ changes nothing.
 
 Apps on @orbitdb/core judge by the present list alone: an app that does not
 have the entries of the identity yet cannot join what is built on them. The
-first line says how many entries that are. An app that has them keeps showing
-them, but takes new entries only after some 17 that others wrote: each entry
-refers to so many before it.
+first line says how many entries that are. An app that has them goes on
+showing them. It cannot join a new entry that refers to one of them; as each
+entry refers to at most 17 before it, it joins all once others have written
+some 17.
 
   > ipfs npp db revoke band 02c1b2…
   note   apps on @orbitdb/core that lack its 12 entries cannot join them

@@ -69,9 +69,9 @@ const (
 // on the present list, it counts what is counted here. Otherwise:
 //
 //   - A JavaScript peer that has the entries of a revoked writer goes on showing them
-//     all. It joins no entry that names one of them in next or refs, which is true of
-//     the entries that soon follow. It joins all of these with the first entry that
-//     names none, after 17 others at most where the log has one head.
+//     all. It cannot join an entry that names one of them in next or refs, as those
+//     that are written soon do: where the log has one head, an entry names the 17
+//     before it. With the first entry that names none of them, it joins all.
 //   - A JavaScript peer that lacks them cannot join what descends from them.
 type AccessController struct {
 	address string

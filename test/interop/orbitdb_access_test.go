@@ -407,9 +407,9 @@ func TestHistoriesOfGrantsEndTheSameEverywhere(t *testing.T) {
 	t.Logf("NPP_SEED=%d NPP_ROUNDS=%d", seed, rounds)
 	b := newBand(t)
 	js, id := b.join(orbitdb4, writerA)
-	for _, admin := range []bool{false, true} {
-		t.Run(fmt.Sprintf("JavaScript is an admin: %v", admin), func(t *testing.T) {
-			h := newAccessHistory(b.in(t), js.in(t), id, admin, seed)
+	for _, role := range []string{"member", "admin"} {
+		t.Run("JavaScript is "+role, func(t *testing.T) {
+			h := newAccessHistory(b.in(t), js.in(t), id, role == "admin", seed)
 			for round := range rounds {
 				h.round(round)
 			}
@@ -426,11 +426,10 @@ func newAccessHistory(b *band, js *node, id string, admin bool, seed uint64) *ac
 		Rand: rand.New(rand.NewPCG(seed, 0)), band: b, jsAdmin: admin, members: []string{b.ids[1]},
 		others: []string{signerOf(b.t, writerC).ID, signerOf(b.t, writerD).ID},
 	}
-	name := fmt.Sprintf("history %v", admin)
 	if admin {
-		h.inDaemon = b.create(name, id)
+		h.inDaemon = b.create("history beside an admin", id)
 	} else {
-		h.inDaemon = b.create(name)
+		h.inDaemon = b.create("history beside a member")
 		h.members = append(h.members, id)
 	}
 	h.inJS = js.openLive(writerA, h.inDaemon[0].address, live{memory: true})
