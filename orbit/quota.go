@@ -144,14 +144,14 @@ func (a *account) Room() (all, waiting uint64) {
 		together *= waitingTogether
 	}
 	waiting = left(together, l.waiting-a.waiting)
-	return all, max(min(waiting, l.quotas.Waiting), l.quotas.Waiting/waitingLeast)
+	return all, max(min(waiting, l.quotas.Waiting), min(waitingLeast, l.quotas.Waiting))
 }
 
-// All databases together have so many times what may wait in one; and each has that
-// part of it, however much waits in others.
+// All databases together have so many times what may wait in one. Each has some
+// bytes, however much waits in others: an entry of the largest size fits.
 const (
 	waitingTogether = 4
-	waitingLeast    = 64
+	waitingLeast    = 4 << 20
 )
 
 // left returns how much of a quota is not used.

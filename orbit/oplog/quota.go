@@ -35,7 +35,8 @@ func (l *Log) waitingBound(sum *summary) uint64 {
 
 // noRoom returns what becomes of an entry for which there is no room to wait.
 func (l *Log) noRoom(sum *summary) Outcome {
-	if l.waitingBound(sum) < l.config.Waiting {
+	all, waiting := l.config.Quota.Room()
+	if all-min(all, sum.Bytes) < min(waiting, l.config.Waiting) {
 		return Full
 	}
 	return NoRoom

@@ -2,9 +2,13 @@ package replicate_test
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ipfs/go-datastore/query"
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
@@ -89,6 +93,49 @@ func TestLogOfTenTimesTheBoundArrivesFromJavaScriptAlone(t *testing.T) {
 		return s.Settled(begun)
 	})
 }
+
+// waitingOf returns the hashes of the entries that wait at a node, by the peers that
+// they are taken to be of.
+func (n *node) waitingOf() map[string][]string {
+	n.t.Helper()
+	results, err := n.disk.Query(n.t.Context(), query.Query{Prefix: "/orbit/log", KeysOnly: true})
+	must(n.t, err)
+	found, err := results.Rest()
+	must(n.t, err)
+	of := make(map[string][]string)
+	for _, e := range found {
+		if _, rest, ok := strings.Cut(e.Key, "/held/~"); ok {
+			peer, _, _ := strings.Cut(rest, "/")
+			of[peer] = append(of[peer], rest[strings.LastIndexByte(rest, '/')+1:])
+		}
+	}
+	return of
+}
+
+// What waits is of the peer that offered it, and of the peer whose entry needs it where
+// it was fetched, whoever sent it.
+func TestWhatWaitsIsOfThePeerBecauseOfWhichItCame(t *testing.T) {
+	t.Parallel()
+	a, friend, evil := newNode(t), newNodeAs(t, asJavaScript), newNodeAs(t, asJavaScript)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	friend.create("gigs", orbit.TypeEvents)
+	friend.connect(a)
+	eventually(t, "the friend has it open", func() bool { return len(a.router.ListPeers(address)) == 1 })
+	for _, n := range []*node{evil, friend} {
+		must(t, n.Keep(t.Context(), evil.signer().Block()))
+	}
+	below := written(t, evil.signer(), address, "below", []entry.Position{absent("nowhere")})
+	must(t, friend.Keep(t.Context(), below.Block))
+	top := written(t, evil.signer(), address, "top", []entry.Position{plainPosition(below)})
+	evil.connect(a)
+	evil.offered(a, address, top.Block)
+	eventually(t, "both wait", func() bool { return len(slices.Concat(slices.Collect(maps.Values(a.waitingOf()))...)) == 2 })
+	if of := a.waitingOf(); len(of[evil.host.ID().String()]) != 2 {
+		t.Errorf("they are of %v", of)
+	}
+}
+
+func plainPosition(e *entry.Entry) entry.Position { return e.Position(e.Rank()) }
 
 func TestJunkThatWaitsEvictsNothingOfAnotherPeer(t *testing.T) {
 	t.Parallel()

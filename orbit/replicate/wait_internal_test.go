@@ -1,0 +1,102 @@
+package replicate
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ipfs/boxo/keystore"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/store/storetest"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Where entries that waited were given up, all peers are asked for their heads at once,
+// if the log grew, and the status says so until a peer is in step.
+func TestWhatWasGivenUpIsAskedForAgain(t *testing.T) {
+	open := func(q orbit.Quotas) *orbit.Orbit {
+		keys := keystore.NewMemKeystore()
+		for _, name := range []string{"orbitdb-root", "orbitdb-signing"} {
+			must(t, identity.Generate(keys, name))
+		}
+		o, err := orbit.New(t.Context(), orbit.Config{Store: store.New(storetest.NewDisk(), "/orbit"), Keystore: keys, Quotas: q})
+		must(t, err)
+		t.Cleanup(func() { o.Close() })
+		return o
+	}
+	anybody := orbit.Options{Access: orbit.Access{Write: []string{"*"}}}
+	writer := open(orbit.Quotas{})
+	from, err := writer.Create(t.Context(), "gigs", anybody)
+	must(t, err)
+	events, err := from.Events()
+	must(t, err)
+	var bs []block.Block
+	for i := range 40 {
+		_, err := events.Add(t.Context(), fmt.Sprint(i, strings.Repeat("x", 500)))
+		must(t, err)
+	}
+	for a, err := range from.Log().Stored(t.Context(), 0) {
+		must(t, err)
+		bs = append(bs, a.Entry.Block)
+	}
+	to, err := open(orbit.Quotas{Waiting: 10_000}).Create(t.Context(), "gigs", anybody)
+	must(t, err)
+	ctx := orbit.WithAtHand(t.Context(), orbit.AtHand{writer.Identity().Hash(): writer.Identity().Block()})
+
+	rp := newReplica(&Replicator{ctx: t.Context()}, to.Address())
+	defer rp.cancel()
+	rp.setDatabase(to, 0)
+	const p = peer.ID("peer")
+	q := rp.partner(p)
+	later := time.Now().Add(time.Hour)
+	q.subscribed, q.next = true, later
+	last, err := to.Log().Stats(t.Context())
+	must(t, err)
+	resumed := func(gaveUp, asked bool) {
+		t.Helper()
+		rp.resume(&last)
+		s := Status{GaveUp: rp.gaveUp}
+		if s.GaveUp != gaveUp || q.next.Before(later) != asked {
+			t.Errorf("gave up: %v, asked: %v", s.GaveUp, q.next.Before(later))
+		}
+		q.next = later
+	}
+	resumed(false, false)
+	for i := range bs[1:] {
+		_, err := to.JoinFrom(ctx, "P", bs[len(bs)-1-i:][:1])
+		must(t, err)
+	}
+	resumed(true, false) // the log did not grow: it would be the same again
+	_, err = to.JoinFrom(ctx, "P", bs[:1])
+	must(t, err)
+	resumed(true, true)
+	resumed(true, false)
+	rp.mu.Lock()
+	rp.inStep(p, q)
+	rp.mu.Unlock()
+	resumed(false, false)
+}
+
+func TestFullDatabaseIsNotSettled(t *testing.T) {
+	now := time.Now()
+	s := Status{State: Open, Peers: []Peer{{InStep: now}}}
+	if !s.Settled(now) {
+		t.Error("it is not settled")
+	}
+	if s.Full = errors.New("full"); s.Settled(now) {
+		t.Error("it is settled and full")
+	}
+}
