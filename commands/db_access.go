@@ -100,8 +100,8 @@ Apps on @orbitdb/core judge by the present list alone: an app that does not
 have the entries of the identity yet cannot join what is built on them. The
 first line says how many entries that are. An app that has them goes on
 showing them. It cannot join a new entry that refers to one of them; as each
-entry refers to at most 17 before it, it joins all once others have written
-some 17.
+entry refers to some 17 before it, it joins all once others have written as
+many.
 
   > ipfs npp db revoke band 02c1b2…
   note   apps on @orbitdb/core that lack its 12 entries cannot join them

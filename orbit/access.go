@@ -251,11 +251,11 @@ func (w writers) list() []string { return slices.Sorted(maps.Keys(w)) }
 // Grant gives an identity a capability. It needs an access controller of type
 // "orbitdb" ([ErrType]) whose admin the own identity is ([ErrNotAllowed]).
 func (a *AccessController) Grant(ctx context.Context, capability, id string) error {
-	return a.change(ctx, capability, func(ids []string) []string {
+	return a.change(ctx, capability, func(ids []string) ([]string, error) {
 		if slices.Contains(ids, id) {
-			return ids
+			return ids, nil
 		}
-		return append(ids, id)
+		return append(ids, id), nil
 	})
 }
 
@@ -310,8 +310,8 @@ func (a *AccessController) Revoke(ctx context.Context, capability, id string) er
 // Discard is Revoke, but entries of the identity that nobody built on lose effect
 // ([Database.Losing]).
 func (a *AccessController) Discard(ctx context.Context, capability, id string) error {
-	return a.change(ctx, capability, func(ids []string) []string {
-		return slices.DeleteFunc(ids, func(other string) bool { return other == id })
+	return a.change(ctx, capability, func(ids []string) ([]string, error) {
+		return slices.DeleteFunc(ids, func(other string) bool { return other == id }), nil
 	})
 }
 
@@ -327,21 +327,18 @@ func (a *AccessController) Keep(ctx context.Context, id string, hashes []string)
 	if len(hashes) == 0 {
 		return nil
 	}
-	var err error
-	changeErr := a.change(ctx, keptPrefix+id, func(kept []string) []string {
+	return a.change(ctx, keptPrefix+id, func(kept []string) ([]string, error) {
 		all := slices.Compact(slices.Sorted(slices.Values(slices.Concat(kept, hashes))))
 		if len(all) > maxKept {
-			err = ErrTooManyKept
-			return kept
+			return nil, ErrTooManyKept
 		}
-		return all
+		return all, nil
 	})
-	return errors.Join(err, changeErr)
 }
 
 // change writes the value at a key of the access database. It writes what is there
 // already, too, as JavaScript does.
-func (a *AccessController) change(ctx context.Context, key string, change func([]string) []string) error {
+func (a *AccessController) change(ctx context.Context, key string, change func([]string) ([]string, error)) error {
 	if a.managed == nil {
 		return a.fixed()
 	}
@@ -351,7 +348,10 @@ func (a *AccessController) change(ctx context.Context, key string, change func([
 	if err != nil {
 		return err
 	}
-	return a.put(ctx, key, change(ids))
+	if ids, err = change(ids); err != nil {
+		return err
+	}
+	return a.put(ctx, key, ids)
 }
 
 func (a *AccessController) fixed() error {

@@ -1,6 +1,7 @@
 package orbit_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
 )
 
 // admins are peers that all may change the list of one database.
@@ -170,5 +172,27 @@ func TestAdminsWhoRepairAtOnceEndWithOneList(t *testing.T) {
 	}
 	if repaired == 0 {
 		t.Error("nothing was ever repaired")
+	}
+}
+
+// Keep that fails since there are too many entries writes nothing.
+func TestTooManyKeptEntriesChangeNothing(t *testing.T) {
+	a := newAdmins(t, 1)
+	access := a.dbs[0].Access()
+	hashes := make([]string, 4097)
+	for i := range hashes {
+		hashes[i] = block.New(fmt.Append(nil, i)).Hash
+	}
+	if err := access.Keep(t.Context(), "x", hashes); !errors.Is(err, orbit.ErrTooManyKept) {
+		t.Errorf("%d entries are kept: %v", len(hashes), err)
+	}
+	must(t, access.Keep(t.Context(), "x", hashes[1:]))
+	if err := access.Keep(t.Context(), "x", hashes[:1]); !errors.Is(err, orbit.ErrTooManyKept) {
+		t.Errorf("one more is kept: %v", err)
+	}
+	stats, err := access.Database().Log().Stats(t.Context())
+	must(t, err)
+	if stats.Entries != 1 {
+		t.Errorf("%d entries in the access database, want 1", stats.Entries)
 	}
 }

@@ -10,8 +10,9 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// managedPair is two daemons. The first makes databases, whose access lists it changes; the
-// second replicates them. Once disconnected, they do not come back by themselves.
+// managedPair is two daemons. The first one makes databases and changes their access
+// lists, the second one replicates them. Once disconnected, they do not connect again
+// by themselves.
 type managedPair struct {
 	admin, member *harness.Node
 	id            string // of the member's identity
@@ -56,8 +57,8 @@ func (p managedPair) show(t *testing.T, name string, want ...string) {
 	}
 }
 
-// inStep waits until each daemon says that the other one has been in step since a
-// time, by what counts and not by heads.
+// inStep waits until each daemon says that the other one was in step after a time, by
+// what counts and not by heads.
 func (p managedPair) inStep(t *testing.T, name string, since time.Time) {
 	t.Helper()
 	for n, other := range map[*harness.Node]*harness.Node{p.admin: p.member, p.member: p.admin} {
