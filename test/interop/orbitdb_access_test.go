@@ -101,12 +101,6 @@ func (r daemonReplica) tryPut(id string) bool {
 	return status == http.StatusOK
 }
 
-// putOnceGranted puts a document with an ID as soon as the daemon may write.
-func (r daemonReplica) putOnceGranted(id string) {
-	r.t.Helper()
-	eventually(r.t, "the daemon may write", func() (any, bool) { return "it may not", r.tryPut(id) })
-}
-
 // accessOf returns the access databases of a database.
 func accessOf(r []daemonReplica) (access []daemonReplica) {
 	address := lines[struct{ Access struct{ Address string } }](r[0].t, r[0].n, "npp", "db", "info", r[0].address)[0].Access.Address
@@ -190,9 +184,9 @@ func keptEntriesDoNotDisturbJavaScript(b *band, early, late *node, earlyID, late
 	d := b.create("kept", earlyID, lateID)
 	inEarly := early.openLive(writerA, d[0].address, live{memory: true})
 	d[0].change("grant", member)
-	d[1].putOnceGranted("tip")
-	agree(t, 1, d, inEarly)
 	agreeOnAccess(t, 1, d, inEarly)
+	d[1].putMany(documentLines("tip", 1)...)
+	agree(t, 1, d, inEarly)
 	tip := d[0].info().Heads
 
 	d[0].change("revoke", member)
@@ -265,7 +259,8 @@ func javaScriptKeepsAndRefuses(b *band, early, late *node, earlyID string) {
 	inEarly := early.openLive(writerA, d[0].address, live{memory: true})
 	d[0].change("grant", member)
 	d[0].change("grant", earlyID)
-	d[1].putOnceGranted("built on")
+	agreeOnAccess(t, 2, d, inEarly)
+	d[1].putMany(documentLines("built on", 1)...)
 	agree(t, 1, d, inEarly)
 	d[0].putMany(documentLines("on top", 1)...)
 	agree(t, 2, d, inEarly)
@@ -314,9 +309,9 @@ func javaScriptGrantsAndRevokes(b *band, js *node, jsID string) {
 	d := b.create("two admins", jsID)
 	inJS := js.openLive(writerA, d[0].address, live{memory: true})
 	d[0].change("grant", member)
-	d[1].putOnceGranted("granted")
-	agree(t, 1, d, inJS)
 	agreeOnAccess(t, 1, d, inJS)
+	d[1].putMany(documentLines("granted", 1)...)
+	agree(t, 1, d, inJS)
 	inJS.change("revoke", member)
 	agreeOnAccess(t, 2, d, inJS)
 	agree(t, 0, d)
