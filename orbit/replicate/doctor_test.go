@@ -20,6 +20,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/router"
+	"github.com/newpieceplease/npp/space/spacetest"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -36,8 +37,12 @@ func (n *node) finds(address string, want replicate.Finding) {
 		}
 	}()
 	eventually(n.t, "it finds "+want.Check, func() bool {
+		examine := n.Examine
+		if want.Check == replicate.CheckEntries {
+			examine = n.ExamineDeep
+		}
 		var err error
-		found, err = n.Examine(n.t.Context(), address)
+		found, err = examine(n.t.Context(), address)
 		must(n.t, err)
 		for _, f := range found {
 			if f.Check == want.Check && f.Level == want.Level && strings.Contains(f.Text, want.Text) && strings.Contains(f.Advice, want.Advice) && f.Peer == want.Peer {
@@ -217,34 +222,19 @@ func TestDoctorNotesAClockThatWasSet(t *testing.T) {
 
 // A deep examination names the entries that count on one side alone.
 func TestDeepExaminationNamesEntriesThatDiffer(t *testing.T) {
-	a, b := newNode(t), newNodeAs(t, bare)
+	disk := spacetest.New()
+	a, b := newNode(t), newNodeAs(t, func(n *node) { n.space = disk.Disk })
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	a.add(address, "both")
 	b.open(address)
 	b.connect(a)
 	wantSame(t, address, 1, a, b)
-	entries := func() (found []replicate.Finding) {
+	compared := func(level replicate.Level, text string) {
 		t.Helper()
-		all, err := b.ExamineDeep(t.Context(), address)
-		must(t, err)
-		for _, f := range all {
-			if f.Check == replicate.CheckEntries {
-				found = append(found, f)
-			}
-		}
-		return found
+		b.finds(address, replicate.Finding{Check: replicate.CheckEntries, Level: level, Text: text, Peer: a.host.ID()})
 	}
-	if found := entries(); len(found) != 1 || found[0].Level != replicate.OK || found[0].Peer != a.host.ID() {
-		t.Errorf("the same entries: %+v", found)
-	}
-	// b is asked at once, before or after it fetched what is new.
-	a.disconnect(b)
+	compared(replicate.OK, "the same entries count there")
+	disk.Set(spacetest.Floor - 1) // b takes nothing more
 	a.add(address, "at a alone")
-	head := a.hashes(address)[0]
-	must(t, b.host.Connect(t.Context(), libp2ppeer.AddrInfo{ID: a.host.ID(), Addrs: a.host.Addrs()}))
-	for _, f := range entries() {
-		if f.Level == replicate.OK || !strings.Contains(f.Text, head) {
-			t.Errorf("another entry there: %+v", f)
-		}
-	}
+	compared(replicate.Note, "entry "+a.hashes(address)[0]+" counts there and not here: it is not here")
 }
