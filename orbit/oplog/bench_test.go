@@ -30,14 +30,14 @@ func BenchmarkMissing(b *testing.B) {
 				}
 				r.join(b, draft{key: fmt.Sprint("w", i), time: 2, next: next, payload: value.Text(text)}.entry())
 			}
-			st := must1(r.Stats(b.Context()))
-			b.ReportMetric(float64(st.Pending>>20), "MiB-waiting")
-			b.ReportMetric(float64(st.Missing), "missing")
 			for b.Loop() {
 				if n := len(must1(r.Missing(b.Context()))); n != oplog.MaxMissing {
 					b.Fatalf("%d hashes", n)
 				}
 			}
+			st := must1(r.Stats(b.Context()))
+			b.ReportMetric(float64(st.Pending>>20), "MiB-waiting")
+			b.ReportMetric(float64(st.Missing), "missing")
 		})
 	}
 }

@@ -285,6 +285,20 @@ func FuzzWaiter(f *testing.F) {
 	})
 }
 
+func FuzzNeed(f *testing.F) {
+	f.Add(need{block.Hash(nil), "peer", 1 << 40}.encode())
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, record []byte) {
+		n, ok := decodeNeed(record)
+		if !ok {
+			return
+		}
+		if again, ok := decodeNeed(n.encode()); !ok || again != n {
+			t.Errorf("%+v is read again as %+v", n, again)
+		}
+	})
+}
+
 func FuzzShare(f *testing.F) {
 	f.Add((&share{held: part{1, 2}, evicted: part{3, 1 << 63}}).encode())
 	f.Add([]byte{})

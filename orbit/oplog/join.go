@@ -219,22 +219,21 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	}
 	order := orderOf(c.Entry)
 	var evicted *waiter
+	var needed *need
 	if sum.Waiting > 0 {
-		w, err := l.waiter(tx, hash)
-		if err != nil || w != nil && w.held {
+		var err error
+		if evicted, err = l.waiter(tx, hash); err != nil || evicted != nil && evicted.held {
 			return Waiting, err
 		}
-		by, err := l.needer(tx, sum, hash)
-		if err != nil {
+		if needed, err = l.need(tx, sum, hash); err != nil {
 			return Refused, err
 		}
 		switch {
-		case w != nil:
-			order, c.From = w.order, cmp.Or(c.From, w.from)
-		case by != nil:
-			order, c.From = min(order, by.order-min(1, by.order)), cmp.Or(c.From, by.from)
+		case evicted != nil:
+			order, c.From = evicted.order, cmp.Or(c.From, evicted.from)
+		case needed != nil:
+			order, c.From = min(order, needed.order-min(1, needed.order)), cmp.Or(c.From, needed.from)
 		}
-		evicted = w
 	}
 	ok, err := l.welcome(tx, sum, c)
 	if err != nil {
@@ -254,8 +253,13 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 			return Refused, err
 		}
 	}
-	if err := l.found(tx, sum, hash); err != nil || !ok {
-		return Refused, err
+	if needed != nil {
+		if err := l.setFound(tx, sum, hash); err != nil {
+			return Refused, err
+		}
+	}
+	if !ok {
+		return Refused, nil
 	}
 	if c.Identity.Hash != "" {
 		if err := blocks.Put(tx, c.Identity); err != nil {
@@ -291,15 +295,6 @@ func (l *Log) within(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	return ShareFull, nil
 }
 
-// needer returns the waiting entry because of which a hash is missing, or nil.
-func (l *Log) needer(tx *store.Tx, sum *summary, hash string) (*waiter, error) {
-	by, err := l.neededBy(tx, sum, hash)
-	if err != nil || by == "" {
-		return nil, err
-	}
-	return l.mustWaiter(tx, by)
-}
-
 // welcome reports whether a candidate is taken: it would be an anchor, an entry
 // waits for it, or it is trusted.
 func (l *Log) welcome(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
@@ -317,7 +312,7 @@ func (l *Log) welcome(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
 
 // needed reports whether an entry waits for one with a hash, or needs it.
 func (l *Log) needed(g blocks.Getter, sum *summary, hash string) (bool, error) {
-	if by, err := l.neededBy(g, sum, hash); err != nil || by != "" && by != hash {
+	if n, err := l.need(g, sum, hash); err != nil || n != nil && n.by != hash {
 		return err == nil, err
 	}
 	d, err := l.dependantsOf(g, hash)

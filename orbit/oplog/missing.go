@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
@@ -57,11 +58,11 @@ func (l *Log) MissingOf(ctx context.Context, hashes []string) (missing []string,
 		return nil, err
 	}
 	for _, hash := range hashes {
-		by, err := l.neededBy(g, sum, hash)
+		n, err := l.need(g, sum, hash)
 		if err != nil {
 			return nil, err
 		}
-		if by != "" {
+		if n != nil {
 			missing = append(missing, hash)
 		}
 	}
@@ -79,23 +80,49 @@ func (l *Log) missingKey(sum *summary, hash string) string {
 	return store.NamedKey(l.key("missing"), uint64(binary.BigEndian.Uint16(digest[:])), hash)
 }
 
-// neededBy returns the waiting entry because of which a hash is missing, or "" if
-// it is not.
-func (l *Log) neededBy(g blocks.Getter, sum *summary, hash string) (by string, err error) {
+// need is what is stored of a missing hash: the waiting entry that needs it, and of that
+// the peer and the order.
+type need struct {
+	by    string
+	from  string
+	order uint64
+}
+
+func (n need) encode() []byte {
+	return append(binary.AppendUvarint([]byte(n.by), n.order), n.from...)
+}
+
+func decodeNeed(record []byte) (n need, ok bool) {
+	if len(record) < block.HashLen || !block.ValidHash(string(record[:block.HashLen])) {
+		return n, false
+	}
+	order, size := binary.Uvarint(record[block.HashLen:])
+	return need{string(record[:block.HashLen]), string(record[block.HashLen+max(0, size):]), order}, size > 0
+}
+
+// need returns why a hash is missing, or nil if it is not.
+func (l *Log) need(g blocks.Getter, sum *summary, hash string) (*need, error) {
 	if sum.Missing == 0 || !block.ValidHash(hash) {
-		return "", nil
+		return nil, nil
 	}
 	record, err := g.Get(l.missingKey(sum, hash))
 	if errors.Is(err, store.ErrNotFound) {
-		return "", nil
+		return nil, nil
 	}
-	return string(record), err
+	if err != nil {
+		return nil, err
+	}
+	n, ok := decodeNeed(record)
+	if !ok {
+		return nil, l.damaged(l.missingKey(sum, hash))
+	}
+	return &n, nil
 }
 
-// need notes that a waiting entry needs a hash, unless an entry with that hash is in
+// require notes that a waiting entry needs a hash, unless an entry with that hash is in
 // the log or waits.
-func (l *Log) need(tx *store.Tx, sum *summary, hash, by string) error {
-	if was, err := l.neededBy(tx, sum, hash); err != nil || was != "" {
+func (l *Log) require(tx *store.Tx, sum *summary, hash string, w *waiter) error {
+	if n, err := l.need(tx, sum, hash); err != nil || n != nil {
 		return err
 	}
 	if ok, err := l.has(tx, hash); err != nil || ok {
@@ -104,64 +131,104 @@ func (l *Log) need(tx *store.Tx, sum *summary, hash, by string) error {
 	if ok, err := tx.Has(l.waitKey(hash)); err != nil || ok {
 		return err
 	}
-	return l.setMissing(tx, sum, hash, by)
+	return l.setMissing(tx, sum, hash, w)
 }
 
-// needAll is need for the parents of a waiting entry.
-func (l *Log) needAll(tx *store.Tx, sum *summary, w *waiter) error {
-	for _, hash := range w.parents {
-		if err := l.need(tx, sum, hash, w.hash); err != nil {
+// requireAll notes that a waiting entry needs its parents. All but the first, for which
+// it waits, are noted so that they are fetched at the same time: where one was looked at
+// a while ago, it is not again.
+func (l *Log) requireAll(tx *store.Tx, sum *summary, w *waiter) error {
+	for i, hash := range w.parents {
+		if i > 0 && l.looked.at(hash) {
+			continue
+		}
+		if err := l.require(tx, sum, hash, w); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// setMissing notes that a hash is missing, where it is not noted yet.
-func (l *Log) setMissing(tx *store.Tx, sum *summary, hash, by string) error {
+// looked is hashes that were looked at. It forgets all once it has many.
+type looked struct {
+	mu     sync.Mutex
+	hashes map[string]bool
+}
+
+// maxLooked is how many hashes are remembered: those that some hundred entries name.
+const maxLooked = 4096
+
+// at reports whether a hash was looked at before.
+func (l *looked) at(hash string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.hashes[hash] {
+		return true
+	}
+	if len(l.hashes) == maxLooked {
+		l.hashes = nil
+	}
+	if l.hashes == nil {
+		l.hashes = make(map[string]bool)
+	}
+	l.hashes[hash] = true
+	return false
+}
+
+func (l *looked) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hashes = nil
+}
+
+// setMissing notes that a hash is missing because of a waiting entry, where that is not
+// noted yet.
+func (l *Log) setMissing(tx *store.Tx, sum *summary, hash string, w *waiter) error {
 	if sum.Secret == 0 {
 		sum.Secret = rand.Uint64() | 1
 	}
 	sum.Missing++
-	return tx.Put(l.missingKey(sum, hash), []byte(by))
+	return tx.Put(l.missingKey(sum, hash), need{w.hash, w.from, w.order}.encode())
 }
 
-// found notes that a hash is missing no more.
-func (l *Log) found(tx *store.Tx, sum *summary, hash string) error {
-	if by, err := l.neededBy(tx, sum, hash); err != nil || by == "" {
-		return err
-	}
+// setFound undoes setMissing.
+func (l *Log) setFound(tx *store.Tx, sum *summary, hash string) error {
 	sum.Missing--
 	return tx.Delete(l.missingKey(sum, hash))
 }
 
-// needNoMore notes that a waiting entry needs hashes no more. One that another
+// requireNoMore notes that a waiting entry needs hashes no more. One that another
 // entry waits for is needed by that.
-func (l *Log) needNoMore(tx *store.Tx, sum *summary, w *waiter, hashes []string) error {
+func (l *Log) requireNoMore(tx *store.Tx, sum *summary, w *waiter, hashes []string) error {
 	for _, hash := range hashes {
-		if by, err := l.neededBy(tx, sum, hash); err != nil {
+		if n, err := l.need(tx, sum, hash); err != nil {
 			return err
-		} else if by != w.hash {
+		} else if n == nil || n.by != w.hash {
 			continue
 		}
-		if err := l.found(tx, sum, hash); err != nil {
+		if err := l.setFound(tx, sum, hash); err != nil {
 			return err
 		}
-		if err := l.needForDependant(tx, sum, hash); err != nil {
+		if err := l.requireForDependant(tx, sum, hash); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// needForDependant notes that a hash is needed by an entry that waits for it, if
+// requireForDependant notes that a hash is needed by an entry that waits for it, if
 // there is one. An entry with the hash must neither be in the log nor wait.
-func (l *Log) needForDependant(tx *store.Tx, sum *summary, hash string) error {
+func (l *Log) requireForDependant(tx *store.Tx, sum *summary, hash string) error {
+	l.looked.forget()
 	some, err := l.dependants(tx, hash, 1)
 	if err != nil || len(some) == 0 {
 		return err
 	}
-	return l.setMissing(tx, sum, hash, some[0])
+	w, err := l.mustWaiter(tx, some[0])
+	if err != nil {
+		return err
+	}
+	return l.setMissing(tx, sum, hash, w)
 }
 
 // The entries that wait for a hash are its dependants. The first of them stands in

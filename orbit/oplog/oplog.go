@@ -198,6 +198,8 @@ type Log struct {
 	cachedAccess atomic.Pointer[accessCache]
 	revising     sync.Mutex // one Revise at a time
 
+	looked looked // of hashes that waiting entries name
+
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change
 	flips   flips
@@ -501,6 +503,8 @@ func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error)
 	})
 	if err == nil {
 		l.config.Quota.Stored(bytes, pending)
+	} else {
+		l.looked.forget()
 	}
 	if err != nil && touched || revised {
 		l.config.State.Failed()

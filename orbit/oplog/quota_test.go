@@ -86,6 +86,18 @@ func TestWhatWaitsIsInTheWayOfNothing(t *testing.T) {
 	r.audit(t, anything)
 }
 
+// An entry that could enter the log and for which there is no room to wait says so.
+func TestLogWithoutRoomToWaitIsFull(t *testing.T) {
+	entries := chain(2, value.Null)
+	r, q := limited(t, 560, "a")
+	same(t, "outcomes", r.join(t, entries[1]), []oplog.Outcome{oplog.Full})
+	q.all = math.MaxUint64
+	same(t, "outcomes", r.join(t, entries[1]), []oplog.Outcome{oplog.Waiting})
+	r = bounded(t, storetest.NewDisk(), 560)
+	same(t, "outcomes", r.join(t, entries[1]), []oplog.Outcome{oplog.NoRoom})
+	r.audit(t, judge)
+}
+
 // A log that is full in the middle of what it fetches newest first goes on from there.
 func TestFullLogGoesOnWhereItWas(t *testing.T) {
 	seeds(t, 5, func(t *testing.T, rng *rand.Rand) {

@@ -261,7 +261,7 @@ func (l *Log) strip(tx *store.Tx, sum *summary, w *waiter) error {
 		if err := l.dropChunks(tx, w, (w.next-kept+parentsPerRecord-1)/parentsPerRecord); err != nil {
 			return err
 		}
-		if err := l.needNoMore(tx, sum, w, refs); err != nil {
+		if err := l.requireNoMore(tx, sum, w, refs); err != nil {
 			return err
 		}
 	}
@@ -275,10 +275,14 @@ func (l *Log) giveUp(tx *store.Tx, sum *summary, w *waiter) error {
 	if err := l.forget(tx, sum, w); err != nil {
 		return err
 	}
-	if err := l.found(tx, sum, w.hash); err != nil {
+	if n, err := l.need(tx, sum, w.hash); err != nil {
 		return err
+	} else if n != nil {
+		if err := l.setFound(tx, sum, w.hash); err != nil {
+			return err
+		}
 	}
-	return l.needForDependant(tx, sum, w.hash)
+	return l.requireForDependant(tx, sum, w.hash)
 }
 
 // Bounds of what is fetched again at once.
@@ -292,7 +296,7 @@ const (
 // in the log now, and, unless that was to be fetched anyway, with it the blocks of
 // some entries that wait for it.
 func (l *Log) fetchAgain(tx *store.Tx, sum *summary, w *waiter) error {
-	if by, err := l.neededBy(tx, sum, w.hash); err != nil || by != "" {
+	if n, err := l.need(tx, sum, w.hash); err != nil || n != nil {
 		return err
 	}
 	size := uint64(0)
@@ -303,10 +307,10 @@ func (l *Log) fetchAgain(tx *store.Tx, sum *summary, w *waiter) error {
 			if size += w.size; n > 0 && size > l.waitingBound(sum)/aheadShare {
 				return nil
 			}
-			if by, err := l.neededBy(tx, sum, w.hash); err != nil {
+			if n, err := l.need(tx, sum, w.hash); err != nil {
 				return err
-			} else if by == "" {
-				if err := l.setMissing(tx, sum, w.hash, w.hash); err != nil {
+			} else if n == nil {
+				if err := l.setMissing(tx, sum, w.hash, w); err != nil {
 					return err
 				}
 			}

@@ -159,7 +159,7 @@ func (l *Log) wait(tx *store.Tx, sum *summary, c Candidate, from int, order uint
 	if err := l.depend(tx, w.parents[0], w.hash); err != nil {
 		return Refused, err
 	}
-	if err := l.needAll(tx, sum, w); err != nil {
+	if err := l.requireAll(tx, sum, w); err != nil {
 		return Refused, err
 	}
 	if err := l.shrinkTo(tx, sum, l.waitingBound(sum)); err != nil {
@@ -215,7 +215,7 @@ func (l *Log) advance(tx *store.Tx, sum *summary, w *waiter) (size int, err erro
 		w.parents = w.parents[n:]
 		w.next -= min(w.next, uint64(n))
 		if missing != "" && loaded {
-			return size, l.needAll(tx, sum, w)
+			return size, l.requireAll(tx, sum, w)
 		}
 		if missing != "" || w.chunk == w.chunks {
 			return size, nil
@@ -268,7 +268,7 @@ func (l *Log) wakeOne(tx *store.Tx, sum *summary, hash string) (size int, err er
 		if err := l.depend(tx, w.parents[0], w.hash); err != nil {
 			return size, err
 		}
-		return size, l.need(tx, sum, w.parents[0], w.hash)
+		return size, l.require(tx, sum, w.parents[0], w)
 	case !w.held:
 		if err := l.putWaiter(tx, w); err != nil {
 			return size, err
@@ -296,7 +296,9 @@ func (l *Log) wakeOne(tx *store.Tx, sum *summary, hash string) (size int, err er
 // forget deletes what is stored of an entry that waits. Entries that wait for it
 // go on doing so.
 func (l *Log) forget(tx *store.Tx, sum *summary, w *waiter) error {
-	sum.Waiting--
+	if sum.Waiting--; sum.Waiting == 0 {
+		l.looked.forget()
+	}
 	if err := l.discharge(tx, sum, w); err != nil {
 		return err
 	}
@@ -304,7 +306,7 @@ func (l *Log) forget(tx *store.Tx, sum *summary, w *waiter) error {
 		if err := l.release(tx, w.parents[0], w.hash); err != nil {
 			return err
 		}
-		if err := l.needNoMore(tx, sum, w, w.parents); err != nil {
+		if err := l.requireNoMore(tx, sum, w, w.parents); err != nil {
 			return err
 		}
 	}

@@ -170,11 +170,14 @@ func (r replica) auditWaiting(t testing.TB, log, waiting graph) {
 
 	// What is missing.
 	missing := make(map[string]string)
-	for key, by := range r.records(t, "missing") {
-		hash := nameOf(key)
+	for key, record := range r.records(t, "missing") {
+		hash, by := nameOf(key), record[:block.HashLen]
 		missing[hash] = by
 		same(t, "missing of two", must1(r.MissingOf(t.Context(), []string{block.Hash(nil), hash})), []string{hash})
 		w := waiters[by]
+		if order, size := binary.Uvarint([]byte(record[block.HashLen:])); w != nil && (order != w.order || record[block.HashLen+size:] != w.from) {
+			t.Errorf("%s is needed by %+v: %q", hash, w, record)
+		}
 		switch {
 		case log[hash] != nil:
 			t.Errorf("%s is missing and in the log", hash)

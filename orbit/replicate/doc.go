@@ -45,6 +45,17 @@
 // Nothing is remembered of what was turned away: when there is room, what is missing is
 // asked for, and all peers are asked for their heads again.
 //
+// # A database that is full
+//
+// Where a quota of the database is used up ([orbit.Quotas]), no peer is asked for its
+// entries and none is in step; heads are exchanged as usual, what is here is shown and
+// served, and what is written here is announced. Once a head of a peer is taken again,
+// all goes on; it is tried at once when something was freed.
+//
+// Entries that wait are bounded as well (package oplog). Where some were given up, all
+// peers are asked for their heads again as soon as what remained is joined, so a log of
+// any size arrives from peers that send the newest entry first.
+//
 // # Bounds
 //
 // What a peer sends is held to the bounds of the packages heads, router and oplog,

@@ -41,7 +41,13 @@ type Missing struct {
 // want has entries fetched that the log misses, but of very many only some: the log
 // knows the others.
 func (rp *replica) want(ctx context.Context, hashes ...string) {
-	missing, err := rp.database().Log().MissingOf(ctx, hashes[:min(len(hashes), maxOfOne)])
+	rp.mu.Lock()
+	fresh := slices.DeleteFunc(slices.Clone(hashes[:min(len(hashes), maxOfOne)]), func(hash string) bool { return rp.wants[hash] })
+	rp.mu.Unlock()
+	if len(fresh) == 0 {
+		return
+	}
+	missing, err := rp.database().Log().MissingOf(ctx, fresh)
 	if err != nil {
 		return // pull sees the same error
 	}
