@@ -37,17 +37,22 @@ func newSmallDisk(t *testing.T) *smallDisk {
 	return d
 }
 
-// leave fills the disk, or empties it, until so many bytes are free.
+// leave fills the disk, or empties it, until so many bytes are free. At no moment is
+// more free than both before and after: a daemon that saw it would accept data.
 func (d *smallDisk) leave(free int64) {
 	d.t.Helper()
 	f, err := os.OpenFile(filepath.Join(d.dir, "ballast"), os.O_RDWR|os.O_CREATE, 0o600)
 	d.check(err)
 	defer f.Close()
-	d.check(f.Truncate(0))
+	ballast, err := f.Stat()
+	d.check(err)
 	var s unix.Statfs_t
 	d.check(unix.Statfs(d.dir, &s))
-	if size := int64(s.Bavail)*s.Bsize - free; size > 0 {
+	size := ballast.Size() + int64(s.Bavail)*s.Bsize - free
+	if size > ballast.Size() {
 		d.check(unix.Fallocate(int(f.Fd()), 0, 0, size))
+	} else {
+		d.check(f.Truncate(max(size, 0)))
 	}
 }
 
