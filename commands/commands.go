@@ -16,6 +16,7 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/ipfs/boxo/files"
 	cmds "github.com/ipfs/go-ipfs-cmds"
@@ -91,23 +92,43 @@ var (
 	pubsubLine = regexp.MustCompile(`(?m)^  pubsub .*\n`)
 )
 
-// BuildEnv is kubo's BuildEnv, which also makes a daemon without npp
-// recognisable: the client would only say "command not found".
+// BuildEnv is kubo's BuildEnv. For the commands of npp, it changes how the client
+// calls a daemon, see [transport].
 func BuildEnv(preload kubo.PluginPreloader) func(context.Context, *cmds.Request) (cmds.Environment, error) {
 	build := kubo.BuildEnv(preload)
 	return func(ctx context.Context, req *cmds.Request) (cmds.Environment, error) {
 		env, err := build(ctx, req)
 		if len(req.Path) > 0 && req.Path[0] == Name {
-			http.DefaultTransport = explain404{http.DefaultTransport}
+			http.DefaultTransport = newTransport()
 		}
 		return env, err
 	}
 }
 
-// explain404 turns "not found" from the RPC API into an error with a reason.
-type explain404 struct{ http.RoundTripper }
+// transport calls a daemon. It turns "not found", which a daemon without npp
+// answers, into an error with a reason. It sends a body only when the daemon reads
+// it: a daemon that answers without reading closes the connection, and the client
+// would report that in place of the answer.
+type transport struct{ http.RoundTripper }
 
-func (t explain404) RoundTrip(req *http.Request) (*http.Response, error) {
+// continueTimeout is how long the client waits until the daemon reads a body.
+const continueTimeout = 10 * time.Second
+
+func newTransport() transport {
+	t, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return transport{http.DefaultTransport}
+	}
+	t = t.Clone()
+	t.ExpectContinueTimeout = continueTimeout
+	return transport{t}
+}
+
+func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body != nil && req.Body != http.NoBody {
+		req = req.Clone(req.Context())
+		req.Header.Set("Expect", "100-continue")
+	}
 	res, err := t.RoundTripper.RoundTrip(req)
 	if err != nil || res.StatusCode != http.StatusNotFound || !strings.Contains(req.URL.Path, "/"+Name+"/") {
 		return res, err

@@ -99,9 +99,8 @@ changes nothing.
 Apps on @orbitdb/core judge by the present list alone: an app that does not
 have the entries of the identity yet cannot join what is built on them. The
 first line says how many entries that are. An app that has them goes on
-showing them. It cannot join a new entry that refers to one of them; as each
-entry refers to some 17 before it, it joins all once others have written as
-many.
+showing them. Where one of them is the newest entry, such an app joins the
+next entry only with the one after it.
 
   > ipfs npp db revoke band 02c1b2…
   note   apps on @orbitdb/core that lack its 12 entries cannot join them

@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode"
@@ -286,7 +287,7 @@ func TestNotFoundIsExplainedForNPPAlone(t *testing.T) {
 		http.NotFound(w, r)
 	}))
 	defer server.Close()
-	client := http.Client{Transport: explain404{http.DefaultTransport}}
+	client := http.Client{Transport: newTransport()}
 	for path, want := range map[string]int{
 		"/api/v0/npp/peers": http.StatusInternalServerError,
 		"/api/v0/npp/fine":  http.StatusOK,
@@ -302,6 +303,47 @@ func TestNotFoundIsExplainedForNPPAlone(t *testing.T) {
 			t.Errorf("%s: %s: %s, %v", path, resp.Status, body, err)
 		}
 	}
+}
+
+// The client reports what a daemon answers that does not read the body. It sends the
+// body to a daemon that does.
+func TestAnswerIsReportedWhereTheBodyIsNotRead(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/read" {
+			io.Copy(w, r.Body)
+			return
+		}
+		w.Header().Set("Connection", "close")
+		http.Error(w, "refused", http.StatusInternalServerError)
+	}))
+	defer server.Close()
+	client := http.Client{Transport: newTransport()}
+	for path, want := range map[string]string{"/read": "the body", "/refuse": "refused\n"} {
+		body := &countingReader{Reader: strings.NewReader("the body")}
+		resp, err := client.Post(server.URL+path, "", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || string(answer) != want {
+			t.Errorf("%s: %q, %v", path, answer, err)
+		}
+		if read := body.n.Load() > 0; read != (path == "/read") {
+			t.Errorf("%s: the client sent the body: %v", path, read)
+		}
+	}
+}
+
+type countingReader struct {
+	io.Reader
+	n atomic.Int64
+}
+
+func (r *countingReader) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	r.n.Add(int64(n))
+	return n, err
 }
 
 func TestInterruptIsNoFailure(t *testing.T) {

@@ -69,9 +69,9 @@ const (
 // on the present list, it counts what is counted here. Otherwise:
 //
 //   - A JavaScript peer that has the entries of a revoked writer goes on showing them
-//     all. It cannot join an entry that names one of them in next or refs, as those
-//     that are written soon do: where the log has one head, an entry names the 17
-//     before it. With the first entry that names none of them, it joins all.
+//     all. It cannot join an entry that names one of them in next or refs. Entries
+//     that are written here name one only where it is a head, as a kept tip is: the
+//     peer then joins that entry together with the one after it.
 //   - A JavaScript peer that lacks them cannot join what descends from them.
 type AccessController struct {
 	address string

@@ -63,6 +63,11 @@ func (s *sets) anchors(hash, writer string) bool { return has(s.writers, writer)
 // takes reports whether a valid entry of a writer counts once it is anchored.
 func (s *sets) takes(hash, writer string) bool { return has(s.known, writer) || s.kept[hash] }
 
+// former reports whether entries may count whose writers are not on the present list.
+func (s *sets) former() bool {
+	return !s.writers[Anyone] && (len(s.known) > len(s.writers) || len(s.kept) > 0)
+}
+
 // lists are the lists of an Access, each sorted and without repetition.
 func (a Access) lists() [3][]string {
 	lists := [3][]string{a.Writers, a.Known, a.Kept}

@@ -371,6 +371,31 @@ func TestLosingTellsWhatWouldLoseEffect(t *testing.T) {
 	}
 }
 
+// A new entry refers to no entry whose writer is not on the present list.
+func TestNewEntriesReferToNoneOfFormerWriters(t *testing.T) {
+	own := []string{signers[0].ID, signers[0].PublicKey}
+	both := oplog.Access{Writers: append(own, "member"), Known: append(own, "member")}
+	r, err := openFor(t.Context(), storetest.NewDisk(), both)
+	must(t, err)
+	first := r.append(t, signers[0], value.Null)[0]
+	theirs := draft{key: "member", time: 2, next: []*entry.Entry{first}}.entry()
+	r.join(t, theirs)
+	second := r.append(t, signers[0], value.Null)[0]
+	third := r.append(t, signers[0], value.Null)[0]
+	same(t, "refs where all may write", third.Refs, []string{theirs.Hash(), first.Hash()})
+	must(t, r.Revise(t.Context(), oplog.Access{Writers: own, Known: both.Known}))
+	want := []string{second.Hash(), first.Hash()}
+	same(t, "refs after a revocation", r.append(t, signers[0], value.Null)[0].Refs, want)
+	must(t, r.Revise(t.Context(), oplog.Access{Writers: own, Known: both.Known, Kept: []string{theirs.Hash()}}))
+	want = append([]string{third.Hash()}, want...)
+	same(t, "refs where the entry is kept", r.append(t, signers[0], value.Null)[0].Refs, want)
+	must(t, r.Revise(t.Context(), both))
+	got := r.append(t, signers[0], value.Null)[0].Refs
+	if !slices.Contains(got, theirs.Hash()) {
+		t.Errorf("refs after another grant: %v", got)
+	}
+}
+
 // Two writers, one key, one clock time: the same value wins in both orders of
 // arrival.
 func TestTieOfClocksIsBrokenTheSameInBothOrdersOfArrival(t *testing.T) {

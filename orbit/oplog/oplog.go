@@ -419,7 +419,7 @@ func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(block
 			if err != nil {
 				return err
 			}
-			refs, err := l.references(tx, sum, len(heads))
+			refs, err := l.references(tx, sum, lists, len(heads))
 			if err != nil {
 				return err
 			}
@@ -446,8 +446,9 @@ func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(block
 }
 
 // references returns what the next entry refers to: the newest entries behind as
-// many as it names heads.
-func (l *Log) references(tx *store.Tx, sum *summary, heads int) (refs []string, err error) {
+// many as it names heads, but for those of writers that are not on the access list.
+// JavaScript cannot join an entry that refers to one of those.
+func (l *Log) references(tx *store.Tx, sum *summary, lists *sets, heads int) (refs []string, err error) {
 	want := int(min(uint64(heads+entry.MaxRefs), sum.Counting))
 	newest := sum.Newest
 	if len(newest) < want {
@@ -462,6 +463,22 @@ func (l *Log) references(tx *store.Tx, sum *summary, heads int) (refs []string, 
 	}
 	refs = []string{}
 	for _, p := range newest[min(heads, want):want] {
+		if lists.former() {
+			e, err := l.get(tx, p.Hash)
+			if gone(err) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			writer, err := l.config.Writer(tx, e)
+			if err != nil {
+				return nil, err
+			}
+			if !has(lists.writers, writer) {
+				continue
+			}
+		}
 		refs = append(refs, p.Hash)
 	}
 	return refs, nil

@@ -277,29 +277,33 @@ func javaScriptKeepsAndRefuses(b *band, early, late *node, earlyID string) {
 	b.again(inLate)
 	inLate.checkRefused(d[0], 0)
 
+	// The entries of daemons do not refer to those of former writers.
 	d[0].putMany(documentLines("after", 1)...)
 	agree(t, 3, d)
-	inEarly.checkRefused(d[0], 3)
+	inEarly.waitForCount(4)
 	inLate.checkRefused(d[0], 0)
 
 	// The tip counts again for the daemons, since a writer who may write built on it.
 	inEarly.writeOne("on the tip")
-	agree(t, 5, d)
-	inEarly.waitForCount(4)
-
-	// Each entry names the 17 entries before it. With the first one that names none of
-	// the former writer, the early peer joins all. The late peer cannot.
-	d[0].putMany(documentLines("near", 15)...)
-	agree(t, 20, d)
-	inEarly.checkRefused(d[0], 4)
-	d[0].putMany(documentLines("far", 2)...)
-	agree(t, 22, d, inEarly)
+	agree(t, 5, d, inEarly)
+	d[0].putMany(documentLines("goes on", 20)...)
+	agree(t, 25, d, inEarly)
 	inLate.checkRefused(d[0], 0)
 
+	// The next entry names a kept tip. The early peer joins it with the one after it.
 	d[0].change("grant", member)
 	agreeOnAccess(t, 4, d, inEarly, inLate)
 	b.again(inLate)
-	agree(t, 22, d, inEarly, inLate)
+	d[1].putMany(documentLines("kept tip", 1)...)
+	agree(t, 26, d, inEarly, inLate)
+	d[0].change("revoke", member)
+	agreeOnAccess(t, 6, d, inEarly, inLate)
+	agree(t, 26, d, inEarly, inLate)
+	d[0].putMany(documentLines("on the kept tip", 1)...)
+	agree(t, 27, d)
+	inEarly.checkRefused(d[0], 26)
+	d[0].putMany(documentLines("the next", 1)...)
+	agree(t, 28, d, inEarly, inLate)
 }
 
 // A daemon and a JavaScript peer change the list of a database in turns. JavaScript
