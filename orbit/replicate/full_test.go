@@ -67,10 +67,10 @@ func TestFullDatabaseIsShownServesWhatItHasAndGoesOn(t *testing.T) {
 			}
 
 			// What it has, it serves.
-			has := len(b.hashes(address))
+			has := b.count(address)
 			c.open(address)
 			c.connect(b)
-			eventually(t, "what is there is served", func() bool { return len(c.database(address).Address()) > 0 && len(c.hashes(address)) >= has })
+			eventually(t, "what is there is served", func() bool { return len(c.database(address).Address()) > 0 && c.count(address) >= has })
 
 			b.quota.Database = 0
 			b.restart()
@@ -121,5 +121,5 @@ func TestOwnWritesOfAFullDatabaseReachOthers(t *testing.T) {
 	b.connect(a)
 	b.full(address)
 	b.add(address, "here I am")
-	eventually(t, "it is everywhere", func() bool { return len(a.hashes(address)) == 41 })
+	eventually(t, "it is everywhere", func() bool { return a.count(address) == 41 })
 }

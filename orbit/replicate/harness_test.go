@@ -339,6 +339,9 @@ func (n *node) hashes(address string) (hashes []string) {
 	return hashes
 }
 
+// count returns how many entries count.
+func (n *node) count(address string) int { return int(n.stats(address).Entries) }
+
 // wantSame waits until all nodes have the same log, of so many entries.
 func wantSame(t testing.TB, address string, entries int, nodes ...*node) {
 	t.Helper()
@@ -347,11 +350,16 @@ func wantSame(t testing.TB, address string, entries int, nodes ...*node) {
 		if t.Failed() {
 			for i, n := range nodes {
 				s, err := n.Status(context.Background(), address)
-				t.Logf("node %d: %d entries; %+v %v", i, len(got[i]), s, err)
+				t.Logf("node %d: %d entries; %+v %v", i, n.count(address), s, err)
 			}
 		}
 	}()
 	eventually(t, fmt.Sprintf("%d entries everywhere", entries), func() bool {
+		for _, n := range nodes {
+			if n.count(address) != entries {
+				return false
+			}
+		}
 		got = nil
 		for _, n := range nodes {
 			got = append(got, n.hashes(address))

@@ -251,7 +251,7 @@ func TestJunkParentsKeepNothingFromBeingFetched(t *testing.T) {
 	friend.create("gigs", orbit.TypeEvents)
 	friend.add(address, numbered("friend %d", 30)...)
 	friend.connect(a)
-	eventually(t, "all of the friend's are here", func() bool { return len(a.hashes(address)) == 30 })
+	eventually(t, "all of the friend's are here", func() bool { return a.count(address) == 30 })
 }
 
 func TestBlocksOfNoUseAreFetchedOnce(t *testing.T) {
@@ -267,7 +267,7 @@ func TestBlocksOfNoUseAreFetchedOnce(t *testing.T) {
 	})
 	for i := range 3 { // rounds in which it is still missing
 		b.add(address, fmt.Sprint("b", i))
-		eventually(t, "it comes", func() bool { return len(a.hashes(address)) == i+1 })
+		eventually(t, "it comes", func() bool { return a.count(address) == i+1 })
 		b.offered(a, address, written(t, b.signer(), address, fmt.Sprint("orphan", i), []entry.Position{absent(fmt.Sprint(i))}).Block)
 		eventually(t, "a round has begun", func() bool { return a.fetches.count(absent(fmt.Sprint(i)).Hash) > 0 })
 	}
@@ -368,5 +368,5 @@ func TestEntryHeardOnAnotherTopicIsTakenOnItsOwn(t *testing.T) {
 	must(t, evil.router.Announce(t.Context(), other, e.Block.Data))
 	eventually(t, "it is refused there", func() bool { return a.refused(other)[e.Hash()] != nil })
 	must(t, evil.router.Announce(t.Context(), address, e.Block.Data))
-	eventually(t, "it is taken", func() bool { return len(a.hashes(address)) == 1 })
+	eventually(t, "it is taken", func() bool { return a.count(address) == 1 })
 }

@@ -143,7 +143,7 @@ func TestClosedDatabaseStaysClosedOverARestart(t *testing.T) {
 	a.add(other, "three")
 	b.open(other)
 	wantSame(t, other, 1, a, b)
-	if s, err := b.Status(t.Context(), address); err != nil || s.State != replicate.Closed || len(b.hashes(address)) != 1 {
+	if s, err := b.Status(t.Context(), address); err != nil || s.State != replicate.Closed || b.count(address) != 1 {
 		t.Errorf("%+v, %v", s, err)
 	}
 	b.open(address)
