@@ -14,8 +14,8 @@
 // texts of a PDF, of MusicXML (of which 2 MiB are parsed) or of an archive (of at most
 // 64 MiB, with a directory of at most 1 MiB); and unpacks 32 MiB at most. It takes time
 // in proportion to what it reads and unpacks. XML nests 64 deep and values of a PDF 32.
-// A PDF has at most 64 sections and objects of at most 256 KiB, whose values take up to
-// some twenty times their bytes in memory until Read returns. A text has [MaxText] runes.
+// Of a PDF, at most 64 sections and 262 144 values are read, which take some 20 MiB in
+// memory at most until Read returns. A text has [MaxText] runes.
 // [Peek] holds up to 64 MiB of a stream that is a zip, and 8 MiB of another one, in a
 // buffer that grows. Nothing is written to disk, and nothing runs on after Read has
 // returned.
