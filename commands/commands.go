@@ -5,6 +5,24 @@
 // kubo runs a command in the daemon where there is one and in the client where
 // there is none, so every command first asks for the daemon of its own process
 // and says what is amiss where there is none.
+//
+// # Cost
+//
+// A request comes from whoever may call the API, with arguments as long as the HTTP
+// server takes. A peer is a text of at most 1024 bytes, a hash has [piece.MaxHash], an
+// expression [where.MaxLength], and 256 peers are dialled with one request. The body is
+// one part, and costs
+//
+//   - of `db put`: at most twice [entry.MaxSize] of JSON, in memory at once. With --many,
+//     one line of that size at a time; 256 entries, or 512 KiB, share a transaction;
+//   - of `db import`: what [orbit.Orbit.Import] says; the body is read as a stream;
+//   - of `send`: at most twice what a message may have ([message.Limits]), in memory;
+//   - of `pieces add`: any size, read as a stream and written to the node's blocks. A
+//     file that is in no folder and has a --title is first written to the directory for
+//     temporary files. Folders nest 100 deep.
+//
+// What is written is refused while the disk is almost full (package space), but for the
+// temporary file.
 package commands
 
 import (

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/ipfs/boxo/files"
-	"github.com/ipfs/go-cid"
 
 	"github.com/newpieceplease/npp/library/piece"
 )
@@ -42,8 +41,8 @@ func (p *shownProgress) clear() {
 // cidOf is the CID that an argument is, as it is written.
 func cidOf(arg string) (hash string, ok bool) {
 	hash = strings.TrimPrefix(arg, "/ipfs/")
-	_, err := cid.Decode(hash)
-	return hash, err == nil && len(hash) <= piece.MaxHash
+	_, err := piece.Decode(hash)
+	return hash, err == nil
 }
 
 // sources are files and folders at the command line, which are opened one at a time.

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/library/piece"
@@ -447,7 +446,7 @@ func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, 
 	if err != nil {
 		return Listed{}, err
 	}
-	if _, err := cid.Decode(hash); err == nil {
+	if _, err := piece.Decode(hash); err == nil {
 		if p, err := l.find(ctx, hash, from); !errors.Is(err, orbit.ErrNotFound) {
 			return p, err
 		}

@@ -69,7 +69,7 @@ func recordOf(v value.Value) record {
 		return s
 	}
 	id := text(KeyNodeID)
-	if decoded, err := peer.Decode(id); err == nil {
+	if decoded, err := decodePeer(id); err == nil {
 		id = decoded.String() // in whatever way it is written
 	}
 	return record{id, nameOf(v.Field(KeyUsername)), text(KeyPieces), text(KeyPractice)}
@@ -161,7 +161,7 @@ func (l *Library) checkRecord(address string, r record) (peer.ID, error) {
 	if _, err := manifest.ParseAddress(address); err != nil {
 		return "", err
 	}
-	id, err := peer.Decode(r.NodeID)
+	id, err := decodePeer(r.NodeID)
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("%q is %.80q, no peer ID", KeyNodeID, r.NodeID)
@@ -300,8 +300,20 @@ func (c *companion) wanted() (record, error) {
 
 // isPeer reports whether a text is the ID of a peer, in whatever way it is written.
 func isPeer(text string, id peer.ID) bool {
-	said, err := peer.Decode(text)
+	said, err := decodePeer(text)
 	return err == nil && said == id
+}
+
+// maxPeerID is the longest text that is read as a peer ID, in bytes. Decoding base58 and
+// base36 takes time in proportion to the square of the length.
+const maxPeerID = 1 << 10
+
+// decodePeer returns the peer ID that a text in a store is.
+func decodePeer(text string) (peer.ID, error) {
+	if len(text) > maxPeerID {
+		return "", fmt.Errorf("a peer ID of %d bytes, at most %d", len(text), maxPeerID)
+	}
+	return peer.Decode(text)
 }
 
 // followUser keeps the fields in step with the user store. They change together, once

@@ -70,6 +70,28 @@
 // That goes on by itself once there is room. With still less free, files are not added
 // and nothing is put into the stores.
 //
+// # Cost
+//
+// What a peer sends costs what the packages card, message and replicate say, and here:
+//
+//   - a card: a look-up, and one record on disk when it begins or ceases to follow this
+//     library or changes its name. 1000 followers are remembered ([MaxFollowers]), and
+//     each is looked at where one has to go. A name is in memory while the peer is
+//     connected;
+//   - a message: one of up to 4 KiB is read as JSON; an offer is one record on disk.
+//     1000 offers are remembered ([MaxOffers]), and each is looked at when one comes;
+//   - a user store of a companion: four keys are read, values of up to 4 KiB. A text is
+//     decoded as a peer ID up to 1 KiB. What they name is acted on every two seconds at
+//     most, and the record of a companion changes once an hour;
+//   - pieces and practice counts of a companion: each item is read once after a start,
+//     and once for each change. In memory they have at most 64 MiB of a companion and
+//     512 MiB of all ([MaxCompanions]); what finds no room is not found by a search. On
+//     disk, the stores of a companion have its quota ([orbit.Quotas]).
+//
+// A search takes the time of all pieces in memory (package piece). [EventPiece] and the
+// other events wait for a watcher up to 4096. A file is looked at by package sheet; what
+// a pinned file takes on disk is bounded by the disk alone.
+//
 // # What is stored
 //
 //	follower/<peer ID>   a peer that said it follows this one

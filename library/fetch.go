@@ -18,7 +18,7 @@ const reachTimeout = 20 * time.Second
 // from companions that have the piece and from all that the node knows otherwise;
 // reading fails when ctx is done.
 func (l *Library) Fetch(ctx context.Context, p piece.Piece) (File, error) {
-	c, err := cid.Decode(p.Hash)
+	c, err := piece.Decode(p.Hash)
 	if err != nil {
 		return nil, fmt.Errorf("%w: the hash %.80q of the piece is no CID", ErrInvalid, p.Hash)
 	}

@@ -7,7 +7,11 @@ import (
 	"testing"
 
 	"github.com/ipfs/boxo/keystore"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 	ptest "github.com/libp2p/go-libp2p/core/test"
+	"github.com/multiformats/go-multibase"
+	"github.com/multiformats/go-multihash"
 
 	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/orbit"
@@ -82,4 +86,22 @@ func TestFieldsOfAUserStoreChangeTogether(t *testing.T) {
 	}
 	stop()
 	<-ended
+}
+
+// A peer puts what it likes into its user store. Base36 of a megabyte would take
+// minutes.
+func TestALongTextIsNotDecodedAsAPeerID(t *testing.T) {
+	id := ptest.RandPeerIDFatal(t)
+	short, err := peer.ToCid(id).StringOfBase(multibase.Base36)
+	if err != nil || !isPeer(short, id) {
+		t.Fatalf("%s is not %s: %v", short, id, err)
+	}
+	digest, err := multihash.Sum(make([]byte, maxPeerID), multihash.IDENTITY, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := cid.NewCidV1(cid.Libp2pKey, digest).String()
+	if id, err := peer.Decode(long); err != nil || isPeer(long, id) {
+		t.Errorf("%d bytes are decoded: %v", len(long), err)
+	}
 }

@@ -105,8 +105,8 @@ func (l *Library) AddHash(ctx context.Context, hash string, d Details, pin bool,
 	if err := d.check(); err != nil {
 		return piece.Piece{}, "", err
 	}
-	c, err := cid.Decode(hash)
-	if err != nil || len(hash) > piece.MaxHash {
+	c, err := piece.Decode(hash)
+	if err != nil {
 		return piece.Piece{}, "", fmt.Errorf("%w: %.80q is no CID", ErrInvalid, hash)
 	}
 	var found file
@@ -308,7 +308,7 @@ func (l *Library) Remove(ctx context.Context, hash string) (p piece.Piece, unpin
 	if p, err = l.remove(ctx, docs, hash); err != nil {
 		return p, false, err
 	}
-	c, err := cid.Decode(p.Hash)
+	c, err := piece.Decode(p.Hash)
 	if err != nil {
 		return p, false, nil // no CID was pinned
 	}

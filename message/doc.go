@@ -44,6 +44,29 @@
 // quarter, then of pubsub's. What comes by pubsub faster than it can be stored
 // is dropped, and counted, beyond 64 MiB.
 //
+// Direct messages cost
+//
+//   - a stream: a peer has 16, all peers have 2048, others are reset. One that is idle
+//     ends after a minute;
+//   - a message: at most [Limits].MaxMessageBytes and 1 KiB around it; a larger one is
+//     not read into memory. One of up to 4 KiB is held for each stream, and of larger
+//     ones as many bytes as two of the largest of a peer, and 64 MiB of all peers, for
+//     30 seconds and until they are stored;
+//   - [Limits].MaxPerSecond messages of a peer a second: each is decoded once and takes
+//     one transaction of three reads and five records. One that is stored already takes
+//     two reads. On disk, a message counts as its record and 256 bytes. No signature is
+//     checked, as the connection proves the sender;
+//   - of peers that sent something, 3072 are remembered for their rate, and others while
+//     it recovers.
+//
+// A message of pubsub costs a look-up of its ID before it is passed on (what the router
+// takes, package router says). Up to 8192 of a topic wait, and 64 MiB of all topics. Up
+// to 256, of about 1 MiB, share a transaction, in which each costs as much as a direct
+// one. A message that pushes out others costs some ten reads and writes for each, of
+// which there is at most one for each 256 bytes of the message. For [ReplayWindow],
+// three records stay of each that was removed, of at most one for each 256 bytes of
+// [Limits].PubsubBytes.
+//
 // While the disk is almost full (package space), nothing is stored: the sender of
 // a direct message is told that, and may send it again; a pubsub message counts as
 // dropped. What is stored can be read and removed.

@@ -143,6 +143,7 @@ func (a *AccessController) Capabilities(ctx context.Context) (map[string][]strin
 	if err != nil {
 		return nil, err
 	}
+	listed := make(map[string]writers)
 	for item, err := range kv.All(ctx) {
 		if err != nil {
 			return nil, err
@@ -152,8 +153,13 @@ func (a *AccessController) Capabilities(ctx context.Context) (map[string][]strin
 		if !ok || err != nil || strings.HasPrefix(name, keptPrefix) {
 			continue // not what a grant writes
 		}
+		if listed[name] == nil {
+			listed[name] = make(writers)
+			listed[name].add(capabilities[name])
+		}
 		for _, id := range ids {
-			if !slices.Contains(capabilities[name], id) {
+			if !listed[name][id] {
+				listed[name][id] = true
 				capabilities[name] = append(capabilities[name], id)
 			}
 		}

@@ -100,6 +100,33 @@
 // peer puts a link (a CID) into a value, it does not take the entry before it
 // has the linked blocks. Put CIDs as texts for JavaScript to read.
 //
+// # Cost
+//
+// What comes from other peers, from files and from admins costs
+//
+//   - a block of at most [block.MaxSize] bytes that is offered to [Database.Join]: it is
+//     hashed and decoded each time, and one signature is checked unless the entry is among
+//     the last 4096 that were. Its identity costs two signatures more, unless it is among
+//     the last 1024. Its writer is compared with each ID of the access list, and where it
+//     is not on the list, its hash with each of the kept entries. Of a list that changes,
+//     the log reads its record twice for each entry. What else it costs in the log stands
+//     in package oplog. On disk, entries have what [Quotas] leave, in bytes of blocks, and
+//     an identity is stored once;
+//   - a fixed access list: at most [manifest.MaxSize] bytes, in memory while the
+//     database is open;
+//   - a change of an access database: a read of each of its keys, and of the entries
+//     that came since; a copy of the list, in memory and on disk, that has all IDs which
+//     were ever on it and all kept entries; and the entries whose effect changes
+//     ([oplog.Log.Revise]). So n changes that add to a list take the square of n. The
+//     lists are in memory while the database is open. Only admins make them longer, and
+//     nothing but the quotas bounds them;
+//   - a grant, a revocation and [AccessController.Repair]: all entries of the access
+//     database, in memory until it is done, and the ancestors of at most 16 changes;
+//   - a CAR ([Orbit.Import]): it is read as a stream, with a header of at most 1 MiB.
+//     Each block is hashed as it is read, and entries are joined when 4 MiB have come. At
+//     most 64 MiB of blocks are held that cannot be judged yet, and offered again with
+//     each further 4 MiB, to a database and its access database. The quotas hold.
+//
 // # Damage
 //
 // Each read checks a block against its hash. A damaged one is reported with its

@@ -2,6 +2,7 @@ package orbit
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -33,11 +34,17 @@ func (a *AccessController) Repair(ctx context.Context) (repaired int, err error)
 	if err != nil {
 		return 0, err
 	}
-	for _, key := range changes.keys() {
+	own := func(x change) bool { return x.entry.Key == a.managed.orbit.signer.PublicKey }
+	for _, key := range changes.keys {
+		if !slices.ContainsFunc(changes.of[key][1:], own) {
+			continue // others may make any number of keys
+		}
 		tips := changes.tips(key)
-		overwritten := slices.ContainsFunc(tips[1:], func(x change) bool { return x.entry.Key == a.managed.orbit.signer.PublicKey })
-		merged := changes.merge(tips)
-		if !overwritten || sameSet(merged, tips[0].ids) {
+		if !slices.ContainsFunc(tips[1:], own) {
+			continue
+		}
+		merged := changes.merge(key, tips)
+		if sameSet(merged, tips[0].ids) {
 			continue
 		}
 		if err := a.put(ctx, key, merged); err != nil {
@@ -55,24 +62,24 @@ func (a *AccessController) listed(ctx context.Context, key string) ([]string, er
 	if err != nil {
 		return nil, err
 	}
-	return changes.merge(changes.tips(key)), nil
+	return changes.merge(key, changes.tips(key)), nil
 }
 
 // change is an entry of the access database that sets the list of a capability.
 type change struct {
 	entry *entry.Entry
-	key   string
 	ids   []string
 }
 
 // changes are the entries of the access database that count.
 type changes struct {
-	newestFirst []change
-	entries     map[string]*entry.Entry
+	keys    []string            // of capabilities, and of entries that are kept
+	of      map[string][]change // by key, newest first
+	entries map[string]*entry.Entry
 }
 
 func (a *AccessController) changes(ctx context.Context) (changes, error) {
-	c := changes{entries: make(map[string]*entry.Entry)}
+	c := changes{of: make(map[string][]change), entries: make(map[string]*entry.Entry)}
 	for e, err := range a.managed.Iterate(ctx, Range{}) {
 		if err != nil {
 			return c, err
@@ -87,20 +94,12 @@ func (a *AccessController) changes(ctx context.Context) (changes, error) {
 		if err != nil && !op.Deleted {
 			continue // no list
 		}
-		c.newestFirst = append(c.newestFirst, change{e, key, ids})
+		if c.of[key] == nil && (key == CapabilityWrite || key == CapabilityAdmin || strings.HasPrefix(key, keptPrefix)) {
+			c.keys = append(c.keys, key)
+		}
+		c.of[key] = append(c.of[key], change{e, ids})
 	}
 	return c, nil
-}
-
-// keys returns the keys of capabilities, and of entries that are kept.
-func (c changes) keys() (keys []string) {
-	for _, x := range c.newestFirst {
-		known := x.key == CapabilityWrite || x.key == CapabilityAdmin || strings.HasPrefix(x.key, keptPrefix)
-		if known && !slices.Contains(keys, x.key) {
-			keys = append(keys, x.key)
-		}
-	}
-	return keys
 }
 
 // ancestors returns the hashes of the entries that one descends from, and its own.
@@ -124,8 +123,8 @@ const maxTips = 16
 // The first is what the access database shows.
 func (c changes) tips(key string) (tips []change) {
 	below := make(map[string]bool)
-	for _, x := range c.newestFirst {
-		if x.key != key || below[x.entry.Hash()] {
+	for _, x := range c.of[key] {
+		if below[x.entry.Hash()] {
 			continue
 		}
 		if tips = append(tips, x); len(tips) == maxTips {
@@ -141,21 +140,30 @@ func (c changes) tips(key string) (tips []change) {
 // merge returns the list that has the changes of all tips of a key: an identity is in
 // it if it is in one of theirs, and no two of them began with a list that had it and
 // one of the two took it away.
-func (c changes) merge(tips []change) (ids []string) {
-	revoked := make(map[string]bool)
+func (c changes) merge(key string, tips []change) (ids []string) {
+	lists := make([]writers, len(tips))
+	above := make([]map[string]bool, len(tips))
 	for i, x := range tips {
-		above := c.ancestors(x.entry)
-		for _, y := range tips[:i] {
-			for _, id := range c.base(x.key, above, c.ancestors(y.entry)) {
-				if !slices.Contains(x.ids, id) || !slices.Contains(y.ids, id) {
-					revoked[id] = true
+		lists[i] = make(writers, len(x.ids))
+		lists[i].add(x.ids)
+		if len(tips) > 1 {
+			above[i] = c.ancestors(x.entry)
+		}
+	}
+	left := make(writers) // what is not added: it was revoked, or was added
+	for i := range tips {
+		for j := range i {
+			for _, id := range c.base(key, above[i], above[j]) {
+				if !lists[i][id] || !lists[j][id] {
+					left[id] = true
 				}
 			}
 		}
 	}
 	for _, x := range tips {
 		for _, id := range x.ids {
-			if !revoked[id] && !slices.Contains(ids, id) {
+			if !left[id] {
+				left[id] = true
 				ids = append(ids, id)
 			}
 		}
@@ -165,14 +173,18 @@ func (c changes) merge(tips []change) (ids []string) {
 
 // base returns the list of a key that two entries with these ancestors began with.
 func (c changes) base(key string, a, b map[string]bool) []string {
-	for _, x := range c.newestFirst {
-		if x.key == key && a[x.entry.Hash()] && b[x.entry.Hash()] {
+	for _, x := range c.of[key] {
+		if a[x.entry.Hash()] && b[x.entry.Hash()] {
 			return x.ids
 		}
 	}
 	return nil
 }
 
+// sameSet reports whether two lists have the same IDs.
 func sameSet(a, b []string) bool {
-	return len(a) == len(b) && !slices.ContainsFunc(a, func(id string) bool { return !slices.Contains(b, id) })
+	in, of := make(writers), make(writers)
+	in.add(a)
+	of.add(b)
+	return maps.Equal(in, of)
 }

@@ -105,6 +105,30 @@ func TestChangesOfTwoAdminsAtOnceAreBothKept(t *testing.T) {
 	}
 }
 
+// Another admin may make a long list, so no ID is looked up in the list itself: that
+// would take the square of its length.
+func TestLongListsAreMergedAsSets(t *testing.T) {
+	a := newAdmins(t, 2)
+	ids := make([]string, 60_000)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("%05x", i)
+	}
+	must(t, a.dbs[0].Access().Grant(t.Context(), orbit.CapabilityWrite, "before"))
+	a.meet(t, 0, 1)
+	must(t, a.dbs[1].Access().Grant(t.Context(), orbit.CapabilityWrite, "own"))
+	must(t, a.dbs[0].Access().Grant(t.Context(), orbit.CapabilityWrite, "newer"))
+	kv, err := a.dbs[0].Access().Database().KeyValue()
+	must(t, err)
+	_, err = kv.Put(t.Context(), orbit.CapabilityWrite, ids)
+	must(t, err)
+	a.meet(t, 0, 1)
+	repaired, err := a.dbs[1].Access().Repair(t.Context())
+	must(t, err)
+	if got := a.writers(t, 1); repaired != 1 || len(got) != len(ids)+1 {
+		t.Errorf("%d repairs, %d writers; want %d", repaired, len(got), len(ids)+1)
+	}
+}
+
 // An admin that only JavaScript speaks for does not repair, and nobody repairs for
 // it: the newer list stays as it is.
 func TestListThatWasOverwrittenKnowinglyStays(t *testing.T) {

@@ -10,6 +10,16 @@
 // fx options do nothing without a host, and everything begins in Start. It ends in
 // an fx OnStop hook, while the node is alive; when Close is called the host
 // and the datastore are closed already.
+//
+// # Cost
+//
+// The configuration is the owner's, and read once in each process, in proportion to its
+// size. A key that is not known is an error. What peers cost is
+// bounded by the services that are started with it: [Config].Messages bounds messages
+// (package message), Databases what databases store of others (package orbit), and Disk
+// all that is written (package space). The largest values that are taken are 16 MiB for
+// a message, 1 TiB for what waits in a database, and [space.MaxFreeBytes] for free
+// space. The API is not read here (package commands).
 package plugin
 
 import (

@@ -28,6 +28,21 @@
 // first tries after some ten seconds, knows no relays, and stops trying after
 // a relayed connection dropped; so each kept peer also has a keeper here that
 // connects at once and in all ways, and again after each loss.
+//
+// # Cost
+//
+// A connection of another peer costs one look at the peerstore, an entry of the record
+// while it lasts, and an event for each watcher: 65 536 wait for one, which ends with
+// [ErrTooSlow] beyond. Its latency is measured when somebody asks, at most once in 30
+// seconds, of 64 peers at a time and within 10 seconds each. [Swarm.Peers] takes the
+// time of all peers, and of all topics times the peers on each.
+//
+// [ParseTarget] reads at most 1024 bytes. [Swarm.Connect] takes 32 addresses of what the
+// routing system finds, dials through 8 relays, and starts three times at most; addresses
+// given are as many as the caller gives. 1000 peers are kept, with 16 addresses each, in
+// one record on disk for each peer, which is written when a peer is reached at an address
+// that is new. 16 of them are dialled at a time; the pause between two tries grows from
+// some seconds to some minutes, also where a peer hangs up at once.
 package swarm
 
 import (

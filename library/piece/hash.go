@@ -2,6 +2,7 @@ package piece
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"slices"
 
 	"github.com/ipfs/go-cid"
@@ -9,10 +10,18 @@ import (
 	"github.com/multiformats/go-multihash"
 )
 
+// Decode returns the CID that a hash is, which has at most [MaxHash] bytes.
+func Decode(hash string) (cid.Cid, error) {
+	if len(hash) > MaxHash { // decoding base58 and base36 takes the square of the length
+		return cid.Undef, fmt.Errorf("a hash of %d bytes, at most %d", len(hash), MaxHash)
+	}
+	return cid.Decode(hash)
+}
+
 // Canonical returns the one text for all the ways to write a hash: the CID of
 // version 1 in base32, or the hash itself where it is no CID.
 func Canonical(hash string) string {
-	c, err := cid.Decode(hash)
+	c, err := Decode(hash)
 	if err != nil {
 		return hash
 	}
@@ -36,7 +45,7 @@ func Versions(c cid.Cid) []cid.Cid {
 // one given first.
 func Spellings(hash string) []string {
 	all := []string{hash}
-	c, err := cid.Decode(hash)
+	c, err := Decode(hash)
 	if err != nil {
 		return all
 	}

@@ -26,6 +26,22 @@ func must(t testing.TB, err error) {
 	}
 }
 
+// Base36 of a megabyte would take minutes.
+func TestALongTextIsNotDecodedAsAHash(t *testing.T) {
+	digest, err := multihash.Sum(make([]byte, piece.MaxHash), multihash.IDENTITY, -1)
+	must(t, err)
+	hash := cid.NewCidV1(cid.Raw, digest).String()
+	if c, err := piece.Decode(hash); err == nil {
+		t.Errorf("%d bytes are decoded: %s", len(hash), c)
+	}
+	if got := piece.Canonical(hash); got != hash {
+		t.Errorf("%.40q", got)
+	}
+	if all := piece.Spellings(hash); len(all) != 1 {
+		t.Errorf("%d spellings", len(all))
+	}
+}
+
 func TestEverySpellingOfAHashIsTheSamePiece(t *testing.T) {
 	for _, hash := range []string{v0, raw, blakePB(t)} {
 		all := piece.Spellings(hash)

@@ -20,6 +20,7 @@ const (
 	maxUnpacked = 32 << 20 // bytes that are unpacked of one file
 	maxNumber   = 1 << 31  // of objects, and of what a table has of them
 	maxPacked   = 1 << 16  // objects of an object stream
+	maxValues   = 1 << 18  // values that are read of one file: one may take 400 bytes in memory
 )
 
 var errPDF = errors.New("malformed PDF")
@@ -77,7 +78,7 @@ func readPDF(src *source, start int64) (title, composer string) {
 		return "", ""
 	}
 	src.left = maxRead
-	p := &pdf{src: src, start: start, left: maxUnpacked}
+	p := &pdf{src: src, start: start, left: maxUnpacked, values: maxValues}
 	info, err := p.info(at)
 	if err != nil {
 		return "", ""
@@ -101,6 +102,7 @@ type pdf struct {
 	src      *source
 	start    int64 // offset of the document, from which its offsets count
 	left     int64 // bytes that may be unpacked yet
+	values   int   // that may be read yet
 	sections []section
 }
 
@@ -348,7 +350,8 @@ func (p *pdf) packed(e entry) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	pairs := newLexer(r, 0)
+	numbers := 2 * maxPacked // which are not held
+	pairs := newLexer(r, 0, &numbers)
 	var offset int64
 	for range 2 * (e.index + 1) {
 		pairs.left = maxObject
@@ -367,7 +370,7 @@ func (p *pdf) packed(e entry) (any, error) {
 	if _, err := io.CopyN(io.Discard, pairs.r, skip); err != nil {
 		return nil, err
 	}
-	return newLexer(pairs.r, 0).value(0)
+	return newLexer(pairs.r, 0, &p.values).value(0)
 }
 
 // text returns the text that a value is or refers to.

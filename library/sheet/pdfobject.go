@@ -25,16 +25,18 @@ type lexer struct {
 	r    *bufio.Reader
 	at   int64 // offset in the document of what comes next
 	left int   // bytes that may be read yet
+
+	values *int // that may be read yet, of the document
 }
 
-func newLexer(r *bufio.Reader, at int64) *lexer { return &lexer{r, at, maxObject} }
+func newLexer(r *bufio.Reader, at int64, values *int) *lexer { return &lexer{r, at, maxObject, values} }
 
 // lexer returns a lexer from an offset on.
 func (p *pdf) lexer(at int64) (*lexer, error) {
 	if at < 0 || at >= p.src.size-p.start {
 		return nil, errPDF
 	}
-	return newLexer(p.src.reader(p.start+at), at), nil
+	return newLexer(p.src.reader(p.start+at), at, &p.values), nil
 }
 
 // object reads the object at an offset, which must have a number unless that is
@@ -114,6 +116,9 @@ func (l *lexer) space() {
 // value reads a value at a depth of others. What closes an array or a dictionary
 // is a keyword.
 func (l *lexer) value(depth int) (any, error) {
+	if *l.values--; *l.values < 0 {
+		return nil, errTooMuch
+	}
 	l.space()
 	c, err := l.next()
 	if err != nil {

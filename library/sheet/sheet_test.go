@@ -606,3 +606,28 @@ func TestPeekLosesNothing(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 }
+
+// A few bytes of a PDF may be a value that takes hundreds in memory.
+func TestValuesOfAPDFAreBounded(t *testing.T) {
+	for _, v := range []string{"[]", "<</a[]>>", "1 "} {
+		var b bytes.Buffer
+		b.WriteString("%PDF-1.7\n")
+		section := -1
+		for range 32 {
+			at := b.Len()
+			fmt.Fprintf(&b, "xref\n0 0\ntrailer\n<</A [%s]/Info 1 0 R/Prev %d>>\n", strings.Repeat(v, 250<<10/len(v)), section)
+			section = at
+		}
+		fmt.Fprintf(&b, "startxref\n%d\n%%%%EOF\n", section)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		s, err := sheet.Read(t.Context(), bytes.NewReader(b.Bytes()), int64(b.Len()))
+		runtime.ReadMemStats(&after)
+		if err != nil || s.Kind != sheet.PDF {
+			t.Errorf("%s: %+v, %v", v, s, err)
+		}
+		if bytes := after.TotalAlloc - before.TotalAlloc; bytes > 64<<20 {
+			t.Errorf("%s: %d bytes for a file of %d", v, bytes, b.Len())
+		}
+	}
+}

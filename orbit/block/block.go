@@ -5,6 +5,12 @@
 // ("zdpu…", 49 characters). OrbitDB's blocks name each other by such texts, not
 // by CBOR links, and compare them as texts, so another text of the same CID is
 // another hash: [ParseHash] takes none but this one.
+//
+// # Cost
+//
+// A block of another peer has at most [MaxSize] bytes, which who reads it checks.
+// [Hash] and [Block.Check] take one SHA-256 of it and copy nothing. A text of another
+// length than [HashLen] is no hash and is not decoded.
 package block
 
 import (

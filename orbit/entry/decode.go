@@ -239,6 +239,9 @@ func (e *Entry) hashes(r *dagcbor.Reader, name string) ([]string, error) {
 		}
 		e.fault = "its " + name + " is no list"
 	}
+	if n > len(r.Rest())/(block.HashLen+2) { // before there is memory for so many
+		return nil, fmt.Errorf("%d items in %d bytes are not all hashes", n, len(r.Rest()))
+	}
 	hashes := make([]string, n)
 	for i := range hashes {
 		if hashes[i], err = r.Text(); err != nil {

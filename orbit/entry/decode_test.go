@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -218,6 +219,24 @@ func TestFieldsOfAnotherTypeAreMalformed(t *testing.T) {
 	for _, item := range lists {
 		malformed(t, "next", p.with("next", item).signed(s).data())
 		malformed(t, "refs", p.with("refs", item).signed(s).data())
+	}
+}
+
+// What a block says of the length of a list has no memory reserved.
+func TestAListIsNotLongerThanItsBytes(t *testing.T) {
+	const n = block.MaxSize - 64
+	data := dagcbor.AppendText(dagcbor.AppendMap(nil, 9), "next")
+	data = append(dagcbor.AppendArray(data, n), make([]byte, n)...)
+	b := block.New(data)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := entry.Decode(b)
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, entry.ErrMalformed) {
+		t.Error(err)
+	}
+	if bytes := after.TotalAlloc - before.TotalAlloc; bytes > block.MaxSize {
+		t.Errorf("%d bytes for a block of %d", bytes, len(data))
 	}
 }
 

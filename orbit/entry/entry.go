@@ -59,6 +59,17 @@
 // changes by one. JavaScript goes from the heads down, and so has what is on
 // top as the newer one all the same. Here such an entry has the [Rank] of what
 // it is on top of, and a depth that counts on from there.
+//
+// # Cost
+//
+// A block of another peer has at most [block.MaxSize] bytes; a larger one is malformed
+// and not read. [Decode] takes time in proportion to the size, and that of a value for
+// the payload (see package value), and encodes the entry once more to compare the two.
+// The entry holds its block and a copy of each field. next and refs name some 40 000
+// hashes in a block of the largest size: what is done for each parent is for the
+// package oplog to bound. [Entry.Check] encodes the entry once more, hashes that, and
+// verifies one signature, which is the only one of an entry. [Split] hashes each block
+// once, and holds no copy. Nothing is written to disk.
 package entry
 
 import (

@@ -11,6 +11,15 @@
 // The block is dag-cbor of { id, type, publicKey, signatures: { id, publicKey }
 // }, all of them texts, as @orbitdb/core writes it; the one type is
 // "publickey", its built-in provider.
+//
+// # Cost
+//
+// [Decode] reads and hashes a block of another peer, whose size the caller bounds, in
+// proportion to that size. A key or a signature of more than 2200 characters, which is
+// RSA of 8192 bits, is refused before it is decoded, so an identity has some 9 KiB at
+// most and is held twice, as texts and as a block. Decode verifies two signatures.
+// Each takes about as long as any of that kind of key: P-521 is the slowest one. Who
+// keeps identities, and how many, is up to the caller. Nothing is written to disk.
 package identity
 
 import (

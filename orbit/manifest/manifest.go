@@ -6,6 +6,14 @@
 // its own address, whose first part is its type: /ipfs/<hash> is a block
 // { type: "ipfs", write: [ id, … ] }, /orbitdb/<hash> is a keyvalue database
 // that holds the list.
+//
+// # Cost
+//
+// A manifest or list of another peer has at most [MaxSize] bytes; a larger one is not
+// read. [Decode] and [DecodeWriters] take the time of [value.FromCBOR] and hold a copy
+// of the texts, and 16 bytes for each writer, which may have one byte in the block. How
+// a list is searched is up to the caller. [ParseAddress] compares characters and decodes
+// nothing. Nothing is written to disk.
 package manifest
 
 import (

@@ -111,7 +111,14 @@ func (c *comparison) step() error {
 	}
 	before := len(c.wanted)
 	var deeper []oplog.Path
-	for _, p := range some {
+	for i, p := range some {
+		if i > 0 && len(c.wanted) >= c.partSize { // the rest is asked for again
+			for _, p := range some[i:] {
+				delete(c.answers, p)
+			}
+			some = some[:i]
+			break
+		}
 		found, err := c.compare(c.answers[p])
 		if err != nil {
 			return err

@@ -253,32 +253,42 @@ func hashes(t testing.TB, db *orbit.Database) (list []string) {
 // its hash.
 func faulty(t testing.TB, db *orbit.Database, n int) string {
 	t.Helper()
-	keys := keystore.NewMemKeystore()
-	must(t, identity.Generate(keys, "root"))
-	must(t, identity.Generate(keys, "signing"))
-	s, err := identity.Load(keys, "root", "signing")
-	must(t, err)
-	write := func(text string, next ...entry.Position) *entry.Entry {
-		payload, err := value.FromJSON([]byte(`{"op":"ADD","key":null,"value":"` + text + `"}`))
-		must(t, err)
-		e, err := entry.New(s, db.Address(), payload, next, nil)
-		must(t, err)
-		return e
-	}
+	s := newSigner(t)
 	heads, err := db.Log().Heads(t.Context())
 	must(t, err)
 	bs := []block.Block{s.Block()}
 	under := heads
 	for range n {
-		e := write("forged", under...)
+		e := write(t, s, db, "forged", under...)
 		b := block.New(bytes.Replace(e.Block.Data, []byte("forged"), []byte("FORGED"), 1)) // whose signature is of another one
 		bs = append(bs, b)
 		under = []entry.Position{{Rank: entry.Rank{Time: e.Clock.Time}, ID: e.Clock.ID, Hash: b.Hash}}
 	}
-	top := write("on top", under...)
+	top := write(t, s, db, "on top", under...)
 	joinBatch(t, db, append(bs, top.Block))
 	if fault, err := db.Log().Fault(t.Context(), under[0].Hash); err != nil || fault == "" {
 		t.Fatalf("there is no entry without effect: %q, %v", fault, err)
 	}
 	return top.Hash()
+}
+
+// newSigner returns a new identity.
+func newSigner(t testing.TB) *identity.Signer {
+	t.Helper()
+	keys := keystore.NewMemKeystore()
+	must(t, identity.Generate(keys, "root"))
+	must(t, identity.Generate(keys, "signing"))
+	s, err := identity.Load(keys, "root", "signing")
+	must(t, err)
+	return s
+}
+
+// write returns an entry of a database that names others.
+func write(t testing.TB, s *identity.Signer, db *orbit.Database, text string, next ...entry.Position) *entry.Entry {
+	t.Helper()
+	payload, err := value.FromJSON([]byte(`{"op":"ADD","key":null,"value":"` + text + `"}`))
+	must(t, err)
+	e, err := entry.New(s, db.Address(), payload, next, nil)
+	must(t, err)
+	return e
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/libp2p/go-msgio"
 
 	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
@@ -117,6 +119,73 @@ func TestLiesAreRefusedOrBounded(t *testing.T) {
 }
 
 var errAny = errors.New("any")
+
+// However many entries a peer names of the nodes of one answer, those that are held are
+// a part's and what one node names.
+func TestWhatIsHeldOfAComparisonIsBounded(t *testing.T) {
+	w := newWriters(t, 1)
+	db := w.databases[0]
+	add(t, db, 300)
+	faulty(t, db, 3) // so that nothing is taken whole
+	const each, partSize = 256, 100
+	s := session(t, liar(t, func(q request, send func([]byte) error) error {
+		return send(sayNodes(q, func(p oplog.Path) answer {
+			if p == "" {
+				return allChildren(p)
+			}
+			return answer{Node: oplog.Node{Count: math.MaxUint64}, names: names{make([]digest, each), false}}
+		}))
+	}), db.Address())
+	c, err := newComparison(t.Context(), s, db.Log(), partSize)
+	must(t, err)
+	total := 0
+	for d, err := range c.parts() {
+		must(t, err)
+		total += len(d.items)
+		if len(d.items) > partSize+each {
+			t.Errorf("%d items are held", len(d.items))
+		}
+	}
+	if total != 16*each {
+		t.Errorf("%d items are wanted of %d", total, 16*each)
+	}
+}
+
+// Entries that do not count and are below many others are sent twice as often as there
+// are any at most, however few of them are remembered.
+func TestEntriesWithoutEffectAreNotSentForEachAboveThem(t *testing.T) {
+	w := newWriters(t, 1)
+	db := w.databases[0]
+	const faults, tops, memory = 30, 60, 8
+	top, err := db.Log().Get(t.Context(), faulty(t, db, faults))
+	must(t, err)
+	var chain []*entry.Entry
+	for e := top; len(chain) < faults; chain = append(chain, e) {
+		e, err = db.Log().Get(t.Context(), e.Next[0])
+		must(t, err)
+	}
+	s := newSigner(t)
+	bs := []block.Block{s.Block()}
+	for i := range tops {
+		under := chain[7*i%faults] // far from the one before, so that what is remembered is of no use
+		bs = append(bs, write(t, s, db, fmt.Sprint("above ", i), entry.Position{Rank: entry.Rank{Time: float64(1000 + i)}, Hash: under.Hash()}).Block)
+	}
+	joinBatch(t, db, bs)
+	stats, err := db.Log().Stats(t.Context())
+	must(t, err)
+	if stats.Faults != faults || stats.Entries != tops+1 {
+		t.Fatalf("%d entries, %d of them do not count", stats.Entries, stats.Faults)
+	}
+	v := &server{ctx: t.Context(), out: msgio.NewVarintWriter(io.Discard), source: Source{Block: w.orbits[0].Block}, log: db.Log()}
+	out := v.ship(stats.Faults, memory)
+	must(t, out.behind(""))
+	if out.total != stats.Entries {
+		t.Errorf("%d entries are sent of %d", out.total, stats.Entries)
+	}
+	if out.under > 2*faults+memory {
+		t.Errorf("%d are sent of %d that do not count", out.under, faults)
+	}
+}
 
 func TestShipmentsThatAreNoneAreRefused(t *testing.T) {
 	w := newWriters(t, 1)

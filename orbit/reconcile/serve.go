@@ -185,7 +185,7 @@ func (v *server) entries(items []item) error {
 	if err != nil {
 		return err
 	}
-	out := &shipment{server: v, sent: make(map[string]bool), faults: stats.Faults > 0}
+	out := v.ship(stats.Faults, maxSent)
 	for _, it := range items {
 		if it.hash != nil {
 			err = out.entry(block.OfDigest(*it.hash))
@@ -209,11 +209,18 @@ const maxSent = 1 << 14
 // shipment is the answer that is made of batches.
 type shipment struct {
 	server *server
-	faults bool            // the log has entries that do not count
-	sent   map[string]bool // identities, and entries that do not count
+	memory int             // blocks that are remembered
+	sent   map[string]bool // those: identities, and entries that do not count
+	faults uint64          // entries of the log that do not count
+	under  uint64          // times that one of them was sent
 	total  uint64          // entries that count
 	batch  []byte
 	count  int
+}
+
+// ship begins a shipment from a log with so many entries that do not count.
+func (v *server) ship(faults uint64, memory int) *shipment {
+	return &shipment{server: v, memory: memory, sent: make(map[string]bool), faults: faults}
 }
 
 // behind adds the entries behind a path. Nothing is kept of the log while the peer
@@ -252,23 +259,27 @@ func (s *shipment) entry(hash string) error {
 		return v.ctx.Err()
 	}
 	s.total++
-	if s.faults {
-		if err := s.under(e); err != nil {
+	if s.faults > 0 {
+		if err := s.below(e); err != nil {
 			return err
 		}
 	}
 	return s.whole(e)
 }
 
-// under adds the entries that do not count below an entry, the lowest first: of
-// very many, those that it comes to.
-func (s *shipment) under(top *entry.Entry) error {
+// below adds the entries that do not count below an entry, the lowest first: of
+// very many, those that it comes to. Once it has sent twice as many as there are, it
+// adds no more: the peer asks for what is missing.
+func (s *shipment) below(top *entry.Entry) error {
 	v := s.server
+	if s.under >= 2*s.faults {
+		return nil
+	}
 	seen := make(map[string]bool)
 	var stack []string
 	push := func(e *entry.Entry) (pushed bool, err error) {
 		for _, hash := range e.Parents() {
-			if seen[hash] || s.sent[hash] || len(seen) >= maxSent {
+			if seen[hash] || s.sent[hash] || len(seen) >= s.memory {
 				continue
 			}
 			fault, err := v.log.Fault(v.ctx, hash)
@@ -295,6 +306,7 @@ func (s *shipment) under(top *entry.Entry) error {
 		if pushed, err = push(e); err == nil && !pushed {
 			stack = stack[:len(stack)-1]
 			s.note(hash)
+			s.under++
 			err = s.whole(e)
 		}
 	}
@@ -303,7 +315,7 @@ func (s *shipment) under(top *entry.Entry) error {
 
 // note remembers that a block was sent.
 func (s *shipment) note(hash string) {
-	if len(s.sent) >= maxSent {
+	if len(s.sent) >= s.memory {
 		clear(s.sent)
 	}
 	s.sent[hash] = true

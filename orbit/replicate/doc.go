@@ -68,6 +68,33 @@
 // first, and given up one by one, so that what nobody has is not in the way of
 // what somebody has. What is not taken is known by its hash alone.
 //
+// # Cost
+//
+// Of what a peer begins or sends, there are at once:
+//
+//	                                    of a peer   of all peers
+//	exchanges of heads that it begins   128         1024
+//	exchanges of heads with it          8           64
+//	sessions in which it asks           16          256
+//	sessions in which it is asked       4           16
+//	exchanges of states with it         8           64
+//	bytes of heads and entries          24 MiB      128 MiB
+//	identities that are asked for       8           256
+//
+// What is beyond is reset, dropped or waits. An exchange costs as much as package heads
+// says, a session as much as package reconcile says, and an entry as much as
+// [orbit.Database.Join] does. A message of pubsub is one entry, which is hashed, joined
+// and held until its ancestors are here, 30 seconds at most. Of an author who published
+// 256 entries of no worth in a minute, no more are joined. A peer that ships more than
+// 256 blocks of no use besides as many as are of use ends its session.
+//
+// In memory stay, of all databases, 65 536 hashes of entries that were heard and 4096 of
+// identities that nobody sent; of each database, 256 peers and those beyond that are
+// connected and have it open, with each of which heads are exchanged; 65 536 hashes that
+// are wanted and 16 384 that were asked for in vain, 32 refusals, 32 refused heads of at most
+// 64 KiB, and, while they may be needed, 5 MiB of entries without effect. On disk,
+// peers cause nothing but what is joined.
+//
 // # What is stored
 //
 //	paused/<hash>   a database that is here and not replicated

@@ -6,6 +6,10 @@ import (
 	"math"
 	"strings"
 	"testing"
+
+	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multibase"
+	"github.com/multiformats/go-multihash"
 )
 
 func TestJSONIsCompactInTheOrderOfKeys(t *testing.T) {
@@ -97,6 +101,27 @@ func TestReservedFormsBecomeLinksAndBytes(t *testing.T) {
 	}
 	if got := fromJSON(t, `{"/":"`+v0+`"}`).String(); got != `{"/":"`+v0+`"}` {
 		t.Error(got)
+	}
+}
+
+// Base58 and base36 of a megabyte would take minutes.
+func TestALongCIDIsTakenInBase32Alone(t *testing.T) {
+	digest, err := multihash.Sum(make([]byte, 800), multihash.IDENTITY, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := cid.NewCidV1(cid.Raw, digest)
+	if got := fromJSON(t, `{"/":"`+long.String()+`"}`); !got.Equal(of(t, long)) {
+		t.Errorf("%.80s", got)
+	}
+	for _, base := range []multibase.Encoding{multibase.Base58BTC, multibase.Base36, multibase.Base64url} {
+		text, err := long.StringOfBase(base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := FromJSON([]byte(`{"/":"` + text + `"}`)); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%.20s: %v", text, err)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/ipfs/go-cid"
+	"github.com/multiformats/go-multibase"
 
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
@@ -23,7 +24,8 @@ import (
 // Of two keys of a map that are the same, or become so as texts do here, it
 // takes neither. What is a link or bytes in DAG-JSON, {"/":"text"} or
 // {"/":{"bytes":"text"}} with no other keys, becomes one, or is refused if the
-// text is not that of a CID or not base64. Base64 may be padded.
+// text is not that of a CID or not base64. Base64 may be padded. A CID of more than
+// 1024 characters has to be in base32, as it is printed.
 func FromJSON(b []byte) (Value, error) {
 	item, err := appendJSON(nil, b, 0)
 	if err != nil {
@@ -138,7 +140,7 @@ func (p parser) appendObject(b []byte, depth int) ([]byte, error) {
 func replaceReserved(b []byte, open int) ([]byte, error) {
 	item := only(b[open:], "/")
 	if text, ok := item.Text(); ok {
-		c, err := cid.Decode(text)
+		c, err := decodeCID(text)
 		if err == nil && c.Version() == 0 && !strings.HasPrefix(text, "Qm") {
 			err = errors.New("a CID of version 0 has no prefix")
 		}
@@ -155,6 +157,17 @@ func replaceReserved(b []byte, open int) ([]byte, error) {
 		return dagcbor.AppendBytes(b[:open], data), nil
 	}
 	return b, nil
+}
+
+// maxCID is the longest text of a CID that may be in any base. Decoding base58 and
+// base36 takes time in proportion to the square of the length.
+const maxCID = 1 << 10
+
+func decodeCID(text string) (cid.Cid, error) {
+	if len(text) > maxCID && text[0] != multibase.Base32 {
+		return cid.Undef, fmt.Errorf("a CID of more than %d characters is not in base32", maxCID)
+	}
+	return cid.Decode(text)
 }
 
 // only returns the member of a map that has this one only.

@@ -43,6 +43,16 @@
 // "__proto__", which JavaScript loses, a map whose members "/" and "bytes" are
 // the same text, number or bool, which JavaScript takes for a CID, and what is
 // nested more than [dagcbor.MaxDepth] deep.
+//
+// # Cost
+//
+// The size of what is read is for the caller to bound. [FromCBOR] takes the time of
+// [dagcbor.Normalize] and holds a copy. [FromJSON] takes time in proportion to the
+// length, and moves what is in arrays and maps once for each one around it, at most
+// 130 times; a CID of more than 1024 characters is taken in base32 alone, since other
+// bases take the square of the length. [Value.Field] reads the members in front of the
+// one that it returns. [Value.Any] and [Value.Decode] hold some 50 bytes for each item,
+// which may have one byte in the value. [Value.Slot] takes one SHA-256 of the value.
 package value
 
 import (

@@ -11,10 +11,18 @@
 // A value on which the expression fails, such as nil < 1800, does not match:
 // say (year ?? 1900) < 1800 where a member may be missing.
 //
-// Expressions come from whoever may call the daemon, and values from any peer,
-// so what an evaluation takes is bounded by their sizes: there are neither
-// ranges nor functions that make much of little, and a predicate, as in
-// any(tags, # == "solo"), can speak of its item alone.
+// # Cost
+//
+// Expressions come from whoever may call the daemon, and values from any peer.
+//
+//   - An expression has at most [MaxLength] bytes and 256 nodes. [Compile] takes time
+//     and memory in proportion to its length: the patterns of "matches" have 128 steps
+//     together, those that are repeated written out, and larger ones are refused before
+//     they are compiled.
+//   - An evaluation takes time in proportion to the size of the value times that of the
+//     expression, and holds the value decoded. There are neither ranges nor functions
+//     that make much of little, a text grows to nine times its size at most, and a
+//     predicate, as in any(tags, # == "solo"), can speak of its item alone.
 package where
 
 import (
@@ -26,6 +34,7 @@ import (
 
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/parser"
 	"github.com/expr-lang/expr/vm"
 	"github.com/ipfs/go-cid"
 
@@ -64,6 +73,16 @@ func Compile(text string) (*Expression, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, fmt.Errorf("%w: it is empty", ErrInvalid)
 	}
+	// Compiling a pattern takes as much as what it repeats, written out, so that is
+	// known before.
+	tree, err := parser.Parse(text)
+	if err != nil {
+		return nil, invalid(err)
+	}
+	sizes := new(patterns)
+	if ast.Walk(&tree.Node, sizes); sizes.steps > maxSteps {
+		return nil, invalid(errTooLarge)
+	}
 	check := new(checker)
 	options := []expr.Option{
 		expr.Env(map[string]any{}), expr.AllowUndefinedVariables(), expr.AsBool(),
@@ -77,13 +96,54 @@ func Compile(text string) (*Expression, error) {
 		err = check.err
 	}
 	if err != nil {
-		first, _, _ := strings.Cut(err.Error(), "\n")
-		if strings.Contains(first, `Operator("=")`) {
-			first += "; == compares"
-		}
-		return nil, fmt.Errorf("%w: %s", ErrInvalid, first)
+		return nil, invalid(err)
 	}
 	return &Expression{program}, nil
+}
+
+func invalid(err error) error {
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	if strings.Contains(first, `Operator("=")`) {
+		first += "; == compares"
+	}
+	return fmt.Errorf("%w: %s", ErrInvalid, first)
+}
+
+var errTooLarge = errors.New("the patterns to match are too large")
+
+// patterns adds up what the patterns of an expression have at least.
+type patterns struct{ steps int }
+
+// Visit implements [ast.Visitor].
+func (p *patterns) Visit(node *ast.Node) {
+	n, ok := (*node).(*ast.BinaryNode)
+	if !ok || n.Operator != "matches" {
+		return
+	}
+	if pattern, ok := n.Right.(*ast.StringNode); ok {
+		if parsed, err := syntax.Parse(pattern.Value, syntax.Perl); err == nil {
+			p.steps = min(p.steps+least(parsed), maxSteps+1)
+		}
+	}
+}
+
+// least is how many characters and classes of characters a pattern has, those that are
+// repeated written out, up to one more than maxSteps. It has as many steps or more.
+func least(re *syntax.Regexp) int {
+	n := 0
+	switch re.Op {
+	case syntax.OpLiteral:
+		n = len(re.Rune)
+	case syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		n = 1
+	}
+	for _, sub := range re.Sub {
+		n = min(n+least(sub), maxSteps+1)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max)
+	}
+	return min(n, maxSteps+1)
 }
 
 // checker refuses what would make an evaluation take more than in proportion
@@ -113,7 +173,7 @@ func (c *checker) Visit(node *ast.Node) {
 				break
 			}
 			if c.steps += steps(pattern.Value); c.steps > maxSteps {
-				c.err = errors.New("the patterns to match are too large")
+				c.err = errTooLarge
 			}
 		}
 	case *ast.VariableDeclaratorNode:

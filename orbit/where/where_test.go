@@ -2,6 +2,7 @@ package where_test
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -103,6 +104,28 @@ func TestTimeIsLinearInTheValue(t *testing.T) {
 	} {
 		if _, err := compile(t, text).Match(big); err != nil {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// A pattern that is too large is refused before it is compiled: written out, each of
+// these takes gigabytes.
+func TestPatternsThatAreTooLargeAreNotCompiled(t *testing.T) {
+	for _, text := range []string{
+		`title matches "(` + strings.Repeat("a", 3000) + `){1000}"`,
+		`title matches "` + strings.Repeat(`(\\pL){1000}`, 250) + `"`,
+		`title matches "((((a{2}b){9}){9}){6}.{900,}){1}"`,
+		strings.Repeat(`title matches "(`+strings.Repeat("ab", 100)+`){1000}" or `, 11) + "true",
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := where.Compile(text)
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, where.ErrInvalid) || !strings.Contains(err.Error(), "too large") {
+			t.Errorf("%.40q: %v", text, err)
+		}
+		if bytes := after.TotalAlloc - before.TotalAlloc; bytes > 16<<20 {
+			t.Errorf("%.40q: %d bytes", text, bytes)
 		}
 	}
 }

@@ -38,6 +38,14 @@
 // encode a map whose members "/" and "bytes" are the same text, number or bool,
 // which it mistakes for a CID: Normalize refuses it too. [CloseMap] refuses
 // either.
+//
+// # Cost
+//
+// Checking an item takes one pass over its bytes and no memory, where it is canonical.
+// Of maps whose keys do not ascend, [Reader.Raw] and Normalize sort the keys. Normalize
+// writes what is not canonical anew, and moves what is in a map once for each map around
+// it, at most [MaxDepth] times. A count or a length is never more than the bytes that
+// are left, but an array of n items may have one byte for each.
 package dagcbor
 
 import (
