@@ -232,7 +232,10 @@ func (r replica) joinAll(t testing.TB, g graph, entries []*entry.Entry) {
 			wanted = append(wanted, g[hash])
 		}
 		outcomes := r.join(t, wanted...)
-		if !slices.ContainsFunc(outcomes, func(o oplog.Outcome) bool { return o == oplog.Joined || o == oplog.Waiting }) {
+		if slices.ContainsFunc(outcomes, func(o oplog.Outcome) bool { return o == oplog.Joined || o == oplog.Waiting }) {
+			continue
+		}
+		if left := must1(r.Missing(t.Context())); slices.Equal(left, missing) {
 			t.Fatalf("%s are missing and %v", missing, outcomes)
 		}
 	}

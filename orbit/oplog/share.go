@@ -172,18 +172,18 @@ func (l *Log) shrinkTo(tx *store.Tx, sum *summary, bytes uint64) error {
 	}
 	goal := bytes - bytes/evictPart
 	for sum.Pending > goal {
-		if err := l.evict(tx, sum, sum.Pending-goal); err != nil {
+		if err := l.evict(tx, sum, goal); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// evict frees about so many bytes, or fewer, of the peer that has the largest share.
-// It begins with the entries that have the largest order: they are the last that can
-// enter the log. It takes their blocks or, where those without blocks take more, all
-// of those.
-func (l *Log) evict(tx *store.Tx, sum *summary, bytes uint64) error {
+// evict frees bytes of the peer that has the largest share, until what waits is charged
+// so many bytes or the peer was searched once. It begins with the entries that have the
+// largest order: they are the last that can enter the log. It takes their blocks or,
+// where those without blocks take more, all of those.
+func (l *Log) evict(tx *store.Tx, sum *summary, goal uint64) error {
 	peer, s, err := l.largest(tx)
 	if err != nil {
 		return err
@@ -193,21 +193,24 @@ func (l *Log) evict(tx *store.Tx, sum *summary, bytes uint64) error {
 		series, take = l.evictedSeries(peer), l.giveUp
 	}
 	var hashes []string
+	least := uint64(0) // of what is freed with the hashes
 	for r, err := range tx.Descend(series) {
 		if err != nil {
 			return err
 		}
 		hashes = append(hashes, r.Name)
-		if freed := uint64(len(r.Value)) + waitOverhead; freed >= bytes || len(hashes) == evictEntries {
+		least += uint64(len(r.Value)) + waitOverhead
+		if least >= sum.Pending-goal || len(hashes) == evictEntries {
 			break
-		} else {
-			bytes -= freed
 		}
 	}
 	if len(hashes) == 0 {
 		return l.damaged(series)
 	}
 	for _, hash := range hashes {
+		if sum.Pending <= goal {
+			break
+		}
 		w, err := l.mustWaiter(tx, hash)
 		if err != nil {
 			return err

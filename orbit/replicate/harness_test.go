@@ -91,7 +91,7 @@ type node struct {
 	space *space.Disk
 
 	sessions atomic.Int32 // in which it asked for entries
-	took     chan bool    // whether it passes on an entry that pubsub brought, if it is not nil
+	heard    chan heard   // what pubsub brought, if it is not nil
 
 	close func()
 }
@@ -141,16 +141,22 @@ type muteRouter struct{ *router.Router }
 
 func (muteRouter) Announce(context.Context, string, []byte) error { return nil }
 
+// heard is an entry that pubsub brought.
+type heard struct {
+	hash     string
+	passedOn bool
+}
+
 // tellingRouter tells what becomes of what it hears.
 type tellingRouter struct {
 	replicate.Router
-	took chan<- bool
+	heard chan<- heard
 }
 
 func (r tellingRouter) Follow(topic string, take router.TakeFunc) (stop func(), err error) {
 	return r.Router.Follow(topic, func(ctx context.Context, m *pubsub.Message) bool {
 		ok := take(ctx, m)
-		r.took <- ok
+		r.heard <- heard{block.Hash(m.Data), ok}
 		return ok
 	})
 }
@@ -189,8 +195,8 @@ func (n *node) start() *node {
 	if n.mute {
 		r = muteRouter{n.router}
 	}
-	if n.took != nil {
-		r = tellingRouter{r, n.took}
+	if n.heard != nil {
+		r = tellingRouter{r, n.heard}
 	}
 	n.fetches = &fetches{Bitswap: swap, of: make(map[string]int)}
 	c := replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: countingHost{n.host, &n.sessions}, Router: r, Exchange: n.fetches, Disk: n.space, Reads: func(libp2ppeer.ID) bool { return true }}
