@@ -133,8 +133,15 @@ type accessCache struct {
 	sets   *sets
 }
 
-// access returns the lists by which the log counts.
-func (l *Log) access(g blocks.Getter) (*sets, error) {
+// access returns the lists by which the log counts. A transaction reads them once.
+func (l *Log) access(tx *store.Tx, sum *summary) (lists *sets, err error) {
+	if sum.lists == nil {
+		sum.lists, err = l.readAccess(tx)
+	}
+	return sum.lists, err
+}
+
+func (l *Log) readAccess(g blocks.Getter) (*sets, error) {
 	record, err := g.Get(l.key("access"))
 	if errors.Is(err, store.ErrNotFound) {
 		return l.initial, nil
@@ -199,6 +206,7 @@ func (l *Log) Revise(ctx context.Context, a Access) error {
 			if err := tx.Put(l.key("access"), next.Access.encode()); err != nil {
 				return err
 			}
+			sum.lists = nil
 			return next.seed(tx, sum, now)
 		}); err != nil {
 			return err
@@ -223,7 +231,7 @@ func (l *Log) doubtHeads(tx *store.Tx, sum *summary, before Access) error {
 			return err
 		}
 	}
-	now, err := l.access(tx)
+	now, err := l.access(tx, sum)
 	if err != nil {
 		return err
 	}
@@ -242,7 +250,7 @@ func (l *Log) doubtHeads(tx *store.Tx, sum *summary, before Access) error {
 // of what is on the access list and was not before.
 func (l *Log) seedAdded(tx *store.Tx, sum *summary, before Access) error {
 	old := before.sets()
-	now, err := l.access(tx)
+	now, err := l.access(tx, sum)
 	if err != nil {
 		return err
 	}

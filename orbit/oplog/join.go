@@ -299,7 +299,7 @@ func (l *Log) within(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 // waits for it, or it is trusted.
 func (l *Log) welcome(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
 	if c.Fault == nil {
-		lists, err := l.access(tx)
+		lists, err := l.access(tx, sum)
 		if err != nil || lists.anchors(c.Entry.Hash(), c.Writer) || c.Trusted && has(lists.known, c.Writer) {
 			return err == nil, err
 		}
@@ -350,7 +350,7 @@ func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer, from str
 	if err := l.insert(tx, sum, e, writer, fault); err != nil {
 		return err
 	}
-	if err := l.countShares(tx, writer, from, len(e.Block.Data)); err != nil || sum.Waiting == 0 {
+	if err := l.countShares(tx, sum, writer, from, len(e.Block.Data)); err != nil || sum.Waiting == 0 {
 		return err
 	}
 	if ok, err := tx.Has(l.wakeKey(e.Hash())); err != nil || !ok {

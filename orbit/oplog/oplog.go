@@ -406,7 +406,7 @@ func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(block
 		if err := check(tx); err != nil {
 			return err
 		}
-		lists, err := l.access(tx)
+		lists, err := l.access(tx, sum)
 		if err != nil {
 			return err
 		}
@@ -566,7 +566,7 @@ func (l *Log) index(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, w
 		}
 		return l.setLoose(tx, e.Hash(), true)
 	}
-	lists, err := l.access(tx)
+	lists, err := l.access(tx, sum)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ const shareFactor = 4
 // inShare reports whether an entry of so many bytes is within the shares of its writer
 // and of the peer that offered it. They have shares where anybody may write.
 func (l *Log) inShare(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
-	shared, err := l.isShared(tx)
+	shared, err := l.isShared(tx, sum)
 	if err != nil || !shared {
 		return true, err
 	}
@@ -81,11 +81,11 @@ func (l *Log) inShare(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
 }
 
 // isShared reports whether writers and peers have shares of what the log may store.
-func (l *Log) isShared(g blocks.Getter) (bool, error) {
+func (l *Log) isShared(tx *store.Tx, sum *summary) (bool, error) {
 	if all, _ := l.config.Quota.Room(); all == math.MaxUint64 {
 		return false, nil
 	}
-	lists, err := l.access(g)
+	lists, err := l.access(tx, sum)
 	return err == nil && lists.writers[Anyone], err
 }
 
@@ -112,8 +112,8 @@ func (l *Log) used(tx *store.Tx, key string) (uint64, error) {
 
 // countShares adds the bytes of an entry that enters the log to the shares of its
 // writer and of the peer that offered it.
-func (l *Log) countShares(tx *store.Tx, writer, peer string, size int) error {
-	shared, err := l.isShared(tx)
+func (l *Log) countShares(tx *store.Tx, sum *summary, writer, peer string, size int) error {
+	shared, err := l.isShared(tx, sum)
 	if err != nil || !shared {
 		return err
 	}

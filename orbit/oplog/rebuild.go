@@ -44,7 +44,7 @@ func (l *Log) Rebuild(ctx context.Context, check func(e *entry.Entry) (writer st
 		if err := l.refusal(); err != nil {
 			return err
 		}
-		if _, err := l.access(tx); errors.Is(err, ErrDamaged) {
+		if _, err := l.readAccess(tx); errors.Is(err, ErrDamaged) {
 			if err := tx.Delete(l.key("access")); err != nil {
 				return err
 			}

@@ -159,7 +159,7 @@ func (l *Log) decide(tx *store.Tx, sum *summary, number uint64, m mark, push fun
 	if err != nil {
 		return err
 	}
-	lists, err := l.access(tx)
+	lists, err := l.access(tx, sum)
 	if err != nil {
 		return err
 	}

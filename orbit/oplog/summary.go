@@ -41,6 +41,7 @@ type summary struct {
 	Newest []entry.Position // the newest of those that count, newest first
 	Own    []entry.Position // the entry that was written here last, if any
 
+	lists      *sets    // the access lists, once this transaction has read them
 	flipped    []uint64 // numbers of entries whose effect this transaction changed
 	outdated   bool     // it was written before verdicts could change, and there are some
 	unmeasured bool     // it was written before Bytes was counted, and there are entries

@@ -162,7 +162,11 @@ func (l *Log) wait(tx *store.Tx, sum *summary, c Candidate, from int, order uint
 	if err := l.requireAll(tx, sum, w); err != nil {
 		return Refused, err
 	}
-	if err := l.shrinkTo(tx, sum, l.waitingBound(sum)); err != nil {
+	bound := l.waitingBound(sum)
+	if sum.Pending <= bound {
+		return Waiting, nil
+	}
+	if err := l.shrinkTo(tx, sum, bound); err != nil {
 		return Refused, err
 	}
 	if ok, err := tx.Has(l.waitKey(w.hash)); err != nil || ok {
