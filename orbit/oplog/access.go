@@ -141,9 +141,13 @@ func (l *Log) access(tx *store.Tx, sum *summary) (lists *sets, err error) {
 	return sum.lists, err
 }
 
-func (l *Log) readAccess(g blocks.Getter) (*sets, error) {
-	record, err := g.Get(l.key("access"))
+func (l *Log) readAccess(tx *store.Tx) (*sets, error) {
+	if l.isInitial.Load() { // reads of keys that are not there are slow in leveldb
+		return l.initial, nil
+	}
+	record, err := tx.Get(l.key("access"))
 	if errors.Is(err, store.ErrNotFound) {
+		l.isInitial.Store(true)
 		return l.initial, nil
 	}
 	if err != nil {
@@ -207,6 +211,7 @@ func (l *Log) Revise(ctx context.Context, a Access) error {
 				return err
 			}
 			sum.lists = nil
+			l.isInitial.Store(false)
 			return next.seed(tx, sum, now)
 		}); err != nil {
 			return err

@@ -194,7 +194,8 @@ type Log struct {
 	id     string
 	config Config
 
-	initial      *sets // of the configuration
+	initial      *sets       // of the configuration
+	isInitial    atomic.Bool // no access list is stored
 	cachedAccess atomic.Pointer[accessCache]
 	revising     sync.Mutex // one Revise at a time
 
@@ -430,11 +431,7 @@ func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(block
 			if err := l.insert(tx, sum, e, s.ID, nil); err != nil {
 				return err
 			}
-			position, err := PositionOf(tx, l.number, e)
-			if err != nil {
-				return err
-			}
-			sum.Own = []entry.Position{position}
+			sum.Own = sum.Newest[:1:1] // its clock is larger than those of all heads
 			entries = append(entries, e)
 		}
 		return nil
