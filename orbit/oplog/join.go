@@ -222,11 +222,13 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	var needed *need
 	if sum.Waiting > 0 {
 		var err error
-		if evicted, err = l.waiter(tx, hash); err != nil || evicted != nil && evicted.held {
-			return Waiting, err
-		}
 		if needed, err = l.need(tx, sum, hash); err != nil {
 			return Refused, err
+		}
+		if needed == nil || needed.by == hash { // else it does not wait
+			if evicted, err = l.waiter(tx, hash); err != nil || evicted != nil && evicted.held {
+				return Waiting, err
+			}
 		}
 		switch {
 		case evicted != nil:

@@ -119,13 +119,10 @@ func (l *Log) need(g blocks.Getter, sum *summary, hash string) (*need, error) {
 	return &n, nil
 }
 
-// require notes that a waiting entry needs a hash, unless an entry with that hash is in
-// the log or waits.
+// require notes that a waiting entry needs a hash, unless an entry with that hash
+// waits. None with that hash is in the log.
 func (l *Log) require(tx *store.Tx, sum *summary, hash string, w *waiter) error {
 	if n, err := l.need(tx, sum, hash); err != nil || n != nil {
-		return err
-	}
-	if ok, err := l.has(tx, hash); err != nil || ok {
 		return err
 	}
 	if ok, err := tx.Has(l.waitKey(hash)); err != nil || ok {
@@ -139,8 +136,15 @@ func (l *Log) require(tx *store.Tx, sum *summary, hash string, w *waiter) error 
 // a while ago, it is not again.
 func (l *Log) requireAll(tx *store.Tx, sum *summary, w *waiter) error {
 	for i, hash := range w.parents {
-		if i > 0 && l.looked.at(hash) {
-			continue
+		if i > 0 {
+			if l.looked.at(hash) {
+				continue
+			}
+			if ok, err := l.has(tx, hash); err != nil {
+				return err
+			} else if ok {
+				continue
+			}
 		}
 		if err := l.require(tx, sum, hash, w); err != nil {
 			return err
