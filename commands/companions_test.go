@@ -64,7 +64,7 @@ func TestHintOfANameIsTheCommandToType(t *testing.T) {
 		{library.ErrStranger, 20, []string{"20 peers call themselves so: " + id, " and 12 more; hint: ", "ipfs npp send --private <peer ID>"}},
 		{library.ErrAmbiguousName, 2, []string{"several companions have this name", id + ", " + ids[1].String() + "; hint: use a peer ID: ipfs npp send --private <peer ID>"}},
 		{library.ErrChangedName, 1, []string{"has another one now", "; hint: ipfs npp send --private " + id + ", or ipfs npp companions add " + id + " to take the new name"}},
-		{library.ErrUnknownName, 0, []string{noID.Error(), "no companion has that name; hint: ipfs npp companions ls"}},
+		{library.ErrUnknownName, 0, []string{`peer "alice": no companion has that name; hint: ipfs npp companions ls`}},
 	} {
 		req := &cmds.Request{Command: sendCmd, Path: []string{"npp", "send"}, Arguments: []string{"alice"}, Options: cmds.OptMap{privateOption: true, jsonOption: false}}
 		err := nameHint(&library.NameError{Name: "alice", Err: test.kind, Peers: ids[:test.peers]}, noID, commandFor(req, "alice"))

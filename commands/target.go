@@ -18,6 +18,9 @@ const (
 	// maxNamed is how many peers with a name an error lists.
 	maxNamed = 8
 
+	// shortestID is less than the length of any peer ID.
+	shortestID = 40
+
 	// anyPeer stands for a peer ID in a hint.
 	anyPeer = "<peer ID>"
 )
@@ -57,6 +60,8 @@ func nameHint(err, noID error, command func(id string) string) error {
 		listed += fmt.Sprintf(" and %d more", more)
 	}
 	switch {
+	case errors.Is(err, library.ErrUnknownName) && len(named.Name) < shortestID:
+		return fmt.Errorf("peer %q: no companion has that name; hint: ipfs npp companions ls shows names, and a peer ID stands for any peer", named.Name)
 	case errors.Is(err, library.ErrUnknownName):
 		return fmt.Errorf("%w; and no companion has that name; hint: ipfs npp companions ls shows names", noID)
 	case errors.Is(err, library.ErrChangedName):

@@ -219,7 +219,7 @@ func TestFiltersChooseMessages(t *testing.T) {
 	for _, test := range []struct{ args, stderr string }{
 		{"--since=soon/later", `Error: --since: "soon/later" is no duration (15m), time (2006-01-02T15:04:05Z), message ID, or all`},
 		{"--since=nowhere", "Error: no such message: nowhere"},
-		{"--from=nobody", `Error: --from: peer "nobody": want a peer ID or a multiaddr that ends in /p2p/<peer ID>`},
+		{"--from=nobody", `Error: --from: peer "nobody": no companion has that name; hint: `},
 	} {
 		for _, command := range []string{"listen", "messages ls", "messages rm --all"} {
 			r := b.Run(append(append([]string{"npp"}, strings.Fields(command)...), test.args)...)
