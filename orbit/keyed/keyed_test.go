@@ -74,7 +74,7 @@ func (d database) joinFrom(t testing.TB, other database) {
 	t.Helper()
 	for a, err := range other.Arrived(t.Context(), 0) {
 		must(t, err)
-		_, err := d.Join(t.Context(), []oplog.Candidate{{Entry: a.Entry}})
+		_, err := d.Join(t.Context(), []oplog.Candidate{{Entry: a.Entry, Writer: a.Entry.Key}})
 		must(t, err)
 	}
 }
@@ -114,6 +114,32 @@ func (d database) wantItems(t testing.TB, want ...string) {
 	must(t, err)
 	if st.Keys != uint64(len(want)) {
 		t.Errorf("%d keys, want %d", st.Keys, len(want))
+	}
+}
+
+// Operations of a writer who is taken from the access list have no effect. A key has
+// the newest one that counts, and all is as before once the writer is back.
+func TestOperationsThatCeaseToCountHaveNoEffect(t *testing.T) {
+	a, b := open(t, 0), open(t, 1)
+	both := oplog.Access{Writers: []string{a.signer.ID, b.signer.ID}}
+	must(t, a.Revise(t.Context(), both))
+	put := func(key, v string) value.Value { return keyed.Put(value.Text(key), value.Text(v)) }
+	a.write(t, put("shared", "a"), put("removed by b", "a"))
+	b.joinFrom(t, a)
+	b.write(t, put("shared", "b"), keyed.Delete(value.Text("removed by b")), put("of b", "b"))
+	a.joinFrom(t, b)
+	before := []string{`"of b"="b"`, `"shared"="b"`}
+	a.wantItems(t, before...)
+	for range 2 {
+		must(t, a.Revise(t.Context(), oplog.Access{Writers: both.Writers[:1]}))
+		a.want(t, "shared", "a")
+		a.want(t, "removed by b", "a")
+		a.want(t, "of b", nil)
+		a.wantItems(t, `"removed by b"="a"`, `"shared"="a"`)
+		must(t, a.Revise(t.Context(), both))
+		a.want(t, "shared", "b")
+		a.want(t, "removed by b", nil)
+		a.wantItems(t, before...)
 	}
 }
 

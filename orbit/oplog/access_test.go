@@ -477,13 +477,16 @@ func TestUpdatesTellOfEntriesWhoseEffectChanges(t *testing.T) {
 			must(t, r.Revise(t.Context(), one))
 		case 4:
 			must(t, r.Revise(t.Context(), both))
+		case 5:
+			r.join(t, put("a", "3", newer)) // what it was told before is not told again
 		}
-		if step == 5 {
+		if step == 6 {
 			break
 		}
 	}
 	same(t, "updates", got, []string{
 		`1 lost false shows "1"`, `2 lost false shows "2"`, `2 lost true shows "1"`, `1 lost false shows "1"`, `2 lost false shows "2"`,
+		`3 lost false shows "3"`,
 	})
 }
 

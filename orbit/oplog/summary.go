@@ -210,7 +210,7 @@ func (s *summary) decode(b []byte) error {
 	}
 	if old {
 		s.HeadCount = uint64(len(s.Heads))
-		s.outdated = s.Faults+s.Waiting > 0
+		s.outdated = s.Faults > 0 || s.Waiting > 0
 		s.unmeasured = s.Numbers > 0
 	}
 	return r.End()
