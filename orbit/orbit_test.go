@@ -504,6 +504,13 @@ func TestOnlyListedWritersWrite(t *testing.T) {
 			t.Errorf("forged: %+v", j)
 		}
 	}
+	// A block that is no identity is a fault.
+	none := block.New(payload)
+	forged = bytes.Replace(foreign.Block.Data, []byte(signer.Hash()), []byte(none.Hash), 1)
+	j, err := dba.Join(orbit.WithAtHand(t.Context(), orbit.AtHand{none.Hash: none}), []block.Block{block.New(forged)})
+	if err != nil || j[0].Outcome != oplog.Refused || !errors.Is(j[0].Err, entry.ErrFault) {
+		t.Errorf("with a block that is no identity: %+v, %v", j, err)
+	}
 	if got := items(t, documents(t, dba).All(t.Context())); !slices.Equal(got, []string{`"mine"={"_id":"mine"}`}) {
 		t.Errorf("got %q", got)
 	}
