@@ -61,7 +61,7 @@ func nameHint(err, noID error, command func(id string) string) error {
 	}
 	switch {
 	case errors.Is(err, library.ErrUnknownName) && len(named.Name) < shortestID:
-		return fmt.Errorf("peer %q: no companion has that name; hint: ipfs npp companions ls shows names, and a peer ID stands for any peer", named.Name)
+		return fmt.Errorf("peer %q: no companion has that name; hint: ipfs npp companions ls shows names; a peer ID or a multiaddr names any other peer", named.Name)
 	case errors.Is(err, library.ErrUnknownName):
 		return fmt.Errorf("%w; and no companion has that name; hint: ipfs npp companions ls shows names", noID)
 	case errors.Is(err, library.ErrChangedName):
