@@ -519,6 +519,7 @@ func parallel(n int, f func(int)) {
 		group.Go(func() {
 			for i := w; i < n; i += workers {
 				f(i)
+				runtime.Gosched() // what else waits for a processor waits for one of these alone
 			}
 		})
 	}

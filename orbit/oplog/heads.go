@@ -76,8 +76,7 @@ func (l *Log) putPage(tx *store.Tx, sum *summary, page uint64, list []entry.Posi
 	if len(list) > 0 {
 		b := dagcbor.AppendArray(nil, len(list))
 		for _, p := range list {
-			number, name := place(p)
-			b = dagcbor.AppendText(dagcbor.AppendUint(b, number), name)
+			b = appendHead(b, p)
 		}
 		return tx.Put(l.pageKey(page), b)
 	}
@@ -207,21 +206,34 @@ func (l *Log) addHead(tx *store.Tx, sum *summary, p entry.Position) error {
 
 // pageHead puts a head into the last page, or into a new one.
 func (l *Log) pageHead(tx *store.Tx, sum *summary, p entry.Position) error {
-	var list []entry.Position
+	n, heads := 0, []byte(nil) // of the last page, as they are stored
 	if sum.HeadPages > 0 {
-		var err error
-		if list, err = l.page(tx, sum.HeadPages); err != nil {
+		key := l.pageKey(sum.HeadPages)
+		record, err := l.mustGet(tx, key)
+		if err != nil {
 			return err
 		}
+		r := dagcbor.NewReader(record)
+		if n, err = r.Array(); err != nil {
+			return l.damaged(key)
+		}
+		heads = r.Rest()
 	}
-	if sum.HeadPages == 0 || len(list) >= headsPerPage {
+	if sum.HeadPages == 0 || n >= headsPerPage {
 		sum.HeadPages++
-		list = nil
+		n, heads = 0, nil
 	}
-	if err := l.putPage(tx, sum, sum.HeadPages, append(list, p)); err != nil {
+	b := append(dagcbor.AppendArray(nil, n+1), heads...)
+	if err := tx.Put(l.pageKey(sum.HeadPages), appendHead(b, p)); err != nil {
 		return err
 	}
 	return tx.Put(l.headKey(p.Hash), binary.AppendUvarint(nil, sum.HeadPages))
+}
+
+// appendHead appends a head as a page has it.
+func appendHead(b []byte, p entry.Position) []byte {
+	number, name := place(p)
+	return dagcbor.AppendText(dagcbor.AppendUint(b, number), name)
 }
 
 // coverHead makes an entry none of the heads, if it is one: an entry that names
@@ -245,30 +257,31 @@ func (l *Log) coverHead(tx *store.Tx, sum *summary, hash string) error {
 	if !ok {
 		return fmt.Errorf("%w of %s: page of head %s", ErrDamaged, l.id, hash)
 	}
-	return l.takeFrom(tx, sum, page, map[string]bool{hash: true})
-}
-
-// takeFrom takes heads from a page.
-func (l *Log) takeFrom(tx *store.Tx, sum *summary, page uint64, hashes map[string]bool) error {
 	list, err := l.page(tx, page)
 	if err != nil {
 		return err
 	}
+	if err := l.takeFrom(tx, sum, page, list, map[string]bool{hash: true}); err != nil {
+		return err
+	}
+	return l.gatherHeads(tx, sum)
+}
+
+// takeFrom takes heads from a page.
+func (l *Log) takeFrom(tx *store.Tx, sum *summary, page uint64, list []entry.Position, hashes map[string]bool) error {
 	var left []entry.Position
+	prefix := l.headKey("")
 	for _, h := range list {
 		if !hashes[h.Hash] {
 			left = append(left, h)
 			continue
 		}
 		sum.HeadCount--
-		if err := tx.Delete(l.headKey(h.Hash)); err != nil {
+		if err := tx.Delete(prefix + h.Hash); err != nil {
 			return err
 		}
 	}
-	if err := l.putPage(tx, sum, page, left); err != nil {
-		return err
-	}
-	return l.gatherHeads(tx, sum)
+	return l.putPage(tx, sum, page, left)
 }
 
 // gatherHeads moves the heads into the summary once there are few.
@@ -326,19 +339,13 @@ func (l *Log) named(tx *store.Tx, sum *summary) ([]entry.Position, error) {
 				taken[h.Hash], list = true, append(list, h)
 			}
 		}
-	}
-	slices.SortFunc(list, descending)
-	for page := sum.HeadPages; sum.apart() && page > 0 && len(taken) > 0; page-- {
-		before := sum.HeadCount
-		if err := l.takeFrom(tx, sum, page, taken); err != nil {
+		if err := l.takeFrom(tx, sum, page, some, taken); err != nil {
 			return nil, err
 		}
-		if sum.HeadCount == before {
-			break // what is left of them is the own entry, further down
-		}
 	}
-	if len(sum.Own) > 0 && taken[sum.Own[0].Hash] {
-		return list, l.coverHead(tx, sum, sum.Own[0].Hash)
+	slices.SortFunc(list, descending)
+	if err := l.gatherHeads(tx, sum); err != nil || len(sum.Own) == 0 || !taken[sum.Own[0].Hash] {
+		return list, err
 	}
-	return list, nil
+	return list, l.coverHead(tx, sum, sum.Own[0].Hash) // which may be further down
 }

@@ -15,7 +15,7 @@ import (
 // One transaction takes so many entries, and no further ones once they have so many
 // bytes.
 const (
-	maxPerUpdate   = 128
+	maxPerUpdate   = 64
 	maxUpdateBytes = 2 << 20
 )
 

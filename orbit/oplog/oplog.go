@@ -8,7 +8,7 @@
 // fetches both before it joins an entry, can therefore join whatever it is
 // offered. Heads are the entries that no other names in next. An appended
 // entry names all of them, newest first, and refers to the 16 newest entries
-// behind as many as there are heads.
+// behind as many as there are heads, or to none where it names more than 32.
 //
 // An entry that comes before its parents (the entries that it names in next and
 // refs) waits on disk, has no effect, and is neither head nor counted.
@@ -416,6 +416,7 @@ func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(block
 		}
 		entries = make([]*entry.Entry, 0, len(payloads))
 		for _, p := range payloads {
+			sum.covered = sum.apart()
 			heads, err := l.named(tx, sum)
 			if err != nil {
 				return err
@@ -444,8 +445,12 @@ func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(block
 
 // references returns what the next entry refers to: the newest entries behind as
 // many as it names heads, but for those of writers that are not on the access list.
-// JavaScript cannot join an entry that refers to one of those.
+// JavaScript cannot join an entry that refers to one of those. An entry that names
+// more than maxInline heads refers to none: that many would have to be passed by.
 func (l *Log) references(tx *store.Tx, sum *summary, lists *sets, heads int) (refs []string, err error) {
+	if heads > maxInline {
+		return []string{}, nil
+	}
 	want := int(min(uint64(heads+entry.MaxRefs), sum.Counting))
 	newest := sum.Newest
 	if len(newest) < want {
@@ -609,6 +614,9 @@ func (l *Log) rank(tx *store.Tx, sum *summary, e *entry.Entry, fault error) (p e
 
 // anchor notes that an anchor descends from entries.
 func (l *Log) anchor(tx *store.Tx, sum *summary, hashes []string) error {
+	if sum.covered && sum.Doubtful == 0 {
+		return nil // heads have an anchor
+	}
 	for _, hash := range distinct(hashes) {
 		if err := l.coverHead(tx, sum, hash); err != nil {
 			return err

@@ -372,6 +372,9 @@ func (g graph) heads(judge func(*entry.Entry) error) []*entry.Entry {
 // refs returns what the next entry refers to.
 func (g graph) refs(judge func(*entry.Entry) error) []string {
 	list := hashes(g.order(judge))
+	if len(g.heads(judge)) > 32 {
+		return []string{}
+	}
 	list = list[min(len(list), len(g.heads(judge))):]
 	return list[:min(len(list), entry.MaxRefs)]
 }

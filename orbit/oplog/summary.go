@@ -42,6 +42,7 @@ type summary struct {
 	Own    []entry.Position // the entry that was written here last, if any
 
 	lists      *sets    // the access lists, once this transaction has read them
+	covered    bool     // all that the next entry names were heads, and are none any more
 	flipped    []uint64 // numbers of entries whose effect this transaction changed
 	outdated   bool     // it was written before verdicts could change, and there are some
 	unmeasured bool     // it was written before Bytes was counted, and there are entries
