@@ -152,7 +152,20 @@ func TestLostReceiptIsMadeUpForOnAFreshStream(t *testing.T) {
 			t.Errorf("%d streams, want 3", n)
 		}
 		wantStored(t, b, "hello")
+		eventually(t, "those without a receipt are closed", func() bool { return openStreams(a, b) == 1 })
 	})
+}
+
+// openStreams returns how many streams for messages one daemon has to another.
+func openStreams(from, to *daemon) (n int) {
+	for _, c := range from.host.Network().ConnsToPeer(to.host.ID()) {
+		for _, st := range c.GetStreams() {
+			if st.Protocol() == Protocol {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func TestLostReceiptsAreUnknownAndTheSameIDIsStoredOnce(t *testing.T) {
