@@ -230,6 +230,16 @@ func (s *stage) await(want string) {
 	eventually(s.t, "incomplete: "+want, func() bool { return s.incomplete() == want })
 }
 
+// becomesWhole says that a store is in step with the owner until these stores are
+// incomplete: a time before the store began to be followed is no proof.
+func (s *stage) becomesWhole(address, incomplete string) {
+	s.t.Helper()
+	eventually(s.t, "incomplete: "+incomplete, func() bool {
+		s.say(address, inStep(s.them))
+		return s.incomplete() == incomplete
+	})
+}
+
 const partial = ": not all of it is here yet: it was not in step with any peer"
 
 // wholeStage returns a stage on which all stores of the companion are whole.
@@ -340,12 +350,10 @@ func TestPieceIsNewsOnceItsStoreWasWhole(t *testing.T) {
 	<-ready
 	s.follow("alice")
 	s.await("user" + partial)
-	s.say(s.userAt, inStep(s.them))
-	s.await("pieces" + partial)
+	s.becomesWhole(s.userAt, "pieces" + partial)
 	s.adds("QmOld", "QmAlsoOld")
 	eventually(t, "they are here", func() bool { c, _ := s.Companion(t.Context(), s.them); return c.Pieces == 2 })
-	s.say(s.scoresAt, inStep(s.them))
-	s.await("")
+	s.becomesWhole(s.scoresAt, "")
 	s.adds("QmNew")
 	if got := <-news; got != "QmNew" {
 		t.Errorf("%s is told as news", got)
@@ -397,14 +405,14 @@ func TestPartOfACompanionsLibraryIsShownAsAPart(t *testing.T) {
 	}
 	s.follow("alice")
 	s.await("user" + partial)
-	s.say(s.userAt, inStep(s.them))
 	both := "pieces" + partial + ", practice" + partial
+	s.becomesWhole(s.userAt, both)
 	check("on its way", both, true)
 	s.start()
 	check("after a restart", both, true)
-	s.say(s.scoresAt, inStep(s.them))
+	s.becomesWhole(s.scoresAt, "practice"+partial)
 	check("the pieces whole", "practice"+partial, true)
-	s.say(s.countsAt, inStep(s.them))
+	s.becomesWhole(s.countsAt, "")
 	check("all whole", "", false)
 	begin = time.Time{}
 	for _, address := range []string{s.userAt, s.scoresAt, s.countsAt} {
@@ -622,8 +630,7 @@ func TestNameThatIsTakenLaterIsNotThatOfACompanion(t *testing.T) {
 	s.tells(library.KeyNodeID, s.them.String())
 	s.follow("")
 	s.await("user" + partial)
-	s.say(s.userAt, inStep(s.them))
-	s.await("pieces: its user store names none")
+	s.becomesWhole(s.userAt, "pieces: its user store names none")
 	s.tells(library.KeyUsername, "alice")
 	for _, when := range []string{"now", "after a restart"} {
 		eventually(t, "its name is shown", func() bool { return s.NameOf(s.them) == "alice" })
