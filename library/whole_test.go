@@ -350,7 +350,7 @@ func TestPieceIsNewsOnceItsStoreWasWhole(t *testing.T) {
 	<-ready
 	s.follow("alice")
 	s.await("user" + partial)
-	s.becomesWhole(s.userAt, "pieces" + partial)
+	s.becomesWhole(s.userAt, "pieces"+partial)
 	s.adds("QmOld", "QmAlsoOld")
 	eventually(t, "they are here", func() bool { c, _ := s.Companion(t.Context(), s.them); return c.Pieces == 2 })
 	s.becomesWhole(s.scoresAt, "")
