@@ -630,7 +630,9 @@ func TestNameThatIsTakenLaterIsNotThatOfACompanion(t *testing.T) {
 	s.tells(library.KeyNodeID, s.them.String())
 	s.follow("")
 	s.await("user" + partial)
-	s.becomesWhole(s.userAt, "pieces: its user store names none")
+	s.sayInVain(t, s.userAt) // it is followed from now on
+	s.say(s.userAt, inStep(s.them))
+	s.await("pieces: its user store names none")
 	s.tells(library.KeyUsername, "alice")
 	for _, when := range []string{"now", "after a restart"} {
 		eventually(t, "its name is shown", func() bool { return s.NameOf(s.them) == "alice" })
