@@ -77,21 +77,24 @@ func benchFlood(ctx context.Context, b *bench) (*section, error) {
 	quotient := func(pick func(flood) time.Duration, by func(flood) time.Duration) []float64 {
 		return ratios(of(heads, pick), of(heads, by))
 	}
+	quotients := func(of []float64) string { return ratio(of) + " (" + spread(of) + ")" }
 	idle := func(f flood) time.Duration { return median(f.idle) }
+	naming512 := func(f flood) time.Duration { return median(f.naming) }
+	allNamed := func(f flood) time.Duration { return median(f.heal) }
 	p99 := func(f flood) time.Duration { return percentile(f.elsewhere, 99) }
 	slowest := func(f flood) time.Duration { return percentile(f.elsewhere, 100) }
 	idleElsewhere := func(f flood) time.Duration { return percentile(f.idleElsewhere, 99) }
 	elsewhere := quotient(p99, idleElsewhere)
 	slow := ratios(of(heads, slowest), of(chains, slowest))
-	naming := quotient(func(f flood) time.Duration { return median(f.naming) }, idle)
-	healed := quotient(func(f flood) time.Duration { return median(f.heal) }, idle)
+	naming := quotient(naming512, idle)
+	healed := quotient(allNamed, idle)
 	s.row("", "heads", "chain", "ratio")
-	s.row("join", ms(median(of(heads, join))), ms(median(of(chains, join))), ratio(joins)+" ("+spread(joins)+")")
-	s.row("slowest put elsewhere meanwhile", ms(median(of(heads, slowest))), ms(median(of(chains, slowest))), ratio(slow)+" ("+spread(slow)+")")
+	s.row("join", ms(median(of(heads, join))), ms(median(of(chains, join))), quotients(joins))
+	s.row("slowest put elsewhere meanwhile", ms(median(of(heads, slowest))), ms(median(of(chains, slowest))), quotients(slow))
 	s.row("", "meanwhile", "idle", "ratio")
-	s.row("put elsewhere, 99th percentile", ms(median(of(heads, p99))), ms(median(of(heads, idleElsewhere))), ratio(elsewhere)+" ("+spread(elsewhere)+")")
-	s.row("put that names 512 heads", ms(median(of(heads, func(f flood) time.Duration { return median(f.naming) }))), ms(median(of(heads, idle))), ratio(naming)+" ("+spread(naming)+")")
-	s.row("put once all heads are named", ms(median(of(heads, func(f flood) time.Duration { return median(f.heal) }))), ms(median(of(heads, idle))), ratio(healed)+" ("+spread(healed)+")")
+	s.row("put elsewhere, 99th percentile", ms(median(of(heads, p99))), ms(median(of(heads, idleElsewhere))), quotients(elsewhere))
+	s.row("put that names 512 heads", ms(median(of(heads, naming512))), ms(median(of(heads, idle))), quotients(naming))
+	s.row("put once all heads are named", ms(median(of(heads, allNamed))), ms(median(of(heads, idle))), quotients(healed))
 	for _, bar := range []struct {
 		what string
 		got  []float64

@@ -21,8 +21,8 @@
 //     file that is in no folder and has a --title is first written to the directory for
 //     temporary files. Folders nest 100 deep.
 //
-// What is written is refused while the disk is almost full (package space), but for the
-// temporary file.
+// Commands that write are refused while the disk is almost full (package space). The
+// temporary file is written all the same.
 package commands
 
 import (

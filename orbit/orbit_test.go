@@ -504,7 +504,7 @@ func TestOnlyListedWritersWrite(t *testing.T) {
 			t.Errorf("forged: %+v", j)
 		}
 	}
-	// A block that is no identity is a fault.
+	// An entry whose identity is a block of another kind has a fault.
 	none := block.New(payload)
 	forged = bytes.Replace(foreign.Block.Data, []byte(signer.Hash()), []byte(none.Hash), 1)
 	j, err := dba.Join(orbit.WithAtHand(t.Context(), orbit.AtHand{none.Hash: none}), []block.Block{block.New(forged)})

@@ -32,8 +32,7 @@
 // beyond is [ErrTooMuch]. Each head is read and hashed once. The heads share the memory
 // of what was read, which takes two and a half times as much at most while it grows.
 // [Side].Reading counts it for the caller, who also bounds how many streams there are.
-// What is sent is our heads, of which the caller has the blocks. Nothing is written to
-// disk.
+// The caller has the blocks of the heads that are sent. Nothing is written to disk.
 package heads
 
 import (

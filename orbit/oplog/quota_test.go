@@ -86,7 +86,7 @@ func TestWhatWaitsIsInTheWayOfNothing(t *testing.T) {
 	r.audit(t, anything)
 }
 
-// An entry that could enter the log and for which there is no room to wait says so.
+// An entry that would have to wait where there is no room for that is refused as such.
 func TestLogWithoutRoomToWaitIsFull(t *testing.T) {
 	entries := chain(2, value.Null)
 	r, q := limited(t, 560, "a")

@@ -81,7 +81,7 @@
 //	bytes of heads and entries          24 MiB      128 MiB
 //	identities that are asked for       8           256
 //
-// What is beyond is reset, dropped or waits. An exchange costs as much as package heads
+// Streams beyond that are reset, messages dropped, and requests wait. An exchange costs as much as package heads
 // says, a session as much as package reconcile says, and an entry as much as
 // [orbit.Database.Join] does. A message of pubsub is one entry, which is hashed, joined
 // and held until its ancestors are here, 30 seconds at most. Of an author who published

@@ -124,7 +124,7 @@ func revocationKeepsOrDiscards(t *testing.T, p managedPair) {
 func changesWhileDisconnected(t *testing.T, p managedPair) {
 	const name, rounds = "orchestra", 10
 	p.create(t, name)
-	var keys []string // in the order in which they were written, one on top of the other
+	var keys []string // in the order in which they were written, each naming the one before
 	anchored := 0     // so many of them count whether the writer is on the list or not
 	for round := range rounds {
 		p.member.MustRun("swarm", "disconnect", "/p2p/"+p.admin.PeerID())
