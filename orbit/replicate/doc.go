@@ -81,9 +81,9 @@
 //	bytes of heads and entries          24 MiB      128 MiB
 //	identities that are asked for       8           256
 //
-// Streams beyond that are reset, messages dropped, and requests wait. An exchange costs as much as package heads
-// says, a session as much as package reconcile says, and an entry as much as
-// [orbit.Database.Join] does. A message of pubsub is one entry, which is hashed, joined
+// Streams beyond that are reset, messages dropped, and requests wait. An exchange costs
+// as much as package heads says, a session as much as package reconcile says, and an
+// entry as much as [orbit.Database.Join] does. A message of pubsub is one entry, which is hashed, joined
 // and held until its ancestors are here, 30 seconds at most. Of an author who published
 // 256 entries of no worth in a minute, no more are joined. A peer that ships more than
 // 256 blocks of no use besides as many as are of use ends its session.
