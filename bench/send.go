@@ -84,7 +84,7 @@ func (e *end) stop() {
 // deliver sends data to the other end and fails unless it is delivered.
 func (e *end) deliver(ctx context.Context, to *end, data []byte) (id string, err error) {
 	info := peer.AddrInfo{ID: to.host.ID(), Addrs: to.host.Addrs()}
-	out, err := e.service.Send(ctx, message.Letter{To: info, Data: data})
+	out, err := e.service.Send(ctx, message.Outgoing{To: info, Data: data})
 	if err == nil && out.Status != message.Delivered {
 		err = fmt.Errorf("a message is %s, not delivered", out.Status)
 	}

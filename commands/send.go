@@ -264,7 +264,7 @@ func send(ctx context.Context, d *plugin.Daemon, req *cmds.Request, data []byte)
 	if given && id == "" {
 		return nil, message.ErrBadID
 	}
-	out, err := d.Messages.Send(ctx, message.Letter{To: to, ID: id, Data: data, Private: on(req, privateOption)})
+	out, err := d.Messages.Send(ctx, message.Outgoing{To: to, ID: id, Data: data, DirectOnly: on(req, privateOption)})
 	l := &sendLine{
 		ID:      out.ID,
 		To:      to.ID.String(),

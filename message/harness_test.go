@@ -210,7 +210,7 @@ func wantStored(t testing.TB, d *daemon, data ...string) {
 // deliver sends and wants a receipt.
 func deliver(t testing.TB, from, to *daemon, id, data string) Outcome {
 	t.Helper()
-	out, err := from.Send(testContext(t), Letter{To: to.info, ID: id, Data: []byte(data)})
+	out, err := from.Send(testContext(t), Outgoing{To: to.info, ID: id, Data: []byte(data)})
 	if err != nil || out.Status != Delivered {
 		t.Fatalf("send: %s, %v", out.Status, err)
 	}
@@ -218,7 +218,7 @@ func deliver(t testing.TB, from, to *daemon, id, data string) Outcome {
 }
 
 // wantOutcome sends and wants another status than delivered, with an error.
-func wantOutcome(t testing.TB, from *daemon, l Letter, status Status, want error) Outcome {
+func wantOutcome(t testing.TB, from *daemon, l Outgoing, status Status, want error) Outcome {
 	t.Helper()
 	out, err := from.Send(testContext(t), l)
 	if out.Status != status || !errors.Is(err, want) {
@@ -274,8 +274,8 @@ func answering(t testing.TB, answer func(n int, m *pb.Message) *pb.Receipt) host
 	return h
 }
 
-// letters are n short texts.
-func letters(n int) []string {
+// shortTexts returns n short texts.
+func shortTexts(n int) []string {
 	var ls []string
 	for i := range n {
 		ls = append(ls, fmt.Sprintf(`"message %d"`, i))

@@ -5,49 +5,52 @@ import (
 	"time"
 )
 
-// Duration is a [time.Duration] that is written as text: "36h", "90s".
+// Duration is a [time.Duration] with a textual form such as "36h" or "90s".
 type Duration time.Duration
 
-// UnmarshalText reads what [time.ParseDuration] reads.
+// UnmarshalText parses the format of [time.ParseDuration].
 func (d *Duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
 	*d = Duration(v)
 	return err
 }
 
-// MarshalText writes what UnmarshalText reads.
+// MarshalText formats d as UnmarshalText parses it.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
-// WhenFull says what becomes of a direct message whose sender's share is full.
+// WhenFull selects what happens to a direct message beyond its sender's quota.
 type WhenFull string
 
-// What may become of it.
+// The values of WhenFull.
 const (
-	Refuse     WhenFull = "refuse"      // it is refused, and the sender told
-	DropOldest WhenFull = "drop-oldest" // the sender's oldest messages make room
+	Refuse     WhenFull = "refuse"      // the message is refused, and the sender receives the reason
+	DropOldest WhenFull = "drop-oldest" // the sender's oldest messages are deleted
 )
 
-// Limits bound what peers can make us keep and do.
+// Limits bounds what peers can store and request. All sizes are in bytes.
 type Limits struct {
-	// MaxMessageBytes is the largest direct message that is taken or sent. 1 MiB.
+	// MaxMessageBytes is the size of the largest direct message, in both
+	// directions. Default: 1 MiB.
 	MaxMessageBytes uint64
-	// MaxPerSecond is how many direct messages a second are taken from one peer,
-	// with bursts of twice as many. 2000.
+	// MaxPerSecond is the rate of direct messages that one peer may send, with
+	// bursts of twice as many. Default: 2000.
 	MaxPerSecond uint64
-	// StoreBytes is the space for direct messages. 1 GiB.
+	// StoreBytes is the quota for all direct messages. Default: 1 GiB.
 	StoreBytes uint64
-	// PeerBytes is each sender's share of StoreBytes. 64 MiB.
+	// PeerBytes is the part of StoreBytes that one sender may use. Default: 64
+	// MiB.
 	PeerBytes uint64
-	// PubsubBytes is the space for messages that came by pubsub; one author has
-	// a quarter of it. 64 MiB.
+	// PubsubBytes is the quota for pubsub messages; one author may use a
+	// quarter of it. Default: 64 MiB.
 	PubsubBytes uint64
-	// KeepFor is how long a message is kept. 0: until it is removed.
+	// KeepFor is the age at which a message is deleted. 0 means never.
 	KeepFor Duration
-	// WhenPeerFull is what happens to a direct message beyond PeerBytes. "refuse".
+	// WhenPeerFull applies to direct messages beyond PeerBytes. Default:
+	// Refuse.
 	WhenPeerFull WhenFull
 }
 
-// DefaultLimits are the limits where nothing is configured.
+// DefaultLimits returns the limits that apply without configuration.
 func DefaultLimits() Limits {
 	return Limits{
 		MaxMessageBytes: 1 << 20,
@@ -63,7 +66,7 @@ func DefaultLimits() Limits {
 // while it is received, and is one value of the datastore.
 const maxMessageBytes = 16 << 20
 
-// Check returns an error that names the field that makes no sense.
+// Check returns an error that names the first invalid field, or nil.
 func (l Limits) Check() error {
 	switch {
 	case l.MaxMessageBytes < 1 || l.MaxMessageBytes > maxMessageBytes:

@@ -331,7 +331,7 @@ func TestListenToATopicSubscribesWhileItRuns(t *testing.T) {
 func TestCloseEndsEverythingAtOnceAndTwice(t *testing.T) {
 	b := newDaemon(t, setup{pubsub: true})
 	stranger := newHost(t)
-	hang := make(chan struct{}, 3*maxLanes)
+	hang := make(chan struct{}, 3*maxStreams)
 	stranger.SetStreamHandler(Protocol, func(st network.Stream) {
 		defer st.Reset()
 		var m pb.Message
@@ -342,38 +342,38 @@ func TestCloseEndsEverythingAtOnceAndTwice(t *testing.T) {
 	})
 	openTo(t, stranger, b).Write(protowire.AppendVarint(nil, 100)) // a message that never comes
 	openTo(t, stranger, b).Write([]byte{0x80})
-	eventually(t, "streams are open", func() bool { return guestStreams(b) == 2 })
+	eventually(t, "streams are open", func() bool { return inboundStreams(b) == 2 })
 	_, end := listening(t, t.Context(), b, Filter{Topic: "band"})
 	a := newDaemon(t, setup{})
 	deliver(t, b, a, "", "leaves an idle stream")
 	var wg sync.WaitGroup
-	for range 3 * maxLanes {
+	for range 3 * maxStreams {
 		wg.Go(func() {
-			if out, err := b.Send(testContext(t), Letter{To: infoOf(stranger), Data: []byte("x")}); err == nil {
+			if out, err := b.Send(testContext(t), Outgoing{To: infoOf(stranger), Data: []byte("x")}); err == nil {
 				t.Errorf("send: %s", out.Status)
 			}
 		})
 	}
-	for range maxLanes {
+	for range maxStreams {
 		<-hang
 	}
 	for range 2 {
 		wg.Go(func() {
 			b.Close()
-			if n := guestStreams(b); n > 0 {
+			if n := inboundStreams(b); n > 0 {
 				t.Errorf("%d streams are open", n)
 			}
-			b.lanes.mu.Lock()
-			defer b.lanes.mu.Unlock()
-			if n := len(b.lanes.peers); n > 0 {
-				t.Errorf("%d recipients are left in the outbox", n)
+			b.streams.mu.Lock()
+			defer b.streams.mu.Unlock()
+			if n := len(b.streams.peers); n > 0 {
+				t.Errorf("%d recipients are left in the stream pool", n)
 			}
 		})
 	}
 	wg.Wait()
 	wantEnd(t, end)
 	eventually(t, "nothing is subscribed", func() bool { return len(b.router.GetTopics()) == 0 })
-	if out, err := a.Send(testContext(t), Letter{To: b.info, Data: []byte("x")}); err == nil {
+	if out, err := a.Send(testContext(t), Outgoing{To: b.info, Data: []byte("x")}); err == nil {
 		t.Errorf("send to the closed: %s", out.Status)
 	}
 }
@@ -388,7 +388,7 @@ func TestCloseWhileMessagesComeAndGoLosesNothingDelivered(t *testing.T) {
 		for i := range 50 {
 			wg.Go(func() {
 				text := fmt.Sprint(i)
-				if out, _ := a.Send(testContext(t), Letter{To: b.info, Data: []byte(text)}); out.Status == Delivered {
+				if out, _ := a.Send(testContext(t), Outgoing{To: b.info, Data: []byte(text)}); out.Status == Delivered {
 					mu.Lock()
 					delivered = append(delivered, text)
 					mu.Unlock()

@@ -19,18 +19,17 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// The mailbox's keys. Messages are numbered in the order of their arrival.
+// The keys of the mailbox. Messages are numbered in the order of their arrival.
 //
 //	state                    pb.State
 //	log/<number>             pb.Record
 //	id/<id>/<via>/<peer>     number: where the message is, or was
-//	from/<via>/<peer>/<number>  one peer's messages
-//	pubsub/<number>          messages that came by pubsub
+//	from/<via>/<peer>/<number>  the messages of one peer
+//	pubsub/<number>          the messages that arrived by pubsub
 //	used/<via>/<peer>        bytes
-//	speaks/<peer>            the peer spoke our protocol
+//	speaks/<peer>            the peer spoke the protocol
 //
-// Those of the IDs that are remembered after their messages were removed are
-// with [ReplayWindow].
+// [ReplayWindow] lists the keys for the IDs of removed messages.
 const (
 	stateKey     = "state"
 	logSeries    = "log"
@@ -45,27 +44,28 @@ func usedKey(via Via, from peer.ID) string    { return "used/" + string(via) + "
 func speaksKey(p peer.ID) string              { return "speaks/" + p.String() }
 func number(n uint64) []byte                  { return binary.BigEndian.AppendUint64(nil, n) }
 
-// recordOverhead is what a stored message takes besides its record: keys and index.
+// recordOverhead is the size of a stored message's keys and index records, in
+// bytes, as it counts for quotas.
 const recordOverhead = 256
 
-// sweepBatch is how many messages one transaction of a clean-up removes.
+// sweepBatch is the largest number of messages that one transaction removes.
 const sweepBatch = 256
 
-// Errors of storing a message.
+// Errors of storing and finding messages.
 var (
 	ErrFull     = errors.New("no space left for messages")
 	ErrIDReused = errors.New("the ID was used for another message")
 	ErrNotFound = errors.New("no such message")
 )
 
-// errDuplicate tells that the message is stored already.
+// errDuplicate means that the message is already stored.
 var errDuplicate = errors.New("stored already")
 
-// mailbox is the store of what arrived.
+// mailbox is the log of received messages on disk.
 type mailbox struct {
 	store  *store.Store
 	limits Limits
-	disk   *space.Disk // of the store
+	disk   *space.Disk // the disk of store
 	now    func() time.Time
 
 	mu      sync.Mutex
@@ -76,14 +76,14 @@ func newMailbox(st *store.Store, limits Limits, now func() time.Time) *mailbox {
 	return &mailbox{store: st, limits: limits, now: now, changed: make(chan struct{})}
 }
 
-// more is closed when another message has arrived.
-func (b *mailbox) more() <-chan struct{} {
+// arrival returns a channel that is closed when the next message has arrived.
+func (b *mailbox) arrival() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.changed
 }
 
-func (b *mailbox) announce() {
+func (b *mailbox) notifyArrival() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	close(b.changed)
@@ -91,7 +91,7 @@ func (b *mailbox) announce() {
 }
 
 // add stores m, sets its number and time of receipt, and returns when it is on
-// disk. That it is there already is no error.
+// disk. A message that is already stored is not an error.
 func (b *mailbox) add(ctx context.Context, m *Message) error {
 	added := false
 	err := b.store.Update(ctx, func(tx *store.Tx) error {
@@ -108,13 +108,14 @@ func (b *mailbox) add(ctx context.Context, m *Message) error {
 		return err
 	}
 	if added {
-		b.announce()
+		b.notifyArrival()
 	}
 	return nil
 }
 
-// addPubsub stores messages that came by pubsub and returns when all are on
-// disk, with the number of those that do not fit in any share.
+// addPubsub stores messages that arrived by pubsub and returns when all are on
+// disk. It returns the number of messages that exceed the quota of their
+// author.
 func (b *mailbox) addPubsub(ctx context.Context, ms []*Message) (refused int, err error) {
 	var gone uint64
 	err = b.store.Update(ctx, func(tx *store.Tx) error {
@@ -142,21 +143,21 @@ func (b *mailbox) addPubsub(ctx context.Context, ms []*Message) (refused int, er
 	if err != nil {
 		return 0, err
 	}
-	b.announce()
+	b.notifyArrival()
 	if gone >= b.maxGone()+sweepBatch {
-		if err := b.forget(ctx); err != nil {
+		if err := b.pruneIDs(ctx); err != nil {
 			log.Errorw("forgetting removed messages failed", "err", err)
 		}
 	}
 	return refused, nil
 }
 
-// evicted has, by series, the number below which a transaction has evicted all
-// messages, so that the transaction looks for each only once.
+// evicted maps a series to the number below which the transaction has deleted
+// all messages, so that the transaction reads each record once.
 type evicted map[string]uint64
 
-// insert puts m into a transaction. Where the disk is almost full, it returns the
-// error of [space.Disk.CheckIncoming], but for a message that is stored already.
+// insert adds m to a transaction. If the disk is almost full and m is not
+// stored yet, it returns the error of [space.Disk.CheckIncoming].
 func (b *mailbox) insert(ctx context.Context, tx *store.Tx, done evicted, m *Message) error {
 	at, err := tx.Get(idKey(m.ID, m.Via, m.From))
 	switch {
@@ -188,7 +189,7 @@ func (b *mailbox) insert(ctx context.Context, tx *store.Tx, done evicted, m *Mes
 	}
 	st.Next++
 	st.Received = m.Received.UnixNano()
-	*shareOf(st, m.Via) += size
+	*usedBytes(st, m.Via) += size
 	err = errors.Join(
 		tx.Put(store.Key(logSeries, m.Number), rec),
 		tx.Put(store.Key(fromSeries(m.Via, m.From), m.Number), nil),
@@ -202,7 +203,8 @@ func (b *mailbox) insert(ctx context.Context, tx *store.Tx, done evicted, m *Mes
 	return err
 }
 
-// sameAsStored tells whether m is what its ID stood for before.
+// sameAsStored returns errDuplicate if the stored message with the same ID has
+// the same data, and an error that wraps ErrIDReused if its data differs.
 func (b *mailbox) sameAsStored(tx *store.Tx, at []byte, m *Message) error {
 	if len(at) != 8 {
 		return fmt.Errorf("message %s is indexed under a damaged number", m.ID)
@@ -225,8 +227,9 @@ func (b *mailbox) sameAsStored(tx *store.Tx, at []byte, m *Message) error {
 	return errDuplicate
 }
 
-// makeRoom sees to it that size more bytes of m's author fit, updates st (which
-// the caller writes), and returns what the author uses before them.
+// makeRoom deletes messages until size more bytes of m's author fit into the
+// quotas, or returns ErrFull. It updates st, which the caller writes, and
+// returns the bytes that the author uses without m.
 func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, done evicted, st *pb.State, m *Message, size uint64) (used uint64, err error) {
 	total, share := b.limits.StoreBytes, b.limits.PeerBytes
 	if m.Via == Pubsub {
@@ -239,7 +242,7 @@ func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, done evicted, st *
 	if err != nil {
 		return 0, err
 	}
-	all := shareOf(st, m.Via)
+	all := usedBytes(st, m.Via)
 	if used+size <= share && *all+size <= total {
 		return used, nil
 	}
@@ -262,7 +265,8 @@ func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, done evicted, st *
 	return readNumber(tx, usedKey(m.Via, m.From))
 }
 
-// evict removes the oldest messages of a series until it has freed so many bytes.
+// evict deletes the oldest messages of a series until it has freed the given
+// number of bytes.
 func (b *mailbox) evict(ctx context.Context, tx *store.Tx, done evicted, st *pb.State, series string, free uint64) error {
 	var freed uint64
 	drop := func(n uint64) error {
@@ -272,12 +276,12 @@ func (b *mailbox) evict(ctx context.Context, tx *store.Tx, done evicted, st *pb.
 			st.Expired++
 		}
 		if errors.Is(err, ErrNotFound) {
-			err = nil // it was removed in this transaction
+			err = nil // the transaction removed it before
 		}
 		done[series] = n + 1
 		return err
 	}
-	// The series is read as of the last commit,
+	// The series is read as of the last commit.
 	for r, err := range b.store.Ascend(ctx, series, done[series]) {
 		if err != nil {
 			return err
@@ -289,7 +293,7 @@ func (b *mailbox) evict(ctx context.Context, tx *store.Tx, done evicted, st *pb.
 			return nil
 		}
 	}
-	// and so has nothing of this transaction.
+	// Messages of this transaction are not in it.
 	committed, err := b.state(ctx)
 	if err != nil {
 		return err
@@ -310,8 +314,8 @@ func (b *mailbox) evict(ctx context.Context, tx *store.Tx, done evicted, st *pb.
 	return nil
 }
 
-// delete removes message n, updates st (which the caller writes) and returns
-// the bytes that it frees.
+// delete removes message n, updates st, which the caller writes, and returns
+// the number of bytes that it frees.
 func (b *mailbox) delete(tx *store.Tx, st *pb.State, n uint64) (uint64, error) {
 	rec, err := tx.Get(store.Key(logSeries, n))
 	if errors.Is(err, store.ErrNotFound) {
@@ -337,7 +341,7 @@ func (b *mailbox) delete(tx *store.Tx, st *pb.State, n uint64) (uint64, error) {
 		err = errors.Join(err, tx.Delete(store.Key(pubsubSeries, n)))
 	}
 	if m.Via == Pubsub && b.now().Sub(m.Received) < ReplayWindow {
-		err = errors.Join(err, remember(tx, st, m))
+		err = errors.Join(err, recordRemoved(tx, st, m))
 	} else {
 		err = errors.Join(err, tx.Delete(idKey(m.ID, m.Via, m.From)))
 	}
@@ -346,13 +350,13 @@ func (b *mailbox) delete(tx *store.Tx, st *pb.State, n uint64) (uint64, error) {
 	} else {
 		err = errors.Join(err, tx.Delete(usedKey(m.Via, m.From)))
 	}
-	share := shareOf(st, m.Via)
+	share := usedBytes(st, m.Via)
 	*share -= min(size, *share)
 	return size, err
 }
 
-// remove deletes the messages with these numbers and returns how many it
-// deleted, which is none beside an error.
+// remove deletes the messages with these numbers in one transaction and returns
+// how many it deleted. On an error it deleted none.
 func (b *mailbox) remove(ctx context.Context, numbers []uint64, expired bool) (int, error) {
 	if len(numbers) == 0 {
 		return 0, nil
@@ -385,8 +389,8 @@ func (b *mailbox) remove(ctx context.Context, numbers []uint64, expired bool) (i
 	return removed, nil
 }
 
-// sweep removes what the limits no longer keep, and forgets removed pubsub
-// messages that are past the window.
+// sweep deletes the messages that are older than KeepFor, and the IDs of
+// removed pubsub messages that are older than [ReplayWindow].
 func (b *mailbox) sweep(ctx context.Context) error {
 	if keep := time.Duration(b.limits.KeepFor); keep > 0 {
 		cutoff := b.now().Add(-keep)
@@ -409,17 +413,17 @@ func (b *mailbox) sweep(ctx context.Context) error {
 			}
 		}
 	}
-	return b.forget(ctx)
+	return b.pruneIDs(ctx)
 }
 
-// unseen tells whether a pubsub message is not known yet.
+// unseen reports whether a pubsub message is new.
 func (b *mailbox) unseen(ctx context.Context, author peer.ID, seqno []byte) bool {
 	known, err := b.store.Has(ctx, idKey(pubsubID(author, seqno), Pubsub, author))
 	return err != nil || !known
 }
 
-// read yields the messages from a number on, oldest first. A damaged one is
-// logged and left out.
+// read yields the messages from a number on, oldest first. It logs and skips a
+// damaged record.
 func (b *mailbox) read(ctx context.Context, from uint64) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
 		for r, err := range b.store.Ascend(ctx, logSeries, from) {
@@ -439,14 +443,15 @@ func (b *mailbox) read(ctx context.Context, from uint64) iter.Seq2[*Message, err
 	}
 }
 
-// firstSince is the number of the first message that was received at t or
-// later, or the next number. Times of receipt ascend, so a binary search does.
+// firstSince returns the number of the first message that was received at t or
+// later, or the next number to be used. Times of receipt never decrease, so it
+// is a binary search.
 func (b *mailbox) firstSince(ctx context.Context, t time.Time) (uint64, error) {
 	st, err := b.state(ctx)
 	if err != nil {
 		return 0, err
 	}
-	lo, hi := uint64(0), st.Next // hi: known to be at t or later, or the end
+	lo, hi := uint64(0), st.Next // hi is at t or later, or the end
 	for lo < hi {
 		mid := lo + (hi-lo)/2
 		found := hi
@@ -467,8 +472,8 @@ func (b *mailbox) firstSince(ctx context.Context, t time.Time) (uint64, error) {
 	return hi, nil
 }
 
-// find is the number of the message with that ID, of the oldest where several
-// senders chose it.
+// find returns the number of the message with an ID, or of the oldest one if
+// several senders chose the same ID.
 func (b *mailbox) find(ctx context.Context, id string) (uint64, error) {
 	if err := checkID(id); err != nil {
 		return 0, err
@@ -494,8 +499,8 @@ func (b *mailbox) find(ctx context.Context, id string) (uint64, error) {
 	return oldest, nil
 }
 
-// spoke tells whether the peer ever spoke our protocol.
-func (b *mailbox) spoke(ctx context.Context, p peer.ID) (bool, error) {
+// spokeProtocol reports whether the peer ever spoke the protocol.
+func (b *mailbox) spokeProtocol(ctx context.Context, p peer.ID) (bool, error) {
 	for _, key := range []string{speaksKey(p), usedKey(Direct, p)} {
 		if ok, err := b.store.Has(ctx, key); ok || err != nil {
 			return ok, err
@@ -504,8 +509,8 @@ func (b *mailbox) spoke(ctx context.Context, p peer.ID) (bool, error) {
 	return false, nil
 }
 
-// noteSpoke remembers that the peer speaks our protocol.
-func (b *mailbox) noteSpoke(ctx context.Context, p peer.ID) error {
+// recordProtocol stores that the peer speaks the protocol.
+func (b *mailbox) recordProtocol(ctx context.Context, p peer.ID) error {
 	if ok, err := b.store.Has(ctx, speaksKey(p)); ok || err != nil {
 		return err
 	}
@@ -514,7 +519,7 @@ func (b *mailbox) noteSpoke(ctx context.Context, p peer.ID) error {
 	})
 }
 
-// state is the state as of the last commit.
+// state returns the state as of the last commit.
 func (b *mailbox) state(ctx context.Context) (*pb.State, error) {
 	return parseState(b.store.Get(ctx, stateKey))
 }
@@ -556,7 +561,7 @@ func readNumber(tx *store.Tx, key string) (uint64, error) {
 	return binary.BigEndian.Uint64(v), nil
 }
 
-func shareOf(st *pb.State, via Via) *uint64 {
+func usedBytes(st *pb.State, via Via) *uint64 {
 	if via == Pubsub {
 		return &st.PubsubBytes
 	}

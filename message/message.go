@@ -17,29 +17,29 @@ import (
 	"github.com/newpieceplease/npp/message/pb"
 )
 
-// Via is the way that a message came.
+// Via is how a message arrived.
 type Via string
 
-// The ways that a message comes.
+// The values of Via.
 const (
-	Direct Via = "direct" // on a stream from its sender, acknowledged
+	Direct Via = "direct" // on a stream from its sender, with a receipt
 	Pubsub Via = "pubsub" // on a topic, signed by its author
 )
 
-// Message is a message that was received.
+// Message is a received message.
 type Message struct {
-	Number   uint64 // its place in the log: ascending, with gaps where messages were removed
+	Number   uint64 // position in the log; numbers of removed messages are not used again
 	ID       string
-	From     peer.ID // proven by the connection (direct) or the signature (pubsub)
+	From     peer.ID // proven by the connection (direct) or by the signature (pubsub)
 	Data     []byte
-	Seqno    []byte    // pubsub's sequence number; the bytes of the ID where it came directly
-	Topics   []string  // the topics it was published to; the recipient's peer ID where it came directly
-	Sent     time.Time // by the sender's clock; zero where it does not tell
-	Received time.Time // by ours; never before that of the message before it
+	Seqno    []byte    // pubsub's sequence number, or the bytes of the ID of a direct message
+	Topics   []string  // the topics of a pubsub message, or the recipient's peer ID of a direct one
+	Sent     time.Time // by the sender's clock; zero if unknown
+	Received time.Time // by this daemon's clock; never earlier than that of the previous message
 	Via      Via
 }
 
-// JSON is the message's data if that is JSON, or nil.
+// JSON returns the message's data if it is valid JSON, and nil otherwise.
 func (m *Message) JSON() json.RawMessage {
 	if !isJSON(m.Data) {
 		return nil
@@ -47,17 +47,17 @@ func (m *Message) JSON() json.RawMessage {
 	return m.Data
 }
 
-// isJSON tells whether b is JSON, which is UTF-8; encoding/json lets other bytes
-// pass in strings.
+// isJSON reports whether b is JSON in UTF-8. encoding/json alone accepts
+// invalid UTF-8 within strings.
 func isJSON(b []byte) bool { return utf8.Valid(b) && json.Valid(b) }
 
-// maxIDLength bounds what a sender may choose as an ID.
+// maxIDLength is the largest length of an ID.
 const maxIDLength = 64
 
 // ErrBadID is returned for an ID that is not 1 to 64 of A-Z a-z 0-9 - _.
 var ErrBadID = errors.New("a message ID is 1 to 64 letters, digits, - or _")
 
-// NewID is a fresh message ID: 128 random bits in hex.
+// NewID returns a fresh message ID: 128 random bits in hex.
 func NewID() string {
 	var b [16]byte
 	rand.Read(b[:])
@@ -76,8 +76,8 @@ func checkID(id string) error {
 	return nil
 }
 
-// pubsubID is the ID under which a pubsub message is stored: its author and
-// sequence number make it unique.
+// pubsubID returns the ID under which a pubsub message is stored, a hash of its
+// author and sequence number.
 func pubsubID(author peer.ID, seqno []byte) string {
 	h := sha256.New()
 	h.Write([]byte(author))
@@ -92,9 +92,9 @@ var (
 	ErrNotText = errors.New("the message is neither JSON nor UTF-8 text")
 )
 
-// Encode makes the data of a message from what a person wrote: JSON as it is,
-// without white space around and between; anything else, less one line break at
-// its end, as a JSON string, or as [ErrNotJSON] if strict.
+// Encode makes the data of a message from text. JSON is compacted. Any other
+// text becomes a JSON string without its final line break, or ErrNotJSON if
+// strict.
 func Encode(text []byte, strict bool) ([]byte, error) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, ErrEmpty

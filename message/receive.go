@@ -21,32 +21,33 @@ import (
 	"github.com/newpieceplease/npp/space"
 )
 
-// Protocol is the stream protocol of direct messages: [pb.Message] and
-// [pb.Receipt] in turns, each preceded by its length.
+// Protocol is the stream protocol of direct messages. The sender writes a
+// [pb.Message], the recipient answers with a [pb.Receipt], and so on; an
+// unsigned varint with the length precedes each.
 const Protocol protocol.ID = "/npp/message/1.0.0"
 
 const (
-	// envelopeBytes is what a message may take besides its data.
+	// envelopeBytes bounds the bytes of a message besides its data.
 	envelopeBytes = 1024
 
-	// peerStreams is how many streams one peer may have open to us; our own
-	// sender uses maxLanes.
-	peerStreams = 2 * maxLanes
-	// allStreams is how many streams all peers together may have open to us.
+	// peerStreams is how many inbound streams one peer may have open. The
+	// sender of this package uses maxStreams.
+	peerStreams = 2 * maxStreams
+	// allStreams is how many inbound streams all peers may have open together.
 	allStreams = 2048
-	// smallFrame is what a stream may buffer without asking.
+	// smallFrame is the size that a stream may buffer without a reservation.
 	smallFrame = 4 << 10
-	// framesPerPeer is how many larger messages of one peer may be on their way
-	// in at a time, and allBuffer bounds the memory for those of all.
+	// framesPerPeer is how many larger messages of one peer may be in memory at
+	// a time. allBuffer is the budget of all peers in bytes.
 	framesPerPeer = 2
 	allBuffer     = 2 * framesPerPeer * (maxMessageBytes + envelopeBytes)
 
-	// idleGuests is how many peers without an open stream are remembered, for
-	// the sake of their rate.
-	idleGuests = 1024
+	// idlePeers is how many peers without an open stream keep their rate
+	// limiter.
+	idlePeers = 1024
 )
 
-// writeFrame writes m, preceded by its length, in one piece.
+// writeFrame writes m, preceded by its length, with one call of Write.
 func writeFrame(w io.Writer, m proto.Message) error {
 	b := protowire.AppendVarint(nil, uint64(proto.Size(m)))
 	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, m)
@@ -57,15 +58,16 @@ func writeFrame(w io.Writer, m proto.Message) error {
 	return err
 }
 
-// guest is a peer that sends to us.
-type guest struct {
+// inboundPeer is what a peer that sends to this daemon uses.
+type inboundPeer struct {
 	streams int
 	rate    *rate.Limiter
 	buffer  *semaphore.Weighted
 }
 
-// guests keeps the account of who uses how much.
-type guests struct {
+// inboundLimiter bounds the streams, the rate and the memory of inbound
+// messages, per peer and in total.
+type inboundLimiter struct {
 	perSecond uint64
 	maxFrame  int // bytes
 	now       func() time.Time
@@ -73,21 +75,22 @@ type guests struct {
 
 	mu      sync.Mutex
 	streams int
-	byPeer  map[peer.ID]*guest
+	byPeer  map[peer.ID]*inboundPeer
 }
 
-func newGuests(l Limits, now func() time.Time) *guests {
-	return &guests{
+func newInboundLimiter(l Limits, now func() time.Time) *inboundLimiter {
+	return &inboundLimiter{
 		perSecond: l.MaxPerSecond,
 		maxFrame:  int(l.MaxMessageBytes) + envelopeBytes,
 		now:       now,
 		buffer:    semaphore.NewWeighted(allBuffer),
-		byPeer:    make(map[peer.ID]*guest),
+		byPeer:    make(map[peer.ID]*inboundPeer),
 	}
 }
 
-// enter admits another stream of p, or returns nil.
-func (gs *guests) enter(p peer.ID) *guest {
+// admit counts another stream of p. It returns nil if p or all peers together
+// have too many.
+func (gs *inboundLimiter) admit(p peer.ID) *inboundPeer {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	g := gs.byPeer[p]
@@ -95,7 +98,7 @@ func (gs *guests) enter(p peer.ID) *guest {
 		return nil
 	}
 	if g == nil {
-		g = &guest{
+		g = &inboundPeer{
 			rate:   rate.NewLimiter(rate.Limit(gs.perSecond), int(2*gs.perSecond)),
 			buffer: semaphore.NewWeighted(int64(framesPerPeer * gs.maxFrame)),
 		}
@@ -106,12 +109,12 @@ func (gs *guests) enter(p peer.ID) *guest {
 	return g
 }
 
-func (gs *guests) leave(g *guest) {
+func (gs *inboundLimiter) leave(g *inboundPeer) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	g.streams--
 	gs.streams--
-	if len(gs.byPeer) <= idleGuests+allStreams {
+	if len(gs.byPeer) <= idlePeers+allStreams {
 		return
 	}
 	for p, g := range gs.byPeer {
@@ -121,8 +124,8 @@ func (gs *guests) leave(g *guest) {
 	}
 }
 
-// reserve waits until n more bytes of g may be in memory.
-func (gs *guests) reserve(ctx context.Context, g *guest, n int) (release func(), err error) {
+// reserve waits until n more bytes of g fit into the memory budget.
+func (gs *inboundLimiter) reserve(ctx context.Context, g *inboundPeer, n int) (release func(), err error) {
 	if n <= smallFrame {
 		return func() {}, nil
 	}
@@ -142,12 +145,12 @@ func (gs *guests) reserve(ctx context.Context, g *guest, n int) (release func(),
 // handle serves a stream that a peer opened.
 func (s *Service) handle(st network.Stream) {
 	p := st.Conn().RemotePeer()
-	g := s.guests.enter(p)
+	g := s.inbound.admit(p)
 	if g == nil {
 		st.Reset()
 		return
 	}
-	defer s.guests.leave(g)
+	defer s.inbound.leave(g)
 	if !s.begin() {
 		st.Reset()
 		return
@@ -164,10 +167,10 @@ func (s *Service) handle(st network.Stream) {
 	}
 }
 
-// serve answers message after message until the peer closes its side, an idle
-// minute has passed, or something is wrong.
-func (s *Service) serve(st network.Stream, p peer.ID, g *guest) error {
-	in := msgio.NewVarintReaderSize(st, s.guests.maxFrame)
+// serve answers messages until the peer closes its side, the stream was idle
+// for a minute, or an error occurs.
+func (s *Service) serve(st network.Stream, p peer.ID, g *inboundPeer) error {
+	in := msgio.NewVarintReaderSize(st, s.inbound.maxFrame)
 	for {
 		if err := st.SetReadDeadline(time.Now().Add(s.times.idle)); err != nil {
 			return err
@@ -176,11 +179,11 @@ func (s *Service) serve(st network.Stream, p peer.ID, g *guest) error {
 		if err != nil {
 			return err
 		}
-		if size > s.guests.maxFrame {
+		if size > s.inbound.maxFrame {
 			return s.refuseTooLarge(st)
 		}
 		ctx, cancel := context.WithTimeout(s.ctx, s.times.frame)
-		release, err := s.guests.reserve(ctx, g, size)
+		release, err := s.inbound.reserve(ctx, g, size)
 		cancel()
 		if err != nil {
 			return err
@@ -194,7 +197,7 @@ func (s *Service) serve(st network.Stream, p peer.ID, g *guest) error {
 }
 
 // serveOne reads one message, stores it and writes the receipt.
-func (s *Service) serveOne(st network.Stream, in msgio.Reader, p peer.ID, g *guest) error {
+func (s *Service) serveOne(st network.Stream, in msgio.Reader, p peer.ID, g *inboundPeer) error {
 	if err := st.SetDeadline(time.Now().Add(s.times.frame)); err != nil {
 		return err
 	}
@@ -204,15 +207,15 @@ func (s *Service) serveOne(st network.Stream, in msgio.Reader, p peer.ID, g *gue
 	}
 	defer in.ReleaseMsg(frame)
 	receipt := s.receive(frame, p, g)
-	// storing has a time of its own
+	// The time for storing the message does not count.
 	if err := st.SetDeadline(time.Now().Add(s.times.frame)); err != nil {
 		return err
 	}
 	return writeFrame(st, receipt)
 }
 
-// receive takes an encoded [pb.Message] from p, or says why not.
-func (s *Service) receive(frame []byte, p peer.ID, g *guest) *pb.Receipt {
+// receive stores an encoded [pb.Message] from p and returns the receipt.
+func (s *Service) receive(frame []byte, p peer.ID, g *inboundPeer) *pb.Receipt {
 	var m pb.Message
 	refuse := func(status pb.Receipt_Status, reason string) *pb.Receipt {
 		s.refused.Add(1)
@@ -260,7 +263,7 @@ func (s *Service) receive(frame []byte, p peer.ID, g *guest) *pb.Receipt {
 		return &pb.Receipt{Id: m.GetId(), Status: pb.Receipt_STORED}
 	case errors.Is(err, ErrFull):
 		return refuse(pb.Receipt_FULL, err.Error())
-	case errors.Is(err, space.ErrFull): // how full, and where, is not for others
+	case errors.Is(err, space.ErrFull): // The free space and the path are not for other peers.
 		return refuse(pb.Receipt_FULL, "the recipient's disk is full")
 	case errors.Is(err, ErrIDReused):
 		return refuse(pb.Receipt_INVALID, err.Error())
@@ -270,8 +273,8 @@ func (s *Service) receive(frame []byte, p peer.ID, g *guest) *pb.Receipt {
 	}
 }
 
-// refuseTooLarge answers a message that is not read. What the sender goes on
-// writing is thrown away for a while, lest it miss the receipt.
+// refuseTooLarge answers a message that it does not read. It discards what the
+// sender still writes, so that the sender reads the receipt before the reset.
 func (s *Service) refuseTooLarge(st network.Stream) error {
 	s.refused.Add(1)
 	if err := st.SetDeadline(time.Now().Add(s.times.frame)); err != nil {

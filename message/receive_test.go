@@ -115,7 +115,7 @@ func TestWhatIsNotAMessageForUsIsRefusedWithTheReason(t *testing.T) {
 	wantStored(t, b, "honest")
 	eventually(t, "all streams of the peer are gone", func() bool {
 		h.Network().ClosePeer(b.info.ID)
-		return guestStreams(b) == 1
+		return inboundStreams(b) == 1
 	})
 }
 
@@ -123,7 +123,7 @@ func TestTooLargeForTheRecipientIsToldToTheSender(t *testing.T) {
 	a := newDaemon(t, setup{limits: func(l *Limits) { l.MaxMessageBytes = 16 << 20; l.PeerBytes = 64 << 20 }})
 	b := newDaemon(t, setup{limits: func(l *Limits) { l.MaxMessageBytes = 1000 }})
 	for _, size := range []int{1001, 1 << 20, 16 << 20} {
-		wantOutcome(t, a, Letter{To: b.info, Data: make([]byte, size)}, Failed, ErrTooLarge)
+		wantOutcome(t, a, Outgoing{To: b.info, Data: make([]byte, size)}, Failed, ErrTooLarge)
 		deliver(t, a, b, "", fmt.Sprint(size))
 	}
 	deliver(t, a, b, "", string(make([]byte, 1000)))
@@ -142,7 +142,7 @@ func TestIDForOtherDataIsRefused(t *testing.T) {
 	a, b := newDaemon(t, setup{}), newDaemon(t, setup{})
 	deliver(t, a, b, "id", "first")
 	deliver(t, a, b, "id", "first")
-	wantOutcome(t, a, Letter{To: b.info, ID: "id", Data: []byte("second")}, Failed, ErrRefused)
+	wantOutcome(t, a, Outgoing{To: b.info, ID: "id", Data: []byte("second")}, Failed, ErrRefused)
 	wantStored(t, b, "first")
 }
 
@@ -197,7 +197,7 @@ func TestSlowStreamsEnd(t *testing.T) {
 			}
 		}
 	})
-	eventually(t, "the streams are gone", func() bool { return guestStreams(b) == 0 })
+	eventually(t, "the streams are gone", func() bool { return inboundStreams(b) == 0 })
 	wantStored(t, b)
 }
 
@@ -208,7 +208,7 @@ func TestThousandStreamsOfAPeerAreBoundedAndHarmNobody(t *testing.T) {
 	honest := newDaemon(t, setup{})
 	must(t, hostile.Connect(testContext(t), b.info))
 	// each says that a large message follows, which is what takes memory
-	sent := append(protowire.AppendVarint(nil, uint64(b.guests.maxFrame)), 'x')
+	sent := append(protowire.AppendVarint(nil, uint64(b.inbound.maxFrame)), 'x')
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
@@ -223,51 +223,51 @@ func TestThousandStreamsOfAPeerAreBoundedAndHarmNobody(t *testing.T) {
 	for i := range 20 {
 		deliver(t, honest, b, "", fmt.Sprint(i))
 		deliver(t, honest, b, "", string(bytes.Repeat([]byte{'0'}, smallFrame+i)))
-		b.guests.mu.Lock()
-		if g := b.guests.byPeer[hostile.ID()]; g != nil && g.streams > peerStreams {
+		b.inbound.mu.Lock()
+		if g := b.inbound.byPeer[hostile.ID()]; g != nil && g.streams > peerStreams {
 			t.Errorf("%d streams of the peer are served", g.streams)
 		}
-		b.guests.mu.Unlock()
+		b.inbound.mu.Unlock()
 	}
 	wg.Wait()
 	deliver(t, honest, b, "", "after")
-	b.guests.mu.Lock()
-	if n := b.guests.byPeer[hostile.ID()].streams; n != peerStreams {
+	b.inbound.mu.Lock()
+	if n := b.inbound.byPeer[hostile.ID()].streams; n != peerStreams {
 		t.Errorf("%d streams of the peer are served, want %d", n, peerStreams)
 	}
-	b.guests.mu.Unlock()
-	if b.guests.buffer.TryAcquire(allBuffer - framesPerPeer*int64(b.guests.maxFrame) + 1) {
+	b.inbound.mu.Unlock()
+	if b.inbound.buffer.TryAcquire(allBuffer - framesPerPeer*int64(b.inbound.maxFrame) + 1) {
 		t.Error("the peer takes less memory than it is allowed: the test proves nothing")
 	}
-	if !b.guests.buffer.TryAcquire(allBuffer - framesPerPeer*int64(b.guests.maxFrame)) {
+	if !b.inbound.buffer.TryAcquire(allBuffer - framesPerPeer*int64(b.inbound.maxFrame)) {
 		t.Error("the peer takes more memory than it is allowed")
 	}
 	hostile.Close()
-	eventually(t, "the streams are gone", func() bool { return guestStreams(b) <= maxLanes })
+	eventually(t, "the streams are gone", func() bool { return inboundStreams(b) <= maxStreams })
 }
 
 func TestGuestsAreBoundedAndKeepTheirRate(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	l := DefaultLimits()
 	l.MaxPerSecond = 1
-	gs := newGuests(l, func() time.Time { return now })
+	gs := newInboundLimiter(l, func() time.Time { return now })
 	fast := peer.ID("fast")
-	g := gs.enter(fast)
+	g := gs.admit(fast)
 	if !g.rate.AllowN(now, 2) {
 		t.Fatal("no burst")
 	}
 	gs.leave(g)
-	for i := range 3 * (idleGuests + allStreams) {
-		gs.leave(gs.enter(peer.ID(fmt.Sprint(i))))
+	for i := range 3 * (idlePeers + allStreams) {
+		gs.leave(gs.admit(peer.ID(fmt.Sprint(i))))
 	}
-	if n := len(gs.byPeer); n > idleGuests+allStreams {
-		t.Errorf("%d guests are remembered", n)
+	if n := len(gs.byPeer); n > idlePeers+allStreams {
+		t.Errorf("%d inbound peers are remembered", n)
 	}
-	if g := gs.enter(fast); g.rate.AllowN(now, 1) {
+	if g := gs.admit(fast); g.rate.AllowN(now, 1) {
 		t.Error("a peer that comes back gets a fresh rate")
 	}
 	for i := 1; ; i++ {
-		if gs.enter(peer.ID(fmt.Sprint("all", i))) == nil {
+		if gs.admit(peer.ID(fmt.Sprint("all", i))) == nil {
 			if i != allStreams {
 				t.Errorf("stream %d is refused", i)
 			}
@@ -284,13 +284,13 @@ func TestPeerThatFillsItsShareIsToldAndOthersGetThrough(t *testing.T) {
 	for i := range 3 {
 		deliver(t, a, b, "", text(i))
 	}
-	out := wantOutcome(t, a, Letter{To: b.info, Data: []byte(text(3))}, Failed, ErrRefused)
+	out := wantOutcome(t, a, Outgoing{To: b.info, Data: []byte(text(3))}, Failed, ErrRefused)
 	for i := range 3 {
 		deliver(t, c, b, "", text(10+i))
 	}
 	deliver(t, e, b, "", text(20))
 	deliver(t, e, b, "", text(21))
-	wantOutcome(t, e, Letter{To: b.info, Data: []byte(text(22))}, Failed, ErrRefused) // the store is full
+	wantOutcome(t, e, Outgoing{To: b.info, Data: []byte(text(22))}, Failed, ErrRefused) // the store is full
 	checkBooks(t, b.box)
 	must(t, b.Remove(t.Context(), stored(t, b)[0].ID))
 	deliver(t, a, b, out.ID, text(3))
@@ -332,11 +332,11 @@ func FuzzReceive(f *testing.F) {
 	seed(&pb.Message{Id: "a/b", From: []byte("x"), To: []byte(b.info.ID)})
 	f.Add([]byte{0xff})
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		b.guests.mu.Lock()
-		delete(b.guests.byPeer, p)
-		b.guests.mu.Unlock()
-		g := b.guests.enter(p)
-		defer b.guests.leave(g)
+		b.inbound.mu.Lock()
+		delete(b.inbound.byPeer, p)
+		b.inbound.mu.Unlock()
+		g := b.inbound.admit(p)
+		defer b.inbound.leave(g)
 		r := b.receive(frame, p, g)
 		var m pb.Message
 		err := proto.Unmarshal(frame, &m)
@@ -371,8 +371,8 @@ func (p *pipe) CloseWrite() error               { return nil }
 func TestTooLargeIsReadToTheEndSoThatItsSenderGetsTheReceipt(t *testing.T) {
 	b := newDaemon(t, setup{limits: func(l *Limits) { l.MaxMessageBytes = 1000 }})
 	st := &pipe{in: bytes.NewReader(append(protowire.AppendVarint(nil, 1<<20), make([]byte, 1<<20)...))}
-	g := b.guests.enter("a peer")
-	defer b.guests.leave(g)
+	g := b.inbound.admit("a peer")
+	defer b.inbound.leave(g)
 	if err := b.serve(st, "a peer", g); !errors.Is(err, io.EOF) || st.in.Len() > 0 {
 		t.Errorf("%v, %d bytes are not read", err, st.in.Len())
 	}
@@ -393,8 +393,8 @@ func FuzzServe(f *testing.F) {
 	f.Add(append(protowire.AppendVarint(nil, 1<<62), one...))
 	f.Add([]byte{0, 0, 1, 0xff})
 	f.Fuzz(func(t *testing.T, in []byte) {
-		g := b.guests.enter(p)
-		defer b.guests.leave(g)
+		g := b.inbound.admit(p)
+		defer b.inbound.leave(g)
 		st := &pipe{in: bytes.NewReader(in)}
 		if err := b.serve(st, p, g); errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal("waited for memory that nobody else uses")
@@ -416,14 +416,14 @@ func FuzzReceipt(f *testing.F) {
 	f.Add([]byte{0xff, 0xff, 0x7f})
 	f.Fuzz(func(t *testing.T, in []byte) {
 		st := &pipe{in: bytes.NewReader(in)}
-		ln := newLane("a peer", st)
+		ln := newSendStream("a peer", st)
 		r, err := ln.exchange(t.Context(), &pb.Message{Id: "id"}, patience)
 		switch {
 		case err != nil:
-			if r != nil || ln.state != laneBroken {
+			if r != nil || ln.state != streamBroken {
 				t.Fatalf("%v, %v, state %d", r, err, ln.state)
 			}
-		case r.Id != "id" && (r.Id != "" || r.Status == pb.Receipt_STORED), r.Id != "id" && ln.state == laneGood:
+		case r.Id != "id" && (r.Id != "" || r.Status == pb.Receipt_STORED), r.Id != "id" && ln.state == streamUsable:
 			t.Fatalf("receipt %v, state %d", r, ln.state)
 		}
 	})

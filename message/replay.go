@@ -13,21 +13,21 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// ReplayWindow is how long the ID of a pubsub message, which is its author and
-// sequence number, is remembered from the arrival of the message on, also after
-// the message was removed: a message with that ID is not stored again.
+// ReplayWindow is how long the ID of a pubsub message is remembered after its
+// arrival, even if the message was removed. A message with a remembered ID is
+// not stored again. The ID consists of the author and the sequence number.
 //
-// Of removed messages, one ID for each 256 bytes of [Limits.PubsubBytes] is
-// remembered. Beyond that, the authors with the most IDs lose their oldest
-// before the window has passed. So a peer makes the mailbox forget the ID of
-// another author's message only with messages of so many authors that each of
-// them has as few IDs as that author.
+// One ID of a removed message is remembered for each 256 bytes of
+// [Limits.PubsubBytes]. Beyond that, the authors with the most IDs lose their
+// oldest ones before the window has passed. A peer can therefore displace
+// another author's IDs only with messages of many authors, each of which has as
+// few IDs as that author.
 //
 // The mailbox's keys for this:
 //
 //	gone/<number>              a removed message: time of receipt, ID key
 //	goneof/<peer>/<number>     the same, by author
-//	gonecount/<peer>           how many there are of an author
+//	gonecount/<peer>           number of IDs of an author
 //	goneclass/<class>/<peer>   the authors by the binary digits of that count
 const ReplayWindow = 24 * time.Hour
 
@@ -45,9 +45,9 @@ func goneClassKey(class int, author string) string {
 // maxGone is how many IDs of removed messages are remembered.
 func (b *mailbox) maxGone() uint64 { return b.limits.PubsubBytes / recordOverhead }
 
-// remember notes the ID of a message that is removed, and counts it in st, which
-// the caller writes.
-func remember(tx *store.Tx, st *pb.State, m *Message) error {
+// recordRemoved stores the ID of a message that is being removed, and counts it
+// in st, which the caller writes.
+func recordRemoved(tx *store.Tx, st *pb.State, m *Message) error {
 	author := m.From.String()
 	gone := append(number(uint64(m.Received.UnixNano())), idKey(m.ID, m.Via, m.From)...)
 	st.Gone++
@@ -58,8 +58,8 @@ func remember(tx *store.Tx, st *pb.State, m *Message) error {
 	)
 }
 
-// tally changes the count of an author's IDs, and the author's class if the
-// count has another number of binary digits then.
+// tally changes the number of an author's IDs, and moves the author to another
+// class if the number has more or fewer binary digits than before.
 func tally(tx *store.Tx, author string, change func(uint64) uint64) error {
 	before, err := readNumber(tx, goneCountKey(author))
 	if err != nil {
@@ -78,31 +78,31 @@ func tally(tx *store.Tx, author string, change func(uint64) uint64) error {
 	return errors.Join(err, tx.Put(goneCountKey(author), number(after)))
 }
 
-// gone is the ID of a removed message.
-type gone struct {
+// removedID identifies a removed message whose ID is remembered.
+type removedID struct {
 	number uint64
-	author string // "" where only the record knows
+	author string // "" if only the record names the author
 }
 
-// forget drops the IDs of removed messages that are past the window, and those
-// that are too many.
-func (b *mailbox) forget(ctx context.Context) error {
+// pruneIDs deletes the IDs of removed messages that are older than the window
+// or exceed the bound.
+func (b *mailbox) pruneIDs(ctx context.Context) error {
 	for {
-		batch, err := b.expired(ctx)
+		batch, err := b.expiredIDs(ctx)
 		if err == nil && len(batch) == 0 {
-			batch, err = b.surplus(ctx)
+			batch, err = b.surplusIDs(ctx)
 		}
 		if err != nil || len(batch) == 0 {
 			return err
 		}
-		if err := b.store.Update(ctx, func(tx *store.Tx) error { return forgetAll(tx, batch) }); err != nil {
+		if err := b.store.Update(ctx, func(tx *store.Tx) error { return deleteIDs(tx, batch) }); err != nil {
 			return err
 		}
 	}
 }
 
-// expired returns IDs that are past the window, a batch at most.
-func (b *mailbox) expired(ctx context.Context) (batch []gone, err error) {
+// expiredIDs returns a batch of IDs that are older than the window.
+func (b *mailbox) expiredIDs(ctx context.Context) (batch []removedID, err error) {
 	cutoff := uint64(b.now().Add(-ReplayWindow).UnixNano())
 	for r, err := range b.store.Ascend(ctx, goneSeries, 0) {
 		if err != nil {
@@ -111,15 +111,15 @@ func (b *mailbox) expired(ctx context.Context) (batch []gone, err error) {
 		if len(r.Value) >= 8 && binary.BigEndian.Uint64(r.Value) >= cutoff || len(batch) == sweepBatch {
 			break
 		}
-		batch = append(batch, gone{number: r.Number})
+		batch = append(batch, removedID{number: r.Number})
 	}
 	return batch, nil
 }
 
-// surplus returns IDs that are too many, a batch at most: the oldest of the authors
-// in the highest class, but no more of an author than leaves half of what an author
-// in that class has at the least.
-func (b *mailbox) surplus(ctx context.Context) (batch []gone, err error) {
+// surplusIDs returns a batch of IDs that exceed the bound: the oldest ones of
+// the authors in the highest class. It leaves each author at least half of the
+// smallest count of that class.
+func (b *mailbox) surplusIDs(ctx context.Context) (batch []removedID, err error) {
 	st, err := b.state(ctx)
 	if err != nil || st.Gone <= b.maxGone() {
 		return nil, err
@@ -138,7 +138,7 @@ func (b *mailbox) surplus(ctx context.Context) (batch []gone, err error) {
 			if err != nil {
 				return nil, err
 			}
-			if batch = append(batch, gone{r.Number, c.Name}); len(batch) == want {
+			if batch = append(batch, removedID{r.Number, c.Name}); len(batch) == want {
 				return batch, nil
 			}
 			if share--; share == 0 {
@@ -149,7 +149,7 @@ func (b *mailbox) surplus(ctx context.Context) (batch []gone, err error) {
 	if len(batch) > 0 {
 		return batch, nil
 	}
-	// An earlier version of npp did not note the authors.
+	// Versions before 0.1.0 did not record the authors.
 	for r, err := range b.store.Ascend(ctx, goneSeries, 0) {
 		if err != nil {
 			return nil, err
@@ -157,26 +157,26 @@ func (b *mailbox) surplus(ctx context.Context) (batch []gone, err error) {
 		if len(batch) == want {
 			break
 		}
-		batch = append(batch, gone{number: r.Number})
+		batch = append(batch, removedID{number: r.Number})
 	}
 	return batch, nil
 }
 
-// forgetAll drops IDs of removed messages.
-func forgetAll(tx *store.Tx, batch []gone) error {
+// deleteIDs deletes the IDs of removed messages.
+func deleteIDs(tx *store.Tx, batch []removedID) error {
 	st, err := readState(tx)
 	if err != nil {
 		return err
 	}
 	for _, g := range batch {
-		if err := forgetOne(tx, st, g); err != nil {
+		if err := deleteID(tx, st, g); err != nil {
 			return err
 		}
 	}
 	return writeState(tx, st)
 }
 
-func forgetOne(tx *store.Tx, st *pb.State, g gone) error {
+func deleteID(tx *store.Tx, st *pb.State, g removedID) error {
 	key := store.Key(goneSeries, g.number)
 	record, err := tx.Get(key)
 	switch {
@@ -189,7 +189,7 @@ func forgetOne(tx *store.Tx, st *pb.State, g gone) error {
 			err = errors.Join(err, tx.Delete(id))
 		}
 	case errors.Is(err, store.ErrNotFound):
-		err = nil // it was forgotten meanwhile
+		err = nil // deleted concurrently
 	}
 	if err != nil || g.author == "" {
 		return err

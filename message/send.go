@@ -21,25 +21,25 @@ import (
 )
 
 const (
-	// maxLanes is how many streams are open to one recipient at a time.
-	maxLanes = 8
-	// widenAfter is how many receipts in a row it takes to try one stream more
-	// to a recipient that did not take as many.
+	// maxStreams is how many streams to one recipient are open at a time.
+	maxStreams = 8
+	// widenAfter is how many consecutive receipts it takes to try one stream
+	// more to a recipient that accepted fewer.
 	widenAfter = 64
-	// exchanges is how often a message is sent before its fate is given up as unknown.
-	exchanges = 4
-	// maxReceipt bounds a receipt.
+	// maxAttempts is how often a message is sent before its outcome is unknown.
+	maxAttempts = 4
+	// maxReceipt is the largest size of a receipt.
 	maxReceipt = 4 << 10
 )
 
-// Status is what became of a message.
+// Status is the outcome of a message in a word.
 type Status string
 
-// What may become of a message.
+// The values of Status.
 const (
 	Delivered Status = "delivered" // on the recipient's disk
-	Published Status = "published" // handed to subscribers of a topic, without a receipt
-	Unknown   Status = "unknown"   // sent, and no receipt came
+	Published Status = "published" // sent to the subscribers of a topic, without a receipt
+	Unknown   Status = "unknown"   // sent, without a receipt
 	Failed    Status = "failed"    // not delivered
 )
 
@@ -48,44 +48,44 @@ var (
 	ErrTooLarge    = errors.New("the message is too large")
 	ErrTooFast     = errors.New("the recipient takes no more messages for now")
 	ErrRefused     = errors.New("the recipient refused the message")
-	ErrNoRoom      = errors.New("full") // with ErrRefused: it may be sent again later
+	ErrNoRoom      = errors.New("full") // with ErrRefused: the message may be sent again later
 	ErrUnknownFate = errors.New("no receipt came back")
 	ErrNoProtocol  = errors.New("the recipient does not speak " + string(Protocol))
 	ErrSelf        = errors.New("the recipient is this peer itself")
 )
 
-// errOpenStream tells that there is a connection, or was until now.
+// errOpenStream means that the peer is connected, or was until now.
 var errOpenStream = errors.New("open a stream")
 
-// Letter is a message to be sent.
-type Letter struct {
-	To      peer.AddrInfo // addresses are optional
-	ID      string        // empty: a fresh one
-	Data    []byte
-	Private bool // never by pubsub
+// Outgoing is a message to be sent.
+type Outgoing struct {
+	To         peer.AddrInfo // addresses are optional
+	ID         string        // empty: a fresh one
+	Data       []byte
+	DirectOnly bool // never publish it
 }
 
-// Outcome is what became of a letter.
+// Outcome is the outcome of an outgoing message.
 type Outcome struct {
 	ID     string
 	To     peer.ID
 	Status Status
 	Via    Via
-	Took   time.Duration // from the first byte sent to the receipt; without connecting
+	Took   time.Duration // from the first byte sent to the receipt, without connecting
 	Route  swarm.Route   // how the recipient was reached
 	// Published only: the peers that are subscribed to the topic, and whether
 	// the recipient is one of them.
 	Subscribers         []peer.ID
 	RecipientSubscribed bool
 
-	met bool // the first receipt on a stream came, whatever it says
+	answered bool // the recipient sent a receipt on a new stream, with any status
 }
 
-// Send sends a letter and returns once its fate is known, or when ctx is done.
-// The outcome is filled in as far as it is known, also beside an error. A
-// recipient that takes no more messages for now is tried again, for a minute at
-// the most.
-func (s *Service) Send(ctx context.Context, l Letter) (Outcome, error) {
+// Send sends a message and returns when its outcome is known or ctx is done.
+// The outcome contains what is known, also if the error is not nil. If the
+// recipient asks for a slower rate, Send waits and tries again for up to a
+// minute.
+func (s *Service) Send(ctx context.Context, l Outgoing) (Outcome, error) {
 	if l.ID == "" {
 		l.ID = NewID()
 	}
@@ -109,16 +109,17 @@ func (s *Service) Send(ctx context.Context, l Letter) (Outcome, error) {
 		return out, ErrSelf
 	}
 	err := s.sendDirect(ctx, l, &out)
-	if out.met {
-		if err := s.box.noteSpoke(ctx, l.To.ID); err != nil {
+	if out.answered {
+		if err := s.box.recordProtocol(ctx, l.To.ID); err != nil {
 			log.Warnw("that a peer speaks our protocol could not be noted", "peer", l.To.ID, "err", err)
 		}
 	}
-	// a daemon that stops refuses the protocol before it is gone
-	if !errors.Is(err, ErrNoProtocol) || l.Private || s.speaks(l.To.ID) {
+	// A daemon that shuts down refuses the protocol shortly before it
+	// disconnects.
+	if !errors.Is(err, ErrNoProtocol) || l.DirectOnly || s.speaks(l.To.ID) {
 		return out, err
 	}
-	if spoke, noted := s.box.spoke(ctx, l.To.ID); spoke || noted != nil {
+	if spoke, noted := s.box.spokeProtocol(ctx, l.To.ID); spoke || noted != nil {
 		return out, errors.Join(err, noted)
 	}
 	topic := l.To.ID.String()
@@ -132,15 +133,15 @@ func (s *Service) Send(ctx context.Context, l Letter) (Outcome, error) {
 	return out, nil
 }
 
-// speaks tells whether the peer says that it speaks our protocol.
+// speaks reports whether the peer announces the protocol.
 func (s *Service) speaks(p peer.ID) bool {
 	known, err := s.host.Peerstore().SupportsProtocols(p, Protocol)
 	return err == nil && len(known) > 0
 }
 
-// sendDirect sends a letter by stream, again and again under the same ID where
+// sendDirect sends a message by stream. It sends it again under the same ID if
 // the receipt is lost.
-func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error {
+func (s *Service) sendDirect(ctx context.Context, l Outgoing, out *Outcome) error {
 	out.Via = Direct
 	msg := &pb.Message{
 		Id:   l.ID,
@@ -149,10 +150,10 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 		Sent: s.now().UnixNano(),
 		Data: l.Data,
 	}
-	// lost is why the last receipt did not come, nil while nothing was sent
-	// and slowed is the last refusal of what came too fast
+	// lost is why the last receipt did not arrive; nil if nothing was sent.
+	// slowed is the last refusal because of the rate.
 	var lost, slowed error
-	giveUp := func(err error) error {
+	undelivered := func(err error) error {
 		switch {
 		case lost == nil && slowed != nil && ctx.Err() != nil:
 			return slowed
@@ -163,8 +164,8 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 		return fmt.Errorf("%w: %w", ErrUnknownFate, lost)
 	}
 	var paced time.Duration
-	for tries := 0; tries < exchanges; {
-		ln, err := s.lanes.take(ctx, l.To.ID, func(ctx context.Context) error {
+	for tries := 0; tries < maxAttempts; {
+		ss, err := s.streams.take(ctx, l.To.ID, func(ctx context.Context) error {
 			var err error
 			out.Route, err = s.swarm.Connect(ctx, l.To)
 			return err
@@ -172,34 +173,34 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 		switch {
 		case errors.Is(err, errOpenStream):
 			tries++
-			if tries == exchanges || pause(ctx, s.times.retry) != nil {
-				return giveUp(err)
+			if tries == maxAttempts || pause(ctx, s.times.retry) != nil {
+				return undelivered(err)
 			}
 			continue
 		case err != nil:
-			return giveUp(err)
+			return undelivered(err)
 		}
 		if out.Route.Addr == nil {
-			conn := ln.stream.Conn()
+			conn := ss.stream.Conn()
 			out.Route = swarm.Route{Peer: l.To.ID, Addr: conn.RemoteMultiaddr(), Relayed: conn.Stat().Limited}
 		}
 		start := time.Now()
-		first := !ln.worked
-		receipt, err := ln.exchange(ctx, msg, s.times.exchange)
+		first := !ss.answered
+		receipt, err := ss.exchange(ctx, msg, s.times.exchange)
 		out.Took = time.Since(start)
-		s.lanes.give(ln)
+		s.streams.give(ss)
 		switch {
 		case refusedProtocol(err):
-			return giveUp(ErrNoProtocol)
+			return undelivered(ErrNoProtocol)
 		case err != nil:
 			lost = err
 			tries++
 			if pause(ctx, s.times.retry) != nil {
-				return giveUp(err)
+				return undelivered(err)
 			}
 			continue
 		}
-		out.met = out.met || first
+		out.answered = out.answered || first
 		switch receipt.GetStatus() {
 		case pb.Receipt_STORED:
 			out.Status = Delivered
@@ -208,7 +209,7 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 			wait := max(time.Duration(receipt.GetRetryAfter()), time.Millisecond)
 			slowed = fmt.Errorf("%w: %.200q", ErrTooFast, receipt.GetReason())
 			if wait > s.times.pacing-paced || pause(ctx, wait) != nil {
-				return giveUp(slowed)
+				return undelivered(slowed)
 			}
 			paced += wait
 		case pb.Receipt_FULL:
@@ -218,13 +219,13 @@ func (s *Service) sendDirect(ctx context.Context, l Letter, out *Outcome) error 
 		case pb.Receipt_INVALID:
 			return fmt.Errorf("%w: %.200q", ErrRefused, receipt.GetReason())
 		default:
-			return giveUp(fmt.Errorf("%w: %.200q", ErrRefused, receipt.GetReason()))
+			return undelivered(fmt.Errorf("%w: %.200q", ErrRefused, receipt.GetReason()))
 		}
 	}
-	return giveUp(lost)
+	return undelivered(lost)
 }
 
-// pause waits, unless ctx is done or will be before that.
+// pause waits for d. It returns an error at once if ctx ends before that.
 func pause(ctx context.Context, d time.Duration) error {
 	if end, ok := ctx.Deadline(); ok && time.Until(end) < d {
 		return context.DeadlineExceeded
@@ -239,18 +240,19 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// lane is a stream to a recipient, for one message at a time.
-type lane struct {
-	peer   peer.ID
-	stream network.Stream
-	in     msgio.ReadCloser
-	worked bool // it carried a receipt
-	state  laneState
-	idle   *time.Timer // closes the stream when nobody takes it
+// sendStream is a stream to a recipient. It carries one message at a time.
+type sendStream struct {
+	peer     peer.ID
+	stream   network.Stream
+	in       msgio.ReadCloser
+	answered bool // a receipt arrived on it
+	state    streamState
+	idle     *time.Timer // closes the stream after a while without use
 }
 
-// refusedProtocol tells whether the recipient refused the protocol on a stream
-// that was written to before it agreed, because it spoke the protocol lately.
+// refusedProtocol reports whether the recipient refused the protocol.
+// Negotiation is lazy if the peer spoke the protocol before, so the refusal may
+// arrive only after the message was written.
 func refusedProtocol(err error) bool {
 	if errors.As(err, new(multistream.ErrNotSupported[protocol.ID])) {
 		return true
@@ -259,21 +261,21 @@ func refusedProtocol(err error) bool {
 	return ok && reset.Remote && reset.ErrorCode == network.StreamProtocolNegotiationFailed
 }
 
-func newLane(p peer.ID, st network.Stream) *lane {
-	return &lane{peer: p, stream: st, in: msgio.NewVarintReaderSize(st, maxReceipt)}
+func newSendStream(p peer.ID, st network.Stream) *sendStream {
+	return &sendStream{peer: p, stream: st, in: msgio.NewVarintReaderSize(st, maxReceipt)}
 }
 
-// laneState says what a lane is good for after an exchange.
-type laneState int
+// streamState is the state of a stream after an exchange.
+type streamState int
 
 const (
-	laneGood   laneState = iota
-	laneSpent            // for nothing, which says nothing of other lanes
-	laneBroken           // for nothing: the recipient, or what is between, broke it
+	streamUsable streamState = iota
+	streamSpent              // not usable; the other streams are not affected
+	streamBroken             // not usable; the recipient or the network broke it
 )
 
 // exchange sends a message and waits for its receipt.
-func (l *lane) exchange(ctx context.Context, m *pb.Message, patience time.Duration) (*pb.Receipt, error) {
+func (l *sendStream) exchange(ctx context.Context, m *pb.Message, patience time.Duration) (*pb.Receipt, error) {
 	stop := context.AfterFunc(ctx, func() { l.stream.Reset() })
 	end := time.Now().Add(patience)
 	if d, ok := ctx.Deadline(); ok && d.Before(end) {
@@ -282,24 +284,25 @@ func (l *lane) exchange(ctx context.Context, m *pb.Message, patience time.Durati
 	r, err := l.ask(m, end)
 	switch {
 	case !stop():
-		l.state, err = laneSpent, ctx.Err()
+		l.state, err = streamSpent, ctx.Err()
 	case err != nil:
-		l.state = laneBroken
-	case r.GetId() != m.GetId(): // a refusal of what was not read
-		l.state = laneSpent
+		l.state = streamBroken
+	case r.GetId() != m.GetId(): // a refusal of a message that was not read
+		l.state = streamSpent
 	}
 	if r != nil {
-		l.worked = true
+		l.answered = true
 		return r, nil
 	}
 	return nil, err
 }
 
-func (l *lane) ask(m *pb.Message, end time.Time) (*pb.Receipt, error) {
+func (l *sendStream) ask(m *pb.Message, end time.Time) (*pb.Receipt, error) {
 	if err := l.stream.SetDeadline(end); err != nil {
 		return nil, err
 	}
-	// where this fails, the recipient may have stopped reading: its receipt says why
+	// If this fails, the recipient may have stopped reading, and its receipt
+	// states the reason.
 	_ = writeFrame(l.stream, m)
 	frame, err := l.in.ReadMsg()
 	if err != nil {
@@ -316,39 +319,39 @@ func (l *lane) ask(m *pb.Message, end time.Time) (*pb.Receipt, error) {
 	return &r, nil
 }
 
-// outbox holds the lanes to all recipients.
-type outbox struct {
+// streamPool holds the streams to all recipients.
+type streamPool struct {
 	host host.Host
-	idle time.Duration // how long an unused lane is kept
+	idle time.Duration // how long an unused stream stays open
 
 	mu     sync.Mutex
 	closed bool
 	peers  map[peer.ID]*recipient
 }
 
-// recipient is the part of the outbox for one peer.
+// recipient holds the streams to one peer.
 type recipient struct {
-	turns    chan struct{} // holds a token for each lane in use, and those withheld
-	users    int           // those who hold a token or wait for one
-	idle     []*lane
-	withheld int // tokens that keep the way narrow
-	streak   int // receipts since the last lane was withheld or allowed
+	slots    chan struct{} // a token for each stream in use, and for each one withheld
+	users    int           // holders of a token, and those that wait for one
+	idle     []*sendStream
+	withheld int // tokens taken out of use because the recipient accepts fewer streams
+	streak   int // consecutive receipts since withheld last changed
 }
 
-// settle says how many tokens to take back once a lane was used, or could not
-// be opened. A recipient may take fewer streams than maxLanes: each that breaks
-// before it carried anything is one less, as long as one is left, and
-// widenAfter receipts are one more.
-func (r *recipient) settle(state laneState, worked bool) int {
+// settle returns how many tokens to take back after a stream was used or could
+// not be opened. Each stream that breaks before it carried a receipt withholds
+// one token, but the last one stays; widenAfter consecutive receipts return
+// one.
+func (r *recipient) settle(state streamState, worked bool) int {
 	switch {
-	case state == laneGood && r.withheld > 0:
+	case state == streamUsable && r.withheld > 0:
 		if r.streak++; r.streak < widenAfter {
 			return 1
 		}
 		r.streak = 0
 		r.withheld--
 		return 2
-	case state == laneBroken && !worked && r.withheld < maxLanes-1:
+	case state == streamBroken && !worked && r.withheld < maxStreams-1:
 		r.streak = 0
 		r.withheld++
 		return 0
@@ -356,49 +359,49 @@ func (r *recipient) settle(state laneState, worked bool) int {
 	return 1
 }
 
-func newOutbox(h host.Host, idle time.Duration) *outbox {
-	return &outbox{host: h, idle: idle, peers: make(map[peer.ID]*recipient)}
+func newStreamPool(h host.Host, idle time.Duration) *streamPool {
+	return &streamPool{host: h, idle: idle, peers: make(map[peer.ID]*recipient)}
 }
 
-// take waits for its turn and returns a lane to p: one that is open already,
-// or a new one, after connect has seen to the connection.
-func (o *outbox) take(ctx context.Context, p peer.ID, connect func(context.Context) error) (*lane, error) {
+// take waits for a token and returns a stream to p: an open one if there is
+// any, or a new one after connect has made sure that p is connected.
+func (o *streamPool) take(ctx context.Context, p peer.ID, connect func(context.Context) error) (*sendStream, error) {
 	o.mu.Lock()
 	r := o.peers[p]
 	if r == nil {
-		r = &recipient{turns: make(chan struct{}, maxLanes)}
+		r = &recipient{slots: make(chan struct{}, maxStreams)}
 		o.peers[p] = r
 	}
 	r.users++
 	o.mu.Unlock()
 
 	select {
-	case r.turns <- struct{}{}:
+	case r.slots <- struct{}{}:
 	case <-ctx.Done():
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.leave(p, r)
 		return nil, fmt.Errorf("wait for a stream to %s: %w", p, ctx.Err())
 	}
-	if ln := o.reuse(r); ln != nil {
-		return ln, nil
+	if ss := o.reuse(r); ss != nil {
+		return ss, nil
 	}
-	ln, err := o.open(ctx, p, connect)
+	ss, err := o.open(ctx, p, connect)
 	if err != nil {
-		state := laneSpent
+		state := streamSpent
 		if errors.Is(err, errOpenStream) && ctx.Err() == nil {
-			state = laneBroken
+			state = streamBroken
 		}
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.pass(p, r, state, false)
 		return nil, err
 	}
-	return ln, nil
+	return ss, nil
 }
 
-// reuse is an idle lane, or nil.
-func (o *outbox) reuse(r *recipient) *lane {
+// reuse returns an idle stream, or nil.
+func (o *streamPool) reuse(r *recipient) *sendStream {
 	for {
 		o.mu.Lock()
 		last := len(r.idle) - 1
@@ -406,18 +409,18 @@ func (o *outbox) reuse(r *recipient) *lane {
 			o.mu.Unlock()
 			return nil
 		}
-		ln := r.idle[last]
+		ss := r.idle[last]
 		r.idle = r.idle[:last]
-		alive := ln.idle.Stop()
+		alive := ss.idle.Stop()
 		o.mu.Unlock()
-		if alive && !ln.stream.Conn().IsClosed() {
-			return ln
+		if alive && !ss.stream.Conn().IsClosed() {
+			return ss
 		}
-		ln.stream.Reset()
+		ss.stream.Reset()
 	}
 }
 
-func (o *outbox) open(ctx context.Context, p peer.ID, connect func(context.Context) error) (*lane, error) {
+func (o *streamPool) open(ctx context.Context, p peer.ID, connect func(context.Context) error) (*sendStream, error) {
 	if err := connect(ctx); err != nil {
 		return nil, err
 	}
@@ -429,73 +432,74 @@ func (o *outbox) open(ctx context.Context, p peer.ID, connect func(context.Conte
 	if err != nil {
 		return nil, fmt.Errorf("%w to %s: %w", errOpenStream, p, err)
 	}
-	return newLane(p, st), nil
+	return newSendStream(p, st), nil
 }
 
-// give returns a lane. One that is no good is closed, and if it was before,
-// those that wait are thought to have broken together with it.
-func (o *outbox) give(ln *lane) {
-	var closing []*lane
+// give returns a stream to the pool. An unusable stream is closed. If it broke
+// after it had worked, the idle streams to the same peer are closed as well.
+func (o *streamPool) give(ss *sendStream) {
+	var closing []*sendStream
 	o.mu.Lock()
-	r := o.peers[ln.peer]
-	if ln.state == laneGood && !o.closed {
-		r.idle = append(r.idle, ln)
-		ln.idle = time.AfterFunc(o.idle, func() { o.expire(ln) })
+	r := o.peers[ss.peer]
+	if ss.state == streamUsable && !o.closed {
+		r.idle = append(r.idle, ss)
+		ss.idle = time.AfterFunc(o.idle, func() { o.expire(ss) })
 	} else {
-		closing = append(closing, ln)
+		closing = append(closing, ss)
 	}
-	if ln.state == laneBroken && ln.worked {
+	if ss.state == streamBroken && ss.answered {
 		closing = append(closing, r.idle...)
 		r.idle = nil
 	}
-	o.pass(ln.peer, r, ln.state, ln.worked)
+	o.pass(ss.peer, r, ss.state, ss.answered)
 	o.mu.Unlock()
 	reset(closing)
 }
 
-// pass ends a turn. The caller holds the lock.
-func (o *outbox) pass(p peer.ID, r *recipient, state laneState, worked bool) {
+// pass returns a token. The caller holds the lock.
+func (o *streamPool) pass(p peer.ID, r *recipient, state streamState, worked bool) {
 	for range r.settle(state, worked) {
-		<-r.turns
+		<-r.slots
 	}
 	o.leave(p, r)
 }
 
-// leave counts a user less and drops a recipient that nobody writes to. The
+// leave counts one user less and deletes a recipient that is not in use. The
 // caller holds the lock.
-func (o *outbox) leave(p peer.ID, r *recipient) {
+func (o *streamPool) leave(p peer.ID, r *recipient) {
 	r.users--
 	o.forget(p, r)
 }
 
-func (o *outbox) forget(p peer.ID, r *recipient) {
+func (o *streamPool) forget(p peer.ID, r *recipient) {
 	if r.users == 0 && len(r.idle) == 0 {
 		delete(o.peers, p)
 	}
 }
 
-// expire closes a lane that nobody took.
-func (o *outbox) expire(ln *lane) {
+// expire closes a stream that nobody used.
+func (o *streamPool) expire(ss *sendStream) {
 	o.mu.Lock()
-	r := o.peers[ln.peer]
+	r := o.peers[ss.peer]
 	if r == nil {
 		o.mu.Unlock()
 		return
 	}
-	i := slices.Index(r.idle, ln)
+	i := slices.Index(r.idle, ss)
 	if i >= 0 {
 		r.idle = slices.Delete(r.idle, i, i+1)
-		o.forget(ln.peer, r)
+		o.forget(ss.peer, r)
 	}
 	o.mu.Unlock()
 	if i >= 0 {
-		ln.stream.Close()
+		ss.stream.Close()
 	}
 }
 
-// close closes the idle lanes; those in use are closed when they are given back.
-func (o *outbox) close() {
-	var closing []*lane
+// close closes the idle streams. Streams in use are closed when they are
+// returned.
+func (o *streamPool) close() {
+	var closing []*sendStream
 	o.mu.Lock()
 	o.closed = true
 	for p, r := range o.peers {
@@ -507,12 +511,13 @@ func (o *outbox) close() {
 	reset(closing)
 }
 
-// reset closes lanes, without the lock: it may wait for the connection.
-func reset(lanes []*lane) {
-	for _, ln := range lanes {
-		if ln.idle != nil {
-			ln.idle.Stop()
+// reset resets streams. It runs without the lock because Reset may wait for the
+// connection.
+func reset(streams []*sendStream) {
+	for _, ss := range streams {
+		if ss.idle != nil {
+			ss.idle.Stop()
 		}
-		ln.stream.Reset()
+		ss.stream.Reset()
 	}
 }

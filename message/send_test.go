@@ -73,7 +73,7 @@ func TestDeliveredSurvivesPowerLossOfTheRecipient(t *testing.T) {
 		wg.Go(func() {
 			for i := range 30 {
 				text := fmt.Sprintf("%d/%d", sender, i)
-				if out, err := a.Send(testContext(t), Letter{To: b.info, Data: []byte(text)}); err != nil || out.Status != Delivered {
+				if out, err := a.Send(testContext(t), Outgoing{To: b.info, Data: []byte(text)}); err != nil || out.Status != Delivered {
 					t.Errorf("send %s: %s, %v", text, out.Status, err)
 					return
 				}
@@ -111,7 +111,7 @@ func TestDiskFullIsToldAndARetryIsStoredOnce(t *testing.T) {
 				disk.FailAfter(operation, failure)
 				failed := 0
 				for i := range 3 {
-					out, err := a.Send(testContext(t), Letter{To: b.info, ID: fmt.Sprint("id", i), Data: []byte{byte('0' + i)}})
+					out, err := a.Send(testContext(t), Outgoing{To: b.info, ID: fmt.Sprint("id", i), Data: []byte{byte('0' + i)}})
 					switch {
 					case err == nil && out.Status == Delivered:
 					case errors.Is(err, ErrRefused) && out.Status == Failed:
@@ -175,8 +175,8 @@ func TestLostReceiptsAreUnknownAndTheSameIDIsStoredOnce(t *testing.T) {
 		b.interpose(func(st network.Stream) network.Stream {
 			return mute{st, func() bool { return losses.Add(-1) >= 0 }}
 		})
-		losses.Store(exchanges)
-		out := wantOutcome(t, a, Letter{To: b.info, Data: []byte("hello")}, Unknown, ErrUnknownFate)
+		losses.Store(maxAttempts)
+		out := wantOutcome(t, a, Outgoing{To: b.info, Data: []byte("hello")}, Unknown, ErrUnknownFate)
 		wantStored(t, b, "hello")
 		deliver(t, a, b, out.ID, "hello")
 		wantStored(t, b, "hello")
@@ -192,7 +192,7 @@ func TestRecipientThatDiesBeforeItsReceiptIsUnknownAndStoresOnce(t *testing.T) {
 			return true
 		}}
 	})
-	out := wantOutcome(t, a, Letter{To: b.info, Data: []byte("hello")}, Unknown, ErrUnknownFate)
+	out := wantOutcome(t, a, Outgoing{To: b.info, Data: []byte("hello")}, Unknown, ErrUnknownFate)
 	b.stop()
 	b = newDaemon(t, setup{ds: ds, key: key})
 	wantStored(t, b, "hello")
@@ -214,7 +214,7 @@ func TestStreamsThatBrokeTogetherWhileIdleAreRecoveredFrom(t *testing.T) {
 	a, b := newDaemon(t, setup{}), newDaemon(t, setup{})
 	var mu sync.Mutex
 	var streams []network.Stream
-	arrived := make(chan struct{}, maxLanes)
+	arrived := make(chan struct{}, maxStreams)
 	let := make(chan struct{})
 	b.interpose(func(st network.Stream) network.Stream {
 		mu.Lock()
@@ -225,10 +225,10 @@ func TestStreamsThatBrokeTogetherWhileIdleAreRecoveredFrom(t *testing.T) {
 		return st
 	})
 	var wg sync.WaitGroup
-	for i := range maxLanes {
+	for i := range maxStreams {
 		wg.Go(func() { deliver(t, a, b, "", fmt.Sprint(i)) })
 	}
-	for range maxLanes {
+	for range maxStreams {
 		<-arrived // all at the same time, so that all stay open
 	}
 	close(let)
@@ -237,15 +237,15 @@ func TestStreamsThatBrokeTogetherWhileIdleAreRecoveredFrom(t *testing.T) {
 	for _, st := range streams {
 		st.Reset()
 	}
-	eventually(t, "the streams are gone", func() bool { return guestStreams(b) == 0 })
+	eventually(t, "the streams are gone", func() bool { return inboundStreams(b) == 0 })
 	deliver(t, a, b, "", "after")
 	wantStored(t, b, "0", "1", "2", "3", "4", "5", "6", "7", "after")
 }
 
-func guestStreams(d *daemon) int {
-	d.guests.mu.Lock()
-	defer d.guests.mu.Unlock()
-	return d.guests.streams
+func inboundStreams(d *daemon) int {
+	d.inbound.mu.Lock()
+	defer d.inbound.mu.Unlock()
+	return d.inbound.streams
 }
 
 // gauge counts the streams that are open.
@@ -273,7 +273,7 @@ func TestThousandSendsAtOnceAreDeliveredOnFewStreams(t *testing.T) {
 		host []libp2p.Option
 		most int32
 	}{
-		{"usual", nil, maxLanes},
+		{"usual", nil, maxStreams},
 		{"recipient takes 3 streams", fewStreams(3), 3},
 		{"recipient takes 1 stream", fewStreams(1), 1},
 	} {
@@ -287,11 +287,11 @@ func TestThousandSendsAtOnceAreDeliveredOnFewStreams(t *testing.T) {
 				}
 				return gauge{st, &now, &most, new(sync.Once)}
 			})
-			texts := letters(1000)
+			texts := shortTexts(1000)
 			var wg sync.WaitGroup
 			for _, text := range texts {
 				wg.Go(func() {
-					if out, err := a.Send(testContext(t), Letter{To: b.info, Data: []byte(text)}); err != nil || out.Status != Delivered {
+					if out, err := a.Send(testContext(t), Outgoing{To: b.info, Data: []byte(text)}); err != nil || out.Status != Delivered {
 						t.Errorf("send %s: %s, %v", text, out.Status, err)
 					}
 				})
@@ -326,7 +326,7 @@ func TestTooFastIsPaced(t *testing.T) {
 		now:    func() time.Time { return time.Unix(1e9, clock.Load()) },
 		limits: func(l *Limits) { l.MaxPerSecond = 100 },
 	})
-	texts := letters(230)
+	texts := shortTexts(230)
 	for _, text := range texts[:200] { // a burst that is free
 		deliver(t, a, b, "", text)
 	}
@@ -354,11 +354,11 @@ func TestTooFastBeyondTheDeadlineIsTold(t *testing.T) {
 	deliver(t, a, b, "", "2")
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	out, err := a.Send(ctx, Letter{To: b.info, Data: []byte("3")})
+	out, err := a.Send(ctx, Outgoing{To: b.info, Data: []byte("3")})
 	if out.Status != Failed || !errors.Is(err, ErrTooFast) {
 		t.Errorf("with a deadline: %s, %v", out.Status, err)
 	}
-	wantOutcome(t, a, Letter{To: b.info, Data: []byte("3")}, Failed, ErrTooFast)
+	wantOutcome(t, a, Outgoing{To: b.info, Data: []byte("3")}, Failed, ErrTooFast)
 	deliver(t, c, b, "", "others are not paced")
 	wantStored(t, b, "1", "2", "others are not paced")
 }
@@ -369,7 +369,7 @@ func TestAbsurdRetryAfterIsNotBelieved(t *testing.T) {
 		h := answering(t, func(_ int, m *pb.Message) *pb.Receipt {
 			return &pb.Receipt{Id: m.GetId(), Status: pb.Receipt_TOO_FAST, RetryAfter: after}
 		})
-		wantOutcome(t, a, Letter{To: infoOf(h), Data: []byte("x")}, Failed, ErrTooFast)
+		wantOutcome(t, a, Outgoing{To: infoOf(h), Data: []byte("x")}, Failed, ErrTooFast)
 	}
 }
 
@@ -381,7 +381,7 @@ func TestTooFastAfterALostReceiptIsUnknown(t *testing.T) {
 		}
 		return &pb.Receipt{Id: m.GetId(), Status: pb.Receipt_TOO_FAST, RetryAfter: math.MaxInt64}
 	})
-	wantOutcome(t, a, Letter{To: infoOf(h), Data: []byte("x")}, Unknown, ErrUnknownFate)
+	wantOutcome(t, a, Outgoing{To: infoOf(h), Data: []byte("x")}, Unknown, ErrUnknownFate)
 }
 
 func TestReceiptForAnotherMessageIsNone(t *testing.T) {
@@ -390,7 +390,7 @@ func TestReceiptForAnotherMessageIsNone(t *testing.T) {
 		h := answering(t, func(n int, m *pb.Message) *pb.Receipt {
 			return &pb.Receipt{Id: "another", Status: status}
 		})
-		wantOutcome(t, a, Letter{To: infoOf(h), Data: []byte("x")}, Unknown, ErrUnknownFate)
+		wantOutcome(t, a, Outgoing{To: infoOf(h), Data: []byte("x")}, Unknown, ErrUnknownFate)
 	}
 	h := answering(t, func(n int, m *pb.Message) *pb.Receipt {
 		if n == 1 {
@@ -398,7 +398,7 @@ func TestReceiptForAnotherMessageIsNone(t *testing.T) {
 		}
 		return &pb.Receipt{Id: m.GetId(), Status: pb.Receipt_STORED}
 	})
-	out, err := a.Send(testContext(t), Letter{To: infoOf(h), Data: []byte("x")})
+	out, err := a.Send(testContext(t), Outgoing{To: infoOf(h), Data: []byte("x")})
 	if err != nil || out.Status != Delivered {
 		t.Errorf("after the right receipt: %s, %v", out.Status, err)
 	}
@@ -409,7 +409,7 @@ func TestReceiptIsBounded(t *testing.T) {
 	h := answering(t, func(n int, m *pb.Message) *pb.Receipt {
 		return &pb.Receipt{Id: m.GetId(), Status: pb.Receipt_STORED, Reason: string(make([]byte, maxReceipt))}
 	})
-	wantOutcome(t, a, Letter{To: infoOf(h), Data: []byte("x")}, Unknown, msgio.ErrMsgTooLarge)
+	wantOutcome(t, a, Outgoing{To: infoOf(h), Data: []byte("x")}, Unknown, msgio.ErrMsgTooLarge)
 }
 
 func TestRefusalsAreTold(t *testing.T) {
@@ -425,13 +425,13 @@ func TestRefusalsAreTold(t *testing.T) {
 		h := answering(t, func(_ int, m *pb.Message) *pb.Receipt {
 			return &pb.Receipt{Id: m.GetId(), Status: status, Reason: "why"}
 		})
-		wantOutcome(t, a, Letter{To: infoOf(h), Data: []byte("x")}, Failed, want)
+		wantOutcome(t, a, Outgoing{To: infoOf(h), Data: []byte("x")}, Failed, want)
 	}
 }
 
 func TestCancelledWhileQueuedIsNotSent(t *testing.T) {
 	a := newDaemon(t, setup{})
-	arrived := make(chan struct{}, maxLanes)
+	arrived := make(chan struct{}, maxStreams)
 	var sent atomic.Int32
 	h := newHost(t)
 	h.SetStreamHandler(Protocol, func(st network.Stream) {
@@ -445,77 +445,77 @@ func TestCancelledWhileQueuedIsNotSent(t *testing.T) {
 	})
 	busy, stopBusy := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	for range maxLanes {
+	for range maxStreams {
 		wg.Go(func() {
-			out, err := a.Send(busy, Letter{To: infoOf(h), Data: []byte("x")})
+			out, err := a.Send(busy, Outgoing{To: infoOf(h), Data: []byte("x")})
 			if out.Status != Unknown || !errors.Is(err, ErrUnknownFate) || !errors.Is(err, context.Canceled) {
 				t.Errorf("cancelled on its way: %s, %v", out.Status, err)
 			}
 		})
 	}
-	for range maxLanes {
+	for range maxStreams {
 		<-arrived
 	}
 	queued, stopQueued := context.WithCancel(t.Context())
 	wg.Go(func() {
-		out, err := a.Send(queued, Letter{To: infoOf(h), Data: []byte("x")})
+		out, err := a.Send(queued, Outgoing{To: infoOf(h), Data: []byte("x")})
 		if out.Status != Failed || !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled while queued: %s, %v", out.Status, err)
 		}
 		stopBusy()
 	})
-	eventually(t, "it is queued", func() bool { return users(a, h.ID()) == maxLanes+1 })
+	eventually(t, "it is queued", func() bool { return users(a, h.ID()) == maxStreams+1 })
 	stopQueued()
 	wg.Wait()
-	if n := sent.Load(); n != maxLanes {
+	if n := sent.Load(); n != maxStreams {
 		t.Errorf("%d were sent", n)
 	}
-	a.lanes.mu.Lock()
-	defer a.lanes.mu.Unlock()
-	if len(a.lanes.peers) > 0 {
-		t.Errorf("%d recipients are left in the outbox", len(a.lanes.peers))
+	a.streams.mu.Lock()
+	defer a.streams.mu.Unlock()
+	if len(a.streams.peers) > 0 {
+		t.Errorf("%d recipients are left in the stream pool", len(a.streams.peers))
 	}
 }
 
 func users(d *daemon, p peer.ID) int {
-	d.lanes.mu.Lock()
-	defer d.lanes.mu.Unlock()
-	if r := d.lanes.peers[p]; r != nil {
+	d.streams.mu.Lock()
+	defer d.streams.mu.Unlock()
+	if r := d.streams.peers[p]; r != nil {
 		return r.users
 	}
 	return 0
 }
 
 func TestIdleStreamIsClosedAndForgotten(t *testing.T) {
-	a := newDaemon(t, setup{times: func(p *times) { p.lane = time.Millisecond }})
+	a := newDaemon(t, setup{times: func(p *times) { p.streamIdle = time.Millisecond }})
 	b := newDaemon(t, setup{})
 	for range 50 { // with luck one takes a stream at the moment it expires
 		deliver(t, a, b, "", "x")
 	}
-	eventually(t, "the stream is closed", func() bool { return guestStreams(b) == 0 })
+	eventually(t, "the stream is closed", func() bool { return inboundStreams(b) == 0 })
 	eventually(t, "the recipient is forgotten", func() bool {
-		a.lanes.mu.Lock()
-		defer a.lanes.mu.Unlock()
-		return len(a.lanes.peers) == 0
+		a.streams.mu.Lock()
+		defer a.streams.mu.Unlock()
+		return len(a.streams.peers) == 0
 	})
 }
 
 func TestWhatCannotBeSentIsToldAtOnce(t *testing.T) {
 	a, b := newDaemon(t, setup{}), newDaemon(t, setup{})
 	x := []byte("x")
-	wantOutcome(t, a, Letter{To: b.info}, Failed, ErrEmpty)
-	wantOutcome(t, a, Letter{To: b.info, ID: "ü", Data: x}, Failed, ErrBadID)
-	wantOutcome(t, a, Letter{To: b.info, Data: make([]byte, a.limits.MaxMessageBytes+1)}, Failed, ErrTooLarge)
-	wantOutcome(t, a, Letter{To: a.info, Data: x}, Failed, ErrSelf)
+	wantOutcome(t, a, Outgoing{To: b.info}, Failed, ErrEmpty)
+	wantOutcome(t, a, Outgoing{To: b.info, ID: "ü", Data: x}, Failed, ErrBadID)
+	wantOutcome(t, a, Outgoing{To: b.info, Data: make([]byte, a.limits.MaxMessageBytes+1)}, Failed, ErrTooLarge)
+	wantOutcome(t, a, Outgoing{To: a.info, Data: x}, Failed, ErrSelf)
 	wantStored(t, b)
 	b.stop()
-	out, err := a.Send(testContext(t), Letter{To: b.info, Data: x})
+	out, err := a.Send(testContext(t), Outgoing{To: b.info, Data: x})
 	var connect *swarm.ConnectError
 	if out.Status != Failed || out.ID == "" || !errors.As(err, &connect) {
 		t.Errorf("to a peer that is gone: %+v, %v", out, err)
 	}
 	a.stop()
-	wantOutcome(t, a, Letter{To: b.info, Data: x}, Failed, ErrClosed)
+	wantOutcome(t, a, Outgoing{To: b.info, Data: x}, Failed, ErrClosed)
 }
 
 func TestRelayedConnectionWillDo(t *testing.T) {

@@ -22,74 +22,74 @@ import (
 
 var log = logging.Logger("npp/message")
 
-// times are the patience of a Service; tests have less of it.
+// times are the timeouts of a Service. Tests shorten them.
 type times struct {
-	sweep    time.Duration // between two applications of the rules of retention
-	idle     time.Duration // how long a stream that a peer opened stays open between messages
-	frame    time.Duration // for the rest of a message once its length has come, and for a receipt to leave
-	lane     time.Duration // how long an unused stream of ours is kept: less than the recipient's idle
-	exchange time.Duration // for a message to leave and its receipt to come: more than the recipient's frame
-	retry    time.Duration // before a message whose receipt was lost is sent again
-	pacing   time.Duration // how much waiting a recipient may ask for per message
+	sweep      time.Duration // between two applications of the retention rules
+	idle       time.Duration // how long an inbound stream stays open between messages
+	frame      time.Duration // for the rest of a message after its length, and for writing a receipt
+	streamIdle time.Duration // how long an unused outbound stream stays open; less than the recipient's idle
+	exchange   time.Duration // for sending a message and reading its receipt; more than the recipient's frame
+	retry      time.Duration // before a message whose receipt was lost is sent again
+	pacing     time.Duration // the total delay that a recipient may ask for per message
 }
 
 var defaultTimes = times{
-	sweep:    time.Hour,
-	idle:     time.Minute,
-	frame:    30 * time.Second,
-	lane:     20 * time.Second,
-	exchange: time.Minute,
-	retry:    100 * time.Millisecond,
-	pacing:   time.Minute,
+	sweep:      time.Hour,
+	idle:       time.Minute,
+	frame:      30 * time.Second,
+	streamIdle: 20 * time.Second,
+	exchange:   time.Minute,
+	retry:      100 * time.Millisecond,
+	pacing:     time.Minute,
 }
 
-// ErrClosed is returned by what is called after Close.
+// ErrClosed is returned by methods that are called after Close.
 var ErrClosed = errors.New("the message service is closed")
 
-// Connector finds a way to a peer; *swarm.Swarm is one.
+// Connector connects to a peer; *swarm.Swarm is one.
 type Connector interface {
 	Connect(context.Context, peer.AddrInfo) (swarm.Route, error)
 }
 
-// Config is what a Service works on.
+// Config configures a Service.
 type Config struct {
 	Host   host.Host
 	Swarm  Connector
 	Store  *store.Store
 	Router *router.Router // nil: no pubsub
 	Limits Limits
-	Disk   *space.Disk      // of Store; nil: it always has room
+	Disk   *space.Disk      // the disk of Store; nil: it always has space
 	Now    func() time.Time // nil: time.Now
 }
 
 // Service sends and receives messages. It is safe for concurrent use.
 type Service struct {
-	host   host.Host
-	swarm  Connector
-	router *router.Router
-	limits Limits
-	now    func() time.Time
-	times  times
-	box    *mailbox
-	guests *guests
-	lanes  *outbox
-	topics topics
-	intake *semaphore.Weighted // bytes that came by pubsub and are not stored yet
+	host         host.Host
+	swarm        Connector
+	router       *router.Router
+	limits       Limits
+	now          func() time.Time
+	times        times
+	box          *mailbox
+	inbound      *inboundLimiter
+	streams      *streamPool
+	topics       topics
+	pubsubBudget *semaphore.Weighted // bytes of pubsub messages that are not stored yet
 
-	// since the start
+	// Counters since the start.
 	refused atomic.Uint64 // direct messages that were refused
-	lost    atomic.Uint64 // pubsub messages that came faster than they could be stored
+	lost    atomic.Uint64 // pubsub messages that arrived faster than they could be stored
 
 	ctx     context.Context // done when the service closes
 	cancel  context.CancelFunc
 	closing sync.Once
-	mu      sync.Mutex // orders begin and Close
+	mu      sync.Mutex // orders begin before Close
 	running sync.WaitGroup
 }
 
-// New starts a service: when it returns, messages are being received, from
-// streams and from the topic of our own peer ID. The caller closes it, before
-// the host and the store.
+// New starts a service. When it returns, the service receives messages from
+// streams and from the topic of the host's peer ID. The caller closes the
+// service before the host and the store.
 func New(c Config) (*Service, error) { return start(c, defaultTimes) }
 
 func start(c Config, t times) (*Service, error) {
@@ -101,18 +101,18 @@ func start(c Config, t times) (*Service, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{
-		host:   c.Host,
-		swarm:  c.Swarm,
-		router: c.Router,
-		limits: c.Limits,
-		now:    c.Now,
-		times:  t,
-		box:    newMailbox(c.Store, c.Limits, c.Now),
-		guests: newGuests(c.Limits, c.Now),
-		lanes:  newOutbox(c.Host, t.lane),
-		intake: semaphore.NewWeighted(intakeBytes),
-		ctx:    ctx,
-		cancel: cancel,
+		host:         c.Host,
+		swarm:        c.Swarm,
+		router:       c.Router,
+		limits:       c.Limits,
+		now:          c.Now,
+		times:        t,
+		box:          newMailbox(c.Store, c.Limits, c.Now),
+		inbound:      newInboundLimiter(c.Limits, c.Now),
+		streams:      newStreamPool(c.Host, t.streamIdle),
+		pubsubBudget: semaphore.NewWeighted(pubsubBudgetBytes),
+		ctx:          ctx,
+		cancel:       cancel,
 	}
 	s.box.disk = c.Disk
 	if s.router != nil {
@@ -127,21 +127,22 @@ func start(c Config, t times) (*Service, error) {
 	return s, nil
 }
 
-// Close ends every stream, subscription and listener. It waits for all but the
-// listeners, which may hang in what they yield to.
+// Close ends all streams, subscriptions and listeners. It does not wait for
+// listeners, which may block in their loop bodies.
 func (s *Service) Close() error {
 	s.closing.Do(func() {
 		s.mu.Lock()
 		s.cancel()
 		s.mu.Unlock()
 		s.host.RemoveStreamHandler(Protocol)
-		s.lanes.close()
+		s.streams.close()
 		s.running.Wait()
 	})
 	return nil
 }
 
-// begin counts a task that Close waits for, unless the service is closed.
+// begin registers a task that Close waits for. It returns false if the service
+// is closed.
 func (s *Service) begin() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,27 +169,27 @@ func (s *Service) sweepAlways() {
 	}
 }
 
-// Since says where in the log a listener starts.
+// Since is a position in the log at which a listener starts.
 type Since struct {
 	at  time.Time
 	id  string
 	all bool
 }
 
-// The places to start from.
+// Common positions.
 var (
-	SinceNow = Since{}          // only what arrives from now on
-	SinceAll = Since{all: true} // everything that is stored
+	SinceNow = Since{}          // only new messages
+	SinceAll = Since{all: true} // all stored messages
 )
 
-// SinceTime starts with what was received at t.
+// SinceTime starts with the messages that were received at t or later.
 func SinceTime(t time.Time) Since { return Since{at: t} }
 
 // SinceID starts after the message with that ID.
 func SinceID(id string) Since { return Since{id: id} }
 
-// ParseSince reads "all", a duration before now ("15m"), a time (RFC 3339), or
-// a message ID; empty is now.
+// ParseSince parses "all", a duration before now ("15m"), a time (RFC 3339) or
+// a message ID. The empty text means now.
 func ParseSince(text string, now time.Time) (Since, error) {
 	switch text {
 	case "":
@@ -208,7 +209,7 @@ func ParseSince(text string, now time.Time) (Since, error) {
 	return Since{}, fmt.Errorf("%.80q is no duration (15m), time (2006-01-02T15:04:05Z), message ID, or all", text)
 }
 
-// start is the number to read from.
+// start returns the number to read from.
 func (s *Service) start(ctx context.Context, since Since) (uint64, error) {
 	switch {
 	case since.all:
@@ -223,13 +224,13 @@ func (s *Service) start(ctx context.Context, since Since) (uint64, error) {
 	return st.GetNext(), err
 }
 
-// Filter chooses messages. Its zero value is all of them.
+// Filter selects messages. The zero Filter selects all.
 type Filter struct {
 	Since Since
 	From  peer.ID // only from this peer
 	Topic string  // only of this topic
-	// Ready, if not nil, is called by Listen once it misses nothing that
-	// arrives from then on.
+	// Ready, if not nil, is called by Listen as soon as it cannot miss a new
+	// message.
 	Ready func()
 }
 
@@ -248,10 +249,10 @@ func (f Filter) match(m *Message) bool {
 	return false
 }
 
-// Listen yields what is stored from f.Since on, and then what arrives, each
+// Listen yields the stored messages from f.Since on, and then new ones, each
 // message once and in the order of arrival. It ends without an error when the
-// service closes, and with ctx's when ctx is done. While it runs, it is
-// subscribed to f.Topic.
+// service closes, and with ctx's error when ctx is done. While it runs, the
+// service is subscribed to f.Topic.
 func (s *Service) Listen(ctx context.Context, f Filter) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
 		if s.ctx.Err() != nil {
@@ -282,7 +283,7 @@ func (s *Service) Listen(ctx context.Context, f Filter) iter.Seq2[*Message, erro
 			f.Ready()
 		}
 		for {
-			more := s.box.more()
+			more := s.box.arrival()
 			for m, err := range s.box.read(ctx, next) {
 				switch {
 				case ctx.Err() != nil:
@@ -308,7 +309,7 @@ func (s *Service) Listen(ctx context.Context, f Filter) iter.Seq2[*Message, erro
 	}
 }
 
-// List yields what is stored from f.Since on, oldest first.
+// List yields the stored messages from f.Since on, oldest first.
 func (s *Service) List(ctx context.Context, f Filter) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
 		from, err := s.start(ctx, f.Since)
@@ -324,7 +325,7 @@ func (s *Service) List(ctx context.Context, f Filter) iter.Seq2[*Message, error]
 	}
 }
 
-// Remove removes the message with that ID, or returns [ErrNotFound].
+// Remove deletes the message with an ID, or returns [ErrNotFound].
 func (s *Service) Remove(ctx context.Context, id string) error {
 	n, err := s.box.find(ctx, id)
 	if err != nil {
@@ -332,14 +333,14 @@ func (s *Service) Remove(ctx context.Context, id string) error {
 	}
 	removed, err := s.box.remove(ctx, []uint64{n}, false)
 	if err == nil && removed == 0 {
-		err = fmt.Errorf("%w: %s", ErrNotFound, id) // it was removed meanwhile
+		err = fmt.Errorf("%w: %s", ErrNotFound, id) // removed concurrently
 	}
 	return err
 }
 
-// RemoveAll removes the stored messages that f matches and that were received
-// before the given time, and returns how many it removed. Beside an error, that
-// is how many were certainly removed.
+// RemoveAll deletes the stored messages that f selects and that were received
+// before the given time, and returns their number. On an error, at least that
+// many were deleted.
 func (s *Service) RemoveAll(ctx context.Context, f Filter, before time.Time) (int, error) {
 	total := 0
 	var batch []uint64
@@ -365,18 +366,18 @@ func (s *Service) RemoveAll(ctx context.Context, f Filter, before time.Time) (in
 	return total, flush()
 }
 
-// Stats are figures about the store and what did not get into it.
+// Stats are the figures of a Service.
 type Stats struct {
 	DirectBytes   uint64 // in use
 	PubsubBytes   uint64
-	Expired       uint64       // removed by the rules of retention, ever
-	Refused       uint64       // direct messages refused, their senders told, since the start
-	RefusedPubsub uint64       // pubsub messages that fitted no share, ever
-	Dropped       router.Drops // pubsub messages that were lost on the way, since the start
+	Expired       uint64       // deleted by the retention rules, ever
+	Refused       uint64       // direct messages refused since the start; their senders received the reason
+	RefusedPubsub uint64       // pubsub messages that exceeded a quota, ever
+	Dropped       router.Drops // pubsub messages that were lost before they were stored, since the start
 	Limits        Limits
 }
 
-// Stats are the figures as of now.
+// Stats returns the current figures.
 func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	st, err := s.box.state(ctx)
 	if err != nil {
@@ -397,5 +398,5 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	return out, nil
 }
 
-// Limits are the limits in force.
+// Limits returns the limits in effect.
 func (s *Service) Limits() Limits { return s.limits }

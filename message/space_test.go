@@ -13,8 +13,8 @@ func TestFullDiskIsToldToTheSenderAndStoresNothing(t *testing.T) {
 	a, b := newDaemon(t, setup{}), newDaemon(t, setup{disk: disk.Disk})
 	deliver(t, a, b, "one", "before")
 	disk.Set(spacetest.Floor - 1)
-	out := wantOutcome(t, a, Letter{To: b.info, ID: "two", Data: []byte("meanwhile")}, Failed, ErrNoRoom)
-	_, err := a.Send(testContext(t), Letter{To: b.info, ID: "two", Data: []byte("meanwhile")})
+	out := wantOutcome(t, a, Outgoing{To: b.info, ID: "two", Data: []byte("meanwhile")}, Failed, ErrNoRoom)
+	_, err := a.Send(testContext(t), Outgoing{To: b.info, ID: "two", Data: []byte("meanwhile")})
 	if err == nil || !strings.Contains(err.Error(), `"the recipient's disk is full"`) {
 		t.Errorf("the sender is told: %v", err)
 	}

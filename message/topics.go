@@ -11,28 +11,28 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// ErrNoPubsub is returned for what needs pubsub where it is switched off.
+// ErrNoPubsub is returned by operations that need pubsub if it is disabled.
 var ErrNoPubsub = errors.New("pubsub is switched off")
 
 const (
-	// pubsubBatch and pubsubBatchBytes are what pubsub messages may share a
-	// transaction; the last one may go beyond.
+	// pubsubBatch and pubsubBatchBytes bound the pubsub messages that share a
+	// transaction; the last message may exceed the bytes.
 	pubsubBatch      = 256
 	pubsubBatchBytes = 1 << 20
-	// intakeQueue and intakeBytes bound the messages that came by pubsub and
-	// are not stored yet, per topic and of all topics.
-	intakeQueue = 8192
-	intakeBytes = 64 << 20
+	// pubsubQueue bounds the number of pubsub messages of a topic that wait to
+	// be stored, and pubsubBudgetBytes their bytes over all topics.
+	pubsubQueue       = 8192
+	pubsubBudgetBytes = 64 << 20
 	// subscriberWait is how long a publisher waits for a first subscriber: a
-	// peer tells its topics a moment after it connects.
+	// peer announces its topics shortly after it connects.
 	subscriberWait = 2 * time.Second
-	// subscriberPoll is how often it looks.
+	// subscriberPoll is how often the publisher checks.
 	subscriberPoll = 20 * time.Millisecond
-	// maxTopicLength bounds a topic's name.
+	// maxTopicLength is the largest length of a topic, in bytes.
 	maxTopicLength = 1024
 )
 
-// topics counts who listens to each topic.
+// topics holds the topics that are subscribed to.
 type topics struct {
 	mu   sync.Mutex
 	open map[string]*openTopic
@@ -43,7 +43,7 @@ type openTopic struct {
 	stop  func()
 }
 
-// subscribe stores what comes on a topic until the returned function is called.
+// subscribe stores the messages of a topic until unsubscribe is called.
 func (s *Service) subscribe(topic string) (unsubscribe func(), err error) {
 	if s.router == nil {
 		return nil, ErrNoPubsub
@@ -89,7 +89,7 @@ func (s *Service) store(topic string) (stop func(), err error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
-	queue := make(chan *Message, intakeQueue)
+	queue := make(chan *Message, pubsubQueue)
 	go func() {
 		defer close(queue)
 		defer sub.Cancel()
@@ -112,27 +112,26 @@ func (s *Service) store(topic string) (stop func(), err error) {
 				batch, bytes = append(batch, m), bytes+m.weight()
 			}
 			s.storeBatch(topic, batch)
-			s.intake.Release(bytes)
+			s.pubsubBudget.Release(bytes)
 		}
 	}()
 	return cancel, nil
 }
 
-// enqueue never waits, so that what cannot be stored in time is held in no
-// queue that does not count bytes.
+// enqueue never blocks: a queue before it would not bound the bytes.
 func (s *Service) enqueue(queue chan<- *Message, m *Message) {
-	if s.intake.TryAcquire(m.weight()) {
+	if s.pubsubBudget.TryAcquire(m.weight()) {
 		select {
 		case queue <- m:
 			return
 		default:
-			s.intake.Release(m.weight())
+			s.pubsubBudget.Release(m.weight())
 		}
 	}
 	s.countLost(m.Topics[0], 1, errors.New("they come faster than they can be stored"))
 }
 
-// weight is what a message takes in memory, about.
+// weight is the approximate size of a message in memory.
 func (m *Message) weight() int64 { return int64(len(m.Data) + len(m.Seqno) + recordOverhead) }
 
 func (s *Service) storeBatch(topic string, batch []*Message) {
@@ -145,7 +144,8 @@ func (s *Service) storeBatch(topic string, batch []*Message) {
 	}
 }
 
-// countLost counts messages that were heard and not stored, and logs the first.
+// countLost counts messages that were received and not stored. It logs the
+// first loss.
 func (s *Service) countLost(topic string, n int, why error) {
 	if s.lost.Add(uint64(n)) == uint64(n) {
 		log.Errorw("messages of a topic are lost", "topic", topic, "err", why)
@@ -163,8 +163,9 @@ func fromPubsub(m *pubsub.Message) *Message {
 	}
 }
 
-// Publish publishes data to a topic if a peer is subscribed to it now, or
-// within two seconds, and returns those peers. That is no receipt.
+// Publish publishes data to a topic and returns the peers that are subscribed
+// to it. It waits up to two seconds for a first subscriber. The result is not a
+// receipt.
 func (s *Service) Publish(ctx context.Context, topic string, data []byte) ([]peer.ID, error) {
 	switch {
 	case s.router == nil:
@@ -184,10 +185,10 @@ func (s *Service) Publish(ctx context.Context, topic string, data []byte) ([]pee
 	return subscribers, nil
 }
 
-// ErrNobody is returned by a publisher without an audience.
+// ErrNobody is returned if no peer is subscribed to a topic.
 var ErrNobody = errors.New("no peer is subscribed")
 
-// subscribers waits a moment for the first subscriber.
+// subscribers waits for the first subscriber and returns all subscribers.
 func (s *Service) subscribers(ctx context.Context, topic string) []peer.ID {
 	ctx, cancel := context.WithTimeout(ctx, subscriberWait)
 	defer cancel()

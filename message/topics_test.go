@@ -81,7 +81,7 @@ func TestBurstOfAThousandArrivesWholeAndOnce(t *testing.T) {
 		a := newDaemon(t, setup{pubsub: true})
 		messages, _ := listening(t, testContext(t), b, Filter{Topic: "band"})
 		connectTopics(t, a, b, "band")
-		texts := letters(1000)
+		texts := shortTexts(1000)
 		for _, text := range texts {
 			subscribers, err := a.Publish(testContext(t), "band", []byte(text))
 			must(t, err)
@@ -240,12 +240,12 @@ func TestPeerWithoutTheProtocolGetsItByPubsub(t *testing.T) {
 	connectTopics(t, a, b, topic)
 	b.host.RemoveStreamHandler(Protocol)
 	eventually(t, "the other side knows", func() bool { return !a.speaks(b.info.ID) })
-	l := Letter{To: b.info, Data: []byte("hello")}
+	l := Outgoing{To: b.info, Data: []byte("hello")}
 	out, err := a.Send(testContext(t), l)
 	if err != nil || out.Status != Published || out.Via != Pubsub || !out.RecipientSubscribed || len(out.Subscribers) != 1 {
 		t.Errorf("%+v, %v", out, err)
 	}
-	l.Private = true
+	l.DirectOnly = true
 	wantOutcome(t, a, l, Failed, ErrNoProtocol)
 }
 
@@ -253,7 +253,7 @@ func TestPeerThatSpeaksTheProtocolNeverGetsItByPubsub(t *testing.T) {
 	a, b := newDaemon(t, setup{pubsub: true}), newDaemon(t, setup{pubsub: true})
 	topic := b.info.ID.String()
 	connectTopics(t, a, b, topic)
-	l := Letter{To: b.info, Data: []byte("hello")}
+	l := Outgoing{To: b.info, Data: []byte("hello")}
 
 	// it says that it does, and stops at this moment
 	b.host.RemoveStreamHandler(Protocol)
@@ -268,11 +268,11 @@ func TestPeerThatSpeaksTheProtocolNeverGetsItByPubsub(t *testing.T) {
 	part := func() {
 		b.host.Network().ClosePeer(a.info.ID)
 		eventually(t, "the connection is gone", func() bool {
-			return a.host.Network().Connectedness(b.info.ID) == network.NotConnected && guestStreams(b) == 0
+			return a.host.Network().Connectedness(b.info.ID) == network.NotConnected && inboundStreams(b) == 0
 		})
 	}
 	part()
-	wantOutcome(t, a, Letter{To: b.info, ID: "id", Data: []byte("other")}, Failed, ErrRefused)
+	wantOutcome(t, a, Outgoing{To: b.info, ID: "id", Data: []byte("other")}, Failed, ErrRefused)
 	b.host.RemoveStreamHandler(Protocol)
 	eventually(t, "the other side knows", func() bool { return !a.speaks(b.info.ID) })
 	part()
@@ -283,7 +283,7 @@ func TestPeerThatSpeaksTheProtocolNeverGetsItByPubsub(t *testing.T) {
 func TestWhatComesFasterThanItIsStoredIsBoundedAndCounted(t *testing.T) {
 	b := newDaemon(t, setup{pubsub: true})
 	messages, _ := listening(t, testContext(t), b, Filter{})
-	if !b.intake.TryAcquire(intakeBytes - 10_000) {
+	if !b.pubsubBudget.TryAcquire(pubsubBudgetBytes - 10_000) {
 		t.Fatal("the intake is in use")
 	}
 	entered, release := make(chan struct{}), make(chan struct{})
@@ -308,7 +308,7 @@ func TestWhatComesFasterThanItIsStoredIsBoundedAndCounted(t *testing.T) {
 	for range fit {
 		wait(t, "what was taken in", messages)
 	}
-	eventually(t, "the account is even", func() bool { return b.intake.TryAcquire(10_000) })
+	eventually(t, "the account is even", func() bool { return b.pubsubBudget.TryAcquire(10_000) })
 }
 
 func TestFloodOfPubsubFillsItsOwnShareAlone(t *testing.T) {
