@@ -11,33 +11,34 @@ import (
 )
 
 const (
-	// searchEvery is how often peers of a followed topic are looked for.
+	// searchEvery is the least time between two searches for peers of a
+	// followed topic.
 	searchEvery = 10 * time.Minute
-	// maxSearches is how many followed topics are looked for or made known at
-	// once.
+	// maxSearches is how many followed topics are searched or advertised at a
+	// time.
 	maxSearches = 8
 )
 
-// sparing is a discovery that spends little on topics that are followed, of which
-// there may be thousands: gossipsub looks for peers of each topic that has too few,
+// throttledDiscovery limits the searches for followed topics, of which there may
+// be thousands: gossipsub searches for peers of each topic with too few of them
 // once a second.
-type sparing struct {
+type throttledDiscovery struct {
 	discovery.Discovery
 	follows func(topic string) bool
-	slots   chan struct{} // holds a token for each that runs
+	slots   chan struct{} // a token for each search in progress
 
 	mu   sync.Mutex
-	last map[string]time.Time // when a topic was looked for
+	last map[string]time.Time // when a topic was last searched
 }
 
-func newSparing(d discovery.Discovery, follows func(topic string) bool) *sparing {
-	return &sparing{Discovery: d, follows: follows, slots: make(chan struct{}, maxSearches), last: make(map[string]time.Time)}
+func newThrottledDiscovery(d discovery.Discovery, follows func(topic string) bool) *throttledDiscovery {
+	return &throttledDiscovery{Discovery: d, follows: follows, slots: make(chan struct{}, maxSearches), last: make(map[string]time.Time)}
 }
 
-// namespacePrefix is what gossipsub puts in front of a topic.
+// namespacePrefix is what gossipsub prepends to a topic.
 const namespacePrefix = "floodsub:"
 
-func (s *sparing) Advertise(ctx context.Context, namespace string, opts ...discovery.Option) (time.Duration, error) {
+func (s *throttledDiscovery) Advertise(ctx context.Context, namespace string, opts ...discovery.Option) (time.Duration, error) {
 	if s.follows(strings.TrimPrefix(namespace, namespacePrefix)) {
 		select {
 		case s.slots <- struct{}{}:
@@ -49,9 +50,9 @@ func (s *sparing) Advertise(ctx context.Context, namespace string, opts ...disco
 	return s.Discovery.Advertise(ctx, namespace, opts...)
 }
 
-// FindPeers finds nobody where a followed topic was looked for less than searchEvery
-// ago, or where maxSearches run.
-func (s *sparing) FindPeers(ctx context.Context, namespace string, opts ...discovery.Option) (<-chan peer.AddrInfo, error) {
+// FindPeers finds no peers if the last search for a followed topic began less
+// than searchEvery ago, or if maxSearches are in progress.
+func (s *throttledDiscovery) FindPeers(ctx context.Context, namespace string, opts ...discovery.Option) (<-chan peer.AddrInfo, error) {
 	if !s.follows(strings.TrimPrefix(namespace, namespacePrefix)) {
 		return s.Discovery.FindPeers(ctx, namespace, opts...)
 	}
@@ -79,8 +80,8 @@ func (s *sparing) FindPeers(ctx context.Context, namespace string, opts ...disco
 	return found, nil
 }
 
-// begin takes a slot for a namespace whose turn it is.
-func (s *sparing) begin(namespace string) bool {
+// begin takes a token for a search, unless it is too early or there is none.
+func (s *throttledDiscovery) begin(namespace string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if time.Since(s.last[namespace]) < searchEvery {

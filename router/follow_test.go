@@ -147,7 +147,7 @@ func (s *searches) FindPeers(_ context.Context, ns string, _ ...discovery.Option
 
 func TestFollowedTopicsAreLookedForSparingly(t *testing.T) {
 	s := &searches{of: make(map[string]int), released: make(chan struct{})}
-	d := newSparing(s, func(topic string) bool { return topic != "ours" })
+	d := newThrottledDiscovery(s, func(topic string) bool { return topic != "ours" })
 	var wait []<-chan peer.AddrInfo
 	find := func(topic string) {
 		found, err := d.FindPeers(t.Context(), namespacePrefix+topic)

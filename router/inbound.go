@@ -12,45 +12,46 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Bounds on what pubsub remembers of the topics that peers are subscribed to and that
-// are not open here. Each costs its length and topicCost.
+// Bounds on the subscriptions of peers to topics that this peer is not
+// subscribed to. Each subscription costs the length of its topic and topicCost.
 const (
-	topicCost     = 256      // bytes that pubsub and this package hold besides the topic
-	toldBytes     = 4 << 20  // of a peer
-	allToldBytes  = 32 << 20 // of all peers; beyond that, toldShare of each
-	toldShare     = 64 << 10
-	openBurst     = 16   // streams that a peer may open at once,
-	openRate      = 1    // and a second later on
-	openersToHold = 1024 // peers whose rate is remembered
+	topicCost         = 256      // bytes that pubsub and this package need besides the topic
+	peerTopicBytes    = 4 << 20  // per peer
+	allTopicBytes     = 32 << 20 // of all peers; above it, minTopicBytes per peer
+	minTopicBytes     = 64 << 10
+	openBurst         = 16   // streams that a peer may open at once
+	openRate          = 1    // streams that it may open per second afterwards
+	rememberedOpeners = 1024 // peers whose rate limiter is remembered
 )
 
-// inbound bounds what peers cost that open streams and subscribe to topics: pubsub
-// remembers any number of topics for each peer, and looks at all of them whenever a
-// peer opens another stream.
+// inbound bounds the cost of peers that open streams and subscribe to topics.
+// Pubsub itself remembers any number of topics per peer, and visits all of them
+// whenever a peer opens a stream.
 type inbound struct {
-	open    func(topic string) bool // reports whether a topic is open here
-	ignored atomic.Uint64           // subscriptions that were not remembered
+	open    func(topic string) bool // reports whether this peer is subscribed to a topic
+	ignored atomic.Uint64           // subscriptions that were ignored
 
 	mu      sync.Mutex
-	peers   map[peer.ID]*inPeer // that have a stream open
+	peers   map[peer.ID]*inPeer // peers with an open stream
 	openers *lru.Cache[peer.ID, *rate.Limiter]
 	bytes   int // of all peers
-	all     int // at most so many
+	all     int // the bound of bytes
 }
 
 // inPeer is a peer that has a stream open. [inbound.mu] guards it.
 type inPeer struct {
-	stream network.Stream // the newest
+	stream network.Stream // the newest one
 	topics map[string]bool
 	bytes  int
 }
 
 func newInbound(open func(topic string) bool) *inbound {
-	openers, _ := lru.New[peer.ID, *rate.Limiter](openersToHold) // fails for sizes below 1
-	return &inbound{open: open, peers: make(map[peer.ID]*inPeer), openers: openers, all: allToldBytes}
+	openers, _ := lru.New[peer.ID, *rate.Limiter](rememberedOpeners) // the only error is that of a size below 1
+	return &inbound{open: open, peers: make(map[peer.ID]*inPeer), openers: openers, all: allTopicBytes}
 }
 
-// begin takes a stream that a peer has opened, and reports whether it may be read.
+// begin registers a stream that a peer opened. It reports whether the peer may
+// open one now.
 func (in *inbound) begin(s network.Stream) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -68,7 +69,7 @@ func (in *inbound) begin(s network.Stream) bool {
 	return true
 }
 
-// end takes that nothing is read from a stream any more.
+// end removes a stream that was closed.
 func (in *inbound) end(s network.Stream) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -88,8 +89,8 @@ func (in *inbound) stream(p peer.ID) network.Stream {
 	return nil
 }
 
-// forgetTopics takes that pubsub forgets what a peer is subscribed to. The caller
-// holds in.mu.
+// forgetTopics removes the topics of a peer, as pubsub does when the peer opens
+// another stream or none is left. The caller holds in.mu.
 func (in *inbound) forgetTopics(p peer.ID) {
 	if peer := in.peers[p]; peer != nil {
 		in.bytes -= peer.bytes
@@ -98,9 +99,9 @@ func (in *inbound) forgetTopics(p peer.ID) {
 	}
 }
 
-// told returns those of a peer's subscriptions that pubsub is to remember. Pubsub is
+// accepted returns those of a peer's subscriptions that pubsub is to remember. Pubsub is
 // about to forget those of a peer that has no stream open.
-func (in *inbound) told(p peer.ID, subs []*pb.RPC_SubOpts) []*pb.RPC_SubOpts {
+func (in *inbound) accepted(p peer.ID, subs []*pb.RPC_SubOpts) []*pb.RPC_SubOpts {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	peer := in.peers[p]
@@ -120,7 +121,7 @@ func (in *inbound) told(p peer.ID, subs []*pb.RPC_SubOpts) []*pb.RPC_SubOpts {
 			return false
 		case peer.topics[topic] || in.open(topic):
 			return false
-		case peer.bytes+cost > toldBytes, in.bytes+cost > in.all && peer.bytes+cost > toldShare:
+		case peer.bytes+cost > peerTopicBytes, in.bytes+cost > in.all && peer.bytes+cost > minTopicBytes:
 			if in.ignored.Add(1) == 1 {
 				log.Warnw("subscription of a peer ignored: it is subscribed to too many topics", "peer", p)
 			}

@@ -56,7 +56,7 @@ func TestPeerMakesNoMoreTopicsRememberedThanItsBound(t *testing.T) {
 			known++
 		}
 	}
-	if cost := known * (len(many[0]) + topicCost); cost > toldBytes || cost < toldBytes/2 || cost != a.remembered() {
+	if cost := known * (len(many[0]) + topicCost); cost > peerTopicBytes || cost < peerTopicBytes/2 || cost != a.remembered() {
 		t.Errorf("%d topics of %d bytes are known, %d bytes are counted", known, cost, a.remembered())
 	}
 	if n := a.in.ignored.Load(); n != uint64(len(many)-known) {
@@ -84,7 +84,7 @@ func TestPeersShareWhatIsRemembered(t *testing.T) {
 		streams = append(streams, s)
 		tell(t, s, true, addresses(topicOf, topicOf+15000)...)
 		topicOf += 15000
-		few := addresses(topicOf-15000, topicOf-15000+toldShare/400)
+		few := addresses(topicOf-15000, topicOf-15000+minTopicBytes/400)
 		for _, topic := range few { // each is heard of what it needs
 			eventually(t, "the topic is known", func() bool { return slices.Contains(a.ListPeers(topic), p.ID()) })
 		}
@@ -94,16 +94,16 @@ func TestPeersShareWhatIsRemembered(t *testing.T) {
 		defer a.in.mu.Unlock()
 		most, share := 0, 0
 		for _, p := range a.in.peers {
-			if p.bytes > toldBytes-1000 {
+			if p.bytes > peerTopicBytes-1000 {
 				most++
 			}
-			if p.bytes > toldShare-1000 {
+			if p.bytes > minTopicBytes-1000 {
 				share++
 			}
 		}
 		return most == 1 && share == 4
 	})
-	if n := a.remembered(); n > 6<<20+2*toldShare {
+	if n := a.remembered(); n > 6<<20+2*minTopicBytes {
 		t.Errorf("%d bytes are counted", n)
 	}
 	for _, s := range streams {

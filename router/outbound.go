@@ -22,29 +22,32 @@ import (
 
 const (
 	// maxFrame is the largest RPC with its length, in bytes. The bounds of
-	// [Limits] are enforced when an RPC has been queued, so they leave room for one.
+	// [Limits] are checked after an RPC was queued, so they leave space for
+	// one.
 	maxFrame = pubsub.DefaultMaxMessageSize + binary.MaxVarintLen32
 
-	drainWithin = time.Second     // the queue of a stream that was reset is empty
-	greetWithin = 3 * time.Second // a peer whose stream was reset has opened another
-	staleAfter  = time.Minute     // pubsub has discarded a queue for which it opened no stream
+	drainWithin = time.Second     // for the queue of a reset stream to become empty
+	greetWithin = 3 * time.Second // for a peer to open a new stream after a reset
+	staleAfter  = time.Minute     // after which a queue without a stream was discarded by pubsub
 )
 
 // outbound is the host that pubsub runs on. It bounds the bytes that pubsub has
-// queued for peers: pubsub bounds the number of RPCs alone, each of up to 1 MiB.
+// queued for peers; pubsub bounds only the number of RPCs, each of up to 1 MiB.
 //
-// outbound learns from the tracer which RPCs enter a queue, and from the streams
-// that pubsub opens through it which RPCs left. Where a bound is exceeded, it
-// resets the stream, and pubsub discards the queue and opens another stream.
+// The tracer reports which RPCs enter a queue, and the streams that pubsub
+// opens through outbound report which RPCs left it. If a bound is exceeded,
+// outbound resets the stream; pubsub then discards the queue and opens another
+// stream.
 //
-// Pubsub also forgets then what the peer is subscribed to, though the peer will
-// not say it again on its own, open stream. Therefore that stream is reset, too,
-// so that the peer opens another one, which begins with its subscriptions. Our
-// next stream waits for that: a peer that learns late of the reset forgets our
-// subscriptions, and must do so before it gets them again.
+// At that moment pubsub also forgets the peer's subscriptions, and the peer
+// does not repeat them on its own stream, which is still open. Therefore
+// outbound resets that stream, too: the peer opens another one and begins it
+// with its subscriptions. The new outbound stream waits for that. Otherwise the
+// peer might learn of the reset too late and forget this peer's subscriptions
+// after it received them again.
 //
-// After a few tries within ten minutes, pubsub opens no stream any more as long as
-// the peer stays connected. Such a peer is disconnected.
+// After a few attempts within ten minutes, pubsub opens no further stream as
+// long as the peer stays connected. outbound disconnects such a peer.
 type outbound struct {
 	host.Host
 	in     *inbound
@@ -56,29 +59,29 @@ type outbound struct {
 	mu     sync.Mutex
 	queues map[peer.ID]*sendQueue
 	held   map[*pb.Message]*heldMessage
-	bytes  int // of all queues, with each message once
+	bytes  int // of all queues; a message in several queues counts once
 }
 
-// heldMessage is a message in one queue or several, which share its memory.
+// heldMessage is a message in one or more queues, which share its memory.
 type heldMessage struct {
 	queues int
 	size   int
 }
 
-// sendQueue is what is known of pubsub's queue for a peer. [outbound.mu] guards it.
+// sendQueue mirrors pubsub's queue for a peer. [outbound.mu] guards it.
 type sendQueue struct {
 	peer     peer.ID
 	created  time.Time
-	frames   []frame            // in the queue or being written
+	frames   []frame            // queued or being written
 	bytes    int                // of frames
-	early    int                // size of an RPC that was written before the tracer told of it
+	early    int                // size of an RPC that was written before the tracer reported it
 	stream   *outStream         // nil until it is open
-	begun    bool               // something was written to the stream
-	cancel   context.CancelFunc // ends the opening of the stream; nil where none is opened
-	greeted  chan struct{}      // closed when the peer has opened a stream anew; nil where that is not awaited
-	unread   bool               // the peer did not read, and the stream was reset
-	released bool               // pubsub discards the queue, and nothing of it is counted any more
-	drained  chan struct{}      // closed when a stream that was reset has no frames any more
+	begun    bool               // data was written to the stream
+	cancel   context.CancelFunc // cancels the opening of the stream; nil unless one is being opened
+	greeted  chan struct{}      // closed when the peer has opened a new stream; nil if none is expected
+	unread   bool               // the stream was reset because the peer did not read
+	released bool               // pubsub discards the queue, and its frames no longer count
+	drained  chan struct{}      // closed when a reset stream has no frames left
 }
 
 // frame is an RPC as it is written, with its length.
@@ -99,8 +102,8 @@ func newOutbound(h host.Host, in *inbound, limits Limits, lost func(int)) *outbo
 	}
 }
 
-// queued takes an RPC that pubsub has put into the queue for a peer. It is called
-// from pubsub's event loop, so nothing else is queued before it returns.
+// queued records an RPC that pubsub has put into the queue for a peer. Pubsub's
+// event loop calls it, so no other RPC is queued before it returns.
 func (o *outbound) queued(rpc *pubsub.RPC, p peer.ID) {
 	size := protowire.SizeBytes(proto.Size(&rpc.RPC))
 	o.mu.Lock()
@@ -117,8 +120,8 @@ func (o *outbound) queued(rpc *pubsub.RPC, p peer.ID) {
 	o.enforce(q)
 }
 
-// queue returns the queue for a peer, a new one if there is none. The caller holds
-// o.mu.
+// queue returns the queue for a peer, and creates it if needed. The caller
+// holds o.mu.
 func (o *outbound) queue(p peer.ID) *sendQueue {
 	if q := o.queues[p]; q != nil {
 		return q
@@ -177,8 +180,9 @@ func (o *outbound) pop(q *sendQueue, i int) {
 	}
 }
 
-// written takes that an RPC of a size has left its queue. Pubsub writes urgent RPCs
-// first, so it need not be the oldest of the queue. The caller holds o.mu.
+// written records that an RPC of the given size has left its queue. Pubsub
+// writes urgent RPCs first, so it is not always the oldest. The caller holds
+// o.mu.
 func (o *outbound) written(q *sendQueue, size int) {
 	if q.released {
 		return
@@ -188,7 +192,7 @@ func (o *outbound) written(q *sendQueue, size int) {
 		i++
 	}
 	if i == len(q.frames) {
-		q.early = size // or the greeting, which is in no queue
+		q.early = size // or the initial RPC with the subscriptions, which is in no queue
 		return
 	}
 	o.pop(q, i)
@@ -197,7 +201,8 @@ func (o *outbound) written(q *sendQueue, size int) {
 	}
 }
 
-// release ends the count of a queue that pubsub discards. The caller holds o.mu.
+// release removes all frames of a queue that pubsub discards. The caller holds
+// o.mu.
 func (o *outbound) release(q *sendQueue) {
 	for len(q.frames) > 0 {
 		o.pop(q, 0)
@@ -205,8 +210,9 @@ func (o *outbound) release(q *sendQueue) {
 	q.released = true
 }
 
-// enforce resets streams until the bounds hold. It waits until the writer of such a
-// stream has emptied the queue, for which it needs neither the peer nor the loop.
+// enforce resets streams until the bounds hold. It waits until the writer of a
+// reset stream has emptied the queue; the writer depends neither on the peer
+// nor on pubsub's event loop.
 func (o *outbound) enforce(q *sendQueue) {
 	for {
 		o.mu.Lock()
@@ -223,7 +229,7 @@ func (o *outbound) enforce(q *sendQueue) {
 		late := time.NewTimer(drainWithin)
 		select {
 		case <-drained:
-		case <-late.C: // the transport does not heed deadlines
+		case <-late.C: // the transport ignores deadlines
 		}
 		late.Stop()
 		o.mu.Lock()
@@ -232,8 +238,9 @@ func (o *outbound) enforce(q *sendQueue) {
 	}
 }
 
-// over returns the queue that is to be discarded, or nil: the one that grew, if it
-// is too large, or the largest where all are. The caller holds o.mu.
+// over returns the queue to be discarded, or nil: the queue that grew, if it
+// exceeds the bound of a peer, or the largest queue, if all together exceed
+// theirs. The caller holds o.mu.
 func (o *outbound) over(grown *sendQueue) *sendQueue {
 	if !grown.unread && grown.bytes > o.limits.PeerBytes-maxFrame {
 		return grown
@@ -250,10 +257,10 @@ func (o *outbound) over(grown *sendQueue) *sendQueue {
 	return largest
 }
 
-// reset resets the stream of a peer that does not read. It returns a channel that is
-// closed when the writer has emptied the queue. Without a stream there is no writer,
-// and it returns nil: the peer is disconnected, and pubsub discards the queue when
-// opening a stream fails. The caller holds o.mu.
+// reset resets the stream of a peer that does not read. It returns a channel
+// that is closed when the writer has emptied the queue. If there is no stream,
+// it disconnects the peer and returns nil; pubsub discards the queue when it
+// fails to open a stream. The caller holds o.mu.
 func (o *outbound) reset(q *sendQueue) <-chan struct{} {
 	o.didNotRead(q)
 	if q.stream == nil {
@@ -264,26 +271,26 @@ func (o *outbound) reset(q *sendQueue) <-chan struct{} {
 		return nil
 	}
 	q.stream.Stream.SetWriteDeadline(time.Unix(1, 0))
-	go q.stream.Stream.Reset() // which may wait for the connection
+	go q.stream.Stream.Reset() // may wait for the connection
 	drained := make(chan struct{})
 	if len(q.frames) > 0 && q.begun {
 		q.drained = drained
-	} else { // before it begins, the writer waits for the loop
+	} else { // a writer that has not begun waits for the event loop
 		close(drained)
 	}
 	return drained
 }
 
-// didNotRead takes that a stream is reset because its peer does not read. The caller
-// holds o.mu.
+// didNotRead marks a queue whose stream is reset because the peer does not
+// read. The caller holds o.mu.
 func (o *outbound) didNotRead(q *sendQueue) {
 	q.unread = true
 	o.resets.Add(1)
 	log.Warnw("pubsub stream reset: the peer does not read", "peer", q.peer, "bytes", q.bytes)
 }
 
-// closed takes that pubsub has discarded the queue for a peer and forgotten its
-// subscriptions. It is called from pubsub's event loop.
+// closed records that pubsub has discarded the queue for a peer and forgotten
+// its subscriptions. Pubsub's event loop calls it.
 func (o *outbound) closed(p peer.ID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -321,7 +328,7 @@ func (o *outbound) SetStreamHandler(id protocol.ID, handle network.StreamHandler
 	})
 }
 
-// greeted takes that a peer has opened a stream.
+// greeted records that a peer has opened a stream.
 func (o *outbound) greeted(p peer.ID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -340,13 +347,13 @@ func (o *outbound) NewStream(ctx context.Context, p peer.ID, protocols ...protoc
 	o.mu.Lock()
 	q := o.queue(p)
 	if q.stream != nil || q.released {
-		delete(o.queues, p) // pubsub has discarded that one
+		delete(o.queues, p) // pubsub has discarded it
 		q = o.queue(p)
 	}
 	if q.unread {
 		o.release(q)
 		o.mu.Unlock()
-		go o.Network().ClosePeer(p) // it may have connected again
+		go o.Network().ClosePeer(p) // the peer may have connected again
 		return nil, errUnread
 	}
 	q.cancel = cancel
@@ -356,7 +363,7 @@ func (o *outbound) NewStream(ctx context.Context, p peer.ID, protocols ...protoc
 		late := time.NewTimer(greetWithin)
 		select {
 		case <-greeted:
-		case <-late.C: // some wait for our stream
+		case <-late.C: // some peers wait for this peer's stream
 		case <-ctx.Done():
 		}
 		late.Stop()
@@ -377,7 +384,7 @@ func (o *outbound) NewStream(ctx context.Context, p peer.ID, protocols ...protoc
 	return q.stream, nil
 }
 
-// outStream is a stream to which pubsub writes RPCs, each with one call. When it was
+// outStream is a stream to which pubsub writes each RPC with one call. After a
 // reset because the peer does not read, it discards them.
 type outStream struct {
 	network.Stream

@@ -8,5 +8,5 @@ import (
 
 func TestReadmeHasTheLimits(t *testing.T) {
 	readme.Says(t, "somewhat less by pubsub (%d bytes)", MaxMessageBytes)
-	readme.Says(t, "is paced to %d messages a second", strangerRate)
+	readme.Says(t, "is paced to %d messages a second", stockRate)
 }

@@ -19,52 +19,53 @@ import (
 var log = logging.Logger("npp/router")
 
 const (
-	// queueSize replaces gossipsub's queues of 32 (per peer outbound, awaiting
-	// validation, per subscription), which a burst overruns. [Limits] bounds the
-	// bytes in those that are outbound.
+	// queueSize replaces gossipsub's default of 32 for the outbound queue of a
+	// peer, the validation queue and the queue of a subscription, which a burst
+	// exceeds. [Limits] bounds the bytes in outbound queues.
 	queueSize = 2048
 
-	// MaxMessageBytes is the largest payload that is published: gossipsub drops
-	// an RPC of over 1 MiB without a word, and an RPC carries the message with
-	// its author, topic, key and signature.
+	// MaxMessageBytes is the largest payload that can be published. Gossipsub
+	// drops an RPC above 1 MiB without an error, and the RPC also contains the
+	// author, topic, key and signature of the message.
 	MaxMessageBytes = 1<<20 - 4096
 
-	// strangerRate is how many messages a second are published to a topic that
+	// stockRate is how many messages a second are published to a topic that
 	// peers with stock queues and the stock validator listen to. kubo 0.43.1
 	// lost none of 400 a second on an idle machine, and some of 300 on a busy one.
-	strangerRate = 100
+	stockRate = 100
 )
 
-// ErrTooLarge is returned for a message of over [MaxMessageBytes].
+// ErrTooLarge is returned for a message above [MaxMessageBytes].
 var ErrTooLarge = errors.New("message too large for pubsub")
 
-// Options say how a Router is set up.
+// Options configures a Router.
 type Options struct {
 	Floodsub  bool                // floodsub instead of gossipsub (kubo's Pubsub.Router)
-	Discovery discovery.Discovery // finds peers of a topic; nil: open connections alone
-	Stock     pubsub.ValidatorEx  // the rule for topics that are not npp's
+	Discovery discovery.Discovery // finds peers of a topic; nil: only connected peers
+	Stock     pubsub.ValidatorEx  // for topics that are not used through this package
 	Extra     []pubsub.Option     // the operator's settings
-	// Patient tells whether a subscriber has queues like ours, so that a burst
-	// need not be paced for its sake.
+	// Patient reports whether a subscriber has queues as large as this
+	// router's, so that a burst need not be paced.
 	Patient func(peer.ID) bool
 	Limits  Limits
 }
 
-// Limits bound what is spent on peers. A field that is zero means its default.
+// Limits bounds what peers can make the router hold. Zero means the default.
 type Limits struct {
-	// PeerBytes bounds the RPCs that are queued for one peer or being written to it,
-	// in bytes as they are sent, at least 2 MiB. Where they are more, the peer does not
+	// PeerBytes bounds the RPCs that are queued for one peer or being written
+	// to it, in bytes as sent; at least 2 MiB. A peer that exceeds it does not
 	// read, and its stream is reset. Default: 64 MiB.
 	PeerBytes int
-	// AllBytes bounds that of all peers. A message that is queued for several peers
-	// counts once, as they share its memory. The stream of the peer for which most is
-	// queued is reset. Default: 256 MiB.
+	// AllBytes bounds the same for all peers together. A message in several
+	// queues counts once, because they share its memory. Above the bound, the
+	// stream of the peer with the most queued bytes is reset. Default: 256 MiB.
 	AllBytes int
-	// Topics bounds the topics that are subscribed to. Default: 7000.
+	// Topics bounds the number of subscribed topics. Default: 7000.
 	Topics int
-	// TopicBytes bounds the RPC that tells a peer of them. Peers discard one of over
-	// 512 KiB (pubsub.DefaultMaxControlMessageSize). Default: 480 KiB, so that there is
-	// room for topics of `ipfs pubsub sub`, which count and are never refused.
+	// TopicBytes bounds the RPC that announces the subscribed topics to a new
+	// peer. Peers reject one above 512 KiB
+	// (pubsub.DefaultMaxControlMessageSize). The default of 480 KiB leaves
+	// space for topics of `ipfs pubsub sub`, which count and are never refused.
 	TopicBytes int
 }
 
@@ -77,33 +78,34 @@ func (l Limits) withDefaults() Limits {
 	}
 }
 
-// An AcceptFunc tells whether a message of a topic that is ours may be
-// delivered and passed on. It must be quick and safe for concurrent use.
+// AcceptFunc reports whether a message of a topic that is used through this
+// package may be delivered and forwarded. It must be quick and safe for
+// concurrent use.
 type AcceptFunc func(author peer.ID, seqno []byte) bool
 
 // Router is a pubsub router on a host. It is safe for concurrent use.
 type Router struct {
-	pubsub  *pubsub.PubSub
-	self    peer.ID
-	stock   pubsub.ValidatorEx
-	patient func(peer.ID) bool
-	pace    *rate.Limiter
-	publish chan struct{} // holds a token while something is published
-	topics  *topicSet
-	in      *inbound
-	out     *outbound
-	waiting *awaiting
-	tracer  tracer
-	floods  bool // what is passed on goes to all subscribers
+	pubsub           *pubsub.PubSub
+	self             peer.ID
+	defaultValidator pubsub.ValidatorEx
+	supportsBursts   func(peer.ID) bool
+	pace             *rate.Limiter
+	publish          chan struct{} // holds a token while a message is being published
+	topics           *topicSet
+	in               *inbound
+	out              *outbound
+	validating       *validationBudget
+	tracer           tracer
+	floodsub         bool // messages are forwarded to all subscribers
 
 	mu         sync.RWMutex
-	ours       map[string]*ourTopic
+	used       map[string]*usedTopic
 	followed   map[string]bool
 	subscribed func(p peer.ID, topic string, on bool) // may be nil
 }
 
-// ourTopic counts who uses a topic through this package.
-type ourTopic struct {
+// usedTopic counts who uses a topic through this package.
+type usedTopic struct {
 	users  int
 	accept AcceptFunc // nil while there are only publishers
 }
@@ -112,15 +114,15 @@ type ourTopic struct {
 func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
 	limits := o.Limits.withDefaults()
 	r := &Router{
-		self:     h.ID(),
-		stock:    o.Stock,
-		patient:  o.Patient,
-		pace:     rate.NewLimiter(strangerRate, 1),
-		publish:  make(chan struct{}, 1),
-		ours:     make(map[string]*ourTopic),
-		followed: make(map[string]bool),
-		topics:   newTopicSet(limits),
-		floods:   o.Floodsub,
+		self:             h.ID(),
+		defaultValidator: o.Stock,
+		supportsBursts:   o.Patient,
+		pace:             rate.NewLimiter(stockRate, 1),
+		publish:          make(chan struct{}, 1),
+		used:             make(map[string]*usedTopic),
+		followed:         make(map[string]bool),
+		topics:           newTopicSet(limits),
+		floodsub:         o.Floodsub,
 	}
 	started := make(chan struct{})
 	r.in = newInbound(r.topics.has)
@@ -133,19 +135,20 @@ func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
 			return true
 		}
 	}
-	r.waiting = newAwaiting(limits, r.topics.isJoined)
-	r.tracer = tracer{mesh: make(map[string]map[peer.ID]bool), topics: r.topics, out: r.out, waiting: r.waiting}
+	r.validating = newValidationBudget(limits, r.topics.isJoined)
+	r.tracer = tracer{mesh: make(map[string]map[peer.ID]bool), topics: r.topics, out: r.out, validating: r.validating}
 	opts := append([]pubsub.Option{
 		pubsub.WithPeerOutboundQueueSize(queueSize),
 		pubsub.WithValidateQueueSize(queueSize),
 		pubsub.WithRawTracer(&r.tracer),
 		pubsub.WithAppSpecificRpcInspector(r.inspect),
-		// one worker, inline: side by side, messages of one author overtake each other
+		// One inline worker: with several, messages of one author overtake each
+		// other.
 		pubsub.WithValidateWorkers(1),
 		pubsub.WithDefaultValidator(pubsub.ValidatorEx(r.validate), pubsub.WithValidatorInline(true)),
 	}, o.Extra...)
 	if o.Discovery != nil {
-		opts = append(opts, pubsub.WithDiscovery(newSparing(o.Discovery, r.follows)))
+		opts = append(opts, pubsub.WithDiscovery(newThrottledDiscovery(o.Discovery, r.follows)))
 	}
 	start := pubsub.NewGossipSub
 	if o.Floodsub {
@@ -162,25 +165,25 @@ func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
 	return r, nil
 }
 
-// PubSub is the router as kubo's own commands use it.
+// PubSub returns the underlying router, for kubo's own commands.
 func (r *Router) PubSub() *pubsub.PubSub { return r.pubsub }
 
-// validate is the rule for a message of any topic.
+// validate validates a message of any topic.
 func (r *Router) validate(ctx context.Context, from peer.ID, m *pubsub.Message) pubsub.ValidationResult {
 	r.mu.RLock()
-	t, ours := r.ours[m.GetTopic()]
+	t, ours := r.used[m.GetTopic()]
 	var accept AcceptFunc
 	if ours {
 		accept = t.accept
 	}
 	r.mu.RUnlock()
 	switch {
-	case !ours && r.stock != nil:
-		// kubo's rule reads eight bytes and panics on fewer
+	case !ours && r.defaultValidator != nil:
+		// Kubo's validator reads eight bytes and panics on fewer.
 		if n := len(m.GetSeqno()); n != 0 && n != 8 {
 			return pubsub.ValidationReject
 		}
-		return r.stock(ctx, from, m)
+		return r.defaultValidator(ctx, from, m)
 	case accept == nil || m.GetFrom() == r.self:
 		return pubsub.ValidationAccept
 	case !accept(m.GetFrom(), m.GetSeqno()):
@@ -189,14 +192,14 @@ func (r *Router) validate(ctx context.Context, from peer.ID, m *pubsub.Message) 
 	return pubsub.ValidationAccept
 }
 
-// use makes topic ours until the returned function is called.
+// use marks a topic as used through this package until release is called.
 func (r *Router) use(topic string, accept AcceptFunc) (release func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := r.ours[topic]
+	t := r.used[topic]
 	if t == nil {
-		t = &ourTopic{}
-		r.ours[topic] = t
+		t = &usedTopic{}
+		r.used[topic] = t
 	}
 	t.users++
 	if accept != nil {
@@ -206,7 +209,7 @@ func (r *Router) use(topic string, accept AcceptFunc) (release func()) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if t.users--; t.users == 0 {
-			delete(r.ours, topic)
+			delete(r.used, topic)
 		}
 	}
 }
@@ -229,15 +232,16 @@ type Subscription struct {
 	release func()
 }
 
-// Subscribe subscribes to topic and makes it ours while the subscription lasts.
-// All subscriptions to one topic share the AcceptFunc that came last. Where no more
-// topics can be opened, the error is a [TopicLimitError].
+// Subscribe subscribes to topic. The rules of this package apply to the topic
+// while the subscription lasts. All subscriptions to one topic share the latest
+// AcceptFunc. If no more topics can be opened, the error is a
+// [TopicLimitError].
 func (r *Router) Subscribe(topic string, accept AcceptFunc) (*Subscription, error) {
 	release, err := r.open(topic, accept)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to topic %q: %w", topic, err)
 	}
-	// Join allows one handle per topic, which `ipfs pubsub` would then be refused
+	// Join would allow only one handle per topic, and `ipfs pubsub` would fail.
 	sub, err := r.pubsub.Subscribe(topic, pubsub.WithBufferSize(queueSize)) //nolint:staticcheck
 	if err != nil {
 		release()
@@ -255,13 +259,14 @@ func (s *Subscription) Cancel() {
 	s.release()
 }
 
-// TakeFunc takes a message of another peer, and tells whether it is to be passed
-// on to others. It may wait; the context is done when the router stops.
+// TakeFunc handles a message of another peer and reports whether to forward it.
+// It may block; its context is done when the router stops.
 type TakeFunc func(context.Context, *pubsub.Message) bool
 
-// Follow subscribes to topic until stop is called. Each message of another peer
-// is given to take, in a goroutine of its own, 1024 at a time; messages beyond that
-// are lost. Where no more topics can be opened, the error is a [TopicLimitError].
+// Follow subscribes to topic until stop is called. It calls take for each
+// message of another peer in its own goroutine, 1024 at a time; further
+// messages are lost. If no more topics can be opened, the error is a
+// [TopicLimitError].
 func (r *Router) Follow(topic string, take TakeFunc) (stop func(), err error) {
 	release, err := r.open(topic, nil)
 	if err != nil {
@@ -288,7 +293,7 @@ func (r *Router) Follow(topic string, take TakeFunc) (stop func(), err error) {
 		r.pubsub.UnregisterTopicValidator(topic)
 		return nil, fmt.Errorf("follow topic %q: %w", topic, err)
 	}
-	go func() { // what was taken is done with
+	go func() { // take has handled the message
 		for {
 			if _, err := sub.Next(context.Background()); err != nil {
 				return
@@ -319,9 +324,9 @@ func (r *Router) follows(topic string) bool {
 	return r.followed[topic]
 }
 
-// OnSubscription has f called when a connected peer subscribes to a topic or ends
-// that, also when it connects. f must be quick: the router waits for it. A peer
-// that disconnects is not told of.
+// OnSubscription registers f, which is called when a connected peer subscribes
+// to a topic or unsubscribes from it, also when it connects. It is not called
+// when a peer disconnects. f must be quick, because the router waits for it.
 func (r *Router) OnSubscription(f func(p peer.ID, topic string, on bool)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -337,21 +342,21 @@ func (r *Router) inspect(from peer.ID, rpc *pubsub.RPC) error {
 			f(from, s.GetTopicid(), s.GetSubscribe())
 		}
 	}
-	rpc.Subscriptions = r.in.told(from, rpc.GetSubscriptions())
+	rpc.Subscriptions = r.in.accepted(from, rpc.GetSubscriptions())
 	var dropped int
-	rpc.Publish, dropped = r.waiting.admit(from, rpc.GetPublish())
+	rpc.Publish, dropped = r.validating.admit(from, rpc.GetPublish())
 	r.tracer.dropValidation(dropped)
 	return nil
 }
 
-// Publish hands data to the peers that are subscribed to topic now. Publishing is
-// serialised, since concurrent publishes of one author overtake each other, and paced
-// where a subscriber is not patient. A nil error does not mean that anybody got the
-// message.
+// Publish sends data to the peers that are subscribed to topic. Messages are
+// published one after the other, because concurrent ones of one author overtake
+// each other, and at a bounded rate if a subscriber has stock queues. A nil
+// error does not mean that any peer received the message.
 func (r *Router) Publish(ctx context.Context, topic string, data []byte) error {
 	defer r.use(topic, nil)()
 	for _, p := range r.pubsub.ListPeers(topic) {
-		if r.patient == nil || !r.patient(p) {
+		if r.supportsBursts == nil || !r.supportsBursts(p) {
 			if err := r.pace.Wait(ctx); err != nil {
 				return fmt.Errorf("publish to topic %q: %w", topic, err)
 			}
@@ -361,8 +366,8 @@ func (r *Router) Publish(ctx context.Context, topic string, data []byte) error {
 	return r.Announce(ctx, topic, data)
 }
 
-// Announce is Publish without pacing, for messages that may be lost because they are
-// published again at another time.
+// Announce is Publish without a bounded rate, for messages that may be lost
+// because they are published again later.
 func (r *Router) Announce(ctx context.Context, topic string, data []byte) error {
 	if len(data) > MaxMessageBytes {
 		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(data), MaxMessageBytes)
@@ -374,28 +379,28 @@ func (r *Router) Announce(ctx context.Context, topic string, data []byte) error 
 	case <-ctx.Done():
 		return fmt.Errorf("publish to topic %q: %w", topic, ctx.Err())
 	}
-	// as in Subscribe
+	// See Subscribe about Join.
 	if err := r.pubsub.Publish(topic, data); err != nil { //nolint:staticcheck
 		return fmt.Errorf("publish to topic %q: %w", topic, err)
 	}
 	return nil
 }
 
-// GetTopics are the topics that this peer is subscribed to.
+// GetTopics returns the topics that this peer is subscribed to.
 func (r *Router) GetTopics() []string { return r.pubsub.GetTopics() }
 
-// ListPeers are the connected peers that are subscribed to topic.
+// ListPeers returns the connected peers that are subscribed to topic.
 func (r *Router) ListPeers(topic string) []peer.ID { return r.pubsub.ListPeers(topic) }
 
-// Unmeshed returns the connected subscribers to topic to which messages of others are
-// not passed on now: gossipsub takes a moment until it does so for a new peer, and
-// passes them on to some of many peers alone.
+// Unmeshed returns the connected subscribers of topic to which messages of
+// other peers are not forwarded at present. Gossipsub adds a new peer to the
+// mesh after a moment, and only some of many peers.
 func (r *Router) Unmeshed(topic string) []peer.ID {
-	if r.floods {
+	if r.floodsub {
 		return nil
 	}
 	return slices.DeleteFunc(r.pubsub.ListPeers(topic), func(p peer.ID) bool { return r.tracer.meshed(topic, p) })
 }
 
-// Drops returns the counts of what was lost until now.
+// Drops returns the losses since the start.
 func (r *Router) Drops() Drops { return r.tracer.counts() }

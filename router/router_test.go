@@ -290,8 +290,8 @@ func TestOtherTopicsFollowTheStockRule(t *testing.T) {
 	if got := validate(topic, low...); got != pubsub.ValidationIgnore {
 		t.Errorf("after we published: %v", got)
 	}
-	if len(r.ours) != 0 {
-		t.Errorf("%d topics are ours", len(r.ours))
+	if len(r.used) != 0 {
+		t.Errorf("%d topics are ours", len(r.used))
 	}
 }
 

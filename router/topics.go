@@ -9,13 +9,13 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// ErrTooManyTopics is matched by a [TopicLimitError].
+// ErrTooManyTopics matches each [TopicLimitError].
 var ErrTooManyTopics = errors.New("too many pubsub topics")
 
-// TopicLimitError is returned where another topic would exceed the bounds of
+// TopicLimitError is returned if another topic would exceed the bounds of
 // [Limits].
 type TopicLimitError struct {
-	Topics int             // that are open, those of `ipfs pubsub sub` included
+	Topics int             // open topics, those of `ipfs pubsub sub` included
 	Freed  <-chan struct{} // closed when one of them has been closed
 }
 
@@ -26,22 +26,22 @@ func (e *TopicLimitError) Error() string {
 // Is reports whether target is [ErrTooManyTopics].
 func (e *TopicLimitError) Is(target error) bool { return target == ErrTooManyTopics }
 
-// topicSet is the topics that this peer is subscribed to, and those that it is
-// about to subscribe to. Pubsub greets each peer with all of them in one RPC, and a
-// peer discards the stream of one that is too large.
+// topicSet holds the topics that this peer is subscribed to or about to
+// subscribe to. Pubsub announces all of them to each new peer in one RPC, and
+// the peer resets the stream if the RPC is too large.
 type topicSet struct {
 	limits Limits
 
 	mu     sync.Mutex
 	topics map[string]*topicUse
-	bytes  int           // of the greeting
+	bytes  int           // of that RPC
 	freed  chan struct{} // closed when a topic is removed
 }
 
-// topicUse is a topic in a [topicSet]. One of the two is not zero.
+// topicUse is a topic in a [topicSet]. At least one field is not zero.
 type topicUse struct {
-	opened int  // calls of open less those of close
-	joined bool // pubsub is subscribed to it, for whomever
+	opened int  // calls of open minus calls of close
+	joined bool // pubsub is subscribed to it
 }
 
 func newTopicSet(limits Limits) *topicSet {
@@ -59,7 +59,7 @@ func (s *topicSet) open(topic string) error {
 	return nil
 }
 
-// close undoes open. The topic is removed when pubsub has unsubscribed, too.
+// close undoes open. The topic is removed as soon as pubsub has unsubscribed.
 func (s *topicSet) close(topic string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,14 +82,14 @@ func (s *topicSet) isJoined(topic string) bool {
 	return t != nil && t.joined
 }
 
-// join takes that pubsub has subscribed to a topic.
+// join records that pubsub has subscribed to a topic.
 func (s *topicSet) join(topic string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.use(topic).joined = true
 }
 
-// leave takes that pubsub has unsubscribed from a topic.
+// leave records that pubsub has unsubscribed from a topic.
 func (s *topicSet) leave(topic string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,7 +97,8 @@ func (s *topicSet) leave(topic string) {
 	s.clean(topic)
 }
 
-// use returns the use of a topic, which is added if it is new. The caller holds s.mu.
+// use returns the record of a topic, and adds it if needed. The caller holds
+// s.mu.
 func (s *topicSet) use(topic string) *topicUse {
 	t := s.topics[topic]
 	if t == nil {
@@ -108,7 +109,7 @@ func (s *topicSet) use(topic string) *topicUse {
 	return t
 }
 
-// clean removes a topic that is not used. The caller holds s.mu.
+// clean removes a topic without users. The caller holds s.mu.
 func (s *topicSet) clean(topic string) {
 	if t := s.topics[topic]; t.opened > 0 || t.joined {
 		return
@@ -119,7 +120,7 @@ func (s *topicSet) clean(topic string) {
 	s.freed = make(chan struct{})
 }
 
-// greetingBytes is how much longer a topic makes the RPC that greets a peer.
+// greetingBytes is what a topic adds to the RPC that announces the topics.
 func greetingBytes(topic string) int {
 	yes, no := true, false
 	return proto.Size(&pb.RPC{Subscriptions: []*pb.RPC_SubOpts{{

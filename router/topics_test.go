@@ -23,7 +23,7 @@ func wantRefused(t *testing.T, r *Router, topic string) *TopicLimitError {
 	if !errors.Is(err, ErrTooManyTopics) || !errors.As(err, &limit) {
 		t.Fatalf("following: %v", err)
 	}
-	if r.follows(topic) || r.ours[topic] != nil || slices.Contains(r.GetTopics(), topic) {
+	if r.follows(topic) || r.used[topic] != nil || slices.Contains(r.GetTopics(), topic) {
 		t.Errorf("something of %s is left", topic)
 	}
 	return limit

@@ -9,21 +9,21 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
-// Drops counts the messages that the router lost since it started, and the streams
-// that it reset.
+// Drops counts the messages that the router lost since it started, and the
+// streams that it reset.
 type Drops struct {
 	Outbound   uint64 `json:"outbound"`   // a peer's outbound queue was full, or the peer did not read
-	Validation uint64 `json:"validation"` // the queue of messages to validate was full
+	Validation uint64 `json:"validation"` // the validation queue was full
 	Subscriber uint64 `json:"subscriber"` // a subscriber was too slow
 	Streams    uint64 `json:"streams"`    // streams that were reset because their peers did not read
 }
 
-// tracer counts losses, logs the first of each kind, and knows the mesh. It tells
-// the others what pubsub does.
+// tracer counts losses, logs the first of each kind, and records the mesh. It
+// reports pubsub's events to the other parts of the router.
 type tracer struct {
-	topics  *topicSet
-	out     *outbound
-	waiting *awaiting
+	topics     *topicSet
+	out        *outbound
+	validating *validationBudget
 
 	outbound, validation, subscriber atomic.Uint64
 
@@ -37,7 +37,7 @@ func (t *tracer) counts() Drops {
 	return Drops{Outbound: t.outbound.Load(), Validation: t.validation.Load(), Subscriber: t.subscriber.Load(), Streams: t.out.resets.Load()}
 }
 
-// meshed reports whether messages of a topic are passed on to a peer.
+// meshed reports whether messages of a topic are forwarded to a peer.
 func (t *tracer) meshed(topic string, p peer.ID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -51,7 +51,7 @@ func (t *tracer) DropRPC(rpc *pubsub.RPC, p peer.ID) {
 }
 
 func (t *tracer) RejectMessage(m *pubsub.Message, reason string) {
-	t.waiting.done(m.Message)
+	t.validating.done(m.Message)
 	if reason == pubsub.RejectValidationQueueFull || reason == pubsub.RejectValidationThrottled {
 		t.dropValidation(1)
 	}
@@ -86,8 +86,8 @@ func (t *tracer) Prune(p peer.ID, topic string) {
 	}
 }
 
-// OnClosedOutboundStream takes a peer out of the mesh. Gossipsub does not call Prune
-// for it.
+// OnClosedOutboundStream removes a peer from the mesh. Gossipsub does not call
+// Prune in that case.
 func (t *tracer) OnClosedOutboundStream(p peer.ID) {
 	t.out.closed(p)
 	t.mu.Lock()
@@ -103,8 +103,8 @@ func (t *tracer) Join(topic string)                      { t.topics.join(topic) 
 func (t *tracer) Leave(topic string)                     { t.topics.leave(topic) }
 func (t *tracer) SendRPC(rpc *pubsub.RPC, p peer.ID)     { t.out.queued(rpc, p) }
 func (*tracer) OnNewOutboundStream(peer.ID, protocol.ID) {}
-func (t *tracer) ValidateMessage(m *pubsub.Message)      { t.waiting.done(m.Message) }
-func (t *tracer) DuplicateMessage(m *pubsub.Message)     { t.waiting.done(m.Message) }
+func (t *tracer) ValidateMessage(m *pubsub.Message)      { t.validating.done(m.Message) }
+func (t *tracer) DuplicateMessage(m *pubsub.Message)     { t.validating.done(m.Message) }
 func (*tracer) DeliverMessage(*pubsub.Message)           {}
 func (*tracer) ThrottlePeer(peer.ID)                     {}
 func (*tracer) RecvRPC(*pubsub.RPC)                      {}

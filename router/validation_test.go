@@ -11,9 +11,9 @@ import (
 
 func (r *Router) awaited() int {
 	r.GetTopics() // what came has been looked at
-	r.waiting.mu.Lock()
-	defer r.waiting.mu.Unlock()
-	return r.waiting.bytes
+	r.validating.mu.Lock()
+	defer r.validating.mu.Unlock()
+	return r.validating.bytes
 }
 
 // What a peer sends faster than it is validated is held to a bound. The messages of
@@ -39,9 +39,9 @@ func TestMessagesThatAwaitValidationAreHeldToABound(t *testing.T) {
 	eventually(t, "all came", func() bool { return b.awaited() > bound-size-1000 && b.Drops().Validation == sent-1-(bound-1)/size })
 	must(t, c.Publish(testContext(t), topic, []byte("from another")))
 	eventually(t, "it has room", func() bool {
-		b.waiting.mu.Lock()
-		defer b.waiting.mu.Unlock()
-		return b.waiting.of[hc.ID()] > 0
+		b.validating.mu.Lock()
+		defer b.validating.mu.Unlock()
+		return b.validating.byPeer[hc.ID()] > 0
 	})
 	if n := b.awaited(); n > bound+1000 {
 		t.Errorf("%d bytes await validation", n)
@@ -51,7 +51,7 @@ func TestMessagesThatAwaitValidationAreHeldToABound(t *testing.T) {
 		_, err := sub.Next(testContext(t))
 		must(t, err)
 	}
-	if n := b.awaited(); n != 0 || len(b.waiting.messages) != 0 || len(b.waiting.of) != 0 {
+	if n := b.awaited(); n != 0 || len(b.validating.messages) != 0 || len(b.validating.byPeer) != 0 {
 		t.Errorf("%d bytes await validation", n)
 	}
 }
@@ -86,13 +86,13 @@ func TestNothingAwaitsValidationThatIsNotValidated(t *testing.T) {
 	}
 	_, err := sub.Next(testContext(t))
 	must(t, err)
-	if n := a.awaited(); n != 0 || len(a.waiting.messages) != 0 {
+	if n := a.awaited(); n != 0 || len(a.validating.messages) != 0 {
 		t.Errorf("%d bytes await validation", n)
 	}
 }
 
 func TestAllMessagesThatAwaitValidationShareABound(t *testing.T) {
-	w := newAwaiting(Limits{PeerBytes: 1000, AllBytes: 1500}, func(string) bool { return true })
+	w := newValidationBudget(Limits{PeerBytes: 1000, AllBytes: 1500}, func(string) bool { return true })
 	var all []*pb.Message
 	for _, from := range []peer.ID{"a", "b"} {
 		var messages []*pb.Message
@@ -110,7 +110,7 @@ func TestAllMessagesThatAwaitValidationShareABound(t *testing.T) {
 		w.done(m)
 		w.done(m) // which changes nothing
 	}
-	if w.bytes != 0 || len(w.of) != 0 {
+	if w.bytes != 0 || len(w.byPeer) != 0 {
 		t.Errorf("%d bytes are counted", w.bytes)
 	}
 }
