@@ -13,13 +13,13 @@ import (
 
 var log = logging.Logger("npp/space")
 
-// ErrFull says that too little space is free.
+// ErrFull means that too little space is free.
 var ErrFull = errors.New("the disk is almost full")
 
-// Advice says how the owner of a daemon makes room.
+// Advice tells the owner of a daemon how to free space.
 const Advice = "make room on that disk, for example with ipfs repo gc, ipfs npp db drop or ipfs npp messages rm"
 
-// Bounds of the floor where none is configured, and of the reserve, in bytes.
+// Bounds of the default floor, and of the reserve, in bytes.
 const (
 	minFloor   = 512 << 20
 	maxFloor   = 5 << 30
@@ -29,36 +29,36 @@ const (
 // MaxFreeBytes is the largest floor: 1 EiB.
 const MaxFreeBytes = 1 << 60
 
-// defaultInterval is the time between two readings of the free space.
+// defaultInterval is how long a reading of the free space is used.
 const defaultInterval = 250 * time.Millisecond
 
-// Usage is the size of a file system.
+// Usage is the size of a file system in bytes.
 type Usage struct {
-	Free  uint64 // bytes that this process may still write
-	Total uint64 // bytes, used ones included
+	Free  uint64 // available to this process
+	Total uint64 // used ones included
 }
 
-// Config says which disk is watched.
+// Config configures a Disk.
 type Config struct {
 	// Path is a directory on the disk.
 	Path string
-	// FreeBytes is the floor, at most [MaxFreeBytes]. 0: 1 % of the disk, but at
-	// least 512 MiB and at most 5 GiB.
+	// FreeBytes is the floor, at most [MaxFreeBytes]. The default is 1 % of the
+	// disk, but at least 512 MiB and at most 5 GiB.
 	FreeBytes uint64
-	// Probe reads the usage. nil: the operating system is asked about Path.
+	// Probe returns the usage. Default: ask the operating system about Path.
 	Probe func() (Usage, error)
-	// Interval is the time for which a reading is used. 0: 250 ms.
+	// Interval is how long a reading is used. Default: 250 ms.
 	Interval time.Duration
 }
 
-// Disk tells whether a disk has room. Its methods may be called concurrently.
-// A nil Disk has room for everything.
+// Disk reports whether a disk has enough free space. Its methods may be called
+// concurrently. A nil Disk always has enough.
 type Disk struct {
 	path     string
 	floor    uint64 // as configured
 	probe    func() (Usage, error)
 	interval time.Duration
-	asking   chan struct{} // holds a token while one of those who wait asks for all
+	asking   chan struct{} // holds a token while one of the waiters asks for all
 
 	mu      sync.Mutex
 	at      time.Time // of the last reading
@@ -67,7 +67,7 @@ type Disk struct {
 	resumed chan struct{} // closed when data from peers is accepted again
 }
 
-// New returns a Disk. It reads nothing yet.
+// New returns a Disk. It does not read the free space yet.
 func New(c Config) *Disk {
 	d := &Disk{
 		path:     c.Path,
@@ -83,25 +83,26 @@ func New(c Config) *Disk {
 	return d
 }
 
-// State is what is known of a disk.
+// State is the state of a disk.
 type State struct {
 	Usage
 	Floor   uint64 // bytes that must be free to accept data from peers
 	Reserve uint64 // bytes that must be free to accept the owner's writes
-	Paused  bool   // nothing is accepted from peers
+	Paused  bool   // data from peers is refused
 	Err     error  // why the free space is unknown, or nil
 }
 
-// resume is the free space from which data from peers is accepted again.
+// resume returns the free space above which data from peers is accepted again.
 func (s State) resume() uint64 { return s.Floor + s.Floor/16 }
 
-// limitsOf returns floor and reserve of a disk of a size.
+// limitsOf returns the default floor and the reserve of a disk of the given
+// size.
 func limitsOf(configured, total uint64) (floor, reserve uint64) {
 	floor = cmp.Or(configured, min(max(total/100, minFloor), maxFloor))
 	return floor, min(floor/4, maxReserve)
 }
 
-// State reads the free space and returns what is known now.
+// State reads the free space and returns the state.
 func (d *Disk) State() State {
 	if d == nil {
 		return State{}
@@ -137,8 +138,7 @@ func (d *Disk) look() {
 	}
 }
 
-// current returns the state, of this moment or a little older. The caller holds
-// d.mu.
+// current returns the state, at most an interval old. The caller holds d.mu.
 func (d *Disk) current() State {
 	if d.at.IsZero() || time.Since(d.at) >= d.interval {
 		d.look()
@@ -146,13 +146,13 @@ func (d *Disk) current() State {
 	return d.state
 }
 
-// full is [ErrFull], with the figures.
+// full returns [ErrFull] with the figures.
 func (d *Disk) full(free, needed uint64) error {
 	return fmt.Errorf("%w: %d bytes are free at %s, %d are needed", ErrFull, free, d.path, needed)
 }
 
-// CheckIncoming returns nil if data from other peers may be stored, or an error
-// that wraps [ErrFull].
+// CheckIncoming returns nil if data from other peers may be stored, and
+// otherwise an error that wraps [ErrFull].
 func (d *Disk) CheckIncoming() error {
 	if d == nil {
 		return nil
@@ -165,9 +165,9 @@ func (d *Disk) CheckIncoming() error {
 	return nil
 }
 
-// CheckWrite returns nil if the owner may write size bytes more, or an error that
-// wraps [ErrFull]. The bytes count as written until the next reading. Nothing is
-// refused without a new one.
+// CheckWrite returns nil if the owner may write size more bytes, and otherwise
+// an error that wraps [ErrFull]. The bytes count as written until the next
+// reading. CheckWrite reads the free space before it refuses.
 func (d *Disk) CheckWrite(size int) error {
 	if d == nil {
 		return nil
@@ -186,8 +186,8 @@ func (d *Disk) CheckWrite(size int) error {
 	return nil
 }
 
-// AwaitIncoming waits until data from other peers may be stored. Its error is that
-// of the context.
+// AwaitIncoming waits until data from other peers may be stored. It fails only
+// with the error of the context.
 func (d *Disk) AwaitIncoming(ctx context.Context) error {
 	for {
 		resumed, paused := d.pause()
@@ -205,8 +205,8 @@ func (d *Disk) AwaitIncoming(ctx context.Context) error {
 	}
 }
 
-// pause reports whether nothing is accepted from peers, and returns a channel that
-// is closed when that ends.
+// pause reports whether data from peers is refused, and returns a channel that
+// is closed when it is accepted again.
 func (d *Disk) pause() (resumed <-chan struct{}, paused bool) {
 	if d == nil {
 		return nil, false
@@ -225,9 +225,10 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// Guard returns a context for work of the owner that writes an unknown amount. The
-// context ends, with the error of [Disk.CheckWrite] as its cause, when too little
-// space is free. The caller calls stop when the work is done.
+// Guard returns a context for an operation of the owner that writes an unknown
+// number of bytes. The context ends, with the error of [Disk.CheckWrite] as its
+// cause, when too little space is free. The caller calls stop at the end of the
+// operation.
 func (d *Disk) Guard(ctx context.Context) (guarded context.Context, stop context.CancelFunc) {
 	if d == nil {
 		return context.WithCancel(ctx)

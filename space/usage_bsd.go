@@ -15,7 +15,8 @@ func usageOf(path string) (Usage, error) {
 		return Usage{}, fmt.Errorf("read the free space at %s: %w", path, err)
 	}
 	unit := uint64(s.Bsize)
-	// On FreeBSD, the number is negative where the space kept for root is used.
+	// On FreeBSD, the number is negative if the space reserved for root is in
+	// use.
 	available := uint64(max(int64(s.Bavail), 0))
 	return Usage{Free: available * unit, Total: s.Blocks * unit}, nil
 }

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// usageOf asks the operating system. The unit is the fragment size where there is
+// usageOf asks the operating system. The unit is the fragment size if there is
 // one, as in statvfs(3).
 func usageOf(path string) (Usage, error) {
 	var s unix.Statfs_t

@@ -7,7 +7,7 @@ import (
 	"fmt"
 )
 
-// usageOf is not known on this system.
+// usageOf is not implemented on this system.
 func usageOf(path string) (Usage, error) {
 	return Usage{}, fmt.Errorf("read the free space at %s: %w", path, errors.ErrUnsupported)
 }

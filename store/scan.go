@@ -9,18 +9,16 @@ import (
 	"github.com/ipfs/go-datastore/query"
 )
 
-// Scan yields all entries below prefix as the function that has the
+// Scan yields the entries below prefix in the byte order of their keys, as the
 // transaction sees them: with its own writes and with those of the functions
-// that ran before it. Keys come in byte order. Scan is otherwise like
-// [Store.Scan]. The loop body may write through tx; whether Scan yields those
-// writes is unspecified.
+// that ran before it. Otherwise it is like [Store.Scan]. The loop body may
+// write through tx; whether Scan yields those writes is unspecified.
 func (tx *Tx) Scan(prefix string) iter.Seq2[Entry, error] { return tx.scan(prefix, up) }
 
 // ScanBack is [Tx.Scan] in the reverse order of the keys.
 func (tx *Tx) ScanBack(prefix string) iter.Seq2[Entry, error] { return tx.scan(prefix, down) }
 
-// scan merges the committed entries below prefix with the writes that are not
-// committed yet.
+// scan merges the committed entries below prefix with the uncommitted writes.
 func (tx *Tx) scan(prefix string, d direction) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		if err := checkKey(prefix); err != nil {
@@ -28,7 +26,7 @@ func (tx *Tx) scan(prefix string, d direction) iter.Seq2[Entry, error] {
 			return
 		}
 		fresh, written := tx.below(prefix, d)
-		upTo := func(key string) bool { // yields what comes before key
+		upTo := func(key string) bool { // yields the uncommitted writes before key
 			for len(fresh) > 0 && (key == "" || int(d)*strings.Compare(fresh[0], key) < 0) {
 				w := written[fresh[0]]
 				e := Entry{fresh[0], slices.Clone(w.value)}
@@ -56,7 +54,7 @@ func (tx *Tx) scan(prefix string, d direction) iter.Seq2[Entry, error] {
 }
 
 // below returns the keys below prefix that were written since the last commit,
-// in order, and what was written there last.
+// in order, with the value that was written last.
 func (tx *Tx) below(prefix string, d direction) (keys []string, written map[string]write) {
 	written = make(map[string]write)
 	for _, writes := range []map[string]write{tx.group.writes, tx.writes} {

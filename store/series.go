@@ -14,74 +14,72 @@ import (
 // Record is an entry of a series.
 type Record struct {
 	Number uint64
-	Name   string // "" at [Key] itself
+	Name   string // "" for a key made by [Key]
 	Value  []byte
 }
 
-// Key returns the key of record n of a series. Any uint64 is a number; keys
-// sort as their numbers do. Below the series there must be no other keys than
-// those of Key, or else of [NamedKey].
+// Key returns the key of record n of a series. Keys sort as their numbers do.
+// The namespace below the series must contain only keys made by Key, or only
+// keys made by [NamedKey].
 func Key(series string, n uint64) string {
 	return series + join(Digits(n))
 }
 
-// NamedKey returns the key of the record of a series that has number n and the
-// given name, Key(series, n) + "/" + name. Keys sort by number, then by the
-// bytes of the name. A name is one clean component of a key: not empty, not
-// "." or "..", and without a slash. The key of anything else is refused with
-// [ErrInvalidKey] wherever it is used.
+// NamedKey returns the key of the record of a series with number n and the
+// given name: Key(series, n) + "/" + name. Keys sort by number, then by the
+// bytes of the name. A name is one component of a clean path: not empty, not
+// "." or "..", and without a slash. Methods of Store and Tx reject the key of
+// any other name with [ErrInvalidKey].
 //
-// In one series either all records are named or none is. This is not checked:
-// reads of a series that has both may miss some.
+// Either all records of a series are named or none is. This is not checked:
+// reads of a series with both may miss records.
 func NamedKey(series string, n uint64, name string) string {
 	if strings.Contains(name, "/") {
-		name = "/" + name // or it would be a clean path
+		name = "/" + name // prevents path cleaning from changing the key
 	}
 	return Key(series, n) + "/" + name
 }
 
-// Ascend yields the records of a series with the number from or above, in the
+// Ascend yields the records of a series with numbers of at least from, in the
 // order of (Number, Name), and ends with the first error.
 //
-// It ends at the record that was the last when it began: where records are
-// only ever added behind the last, a loop that goes on after the last record
-// it has seen misses none. A record that another Update adds or removes below
-// may be seen or not. The loop body may call Update.
+// It ends at the record that was the last one when it began. If records are
+// only added after the last one, a loop that continues after the last record it
+// has seen misses none. Other records that are added or removed concurrently
+// may be yielded or not. The loop body may call Update.
 //
-// From 0 it is one query over the whole series. Where queries of the datastore
-// are snapshots, a record that an Update deletes meanwhile and puts again with
-// a higher number is then seen once, at the place that it had when the loop
-// began.
+// Ascend from 0 is one query over the whole series. If queries of the datastore
+// are snapshots, a record that an Update moves to a higher number meanwhile is
+// yielded once, at its old position.
 func (s *Store) Ascend(ctx context.Context, series string, from uint64) iter.Seq2[Record, error] {
 	return s.read(ctx, series, position{number: from}, up)
 }
 
-// AscendFrom is as [Store.Ascend], but begins within the names of number n: at
-// name, whether there is such a record or not, or else at the next one. Any
-// string will do; "" is before all names.
+// AscendFrom is like [Store.Ascend], but begins within the names of number n:
+// at name, or at the next one if there is no such record. Name may be any text;
+// "" is before all names.
 func (s *Store) AscendFrom(ctx context.Context, series string, n uint64, name string) iter.Seq2[Record, error] {
 	return s.read(ctx, series, position{number: n, name: name}, up)
 }
 
-// Descend yields the records of a series with the number from or below, in the
-// reverse order of (Number, Name), and ends with the first error. Records that
-// are added behind the last after it began are not seen; otherwise it is as
-// [Store.Ascend].
+// Descend yields the records of a series with numbers of at most from, in the
+// reverse order of (Number, Name), and ends with the first error. It does not
+// yield records that are added after the last one meanwhile. Otherwise it is
+// like [Store.Ascend].
 //
-// From the last record, or beyond it, it is one query over the whole series,
-// with the same promise as Ascend from 0.
+// Descend from the last record or a higher number is one query over the whole
+// series, with the same guarantee as Ascend from 0.
 func (s *Store) Descend(ctx context.Context, series string, from uint64) iter.Seq2[Record, error] {
 	return s.read(ctx, series, position{number: from, behind: true}, down)
 }
 
-// DescendFrom is as [Store.Descend], but begins within the names of number n:
-// at name, whether there is such a record or not, or else at the one before.
+// DescendFrom is like [Store.Descend], but begins within the names of number n:
+// at name, or at the previous one if there is no such record.
 func (s *Store) DescendFrom(ctx context.Context, series string, n uint64, name string) iter.Seq2[Record, error] {
 	return s.read(ctx, series, position{number: n, name: name}, down)
 }
 
-// position is a place in a series: that of a name, or behind all names of a
-// number.
+// position is a place in a series: a name of a number, or the end of its names.
 type position struct {
 	number uint64
 	name   string
@@ -102,7 +100,7 @@ func (p position) compare(other position) int {
 
 func (r Record) position() position { return position{number: r.Number, name: r.Name} }
 
-// direction is a way through a series, a digit up or down at a time.
+// direction is the order in which a series is read.
 type direction int
 
 const (
@@ -117,7 +115,7 @@ func (d direction) order() []query.Order {
 	return []query.Order{query.OrderByKeyDescending{}}
 }
 
-// before reports whether p comes before other on the way d.
+// before reports whether p comes before other in direction d.
 func (d direction) before(p, other position) bool {
 	return int(d)*p.compare(other) < 0
 }
@@ -143,7 +141,7 @@ func (s *Store) read(ctx context.Context, series string, from position, d direct
 func (s *Store) ascend(ctx context.Context, series string, from position, visit func(Record) bool) error {
 	var last position
 	upToLast := func(r Record) bool {
-		// Nothing follows the last: no more needs to be asked for.
+		// This is the last record: no further query is needed.
 		return !up.before(last, r.position()) && visit(r) && up.before(r.position(), last)
 	}
 	if from != (position{}) {
@@ -157,8 +155,8 @@ func (s *Store) ascend(ctx context.Context, series string, from position, visit 
 	began := false
 	for r, err := range s.records(ctx, series, nil, up) {
 		if err == nil && !began {
-			// Asked for after the query began: the last, or a record that is put
-			// behind it just now, is not cut off for having moved.
+			// This query began before the end was determined: a record that is
+			// the last one, or was moved after it just now, is not cut off.
 			last, began, err = s.edge(ctx, series, nil, down)
 		}
 		if err != nil || !began || !upToLast(r) {
@@ -188,12 +186,11 @@ func (s *Store) descend(ctx context.Context, series string, from position, visit
 	return s.walk(ctx, series, from, down, visit)
 }
 
-// maxSkipped is how many records of a bucket a walk skips to get to its start.
+// maxSkipped is how many records of a bucket a read skips to reach its start.
 // Without names there are at most fifteen.
 const maxSkipped = 64
 
-// walk visits the records from a position on, wherever it is, until visit
-// returns false.
+// walk visits the records from any position on until visit returns false.
 func (s *Store) walk(ctx context.Context, series string, from position, d direction, visit func(Record) bool) error {
 	// The rest of the bucket, or of the names of the number if there are many.
 	path := Digits(from.number)
@@ -224,7 +221,7 @@ func (s *Store) walk(ctx context.Context, series string, from position, d direct
 		}
 	}
 
-	// Then that of each of its ancestors.
+	// Then the rest of each ancestor of the bucket.
 	for i := depth - 1; i >= 0; i-- {
 		end, ok, err := s.edge(ctx, series, path[:i], -d)
 		if err != nil {
@@ -265,7 +262,8 @@ func (s *Store) records(ctx context.Context, series string, path []byte, d direc
 	}
 }
 
-// edge returns the place of the record below path that is first on the way d.
+// edge returns the position of the record below path that is first in direction
+// d.
 func (s *Store) edge(ctx context.Context, series string, path []byte, d direction) (p position, ok bool, err error) {
 	for entry, err := range s.query(ctx, series+join(path), query.Query{Orders: d.order(), Limit: 1, KeysOnly: true}) {
 		if err != nil {
@@ -277,8 +275,8 @@ func (s *Store) edge(ctx context.Context, series string, path []byte, d directio
 	return position{}, false, nil
 }
 
-// Digits returns the path of n: the count of its hex digits, less one, then
-// the digits.
+// Digits returns n as a path: the count of its hex digits minus one, then the
+// digits.
 func Digits(n uint64) []byte {
 	count := max(1, (bits.Len64(n)+3)/4)
 	path := make([]byte, 1+count)
@@ -301,7 +299,7 @@ func join(path []byte) string {
 	return string(key)
 }
 
-// number is the inverse of Key and of NamedKey.
+// number is the inverse of Key and NamedKey.
 func number(series, key string) (n uint64, name string, err error) {
 	malformed := func() (uint64, string, error) {
 		return 0, "", fmt.Errorf("%w: %q", ErrMalformed, key)

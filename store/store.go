@@ -1,52 +1,50 @@
-// Package store keeps small records in a namespace of a go-datastore: synced
-// transactions, and series of numbered records that can be read from anywhere.
+// Package store keeps small records in a namespace of a go-datastore. It adds
+// synced transactions, and series of numbered records that can be read from any
+// number on.
 //
 // # Transactions
 //
-// [Store.Update] runs a function that reads and writes, one function at a time.
-// What it wrote is committed as one batch and synced before Update answers:
-// commit, then sync, then answer. Callers that arrive while a batch is on its
-// way to the disk share the next one (group commit), so that many writers cost
-// few syncs. Atomicity is that of the datastore's batch: kubo's leveldb and
-// pebble have it, badger may split a large one.
+// [Store.Update] runs functions that read and write, one at a time. It commits
+// their writes as one batch, syncs the datastore, and then returns. Calls that
+// arrive while a batch is being written share the next batch (group commit), so
+// many writers cost few syncs. Atomicity is that of the datastore's batch:
+// kubo's leveldb and pebble have atomic batches; badger may split a large one.
 //
 // # Series
 //
 // A datastore query has a prefix, an order and a limit, but cannot start in the
-// middle. [Key] therefore lays the number of a record out as a path, a hex
-// digit to each component and the count of digits, less one, in front:
+// middle. [Key] therefore writes a number as a path with one hex digit per
+// component, after the count of digits minus one:
 //
 //	Key("log", 0x186a0) == "log/4/1/8/6/a/0"
 //
-// Byte order of such keys is the order of the numbers, keys are as short as
-// their numbers, and each component has at most sixteen children (with 256, pages are up to five
-// times slower). To read on
-// from a number, [Store.Ascend] and [Store.Descend] take the rest of its
-// bucket, then the siblings of its parent, of its grandparent and so on, each
-// of them a prefix query: a page costs about the same from anywhere in a
-// series of any length and with any gaps.
+// The byte order of such keys is the order of the numbers. Keys are as short as
+// their numbers, and each component has at most sixteen children; with 256,
+// pages are up to five times slower. To read on from a number, [Store.Ascend]
+// and [Store.Descend] query the rest of its bucket, then the siblings of its
+// parent, of its grandparent and so on. A page costs about the same at any
+// position of a series of any length and with any gaps.
 //
-// A number may also hold several records, told apart by a name that is one
-// more component of the key:
+// A number may have several records with different names; the name is one more
+// component of the key:
 //
 //	NamedKey("oplog", 0x1f, "bafy") == "oplog/1/1/f/bafy"
 //
 // They are ordered by number, then by name. [Store.AscendFrom] and
-// [Store.DescendFrom] begin within the names of a number. Names are not laid
-// out, so this may take a scan of all names of that number that come before: to
-// read very many names of one number, stay in the loop.
+// [Store.DescendFrom] begin within the names of a number. Names are not written
+// as paths, so this may scan all earlier names of that number. To read very
+// many names of one number, use one loop.
 //
-// A read from an end of a series, Ascend from 0 and Descend from the last
-// record or beyond it, is one query. Where queries of the datastore are
-// snapshots, as those of leveldb, pebble and badger are, so is that read: a
-// record which is deleted and put again with a higher number by an Update that
-// runs meanwhile is seen once, at its old place. A read that begins elsewhere
-// may see it twice or not at all.
+// A read from an end of a series, which is Ascend from 0 or Descend from the
+// last record or a higher number, is one query. Queries of leveldb, pebble and
+// badger are snapshots, and then so is that read: a record that an Update moves
+// to a higher number meanwhile is seen once, at its old position. A read that
+// begins elsewhere may see such a record twice or not at all.
 //
 // # Reads
 //
-// Reads outside of Update see what is committed, which may be a moment before
-// it is synced. They never wait for a writer.
+// Reads outside of Update see committed writes, which may not be synced yet.
+// They never wait for a writer.
 package store
 
 import (
@@ -63,37 +61,37 @@ import (
 )
 
 var (
-	// ErrNotFound says that no value is stored at a key. It is
+	// ErrNotFound means that no value is stored at a key. It is
 	// [datastore.ErrNotFound].
 	ErrNotFound = datastore.ErrNotFound
 
-	// ErrInvalidKey says that a key, prefix or series is no clean relative
-	// path, such as "log/1": it is empty, begins or ends with a slash, or has
-	// an empty, "." or ".." component.
+	// ErrInvalidKey means that a key, prefix or series is not a clean relative
+	// path such as "log/1": it is empty, begins or ends with a slash, or has an
+	// empty, "." or ".." component.
 	ErrInvalidKey = errors.New("invalid key")
 
-	// ErrMalformed says that the datastore holds a key below a series that
-	// neither [Key] nor [NamedKey] would have made.
+	// ErrMalformed means that the datastore contains a key below a series that
+	// neither [Key] nor [NamedKey] returns.
 	ErrMalformed = errors.New("malformed key in series")
 
-	// ErrNotDurable says that the datastore failed to commit or to sync:
-	// whether the writes will be found later is unknown.
+	// ErrNotDurable means that the datastore failed to commit or to sync. The
+	// writes may or may not survive.
 	ErrNotDurable = errors.New("not durable")
 
-	// ErrClosed says that the store is closed, or about to be.
+	// ErrClosed means that the store is closed or closing.
 	ErrClosed = errors.New("store is closed")
 )
 
 // Store is a namespace of a datastore. Its methods may be called concurrently.
-// There must be one Store only for a namespace at a time, and nothing else may
-// write there.
+// At most one Store may use a namespace at a time, and nothing else may write
+// to it.
 type Store struct {
 	ds     datastore.Batching
 	root   datastore.Key
-	prefix string // of every key in the datastore, ends with a slash
+	prefix string // of every key in the datastore; ends with a slash
 
-	leader chan struct{} // holds one token while a group runs
-	dirty  bool          // something may be committed and not synced; guarded by leader
+	leader chan struct{} // holds a token while a group runs
+	dirty  bool          // commits may be unsynced; guarded by leader
 
 	mu      sync.Mutex
 	pending []*request
@@ -101,7 +99,7 @@ type Store struct {
 	failing error // of the last write
 
 	access sync.RWMutex // held for reading by each read of the datastore
-	shut   bool         // no more reads; guarded by access
+	shut   bool         // no further reads; guarded by access
 }
 
 // Entry is a key, relative to the namespace, with its value.
@@ -110,9 +108,9 @@ type Entry struct {
 	Value []byte
 }
 
-// New returns a store of the keys of ds below namespace, such as
-// "/npp/messages". The store does not own ds: whoever opened it closes it,
-// after the store.
+// New returns a store for the keys of ds below namespace, such as
+// "/npp/messages". The store does not own ds; its owner closes it after the
+// store.
 func New(ds datastore.Batching, namespace string) *Store {
 	root := datastore.NewKey(namespace)
 	return &Store{
@@ -125,10 +123,10 @@ func New(ds datastore.Batching, namespace string) *Store {
 	}
 }
 
-// Failing returns the error of the last write, or nil if the last write
-// succeeded or there was none. A write is an [Store.Update] that changes a
-// key. A datastore may refuse all writes after the first failure until the
-// process restarts: kubo's leveldb does after the disk was full.
+// Failing returns the error of the last write, or nil if it succeeded or there
+// was none. A write is an [Store.Update] that changes a key. A datastore may
+// reject all writes after the first failure until the process restarts; kubo's
+// leveldb does so after the disk was full.
 func (s *Store) Failing() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -167,10 +165,10 @@ func (s *Store) Has(ctx context.Context, key string) (bool, error) {
 	return ok, nil
 }
 
-// Scan yields all entries below prefix in the byte order of their keys, and
-// ends with the first error. The prefix is made of whole components: "a" has
-// "a/b" below it, but neither "ab" nor "a" itself; "" has all. The loop body
-// may call Update; whether Scan yields what is written meanwhile is left open.
+// Scan yields the entries below prefix in the byte order of their keys, and
+// ends with the first error. The prefix consists of whole components: "a/b" is
+// below "a", but "ab" and "a" itself are not; everything is below "". The loop
+// body may call Update; whether Scan yields concurrent writes is unspecified.
 func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		if prefix != "" {
@@ -191,9 +189,9 @@ func (s *Store) Scan(ctx context.Context, prefix string) iter.Seq2[Entry, error]
 	}
 }
 
-// Close refuses new updates, and those that wait, with [ErrClosed], waits for
-// the running group, and then refuses reads and ends loops over them with
-// ErrClosed: after it, the datastore may be closed.
+// Close rejects new and waiting updates with [ErrClosed] and waits for the
+// running group. It then rejects reads and ends loops over them with ErrClosed.
+// After it, the datastore may be closed.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -211,7 +209,7 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// reading calls read unless the store is closed. Once their databases are
+// reading calls read unless the store is closed. After their databases are
 // closed, pebble panics and leveldb answers a query with nothing.
 func (s *Store) reading(read func() error) error {
 	s.access.RLock()
@@ -222,8 +220,8 @@ func (s *Store) reading(read func() error) error {
 	return read()
 }
 
-// query runs q below prefix. It ends with the first error and closes the
-// query as soon as the loop is left.
+// query runs q below prefix. It ends with the first error, and closes the query
+// as soon as the loop is left.
 func (s *Store) query(ctx context.Context, prefix string, q query.Query) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		q.Prefix = s.prefix + prefix

@@ -7,7 +7,7 @@ import (
 	"fmt"
 )
 
-// A group takes no further update once it has either.
+// Bounds of a group: it accepts no further update once it has reached either.
 const (
 	maxGroupUpdates = 256
 	maxGroupBytes   = 1 << 20 // of keys and values; a leveldb batch above 4 MiB is slow
@@ -15,19 +15,18 @@ const (
 
 var errGoexit = errors.New("update aborted: a function of its group ended the goroutine")
 
-// Update runs fn and makes what it wrote durable, all of it or nothing.
+// Update runs fn and makes all of its writes durable, or none.
 //
-// Functions run one after the other, each seeing the writes of those before
-// it. One that returns an error or panics writes nothing, and Update returns
-// the error, or the panic as an error, once everything that the function may
-// have seen is durable. If the datastore fails, Update returns an error that
-// wraps the cause, and [ErrNotDurable] unless it is certain that nothing was
-// written.
+// Functions run one after the other, and each sees the writes of those before
+// it. If fn returns an error or panics, it writes nothing. Update then returns
+// the error, or the panic as an error, as soon as everything that fn may have
+// read is durable. If the datastore fails, Update returns an error that wraps
+// the cause, and [ErrNotDurable] unless it is certain that nothing was written.
 //
-// When ctx is done before fn ran, Update returns its error and writes nothing;
-// after that it waits for the outcome.
+// If ctx is done before fn ran, Update returns its error and writes nothing.
+// After that, Update waits for the outcome.
 //
-// fn must be quick, runs in the goroutine of any of the callers, must not call
+// fn must be quick. It runs in the goroutine of any caller, must not call
 // Update, and must not use tx after it returned.
 func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	if err := ctx.Err(); err != nil {
@@ -62,7 +61,7 @@ func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) error {
 type request struct {
 	ctx  context.Context
 	fn   func(*Tx) error
-	err  error // what fn returned, then what Update returns
+	err  error // the error of fn, then that of Update
 	done chan struct{}
 }
 
@@ -71,7 +70,7 @@ func (r *request) answer(err error) {
 	close(r.done)
 }
 
-// withdraw takes r back unless its turn has come.
+// withdraw removes r unless its function has begun.
 func (s *Store) withdraw(r *request) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,8 +94,8 @@ func (s *Store) next() *request {
 	return r
 }
 
-// lead runs a group of the pending requests and answers them, unless own is
-// answered by now, and gives the leader's token back.
+// lead runs a group of the pending requests and answers them, unless own has
+// been answered, and returns the leader's token.
 func (s *Store) lead(own *request) {
 	defer func() { <-s.leader }()
 	select {
@@ -131,7 +130,7 @@ func (s *Store) lead(own *request) {
 	}
 }
 
-// run runs the function of r, and adds its writes to g if it succeeds.
+// run runs the function of r and adds its writes to g if it succeeds.
 func (s *Store) run(g *group, r *request) (err error) {
 	if err := r.ctx.Err(); err != nil {
 		return err
@@ -149,10 +148,11 @@ func (s *Store) run(g *group, r *request) (err error) {
 	return nil
 }
 
-// flush commits and syncs what is written in g, and syncs what an earlier
-// group left behind.
+// flush commits and syncs the writes of g, and syncs those of an earlier group
+// if that failed to.
 func (s *Store) flush(g *group) error {
-	// The outcome concerns all requests of the group, so none's context counts.
+	// The outcome concerns all requests of the group, so no request's context
+	// applies.
 	ctx := context.Background()
 	if len(g.writes) > 0 {
 		batch, err := s.ds.Batch(ctx)
@@ -183,10 +183,10 @@ func (s *Store) flush(g *group) error {
 	return nil
 }
 
-// group is what the functions of a group wrote so far.
+// group holds the writes of a group's functions.
 type group struct {
 	writes map[string]write
-	size   int // bytes put since the group began
+	size   int // bytes written since the group began
 }
 
 func (g *group) add(writes map[string]write) {
@@ -201,7 +201,7 @@ type write struct {
 	deleted bool
 }
 
-// Tx is the view of a function that [Store.Update] runs.
+// Tx is a transaction of [Store.Update].
 type Tx struct {
 	store  *Store
 	group  *group
@@ -237,7 +237,7 @@ func (tx *Tx) Put(key string, value []byte) error {
 	return nil
 }
 
-// Delete removes the value at key. It is no error if there is none.
+// Delete deletes the value at key. A key without a value is not an error.
 func (tx *Tx) Delete(key string) error {
 	if err := checkKey(key); err != nil {
 		return err

@@ -1,4 +1,4 @@
-// Package spacetest has a disk for tests, whose free space the test sets.
+// Package spacetest provides a disk whose free space a test sets.
 package spacetest
 
 import (
@@ -14,14 +14,14 @@ const (
 	Reserve = Floor / 4
 )
 
-// Gauge is a disk of 1 TiB whose free space the test sets.
+// Gauge is a disk of 1 TiB whose free space a test sets.
 type Gauge struct {
 	*space.Disk
 	free  atomic.Uint64
 	looks atomic.Int64
 }
 
-// New returns a disk with room.
+// New returns a disk with enough free space.
 func New() *Gauge {
 	g := &Gauge{}
 	g.Disk = space.New(space.Config{Path: "/test", FreeBytes: Floor, Interval: 10 * time.Millisecond, Probe: func() (space.Usage, error) {
@@ -32,12 +32,12 @@ func New() *Gauge {
 	return g
 }
 
-// Looks returns how often the free space was read. It grows while somebody waits for
-// room.
+// Looks returns how often the free space was read. The number grows while a
+// caller waits for space.
 func (g *Gauge) Looks() int64 { return g.looks.Load() }
 
-// Set sets the free space. Checks see it from now on; those who wait notice it by
-// themselves.
+// Set sets the free space. Checks see it at once; waiters notice it with their
+// next reading.
 func (g *Gauge) Set(free uint64) {
 	g.free.Store(free)
 	g.Disk.State()

@@ -1,5 +1,5 @@
-// Package storetest has a datastore that loses power and runs full on demand,
-// for tests of what claims to be durable.
+// Package storetest provides a datastore that loses power or fills up on
+// demand, for tests of durability.
 package storetest
 
 import (
@@ -19,14 +19,14 @@ import (
 type Failure int
 
 const (
-	Once    Failure = iota // one operation fails and does nothing
-	Applied                // one operation is carried out, but answers with an error
-	Lasting                // operations fail and do nothing until FailAfter is called again
+	Once    Failure = iota // one operation fails and has no effect
+	Applied                // one operation takes effect and returns an error
+	Lasting                // operations fail without effect until FailAfter is called again
 )
 
-// Disk is a datastore in memory that tells what is committed from what is
-// durable. Reads see every commit. A restart after a power loss finds what was
-// synced, and perhaps some of what was committed since. Batches are atomic.
+// Disk is a datastore in memory that distinguishes committed from durable
+// writes. Reads see every commit. After a power loss, a restart finds what was
+// synced, and perhaps some of the later commits. Batches are atomic.
 //
 // Its methods may be called concurrently.
 type Disk struct {
@@ -64,9 +64,9 @@ func NewDisk() *Disk {
 	}
 }
 
-// PowerLoss returns the disk that a restart finds if the power fails now. Of
-// the commits that are not synced, the oldest survive, as many as rng decides;
-// with a nil rng none does. The disk itself goes on as if nothing happened.
+// PowerLoss returns the disk that a restart finds if the power fails now. rng
+// decides how many of the unsynced commits survive, oldest first; with a nil
+// rng none does. The disk itself is not affected.
 func (d *Disk) PowerLoss(rng *rand.Rand) *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -79,7 +79,7 @@ func (d *Disk) PowerLoss(rng *rand.Rand) *Disk {
 	return &Disk{current: found, durable: maps.Clone(found)}
 }
 
-// FailAfter makes the n-th operation from now on fail; 1 is the next, 0 is
+// FailAfter makes the n-th operation from now on fail; 1 is the next one, 0 is
 // none. Operations are puts, deletes, commits of batches, and syncs.
 func (d *Disk) FailAfter(n int, failure Failure) {
 	d.mu.Lock()
@@ -90,22 +90,22 @@ func (d *Disk) FailAfter(n int, failure Failure) {
 	}
 }
 
-// Operations returns how many operations there were, failed ones included.
+// Operations returns the number of operations, failed ones included.
 func (d *Disk) Operations() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.operations
 }
 
-// Syncs returns how many of the operations were syncs.
+// Syncs returns the number of syncs among the operations.
 func (d *Disk) Syncs() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.syncs
 }
 
-// operate counts an operation and carries it out, unless it is to fail. The
-// caller holds the lock.
+// operate counts an operation and runs it, unless it is to fail. The caller
+// holds the lock.
 func (d *Disk) operate(name string, do func()) error {
 	d.operations++
 	fails := d.failAt > 0 && d.operations == d.failAt ||
@@ -138,7 +138,7 @@ func (d *Disk) Delete(_ context.Context, key datastore.Key) error {
 	return d.commit("delete", commit{key: nil})
 }
 
-// Sync makes durable what is committed at prefix and below, and nothing else.
+// Sync makes the commits at prefix and below durable, and no others.
 func (d *Disk) Sync(_ context.Context, prefix datastore.Key) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -187,8 +187,7 @@ func (d *Disk) GetSize(ctx context.Context, key datastore.Key) (int, error) {
 	return datastore.GetBackedSize(ctx, d, key)
 }
 
-// Query implements [datastore.Read]. The results are those of the moment of
-// the call.
+// Query implements [datastore.Read]. The results are a snapshot.
 func (d *Disk) Query(_ context.Context, q query.Query) (query.Results, error) {
 	prefix := datastore.NewKey(q.Prefix)
 	var entries []query.Entry
