@@ -207,7 +207,7 @@ func (b *mailbox) insert(ctx context.Context, tx *store.Tx, done evicted, m *Mes
 // the same data, and an error that wraps ErrIDReused if its data differs.
 func (b *mailbox) sameAsStored(tx *store.Tx, at []byte, m *Message) error {
 	if len(at) != 8 {
-		return fmt.Errorf("message %s is indexed under a damaged number", m.ID)
+		return fmt.Errorf("message %s has a damaged index record", m.ID)
 	}
 	n := binary.BigEndian.Uint64(at)
 	rec, err := tx.Get(store.Key(logSeries, n))
@@ -231,26 +231,26 @@ func (b *mailbox) sameAsStored(tx *store.Tx, at []byte, m *Message) error {
 // quotas, or returns ErrFull. It updates st, which the caller writes, and
 // returns the bytes that the author uses without m.
 func (b *mailbox) makeRoom(ctx context.Context, tx *store.Tx, done evicted, st *pb.State, m *Message, size uint64) (used uint64, err error) {
-	total, share := b.limits.StoreBytes, b.limits.PeerBytes
+	total, quota := b.limits.StoreBytes, b.limits.PeerBytes
 	if m.Via == Pubsub {
-		total, share = b.limits.PubsubBytes, b.limits.PubsubBytes/4
+		total, quota = b.limits.PubsubBytes, b.limits.PubsubBytes/4
 	}
-	if size > share {
-		return 0, fmt.Errorf("%w: the message takes %d bytes, a peer's share is %d", ErrFull, size, share)
+	if size > quota {
+		return 0, fmt.Errorf("%w: the message takes %d bytes, a peer's quota is %d", ErrFull, size, quota)
 	}
 	used, err = readNumber(tx, usedKey(m.Via, m.From))
 	if err != nil {
 		return 0, err
 	}
 	all := usedBytes(st, m.Via)
-	if used+size <= share && *all+size <= total {
+	if used+size <= quota && *all+size <= total {
 		return used, nil
 	}
-	if used+size > share {
+	if used+size > quota {
 		if m.Via == Direct && b.limits.WhenPeerFull != DropOldest {
-			return 0, fmt.Errorf("%w: the sender's share of %d bytes is full", ErrFull, share)
+			return 0, fmt.Errorf("%w: the sender's quota of %d bytes is used up", ErrFull, quota)
 		}
-		if err := b.evict(ctx, tx, done, st, fromSeries(m.Via, m.From), used+size-share); err != nil {
+		if err := b.evict(ctx, tx, done, st, fromSeries(m.Via, m.From), used+size-quota); err != nil {
 			return 0, err
 		}
 	}
@@ -309,7 +309,7 @@ func (b *mailbox) evict(ctx context.Context, tx *store.Tx, done evicted, st *pb.
 		}
 	}
 	if freed < free {
-		return fmt.Errorf("%w: %s holds less than it is charged for", ErrFull, series)
+		return fmt.Errorf("%w: %s has fewer bytes than its counter says", ErrFull, series)
 	}
 	return nil
 }
@@ -350,8 +350,8 @@ func (b *mailbox) delete(tx *store.Tx, st *pb.State, n uint64) (uint64, error) {
 	} else {
 		err = errors.Join(err, tx.Delete(usedKey(m.Via, m.From)))
 	}
-	share := usedBytes(st, m.Via)
-	*share -= min(size, *share)
+	all := usedBytes(st, m.Via)
+	*all -= min(size, *all)
 	return size, err
 }
 
@@ -484,7 +484,7 @@ func (b *mailbox) find(ctx context.Context, id string) (uint64, error) {
 			return 0, err
 		}
 		if len(e.Value) != 8 {
-			return 0, fmt.Errorf("message %s is indexed under a damaged number", id)
+			return 0, fmt.Errorf("message %s has a damaged index record", id)
 		}
 		n := binary.BigEndian.Uint64(e.Value)
 		if ok, err := b.store.Has(ctx, store.Key(logSeries, n)); err != nil {

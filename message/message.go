@@ -102,7 +102,7 @@ func Encode(text []byte, strict bool) ([]byte, error) {
 	switch {
 	case utf8.Valid(text):
 	case strict:
-		return nil, fmt.Errorf("%w: it is no UTF-8", ErrNotJSON)
+		return nil, fmt.Errorf("%w: it is not UTF-8", ErrNotJSON)
 	default:
 		return nil, ErrNotText
 	}

@@ -46,10 +46,10 @@ const (
 // Errors of [Service.Send].
 var (
 	ErrTooLarge    = errors.New("the message is too large")
-	ErrTooFast     = errors.New("the recipient takes no more messages for now")
+	ErrTooFast     = errors.New("the recipient accepts no more messages for now")
 	ErrRefused     = errors.New("the recipient refused the message")
 	ErrNoRoom      = errors.New("full") // with ErrRefused: the message may be sent again later
-	ErrUnknownFate = errors.New("no receipt came back")
+	ErrUnknownFate = errors.New("no receipt arrived")
 	ErrNoProtocol  = errors.New("the recipient does not speak " + string(Protocol))
 	ErrSelf        = errors.New("the recipient is this peer itself")
 )

@@ -206,7 +206,7 @@ func ParseSince(text string, now time.Time) (Since, error) {
 	if checkID(text) == nil {
 		return SinceID(text), nil
 	}
-	return Since{}, fmt.Errorf("%.80q is no duration (15m), time (2006-01-02T15:04:05Z), message ID, or all", text)
+	return Since{}, fmt.Errorf("%.80q is not a duration (15m), time (2006-01-02T15:04:05Z), message ID, or all", text)
 }
 
 // start returns the number to read from.

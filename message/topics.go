@@ -12,7 +12,7 @@ import (
 )
 
 // ErrNoPubsub is returned by operations that need pubsub if it is disabled.
-var ErrNoPubsub = errors.New("pubsub is switched off")
+var ErrNoPubsub = errors.New("pubsub is disabled")
 
 const (
 	// pubsubBatch and pubsubBatchBytes bound the pubsub messages that share a
@@ -128,7 +128,7 @@ func (s *Service) enqueue(queue chan<- *Message, m *Message) {
 			s.pubsubBudget.Release(m.weight())
 		}
 	}
-	s.countLost(m.Topics[0], 1, errors.New("they come faster than they can be stored"))
+	s.countLost(m.Topics[0], 1, errors.New("they arrive faster than they can be stored"))
 }
 
 // weight is the approximate size of a message in memory.

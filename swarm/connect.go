@@ -21,24 +21,24 @@ import (
 )
 
 const (
-	// connectTimeout is for a Connect whose context has no deadline.
+	// connectTimeout applies to a Connect whose context has no deadline.
 	connectTimeout = time.Minute
 
 	// maxRelays is how many relays Connect tries.
 	maxRelays = 8
 
-	// maxTries is how often Connect starts again where the peer and we may have
-	// dialled each other at the same moment, which shows within crossedSoon,
-	// and crossedPause is how long it waits before at the most.
+	// maxTries is how often Connect starts again if the two peers may have
+	// dialled each other at the same time. Such a dial fails within
+	// crossedSoon; crossedPause is the longest delay before the next try.
 	maxTries     = 3
 	crossedSoon  = time.Second
 	crossedPause = 200 * time.Millisecond
 
-	// maxFound is how many addresses Connect takes from the routing system.
+	// maxFound is how many addresses Connect uses of those that routing finds.
 	maxFound = 32
 )
 
-// Way is a way of getting to a peer.
+// Way is how a connection was obtained.
 type Way string
 
 // The ways that [Swarm.Connect] tries, in this order.
@@ -53,33 +53,33 @@ const (
 // Route says how a peer was reached.
 type Route struct {
 	Peer    peer.ID
-	Addr    ma.Multiaddr // of the peer's end of the connection
+	Addr    ma.Multiaddr // of the remote end of the connection
 	Relayed bool
 	Took    time.Duration
 	Way     Way
-	Tried   []Attempt // what failed before
+	Tried   []Attempt // earlier attempts, which failed
 }
 
-// Attempt is something that Connect tried and that failed.
+// Attempt is a failed attempt of Connect.
 type Attempt struct {
 	Way  Way
-	Addr ma.Multiaddr // nil where the attempt was no dial
+	Addr ma.Multiaddr // nil if the attempt was not a dial
 	Err  error
-	Took time.Duration // of the whole stage: its addresses are dialled together
+	Took time.Duration // of the whole stage, whose addresses are dialled together
 }
 
-// ConnectError says that Connect found no way to a peer. It wraps the errors
+// ConnectError means that Connect could not reach a peer. It wraps the errors
 // of all attempts.
 type ConnectError struct {
 	Peer  peer.ID
 	Tried []Attempt
-	Cause error // the context's error if time ran out or the caller gave up
+	Cause error // the context's error if it ended before all was tried
 }
 
-// Error names each thing that was tried, on a line of its own.
+// Error lists the attempts, one per line.
 func (e *ConnectError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "connect to %s: no way found", e.Peer)
+	fmt.Fprintf(&b, "connect to %s: all ways failed", e.Peer)
 	if e.Cause != nil {
 		fmt.Fprintf(&b, ": %v", e.Cause)
 	}
@@ -113,11 +113,11 @@ var (
 	errNoRelay      = errors.New("no connected peer is a relay")
 )
 
-// Connect makes sure that there is a connection to target, direct or relayed,
-// and says how it got there. It needs target's ID; the addresses are tried
-// beside those that the host knows. It gives up when ctx is done, or after a
-// minute if ctx has no deadline. The error wraps [ErrSelf] or [ErrClosed], or
-// is a [*ConnectError].
+// Connect makes sure that target is connected, directly or over a relay, and
+// returns how. target needs an ID; its addresses are tried in addition to those
+// that the host knows. Connect fails when ctx is done, or after a minute if ctx
+// has no deadline. The error wraps [ErrSelf] or [ErrClosed], or is a
+// [*ConnectError].
 func (s *Swarm) Connect(ctx context.Context, target peer.AddrInfo) (Route, error) {
 	if err := s.check(target.ID); err != nil {
 		return Route{}, fmt.Errorf("connect to %s: %w", target.ID, err)
@@ -157,9 +157,9 @@ func (s *Swarm) Connect(ctx context.Context, target peer.AddrInfo) (Route, error
 	}
 }
 
-// crossed tells whether the peer and we may have dialled each other at the same
-// moment: on one TCP connection that both think they opened, the handshake
-// fails. Trying again at a random moment helps.
+// crossed reports whether the two peers may have dialled each other at the same
+// time. The handshake fails if both sides believe that they opened the TCP
+// connection. A new try after a random delay succeeds.
 func (c *connecting) crossed() bool {
 	return slices.ContainsFunc(c.attempts, func(a Attempt) bool {
 		op, dial := errors.AsType[*net.OpError](a.Err)
@@ -168,7 +168,7 @@ func (c *connecting) crossed() bool {
 	})
 }
 
-// pause waits and tells whether ctx is still not done.
+// pause waits for d, and reports false if ctx ended before that.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):
@@ -178,7 +178,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// check refuses what can be neither connected to nor kept.
+// check returns an error for a peer that can be neither connected nor kept.
 func (s *Swarm) check(id peer.ID) error {
 	switch {
 	case s.ctx.Err() != nil:
@@ -190,13 +190,13 @@ func (s *Swarm) check(id peer.ID) error {
 	}
 }
 
-// connecting is one run of Connect.
+// connecting is the state of one Connect.
 type connecting struct {
 	*Swarm
 	id       peer.ID
 	start    time.Time
 	attempts []Attempt
-	ways     map[string]Way  // how each address became known, by its bytes
+	ways     map[string]Way  // the source of each address, by the bytes of the address
 	failed   map[string]bool // addresses among the attempts
 }
 
@@ -204,8 +204,8 @@ func (c *connecting) find(ctx context.Context, given []ma.Multiaddr) (network.Co
 	if conn := c.conn(c.id); conn != nil {
 		return conn, WayOpen
 	}
-	// Addresses that failed a moment ago are worth a try when somebody asks.
-	// Those that fail from here on are not dialled again in later stages.
+	// An explicit request tries addresses that failed before. Addresses that
+	// fail from here on are not dialled again in later stages.
 	if net, ok := c.net.(*libp2pswarm.Swarm); ok {
 		net.Backoff().Clear(c.id)
 	}
@@ -219,14 +219,14 @@ func (c *connecting) find(ctx context.Context, given []ma.Multiaddr) (network.Co
 	if conn, way := c.dialRelays(ctx, relays); conn != nil {
 		return conn, way
 	}
-	// The peer may have come to us meanwhile.
+	// The peer may have connected to this host meanwhile.
 	return c.conn(c.id), WayOpen
 }
 
-// dialAddresses tries the addresses given and those that are known: to the host,
-// or because the peer is kept.
+// dialAddresses dials the given addresses and those that the host or the record
+// of a kept peer contains.
 func (c *connecting) dialAddresses(ctx context.Context, given []ma.Multiaddr, more bool) (network.Conn, Way) {
-	ctx, cancel := share(ctx, more)
+	ctx, cancel := stageContext(ctx, more)
 	defer cancel()
 	ps := c.cfg.Host.Peerstore()
 	ps.AddAddrs(c.id, c.keptAddrs(c.id), peerstore.TempAddrTTL)
@@ -246,9 +246,8 @@ func (c *connecting) dialAddresses(ctx context.Context, given []ma.Multiaddr, mo
 	return c.dial(ctx, way)
 }
 
-// findNamedRelays looks up the relays that are named without an address, as in
-// /p2p/<relay>/p2p-circuit. What is not found shows when the address is
-// dialled.
+// findNamedRelays looks up relays that are named without an address, as in
+// /p2p/<relay>/p2p-circuit. If it finds none, the dial reports the error.
 func (c *connecting) findNamedRelays(ctx context.Context, addrs []ma.Multiaddr) {
 	if c.cfg.Routing == nil {
 		return
@@ -269,16 +268,16 @@ func (c *connecting) findNamedRelays(ctx context.Context, addrs []ma.Multiaddr) 
 	}
 }
 
-// dialFound tries the addresses that the routing system finds.
+// dialFound dials the addresses that the routing system finds.
 func (c *connecting) dialFound(ctx context.Context, more bool) (network.Conn, Way) {
 	start := time.Now()
 	if c.cfg.Routing == nil {
 		c.fail(WayRouting, nil, errNoRouting, start)
 		return nil, ""
 	}
-	ctx, cancel := share(ctx, more)
+	ctx, cancel := stageContext(ctx, more)
 	defer cancel()
-	lookup, cancel := share(ctx, true)
+	lookup, cancel := stageContext(ctx, true)
 	defer cancel()
 	info, err := c.cfg.Routing.FindPeer(lookup, c.id)
 	if err == nil && info.ID != c.id {
@@ -301,8 +300,8 @@ func (c *connecting) dialFound(ctx context.Context, more bool) (network.Conn, Wa
 	return c.dial(ctx, WayRouting)
 }
 
-// dialRelays tries to reach the peer through relays. That it has a reservation
-// at one of them is a guess, so the addresses go if none works.
+// dialRelays dials the peer through connected relays. A reservation of the peer
+// is a guess, so the addresses are removed from the peerstore if none works.
 func (c *connecting) dialRelays(ctx context.Context, relays []ma.Multiaddr) (network.Conn, Way) {
 	guesses := slices.DeleteFunc(relays, func(addr ma.Multiaddr) bool {
 		_, tried := c.ways[string(addr.Bytes())]
@@ -324,8 +323,8 @@ func (c *connecting) dialRelays(ctx context.Context, relays []ma.Multiaddr) (net
 	return conn, way
 }
 
-// relays returns the addresses that the peer has if it is reachable through
-// one of the relays to which there is a direct connection, nearest first.
+// relays returns the addresses of the peer through the relays that are directly
+// connected, nearest first.
 func (c *connecting) relays() []ma.Multiaddr {
 	type relay struct {
 		conn    network.Conn
@@ -358,8 +357,7 @@ func (c *connecting) relays() []ma.Multiaddr {
 	return addrs
 }
 
-// dial dials all addresses of the peer in the peerstore together, as the
-// network does it.
+// dial dials all addresses of the peer that are in the peerstore.
 func (c *connecting) dial(ctx context.Context, stage Way) (network.Conn, Way) {
 	start := time.Now()
 	conn, err := c.net.DialPeer(ctx, c.id)
@@ -370,7 +368,7 @@ func (c *connecting) dial(ctx context.Context, stage Way) (network.Conn, Way) {
 	if ok && len(dialed.DialErrors) > 0 {
 		for _, e := range dialed.DialErrors {
 			way, known := c.ways[string(e.Address.Bytes())]
-			if !known { // behind a DNS name
+			if !known { // resolved from a DNS name
 				way = stage
 			}
 			c.fail(way, e.Address, e.Cause, start)
@@ -401,7 +399,7 @@ func (c *connecting) wayOf(conn network.Conn, stage Way) Way {
 	return stage
 }
 
-// note remembers how addresses became known, unless they were before.
+// note records the source of addresses that are not recorded yet.
 func (c *connecting) note(way Way, addrs []ma.Multiaddr) {
 	for _, addr := range addrs {
 		key := string(addr.Bytes())
@@ -411,7 +409,7 @@ func (c *connecting) note(way Way, addrs []ma.Multiaddr) {
 	}
 }
 
-// fail adds an attempt, the first one for an address.
+// fail adds a failed attempt. It keeps only the first one for each address.
 func (c *connecting) fail(way Way, addr ma.Multiaddr, err error, start time.Time) {
 	if addr != nil {
 		key := string(addr.Bytes())
@@ -423,9 +421,9 @@ func (c *connecting) fail(way Way, addr ma.Multiaddr, err error, start time.Time
 	c.attempts = append(c.attempts, Attempt{Way: way, Addr: addr, Err: err, Took: time.Since(start)})
 }
 
-// share returns a context for a stage: with half of the time that is left, if
-// there is more to try after it.
-func share(ctx context.Context, more bool) (context.Context, context.CancelFunc) {
+// stageContext returns a context for a stage. It has half of the remaining time if
+// further stages may follow.
+func stageContext(ctx context.Context, more bool) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok || !more {
 		return context.WithCancel(ctx)

@@ -21,60 +21,61 @@ const (
 	// maxKept is how many peers can be kept.
 	maxKept = 1000
 
-	// maxKeptAddrs is how many addresses of a kept peer are remembered.
+	// maxKeptAddrs is how many addresses of a kept peer are stored.
 	maxKeptAddrs = 16
 
 	// maxKeeperDials is how many kept peers are dialled at a time.
 	maxKeeperDials = 16
 
-	// The pause between two tries: doubled each time, from the first to the
-	// last, and then a random half to whole of it. It begins anew when a
-	// connection held for some time; a shorter one is as good as a failure,
-	// or a peer that hangs up on us would be dialled without end.
+	// The delay between two tries doubles from firstPause to lastPause; the
+	// actual delay is random, between half of it and all of it. It starts again
+	// after a connection that lasted for heldWell. A shorter connection counts
+	// as a failure, otherwise a peer that hangs up at once would be dialled
+	// endlessly.
 	firstPause = 2 * time.Second
 	lastPause  = 5 * time.Minute
 	heldWell   = time.Minute
 
-	// keepTag is the tag under which the connection manager protects.
+	// keepTag is the connection manager's tag for kept peers.
 	keepTag = "npp/keep"
 
-	// keepPrefix is where the store has the kept peers, by ID.
+	// keepPrefix is the prefix of the kept peers in the store, by ID.
 	keepPrefix = "keep"
 )
 
 var (
-	// ErrNotKept says that npp does not keep the peer.
+	// ErrNotKept means that npp does not keep the peer.
 	ErrNotKept = errors.New("the peer is not kept")
 
-	// ErrPinned says that the operator's configuration keeps the peer.
+	// ErrPinned means that the operator's configuration keeps the peer.
 	ErrPinned = errors.New("the peer is kept by Peering.Peers in the config")
 
-	// ErrTooManyKept says that no further peer can be kept.
+	// ErrTooManyKept means that no further peer can be kept.
 	ErrTooManyKept = fmt.Errorf("%d peers are kept already, which is the limit", maxKept)
 )
 
-// Kept says who keeps a peer: nobody, if it is empty.
+// Kept says on whose behalf a peer is kept. It is empty for other peers.
 type Kept string
 
-// Who keeps a peer. The configuration, where both do.
+// The values of Kept. KeptByConfig applies if both do.
 const (
 	KeptByNPP    Kept = "npp"
 	KeptByConfig Kept = "config"
 )
 
-// KeptPeer is a peer whose connection is kept.
+// KeptPeer is a peer to which the host reconnects.
 type KeptPeer struct {
 	ID        peer.ID
-	Addrs     []ma.Multiaddr // known to whoever keeps it
+	Addrs     []ma.Multiaddr // of the record or the configuration
 	By        Kept
 	Connected bool
 }
 
-// Keep remembers a peer, over restarts, and keeps connecting to it in the
-// background, from now on and in all the ways of [Swarm.Connect], until
-// [Swarm.Forget]. What is remembered is durable when Keep returns. Addresses
-// given for a peer that is kept already are added to its others. The error
-// wraps [ErrSelf], [ErrClosed], [ErrTooManyKept] or what the store says.
+// Keep stores a peer and keeps it connected in the background, by all the ways
+// of [Swarm.Connect] and over restarts, until [Swarm.Forget]. The record is
+// durable when Keep returns. Addresses of a peer that is already kept are added
+// to its record. The error wraps [ErrSelf], [ErrClosed], [ErrTooManyKept] or an
+// error of the store.
 func (s *Swarm) Keep(ctx context.Context, info peer.AddrInfo) error {
 	s.keeping.Lock()
 	defer s.keeping.Unlock()
@@ -103,9 +104,9 @@ func (s *Swarm) Keep(ctx context.Context, info peer.AddrInfo) error {
 }
 
 // Forget stops keeping a peer and leaves its connection open. The error wraps
-// [ErrNotKept]; or [ErrPinned] if the configuration keeps the peer, which goes
-// on, also after npp dropped its own record of the peer; or what the store
-// says.
+// [ErrNotKept], or [ErrPinned] if the configuration keeps the peer, or an error
+// of the store. In the case of ErrPinned, npp's own record is deleted and the
+// peer stays kept.
 func (s *Swarm) Forget(ctx context.Context, id peer.ID) error {
 	s.keeping.Lock()
 	defer s.keeping.Unlock()
@@ -132,7 +133,7 @@ func (s *Swarm) Forget(ctx context.Context, id peer.ID) error {
 	return nil
 }
 
-// Kept returns the peers that are kept, connected or not, sorted by ID.
+// Kept returns the kept peers, connected or not, sorted by ID.
 func (s *Swarm) Kept() []KeptPeer {
 	s.mu.Lock()
 	var kept []KeptPeer
@@ -166,17 +167,18 @@ func (s *Swarm) keptBy(id peer.ID) Kept {
 type keeper struct {
 	id      peer.ID
 	cancel  context.CancelFunc
-	changed chan struct{} // holds a token when the peer may have come or gone
-	again   chan struct{} // holds a token when the peer should be tried at once
+	changed chan struct{} // holds a token when the peer may have connected or disconnected
+	again   chan struct{} // holds a token when the peer should be dialled at once
 
-	addrs []ma.Multiaddr // changed with both Swarm.keeping and Swarm.mu held, as a whole
+	addrs []ma.Multiaddr // replaced as a whole, with both Swarm.keeping and Swarm.mu held
 
-	// What the peering service was told, guarded by Swarm.keeping.
+	// The entry that was added to the peering service; guarded by
+	// Swarm.keeping.
 	peering      bool
 	peeringAddrs []ma.Multiaddr
 }
 
-// keptAddrs are the addresses under which a peer is kept, if it is.
+// keptAddrs returns the stored and configured addresses of a peer.
 func (s *Swarm) keptAddrs(id peer.ID) []ma.Multiaddr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -187,14 +189,14 @@ func (s *Swarm) keptAddrs(id peer.ID) []ma.Multiaddr {
 	return addrs
 }
 
-// keeper returns that of a peer, if any, and how many there are.
+// keeper returns the keeper of a peer, or nil, and the number of keepers.
 func (s *Swarm) keeper(id peer.ID) (*keeper, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.kept[id], len(s.kept)
 }
 
-// startKeeper needs s.keeping.
+// startKeeper starts a keeper. The caller holds s.keeping.
 func (s *Swarm) startKeeper(info peer.AddrInfo, listed map[peer.ID][]ma.Multiaddr) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	k := &keeper{
@@ -214,7 +216,7 @@ func (s *Swarm) startKeeper(info peer.AddrInfo, listed map[peer.ID][]ma.Multiadd
 	s.tasks.Go(func() { s.keep(ctx, k) })
 }
 
-// stopKeeper is the inverse of startKeeper, but for s.kept.
+// stopKeeper undoes startKeeper, except for s.kept.
 func (s *Swarm) stopKeeper(k *keeper, listed map[peer.ID][]ma.Multiaddr) {
 	k.cancel()
 	s.cfg.Host.ConnManager().Unprotect(k.id, keepTag)
@@ -223,7 +225,7 @@ func (s *Swarm) stopKeeper(k *keeper, listed map[peer.ID][]ma.Multiaddr) {
 	}
 }
 
-// setAddrs needs s.keeping.
+// setAddrs replaces the addresses of k. The caller holds s.keeping.
 func (s *Swarm) setAddrs(k *keeper, addrs []ma.Multiaddr) {
 	s.mu.Lock()
 	k.addrs = addrs
@@ -238,9 +240,9 @@ func (s *Swarm) tellPeering(k *keeper) {
 	k.peering, k.peeringAddrs = true, k.addrs
 }
 
-// ownsPeering reports whether the entry of the peering service is as we made
-// it. The operator's is not touched: neither one that was there before, nor
-// ours once it was changed or removed.
+// ownsPeering reports whether the entry of the peering service is the one that
+// was added here. An entry of the operator is never touched, nor one that the
+// operator changed or removed.
 func (k *keeper) ownsPeering(listed map[peer.ID][]ma.Multiaddr) bool {
 	addrs, ok := listed[k.id]
 	return ok && k.peering && slices.EqualFunc(addrs, k.peeringAddrs, ma.Multiaddr.Equal)
@@ -261,7 +263,7 @@ func (s *Swarm) listPeering() map[peer.ID][]ma.Multiaddr {
 	return listed
 }
 
-// keep connects to the peer of k whenever it is not connected, until ctx ends.
+// keep reconnects the peer of k after each loss until ctx ends.
 func (s *Swarm) keep(ctx context.Context, k *keeper) {
 	var pauses pauses
 	for ctx.Err() == nil {
@@ -281,7 +283,7 @@ func (s *Swarm) keep(ctx context.Context, k *keeper) {
 	}
 }
 
-// awaitLoss waits until the peer of k is not connected.
+// awaitLoss waits until the peer of k is disconnected.
 func (s *Swarm) awaitLoss(ctx context.Context, k *keeper) {
 	for s.isConnected(k.id) {
 		select {
@@ -292,8 +294,8 @@ func (s *Swarm) awaitLoss(ctx context.Context, k *keeper) {
 	}
 }
 
-// rest waits, unless the peer of k comes by itself. It reports whether it was
-// cut short because the peer should be tried at once.
+// rest waits for a delay or until the peer of k connects. It reports true if
+// the peer should be dialled at once.
 func (s *Swarm) rest(ctx context.Context, k *keeper, wait time.Duration) bool {
 	over := time.NewTimer(wait)
 	defer over.Stop()
@@ -311,7 +313,7 @@ func (s *Swarm) rest(ctx context.Context, k *keeper, wait time.Duration) bool {
 	return false
 }
 
-// reconnect makes sure that the peer of k is connected.
+// reconnect connects the peer of k.
 func (s *Swarm) reconnect(ctx context.Context, k *keeper) error {
 	select {
 	case s.dials <- struct{}{}:
@@ -326,11 +328,11 @@ func (s *Swarm) reconnect(ctx context.Context, k *keeper) error {
 	return err
 }
 
-// remember adds the address at which the peer of k was reached to the others.
+// remember adds the address at which the peer of k was reached to its record.
 func (s *Swarm) remember(ctx context.Context, k *keeper) {
 	conn := s.conn(k.id)
 	if conn == nil || conn.Stat().Direction != network.DirOutbound {
-		return // where it came from is not where it listens
+		return // the remote address of an inbound connection is not one it listens on
 	}
 	addr, _ := peer.SplitAddr(conn.RemoteMultiaddr())
 	s.keeping.Lock()
@@ -346,7 +348,8 @@ func (s *Swarm) remember(ctx context.Context, k *keeper) {
 	s.setAddrs(k, addrs)
 }
 
-// pauses are those between two tries. The zero value starts with the first.
+// pauses returns the delays between tries. The zero value starts with the
+// first.
 type pauses struct{ last time.Duration }
 
 func (p *pauses) next() time.Duration {
@@ -356,7 +359,8 @@ func (p *pauses) next() time.Duration {
 
 func (p *pauses) reset() { p.last = 0 }
 
-// mergeAddrs puts addrs in front of others, each once, up to the limit.
+// mergeAddrs returns addrs and then others, without duplicates, up to the
+// limit.
 func mergeAddrs(addrs, others []ma.Multiaddr) []ma.Multiaddr {
 	var merged []ma.Multiaddr
 	for _, addr := range slices.Concat(addrs, others) {
@@ -367,7 +371,7 @@ func mergeAddrs(addrs, others []ma.Multiaddr) []ma.Multiaddr {
 	return merged
 }
 
-// record is what the store has of a kept peer.
+// record is the stored form of a kept peer.
 type record struct {
 	Addrs []string `json:"addrs"`
 }
@@ -388,8 +392,8 @@ func (s *Swarm) save(ctx context.Context, info peer.AddrInfo) error {
 	return s.cfg.Store.Update(ctx, func(tx *store.Tx) error { return tx.Put(keepKey(info.ID), value) })
 }
 
-// load reads the kept peers. A record that cannot be read is logged, left in
-// the store, and not kept.
+// load reads the kept peers. It logs a damaged record, leaves it in the store,
+// and does not keep its peer.
 func (s *Swarm) load(ctx context.Context) ([]peer.AddrInfo, error) {
 	var kept []peer.AddrInfo
 	for entry, err := range s.cfg.Store.Scan(ctx, keepPrefix) {

@@ -12,8 +12,7 @@ import (
 )
 
 const (
-	// latencyFresh is how long a measured latency is shown, and how long a peer
-	// is not measured again.
+	// latencyFresh is how long a measured latency is valid.
 	latencyFresh = 30 * time.Second
 
 	// pingTimeout is how long a measurement waits for the peer.
@@ -23,22 +22,22 @@ const (
 	maxPings = 64
 )
 
-// measurement is the last measurement of a peer's latency. Its fields but done
-// are guarded by Swarm.mu.
+// measurement is the last measurement of a peer's latency. Its fields except
+// done are guarded by Swarm.mu.
 type measurement struct {
-	done    chan struct{} // closed when it ended
+	done    chan struct{} // closed at its end
 	latency time.Duration // 0 if the peer did not answer, or not yet
-	at      time.Time     // when it ended; zero before
+	at      time.Time     // when it ended; zero before that
 }
 
-// fresh reports whether the measurement ended a short time ago.
+// fresh reports whether the measurement ended within latencyFresh.
 func (m *measurement) fresh() bool { return time.Since(m.at) < latencyFresh }
 
-// Measure measures the latency of each connected peer that was not measured
-// within the last 30 seconds, by libp2p's ping. It returns when all peers
-// have answered or ctx is done. Measurements that are not over by then go on
-// for at most 10 seconds in the background, once their turn has come: 64 peers are
-// measured at a time. [Swarm.Peers] shows the results.
+// Measure measures, by libp2p's ping, the latency of each connected peer that
+// was not measured within the last 30 seconds. It returns when all peers have
+// answered or ctx is done. Unfinished measurements continue in the background;
+// each takes at most 10 seconds, and 64 run at a time. [Swarm.Peers] returns
+// the results.
 func (s *Swarm) Measure(ctx context.Context) {
 	for _, m := range s.beginMeasuring() {
 		select {
@@ -49,7 +48,7 @@ func (s *Swarm) Measure(ctx context.Context) {
 	}
 }
 
-// beginMeasuring begins the measurements that are due and returns those that run.
+// beginMeasuring starts the measurements that are due and returns all that run.
 func (s *Swarm) beginMeasuring() (running []*measurement) {
 	ids := s.net.Peers()
 	s.mu.Lock()
@@ -74,7 +73,7 @@ func (s *Swarm) beginMeasuring() (running []*measurement) {
 	return running
 }
 
-// measure carries out a measurement.
+// measure runs a measurement.
 func (s *Swarm) measure(id peer.ID, m *measurement) {
 	defer close(m.done)
 	latency := s.ping(id)
@@ -100,8 +99,8 @@ func (s *Swarm) ping(id peer.ID) time.Duration {
 	return r.RTT
 }
 
-// latencyOf returns the latency of a peer and when it was measured, or zeros if
-// none is fresh.
+// latencyOf returns the latency of a peer and the time of its measurement, or
+// zeros if no measurement is fresh.
 func (s *Swarm) latencyOf(id peer.ID) (latency time.Duration, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,48 +1,51 @@
-// Package swarm knows the peers that a libp2p host is connected to, finds the
-// way to others, and keeps the connections that it is asked to keep.
+// Package swarm lists the peers that a libp2p host is connected to, connects to
+// others by any way that works, and keeps chosen peers connected.
 //
 // # Peers and events
 //
-// [Swarm.Peers] reads the host's connections as they are. [Swarm.Watch] gives
-// a list and the connects and disconnects that follow it. Both the list and
-// the events of a watch come from one record, which the host's event bus
-// feeds: a peer's state changes there and in every watcher's queue under one
-// lock, so nothing is lost or doubled between the list and the stream. The
-// events are those of peers, not of connections: a second connection to a peer
-// is no event, and neither is a connection that is replaced, or closed again,
-// before the host came to announce it. A connection over a relay counts.
+// [Swarm.Peers] returns the host's present connections. [Swarm.Watch] returns a
+// list of peers and the connects and disconnects that follow it. List and
+// events of a watch are derived from one record, which follows the host's event
+// bus. A change is applied to the record and to each watcher's queue under one
+// lock, so the events neither miss nor repeat a change of the list. Events
+// concern peers, not connections: a second connection to a peer is not an
+// event, and neither is a connection that is replaced or closed before the host
+// announces it. A relayed connection counts.
 //
-// # Finding the way
+// # Connecting
 //
-// [Swarm.Connect] tries, in this order and only as far as needed: an open
-// connection; the addresses given and those in the peerstore; the routing
+// [Swarm.Connect] tries the following in this order, as far as needed: an open
+// connection; the given addresses and those in the peerstore; the routing
 // system; and the relays that the host is connected to. It stages the dials
 // itself, on the host's network, because Connect of a routed host looks up
-// addresses on its own and reports nothing of it. As long as there is something
-// left to try, a stage gets half of the time that is left.
+// addresses on its own and does not report them. While further stages may
+// follow, a stage gets half of the remaining time.
 //
 // # Keeping
 //
-// A kept peer is written to the store before [Swarm.Keep] returns, protected
-// in the connection manager, and given to kubo's peering service. That service
-// first tries after some ten seconds, knows no relays, and stops trying after
-// a relayed connection dropped; so each kept peer also has a keeper here that
-// connects at once and in all ways, and again after each loss.
+// A kept peer is stored before [Swarm.Keep] returns, protected in the
+// connection manager, and added to kubo's peering service. The peering service
+// waits some ten seconds before its first try, does not use relays, and gives
+// up after a relayed connection was lost. Therefore each kept peer also has a
+// keeper in this package, which connects at once and by all ways, and again
+// after each loss.
 //
 // # Cost
 //
-// A connection of another peer costs one look at the peerstore, an entry of the record
-// while it lasts, and an event for each watcher: 65 536 wait for one, which ends with
-// [ErrTooSlow] beyond. Its latency is measured when somebody asks, at most once in 30
-// seconds, of 64 peers at a time and within 10 seconds each. [Swarm.Peers] takes the
-// time of all peers, and of all topics times the peers on each.
+// A connection of another peer costs a read of the peerstore, a record while it
+// lasts, and an event for each watcher. A watcher's queue has up to 65 536
+// events; beyond that, the watch ends with [ErrTooSlow]. A peer's latency is
+// measured on request only, at most once in 30 seconds, for at most 10 seconds,
+// and for 64 peers at a time. [Swarm.Peers] takes time in proportion to the
+// peers, and to all topics times their peers.
 //
-// [ParseTarget] reads at most 1024 bytes. [Swarm.Connect] takes 32 addresses of what the
-// routing system finds, dials through 8 relays, and starts three times at most; addresses
-// given are as many as the caller gives. 1000 peers are kept, with 16 addresses each, in
-// one record on disk for each peer, which is written when a peer is reached at an address
-// that is new. 16 of them are dialled at a time; the pause between two tries grows from
-// some seconds to some minutes, also where a peer hangs up at once.
+// [ParseTarget] reads at most 1024 bytes. [Swarm.Connect] uses 32 addresses of
+// those that the routing system finds, dials through 8 relays, and starts three
+// times at most; the number of given addresses is up to the caller. Up to 1000
+// peers are kept, with 16 addresses each, in one record per peer, which is
+// written when a peer is reached at a new address. 16 of them are dialled at a
+// time. The delay between two tries grows from seconds to minutes, even if the
+// peer hangs up at once.
 package swarm
 
 import (
@@ -69,14 +72,14 @@ import (
 var log = logging.Logger("npp")
 
 var (
-	// ErrSelf says that the peer is this host itself.
+	// ErrSelf means that the peer is this host itself.
 	ErrSelf = errors.New("the peer is this node itself")
 
-	// ErrClosed says that the Swarm was closed.
+	// ErrClosed means that the Swarm is closed.
 	ErrClosed = errors.New("swarm is closed")
 )
 
-// Config says what a [Swarm] works on.
+// Config configures a [Swarm].
 type Config struct {
 	// Host is the libp2p host. The Swarm does not own it.
 	Host host.Host
@@ -88,17 +91,17 @@ type Config struct {
 	// own it.
 	Store *store.Store
 
-	// Peering is told of the kept peers. Default: none.
+	// Peering receives the kept peers. Default: none.
 	Peering Peering
 
 	// Pinned are the peers that the operator's configuration keeps. They are
-	// shown as such and otherwise left alone.
+	// listed as such and otherwise not touched.
 	Pinned []peer.AddrInfo
 
 	// Protocol is the protocol that [Peer.NPP] reports. Default: none.
 	Protocol protocol.ID
 
-	// Topics knows which peers share pubsub topics with us. Default: none.
+	// Topics lists the pubsub topics of peers. Default: none.
 	Topics Topics
 }
 
@@ -109,39 +112,40 @@ type Peering interface {
 	ListPeers() []peer.AddrInfo
 }
 
-// Topics is what a Swarm needs of a pubsub router: the topics that we are
-// subscribed to, and the peers subscribed to a topic.
+// Topics is the part of a pubsub router that a Swarm needs: the topics that
+// this peer is subscribed to, and the peers subscribed to a topic.
 type Topics interface {
 	GetTopics() []string
 	ListPeers(topic string) []peer.ID
 }
 
-// Swarm is the view of a host's peers. Its methods may be called concurrently.
+// Swarm manages a host's peers. Its methods may be called concurrently.
 type Swarm struct {
 	cfg     Config
 	net     network.Network
 	events  event.Subscription
-	ctx     context.Context // ends at Close
+	ctx     context.Context // done after Close
 	cancel  context.CancelFunc
 	tasks   sync.WaitGroup
 	closing sync.Once
 	dials   chan struct{} // holds a token for each dial of a keeper
 	pings   chan struct{} // holds a token for each ping
 
-	keeping sync.Mutex // serialises what changes the kept peers; held across writes to the store
+	keeping sync.Mutex // serialises changes of the kept peers; held during writes to the store
 
-	mu        sync.Mutex // guards what follows; never held across a call that may wait
+	mu        sync.Mutex // guards the following fields; never held across a blocking call
 	closed    bool
 	connected map[peer.ID]bool // as announced to the watchers
 	watchers  map[*watcher]struct{}
 	measured  map[peer.ID]*measurement
 	kept      map[peer.ID]*keeper
-	pinned    map[peer.ID]peer.AddrInfo // does not change
+	pinned    map[peer.ID]peer.AddrInfo // never changes
 }
 
-// New starts a Swarm: it subscribes to the host's events, reads the kept peers
-// from the store and begins to keep them in the background. It does not dial.
-// The context is that of the start; the Swarm runs until [Swarm.Close].
+// New starts a Swarm. It subscribes to the host's events, reads the kept peers
+// from the store and starts to keep them connected in the background. It does
+// not dial. The context applies to the start only; the Swarm runs until
+// [Swarm.Close].
 func New(ctx context.Context, cfg Config) (*Swarm, error) {
 	s := &Swarm{
 		cfg:       cfg,
@@ -168,7 +172,7 @@ func New(ctx context.Context, cfg Config) (*Swarm, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 
-	// Subscribed first, so whoever leaves after this look is announced.
+	// The subscription exists already, so a later disconnect is announced.
 	for _, id := range s.net.Peers() {
 		if s.isConnected(id) {
 			s.connected[id] = true
@@ -185,9 +189,9 @@ func New(ctx context.Context, cfg Config) (*Swarm, error) {
 	return s, nil
 }
 
-// Close ends all watches and stops keeping: nothing of the Swarm runs
-// afterwards, and the host, which stays open, protects and peers with nobody
-// on its behalf. What is kept stays in the store.
+// Close ends all watches and stops keeping peers. Afterwards no goroutine of
+// the Swarm runs, and the host has none of its protections and peering entries.
+// The records of the kept peers stay in the store.
 func (s *Swarm) Close() error {
 	var err error
 	s.closing.Do(func() {
@@ -213,29 +217,29 @@ func (s *Swarm) Close() error {
 	return err
 }
 
-// Peer is a connected peer, as seen over its best connection: a direct one
-// before a relayed one, then the oldest.
+// Peer is a connected peer. It describes the best connection: a direct one if
+// there is any, and the oldest of those.
 type Peer struct {
 	ID        peer.ID
-	Addr      ma.Multiaddr      // of the remote end; nil if the peer just left
-	Latency   time.Duration     // as measured by [Swarm.Measure]; 0 if none was in the last 30 seconds
+	Addr      ma.Multiaddr      // of the remote end; nil if the peer just disconnected
+	Latency   time.Duration     // measured by [Swarm.Measure] within the last 30 seconds, or 0
 	Measured  time.Time         // when Latency was measured; zero if Latency is 0
 	Direction network.Direction // who opened the connection
-	Agent     string            // as the peer calls itself; "" if unknown
-	Since     time.Time         // start of the oldest open connection
+	Agent     string            // the peer's own claim; "" if unknown
+	Since     time.Time         // when the oldest open connection was opened
 	Relayed   bool              // there is no direct connection
 	Kept      Kept
-	NPP       bool     // speaks Config.Protocol
-	Topics    []string // shared with us, sorted
+	NPP       bool     // the peer speaks Config.Protocol
+	Topics    []string // topics that both peers are subscribed to, sorted
 }
 
-// Peers returns the peers that are connected now, by any way, sorted by ID.
+// Peers returns the connected peers, sorted by ID.
 func (s *Swarm) Peers() []Peer {
 	ids := slices.DeleteFunc(s.net.Peers(), func(id peer.ID) bool { return !s.isConnected(id) })
 	return s.describeAll(ids)
 }
 
-// Count returns how many peers are connected now.
+// Count returns the number of connected peers.
 func (s *Swarm) Count() int {
 	n := 0
 	for _, id := range s.net.Peers() {
@@ -258,7 +262,7 @@ func (s *Swarm) describeAll(ids []peer.ID) []Peer {
 	return peers
 }
 
-// describe leaves Topics to the caller: a router may take its time to answer.
+// describe does not set Topics: a router may take time to answer.
 func (s *Swarm) describe(id peer.ID) Peer {
 	p := Peer{ID: id, Kept: s.keptBy(id)}
 	if conn := s.conn(id); conn != nil {
@@ -280,7 +284,8 @@ func (s *Swarm) describe(id peer.ID) Peer {
 	return p
 }
 
-// sharedTopics maps the peers to the topics that they share with us, sorted.
+// sharedTopics returns, for each peer, the topics that both are subscribed to,
+// sorted.
 func (s *Swarm) sharedTopics() map[peer.ID][]string {
 	shared := make(map[peer.ID][]string)
 	if s.cfg.Topics == nil {
@@ -305,7 +310,7 @@ func (s *Swarm) isConnected(id peer.ID) bool {
 	return s.net.Connectedness(id) != network.NotConnected
 }
 
-// conn returns the best open connection to a peer, nil if there is none.
+// conn returns the best open connection to a peer, or nil.
 func (s *Swarm) conn(id peer.ID) network.Conn {
 	conns := slices.DeleteFunc(s.net.ConnsToPeer(id), network.Conn.IsClosed)
 	if len(conns) == 0 {

@@ -8,16 +8,16 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 )
 
-// maxTarget is the length of the longest text that ParseTarget reads, in bytes.
+// maxTarget is the largest length of a target, in bytes.
 const maxTarget = 1024
 
 const accepted = "a peer ID or a multiaddr that ends in /p2p/<peer ID>"
 
-// ParseTarget reads what people have to name a peer: a peer ID, in base58 or
-// as a CIDv1 in any multibase; a multiaddr that ends in /p2p/<peer ID> or, as
-// it was once written, in /ipfs/<peer ID>; or /p2p-circuit/p2p/<peer ID>,
-// which names no relay and so leaves the way to [Swarm.Connect]. The result has
-// one address or none.
+// ParseTarget parses the name of a peer. It accepts a peer ID, in base58 or as
+// a CIDv1 in any multibase; a multiaddr that ends in /p2p/<peer ID> or in the
+// older form /ipfs/<peer ID>; and /p2p-circuit/p2p/<peer ID>, which names no
+// relay and leaves the choice to [Swarm.Connect]. The result has at most one
+// address.
 func ParseTarget(s string) (peer.AddrInfo, error) {
 	s = strings.TrimSpace(s)
 	switch {
@@ -47,5 +47,5 @@ func ParseTarget(s string) (peer.AddrInfo, error) {
 	return info, nil
 }
 
-// anyRelay is the address of a peer behind a relay that is not named.
+// anyRelay is the address of a peer behind an unspecified relay.
 var anyRelay = ma.StringCast("/p2p-circuit")

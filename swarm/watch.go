@@ -14,35 +14,33 @@ import (
 )
 
 const (
-	// maxWatchQueue is how many events wait for a slow watcher.
+	// maxWatchQueue is the largest number of queued events of a watcher.
 	maxWatchQueue = 64 << 10
 
-	// eventBuffer is how many of the host's events wait for us; the bus stalls
-	// when it is full. Handling one takes microseconds.
+	// eventBuffer is the size of the event bus's buffer for the Swarm. The bus
+	// blocks when it is full; handling an event takes microseconds.
 	eventBuffer = 4096
 )
 
-// ErrTooSlow says that a watcher did not take its events: more than 65 536
-// were waiting.
+// ErrTooSlow means that a watcher had more than 65 536 events in its queue.
 var ErrTooSlow = errors.New("watcher is too slow, events were lost")
 
 // Event says that a peer connected or disconnected.
 type Event struct {
-	// Peer holds the ID and, on a connect, what is known of the peer at that
-	// moment: the host learns agent and protocols a little later, and Topics
-	// is always nil.
+	// Peer contains the ID and, for a connect, what is known at that moment.
+	// The host learns agent and protocols slightly later. Topics is always nil.
 	Peer      Peer
 	Connected bool
 	At        time.Time
 }
 
 // Watch returns the connected peers, sorted by ID, and the events that follow.
-// A peer of the list has no connect among the events before its disconnect,
-// any other peer has one, and connects and disconnects of a peer alternate.
+// For a peer of the list the first event is a disconnect, for any other peer it
+// is a connect, and the two alternate.
 //
-// The events end, without an error, when ctx is done or the Swarm is closed,
-// and with [ErrTooSlow] after 65 536 events if the reader fell further behind
-// than that. They can be read once. Cancel ctx if they are not read.
+// The events end without an error when ctx is done or the Swarm is closed, and
+// with [ErrTooSlow] after 65 536 events if the reader is further behind. They
+// can be read once. A caller that does not read them cancels ctx.
 func (s *Swarm) Watch(ctx context.Context) ([]Peer, iter.Seq2[Event, error]) {
 	w := &watcher{wake: make(chan struct{}, 1), done: make(chan struct{})}
 	s.mu.Lock()
@@ -74,7 +72,7 @@ func (s *Swarm) Watch(ctx context.Context) ([]Peer, iter.Seq2[Event, error]) {
 			case <-w.wake:
 			case <-ctx.Done():
 			case <-w.done:
-				// Nothing is queued any more after this.
+				// The queue does not change after this.
 				for _, e := range s.take(w) {
 					if !yield(e, nil) {
 						return
@@ -93,8 +91,8 @@ func (s *Swarm) Watch(ctx context.Context) ([]Peer, iter.Seq2[Event, error]) {
 // may be read once done is closed.
 type watcher struct {
 	queue []Event
-	wake  chan struct{} // holds a token when there is something in the queue
-	done  chan struct{} // closed when nothing is queued any more
+	wake  chan struct{} // holds a token when the queue is not empty
+	done  chan struct{} // closed when nothing more is queued
 	err   error
 }
 
@@ -107,7 +105,7 @@ func (s *Swarm) take(w *watcher) []Event {
 	return queue
 }
 
-// dismiss ends w, with s.mu held.
+// dismiss ends w. The caller holds s.mu.
 func (s *Swarm) dismiss(w *watcher, err error) {
 	if _, ok := s.watchers[w]; !ok {
 		return
@@ -117,8 +115,7 @@ func (s *Swarm) dismiss(w *watcher, err error) {
 	close(w.done)
 }
 
-// follow takes the host's events, as fast as they come, until the Swarm
-// closes.
+// follow handles the host's events until the Swarm closes.
 func (s *Swarm) follow() {
 	for evt := range s.events.Out() {
 		change := evt.(event.EvtPeerConnectednessChanged)
@@ -126,8 +123,8 @@ func (s *Swarm) follow() {
 	}
 }
 
-// announce notes that a peer is connected or not and, if that is news, tells
-// the watchers and the log.
+// announce records whether a peer is connected. If that is a change, it queues
+// an event for the watchers and logs it.
 func (s *Swarm) announce(id peer.ID, connected bool) {
 	e := Event{Peer: Peer{ID: id}, Connected: connected, At: time.Now()}
 	if connected {
@@ -143,12 +140,12 @@ func (s *Swarm) announce(id peer.ID, connected bool) {
 	}
 }
 
-// record reports whether e was news.
+// record reports whether e is a change.
 func (s *Swarm) record(e Event) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if k := s.kept[e.Peer.ID]; k != nil {
-		// News or not: the keeper saw the connection itself.
+		// The keeper may have seen the change before.
 		signal(k.changed)
 	}
 	if s.connected[e.Peer.ID] == e.Connected || s.closed {
@@ -171,7 +168,7 @@ func (s *Swarm) record(e Event) bool {
 	return true
 }
 
-// signal leaves a token in a channel that holds one.
+// signal puts a token into a channel with space for one.
 func signal(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:

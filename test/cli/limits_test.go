@@ -134,7 +134,7 @@ func TestTooFastSenderIsTold(t *testing.T) {
 				delivered++
 			case err == nil || s.Status == "delivered":
 				t.Errorf("%+v, %v", s, err)
-			case strings.Contains(err.Error(), "the recipient takes no more messages for now"):
+			case strings.Contains(err.Error(), "the recipient accepts no more messages for now"):
 				tooFast++
 			}
 		})

@@ -217,7 +217,7 @@ func TestFiltersChooseMessages(t *testing.T) {
 	}
 
 	for _, test := range []struct{ args, stderr string }{
-		{"--since=soon/later", `Error: --since: "soon/later" is no duration (15m), time (2006-01-02T15:04:05Z), message ID, or all`},
+		{"--since=soon/later", `Error: --since: "soon/later" is not a duration (15m), time (2006-01-02T15:04:05Z), message ID, or all`},
 		{"--since=nowhere", "Error: no such message: nowhere"},
 		{"--from=nobody", `Error: --from: peer "nobody": no companion has that name; hint: `},
 	} {

@@ -413,7 +413,7 @@ func TestLostReceiptIsUnknown(t *testing.T) {
 	a.MustRun("npp", "send", "--id=first", b.PeerID(), "hello")
 	b.Daemon().Signal(syscall.SIGSTOP)
 	r := a.Run("npp", "send", "--id=second", "--deadline=3s", b.PeerID(), "hello")
-	if r.Code != 1 || !strings.HasPrefix(r.Stderr, "Error: unknown whether second was delivered: no receipt came back: ") ||
+	if r.Code != 1 || !strings.HasPrefix(r.Stderr, "Error: unknown whether second was delivered: no receipt arrived: ") ||
 		!strings.HasSuffix(r.Stderr, "; hint: send it again with --id second, it is stored once\n") {
 		t.Errorf("send to a peer that hangs: %v", r)
 	}

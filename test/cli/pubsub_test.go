@@ -116,7 +116,7 @@ func TestPubsubSwitchedOff(t *testing.T) {
 	if got := routers(t, a); got != 0 {
 		t.Errorf("%d pubsub routers are at work", got)
 	}
-	const off = "Error: pubsub is switched off by Pubsub.Enabled; hint: ipfs config --json Pubsub.Enabled true, and restart the daemon\n"
+	const off = "Error: pubsub is disabled by Pubsub.Enabled; hint: ipfs config --json Pubsub.Enabled true, and restart the daemon\n"
 	for _, args := range [][]string{
 		{"npp", "send", "--topic=rehearsals", "hello"},
 		{"npp", "listen", "--topic=rehearsals"},
