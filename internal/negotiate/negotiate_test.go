@@ -1,0 +1,70 @@
+package negotiate
+
+import (
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+)
+
+const spoken, unspoken protocol.ID = "/test/spoken", "/test/unspoken"
+
+func newHost(t *testing.T) host.Host {
+	t.Helper()
+	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	return h
+}
+
+// exchange writes to a stream and reads from it.
+func exchange(t *testing.T, from, to host.Host, id protocol.ID) error {
+	t.Helper()
+	s, err := from.NewStream(t.Context(), to.ID(), id)
+	if err != nil {
+		return err
+	}
+	defer s.Reset()
+	if _, err := s.Write([]byte("hello")); err != nil {
+		return err
+	}
+	_, err = s.Read(make([]byte, 1))
+	return err
+}
+
+func TestRefusalIsToldFromOtherErrors(t *testing.T) {
+	a, b := newHost(t), newHost(t)
+	b.SetStreamHandler(spoken, func(s network.Stream) { s.Reset() })
+	if Speaks(a, b.ID(), spoken) {
+		t.Error("a peer that is not connected speaks a protocol")
+	}
+	if err := a.Connect(t.Context(), peer.AddrInfo{ID: b.ID(), Addrs: b.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+	if !Speaks(a, b.ID(), unspoken, spoken) || Speaks(a, b.ID(), unspoken) {
+		t.Error("what the peer announced is not what it speaks")
+	}
+	if err := exchange(t, a, b, spoken); err == nil || Refused(err) {
+		t.Errorf("a reset counts as a refusal: %v", err)
+	}
+	if err := exchange(t, a, b, unspoken); !Refused(err) {
+		t.Errorf("a refusal before the stream opens: %v", err)
+	}
+	// With an outdated peerstore, the refusal comes after the first write.
+	if err := a.Peerstore().AddProtocols(b.ID(), unspoken); err != nil {
+		t.Fatal(err)
+	}
+	if err := exchange(t, a, b, unspoken); !Refused(err) {
+		t.Errorf("a refusal after the first write: %v", err)
+	}
+	if Refused(nil) || Refused(io.EOF) || Refused(errors.New("other")) {
+		t.Error("another error counts as a refusal")
+	}
+}
