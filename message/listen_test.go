@@ -317,7 +317,7 @@ func TestListenToATopicSubscribesWhileItRuns(t *testing.T) {
 	a := newAuthor(t, b)
 	for i := range 3 { // the second listener still hears what comes
 		a.publish("band", []byte{byte(i)}, "x")
-		wait(t, "a message", messages)
+		awaitMessage(t, "a message", messages)
 	}
 	cancel2()
 	<-end2

@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"iter"
 	"math"
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/message/pb"
 	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
@@ -68,26 +68,11 @@ type mailbox struct {
 	disk   *space.Disk // the disk of store
 	now    func() time.Time
 
-	mu      sync.Mutex
-	changed chan struct{} // closed at the next arrival
+	arrivals wait.Change
 }
 
 func newMailbox(st *store.Store, limits Limits, now func() time.Time) *mailbox {
-	return &mailbox{store: st, limits: limits, now: now, changed: make(chan struct{})}
-}
-
-// arrival returns a channel that is closed when the next message has arrived.
-func (b *mailbox) arrival() <-chan struct{} {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.changed
-}
-
-func (b *mailbox) notifyArrival() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	close(b.changed)
-	b.changed = make(chan struct{})
+	return &mailbox{store: st, limits: limits, now: now}
 }
 
 // add stores m, sets its number and time of receipt, and returns when it is on
@@ -108,7 +93,7 @@ func (b *mailbox) add(ctx context.Context, m *Message) error {
 		return err
 	}
 	if added {
-		b.notifyArrival()
+		b.arrivals.Announce()
 	}
 	return nil
 }
@@ -143,7 +128,7 @@ func (b *mailbox) addPubsub(ctx context.Context, ms []*Message) (refused int, er
 	if err != nil {
 		return 0, err
 	}
-	b.notifyArrival()
+	b.arrivals.Announce()
 	if gone >= b.maxGone()+sweepBatch {
 		if err := b.pruneIDs(ctx); err != nil {
 			log.Errorw("forgetting removed messages failed", "err", err)

@@ -5,18 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-msgio"
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/newpieceplease/npp/internal/admission"
 	"github.com/newpieceplease/npp/message/pb"
 	"github.com/newpieceplease/npp/space"
 )
@@ -42,9 +41,8 @@ const (
 	framesPerPeer = 2
 	allBuffer     = 2 * framesPerPeer * (maxMessageBytes + envelopeBytes)
 
-	// idlePeers is how many peers without an open stream keep their rate
-	// limiter.
-	idlePeers = 1024
+	// ratedPeers is how many peers keep their rate limiter after it has recovered.
+	ratedPeers = 3072
 )
 
 // writeFrame writes m, preceded by its length, with one call of Write.
@@ -58,107 +56,53 @@ func writeFrame(w io.Writer, m proto.Message) error {
 	return err
 }
 
-// inboundPeer is what a peer that sends to this daemon uses.
-type inboundPeer struct {
-	streams int
-	rate    *rate.Limiter
-	buffer  *semaphore.Weighted
+// inbound bounds what peers may send: the streams that they have open, the bytes of
+// larger messages in memory, and the rate of messages.
+type inbound struct {
+	streams *admission.Quota
+	memory  *admission.Quota
+	rates   *admission.Rates
 }
 
-// inboundLimiter bounds the streams, the rate and the memory of inbound
-// messages, per peer and in total.
-type inboundLimiter struct {
-	perSecond uint64
-	maxFrame  int // bytes
-	now       func() time.Time
-	buffer    *semaphore.Weighted
+// maxFrame is the largest size of an encoded message, in bytes.
+func (l Limits) maxFrame() int { return int(l.MaxMessageBytes) + envelopeBytes }
 
-	mu      sync.Mutex
-	streams int
-	byPeer  map[peer.ID]*inboundPeer
-}
-
-func newInboundLimiter(l Limits, now func() time.Time) *inboundLimiter {
-	return &inboundLimiter{
-		perSecond: l.MaxPerSecond,
-		maxFrame:  int(l.MaxMessageBytes) + envelopeBytes,
-		now:       now,
-		buffer:    semaphore.NewWeighted(allBuffer),
-		byPeer:    make(map[peer.ID]*inboundPeer),
+func newInbound(l Limits) inbound {
+	return inbound{
+		streams: admission.NewQuota(allStreams, peerStreams),
+		memory:  admission.NewQuota(allBuffer, framesPerPeer*int64(l.maxFrame())),
+		rates:   admission.NewRates(rate.Limit(l.MaxPerSecond), int(2*l.MaxPerSecond), ratedPeers),
 	}
 }
 
-// admit counts another stream of p. It returns nil if p or all peers together
-// have too many.
-func (gs *inboundLimiter) admit(p peer.ID) *inboundPeer {
-	gs.mu.Lock()
-	defer gs.mu.Unlock()
-	g := gs.byPeer[p]
-	if gs.streams == allStreams || g != nil && g.streams == peerStreams {
-		return nil
-	}
-	if g == nil {
-		g = &inboundPeer{
-			rate:   rate.NewLimiter(rate.Limit(gs.perSecond), int(2*gs.perSecond)),
-			buffer: semaphore.NewWeighted(int64(framesPerPeer * gs.maxFrame)),
-		}
-		gs.byPeer[p] = g
-	}
-	g.streams++
-	gs.streams++
-	return g
-}
-
-func (gs *inboundLimiter) leave(g *inboundPeer) {
-	gs.mu.Lock()
-	defer gs.mu.Unlock()
-	g.streams--
-	gs.streams--
-	if len(gs.byPeer) <= idlePeers+allStreams {
-		return
-	}
-	for p, g := range gs.byPeer {
-		if g.streams == 0 && g.rate.TokensAt(gs.now()) >= float64(g.rate.Burst()) {
-			delete(gs.byPeer, p)
-		}
-	}
-}
-
-// reserve waits until n more bytes of g fit into the memory budget.
-func (gs *inboundLimiter) reserve(ctx context.Context, g *inboundPeer, n int) (release func(), err error) {
+// reserve waits until n more bytes of p fit into the memory budget.
+func (in inbound) reserve(ctx context.Context, p peer.ID, n int) (release func(), err error) {
 	if n <= smallFrame {
 		return func() {}, nil
 	}
-	if err := g.buffer.Acquire(ctx, int64(n)); err != nil {
+	if err := in.memory.Acquire(ctx, p, int64(n)); err != nil {
 		return nil, err
 	}
-	if err := gs.buffer.Acquire(ctx, int64(n)); err != nil {
-		g.buffer.Release(int64(n))
-		return nil, err
-	}
-	return func() {
-		gs.buffer.Release(int64(n))
-		g.buffer.Release(int64(n))
-	}, nil
+	return func() { in.memory.Release(p, int64(n)) }, nil
 }
 
 // handle serves a stream that a peer opened.
 func (s *Service) handle(st network.Stream) {
 	p := st.Conn().RemotePeer()
-	g := s.inbound.admit(p)
-	if g == nil {
+	if !s.inbound.streams.TryAcquire(p, 1) {
 		st.Reset()
 		return
 	}
-	defer s.inbound.leave(g)
-	if !s.begin() {
+	defer s.inbound.streams.Release(p, 1)
+	end, ok := s.tasks.Begin()
+	if !ok {
 		st.Reset()
 		return
 	}
-	defer s.running.Done()
+	defer end()
 	defer context.AfterFunc(s.ctx, func() { st.Reset() })()
 
-	switch err := s.serve(st, p, g); {
+	switch err := s.serve(st, p); {
 	case err == nil, errors.Is(err, io.EOF):
 		st.Close()
 	default:
@@ -169,8 +113,8 @@ func (s *Service) handle(st network.Stream) {
 
 // serve answers messages until the peer closes its side, the stream was idle
 // for a minute, or an error occurs.
-func (s *Service) serve(st network.Stream, p peer.ID, g *inboundPeer) error {
-	in := msgio.NewVarintReaderSize(st, s.inbound.maxFrame)
+func (s *Service) serve(st network.Stream, p peer.ID) error {
+	in := msgio.NewVarintReaderSize(st, s.limits.maxFrame())
 	for {
 		if err := st.SetReadDeadline(time.Now().Add(s.times.idle)); err != nil {
 			return err
@@ -179,16 +123,16 @@ func (s *Service) serve(st network.Stream, p peer.ID, g *inboundPeer) error {
 		if err != nil {
 			return err
 		}
-		if size > s.inbound.maxFrame {
+		if size > s.limits.maxFrame() {
 			return s.refuseTooLarge(st)
 		}
 		ctx, cancel := context.WithTimeout(s.ctx, s.times.frame)
-		release, err := s.inbound.reserve(ctx, g, size)
+		release, err := s.inbound.reserve(ctx, p, size)
 		cancel()
 		if err != nil {
 			return err
 		}
-		err = s.serveOne(st, in, p, g)
+		err = s.serveOne(st, in, p)
 		release()
 		if err != nil {
 			return err
@@ -197,7 +141,7 @@ func (s *Service) serve(st network.Stream, p peer.ID, g *inboundPeer) error {
 }
 
 // serveOne reads one message, stores it and writes the receipt.
-func (s *Service) serveOne(st network.Stream, in msgio.Reader, p peer.ID, g *inboundPeer) error {
+func (s *Service) serveOne(st network.Stream, in msgio.Reader, p peer.ID) error {
 	if err := st.SetDeadline(time.Now().Add(s.times.frame)); err != nil {
 		return err
 	}
@@ -206,7 +150,7 @@ func (s *Service) serveOne(st network.Stream, in msgio.Reader, p peer.ID, g *inb
 		return err
 	}
 	defer in.ReleaseMsg(frame)
-	receipt := s.receive(frame, p, g)
+	receipt := s.receive(frame, p)
 	// The time for storing the message does not count.
 	if err := st.SetDeadline(time.Now().Add(s.times.frame)); err != nil {
 		return err
@@ -215,7 +159,7 @@ func (s *Service) serveOne(st network.Stream, in msgio.Reader, p peer.ID, g *inb
 }
 
 // receive stores an encoded [pb.Message] from p and returns the receipt.
-func (s *Service) receive(frame []byte, p peer.ID, g *inboundPeer) *pb.Receipt {
+func (s *Service) receive(frame []byte, p peer.ID) *pb.Receipt {
 	var m pb.Message
 	refuse := func(status pb.Receipt_Status, reason string) *pb.Receipt {
 		s.refused.Add(1)
@@ -241,10 +185,7 @@ func (s *Service) receive(frame []byte, p peer.ID, g *inboundPeer) *pb.Receipt {
 		r.Limit = s.limits.MaxMessageBytes
 		return r
 	}
-	now := s.now()
-	turn := g.rate.ReserveN(now, 1)
-	if wait := turn.DelayFrom(now); wait > 0 {
-		turn.CancelAt(now)
+	if wait := s.inbound.rates.Take(p, s.now()); wait > 0 {
 		r := refuse(pb.Receipt_TOO_FAST, fmt.Sprintf("more than %d a second", s.limits.MaxPerSecond))
 		r.RetryAfter = int64(wait)
 		return r

@@ -208,7 +208,7 @@ func TestThousandStreamsOfAPeerAreBoundedAndHarmNobody(t *testing.T) {
 	honest := newDaemon(t, setup{})
 	must(t, hostile.Connect(testContext(t), b.info))
 	// each says that a large message follows, which is what takes memory
-	sent := append(protowire.AppendVarint(nil, uint64(b.inbound.maxFrame)), 'x')
+	sent := append(protowire.AppendVarint(nil, uint64(b.limits.maxFrame())), 'x')
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
@@ -223,52 +223,40 @@ func TestThousandStreamsOfAPeerAreBoundedAndHarmNobody(t *testing.T) {
 	for i := range 20 {
 		deliver(t, honest, b, "", fmt.Sprint(i))
 		deliver(t, honest, b, "", string(bytes.Repeat([]byte{'0'}, smallFrame+i)))
-		b.inbound.mu.Lock()
-		if g := b.inbound.byPeer[hostile.ID()]; g != nil && g.streams > peerStreams {
-			t.Errorf("%d streams of the peer are served", g.streams)
+		if n := b.inbound.streams.HeldBy(hostile.ID()); n > peerStreams {
+			t.Errorf("%d streams of the peer are served", n)
 		}
-		b.inbound.mu.Unlock()
 	}
 	wg.Wait()
 	deliver(t, honest, b, "", "after")
-	b.inbound.mu.Lock()
-	if n := b.inbound.byPeer[hostile.ID()].streams; n != peerStreams {
+	if n := b.inbound.streams.HeldBy(hostile.ID()); n != peerStreams {
 		t.Errorf("%d streams of the peer are served, want %d", n, peerStreams)
 	}
-	b.inbound.mu.Unlock()
-	if b.inbound.buffer.TryAcquire(allBuffer - framesPerPeer*int64(b.inbound.maxFrame) + 1) {
-		t.Error("the peer takes less memory than it is allowed: the test proves nothing")
-	}
-	if !b.inbound.buffer.TryAcquire(allBuffer - framesPerPeer*int64(b.inbound.maxFrame)) {
-		t.Error("the peer takes more memory than it is allowed")
+	if n, most := b.inbound.memory.HeldBy(hostile.ID()), framesPerPeer*int64(b.limits.maxFrame()); n != most {
+		t.Errorf("the peer holds %d bytes of memory, want %d", n, most)
 	}
 	hostile.Close()
 	eventually(t, "the streams are gone", func() bool { return inboundStreams(b) <= maxStreams })
 }
 
-func TestGuestsAreBoundedAndKeepTheirRate(t *testing.T) {
+func TestInboundPeersAreBoundedAndKeepTheirRate(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	l := DefaultLimits()
 	l.MaxPerSecond = 1
-	gs := newInboundLimiter(l, func() time.Time { return now })
+	in := newInbound(l)
 	fast := peer.ID("fast")
-	g := gs.admit(fast)
-	if !g.rate.AllowN(now, 2) {
+	if in.rates.Take(fast, now) > 0 || in.rates.Take(fast, now) > 0 {
 		t.Fatal("no burst")
 	}
-	gs.leave(g)
-	for i := range 3 * (idlePeers + allStreams) {
-		gs.leave(gs.admit(peer.ID(fmt.Sprint(i))))
+	for i := range 3 * ratedPeers {
+		in.rates.Take(peer.ID(fmt.Sprint(i)), now)
 	}
-	if n := len(gs.byPeer); n > idlePeers+allStreams {
-		t.Errorf("%d inbound peers are remembered", n)
-	}
-	if g := gs.admit(fast); g.rate.AllowN(now, 1) {
+	if in.rates.Take(fast, now) == 0 {
 		t.Error("a peer that comes back gets a fresh rate")
 	}
 	for i := 1; ; i++ {
-		if gs.admit(peer.ID(fmt.Sprint("all", i))) == nil {
-			if i != allStreams {
+		if !in.streams.TryAcquire(peer.ID(fmt.Sprint("all", i)), 1) {
+			if i != allStreams+1 {
 				t.Errorf("stream %d is refused", i)
 			}
 			break
@@ -332,12 +320,8 @@ func FuzzReceive(f *testing.F) {
 	seed(&pb.Message{Id: "a/b", From: []byte("x"), To: []byte(b.info.ID)})
 	f.Add([]byte{0xff})
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		b.inbound.mu.Lock()
-		delete(b.inbound.byPeer, p)
-		b.inbound.mu.Unlock()
-		g := b.inbound.admit(p)
-		defer b.inbound.leave(g)
-		r := b.receive(frame, p, g)
+		b.inbound = newInbound(b.limits)
+		r := b.receive(frame, p)
 		var m pb.Message
 		err := proto.Unmarshal(frame, &m)
 		ms := stored(t, b)
@@ -371,9 +355,7 @@ func (p *pipe) CloseWrite() error               { return nil }
 func TestTooLargeIsReadToTheEndSoThatItsSenderGetsTheReceipt(t *testing.T) {
 	b := newDaemon(t, setup{limits: func(l *Limits) { l.MaxMessageBytes = 1000 }})
 	st := &pipe{in: bytes.NewReader(append(protowire.AppendVarint(nil, 1<<20), make([]byte, 1<<20)...))}
-	g := b.inbound.admit("a peer")
-	defer b.inbound.leave(g)
-	if err := b.serve(st, "a peer", g); !errors.Is(err, io.EOF) || st.in.Len() > 0 {
+	if err := b.serve(st, "a peer"); !errors.Is(err, io.EOF) || st.in.Len() > 0 {
 		t.Errorf("%v, %d bytes are not read", err, st.in.Len())
 	}
 	var r pb.Receipt
@@ -393,10 +375,8 @@ func FuzzServe(f *testing.F) {
 	f.Add(append(protowire.AppendVarint(nil, 1<<62), one...))
 	f.Add([]byte{0, 0, 1, 0xff})
 	f.Fuzz(func(t *testing.T, in []byte) {
-		g := b.inbound.admit(p)
-		defer b.inbound.leave(g)
 		st := &pipe{in: bytes.NewReader(in)}
-		if err := b.serve(st, p, g); errors.Is(err, context.DeadlineExceeded) {
+		if err := b.serve(st, p); errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal("waited for memory that nobody else uses")
 		}
 		for st.out.Len() > 0 {

@@ -16,6 +16,8 @@ import (
 	"github.com/multiformats/go-multistream"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/newpieceplease/npp/internal/negotiate"
+	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/message/pb"
 	"github.com/newpieceplease/npp/swarm"
 )
@@ -90,10 +92,11 @@ func (s *Service) Send(ctx context.Context, l Outgoing) (Outcome, error) {
 		l.ID = NewID()
 	}
 	out := Outcome{ID: l.ID, To: l.To.ID, Status: Failed}
-	if !s.begin() {
+	end, ok := s.tasks.Begin()
+	if !ok {
 		return out, ErrClosed
 	}
-	defer s.running.Done()
+	defer end()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
@@ -116,7 +119,7 @@ func (s *Service) Send(ctx context.Context, l Outgoing) (Outcome, error) {
 	}
 	// A daemon that shuts down refuses the protocol shortly before it
 	// disconnects.
-	if !errors.Is(err, ErrNoProtocol) || l.DirectOnly || s.speaks(l.To.ID) {
+	if !errors.Is(err, ErrNoProtocol) || l.DirectOnly || negotiate.Speaks(s.host, l.To.ID, Protocol) {
 		return out, err
 	}
 	if spoke, noted := s.box.spokeProtocol(ctx, l.To.ID); spoke || noted != nil {
@@ -131,12 +134,6 @@ func (s *Service) Send(ctx context.Context, l Outgoing) (Outcome, error) {
 	out.Status = Published
 	out.RecipientSubscribed = slices.Contains(out.Subscribers, l.To.ID)
 	return out, nil
-}
-
-// speaks reports whether the peer announces the protocol.
-func (s *Service) speaks(p peer.ID) bool {
-	known, err := s.host.Peerstore().SupportsProtocols(p, Protocol)
-	return err == nil && len(known) > 0
 }
 
 // sendDirect sends a message by stream. It sends it again under the same ID if
@@ -173,7 +170,7 @@ func (s *Service) sendDirect(ctx context.Context, l Outgoing, out *Outcome) erro
 		switch {
 		case errors.Is(err, errOpenStream):
 			tries++
-			if tries == maxAttempts || pause(ctx, s.times.retry) != nil {
+			if tries == maxAttempts || wait.Within(ctx, s.times.retry) != nil {
 				return undelivered(err)
 			}
 			continue
@@ -190,12 +187,12 @@ func (s *Service) sendDirect(ctx context.Context, l Outgoing, out *Outcome) erro
 		out.Took = time.Since(start)
 		s.streams.give(ss)
 		switch {
-		case refusedProtocol(err):
+		case negotiate.Refused(err):
 			return undelivered(ErrNoProtocol)
 		case err != nil:
 			lost = err
 			tries++
-			if pause(ctx, s.times.retry) != nil {
+			if wait.Within(ctx, s.times.retry) != nil {
 				return undelivered(err)
 			}
 			continue
@@ -206,12 +203,12 @@ func (s *Service) sendDirect(ctx context.Context, l Outgoing, out *Outcome) erro
 			out.Status = Delivered
 			return nil
 		case pb.Receipt_TOO_FAST:
-			wait := max(time.Duration(receipt.GetRetryAfter()), time.Millisecond)
+			delay := max(time.Duration(receipt.GetRetryAfter()), time.Millisecond)
 			slowed = fmt.Errorf("%w: %.200q", ErrTooFast, receipt.GetReason())
-			if wait > s.times.pacing-paced || pause(ctx, wait) != nil {
+			if delay > s.times.pacing-paced || wait.Within(ctx, delay) != nil {
 				return undelivered(slowed)
 			}
-			paced += wait
+			paced += delay
 		case pb.Receipt_FULL:
 			return fmt.Errorf("%w: %w: %.200q", ErrRefused, ErrNoRoom, receipt.GetReason())
 		case pb.Receipt_TOO_LARGE:
@@ -225,21 +222,6 @@ func (s *Service) sendDirect(ctx context.Context, l Outgoing, out *Outcome) erro
 	return undelivered(lost)
 }
 
-// pause waits for d. It returns an error at once if ctx ends before that.
-func pause(ctx context.Context, d time.Duration) error {
-	if end, ok := ctx.Deadline(); ok && time.Until(end) < d {
-		return context.DeadlineExceeded
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // sendStream is a stream to a recipient. It carries one message at a time.
 type sendStream struct {
 	peer     peer.ID
@@ -248,17 +230,6 @@ type sendStream struct {
 	answered bool // a receipt arrived on it
 	state    streamState
 	idle     *time.Timer // closes the stream after a while without use
-}
-
-// refusedProtocol reports whether the recipient refused the protocol.
-// Negotiation is lazy if the peer spoke the protocol before, so the refusal may
-// arrive only after the message was written.
-func refusedProtocol(err error) bool {
-	if errors.As(err, new(multistream.ErrNotSupported[protocol.ID])) {
-		return true
-	}
-	reset, ok := errors.AsType[*network.StreamError](err)
-	return ok && reset.Remote && reset.ErrorCode == network.StreamProtocolNegotiationFailed
 }
 
 func newSendStream(p peer.ID, st network.Stream) *sendStream {

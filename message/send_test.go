@@ -242,11 +242,7 @@ func TestStreamsThatBrokeTogetherWhileIdleAreRecoveredFrom(t *testing.T) {
 	wantStored(t, b, "0", "1", "2", "3", "4", "5", "6", "7", "after")
 }
 
-func inboundStreams(d *daemon) int {
-	d.inbound.mu.Lock()
-	defer d.inbound.mu.Unlock()
-	return d.inbound.streams
-}
+func inboundStreams(d *daemon) int64 { return d.inbound.streams.Held() }
 
 // gauge counts the streams that are open.
 type gauge struct {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/newpieceplease/npp/internal/task"
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
@@ -71,7 +71,7 @@ type Service struct {
 	now          func() time.Time
 	times        times
 	box          *mailbox
-	inbound      *inboundLimiter
+	inbound      inbound
 	streams      *streamPool
 	topics       topics
 	pubsubBudget *semaphore.Weighted // bytes of pubsub messages that are not stored yet
@@ -80,11 +80,8 @@ type Service struct {
 	refused atomic.Uint64 // direct messages that were refused
 	lost    atomic.Uint64 // pubsub messages that arrived faster than they could be stored
 
-	ctx     context.Context // done when the service closes
-	cancel  context.CancelFunc
-	closing sync.Once
-	mu      sync.Mutex // orders begin before Close
-	running sync.WaitGroup
+	tasks *task.Group
+	ctx   context.Context // of tasks: done when the service closes
 }
 
 // New starts a service. When it returns, the service receives messages from
@@ -99,7 +96,7 @@ func start(c Config, t times) (*Service, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	tasks := task.NewGroup()
 	s := &Service{
 		host:         c.Host,
 		swarm:        c.Swarm,
@@ -108,53 +105,35 @@ func start(c Config, t times) (*Service, error) {
 		now:          c.Now,
 		times:        t,
 		box:          newMailbox(c.Store, c.Limits, c.Now),
-		inbound:      newInboundLimiter(c.Limits, c.Now),
+		inbound:      newInbound(c.Limits),
 		streams:      newStreamPool(c.Host, t.streamIdle),
 		pubsubBudget: semaphore.NewWeighted(pubsubBudgetBytes),
-		ctx:          ctx,
-		cancel:       cancel,
+		tasks:        tasks,
+		ctx:          tasks.Context(),
 	}
 	s.box.disk = c.Disk
 	if s.router != nil {
 		if _, err := s.subscribe(s.host.ID().String()); err != nil {
-			cancel()
+			tasks.Close()
 			return nil, err
 		}
 	}
 	s.host.SetStreamHandler(Protocol, s.handle)
-	s.running.Add(1)
-	go s.sweepAlways()
+	tasks.Go(s.sweepAlways)
 	return s, nil
 }
 
 // Close ends all streams, subscriptions and listeners. It does not wait for
 // listeners, which may block in their loop bodies.
 func (s *Service) Close() error {
-	s.closing.Do(func() {
-		s.mu.Lock()
-		s.cancel()
-		s.mu.Unlock()
-		s.host.RemoveStreamHandler(Protocol)
-		s.streams.close()
-		s.running.Wait()
-	})
+	s.tasks.Stop()
+	s.host.RemoveStreamHandler(Protocol)
+	s.streams.close()
+	s.tasks.Wait()
 	return nil
 }
 
-// begin registers a task that Close waits for. It returns false if the service
-// is closed.
-func (s *Service) begin() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ctx.Err() != nil {
-		return false
-	}
-	s.running.Add(1)
-	return true
-}
-
 func (s *Service) sweepAlways() {
-	defer s.running.Done()
 	tick := time.NewTicker(s.times.sweep)
 	defer tick.Stop()
 	for {
@@ -283,7 +262,7 @@ func (s *Service) Listen(ctx context.Context, f Filter) iter.Seq2[*Message, erro
 			f.Ready()
 		}
 		for {
-			more := s.box.arrival()
+			more := s.box.arrivals.Next()
 			for m, err := range s.box.read(ctx, next) {
 				switch {
 				case ctx.Err() != nil:

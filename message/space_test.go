@@ -38,7 +38,7 @@ func TestPubsubMessagesOnAFullDiskAreCounted(t *testing.T) {
 	a := newAuthor(t, b)
 	topic := b.info.ID.String()
 	a.publish(topic, []byte{1}, "before")
-	wait(t, "one with room", messages)
+	awaitMessage(t, "one with room", messages)
 	disk.Set(spacetest.Floor - 1)
 	for i := range 5 {
 		a.publish(topic, []byte{2, byte(i)}, "meanwhile")
@@ -59,7 +59,7 @@ func TestPubsubMessagesOnAFullDiskAreCounted(t *testing.T) {
 	}
 	disk.Set(2 * spacetest.Floor)
 	a.publish(topic, []byte{3}, "after")
-	if m := wait(t, "one with room again", messages); string(m.Data) != "after" {
+	if m := awaitMessage(t, "one with room again", messages); string(m.Data) != "after" {
 		t.Errorf("heard %q", m.Data)
 	}
 	checkBooks(t, b.box)

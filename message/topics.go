@@ -78,14 +78,15 @@ func (s *Service) subscribe(topic string) (unsubscribe func(), err error) {
 
 // store subscribes to a topic and stores its messages until stop is called.
 func (s *Service) store(topic string) (stop func(), err error) {
-	if !s.begin() {
+	end, ok := s.tasks.Begin()
+	if !ok {
 		return nil, ErrClosed
 	}
 	sub, err := s.router.Subscribe(topic, func(author peer.ID, seqno []byte) bool {
 		return s.box.unseen(s.ctx, author, seqno)
 	})
 	if err != nil {
-		s.running.Done()
+		end()
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
@@ -104,7 +105,7 @@ func (s *Service) store(topic string) (stop func(), err error) {
 		}
 	}()
 	go func() {
-		defer s.running.Done()
+		defer end()
 		for m := range queue {
 			batch, bytes := []*Message{m}, m.weight()
 			for len(queue) > 0 && len(batch) < pubsubBatch && bytes < pubsubBatchBytes {

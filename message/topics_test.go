@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/newpieceplease/npp/internal/negotiate"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
 )
@@ -65,7 +66,7 @@ func (a *author) send(m *pubsubpb.Message) {
 	must(a.t, err)
 }
 
-func wait(t *testing.T, what string, messages <-chan *Message) *Message {
+func awaitMessage(t *testing.T, what string, messages <-chan *Message) *Message {
 	t.Helper()
 	select {
 	case m := <-messages:
@@ -91,7 +92,7 @@ func TestBurstOfAThousandArrivesWholeAndOnce(t *testing.T) {
 		}
 		got := map[string]int{}
 		for range texts {
-			m := wait(t, fmt.Sprintf("all but %d", len(got)), messages)
+			m := awaitMessage(t, fmt.Sprintf("all but %d", len(got)), messages)
 			if m.From != a.info.ID || m.Via != Pubsub || len(m.Topics) != 1 || m.Topics[0] != "band" || len(m.Seqno) != 8 || !m.Sent.IsZero() {
 				t.Fatalf("message %+v", m)
 			}
@@ -127,7 +128,7 @@ func TestAuthorsWithRandomSequenceNumbersAreHeard(t *testing.T) {
 	a.publish(b.info.ID.String(), nil, "none")
 	got := map[string]bool{}
 	for range 102 {
-		m := wait(t, "a message", messages)
+		m := awaitMessage(t, "a message", messages)
 		if m.From != a.host.ID() {
 			t.Fatalf("message %+v", m)
 		}
@@ -151,10 +152,10 @@ func TestReplayedPubsubMessageIsNotHeardAgain(t *testing.T) {
 			a.publish(b.info.ID.String(), []byte("seqno "+text), text)
 		}
 		for len(got) < want {
-			got = append(got, string(wait(t, "a message", messages).Data))
+			got = append(got, string(awaitMessage(t, "a message", messages).Data))
 		}
 		a.publish(b.info.ID.String(), []byte("end "+texts[len(texts)-1]), "end")
-		for m := wait(t, "the end", messages); string(m.Data) != "end"; m = wait(t, "the end", messages) {
+		for m := awaitMessage(t, "the end", messages); string(m.Data) != "end"; m = awaitMessage(t, "the end", messages) {
 			got = append(got, string(m.Data))
 		}
 		then(b)
@@ -192,7 +193,7 @@ func TestForgedPubsubMessagesAreNotHeard(t *testing.T) {
 	a.send(&pubsubpb.Message{From: []byte(victim.ID()), Data: []byte("badly signed"), Seqno: []byte{2}, Topic: &topic, Signature: make([]byte, 64)})
 	a.send(&pubsubpb.Message{From: []byte(b.info.ID), Data: []byte("as ourselves"), Seqno: []byte{3}, Topic: &topic, Signature: make([]byte, 64)})
 	a.publish(topic, []byte{4}, "true")
-	if m := wait(t, "the true one", messages); string(m.Data) != "true" {
+	if m := awaitMessage(t, "the true one", messages); string(m.Data) != "true" {
 		t.Errorf("heard %q", m.Data)
 	}
 }
@@ -204,12 +205,12 @@ func TestOwnMessagesAreNotStored(t *testing.T) {
 	connectTopics(t, a, b, "band")
 	_, err := a.Publish(testContext(t), "band", []byte("from a"))
 	must(t, err)
-	if m := wait(t, "a's message", heardByB); string(m.Data) != "from a" {
+	if m := awaitMessage(t, "a's message", heardByB); string(m.Data) != "from a" {
 		t.Errorf("b heard %q", m.Data)
 	}
 	_, err = b.Publish(testContext(t), "band", []byte("from b"))
 	must(t, err)
-	if m := wait(t, "b's message", heardByA); string(m.Data) != "from b" {
+	if m := awaitMessage(t, "b's message", heardByA); string(m.Data) != "from b" {
 		t.Errorf("a heard %q", m.Data)
 	}
 }
@@ -239,7 +240,7 @@ func TestPeerWithoutTheProtocolGetsItByPubsub(t *testing.T) {
 	topic := b.info.ID.String()
 	connectTopics(t, a, b, topic)
 	b.host.RemoveStreamHandler(Protocol)
-	eventually(t, "the other side knows", func() bool { return !a.speaks(b.info.ID) })
+	eventually(t, "the other side knows", func() bool { return !negotiate.Speaks(a.host, b.info.ID, Protocol) })
 	l := Outgoing{To: b.info, Data: []byte("hello")}
 	out, err := a.Send(testContext(t), l)
 	if err != nil || out.Status != Published || out.Via != Pubsub || !out.RecipientSubscribed || len(out.Subscribers) != 1 {
@@ -257,7 +258,7 @@ func TestPeerThatSpeaksTheProtocolNeverGetsItByPubsub(t *testing.T) {
 
 	// it says that it does, and stops at this moment
 	b.host.RemoveStreamHandler(Protocol)
-	eventually(t, "the other side knows", func() bool { return !a.speaks(b.info.ID) })
+	eventually(t, "the other side knows", func() bool { return !negotiate.Speaks(a.host, b.info.ID, Protocol) })
 	must(t, a.host.Peerstore().AddProtocols(b.info.ID, Protocol))
 	wantOutcome(t, a, l, Failed, ErrNoProtocol)
 
@@ -274,7 +275,7 @@ func TestPeerThatSpeaksTheProtocolNeverGetsItByPubsub(t *testing.T) {
 	part()
 	wantOutcome(t, a, Outgoing{To: b.info, ID: "id", Data: []byte("other")}, Failed, ErrRefused)
 	b.host.RemoveStreamHandler(Protocol)
-	eventually(t, "the other side knows", func() bool { return !a.speaks(b.info.ID) })
+	eventually(t, "the other side knows", func() bool { return !negotiate.Speaks(a.host, b.info.ID, Protocol) })
 	part()
 	wantOutcome(t, a, l, Failed, ErrNoProtocol)
 	wantStored(t, b, "first")
@@ -306,7 +307,7 @@ func TestWhatComesFasterThanItIsStoredIsBoundedAndCounted(t *testing.T) {
 	})
 	close(release)
 	for range fit {
-		wait(t, "what was taken in", messages)
+		awaitMessage(t, "what was taken in", messages)
 	}
 	eventually(t, "the account is even", func() bool { return b.pubsubBudget.TryAcquire(10_000) })
 }

@@ -4,12 +4,13 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"golang.org/x/time/rate"
+
+	"github.com/newpieceplease/npp/internal/admission"
 )
 
 // Bounds on the subscriptions of peers to topics that this peer is not
@@ -33,7 +34,7 @@ type inbound struct {
 
 	mu      sync.Mutex
 	peers   map[peer.ID]*inPeer // peers with an open stream
-	openers *lru.Cache[peer.ID, *rate.Limiter]
+	openers *admission.Rates
 	bytes   int // of all peers
 	all     int // the bound of bytes
 }
@@ -46,8 +47,7 @@ type inPeer struct {
 }
 
 func newInbound(open func(topic string) bool) *inbound {
-	openers, _ := lru.New[peer.ID, *rate.Limiter](rememberedOpeners) // the only error is that of a size below 1
-	return &inbound{open: open, peers: make(map[peer.ID]*inPeer), openers: openers, all: allTopicBytes}
+	return &inbound{open: open, peers: make(map[peer.ID]*inPeer), openers: admission.NewRates(openRate, openBurst, rememberedOpeners), all: allTopicBytes}
 }
 
 // begin registers a stream that a peer opened. It reports whether the peer may
@@ -56,12 +56,7 @@ func (in *inbound) begin(s network.Stream) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	p := s.Conn().RemotePeer()
-	opener, ok := in.openers.Get(p)
-	if !ok {
-		opener = rate.NewLimiter(openRate, openBurst)
-		in.openers.Add(p, opener)
-	}
-	if !opener.Allow() {
+	if in.openers.Take(p, time.Now()) > 0 {
 		return false
 	}
 	in.forgetTopics(p)

@@ -7,6 +7,8 @@ import (
 
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/newpieceplease/npp/internal/wait"
 )
 
 // ErrTooManyTopics matches each [TopicLimitError].
@@ -34,8 +36,8 @@ type topicSet struct {
 
 	mu     sync.Mutex
 	topics map[string]*topicUse
-	bytes  int           // of that RPC
-	freed  chan struct{} // closed when a topic is removed
+	bytes  int         // of that RPC
+	freed  wait.Change // announced when a topic is removed
 }
 
 // topicUse is a topic in a [topicSet]. At least one field is not zero.
@@ -45,7 +47,7 @@ type topicUse struct {
 }
 
 func newTopicSet(limits Limits) *topicSet {
-	return &topicSet{limits: limits, topics: make(map[string]*topicUse), freed: make(chan struct{})}
+	return &topicSet{limits: limits, topics: make(map[string]*topicUse)}
 }
 
 // open adds a topic that this package is about to subscribe to.
@@ -53,7 +55,7 @@ func (s *topicSet) open(topic string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.topics[topic] == nil && (len(s.topics) >= s.limits.Topics || s.bytes+greetingBytes(topic) > s.limits.TopicBytes) {
-		return &TopicLimitError{Topics: len(s.topics), Freed: s.freed}
+		return &TopicLimitError{Topics: len(s.topics), Freed: s.freed.Next()}
 	}
 	s.use(topic).opened++
 	return nil
@@ -116,8 +118,7 @@ func (s *topicSet) clean(topic string) {
 	}
 	delete(s.topics, topic)
 	s.bytes -= greetingBytes(topic)
-	close(s.freed)
-	s.freed = make(chan struct{})
+	s.freed.Announce()
 }
 
 // greetingBytes is what a topic adds to the RPC that announces the topics.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	logging "github.com/ipfs/go-log/v2"
+
+	"github.com/newpieceplease/npp/internal/wait"
 )
 
 var log = logging.Logger("npp/space")
@@ -197,7 +199,7 @@ func (d *Disk) AwaitIncoming(ctx context.Context) error {
 		select {
 		case <-resumed:
 		case d.asking <- struct{}{}:
-			sleep(ctx, d.interval)
+			wait.For(ctx, d.interval)
 			<-d.asking
 		case <-ctx.Done():
 			return ctx.Err()
@@ -216,15 +218,6 @@ func (d *Disk) pause() (resumed <-chan struct{}, paused bool) {
 	return d.resumed, d.current().Paused
 }
 
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
 // Guard returns a context for an operation of the owner that writes an unknown
 // number of bytes. The context ends, with the error of [Disk.CheckWrite] as its
 // cause, when too little space is free. The caller calls stop at the end of the
@@ -239,7 +232,7 @@ func (d *Disk) Guard(ctx context.Context) (guarded context.Context, stop context
 			if err := d.CheckWrite(0); err != nil {
 				cancel(err)
 			}
-			sleep(ctx, d.interval)
+			wait.For(ctx, d.interval)
 		}
 	}()
 	return ctx, func() { cancel(nil) }

@@ -18,6 +18,9 @@ import (
 	libp2pswarm "github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/proto"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/newpieceplease/npp/internal/negotiate"
+	"github.com/newpieceplease/npp/internal/wait"
 )
 
 const (
@@ -151,7 +154,7 @@ func (s *Swarm) Connect(ctx context.Context, target peer.AddrInfo) (Route, error
 			}, nil
 		case s.ctx.Err() != nil:
 			return Route{}, fmt.Errorf("connect to %s: %w", target.ID, ErrClosed)
-		case try == maxTries || !c.crossed() || !pause(ctx, rand.N(crossedPause)):
+		case try == maxTries || !c.crossed() || wait.For(ctx, rand.N(crossedPause)) != nil:
 			return Route{}, &ConnectError{Peer: c.id, Tried: c.attempts, Cause: ctx.Err()}
 		}
 	}
@@ -166,16 +169,6 @@ func (c *connecting) crossed() bool {
 		unreachable := dial && op.Op == "dial"
 		return a.Addr != nil && !isCircuit(a.Addr) && !unreachable && a.Took < crossedSoon
 	})
-}
-
-// pause waits for d, and reports false if ctx ended before that.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // check returns an error for a peer that can be neither connected nor kept.
@@ -332,7 +325,7 @@ func (c *connecting) relays() []ma.Multiaddr {
 	}
 	var relays []relay
 	for _, id := range c.net.Peers() {
-		if id == c.id || !c.speaks(id, proto.ProtoIDv2Hop) {
+		if id == c.id || !negotiate.Speaks(c.cfg.Host, id, proto.ProtoIDv2Hop) {
 			continue
 		}
 		if conn := c.Swarm.conn(id); conn != nil && !relayed(conn) {

@@ -17,6 +17,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/routing"
 	libp2pswarm "github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/newpieceplease/npp/internal/wait"
 )
 
 // router finds what it holds.
@@ -32,14 +34,14 @@ func (r router) FindPeer(_ context.Context, id peer.ID) (peer.AddrInfo, error) {
 
 // stuckRouter finds nothing until it is told to stop, and then takes its time.
 type stuckRouter struct {
-	asked chan struct{}
+	asked wait.Flag
 	done  atomic.Bool
 }
 
-func newStuckRouter() *stuckRouter { return &stuckRouter{asked: make(chan struct{}, 1)} }
+func newStuckRouter() *stuckRouter { return &stuckRouter{asked: wait.NewFlag()} }
 
 func (r *stuckRouter) FindPeer(ctx context.Context, _ peer.ID) (peer.AddrInfo, error) {
-	signal(r.asked)
+	r.asked.Set()
 	<-ctx.Done()
 	for range 10_000 {
 		runtime.Gosched()

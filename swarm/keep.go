@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -99,7 +99,7 @@ func (s *Swarm) Keep(ctx context.Context, info peer.AddrInfo) error {
 		return nil
 	}
 	s.setAddrs(k, info.Addrs)
-	signal(k.again)
+	k.again.Set()
 	return nil
 }
 
@@ -167,8 +167,8 @@ func (s *Swarm) keptBy(id peer.ID) Kept {
 type keeper struct {
 	id      peer.ID
 	cancel  context.CancelFunc
-	changed chan struct{} // holds a token when the peer may have connected or disconnected
-	again   chan struct{} // holds a token when the peer should be dialled at once
+	changed wait.Flag // set when the peer may have connected or disconnected
+	again   wait.Flag // set when the peer should be dialled at once
 
 	addrs []ma.Multiaddr // replaced as a whole, with both Swarm.keeping and Swarm.mu held
 
@@ -202,8 +202,8 @@ func (s *Swarm) startKeeper(info peer.AddrInfo, listed map[peer.ID][]ma.Multiadd
 	k := &keeper{
 		id:      info.ID,
 		cancel:  cancel,
-		changed: make(chan struct{}, 1),
-		again:   make(chan struct{}, 1),
+		changed: wait.NewFlag(),
+		again:   wait.NewFlag(),
 		addrs:   info.Addrs,
 	}
 	s.mu.Lock()
@@ -265,7 +265,7 @@ func (s *Swarm) listPeering() map[peer.ID][]ma.Multiaddr {
 
 // keep reconnects the peer of k after each loss until ctx ends.
 func (s *Swarm) keep(ctx context.Context, k *keeper) {
-	var pauses pauses
+	pauses := wait.Backoff{First: firstPause, Max: lastPause}
 	for ctx.Err() == nil {
 		if err := s.reconnect(ctx, k); err != nil {
 			log.Debugw("kept peer not reached", "peer", k.id, "error", err)
@@ -274,11 +274,11 @@ func (s *Swarm) keep(ctx context.Context, k *keeper) {
 			s.remember(ctx, k)
 			s.awaitLoss(ctx, k)
 			if time.Since(began) >= heldWell {
-				pauses.reset()
+				pauses.Reset()
 			}
 		}
-		if s.rest(ctx, k, pauses.next()) {
-			pauses.reset()
+		if s.rest(ctx, k, pauses.Next()) {
+			pauses.Reset()
 		}
 	}
 }
@@ -296,8 +296,8 @@ func (s *Swarm) awaitLoss(ctx context.Context, k *keeper) {
 
 // rest waits for a delay or until the peer of k connects. It reports true if
 // the peer should be dialled at once.
-func (s *Swarm) rest(ctx context.Context, k *keeper, wait time.Duration) bool {
-	over := time.NewTimer(wait)
+func (s *Swarm) rest(ctx context.Context, k *keeper, delay time.Duration) bool {
+	over := time.NewTimer(delay)
 	defer over.Stop()
 	for !s.isConnected(k.id) {
 		select {
@@ -347,17 +347,6 @@ func (s *Swarm) remember(ctx context.Context, k *keeper) {
 	}
 	s.setAddrs(k, addrs)
 }
-
-// pauses returns the delays between tries. The zero value starts with the
-// first.
-type pauses struct{ last time.Duration }
-
-func (p *pauses) next() time.Duration {
-	p.last = min(max(2*p.last, firstPause), lastPause)
-	return p.last/2 + rand.N(p.last/2)
-}
-
-func (p *pauses) reset() { p.last = 0 }
 
 // mergeAddrs returns addrs and then others, without duplicates, up to the
 // limit.

@@ -293,32 +293,6 @@ func TestKeepCutsThePauseShort(t *testing.T) {
 	}
 }
 
-func TestPausesGrowToTheirLimitAtRandom(t *testing.T) {
-	var p pauses
-	for range 2 {
-		for want := firstPause; ; want = min(2*want, lastPause) {
-			if d := p.next(); d < want/2 || d >= want {
-				t.Fatalf("%v is not between %v and %v", d, want/2, want)
-			}
-			if want == lastPause {
-				break
-			}
-		}
-		seen := make(map[bool]bool)
-		for range 1000 {
-			d := p.next()
-			if d < lastPause/2 || d >= lastPause {
-				t.Fatalf("%v is not between %v and %v", d, lastPause/2, lastPause)
-			}
-			seen[d < lastPause*3/4] = true
-		}
-		if len(seen) != 2 {
-			t.Error("always in the same half")
-		}
-		p.reset()
-	}
-}
-
 func FuzzParseRecord(f *testing.F) {
 	f.Add("keep/"+keyID, []byte(`{"addrs":["/ip4/127.0.0.1/tcp/4001"]}`))
 	f.Add("keep/"+hashID, []byte(`{}`))

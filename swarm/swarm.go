@@ -66,6 +66,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/newpieceplease/npp/internal/negotiate"
+	"github.com/newpieceplease/npp/internal/task"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -124,9 +126,8 @@ type Swarm struct {
 	cfg     Config
 	net     network.Network
 	events  event.Subscription
-	ctx     context.Context // done after Close
-	cancel  context.CancelFunc
-	tasks   sync.WaitGroup
+	tasks   *task.Group
+	ctx     context.Context // of tasks: done after Close
 	closing sync.Once
 	dials   chan struct{} // holds a token for each dial of a keeper
 	pings   chan struct{} // holds a token for each ping
@@ -170,7 +171,8 @@ func New(ctx context.Context, cfg Config) (*Swarm, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to connection events: %w", err)
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.tasks = task.NewGroup()
+	s.ctx = s.tasks.Context()
 
 	// The subscription exists already, so a later disconnect is announced.
 	for _, id := range s.net.Peers() {
@@ -204,7 +206,7 @@ func (s *Swarm) Close() error {
 		kept := s.kept
 		s.kept = make(map[peer.ID]*keeper)
 		s.mu.Unlock()
-		s.cancel()
+		s.tasks.Stop()
 		listed := s.listPeering()
 		for _, k := range kept {
 			s.stopKeeper(k, listed)
@@ -280,7 +282,7 @@ func (s *Swarm) describe(id peer.ID) Peer {
 	if agent, err := ps.Get(id, "AgentVersion"); err == nil {
 		p.Agent, _ = agent.(string)
 	}
-	p.NPP = s.cfg.Protocol != "" && s.speaks(id, s.cfg.Protocol)
+	p.NPP = s.cfg.Protocol != "" && negotiate.Speaks(s.cfg.Host, id, s.cfg.Protocol)
 	return p
 }
 
@@ -299,11 +301,6 @@ func (s *Swarm) sharedTopics() map[peer.ID][]string {
 		}
 	}
 	return shared
-}
-
-func (s *Swarm) speaks(id peer.ID, proto protocol.ID) bool {
-	known, err := s.cfg.Host.Peerstore().SupportsProtocols(id, proto)
-	return err == nil && len(known) > 0
 }
 
 func (s *Swarm) isConnected(id peer.ID) bool {

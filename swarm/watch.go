@@ -11,6 +11,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/internal/wait"
 )
 
 const (
@@ -42,7 +44,7 @@ type Event struct {
 // with [ErrTooSlow] after 65 536 events if the reader is further behind. They
 // can be read once. A caller that does not read them cancels ctx.
 func (s *Swarm) Watch(ctx context.Context) ([]Peer, iter.Seq2[Event, error]) {
-	w := &watcher{wake: make(chan struct{}, 1), done: make(chan struct{})}
+	w := &watcher{wake: wait.NewFlag(), done: make(chan struct{})}
 	s.mu.Lock()
 	if s.closed {
 		close(w.done)
@@ -91,7 +93,7 @@ func (s *Swarm) Watch(ctx context.Context) ([]Peer, iter.Seq2[Event, error]) {
 // may be read once done is closed.
 type watcher struct {
 	queue []Event
-	wake  chan struct{} // holds a token when the queue is not empty
+	wake  wait.Flag     // set when the queue is not empty
 	done  chan struct{} // closed when nothing more is queued
 	err   error
 }
@@ -146,7 +148,7 @@ func (s *Swarm) record(e Event) bool {
 	defer s.mu.Unlock()
 	if k := s.kept[e.Peer.ID]; k != nil {
 		// The keeper may have seen the change before.
-		signal(k.changed)
+		k.changed.Set()
 	}
 	if s.connected[e.Peer.ID] == e.Connected || s.closed {
 		return false
@@ -163,17 +165,9 @@ func (s *Swarm) record(e Event) bool {
 			continue
 		}
 		w.queue = append(w.queue, e)
-		signal(w.wake)
+		w.wake.Set()
 	}
 	return true
-}
-
-// signal puts a token into a channel with space for one.
-func signal(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }
 
 func logConnect(id peer.ID) {

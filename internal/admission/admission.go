@@ -106,11 +106,25 @@ func (q *Quota) Release(p peer.ID, n int64) {
 	}
 }
 
-// Peers returns how many peers hold something or wait for it.
-func (q *Quota) Peers() int {
+// Held returns what all peers hold together.
+func (q *Quota) Held() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.peers)
+	var held int64
+	for _, h := range q.peers {
+		held += h.held
+	}
+	return held
+}
+
+// HeldBy returns what a peer holds.
+func (q *Quota) HeldBy(p peer.ID) int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if h := q.peers[p]; h != nil {
+		return h.held
+	}
+	return 0
 }
 
 // Rates bounds how often each peer may do something. It remembers a peer until its
@@ -164,11 +178,4 @@ func (r *Rates) forget(now time.Time) {
 		}
 	}
 	r.prune = max(r.remember, 2*len(r.peers))
-}
-
-// Peers returns how many peers are remembered.
-func (r *Rates) Peers() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.peers)
 }

@@ -19,6 +19,9 @@ func TestQuotaBoundsEachPeerAndAll(t *testing.T) {
 	if !q.TryAcquire(alice, 3) || q.TryAcquire(alice, 1) {
 		t.Error("a peer does not get what it may hold, or gets more")
 	}
+	if q.Held() != 3 || q.HeldBy(alice) != 3 || q.HeldBy(bob) != 0 {
+		t.Errorf("%d are held, %d by alice", q.Held(), q.HeldBy(alice))
+	}
 	if q.TryAcquire(bob, 3) || !q.TryAcquire(bob, 2) || q.TryAcquire(carol, 1) {
 		t.Error("all together do not get what they may hold, or get more")
 	}
@@ -29,8 +32,8 @@ func TestQuotaBoundsEachPeerAndAll(t *testing.T) {
 	q.Release(bob, 2)
 	q.Release(carol, 1)
 	q.Release(carol, 2)
-	if q.Peers() != 0 {
-		t.Errorf("%d peers are remembered that hold nothing", q.Peers())
+	if n := len(q.peers); n != 0 {
+		t.Errorf("%d peers are remembered that hold nothing", n)
 	}
 }
 
@@ -93,8 +96,8 @@ func TestQuotaHoldsUnderConcurrency(t *testing.T) {
 		})
 	}
 	calls.Wait()
-	if q.Peers() != 0 {
-		t.Errorf("%d peers are remembered that hold nothing", q.Peers())
+	if n := len(q.peers); n != 0 {
+		t.Errorf("%d peers are remembered that hold nothing", n)
 	}
 }
 
@@ -131,7 +134,7 @@ func TestRatesForgetOnlyPeersWithTheirFullBurst(t *testing.T) {
 	for i := range 3000 {
 		r.Take(peer.ID(fmt.Sprint("later", i)), now.Add(time.Duration(i)*time.Second))
 	}
-	if n := r.Peers(); n > 20 {
+	if n := len(r.peers); n > 20 {
 		t.Errorf("%d peers are remembered whose bursts are available", n)
 	}
 }

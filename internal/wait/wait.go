@@ -53,12 +53,8 @@ func (f Flag) Set() {
 	}
 }
 
-// For waits for a duration. It returns the error of ctx if that is done first, and
-// [context.DeadlineExceeded] at once if ctx is certain to be done first.
+// For waits for a duration. It returns the error of ctx if that is done first.
 func For(ctx context.Context, d time.Duration) error {
-	if end, ok := ctx.Deadline(); ok && time.Until(end) < d {
-		return context.DeadlineExceeded
-	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -67,6 +63,15 @@ func For(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// Within is [For], but returns [context.DeadlineExceeded] at once if the deadline of
+// ctx is earlier than the end of the wait.
+func Within(ctx context.Context, d time.Duration) error {
+	if end, ok := ctx.Deadline(); ok && time.Until(end) < d {
+		return context.DeadlineExceeded
+	}
+	return For(ctx, d)
 }
 
 // Backoff computes the delays between repeated attempts. They double from First to

@@ -52,9 +52,13 @@ func TestForEndsWithItsContext(t *testing.T) {
 		start = time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if err := For(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 0 {
+		if err := Within(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 0 {
 			t.Errorf("a wait beyond the deadline took %s: %v", time.Since(start), err)
 		}
+		if err := For(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Minute {
+			t.Errorf("a wait up to the deadline took %s: %v", time.Since(start), err)
+		}
+		start = time.Now()
 		ctx, cancel = context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
 		if err := For(ctx, time.Hour); !errors.Is(err, context.Canceled) || time.Since(start) != time.Second {
@@ -63,14 +67,27 @@ func TestForEndsWithItsContext(t *testing.T) {
 	})
 }
 
-func TestBackoffDoublesUpToItsMaximum(t *testing.T) {
+func TestBackoffDoublesUpToItsMaximumAtRandom(t *testing.T) {
 	b := Backoff{First: time.Second, Max: 5 * time.Second}
 	for range 2 {
-		for _, want := range []time.Duration{1, 2, 4, 5, 5} {
-			want *= time.Second
-			if got := b.Next(); got < want/2 || got > want {
-				t.Errorf("delay %s, want from %s to %s", got, want/2, want)
+		for want := b.First; ; want = min(2*want, b.Max) {
+			if d := b.Next(); d < want/2 || d >= want {
+				t.Fatalf("%v is not between %v and %v", d, want/2, want)
 			}
+			if want == b.Max {
+				break
+			}
+		}
+		seen := make(map[bool]bool)
+		for range 1000 {
+			d := b.Next()
+			if d < b.Max/2 || d >= b.Max {
+				t.Fatalf("%v is not between %v and %v", d, b.Max/2, b.Max)
+			}
+			seen[d < b.Max*3/4] = true
+		}
+		if len(seen) != 2 {
+			t.Error("the delays are always in the same half")
 		}
 		b.Reset()
 	}
