@@ -32,13 +32,13 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// started by libraries when they are imported or first used, never ended
+		// Libraries start them on import or first use and never stop them.
 		goleak.IgnoreAnyFunction("github.com/syndtr/goleveldb/leveldb.(*DB).mpoolDrain"),
 		goleak.IgnoreAnyFunction("go.opencensus.io/stats/view.(*worker).start"),
 	)
 }
 
-// patience is when a test gives up; no test that passes waits for it.
+// patience is when a test gives up. Passing tests do not wait for it.
 const patience = time.Minute
 
 func testContext(t testing.TB) context.Context {
@@ -61,7 +61,7 @@ func wantErr(t testing.TB, err, want error) {
 	}
 }
 
-// eventually waits until ok.
+// eventually waits until ok returns true.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	ctx := testContext(t)
@@ -96,7 +96,7 @@ func newHost(t testing.TB, opts ...libp2p.Option) host.Host {
 
 func infoOf(h host.Host) peer.AddrInfo { return peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()} }
 
-// setup says how a daemon differs from the usual.
+// setup configures a daemon that differs from the default.
 type setup struct {
 	ds     datastore.Batching // nil: a disk in memory
 	limits func(*Limits)
@@ -108,13 +108,13 @@ type setup struct {
 	host   []libp2p.Option
 }
 
-// daemon is a host with all that is under a Service.
+// daemon is a host with a Service and everything below it.
 type daemon struct {
 	*Service
 	host  host.Host
 	store *store.Store
 	info  peer.AddrInfo
-	stop  func() // ends it in good order; the test does at its end
+	stop  func() // closes it properly; the test does so at its end
 }
 
 func newDaemon(t testing.TB, s setup) *daemon {
@@ -174,7 +174,7 @@ func onBoth(t *testing.T, test func(t *testing.T, ds datastore.Batching)) {
 	})
 }
 
-// stored is what a daemon has stored, oldest first.
+// stored returns the stored messages of a daemon, oldest first.
 func stored(t testing.TB, d *daemon) []*Message {
 	t.Helper()
 	return contents(t, d.box)
@@ -190,7 +190,7 @@ func contents(t testing.TB, b *mailbox) []*Message {
 	return ms
 }
 
-// wantStored wants exactly these data to be stored, in any order.
+// wantStored checks that exactly these data are stored, in any order.
 func wantStored(t testing.TB, d *daemon, data ...string) {
 	t.Helper()
 	have := map[string]int{}
@@ -207,7 +207,7 @@ func wantStored(t testing.TB, d *daemon, data ...string) {
 	}
 }
 
-// deliver sends and wants a receipt.
+// deliver sends a message and checks that a receipt arrives.
 func deliver(t testing.TB, from, to *daemon, id, data string) Outcome {
 	t.Helper()
 	out, err := from.Send(testContext(t), Outgoing{To: to.info, ID: id, Data: []byte(data)})
@@ -217,7 +217,8 @@ func deliver(t testing.TB, from, to *daemon, id, data string) Outcome {
 	return out
 }
 
-// wantOutcome sends and wants another status than delivered, with an error.
+// wantOutcome sends a message and checks that it ends with an error and a
+// status other than delivered.
 func wantOutcome(t testing.TB, from *daemon, l Outgoing, status Status, want error) Outcome {
 	t.Helper()
 	out, err := from.Send(testContext(t), l)
@@ -227,13 +228,13 @@ func wantOutcome(t testing.TB, from *daemon, l Outgoing, status Status, want err
 	return out
 }
 
-// interpose puts a function between the streams that come in and the service.
+// interpose puts a function between inbound streams and the service.
 func (d *daemon) interpose(wrap func(network.Stream) network.Stream) {
 	d.host.SetStreamHandler(Protocol, func(st network.Stream) { d.handle(wrap(st)) })
 }
 
-// mute is a stream on which the first receipts of a count are lost: what would
-// have been written breaks it instead.
+// mute is a stream that loses the first receipts: writing one of them breaks
+// it.
 type mute struct {
 	network.Stream
 	lose func() bool
@@ -249,7 +250,8 @@ func (m mute) Write(b []byte) (int, error) {
 	return m.Stream.Write(b)
 }
 
-// answering is a host that answers each message as it is told, without storing it.
+// answering returns a host that answers each message with a given receipt and
+// stores nothing.
 func answering(t testing.TB, answer func(n int, m *pb.Message) *pb.Receipt) host.Host {
 	t.Helper()
 	h := newHost(t)
@@ -283,8 +285,8 @@ func shortTexts(n int) []string {
 	return ls
 }
 
-// checkBooks wants a mailbox's accounts to be those of its messages, and every
-// key to belong to something.
+// checkBooks checks that a mailbox's counters match its messages, and that
+// every key belongs to a message or a counter.
 func checkBooks(t testing.TB, b *mailbox) {
 	t.Helper()
 	ctx := context.Background()

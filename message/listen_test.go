@@ -16,13 +16,13 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// heard is what a listener got, and how it ended.
+// heard is what a listener received, and how it ended.
 type heard struct {
 	messages []*Message
 	err      error
 }
 
-// listenFor listens until n messages came, or to the end where n is 0.
+// listenFor listens until n messages arrived, or until the end if n is 0.
 func listenFor(ctx context.Context, d *daemon, f Filter, n int) heard {
 	var h heard
 	for m, err := range d.Listen(ctx, f) {
@@ -37,8 +37,9 @@ func listenFor(ctx context.Context, d *daemon, f Filter, n int) heard {
 	return h
 }
 
-// listening starts a listener from now on and returns when it runs: probes are
-// stored until it hears one. Its messages come on the channel, and the error it ends with.
+// listening starts a listener for new messages. It returns when the listener
+// receives, for which it stores probes. The channels carry the messages and the
+// final error.
 func listening(t *testing.T, ctx context.Context, d *daemon, f Filter) (<-chan *Message, <-chan error) {
 	t.Helper()
 	messages, end := make(chan *Message, 10_000), make(chan error, 1)
@@ -83,7 +84,7 @@ func listening(t *testing.T, ctx context.Context, d *daemon, f Filter) (<-chan *
 	}
 }
 
-// wantEnd waits for the end of a listener, without an error.
+// wantEnd waits until a listener ends without an error.
 func wantEnd(t *testing.T, end <-chan error) {
 	t.Helper()
 	select {
@@ -159,7 +160,7 @@ func TestSlowListenerLosesNothing(t *testing.T) {
 	for m, err := range b.Listen(testContext(t), Filter{Since: SinceAll}) {
 		must(t, err)
 		got = append(got, string(m.Data))
-		if len(got) == 1 { // while it is busy with the first
+		if len(got) == 1 { // while the listener handles the first message
 			for i := range 300 {
 				deliver(t, a, b, "", fmt.Sprint(i+1))
 				texts = append(texts, fmt.Sprint(i+1))
@@ -252,7 +253,7 @@ func TestRemoveAllStopsAtItsTime(t *testing.T) {
 	}
 }
 
-// What a failing disk did not remove is not told as removed.
+// Messages that a failing disk did not remove are not reported as removed.
 func TestRemoveTellsWhatWasRemovedOnAFailingDisk(t *testing.T) {
 	for _, failure := range []storetest.Failure{storetest.Once, storetest.Lasting} {
 		// A batch is a commit and a sync. The disk fails at the commit of each.
@@ -315,7 +316,7 @@ func TestListenToATopicSubscribesWhileItRuns(t *testing.T) {
 	<-end1
 	wantTopics(own, "band")
 	a := newAuthor(t, b)
-	for i := range 3 { // the second listener still hears what comes
+	for i := range 3 { // the second listener still receives
 		a.publish("band", []byte{byte(i)}, "x")
 		awaitMessage(t, "a message", messages)
 	}
@@ -340,7 +341,7 @@ func TestCloseEndsEverythingAtOnceAndTwice(t *testing.T) {
 			readFrame(st, &m)
 		}
 	})
-	openTo(t, stranger, b).Write(protowire.AppendVarint(nil, 100)) // a message that never comes
+	openTo(t, stranger, b).Write(protowire.AppendVarint(nil, 100)) // a message that does not arrive
 	openTo(t, stranger, b).Write([]byte{0x80})
 	eventually(t, "streams are open", func() bool { return inboundStreams(b) == 2 })
 	_, end := listening(t, t.Context(), b, Filter{Topic: "band"})

@@ -60,7 +60,7 @@ func broadcast(from peer.ID, seqno uint64, data string) *Message {
 	return &Message{ID: pubsubID(from, b), From: from, Data: []byte(data), Seqno: b, Topics: []string{"topic"}, Via: Pubsub}
 }
 
-// model is what a mailbox should be, kept in the simplest way.
+// model is a simple model of a mailbox.
 type model struct {
 	limits   Limits
 	messages []*Message
@@ -94,7 +94,8 @@ func (m *model) remove(i int, now time.Time) {
 	}
 }
 
-// evict removes the oldest of the author, or of all, until there is room.
+// evict removes the oldest messages of the author, or of all, until the new one
+// fits.
 func (m *model) evict(via Via, from peer.ID, size, share uint64, now time.Time) {
 	for m.used(via, from)+size > share {
 		m.remove(slices.IndexFunc(m.messages, func(msg *Message) bool {
@@ -162,10 +163,10 @@ func (m *model) sweep(now time.Time) {
 	}
 }
 
-// surplus is how many more IDs of removed messages are remembered than may be.
+// surplus returns how many IDs of removed messages exceed the bound.
 func (m *model) surplus() int { return len(m.gone) - int(m.limits.PubsubBytes/recordOverhead) }
 
-// forget forgets IDs of the authors whose counts have the most binary digits.
+// forget deletes IDs of the authors whose counts have the most binary digits.
 func (m *model) forget() {
 	of := make(map[peer.ID][]*Message)
 	highest := 0
@@ -300,7 +301,7 @@ func TestMessagesThatArriveTogetherPushEachOtherOut(t *testing.T) {
 
 func TestRememberedIDsAreBounded(t *testing.T) {
 	limits := DefaultLimits()
-	limits.PubsubBytes = 8 << 10 // a share holds 7 short messages
+	limits.PubsubBytes = 8 << 10 // a quota holds 7 short messages
 	b := newBox(storetest.NewDisk(), limits, time.Now)
 	most := b.maxGone() + 2*sweepBatch
 	seqno := uint64(0)
@@ -352,7 +353,7 @@ func (r *countedResults) NextSync() (query.Result, bool) {
 func TestMessageThatPushesAnotherOutCostsLittleHoweverManyDo(t *testing.T) {
 	ds := &reads{Disk: storetest.NewDisk()}
 	limits := DefaultLimits()
-	limits.PubsubBytes = 1 << 20 // an author has room for 800 short messages
+	limits.PubsubBytes = 1 << 20 // an author's quota holds 800 short messages
 	b := newBox(ds, limits, time.Now)
 	seqno := uint64(0)
 	hear := func() {
@@ -382,8 +383,8 @@ func TestMessageThatPushesAnotherOutCostsLittleHoweverManyDo(t *testing.T) {
 	checkBooks(t, b)
 }
 
-// Floods of other authors, be it one or many, do not make the mailbox forget what
-// an author published, whether that message was pushed out or removed.
+// Floods of one or many other authors do not displace the IDs of an author's
+// messages, whether the messages were evicted or removed.
 func TestFloodDoesNotMakeOthersMessagesReplayable(t *testing.T) {
 	const text = "at eight"
 	for _, authors := range []uint64{1, 3, 100} {
@@ -400,7 +401,7 @@ func TestFloodDoesNotMakeOthersMessagesReplayable(t *testing.T) {
 					t.Fatalf("%d refused, %v", refused, err)
 				}
 			}
-			// replay tells how many of the messages are stored again.
+			// replay returns how many of the messages are stored again.
 			replay := func() uint64 {
 				t.Helper()
 				before, err := b.state(t.Context())
@@ -425,7 +426,7 @@ func TestFloodDoesNotMakeOthersMessagesReplayable(t *testing.T) {
 				}
 				hear(batch...)
 			}
-			for range 8 { // many times the IDs that are remembered
+			for range 8 { // many times the number of remembered IDs
 				flood()
 			}
 			must(t, b.sweep(t.Context()))
@@ -449,7 +450,7 @@ func TestFloodDoesNotMakeOthersMessagesReplayable(t *testing.T) {
 	}
 }
 
-// What an earlier version remembered is forgotten in the end, and bounded.
+// IDs that an earlier version remembered are bounded, and deleted in the end.
 func TestIDsThatAnEarlierVersionRememberedAreForgotten(t *testing.T) {
 	limits := DefaultLimits()
 	limits.PubsubBytes = 8 << 10
@@ -554,10 +555,10 @@ func TestReceivedNeverGoesBackThoughTheClockDoes(t *testing.T) {
 	if err := firstSinceAgrees(t, b); err != nil {
 		t.Error(err)
 	}
-	checkBooks(t, b) // says so if a time is before the one before
+	checkBooks(t, b) // reports times that are earlier than the previous one
 }
 
-// firstSinceAgrees compares the binary search with looking at each message.
+// firstSinceAgrees compares the binary search with a linear one.
 func firstSinceAgrees(t *testing.T, b *mailbox) error {
 	ms := contents(t, b)
 	st, err := b.state(t.Context())

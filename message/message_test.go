@@ -18,7 +18,7 @@ import (
 func TestEncodeMakesJSONOfWhatAPersonWrote(t *testing.T) {
 	for _, test := range []struct {
 		text, data string
-		err        error // also where it is not strict
+		err        error // also if not strict
 	}{
 		{text: `{ "a" : [1, 2 ] }` + "\n", data: `{"a":[1,2]}`},
 		{text: " 1e2 ", data: "1e2"},

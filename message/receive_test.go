@@ -22,7 +22,7 @@ import (
 	"github.com/newpieceplease/npp/message/pb"
 )
 
-// openTo opens a stream as a peer with its own ideas does.
+// openTo opens a stream without the client of this package.
 func openTo(t testing.TB, from host.Host, to *daemon) network.Stream {
 	t.Helper()
 	must(t, from.Connect(testContext(t), to.info))
@@ -54,7 +54,7 @@ func TestWhatIsNotAMessageForUsIsRefusedWithTheReason(t *testing.T) {
 		name   string
 		frame  []byte
 		status pb.Receipt_Status
-		goesOn bool // the stream is good for the next message
+		goesOn bool // the stream can carry the next message
 	}{
 		{"from another peer", message(func(m *pb.Message) { m.From = []byte(honest.info.ID) }), pb.Receipt_INVALID, true},
 		{"from nobody", message(func(m *pb.Message) { m.From = nil }), pb.Receipt_INVALID, true},
@@ -207,7 +207,7 @@ func TestThousandStreamsOfAPeerAreBoundedAndHarmNobody(t *testing.T) {
 	hostile := newHost(t, unlimited)
 	honest := newDaemon(t, setup{})
 	must(t, hostile.Connect(testContext(t), b.info))
-	// each says that a large message follows, which is what takes memory
+	// Each stream announces a large message, which reserves memory.
 	sent := append(protowire.AppendVarint(nil, uint64(b.limits.maxFrame())), 'x')
 	var wg sync.WaitGroup
 	for range 20 {
@@ -305,8 +305,8 @@ func TestDropOldestMakesRoomInTheSendersShareAlone(t *testing.T) {
 	}
 }
 
-// FuzzReceive gives a service frames of a peer: none may harm it, and what is
-// stored must be what was sent.
+// FuzzReceive passes frames of a peer to a service. No frame may harm it, and a
+// stored message must equal the sent one.
 func FuzzReceive(f *testing.F) {
 	b := newDaemon(f, setup{limits: func(l *Limits) { l.MaxPerSecond, l.MaxMessageBytes = 1e6, 1000 }})
 	p := peer.ID("a peer")
@@ -339,7 +339,7 @@ func FuzzReceive(f *testing.F) {
 	})
 }
 
-// pipe is a stream in memory: what a peer wrote, and what is answered.
+// pipe is a stream in memory: the peer's bytes, and the answer.
 type pipe struct {
 	network.Stream
 	in  *bytes.Reader
@@ -364,7 +364,7 @@ func TestTooLargeIsReadToTheEndSoThatItsSenderGetsTheReceipt(t *testing.T) {
 	}
 }
 
-// FuzzServe gives a service whole streams: it must end, and answer nothing but
+// FuzzServe passes whole streams to a service. It must end and write only
 // receipts.
 func FuzzServe(f *testing.F) {
 	b := newDaemon(f, setup{limits: func(l *Limits) { l.MaxPerSecond, l.MaxMessageBytes = 1e6, 1000 }})
@@ -385,8 +385,8 @@ func FuzzServe(f *testing.F) {
 	})
 }
 
-// FuzzReceipt gives a sender receipts: what is no receipt for its message is an
-// error.
+// FuzzReceipt passes receipts to a sender. Anything but a receipt for its
+// message must be an error.
 func FuzzReceipt(f *testing.F) {
 	for _, r := range []*pb.Receipt{{Id: "id", Status: pb.Receipt_STORED}, {Id: "other", Status: pb.Receipt_STORED}, {Status: pb.Receipt_TOO_LARGE}} {
 		var b bytes.Buffer

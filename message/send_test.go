@@ -156,7 +156,7 @@ func TestLostReceiptIsMadeUpForOnAFreshStream(t *testing.T) {
 	})
 }
 
-// openStreams returns how many streams for messages one daemon has to another.
+// openStreams returns the number of message streams from one daemon to another.
 func openStreams(from, to *daemon) (n int) {
 	for _, c := range from.host.Network().ConnsToPeer(to.host.ID()) {
 		for _, st := range c.GetStreams() {
@@ -229,7 +229,7 @@ func TestStreamsThatBrokeTogetherWhileIdleAreRecoveredFrom(t *testing.T) {
 		wg.Go(func() { deliver(t, a, b, "", fmt.Sprint(i)) })
 	}
 	for range maxStreams {
-		<-arrived // all at the same time, so that all stay open
+		<-arrived // concurrently, so that all stay open
 	}
 	close(let)
 	wg.Wait()
@@ -244,7 +244,7 @@ func TestStreamsThatBrokeTogetherWhileIdleAreRecoveredFrom(t *testing.T) {
 
 func inboundStreams(d *daemon) int64 { return d.inbound.streams.Held() }
 
-// gauge counts the streams that are open.
+// gauge counts the open streams.
 type gauge struct {
 	network.Stream
 	now, most *atomic.Int32
@@ -323,7 +323,7 @@ func TestTooFastIsPaced(t *testing.T) {
 		limits: func(l *Limits) { l.MaxPerSecond = 100 },
 	})
 	texts := shortTexts(230)
-	for _, text := range texts[:200] { // a burst that is free
+	for _, text := range texts[:200] { // an available burst
 		deliver(t, a, b, "", text)
 	}
 	if n := b.refused.Load(); n != 0 {
@@ -485,7 +485,7 @@ func users(d *daemon, p peer.ID) int {
 func TestIdleStreamIsClosedAndForgotten(t *testing.T) {
 	a := newDaemon(t, setup{times: func(p *times) { p.streamIdle = time.Millisecond }})
 	b := newDaemon(t, setup{})
-	for range 50 { // with luck one takes a stream at the moment it expires
+	for range 50 { // sometimes a stream is taken just when it expires
 		deliver(t, a, b, "", "x")
 	}
 	eventually(t, "the stream is closed", func() bool { return inboundStreams(b) == 0 })

@@ -19,7 +19,7 @@ func TestFullDiskIsToldToTheSenderAndStoresNothing(t *testing.T) {
 		t.Errorf("the sender is told: %v", err)
 	}
 	wantStored(t, b, "before")
-	// One whose receipt was lost is on disk, whatever is free.
+	// A message whose receipt was lost is on disk, whatever the free space.
 	deliver(t, a, b, "one", "before")
 	must(t, b.Remove(t.Context(), "one"))
 	checkBooks(t, b.box)

@@ -141,7 +141,8 @@ func TestAuthorsWithRandomSequenceNumbersAreHeard(t *testing.T) {
 
 func TestReplayedPubsubMessageIsNotHeardAgain(t *testing.T) {
 	ds, key, authorKey := storetest.NewDisk(), newKey(t), newKey(t)
-	// hear publishes to a daemon that has just started, and says what it heard
+	// hear publishes to a daemon that has just started, and returns what it
+	// received.
 	hear := func(then func(*daemon), want int, texts ...string) (got []string) {
 		b := newDaemon(t, setup{ds: ds, key: key, pubsub: true})
 		defer b.stop()
@@ -256,13 +257,13 @@ func TestPeerThatSpeaksTheProtocolNeverGetsItByPubsub(t *testing.T) {
 	connectTopics(t, a, b, topic)
 	l := Outgoing{To: b.info, Data: []byte("hello")}
 
-	// it says that it does, and stops at this moment
+	// It announces the protocol, and stops at this moment.
 	b.host.RemoveStreamHandler(Protocol)
 	eventually(t, "the other side knows", func() bool { return !negotiate.Speaks(a.host, b.info.ID, Protocol) })
 	must(t, a.host.Peerstore().AddProtocols(b.info.ID, Protocol))
 	wantOutcome(t, a, l, Failed, ErrNoProtocol)
 
-	// it did before: a refusal is enough
+	// It spoke the protocol before: a refusal suffices.
 	b.host.SetStreamHandler(Protocol, b.handle)
 	deliver(t, a, b, "id", "first")
 	must(t, a.store.Update(t.Context(), func(tx *store.Tx) error { return tx.Delete(speaksKey(b.info.ID)) }))
@@ -293,7 +294,7 @@ func TestWhatComesFasterThanItIsStoredIsBoundedAndCounted(t *testing.T) {
 		<-release
 		return nil
 	})
-	<-entered // nothing is stored now
+	<-entered // nothing can be stored now
 	a := newAuthor(t, b)
 	const n = 50
 	for i := range n {

@@ -22,8 +22,8 @@ func follow(t *testing.T, r *Router, topic string, take TakeFunc) {
 	t.Cleanup(stop)
 }
 
-// A message reaches those behind a follower once it was taken, and never where
-// it was not.
+// A message is forwarded to peers behind a follower after the follower accepted
+// it, and never otherwise.
 func TestFollowerPassesOnWhatItTook(t *testing.T) {
 	a, hostA := newRouter(t, Options{Patient: patient})
 	b, hostB := newRouter(t, Options{Patient: patient})
@@ -119,7 +119,8 @@ func TestAnnouncementIsNotTooLarge(t *testing.T) {
 	}
 }
 
-// searches is a discovery that counts and finds nobody until it is released.
+// searches is a discovery that counts searches and finds no peer until it is
+// released.
 type searches struct {
 	mu       sync.Mutex
 	of       map[string]int
@@ -174,7 +175,7 @@ func TestFollowedTopicsAreLookedForSparingly(t *testing.T) {
 	if n := s.of[namespacePrefix+"a"]; n != 1 {
 		t.Errorf("a followed topic was looked for %d times within a moment", n)
 	}
-	find("z") // whose turn has not come
+	find("z") // searched too early
 	if n := s.of[namespacePrefix+"z"]; n != 1 {
 		t.Errorf("a followed topic was looked for %d times", n)
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// tell has a raw peer subscribe to topics, or end that, in RPCs that are not too large.
+// tell subscribes a raw peer to topics, or unsubscribes it, in small RPCs.
 func tell(t *testing.T, s network.Stream, on bool, topics ...string) {
 	t.Helper()
 	for some := range slices.Chunk(topics, 5000) {
@@ -32,7 +32,7 @@ func addresses(from, to int) (topics []string) {
 	return topics
 }
 
-// remembered returns how many bytes are counted for the topics of all peers.
+// remembered returns the bytes that count for the topics of all peers.
 func (r *Router) remembered() int {
 	r.in.mu.Lock()
 	defer r.in.mu.Unlock()
@@ -48,7 +48,7 @@ func TestPeerMakesNoMoreTopicsRememberedThanItsBound(t *testing.T) {
 
 	many := addresses(0, 20000)
 	tell(t, s, true, many...)
-	tell(t, s, true, topic) // which is open here
+	tell(t, s, true, topic) // open here
 	eventually(t, "the topic that is open is known", func() bool { return knows(topic) })
 	known := 0
 	for _, topic := range many {
@@ -85,7 +85,7 @@ func TestPeersShareWhatIsRemembered(t *testing.T) {
 		tell(t, s, true, addresses(topicOf, topicOf+15000)...)
 		topicOf += 15000
 		few := addresses(topicOf-15000, topicOf-15000+minTopicBytes/400)
-		for _, topic := range few { // each is heard of what it needs
+		for _, topic := range few { // each is heard for the topics that it needs
 			eventually(t, "the topic is known", func() bool { return slices.Contains(a.ListPeers(topic), p.ID()) })
 		}
 	}
@@ -123,7 +123,7 @@ func TestAllTopicsOfAStockPeerAreRemembered(t *testing.T) {
 	}
 }
 
-// Whenever a peer opens another stream, pubsub looks at all topics that it knows of.
+// When a peer opens a stream, pubsub visits all topics of all peers.
 func TestPeerOpensFewStreamsInAWhile(t *testing.T) {
 	ha, hb := newHost(t), newHost(t)
 	o := newOutbound(ha, newInbound(func(string) bool { return false }), Limits{}.withDefaults(), func(int) {})
@@ -164,7 +164,7 @@ func TestPeerOpensFewStreamsInAWhile(t *testing.T) {
 	}
 }
 
-// streamOf is a stream of a peer.
+// streamOf is a stream of a given peer.
 type streamOf struct {
 	network.Stream
 	conn connOf
@@ -195,7 +195,7 @@ func TestRateOfStreamsIsThatOfEachPeer(t *testing.T) {
 				t.Errorf("%s: %d streams at once", p, n)
 			}
 		}
-		time.Sleep(5 * time.Second) // of the bubble's clock
+		time.Sleep(5 * time.Second) // of the synctest bubble
 		if n := begun("a"); n != 5*openRate {
 			t.Errorf("%d streams after 5 s", n)
 		}

@@ -22,12 +22,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// rawPeer is a peer that speaks pubsub by hand, and reads when it is told to.
+// rawPeer is a peer that speaks pubsub without a router and reads on request.
 type rawPeer struct {
 	host.Host
 	protocol protocol.ID
 	topics   []string
-	streams  chan network.Stream // that were opened to it
+	streams  chan network.Stream // opened to it
 }
 
 func newRawPeer(t *testing.T, protocol protocol.ID, topics ...string) *rawPeer {
@@ -37,7 +37,8 @@ func newRawPeer(t *testing.T, protocol protocol.ID, topics ...string) *rawPeer {
 	return p
 }
 
-// join connects the peer with a router and tells it of the peer's topics.
+// join connects the peer with a router and waits until the router knows its
+// topics.
 func (p *rawPeer) join(t *testing.T, r *Router, h host.Host) network.Stream {
 	t.Helper()
 	must(t, p.Connect(testContext(t), peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()}))
@@ -48,7 +49,7 @@ func (p *rawPeer) join(t *testing.T, r *Router, h host.Host) network.Stream {
 	return s
 }
 
-// greet opens a stream, and begins it with the peer's topics.
+// greet opens a stream and begins it with the peer's topics.
 func (p *rawPeer) greet(t *testing.T, h host.Host) network.Stream {
 	t.Helper()
 	s, ok := p.tryGreet(t, h)
@@ -98,7 +99,7 @@ func (p *rawPeer) next(t *testing.T) network.Stream {
 	}
 }
 
-// read reads until a message comes, and returns its data.
+// read reads until a message arrives, and returns its data.
 func read(t *testing.T, s network.Stream) string {
 	t.Helper()
 	must(t, s.SetReadDeadline(time.Now().Add(patience)))
@@ -114,7 +115,7 @@ func read(t *testing.T, s network.Stream) string {
 	}
 }
 
-// wantReset waits until a stream was reset by the other side.
+// wantReset waits until the other side reset a stream.
 func wantReset(t *testing.T, s network.Stream) {
 	t.Helper()
 	must(t, s.SetReadDeadline(time.Now().Add(patience)))
@@ -128,9 +129,9 @@ func wantReset(t *testing.T, s network.Stream) {
 	}
 }
 
-// queuedFor returns how many bytes are counted for a peer.
+// queuedFor returns the bytes that count for a peer.
 func (r *Router) queuedFor(p peer.ID) int {
-	r.GetTopics() // what was published has been queued
+	r.GetTopics() // the published messages have been queued
 	r.out.mu.Lock()
 	defer r.out.mu.Unlock()
 	if q := r.out.queues[p]; q != nil {
@@ -139,7 +140,7 @@ func (r *Router) queuedFor(p peer.ID) int {
 	return 0
 }
 
-// queuedForAll returns how many bytes are counted for all peers.
+// queuedForAll returns the bytes that count for all peers.
 func (r *Router) queuedForAll() int {
 	r.GetTopics()
 	r.out.mu.Lock()
@@ -147,7 +148,8 @@ func (r *Router) queuedForAll() int {
 	return r.out.bytes
 }
 
-// publish publishes a message of a size and waits until a subscriber has it.
+// publish publishes a message of a size and waits until a subscriber has
+// received it.
 func publish(t *testing.T, r *Router, topic string, size int, sub *Subscription) {
 	t.Helper()
 	must(t, r.Publish(testContext(t), topic, make([]byte, size)))
@@ -168,8 +170,8 @@ func subscribeTo(t *testing.T, r *Router, topic string) *Subscription {
 
 const mib = 1 << 20
 
-// A peer that does not read is held to its bound, while others miss nothing. It gets
-// what is published after it reads again.
+// A peer that does not read is bounded, and others miss nothing. It receives
+// later messages as soon as it reads again.
 func TestPeerThatDoesNotReadIsResetAtItsBound(t *testing.T) {
 	for _, floodsub := range []bool{false, true} {
 		t.Run(fmt.Sprint("floodsub ", floodsub), func(t *testing.T) {
@@ -198,7 +200,7 @@ func TestPeerThatDoesNotReadIsResetAtItsBound(t *testing.T) {
 				t.Errorf("the stream was reset at %d bytes", published)
 			}
 			wantReset(t, in)
-			wantReset(t, out) // so that the peer says again what it is subscribed to
+			wantReset(t, out) // so that the peer repeats its subscriptions
 			if n := a.queuedFor(deaf.ID()); n != 0 {
 				t.Errorf("%d bytes are still counted", n)
 			}
@@ -222,14 +224,14 @@ func TestPeerThatDoesNotReadIsResetAtItsBound(t *testing.T) {
 	}
 }
 
-// A stock peer that does not read for a while hears and is heard afterwards.
+// A stock peer that does not read for a while sends and receives afterwards.
 func TestStockPeerHearsAndIsHeardAfterItsStreamWasReset(t *testing.T) {
 	a, ha := newRouter(t, Options{Patient: patient, Limits: Limits{PeerBytes: 2 * mib}})
 	heard := subscribe(t, a, acceptAll)
 	hs := newHost(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	var stall sync.Mutex // holds its event loop
+	var stall sync.Mutex // blocks its event loop
 	greeted := make(chan string, 16)
 	stock, err := pubsub.NewGossipSub(ctx, hs, pubsub.WithAppSpecificRpcInspector(func(_ peer.ID, rpc *pubsub.RPC) error {
 		stall.Lock()
@@ -261,7 +263,7 @@ func TestStockPeerHearsAndIsHeardAfterItsStreamWasReset(t *testing.T) {
 	stall.Lock()
 	for a.Drops().Streams == 0 {
 		must(t, a.Publish(testContext(t), topic, make([]byte, mib/4)))
-		_, err := heard.Next(testContext(t)) // our own
+		_, err := heard.Next(testContext(t)) // this router's own stream
 		must(t, err)
 	}
 	stall.Unlock()
@@ -284,7 +286,7 @@ func TestStockPeerHearsAndIsHeardAfterItsStreamWasReset(t *testing.T) {
 			}
 		}
 	}()
-	eventually(t, "the stock peer is heard", func() bool { // once its mesh is built again
+	eventually(t, "the stock peer is heard", func() bool { // once its mesh is complete again
 		must(t, stock.Publish(topic, []byte("from stock"))) //nolint:staticcheck
 		select {
 		case <-got:
@@ -295,8 +297,8 @@ func TestStockPeerHearsAndIsHeardAfterItsStreamWasReset(t *testing.T) {
 	})
 }
 
-// Peers that do not read are held to a bound together: the stream of the one for
-// which most is queued is reset.
+// Peers that do not read are bounded together: the stream of the peer with the
+// most queued bytes is reset.
 func TestPeersThatDoNotReadShareABound(t *testing.T) {
 	const bound, size = 8 * mib, mib / 4
 	a, ha := newRouter(t, Options{Patient: patient, Limits: Limits{AllBytes: bound}})
@@ -312,7 +314,7 @@ func TestPeersThatDoNotReadShareABound(t *testing.T) {
 	for i, p := range deaf {
 		p.join(t, a, ha)
 		eventually(t, "b is subscribed", func() bool { return slices.Contains(a.ListPeers(p.topics[0]), hb.ID()) })
-		for range i + 1 { // the last one has most
+		for range i + 1 { // the last one has the most
 			publish(t, a, p.topics[0], size, subs[i])
 		}
 	}
@@ -343,8 +345,8 @@ func TestPeersThatDoNotReadShareABound(t *testing.T) {
 	}
 }
 
-// A message that is queued for many peers costs its memory once, so it counts once:
-// a burst does not reset the streams of peers that read it.
+// A message that is queued for many peers uses its memory once, so it counts
+// once. A burst does not reset the streams of peers that read it.
 func TestMessageForManyPeersCountsOnce(t *testing.T) {
 	const size, messages = mib / 4, 8
 	a, ha := newRouter(t, Options{Patient: patient, Limits: Limits{AllBytes: 4 * mib}})
@@ -387,11 +389,11 @@ func TestNothingIsCountedForPeerThatIsGone(t *testing.T) {
 	}
 }
 
-// The writer of a queue may be quicker than the tracer that tells of the RPC.
+// The writer of a queue may run before the tracer that reports the RPC.
 func TestNothingIsCountedOfWhatIsWrittenAtOnce(t *testing.T) {
 	o := newOutbound(nil, nil, Limits{}.withDefaults(), func(int) { t.Error("something is lost") })
 	q := o.queue("peer")
-	o.written(q, 100) // the greeting
+	o.written(q, 100) // the RPC with the subscriptions
 	for n := range 1000 {
 		rpc := &pubsub.RPC{RPC: pb.RPC{Publish: []*pb.Message{{Data: make([]byte, n)}}}}
 		size := proto.Size(&rpc.RPC)
@@ -413,7 +415,7 @@ func TestNothingIsCountedOfWhatWasRead(t *testing.T) {
 	b, hb := newRouter(t, Options{Patient: patient})
 	sub := subscribe(t, b, acceptAll)
 	link(t, a, ha, hb)
-	stop, err := a.Follow("another", takeAll) // which is told to b
+	stop, err := a.Follow("another", takeAll) // which b learns
 	must(t, err)
 	defer stop()
 	for range 100 {
@@ -435,8 +437,8 @@ func TestNothingIsCountedOfWhatWasRead(t *testing.T) {
 	})
 }
 
-// Pubsub gives up on a peer after a few streams. The peer is disconnected then, and
-// starts anew when it connects.
+// Pubsub gives up on a peer after a few streams. The router then disconnects
+// the peer, which may connect again.
 func TestPeerThatNeverReadsIsDisconnected(t *testing.T) {
 	a, ha := newRouter(t, Options{Patient: patient, Limits: Limits{PeerBytes: 2 * mib}})
 	deaf := newRawPeer(t, pubsub.GossipSubID_v11, topic)
@@ -471,8 +473,8 @@ func TestPeerThatNeverReadsIsDisconnected(t *testing.T) {
 	}
 }
 
-// A stock peer that is late to learn of the reset forgets our subscriptions then, so
-// they are not sent before it has learned of it.
+// A stock peer that learns late of a reset then forgets this peer's
+// subscriptions. They are sent again only after it has learned of the reset.
 func TestPeerIsNotGreetedBeforeItGreets(t *testing.T) {
 	a, ha := newRouter(t, Options{Patient: patient, Limits: Limits{PeerBytes: 2 * mib}})
 	late := newRawPeer(t, pubsub.GossipSubID_v11, topic)
@@ -493,7 +495,7 @@ func TestPeerIsNotGreetedBeforeItGreets(t *testing.T) {
 	late.next(t)
 }
 
-// wrappedHost is a host with streams of another kind.
+// wrappedHost is a host with wrapped streams.
 type wrappedHost struct {
 	host.Host
 	open func(network.Stream, context.Context) (network.Stream, error)
@@ -507,15 +509,15 @@ func (h *wrappedHost) NewStream(ctx context.Context, p peer.ID, protocols ...pro
 	return h.open(s, ctx)
 }
 
-// impatientStream is one whose write deadline is always near.
+// impatientStream is a stream whose write deadline is always near.
 type impatientStream struct{ network.Stream }
 
 func (s impatientStream) SetWriteDeadline(time.Time) error {
 	return s.Stream.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
 }
 
-// Pubsub resets a stream to which a message cannot be written within a while. That is
-// counted, and the peer is heard and hears afterwards.
+// Pubsub resets a stream to which it cannot write a message in time. The reset
+// is counted, and the peer sends and receives afterwards.
 func TestPeerThatTakesTooLongIsReset(t *testing.T) {
 	h := &wrappedHost{newHost(t), func(s network.Stream, _ context.Context) (network.Stream, error) { return impatientStream{s}, nil }}
 	a := newRouterOn(t, h, Options{Patient: patient})
@@ -537,7 +539,8 @@ func TestPeerThatTakesTooLongIsReset(t *testing.T) {
 	}
 }
 
-// A peer to which no stream can be opened costs no more than one that does not read.
+// A peer to which no stream can be opened costs no more than one that does not
+// read.
 func TestPeerThatTakesNoStreamIsDisconnectedAtItsBound(t *testing.T) {
 	const bound, size = 4 * mib, mib / 4
 	h := &wrappedHost{newHost(t), func(s network.Stream, ctx context.Context) (network.Stream, error) {
@@ -562,7 +565,7 @@ func TestPeerThatTakesNoStreamIsDisconnectedAtItsBound(t *testing.T) {
 	}
 }
 
-// Pubsub discards a queue without a word where it could not open a stream.
+// Pubsub discards a queue silently if it could not open a stream.
 func TestQueueWithoutStreamIsForgotten(t *testing.T) {
 	o := newOutbound(nil, nil, Limits{}.withDefaults(), func(int) {})
 	rpc := &pubsub.RPC{RPC: pb.RPC{Publish: []*pb.Message{{Data: make([]byte, 100)}}}}
@@ -580,7 +583,7 @@ func TestQueueWithoutStreamIsForgotten(t *testing.T) {
 	}
 }
 
-// stuckStream is a stream to which nothing can be written before its deadline.
+// stuckStream is a stream that blocks writes until their deadline.
 type stuckStream struct {
 	network.Stream
 	mu      sync.Mutex
@@ -613,8 +616,8 @@ func (s *stuckStream) Write([]byte) (int, error) {
 
 func (*stuckStream) Reset() error { return nil }
 
-// Whatever is queued, in whatever order it is written: the bytes in a queue do not
-// exceed its bound, and none is left when its stream was reset.
+// In any order of queueing and writing, the bytes in a queue stay within the
+// bound, and none remain after a reset of its stream.
 func TestQueueNeverExceedsItsBound(t *testing.T) {
 	const bound = 4 * mib
 	for seed := range uint64(20) {
@@ -628,9 +631,9 @@ func TestQueueNeverExceedsItsBound(t *testing.T) {
 		s := &outStream{Stream: newStuckStream(), o: o, q: o.queue("peer")}
 		s.q.stream = s
 
-		var mu sync.Mutex // of what stands for pubsub's queue
+		var mu sync.Mutex // of the model of pubsub's queue
 		var queue [][]byte
-		must(t, s.SetWriteDeadline(time.Now().Add(time.Hour))) // as for the greeting
+		must(t, s.SetWriteDeadline(time.Now().Add(time.Hour))) // as for the RPC with the subscriptions
 		bytes, wake, done := 0, make(chan struct{}, 1), make(chan struct{})
 		go func() {
 			defer close(done)

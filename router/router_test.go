@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is when a test gives up; no test that passes waits for it.
+// patience is when a test gives up. Passing tests do not wait for it.
 const patience = time.Minute
 
 const topic = "band"
@@ -40,7 +40,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// eventually waits until ok.
+// eventually waits until ok returns true.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	ctx := testContext(t)
@@ -104,7 +104,7 @@ func TestBurstArrivesWholeAndInOrderWithoutPacingWhereSubscribersArePatient(t *t
 			b, hb := newRouter(t, Options{Patient: patient, Floodsub: floodsub})
 			sub := subscribe(t, b, acceptAll)
 			link(t, a, ha, hb)
-			a.pace.SetBurst(0) // whoever asks it is refused
+			a.pace.SetBurst(0) // others are refused
 			const n = 1000
 			for i := range n {
 				must(t, a.Publish(testContext(t), topic, []byte(fmt.Sprint(i))))
@@ -161,7 +161,7 @@ func TestImpatientSubscribersArePaced(t *testing.T) {
 			b, hb := newRouter(t, Options{})
 			sub := subscribe(t, b, acceptAll)
 			link(t, a, ha, hb)
-			a.pace.SetBurst(0) // whoever asks it is refused
+			a.pace.SetBurst(0) // others are refused
 			if err := a.Publish(testContext(t), topic, []byte("x")); err == nil {
 				t.Error("published without asking the limiter")
 			}
@@ -176,7 +176,7 @@ func TestImpatientSubscribersArePaced(t *testing.T) {
 
 func TestPublishEndsWithItsContext(t *testing.T) {
 	a, _ := newRouter(t, Options{})
-	a.publish <- struct{}{} // somebody publishes, and does not come to an end
+	a.publish <- struct{}{} // another publish that does not end
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := a.Publish(ctx, topic, []byte("x")); !errors.Is(err, context.Canceled) {
@@ -200,7 +200,8 @@ func TestTooLargeIsRefusedAndTheLargestArrives(t *testing.T) {
 	}
 }
 
-// seqnos is where kubo's own rule keeps the highest of each author.
+// seqnos is where kubo's validator stores the highest sequence number of each
+// author.
 type seqnos struct {
 	mu sync.Mutex
 	m  map[peer.ID][]byte
@@ -236,7 +237,7 @@ func TestOtherTopicsFollowTheStockRule(t *testing.T) {
 	}{
 		{high, pubsub.ValidationAccept},
 		{low, pubsub.ValidationIgnore},
-		{[]byte{1}, pubsub.ValidationReject}, // the stock rule would panic
+		{[]byte{1}, pubsub.ValidationReject}, // the default validator would panic
 		{append(high, 1), pubsub.ValidationReject},
 		{nil, pubsub.ValidationIgnore},
 	} {
@@ -245,7 +246,7 @@ func TestOtherTopicsFollowTheStockRule(t *testing.T) {
 		}
 	}
 
-	// ours, while it is subscribed to: the order does not matter, the subscriber decides
+	// A subscribed topic: the order does not matter, the subscriber decides.
 	var refuse atomic.Bool
 	sub := subscribe(t, r, func(author peer.ID, seqno []byte) bool {
 		if author != "author" {
@@ -351,7 +352,7 @@ func TestDropsAreCounted(t *testing.T) {
 	})
 	t.Run("outbound queue full", func(t *testing.T) {
 		r, hr := newRouter(t, Options{Patient: patient, Extra: []pubsub.Option{pubsub.WithPeerOutboundQueueSize(1)}})
-		newRawPeer(t, pubsub.FloodSubID, topic).join(t, r, hr) // which never reads
+		newRawPeer(t, pubsub.FloodSubID, topic).join(t, r, hr) // it never reads
 		for r.Drops().Outbound == 0 {
 			must(t, r.Publish(testContext(t), topic, make([]byte, MaxMessageBytes)))
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// wantRefused opens a topic by both ways in vain, and returns the error.
+// wantRefused tries to open a topic in both ways, and returns the error.
 func wantRefused(t *testing.T, r *Router, topic string) *TopicLimitError {
 	t.Helper()
 	_, err := r.Subscribe(topic, acceptAll)
@@ -58,7 +58,7 @@ func TestNoMoreTopicsAreOpenedThanTheLimit(t *testing.T) {
 	}
 	subscribeTo(t, r, "second").Cancel() // it is open
 	subscribeTo(t, r, "third").Cancel()
-	must(t, r.Publish(testContext(t), "fourth", []byte("x"))) // which opens nothing
+	must(t, r.Publish(testContext(t), "fourth", []byte("x"))) // which opens no topic
 	wantRefused(t, r, "fourth")
 
 	for topic, end := range map[string]func(){"first": stopFirst, "second": second.Cancel, "third": other.Cancel} {
@@ -82,7 +82,7 @@ func TestNoMoreTopicsAreOpenedThanTheLimit(t *testing.T) {
 	}
 }
 
-// A topic counts before pubsub takes messages of it.
+// A topic counts before pubsub accepts messages of it.
 func TestTopicIsOpenBeforeItIsJoined(t *testing.T) {
 	s := newTopicSet(Limits{}.withDefaults())
 	must(t, s.open(topic))
@@ -113,11 +113,12 @@ func TestTopicsAreNoLongerThanTheLimit(t *testing.T) {
 	wantRefused(t, r, long)
 }
 
-// Peers discard the streams of a peer with too many topics, so it is deaf. All that a
-// router opens are seen, and more are not opened.
+// Peers reset the streams of a peer with too many topics and never receive its
+// messages. All topics that a router opens are announced, and no others are
+// opened.
 func TestStockPeerSeesAsManyTopicsAsAreOpened(t *testing.T) {
 	a, ha := newRouter(t, Options{})
-	topicOf := func(n int) string { return fmt.Sprintf("/orbitdb/zdpu%045d", n) } // as long as an address
+	topicOf := func(n int) string { return fmt.Sprintf("/orbitdb/zdpu%045d", n) } // as long as the address of a database
 	open := 0
 	for ; ; open++ {
 		stop, err := a.Follow(topicOf(open), takeAll)
@@ -137,10 +138,10 @@ func TestStockPeerSeesAsManyTopicsAsAreOpened(t *testing.T) {
 	for n := range open {
 		eventually(t, "the topic is seen", func() bool { return slices.Contains(stock.ListPeers(topicOf(n)), ha.ID()) })
 	}
-	// of the RPC, there is room for some of `ipfs pubsub sub`
+	// The RPC has space for some topics of `ipfs pubsub sub`.
 	if a.topics.bytes > pubsub.DefaultMaxControlMessageSize-16<<10 {
 		t.Errorf("the topics take %d bytes", a.topics.bytes)
 	}
-	hs.Close() // so that nobody is told of 7000 topics that are closed
+	hs.Close() // so that no peer is told of 7000 closed topics
 	eventually(t, "the stock peer is gone", func() bool { return len(a.PubSub().ListPeers("")) == 0 })
 }

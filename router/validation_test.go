@@ -10,14 +10,15 @@ import (
 )
 
 func (r *Router) awaited() int {
-	r.GetTopics() // what came has been looked at
+	r.GetTopics() // all arrived messages have been validated
 	r.validating.mu.Lock()
 	defer r.validating.mu.Unlock()
 	return r.validating.bytes
 }
 
-// What a peer sends faster than it is validated is held to a bound. The messages of
-// others find room meanwhile, and none is counted any more once it was looked at.
+// Messages that a peer sends faster than they are validated are bounded.
+// Messages of other peers are accepted meanwhile, and no message counts after
+// it was validated.
 func TestMessagesThatAwaitValidationAreHeldToABound(t *testing.T) {
 	const bound, size, sent = 2 * mib, mib / 4, 20
 	a, ha := newRouter(t, Options{Patient: patient})
@@ -32,7 +33,7 @@ func TestMessagesThatAwaitValidationAreHeldToABound(t *testing.T) {
 	link(t, a, ha, hb)
 	link(t, c, hc, hb)
 	must(t, a.Publish(testContext(t), topic, make([]byte, size)))
-	<-entered // and validation goes no further
+	<-entered // and validation is blocked
 	for range sent - 1 {
 		must(t, a.Publish(testContext(t), topic, make([]byte, size)))
 	}

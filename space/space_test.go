@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const mib = 1 << 20
 
-// gauge is a disk whose free space the test says.
+// gauge is a disk whose free space the test sets.
 type gauge struct {
 	mu    sync.Mutex
 	usage Usage
@@ -43,7 +43,8 @@ func (g *gauge) count() int {
 	return g.reads
 }
 
-// newDisk returns a disk of 1 TiB with a floor of 512 MiB, of which so much is free.
+// newDisk returns a disk of 1 TiB with a floor of 512 MiB and the given free
+// space.
 func newDisk(free uint64) (*Disk, *gauge) {
 	g := &gauge{usage: Usage{Free: free, Total: 1 << 40}}
 	return New(Config{Path: "/repo", FreeBytes: 512 * mib, Probe: g.probe}), g
@@ -86,7 +87,7 @@ func TestPeersAreStoppedAtTheFloorAndTheOwnerAtTheReserve(t *testing.T) {
 		{128 * mib, false, true},
 		{128*mib - 1, false, false},
 		{0, false, false},
-		{512 * mib, false, true}, // not yet again: see resume
+		{512 * mib, false, true}, // not yet resumed; see resume
 		{544*mib - 1, false, true},
 		{544 * mib, true, true},
 	} {
@@ -150,13 +151,14 @@ func TestWritesOfTheOwnerCountBeforeTheNextReading(t *testing.T) {
 		wantErr(t, "one more", d.CheckWrite(1), ErrFull)
 		g.set(129*mib, nil)
 		wantErr(t, "one with room again", d.CheckWrite(mib), nil)
-		wantErr(t, "one more", d.CheckWrite(1), nil) // that was not written yet
+		wantErr(t, "one more", d.CheckWrite(1), nil) // not written yet
 		g.set(128*mib, nil)
 		wantErr(t, "one more", d.CheckWrite(mib), ErrFull)
 	})
 }
 
-// Any number may wait: each goes on once there is room, and one of them asks for all.
+// Any number of callers may wait: each continues once there is space, and one
+// of them asks for all.
 func TestThoseWhoWaitGoOnByThemselves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, g := newDisk(0)
@@ -174,7 +176,7 @@ func TestThoseWhoWaitGoOnByThemselves(t *testing.T) {
 		const intervals = 100
 		for range intervals {
 			time.Sleep(defaultInterval / 2)
-			giveUp() // also who asks for the others
+			giveUp() // also the one that asks for the others
 			synctest.Wait()
 			time.Sleep(defaultInterval / 2)
 		}
@@ -250,7 +252,7 @@ func TestFreeSpaceOfARealDiskIsRead(t *testing.T) {
 	}
 }
 
-// Whatever is asked at once, by whomever, no answer contradicts the limits.
+// Concurrent calls never return answers that contradict the limits.
 func TestAnswersHoldUnderConcurrentUse(t *testing.T) {
 	g := &gauge{usage: Usage{Free: 1 << 30, Total: 1 << 40}}
 	d := New(Config{FreeBytes: 512 * mib, Probe: g.probe, Interval: time.Nanosecond})

@@ -14,7 +14,7 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// deliver stores a message under the next number of a log, unless it is there
+// deliver stores a message under the next number of a log, unless it is stored
 // already, as a mailbox does. A transaction is a count, a record and an index
 // entry.
 func deliver(id string) func(*store.Tx) error {
@@ -39,8 +39,8 @@ func deliver(id string) func(*store.Tx) error {
 	}
 }
 
-// checkMailbox checks that no transaction is torn and that the acknowledged
-// ones are there.
+// checkMailbox checks that no transaction is torn and that no acknowledged one
+// is lost.
 func checkMailbox(t *testing.T, ds datastore.Batching, acknowledged map[string]bool) {
 	t.Helper()
 	s := store.New(ds, namespace)
@@ -69,9 +69,9 @@ func checkMailbox(t *testing.T, ds datastore.Batching, acknowledged map[string]b
 	}
 }
 
-// For each operation that a workload makes on the disk: it fails, or is carried
-// out and answers with an error, or is the first after which nothing works;
-// and the power may fail after every acknowledgement and at the end.
+// For each operation of a workload on the disk: it fails, or takes effect and
+// returns an error, or is the first after which all fail. The power may fail
+// after every acknowledgement and at the end.
 func TestAcknowledgedSurvivesPowerLossAndFullDisk(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -84,8 +84,8 @@ func TestAcknowledgedSurvivesPowerLossAndFullDisk(t *testing.T) {
 			disk.FailAfter(failAt, failure)
 			acknowledged := map[string]bool{}
 			for first := 0; first < messages; first += writers {
-				// Messages of a round arrive at once, some of them twice; who
-				// gets an error tries again once.
+				// Messages of a round arrive concurrently, some of them twice.
+				// Failed calls are repeated once.
 				errs := make([]error, 2*writers)
 				parallel(len(errs), func(i int) {
 					fn := deliver(fmt.Sprint("message", first+i%writers))
@@ -107,7 +107,7 @@ func TestAcknowledgedSurvivesPowerLossAndFullDisk(t *testing.T) {
 				t.Errorf("%d of %d messages are acknowledged", len(acknowledged), messages)
 			}
 
-			// The restart goes on with what it finds.
+			// The restarted process continues with what it finds.
 			restarted := disk.PowerLoss(rng)
 			s = store.New(restarted, namespace)
 			for i := range messages {
@@ -119,7 +119,7 @@ func TestAcknowledgedSurvivesPowerLossAndFullDisk(t *testing.T) {
 				t.Fatalf("failure %d of operation %d", failure, failAt)
 			}
 			if disk.Operations() < failAt {
-				break // it was never reached
+				break // the operation was never reached
 			}
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// A transaction scans what it would get: committed entries, changed by the
+// A transaction scans what it would get: committed entries as changed by the
 // functions of its group and by itself.
 func TestUpdateScansItsOwnWrites(t *testing.T) {
 	for seed := range uint64(50) {

@@ -20,7 +20,7 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// place is a number and name of a record; "" is no name.
+// place is the number and name of a record; "" means no name.
 type place struct {
 	n    uint64
 	name string
@@ -47,10 +47,11 @@ func unnamed(numbers []uint64) []place {
 	return places
 }
 
-// model is the places of the records that a series should have.
+// model is the set of records that a series should have.
 type model map[place]bool
 
-// change puts and deletes the given numbers, beside two series with similar names.
+// change puts and deletes the given numbers, beside two series with similar
+// names.
 func (m model) change(t testing.TB, s *store.Store, put, del []uint64) {
 	t.Helper()
 	m.changePlaces(t, s, unnamed(put), unnamed(del))
@@ -78,7 +79,8 @@ func (m model) changePlaces(t testing.TB, s *store.Store, put, del []place) {
 
 func (m model) sorted() []place { return slices.SortedFunc(maps.Keys(m), place.compare) }
 
-// check compares reading up and down from a number, to the end and a page.
+// check compares reads from a number in both directions, to the end and for a
+// page.
 func (m model) check(t testing.TB, s *store.Store, from uint64) {
 	t.Helper()
 	sorted := m.sorted()
@@ -91,7 +93,7 @@ func (m model) check(t testing.TB, s *store.Store, from uint64) {
 	compare(t, fmt.Sprint("descend from ", from), s.Descend(t.Context(), "log", from), backwards(sorted[:end]))
 }
 
-// checkFrom is check from a place, be there a record or not.
+// checkFrom is check from a place with or without a record.
 func (m model) checkFrom(t testing.TB, s *store.Store, from place) {
 	t.Helper()
 	sorted := m.sorted()
@@ -127,8 +129,8 @@ func compare(t testing.TB, name string, records iter.Seq2[store.Record, error], 
 	}
 }
 
-// randomName is short, so that names meet, and has bytes around the slash and
-// the digits.
+// randomName returns a short name, so that names collide, with bytes around the
+// slash and the digits.
 func randomName(rng *rand.Rand) string {
 	for {
 		name := make([]byte, 1+rng.IntN(3))
@@ -152,7 +154,7 @@ func TestSeriesReadsFromAnywhere(t *testing.T) {
 			m := model{}
 			m.check(t, s, 0)
 			m.checkFrom(t, s, place{0, "a"})
-			// From a few numbers close together to all of them.
+			// From a few adjacent numbers to all of them.
 			top := uint64(1) << rng.IntN(64)
 			random := func() uint64 {
 				if rng.IntN(10) == 0 {
@@ -168,7 +170,8 @@ func TestSeriesReadsFromAnywhere(t *testing.T) {
 						names := []string{""}
 						if named {
 							names[0] = randomName(rng)
-							// Now and then more than are skipped one by one.
+							// Sometimes more than the records that are skipped
+							// one by one.
 							for range rng.IntN(3) + rng.IntN(150)/149*100 {
 								names = append(names, randomName(rng))
 							}
@@ -275,8 +278,8 @@ func TestAscendEndsAtTheLastOfItsBeginning(t *testing.T) {
 		s := store.New(ds, namespace)
 		model{}.change(t, s, []uint64{1, 2, 3}, nil)
 		next, seen := uint64(1), 0
-		// A reader that goes on where it stopped sees all, in order, also when
-		// a writer adds records while it reads.
+		// A reader that continues where it stopped sees all records in order,
+		// also while a writer adds some.
 		for seen < 100 {
 			last := uint64(seen + 3)
 			for r, err := range s.Ascend(t.Context(), "log", next) {
@@ -312,7 +315,7 @@ func TestAscendEndsAtTheLastNameOfItsBeginning(t *testing.T) {
 			if !slices.Equal(got, want) {
 				t.Errorf("from %q: got %q, want %q", from, got, want)
 			}
-			// It goes on where it stopped.
+			// It continues where it stopped.
 			rest := take(t, s.AscendFrom(t.Context(), "log", 0x1f, "c\x00"), -1)
 			if len(rest) < 3 || rest[0].Name != "d" || rest[len(rest)-1].Number != 0x20 {
 				t.Errorf("from %q, the rest: %v", from, rest)
@@ -395,8 +398,8 @@ func TestReadFromAnEndSeesWhatMovesOnce(t *testing.T) {
 				return s.DescendFrom(t.Context(), "log", last.n, "x")
 			}, true},
 		} {
-			// In the loop, at any of the records, all others move, or before
-			// any of its queries all do.
+			// All other records move during the loop, at any record, or before
+			// any of its queries.
 			for _, at := range []int{1, 2, 17, n / 2, n, -1, -2} {
 				h := &hooked{ds, func() {}}
 				s := store.New(h, namespace+store.Key("", series))
@@ -436,7 +439,7 @@ func TestReadFromAnEndSeesWhatMovesOnce(t *testing.T) {
 				for i, r := range got {
 					p := want[i]
 					value := p.key("value")
-					if at == -1 { // before it began
+					if at == -1 { // before the loop began
 						p.n += 3 * n
 					}
 					if (place{r.Number, r.Name}) != p || string(r.Value) != value {
@@ -470,11 +473,11 @@ func TestForeignKeyInSeriesIsAnError(t *testing.T) {
 	}
 }
 
-// meter counts what is read from a datastore by queries, and lets them fail.
+// meter counts what queries read from a datastore, and makes them fail.
 type meter struct {
 	datastore.Batching
 	queries, entries, open int
-	failAt                 int // the entry, over all queries, that is an error; 0 for none
+	failAt                 int // the entry, counted over all queries, that is an error; 0 for none
 }
 
 var errRead = errors.New("read error")
@@ -523,8 +526,8 @@ func TestPageCostsTheSameFromAnywhere(t *testing.T) {
 		}
 		return nil
 	}))
-	// Beside its records a page reads the rest of a bucket or two, and asks for
-	// an entry of each of the five digits and for siblings across a gap.
+	// Besides its records a page reads the rest of a bucket or two, an entry of
+	// each of the five digits, and siblings across a gap.
 	cost := func(name string, records iter.Seq2[store.Record, error], queries, entries int) {
 		t.Helper()
 		m.queries, m.entries = 0, 0
@@ -545,7 +548,7 @@ func TestPageCostsTheSameFromAnywhere(t *testing.T) {
 	cost("descend from the end", s.Descend(t.Context(), "log", math.MaxUint64), 1, 1)
 	cost("ascend from 0", s.Ascend(t.Context(), "log", 0), 2, 3)
 
-	// Names are skipped within a number only, and a few around it.
+	// Only names within a number are skipped, and a few around it.
 	must(t, s.Update(t.Context(), func(tx *store.Tx) error {
 		for i := range uint64(4000) {
 			if err := tx.Put(store.NamedKey("names", i/4, fmt.Sprint("name", i%4)), nil); err != nil {
@@ -686,8 +689,8 @@ func FuzzNames(f *testing.F) {
 	})
 }
 
-// FuzzNamedKey puts a record at any number and name: it is read as just that,
-// and what is no name is refused.
+// FuzzNamedKey puts a record at any number and name. A read returns exactly
+// that record, and an invalid name is rejected.
 func FuzzNamedKey(f *testing.F) {
 	for _, name := range []string{"", ".", "..", "...", "a", "0", "/", "a/b", "/a", "a/", "../a", "a/../b", "\x00", "\xff", "ü"} {
 		f.Add(uint64(0x1f), name)
@@ -736,7 +739,7 @@ func inSeries(key string) bool {
 	return true
 }
 
-// FuzzForeignKey puts any key below a series: each is a record or an error.
+// FuzzForeignKey puts any key below a series. Each is a record or an error.
 func FuzzForeignKey(f *testing.F) {
 	for _, key := range []string{"0/0", "4/1/8/6/a/0", "0/00", "1/0/1", "g/0", "f/" + "f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f",
 		"0/0/name", "1/1/name", "1/1/0/name", "1/1/0/name/x", "f/" + "f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f", "0/0/.", "0/0//", "0/0/ü"} {

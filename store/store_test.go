@@ -16,8 +16,7 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// backends are the datastores of kubo that promise atomic batches, put
-// together as kubo does.
+// backends are kubo's datastores with atomic batches, configured as kubo does.
 var backends = []struct {
 	name string
 	open func(t testing.TB, dir string) datastore.Batching
@@ -34,8 +33,8 @@ var backends = []struct {
 	}},
 }
 
-// mounted puts ds where kubo has it, beside the one for blocks. The test
-// closes it.
+// mounted mounts ds as kubo does, beside the one for blocks. The test closes
+// it.
 func mounted(t testing.TB, ds datastore.Datastore) datastore.Batching {
 	m := mount.New([]mount.Mount{
 		{Prefix: datastore.NewKey("/blocks"), Datastore: datastore.NewMapDatastore()},

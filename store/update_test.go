@@ -25,7 +25,7 @@ func put(key, value string) func(*store.Tx) error {
 	return func(tx *store.Tx) error { return tx.Put(key, []byte(value)) }
 }
 
-// find is an update that writes nothing and succeeds if key is there.
+// find returns an update that writes nothing and succeeds if key exists.
 func find(key string) func(*store.Tx) error {
 	return func(tx *store.Tx) error {
 		_, err := tx.Get(key)
@@ -48,7 +48,7 @@ func increment(key string) func(*store.Tx) error {
 	}
 }
 
-// want checks the value at key; "" is none.
+// want checks the value at key; "" means none.
 func want(t testing.TB, s *store.Store, key, value string) {
 	t.Helper()
 	got, err := s.Get(context.Background(), key)
@@ -64,8 +64,8 @@ func want(t testing.TB, s *store.Store, key, value string) {
 	}
 }
 
-// group lets updates wait behind one that runs, so that they share a group
-// with it, and returns their errors. It must be called in a synctest bubble.
+// group makes updates wait behind a running one, so that they share a group,
+// and returns their errors. It must be called in a synctest bubble.
 func group(t *testing.T, s *store.Store, fns ...func(*store.Tx) error) []error {
 	release := make(chan struct{})
 	errs := make([]error, len(fns))
@@ -84,7 +84,7 @@ func TestConcurrentUpdatesShareASync(t *testing.T) {
 	for _, test := range []struct {
 		updates, bytes, syncs int
 	}{
-		{255, 100, 1},    // and the one that runs
+		{255, 100, 1},    // and the running one
 		{999, 100, 4},    // at most 256 updates
 		{12, 300_000, 3}, // at most a mebibyte and one update
 	} {
@@ -268,7 +268,7 @@ func TestUpdateThatBeganWaitsForItsOutcome(t *testing.T) {
 			answered = true
 		}()
 		synctest.Wait()
-		close(first) // the second function begins, in the goroutine of the first update
+		close(first) // the second function begins in the goroutine of the first update
 		synctest.Wait()
 		cancel()
 		synctest.Wait()
@@ -362,7 +362,7 @@ func TestDatastoreFailureReachesTheWholeGroup(t *testing.T) {
 		name      string
 		operation int // 1 is the commit, 2 the sync
 		failure   storetest.Failure
-		found     string // what the next update sees
+		found     string // what the next update reads
 	}{
 		{"commit", 1, storetest.Once, ""},
 		{"commit that was applied", 1, storetest.Applied, "1"},
@@ -376,7 +376,7 @@ func TestDatastoreFailureReachesTheWholeGroup(t *testing.T) {
 				refused := errors.New("refused")
 				for i, err := range group(t, s,
 					put("a", "1"),
-					find("a"), // writes nothing, but has seen what failed
+					find("a"), // writes nothing, but has read what failed
 					func(tx *store.Tx) error { // so has this one
 						if err := find("a")(tx); err != nil {
 							return err

@@ -21,7 +21,7 @@ import (
 	"github.com/newpieceplease/npp/internal/wait"
 )
 
-// router finds what it holds.
+// router is a routing system with fixed records.
 type router map[peer.ID]peer.AddrInfo
 
 func (r router) FindPeer(_ context.Context, id peer.ID) (peer.AddrInfo, error) {
@@ -32,7 +32,7 @@ func (r router) FindPeer(_ context.Context, id peer.ID) (peer.AddrInfo, error) {
 	return info, nil
 }
 
-// stuckRouter finds nothing until it is told to stop, and then takes its time.
+// stuckRouter finds no peer until its context ends, and then is slow to return.
 type stuckRouter struct {
 	asked wait.Flag
 	done  atomic.Bool
@@ -50,7 +50,7 @@ func (r *stuckRouter) FindPeer(ctx context.Context, _ peer.ID) (peer.AddrInfo, e
 	return peer.AddrInfo{}, ctx.Err()
 }
 
-// closedAddr returns an address at which nobody listens.
+// closedAddr returns an address without a listener.
 func closedAddr(t *testing.T) ma.Multiaddr {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -61,7 +61,7 @@ func closedAddr(t *testing.T) ma.Multiaddr {
 	return ma.StringCast(fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port))
 }
 
-// silentAddr returns an address that takes connections and says nothing.
+// silentAddr returns an address that accepts connections and sends nothing.
 func silentAddr(t *testing.T) ma.Multiaddr {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -179,7 +179,7 @@ func TestConnectErrorNamesEachThingTried(t *testing.T) {
 	us.Peerstore().AddAddrs(them.ID(), []ma.Multiaddr{known}, time.Hour)
 	s := start(t, Config{Host: us, Routing: router{them.ID(): {ID: them.ID(), Addrs: []ma.Multiaddr{given, found}}}})
 
-	for range 2 { // neither round leaves a back-off or an address for the next
+	for range 2 { // neither round leaves a back-off or an address for the next one
 		_, err := s.Connect(testContext(t), peer.AddrInfo{ID: them.ID(), Addrs: []ma.Multiaddr{given}})
 		failed, ok := errors.AsType[*ConnectError](err)
 		if !ok || failed.Peer != them.ID() {

@@ -90,7 +90,7 @@ func TestKeptPeerThatWasAwayIsFoundWhenItComesBack(t *testing.T) {
 	if back.ID() != info.ID {
 		t.Fatal("not the same peer")
 	}
-	keep(t, s, info) // the address is news: tried at once
+	keep(t, s, info) // the address is new and dialled at once
 	await(t, s, info.ID, true)
 }
 
@@ -167,7 +167,7 @@ func TestOperatorsPeersAreLeftAlone(t *testing.T) {
 		}
 	}
 	s := start(t, Config{Host: us, Peering: service, Pinned: []peer.AddrInfo{entry(pinned)}})
-	service.RemovePeer(pinned.ID()) // as the operator may, with ipfs swarm peering rm
+	service.RemovePeer(pinned.ID()) // as ipfs swarm peering rm does
 	keep(t, s, infoOf(pinned))
 	if listed := service.ListPeers(); len(listed) != 1 {
 		t.Errorf("npp brought back an entry that the operator removed: %v", listed)
@@ -194,7 +194,7 @@ func TestOperatorsPeersAreLeftAlone(t *testing.T) {
 			t.Errorf("pinned and kept is shown as %q", p.Kept)
 		}
 	}
-	service.AddPeer(entry(ours)) // the operator changes the entry that npp made
+	service.AddPeer(entry(ours)) // the operator changes npp's entry
 	if err := s.Forget(t.Context(), pinned.ID()); !errors.Is(err, ErrPinned) {
 		t.Errorf("forget a pinned peer that npp kept too: %v", err)
 	}

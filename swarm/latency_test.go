@@ -10,7 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 )
 
-// shown returns the peer of a host as a swarm shows it.
+// shown returns a host as another swarm lists it.
 func shown(t *testing.T, s *Swarm, h host.Host) Peer {
 	t.Helper()
 	for _, p := range s.Peers() {
@@ -34,7 +34,7 @@ func TestLatencyIsFreshOrAbsent(t *testing.T) {
 	connect(t, us, them)
 	await(t, s, them.ID(), true)
 
-	// Somebody measured it at some time, which says nothing about now.
+	// A measurement of an unknown time says nothing about the present.
 	us.Peerstore().RecordLatency(them.ID(), 7*time.Millisecond)
 	if p := shown(t, s, them); p.Latency != 0 || !p.Measured.IsZero() {
 		t.Errorf("before it is measured: %v at %v", p.Latency, p.Measured)
@@ -64,7 +64,7 @@ func TestLatencyIsFreshOrAbsent(t *testing.T) {
 		t.Errorf("after %d measurements: %v", len(pings), p.Latency)
 	}
 
-	// A new connection may go another way.
+	// A new connection may have another latency.
 	if err := us.Network().ClosePeer(them.ID()); err != nil {
 		t.Fatal(err)
 	}
@@ -76,8 +76,8 @@ func TestLatencyIsFreshOrAbsent(t *testing.T) {
 	}
 }
 
-// A peer that does not answer keeps nobody waiting for longer than they want, and
-// has no latency.
+// A peer that does not answer delays no caller beyond its context, and has no
+// latency.
 func TestPeerThatDoesNotAnswerHasNoLatency(t *testing.T) {
 	us, silent, deaf, them := newHost(t), newHost(t), newHost(t), newHost(t)
 	asked, release := make(chan struct{}), make(chan struct{})

@@ -27,7 +27,7 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// patience is when a test gives up; no test that passes waits for it.
+// patience is when a test gives up. Passing tests do not wait for it.
 const patience = time.Minute
 
 func testContext(t *testing.T) context.Context {
@@ -56,7 +56,7 @@ func newRelay(t *testing.T) host.Host {
 		libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
 }
 
-// newHidden returns a host that listens nowhere and has a reservation at relay.
+// newHidden returns a host without listeners that has a reservation at relay.
 func newHidden(t *testing.T, relay host.Host) host.Host {
 	t.Helper()
 	h := newHost(t, libp2p.NoListenAddrs, libp2p.EnableRelay())
@@ -100,8 +100,8 @@ func start(t *testing.T, cfg Config) *Swarm {
 	return s
 }
 
-// await returns when the peer is connected, or is not, and has seen it happen
-// if it was otherwise.
+// await returns when the peer is connected, or is not, and an event has
+// reported the change if there was one.
 func await(t *testing.T, s *Swarm, id peer.ID, connected bool) {
 	t.Helper()
 	list, events := s.Watch(testContext(t))
@@ -225,7 +225,7 @@ func TestPeersPrefersTheDirectConnection(t *testing.T) {
 		t.Errorf("since %v, want %v, when the first connection opened", direct.Since, relayedRow.Since)
 	}
 
-	// The upgrade is no news to those who watch.
+	// Watchers see no event for the upgrade.
 	last := newHost(t)
 	connect(t, us, last)
 	var got []peer.ID
@@ -289,7 +289,7 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	<-stuck.asked // a keeper is at work
+	<-stuck.asked // a keeper is running
 	_, unread := s.Watch(t.Context())
 	_, read := s.Watch(t.Context())
 	var readers sync.WaitGroup

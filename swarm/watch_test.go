@@ -12,7 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// step is what the test compares of an Event.
+// step is the part of an Event that the test compares.
 type step struct {
 	id        peer.ID
 	connected bool
@@ -99,7 +99,7 @@ func TestWatchNeitherLosesNorDoubles(t *testing.T) {
 	connect(t, us, marker)
 	observers.Wait()
 
-	// The first observer saw it all: a walk in which each step is a change.
+	// The first observer saw everything: each of its steps is a change.
 	states := []map[peer.ID]bool{{}}
 	for i, st := range all {
 		state := maps.Clone(states[i])
@@ -121,7 +121,8 @@ func TestWatchNeitherLosesNorDoubles(t *testing.T) {
 			t.Errorf("%s is connected, but the events say otherwise", h.ID())
 		}
 	}
-	// Each other observer saw the end of the same walk, from where its list is.
+	// Each other observer saw the end of the same sequence, starting from its
+	// list.
 	if len(observations) != 6*watchersEach {
 		t.Fatalf("%d observations", len(observations))
 	}
