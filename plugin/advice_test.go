@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/ipfs/kubo/config"
+
+	"github.com/newpieceplease/npp/daemon"
 )
 
 // specOf is the datastore that a profile of kubo sets up, as it is read from
@@ -50,7 +52,7 @@ func TestDatastoreOfEveryProfileIsKnown(t *testing.T) {
 		if want[name] == "" {
 			t.Errorf("profile %s is new: what is its datastore?", name)
 		}
-		for _, namespace := range []string{messagesNamespace, swarmNamespace} {
+		for _, namespace := range []string{daemon.MessagesNamespace, daemon.SwarmNamespace} {
 			got := datastoreType(spec, namespace)
 			if got != want[name] {
 				t.Errorf("%s in profile %s is on %q, want %q", namespace, name, got, want[name])
@@ -124,7 +126,7 @@ func TestDatastoreOfABrokenSpecIsUnknown(t *testing.T) {
 		if err := json.Unmarshal([]byte(spec), &parsed); err != nil {
 			t.Fatal(err)
 		}
-		if got := datastoreType(parsed, messagesNamespace); got != "" {
+		if got := datastoreType(parsed, daemon.MessagesNamespace); got != "" {
 			t.Errorf("%s: %q", spec, got)
 		}
 	}

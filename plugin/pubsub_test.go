@@ -18,6 +18,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxtest"
+
+	"github.com/newpieceplease/npp/daemon"
 )
 
 // noDiscovery is the discovery service that kubo provides where it would
@@ -145,13 +147,13 @@ func TestOptionsDoNothingWithoutAHost(t *testing.T) {
 }
 
 func TestNodeStopsNPPByItsHook(t *testing.T) {
-	p := &Plugin{daemon: &Daemon{}, loaded: true}
+	p := &Plugin{daemon: newDaemon(t), loaded: true}
 	app := offlineNode(t, p).RequireStart()
 	if _, err := p.current(); err != nil {
 		t.Fatalf("after the start: %v", err)
 	}
 	app.RequireStop()
-	if _, err := p.current(); !errors.Is(err, ErrStopping) {
+	if _, err := p.current(); !errors.Is(err, daemon.ErrStopping) {
 		t.Errorf("after the stop: %v", err)
 	}
 }
