@@ -6,9 +6,11 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/ipfs/boxo/blockstore"
 	"github.com/ipfs/boxo/files"
 	"github.com/ipfs/boxo/keystore"
 	"github.com/ipfs/go-cid"
@@ -285,6 +287,23 @@ func newDaemon(t *testing.T, ds datastore.Batching, edit func(*daemon.Config)) (
 }
 
 func memory() datastore.Batching { return dssync.MutexWrap(datastore.NewMapDatastore()) }
+
+func TestNodeServesTheBlocksOfDatabases(t *testing.T) {
+	ds := memory()
+	var served blockstore.Blockstore
+	d, err := newDaemon(t, ds, func(c *daemon.Config) { served = c.Blocks.Overlay(blockstore.NewBlockstore(ds)) })
+	must(t, err)
+	defer d.Close()
+	o, err := d.Orbit()
+	must(t, err)
+	db, err := o.Create(t.Context(), "gigs", orbit.Options{})
+	must(t, err)
+	manifest, err := cid.Decode(strings.TrimPrefix(db.Address(), "/orbitdb/"))
+	must(t, err)
+	if has, err := served.Has(t.Context(), manifest); !has || err != nil {
+		t.Errorf("%v, %v", has, err)
+	}
+}
 
 // A part outlives those that use it, so a context of a user ends when all parts
 // have ended.
