@@ -15,17 +15,17 @@ import (
 )
 
 // Blocks connects an IPFS node with the databases in a datastore: the node's
-// block store serves their blocks, and its bitswap asks peers that the running
-// daemon knows. A node's bitswap needs both before a [Daemon] can be started.
-// A Blocks also works where no daemon runs; then it knows no peers.
+// block store serves their blocks, and its bitswap requests blocks from peers
+// that the daemon knows. It is created before the node's bitswap, which is created
+// before the [Daemon]. Without a running daemon, a Blocks knows no peers.
 type Blocks struct {
 	store  *store.Store
 	daemon atomic.Pointer[Daemon] // nil if none is running
 }
 
-// NewBlocks returns the Blocks of a datastore. There must be one only of a
-// datastore, and one Daemon only of a Blocks. A Blocks reads nothing until a
-// block is requested, and needs no Close of its own.
+// NewBlocks returns the Blocks of a datastore. A datastore has at most one Blocks,
+// and a Blocks at most one Daemon, whose Close also closes the Blocks. NewBlocks
+// reads nothing from the datastore.
 func NewBlocks(ds datastore.Batching) *Blocks {
 	return &Blocks{store: store.New(ds, DatabasesNamespace)}
 }
@@ -35,9 +35,10 @@ func (b *Blocks) Overlay(base blockstore.Blockstore) blockstore.Blockstore {
 	return blocks.Under(base, b.store)
 }
 
-// Discovery returns base, preceded by the peers that have a database open to
-// which a block belongs, and by the companions that have its piece. No routing
-// system knows these, and bitswap does not ask every connected peer.
+// Discovery returns a content discovery that finds the peers that have the
+// database of a block open, then the companions that have its piece, then those
+// that base finds. No routing system knows the former, and bitswap does not send
+// its requests to every connected peer.
 func (b *Blocks) Discovery(base routing.ContentDiscovery) routing.ContentDiscovery {
 	return discovery{base, b}
 }

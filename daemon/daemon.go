@@ -8,13 +8,13 @@
 // [New] starts the parts in this order, and [Daemon.Close] closes them in the
 // reverse order, so that a part always outlives those that use it:
 //
-//	part                   uses                                namespace
-//	[swarm.Swarm]          host, routing, peering              /npp/swarm
-//	[message.Service]      swarm, router                       /npp/messages
-//	[orbit.Orbit]          keystore, block store               /npp/orbit
-//	[replicate.Replicator] databases, router, exchange         /npp/replicate
-//	[library.Library]      all of the above, files             /npp/library
-//	[Blocks]               replicator, library                 /npp/orbit
+//	part                    uses                          namespace
+//	swarm.Swarm             host, routing, peering        /npp/swarm
+//	message.Service         swarm, router                 /npp/messages
+//	orbit.Orbit             keystore, block store         /npp/orbit
+//	replicate.Replicator    databases, router, exchange   /npp/replicate
+//	library.Library         all of the above, files       /npp/library
+//	Blocks                  replicator, library
 //
 // New stops at the first error of the swarm or of the messages. The other parts
 // may fail: the daemon runs without the part that failed and those that use it,
@@ -27,16 +27,16 @@
 // host, the router, the datastore, the block store and the exchange belong to
 // the caller and must work until Close returns.
 //
-// A node's bitswap serves the blocks of databases and asks peers that the daemon
-// knows, but it exists before the daemon does. A [Blocks] connects the two.
+// A node's bitswap serves the blocks of databases, and requests blocks from peers
+// that the daemon knows. As bitswap is created first, a [Blocks] connects the two.
 //
 // # What is stored
 //
 // A namespace belongs to one part, whose package documents the keys below it
 // (packages swarm, message, orbit, replicate, library). The datastore must write
 // a batch as a whole. The keystore holds the keys of the OrbitDB identity under
-// the names npp-orbitdb-root and npp-orbitdb-signing, which are created together
-// with the first database.
+// the names npp-orbitdb-root and npp-orbitdb-signing. New generates them if there
+// is no database yet.
 //
 // # Locks
 //

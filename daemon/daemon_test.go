@@ -305,8 +305,8 @@ func TestNodeServesTheBlocksOfDatabases(t *testing.T) {
 	}
 }
 
-// A part outlives those that use it, so a context of a user ends when all parts
-// have ended.
+// A command that uses a part ends with an error of that part, not with that of
+// its context.
 func TestContextEndsAfterAllParts(t *testing.T) {
 	d, err := newDaemon(t, memory(), func(*daemon.Config) {})
 	must(t, err)

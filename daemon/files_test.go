@@ -14,7 +14,7 @@ import (
 	"github.com/newpieceplease/npp/space/spacetest"
 )
 
-// text is a file that is read from a reader.
+// text is a file with the content of a reader.
 type text struct {
 	files.File
 	io.Reader

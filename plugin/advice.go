@@ -18,14 +18,14 @@ func advice(cfg *config.Config) ([]string, error) {
 		if !cfg.AutoConf.Enabled.WithDefault(config.DefaultAutoConfEnabled) {
 			hint = "ipfs bootstrap add <multiaddr>, as AutoConf.Enabled is false and there is no default"
 		}
-		out = append(out, "Bootstrap is empty: nobody is dialled at start; hint: "+hint)
+		out = append(out, "Bootstrap is empty: no peer is dialled at start; hint: "+hint)
 	}
 	if len(cfg.Addresses.Swarm) == 0 {
 		addrs, err := defaultAddresses()
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, fmt.Sprintf("Addresses.Swarm is empty: nobody can dial this peer; hint: ipfs config --json Addresses.Swarm '%s' and restart the daemon", addrs))
+		out = append(out, fmt.Sprintf("Addresses.Swarm is empty: no peer can dial this one; hint: ipfs config --json Addresses.Swarm '%s' and restart the daemon", addrs))
 	}
 	return out, nil
 }

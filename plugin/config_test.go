@@ -12,7 +12,7 @@ import (
 	"github.com/newpieceplease/npp/message"
 )
 
-// decoded is JSON as kubo hands it to a plugin.
+// decoded returns decoded JSON, as kubo passes it to a plugin.
 func decoded(t testing.TB, text string) any {
 	t.Helper()
 	var raw any
@@ -77,7 +77,7 @@ func TestConfigReachesTheQuotas(t *testing.T) {
 	}
 }
 
-// Every mistake is refused with a sentence that begins with the full key.
+// The error for a mistake begins with the full path of its key.
 func TestConfigNamesTheKeyOfAMistake(t *testing.T) {
 	for _, test := range []struct{ text, key, says string }{
 		{`5`, "", "must be an object, not 5"},

@@ -22,8 +22,8 @@ import (
 	"github.com/newpieceplease/npp/daemon"
 )
 
-// noDiscovery is the discovery service that kubo provides where it would
-// build a router itself.
+// noDiscovery is the discovery service that kubo provides if it would build a
+// router itself.
 type noDiscovery struct{ discovery.Discovery }
 
 func newHost(t *testing.T) host.Host {
@@ -65,8 +65,8 @@ func TestPubsubKeysKeepTheirMeaning(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		edit     func(*config.PubsubConfig)
-		protocol string // that is spoken, or
-		says     string // the error
+		protocol string // of the router
+		says     string // part of the error, if one is expected
 	}{
 		{"defaults", func(c *config.PubsubConfig) {}, "/meshsub/1.2.0", ""},
 		{"gossipsub", func(c *config.PubsubConfig) { c.Router = "gossipsub" }, "/meshsub/1.2.0", ""},
@@ -121,7 +121,7 @@ func TestPubsubKeysKeepTheirMeaning(t *testing.T) {
 	}
 }
 
-// offlineNode is what kubo gives to a node for an offline command: no host.
+// offlineNode builds a node without a host, as kubo does for an offline command.
 func offlineNode(t *testing.T, p *Plugin) *fxtest.App {
 	t.Helper()
 	options, err := p.Options(core.FXNodeInfo{FXOptions: []fx.Option{
