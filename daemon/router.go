@@ -11,7 +11,7 @@ import (
 )
 
 // NewRouter starts the router of a daemon on a host, as [router.New] does. It
-// sets the option Patient: peers that run npp support bursts.
+// sets the option SupportsBursts: peers that run npp do.
 func NewRouter(ctx context.Context, h host.Host, o router.Options) (*router.Router, error) {
 	o.Patient = speaksNPP(h)
 	return router.New(ctx, h, o)
