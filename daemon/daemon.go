@@ -98,7 +98,7 @@ const (
 	signingKey = "npp-orbitdb-signing"
 )
 
-// ErrStopping is returned by operations that the end of the daemon interrupts.
+// ErrStopping means that the end of the daemon interrupted an operation.
 var ErrStopping = errors.New("the daemon is stopping")
 
 // Config is what a [Daemon] runs on. Fields without a default are required. The
@@ -121,8 +121,8 @@ type Config struct {
 	// Peering is told of kept peers. Default: none.
 	Peering swarm.Peering
 
-	// Peers are kept by the owner's configuration. The daemon lists them and
-	// otherwise leaves them alone.
+	// Peers are kept by the owner's configuration. The daemon lists them with
+	// the kept peers and does nothing else with them.
 	Peers []peer.AddrInfo
 
 	// Datastore holds all that the daemon stores but files.
@@ -141,15 +141,15 @@ type Config struct {
 	// Blockstore is the node's block store, from Blocks.Overlay.
 	Blockstore blockstore.Blockstore
 
-	// Exchange fetches blocks, for which it must be an
-	// exchange.SessionExchange, and is notified of new ones. Bitswap does both.
-	// Default: blocks come from npp peers only.
+	// Exchange, usually bitswap, fetches blocks and is notified of new ones. It
+	// must be an exchange.SessionExchange to fetch. Default: nothing is fetched
+	// from databases of peers.
 	Exchange exchange.Interface
 
 	// Files are the node's files.
 	Files Files
 
-	// Pins are the node's pins. Default: dropped databases leave no block.
+	// Pins are the node's pins. Default: no block is pinned.
 	Pins Pins
 
 	// Advice returns what in the owner's configuration keeps peers away, one
