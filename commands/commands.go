@@ -43,6 +43,7 @@ import (
 	"github.com/ipfs/kubo/core/commands"
 	"github.com/ipfs/kubo/core/commands/cmdenv"
 
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/plugin"
 )
 
@@ -159,8 +160,8 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// daemon is the daemon of this process, or an error with the next step.
-func daemon(env cmds.Environment) (*plugin.Daemon, error) {
+// daemonOf is the daemon of this process, or an error with the next step.
+func daemonOf(env cmds.Environment) (*daemon.Daemon, error) {
 	d, err := plugin.Current()
 	if err == nil {
 		return d, nil

@@ -17,10 +17,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/term"
 
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/library"
 	"github.com/newpieceplease/npp/library/card"
 	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/plugin"
 	"github.com/newpieceplease/npp/swarm"
 )
 
@@ -59,12 +59,12 @@ Nobody else's name stands for a peer: anyone can take any name.
 }
 
 // libraryOf is the daemon's library, with the context of the request.
-func libraryOf(req *cmds.Request, env cmds.Environment) (context.Context, *plugin.Daemon, *library.Library, error) {
+func libraryOf(req *cmds.Request, env cmds.Environment) (context.Context, *daemon.Daemon, *library.Library, error) {
 	ctx, _, err := databases(req, env)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	d, err := daemon(env)
+	d, err := daemonOf(env)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -448,7 +448,7 @@ companion already, its present name is taken.
 // companionMeant returns the peer that is to be added, and whether it is a stranger
 // that was given by the name that it gives itself. Over the RPC, such a name does only
 // with --yes: there is nobody to ask.
-func companionMeant(req *cmds.Request, d *plugin.Daemon) (to peer.AddrInfo, stranger bool, err error) {
+func companionMeant(req *cmds.Request, d *daemon.Daemon) (to peer.AddrInfo, stranger bool, err error) {
 	to, err = target(req.Context, req, d, req.Arguments[0])
 	named, ok := errors.AsType[*library.NameError](err)
 	if !ok || !errors.Is(err, library.ErrStranger) || len(named.Peers) > 1 || !on(req, yesOption) && !on(req, previewOption) {

@@ -11,7 +11,7 @@ import (
 	cmds "github.com/ipfs/go-ipfs-cmds"
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"github.com/newpieceplease/npp/plugin"
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/swarm"
 )
 
@@ -78,7 +78,7 @@ in Peering.Peers stays.
 		cmds.BoolOption(forgetOption, "No longer keep the connection; does not disconnect."),
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		d, err := daemon(env)
+		d, err := daemonOf(env)
 		if err != nil {
 			return err
 		}
@@ -133,7 +133,7 @@ in Peering.Peers stays.
 	},
 }
 
-func connect(ctx context.Context, d *plugin.Daemon, target peer.AddrInfo, timeout time.Duration, keep bool) *connectLine {
+func connect(ctx context.Context, d *daemon.Daemon, target peer.AddrInfo, timeout time.Duration, keep bool) *connectLine {
 	l := &connectLine{Peer: target.ID.String()}
 	if keep {
 		if err := d.Swarm.Keep(ctx, target); err != nil {
@@ -166,7 +166,7 @@ func connect(ctx context.Context, d *plugin.Daemon, target peer.AddrInfo, timeou
 	return l
 }
 
-func forget(ctx context.Context, d *plugin.Daemon, id peer.ID) *connectLine {
+func forget(ctx context.Context, d *daemon.Daemon, id peer.ID) *connectLine {
 	l := &connectLine{Peer: id.String()}
 	err := d.Swarm.Forget(ctx, id)
 	switch {

@@ -18,8 +18,8 @@ import (
 	"unicode/utf8"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
-	"github.com/ipfs/kubo/core/commands/cmdenv"
 
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
@@ -29,7 +29,6 @@ import (
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/orbit/where"
-	"github.com/newpieceplease/npp/plugin"
 	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 )
@@ -99,7 +98,7 @@ var dbArg = cmds.StringArg("db", true, false, "Address or name of a database.")
 // databases is the daemon's databases, or an error with the next step. The context
 // is that of the request, and is done when the daemon stops.
 func databases(req *cmds.Request, env cmds.Environment) (context.Context, *orbit.Orbit, error) {
-	d, err := daemon(env)
+	d, err := daemonOf(env)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -107,14 +106,7 @@ func databases(req *cmds.Request, env cmds.Environment) (context.Context, *orbit
 	if err != nil {
 		return nil, nil, dbError(err, "")
 	}
-	node, err := cmdenv.GetNode(env)
-	if err != nil {
-		return nil, nil, err
-	}
-	ctx, stop := context.WithCancelCause(req.Context)
-	unwatch := context.AfterFunc(node.Context(), func() { stop(plugin.ErrStopping) })
-	context.AfterFunc(ctx, func() { unwatch() })
-	return ctx, o, nil
+	return d.UntilClosed(req.Context), o, nil
 }
 
 // database is the database that the first argument names.
@@ -134,7 +126,7 @@ func dbError(err error, called string) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, orbit.ErrClosed), errors.Is(err, replicate.ErrClosed):
-		return plugin.ErrStopping
+		return daemon.ErrStopping
 	case errors.Is(err, orbit.ErrUnknown) && strings.HasPrefix(called, "/"):
 		hint = "ipfs npp db ls shows what is here, ipfs npp db open " + shown(called) + " fetches it"
 	case errors.Is(err, orbit.ErrUnknown):
@@ -383,7 +375,7 @@ func (l *listLine) state() string {
 // addStates adds how far the databases that are here are replicated, and returns
 // those that are not here yet.
 func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pending []*listLine, err error) {
-	d, err := daemon(env)
+	d, err := daemonOf(env)
 	if err != nil {
 		return nil, err
 	}

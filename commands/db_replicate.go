@@ -21,11 +21,11 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	"golang.org/x/term"
 
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/replicate"
-	"github.com/newpieceplease/npp/plugin"
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/swarm"
 )
@@ -39,12 +39,12 @@ const (
 type replicated struct {
 	*replicate.Replicator
 	ctx    context.Context // of the request; done when the daemon stops
-	daemon *plugin.Daemon
+	daemon *daemon.Daemon
 	orbit  *orbit.Orbit
 }
 
 func replicatedOf(req *cmds.Request, env cmds.Environment) (r replicated, err error) {
-	if r.daemon, err = daemon(env); err != nil {
+	if r.daemon, err = daemonOf(env); err != nil {
 		return r, err
 	}
 	if r.ctx, r.orbit, err = databases(req, env); err != nil {
@@ -307,9 +307,9 @@ func (l *dbPeerLine) text() string {
 	return text
 }
 
-// quantity is [plugin.Quantity].
+// quantity is [daemon.Quantity].
 func quantity[N int | int64 | uint64](n N, one, more string) string {
-	return plugin.Quantity(n, one, more)
+	return daemon.Quantity(n, one, more)
 }
 
 // openLine is the output of `npp db open`; with --wait, one for each change.
@@ -460,8 +460,8 @@ func (r replicated) begun(address string) (replicate.Status, error) {
 func (r replicated) wait(address string, since time.Time, emit func(any) error) error {
 	for s, err := range r.Follow(r.ctx, address) {
 		switch {
-		case errors.Is(context.Cause(r.ctx), plugin.ErrStopping):
-			return plugin.ErrStopping
+		case errors.Is(context.Cause(r.ctx), daemon.ErrStopping):
+			return daemon.ErrStopping
 		case err != nil && r.ctx.Err() != nil:
 			return notSettled(address)
 		case err != nil:
@@ -702,10 +702,10 @@ nobody to ask. The daemon's own databases cannot be dropped.
 		if !on(req, forceOption) {
 			return errNoForce
 		}
-		pinned := r.daemon.Pinned()
+		saver := r.daemon.NewSaver()
 		told, checked := time.Now(), 0
 		err = r.Drop(r.ctx, address, func(ctx context.Context, bs []block.Block) error {
-			if err := pinned.Keep(ctx, bs); err != nil {
+			if err := saver.Save(ctx, bs); err != nil {
 				return err
 			}
 			checked += len(bs)
@@ -718,7 +718,7 @@ nobody to ask. The daemon's own databases cannot be dropped.
 		if err != nil {
 			return err
 		}
-		l.Dropped, l.Kept = true, pinned.Kept()
+		l.Dropped, l.Kept = true, saver.Saved()
 		return res.Emit(l)
 	}),
 	PostRun: cmds.PostRunMap{cmds.CLI: func(res cmds.Response, re cmds.ResponseEmitter) error {

@@ -18,12 +18,12 @@ import (
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
 
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/replicate"
-	"github.com/newpieceplease/npp/plugin"
 )
 
 func TestJSONForTheTerminalIsTheSameJSON(t *testing.T) {
@@ -189,7 +189,7 @@ func TestDatabaseErrorsSayWhatToDo(t *testing.T) {
 			t.Errorf("%v: %v", test.err, got)
 		}
 	}
-	if err := dbError(orbit.ErrClosed, "x"); !errors.Is(err, plugin.ErrStopping) {
+	if err := dbError(orbit.ErrClosed, "x"); !errors.Is(err, daemon.ErrStopping) {
 		t.Errorf("closed: %v", err)
 	}
 	if err := dbError(nil, "x"); err != nil {

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
-	"github.com/ipfs/kubo/core/commands/cmdenv"
 
 	"github.com/newpieceplease/npp/library"
 )
@@ -48,15 +47,11 @@ the addresses of the daemon's own stores, or what is wrong with them.
 `,
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		d, err := daemon(env)
+		d, err := daemonOf(env)
 		if err != nil {
 			return err
 		}
-		node, err := cmdenv.GetNode(env)
-		if err != nil {
-			return err
-		}
-		l := &idLine{Peer: node.Identity.String()}
+		l := &idLine{Peer: d.ID().String()}
 		o, err := d.Orbit()
 		if err != nil {
 			l.Error = err.Error()

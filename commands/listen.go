@@ -14,9 +14,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multibase"
 
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/library"
 	"github.com/newpieceplease/npp/message"
-	"github.com/newpieceplease/npp/plugin"
 )
 
 const (
@@ -117,7 +117,7 @@ var filterOptions = []cmds.Option{
 	cmds.StringOption(topicOption, "Only messages of this pubsub topic."),
 }
 
-func filterOf(d *plugin.Daemon, req *cmds.Request) (message.Filter, error) {
+func filterOf(d *daemon.Daemon, req *cmds.Request) (message.Filter, error) {
 	var f message.Filter
 	since, _ := req.Options[sinceOption].(string)
 	var err error
@@ -157,7 +157,7 @@ published there. A message that is no JSON is printed as bytes, in multibase.
 	},
 	Options: filterOptions,
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		d, err := daemon(env)
+		d, err := daemonOf(env)
 		if err != nil {
 			return err
 		}

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/message"
 	"github.com/newpieceplease/npp/orbit/replicate"
-	"github.com/newpieceplease/npp/plugin"
 	"github.com/newpieceplease/npp/router"
 )
 
@@ -44,7 +44,7 @@ func TestWhatIsNotLiveIsSaidWithTheNextStep(t *testing.T) {
 }
 
 func TestStatusSaysWhatIsNotLiveAndWhichStreamsWereReset(t *testing.T) {
-	out := newStatusOutput(plugin.Status{Started: time.Now(), Databases: 3, NotLive: []string{"/orbitdb/y", "/orbitdb/z"},
+	out := newStatusOutput(daemon.Status{Started: time.Now(), Databases: 3, NotLive: []string{"/orbitdb/y", "/orbitdb/z"},
 		Messages: message.Stats{Dropped: router.Drops{Streams: 4}}})
 	for _, want := range []string{"databases   3 databases, 2 not live\n", "pubsub      4 streams were reset whose peers did not read\n"} {
 		if got := out.text(); !strings.Contains(got, want) {
@@ -55,7 +55,7 @@ func TestStatusSaysWhatIsNotLiveAndWhichStreamsWereReset(t *testing.T) {
 	if err != nil || !strings.Contains(string(b), `"notLive":["/orbitdb/y","/orbitdb/z"]`) || !strings.Contains(string(b), `"streamsReset":4`) {
 		t.Errorf("%s, %v", b, err)
 	}
-	out = newStatusOutput(plugin.Status{})
+	out = newStatusOutput(daemon.Status{})
 	if got := out.text(); strings.Contains(got, "live") || strings.Contains(got, "reset") {
 		t.Errorf("got %q", got)
 	}

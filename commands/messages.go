@@ -8,9 +8,9 @@ import (
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
 
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/message"
 	"github.com/newpieceplease/npp/orbit/replicate"
-	"github.com/newpieceplease/npp/plugin"
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/store"
 )
@@ -54,7 +54,7 @@ var messagesLsCmd = &cmds.Command{
 	},
 	Options: filterOptions,
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		d, err := daemon(env)
+		d, err := daemonOf(env)
 		if err != nil {
 			return err
 		}
@@ -105,7 +105,7 @@ Removes the messages with these IDs, or all that '--from', '--topic',
 		cmds.StringOption(beforeOption, "Only what was received before: a duration (720h) or a time (RFC 3339)."),
 	}, filterOptions...),
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		d, err := daemon(env)
+		d, err := daemonOf(env)
 		if err != nil {
 			return err
 		}
@@ -151,7 +151,7 @@ func removeError(err error, removed int) error {
 }
 
 // storedFilterOf is filterOf for what is stored: without --since, all of it.
-func storedFilterOf(d *plugin.Daemon, req *cmds.Request) (message.Filter, error) {
+func storedFilterOf(d *daemon.Daemon, req *cmds.Request) (message.Filter, error) {
 	f, err := filterOf(d, req)
 	if _, ok := req.Options[sinceOption]; !ok {
 		f.Since = message.SinceAll
@@ -208,7 +208,7 @@ stream to a peer that does not read is reset, and what waits for it is lost.
 `,
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		d, err := daemon(env)
+		d, err := daemonOf(env)
 		if err != nil {
 			return err
 		}

@@ -94,7 +94,7 @@ line {"advice":"…"} for each note.
 		return nil
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		d, err := daemon(env)
+		d, err := daemonOf(env)
 		if err != nil {
 			return err
 		}

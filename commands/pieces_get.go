@@ -21,8 +21,8 @@ import (
 	cmds "github.com/ipfs/go-ipfs-cmds"
 	"golang.org/x/term"
 
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/library"
-	"github.com/newpieceplease/npp/plugin"
 )
 
 const (
@@ -354,7 +354,7 @@ func (s *stalling) Close() error {
 }
 
 // fetchError adds the next step to an error of fetching the file of a piece.
-func fetchError(ctx context.Context, err error, d *plugin.Daemon, lib *library.Library, p library.Listed, patience time.Duration) error {
+func fetchError(ctx context.Context, err error, d *daemon.Daemon, lib *library.Library, p library.Listed, patience time.Duration) error {
 	switch {
 	case context.Cause(ctx) != nil:
 		return context.Cause(ctx)

@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/replicate"
-	"github.com/newpieceplease/npp/plugin"
 )
 
 func TestWhatIsFullIsShownWithItsReason(t *testing.T) {
@@ -33,7 +33,7 @@ func TestWhatIsFullIsShownWithItsReason(t *testing.T) {
 	if err := dbError(full, "guests"); !strings.HasSuffix(err.Error(), "; hint: "+replicate.QuotaAdvice) {
 		t.Errorf("%v", err)
 	}
-	out := newStatusOutput(plugin.Status{Started: time.Now(), Databases: 3, Full: []string{"/orbitdb/z"}, Others: orbit.Usage{Entries: 70, Waiting: 5, Quota: 100}})
+	out := newStatusOutput(daemon.Status{Started: time.Now(), Databases: 3, Full: []string{"/orbitdb/z"}, Others: orbit.Usage{Entries: 70, Waiting: 5, Quota: 100}})
 	for _, want := range []string{"databases   3 databases, 1 full\n", "of others   75 of 100 bytes\n"} {
 		if got := out.text(); !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q", got, want)

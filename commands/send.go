@@ -13,8 +13,8 @@ import (
 	cmds "github.com/ipfs/go-ipfs-cmds"
 	"golang.org/x/term"
 
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/message"
-	"github.com/newpieceplease/npp/plugin"
 	"github.com/newpieceplease/npp/swarm"
 )
 
@@ -104,7 +104,7 @@ refuses it. '--topic' publishes to any topic, to whoever is subscribed:
 		return nil
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		d, err := daemon(env)
+		d, err := daemonOf(env)
 		if err != nil {
 			return err
 		}
@@ -252,7 +252,7 @@ func encodeHint(err error) error {
 	return err
 }
 
-func send(ctx context.Context, d *plugin.Daemon, req *cmds.Request, data []byte) (*sendLine, error) {
+func send(ctx context.Context, d *daemon.Daemon, req *cmds.Request, data []byte) (*sendLine, error) {
 	if len(req.Arguments) != 1 {
 		return nil, fmt.Errorf("one peer is needed beside the message, not %d", len(req.Arguments))
 	}
@@ -317,7 +317,7 @@ func sendHint(err error, l *sendLine, private bool) error {
 	return err
 }
 
-func publish(ctx context.Context, d *plugin.Daemon, topic string, data []byte) (*sendLine, error) {
+func publish(ctx context.Context, d *daemon.Daemon, topic string, data []byte) (*sendLine, error) {
 	l := &sendLine{Topic: topic, Via: string(message.Pubsub), Status: string(message.Failed)}
 	subscribers, err := d.Messages.Publish(ctx, topic, data)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
 
-	"github.com/newpieceplease/npp/plugin"
+	"github.com/newpieceplease/npp/daemon"
 )
 
 // statusOutput is the output of `npp status`.
@@ -97,7 +97,7 @@ and what is not as it should be, with what to do.
 `,
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		d, err := daemon(env)
+		d, err := daemonOf(env)
 		if err != nil {
 			return err
 		}
@@ -116,9 +116,9 @@ and what is not as it should be, with what to do.
 	},
 }
 
-func newStatusOutput(s plugin.Status) *statusOutput {
+func newStatusOutput(s daemon.Status) *statusOutput {
 	out := &statusOutput{
-		Peer: s.Peer.String(), Username: s.Username, Version: plugin.Version, Since: s.Started,
+		Peer: s.Peer.String(), Username: s.Username, Version: daemon.Version, Since: s.Started,
 		Peers: s.Peers, NPP: s.NPP, Pubsub: s.Pubsub, Databases: s.Databases, Fetching: s.Fetching,
 		Full:       append([]string{}, s.Full...),
 		Others:     othersStatus{s.Others.Entries, s.Others.Waiting, s.Others.Quota},
@@ -131,8 +131,8 @@ func newStatusOutput(s plugin.Status) *statusOutput {
 	}
 	for _, st := range s.Stores {
 		l := storeStatusLine{storeLine: newStoreLine(st.Store), Entries: st.Entries, Keys: st.Keys, Open: st.Open}
-		if !st.InStep.IsZero() {
-			l.InStep = &st.InStep
+		if !st.InSync.IsZero() {
+			l.InStep = &st.InSync
 		}
 		out.Stores = append(out.Stores, l)
 	}

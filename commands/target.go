@@ -9,8 +9,8 @@ import (
 	cmds "github.com/ipfs/go-ipfs-cmds"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/library"
-	"github.com/newpieceplease/npp/plugin"
 	"github.com/newpieceplease/npp/swarm"
 )
 
@@ -28,7 +28,7 @@ const (
 // target returns the peer that an argument, or the option --from, names: by its peer
 // ID, by an address, or by the name of a companion. The name that another peer gives
 // itself stands for nobody: the error lists the peers that do, with the command to type.
-func target(ctx context.Context, req *cmds.Request, d *plugin.Daemon, arg string) (peer.AddrInfo, error) {
+func target(ctx context.Context, req *cmds.Request, d *daemon.Daemon, arg string) (peer.AddrInfo, error) {
 	info, err := swarm.ParseTarget(arg)
 	if err == nil || library.CheckUsername(arg) != nil {
 		return info, err

@@ -9,16 +9,8 @@ import (
 	"github.com/ipfs/kubo/config"
 )
 
-// Advice says what in the operator's configuration keeps peers away, each with
-// kubo's command that mends it.
-func (d *Daemon) Advice() ([]string, error) {
-	cfg, err := d.node.Repo.Config()
-	if err != nil {
-		return nil, err
-	}
-	return advice(cfg)
-}
-
+// advice returns what in a configuration keeps peers away, one sentence each with
+// the kubo command that corrects it.
 func advice(cfg *config.Config) ([]string, error) {
 	var out []string
 	if len(cfg.Bootstrap) == 0 {
@@ -26,19 +18,19 @@ func advice(cfg *config.Config) ([]string, error) {
 		if !cfg.AutoConf.Enabled.WithDefault(config.DefaultAutoConfEnabled) {
 			hint = "ipfs bootstrap add <multiaddr>, as AutoConf.Enabled is false and there is no default"
 		}
-		out = append(out, "Bootstrap is empty: nobody is dialled at start; hint: "+hint)
+		out = append(out, "Bootstrap is empty: no peer is dialled at start; hint: "+hint)
 	}
 	if len(cfg.Addresses.Swarm) == 0 {
 		addrs, err := defaultAddresses()
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, fmt.Sprintf("Addresses.Swarm is empty: nobody can dial this peer; hint: ipfs config --json Addresses.Swarm '%s' and restart the daemon", addrs))
+		out = append(out, fmt.Sprintf("Addresses.Swarm is empty: no peer can dial this one; hint: ipfs config --json Addresses.Swarm '%s' and restart the daemon", addrs))
 	}
 	return out, nil
 }
 
-// defaultAddresses is Addresses.Swarm of a new repo, in JSON.
+// defaultAddresses returns Addresses.Swarm of a new repo, in JSON.
 func defaultAddresses() ([]byte, error) {
 	var fresh config.Config
 	if err := config.Profiles["default-networking"].Transform(&fresh); err != nil {
@@ -47,19 +39,20 @@ func defaultAddresses() ([]byte, error) {
 	return json.Marshal(fresh.Addresses.Swarm)
 }
 
-// pubsubOff tells whether the operator switched pubsub off, which is not the
-// same as not switching it on.
+// pubsubOff reports whether the owner switched pubsub off. An unset key does
+// not.
 func pubsubOff(cfg *config.Config) bool { return cfg.Pubsub.Enabled == config.False }
 
-// datastoreType is the type of the datastore, in kubo's Datastore.Spec, that
-// holds keys below a namespace.
+// datastoreType returns the type of the datastore that holds the keys of a
+// namespace by kubo's Datastore.Spec, or "" if the spec is malformed.
 func datastoreType(spec map[string]any, namespace string) string {
 	kind, _ := datastoreFor(spec, namespace)["type"].(string)
 	return kind
 }
 
-// datastoreDir returns the directory of the datastore, in kubo's Datastore.Spec, that
-// holds keys below a namespace: the repo's where the datastore has none.
+// datastoreDir returns the directory of the datastore that holds the keys of a
+// namespace by kubo's Datastore.Spec, or that of the repo if the datastore has
+// none.
 func datastoreDir(spec map[string]any, namespace, repo string) string {
 	path, _ := datastoreFor(spec, namespace)["path"].(string)
 	if filepath.IsAbs(path) {
@@ -68,8 +61,8 @@ func datastoreDir(spec map[string]any, namespace, repo string) string {
 	return filepath.Join(repo, path)
 }
 
-// datastoreFor returns the part of kubo's Datastore.Spec that describes the datastore
-// of keys below a namespace.
+// datastoreFor returns the part of kubo's Datastore.Spec that describes the
+// datastore of a namespace.
 func datastoreFor(spec map[string]any, namespace string) map[string]any {
 	for {
 		switch spec["type"] {
@@ -83,7 +76,8 @@ func datastoreFor(spec map[string]any, namespace string) map[string]any {
 	}
 }
 
-// mountFor is the child of a mount with the longest mount point above a namespace.
+// mountFor returns the child of a mount whose mount point is the longest prefix
+// of a namespace.
 func mountFor(spec map[string]any, namespace string) map[string]any {
 	var best map[string]any
 	longest := -1
@@ -99,5 +93,5 @@ func mountFor(spec map[string]any, namespace string) map[string]any {
 	return best
 }
 
-// splitsBatches tells whether a datastore of that type may write a batch in parts.
+// splitsBatches reports whether a datastore of a type may write parts of a batch.
 func splitsBatches(kind string) bool { return kind == "badgerds" || kind == "flatfs" }

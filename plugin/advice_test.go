@@ -7,10 +7,12 @@ import (
 	"testing"
 
 	"github.com/ipfs/kubo/config"
+
+	"github.com/newpieceplease/npp/daemon"
 )
 
-// specOf is the datastore that a profile of kubo sets up, as it is read from
-// the config file.
+// specOf returns the Datastore.Spec that a kubo profile writes, as decoded from a
+// configuration file. It is nil if the profile writes none.
 func specOf(t *testing.T, profile string) map[string]any {
 	t.Helper()
 	var c config.Config
@@ -45,12 +47,12 @@ func TestDatastoreOfEveryProfileIsKnown(t *testing.T) {
 	for name := range config.Profiles {
 		spec := specOf(t, name)
 		if spec == nil {
-			continue // it sets up something else
+			continue
 		}
 		if want[name] == "" {
-			t.Errorf("profile %s is new: what is its datastore?", name)
+			t.Errorf("profile %s is new: add its datastore to this test", name)
 		}
-		for _, namespace := range []string{messagesNamespace, swarmNamespace} {
+		for _, namespace := range []string{daemon.MessagesNamespace, daemon.SwarmNamespace} {
 			got := datastoreType(spec, namespace)
 			if got != want[name] {
 				t.Errorf("%s in profile %s is on %q, want %q", namespace, name, got, want[name])
@@ -113,7 +115,7 @@ func TestDirectoryOfTheDatastoreIsFound(t *testing.T) {
 	}
 }
 
-// A spec that makes no sense is kubo's to refuse.
+// kubo rejects a malformed spec itself.
 func TestDatastoreOfABrokenSpecIsUnknown(t *testing.T) {
 	for _, spec := range []string{
 		`null`, `{}`, `{"type": 5}`, `{"type": "mount"}`, `{"type": "mount", "mounts": 5}`,
@@ -124,7 +126,7 @@ func TestDatastoreOfABrokenSpecIsUnknown(t *testing.T) {
 		if err := json.Unmarshal([]byte(spec), &parsed); err != nil {
 			t.Fatal(err)
 		}
-		if got := datastoreType(parsed, messagesNamespace); got != "" {
+		if got := datastoreType(parsed, daemon.MessagesNamespace); got != "" {
 			t.Errorf("%s: %q", spec, got)
 		}
 	}
@@ -135,7 +137,7 @@ func TestAdviceIsOnlyOnWhatIsEmpty(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		edit func(c *config.Config)
-		want []string // parts of each
+		want []string // a part of each sentence
 	}{
 		{"nothing", func(c *config.Config) {}, nil},
 		{"Bootstrap", func(c *config.Config) { c.Bootstrap = []string{} }, []string{"Bootstrap is empty"}},

@@ -8,99 +8,24 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/message"
-	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/oplog"
-	"github.com/newpieceplease/npp/space"
 )
 
-// Config is what may stand in Plugins.Plugins.npp.Config of the operator's
-// config file. All of it is optional.
-type Config struct {
-	// Messages bounds what peers can make us keep and do.
-	Messages message.Limits
-	// Disk bounds what is written to the disk of the repo.
-	Disk DiskLimits
-	// Databases bounds what databases store of what others write.
-	Databases DatabaseLimits
-}
-
-// DatabaseLimits bounds what databases store of what others write, in bytes of
-// blocks; see [orbit.Quotas].
-type DatabaseLimits struct {
-	// DatabaseBytes is for each database that belongs to no companion. 2 GiB.
-	DatabaseBytes uint64
-	// CompanionBytes is for all databases of one companion together. 2 GiB.
-	CompanionBytes uint64
-	// AllBytes is for all of these databases together. 10 GiB.
-	AllBytes uint64
-	// WaitingBytes is what entries of one database may take that came before those
-	// that they need. 256 MiB.
-	WaitingBytes uint64
-}
-
-func defaultDatabaseLimits() DatabaseLimits {
-	return DatabaseLimits{DatabaseBytes: 2 << 30, CompanionBytes: 2 << 30, AllBytes: 10 << 30, WaitingBytes: oplog.DefaultWaiting}
-}
-
-// Bounds of the limits. With the smallest ones there is room for some entries of the
-// largest size.
-const (
-	minDatabaseBytes = 8 << 20
-	minWaitingBytes  = 8 << 20
-	maxWaitingBytes  = 1 << 40
-)
-
-// Check returns an error that names the field that makes no sense.
-func (l DatabaseLimits) Check() error {
-	switch {
-	case l.DatabaseBytes < minDatabaseBytes:
-		return fmt.Errorf("DatabaseBytes is %d, must be %d or more", l.DatabaseBytes, minDatabaseBytes)
-	case l.CompanionBytes < minDatabaseBytes:
-		return fmt.Errorf("CompanionBytes is %d, must be %d or more", l.CompanionBytes, minDatabaseBytes)
-	case l.AllBytes < max(l.DatabaseBytes, l.CompanionBytes):
-		return fmt.Errorf("AllBytes is %d, must be DatabaseBytes (%d) and CompanionBytes (%d) or more", l.AllBytes, l.DatabaseBytes, l.CompanionBytes)
-	case l.WaitingBytes < minWaitingBytes || l.WaitingBytes > maxWaitingBytes:
-		return fmt.Errorf("WaitingBytes is %d, must be from %d to %d", l.WaitingBytes, minWaitingBytes, uint64(maxWaitingBytes))
-	}
-	return nil
-}
-
-func (l DatabaseLimits) quotas() orbit.Quotas {
-	return orbit.Quotas{Database: l.DatabaseBytes, Group: l.CompanionBytes, All: l.AllBytes, Waiting: l.WaitingBytes}
-}
-
-// DiskLimits bounds what is written to the disk of the repo.
-type DiskLimits struct {
-	// FreeBytes is the free space below which nothing is accepted from other
-	// peers. 0: see [space.Config].
-	FreeBytes uint64
-}
-
-// Check returns an error that names the field that makes no sense.
-func (l DiskLimits) Check() error {
-	if l.FreeBytes > space.MaxFreeBytes {
-		return fmt.Errorf("FreeBytes is %d, must be %d or less", l.FreeBytes, uint64(space.MaxFreeBytes))
-	}
-	return nil
-}
-
-// configPath is where the configuration stands in the operator's file.
-const configPath = "Plugins.Plugins.npp.Config"
-
-// parseConfig reads the configuration that kubo hands to a plugin: JSON,
-// decoded, or nil. An error is one sentence that names the key.
-func parseConfig(raw any) (Config, error) {
-	c := Config{Messages: message.DefaultLimits(), Databases: defaultDatabaseLimits()}
+// parseConfig returns the settings in a configuration, which is decoded JSON or
+// nil, as kubo passes it to a plugin. Settings that it omits have their defaults.
+// The error is one sentence that begins with the path of a key.
+func parseConfig(raw any) (daemon.Settings, error) {
+	s := daemon.DefaultSettings()
 	if raw == nil {
-		return c, nil
+		return s, nil
 	}
 	b, err := json.Marshal(raw)
 	if err != nil {
-		return c, fmt.Errorf("%s: %w", configPath, err)
+		return s, fmt.Errorf("%s: %w", daemon.SettingsPath, err)
 	}
-	m, d, db := &c.Messages, &c.Disk, &c.Databases
-	err = decodeObject(configPath, b, object{
+	m, d, db := &s.Messages, &s.Disk, &s.Databases
+	err = decodeObject(daemon.SettingsPath, b, object{
 		"Messages": object{
 			"MaxMessageBytes": &m.MaxMessageBytes,
 			"MaxPerSecond":    &m.MaxPerSecond,
@@ -121,23 +46,20 @@ func parseConfig(raw any) (Config, error) {
 		},
 	})
 	if err != nil {
-		return c, err
+		return s, err
 	}
-	if err := m.Check(); err != nil {
-		return c, fmt.Errorf("%s.Messages.%w", configPath, err)
+	if err := s.Check(); err != nil {
+		return s, fmt.Errorf("%s.%w", daemon.SettingsPath, err)
 	}
-	if err := d.Check(); err != nil {
-		return c, fmt.Errorf("%s.Disk.%w", configPath, err)
-	}
-	if err := db.Check(); err != nil {
-		return c, fmt.Errorf("%s.Databases.%w", configPath, err)
-	}
-	return c, nil
+	return s, nil
 }
 
-// object is the shape of a JSON object: a pointer to the value of each key, or an object.
+// object describes a JSON object: each key has a pointer to its value, or another
+// object.
 type object map[string]any
 
+// decodeObject decodes the object b, which has the given path in the
+// configuration, into the values of shape.
 func decodeObject(path string, b []byte, shape object) error {
 	var values map[string]json.RawMessage
 	if err := json.Unmarshal(b, &values); err != nil || values == nil {
@@ -165,7 +87,7 @@ func decodeObject(path string, b []byte, shape object) error {
 	return nil
 }
 
-// wanted describes what can be decoded into the value of a key.
+// wanted describes the JSON values that can be decoded into a pointer.
 func wanted(value any) string {
 	switch value.(type) {
 	case *uint64:

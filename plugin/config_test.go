@@ -2,18 +2,17 @@ package plugin
 
 import (
 	"encoding/json"
-	"errors"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/message"
-	"github.com/newpieceplease/npp/orbit"
 )
 
-// decoded is JSON as kubo hands it to a plugin.
+// decoded returns decoded JSON, as kubo passes it to a plugin.
 func decoded(t testing.TB, text string) any {
 	t.Helper()
 	var raw any
@@ -26,7 +25,7 @@ func decoded(t testing.TB, text string) any {
 func TestConfigDefaultsToTheDefaultLimits(t *testing.T) {
 	for _, text := range []string{`null`, `{}`, `{"Messages": {}}`, `{"Disk": {}}`, `{"Databases": {}}`} {
 		c, err := parseConfig(decoded(t, text))
-		if err != nil || c.Messages != message.DefaultLimits() || c.Disk != (DiskLimits{}) || c.Databases != defaultDatabaseLimits() {
+		if err != nil || c != daemon.DefaultSettings() {
 			t.Errorf("%s: %+v, %v", text, c, err)
 		}
 	}
@@ -65,20 +64,20 @@ func TestConfigReachesEveryLimit(t *testing.T) {
 
 func TestConfigReachesTheFloorOfFreeSpace(t *testing.T) {
 	c, err := parseConfig(decoded(t, `{"Disk": {"FreeBytes": 1073741824}}`))
-	if want := (DiskLimits{FreeBytes: 1 << 30}); err != nil || c.Disk != want || c.Messages != message.DefaultLimits() {
+	if want := (daemon.DiskLimits{FreeBytes: 1 << 30}); err != nil || c.Disk != want || c.Messages != message.DefaultLimits() {
 		t.Errorf("got %+v, %v", c, err)
 	}
 }
 
 func TestConfigReachesTheQuotas(t *testing.T) {
 	c, err := parseConfig(decoded(t, `{"Databases": {"DatabaseBytes": 10000000, "CompanionBytes": 20000000, "AllBytes": 30000000, "WaitingBytes": 9000000}}`))
-	want := orbit.Quotas{Database: 10_000_000, Group: 20_000_000, All: 30_000_000, Waiting: 9_000_000}
-	if err != nil || c.Databases.quotas() != want {
+	want := daemon.DatabaseLimits{DatabaseBytes: 10_000_000, CompanionBytes: 20_000_000, AllBytes: 30_000_000, WaitingBytes: 9_000_000}
+	if err != nil || c.Databases != want {
 		t.Errorf("got %+v, %v", c.Databases, err)
 	}
 }
 
-// Every mistake is refused with a sentence that begins with the full key.
+// The error for a mistake begins with the full path of its key.
 func TestConfigNamesTheKeyOfAMistake(t *testing.T) {
 	for _, test := range []struct{ text, key, says string }{
 		{`5`, "", "must be an object, not 5"},
@@ -155,12 +154,12 @@ func FuzzConfig(f *testing.F) {
 		}
 		c, err := parseConfig(raw)
 		if err != nil {
-			if !strings.HasPrefix(err.Error(), configPath) || !utf8.ValidString(err.Error()) && utf8.ValidString(text) {
+			if !strings.HasPrefix(err.Error(), daemon.SettingsPath) || !utf8.ValidString(err.Error()) && utf8.ValidString(text) {
 				t.Errorf("%q: %q", text, err)
 			}
 			return
 		}
-		if err := errors.Join(c.Messages.Check(), c.Disk.Check()); err != nil {
+		if err := c.Check(); err != nil {
 			t.Errorf("%q is accepted: %v", text, err)
 		}
 	})

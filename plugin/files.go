@@ -11,31 +11,27 @@ import (
 	"github.com/ipfs/boxo/path"
 	pin "github.com/ipfs/boxo/pinning/pinner"
 	"github.com/ipfs/go-cid"
-	ipld "github.com/ipfs/go-ipld-format"
 	"github.com/ipfs/kubo/config"
 	"github.com/ipfs/kubo/core"
 	"github.com/ipfs/kubo/core/coreapi"
 	"github.com/ipfs/kubo/core/coreiface/options"
 	mh "github.com/multiformats/go-multihash"
 
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/library"
 	"github.com/newpieceplease/npp/library/piece"
-	"github.com/newpieceplease/npp/space"
 )
 
-// pinProgress is how often the progress of a pin is told.
+// pinProgress is the interval at which Pin reports progress.
 const pinProgress = 500 * time.Millisecond
 
-// nodeFiles is the files of a node, as a library needs them.
-type nodeFiles struct {
-	node *core.IpfsNode
-	disk *space.Disk
-}
+// nodeFiles are the files of a node.
+type nodeFiles struct{ node *core.IpfsNode }
 
-var _ library.Files = nodeFiles{}
+var _ daemon.Files = nodeFiles{}
 
-// Add adds a file as `ipfs add` does by the node's config, so that it has the same
-// CID.
+// Add implements [daemon.Files]. The file gets the same CID as from `ipfs add`
+// with the node's configuration.
 func (f nodeFiles) Add(ctx context.Context, file files.File) (cid.Cid, error) {
 	api, err := coreapi.NewCoreAPI(f.node)
 	if err != nil {
@@ -49,7 +45,7 @@ func (f nodeFiles) Add(ctx context.Context, file files.File) (cid.Cid, error) {
 	if err != nil {
 		return cid.Undef, err
 	}
-	// Until it is pinned, nothing else keeps it from garbage collection.
+	// The lock keeps the blocks from garbage collection until they are pinned.
 	defer f.node.Blockstore.PinLock(ctx).Unlock(ctx)
 	p, err := api.Unixfs().Add(ctx, file, opts...)
 	if err != nil {
@@ -58,7 +54,7 @@ func (f nodeFiles) Add(ctx context.Context, file files.File) (cid.Cid, error) {
 	return p.RootCid(), f.pin(ctx, p.RootCid())
 }
 
-// addOptions are what a config says about how files are added.
+// addOptions returns the options that `ipfs add` takes from a configuration.
 func addOptions(cfg config.Import) ([]options.UnixfsAddOption, error) {
 	hash := strings.ToLower(cfg.HashFunction.WithDefault(config.DefaultHashFunction))
 	code, ok := mh.Names[hash]
@@ -85,8 +81,9 @@ func addOptions(cfg config.Import) ([]options.UnixfsAddOption, error) {
 	return opts, nil
 }
 
-// pin pins what is here, unless it is pinned. What was pinned without what it links to
-// keeps its name: that pin is somebody else's. The caller holds the pin lock.
+// pin pins a CID recursively, unless that is done already. The new pin replaces a
+// direct one, whose name it takes over, as somebody else made that pin. The
+// caller holds the pin lock.
 func (f nodeFiles) pin(ctx context.Context, c cid.Cid) error {
 	name := library.PinName
 	for _, mode := range []pin.Mode{pin.Recursive, pin.Direct} {
@@ -113,16 +110,16 @@ func (f nodeFiles) pin(ctx context.Context, c cid.Cid) error {
 	return f.node.Pinning.Flush(ctx)
 }
 
-// Pin fetches and pins what a CID is of.
+// Pin implements [daemon.Files].
 func (f nodeFiles) Pin(ctx context.Context, c cid.Cid, progress func(blocks int)) error {
 	tracker := new(merkledag.ProgressTracker)
 	ctx, cancel := context.WithCancel(tracker.DeriveContext(ctx))
 	defer cancel()
 	if progress != nil {
-		told := make(chan struct{})
-		defer func() { cancel(); <-told }()
+		ended := make(chan struct{})
+		defer func() { cancel(); <-ended }()
 		go func() {
-			defer close(told)
+			defer close(ended)
 			tick := time.NewTicker(pinProgress)
 			defer tick.Stop()
 			for {
@@ -139,7 +136,7 @@ func (f nodeFiles) Pin(ctx context.Context, c cid.Cid, progress func(blocks int)
 	return f.pin(ctx, c)
 }
 
-// Unpin removes the pins that have the library's name.
+// Unpin implements [daemon.Files].
 func (f nodeFiles) Unpin(ctx context.Context, c cid.Cid) (unpinned bool, err error) {
 	defer f.node.Blockstore.PinLock(ctx).Unlock(ctx)
 	pins, err := f.node.Pinning.CheckIfPinnedWithType(ctx, pin.Recursive, true, piece.Versions(c)...)
@@ -161,48 +158,20 @@ func (f nodeFiles) Unpin(ctx context.Context, c cid.Cid) (unpinned bool, err err
 	return true, f.node.Pinning.Flush(ctx)
 }
 
-// Open returns a file of UnixFS. While the disk is almost full, nothing of it is
-// fetched: what is fetched is stored.
-func (f nodeFiles) Open(ctx context.Context, c cid.Cid) (library.File, error) {
-	full := f.disk.CheckWrite(0)
-	api, err := coreapi.NewCoreAPI(f.node, options.Api.Offline(full != nil))
+// Open implements [daemon.Files].
+func (f nodeFiles) Open(ctx context.Context, c cid.Cid, fetch bool) (library.File, error) {
+	api, err := coreapi.NewCoreAPI(f.node, options.Api.Offline(!fetch))
 	if err != nil {
 		return nil, err
 	}
 	n, err := api.Unixfs().Get(ctx, path.FromCid(c))
 	if err != nil {
-		return nil, notHere(err, full)
+		return nil, err
 	}
 	file, ok := files.ToFile(n).(library.File)
 	if !ok {
 		n.Close()
 		return nil, fmt.Errorf("%w: %s", library.ErrNoFile, c)
 	}
-	return sparing{file, f.disk, full}, nil
-}
-
-// notHere returns an error about a block that is not here and, where the disk is full,
-// not fetched.
-func notHere(err, full error) error {
-	if full != nil && ipld.IsNotFound(err) {
-		return fmt.Errorf("not all of the file is here, and nothing is fetched: %w", full)
-	}
-	return err
-}
-
-// sparing is a file that is not fetched to its end when the disk gets full meanwhile.
-type sparing struct {
-	library.File
-	disk *space.Disk
-	full error // why nothing of it is fetched from the beginning, or nil
-}
-
-func (s sparing) Read(b []byte) (int, error) {
-	if s.full == nil {
-		if err := s.disk.CheckWrite(0); err != nil {
-			return 0, err
-		}
-	}
-	n, err := s.File.Read(b)
-	return n, notHere(err, s.full)
+	return file, nil
 }

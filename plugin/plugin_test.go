@@ -5,9 +5,30 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ipfs/boxo/keystore"
+	"github.com/ipfs/go-datastore"
+	dssync "github.com/ipfs/go-datastore/sync"
 	"github.com/ipfs/kubo/core"
 	kuboplugin "github.com/ipfs/kubo/plugin"
+
+	"github.com/newpieceplease/npp/daemon"
 )
+
+// newDaemon starts a daemon that is connected to no peer.
+func newDaemon(t *testing.T) *daemon.Daemon {
+	t.Helper()
+	ds := dssync.MutexWrap(datastore.NewMapDatastore())
+	d, err := daemon.New(t.Context(), daemon.Config{
+		Host:      newHost(t),
+		Datastore: ds,
+		Keystore:  keystore.NewMemKeystore(),
+		Blocks:    daemon.NewBlocks(ds),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
 
 func TestInitNeverFails(t *testing.T) {
 	for _, config := range []any{nil, 5, "", []any{}, map[string]any{}, map[string]any{"Unknown": 1}, map[string]any{"Messages": -1}, func() {}} {
@@ -54,20 +75,20 @@ func TestCurrentSaysWhyThereIsNoDaemon(t *testing.T) {
 	}
 	expect("without a network", ErrOffline)
 
-	p.daemon = &Daemon{}
-	if d, err := p.current(); d != p.daemon || err != nil {
+	p.daemon = newDaemon(t)
+	if d, err := p.current(); d == nil || err != nil {
 		t.Errorf("running: %v, %v", d, err)
 	}
 	for range 2 { // by the fx hook, and by kubo's loader
 		if err := p.stop(); err != nil {
 			t.Errorf("stop: %v", err)
 		}
-		expect("stopped", ErrStopping)
+		expect("stopped", daemon.ErrStopping)
 	}
 }
 
 func TestPluginIsKnownByTheNameInTheConfig(t *testing.T) {
-	if len(Plugins) != 1 || !strings.Contains(configPath, "."+Plugins[0].Name()+".") {
-		t.Errorf("plugins %v, configured at %s", Plugins, configPath)
+	if len(Plugins) != 1 || !strings.Contains(daemon.SettingsPath, "."+Plugins[0].Name()+".") {
+		t.Errorf("plugins %v, configured at %s", Plugins, daemon.SettingsPath)
 	}
 }

@@ -20,12 +20,12 @@ import (
 	"github.com/libp2p/go-libp2p/core/routing"
 	"go.uber.org/fx"
 
-	"github.com/newpieceplease/npp/message"
+	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/router"
 )
 
-// pubsubIn is what a router needs. Everything is optional because offline
-// commands build nodes, too.
+// pubsubIn is the input of decoratePubsub. The nodes of offline commands lack
+// the optional fields.
 type pubsubIn struct {
 	fx.In
 
@@ -34,11 +34,12 @@ type pubsubIn struct {
 	Repo      repo.Repo              `optional:"true"`
 	Host      host.Host              `optional:"true"`
 	Routing   routing.ContentRouting `optional:"true"`
-	Discovery discovery.Discovery    `optional:"true"` // present where kubo would build a router
+	Discovery discovery.Discovery    `optional:"true"` // set if kubo would build a router
 }
 
-// decoratePubsub builds the node's one router in place of kubo's: wherever
-// kubo would, and also where Pubsub.Enabled is unset. It reads the same keys.
+// decoratePubsub replaces kubo's router with npp's, or returns nil. It builds a
+// router if kubo would, and also if Pubsub.Enabled is unset. It reads the same
+// keys of the configuration.
 func (p *Plugin) decoratePubsub(in pubsubIn) (*pubsub.PubSub, error) {
 	if in.Host == nil || in.Repo == nil {
 		return nil, nil
@@ -61,7 +62,6 @@ func (p *Plugin) decoratePubsub(in pubsubIn) (*pubsub.PubSub, error) {
 	o := router.Options{
 		Discovery: in.Discovery,
 		Stock:     pubsub.NewBasicSeqnoValidator(seqnos{in.Repo.Datastore()}, slog.New(logging.SlogHandler()).With("logger", "pubsub")),
-		Patient:   speaksNPP(in.Host),
 		Extra: []pubsub.Option{
 			pubsub.WithMessageSigning(!cfg.Pubsub.DisableSigning),
 			pubsub.WithSeenMessagesTTL(cfg.Pubsub.SeenMessagesTTL.WithDefault(pubsub.TimeCacheDuration)),
@@ -82,24 +82,18 @@ func (p *Plugin) decoratePubsub(in pubsubIn) (*pubsub.PubSub, error) {
 	default:
 		return nil, fmt.Errorf("Pubsub.Router %q is not known", cfg.Pubsub.Router)
 	}
-	r, err := router.New(helpers.LifecycleCtx(in.Metrics, in.Lifecycle), in.Host, o)
+	r, err := daemon.NewRouter(helpers.LifecycleCtx(in.Metrics, in.Lifecycle), in.Host, o)
 	if err != nil {
 		return nil, err
 	}
-	p.setRouter(r)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.router = r
 	return r.PubSub(), nil
 }
 
-// speaksNPP returns what tells whether a peer is a daemon with npp.
-func speaksNPP(h host.Host) func(peer.ID) bool {
-	return func(id peer.ID) bool {
-		spoken, err := h.Peerstore().SupportsProtocols(id, message.Protocol)
-		return err == nil && len(spoken) > 0
-	}
-}
-
-// seqnos keeps the highest sequence number seen of each author where kubo
-// keeps it, so that a stock daemon goes on from there and back.
+// seqnos stores the highest sequence number of each author under the keys that
+// kubo uses, so that npp and stock daemons on the same repo share them.
 type seqnos struct{ ds datastore.Datastore }
 
 var _ pubsub.PeerMetadataStore = seqnos{}

@@ -18,10 +18,12 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxtest"
+
+	"github.com/newpieceplease/npp/daemon"
 )
 
-// noDiscovery is the discovery service that kubo provides where it would
-// build a router itself.
+// noDiscovery is the discovery service that kubo provides if it would build a
+// router itself.
 type noDiscovery struct{ discovery.Discovery }
 
 func newHost(t *testing.T) host.Host {
@@ -63,8 +65,8 @@ func TestPubsubKeysKeepTheirMeaning(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		edit     func(*config.PubsubConfig)
-		protocol string // that is spoken, or
-		says     string // the error
+		protocol string // of the router
+		says     string // part of the error, if one is expected
 	}{
 		{"defaults", func(c *config.PubsubConfig) {}, "/meshsub/1.2.0", ""},
 		{"gossipsub", func(c *config.PubsubConfig) { c.Router = "gossipsub" }, "/meshsub/1.2.0", ""},
@@ -119,7 +121,7 @@ func TestPubsubKeysKeepTheirMeaning(t *testing.T) {
 	}
 }
 
-// offlineNode is what kubo gives to a node for an offline command: no host.
+// offlineNode builds a node without a host, as kubo does for an offline command.
 func offlineNode(t *testing.T, p *Plugin) *fxtest.App {
 	t.Helper()
 	options, err := p.Options(core.FXNodeInfo{FXOptions: []fx.Option{
@@ -145,13 +147,13 @@ func TestOptionsDoNothingWithoutAHost(t *testing.T) {
 }
 
 func TestNodeStopsNPPByItsHook(t *testing.T) {
-	p := &Plugin{daemon: &Daemon{}, loaded: true}
+	p := &Plugin{daemon: newDaemon(t), loaded: true}
 	app := offlineNode(t, p).RequireStart()
 	if _, err := p.current(); err != nil {
 		t.Fatalf("after the start: %v", err)
 	}
 	app.RequireStop()
-	if _, err := p.current(); !errors.Is(err, ErrStopping) {
+	if _, err := p.current(); !errors.Is(err, daemon.ErrStopping) {
 		t.Errorf("after the stop: %v", err)
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/newpieceplease/npp/test/readme"
 )
 
-// The README has each key of the configuration with its default, and says what it
-// means.
+// The README shows each key of the configuration with its default, and explains
+// it.
 func TestReadmeHasTheConfiguration(t *testing.T) {
 	_, section, ok := strings.Cut(readme.Text(t), "\n## Configuration\n")
 	if !ok {

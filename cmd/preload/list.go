@@ -16,7 +16,7 @@ import (
 	"golang.org/x/mod/module"
 )
 
-// all stands for every plugin of a package.
+// all is the Number of an entry for every plugin of a package.
 const all = "*"
 
 // entry is a line of the list.
@@ -27,7 +27,7 @@ type entry struct {
 	line   int
 }
 
-// parse reads a list. Errors begin with the line's number and a colon.
+// parse reads a list. Its errors begin with the number of a line and a colon.
 func parse(r io.Reader) ([]entry, error) {
 	var entries []entry
 	lines := bufio.NewScanner(r)
@@ -79,7 +79,7 @@ func parseLine(text string) (entry, error) {
 	return e, nil
 }
 
-// overlaps reports whether both lines load a same plugin.
+// overlaps reports whether e and f load the same plugin.
 func (e entry) overlaps(f entry) bool {
 	return e.Path == f.Path && (e.Number == f.Number || e.Number == all || f.Number == all)
 }
@@ -111,8 +111,8 @@ func preload(l *loader.PluginLoader) error {
 }
 `))
 
-// generate returns the gofmt-ed source of the preload function. Its imports are
-// sorted by path; the plugins are loaded in the order given.
+// generate returns the formatted source of the preload function. It imports
+// packages in the order of their paths and loads plugins in that of the entries.
 func generate(entries []entry) ([]byte, error) {
 	imports := slices.Clone(entries)
 	slices.SortFunc(imports, func(a, b entry) int {

@@ -3,15 +3,15 @@
 //
 //	preload [-o file] preload_list
 //
-// The list has the format of kubo's plugin/loader/preload_list: a line for each
-// plugin with a name, the import path of a package that exports
-// `Plugins []plugin.Plugin`, and the number of the plugin in that slice or * for
-// all of them. Empty lines and lines that start with # are ignored. In place of
-// kubo's init function, the file has a function preload for kubo.BuildEnv, which
-// loads the plugins in the order of the list.
+// The list has the format of kubo's plugin/loader/preload_list: each line has a
+// name, the import path of a package that exports `Plugins []plugin.Plugin`, and
+// the index of a plugin in that slice or * for all of them. Empty lines and lines
+// that start with # are ignored. The file has a function preload for
+// kubo.BuildEnv, where kubo's has an init function. It loads the plugins in the
+// order of the list.
 //
-// Without -o the file goes to standard output. A list with an error writes
-// nothing; the error names the line.
+// Without -o, preload writes the file to standard output. If the list has an
+// error, preload prints the number of the line and writes no file.
 package main
 
 import (

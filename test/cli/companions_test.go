@@ -1315,7 +1315,7 @@ func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
 	put(t, bob, "companions", "nonsense", `{"nodeId":5}`)
 	var found []attentionRow
 	eventually(t, "the nonsense", func() bool { found = statusOf(t, bob).about("companions"); return len(found) > 0 })
-	if len(found) != 1 || !strings.Contains(found[0].Text, "nonsense names no companion") {
+	if len(found) != 1 || !strings.Contains(found[0].Text, "nonsense is not the record of a companion") {
 		t.Errorf("status: %+v", found)
 	}
 	bob.MustRun(strings.Fields(strings.ReplaceAll(strings.TrimPrefix(found[0].Advice, "ipfs "), `"`, ""))...)

@@ -1,4 +1,4 @@
-package plugin
+package daemon
 
 import (
 	"errors"
@@ -45,9 +45,9 @@ func TestFailedWriteToAnyStoreNeedsAttention(t *testing.T) {
 
 func TestFullDiskIsToldApartFromOtherFailures(t *testing.T) {
 	for err, want := range map[error]string{
-		syscall.ENOSPC: "make room on the disk",
-		syscall.EDQUOT: "make room on the disk",
-		syscall.EIO:    "mend that",
+		syscall.ENOSPC: "free space on the disk",
+		syscall.EDQUOT: "free space on the disk",
+		syscall.EIO:    "fix that",
 	} {
 		advice := diskAdvice(errors.Join(store.ErrNotDurable, err))
 		if !strings.HasPrefix(advice, want) || !strings.Contains(advice, "restart the daemon") {

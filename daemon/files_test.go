@@ -1,4 +1,4 @@
-package plugin
+package daemon
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 	"github.com/newpieceplease/npp/space/spacetest"
 )
 
-// text is a file that is read from a reader.
+// text is a file with the content of a reader.
 type text struct {
 	files.File
 	io.Reader
@@ -28,7 +28,7 @@ func textOf(r io.Reader) text { return text{files.NewBytesFile(nil), r, bytes.Ne
 
 func TestFetchingAFileEndsWhenTheDiskGetsFull(t *testing.T) {
 	disk := spacetest.New()
-	fetched := sparing{textOf(bytes.NewReader(make([]byte, 100))), disk.Disk, nil}
+	fetched := diskFile{textOf(bytes.NewReader(make([]byte, 100))), disk.Disk, nil}
 	if n, err := fetched.Read(make([]byte, 10)); n != 10 || err != nil {
 		t.Fatalf("%d bytes, %v", n, err)
 	}
@@ -42,11 +42,11 @@ func TestFileThatIsHereIsReadFromAFullDisk(t *testing.T) {
 	disk := spacetest.New()
 	disk.Set(spacetest.Reserve - 1)
 	full := disk.CheckWrite(0)
-	here := sparing{textOf(bytes.NewReader(make([]byte, 100))), disk.Disk, full}
+	here := diskFile{textOf(bytes.NewReader(make([]byte, 100))), disk.Disk, full}
 	if b, err := io.ReadAll(here); len(b) != 100 || err != nil {
 		t.Errorf("%d bytes, %v", len(b), err)
 	}
-	missing := sparing{textOf(iotest.ErrReader(ipld.ErrNotFound{})), disk.Disk, full}
+	missing := diskFile{textOf(iotest.ErrReader(ipld.ErrNotFound{})), disk.Disk, full}
 	if _, err := missing.Read(make([]byte, 10)); !errors.Is(err, space.ErrFull) {
 		t.Errorf("a block that is not here: %v", err)
 	}

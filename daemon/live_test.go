@@ -1,4 +1,4 @@
-package plugin
+package daemon
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"github.com/ipfs/boxo/keystore"
 	"github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/orbit"
@@ -18,6 +20,16 @@ import (
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/store"
 )
+
+func newHost(t *testing.T) host.Host {
+	t.Helper()
+	h, err := libp2p.New(libp2p.NoListenAddrs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	return h
+}
 
 // fullRouter is a router that opens no more topics.
 type fullRouter struct{}
@@ -77,7 +89,7 @@ func TestStatusSaysWhichDatabasesAreNotLive(t *testing.T) {
 		t.Fatalf("status: %+v", s)
 	}
 	a := s.Attention[0]
-	if a.About != "databases" || !errors.Is(a.Err, router.ErrTooManyTopics) || !strings.Contains(a.Err.Error(), "not live (1)") || !strings.HasPrefix(a.Advice, replicate.FreeTopics) {
+	if a.About != "databases" || !errors.Is(a.Err, router.ErrTooManyTopics) || !strings.Contains(a.Err.Error(), "1 database is not live") || !strings.HasPrefix(a.Advice, replicate.FreeTopics) {
 		t.Errorf("attention: %+v", a)
 	}
 }

@@ -1,4 +1,4 @@
-package plugin
+package daemon
 
 import (
 	"context"
@@ -16,54 +16,55 @@ import (
 	"github.com/newpieceplease/npp/space"
 )
 
-// offersWithin is how long Status waits for what it tells of offers.
-const offersWithin = time.Second
+// offersTimeout bounds the time in which Status collects offers.
+const offersTimeout = time.Second
 
-// Status is how the daemon is.
+// Status describes a daemon. Texts name commands of `ipfs npp` and settings
+// below [SettingsPath].
 type Status struct {
 	Peer      peer.ID
 	Username  string
 	Started   time.Time
-	Peers     int // connected
-	NPP       int // of them, that speak npp's protocols
+	Peers     int // connected peers
+	NPP       int // connected peers that speak npp's protocols
 	Pubsub    bool
 	Messages  message.Stats
 	Disk      space.State // of the datastore
 	Stores    []StoreStatus
-	Databases int         // that are here, lists of writers left out
-	Fetching  int         // databases that are not here yet
-	Full      []string    // addresses of those that take nothing of others because of a quota
-	Others    orbit.Usage // of all databases that have a quota
-	NotLive   []string    // addresses of databases whose topics are not subscribed to although they are replicated
+	Databases int         // without access databases
+	Fetching  int         // databases that did not arrive yet
+	Full      []string    // addresses of databases that accept no entries from others because of a quota
+	Others    orbit.Usage // of all databases with a quota
+	NotLive   []string    // addresses of replicated databases whose topics are not subscribed to
 
-	Companions int // that are followed
-	Online     int // of them, that are connected
+	Companions int
+	Online     int // connected companions
 	Followers  int
-	Pieces     int // of companions, that are here
+	Pieces     int // of companions
 
 	Attention []Attention
 }
 
-// StoreStatus is how one of the library's own stores is.
+// StoreStatus describes a library database.
 type StoreStatus struct {
 	library.Store
 	Entries uint64
 	Keys    uint64
-	Open    int       // peers that have it open
-	InStep  time.Time // when some peer was in step with it last; zero for never
+	Open    int       // number of peers that have it open
+	InSync  time.Time // when it was last in sync with a peer; zero for never
 }
 
-// Attention is something that is not as it should be.
+// Attention is a problem that the owner should know of.
 type Attention struct {
 	About  string // the name or address of a database, "companion", "peer", "offer", "config", "messages" or "disk"
 	Name   string // of the companion or peer
 	Err    error
-	Advice string // what to do; "" where the error says enough
+	Advice string // what the owner can do, or "" if Err implies it
 }
 
-// Status returns how the daemon is, and what needs attention.
+// Status returns the status of the daemon.
 func (d *Daemon) Status(ctx context.Context) (Status, error) {
-	s := Status{Peer: d.node.Identity, Started: d.started}
+	s := Status{Peer: d.ID(), Started: d.started, Pubsub: d.cfg.Router != nil}
 	for _, p := range d.Swarm.Peers() {
 		s.Peers++
 		if p.NPP {
@@ -80,12 +81,8 @@ func (d *Daemon) Status(ctx context.Context) (Status, error) {
 	for _, a := range advice {
 		s.attend("config", "", errors.New(a), "")
 	}
-	cfg, err := d.node.Repo.Config()
-	if err != nil {
-		return s, err
-	}
-	if s.Pubsub = !pubsubOff(cfg); !s.Pubsub {
-		s.attend("config", "", errors.New("pubsub is off: databases are not replicated, and nothing comes from peers without npp"),
+	if !s.Pubsub {
+		s.attend("config", "", errors.New("pubsub is off: databases are not replicated, and peers without npp send no messages"),
 			"ipfs config --json Pubsub.Enabled true, and restart the daemon")
 	}
 	if s.Messages, err = d.Messages.Stats(ctx); err != nil {
@@ -94,12 +91,15 @@ func (d *Daemon) Status(ctx context.Context) (Status, error) {
 	s.attendMessages()
 	d.statusOfDisk(&s)
 	for _, k := range d.Swarm.Kept() {
-		if !k.Connected && !d.follows(ctx, k.ID) {
+		if !k.Connected && !d.isCompanion(ctx, k.ID) {
 			s.attend("peer", k.ID.String(), errors.New("its connection is kept, and it is not connected"), "ipfs npp connect "+k.ID.String()+" shows what was tried")
 		}
 	}
 	return s, d.statusOfDatabases(ctx, &s)
 }
+
+// repairAdvice is for a part that did not start.
+const repairAdvice = "fix that and restart the daemon; the rest of npp works"
 
 // failing returns the error of the last write to one of the stores, or nil
 // where the last write to each store succeeded.
@@ -112,18 +112,18 @@ func (d *Daemon) failing() error {
 	return nil
 }
 
-// diskAdvice returns what the operator can do about a write that failed.
+// diskAdvice returns what the owner can do about a failed write.
 func diskAdvice(err error) string {
-	cause := "mend that"
+	cause := "fix that"
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		cause = "make room on the disk"
+		cause = "free space on the disk"
 	}
 	return cause + " and restart the daemon: its datastore may refuse all writes until then"
 }
 
 func (d *Daemon) statusOfDisk(s *Status) {
 	s.Disk = d.disk.State()
-	advice := fmt.Sprintf("%s, or lower %s.Disk.FreeBytes (%d now)", space.Advice, configPath, s.Disk.Floor)
+	advice := fmt.Sprintf("%s, or lower %s.Disk.FreeBytes (%d now)", space.Advice, SettingsPath, s.Disk.Floor)
 	incoming, own := d.disk.CheckIncoming(), d.disk.CheckWrite(0)
 	switch {
 	case own != nil:
@@ -131,12 +131,12 @@ func (d *Daemon) statusOfDisk(s *Status) {
 	case incoming != nil:
 		s.attend("disk", "", fmt.Errorf("%w: nothing is accepted from other peers", incoming), advice)
 	case s.Disk.Err != nil && !errors.Is(s.Disk.Err, errors.ErrUnsupported):
-		s.attend("disk", "", s.Disk.Err, "look at that disk: npp does not notice when it gets full")
+		s.attend("disk", "", s.Disk.Err, "check the disk: npp cannot tell when it is full")
 	}
 }
 
-// follows reports whether a peer is a companion, who may be away.
-func (d *Daemon) follows(ctx context.Context, id peer.ID) bool {
+// isCompanion reports whether a peer is a companion.
+func (d *Daemon) isCompanion(ctx context.Context, id peer.ID) bool {
 	if d.library == nil {
 		return false
 	}
@@ -148,29 +148,28 @@ func (s *Status) attend(about, name string, err error, advice string) {
 	s.Attention = append(s.Attention, Attention{about, name, err, advice})
 }
 
-// attendMessages tells of messages that were refused.
+// attendMessages adds the number of refused messages.
 func (s *Status) attendMessages() {
 	if n := s.Messages.Refused; n > 0 {
 		s.attend("messages", "", fmt.Errorf("%s refused since the start", Quantity(n, "message was", "messages were")), "ipfs npp messages stat")
 	}
 }
 
-// attendDatabase tells of a database that cannot be replicated, and of entries
-// that were refused.
+// attendDatabase adds the problem of a database that cannot be replicated, is
+// full, or refused entries.
 func (s *Status) attendDatabase(d orbit.Listed, status replicate.Status) {
 	switch n := len(status.Refused); {
 	case status.State == replicate.Failed:
 		s.attend(d.Address, d.Name, status.Err, "")
 	case errors.Is(status.Full, orbit.ErrFull):
 		s.Full = append(s.Full, d.Address)
-		s.attend(d.Address, d.Name, fmt.Errorf("it takes nothing of others: %w", status.Full), replicate.QuotaAdvice)
+		s.attend(d.Address, d.Name, fmt.Errorf("it accepts no entries from others: %w", status.Full), replicate.QuotaAdvice)
 	case n > 0:
 		s.attend(d.Address, d.Name, fmt.Errorf("%s refused, the last: %w", Quantity(n, "entry was", "entries were"), status.Refused[n-1].Err), "ipfs npp db doctor "+d.Address)
 	}
 }
 
-// attendOffers tells of the offers of libraries: of at least so many where there
-// may be more.
+// attendOffers adds the number of offers, as a minimum if there may be more.
 func (s *Status) attendOffers(n int, more bool) {
 	if n == 0 {
 		return
@@ -182,7 +181,7 @@ func (s *Status) attendOffers(n int, more bool) {
 	s.attend("offer", "", errors.New(text), "ipfs npp companions ls --offers")
 }
 
-// Quantity returns a number with its word: one for 1, and more for any other.
+// Quantity returns n and a noun: one if n is 1, and else more.
 func Quantity[N int | int64 | uint64](n N, one, more string) string {
 	if n == 1 {
 		return "1 " + one
@@ -193,13 +192,13 @@ func Quantity[N int | int64 | uint64](n N, one, more string) string {
 func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
 	o, err := d.Orbit()
 	if err != nil {
-		s.attend("databases", "", err, "mend that and restart the daemon, the rest of npp works")
+		s.attend("databases", "", err, repairAdvice)
 		return nil
 	}
 	if d.replicatorErr != nil {
 		s.attend("databases", "", fmt.Errorf("they are not replicated: %w", d.replicatorErr), "")
 	}
-	own := make(map[string]bool) // these are described apart
+	own := make(map[string]bool) // library databases have a status of their own
 	if d.library != nil {
 		for _, address := range d.library.Addresses() {
 			own[address] = true
@@ -219,7 +218,7 @@ func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
 		}
 		status, err := d.replicator.Status(ctx, listed.Address)
 		if err != nil {
-			continue // it is being dropped
+			continue // the database is being dropped
 		}
 		s.attendDatabase(listed, status)
 	}
@@ -228,20 +227,20 @@ func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
 		d.statusOfTopics(s)
 	}
 	if d.libraryErr != nil {
-		s.attend("library", "", d.libraryErr, "mend that and restart the daemon, the rest of npp works")
+		s.attend("library", "", d.libraryErr, repairAdvice)
 		return nil
 	}
 	d.statusOfLibrary(ctx, s)
 	return nil
 }
 
-// statusOfTopics adds which databases are not live.
+// statusOfTopics adds the databases that are not live.
 func (d *Daemon) statusOfTopics(s *Status) {
 	var why error
 	if s.NotLive, why = d.replicator.NotLive(); why == nil {
 		return
 	}
-	s.attend("databases", "", fmt.Errorf("new entries come late or not at all to those that are not live (%d): %w", len(s.NotLive), why),
+	s.attend("databases", "", fmt.Errorf("%s not live, and may get new entries late or not at all: %w", Quantity(len(s.NotLive), "database is", "databases are"), why),
 		replicate.FreeTopics+"; ipfs npp db ls shows which are not live")
 }
 
@@ -256,7 +255,7 @@ func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
 		}
 		s.Stores = append(s.Stores, st)
 	}
-	// Where it cannot be read, that is what is wrong with the store.
+	// If the name cannot be read, the store above has the error.
 	s.Username, _ = d.library.Username(ctx)
 	for _, c := range d.library.Companions(ctx) {
 		if c.Follows {
@@ -272,22 +271,23 @@ func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
 		}
 		for _, t := range c.Troubles {
 			if errors.Is(t.Err, space.ErrFull) {
-				continue // said once, of the disk
+				continue // statusOfDisk adds that once
 			}
 			s.attend("companion", c.Peer.String(), fmt.Errorf("%s: %w", t.Store, t.Err), "ipfs npp companions ls")
 		}
-		switch {
-		case c.NameNow == c.Name:
-		case c.Name == "":
-			s.attend("companion", c.Peer.String(), fmt.Errorf("it was added without a name and is called %q now", c.NameNow), "ipfs npp companions add "+c.Peer.String()+" takes that name")
-		default:
-			s.attend("companion", c.Peer.String(), fmt.Errorf("%q is called %q now", c.Name, c.NameNow), "ipfs npp companions add "+c.Peer.String()+" takes that name")
+		if c.NameNow == c.Name {
+			continue
 		}
+		renamed := fmt.Errorf("%q is called %q now", c.Name, c.NameNow)
+		if c.Name == "" {
+			renamed = fmt.Errorf("it was added without a name and is called %q now", c.NameNow)
+		}
+		s.attend("companion", c.Peer.String(), renamed, "ipfs npp companions add "+c.Peer.String()+" takes that name")
 	}
 	for key, why := range d.library.Invalid() {
-		s.attend(library.CompanionsName, "", fmt.Errorf("%.100s names no companion: %s", key, why), "ipfs npp db del companions "+key)
+		s.attend(library.CompanionsName, "", fmt.Errorf("%.100s is not the record of a companion: %s", key, why), "ipfs npp db del companions "+key)
 	}
-	brief, cancel := context.WithTimeout(ctx, offersWithin)
+	brief, cancel := context.WithTimeout(ctx, offersTimeout)
 	defer cancel()
 	offers, err := d.library.Offers(brief)
 	s.attendOffers(len(offers), err != nil)
@@ -314,8 +314,8 @@ func (d *Daemon) describeStore(ctx context.Context, st *StoreStatus, s *Status) 
 		if p.Open {
 			st.Open++
 		}
-		if p.InStep.After(st.InStep) {
-			st.InStep = p.InStep
+		if p.InStep.After(st.InSync) {
+			st.InSync = p.InStep
 		}
 	}
 }
