@@ -51,7 +51,7 @@ func must(t *testing.T, err error) {
 
 func send(t *testing.T, from, to *node, text string) {
 	t.Helper()
-	outcome, err := from.Messages.Send(t.Context(), message.Letter{To: to.addrs, Data: []byte(text)})
+	outcome, err := from.Messages.Send(t.Context(), message.Outgoing{To: to.addrs, Data: []byte(text)})
 	must(t, err)
 	if outcome.Status != message.Delivered {
 		t.Errorf("%s: %s", text, outcome.Status)

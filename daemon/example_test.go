@@ -51,7 +51,7 @@ func Example() {
 	check(err)
 	defer bob.Close()
 
-	outcome, err := alice.Messages.Send(ctx, message.Letter{To: bob.addrs, Data: []byte(`"Rehearsal at seven"`)})
+	outcome, err := alice.Messages.Send(ctx, message.Outgoing{To: bob.addrs, Data: []byte(`"Rehearsal at seven"`)})
 	check(err)
 	fmt.Println(outcome.Status)
 	for m, err := range bob.Messages.List(ctx, message.Filter{Since: message.SinceAll, From: alice.ID()}) {

@@ -34,6 +34,7 @@ var layers = [][]string{
 	{"message", "orbit"},
 	{"router", "swarm"},
 	{"space", "store"},
+	{"internal"},
 }
 
 // tools are folders that may import everything, and that no layer imports.
