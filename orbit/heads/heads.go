@@ -73,8 +73,8 @@ const (
 	maxTime  = 30 * time.Second
 )
 
-// clientSilence is how long the side that was dialled waits for the first byte.
-const clientSilence = 5 * time.Second
+// firstByteTimeout is how long the side that was dialled waits for the first byte.
+const firstByteTimeout = 5 * time.Second
 
 var (
 	// ErrUnsupported says that the peer does not speak the protocol for the
@@ -129,14 +129,14 @@ func Exchange(ctx context.Context, h host.Host, p peer.ID, address string, ours 
 		s.Reset()
 		return nil, err
 	}
-	return ours.swap(s, nil)
+	return ours.exchange(s, nil)
 }
 
 // Serve is Exchange for the side that was dialled. It returns when the peer has
 // ended its side of the stream, or after half a minute.
 func Serve(s network.Stream, ours Side) ([]block.Block, error) {
 	first := make([]byte, 1)
-	if err := s.SetReadDeadline(time.Now().Add(clientSilence)); err != nil {
+	if err := s.SetReadDeadline(time.Now().Add(firstByteTimeout)); err != nil {
 		s.Reset()
 		return nil, err
 	}
@@ -149,12 +149,12 @@ func Serve(s network.Stream, ours Side) ([]block.Block, error) {
 		s.Reset()
 		return nil, err
 	}
-	return ours.swap(s, first[:n])
+	return ours.exchange(s, first[:n])
 }
 
-// swap sends and receives side by side: what each side has may be more than the
+// exchange sends and receives side by side: what each side has may be more than the
 // stream holds. first was read before.
-func (ours Side) swap(s network.Stream, first []byte) ([]block.Block, error) {
+func (ours Side) exchange(s network.Stream, first []byte) ([]block.Block, error) {
 	sent := make(chan error, 1)
 	go func() { sent <- ours.send(s) }()
 	theirs, err := ours.receive(s, first)

@@ -42,8 +42,8 @@ func (a Access) Anchors(hash, writer string) bool {
 	return a.MayWrite(writer) || slices.Contains(a.Kept, hash)
 }
 
-// sets are the lists of an Access.
-type sets struct{ writers, known, kept map[string]bool }
+// accessSets are the lists of an Access.
+type accessSets struct{ writers, known, retained map[string]bool }
 
 func setOf(list []string) map[string]bool {
 	set := make(map[string]bool, len(list))
@@ -53,19 +53,25 @@ func setOf(list []string) map[string]bool {
 	return set
 }
 
-func (a Access) sets() *sets { return &sets{setOf(a.Writers), setOf(a.Known), setOf(a.Kept)} }
+func (a Access) sets() *accessSets {
+	return &accessSets{setOf(a.Writers), setOf(a.Known), setOf(a.Kept)}
+}
 
-func has(ids map[string]bool, id string) bool { return ids[id] || ids[Anyone] }
+func contains(ids map[string]bool, id string) bool { return ids[id] || ids[Anyone] }
 
 // anchors reports whether a valid entry of a writer is an anchor.
-func (s *sets) anchors(hash, writer string) bool { return has(s.writers, writer) || s.kept[hash] }
+func (s *accessSets) anchors(hash, writer string) bool {
+	return contains(s.writers, writer) || s.retained[hash]
+}
 
-// takes reports whether a valid entry of a writer counts once it is anchored.
-func (s *sets) takes(hash, writer string) bool { return has(s.known, writer) || s.kept[hash] }
+// eligible reports whether a valid entry of a writer counts once it is anchored.
+func (s *accessSets) eligible(hash, writer string) bool {
+	return contains(s.known, writer) || s.retained[hash]
+}
 
-// former reports whether entries may count whose writers are not on the present list.
-func (s *sets) former() bool {
-	return !s.writers[Anyone] && (len(s.known) > len(s.writers) || len(s.kept) > 0)
+// hasFormer reports whether entries may count whose writers are not on the present list.
+func (s *accessSets) hasFormer() bool {
+	return !s.writers[Anyone] && (len(s.known) > len(s.writers) || len(s.retained) > 0)
 }
 
 // lists are the lists of an Access, each sorted and without repetition.
@@ -110,14 +116,14 @@ func decodeAccess(record []byte) (a Access, err error) {
 	return a, r.End()
 }
 
-// shared returns what is in both.
-func (a Access) shared(b Access) (both Access) {
+// intersect returns what is in both.
+func (a Access) intersect(b Access) (both Access) {
 	theirs := b.sets()
 	for _, l := range []struct {
 		from []string
 		in   map[string]bool
 		to   *[]string
-	}{{a.Writers, theirs.writers, &both.Writers}, {a.Known, theirs.known, &both.Known}, {a.Kept, theirs.kept, &both.Kept}} {
+	}{{a.Writers, theirs.writers, &both.Writers}, {a.Known, theirs.known, &both.Known}, {a.Kept, theirs.retained, &both.Kept}} {
 		for _, item := range l.from {
 			if l.in[item] {
 				*l.to = append(*l.to, item)
@@ -130,18 +136,18 @@ func (a Access) shared(b Access) (both Access) {
 // accessCache is the access record that was read last, and what it says.
 type accessCache struct {
 	record []byte
-	sets   *sets
+	sets   *accessSets
 }
 
 // access returns the lists by which the log counts. A transaction reads them once.
-func (l *Log) access(tx *store.Tx, sum *summary) (lists *sets, err error) {
-	if sum.lists == nil {
-		sum.lists, err = l.readAccess(tx)
+func (l *Log) access(tx *store.Tx, sum *summary) (lists *accessSets, err error) {
+	if sum.access == nil {
+		sum.access, err = l.readAccess(tx)
 	}
-	return sum.lists, err
+	return sum.access, err
 }
 
-func (l *Log) readAccess(tx *store.Tx) (*sets, error) {
+func (l *Log) readAccess(tx *store.Tx) (*accessSets, error) {
 	if l.isInitial.Load() { // reads of keys that are not there are slow in leveldb
 		return l.initial, nil
 	}
@@ -202,7 +208,7 @@ func (l *Log) Revise(ctx context.Context, a Access) error {
 	for _, next := range []struct {
 		Access
 		seed func(tx *store.Tx, sum *summary, before Access) error
-	}{{now.shared(a), l.doubtHeads}, {a, l.seedAdded}} {
+	}{{now.intersect(a), l.queueHeads}, {a, l.queueAdded}} {
 		if bytes.Equal(next.encode(), now.encode()) {
 			continue
 		}
@@ -210,7 +216,7 @@ func (l *Log) Revise(ctx context.Context, a Access) error {
 			if err := tx.Put(l.key("access"), next.Access.encode()); err != nil {
 				return err
 			}
-			sum.lists = nil
+			sum.access = nil
 			l.isInitial.Store(false)
 			return next.seed(tx, sum, now)
 		}); err != nil {
@@ -221,12 +227,12 @@ func (l *Log) Revise(ctx context.Context, a Access) error {
 		}
 		now = next.Access
 	}
-	return l.restore(ctx)
+	return l.restoreSlots(ctx)
 }
 
-// doubtHeads has the anchors of all that counts be looked for anew, from the
+// queueHeads has the anchors of all that counts be looked for anew, from the
 // heads down, and further down to the entries that are kept no more.
-func (l *Log) doubtHeads(tx *store.Tx, sum *summary, before Access) error {
+func (l *Log) queueHeads(tx *store.Tx, sum *summary, before Access) error {
 	heads, err := l.heads(tx, sum)
 	if err != nil {
 		return err
@@ -241,7 +247,7 @@ func (l *Log) doubtHeads(tx *store.Tx, sum *summary, before Access) error {
 		return err
 	}
 	for _, hash := range before.Kept {
-		if now.kept[hash] {
+		if now.retained[hash] {
 			continue
 		}
 		if err := l.enqueue(tx, sum, hash, doubted); err != nil && !gone(err) {
@@ -251,9 +257,9 @@ func (l *Log) doubtHeads(tx *store.Tx, sum *summary, before Access) error {
 	return nil
 }
 
-// seedAdded has the entries without effect be looked at that may count because
+// queueAdded has the entries without effect be looked at that may count because
 // of what is on the access list and was not before.
-func (l *Log) seedAdded(tx *store.Tx, sum *summary, before Access) error {
+func (l *Log) queueAdded(tx *store.Tx, sum *summary, before Access) error {
 	old := before.sets()
 	now, err := l.access(tx, sum)
 	if err != nil {
@@ -267,7 +273,7 @@ func (l *Log) seedAdded(tx *store.Tx, sum *summary, before Access) error {
 			case id == Anyone:
 				prefixes[l.key("idle")] = true
 			default:
-				prefixes[l.idlePrefix(id)] = true
+				prefixes[l.unauthorizedPrefix(id)] = true
 			}
 		}
 	}
@@ -276,16 +282,16 @@ func (l *Log) seedAdded(tx *store.Tx, sum *summary, before Access) error {
 			if err != nil {
 				return err
 			}
-			if err := l.enqueue(tx, sum, string(r.Value), seeded); err != nil {
+			if err := l.enqueue(tx, sum, string(r.Value), granted); err != nil {
 				return err
 			}
 		}
 	}
-	for hash := range now.kept {
-		if old.kept[hash] {
+	for hash := range now.retained {
+		if old.retained[hash] {
 			continue
 		}
-		if err := l.enqueue(tx, sum, hash, seeded); err != nil && !gone(err) {
+		if err := l.enqueue(tx, sum, hash, granted); err != nil && !gone(err) {
 			return err
 		}
 	}
@@ -318,7 +324,7 @@ func (l *Log) Losing(ctx context.Context, a Access) (entries int, tips []string,
 			return 0, nil, err
 		}
 	}
-	for w.doubtful > 0 {
+	for w.doubted > 0 {
 		number, m := w.pop()
 		e, err := l.numbered(g, number)
 		if gone(err) {
@@ -327,14 +333,14 @@ func (l *Log) Losing(ctx context.Context, a Access) (entries int, tips []string,
 		if err != nil {
 			return entries, tips, err
 		}
-		v, err := l.verdict(g, e)
+		v, err := l.decision(g, e)
 		if err != nil {
 			return entries, tips, err
 		}
 		if v.valid && lists.anchors(e.Hash(), v.writer) {
 			m = anchored
 		}
-		if v.counts && !(m == anchored && lists.takes(e.Hash(), v.writer)) {
+		if v.authorized && !(m == anchored && lists.eligible(e.Hash(), v.writer)) {
 			if entries++; heads[e.Hash()] {
 				tips = append(tips, e.Hash())
 			}

@@ -9,22 +9,22 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// below is the largest rank of the entries that one descends from: of the valid
+// ancestorRank is the largest rank of the entries that one descends from: of the valid
 // ones that it names and, where it names an invalid one, of those below that.
 // The access list has no part in it, so a rank never changes.
-type below struct {
-	some bool
-	rank entry.Rank // where there are some
+type ancestorRank struct {
+	known bool
+	rank  entry.Rank // where there are some
 }
 
-func (b *below) raise(rank entry.Rank) {
-	if !b.some || rank.Compare(b.rank) > 0 {
-		b.some, b.rank = true, rank
+func (b *ancestorRank) raise(rank entry.Rank) {
+	if !b.known || rank.Compare(b.rank) > 0 {
+		b.known, b.rank = true, rank
 	}
 }
 
-// below returns what is below an entry that names these.
-func (l *Log) below(tx *store.Tx, sum *summary, next []string) (b below, err error) {
+// ancestorRank returns what is below an entry that names these.
+func (l *Log) ancestorRank(tx *store.Tx, sum *summary, next []string) (b ancestorRank, err error) {
 	heads := make(map[string]entry.Rank, len(sum.Heads))
 	for _, h := range sum.Heads {
 		heads[h.Hash] = h.Rank
@@ -39,24 +39,24 @@ func (l *Log) below(tx *store.Tx, sum *summary, next []string) (b below, err err
 			b.raise(rank)
 			continue
 		}
-		if err := l.raise(tx, sum, &b, hash); err != nil && !gone(err) {
+		if err := l.raiseTo(tx, sum, &b, hash); err != nil && !gone(err) {
 			return b, err
 		}
 	}
 	return b, nil
 }
 
-// raise raises the rank to that of an entry of the log, or of what is below it if
+// raiseTo raises the rank to that of an entry of the log, or of what is below it if
 // it is invalid.
-func (l *Log) raise(tx *store.Tx, sum *summary, b *below, hash string) error {
-	if sum.Faults > 0 {
-		record, err := tx.Get(l.belowKey(hash))
+func (l *Log) raiseTo(tx *store.Tx, sum *summary, b *ancestorRank, hash string) error {
+	if sum.Unauthorized > 0 {
+		record, err := tx.Get(l.ancestorRankKey(hash))
 		switch {
 		case errors.Is(err, store.ErrNotFound): // it is valid
 		case err != nil || len(record) == 0:
 			return err
 		default:
-			rank, ok := parseRank(string(record))
+			rank, ok := decodeRank(string(record))
 			if !ok {
 				return fmt.Errorf("%w of %s: rank below %s", ErrDamaged, l.id, hash)
 			}
@@ -75,15 +75,15 @@ func (l *Log) raise(tx *store.Tx, sum *summary, b *below, hash string) error {
 	return err
 }
 
-func (l *Log) belowKey(hash string) string { return l.key("below/" + hash) }
+func (l *Log) ancestorRankKey(hash string) string { return l.key("below/" + hash) }
 
-// putBelow stores what is below an invalid entry.
-func (l *Log) putBelow(tx *store.Tx, hash string, b below) error {
+// putAncestorRank stores what is below an invalid entry.
+func (l *Log) putAncestorRank(tx *store.Tx, hash string, b ancestorRank) error {
 	var record []byte
-	if b.some {
-		record = []byte(rankText(b.rank))
+	if b.known {
+		record = []byte(encodeRank(b.rank))
 	}
-	return tx.Put(l.belowKey(hash), record)
+	return tx.Put(l.ancestorRankKey(hash), record)
 }
 
 // distinct returns the hashes, each once.

@@ -54,8 +54,8 @@ func (l *Log) Dropped() bool {
 	return l.dropped
 }
 
-// refusal returns [ErrDropped] where nothing may be written.
-func (l *Log) refusal() error {
+// checkWritable returns [ErrDropped] where nothing may be written.
+func (l *Log) checkWritable() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.frozen {
@@ -119,9 +119,6 @@ func Forget(tx *store.Tx, number uint64) error {
 	return tx.Delete((&Log{number: number}).summaryKey())
 }
 
-// deletePerUpdate is how many entries a transaction deletes.
-const deletePerUpdate = 512
-
 // Delete deletes what is stored of the log of a number, many entries to a
 // transaction, first what leads to them: the order, and the prefixes that its
 // [State] has. Where it is interrupted, it is to be run again. It may run while
@@ -135,35 +132,18 @@ func Delete(ctx context.Context, s *store.Store, number uint64, whole bool, pref
 			return err
 		}
 	}
-	var keys, hashes []string
-	flush := func() error {
-		err := s.Update(ctx, func(tx *store.Tx) error {
-			for _, key := range keys {
-				if err := tx.Delete(key); err != nil {
-					return err
-				}
-			}
-			for _, hash := range hashes {
-				if err := blocks.DeleteLocation(tx, number, hash); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		keys, hashes = keys[:0], hashes[:0]
-		return err
-	}
+	d := &deletion{ctx: ctx, store: s, number: number}
 	for r, err := range s.Scan(ctx, blocks.Entries(number)) {
 		if err != nil {
 			return err
 		}
 		if b, _ := blocks.DecodeEntry(r.Value); b.Hash != "" {
-			hashes = append(hashes, strings.Clone(b.Hash))
-		}
-		if keys = append(keys, strings.Clone(r.Key)); len(keys) == deletePerUpdate {
-			if err := flush(); err != nil {
+			if err := d.addHash(b.Hash); err != nil {
 				return err
 			}
+		}
+		if err := d.add(r.Key); err != nil {
+			return err
 		}
 	}
 	if !whole {
@@ -171,15 +151,75 @@ func Delete(ctx context.Context, s *store.Store, number uint64, whole bool, pref
 			if err != nil {
 				return err
 			}
-			if hashes = append(hashes, hash); len(hashes) >= deletePerUpdate {
-				if err := flush(); err != nil {
-					return err
-				}
+			if err := d.addHash(hash); err != nil {
+				return err
 			}
 		}
 	}
-	if err := flush(); err != nil {
+	if err := d.flush(); err != nil {
 		return err
 	}
 	return clearPrefix(ctx, s, log)
+}
+
+// clearPrefix deletes the keys below a prefix.
+func clearPrefix(ctx context.Context, s *store.Store, prefix string) error {
+	d := &deletion{ctx: ctx, store: s}
+	for record, err := range s.Scan(ctx, prefix) {
+		if err != nil {
+			return err
+		}
+		if err := d.add(record.Key); err != nil {
+			return err
+		}
+	}
+	return d.flush()
+}
+
+// deletePerUpdate is how many keys and locations a transaction deletes.
+const deletePerUpdate = 1024
+
+// deletion deletes keys, and locations of entries of a log, many to a
+// transaction.
+type deletion struct {
+	ctx    context.Context
+	store  *store.Store
+	number uint64 // of the log
+	keys   []string
+	hashes []string // of entries
+}
+
+func (d *deletion) add(key string) error {
+	d.keys = append(d.keys, strings.Clone(key))
+	return d.flushFull()
+}
+
+func (d *deletion) addHash(hash string) error {
+	d.hashes = append(d.hashes, strings.Clone(hash))
+	return d.flushFull()
+}
+
+func (d *deletion) flushFull() error {
+	if len(d.keys)+len(d.hashes) < deletePerUpdate {
+		return nil
+	}
+	return d.flush()
+}
+
+func (d *deletion) flush() error {
+	err := d.store.Update(d.ctx, func(tx *store.Tx) error {
+		for _, key := range d.keys {
+			if err := tx.Delete(key); err != nil {
+				return err
+			}
+		}
+		for _, hash := range d.hashes {
+			if err := blocks.DeleteLocation(tx, d.number, hash); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	d.keys, d.hashes = d.keys[:0], d.hashes[:0]
+	return err
 }

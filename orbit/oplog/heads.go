@@ -27,8 +27,8 @@ const (
 // MaxHeads is how many heads [Log.Heads] returns.
 const MaxHeads = 4096
 
-// apart reports whether the heads are in pages.
-func (s *summary) apart() bool { return s.HeadCount > uint64(len(s.Heads)) }
+// paged reports whether the heads are in pages.
+func (s *summary) paged() bool { return s.HeadCount > uint64(len(s.Heads)) }
 
 // pageKey is the key of a page of heads. Pages are numbered from 1 on.
 func (l *Log) pageKey(page uint64) string { return store.Key(l.key("heads"), page) }
@@ -56,7 +56,7 @@ func (l *Log) page(g blocks.Getter, page uint64) (list []entry.Position, err err
 		if name, err = r.Text(); err != nil {
 			break
 		}
-		p, ok := position(number, name)
+		p, ok := decodePosition(number, name)
 		if !ok {
 			err = errors.New("no position")
 		}
@@ -94,7 +94,7 @@ func (l *Log) putPage(tx *store.Tx, sum *summary, page uint64, list []entry.Posi
 
 // heads returns the heads, newest first.
 func (l *Log) heads(g blocks.Getter, sum *summary) ([]entry.Position, error) {
-	if !sum.apart() {
+	if !sum.paged() {
 		return sum.Heads, nil
 	}
 	var list []entry.Position
@@ -116,7 +116,7 @@ func positions(records iter.Seq2[store.Record, error], series string) iter.Seq2[
 			var p entry.Position
 			if err == nil {
 				var ok bool
-				if p, ok = position(r.Number, r.Name); !ok {
+				if p, ok = decodePosition(r.Number, r.Name); !ok {
 					err = fmt.Errorf("%w: record %d/%s of %s", ErrDamaged, r.Number, r.Name, series)
 				}
 			}
@@ -164,7 +164,7 @@ const maxReads = 8
 
 // isHead reports whether an entry is a head.
 func (l *Log) isHead(tx *store.Tx, sum *summary, hash string) (bool, error) {
-	if !sum.apart() {
+	if !sum.paged() {
 		return slices.ContainsFunc(sum.Heads, func(h entry.Position) bool { return h.Hash == hash }), nil
 	}
 	return tx.Has(l.headKey(hash))
@@ -179,15 +179,15 @@ func (l *Log) setHead(tx *store.Tx, sum *summary, p entry.Position, head bool) e
 	case head:
 		return l.addHead(tx, sum, p)
 	default:
-		return l.coverHead(tx, sum, p.Hash)
+		return l.removeHead(tx, sum, p.Hash)
 	}
 }
 
 func (l *Log) addHead(tx *store.Tx, sum *summary, p entry.Position) error {
-	apart := sum.apart()
+	paged := sum.paged()
 	sum.HeadCount++
-	if apart {
-		return l.pageHead(tx, sum, p)
+	if paged {
+		return l.appendToPage(tx, sum, p)
 	}
 	i, _ := slices.BinarySearchFunc(sum.Heads, p, descending)
 	sum.Heads = slices.Insert(sum.Heads, i, p)
@@ -197,15 +197,15 @@ func (l *Log) addHead(tx *store.Tx, sum *summary, p entry.Position) error {
 	inline := sum.Heads
 	sum.Heads = nil
 	for _, h := range slices.Backward(inline) {
-		if err := l.pageHead(tx, sum, h); err != nil {
+		if err := l.appendToPage(tx, sum, h); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// pageHead puts a head into the last page, or into a new one.
-func (l *Log) pageHead(tx *store.Tx, sum *summary, p entry.Position) error {
+// appendToPage puts a head into the last page, or into a new one.
+func (l *Log) appendToPage(tx *store.Tx, sum *summary, p entry.Position) error {
 	n, heads := 0, []byte(nil) // of the last page, as they are stored
 	if sum.HeadPages > 0 {
 		key := l.pageKey(sum.HeadPages)
@@ -232,14 +232,14 @@ func (l *Log) pageHead(tx *store.Tx, sum *summary, p entry.Position) error {
 
 // appendHead appends a head as a page has it.
 func appendHead(b []byte, p entry.Position) []byte {
-	number, name := place(p)
+	number, name := encodePosition(p)
 	return dagcbor.AppendText(dagcbor.AppendUint(b, number), name)
 }
 
-// coverHead makes an entry none of the heads, if it is one: an entry that names
+// removeHead makes an entry none of the heads, if it is one: an entry that names
 // it came to count.
-func (l *Log) coverHead(tx *store.Tx, sum *summary, hash string) error {
-	if !sum.apart() {
+func (l *Log) removeHead(tx *store.Tx, sum *summary, hash string) error {
+	if !sum.paged() {
 		if i := slices.IndexFunc(sum.Heads, func(h entry.Position) bool { return h.Hash == hash }); i >= 0 {
 			sum.HeadCount--
 			sum.Heads = slices.Delete(sum.Heads, i, i+1)
@@ -253,7 +253,7 @@ func (l *Log) coverHead(tx *store.Tx, sum *summary, hash string) error {
 	if err != nil {
 		return err
 	}
-	page, ok := number(record)
+	page, ok := decodeNumber(record)
 	if !ok {
 		return fmt.Errorf("%w of %s: page of head %s", ErrDamaged, l.id, hash)
 	}
@@ -261,14 +261,14 @@ func (l *Log) coverHead(tx *store.Tx, sum *summary, hash string) error {
 	if err != nil {
 		return err
 	}
-	if err := l.takeFrom(tx, sum, page, list, map[string]bool{hash: true}); err != nil {
+	if err := l.takeFromPage(tx, sum, page, list, map[string]bool{hash: true}); err != nil {
 		return err
 	}
-	return l.gatherHeads(tx, sum)
+	return l.inlineHeads(tx, sum)
 }
 
-// takeFrom takes heads from a page.
-func (l *Log) takeFrom(tx *store.Tx, sum *summary, page uint64, list []entry.Position, hashes map[string]bool) error {
+// takeFromPage takes heads from a page.
+func (l *Log) takeFromPage(tx *store.Tx, sum *summary, page uint64, list []entry.Position, hashes map[string]bool) error {
 	var left []entry.Position
 	prefix := l.headKey("")
 	for _, h := range list {
@@ -284,8 +284,8 @@ func (l *Log) takeFrom(tx *store.Tx, sum *summary, page uint64, list []entry.Pos
 	return l.putPage(tx, sum, page, left)
 }
 
-// gatherHeads moves the heads into the summary once there are few.
-func (l *Log) gatherHeads(tx *store.Tx, sum *summary) error {
+// inlineHeads moves the heads into the summary once there are few.
+func (l *Log) inlineHeads(tx *store.Tx, sum *summary) error {
 	if sum.HeadCount > fewHeads {
 		return nil
 	}
@@ -310,11 +310,11 @@ func (l *Log) gatherHeads(tx *store.Tx, sum *summary) error {
 	return nil
 }
 
-// named returns the heads that the next entry names, newest first, and covers them:
+// takeHeads returns the heads that the next entry names, newest first, and covers them:
 // all, or of many the [entry.MaxNext] that became heads last, the newest entry
 // written here among them if it is a head.
-func (l *Log) named(tx *store.Tx, sum *summary) ([]entry.Position, error) {
-	if !sum.apart() {
+func (l *Log) takeHeads(tx *store.Tx, sum *summary) ([]entry.Position, error) {
+	if !sum.paged() {
 		return sum.Heads, nil
 	}
 	taken := make(map[string]bool)
@@ -339,13 +339,13 @@ func (l *Log) named(tx *store.Tx, sum *summary) ([]entry.Position, error) {
 				taken[h.Hash], list = true, append(list, h)
 			}
 		}
-		if err := l.takeFrom(tx, sum, page, some, taken); err != nil {
+		if err := l.takeFromPage(tx, sum, page, some, taken); err != nil {
 			return nil, err
 		}
 	}
 	slices.SortFunc(list, descending)
-	if err := l.gatherHeads(tx, sum); err != nil || len(sum.Own) == 0 || !taken[sum.Own[0].Hash] {
+	if err := l.inlineHeads(tx, sum); err != nil || len(sum.Own) == 0 || !taken[sum.Own[0].Hash] {
 		return list, err
 	}
-	return list, l.coverHead(tx, sum, sum.Own[0].Hash) // which may be further down
+	return list, l.removeHead(tx, sum, sum.Own[0].Hash) // which may be further down
 }

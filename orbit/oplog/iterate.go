@@ -94,35 +94,18 @@ func (l *Log) refs(ctx context.Context, r Range) iter.Seq2[Ref, error] {
 			yield(Ref{}, err)
 			return
 		}
-		var low, high, behind *entry.Entry
-		var at [3]entry.Position
-		for i, bound := range []struct {
-			hash  string
-			entry **entry.Entry
-		}{{r.GT + r.GTE, &low}, {r.LT + r.LTE, &high}, {r.Behind, &behind}} {
-			if bound.hash == "" {
-				continue
-			}
-			var err error
-			if *bound.entry, err = l.Get(ctx, bound.hash); err == nil {
-				at[i], err = l.Position(ctx, *bound.entry)
-			}
-			if err != nil {
-				yield(Ref{}, err)
-				return
-			}
-		}
-		lowest, from := at[0], at[2]
-		if low != nil && high == nil && behind == nil && r.Amount > 0 {
-			l.above(ctx, lowest, r, yield)
+		b, err := l.bounds(ctx, r)
+		if err != nil {
+			yield(Ref{}, err)
 			return
 		}
-		refs := l.descend(ctx, nil)
-		switch {
-		case high != nil:
-			refs = l.cone(ctx, high, r.LT == "")
-		case behind != nil:
-			refs = l.descend(ctx, &from)
+		if b.low != nil && b.high == nil && b.after == nil && r.Amount > 0 {
+			l.nextAbove(ctx, *b.low, r, yield)
+			return
+		}
+		refs := l.descend(ctx, b.after)
+		if b.high != nil {
+			refs = l.ancestors(ctx, b.high, r.LT == "")
 		}
 		count := 0
 		for ref, err := range refs {
@@ -130,11 +113,11 @@ func (l *Log) refs(ctx context.Context, r Range) iter.Seq2[Ref, error] {
 				yield(Ref{}, err)
 				return
 			}
-			if behind != nil && ref.Hash == behind.Hash() {
+			if b.after != nil && ref.Hash == b.after.Hash {
 				continue
 			}
-			if low != nil {
-				if c := ref.Compare(lowest); c < 0 || c == 0 && r.GT != "" {
+			if b.low != nil {
+				if c := ref.Compare(*b.low); c < 0 || c == 0 && r.GT != "" {
 					return
 				}
 			}
@@ -145,8 +128,40 @@ func (l *Log) refs(ctx context.Context, r Range) iter.Seq2[Ref, error] {
 	}
 }
 
-// above yields the entries next above a lower bound, newest first.
-func (l *Log) above(ctx context.Context, low entry.Position, r Range, yield func(Ref, error) bool) {
+// bounds are the bounds of a range, each nil where the range has none.
+type bounds struct {
+	low, after *entry.Position
+	high       *entry.Entry
+}
+
+func (l *Log) bounds(ctx context.Context, r Range) (b bounds, err error) {
+	if b.low, err = l.bound(ctx, r.GT+r.GTE); err != nil {
+		return b, err
+	}
+	if b.after, err = l.bound(ctx, r.Behind); err != nil {
+		return b, err
+	}
+	if hash := r.LT + r.LTE; hash != "" {
+		b.high, err = l.Get(ctx, hash)
+	}
+	return b, err
+}
+
+// bound returns the position of an entry, or nil if hash is "".
+func (l *Log) bound(ctx context.Context, hash string) (*entry.Position, error) {
+	if hash == "" {
+		return nil, nil
+	}
+	e, err := l.Get(ctx, hash)
+	if err != nil {
+		return nil, err
+	}
+	p, err := l.Position(ctx, e)
+	return &p, err
+}
+
+// nextAbove yields the entries next above a lower bound, newest first.
+func (l *Log) nextAbove(ctx context.Context, low entry.Position, r Range, yield func(Ref, error) bool) {
 	var page []Ref
 	for ref, err := range l.ascend(ctx, low) {
 		if err != nil {
@@ -167,10 +182,10 @@ func (l *Log) above(ctx context.Context, low entry.Position, r Range, yield func
 	}
 }
 
-// cone yields what an entry was written on top of, newest first, and before it
+// ancestors yields what an entry was written on top of, newest first, and before it
 // the entry itself if that is included. It goes from entry to entry by what
 // they name, and always on from the newest.
-func (l *Log) cone(ctx context.Context, top *entry.Entry, included bool) iter.Seq2[Ref, error] {
+func (l *Log) ancestors(ctx context.Context, top *entry.Entry, included bool) iter.Seq2[Ref, error] {
 	return func(yield func(Ref, error) bool) {
 		f := frontier{log: l, get: blocks.Reading(ctx, l.store), seen: make(map[uint64]bool)}
 		hashes := top.Next
@@ -199,11 +214,11 @@ func (l *Log) cone(ctx context.Context, top *entry.Entry, included bool) iter.Se
 type frontier struct {
 	log   *Log
 	get   blocks.Getter
-	nodes []node          // oldest first
-	seen  map[uint64]bool // numbers of entries
+	nodes []frontierNode  // oldest first
+	seen  map[uint64]bool // maxHeap of entries
 }
 
-type node struct {
+type frontierNode struct {
 	Ref
 	next []string
 }
@@ -225,11 +240,11 @@ func (f *frontier) add(hashes []string) error {
 		if err != nil {
 			return err
 		}
-		fault, err := f.log.fault(f.get, hash)
+		reason, err := f.log.unauthorized(f.get, hash)
 		if err != nil {
 			return err
 		}
-		if fault != "" {
+		if reason != "" {
 			hashes = slices.Concat(hashes, e.Next)
 			continue
 		}
@@ -237,8 +252,8 @@ func (f *frontier) add(hashes []string) error {
 		if err != nil {
 			return err
 		}
-		n := node{Ref{p, at.Number}, e.Next}
-		i, _ := slices.BinarySearchFunc(f.nodes, n, func(a, b node) int { return a.Compare(b.Position) })
+		n := frontierNode{Ref{p, at.Number}, e.Next}
+		i, _ := slices.BinarySearchFunc(f.nodes, n, func(a, b frontierNode) int { return a.Compare(b.Position) })
 		f.nodes = slices.Insert(f.nodes, i, n)
 	}
 	return nil
@@ -247,14 +262,14 @@ func (f *frontier) add(hashes []string) error {
 func (l *Log) orderKey(p entry.Position) string { return PositionKey(l.key("order"), p) }
 
 // descend yields where the entries that count are, newest first, from a
-// position or the newest.
+// decodePosition or the newest.
 func (l *Log) descend(ctx context.Context, from *entry.Position) iter.Seq2[Ref, error] {
 	return Descend(ctx, l.store, l.key("order"), from)
 }
 
 func (l *Log) ascend(ctx context.Context, from entry.Position) iter.Seq2[Ref, error] {
 	series := l.key("order")
-	number, name := place(from)
+	number, name := encodePosition(from)
 	return readRefs(l.store.AscendFrom(ctx, series, number, name), series)
 }
 
@@ -308,9 +323,9 @@ func (l *Log) Arrived(ctx context.Context, after uint64) iter.Seq2[Arrival, erro
 			if a.Number > last {
 				return
 			}
-			var fault string
+			var reason string
 			if err == nil {
-				fault, err = l.Fault(ctx, a.Hash)
+				reason, err = l.Fault(ctx, a.Hash)
 			} else if a.Number > 0 {
 				lost, hasErr := l.store.Has(ctx, l.lostKey(a.Number))
 				if lost {
@@ -318,7 +333,7 @@ func (l *Log) Arrived(ctx context.Context, after uint64) iter.Seq2[Arrival, erro
 				}
 				err = errors.Join(err, hasErr)
 			}
-			if err == nil && fault != "" {
+			if err == nil && reason != "" {
 				continue
 			}
 			if !yield(a, err) || err != nil {
@@ -364,12 +379,12 @@ func (l *Log) Follow(ctx context.Context, after uint64, caughtUp func(last uint6
 				}
 				after = a.Number
 			}
-			numbers, end := l.flipsSince(flips)
+			numbers, end := l.revisionsSince(flips)
 			for _, number := range numbers {
 				if number > after {
 					continue // it is still to come
 				}
-				if a, err := l.flipped(ctx, number); !yield(a, err) || err != nil {
+				if a, err := l.revised(ctx, number); !yield(a, err) || err != nil {
 					return
 				}
 			}

@@ -60,7 +60,7 @@ func (o Outcome) String() string {
 // taken by a later call. The order of calls makes no difference in the end. On
 // an error, part of it may have been taken.
 func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, error) {
-	if err := l.refusal(); err != nil {
+	if err := l.checkWritable(); err != nil {
 		return nil, err
 	}
 	outcomes := make([]Outcome, len(candidates))
@@ -74,40 +74,19 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 	// What is refused may be needed by what comes behind it.
 	var refused []int
 	for len(todo) > 0 {
-		for len(todo) > 0 {
-			n, size := 0, 0
-			for n < min(len(todo), maxPerUpdate) && size < maxUpdateBytes {
-				size += len(candidates[todo[n]].Entry.Block.Data)
-				n++
-			}
-			chunk := todo[:n]
-			todo = todo[n:]
-			err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
-				for _, i := range chunk {
-					var err error
-					if outcomes[i], err = l.join(tx, sum, candidates[i]); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			if err != nil {
-				for _, i := range chunk {
-					outcomes[i] = Refused // nothing of the chunk was committed
-				}
-				return outcomes, err
-			}
-			for _, i := range chunk {
-				if outcomes[i] == Refused {
-					refused = append(refused, i)
-				}
+		if err := l.joinAll(ctx, candidates, todo, outcomes); err != nil {
+			return outcomes, err
+		}
+		for _, i := range todo {
+			if outcomes[i] == Refused {
+				refused = append(refused, i)
 			}
 		}
 		if err := l.Wake(ctx); err != nil {
 			return outcomes, err
 		}
 		var err error
-		if todo, refused, err = l.wanted(ctx, candidates, refused); err != nil {
+		if todo, refused, err = l.splitNeeded(ctx, candidates, refused); err != nil {
 			return outcomes, err
 		}
 	}
@@ -126,11 +105,41 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 	return outcomes, nil
 }
 
-// wanted tells those of the refused that are needed now from the others.
-func (l *Log) wanted(ctx context.Context, candidates []Candidate, refused []int) (wanted, others []int, err error) {
+// joinAll joins the candidates with these indexes, in as many transactions as it
+// takes, and sets their outcomes.
+func (l *Log) joinAll(ctx context.Context, candidates []Candidate, indexes []int, outcomes []Outcome) error {
+	for len(indexes) > 0 {
+		n, size := 0, 0
+		for n < min(len(indexes), maxPerUpdate) && size < maxUpdateBytes {
+			size += len(candidates[indexes[n]].Entry.Block.Data)
+			n++
+		}
+		chunk := indexes[:n]
+		indexes = indexes[n:]
+		err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
+			for _, i := range chunk {
+				var err error
+				if outcomes[i], err = l.join(tx, sum, candidates[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			for _, i := range chunk {
+				outcomes[i] = Refused // nothing of the chunk was committed
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// splitNeeded tells those of the refused that are needed now from the others.
+func (l *Log) splitNeeded(ctx context.Context, candidates []Candidate, refused []int) (wanted, others []int, err error) {
 	g := blocks.Reading(ctx, l.store)
 	sum, err := l.readSummary(g)
-	if err != nil || sum.Waiting == 0 {
+	if err != nil || sum.Pending == 0 {
 		return nil, refused, err
 	}
 	for _, i := range refused {
@@ -157,7 +166,7 @@ func (l *Log) Wake(ctx context.Context) error {
 			return err
 		}
 		err = l.update(ctx, func(tx *store.Tx, sum *summary) error {
-			if err := l.wakeSome(tx, sum); err != nil || sum.ReadyFrom < sum.ReadyTo {
+			if err := l.resumeReady(tx, sum); err != nil || sum.ReadyFrom < sum.ReadyTo {
 				return err
 			}
 			return l.decideQueued(tx, sum)
@@ -168,9 +177,9 @@ func (l *Log) Wake(ctx context.Context) error {
 	}
 }
 
-// wakeSome goes on with as many of the entries that wait for what is in the ready
+// resumeReady goes on with as many of the entries that wait for what is in the ready
 // queue as one transaction takes.
-func (l *Log) wakeSome(tx *store.Tx, sum *summary) error {
+func (l *Log) resumeReady(tx *store.Tx, sum *summary) error {
 	n, size := 0, 0
 	for sum.ReadyFrom < sum.ReadyTo {
 		key := l.readyKey(sum.ReadyFrom)
@@ -193,7 +202,7 @@ func (l *Log) wakeSome(tx *store.Tx, sum *summary) error {
 			if err := l.release(tx, came, hash); err != nil {
 				return err
 			}
-			woken, err := l.wakeOne(tx, sum, hash)
+			woken, err := l.resumeOne(tx, sum, hash)
 			if err != nil {
 				return err
 			}
@@ -206,9 +215,9 @@ func (l *Log) wakeSome(tx *store.Tx, sum *summary) error {
 	return nil
 }
 
-// Waits reports whether an entry with the hash waits to become part of the log.
-func (l *Log) Waits(ctx context.Context, hash string) (bool, error) {
-	return l.store.Has(ctx, l.waitKey(hash))
+// IsPending reports whether an entry with the hash waits to become part of the log.
+func (l *Log) IsPending(ctx context.Context, hash string) (bool, error) {
+	return l.store.Has(ctx, l.pendingKey(hash))
 }
 
 // join takes one candidate.
@@ -217,41 +226,30 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	if ok, err := l.has(tx, hash); err != nil || ok {
 		return Known, err
 	}
-	order := orderOf(c.Entry)
-	var evicted *waiter
-	var needed *need
-	if sum.Waiting > 0 {
-		var err error
-		if needed, err = l.need(tx, sum, hash); err != nil {
-			return Refused, err
-		}
-		if needed == nil || needed.by == hash { // else it does not wait
-			if evicted, err = l.waiter(tx, hash); err != nil || evicted != nil && evicted.held {
-				return Waiting, err
-			}
-		}
-		switch {
-		case evicted != nil:
-			order, c.From = evicted.order, cmp.Or(c.From, evicted.from)
-		case needed != nil:
-			order, c.From = min(order, needed.order-min(1, needed.order)), cmp.Or(c.From, needed.from)
-		}
-	}
-	ok, err := l.welcome(tx, sum, c)
+	needed, pe, err := l.expected(tx, sum, hash)
 	if err != nil {
 		return Refused, err
 	}
-	if !ok && evicted == nil {
-		return Refused, nil
+	order := orderOf(c.Entry)
+	switch {
+	case pe != nil && pe.held:
+		return Waiting, nil
+	case pe != nil:
+		order, c.From = pe.order, cmp.Or(c.From, pe.from)
+	case needed != nil:
+		order, c.From = min(order, needed.order-min(1, needed.order)), cmp.Or(c.From, needed.from)
 	}
-	size := uint64(len(c.Entry.Block.Data))
+	ok, err := l.acceptable(tx, sum, c)
+	if err != nil || !ok && pe == nil {
+		return Refused, err
+	}
 	if ok {
-		if o, err := l.within(tx, sum, c); err != nil || o != Joined {
+		if o, err := l.checkQuotas(tx, sum, c); err != nil || o != Joined {
 			return o, err
 		}
 	}
-	if evicted != nil {
-		if err := l.forget(tx, sum, evicted); err != nil {
+	if pe != nil {
+		if err := l.removePending(tx, sum, pe); err != nil {
 			return Refused, err
 		}
 	}
@@ -263,32 +261,52 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	if !ok {
 		return Refused, nil
 	}
+	return l.accept(tx, sum, c, order)
+}
+
+// expected returns why an entry that is not in the log is missing, and what is
+// stored of it as a pending entry; each is nil where it is not.
+func (l *Log) expected(tx *store.Tx, sum *summary, hash string) (n *need, pe *pendingEntry, err error) {
+	if sum.Pending == 0 {
+		return nil, nil, nil
+	}
+	if n, err = l.need(tx, sum, hash); err != nil {
+		return nil, nil, err
+	}
+	if n == nil || n.by == hash { // else it is not pending
+		pe, err = l.pendingEntry(tx, hash)
+	}
+	return n, pe, err
+}
+
+// accept makes a candidate part of the log, or a pending entry.
+func (l *Log) accept(tx *store.Tx, sum *summary, c Candidate, order uint64) (Outcome, error) {
 	if c.Identity.Hash != "" {
 		if err := blocks.Put(tx, c.Identity); err != nil {
 			return Refused, err
 		}
 	}
-	missing, place, err := l.missing(tx, c.Entry.Parents())
+	missing, place, err := l.firstMissing(tx, c.Entry.Parents())
 	if err != nil {
 		return Refused, err
 	}
 	if missing != "" {
-		return l.wait(tx, sum, c, place, order)
+		return l.addPending(tx, sum, c, place, order)
 	}
-	if err := l.clearFor(tx, sum, size); err != nil {
+	if err := l.evictFor(tx, sum, uint64(len(c.Entry.Block.Data))); err != nil {
 		return Refused, err
 	}
 	return Joined, l.enter(tx, sum, c.Entry, c.Writer, c.From, c.Fault)
 }
 
-// within returns [Joined] if a candidate is within the quota of the log and the shares
+// checkQuotas returns [Joined] if a candidate is within the quota of the log and the shares
 // of its writer and of the peer that offered it. An entry that others need is taken
 // whatever shares say: entries of honest writers may name it.
-func (l *Log) within(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
-	if !l.fits(sum, uint64(len(c.Entry.Block.Data))) {
+func (l *Log) checkQuotas(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
+	if !l.inQuota(sum, uint64(len(c.Entry.Block.Data))) {
 		return Full, nil
 	}
-	if ok, err := l.inShare(tx, sum, c); err != nil || ok {
+	if ok, err := l.inPeerQuotas(tx, sum, c); err != nil || ok {
 		return Joined, err
 	}
 	if ok, err := l.needed(tx, sum, c.Entry.Hash()); err != nil || ok {
@@ -297,16 +315,16 @@ func (l *Log) within(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	return ShareFull, nil
 }
 
-// welcome reports whether a candidate is taken: it would be an anchor, an entry
+// acceptable reports whether a candidate is taken: it would be an anchor, an entry
 // waits for it, or it is trusted.
-func (l *Log) welcome(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
+func (l *Log) acceptable(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
 	if c.Fault == nil {
 		lists, err := l.access(tx, sum)
-		if err != nil || lists.anchors(c.Entry.Hash(), c.Writer) || c.Trusted && has(lists.known, c.Writer) {
+		if err != nil || lists.anchors(c.Entry.Hash(), c.Writer) || c.Trusted && contains(lists.known, c.Writer) {
 			return err == nil, err
 		}
 	}
-	if sum.Waiting == 0 {
+	if sum.Pending == 0 {
 		return false, nil
 	}
 	return l.needed(tx, sum, c.Entry.Hash())
@@ -321,9 +339,9 @@ func (l *Log) needed(g blocks.Getter, sum *summary, hash string) (bool, error) {
 	return !d.none(), err
 }
 
-// missing returns the first of an entry's parents that is not in the log, or
+// firstMissing returns the first of an entry's parents that is not in the log, or
 // "", and its place among them.
-func (l *Log) missing(tx *store.Tx, parents []string) (hash string, place int, err error) {
+func (l *Log) firstMissing(tx *store.Tx, parents []string) (hash string, place int, err error) {
 	for place, hash := range parents {
 		if ok, err := l.has(tx, hash); err != nil || !ok {
 			return hash, place, err
@@ -333,9 +351,9 @@ func (l *Log) missing(tx *store.Tx, parents []string) (hash string, place int, e
 }
 
 // enter inserts an entry of a writer, which a peer offered, and, where entries wait for it, puts it in the ready queue.
-func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer, from string, fault error) error {
-	traces := []string{l.faultKey(e.Hash())}
-	if fault == nil {
+func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer, from string, invalid error) error {
+	traces := []string{l.reasonKey(e.Hash())}
+	if invalid == nil {
 		p, err := PositionOf(tx, l.number, e)
 		if err != nil {
 			return err
@@ -349,13 +367,13 @@ func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer, from str
 			return fmt.Errorf("%w of %s: where %s is kept is lost", ErrDamaged, l.id, e.Hash())
 		}
 	}
-	if err := l.insert(tx, sum, e, writer, fault); err != nil {
+	if err := l.insert(tx, sum, e, writer, invalid); err != nil {
 		return err
 	}
-	if err := l.countShares(tx, sum, writer, from, len(e.Block.Data)); err != nil || sum.Waiting == 0 {
+	if err := l.countUsage(tx, sum, writer, from, len(e.Block.Data)); err != nil || sum.Pending == 0 {
 		return err
 	}
-	if ok, err := tx.Has(l.wakeKey(e.Hash())); err != nil || !ok {
+	if ok, err := tx.Has(l.dependantsKey(e.Hash())); err != nil || !ok {
 		return err
 	}
 	sum.ReadyTo++

@@ -121,23 +121,23 @@ func (l *Log) need(g blocks.Getter, sum *summary, hash string) (*need, error) {
 
 // require notes that a waiting entry needs a hash, unless an entry with that hash
 // waits. None with that hash is in the log.
-func (l *Log) require(tx *store.Tx, sum *summary, hash string, w *waiter) error {
+func (l *Log) require(tx *store.Tx, sum *summary, hash string, pe *pendingEntry) error {
 	if n, err := l.need(tx, sum, hash); err != nil || n != nil {
 		return err
 	}
-	if ok, err := tx.Has(l.waitKey(hash)); err != nil || ok {
+	if ok, err := tx.Has(l.pendingKey(hash)); err != nil || ok {
 		return err
 	}
-	return l.setMissing(tx, sum, hash, w)
+	return l.setMissing(tx, sum, hash, pe)
 }
 
 // requireAll notes that a waiting entry needs its parents. All but the first, for which
 // it waits, are noted so that they are fetched at the same time: where one was looked at
 // a while ago, it is not again.
-func (l *Log) requireAll(tx *store.Tx, sum *summary, w *waiter) error {
-	for i, hash := range w.parents {
+func (l *Log) requireAll(tx *store.Tx, sum *summary, pe *pendingEntry) error {
+	for i, hash := range pe.parents {
 		if i > 0 {
-			if l.looked.at(hash) {
+			if l.lookedUp.add(hash) {
 				continue
 			}
 			if ok, err := l.has(tx, hash); err != nil {
@@ -146,30 +146,30 @@ func (l *Log) requireAll(tx *store.Tx, sum *summary, w *waiter) error {
 				continue
 			}
 		}
-		if err := l.require(tx, sum, hash, w); err != nil {
+		if err := l.require(tx, sum, hash, pe); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// looked is hashes that were looked at. It forgets all once it has many.
-type looked struct {
+// hashCache is hashes that were looked at. It forgets all once it has many.
+type hashCache struct {
 	mu     sync.Mutex
 	hashes map[string]bool
 }
 
-// maxLooked is how many hashes are remembered: those that some hundred entries name.
-const maxLooked = 4096
+// maxLookedUp is how many hashes are remembered: those that some hundred entries name.
+const maxLookedUp = 4096
 
-// at reports whether a hash was looked at before.
-func (l *looked) at(hash string) bool {
+// add reports whether a hash was looked at before.
+func (l *hashCache) add(hash string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.hashes[hash] {
 		return true
 	}
-	if len(l.hashes) == maxLooked {
+	if len(l.hashes) == maxLookedUp {
 		l.hashes = nil
 	}
 	if l.hashes == nil {
@@ -179,7 +179,7 @@ func (l *looked) at(hash string) bool {
 	return false
 }
 
-func (l *looked) forget() {
+func (l *hashCache) clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.hashes = nil
@@ -187,12 +187,12 @@ func (l *looked) forget() {
 
 // setMissing notes that a hash is missing because of a waiting entry, where that is not
 // noted yet.
-func (l *Log) setMissing(tx *store.Tx, sum *summary, hash string, w *waiter) error {
+func (l *Log) setMissing(tx *store.Tx, sum *summary, hash string, pe *pendingEntry) error {
 	if sum.Secret == 0 {
 		sum.Secret = rand.Uint64() | 1
 	}
 	sum.Missing++
-	return tx.Put(l.missingKey(sum, hash), need{w.hash, w.from, w.order}.encode())
+	return tx.Put(l.missingKey(sum, hash), need{pe.hash, pe.from, pe.order}.encode())
 }
 
 // setFound undoes setMissing.
@@ -201,13 +201,13 @@ func (l *Log) setFound(tx *store.Tx, sum *summary, hash string) error {
 	return tx.Delete(l.missingKey(sum, hash))
 }
 
-// requireNoMore notes that a waiting entry needs hashes no more. One that another
+// unrequire notes that a waiting entry needs hashes no more. One that another
 // entry waits for is needed by that.
-func (l *Log) requireNoMore(tx *store.Tx, sum *summary, w *waiter, hashes []string) error {
+func (l *Log) unrequire(tx *store.Tx, sum *summary, pe *pendingEntry, hashes []string) error {
 	for _, hash := range hashes {
 		if n, err := l.need(tx, sum, hash); err != nil {
 			return err
-		} else if n == nil || n.by != w.hash {
+		} else if n == nil || n.by != pe.hash {
 			continue
 		}
 		if err := l.setFound(tx, sum, hash); err != nil {
@@ -223,16 +223,16 @@ func (l *Log) requireNoMore(tx *store.Tx, sum *summary, w *waiter, hashes []stri
 // requireForDependant notes that a hash is needed by an entry that waits for it, if
 // there is one. An entry with the hash must neither be in the log nor wait.
 func (l *Log) requireForDependant(tx *store.Tx, sum *summary, hash string) error {
-	l.looked.forget()
+	l.lookedUp.clear()
 	some, err := l.dependants(tx, hash, 1)
 	if err != nil || len(some) == 0 {
 		return err
 	}
-	w, err := l.mustWaiter(tx, some[0])
+	pe, err := l.mustPending(tx, some[0])
 	if err != nil {
 		return err
 	}
-	return l.setMissing(tx, sum, hash, w)
+	return l.setMissing(tx, sum, hash, pe)
 }
 
 // The entries that wait for a hash are its dependants. The first of them stands in
@@ -242,14 +242,14 @@ type dependants struct {
 	others uint64
 }
 
-func (l *Log) wakeKey(hash string) string        { return l.key("wake/" + hash) }
+func (l *Log) dependantsKey(hash string) string  { return l.key("wake/" + hash) }
 func (l *Log) dependantsPrefix(of string) string { return l.key("waiters/" + of) }
 func (l *Log) dependantKey(of, by string) string { return l.dependantsPrefix(of) + "/" + by }
 func (d dependants) encode() []byte              { return append(binary.AppendUvarint(nil, d.others), d.first...) }
 func (d dependants) none() bool                  { return d == dependants{} }
 
 func (l *Log) dependantsOf(g blocks.Getter, hash string) (d dependants, err error) {
-	record, err := g.Get(l.wakeKey(hash))
+	record, err := g.Get(l.dependantsKey(hash))
 	if errors.Is(err, store.ErrNotFound) {
 		return d, nil
 	}
@@ -258,7 +258,7 @@ func (l *Log) dependantsOf(g blocks.Getter, hash string) (d dependants, err erro
 	}
 	others, n := binary.Uvarint(record)
 	if d = (dependants{string(record[max(0, n):]), others}); n <= 0 || d.first != "" && !block.ValidHash(d.first) {
-		return d, l.damaged(l.wakeKey(hash))
+		return d, l.damaged(l.dependantsKey(hash))
 	}
 	return d, nil
 }
@@ -299,7 +299,7 @@ func (l *Log) depend(tx *store.Tx, on, hash string) error {
 			return err
 		}
 	}
-	return tx.Put(l.wakeKey(on), d.encode())
+	return tx.Put(l.dependantsKey(on), d.encode())
 }
 
 // release undoes depend.
@@ -312,7 +312,7 @@ func (l *Log) release(tx *store.Tx, on, hash string) error {
 	case d.first == hash:
 		d.first = ""
 	case d.others == 0:
-		return l.damaged(l.wakeKey(on))
+		return l.damaged(l.dependantsKey(on))
 	default:
 		d.others--
 		if err := tx.Delete(l.dependantKey(on, hash)); err != nil {
@@ -320,7 +320,7 @@ func (l *Log) release(tx *store.Tx, on, hash string) error {
 		}
 	}
 	if d.none() {
-		return tx.Delete(l.wakeKey(on))
+		return tx.Delete(l.dependantsKey(on))
 	}
-	return tx.Put(l.wakeKey(on), d.encode())
+	return tx.Put(l.dependantsKey(on), d.encode())
 }

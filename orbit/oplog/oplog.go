@@ -194,18 +194,18 @@ type Log struct {
 	id     string
 	config Config
 
-	initial      *sets       // of the configuration
+	initial      *accessSets // of the configuration
 	isInitial    atomic.Bool // no access list is stored
 	cachedAccess atomic.Pointer[accessCache]
 	revising     sync.Mutex // one Revise at a time
 
-	looked looked // of hashes that waiting entries name
+	lookedUp hashCache // of hashes that waiting entries name
 
-	mu      sync.Mutex
-	changed chan struct{} // closed at the next change
-	flips   flips
-	frozen  bool // nothing may be written
-	dropped bool
+	mu        sync.Mutex
+	changed   chan struct{} // closed at the next change
+	revisions revisions
+	frozen    bool // nothing may be written
+	dropped   bool
 }
 
 // ErrOutdated says that a log was written when verdicts did not change. It is
@@ -219,7 +219,7 @@ func Open(ctx context.Context, s *store.Store, number uint64, id string, c Confi
 	}
 	c.Waiting = cmp.Or(c.Waiting, DefaultWaiting)
 	if c.Quota == nil {
-		c.Quota = noQuota{}
+		c.Quota = unlimited{}
 	}
 	l := &Log{store: s, number: number, id: id, config: c, initial: c.Access.sets(), changed: make(chan struct{})}
 	sum, err := l.readSummary(blocks.Reading(ctx, s))
@@ -237,10 +237,10 @@ func Open(ctx context.Context, s *store.Store, number uint64, id string, c Confi
 			return l, err
 		}
 	}
-	c.Quota.Stored(sum.Bytes, sum.Pending)
+	c.Quota.Stored(sum.Bytes, sum.PendingBytes)
 	root, err := l.Node(ctx, "")
-	if err == nil && root.Count != sum.Counting {
-		err = l.plant(ctx)
+	if err == nil && root.Count != sum.Authorized {
+		err = l.buildTree(ctx)
 	}
 	if err != nil {
 		return l, err
@@ -275,7 +275,7 @@ type Stats struct {
 	Bytes   uint64           // of the blocks of all entries that are part of the log
 	Pending uint64           // bytes that the waiting entries take, about
 	Keys    uint64           // live keys of the state
-	Last    uint64           // number of the entry that came last
+	Last    uint64           // decodeNumber of the entry that came last
 	Clock   float64          // largest time of the heads
 	Heads   []entry.Position // newest first, at most [MaxHeads]
 
@@ -293,9 +293,9 @@ func (l *Log) Stats(ctx context.Context) (Stats, error) {
 		return Stats{}, err
 	}
 	st := Stats{
-		Entries: s.Counting, Faults: s.Faults, Waiting: s.Waiting, Keys: s.Keys, Last: s.Numbers,
+		Entries: s.Authorized, Faults: s.Unauthorized, Waiting: s.Pending, Keys: s.Keys, Last: s.Numbers,
 		HeadCount: s.HeadCount, Revision: s.Revision, Revising: s.Queue, Heads: heads[:min(len(heads), MaxHeads)],
-		Bytes: s.Bytes, Pending: s.Pending, Missing: s.Missing, GivenUp: s.GivenUp,
+		Bytes: s.Bytes, Pending: s.PendingBytes, Missing: s.Missing, GivenUp: s.Abandoned,
 	}
 	if len(heads) > 0 {
 		st.Clock = heads[0].Time
@@ -379,13 +379,13 @@ func At(g blocks.Getter, at blocks.Location, hash string) (*entry.Entry, error) 
 
 // Fault returns why an entry of the log does not count, or "".
 func (l *Log) Fault(ctx context.Context, hash string) (string, error) {
-	return l.fault(blocks.Reading(ctx, l.store), hash)
+	return l.unauthorized(blocks.Reading(ctx, l.store), hash)
 }
 
-func (l *Log) faultKey(hash string) string { return l.key("fault/" + hash) }
+func (l *Log) reasonKey(hash string) string { return l.key("fault/" + hash) }
 
-func (l *Log) fault(g blocks.Getter, hash string) (string, error) {
-	reason, err := g.Get(l.faultKey(hash))
+func (l *Log) unauthorized(g blocks.Getter, hash string) (string, error) {
+	reason, err := g.Get(l.reasonKey(hash))
 	if errors.Is(err, store.ErrNotFound) {
 		return "", nil
 	}
@@ -400,7 +400,7 @@ func (l *Log) Append(ctx context.Context, s *identity.Signer, payloads ...value.
 }
 
 // AppendIf is Append, but writes nothing and returns the error of check if that
-// has one. check sees all ancestors of the new entries.
+// contains one. check sees all ancestors of the new entries.
 func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(blocks.Getter) error, payloads ...value.Value) ([]*entry.Entry, error) {
 	var entries []*entry.Entry
 	err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
@@ -411,13 +411,13 @@ func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(block
 		if err != nil {
 			return err
 		}
-		if !has(lists.writers, s.ID) {
+		if !contains(lists.writers, s.ID) {
 			return fmt.Errorf("%w to %s: identity %s", ErrNotAllowed, l.id, s.ID)
 		}
 		entries = make([]*entry.Entry, 0, len(payloads))
 		for _, p := range payloads {
-			sum.covered = sum.apart()
-			heads, err := l.named(tx, sum)
+			sum.covered = sum.paged()
+			heads, err := l.takeHeads(tx, sum)
 			if err != nil {
 				return err
 			}
@@ -447,25 +447,25 @@ func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(block
 // many as it names heads, but for those of writers that are not on the access list.
 // JavaScript cannot join an entry that refers to one of those. An entry that names
 // more than maxInline heads refers to none: that many would have to be passed by.
-func (l *Log) references(tx *store.Tx, sum *summary, lists *sets, heads int) (refs []string, err error) {
+func (l *Log) references(tx *store.Tx, sum *summary, lists *accessSets, heads int) (refs []string, err error) {
 	if heads > maxInline {
 		return []string{}, nil
 	}
-	want := int(min(uint64(heads+entry.MaxRefs), sum.Counting))
+	want := int(min(uint64(heads+entry.MaxRefs), sum.Authorized))
 	newest := sum.Newest
 	if len(newest) < want {
 		series := l.key("order")
-		if newest, err = first(max(want, sum.keep()), positions(tx.Descend(series), series)); err != nil {
+		if newest, err = first(max(want, sum.newestLimit()), positions(tx.Descend(series), series)); err != nil {
 			return nil, err
 		}
 		if len(newest) < want {
 			return nil, fmt.Errorf("%w of %s: its order has too few entries", ErrDamaged, l.id)
 		}
-		sum.Newest = newest[:min(len(newest), sum.keep())]
+		sum.Newest = newest[:min(len(newest), sum.newestLimit())]
 	}
 	refs = []string{}
 	for _, p := range newest[min(heads, want):want] {
-		if lists.former() {
+		if lists.hasFormer() {
 			e, err := l.get(tx, p.Hash)
 			if gone(err) {
 				continue
@@ -477,7 +477,7 @@ func (l *Log) references(tx *store.Tx, sum *summary, lists *sets, heads int) (re
 			if err != nil {
 				return nil, err
 			}
-			if !has(lists.writers, writer) {
+			if !contains(lists.writers, writer) {
 				continue
 			}
 		}
@@ -499,39 +499,34 @@ func (l *Log) update(ctx context.Context, change func(*store.Tx, *summary) error
 
 // write is update, for a rebuild, too.
 func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error) error {
-	touched, revised := false, false
-	var flipped []uint64
-	var bytes, pending uint64
+	sum := new(summary)
+	var numbers, revision uint64 // of the summary before the change
 	err := l.store.Update(ctx, func(tx *store.Tx) error {
-		if err := l.refusal(); err != nil {
+		if err := l.checkWritable(); err != nil {
 			return err
 		}
-		sum, err := l.readSummary(tx)
+		read, err := l.readSummary(tx)
 		if err != nil {
 			return err
 		}
-		numbers, revision := sum.Numbers, sum.Revision
-		defer func() { touched, revised = sum.Numbers != numbers, sum.Revision != revision }()
-		flipped = nil
-		defer func() { flipped = sum.flipped }()
+		sum, numbers, revision = read, read.Numbers, read.Revision
 		if err := change(tx, sum); err != nil {
 			return err
 		}
-		bytes, pending = sum.Bytes, sum.Pending
 		return l.writeSummary(tx, sum)
 	})
 	if err == nil {
-		l.config.Quota.Stored(bytes, pending)
+		l.config.Quota.Stored(sum.Bytes, sum.PendingBytes)
 	} else {
-		l.looked.forget()
+		l.lookedUp.clear()
 	}
-	if err != nil && touched || revised {
+	if err != nil && sum.Numbers != numbers || sum.Revision != revision {
 		l.config.State.Failed()
 	}
 	// What may not be durable may be there all the same.
 	if err == nil || errors.Is(err, store.ErrNotDurable) {
 		l.mu.Lock()
-		l.noteFlips(flipped)
+		l.addRevisions(sum.revised)
 		l.signal()
 		l.mu.Unlock()
 	}
@@ -545,28 +540,28 @@ func (l *Log) signal() {
 }
 
 // insert makes an entry part of the log, all of whose parents are. writer is the
-// ID of its identity, and fault why it is invalid, or nil.
-func (l *Log) insert(tx *store.Tx, sum *summary, e *entry.Entry, writer string, fault error) error {
+// ID of its identity, and invalid why it is invalid, or nil.
+func (l *Log) insert(tx *store.Tx, sum *summary, e *entry.Entry, writer string, invalid error) error {
 	sum.Numbers++
 	sum.Bytes += uint64(len(e.Block.Data))
 	if err := blocks.PutEntry(tx, blocks.Location{Log: l.number, Number: sum.Numbers}, e.Block); err != nil {
 		return err
 	}
-	return l.index(tx, sum, e, sum.Numbers, writer, fault)
+	return l.index(tx, sum, e, sum.Numbers, writer, invalid)
 }
 
 // index adds an entry that is stored to all that follows from it.
-func (l *Log) index(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, writer string, fault error) error {
-	p, err := l.rank(tx, sum, e, fault)
+func (l *Log) index(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, writer string, invalid error) error {
+	p, err := l.rank(tx, sum, e, invalid)
 	if err != nil {
 		return err
 	}
-	if fault != nil {
-		sum.Faults++
-		if err := tx.Put(l.faultKey(e.Hash()), []byte(fault.Error())); err != nil {
+	if invalid != nil {
+		sum.Unauthorized++
+		if err := tx.Put(l.reasonKey(e.Hash()), []byte(invalid.Error())); err != nil {
 			return err
 		}
-		return l.setLoose(tx, e.Hash(), true)
+		return l.setUnanchored(tx, e.Hash(), true)
 	}
 	lists, err := l.access(tx, sum)
 	if err != nil {
@@ -576,58 +571,58 @@ func (l *Log) index(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, w
 		if err := l.deny(tx, sum, e.Hash(), writer); err != nil {
 			return err
 		}
-		return l.setLoose(tx, e.Hash(), true)
+		return l.setUnanchored(tx, e.Hash(), true)
 	}
-	if err := l.anchor(tx, sum, e.Next); err != nil {
+	if err := l.anchorParents(tx, sum, e.Next); err != nil {
 		return err
 	}
 	if err := l.setHead(tx, sum, p, true); err != nil {
 		return err
 	}
-	return l.count(tx, sum, e, p, number)
+	return l.addAuthorized(tx, sum, e, p, number)
 }
 
 // rank returns the place of an entry in the order, and stores what it takes to
 // find it again.
-func (l *Log) rank(tx *store.Tx, sum *summary, e *entry.Entry, fault error) (p entry.Position, err error) {
+func (l *Log) rank(tx *store.Tx, sum *summary, e *entry.Entry, invalid error) (p entry.Position, err error) {
 	rank := e.Rank()
 	// Where all entries count, and the rank is larger than that of the newest one,
 	// those below do not matter.
-	newer := sum.Counting == 0 || len(sum.Newest) > 0 && rank.Compare(sum.Newest[0].Rank) > 0
-	if sum.Faults > 0 || fault != nil || !newer {
-		b, err := l.below(tx, sum, e.Next)
+	newer := sum.Authorized == 0 || len(sum.Newest) > 0 && rank.Compare(sum.Newest[0].Rank) > 0
+	if sum.Unauthorized > 0 || invalid != nil || !newer {
+		b, err := l.ancestorRank(tx, sum, e.Next)
 		if err != nil {
 			return p, err
 		}
-		if fault != nil {
-			return p, l.putBelow(tx, e.Hash(), b)
+		if invalid != nil {
+			return p, l.putAncestorRank(tx, e.Hash(), b)
 		}
-		if b.some {
+		if b.known {
 			rank = e.Rank(b.rank)
 		}
 	}
 	if rank != e.Rank() {
-		err = tx.Put(raisedKey(l.number, e.Hash()), []byte(rankText(rank)))
+		err = tx.Put(rankKey(l.number, e.Hash()), []byte(encodeRank(rank)))
 	}
 	return e.Position(rank), err
 }
 
-// anchor notes that an anchor descends from entries.
-func (l *Log) anchor(tx *store.Tx, sum *summary, hashes []string) error {
-	if sum.covered && sum.Doubtful == 0 {
+// anchorParents notes that an anchor descends from entries.
+func (l *Log) anchorParents(tx *store.Tx, sum *summary, hashes []string) error {
+	if sum.covered && sum.Doubted == 0 {
 		return nil // heads have an anchor
 	}
 	for _, hash := range distinct(hashes) {
-		if err := l.coverHead(tx, sum, hash); err != nil {
+		if err := l.removeHead(tx, sum, hash); err != nil {
 			return err
 		}
-		if sum.Faults+sum.Queue == 0 {
+		if sum.Unauthorized+sum.Queue == 0 {
 			continue
 		}
-		decide := sum.Doubtful > 0
+		decide := sum.Doubted > 0
 		if !decide {
 			var err error
-			if decide, err = tx.Has(l.looseKey(hash)); err != nil {
+			if decide, err = tx.Has(l.unanchoredKey(hash)); err != nil {
 				return err
 			}
 		}
@@ -641,15 +636,15 @@ func (l *Log) anchor(tx *store.Tx, sum *summary, hashes []string) error {
 	return nil
 }
 
-// count adds an entry to all that follows from those that count, but for the
+// addAuthorized adds an entry to all that follows from those that count, but for the
 // heads.
-func (l *Log) count(tx *store.Tx, sum *summary, e *entry.Entry, p entry.Position, number uint64) error {
+func (l *Log) addAuthorized(tx *store.Tx, sum *summary, e *entry.Entry, p entry.Position, number uint64) error {
 	sum.add(p)
 	if err := tx.Put(l.orderKey(p), binary.AppendUvarint(nil, number)); err != nil {
 		return err
 	}
-	time, _ := place(p)
-	if err := l.grow(tx, time, p.Hash); err != nil {
+	time, _ := encodePosition(p)
+	if err := l.addToTree(tx, time, p.Hash); err != nil {
 		return err
 	}
 	keys, err := l.config.State.Apply(tx, e, Ref{p, number})

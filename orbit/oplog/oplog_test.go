@@ -583,7 +583,7 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 }
 
 // auditLoose checks which entries are marked as loose, and what is known of those
-// below invalid ones.
+// ancestorRank invalid ones.
 func (r replica) auditLoose(t testing.TB, judge func(*entry.Entry) error, log graph) {
 	t.Helper()
 	prefix := blocks.LogPrefix(logNumber) + "/"

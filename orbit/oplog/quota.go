@@ -22,19 +22,19 @@ type Quota interface {
 	Stored(entries, waiting uint64)
 }
 
-type noQuota struct{}
+type unlimited struct{}
 
-func (noQuota) Room() (all, waiting uint64) { return math.MaxUint64, math.MaxUint64 }
-func (noQuota) Stored(uint64, uint64)       {}
+func (unlimited) Room() (all, waiting uint64) { return math.MaxUint64, math.MaxUint64 }
+func (unlimited) Stored(uint64, uint64)       {}
 
-// waitingBound returns how many bytes waiting entries may take.
-func (l *Log) waitingBound(sum *summary) uint64 {
+// pendingLimit returns how many bytes waiting entries may take.
+func (l *Log) pendingLimit(sum *summary) uint64 {
 	all, waiting := l.config.Quota.Room()
 	return min(l.config.Waiting, waiting, all-min(all, sum.Bytes))
 }
 
-// noRoom returns what becomes of an entry for which there is no room to wait.
-func (l *Log) noRoom(sum *summary) Outcome {
+// overLimit returns what becomes of an entry for which there is no room to wait.
+func (l *Log) overLimit(sum *summary) Outcome {
 	all, waiting := l.config.Quota.Room()
 	if all-min(all, sum.Bytes) < min(waiting, l.config.Waiting) {
 		return Full
@@ -42,46 +42,46 @@ func (l *Log) noRoom(sum *summary) Outcome {
 	return NoRoom
 }
 
-// fits reports whether one more entry of so many bytes is within the quota.
-func (l *Log) fits(sum *summary, size uint64) bool {
+// inQuota reports whether one more entry of so many bytes is within the quota.
+func (l *Log) inQuota(sum *summary, size uint64) bool {
 	all, _ := l.config.Quota.Room()
 	return size <= all && sum.Bytes <= all-size
 }
 
-// clearFor evicts waiting entries that are in the way of one more entry of so many bytes,
+// evictFor evicts waiting entries that are in the way of one more entry of so many bytes,
 // which fits.
-func (l *Log) clearFor(tx *store.Tx, sum *summary, size uint64) error {
+func (l *Log) evictFor(tx *store.Tx, sum *summary, size uint64) error {
 	all, _ := l.config.Quota.Room()
-	return l.shrinkTo(tx, sum, all-min(all, sum.Bytes+size))
+	return l.evictTo(tx, sum, all-min(all, sum.Bytes+size))
 }
 
-// shareFactor is how many times what is free a writer or a peer may have. One alone
+// quotaFactor is how many times what is free a writer or a peer may have. One alone
 // gets four fifths of a quota, and each further one four fifths of the rest.
-const shareFactor = 4
+const quotaFactor = 4
 
-// inShare reports whether an entry of so many bytes is within the shares of its writer
+// inPeerQuotas reports whether an entry of so many bytes is within the shares of its writer
 // and of the peer that offered it. They have shares where anybody may write.
-func (l *Log) inShare(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
-	shared, err := l.isShared(tx, sum)
+func (l *Log) inPeerQuotas(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
+	shared, err := l.hasPeerQuotas(tx, sum)
 	if err != nil || !shared {
 		return true, err
 	}
 	all, _ := l.config.Quota.Room()
 	free := all - min(all, sum.Bytes)
-	for _, key := range l.shareKeys(c.Writer, c.From) {
+	for _, key := range l.usageKeys(c.Writer, c.From) {
 		used, err := l.used(tx, key)
 		if err != nil {
 			return false, err
 		}
-		if (used+uint64(len(c.Entry.Block.Data)))/shareFactor > free {
+		if (used+uint64(len(c.Entry.Block.Data)))/quotaFactor > free {
 			return false, nil
 		}
 	}
 	return true, nil
 }
 
-// isShared reports whether writers and peers have shares of what the log may store.
-func (l *Log) isShared(tx *store.Tx, sum *summary) (bool, error) {
+// hasPeerQuotas reports whether writers and peers have shares of what the log may store.
+func (l *Log) hasPeerQuotas(tx *store.Tx, sum *summary) (bool, error) {
 	if all, _ := l.config.Quota.Room(); all == math.MaxUint64 {
 		return false, nil
 	}
@@ -89,8 +89,8 @@ func (l *Log) isShared(tx *store.Tx, sum *summary) (bool, error) {
 	return err == nil && lists.writers[Anyone], err
 }
 
-// shareKeys returns where the bytes are counted that came of a writer and from a peer.
-func (l *Log) shareKeys(writer, peer string) [2]string {
+// usageKeys returns where the bytes are counted that came of a writer and from a peer.
+func (l *Log) usageKeys(writer, peer string) [2]string {
 	return [2]string{l.key("wrote/" + block.Hash([]byte(writer))), l.key("brought/" + peerName(peer))}
 }
 
@@ -110,14 +110,14 @@ func (l *Log) used(tx *store.Tx, key string) (uint64, error) {
 	return n, nil
 }
 
-// countShares adds the bytes of an entry that enters the log to the shares of its
+// countUsage adds the bytes of an entry that enters the log to the shares of its
 // writer and of the peer that offered it.
-func (l *Log) countShares(tx *store.Tx, sum *summary, writer, peer string, size int) error {
-	shared, err := l.isShared(tx, sum)
+func (l *Log) countUsage(tx *store.Tx, sum *summary, writer, peer string, size int) error {
+	shared, err := l.hasPeerQuotas(tx, sum)
 	if err != nil || !shared {
 		return err
 	}
-	for _, key := range l.shareKeys(writer, peer) {
+	for _, key := range l.usageKeys(writer, peer) {
 		used, err := l.used(tx, key)
 		if err != nil {
 			return err
@@ -137,7 +137,7 @@ func Usage(ctx context.Context, s *store.Store, number uint64) (entries, waiting
 	if err != nil {
 		return 0, 0, err
 	}
-	return sum.Bytes, sum.Pending, nil
+	return sum.Bytes, sum.PendingBytes, nil
 }
 
 // measure counts the bytes of a log that was written before they were counted.

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
@@ -17,42 +19,46 @@ type mark byte
 
 const (
 	doubted  mark = iota // an entry that names it may have lost its anchor
-	seeded               // the access list changed in favour of its writer
+	granted              // the access list changed in favour of its writer
 	anchored             // an anchor descends from it
 )
 
 // denied is the reason why a valid entry does not count.
 const denied = "its writer is not on the access list"
 
-// verdict is what is stored of an entry's effect.
-type verdict struct {
-	valid  bool
-	writer string // ID, where it is valid
-	counts bool
-	reason string // why it does not count
+// decision is what is stored of an entry's effect.
+type decision struct {
+	valid      bool
+	writer     string // ID, where it is valid
+	authorized bool
+	reason     string // why it does not count
 }
 
-// verdict returns what is stored of an entry's effect.
-func (l *Log) verdict(g blocks.Getter, e *entry.Entry) (v verdict, err error) {
-	if v.reason, err = l.fault(g, e.Hash()); err != nil {
+// decision returns what is stored of an entry's effect.
+func (l *Log) decision(g blocks.Getter, e *entry.Entry) (v decision, err error) {
+	if v.reason, err = l.unauthorized(g, e.Hash()); err != nil {
 		return v, err
 	}
-	v.counts = v.reason == ""
-	if v.valid = v.counts || v.reason == denied; v.valid {
+	v.authorized = v.reason == ""
+	if v.valid = v.authorized || v.reason == denied; v.valid {
 		v.writer, err = l.config.Writer(g, e)
 	}
 	return v, err
 }
 
-func (l *Log) looseKey(hash string) string { return l.key("loose/" + hash) }
+func (l *Log) unanchoredKey(hash string) string { return l.key("loose/" + hash) }
 
-// idlePrefix is where the valid entries of a writer are that do not count. An
+// unauthorizedPrefix is where the valid entries of a writer are that do not count. An
 // ID may be any text, so its hash stands for it.
-func (l *Log) idlePrefix(writer string) string { return l.key("idle/" + block.Hash([]byte(writer))) }
+func (l *Log) unauthorizedPrefix(writer string) string {
+	return l.key("idle/" + block.Hash([]byte(writer)))
+}
 
-func (l *Log) idleKey(writer, hash string) string { return l.idlePrefix(writer) + "/" + hash }
+func (l *Log) unauthorizedKey(writer, hash string) string {
+	return l.unauthorizedPrefix(writer) + "/" + hash
+}
 
-func (l *Log) queueKey(number uint64) string { return store.Key(l.key("revise"), number) }
+func (l *Log) revisionKey(number uint64) string { return store.Key(l.key("revise"), number) }
 
 // enqueue has the effect of an entry of the log be decided anew.
 func (l *Log) enqueue(tx *store.Tx, sum *summary, hash string, m mark) error {
@@ -64,7 +70,7 @@ func (l *Log) enqueue(tx *store.Tx, sum *summary, hash string, m mark) error {
 }
 
 func (l *Log) enqueueAt(tx *store.Tx, sum *summary, number uint64, m mark) error {
-	key := l.queueKey(number)
+	key := l.revisionKey(number)
 	old, err := tx.Get(key)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -76,10 +82,10 @@ func (l *Log) enqueueAt(tx *store.Tx, sum *summary, number uint64, m mark) error
 	case mark(old[0]) >= m:
 		return nil
 	case mark(old[0]) == doubted:
-		sum.Doubtful--
+		sum.Doubted--
 	}
 	if m == doubted {
-		sum.Doubtful++
+		sum.Doubted++
 	}
 	return tx.Put(key, []byte{byte(m)})
 }
@@ -112,17 +118,8 @@ func (l *Log) decideQueued(tx *store.Tx, sum *summary) error {
 			break
 		}
 		number, m := w.pop()
-		key := l.queueKey(number)
-		if ok, err := tx.Has(key); err != nil {
+		if err := l.dequeue(tx, sum, number, m); err != nil {
 			return err
-		} else if ok {
-			if err := tx.Delete(key); err != nil {
-				return err
-			}
-			sum.Queue--
-			if m == doubted {
-				sum.Doubtful--
-			}
 		}
 		err := l.decide(tx, sum, number, m, func(number uint64, m mark) error {
 			if err := l.enqueueAt(tx, sum, number, m); err != nil {
@@ -140,6 +137,19 @@ func (l *Log) decideQueued(tx *store.Tx, sum *summary) error {
 	return nil
 }
 
+// dequeue removes an entry from the queue, if it is there.
+func (l *Log) dequeue(tx *store.Tx, sum *summary, number uint64, m mark) error {
+	key := l.revisionKey(number)
+	if ok, err := tx.Has(key); err != nil || !ok {
+		return err
+	}
+	sum.Queue--
+	if m == doubted {
+		sum.Doubted--
+	}
+	return tx.Delete(key)
+}
+
 // decide decides the effect of an entry, and has push be given the entries that
 // it names where that matters to them.
 func (l *Log) decide(tx *store.Tx, sum *summary, number uint64, m mark, push func(uint64, mark) error) error {
@@ -151,11 +161,11 @@ func (l *Log) decide(tx *store.Tx, sum *summary, number uint64, m mark, push fun
 		return err
 	}
 	hash := e.Hash()
-	was, err := l.verdict(tx, e)
+	was, err := l.decision(tx, e)
 	if err != nil {
 		return err
 	}
-	loose, err := tx.Has(l.looseKey(hash))
+	unanchored, err := tx.Has(l.unanchoredKey(hash))
 	if err != nil {
 		return err
 	}
@@ -163,47 +173,42 @@ func (l *Log) decide(tx *store.Tx, sum *summary, number uint64, m mark, push fun
 	if err != nil {
 		return err
 	}
-	if m == seeded && was.counts {
+	if m == granted && was.authorized {
 		return nil
 	}
-	below := m == anchored || m == seeded && !loose // an anchor descends from it
-	isAnchored := below || was.valid && lists.anchors(hash, was.writer)
-	counts := was.valid && isAnchored && lists.takes(hash, was.writer)
-	if isAnchored == loose {
-		if err := l.setLoose(tx, hash, !isAnchored); err != nil {
+	covered := m == anchored || m == granted && !unanchored // an anchor descends from it
+	isAnchored := covered || was.valid && lists.anchors(hash, was.writer)
+	authorized := was.valid && isAnchored && lists.eligible(hash, was.writer)
+	if isAnchored == unanchored {
+		if err := l.setUnanchored(tx, hash, !isAnchored); err != nil {
 			return err
 		}
 	}
-	if counts != was.counts {
-		sum.Revision++
-		sum.flipped = append(sum.flipped, number)
-		at := blocks.Location{Log: l.number, Number: number}
-		if counts {
-			err = l.admit(tx, sum, e, at.Number, was.writer)
-		} else {
-			err = l.retract(tx, sum, e, at.Number, was.writer)
-		}
-		if err != nil {
+	if authorized != was.authorized {
+		if err := l.setAuthorized(tx, sum, e, number, was.writer, authorized); err != nil {
 			return err
 		}
 	}
-	if counts {
+	if authorized {
 		p, err := PositionOf(tx, l.number, e)
 		if err != nil {
 			return err
 		}
-		if err := l.setHead(tx, sum, p, !below); err != nil {
+		if err := l.setHead(tx, sum, p, !covered); err != nil {
 			return err
 		}
 	}
-	next := anchored
 	switch {
-	case isAnchored && (loose || sum.Doubtful > 0):
-	case !isAnchored && !loose:
-		next = doubted
-	default: // it is as it was, and so is what it names
-		return nil
+	case isAnchored && (unanchored || sum.Doubted > 0):
+		return l.pushParents(tx, e, anchored, push)
+	case !isAnchored && !unanchored:
+		return l.pushParents(tx, e, doubted, push)
 	}
+	return nil // it is as it was, and so is what it names
+}
+
+// pushParents gives push the entries that one names in next.
+func (l *Log) pushParents(tx *store.Tx, e *entry.Entry, m mark, push func(uint64, mark) error) error {
 	for _, parent := range e.Next {
 		at, err := l.locate(tx, parent)
 		if gone(err) {
@@ -212,24 +217,34 @@ func (l *Log) decide(tx *store.Tx, sum *summary, number uint64, m mark, push fun
 		if err != nil {
 			return err
 		}
-		if err := push(at.Number, next); err != nil {
+		if err := push(at.Number, m); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (l *Log) setLoose(tx *store.Tx, hash string, loose bool) error {
-	if loose {
-		return tx.Put(l.looseKey(hash), nil)
+func (l *Log) setUnanchored(tx *store.Tx, hash string, unanchored bool) error {
+	if unanchored {
+		return tx.Put(l.unanchoredKey(hash), nil)
 	}
-	return tx.Delete(l.looseKey(hash))
+	return tx.Delete(l.unanchoredKey(hash))
 }
 
-// admit makes an entry count that is part of the log and does not.
-func (l *Log) admit(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, writer string) error {
-	sum.Faults--
-	for _, key := range []string{l.faultKey(e.Hash()), l.idleKey(writer, e.Hash())} {
+// setAuthorized authorizes or revokes a valid entry of the log.
+func (l *Log) setAuthorized(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, writer string, authorized bool) error {
+	sum.Revision++
+	sum.revised = append(sum.revised, number)
+	if authorized {
+		return l.authorize(tx, sum, e, number, writer)
+	}
+	return l.revoke(tx, sum, e, number, writer)
+}
+
+// authorize makes an entry count that is part of the log and does not.
+func (l *Log) authorize(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, writer string) error {
+	sum.Unauthorized--
+	for _, key := range []string{l.reasonKey(e.Hash()), l.unauthorizedKey(writer, e.Hash())} {
 		if err := tx.Delete(key); err != nil {
 			return err
 		}
@@ -238,11 +253,11 @@ func (l *Log) admit(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, w
 	if err != nil {
 		return err
 	}
-	return l.count(tx, sum, e, p, number)
+	return l.addAuthorized(tx, sum, e, p, number)
 }
 
-// retract makes an entry cease to count.
-func (l *Log) retract(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, writer string) error {
+// revoke makes an entry cease to count.
+func (l *Log) revoke(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, writer string) error {
 	p, err := PositionOf(tx, l.number, e)
 	if err != nil {
 		return err
@@ -257,8 +272,8 @@ func (l *Log) retract(tx *store.Tx, sum *summary, e *entry.Entry, number uint64,
 	if err := tx.Delete(l.orderKey(p)); err != nil {
 		return err
 	}
-	time, _ := place(p)
-	if err := l.shrink(tx, time, p.Hash); err != nil {
+	time, _ := encodePosition(p)
+	if err := l.removeFromTree(tx, time, p.Hash); err != nil {
 		return err
 	}
 	keys, err := l.config.State.Retract(tx, e, Ref{p, number})
@@ -268,88 +283,89 @@ func (l *Log) retract(tx *store.Tx, sum *summary, e *entry.Entry, number uint64,
 
 // deny notes that a valid entry does not count.
 func (l *Log) deny(tx *store.Tx, sum *summary, hash, writer string) error {
-	sum.Faults++
-	if err := tx.Put(l.idleKey(writer, hash), []byte(hash)); err != nil {
+	sum.Unauthorized++
+	if err := tx.Put(l.unauthorizedKey(writer, hash), []byte(hash)); err != nil {
 		return err
 	}
-	return tx.Put(l.faultKey(hash), []byte(denied))
+	return tx.Put(l.reasonKey(hash), []byte(denied))
 }
 
 // restorePerPass is how many keys a pass over the log restores.
 const restorePerPass = 1 << 14
 
-// restore applies again, for each key whose newest operation was retracted, the
+// restoreSlots applies again, for each key whose newest operation was retracted, the
 // newest operation that counts. It reads the log from its newest entry down
 // until it has found all, or once for each [restorePerPass] keys that have no
 // operation any more. What is interrupted begins anew.
-func (l *Log) restore(ctx context.Context) error {
+func (l *Log) restoreSlots(ctx context.Context) error {
 	for {
 		slots, err := l.config.State.Lapsed(ctx, l.store, restorePerPass)
 		if err != nil || len(slots) == 0 {
 			return err
 		}
-		left := setOf(slots)
-		var found []located
-		flush := func(done ...string) error {
-			err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
-				for _, f := range found {
-					keys, err := l.config.State.Apply(tx, f.entry, f.Ref)
-					if err != nil {
-						return err
-					}
-					sum.Keys += uint64(keys)
-					sum.flipped = append(sum.flipped, f.Number) // it shows only now
-				}
-				for _, slot := range done {
-					if err := l.config.State.Restored(tx, slot); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			found = nil
-			return err
-		}
-		var done []string
-		g := blocks.Reading(ctx, l.store)
-		for ref, err := range l.descend(ctx, nil) {
-			if err != nil {
-				return err
-			}
-			e, err := l.at(g, ref.Number, ref.Hash)
-			if gone(err) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			slot := l.config.State.Slot(e)
-			if slot == "" || !left[slot] {
-				continue
-			}
-			delete(left, slot)
-			found, done = append(found, located{ref, e}), append(done, slot)
-			if len(found) == maxPerUpdate {
-				if err := flush(done...); err != nil {
-					return err
-				}
-				done = nil
-			}
-			if len(left) == 0 {
-				break
-			}
-		}
-		for slot := range left {
-			done = append(done, slot)
-		}
-		if err := flush(done...); err != nil {
+		if err := l.restorePass(ctx, slots); err != nil {
 			return err
 		}
 	}
 }
 
-// located is an entry with its place.
-type located struct {
+func (l *Log) restorePass(ctx context.Context, slots []string) error {
+	left := setOf(slots)
+	var found []refEntry
+	var done []string
+	g := blocks.Reading(ctx, l.store)
+	for ref, err := range l.descend(ctx, nil) {
+		if err != nil {
+			return err
+		}
+		e, err := l.at(g, ref.Number, ref.Hash)
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		slot := l.config.State.Slot(e)
+		if slot == "" || !left[slot] {
+			continue
+		}
+		delete(left, slot)
+		found, done = append(found, refEntry{ref, e}), append(done, slot)
+		if len(found) == maxPerUpdate {
+			if err := l.applyAgain(ctx, found, done); err != nil {
+				return err
+			}
+			found, done = nil, nil
+		}
+		if len(left) == 0 {
+			break
+		}
+	}
+	return l.applyAgain(ctx, found, slices.AppendSeq(done, maps.Keys(left)))
+}
+
+// applyAgain applies entries again, and marks slots as restored.
+func (l *Log) applyAgain(ctx context.Context, entries []refEntry, slots []string) error {
+	return l.update(ctx, func(tx *store.Tx, sum *summary) error {
+		for _, e := range entries {
+			keys, err := l.config.State.Apply(tx, e.entry, e.Ref)
+			if err != nil {
+				return err
+			}
+			sum.Keys += uint64(keys)
+			sum.revised = append(sum.revised, e.Number) // it shows only now
+		}
+		for _, slot := range slots {
+			if err := l.config.State.Restored(tx, slot); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// refEntry is an entry with its place.
+type refEntry struct {
 	Ref
 	entry *entry.Entry
 }
@@ -373,9 +389,9 @@ func (l *Log) numbered(g blocks.Getter, number uint64) (*entry.Entry, error) {
 // walk is a set of entries by number, each with its mark, from which the
 // largest number is taken first.
 type walk struct {
-	numbers  numbers
-	marks    map[uint64]mark
-	doubtful int
+	numbers maxHeap
+	marks   map[uint64]mark
+	doubted int
 }
 
 func newWalk() *walk { return &walk{marks: make(map[uint64]mark)} }
@@ -389,10 +405,10 @@ func (w *walk) push(number uint64, m mark) {
 	if !ok {
 		heap.Push(&w.numbers, number)
 	} else if old == doubted {
-		w.doubtful--
+		w.doubted--
 	}
 	if m == doubted {
-		w.doubtful++
+		w.doubted++
 	}
 	w.marks[number] = m
 }
@@ -402,19 +418,19 @@ func (w *walk) pop() (number uint64, m mark) {
 	m = w.marks[number]
 	delete(w.marks, number)
 	if m == doubted {
-		w.doubtful--
+		w.doubted--
 	}
 	return number, m
 }
 
-// numbers is a heap with the largest first.
-type numbers []uint64
+// maxHeap is a heap with the largest first.
+type maxHeap []uint64
 
-func (n numbers) Len() int           { return len(n) }
-func (n numbers) Less(i, j int) bool { return n[i] > n[j] }
-func (n numbers) Swap(i, j int)      { n[i], n[j] = n[j], n[i] }
-func (n *numbers) Push(x any)        { *n = append(*n, x.(uint64)) }
-func (n *numbers) Pop() any {
+func (n maxHeap) Len() int           { return len(n) }
+func (n maxHeap) Less(i, j int) bool { return n[i] > n[j] }
+func (n maxHeap) Swap(i, j int)      { n[i], n[j] = n[j], n[i] }
+func (n *maxHeap) Push(x any)        { *n = append(*n, x.(uint64)) }
+func (n *maxHeap) Pop() any {
 	last := len(*n) - 1
 	x := (*n)[last]
 	*n = (*n)[:last]

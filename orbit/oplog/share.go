@@ -12,38 +12,38 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// share is what waits of the entries that a peer offered: those whose blocks are
+// account is what waits of the entries that a peer offered: those whose blocks are
 // held, and those whose blocks were evicted.
-type share struct {
-	held, evicted part
+type account struct {
+	held, evicted tally
 }
 
-// part is a number of entries, and the bytes that they are charged.
-type part struct {
+// tally is a number of entries, and the bytes that they are charged.
+type tally struct {
 	count, bytes uint64
 }
 
-func (s *share) of(w *waiter) *part {
-	if w.held {
+func (s *account) of(pe *pendingEntry) *tally {
+	if pe.held {
 		return &s.held
 	}
 	return &s.evicted
 }
 
-func (s *share) bytes() uint64 { return s.held.bytes + s.evicted.bytes }
+func (s *account) bytes() uint64 { return s.held.bytes + s.evicted.bytes }
 
-func (s *share) numbers() []*uint64 {
+func (s *account) numbers() []*uint64 {
 	return []*uint64{&s.held.count, &s.held.bytes, &s.evicted.count, &s.evicted.bytes}
 }
 
-func (s *share) encode() (b []byte) {
+func (s *account) encode() (b []byte) {
 	for _, n := range s.numbers() {
 		b = binary.AppendUvarint(b, *n)
 	}
 	return b
 }
 
-func (s *share) decode(record []byte) bool {
+func (s *account) decode(record []byte) bool {
 	for _, to := range s.numbers() {
 		n, size := binary.Uvarint(record)
 		if size <= 0 {
@@ -57,10 +57,10 @@ func (s *share) decode(record []byte) bool {
 // peerName is the ID of a peer as a component of keys.
 func peerName(peer string) string { return "~" + url.PathEscape(peer) }
 
-func (l *Log) shareKey(peer string) string { return l.key("share/" + peerName(peer)) }
+func (l *Log) accountKey(peer string) string { return l.key("share/" + peerName(peer)) }
 
-// largeKey is where the peers are in the order of their shares.
-func (l *Log) largeKey(peer string, s *share) string {
+// accountSizeKey is where the peers are in the order of their shares.
+func (l *Log) accountSizeKey(peer string, s *account) string {
 	return store.NamedKey(l.key("shares"), s.bytes()>>16, peerName(peer))
 }
 
@@ -69,40 +69,40 @@ func (l *Log) largeKey(peer string, s *share) string {
 func (l *Log) heldSeries(peer string) string    { return l.key("held/" + peerName(peer)) }
 func (l *Log) evictedSeries(peer string) string { return l.key("evicted/" + peerName(peer)) }
 
-func (l *Log) partKey(w *waiter) string {
-	series := l.evictedSeries(w.from)
-	if w.held {
-		series = l.heldSeries(w.from)
+func (l *Log) evictionKey(pe *pendingEntry) string {
+	series := l.evictedSeries(pe.from)
+	if pe.held {
+		series = l.heldSeries(pe.from)
 	}
-	return store.NamedKey(series, w.order, w.hash)
+	return store.NamedKey(series, pe.order, pe.hash)
 }
 
-func (l *Log) share(g blocks.Getter, peer string) (s share, err error) {
-	record, err := g.Get(l.shareKey(peer))
+func (l *Log) account(g blocks.Getter, peer string) (s account, err error) {
+	record, err := g.Get(l.accountKey(peer))
 	if errors.Is(err, store.ErrNotFound) {
 		return s, nil
 	}
 	if err == nil && !s.decode(record) {
-		err = l.damaged(l.shareKey(peer))
+		err = l.damaged(l.accountKey(peer))
 	}
 	return s, err
 }
 
-// changeShare changes the share of a peer.
-func (l *Log) changeShare(tx *store.Tx, sum *summary, peer string, change func(*share)) error {
-	s, err := l.share(tx, peer)
+// changeAccount changes the share of a peer.
+func (l *Log) changeAccount(tx *store.Tx, sum *summary, peer string, change func(*account)) error {
+	s, err := l.account(tx, peer)
 	if err != nil {
 		return err
 	}
 	before := s
 	change(&s)
-	sum.Pending += s.bytes() - before.bytes()
-	was, is := l.largeKey(peer, &before), l.largeKey(peer, &s)
+	sum.PendingBytes += s.bytes() - before.bytes()
+	was, is := l.accountSizeKey(peer, &before), l.accountSizeKey(peer, &s)
 	if s.held.count+s.evicted.count == 0 {
 		if err := tx.Delete(was); err != nil {
 			return err
 		}
-		return tx.Delete(l.shareKey(peer))
+		return tx.Delete(l.accountKey(peer))
 	}
 	if was != is {
 		if err := tx.Delete(was); err != nil {
@@ -114,45 +114,45 @@ func (l *Log) changeShare(tx *store.Tx, sum *summary, peer string, change func(*
 			return err
 		}
 	}
-	return tx.Put(l.shareKey(peer), s.encode())
+	return tx.Put(l.accountKey(peer), s.encode())
 }
 
 // charge adds a waiting entry to the share of its peer. data is its block, if that is
 // held.
-func (l *Log) charge(tx *store.Tx, sum *summary, w *waiter, data []byte) error {
-	err := l.changeShare(tx, sum, w.from, func(s *share) {
-		p := s.of(w)
+func (l *Log) charge(tx *store.Tx, sum *summary, pe *pendingEntry, data []byte) error {
+	err := l.changeAccount(tx, sum, pe.from, func(s *account) {
+		p := s.of(pe)
 		p.count++
-		p.bytes += w.charge
+		p.bytes += pe.charge
 	})
 	if err != nil {
 		return err
 	}
-	return tx.Put(l.partKey(w), data)
+	return tx.Put(l.evictionKey(pe), data)
 }
 
 // discharge undoes charge.
-func (l *Log) discharge(tx *store.Tx, sum *summary, w *waiter) error {
-	err := l.changeShare(tx, sum, w.from, func(s *share) {
-		p := s.of(w)
+func (l *Log) discharge(tx *store.Tx, sum *summary, pe *pendingEntry) error {
+	err := l.changeAccount(tx, sum, pe.from, func(s *account) {
+		p := s.of(pe)
 		p.count--
-		p.bytes -= w.charge
+		p.bytes -= pe.charge
 	})
 	if err != nil {
 		return err
 	}
-	return tx.Delete(l.partKey(w))
+	return tx.Delete(l.evictionKey(pe))
 }
 
 // heldBlock returns the block of a waiting entry that is held.
-func (l *Log) heldBlock(tx *store.Tx, w *waiter) (block.Block, error) {
-	data, err := l.mustGet(tx, l.partKey(w))
+func (l *Log) heldBlock(tx *store.Tx, pe *pendingEntry) (block.Block, error) {
+	data, err := l.mustGet(tx, l.evictionKey(pe))
 	if err != nil {
 		return block.Block{}, err
 	}
-	b := block.Block{Hash: w.hash, Data: data}
+	b := block.Block{Hash: pe.hash, Data: data}
 	if err := b.Check(); err != nil {
-		return b, fmt.Errorf("%w of %s: entry %s that waits: %v", ErrDamaged, l.id, w.hash, err)
+		return b, fmt.Errorf("%w of %s: entry %s that waits: %v", ErrDamaged, l.id, pe.hash, err)
 	}
 	return b, nil
 }
@@ -164,14 +164,14 @@ const (
 	evictPart    = 32
 )
 
-// shrinkTo evicts until what waits is charged so many bytes or fewer: if it is charged
+// evictTo evicts until what waits is charged so many bytes or fewer: if it is charged
 // more, some less than that, so that searches are rare.
-func (l *Log) shrinkTo(tx *store.Tx, sum *summary, bytes uint64) error {
-	if sum.Pending <= bytes {
+func (l *Log) evictTo(tx *store.Tx, sum *summary, bytes uint64) error {
+	if sum.PendingBytes <= bytes {
 		return nil
 	}
 	goal := bytes - bytes/evictPart
-	for sum.Pending > goal {
+	for sum.PendingBytes > goal {
 		if err := l.evict(tx, sum, goal); err != nil {
 			return err
 		}
@@ -184,13 +184,13 @@ func (l *Log) shrinkTo(tx *store.Tx, sum *summary, bytes uint64) error {
 // largest order: they are the last that can enter the log. It takes their blocks or,
 // where those without blocks take more, all of those.
 func (l *Log) evict(tx *store.Tx, sum *summary, goal uint64) error {
-	peer, s, err := l.largest(tx)
+	peer, s, err := l.largestAccount(tx)
 	if err != nil {
 		return err
 	}
 	series, take := l.heldSeries(peer), l.evictBlock
 	if s.held.bytes < s.evicted.bytes {
-		series, take = l.evictedSeries(peer), l.giveUp
+		series, take = l.evictedSeries(peer), l.abandon
 	}
 	var hashes []string
 	least := uint64(0) // of what is freed with the hashes
@@ -199,8 +199,8 @@ func (l *Log) evict(tx *store.Tx, sum *summary, goal uint64) error {
 			return err
 		}
 		hashes = append(hashes, r.Name)
-		least += uint64(len(r.Value)) + waitOverhead
-		if least >= sum.Pending-goal || len(hashes) == evictEntries {
+		least += uint64(len(r.Value)) + pendingOverhead
+		if least >= sum.PendingBytes-goal || len(hashes) == evictEntries {
 			break
 		}
 	}
@@ -208,14 +208,14 @@ func (l *Log) evict(tx *store.Tx, sum *summary, goal uint64) error {
 		return l.damaged(series)
 	}
 	for _, hash := range hashes {
-		if sum.Pending <= goal {
+		if sum.PendingBytes <= goal {
 			break
 		}
-		w, err := l.mustWaiter(tx, hash)
+		pe, err := l.mustPending(tx, hash)
 		if err != nil {
 			return err
 		}
-		if err := take(tx, sum, w); err != nil {
+		if err := take(tx, sum, pe); err != nil {
 			return err
 		}
 	}
@@ -223,21 +223,21 @@ func (l *Log) evict(tx *store.Tx, sum *summary, goal uint64) error {
 }
 
 // evictBlock evicts the block of a waiting entry.
-func (l *Log) evictBlock(tx *store.Tx, sum *summary, w *waiter) error {
-	if err := l.discharge(tx, sum, w); err != nil {
+func (l *Log) evictBlock(tx *store.Tx, sum *summary, pe *pendingEntry) error {
+	if err := l.discharge(tx, sum, pe); err != nil {
 		return err
 	}
-	if err := l.strip(tx, sum, w); err != nil {
+	if err := l.stripBlock(tx, sum, pe); err != nil {
 		return err
 	}
-	if err := l.charge(tx, sum, w, nil); err != nil {
+	if err := l.charge(tx, sum, pe, nil); err != nil {
 		return err
 	}
-	return l.putWaiter(tx, w)
+	return l.putPending(tx, pe)
 }
 
-// largest returns the peer that has the largest share, to 64 KiB.
-func (l *Log) largest(tx *store.Tx) (peer string, s share, err error) {
+// largestAccount returns the peer that has the largest share, to 64 KiB.
+func (l *Log) largestAccount(tx *store.Tx) (peer string, s account, err error) {
 	series := l.key("shares")
 	for r, err := range tx.Descend(series) {
 		if err != nil {
@@ -246,84 +246,84 @@ func (l *Log) largest(tx *store.Tx) (peer string, s share, err error) {
 		if peer, err = url.PathUnescape(strings.TrimPrefix(r.Name, "~")); err != nil {
 			return "", s, l.damaged(series)
 		}
-		s, err = l.share(tx, peer)
+		s, err = l.account(tx, peer)
 		return peer, s, err
 	}
 	return "", s, l.damaged(series)
 }
 
-// strip makes a waiting entry that is charged to no share one without block. Of its
+// stripBlock makes a waiting entry that is charged to no share one without block. Of its
 // parents that are left, it keeps those from next: in an honest log, refs are
 // ancestors of them. Where none of those is left, it keeps the refs.
-func (l *Log) strip(tx *store.Tx, sum *summary, w *waiter) error {
-	w.held, w.writer, w.fault = false, "", ""
-	if w.next > 0 {
-		kept := min(uint64(len(w.parents)), w.next)
-		refs := w.parents[kept:]
-		w.parents = w.parents[:kept]
-		if err := l.dropChunks(tx, w, (w.next-kept+parentsPerRecord-1)/parentsPerRecord); err != nil {
+func (l *Log) stripBlock(tx *store.Tx, sum *summary, pe *pendingEntry) error {
+	pe.held, pe.writer, pe.reason = false, "", ""
+	if pe.fromNext > 0 {
+		kept := min(uint64(len(pe.parents)), pe.fromNext)
+		refs := pe.parents[kept:]
+		pe.parents = pe.parents[:kept]
+		if err := l.deleteChunks(tx, pe, (pe.fromNext-kept+parentsPerRecord-1)/parentsPerRecord); err != nil {
 			return err
 		}
-		if err := l.requireNoMore(tx, sum, w, refs); err != nil {
+		if err := l.unrequire(tx, sum, pe, refs); err != nil {
 			return err
 		}
 	}
-	w.charge = waitOverhead + parentCharge*(uint64(len(w.parents))+parentsPerRecord*(w.chunks-w.chunk))
+	pe.charge = pendingOverhead + parentCharge*(uint64(len(pe.parents))+parentsPerRecord*(pe.chunks-pe.firstChunk))
 	return nil
 }
 
-// giveUp forgets a waiting entry. Where another one waits for it, it is missing.
-func (l *Log) giveUp(tx *store.Tx, sum *summary, w *waiter) error {
-	sum.GivenUp++
-	if err := l.forget(tx, sum, w); err != nil {
+// abandon forgets a waiting entry. Where another one waits for it, it is missing.
+func (l *Log) abandon(tx *store.Tx, sum *summary, pe *pendingEntry) error {
+	sum.Abandoned++
+	if err := l.removePending(tx, sum, pe); err != nil {
 		return err
 	}
-	if n, err := l.need(tx, sum, w.hash); err != nil {
+	if n, err := l.need(tx, sum, pe.hash); err != nil {
 		return err
 	} else if n != nil {
-		if err := l.setFound(tx, sum, w.hash); err != nil {
+		if err := l.setFound(tx, sum, pe.hash); err != nil {
 			return err
 		}
 	}
-	return l.requireForDependant(tx, sum, w.hash)
+	return l.requireForDependant(tx, sum, pe.hash)
 }
 
 // Bounds of what is fetched again at once.
 const (
-	aheadEntries = 64 // entries that are looked at
-	aheadOfOne   = 4  // of those that wait for one
-	aheadShare   = 8  // part of the bytes that may wait
+	refetchEntries    = 64 // entries that are looked at
+	refetchDependants = 4  // of those that wait for one
+	refetchPart       = 8  // tally of the bytes that may wait
 )
 
-// fetchAgain has the block of an entry fetched that was evicted and whose parents are
+// refetch has the block of an entry fetched that was evicted and whose parents are
 // in the log now, and, unless that was to be fetched anyway, with it the blocks of
 // some entries that wait for it.
-func (l *Log) fetchAgain(tx *store.Tx, sum *summary, w *waiter) error {
-	if n, err := l.need(tx, sum, w.hash); err != nil || n != nil {
+func (l *Log) refetch(tx *store.Tx, sum *summary, pe *pendingEntry) error {
+	if n, err := l.need(tx, sum, pe.hash); err != nil || n != nil {
 		return err
 	}
 	size := uint64(0)
-	ahead := []*waiter{w}
-	for n := 0; n < len(ahead) && n < aheadEntries; n++ {
-		w := ahead[n]
-		if !w.held {
-			if size += w.size; n > 0 && size > l.waitingBound(sum)/aheadShare {
+	ahead := []*pendingEntry{pe}
+	for n := 0; n < len(ahead) && n < refetchEntries; n++ {
+		pe := ahead[n]
+		if !pe.held {
+			if size += pe.size; n > 0 && size > l.pendingLimit(sum)/refetchPart {
 				return nil
 			}
-			if n, err := l.need(tx, sum, w.hash); err != nil {
+			if n, err := l.need(tx, sum, pe.hash); err != nil {
 				return err
 			} else if n == nil {
-				if err := l.setMissing(tx, sum, w.hash, w); err != nil {
+				if err := l.setMissing(tx, sum, pe.hash, pe); err != nil {
 					return err
 				}
 			}
 		}
-		hashes, err := l.dependants(tx, w.hash, aheadOfOne)
+		hashes, err := l.dependants(tx, pe.hash, refetchDependants)
 		if err != nil {
 			return err
 		}
 		for _, hash := range hashes {
-			next, err := l.mustWaiter(tx, hash)
+			next, err := l.mustPending(tx, hash)
 			if err != nil {
 				return err
 			}

@@ -17,23 +17,23 @@ import (
 // summary is what is known of a log without reading it. It is written with
 // each change of the log.
 type summary struct {
-	Numbers   uint64 // of the entry that came last; 0 for none
-	Counting  uint64 // entries that count
-	Faults    uint64 // entries that do not
-	Keys      uint64 // live keys of the state
-	Waiting   uint64 // entries that wait for others
-	Pending   uint64 // bytes that those are charged
-	ReadyFrom uint64 // first entry of the ready queue
-	ReadyTo   uint64 // behind the last
-	Rebuild   uint64 // 0, or while the index is being rebuilt 1 + Numbers of before
+	Numbers      uint64 // of the entry that came last; 0 for none
+	Authorized   uint64 // entries that count
+	Unauthorized uint64 // entries that do not
+	Keys         uint64 // live keys of the state
+	Pending      uint64 // entries that wait for others
+	PendingBytes uint64 // bytes that those are charged
+	ReadyFrom    uint64 // first entry of the ready queue
+	ReadyTo      uint64 // behind the last
+	Rebuild      uint64 // 0, or while the index is being rebuilt 1 + Numbers of before
 
 	HeadCount uint64 // heads
 	HeadPages uint64 // pages of heads, where they are in pages
 	Queue     uint64 // entries whose effect is to be decided anew
-	Doubtful  uint64 // of those, the doubted ones
+	Doubted   uint64 // of those, the doubted ones
 	Revision  uint64 // how often an entry that was here came to count, or ceased to
 	Missing   uint64 // hashes that are to be fetched
-	GivenUp   uint64 // how many waiting entries were forgotten for want of room
+	Abandoned uint64 // how many waiting entries were forgotten for want of room
 	Bytes     uint64 // of the blocks of the entries
 	Secret    uint64 // by which missing hashes are laid out; 0: none is yet
 
@@ -41,37 +41,37 @@ type summary struct {
 	Newest []entry.Position // the newest of those that count, newest first
 	Own    []entry.Position // the entry that was written here last, if any
 
-	lists      *sets    // the access lists, once this transaction has read them
-	covered    bool     // all that the next entry names were heads, and are none any more
-	flipped    []uint64 // numbers of entries whose effect this transaction changed
-	outdated   bool     // it was written before verdicts could change, and there are some
-	unmeasured bool     // it was written before Bytes was counted, and there are entries
+	access     *accessSets // the access lists, once this transaction has read them
+	covered    bool        // all that the next entry names were heads, and are none any more
+	revised    []uint64    // maxHeap of entries whose effect this transaction changed
+	outdated   bool        // it was written before verdicts could change, and there are some
+	unmeasured bool        // it was written before Bytes was counted, and there are entries
 }
 
 // spare is how many more entries are kept as newest than the references of an
 // entry need now: with a log of more heads, they need more.
 const spare = 16
 
-// keep is how many entries a summary should have as newest.
-func (s *summary) keep() int { return len(s.Heads) + entry.MaxRefs + spare }
+// newestLimit is how many entries a summary should have as newest.
+func (s *summary) newestLimit() int { return len(s.Heads) + entry.MaxRefs + spare }
 
 // add makes an entry that counts one of the newest, if it is.
 func (s *summary) add(p entry.Position) {
-	all := uint64(len(s.Newest)) == s.Counting
-	s.Counting++
+	all := uint64(len(s.Newest)) == s.Authorized
+	s.Authorized++
 	i, _ := slices.BinarySearchFunc(s.Newest, p, descending)
 	if i == len(s.Newest) && !all {
 		return
 	}
 	s.Newest = slices.Insert(s.Newest, i, p)
-	if keep := s.keep(); len(s.Newest) > keep {
+	if keep := s.newestLimit(); len(s.Newest) > keep {
 		s.Newest = s.Newest[:keep]
 	}
 }
 
 // remove undoes add.
 func (s *summary) remove(p entry.Position) {
-	s.Counting--
+	s.Authorized--
 	if i, ok := slices.BinarySearchFunc(s.Newest, p, descending); ok {
 		s.Newest = slices.Delete(s.Newest, i, i+1)
 	}
@@ -80,13 +80,13 @@ func (s *summary) remove(p entry.Position) {
 func descending(a, b entry.Position) int { return b.Compare(a) }
 
 func (s *summary) numbers() []*uint64 {
-	return append(s.oldNumbers(), &s.HeadCount, &s.HeadPages, &s.Queue, &s.Doubtful, &s.Revision, &s.Missing, &s.GivenUp, &s.Bytes, &s.Secret)
+	return append(s.oldNumbers(), &s.HeadCount, &s.HeadPages, &s.Queue, &s.Doubted, &s.Revision, &s.Missing, &s.Abandoned, &s.Bytes, &s.Secret)
 }
 
 // oldNumbers are the numbers of a summary that was written before verdicts could
 // change.
 func (s *summary) oldNumbers() []*uint64 {
-	return []*uint64{&s.Numbers, &s.Counting, &s.Faults, &s.Keys, &s.Waiting, &s.Pending, &s.ReadyFrom, &s.ReadyTo, &s.Rebuild}
+	return []*uint64{&s.Numbers, &s.Authorized, &s.Unauthorized, &s.Keys, &s.Pending, &s.PendingBytes, &s.ReadyFrom, &s.ReadyTo, &s.Rebuild}
 }
 
 func (s *summary) positionLists() []*[]entry.Position {
@@ -211,7 +211,7 @@ func (s *summary) decode(b []byte) error {
 	}
 	if old {
 		s.HeadCount = uint64(len(s.Heads))
-		s.outdated = s.Faults > 0 || s.Waiting > 0
+		s.outdated = s.Unauthorized > 0 || s.Pending > 0
 		s.unmeasured = s.Numbers > 0
 	}
 	return r.End()

@@ -15,7 +15,7 @@ import (
 )
 
 // Path leads to a part of the order of a log: the entries whose time, a whole
-// number, begins with these digits. Each byte is a hex digit. The first one is
+// decodeNumber, begins with these digits. Each byte is a hex digit. The first one is
 // how many digits the time has, less one, so that the paths of larger times
 // compare as larger. The empty path leads to all that counts.
 type Path string
@@ -33,11 +33,11 @@ func (p Path) Valid() bool {
 	return len(p) == 0 || len(p) <= 1+int(p[0])
 }
 
-// Narrow reports whether the next digit of the path would be its last one.
-func (p Path) Narrow() bool { return len(p) > 0 && len(p) == 1+int(p[0]) }
+// IsLeaf reports whether the next digit of the path would be its last one.
+func (p Path) IsLeaf() bool { return len(p) > 0 && len(p) == 1+int(p[0]) }
 
-// first returns the lowest time behind the path.
-func (p Path) first() uint64 {
+// lowest returns the lowest time behind the path.
+func (p Path) lowest() uint64 {
 	if len(p) == 0 {
 		return 0
 	}
@@ -55,8 +55,8 @@ func (p Path) first() uint64 {
 	return n
 }
 
-// has reports whether a time is behind the path.
-func (p Path) has(time uint64) bool {
+// contains reports whether a time is behind the path.
+func (p Path) contains(time uint64) bool {
 	path := pathOf(time)
 	return len(p) <= len(path) && path[:len(p)] == p
 }
@@ -148,12 +148,12 @@ func (l *Log) Children(ctx context.Context, p Path) ([]Node, error) {
 	return children, nil
 }
 
-// Behind yields the places of the entries behind a path, in their order. It
+// Subtree yields the places of the entries behind a path, in their order. It
 // begins behind the place after, if that is not nil.
-func (l *Log) Behind(ctx context.Context, p Path, after *Ref) iter.Seq2[Ref, error] {
+func (l *Log) Subtree(ctx context.Context, p Path, after *Ref) iter.Seq2[Ref, error] {
 	return func(yield func(Ref, error) bool) {
 		series := l.key("order")
-		refs := readRefs(l.store.AscendFrom(ctx, series, p.first(), ""), series)
+		refs := readRefs(l.store.AscendFrom(ctx, series, p.lowest(), ""), series)
 		if after != nil {
 			refs = l.ascend(ctx, after.Position)
 		}
@@ -162,7 +162,7 @@ func (l *Log) Behind(ctx context.Context, p Path, after *Ref) iter.Seq2[Ref, err
 				continue
 			}
 			if err == nil {
-				if number, _ := place(ref.Position); !p.has(number) {
+				if number, _ := encodePosition(ref.Position); !p.contains(number) {
 					return
 				}
 			}
@@ -173,16 +173,16 @@ func (l *Log) Behind(ctx context.Context, p Path, after *Ref) iter.Seq2[Ref, err
 	}
 }
 
-// grow adds an entry that counts, of a time, to the nodes that it is behind.
-func (l *Log) grow(tx *store.Tx, time uint64, hash string) error {
+// addToTree adds an entry that counts, of a time, to the nodes that it is behind.
+func (l *Log) addToTree(tx *store.Tx, time uint64, hash string) error {
 	return l.changeNodes(tx, time, hash, func(n *Node, digest [32]byte) {
 		n.Count++
 		n.Sum.add(digest)
 	})
 }
 
-// shrink undoes grow.
-func (l *Log) shrink(tx *store.Tx, time uint64, hash string) error {
+// removeFromTree undoes grow.
+func (l *Log) removeFromTree(tx *store.Tx, time uint64, hash string) error {
 	return l.changeNodes(tx, time, hash, func(n *Node, digest [32]byte) {
 		n.Count--
 		n.Sum.subtract(digest)
@@ -212,8 +212,8 @@ func (l *Log) changeNodes(tx *store.Tx, time uint64, hash string, change func(*N
 	return nil
 }
 
-// plant makes the tree of a log that was written by who knew of none.
-func (l *Log) plant(ctx context.Context) error {
+// buildTree makes the tree of a log that was written by who knew of none.
+func (l *Log) buildTree(ctx context.Context) error {
 	return l.update(ctx, func(tx *store.Tx, sum *summary) error {
 		for old, err := range l.store.Scan(ctx, l.key("tree")) {
 			if err != nil {
@@ -227,8 +227,8 @@ func (l *Log) plant(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			time, _ := place(ref.Position)
-			if err := l.grow(tx, time, ref.Hash); err != nil {
+			time, _ := encodePosition(ref.Position)
+			if err := l.addToTree(tx, time, ref.Hash); err != nil {
 				return err
 			}
 		}
@@ -238,7 +238,7 @@ func (l *Log) plant(ctx context.Context) error {
 
 // Compare returns -1 where the times behind p begin lower than those behind q, 0
 // where they begin together, 1 where p's are higher.
-func (p Path) Compare(q Path) int { return cmp.Compare(p.first(), q.first()) }
+func (p Path) Compare(q Path) int { return cmp.Compare(p.lowest(), q.lowest()) }
 
 // Spine returns the paths that lead to the newest entry, but for that of all.
 func (l *Log) Spine(ctx context.Context) ([]Path, error) {
@@ -246,7 +246,7 @@ func (l *Log) Spine(ctx context.Context) ([]Path, error) {
 		if err != nil {
 			return nil, err
 		}
-		time, _ := place(ref.Position)
+		time, _ := encodePosition(ref.Position)
 		path := pathOf(time)
 		var spine []Path
 		for n := 1; n < len(path); n++ {

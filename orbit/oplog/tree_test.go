@@ -62,11 +62,11 @@ func (r replica) auditTree(t testing.TB, newestFirst []*entry.Entry, positions m
 			t.Errorf("node %x: %d of %x, want %d of %x", p, n.Count, n.Sum, count, sum)
 		}
 		var hashes []string
-		for _, ref := range all(t, r.Behind(t.Context(), p, nil)) {
+		for _, ref := range all(t, r.Subtree(t.Context(), p, nil)) {
 			hashes = append(hashes, ref.Hash)
 		}
 		same(t, "entries behind a path", hashes, behind[p])
-		if p.Narrow() {
+		if p.IsLeaf() {
 			continue
 		}
 		children, err := r.Children(t.Context(), p)
@@ -112,9 +112,9 @@ func TestTreeIsMadeOfALogThatHasNone(t *testing.T) {
 func TestBehindGoesOnBehindAPlace(t *testing.T) {
 	seeds(t, 20, func(t *testing.T, rng *rand.Rand) {
 		r := sample(t, rng)
-		whole := all(t, r.Behind(t.Context(), "", nil))
+		whole := all(t, r.Subtree(t.Context(), "", nil))
 		for i := range whole {
-			same(t, "behind a place", all(t, r.Behind(t.Context(), "", &whole[i])), whole[i+1:])
+			same(t, "behind a place", all(t, r.Subtree(t.Context(), "", &whole[i])), whole[i+1:])
 		}
 	})
 }

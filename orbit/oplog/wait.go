@@ -15,16 +15,16 @@ import (
 // parentsPerRecord is how many parents of a waiting entry one record has at most.
 const parentsPerRecord = 64
 
-// waitOverhead is what a waiting entry is charged besides its block, in bytes, for
+// pendingOverhead is what a waiting entry is charged besides its block, in bytes, for
 // the records that it takes; and parentCharge, for each parent that is stored after
 // its block was evicted.
 const (
-	waitOverhead = 512
-	parentCharge = block.HashLen
+	pendingOverhead = 512
+	parentCharge    = block.HashLen
 )
 
-// waiter is what is stored of a waiting entry apart from its block.
-type waiter struct {
+// pendingEntry is what is stored of a waiting entry apart from its block.
+type pendingEntry struct {
 	hash   string // not encoded: it is in the key
 	from   string // ID of the peer that offered it, or ""
 	order  uint64 // the entries of a peer with the largest order are evicted first
@@ -32,40 +32,40 @@ type waiter struct {
 	size   uint64 // bytes of its block
 	charge uint64 // bytes of the peer's share
 	writer string // ID of its identity, where it is valid and held
-	fault  string // why it is invalid, or "", where it is held
+	reason string // why it is invalid, or "", where it is held
 
 	// The parents that may not be in the log yet, of which the first is the one that
 	// the entry waits for. An entry that waits for none had its block evicted: the
 	// block is to be fetched again.
-	parents []string
-	chunks  uint64 // further records of parents, from number 0 on
-	chunk   uint64 // the first of them that is left
-	next    uint64 // how many of all parents that are left are from next; the others are refs
+	parents    []string
+	chunks     uint64 // further records of parents, from number 0 on
+	firstChunk uint64 // the first of them that is left
+	fromNext   uint64 // how many of all parents that are left are from next; the others are refs
 }
 
-func (w *waiter) encode() []byte {
+func (pe *pendingEntry) encode() []byte {
 	b := dagcbor.AppendArray(nil, 11)
-	b = dagcbor.AppendText(b, w.from)
-	b = dagcbor.AppendUint(b, w.order)
-	b = dagcbor.AppendBool(b, w.held)
-	b = dagcbor.AppendUint(b, w.size)
-	b = dagcbor.AppendUint(b, w.charge)
-	b = dagcbor.AppendText(b, w.writer)
-	b = dagcbor.AppendText(b, w.fault)
-	b = dagcbor.AppendUint(b, w.next)
-	b = dagcbor.AppendUint(b, w.chunk)
-	b = dagcbor.AppendUint(b, w.chunks)
-	return dagcbor.AppendText(b, strings.Join(w.parents, ""))
+	b = dagcbor.AppendText(b, pe.from)
+	b = dagcbor.AppendUint(b, pe.order)
+	b = dagcbor.AppendBool(b, pe.held)
+	b = dagcbor.AppendUint(b, pe.size)
+	b = dagcbor.AppendUint(b, pe.charge)
+	b = dagcbor.AppendText(b, pe.writer)
+	b = dagcbor.AppendText(b, pe.reason)
+	b = dagcbor.AppendUint(b, pe.fromNext)
+	b = dagcbor.AppendUint(b, pe.firstChunk)
+	b = dagcbor.AppendUint(b, pe.chunks)
+	return dagcbor.AppendText(b, strings.Join(pe.parents, ""))
 }
 
-func decodeWaiter(hash string, record []byte) (*waiter, error) {
-	w := &waiter{hash: hash}
+func decodePending(hash string, record []byte) (*pendingEntry, error) {
+	pe := &pendingEntry{hash: hash}
 	r := dagcbor.NewReader(record)
 	if err := r.Tuple(11); err != nil {
 		return nil, err
 	}
 	var parents string
-	for _, field := range []any{&w.from, &w.order, &w.held, &w.size, &w.charge, &w.writer, &w.fault, &w.next, &w.chunk, &w.chunks, &parents} {
+	for _, field := range []any{&pe.from, &pe.order, &pe.held, &pe.size, &pe.charge, &pe.writer, &pe.reason, &pe.fromNext, &pe.firstChunk, &pe.chunks, &parents} {
 		var err error
 		switch to := field.(type) {
 		case *string:
@@ -80,10 +80,10 @@ func decodeWaiter(hash string, record []byte) (*waiter, error) {
 		}
 	}
 	var ok bool
-	if w.parents, ok = splitHashes([]byte(parents)); !ok || w.chunk > w.chunks {
+	if pe.parents, ok = splitHashes([]byte(parents)); !ok || pe.firstChunk > pe.chunks {
 		return nil, errors.New("parents are garbled")
 	}
-	return w, r.End()
+	return pe, r.End()
 }
 
 // splitHashes returns the hashes that stand one after the other.
@@ -98,81 +98,83 @@ func splitHashes(record []byte) (hashes []string, ok bool) {
 	return hashes, len(record) == 0
 }
 
-func (l *Log) waitKey(hash string) string   { return l.key("wait/" + hash) }
-func (l *Log) readyKey(place uint64) string { return store.Key(l.key("ready"), place) }
+func (l *Log) pendingKey(hash string) string { return l.key("wait/" + hash) }
+func (l *Log) readyKey(place uint64) string  { return store.Key(l.key("ready"), place) }
 
 func (l *Log) parentsKey(hash string, n uint64) string {
 	return store.Key(l.key("parents/"+hash), n)
 }
 
-// waiter returns what is stored of a waiting entry, or nil if none with that hash
+// pendingEntry returns what is stored of a waiting entry, or nil if none with that hash
 // waits.
-func (l *Log) waiter(g blocks.Getter, hash string) (*waiter, error) {
-	record, err := g.Get(l.waitKey(hash))
+func (l *Log) pendingEntry(g blocks.Getter, hash string) (*pendingEntry, error) {
+	record, err := g.Get(l.pendingKey(hash))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	w, err := decodeWaiter(hash, record)
+	pe, err := decodePending(hash, record)
 	if err != nil {
 		return nil, fmt.Errorf("%w of %s: entry %s that waits: %v", ErrDamaged, l.id, hash, err)
 	}
-	return w, nil
+	return pe, nil
 }
 
-// mustWaiter returns what is stored of an entry that waits unless the log is
+// mustPending returns what is stored of an entry that waits unless the log is
 // damaged.
-func (l *Log) mustWaiter(g blocks.Getter, hash string) (*waiter, error) {
-	w, err := l.waiter(g, hash)
-	if err == nil && w == nil {
+func (l *Log) mustPending(g blocks.Getter, hash string) (*pendingEntry, error) {
+	pe, err := l.pendingEntry(g, hash)
+	if err == nil && pe == nil {
 		err = fmt.Errorf("%w of %s: entry %s does not wait", ErrDamaged, l.id, hash)
 	}
-	return w, err
+	return pe, err
 }
 
-func (l *Log) putWaiter(tx *store.Tx, w *waiter) error { return tx.Put(l.waitKey(w.hash), w.encode()) }
+func (l *Log) putPending(tx *store.Tx, pe *pendingEntry) error {
+	return tx.Put(l.pendingKey(pe.hash), pe.encode())
+}
 
-// wait has a candidate wait for its parents from a place on, the first of which is
+// addPending has a candidate wait for its parents from a place on, the first of which is
 // not in the log. Then what waits is evicted as far as it exceeds its bound: that may be
 // the candidate itself, or what it waits for.
-func (l *Log) wait(tx *store.Tx, sum *summary, c Candidate, from int, order uint64) (Outcome, error) {
-	w := newWaiter(c, from)
-	w.order = order
-	rest := w.parents
-	w.parents, rest = firstHashes(rest)
-	for ; len(rest) > 0; w.chunks++ {
+func (l *Log) addPending(tx *store.Tx, sum *summary, c Candidate, from int, order uint64) (Outcome, error) {
+	pe := newPending(c, from)
+	pe.order = order
+	rest := pe.parents
+	pe.parents, rest = firstHashes(rest)
+	for ; len(rest) > 0; pe.chunks++ {
 		var chunk []string
 		chunk, rest = firstHashes(rest)
-		if err := tx.Put(l.parentsKey(w.hash, w.chunks), []byte(strings.Join(chunk, ""))); err != nil {
+		if err := tx.Put(l.parentsKey(pe.hash, pe.chunks), []byte(strings.Join(chunk, ""))); err != nil {
 			return Refused, err
 		}
 	}
-	sum.Waiting++
-	if err := l.charge(tx, sum, w, c.Entry.Block.Data); err != nil {
+	sum.Pending++
+	if err := l.charge(tx, sum, pe, c.Entry.Block.Data); err != nil {
 		return Refused, err
 	}
-	if err := l.putWaiter(tx, w); err != nil {
+	if err := l.putPending(tx, pe); err != nil {
 		return Refused, err
 	}
-	if err := l.depend(tx, w.parents[0], w.hash); err != nil {
+	if err := l.depend(tx, pe.parents[0], pe.hash); err != nil {
 		return Refused, err
 	}
-	if err := l.requireAll(tx, sum, w); err != nil {
+	if err := l.requireAll(tx, sum, pe); err != nil {
 		return Refused, err
 	}
-	bound := l.waitingBound(sum)
-	if sum.Pending <= bound {
+	bound := l.pendingLimit(sum)
+	if sum.PendingBytes <= bound {
 		return Waiting, nil
 	}
-	if err := l.shrinkTo(tx, sum, bound); err != nil {
+	if err := l.evictTo(tx, sum, bound); err != nil {
 		return Refused, err
 	}
-	if ok, err := tx.Has(l.waitKey(w.hash)); err != nil || ok {
+	if ok, err := tx.Has(l.pendingKey(pe.hash)); err != nil || ok {
 		return Waiting, err
 	}
-	return l.noRoom(sum), nil
+	return l.overLimit(sum), nil
 }
 
 // clockZero is the order of an entry whose clock is 0. An honest clock is larger than
@@ -183,24 +185,24 @@ const clockZero = 1 << 20
 
 // orderOf returns the order of an entry by its clock.
 func orderOf(e *entry.Entry) uint64 {
-	time, _ := place(e.Position(e.Rank()))
+	time, _ := encodePosition(e.Position(e.Rank()))
 	return max(time, time+clockZero)
 }
 
-// newWaiter returns what is to be stored of a candidate that waits for its parents
+// newPending returns what is to be stored of a candidate that waits for its parents
 // from a place on, with all of those.
-func newWaiter(c Candidate, from int) *waiter {
+func newPending(c Candidate, from int) *pendingEntry {
 	size := uint64(len(c.Entry.Block.Data))
-	w := &waiter{
+	pe := &pendingEntry{
 		hash: c.Entry.Hash(), from: c.From, writer: c.Writer,
-		held: true, size: size, charge: size + waitOverhead,
-		parents: c.Entry.Parents()[from:],
-		next:    uint64(max(0, len(c.Entry.Next)-from)),
+		held: true, size: size, charge: size + pendingOverhead,
+		parents:  c.Entry.Parents()[from:],
+		fromNext: uint64(max(0, len(c.Entry.Next)-from)),
 	}
 	if c.Fault != nil {
-		w.fault = c.Fault.Error()
+		pe.reason = c.Fault.Error()
 	}
-	return w
+	return pe
 }
 
 func firstHashes(hashes []string) (some, rest []string) {
@@ -210,76 +212,76 @@ func firstHashes(hashes []string) (some, rest []string) {
 
 // advance takes from the parents of a waiting entry those that are in the log, up
 // to the first one that is not. size is the bytes of the records that it read.
-func (l *Log) advance(tx *store.Tx, sum *summary, w *waiter) (size int, err error) {
+func (l *Log) advance(tx *store.Tx, sum *summary, pe *pendingEntry) (size int, err error) {
 	for loaded := false; ; loaded = true {
-		missing, n, err := l.missing(tx, w.parents)
+		missing, n, err := l.firstMissing(tx, pe.parents)
 		if err != nil {
 			return size, err
 		}
-		w.parents = w.parents[n:]
-		w.next -= min(w.next, uint64(n))
+		pe.parents = pe.parents[n:]
+		pe.fromNext -= min(pe.fromNext, uint64(n))
 		if missing != "" && loaded {
-			return size, l.requireAll(tx, sum, w)
+			return size, l.requireAll(tx, sum, pe)
 		}
-		if missing != "" || w.chunk == w.chunks {
+		if missing != "" || pe.firstChunk == pe.chunks {
 			return size, nil
 		}
-		key := l.parentsKey(w.hash, w.chunk)
+		key := l.parentsKey(pe.hash, pe.firstChunk)
 		record, err := l.mustGet(tx, key)
 		if err != nil {
 			return size, err
 		}
 		size += len(record)
 		var ok bool
-		if w.parents, ok = splitHashes(record); !ok || len(w.parents) > parentsPerRecord {
+		if pe.parents, ok = splitHashes(record); !ok || len(pe.parents) > parentsPerRecord {
 			return size, fmt.Errorf("%w of %s: %s", ErrDamaged, l.id, key)
 		}
-		w.chunk++
+		pe.firstChunk++
 		if err := tx.Delete(key); err != nil {
 			return size, err
 		}
 	}
 }
 
-// dropChunks deletes the further records of an entry's parents but for the first so
+// deleteChunks deletes the further records of an entry's parents but for the first so
 // many.
-func (l *Log) dropChunks(tx *store.Tx, w *waiter, but uint64) error {
-	for w.chunks > w.chunk+but {
-		w.chunks--
-		if err := tx.Delete(l.parentsKey(w.hash, w.chunks)); err != nil {
+func (l *Log) deleteChunks(tx *store.Tx, pe *pendingEntry, but uint64) error {
+	for pe.chunks > pe.firstChunk+but {
+		pe.chunks--
+		if err := tx.Delete(l.parentsKey(pe.hash, pe.chunks)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// wakeOne has a waiting entry, of which the parent that it waited for is in the log
+// resumeOne has a waiting entry, of which the parent that it waited for is in the log
 // now, go on: it enters the log, waits for another parent, or its block is to be
 // fetched again. size is the bytes that it read.
-func (l *Log) wakeOne(tx *store.Tx, sum *summary, hash string) (size int, err error) {
-	w, err := l.mustWaiter(tx, hash)
+func (l *Log) resumeOne(tx *store.Tx, sum *summary, hash string) (size int, err error) {
+	pe, err := l.mustPending(tx, hash)
 	if err != nil {
 		return 0, err
 	}
-	if size, err = l.advance(tx, sum, w); err != nil {
+	if size, err = l.advance(tx, sum, pe); err != nil {
 		return size, err
 	}
 	switch {
-	case len(w.parents) > 0:
-		if err := l.putWaiter(tx, w); err != nil {
+	case len(pe.parents) > 0:
+		if err := l.putPending(tx, pe); err != nil {
 			return size, err
 		}
-		if err := l.depend(tx, w.parents[0], w.hash); err != nil {
+		if err := l.depend(tx, pe.parents[0], pe.hash); err != nil {
 			return size, err
 		}
-		return size, l.require(tx, sum, w.parents[0], w)
-	case !w.held:
-		if err := l.putWaiter(tx, w); err != nil {
+		return size, l.require(tx, sum, pe.parents[0], pe)
+	case !pe.held:
+		if err := l.putPending(tx, pe); err != nil {
 			return size, err
 		}
-		return size, l.fetchAgain(tx, sum, w)
+		return size, l.refetch(tx, sum, pe)
 	}
-	b, err := l.heldBlock(tx, w)
+	b, err := l.heldBlock(tx, pe)
 	if err != nil {
 		return size, err
 	}
@@ -287,37 +289,37 @@ func (l *Log) wakeOne(tx *store.Tx, sum *summary, hash string) (size int, err er
 	if err != nil {
 		return size, fmt.Errorf("%w of %s: entry %s that waits: %v", ErrDamaged, l.id, hash, err)
 	}
-	if err := l.forget(tx, sum, w); err != nil {
+	if err := l.removePending(tx, sum, pe); err != nil {
 		return size, err
 	}
-	var fault error
-	if w.fault != "" {
-		fault = errors.New(w.fault)
+	var invalid error
+	if pe.reason != "" {
+		invalid = errors.New(pe.reason)
 	}
-	return size + len(b.Data), l.enter(tx, sum, e, w.writer, w.from, fault)
+	return size + len(b.Data), l.enter(tx, sum, e, pe.writer, pe.from, invalid)
 }
 
-// forget deletes what is stored of an entry that waits. Entries that wait for it
+// removePending deletes what is stored of an entry that waits. Entries that wait for it
 // go on doing so.
-func (l *Log) forget(tx *store.Tx, sum *summary, w *waiter) error {
-	if sum.Waiting--; sum.Waiting == 0 {
-		l.looked.forget()
+func (l *Log) removePending(tx *store.Tx, sum *summary, pe *pendingEntry) error {
+	if sum.Pending--; sum.Pending == 0 {
+		l.lookedUp.clear()
 	}
-	if err := l.discharge(tx, sum, w); err != nil {
+	if err := l.discharge(tx, sum, pe); err != nil {
 		return err
 	}
-	if len(w.parents) > 0 {
-		if err := l.release(tx, w.parents[0], w.hash); err != nil {
+	if len(pe.parents) > 0 {
+		if err := l.release(tx, pe.parents[0], pe.hash); err != nil {
 			return err
 		}
-		if err := l.requireNoMore(tx, sum, w, w.parents); err != nil {
+		if err := l.unrequire(tx, sum, pe, pe.parents); err != nil {
 			return err
 		}
 	}
-	if err := l.dropChunks(tx, w, 0); err != nil {
+	if err := l.deleteChunks(tx, pe, 0); err != nil {
 		return err
 	}
-	return tx.Delete(l.waitKey(w.hash))
+	return tx.Delete(l.pendingKey(pe.hash))
 }
 
 // mustGet returns the value at a key that is there unless the log is damaged.

@@ -20,14 +20,14 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// waiter is what is stored of a waiting entry.
-type waiter struct {
-	from                  string
-	held                  bool
-	order, size, charge   uint64
-	writer, fault         string
-	next, chunk, chunks   uint64
-	parents, further, all []string // those in its record, those in other records, both
+// pendingEntry is what is stored of a waiting entry.
+type pendingEntry struct {
+	from                         string
+	held                         bool
+	order, size, charge          uint64
+	writer, reason               string
+	fromNext, firstChunk, chunks uint64
+	parents, further, all        []string // those in its record, those in other records, both
 }
 
 // uvarints reads all of a record.
@@ -51,19 +51,19 @@ func split(record string) (hashes []string) {
 }
 
 // waiters returns what is stored of the waiting entries.
-func (r replica) waiters(t testing.TB) map[string]*waiter {
+func (r replica) waiters(t testing.TB) map[string]*pendingEntry {
 	t.Helper()
-	list := make(map[string]*waiter)
+	list := make(map[string]*pendingEntry)
 	for key, record := range r.records(t, "wait") {
 		rd := dagcbor.NewReader([]byte(record))
 		must(t, rd.Tuple(11))
-		w := new(waiter)
+		w := new(pendingEntry)
 		w.from = must1(rd.Text())
 		w.order = must1(rd.Uint())
 		w.held = must1(rd.Bool())
 		w.size, w.charge = must1(rd.Uint()), must1(rd.Uint())
-		w.writer, w.fault = must1(rd.Text()), must1(rd.Text())
-		w.next, w.chunk, w.chunks = must1(rd.Uint()), must1(rd.Uint()), must1(rd.Uint())
+		w.writer, w.reason = must1(rd.Text()), must1(rd.Text())
+		w.fromNext, w.firstChunk, w.chunks = must1(rd.Uint()), must1(rd.Uint()), must1(rd.Uint())
 		w.parents = split(must1(rd.Text()))
 		must(t, rd.End())
 		list[nameOf(key)] = w
@@ -87,7 +87,7 @@ func (r replica) auditWaiting(t testing.TB, log, waiting graph) {
 		if ok, err := r.Has(t.Context(), hash); ok || err != nil {
 			t.Errorf("%s waits and is there: %v", hash, err)
 		}
-		for n := w.chunk; n < w.chunks; n++ {
+		for n := w.firstChunk; n < w.chunks; n++ {
 			key := store.Key("log/7/parents/"+hash, n)
 			w.further = append(w.further, split(chunks[key])...)
 			delete(chunks, key)
@@ -218,7 +218,7 @@ func (r replica) auditWaiting(t testing.TB, log, waiting graph) {
 }
 
 // auditWaiter checks what is stored of one entry.
-func (r replica) auditWaiter(t testing.TB, log graph, e *entry.Entry, w *waiter) {
+func (r replica) auditWaiter(t testing.TB, log graph, e *entry.Entry, w *pendingEntry) {
 	t.Helper()
 	parents := e.Parents()
 	equal(t, "size", w.size, uint64(len(e.Block.Data)))
@@ -229,8 +229,8 @@ func (r replica) auditWaiter(t testing.TB, log graph, e *entry.Entry, w *waiter)
 		want := candidate(e)
 		equal(t, "charge", w.charge, w.size+512)
 		equal(t, "writer", w.writer, want.Writer)
-		equal(t, "fault", w.fault != "", want.Fault != nil)
-	} else if w.writer != "" || w.fault != "" || w.charge < 512 {
+		equal(t, "fault", w.reason != "", want.Fault != nil)
+	} else if w.writer != "" || w.reason != "" || w.charge < 512 {
 		t.Errorf("evicted: %+v", w)
 	}
 	if len(w.parents) > 64 || len(w.further) > 0 && len(w.parents) == 0 {
@@ -241,7 +241,7 @@ func (r replica) auditWaiter(t testing.TB, log graph, e *entry.Entry, w *waiter)
 	}
 	for at := range parents {
 		end := at + len(w.all)
-		if end > len(parents) || !slices.Equal(parents[at:end], w.all) || w.next != uint64(max(0, len(e.Next)-at)) {
+		if end > len(parents) || !slices.Equal(parents[at:end], w.all) || w.fromNext != uint64(max(0, len(e.Next)-at)) {
 			continue
 		}
 		if w.held && end != len(parents) || !w.held && end < len(parents) && end < len(e.Next) {
@@ -252,7 +252,7 @@ func (r replica) auditWaiter(t testing.TB, log graph, e *entry.Entry, w *waiter)
 		}
 		return
 	}
-	t.Errorf("parents %q, of which %d in next, are not those left of %q and %q", w.all, w.next, e.Next, e.Refs)
+	t.Errorf("parents %q, of which %d in next, are not those left of %q and %q", w.all, w.fromNext, e.Next, e.Refs)
 }
 
 // bounded returns a log in which so many bytes may wait.

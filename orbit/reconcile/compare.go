@@ -11,9 +11,9 @@ import (
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
-// ErrNothing says that a peer's tree differs all over from our own, and that
+// ErrFruitless says that a peer's tree differs all over from our own, and that
 // nothing was found there that is not here.
-var ErrNothing = errors.New("the difference is too large to look through")
+var ErrFruitless = errors.New("the difference is too large to look through")
 
 // Compare yields what the peer has and a log lacks, a part at a time, the oldest
 // first. The parts may be shipped in between. It goes from the root of the tree down
@@ -31,15 +31,15 @@ func (s *Session) Compare(ctx context.Context, log *oplog.Log) iter.Seq2[Differe
 
 // comparison is a walk through the peer's tree, oldest first.
 type comparison struct {
-	ctx      context.Context
-	session  *Session
-	log      *oplog.Log
-	partSize int                   // items; a node may have more
-	faults   bool                  // the log has entries that do not count
-	answers  map[oplog.Path]answer // that came and were not looked at yet
-	todo     []oplog.Path          // nodes to be looked at, the oldest first
-	wanted   []wanted              // that was found and not taken
-	vain     int                   // nodes that were looked at since something was found
+	ctx          context.Context
+	session      *Session
+	log          *oplog.Log
+	partSize     int                   // items; a node may have more
+	unauthorized bool                  // the log has entries that do not count
+	answers      map[oplog.Path]answer // that came and were not looked at yet
+	todo         []oplog.Path          // nodes to be looked at, the oldest first
+	wanted       []wanted              // that was found and not taken
+	fruitless    int                   // nodes that were looked at since something was found
 }
 
 // wanted is an item, the path of the node that it is in, and how many entries it is.
@@ -57,7 +57,7 @@ func newComparison(ctx context.Context, s *Session, log *oplog.Log, partSize int
 	if err != nil {
 		return nil, err
 	}
-	c.faults = stats.Faults > 0
+	c.unauthorized = stats.Faults > 0
 	spine, err := log.Spine(ctx)
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func newComparison(ctx context.Context, s *Session, log *oplog.Log, partSize int
 	if err := c.ask(append([]oplog.Path{""}, spine...)); err != nil {
 		return nil, err
 	}
-	c.todo, err = c.look(c.answers[""].Node, nil)
+	c.todo, err = c.compareNode(c.answers[""].Node, nil)
 	return c, err
 }
 
@@ -119,7 +119,7 @@ func (c *comparison) step() error {
 			some = some[:i]
 			break
 		}
-		found, err := c.compare(c.answers[p])
+		found, err := c.compareAnswer(c.answers[p])
 		if err != nil {
 			return err
 		}
@@ -127,11 +127,11 @@ func (c *comparison) step() error {
 		deeper = append(deeper, found...)
 	}
 	c.todo = append(deeper, c.todo[len(some):]...)
-	if c.vain += len(some); len(c.wanted) > before {
-		c.vain = 0
+	if c.fruitless += len(some); len(c.wanted) > before {
+		c.fruitless = 0
 	}
-	if c.vain > maxVain {
-		return ErrNothing
+	if c.fruitless > maxFruitless {
+		return ErrFruitless
 	}
 	return nil
 }
@@ -157,14 +157,14 @@ func (c *comparison) ask(paths []oplog.Path) error {
 	return err
 }
 
-// compare notes what is wanted of a node that differs, and returns the nodes below
+// compareAnswer notes what is wanted of a node that differs, and returns the nodes below
 // it that are to be looked at.
-func (c *comparison) compare(theirs answer) (deeper []oplog.Path, err error) {
+func (c *comparison) compareAnswer(theirs answer) (deeper []oplog.Path, err error) {
 	if len(theirs.children) == 0 {
-		return nil, c.compareNames(theirs)
+		return nil, c.compareHashes(theirs)
 	}
 	for _, child := range theirs.children {
-		deeper, err = c.look(child, deeper)
+		deeper, err = c.compareNode(child, deeper)
 		if err != nil {
 			return nil, err
 		}
@@ -172,26 +172,26 @@ func (c *comparison) compare(theirs answer) (deeper []oplog.Path, err error) {
 	return deeper, nil
 }
 
-// look adds the path of a node to todo if the node differs from our own, unless all
+// compareNode adds the path of a node to todo if the node differs from our own, unless all
 // of it is wanted: none of it is here, or at least none that counts, which is all
 // there is in a log without others.
-func (c *comparison) look(theirs oplog.Node, todo []oplog.Path) ([]oplog.Path, error) {
+func (c *comparison) compareNode(theirs oplog.Node, todo []oplog.Path) ([]oplog.Path, error) {
 	ours, err := c.log.Node(c.ctx, theirs.Path)
 	if err != nil || theirs == ours {
 		return todo, err
 	}
-	if ours.Count > 0 || c.faults {
+	if ours.Count > 0 || c.unauthorized {
 		return append(todo, theirs.Path), nil
 	}
 	c.wanted = append(c.wanted, wanted{item{path: theirs.Path}, theirs.Path, theirs.Count})
 	return todo, nil
 }
 
-// compareNames notes which of the entries of a node are not here. Of very many, it
+// compareHashes notes which of the entries of a node are not here. Of very many, it
 // looks at some.
-func (c *comparison) compareNames(theirs answer) error {
+func (c *comparison) compareHashes(theirs answer) error {
 	looked := 0
-	for n := theirs.names; ; {
+	for n := theirs.hashList; ; {
 		for _, hash := range n.hashes {
 			ok, err := c.log.Has(c.ctx, block.OfDigest(hash))
 			if err != nil {
@@ -201,7 +201,7 @@ func (c *comparison) compareNames(theirs answer) error {
 				c.wanted = append(c.wanted, wanted{item{hash: &hash}, theirs.Path, 1})
 			}
 		}
-		if looked += len(n.hashes); !n.more || looked > maxNamed {
+		if looked += len(n.hashes); !n.more || looked > maxNodeEntries {
 			return nil
 		}
 		if len(n.hashes) == 0 {
@@ -209,7 +209,7 @@ func (c *comparison) compareNames(theirs answer) error {
 		}
 		last := block.OfDigest(n.hashes[len(n.hashes)-1])
 		var err error
-		if n, err = ask(c.session, request{kind: askNames, paths: []oplog.Path{theirs.Path}, hashes: []string{last}}, decodeNames); err != nil {
+		if n, err = ask(c.session, request{kind: askHashes, paths: []oplog.Path{theirs.Path}, hashes: []string{last}}, decodeHashes); err != nil {
 			return err
 		}
 	}

@@ -23,8 +23,8 @@ func (s *Session) Diff(ctx context.Context, log *oplog.Log, most int) (d Diff, e
 	for looked := 0; len(x.todo) > 0 && !x.More; {
 		some := x.todo[max(0, len(x.todo)-maxPaths):]
 		x.todo = x.todo[:len(x.todo)-len(some)]
-		if looked += len(some); looked > maxVain {
-			return x.Diff, ErrNothing
+		if looked += len(some); looked > maxFruitless {
+			return x.Diff, ErrFruitless
 		}
 		answers, err := ask(s, request{kind: askNodes, paths: some}, func(frame []byte) ([]answer, error) {
 			return decodeAnswers(frame, some)
@@ -65,9 +65,9 @@ func (x *differ) node(theirs answer) error {
 	case err != nil || ours == theirs.Node:
 		return err
 	case theirs.Count == 0:
-		return x.ours(theirs.Path, nil)
+		return x.addOurs(theirs.Path, nil)
 	case len(theirs.children) == 0:
-		return x.names(theirs)
+		return x.hashes(theirs)
 	}
 	children := make(map[oplog.Path]oplog.Node)
 	for _, c := range theirs.children {
@@ -89,14 +89,14 @@ func (x *differ) node(theirs answer) error {
 	return nil
 }
 
-// ours adds the entries behind a path that count here and are not among theirs.
-func (x *differ) ours(p oplog.Path, theirs map[string]bool) error {
+// addOurs adds the entries behind a path that count here and are not among theirs.
+func (x *differ) addOurs(p oplog.Path, theirs map[string]bool) error {
 	looked := 0
-	for ref, err := range x.log.Behind(x.ctx, p, nil) {
+	for ref, err := range x.log.Subtree(x.ctx, p, nil) {
 		if err != nil {
 			return err
 		}
-		if looked++; looked > maxNamed {
+		if looked++; looked > maxNodeEntries {
 			x.More = true
 		}
 		if !theirs[ref.Hash] {
@@ -109,11 +109,11 @@ func (x *differ) ours(p oplog.Path, theirs map[string]bool) error {
 	return nil
 }
 
-// names compares the entries of a node that has no children. Of very many, it looks
+// hashes compares the entries of a node that has no children. Of very many, it looks
 // at some.
-func (x *differ) names(a answer) error {
+func (x *differ) hashes(a answer) error {
 	theirs := make(map[string]bool)
-	for n := a.names; ; {
+	for n := a.hashList; ; {
 		for _, hash := range n.hashes {
 			theirs[block.OfDigest(hash)] = true
 		}
@@ -123,22 +123,22 @@ func (x *differ) names(a answer) error {
 		if len(n.hashes) == 0 {
 			return fmt.Errorf("%w: more of nothing", ErrProtocol)
 		}
-		if len(theirs) > maxNamed {
+		if len(theirs) > maxNodeEntries {
 			x.More = true
 			return nil
 		}
 		last := block.OfDigest(n.hashes[len(n.hashes)-1])
 		var err error
-		if n, err = ask(x.session, request{kind: askNames, paths: []oplog.Path{a.Path}, hashes: []string{last}}, decodeNames); err != nil {
+		if n, err = ask(x.session, request{kind: askHashes, paths: []oplog.Path{a.Path}, hashes: []string{last}}, decodeHashes); err != nil {
 			return err
 		}
 	}
 	ours := make(map[string]bool)
-	for ref, err := range x.log.Behind(x.ctx, a.Path, nil) {
+	for ref, err := range x.log.Subtree(x.ctx, a.Path, nil) {
 		if err != nil {
 			return err
 		}
-		if ours[ref.Hash] = true; len(ours) > maxNamed {
+		if ours[ref.Hash] = true; len(ours) > maxNodeEntries {
 			x.More = true
 			return nil
 		}
@@ -148,5 +148,5 @@ func (x *differ) names(a answer) error {
 			x.add(&x.Theirs, hash)
 		}
 	}
-	return x.ours(a.Path, theirs)
+	return x.addOurs(a.Path, theirs)
 }

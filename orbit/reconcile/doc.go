@@ -79,7 +79,7 @@
 // The side that asks holds one answer of at most 256 KiB, or one batch of at most 3 MiB,
 // packed and as it is read, whose blocks are each hashed once. A comparison reads one
 // node of its own for each node that an answer names, and looks up each entry that one
-// names. It ends with [ErrNothing] after 32 768 nodes without a difference, looks at
+// hashList. It ends with [ErrFruitless] after 32 768 nodes without a difference, looks at
 // some 65 536 entries of one node, and holds 4096 items of a part and those of one node.
 package reconcile
 
@@ -104,11 +104,11 @@ const (
 	maxAnswer  = 256 << 10 // bytes, of one that is no batch
 	maxFrame   = 3 << 20   // bytes of a batch as it is sent
 	maxBatch   = 3 << 20   // bytes of a batch as it is read
-	maxHashes  = 64        // of blocks in a request
+	maxBlocks  = 64        // of blocks in a request
 	maxPaths   = 64        // in a request
 	maxItems   = 1024      // in a request
-	maxNames   = 1024      // hashes in an answer
-	fewNames   = 48        // entries whose hashes are sent rather than their nodes
+	maxHashes  = 1024      // hashes in an answer
+	fewHashes  = 48        // entries whose hashes are sent rather than their nodes
 
 	batchEntries = 128              // that a batch has at most
 	batchBytes   = 256 << 10        // behind which it has no further one
@@ -120,9 +120,9 @@ const _ = uint(maxBatch - batchBytes - block.MaxSize)
 
 // Bounds of a comparison.
 const (
-	maxWanted = 1 << 12 // items of a part of it
-	maxVain   = 1 << 15 // nodes that are looked at and have nothing
-	maxNamed  = 1 << 16 // entries of a node that are looked at
+	maxWanted      = 1 << 12 // items of a part of it
+	maxFruitless   = 1 << 15 // nodes that are looked at and have nothing
+	maxNodeEntries = 1 << 16 // entries of a node that are looked at
 )
 
 // Deadlines.

@@ -91,18 +91,18 @@ func TestLiesAreRefusedOrBounded(t *testing.T) {
 		}, ErrProtocol},
 		"a tree without end": {func(q request, send func([]byte) error) error {
 			return send(sayNodes(q, allChildren))
-		}, ErrNothing},
+		}, ErrFruitless},
 		"names without end": {func(q request, send func([]byte) error) error {
-			if q.kind == askNames {
-				return send(names{make([]digest, maxNames), true}.encode())
+			if q.kind == askHashes {
+				return send(hashList{make([]digest, maxHashes), true}.encode())
 			}
 			return send(sayNodes(q, func(oplog.Path) answer {
-				return answer{Node: oplog.Node{Count: 5}, names: names{make([]digest, fewNames), true}}
+				return answer{Node: oplog.Node{Count: 5}, hashList: hashList{make([]digest, fewHashes), true}}
 			}))
 		}, nil},
 		"more of nothing": {func(q request, send func([]byte) error) error {
 			return send(sayNodes(q, func(oplog.Path) answer {
-				return answer{Node: oplog.Node{Count: 5}, names: names{nil, true}}
+				return answer{Node: oplog.Node{Count: 5}, hashList: hashList{nil, true}}
 			}))
 		}, ErrProtocol},
 	} {
@@ -133,7 +133,7 @@ func TestWhatIsHeldOfAComparisonIsBounded(t *testing.T) {
 			if p == "" {
 				return allChildren(p)
 			}
-			return answer{Node: oplog.Node{Count: math.MaxUint64}, names: names{make([]digest, each), false}}
+			return answer{Node: oplog.Node{Count: math.MaxUint64}, hashList: hashList{make([]digest, each), false}}
 		}))
 	}), db.Address())
 	c, err := newComparison(t.Context(), s, db.Log(), partSize)
@@ -177,13 +177,13 @@ func TestEntriesWithoutEffectAreNotSentForEachAboveThem(t *testing.T) {
 		t.Fatalf("%d entries, %d of them do not count", stats.Entries, stats.Faults)
 	}
 	v := &server{ctx: t.Context(), out: msgio.NewVarintWriter(io.Discard), source: Source{Block: w.orbits[0].Block}, log: db.Log()}
-	out := v.ship(stats.Faults, memory)
-	must(t, out.behind(""))
-	if out.total != stats.Entries {
-		t.Errorf("%d entries are sent of %d", out.total, stats.Entries)
+	out := v.newTransfer(stats.Faults, memory)
+	must(t, out.subtree(""))
+	if out.entries != stats.Entries {
+		t.Errorf("%d entries are sent of %d", out.entries, stats.Entries)
 	}
-	if out.under > 2*faults+memory {
-		t.Errorf("%d are sent of %d that do not count", out.under, faults)
+	if out.unauthorizedSent > 2*faults+memory {
+		t.Errorf("%d are sent of %d that do not count", out.unauthorizedSent, faults)
 	}
 }
 
@@ -247,7 +247,7 @@ func TestServerRefusesWhatIsNoRequest(t *testing.T) {
 		"two databases":               framed(open, open),
 		"half a request":              append(framed(open), append(length(50), 1, 2, 3)...),
 		"a path that is none":         framed(open, []byte{0x82, 2, 0x81, 0x41, 99}),
-		"hashes behind nothing":       framed(open, request{kind: askNames, paths: []oplog.Path{"\x00"}, hashes: []string{block.Hash([]byte("nowhere"))}}.encode()),
+		"hashes behind nothing":       framed(open, request{kind: askHashes, paths: []oplog.Path{"\x00"}, hashes: []string{block.Hash([]byte("nowhere"))}}.encode()),
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := newPeer(t)

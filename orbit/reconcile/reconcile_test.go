@@ -120,7 +120,7 @@ func TestTransferGoesOnWhereItBrokeOff(t *testing.T) {
 
 // Writers who never met have as many entries of each time as there are of them.
 func TestManyEntriesOfOneTime(t *testing.T) {
-	for _, n := range []int{fewNames - 8, fewNames + 1, maxNames/8 + 200} {
+	for _, n := range []int{fewHashes - 8, fewHashes + 1, maxHashes/8 + 200} {
 		w := newWriters(t, 9)
 		all := newOrbit(t)
 		to := create(t, all)

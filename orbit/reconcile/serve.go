@@ -30,7 +30,7 @@ func Serve(ctx context.Context, s network.Stream, src Source) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { s.Reset() })()
-	timed := patient{s, requestWithin, takenWithin}
+	timed := timedStream{s, requestWithin, takenWithin}
 	v := &server{ctx: ctx, in: msgio.NewVarintReaderSize(timed, maxRequest), out: msgio.NewVarintWriter(timed), source: src}
 	if err := v.serve(); err != nil {
 		s.Reset()
@@ -94,8 +94,8 @@ func (v *server) answer(q request) error {
 		return v.blocks(q.hashes)
 	case askNodes:
 		return v.nodes(q.paths)
-	case askNames:
-		return v.names(q.paths[0], q.hashes[0])
+	case askHashes:
+		return v.hashes(q.paths[0], q.hashes[0])
 	case askState:
 		state, err := StateOf(v.ctx, v.log, v.access)
 		if err != nil {
@@ -117,8 +117,8 @@ func (v *server) nodes(paths []oplog.Path) error {
 		a := answer{Node: n}
 		switch {
 		case n.Count == 0:
-		case p.Narrow() || n.Count <= fewNames:
-			a.names, err = v.behind(p, nil, fewNames)
+		case p.IsLeaf() || n.Count <= fewHashes:
+			a.hashList, err = v.subtree(p, nil, fewHashes)
 		default:
 			a.children, err = v.log.Children(v.ctx, p)
 		}
@@ -130,7 +130,7 @@ func (v *server) nodes(paths []oplog.Path) error {
 	return v.out.WriteMsg(encodeAnswers(answers))
 }
 
-func (v *server) names(p oplog.Path, after string) error {
+func (v *server) hashes(p oplog.Path, after string) error {
 	e, err := v.log.Get(v.ctx, after)
 	if err != nil {
 		return err
@@ -139,16 +139,16 @@ func (v *server) names(p oplog.Path, after string) error {
 	if err != nil {
 		return err
 	}
-	n, err := v.behind(p, &oplog.Ref{Position: position}, maxNames)
+	n, err := v.subtree(p, &oplog.Ref{Position: position}, maxHashes)
 	if err != nil {
 		return err
 	}
 	return v.out.WriteMsg(n.encode())
 }
 
-// behind returns the hashes behind a path and a place, so many at most.
-func (v *server) behind(p oplog.Path, after *oplog.Ref, most int) (n names, err error) {
-	for ref, err := range v.log.Behind(v.ctx, p, after) {
+// subtree returns the hashes behind a path and a place, so many at most.
+func (v *server) subtree(p oplog.Path, after *oplog.Ref, most int) (n hashList, err error) {
+	for ref, err := range v.log.Subtree(v.ctx, p, after) {
 		if err != nil {
 			return n, err
 		}
@@ -165,7 +165,7 @@ func (v *server) behind(p oplog.Path, after *oplog.Ref, most int) (n names, err 
 }
 
 func (v *server) blocks(hashes []string) error {
-	out := &shipment{server: v}
+	out := &transfer{server: v}
 	for _, hash := range hashes {
 		b, err := v.source.Block(v.ctx, hash)
 		if err != nil {
@@ -185,18 +185,18 @@ func (v *server) entries(items []item) error {
 	if err != nil {
 		return err
 	}
-	out := v.ship(stats.Faults, maxSent)
+	out := v.newTransfer(stats.Faults, maxSent)
 	for _, it := range items {
 		if it.hash != nil {
 			err = out.entry(block.OfDigest(*it.hash))
 		} else {
-			err = out.behind(it.path)
+			err = out.subtree(it.path)
 		}
 		if err != nil {
 			return err
 		}
 		// What comes meanwhile may be sent; all of it several times is not asked for.
-		if out.total > 2*(stats.Entries+maxItems) {
+		if out.entries > 2*(stats.Entries+maxItems) {
 			return fmt.Errorf("%w: items that overlap", ErrProtocol)
 		}
 	}
@@ -206,31 +206,31 @@ func (v *server) entries(items []item) error {
 // maxSent is how many blocks a shipment remembers: beyond, it may send one twice.
 const maxSent = 1 << 14
 
-// shipment is the answer that is made of batches.
-type shipment struct {
-	server *server
-	memory int             // blocks that are remembered
-	sent   map[string]bool // those: identities, and entries that do not count
-	faults uint64          // entries of the log that do not count
-	under  uint64          // times that one of them was sent
-	total  uint64          // entries that count
-	batch  []byte
-	count  int
+// transfer is the answer that is made of batches.
+type transfer struct {
+	server           *server
+	maxSent          int             // blocks that are remembered
+	sent             map[string]bool // those: identities, and entries that do not count
+	unauthorized     uint64          // entries of the log that do not count
+	unauthorizedSent uint64          // times that one of them was sent
+	entries          uint64          // entries that count
+	batch            []byte
+	count            int
 }
 
-// ship begins a shipment from a log with so many entries that do not count.
-func (v *server) ship(faults uint64, memory int) *shipment {
-	return &shipment{server: v, memory: memory, sent: make(map[string]bool), faults: faults}
+// newTransfer begins a shipment from a log with so many entries that do not count.
+func (v *server) newTransfer(faults uint64, memory int) *transfer {
+	return &transfer{server: v, maxSent: memory, sent: make(map[string]bool), unauthorized: faults}
 }
 
-// behind adds the entries behind a path. Nothing is kept of the log while the peer
+// subtree adds the entries behind a path. Nothing is kept of the log while the peer
 // takes them.
-func (s *shipment) behind(p oplog.Path) error {
+func (s *transfer) subtree(p oplog.Path) error {
 	v := s.server
 	var after *oplog.Ref
 	for {
 		var refs []oplog.Ref
-		for ref, err := range v.log.Behind(v.ctx, p, after) {
+		for ref, err := range v.log.Subtree(v.ctx, p, after) {
 			if err != nil {
 				return err
 			}
@@ -252,34 +252,34 @@ func (s *shipment) behind(p oplog.Path) error {
 
 // entry adds an entry, and before it what the peer may lack that is in no order:
 // its writer's identity, and the entries that do not count which it names.
-func (s *shipment) entry(hash string) error {
+func (s *transfer) entry(hash string) error {
 	v := s.server
 	e, err := v.log.Get(v.ctx, hash)
 	if err != nil {
 		return v.ctx.Err()
 	}
-	s.total++
-	if s.faults > 0 {
-		if err := s.below(e); err != nil {
+	s.entries++
+	if s.unauthorized > 0 {
+		if err := s.unauthorizedAncestors(e); err != nil {
 			return err
 		}
 	}
-	return s.whole(e)
+	return s.withIdentity(e)
 }
 
-// below adds the entries that do not count below an entry, the lowest first: of
+// unauthorizedAncestors adds the entries that do not count below an entry, the lowest first: of
 // very many, those that it comes to. Once it has sent twice as many as there are, it
 // adds no more: the peer asks for what is missing.
-func (s *shipment) below(top *entry.Entry) error {
+func (s *transfer) unauthorizedAncestors(top *entry.Entry) error {
 	v := s.server
-	if s.under >= 2*s.faults {
+	if s.unauthorizedSent >= 2*s.unauthorized {
 		return nil
 	}
 	seen := make(map[string]bool)
 	var stack []string
 	push := func(e *entry.Entry) (pushed bool, err error) {
 		for _, hash := range e.Parents() {
-			if seen[hash] || s.sent[hash] || len(seen) >= s.memory {
+			if seen[hash] || s.sent[hash] || len(seen) >= s.maxSent {
 				continue
 			}
 			fault, err := v.log.Fault(v.ctx, hash)
@@ -305,25 +305,25 @@ func (s *shipment) below(top *entry.Entry) error {
 		var pushed bool
 		if pushed, err = push(e); err == nil && !pushed {
 			stack = stack[:len(stack)-1]
-			s.note(hash)
-			s.under++
-			err = s.whole(e)
+			s.remember(hash)
+			s.unauthorizedSent++
+			err = s.withIdentity(e)
 		}
 	}
 	return err
 }
 
-// note remembers that a block was sent.
-func (s *shipment) note(hash string) {
-	if len(s.sent) >= s.memory {
+// remember remembers that a block was sent.
+func (s *transfer) remember(hash string) {
+	if len(s.sent) >= s.maxSent {
 		clear(s.sent)
 	}
 	s.sent[hash] = true
 }
 
-func (s *shipment) whole(e *entry.Entry) error {
+func (s *transfer) withIdentity(e *entry.Entry) error {
 	if e.Identity != "" && !s.sent[e.Identity] {
-		s.note(e.Identity)
+		s.remember(e.Identity)
 		if b, err := s.server.source.Block(s.server.ctx, e.Identity); err == nil {
 			s.batch = append(s.batch, b.Data...)
 		}
@@ -331,7 +331,7 @@ func (s *shipment) whole(e *entry.Entry) error {
 	return s.add(e.Block)
 }
 
-func (s *shipment) add(b block.Block) error {
+func (s *transfer) add(b block.Block) error {
 	if len(s.batch) > 0 && len(s.batch)+len(b.Data) > maxBatch {
 		if err := s.flush(); err != nil {
 			return err
@@ -344,7 +344,7 @@ func (s *shipment) add(b block.Block) error {
 	return s.flush()
 }
 
-func (s *shipment) flush() error {
+func (s *transfer) flush() error {
 	if len(s.batch) == 0 {
 		return nil
 	}
@@ -353,7 +353,7 @@ func (s *shipment) flush() error {
 	return err
 }
 
-func (s *shipment) end() error {
+func (s *transfer) end() error {
 	if err := s.flush(); err != nil {
 		return err
 	}

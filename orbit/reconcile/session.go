@@ -59,7 +59,7 @@ func Open(ctx context.Context, h host.Host, p peer.ID, address string) (*Session
 	if err != nil {
 		return nil, fmt.Errorf("open stream: %w", err)
 	}
-	timed := patient{stream, answerWithin, answerWithin}
+	timed := timedStream{stream, answerWithin, answerWithin}
 	s := &Session{
 		stream: stream,
 		in:     msgio.NewVarintReaderSize(timed, maxFrame),
@@ -74,20 +74,20 @@ func Open(ctx context.Context, h host.Host, p peer.ID, address string) (*Session
 	return s, nil
 }
 
-// patient is a stream of which each read and each write ends within a while.
-type patient struct {
+// timedStream is a stream of which each read and each write ends within a while.
+type timedStream struct {
 	network.Stream
 	reading, writing time.Duration
 }
 
-func (p patient) Read(b []byte) (int, error) {
+func (p timedStream) Read(b []byte) (int, error) {
 	if err := p.SetReadDeadline(time.Now().Add(p.reading)); err != nil {
 		return 0, err
 	}
 	return p.Stream.Read(b)
 }
 
-func (p patient) Write(b []byte) (int, error) {
+func (p timedStream) Write(b []byte) (int, error) {
 	if err := p.SetWriteDeadline(time.Now().Add(p.writing)); err != nil {
 		return 0, err
 	}

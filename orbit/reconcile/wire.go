@@ -26,7 +26,7 @@ const (
 	askOpen kind = iota
 	askBlocks
 	askNodes
-	askNames
+	askHashes
 	askItems
 	askState
 )
@@ -49,7 +49,7 @@ type item struct {
 func (q request) encode() []byte {
 	parts := 2
 	switch q.kind {
-	case askNames:
+	case askHashes:
 		parts = 3
 	case askState:
 		parts = 1
@@ -69,7 +69,7 @@ func (q request) encode() []byte {
 		for _, p := range q.paths {
 			b = dagcbor.AppendBytes(b, []byte(p))
 		}
-	case askNames:
+	case askHashes:
 		b = dagcbor.AppendBytes(b, []byte(q.paths[0]))
 		b = dagcbor.AppendText(b, q.hashes[0])
 	case askItems:
@@ -101,10 +101,10 @@ func decodeRequest(frame []byte) (q request, err error) {
 	case askOpen:
 		q.address, err = r.Text()
 	case askBlocks:
-		err = readList(r, maxHashes, func() error { return q.readHash(r) })
+		err = readList(r, maxBlocks, func() error { return q.readHash(r) })
 	case askNodes:
 		err = readList(r, maxPaths, func() error { return q.readPath(r) })
-	case askNames:
+	case askHashes:
 		want = 3
 		if err = q.readPath(r); err == nil {
 			err = q.readHash(r)
@@ -164,11 +164,11 @@ func (q *request) readItem(r *dagcbor.Reader) error {
 type answer struct {
 	oplog.Node
 	children []oplog.Node // or
-	names                 // of its entries
+	hashList              // of its entries
 }
 
-// names are hashes of entries, in their order.
-type names struct {
+// hashList are hashes of entries, in their order.
+type hashList struct {
 	hashes []digest
 	more   bool // there are further ones
 }
@@ -184,7 +184,7 @@ func encodeAnswers(answers []answer) []byte {
 			b = dagcbor.AppendUint(b, uint64(c.Path[len(c.Path)-1]))
 			b = appendCount(b, c)
 		}
-		b = a.names.appendTo(b)
+		b = a.hashList.appendTo(b)
 	}
 	return b
 }
@@ -193,7 +193,7 @@ func appendCount(b []byte, n oplog.Node) []byte {
 	return dagcbor.AppendBytes(dagcbor.AppendUint(b, n.Count), n.Sum[:])
 }
 
-func (n names) appendTo(b []byte) []byte {
+func (n hashList) appendTo(b []byte) []byte {
 	all := make([]byte, 0, len(n.hashes)*len(digest{}))
 	for _, hash := range n.hashes {
 		all = append(all, hash[:]...)
@@ -201,7 +201,7 @@ func (n names) appendTo(b []byte) []byte {
 	return dagcbor.AppendBool(dagcbor.AppendBytes(b, all), n.more)
 }
 
-func (n names) encode() []byte { return n.appendTo(dagcbor.AppendArray(nil, 2)) }
+func (n hashList) encode() []byte { return n.appendTo(dagcbor.AppendArray(nil, 2)) }
 
 // decodeAnswers reads what is said of nodes at these paths.
 func decodeAnswers(frame []byte, paths []oplog.Path) ([]answer, error) {
@@ -249,7 +249,7 @@ func readAnswer(r *dagcbor.Reader, p oplog.Path) (a answer, err error) {
 	if err != nil {
 		return a, err
 	}
-	a.names, err = readNames(r)
+	a.hashList, err = readHashes(r)
 	return a, err
 }
 
@@ -266,12 +266,12 @@ func readCount(r *dagcbor.Reader, p oplog.Path) (n oplog.Node, err error) {
 	return n, err
 }
 
-func readNames(r *dagcbor.Reader) (n names, err error) {
+func readHashes(r *dagcbor.Reader) (n hashList, err error) {
 	all, err := r.Bytes()
 	if err != nil {
 		return n, err
 	}
-	if len(all)%len(digest{}) != 0 || len(all) > maxNames*len(digest{}) {
+	if len(all)%len(digest{}) != 0 || len(all) > maxHashes*len(digest{}) {
 		return n, fmt.Errorf("hashes of %d bytes", len(all))
 	}
 	for ; len(all) > 0; all = all[len(digest{}):] {
@@ -281,12 +281,12 @@ func readNames(r *dagcbor.Reader) (n names, err error) {
 	return n, err
 }
 
-func decodeNames(frame []byte) (n names, err error) {
+func decodeHashes(frame []byte) (n hashList, err error) {
 	r := dagcbor.NewReader(frame)
 	if err := r.Tuple(2); err != nil {
 		return n, err
 	}
-	if n, err = readNames(r); err != nil {
+	if n, err = readHashes(r); err != nil {
 		return n, err
 	}
 	return n, r.End()
