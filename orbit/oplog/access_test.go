@@ -21,9 +21,9 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// verdicts is the model: what counts of a closed graph by an access list, and
+// decide is the model: what counts of a closed graph by an access list, and
 // which entries have no anchor.
-func (g graph) verdicts(judge func(*entry.Entry) error, a oplog.Access) (counts, loose map[string]bool) {
+func (g graph) decide(verify func(*entry.Entry) error, a oplog.Access) (counts, loose map[string]bool) {
 	on := func(list []string, id string) bool {
 		return slices.Contains(list, id) || slices.Contains(list, oplog.Anyone)
 	}
@@ -39,13 +39,13 @@ func (g graph) verdicts(judge func(*entry.Entry) error, a oplog.Access) (counts,
 		}
 	}
 	for hash, e := range g {
-		if judge(e) == nil && (on(a.Writers, e.Key) || kept(e)) {
+		if verify(e) == nil && (on(a.Writers, e.Key) || kept(e)) {
 			anchor(hash)
 		}
 	}
 	counts, loose = make(map[string]bool), make(map[string]bool)
 	for hash, e := range g {
-		if anchored[hash] && judge(e) == nil && (on(a.Known, e.Key) || kept(e)) {
+		if anchored[hash] && verify(e) == nil && (on(a.Known, e.Key) || kept(e)) {
 			counts[hash] = true
 		}
 		if !anchored[hash] {
@@ -60,8 +60,8 @@ func (r replica) auditAccess(t testing.TB, a oplog.Access) {
 	t.Helper()
 	log, _, numbers := r.stored(t)
 	prefix := blocks.LogPrefix(logNumber) + "/"
-	counts, loose := log.verdicts(judge, a)
-	positions := log.positions(judge)
+	counts, loose := log.decide(verify, a)
+	positions := log.positions(verify)
 	newest := func(x, y string) int { return positions[y].Compare(positions[x]) }
 	order := slices.SortedFunc(maps.Keys(counts), newest)
 	same(t, "order", hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), order)
@@ -125,21 +125,21 @@ func (r replica) auditAccess(t testing.TB, a oplog.Access) {
 	equal(t, "lapsed keys", len(r.records(t, "lapsed")), 0)
 
 	// What is noted for a later change of the list.
-	wantLoose, wantIdle, wantFaults := make(map[string]string), make(map[string]string), make(map[string]string)
+	wantUnanchored, wantIdle, wantReasons := make(map[string]string), make(map[string]string), make(map[string]string)
 	for hash, e := range log {
 		if loose[hash] {
-			wantLoose[prefix+"loose/"+hash] = ""
+			wantUnanchored[prefix+"loose/"+hash] = ""
 		}
 		switch {
 		case counts[hash]:
-		case judge(e) != nil:
-			wantFaults[prefix+"fault/"+hash] = judge(e).Error()
+		case verify(e) != nil:
+			wantReasons[prefix+"fault/"+hash] = verify(e).Error()
 		default:
-			wantFaults[prefix+"fault/"+hash] = "its writer is not on the access list"
+			wantReasons[prefix+"fault/"+hash] = "its writer is not on the access list"
 			wantIdle[prefix+"idle/"+block.Hash([]byte(e.Key))+"/"+hash] = hash
 		}
 	}
-	for what, want := range map[string]map[string]string{"loose": wantLoose, "idle": wantIdle, "fault": wantFaults, "revise": {}} {
+	for what, want := range map[string]map[string]string{"loose": wantUnanchored, "idle": wantIdle, "fault": wantReasons, "revise": {}} {
 		if got := r.records(t, what); !maps.Equal(got, want) {
 			t.Errorf("%s: got %q, want %q", what, got, want)
 		}
@@ -264,7 +264,7 @@ func TestReplicasWithTheSameEntriesAndListCountTheSame(t *testing.T) {
 				p.join(t, some[:min(len(some), 1+rng.IntN(6))]...)
 			default:
 				if rng.IntN(2) == 0 {
-					_, err := p.Rebuild(t.Context(), rejudge)
+					_, err := p.Rebuild(t.Context(), verifyAgain)
 					must(t, err)
 				}
 				var err error
@@ -276,7 +276,7 @@ func TestReplicasWithTheSameEntriesAndListCountTheSame(t *testing.T) {
 				return
 			}
 		}
-		want, _ := m.pool.closed().verdicts(judge, m.last())
+		want, _ := m.pool.closed().decide(verify, m.last())
 		for i, p := range peers {
 			adopt(p, m.last())
 			// What is refused may be wanted by what comes later.
@@ -352,12 +352,12 @@ func TestLosingTellsWhatWouldLoseEffect(t *testing.T) {
 		r, err := openFor(t.Context(), storetest.NewDisk(), m.last())
 		must(t, err)
 		r.join(t, slices.Collect(maps.Values(m.pool))...)
-		before, _ := m.pool.closed().verdicts(judge, m.last())
+		before, _ := m.pool.closed().decide(verify, m.last())
 		after := oplog.Access{Writers: ids[:1+rng.IntN(2)], Known: ids}
 		entries, tips, err := r.Losing(t.Context(), after)
 		must(t, err)
 		must(t, r.Revise(t.Context(), after))
-		left, _ := m.pool.closed().verdicts(judge, after)
+		left, _ := m.pool.closed().decide(verify, after)
 		equal(t, "entries that lose effect", entries, len(before)-len(left))
 		lost += entries
 		// Once the tips are kept, nothing loses effect.
@@ -425,20 +425,20 @@ func TestLogOfManyHeadsNamesTheNewestAndItsOwn(t *testing.T) {
 		flood = append(flood, draft{key: fmt.Sprintf("flood%03d", i), time: float64(2 + i%7)}.entry())
 	}
 	r.join(t, flood...)
-	r.audit(t, judge)
+	r.audit(t, verify)
 	first := r.append(t, signers[0], value.Null)[0]
 	if len(first.Next) != entry.MaxNext || !slices.Contains(first.Next, own.Hash()) {
 		t.Errorf("it names %d entries, its own among them: %v", len(first.Next), slices.Contains(first.Next, own.Hash()))
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 	second := r.append(t, signers[0], value.Null)[0]
 	if want := 1 + n + 1 - entry.MaxNext; len(second.Next) != want || second.Next[0] != first.Hash() {
 		t.Errorf("it names %d entries, want %d", len(second.Next), want)
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 	third := r.append(t, signers[0], value.Null)[0]
 	same(t, "next in the end", third.Next, []string{second.Hash()})
-	r.audit(t, judge)
+	r.audit(t, verify)
 	if left := len(r.records(t, "heads")) + len(r.records(t, "head")); left != 0 {
 		t.Errorf("%d records of heads are left", left)
 	}

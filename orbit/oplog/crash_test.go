@@ -26,7 +26,7 @@ func reopen(t *testing.T, disk *storetest.Disk, rebuilding bool, change func(*op
 	t.Helper()
 	r, err := openWith(t.Context(), disk, change)
 	if errors.Is(err, oplog.ErrDamaged) && rebuilding {
-		if lost, err := r.Rebuild(t.Context(), rejudge); err != nil || lost != nil {
+		if lost, err := r.Rebuild(t.Context(), verifyAgain); err != nil || lost != nil {
 			t.Fatalf("rebuild: %v, %v", lost, err)
 		}
 		r, err = openWith(t.Context(), disk, change)
@@ -41,7 +41,7 @@ func reopen(t *testing.T, disk *storetest.Disk, rebuilding bool, change func(*op
 func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	entries := append(history(t, rand.New(rand.NewPCG(seed, 0)), 8, signers[1], signers[2], vandal), faulty()...)
+	entries := append(history(t, rand.New(rand.NewPCG(seed, 0)), 8, signers[1], signers[2], vandal), withInvalid()...)
 	entries = append(entries, draft{key: "wide", time: 9, next: slices.Repeat(entries[:2], 33), refs: slices.Repeat(entries, 6)}.entry())
 	all := newGraph(entries...)
 	for _, failure := range []storetest.Failure{storetest.Once, storetest.Applied, storetest.Lasting} {
@@ -60,7 +60,7 @@ func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 			rebuilding := false
 			check := func(rng *rand.Rand) replica {
 				r := reopen(t, disk.PowerLoss(rng), rebuilding, bound)
-				log, _ := r.audit(t, judge)
+				log, _ := r.audit(t, verify)
 				for hash := range acknowledged {
 					if log[hash] == nil {
 						t.Errorf("%s was acknowledged and is lost", hash)
@@ -72,9 +72,9 @@ func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 				var err error
 				switch {
 				case step == 8:
-					_, err = r.Rebuild(t.Context(), rejudge)
+					_, err = r.Rebuild(t.Context(), verifyAgain)
 					if rebuilding = err != nil; rebuilding && failure != storetest.Lasting {
-						_, err = r.Rebuild(t.Context(), rejudge)
+						_, err = r.Rebuild(t.Context(), verifyAgain)
 						rebuilding = err != nil
 					}
 				case rng.IntN(3) == 0:
@@ -104,17 +104,17 @@ func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 
 			r = check(rng)
 			must(t, r.Wake(t.Context()))
-			r.audit(t, judge)
+			r.audit(t, verify)
 			equal(t, "ready after waking", len(r.records(t, "ready")), 0)
 			r.joinAll(t, all, shuffled(rng, entries))
-			log, waiting := r.audit(t, judge)
+			log, waiting := r.audit(t, verify)
 			equal(t, "waiting in the end", len(waiting), 0)
-			for hash := range all.needed(judge) {
+			for hash := range all.needed(verify) {
 				if log[hash] == nil {
 					t.Errorf("%s cannot be joined", hash)
 				}
 			}
-			r.auditAppend(t, judge)
+			r.auditAppend(t, verify)
 			if t.Failed() {
 				t.Fatalf("failure %d of operation %d", failure, failAt)
 			}
@@ -144,11 +144,11 @@ func TestInterruptedJoinGoesOnWhereItWas(t *testing.T) {
 	}
 	r, err = open(t.Context(), disk.PowerLoss(nil))
 	must(t, err)
-	log, _ := r.audit(t, judge)
+	log, _ := r.audit(t, verify)
 	equal(t, "in the log", len(log), 1)
 	equal(t, "ready", len(r.records(t, "ready")), 1)
 	must(t, r.Wake(t.Context()))
-	log, _ = r.audit(t, judge)
+	log, _ = r.audit(t, verify)
 	equal(t, "in the log", len(log), len(chain))
 }
 
@@ -164,10 +164,10 @@ func TestFailedAppendWritesNothing(t *testing.T) {
 	if entries, err := r.Append(t.Context(), signers[0], value.Null, large); entries != nil || !errors.Is(err, entry.ErrTooLarge) {
 		t.Errorf("%v, %v", entries, err)
 	}
-	log, _ := r.audit(t, judge)
+	log, _ := r.audit(t, verify)
 	equal(t, "entries", len(log), 1)
 	equal(t, "written of nothing", len(r.append(t, signers[0])), 0)
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
 // counter counts what is read of a datastore: keys that are looked up and
@@ -325,7 +325,7 @@ func TestEachParentOfALargeEntryThatWaitsCostsTheSame(t *testing.T) {
 		same(t, "outcomes", r.join(t, e), []oplog.Outcome{oplog.Joined})
 		costs = append(costs, c.since(before))
 		if i%50 == 0 || i > n-3 {
-			r.audit(t, judge)
+			r.audit(t, verify)
 		}
 	}
 	total := 0
@@ -342,7 +342,7 @@ func TestEachParentOfALargeEntryThatWaitsCostsTheSame(t *testing.T) {
 	if total > 4*size+n*(20<<10) {
 		t.Errorf("%d bytes in all", total)
 	}
-	log, waiting := r.audit(t, judge)
+	log, waiting := r.audit(t, verify)
 	equal(t, "in the log", len(log), n+waiters)
 	equal(t, "waiting", len(waiting), 0)
 }
@@ -363,7 +363,7 @@ func TestEntryOnTopOfAChainWithoutEffectCostsTheSame(t *testing.T) {
 		backwards := append(slices.Clone(chain), top("b", 3))
 		slices.Reverse(backwards)
 		r.join(t, backwards...)
-		r.audit(t, judge)
+		r.audit(t, verify)
 		for i := range 5 {
 			before := *c
 			last := draft{key: "bad", time: 2, next: chain[n:], payload: value.Text(fmt.Sprint(i))}.entry()
@@ -372,7 +372,7 @@ func TestEntryOnTopOfAChainWithoutEffectCostsTheSame(t *testing.T) {
 			did := c.since(before)
 			most = counter{reads: max(most.reads, did.reads), writes: max(most.writes, did.writes), bytes: max(most.bytes, did.bytes)}
 		}
-		r.audit(t, judge)
+		r.audit(t, verify)
 		return most
 	}
 	few, many := cost(10), cost(700)

@@ -136,7 +136,7 @@ func TestLostEntriesLeaveNothingBehind(t *testing.T) {
 			r.append(t, signers[0], value.Null, value.Null, value.Null)
 			remove(t, r, store.Key(blocks.Entries(logNumber), lost))
 			if rebuilt {
-				_, err := r.Rebuild(t.Context(), rejudge)
+				_, err := r.Rebuild(t.Context(), verifyAgain)
 				must(t, err)
 			}
 			r.remove(t, logNumber)
@@ -162,7 +162,7 @@ func TestLogWithTheSameEntriesIsNotDeleted(t *testing.T) {
 		r.remove(t, logNumber)
 		other.joinAll(t, all, entries)
 		for hash, e := range all {
-			if ok, err := other.Has(t.Context(), hash); err != nil || !ok && judge(e) == nil {
+			if ok, err := other.Has(t.Context(), hash); err != nil || !ok && verify(e) == nil {
 				t.Errorf("%s is gone: %v", hash, err)
 			}
 		}
@@ -263,7 +263,7 @@ func TestFrozenLogTakesNothing(t *testing.T) {
 		"join":         second(r.Join(t.Context(), candidates(e))),
 		"join to wait": second(r.Join(t.Context(), candidates(waits))),
 		"join none":    second(r.Join(t.Context(), nil)),
-		"rebuild":      second(r.Rebuild(t.Context(), rejudge)),
+		"rebuild":      second(r.Rebuild(t.Context(), verifyAgain)),
 	} {
 		if !errors.Is(err, oplog.ErrDropped) {
 			t.Errorf("%s: %v", what, err)

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 
 	"github.com/newpieceplease/npp/orbit/blocks"
@@ -106,40 +105,6 @@ func (l *Log) heads(g blocks.Getter, sum *summary) ([]entry.Position, error) {
 		list = append(list, some...)
 	}
 	slices.SortFunc(list, descending)
-	return list, nil
-}
-
-// positions yields the positions that the names of records are.
-func positions(records iter.Seq2[store.Record, error], series string) iter.Seq2[entry.Position, error] {
-	return func(yield func(entry.Position, error) bool) {
-		for r, err := range records {
-			var p entry.Position
-			if err == nil {
-				var ok bool
-				if p, ok = decodePosition(r.Number, r.Name); !ok {
-					err = fmt.Errorf("%w: record %d/%s of %s", ErrDamaged, r.Number, r.Name, series)
-				}
-			}
-			if !yield(p, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
-// first returns up to n of the positions that a sequence begins with.
-func first(n int, seq iter.Seq2[entry.Position, error]) (list []entry.Position, err error) {
-	if n == 0 {
-		return nil, nil
-	}
-	for p, err := range seq {
-		if err != nil {
-			return nil, err
-		}
-		if list = append(list, p); len(list) == n {
-			break
-		}
-	}
 	return list, nil
 }
 

@@ -22,12 +22,12 @@ import (
 // from the newest, as JavaScript does.
 func (g graph) traverse(from map[string]*entry.Entry) (list []*entry.Entry) {
 	stack, seen := maps.Clone(from), maps.Clone(from)
-	newest := g.newest(judge)
+	newest := g.newest(verify)
 	for len(stack) > 0 {
 		e := slices.SortedFunc(maps.Values(stack), newest)[0]
 		delete(stack, e.Hash())
 		list = append(list, e)
-		for hash, p := range g.next(e, judge) {
+		for hash, p := range g.next(e, verify) {
 			if seen[hash] == nil {
 				seen[hash], stack[hash] = p, p
 			}
@@ -41,15 +41,15 @@ func (g graph) traverse(from map[string]*entry.Entry) (list []*entry.Entry) {
 func (g graph) iterate(r oplog.Range) []*entry.Entry {
 	var list []*entry.Entry
 	switch {
-	case r.LTE != "" && judge(g[r.LTE]) == nil:
+	case r.LTE != "" && verify(g[r.LTE]) == nil:
 		list = g.traverse(map[string]*entry.Entry{r.LTE: g[r.LTE]})
 	case r.LT+r.LTE != "":
-		list = g.traverse(g.next(g[r.LT+r.LTE], judge))
+		list = g.traverse(g.next(g[r.LT+r.LTE], verify))
 	default:
-		list = g.order(judge)
+		list = g.order(verify)
 	}
 	if low := g[r.GT+r.GTE]; low != nil {
-		positions := g.positions(judge)
+		positions := g.positions(verify)
 		list = slices.DeleteFunc(list, func(e *entry.Entry) bool {
 			c := positions[e.Hash()].Compare(positions[low.Hash()])
 			return c < 0 || c == 0 && r.GT != ""
@@ -66,11 +66,11 @@ func (g graph) iterate(r oplog.Range) []*entry.Entry {
 
 func TestRangesAreThoseOfJavaScript(t *testing.T) {
 	seeds(t, 15, func(t *testing.T, rng *rand.Rand) {
-		entries := append(history(t, rng, 15, someWriters(rng)...), faulty()...)
+		entries := append(history(t, rng, 15, someWriters(rng)...), withInvalid()...)
 		r := newReplica(t)
 		r.joinAll(t, newGraph(entries...), entries)
 		log, _, _ := r.stored(t)
-		same(t, "all", hashes(log.iterate(oplog.Range{})), hashes(log.traverse(log.next(&entry.Entry{Next: hashes(log.heads(judge))}, judge))))
+		same(t, "all", hashes(log.iterate(oplog.Range{})), hashes(log.traverse(log.next(&entry.Entry{Next: hashes(log.heads(verify))}, verify))))
 		bounds := slices.Sorted(maps.Keys(log)) // also those without effect
 		any := func() string { return bounds[rng.IntN(len(bounds))] }
 		for range 300 {
@@ -167,13 +167,13 @@ func TestLogOfManyHeadsIsMergedByTheNextEntry(t *testing.T) {
 			for _, e := range late {
 				r.join(t, e)
 				if rng.IntN(20) == 0 {
-					r.auditAppend(t, judge)
+					r.auditAppend(t, verify)
 				}
 			}
-			r.audit(t, judge)
-			r.auditAppend(t, judge)
-			r.auditAppend(t, judge)
-			r.audit(t, judge)
+			r.audit(t, verify)
+			r.auditAppend(t, verify)
+			r.auditAppend(t, verify)
+			r.audit(t, verify)
 		})
 	}
 }
@@ -234,12 +234,12 @@ func TestUpdatesMissAndRepeatNothing(t *testing.T) {
 			t.Errorf("ended with %v", ends[i])
 		}
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
 func TestUpdatesBeginAnywhere(t *testing.T) {
 	r := newReplica(t)
-	entries := faulty()
+	entries := withInvalid()
 	r.join(t, entries...)
 	numbers := all(t, r.Arrived(t.Context(), 0))
 	equal(t, "entries that count", len(numbers), 4)

@@ -44,9 +44,9 @@ func TestAnyOrderOfArrivalEndsInTheSameLog(t *testing.T) {
 
 		inOrder := newReplica(t)
 		inOrder.joinAll(t, g, entries)
-		log, waiting := inOrder.audit(t, judge)
+		log, waiting := inOrder.audit(t, verify)
 		equal(t, "waiting in the end", len(waiting), 0)
-		same(t, "the log", slices.Sorted(maps.Keys(log)), slices.Sorted(maps.Keys(g.needed(judge))))
+		same(t, "the log", slices.Sorted(maps.Keys(log)), slices.Sorted(maps.Keys(g.needed(verify))))
 		want := inOrder.image(t)
 
 		r := newReplica(t)
@@ -57,7 +57,7 @@ func TestAnyOrderOfArrivalEndsInTheSameLog(t *testing.T) {
 			outcomes := r.join(t, batch...)
 			for i, o := range outcomes {
 				e := batch[i]
-				if o == oplog.Refused && judge(e) == nil {
+				if o == oplog.Refused && verify(e) == nil {
 					t.Errorf("%s is refused", e.Hash())
 				}
 				if o == oplog.Known && before[e.Hash()] == nil && !slices.Contains(batch[:i], e) {
@@ -67,7 +67,7 @@ func TestAnyOrderOfArrivalEndsInTheSameLog(t *testing.T) {
 					taken[e.Hash()] = e
 				}
 			}
-			log, waiting := r.audit(t, judge)
+			log, waiting := r.audit(t, verify)
 			same(t, "in the log", slices.Sorted(maps.Keys(log)), slices.Sorted(maps.Keys(taken.closed())))
 			equal(t, "taken", len(log)+len(waiting), len(taken))
 			for i, o := range outcomes {
@@ -88,11 +88,11 @@ func TestAnyOrderOfArrivalEndsInTheSameLog(t *testing.T) {
 			some = some[n:]
 		}
 		r.joinAll(t, g, shuffled(rng, entries))
-		r.audit(t, judge)
+		r.audit(t, verify)
 		if got := r.image(t); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
-		r.auditAppend(t, judge)
+		r.auditAppend(t, verify)
 	})
 }
 
@@ -114,7 +114,7 @@ func TestJoinsCommuteAndAreAssociativeAndIdempotent(t *testing.T) {
 			for _, i := range order {
 				r.join(t, logs[i]...)
 			}
-			r.audit(t, judge)
+			r.audit(t, verify)
 			return r.image(t)
 		}
 		want := joined(0, 1, 2)
@@ -158,7 +158,7 @@ func TestWhatIsMissingMayComeInAnyOrderInOneBatch(t *testing.T) {
 	must(t, err)
 	same(t, "missing", missing, hashes(chain[:1]))
 	same(t, "outcomes", r.join(t, chain[1], chain[0]), []oplog.Outcome{oplog.Joined, oplog.Joined})
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
 func TestFaultyEntryIsRefusedAlone(t *testing.T) {
@@ -170,7 +170,7 @@ func TestFaultyEntryIsRefusedAlone(t *testing.T) {
 		outcomes := r.join(t, a, bad, worse)
 		same(t, "outcomes", outcomes[1:], []oplog.Outcome{oplog.Refused, oplog.Refused})
 	}
-	log, waiting := r.audit(t, judge)
+	log, waiting := r.audit(t, verify)
 	equal(t, "in the log", len(log), 1)
 	equal(t, "waiting", len(waiting), 0)
 	_, err := blocks.Get(blocks.Reading(t.Context(), r.store), bad.Hash())
@@ -179,9 +179,9 @@ func TestFaultyEntryIsRefusedAlone(t *testing.T) {
 	}
 }
 
-// faulty returns entries a to e: a ← bad1 ← bad2 ← b, and c on top of a alone,
+// withInvalid returns entries a to e: a ← bad1 ← bad2 ← b, and c on top of a alone,
 // and d on top of b and of two more faulty ones.
-func faulty() []*entry.Entry {
+func withInvalid() []*entry.Entry {
 	a := draft{key: "a", time: 1}.entry()
 	bad1 := draft{key: "bad1", time: 2, next: []*entry.Entry{a}}.entry()
 	bad2 := draft{key: "bad2", time: 3, next: []*entry.Entry{bad1}, refs: []*entry.Entry{a}}.entry()
@@ -194,7 +194,7 @@ func faulty() []*entry.Entry {
 }
 
 func TestFaultyEntriesAreKeptWhereOneThatCountsNamesThem(t *testing.T) {
-	entries := faulty()
+	entries := withInvalid()
 	seeds(t, 200, func(t *testing.T, rng *rand.Rand) {
 		r := newReplica(t)
 		order := shuffled(rng, entries)
@@ -208,11 +208,11 @@ func TestFaultyEntriesAreKeptWhereOneThatCountsNamesThem(t *testing.T) {
 		} else {
 			for _, e := range order {
 				r.join(t, e)
-				r.audit(t, judge)
+				r.audit(t, verify)
 			}
 			r.joinAll(t, newGraph(entries...), nil)
 		}
-		log, waiting := r.audit(t, judge)
+		log, waiting := r.audit(t, verify)
 		equal(t, "in the log", len(log), len(entries))
 		equal(t, "waiting", len(waiting), 0)
 		heads, err := r.Heads(t.Context())
@@ -221,16 +221,16 @@ func TestFaultyEntriesAreKeptWhereOneThatCountsNamesThem(t *testing.T) {
 		for _, e := range entries {
 			fault, err := r.Fault(t.Context(), e.Hash())
 			must(t, err)
-			if want := judge(e); want == nil && fault != "" || want != nil && fault != want.Error() {
+			if want := verify(e); want == nil && fault != "" || want != nil && fault != want.Error() {
 				t.Errorf("fault of %s: %q", e.Key, fault)
 			}
 		}
-		r.auditAppend(t, judge)
+		r.auditAppend(t, verify)
 	})
 }
 
 func TestHeadsCoverWhatFaultyEntriesName(t *testing.T) {
-	entries := faulty()
+	entries := withInvalid()
 	r := newReplica(t)
 	r.join(t, entries[:4]...) // a ← bad1 ← bad2 ← b
 	heads, err := r.Heads(t.Context())
@@ -241,7 +241,7 @@ func TestHeadsCoverWhatFaultyEntriesName(t *testing.T) {
 	bad := draft{key: "bad", time: 2, next: []*entry.Entry{x}}.entry()
 	y := draft{key: "y", time: 9, refs: []*entry.Entry{bad}}.entry()
 	r.join(t, bad, x, y)
-	r.audit(t, judge)
+	r.audit(t, verify)
 	heads, err = r.Heads(t.Context())
 	must(t, err)
 	same(t, "heads", heads, []entry.Position{plain(y), plain(entries[3]), plain(x)})
@@ -253,7 +253,7 @@ func TestEntryOfAnotherLogStopsTheWholeJoin(t *testing.T) {
 	if _, err := r.Join(t.Context(), candidates(own, other)); !errors.Is(err, oplog.ErrOtherLog) {
 		t.Errorf("got %v", err)
 	}
-	log, waiting := r.audit(t, judge)
+	log, waiting := r.audit(t, verify)
 	equal(t, "entries", len(log)+len(waiting), 0)
 }
 
@@ -270,7 +270,7 @@ func TestLogsInOneStoreAreApart(t *testing.T) {
 	if _, err := r.Get(t.Context(), e.Hash()); !errors.Is(err, oplog.ErrNotFound) {
 		t.Errorf("get: %v", err)
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
 func TestJoinStoresTheIdentityOfWhatItTakes(t *testing.T) {
@@ -297,7 +297,7 @@ func TestOutcomesHaveNames(t *testing.T) {
 }
 
 func TestEntryWhosePlaceIsLostIsNotTakenTwice(t *testing.T) {
-	entries := faulty()
+	entries := withInvalid()
 	low := draft{key: "low", time: 1, next: entries[3:4]}.entry()
 	entries = append(entries, low)
 	for _, e := range append(entries[:4:4], low) {
@@ -307,10 +307,10 @@ func TestEntryWhosePlaceIsLostIsNotTakenTwice(t *testing.T) {
 		if _, err := r.Join(t.Context(), candidates(draft{key: "n", time: 9, next: []*entry.Entry{e}}.entry(), e)); !errors.Is(err, oplog.ErrDamaged) {
 			t.Errorf("%s: %v", e.Key, err)
 		}
-		if lost, err := r.Rebuild(t.Context(), rejudge); err != nil || lost != nil {
+		if lost, err := r.Rebuild(t.Context(), verifyAgain); err != nil || lost != nil {
 			t.Errorf("rebuild: %v, %v", lost, err)
 		}
-		r.audit(t, judge)
+		r.audit(t, verify)
 	}
 }
 
@@ -373,12 +373,12 @@ func TestEntriesWithAnyNumberOfParentsWaitForThem(t *testing.T) {
 			n := 1 + rng.IntN(min(len(order), 12))
 			r.join(t, order[:n]...)
 			order = order[n:]
-			r.audit(t, judge)
+			r.audit(t, verify)
 		}
 		r.joinAll(t, g, nil)
-		log, waiting := r.audit(t, judge)
+		log, waiting := r.audit(t, verify)
 		equal(t, "waiting", len(waiting), 0)
-		same(t, "the log", slices.Sorted(maps.Keys(log)), slices.Sorted(maps.Keys(g.needed(judge))))
+		same(t, "the log", slices.Sorted(maps.Keys(log)), slices.Sorted(maps.Keys(g.needed(verify))))
 	})
 }
 
@@ -408,15 +408,15 @@ func TestManyHeadsBelowInvalidEntries(t *testing.T) {
 			batch = append(batch, draft{key: fmt.Sprint("r", round), time: 1, refs: faults}.entry())
 			slices.Reverse(batch)
 			r.join(t, batch...)
-			r.audit(t, judge)
+			r.audit(t, verify)
 			for i := range 4 {
 				top := draft{key: fmt.Sprint("t", round, i), time: float64(rng.IntN(9)), next: append(some(roots, 1), some(faults, 3)...)}.entry()
 				same(t, "outcomes", r.join(t, top), []oplog.Outcome{oplog.Joined})
-				r.audit(t, judge)
+				r.audit(t, verify)
 			}
 		}
 		before := r.snapshot(t)
-		_, err := r.Rebuild(t.Context(), rejudge)
+		_, err := r.Rebuild(t.Context(), verifyAgain)
 		must(t, err)
 		after := r.snapshot(t)
 		// The summary also has places in the queue, and pages of heads the order in
@@ -430,7 +430,7 @@ func TestManyHeadsBelowInvalidEntries(t *testing.T) {
 		if !maps.Equal(after, before) {
 			t.Error("rebuilt, it is another")
 		}
-		r.audit(t, judge)
+		r.audit(t, verify)
 	})
 }
 
@@ -458,5 +458,5 @@ func TestChainOfInvalidEntriesLeadsToAllHeads(t *testing.T) {
 	heads, err = r.Heads(t.Context())
 	must(t, err)
 	same(t, "heads", heads, []entry.Position{plain(top), plain(last)})
-	r.audit(t, judge)
+	r.audit(t, verify)
 }

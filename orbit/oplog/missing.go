@@ -7,7 +7,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/newpieceplease/npp/orbit/block"
@@ -235,92 +234,47 @@ func (l *Log) requireForDependant(tx *store.Tx, sum *summary, hash string) error
 	return l.setMissing(tx, sum, hash, pe)
 }
 
-// The entries that wait for a hash are its dependants. The first of them stands in
-// the record of the hash, with the number of the others, since most have one only.
-type dependants struct {
-	first  string // or ""
-	others uint64
-}
+// Bounds of what is fetched again at once.
+const (
+	refetchEntries    = 64 // entries that are looked at
+	refetchDependants = 4  // of those that wait for one
+	refetchPart       = 8  // tally of the bytes that may wait
+)
 
-func (l *Log) dependantsKey(hash string) string  { return l.key("wake/" + hash) }
-func (l *Log) dependantsPrefix(of string) string { return l.key("waiters/" + of) }
-func (l *Log) dependantKey(of, by string) string { return l.dependantsPrefix(of) + "/" + by }
-func (d dependants) encode() []byte              { return append(binary.AppendUvarint(nil, d.others), d.first...) }
-func (d dependants) none() bool                  { return d == dependants{} }
-
-func (l *Log) dependantsOf(g blocks.Getter, hash string) (d dependants, err error) {
-	record, err := g.Get(l.dependantsKey(hash))
-	if errors.Is(err, store.ErrNotFound) {
-		return d, nil
-	}
-	if err != nil {
-		return d, err
-	}
-	others, n := binary.Uvarint(record)
-	if d = (dependants{string(record[max(0, n):]), others}); n <= 0 || d.first != "" && !block.ValidHash(d.first) {
-		return d, l.damaged(l.dependantsKey(hash))
-	}
-	return d, nil
-}
-
-// dependants returns up to n entries that wait for a hash.
-func (l *Log) dependants(tx *store.Tx, hash string, n int) (list []string, err error) {
-	d, err := l.dependantsOf(tx, hash)
-	if err != nil {
-		return nil, err
-	}
-	if d.first != "" {
-		list = append(list, d.first)
-	}
-	if d.others == 0 {
-		return list, nil
-	}
-	prefix := l.dependantsPrefix(hash)
-	for r, err := range tx.Scan(prefix) {
-		if err != nil || len(list) >= n {
-			return list, err
-		}
-		list = append(list, strings.TrimPrefix(r.Key, prefix+"/"))
-	}
-	return list, nil
-}
-
-// depend notes that an entry waits for a hash.
-func (l *Log) depend(tx *store.Tx, on, hash string) error {
-	d, err := l.dependantsOf(tx, on)
-	if err != nil {
+// refetch has the block of an entry fetched that was evicted and whose parents are
+// in the log now, and, unless that was to be fetched anyway, with it the blocks of
+// some entries that wait for it.
+func (l *Log) refetch(tx *store.Tx, sum *summary, pe *pendingEntry) error {
+	if n, err := l.need(tx, sum, pe.hash); err != nil || n != nil {
 		return err
 	}
-	if d.none() {
-		d.first = hash
-	} else {
-		d.others++
-		if err := tx.Put(l.dependantKey(on, hash), nil); err != nil {
+	size := uint64(0)
+	ahead := []*pendingEntry{pe}
+	for n := 0; n < len(ahead) && n < refetchEntries; n++ {
+		pe := ahead[n]
+		if !pe.held {
+			if size += pe.size; n > 0 && size > l.pendingLimit(sum)/refetchPart {
+				return nil
+			}
+			if n, err := l.need(tx, sum, pe.hash); err != nil {
+				return err
+			} else if n == nil {
+				if err := l.setMissing(tx, sum, pe.hash, pe); err != nil {
+					return err
+				}
+			}
+		}
+		hashes, err := l.dependants(tx, pe.hash, refetchDependants)
+		if err != nil {
 			return err
 		}
-	}
-	return tx.Put(l.dependantsKey(on), d.encode())
-}
-
-// release undoes depend.
-func (l *Log) release(tx *store.Tx, on, hash string) error {
-	d, err := l.dependantsOf(tx, on)
-	if err != nil {
-		return err
-	}
-	switch {
-	case d.first == hash:
-		d.first = ""
-	case d.others == 0:
-		return l.damaged(l.dependantsKey(on))
-	default:
-		d.others--
-		if err := tx.Delete(l.dependantKey(on, hash)); err != nil {
-			return err
+		for _, hash := range hashes {
+			next, err := l.mustPending(tx, hash)
+			if err != nil {
+				return err
+			}
+			ahead = append(ahead, next)
 		}
 	}
-	if d.none() {
-		return tx.Delete(l.dependantsKey(on))
-	}
-	return tx.Put(l.dependantsKey(on), d.encode())
+	return nil
 }

@@ -1,102 +1,8 @@
-// Package oplog is the log of operations under an OrbitDB database: a graph of
-// entries that several writers append to and that replicas join.
-//
-// # The log
-//
-// An entry is part of the log when all that it names in next and refs is; the
-// log is closed under both at any moment, also after a crash. JavaScript, which
-// fetches both before it joins an entry, can therefore join whatever it is
-// offered. Heads are the entries that no other names in next. An appended
-// entry names all of them, newest first, and refers to the 16 newest entries
-// behind as many as there are heads, or to none where it names more than 32.
-//
-// An entry that comes before its parents (the entries that it names in next and
-// refs) waits on disk, has no effect, and is neither head nor counted.
-// [Log.Missing] says which hashes are to be fetched. When the parents have come, the
-// waiting entries follow, a bounded number to a transaction.
-//
-// # What waits
-//
-// JavaScript sends the newest entry first, so all of a log but its oldest entry may
-// wait. What may wait has a bound in bytes ([Config].Waiting), and beyond it, blocks
-// are evicted. A waiting entry whose block was evicted keeps its hash and the hashes
-// of its next, so the ancestors of a head are fetched down to those that are in the
-// log, whatever the bound. Then the evicted blocks are fetched again, oldest first.
-// Where even the hashes exceed the bound, the entries that came first, which are the
-// newest ones, are given up, and come again with the heads that a peer offers
-// ([Stats].GivenUp says so).
-//
-// What is evicted or given up is always of the peer that has the largest share of
-// what waits. An entry is of the peer that offered it, or of the peer whose waiting
-// entry needs it.
-//
-// What a peer makes us do by an entry that waits is bounded: one record for the
-// entry, one for its block, one or two for the parent that it waits for and one for
-// each of 64 parents that are missing; and as much again when it enters the log or is
-// evicted. An entry with more parents has them looked up 64 at a time.
-//
-// # What counts
-//
-// An entry is invalid if its signature, its key or its encoding are wrong
-// ([entry.Entry.Check]): that never changes. Of the valid ones, the access list
-// says which count, and it may change ([Access], [Log.Revise]). An entry that
-// does not count is refused when it comes, unless an entry waits for it: then it
-// is part of the graph, to be sent and named, but it is in no order, in no
-// state, and never a head.
-//
-// What counts is a function of the entries and of the access list alone. So
-// nothing that is stored of an entry's effect is final: each valid entry that
-// does not count is listed by its writer, and each entry that no anchor descends
-// from is marked as loose. A change of the access list queues the entries whose
-// effect it may change; an entry that names a loose one queues that. The queue is
-// on disk, is worked off from the newest entry to the oldest, a bounded number to
-// a transaction, and goes on after a crash.
-//
-// # What is stored
-//
-// Below log/<number of the log> in the store:
-//
-//	summary                          counts, heads and the newest entries
-//	entry/<number>                   the entries, in the order of arrival
-//	order/<time>/<clock id>.<hash>   number of an entry that counts
-//	tree/<path>                      how many entries of the order are behind a
-//	                                 path, and the sum of their hashes
-//	raised/<hash>                    rank of an entry, where its clock does not tell
-//	access                           the access list by which the log counts
-//	fault/<hash>                     why an entry does not count
-//	idle/<hash of ID>/<hash>         a valid entry that does not count, by its writer
-//	loose/<hash>                     an entry from which no anchor descends
-//	below/<hash>                     largest rank below an invalid entry
-//	revise/<number>                  mark of an entry whose effect is to be decided
-//	heads/<page>                     the heads, where there are many
-//	head/<hash>                      the page of such a head
-//	lost/<number>                    hash, if known, of an entry found lost
-//	wait/<hash>                      a waiting entry: who offered it, its parents
-//	parents/<hash>/<n>               further parents of it, 64 to a record
-//	wake/<hash>                      an entry that waits for the hash, and how many others do
-//	waiters/<hash>/<hash>            one of those others
-//	ready/<n>                        hash of an entry that came and that others wait for
-//	missing/<number>/<hash>          a hash to be fetched, and the entry that needs it
-//	held/<peer>/<n>                  the block of a waiting entry
-//	evicted/<peer>/<n>               the hash of one whose block was evicted
-//	share/<peer>                     what waits of the entries that a peer offered
-//	shares/<bytes>/<peer>            the peers in the order of their shares
-//	wrote/<hash of ID>               bytes of the entries that came of a writer
-//	brought/<peer>                   bytes of the entries that came from a peer
-//
-// The time in an order key is a whole number; where the rank is more than that,
-// it is in front of the clock ID.
-//
-// A change of the log and of the state that follows from it ([State]) is one
-// transaction. Each costs the same at a hundred entries and at a million, but for
-// a node of the tree for each hex digit of the clock. The nodes of two replicas
-// tell what one of them lacks without a look at what both have ([Log.Node]).
 package oplog
 
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -106,8 +12,6 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/identity"
-	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -118,54 +22,6 @@ var (
 	// [Log.Rebuild] mends all but lost entries.
 	ErrDamaged = errors.New("damaged log")
 )
-
-// State is what follows from the entries of a log. It must not depend on the
-// order in which they come.
-type State interface {
-	// Apply adds the effect of an entry that counts, and returns by how much
-	// the number of live keys changed. It may be called again for the same entry.
-	Apply(tx *store.Tx, e *entry.Entry, at Ref) (keys int, err error)
-	// Retract takes back the effect of an entry that ceased to count, and returns
-	// by how much the number of live keys changed. Where other entries have to be
-	// applied again, it notes the slot of the entry as lapsed.
-	Retract(tx *store.Tx, e *entry.Entry, at Ref) (keys int, err error)
-	// Slot returns what an entry is an operation on, or "".
-	Slot(e *entry.Entry) string
-	// Lapsed returns up to n slots whose newest entry has to be applied again.
-	Lapsed(ctx context.Context, s *store.Store, n int) ([]string, error)
-	// Restored says that a slot is not lapsed any more.
-	Restored(tx *store.Tx, slot string) error
-	// Failed tells that changes which were applied may not have been stored, or
-	// that some were retracted.
-	Failed()
-	// Prefixes are the parts of the log's namespace that the state has to
-	// itself.
-	Prefixes() []string
-}
-
-// NoState is the state of a database whose entries are all there is.
-type NoState struct{}
-
-// Apply does nothing.
-func (NoState) Apply(*store.Tx, *entry.Entry, Ref) (int, error) { return 0, nil }
-
-// Retract does nothing.
-func (NoState) Retract(*store.Tx, *entry.Entry, Ref) (int, error) { return 0, nil }
-
-// Slot returns "".
-func (NoState) Slot(*entry.Entry) string { return "" }
-
-// Lapsed returns none.
-func (NoState) Lapsed(context.Context, *store.Store, int) ([]string, error) { return nil, nil }
-
-// Restored does nothing.
-func (NoState) Restored(*store.Tx, string) error { return nil }
-
-// Failed does nothing.
-func (NoState) Failed() {}
-
-// Prefixes returns none.
-func (NoState) Prefixes() []string { return nil }
 
 // Config is what a log is opened with.
 type Config struct {
@@ -309,14 +165,6 @@ func (l *Log) Heads(ctx context.Context) ([]entry.Position, error) {
 	return heads[:min(len(heads), MaxHeads)], err
 }
 
-// Changed returns a channel that is closed at the next change of the log, also
-// of what waits.
-func (l *Log) Changed() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.changed
-}
-
 // Has reports whether an entry with the hash is part of the log.
 func (l *Log) Has(ctx context.Context, hash string) (bool, error) {
 	return l.has(blocks.Reading(ctx, l.store), hash)
@@ -382,7 +230,21 @@ func (l *Log) Fault(ctx context.Context, hash string) (string, error) {
 	return l.unauthorized(blocks.Reading(ctx, l.store), hash)
 }
 
-func (l *Log) reasonKey(hash string) string { return l.key("fault/" + hash) }
+// numbered returns the entry of a number.
+func (l *Log) numbered(g blocks.Getter, number uint64) (*entry.Entry, error) {
+	record, err := g.Get(store.Key(blocks.Entries(l.number), number))
+	if errors.Is(err, store.ErrNotFound) {
+		err = fmt.Errorf("%w: entry %d of %s is gone", blocks.ErrDamaged, number, l.id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b, err := blocks.DecodeEntry(record)
+	if err != nil {
+		return nil, fmt.Errorf("%w of %s", err, l.id)
+	}
+	return entry.Decode(b)
+}
 
 func (l *Log) unauthorized(g blocks.Getter, hash string) (string, error) {
 	reason, err := g.Get(l.reasonKey(hash))
@@ -392,264 +254,15 @@ func (l *Log) unauthorized(g blocks.Getter, hash string) (string, error) {
 	return string(reason), err
 }
 
-// Append writes an entry for each payload, one after the other and all of them
-// or none, and returns them when they are on disk. The error is [ErrNotAllowed]
-// where the identity of s is not on the access list.
-func (l *Log) Append(ctx context.Context, s *identity.Signer, payloads ...value.Value) ([]*entry.Entry, error) {
-	return l.AppendIf(ctx, s, func(blocks.Getter) error { return nil }, payloads...)
-}
+func (l *Log) reasonKey(hash string) string { return l.key("fault/" + hash) }
 
-// AppendIf is Append, but writes nothing and returns the error of check if that
-// contains one. check sees all ancestors of the new entries.
-func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(blocks.Getter) error, payloads ...value.Value) ([]*entry.Entry, error) {
-	var entries []*entry.Entry
-	err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
-		if err := check(tx); err != nil {
-			return err
-		}
-		lists, err := l.access(tx, sum)
-		if err != nil {
-			return err
-		}
-		if !contains(lists.writers, s.ID) {
-			return fmt.Errorf("%w to %s: identity %s", ErrNotAllowed, l.id, s.ID)
-		}
-		entries = make([]*entry.Entry, 0, len(payloads))
-		for _, p := range payloads {
-			sum.covered = sum.paged()
-			heads, err := l.takeHeads(tx, sum)
-			if err != nil {
-				return err
-			}
-			refs, err := l.references(tx, sum, lists, len(heads))
-			if err != nil {
-				return err
-			}
-			e, err := entry.New(s, l.id, p, heads, refs)
-			if err != nil {
-				return err
-			}
-			if err := l.insert(tx, sum, e, s.ID, nil); err != nil {
-				return err
-			}
-			sum.Own = sum.Newest[:1:1] // its clock is larger than those of all heads
-			entries = append(entries, e)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
+// mustGet returns the value at a key that is there unless the log is damaged.
+func (l *Log) mustGet(tx *store.Tx, key string) ([]byte, error) {
+	value, err := tx.Get(key)
+	if errors.Is(err, store.ErrNotFound) {
+		err = fmt.Errorf("%w of %s: %s is gone", ErrDamaged, l.id, key)
 	}
-	return entries, nil
-}
-
-// references returns what the next entry refers to: the newest entries behind as
-// many as it names heads, but for those of writers that are not on the access list.
-// JavaScript cannot join an entry that refers to one of those. An entry that names
-// more than maxInline heads refers to none: that many would have to be passed by.
-func (l *Log) references(tx *store.Tx, sum *summary, lists *accessSets, heads int) (refs []string, err error) {
-	if heads > maxInline {
-		return []string{}, nil
-	}
-	want := int(min(uint64(heads+entry.MaxRefs), sum.Authorized))
-	newest := sum.Newest
-	if len(newest) < want {
-		series := l.key("order")
-		if newest, err = first(max(want, sum.newestLimit()), positions(tx.Descend(series), series)); err != nil {
-			return nil, err
-		}
-		if len(newest) < want {
-			return nil, fmt.Errorf("%w of %s: its order has too few entries", ErrDamaged, l.id)
-		}
-		sum.Newest = newest[:min(len(newest), sum.newestLimit())]
-	}
-	refs = []string{}
-	for _, p := range newest[min(heads, want):want] {
-		if lists.hasFormer() {
-			e, err := l.get(tx, p.Hash)
-			if gone(err) {
-				continue
-			}
-			if err != nil {
-				return nil, err
-			}
-			writer, err := l.config.Writer(tx, e)
-			if err != nil {
-				return nil, err
-			}
-			if !contains(lists.writers, writer) {
-				continue
-			}
-		}
-		refs = append(refs, p.Hash)
-	}
-	return refs, nil
-}
-
-// update changes the log in a transaction, and tells those who wait for
-// changes.
-func (l *Log) update(ctx context.Context, change func(*store.Tx, *summary) error) error {
-	return l.write(ctx, func(tx *store.Tx, sum *summary) error {
-		if sum.Rebuild != 0 {
-			return fmt.Errorf("%w of %s: its index is being rebuilt", ErrDamaged, l.id)
-		}
-		return change(tx, sum)
-	})
-}
-
-// write is update, for a rebuild, too.
-func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error) error {
-	sum := new(summary)
-	var numbers, revision uint64 // of the summary before the change
-	err := l.store.Update(ctx, func(tx *store.Tx) error {
-		if err := l.checkWritable(); err != nil {
-			return err
-		}
-		read, err := l.readSummary(tx)
-		if err != nil {
-			return err
-		}
-		sum, numbers, revision = read, read.Numbers, read.Revision
-		if err := change(tx, sum); err != nil {
-			return err
-		}
-		return l.writeSummary(tx, sum)
-	})
-	if err == nil {
-		l.config.Quota.Stored(sum.Bytes, sum.PendingBytes)
-	} else {
-		l.lookedUp.clear()
-	}
-	if err != nil && sum.Numbers != numbers || sum.Revision != revision {
-		l.config.State.Failed()
-	}
-	// What may not be durable may be there all the same.
-	if err == nil || errors.Is(err, store.ErrNotDurable) {
-		l.mu.Lock()
-		l.addRevisions(sum.revised)
-		l.signal()
-		l.mu.Unlock()
-	}
-	return err
-}
-
-// signal tells those who wait for changes. The caller holds l.mu.
-func (l *Log) signal() {
-	close(l.changed)
-	l.changed = make(chan struct{})
-}
-
-// insert makes an entry part of the log, all of whose parents are. writer is the
-// ID of its identity, and invalid why it is invalid, or nil.
-func (l *Log) insert(tx *store.Tx, sum *summary, e *entry.Entry, writer string, invalid error) error {
-	sum.Numbers++
-	sum.Bytes += uint64(len(e.Block.Data))
-	if err := blocks.PutEntry(tx, blocks.Location{Log: l.number, Number: sum.Numbers}, e.Block); err != nil {
-		return err
-	}
-	return l.index(tx, sum, e, sum.Numbers, writer, invalid)
-}
-
-// index adds an entry that is stored to all that follows from it.
-func (l *Log) index(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, writer string, invalid error) error {
-	p, err := l.rank(tx, sum, e, invalid)
-	if err != nil {
-		return err
-	}
-	if invalid != nil {
-		sum.Unauthorized++
-		if err := tx.Put(l.reasonKey(e.Hash()), []byte(invalid.Error())); err != nil {
-			return err
-		}
-		return l.setUnanchored(tx, e.Hash(), true)
-	}
-	lists, err := l.access(tx, sum)
-	if err != nil {
-		return err
-	}
-	if !lists.anchors(e.Hash(), writer) {
-		if err := l.deny(tx, sum, e.Hash(), writer); err != nil {
-			return err
-		}
-		return l.setUnanchored(tx, e.Hash(), true)
-	}
-	if err := l.anchorParents(tx, sum, e.Next); err != nil {
-		return err
-	}
-	if err := l.setHead(tx, sum, p, true); err != nil {
-		return err
-	}
-	return l.addAuthorized(tx, sum, e, p, number)
-}
-
-// rank returns the place of an entry in the order, and stores what it takes to
-// find it again.
-func (l *Log) rank(tx *store.Tx, sum *summary, e *entry.Entry, invalid error) (p entry.Position, err error) {
-	rank := e.Rank()
-	// Where all entries count, and the rank is larger than that of the newest one,
-	// those below do not matter.
-	newer := sum.Authorized == 0 || len(sum.Newest) > 0 && rank.Compare(sum.Newest[0].Rank) > 0
-	if sum.Unauthorized > 0 || invalid != nil || !newer {
-		b, err := l.ancestorRank(tx, sum, e.Next)
-		if err != nil {
-			return p, err
-		}
-		if invalid != nil {
-			return p, l.putAncestorRank(tx, e.Hash(), b)
-		}
-		if b.known {
-			rank = e.Rank(b.rank)
-		}
-	}
-	if rank != e.Rank() {
-		err = tx.Put(rankKey(l.number, e.Hash()), []byte(encodeRank(rank)))
-	}
-	return e.Position(rank), err
-}
-
-// anchorParents notes that an anchor descends from entries.
-func (l *Log) anchorParents(tx *store.Tx, sum *summary, hashes []string) error {
-	if sum.covered && sum.Doubted == 0 {
-		return nil // heads have an anchor
-	}
-	for _, hash := range distinct(hashes) {
-		if err := l.removeHead(tx, sum, hash); err != nil {
-			return err
-		}
-		if sum.Unauthorized+sum.Queue == 0 {
-			continue
-		}
-		decide := sum.Doubted > 0
-		if !decide {
-			var err error
-			if decide, err = tx.Has(l.unanchoredKey(hash)); err != nil {
-				return err
-			}
-		}
-		if !decide {
-			continue
-		}
-		if err := l.enqueue(tx, sum, hash, anchored); err != nil && !gone(err) {
-			return err
-		}
-	}
-	return nil
-}
-
-// addAuthorized adds an entry to all that follows from those that count, but for the
-// heads.
-func (l *Log) addAuthorized(tx *store.Tx, sum *summary, e *entry.Entry, p entry.Position, number uint64) error {
-	sum.add(p)
-	if err := tx.Put(l.orderKey(p), binary.AppendUvarint(nil, number)); err != nil {
-		return err
-	}
-	time, _ := encodePosition(p)
-	if err := l.addToTree(tx, time, p.Hash); err != nil {
-		return err
-	}
-	keys, err := l.config.State.Apply(tx, e, Ref{p, number})
-	sum.Keys += uint64(keys)
-	return err
+	return value, err
 }
 
 // damaged is the error of a stored record that is garbled.

@@ -44,7 +44,7 @@ func must(t testing.TB, err error) {
 }
 
 // signers are the writers of tests; what the last of them writes has no effect
-// where [judge] is asked.
+// where [verify] is asked.
 var signers = func() (list []*identity.Signer) {
 	for i := range 5 {
 		key, err := crypto.UnmarshalEd25519PrivateKey(ed25519.NewKeyFromSeed(fmt.Appendf(nil, "%032d", i)))
@@ -64,26 +64,26 @@ var vandal = signers[len(signers)-1]
 
 var errVandal = errors.New("written by a vandal")
 
-// rejudge is judge for a rebuild.
-func rejudge(e *entry.Entry) (writer string, fault, err error) { return e.Key, judge(e), nil }
+// verifyAgain is verify for a rebuild.
+func verifyAgain(e *entry.Entry) (writer string, fault, err error) { return e.Key, verify(e), nil }
 
-// judge tells why an entry has no effect, or nil.
-func judge(e *entry.Entry) error {
+// verify tells why an entry has no effect, or nil.
+func verify(e *entry.Entry) error {
 	if e.Key == vandal.PublicKey || strings.HasPrefix(e.Key, "bad") {
 		return errVandal
 	}
 	return nil
 }
 
-// anything finds no fault.
-func anything(*entry.Entry) error { return nil }
+// accept finds no fault.
+func accept(*entry.Entry) error { return nil }
 
 // offered is all entries that were offered to a log, by their hashes.
 var offered sync.Map
 
 func candidate(e *entry.Entry) oplog.Candidate {
 	offered.Store(e.Hash(), e)
-	return oplog.Candidate{Entry: e, Writer: e.Key, Fault: judge(e)}
+	return oplog.Candidate{Entry: e, Writer: e.Key, Fault: verify(e)}
 }
 
 // config is that of a log which anybody may write. In these tests, the key of an
@@ -289,7 +289,7 @@ func plain(e *entry.Entry) entry.Position { return e.Position(entry.Rank{Time: e
 
 // positions returns the places in the order of the log. Those that do not count
 // are in none; they have what their clock says.
-func (g graph) positions(judge func(*entry.Entry) error) map[string]entry.Position {
+func (g graph) positions(verify func(*entry.Entry) error) map[string]entry.Position {
 	placed := make(map[string]entry.Position, len(g))
 	var place func(e *entry.Entry) entry.Rank
 	place = func(e *entry.Entry) entry.Rank {
@@ -297,9 +297,9 @@ func (g graph) positions(judge func(*entry.Entry) error) map[string]entry.Positi
 			return p.Rank
 		}
 		rank := entry.Rank{Time: e.Clock.Time}
-		if judge(e) == nil {
+		if verify(e) == nil {
 			var below entry.Rank
-			next := g.next(e, judge)
+			next := g.next(e, verify)
 			for _, p := range next {
 				if r := place(p); r.Compare(below) > 0 {
 					below = r
@@ -319,24 +319,24 @@ func (g graph) positions(judge func(*entry.Entry) error) map[string]entry.Positi
 }
 
 // newest compares entries, the newer one of which is first.
-func (g graph) newest(judge func(*entry.Entry) error) func(a, b *entry.Entry) int {
-	positions := g.positions(judge)
+func (g graph) newest(verify func(*entry.Entry) error) func(a, b *entry.Entry) int {
+	positions := g.positions(verify)
 	return func(a, b *entry.Entry) int { return positions[b.Hash()].Compare(positions[a.Hash()]) }
 }
 
 // order returns the entries that count, newest first.
-func (g graph) order(judge func(*entry.Entry) error) (list []*entry.Entry) {
+func (g graph) order(verify func(*entry.Entry) error) (list []*entry.Entry) {
 	for _, e := range g {
-		if judge(e) == nil {
+		if verify(e) == nil {
 			list = append(list, e)
 		}
 	}
-	slices.SortFunc(list, g.newest(judge))
+	slices.SortFunc(list, g.newest(verify))
 	return list
 }
 
 // next returns the entries that count on top of which e was written.
-func (g graph) next(e *entry.Entry, judge func(*entry.Entry) error) map[string]*entry.Entry {
+func (g graph) next(e *entry.Entry, verify func(*entry.Entry) error) map[string]*entry.Entry {
 	found := make(map[string]*entry.Entry)
 	seen := make(map[string]bool)
 	var add func(e *entry.Entry)
@@ -347,7 +347,7 @@ func (g graph) next(e *entry.Entry, judge func(*entry.Entry) error) map[string]*
 				continue
 			}
 			seen[hash] = true
-			if judge(p) == nil {
+			if verify(p) == nil {
 				found[hash] = p
 			} else {
 				add(p)
@@ -358,11 +358,11 @@ func (g graph) next(e *entry.Entry, judge func(*entry.Entry) error) map[string]*
 	return found
 }
 
-func (g graph) heads(judge func(*entry.Entry) error) []*entry.Entry {
-	list := g.order(judge)
+func (g graph) heads(verify func(*entry.Entry) error) []*entry.Entry {
+	list := g.order(verify)
 	named := make(map[string]bool)
 	for _, e := range list {
-		for hash := range g.next(e, judge) {
+		for hash := range g.next(e, verify) {
 			named[hash] = true
 		}
 	}
@@ -370,19 +370,19 @@ func (g graph) heads(judge func(*entry.Entry) error) []*entry.Entry {
 }
 
 // refs returns what the next entry refers to.
-func (g graph) refs(judge func(*entry.Entry) error) []string {
-	list := hashes(g.order(judge))
-	if len(g.heads(judge)) > 32 {
+func (g graph) refs(verify func(*entry.Entry) error) []string {
+	list := hashes(g.order(verify))
+	if len(g.heads(verify)) > 32 {
 		return []string{}
 	}
-	list = list[min(len(list), len(g.heads(judge))):]
+	list = list[min(len(list), len(g.heads(verify))):]
 	return list[:min(len(list), entry.MaxRefs)]
 }
 
 // live returns the entries of the keys that are not deleted, newest first.
-func (g graph) live(judge func(*entry.Entry) error) (list []*entry.Entry) {
+func (g graph) live(verify func(*entry.Entry) error) (list []*entry.Entry) {
 	slots := make(map[string]bool)
-	for _, e := range g.order(judge) {
+	for _, e := range g.order(verify) {
 		op, ok := keyed.Parse(e.Payload)
 		if !ok || slots[op.Key.Slot()] {
 			continue
@@ -409,7 +409,7 @@ func (g graph) closed() graph {
 
 // needed returns what is left when everything without effect is dropped that
 // nothing with an effect was written on top of.
-func (g graph) needed(judge func(*entry.Entry) error) graph {
+func (g graph) needed(verify func(*entry.Entry) error) graph {
 	n := make(graph)
 	var add func(e *entry.Entry)
 	add = func(e *entry.Entry) {
@@ -420,7 +420,7 @@ func (g graph) needed(judge func(*entry.Entry) error) graph {
 			}
 		}
 	}
-	for _, e := range g.order(judge) {
+	for _, e := range g.order(verify) {
 		add(e)
 	}
 	return n
@@ -453,7 +453,7 @@ func (r replica) stored(t testing.TB) (log, waiting graph, numbers map[string]ui
 		}
 		log[b.Hash], numbers[b.Hash] = e, rec.Number
 	}
-	for hash := range r.waiters(t) {
+	for hash := range r.pendingRecords(t) {
 		e, ok := offered.Load(hash)
 		if !ok {
 			t.Fatalf("%s waits and was never offered", hash)
@@ -465,7 +465,7 @@ func (r replica) stored(t testing.TB) (log, waiting graph, numbers map[string]ui
 
 // audit derives all that is stored and all that is shown from the entries and
 // from what waits, and compares.
-func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiting graph) {
+func (r replica) audit(t testing.TB, verify func(*entry.Entry) error) (log, waiting graph) {
 	t.Helper()
 	log, waiting, numbers := r.stored(t)
 	prefix := blocks.LogPrefix(logNumber) + "/"
@@ -488,17 +488,17 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 			t.Errorf("get %s: %v", hash, err)
 		}
 	}
-	positions := log.positions(judge)
-	wantOrder, wantFaults, wantRaised := make(map[string]string), make(map[string]string), make(map[string]string)
+	positions := log.positions(verify)
+	wantOrder, wantReasons, wantRanks := make(map[string]string), make(map[string]string), make(map[string]string)
 	for hash, e := range log {
 		if got, err := r.Position(t.Context(), e); err != nil || got != positions[hash] {
 			t.Errorf("position of %s: %+v, %v; want %+v", hash, got, err, positions[hash])
 		}
 		if rank := positions[hash].Rank; rank != (entry.Rank{Time: e.Clock.Time}) {
-			wantRaised[prefix+"raised/"+hash] = fmt.Sprintf("~%016x.%016x.", math.Float64bits(rank.Time), rank.Depth)
+			wantRanks[prefix+"raised/"+hash] = fmt.Sprintf("~%016x.%016x.", math.Float64bits(rank.Time), rank.Depth)
 		}
-		if fault := judge(e); fault != nil {
-			wantFaults[prefix+"fault/"+hash] = fault.Error()
+		if fault := verify(e); fault != nil {
+			wantReasons[prefix+"fault/"+hash] = fault.Error()
 		} else {
 			wantOrder[oplog.PositionKey(prefix+"order", positions[hash])] = string(binary.AppendUvarint(nil, numbers[hash]))
 		}
@@ -506,26 +506,26 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 	if got := r.records(t, "order"); !maps.Equal(got, wantOrder) {
 		t.Errorf("order: got %q, want %q", got, wantOrder)
 	}
-	if got := r.records(t, "raised"); !maps.Equal(got, wantRaised) {
-		t.Errorf("raised: got %q, want %q", got, wantRaised)
+	if got := r.records(t, "raised"); !maps.Equal(got, wantRanks) {
+		t.Errorf("raised: got %q, want %q", got, wantRanks)
 	}
-	if got := r.records(t, "fault"); !maps.Equal(got, wantFaults) {
-		t.Errorf("faults: got %q, want %q", got, wantFaults)
+	if got := r.records(t, "fault"); !maps.Equal(got, wantReasons) {
+		t.Errorf("faults: got %q, want %q", got, wantReasons)
 	}
-	r.auditLoose(t, judge, log)
-	r.auditTree(t, log.order(judge), positions)
-	order := hashes(log.order(judge))
+	r.auditUnanchored(t, verify, log)
+	r.auditTree(t, log.order(verify), positions)
+	order := hashes(log.order(verify))
 	same(t, "newest first", hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), order)
 	slices.Reverse(order)
 	same(t, "oldest first", hashes(all(t, r.Ascend(t.Context()))), order)
 
 	// The state.
-	live := log.live(judge)
+	live := log.live(verify)
 	wantLive, wantKeys := make(map[string]string), make(map[string]string)
 	for _, e := range live {
 		wantLive[oplog.PositionKey(prefix+"live", positions[e.Hash()])] = string(binary.AppendUvarint(nil, numbers[e.Hash()]))
 	}
-	for _, e := range log.order(judge) {
+	for _, e := range log.order(verify) {
 		op, ok := keyed.Parse(e.Payload)
 		if key := prefix + "key/" + op.Key.Slot(); ok && wantKeys[key] == "" {
 			record := []byte{0}
@@ -553,11 +553,11 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 	}
 	same(t, "items", items, hashes(live))
 
-	r.auditWaiting(t, log, waiting)
+	r.auditPending(t, log, waiting)
 
 	st, err := r.Stats(t.Context())
 	must(t, err)
-	heads := log.heads(judge)
+	heads := log.heads(verify)
 	var wantHeads []entry.Position
 	clock := 0.0
 	for _, e := range heads {
@@ -582,9 +582,9 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 	return log, waiting
 }
 
-// auditLoose checks which entries are marked as loose, and what is known of those
+// auditUnanchored checks which entries are marked as loose, and what is known of those
 // ancestorRank invalid ones.
-func (r replica) auditLoose(t testing.TB, judge func(*entry.Entry) error, log graph) {
+func (r replica) auditUnanchored(t testing.TB, verify func(*entry.Entry) error, log graph) {
 	t.Helper()
 	prefix := blocks.LogPrefix(logNumber) + "/"
 	anchored := make(map[string]bool)
@@ -597,44 +597,44 @@ func (r replica) auditLoose(t testing.TB, judge func(*entry.Entry) error, log gr
 			}
 		}
 	}
-	wantLoose, wantBelow := make(map[string]string), make(map[string]string)
-	positions := log.positions(judge)
+	wantUnanchored, wantAncestorRanks := make(map[string]string), make(map[string]string)
+	positions := log.positions(verify)
 	for hash, e := range log {
-		if judge(e) == nil {
+		if verify(e) == nil {
 			anchor(hash)
 			continue
 		}
 		var below entry.Rank
 		text := ""
-		for hash := range log.next(e, judge) {
+		for hash := range log.next(e, verify) {
 			if rank := positions[hash].Rank; text == "" || rank.Compare(below) > 0 {
 				below = rank
 				text = fmt.Sprintf("~%016x.%016x.", math.Float64bits(rank.Time), rank.Depth)
 			}
 		}
-		wantBelow[prefix+"below/"+hash] = text
+		wantAncestorRanks[prefix+"below/"+hash] = text
 	}
 	for hash := range log {
 		if !anchored[hash] {
-			wantLoose[prefix+"loose/"+hash] = ""
+			wantUnanchored[prefix+"loose/"+hash] = ""
 		}
 	}
 	queued := must1(r.Stats(t.Context())).Revising
-	if got := r.records(t, "loose"); queued == 0 && !maps.Equal(got, wantLoose) {
-		t.Errorf("loose: got %q, want %q", got, wantLoose)
+	if got := r.records(t, "loose"); queued == 0 && !maps.Equal(got, wantUnanchored) {
+		t.Errorf("loose: got %q, want %q", got, wantUnanchored)
 	}
-	if got := r.records(t, "below"); !maps.Equal(got, wantBelow) {
-		t.Errorf("below: got %q, want %q", got, wantBelow)
+	if got := r.records(t, "below"); !maps.Equal(got, wantAncestorRanks) {
+		t.Errorf("below: got %q, want %q", got, wantAncestorRanks)
 	}
 }
 
 // auditAppend checks what the next entry would name.
-func (r replica) auditAppend(t testing.TB, judge func(*entry.Entry) error) {
+func (r replica) auditAppend(t testing.TB, verify func(*entry.Entry) error) {
 	t.Helper()
 	log, _, _ := r.stored(t)
 	e := r.append(t, signers[0], value.Null)[0]
-	same(t, "next of an append", e.Next, hashes(log.heads(judge)))
-	same(t, "refs of an append", e.Refs, log.refs(judge))
+	same(t, "next of an append", e.Next, hashes(log.heads(verify)))
+	same(t, "refs of an append", e.Refs, log.refs(verify))
 }
 
 // payload returns an operation on one of a few keys, or none.
@@ -690,8 +690,8 @@ func history(t testing.TB, rng *rand.Rand, steps int, writers ...*identity.Signe
 		must(t, err)
 	}
 	for _, r := range replicas {
-		r.audit(t, anything)
-		r.auditAppend(t, anything)
+		r.audit(t, accept)
+		r.auditAppend(t, accept)
 	}
 	return entries
 }

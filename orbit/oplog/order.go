@@ -3,14 +3,12 @@ package oplog
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"iter"
 	"math"
 	"strings"
 
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/store"
 )
@@ -44,22 +42,6 @@ func encodePosition(p entry.Position) (number uint64, name string) {
 	return number, name
 }
 
-// encodeRank is a rank, in texts that sort as ranks do.
-func encodeRank(r entry.Rank) string {
-	return fmt.Sprintf("~%016x.%016x.", math.Float64bits(r.Time), r.Depth)
-}
-
-const rankLen = 35
-
-func decodeRank(text string) (r entry.Rank, ok bool) {
-	var bits uint64
-	if _, err := fmt.Sscanf(text, "~%016x.%016x.", &bits, &r.Depth); err != nil {
-		return r, false
-	}
-	r.Time = math.Float64frombits(bits)
-	return r, bits <= math.Float64bits(math.MaxFloat64) && encodeRank(r) == text
-}
-
 // decodePosition is the inverse of place.
 func decodePosition(number uint64, name string) (p entry.Position, ok bool) {
 	p.Time, ok = float64(number), true
@@ -74,29 +56,6 @@ func decodePosition(number uint64, name string) (p entry.Position, ok bool) {
 	}
 	placed, at := encodePosition(p)
 	return p, placed == number && at == name
-}
-
-// PositionOf returns the place in the order of an entry of the log of a number.
-func PositionOf(g blocks.Getter, log uint64, e *entry.Entry) (entry.Position, error) {
-	text, err := g.Get(rankKey(log, e.Hash()))
-	if errors.Is(err, store.ErrNotFound) {
-		return e.Position(e.Rank()), nil
-	}
-	if err != nil {
-		return entry.Position{}, err
-	}
-	r, ok := decodeRank(string(text))
-	if !ok {
-		return entry.Position{}, fmt.Errorf("%w: rank of %s", ErrDamaged, e.Hash())
-	}
-	return e.Position(r), nil
-}
-
-func rankKey(log uint64, hash string) string { return blocks.LogPrefix(log) + "/raised/" + hash }
-
-// Position returns the place in the order of an entry of the log.
-func (l *Log) Position(ctx context.Context, e *entry.Entry) (entry.Position, error) {
-	return PositionOf(blocks.Reading(ctx, l.store), l.number, e)
 }
 
 // Descend yields the records of a series that is in the order of the log,
@@ -134,4 +93,52 @@ func readRefs(records iter.Seq2[store.Record, error], series string) iter.Seq2[R
 			}
 		}
 	}
+}
+
+// positions yields the positions that the names of records are.
+func positions(records iter.Seq2[store.Record, error], series string) iter.Seq2[entry.Position, error] {
+	return func(yield func(entry.Position, error) bool) {
+		for r, err := range records {
+			var p entry.Position
+			if err == nil {
+				var ok bool
+				if p, ok = decodePosition(r.Number, r.Name); !ok {
+					err = fmt.Errorf("%w: record %d/%s of %s", ErrDamaged, r.Number, r.Name, series)
+				}
+			}
+			if !yield(p, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// first returns up to n of the positions that a sequence begins with.
+func first(n int, seq iter.Seq2[entry.Position, error]) (list []entry.Position, err error) {
+	if n == 0 {
+		return nil, nil
+	}
+	for p, err := range seq {
+		if err != nil {
+			return nil, err
+		}
+		if list = append(list, p); len(list) == n {
+			break
+		}
+	}
+	return list, nil
+}
+
+func (l *Log) orderKey(p entry.Position) string { return PositionKey(l.key("order"), p) }
+
+// descend yields where the entries that count are, newest first, from a
+// decodePosition or the newest.
+func (l *Log) descend(ctx context.Context, from *entry.Position) iter.Seq2[Ref, error] {
+	return Descend(ctx, l.store, l.key("order"), from)
+}
+
+func (l *Log) ascend(ctx context.Context, from entry.Position) iter.Seq2[Ref, error] {
+	series := l.key("order")
+	number, name := encodePosition(from)
+	return readRefs(l.store.AscendFrom(ctx, series, number, name), series)
 }

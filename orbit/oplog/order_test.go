@@ -67,7 +67,7 @@ func (r replica) wantSameAgain(t testing.TB) replica {
 	r, err := open(t.Context(), r.disk)
 	must(t, err)
 	equal(t, "image after opening", r.image(t), image)
-	if lost, err := r.Rebuild(t.Context(), rejudge); err != nil || lost != nil {
+	if lost, err := r.Rebuild(t.Context(), verifyAgain); err != nil || lost != nil {
 		t.Errorf("rebuild: %v, %v", lost, err)
 	}
 	equal(t, "image after a rebuild", r.image(t), image)
@@ -77,7 +77,7 @@ func (r replica) wantSameAgain(t testing.TB) replica {
 	if !maps.Equal(after, before) {
 		t.Errorf("stored: got %q, want %q", after, before)
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 	return r
 }
 
@@ -99,12 +99,12 @@ func TestChainAtAClockThatStandsStillIsInTheOrderOfTheChain(t *testing.T) {
 		slices.Reverse(want)
 		same(t, "newest first", hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), want)
 		r.wantPages(t, want)
-		r.audit(t, judge)
+		r.audit(t, verify)
 		r = r.wantSameAgain(t)
 		r.wantPages(t, want)
 		r.append(t, signers[0], set(21))
 		r.wantValue(t, 21)
-		r.audit(t, judge)
+		r.audit(t, verify)
 	}
 }
 
@@ -121,7 +121,7 @@ func TestClocksGoOnFromAFraction(t *testing.T) {
 		want = append([]string{e.Hash()}, want...)
 	}
 	r.wantPages(t, want)
-	r.audit(t, judge)
+	r.audit(t, verify)
 	r.wantSameAgain(t)
 }
 
@@ -137,13 +137,13 @@ func TestEntryWithALowerClockComesAfterWhatItIsOnTopOf(t *testing.T) {
 		want := hashes([]*entry.Entry{c, b, a})
 		same(t, "newest first", hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), want)
 		r.wantPages(t, want)
-		r.audit(t, judge)
+		r.audit(t, verify)
 		r = r.wantSameAgain(t)
 		d := r.append(t, signers[0], set(4))[0]
 		equal(t, "time of the next", d.Clock.Time, 4)
 		r.wantValue(t, 4)
 		r.wantPages(t, append(hashes([]*entry.Entry{d}), want...))
-		r.audit(t, judge)
+		r.audit(t, verify)
 	}
 }
 
@@ -154,10 +154,10 @@ func TestDeletionWithALowerClockDeletes(t *testing.T) {
 	r := newReplica(t)
 	r.join(t, a, b)
 	equal(t, "items", len(all(t, r.keys.Items(t.Context(), r.store, nil))), 0)
-	r.audit(t, judge)
+	r.audit(t, verify)
 	r.join(t, c)
 	r.wantValue(t, 2)
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
 // web returns entries on top of random others, half of them faulty, most of
@@ -178,7 +178,7 @@ func TestRanksDoNotDependOnTheOrderOfJoining(t *testing.T) {
 		entries := web(rng, 1+rng.IntN(20))
 		r := newReplica(t)
 		r.join(t, entries...)
-		log, _ := r.audit(t, judge)
+		log, _ := r.audit(t, verify)
 		equal(t, "entries", len(log), len(entries))
 		order, raised := slices.Sorted(maps.Keys(r.records(t, "order"))), r.records(t, "raised")
 		for range 5 {
@@ -187,7 +187,7 @@ func TestRanksDoNotDependOnTheOrderOfJoining(t *testing.T) {
 				r.join(t, e)
 			}
 			r.joinAll(t, newGraph(entries...), nil)
-			log, _ := r.audit(t, judge)
+			log, _ := r.audit(t, verify)
 			equal(t, "entries", len(log), len(entries))
 			same(t, "order", slices.Sorted(maps.Keys(r.records(t, "order"))), order)
 			if got := r.records(t, "raised"); !maps.Equal(got, raised) {
@@ -209,6 +209,6 @@ func TestEntryOnTopOfNothingThatCountsHasTheRankOfItsClock(t *testing.T) {
 		p, err := r.Position(t.Context(), e)
 		must(t, err)
 		equal(t, "position", p, plain(e))
-		r.audit(t, judge)
+		r.audit(t, verify)
 	}
 }

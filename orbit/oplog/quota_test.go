@@ -49,11 +49,11 @@ func TestFullLogTakesNothingOfOthersUntilItsQuotaIsRaised(t *testing.T) {
 	same(t, "outcomes", outcomes, slices.Concat(slices.Repeat([]oplog.Outcome{oplog.Joined}, 40), slices.Repeat([]oplog.Outcome{oplog.Full}, 20)))
 	own := r.append(t, signers[0], value.Null, value.Null)
 	same(t, "outcomes", r.join(t, entries[40:]...), slices.Repeat([]oplog.Outcome{oplog.Full}, 20))
-	r.audit(t, anything)
+	r.audit(t, accept)
 	equal(t, "told of entries", q.entries, must1(r.Stats(t.Context())).Bytes)
 	q.all = math.MaxUint64
 	same(t, "outcomes", r.join(t, entries...), slices.Concat(slices.Repeat([]oplog.Outcome{oplog.Known}, 40), slices.Repeat([]oplog.Outcome{oplog.Joined}, 20)))
-	log, _ := r.audit(t, anything)
+	log, _ := r.audit(t, accept)
 	equal(t, "in the log", len(log), 60+len(own))
 }
 
@@ -83,7 +83,7 @@ func TestWhatWaitsIsInTheWayOfNothing(t *testing.T) {
 			t.Fatalf("%d and %d bytes", q.entries, q.pending)
 		}
 	}
-	r.audit(t, anything)
+	r.audit(t, accept)
 }
 
 // An entry that would have to wait where there is no room for that is refused as such.
@@ -95,7 +95,7 @@ func TestLogWithoutRoomToWaitIsFull(t *testing.T) {
 	same(t, "outcomes", r.join(t, entries[1]), []oplog.Outcome{oplog.Waiting})
 	r = bounded(t, storetest.NewDisk(), 560)
 	same(t, "outcomes", r.join(t, entries[1]), []oplog.Outcome{oplog.NoRoom})
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
 // A log that is full in the middle of what it fetches newest first goes on from there.
@@ -113,14 +113,14 @@ func TestFullLogGoesOnWhereItWas(t *testing.T) {
 			for _, hash := range shuffled(rng, missing)[:min(len(missing), 5)] {
 				full = full || slices.Contains(r.join(t, g[hash]), oplog.Full)
 			}
-			r.audit(t, anything)
+			r.audit(t, accept)
 		}
 		if !full {
 			t.Error("it was never full")
 		}
 		q.all = math.MaxUint64
 		r.joinAll(t, newGraph(entries...), entries[len(entries)-1:])
-		log, _ := r.audit(t, anything)
+		log, _ := r.audit(t, accept)
 		equal(t, "in the log", len(log), len(entries))
 	})
 }
@@ -161,7 +161,7 @@ func TestWriterAndPeerHaveASharePlusWhatOthersNeed(t *testing.T) {
 			top := by("other", e)
 			same(t, "outcomes", must1(r.Join(t.Context(), of("other", top))), []oplog.Outcome{oplog.Waiting})
 			same(t, "outcomes", r.join(t, e), []oplog.Outcome{oplog.Joined})
-			log, waiting := r.audit(t, anything)
+			log, waiting := r.audit(t, accept)
 			equal(t, "waiting", len(waiting), 0)
 			if log[top.Hash()] == nil {
 				t.Error("the entry of the other one is not in the log")

@@ -185,14 +185,14 @@ func sessionWithin(ctx context.Context, t testing.TB, server peerOf, address str
 	return s
 }
 
-// reconciled ships to a database what it lacks, and returns how many blocks came
+// reconcileWith ships to a database what it lacks, and returns how many blocks came
 // for how many items. Each batch is to find its parents.
-func reconciled(t testing.TB, s *Session, to *orbit.Database) (blocks, items int) {
+func reconcileWith(t testing.TB, s *Session, to *orbit.Database) (blocks, items int) {
 	t.Helper()
 	for d, err := range s.Compare(t.Context(), to.Log()) {
 		must(t, err)
 		items += len(d.items)
-		blocks += shipped(t, to, s.Ship(d))
+		blocks += joinBatches(t, to, s.Ship(d))
 	}
 	return blocks, items
 }
@@ -212,9 +212,9 @@ func difference(t testing.TB, s *Session, db *orbit.Database) (found Difference)
 	return found
 }
 
-// shipped joins all that comes, and returns how many blocks came. Each batch is to
+// joinBatches joins all that comes, and returns how many blocks came. Each batch is to
 // find its parents.
-func shipped(t testing.TB, to *orbit.Database, batches iter.Seq2[[]block.Block, error]) (blocks int) {
+func joinBatches(t testing.TB, to *orbit.Database, batches iter.Seq2[[]block.Block, error]) (blocks int) {
 	t.Helper()
 	for bs, err := range batches {
 		must(t, err)
@@ -249,9 +249,9 @@ func hashes(t testing.TB, db *orbit.Database) (list []string) {
 	return list
 }
 
-// faulty puts an entry on top of a chain of so many that have no effect, and returns
+// chainOfInvalid puts an entry on top of a chain of so many that have no effect, and returns
 // its hash.
-func faulty(t testing.TB, db *orbit.Database, n int) string {
+func chainOfInvalid(t testing.TB, db *orbit.Database, n int) string {
 	t.Helper()
 	s := newSigner(t)
 	heads, err := db.Log().Heads(t.Context())

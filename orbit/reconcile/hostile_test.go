@@ -76,7 +76,7 @@ func TestLiesAreRefusedOrBounded(t *testing.T) {
 	w := newWriters(t, 1)
 	add(t, w.databases[0], 300)
 	db := w.databases[0]
-	faulty(t, db, 3) // so that nothing is taken whole
+	chainOfInvalid(t, db, 3) // so that nothing is taken whole
 	for name, c := range map[string]struct {
 		answer func(q request, send func([]byte) error) error
 		want   error // of the comparison
@@ -126,7 +126,7 @@ func TestWhatIsHeldOfAComparisonIsBounded(t *testing.T) {
 	w := newWriters(t, 1)
 	db := w.databases[0]
 	add(t, db, 300)
-	faulty(t, db, 3) // so that nothing is taken whole
+	chainOfInvalid(t, db, 3) // so that nothing is taken whole
 	const each, partSize = 256, 100
 	s := session(t, liar(t, func(q request, send func([]byte) error) error {
 		return send(sayNodes(q, func(p oplog.Path) answer {
@@ -157,7 +157,7 @@ func TestEntriesWithoutEffectAreNotSentForEachAboveThem(t *testing.T) {
 	w := newWriters(t, 1)
 	db := w.databases[0]
 	const faults, tops, memory = 30, 60, 8
-	top, err := db.Log().Get(t.Context(), faulty(t, db, faults))
+	top, err := db.Log().Get(t.Context(), chainOfInvalid(t, db, faults))
 	must(t, err)
 	var chain []*entry.Entry
 	for e := top; len(chain) < faults; chain = append(chain, e) {
@@ -261,7 +261,7 @@ func TestServerRefusesWhatIsNoRequest(t *testing.T) {
 			}
 		})
 	}
-	reconciled(t, honest, w.databases[1])
+	reconcileWith(t, honest, w.databases[1])
 	if !slices.Equal(hashes(t, db), hashes(t, w.databases[1])) {
 		t.Error("they differ")
 	}

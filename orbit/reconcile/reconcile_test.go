@@ -28,7 +28,7 @@ func TestShippedIsWhatIsLacking(t *testing.T) {
 		server := newPeer(t)
 		server.serve(w.orbits[0], from)
 		s := session(t, server, from.Address())
-		blocks, items := reconciled(t, s, to)
+		blocks, items := reconcileWith(t, s, to)
 		if blocks < lacking || blocks > lacking+len(w.orbits)*(1+items/maxItems) {
 			t.Errorf("%d blocks for %d entries, %d items", blocks, lacking, items)
 		}
@@ -38,7 +38,7 @@ func TestShippedIsWhatIsLacking(t *testing.T) {
 				t.Fatalf("%s was not shipped", hash)
 			}
 		}
-		if _, items := reconciled(t, s, to); items > 0 {
+		if _, items := reconcileWith(t, s, to); items > 0 {
 			t.Errorf("%d items are still different", items)
 		}
 	}
@@ -55,7 +55,7 @@ func TestWholeDatabaseIsOneItem(t *testing.T) {
 	if len(d.items) != 1 || d.Count != 700 {
 		t.Errorf("%d items of %d entries", len(d.items), d.Count)
 	}
-	if n := shipped(t, w.databases[1], s.Ship(d)); n != 701 {
+	if n := joinBatches(t, w.databases[1], s.Ship(d)); n != 701 {
 		t.Errorf("%d blocks", n)
 	}
 	// The manifest and who may write are to be had, and nothing else.
@@ -77,7 +77,7 @@ func TestSmallDifferenceIsFewBytes(t *testing.T) {
 	server := newPeer(t)
 	server.serve(w.orbits[0], a)
 	s := session(t, server, a.Address())
-	if n, _ := reconciled(t, s, b); n > 11 {
+	if n, _ := reconcileWith(t, s, b); n > 11 {
 		t.Errorf("%d blocks for 10 entries", n)
 	}
 	s.Close()
@@ -140,7 +140,7 @@ func TestManyEntriesOfOneTime(t *testing.T) {
 		if d.Count != uint64(n/8) {
 			t.Errorf("%d of %d are lacking", d.Count, n/8)
 		}
-		shipped(t, to, s.Ship(d))
+		joinBatches(t, to, s.Ship(d))
 		if !slices.Equal(hashes(t, from), hashes(t, to)) {
 			t.Error("they differ")
 		}
@@ -163,7 +163,7 @@ func TestLargeDifferenceComesInParts(t *testing.T) {
 	for d, err := range c.parts() {
 		must(t, err)
 		parts++
-		shipped(t, w.databases[0], s.Ship(d))
+		joinBatches(t, w.databases[0], s.Ship(d))
 	}
 	if parts < 2 {
 		t.Errorf("%d parts", parts)
@@ -181,7 +181,7 @@ func TestEntriesWithoutEffectAreShipped(t *testing.T) {
 		from, to := w.databases[0], w.databases[1]
 		add(t, from, 10)
 		copyAll(t, from, to, w.orbits[0], w.orbits[1])
-		top := faulty(t, from, n)
+		top := chainOfInvalid(t, from, n)
 		server := newPeer(t)
 		server.serve(w.orbits[0], from)
 		s := session(t, server, from.Address())
@@ -197,7 +197,7 @@ func TestEntriesWithoutEffectAreShipped(t *testing.T) {
 		if ok, err := to.Log().Has(t.Context(), top); err != nil || !ok {
 			t.Errorf("the entry on top of %d without effect did not come: %v", n, err)
 		}
-		if _, items := reconciled(t, s, to); items > 0 {
+		if _, items := reconcileWith(t, s, to); items > 0 {
 			t.Errorf("%d items are still different", items)
 		}
 	}

@@ -60,7 +60,7 @@ func TestEarlierVersionIsNotComparable(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	add(t, w.databases[0], 5)
-	if blocks, _ := reconciled(t, s, newWriters(t, 1).databases[0]); blocks != 6 {
+	if blocks, _ := reconcileWith(t, s, newWriters(t, 1).databases[0]); blocks != 6 {
 		t.Errorf("%d blocks are shipped", blocks)
 	}
 }

@@ -50,8 +50,8 @@ func split(record string) (hashes []string) {
 	return hashes
 }
 
-// waiters returns what is stored of the waiting entries.
-func (r replica) waiters(t testing.TB) map[string]*pendingEntry {
+// pendingRecords returns what is stored of the waiting entries.
+func (r replica) pendingRecords(t testing.TB) map[string]*pendingEntry {
 	t.Helper()
 	list := make(map[string]*pendingEntry)
 	for key, record := range r.records(t, "wait") {
@@ -74,10 +74,10 @@ func (r replica) waiters(t testing.TB) map[string]*pendingEntry {
 // nameOf returns the last component of a key.
 func nameOf(key string) string { return key[strings.LastIndexByte(key, '/')+1:] }
 
-// auditWaiting checks all that is stored of what waits.
-func (r replica) auditWaiting(t testing.TB, log, waiting graph) {
+// auditPending checks all that is stored of what waits.
+func (r replica) auditPending(t testing.TB, log, waiting graph) {
 	t.Helper()
-	waiters := r.waiters(t)
+	waiters := r.pendingRecords(t)
 	st := must1(r.Stats(t.Context()))
 	chunks := r.records(t, "parents")
 	for hash, w := range waiters {
@@ -93,12 +93,12 @@ func (r replica) auditWaiting(t testing.TB, log, waiting graph) {
 			delete(chunks, key)
 		}
 		w.all = slices.Concat(w.parents, w.further)
-		r.auditWaiter(t, log, waiting[hash], w)
+		r.auditPendingEntry(t, log, waiting[hash], w)
 	}
 	equal(t, "records of parents of none", len(chunks), 0)
 
 	// The queues and shares.
-	wantQueues, wantShares, wantLarge := make(map[string]string), make(map[string][4]uint64), make(map[string]string)
+	wantQueues, wantShares, wantBySize := make(map[string]string), make(map[string][4]uint64), make(map[string]string)
 	charged := uint64(0)
 	for hash, w := range waiters {
 		share := wantShares[w.from]
@@ -122,10 +122,10 @@ func (r replica) auditWaiting(t testing.TB, log, waiting graph) {
 	for peer, want := range wantShares {
 		got := uvarints(t, shares["log/7/share/~"+peer])
 		same(t, "the share of "+peer, got, want[:])
-		wantLarge[store.NamedKey("log/7/shares", (want[1]+want[3])>>16, "~"+peer)] = ""
+		wantBySize[store.NamedKey("log/7/shares", (want[1]+want[3])>>16, "~"+peer)] = ""
 	}
-	if got := r.records(t, "shares"); !maps.Equal(got, wantLarge) {
-		t.Errorf("order of shares: got %q, want %q", got, wantLarge)
+	if got := r.records(t, "shares"); !maps.Equal(got, wantBySize) {
+		t.Errorf("order of shares: got %q, want %q", got, wantBySize)
 	}
 	equal(t, "waiting", st.Waiting, uint64(len(waiters)))
 	equal(t, "bytes that wait", st.Pending, charged)
@@ -217,8 +217,8 @@ func (r replica) auditWaiting(t testing.TB, log, waiting graph) {
 	}
 }
 
-// auditWaiter checks what is stored of one entry.
-func (r replica) auditWaiter(t testing.TB, log graph, e *entry.Entry, w *pendingEntry) {
+// auditPendingEntry checks what is stored of one entry.
+func (r replica) auditPendingEntry(t testing.TB, log graph, e *entry.Entry, w *pendingEntry) {
 	t.Helper()
 	parents := e.Parents()
 	equal(t, "size", w.size, uint64(len(e.Block.Data)))
@@ -299,7 +299,7 @@ func (r replica) fetchAll(t testing.TB, rng *rand.Rand, g graph, peer string, he
 			}
 			r.join(t, some...)
 			if offers += len(some); offers > 100*len(g) {
-				for hash, w := range r.waiters(t) {
+				for hash, w := range r.pendingRecords(t) {
 					t.Logf("%s: %+v", hash[40:], w)
 				}
 				t.Fatalf("%d are missing, %d waiting", len(missing), must1(r.Stats(t.Context())).Waiting)
@@ -332,10 +332,10 @@ func TestLogOfTenTimesTheBoundArrivesNewestFirst(t *testing.T) {
 				steps := 0
 				offers := r.fetchAll(t, rng, newGraph(entries...), "JavaScript", entries[len(entries)-1:], func() {
 					if steps++; steps%40 == 0 {
-						r.audit(t, judge)
+						r.audit(t, verify)
 					}
 				})
-				log, waiting := r.audit(t, judge)
+				log, waiting := r.audit(t, verify)
 				equal(t, "in the log", len(log), len(entries))
 				equal(t, "waiting", len(waiting), 0)
 				t.Logf("%d offers of %d entries", offers, len(entries))
@@ -361,7 +361,7 @@ func TestLogWhoseClocksRunBackwardsArrivesNewestFirst(t *testing.T) {
 		}
 		r := bounded(t, storetest.NewDisk(), 12_000)
 		r.fetchAll(t, rng, newGraph(entries...), "P", entries[len(entries)-1:], func() {})
-		log, _ := r.audit(t, judge)
+		log, _ := r.audit(t, verify)
 		equal(t, "in the log", len(log), len(entries))
 	})
 }
@@ -380,12 +380,12 @@ func TestAnyOrderOfArrivalEndsInTheSameLogWhateverMayWait(t *testing.T) {
 			for len(some) > 0 {
 				n := 1 + rng.IntN(min(len(some), 6))
 				must1(r.Join(t.Context(), of([]string{"", "P", "Q", "R"}[rng.IntN(4)], some[:n]...)))
-				r.audit(t, judge)
+				r.audit(t, verify)
 				some = some[n:]
 			}
 		}
 		r.fetchAll(t, rng, g, "P", shuffled(rng, entries), func() {})
-		_, waiting := r.audit(t, judge)
+		_, waiting := r.audit(t, verify)
 		equal(t, "waiting", len(waiting), 0)
 		got, want := must1(r.Stats(t.Context())), must1(inOrder.Stats(t.Context()))
 		got.GivenUp, want.GivenUp = 0, 0
@@ -406,10 +406,10 @@ func TestJunkOfOnePeerEvictsNothingOfAnother(t *testing.T) {
 		nowhere := draft{key: "nowhere", time: 1, payload: value.Text(fmt.Sprint(i))}.entry()
 		must1(r.Join(t.Context(), of("evil", draft{key: "evil", time: float64(rand.IntN(100)), next: []*entry.Entry{nowhere}, payload: junk}.entry())))
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 	honest := 0
 	junkHeld, junkEvicted := uint64(0), uint64(0)
-	for hash, w := range r.waiters(t) {
+	for hash, w := range r.pendingRecords(t) {
 		switch {
 		case w.from == "honest" && w.held:
 			honest++
@@ -427,7 +427,7 @@ func TestJunkOfOnePeerEvictsNothingOfAnother(t *testing.T) {
 	}
 	same(t, "outcomes", r.join(t, entries[0]), []oplog.Outcome{oplog.Joined})
 	equal(t, "in the log", must1(r.Stats(t.Context())).Entries, uint64(len(entries)))
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
 // An entry that is fetched because an entry of a peer names it is of that peer.
@@ -438,14 +438,14 @@ func TestWhatIsFetchedIsOfThePeerWhoseEntryNeedsIt(t *testing.T) {
 	r.join(t, entries[2])
 	r.join(t, entries[1])
 	must1(r.Join(t.Context(), of("Q", entries[3])))
-	for hash, w := range r.waiters(t) {
+	for hash, w := range r.pendingRecords(t) {
 		want := "P"
 		if hash == entries[3].Hash() {
 			want = "Q"
 		}
 		equal(t, "peer", w.from, want)
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
 // A peer that offers what another one offered before it, whose share is full, gets it
@@ -458,14 +458,14 @@ func TestEvictedEntryIsOfThePeerThatOffersItAgain(t *testing.T) {
 		junk := value.Text(fmt.Sprint(i, strings.Repeat("x", 3000)))
 		must1(r.Join(t.Context(), of("evil", draft{key: "evil", time: 1, next: entries[:1], payload: junk}.entry())))
 	}
-	if w := r.waiters(t)[entries[2].Hash()]; w == nil || w.held {
+	if w := r.pendingRecords(t)[entries[2].Hash()]; w == nil || w.held {
 		t.Fatalf("it is not evicted: %+v", w)
 	}
 	must1(r.Join(t.Context(), of("honest", entries[2])))
-	if w := r.waiters(t)[entries[2].Hash()]; w == nil || !w.held || w.from != "honest" {
+	if w := r.pendingRecords(t)[entries[2].Hash()]; w == nil || !w.held || w.from != "honest" {
 		t.Errorf("it waits as %+v", w)
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
 // The records that a look for what is missing reads are those of a page, whatever
@@ -513,12 +513,12 @@ func TestEntriesThatWaitForOneCostTheSame(t *testing.T) {
 			r.join(t, draft{key: fmt.Sprint("w", i), time: 2, next: []*entry.Entry{parent}}.entry())
 			add = c.since(before)
 		}
-		r.audit(t, judge)
+		r.audit(t, verify)
 		before := *c
 		r.join(t, parent)
 		wake = c.since(before)
 		equal(t, "entries", must1(r.Stats(t.Context())).Entries, uint64(n+1))
-		r.audit(t, judge)
+		r.audit(t, verify)
 		return add, wake
 	}
 	fewAdd, fewWake := cost(300)

@@ -1,10 +1,12 @@
 package oplog
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"math"
 
+	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/store"
 )
@@ -21,6 +23,31 @@ func (b *ancestorRank) raise(rank entry.Rank) {
 	if !b.known || rank.Compare(b.rank) > 0 {
 		b.known, b.rank = true, rank
 	}
+}
+
+// rank returns the place of an entry in the order, and stores what it takes to
+// find it again.
+func (l *Log) rank(tx *store.Tx, sum *summary, e *entry.Entry, invalid error) (p entry.Position, err error) {
+	rank := e.Rank()
+	// Where all entries count, and the rank is larger than that of the newest one,
+	// those below do not matter.
+	newer := sum.Authorized == 0 || len(sum.Newest) > 0 && rank.Compare(sum.Newest[0].Rank) > 0
+	if sum.Unauthorized > 0 || invalid != nil || !newer {
+		b, err := l.ancestorRank(tx, sum, e.Next)
+		if err != nil {
+			return p, err
+		}
+		if invalid != nil {
+			return p, l.putAncestorRank(tx, e.Hash(), b)
+		}
+		if b.known {
+			rank = e.Rank(b.rank)
+		}
+	}
+	if rank != e.Rank() {
+		err = tx.Put(rankKey(l.number, e.Hash()), []byte(encodeRank(rank)))
+	}
+	return e.Position(rank), err
 }
 
 // ancestorRank returns what is below an entry that names these.
@@ -86,15 +113,41 @@ func (l *Log) putAncestorRank(tx *store.Tx, hash string, b ancestorRank) error {
 	return tx.Put(l.ancestorRankKey(hash), record)
 }
 
-// distinct returns the hashes, each once.
-func distinct(hashes []string) []string {
-	if len(hashes) < 2 {
-		return hashes
+// PositionOf returns the place in the order of an entry of the log of a number.
+func PositionOf(g blocks.Getter, log uint64, e *entry.Entry) (entry.Position, error) {
+	text, err := g.Get(rankKey(log, e.Hash()))
+	if errors.Is(err, store.ErrNotFound) {
+		return e.Position(e.Rank()), nil
 	}
-	seen := make(map[string]bool, len(hashes))
-	return slices.DeleteFunc(slices.Clone(hashes), func(h string) bool {
-		was := seen[h]
-		seen[h] = true
-		return was
-	})
+	if err != nil {
+		return entry.Position{}, err
+	}
+	r, ok := decodeRank(string(text))
+	if !ok {
+		return entry.Position{}, fmt.Errorf("%w: rank of %s", ErrDamaged, e.Hash())
+	}
+	return e.Position(r), nil
+}
+
+func rankKey(log uint64, hash string) string { return blocks.LogPrefix(log) + "/raised/" + hash }
+
+// Position returns the place in the order of an entry of the log.
+func (l *Log) Position(ctx context.Context, e *entry.Entry) (entry.Position, error) {
+	return PositionOf(blocks.Reading(ctx, l.store), l.number, e)
+}
+
+// encodeRank is a rank, in texts that sort as ranks do.
+func encodeRank(r entry.Rank) string {
+	return fmt.Sprintf("~%016x.%016x.", math.Float64bits(r.Time), r.Depth)
+}
+
+const rankLen = 35
+
+func decodeRank(text string) (r entry.Rank, ok bool) {
+	var bits uint64
+	if _, err := fmt.Sscanf(text, "~%016x.%016x.", &bits, &r.Depth); err != nil {
+		return r, false
+	}
+	r.Time = math.Float64frombits(bits)
+	return r, bits <= math.Float64bits(math.MaxFloat64) && encodeRank(r) == text
 }

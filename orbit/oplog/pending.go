@@ -1,6 +1,7 @@
 package oplog
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -99,7 +100,6 @@ func splitHashes(record []byte) (hashes []string, ok bool) {
 }
 
 func (l *Log) pendingKey(hash string) string { return l.key("wait/" + hash) }
-func (l *Log) readyKey(place uint64) string  { return store.Key(l.key("ready"), place) }
 
 func (l *Log) parentsKey(hash string, n uint64) string {
 	return store.Key(l.key("parents/"+hash), n)
@@ -210,39 +210,6 @@ func firstHashes(hashes []string) (some, rest []string) {
 	return hashes[:n], hashes[n:]
 }
 
-// advance takes from the parents of a waiting entry those that are in the log, up
-// to the first one that is not. size is the bytes of the records that it read.
-func (l *Log) advance(tx *store.Tx, sum *summary, pe *pendingEntry) (size int, err error) {
-	for loaded := false; ; loaded = true {
-		missing, n, err := l.firstMissing(tx, pe.parents)
-		if err != nil {
-			return size, err
-		}
-		pe.parents = pe.parents[n:]
-		pe.fromNext -= min(pe.fromNext, uint64(n))
-		if missing != "" && loaded {
-			return size, l.requireAll(tx, sum, pe)
-		}
-		if missing != "" || pe.firstChunk == pe.chunks {
-			return size, nil
-		}
-		key := l.parentsKey(pe.hash, pe.firstChunk)
-		record, err := l.mustGet(tx, key)
-		if err != nil {
-			return size, err
-		}
-		size += len(record)
-		var ok bool
-		if pe.parents, ok = splitHashes(record); !ok || len(pe.parents) > parentsPerRecord {
-			return size, fmt.Errorf("%w of %s: %s", ErrDamaged, l.id, key)
-		}
-		pe.firstChunk++
-		if err := tx.Delete(key); err != nil {
-			return size, err
-		}
-	}
-}
-
 // deleteChunks deletes the further records of an entry's parents but for the first so
 // many.
 func (l *Log) deleteChunks(tx *store.Tx, pe *pendingEntry, but uint64) error {
@@ -253,50 +220,6 @@ func (l *Log) deleteChunks(tx *store.Tx, pe *pendingEntry, but uint64) error {
 		}
 	}
 	return nil
-}
-
-// resumeOne has a waiting entry, of which the parent that it waited for is in the log
-// now, go on: it enters the log, waits for another parent, or its block is to be
-// fetched again. size is the bytes that it read.
-func (l *Log) resumeOne(tx *store.Tx, sum *summary, hash string) (size int, err error) {
-	pe, err := l.mustPending(tx, hash)
-	if err != nil {
-		return 0, err
-	}
-	if size, err = l.advance(tx, sum, pe); err != nil {
-		return size, err
-	}
-	switch {
-	case len(pe.parents) > 0:
-		if err := l.putPending(tx, pe); err != nil {
-			return size, err
-		}
-		if err := l.depend(tx, pe.parents[0], pe.hash); err != nil {
-			return size, err
-		}
-		return size, l.require(tx, sum, pe.parents[0], pe)
-	case !pe.held:
-		if err := l.putPending(tx, pe); err != nil {
-			return size, err
-		}
-		return size, l.refetch(tx, sum, pe)
-	}
-	b, err := l.heldBlock(tx, pe)
-	if err != nil {
-		return size, err
-	}
-	e, err := entry.Decode(b)
-	if err != nil {
-		return size, fmt.Errorf("%w of %s: entry %s that waits: %v", ErrDamaged, l.id, hash, err)
-	}
-	if err := l.removePending(tx, sum, pe); err != nil {
-		return size, err
-	}
-	var invalid error
-	if pe.reason != "" {
-		invalid = errors.New(pe.reason)
-	}
-	return size + len(b.Data), l.enter(tx, sum, e, pe.writer, pe.from, invalid)
 }
 
 // removePending deletes what is stored of an entry that waits. Entries that wait for it
@@ -322,11 +245,7 @@ func (l *Log) removePending(tx *store.Tx, sum *summary, pe *pendingEntry) error 
 	return tx.Delete(l.pendingKey(pe.hash))
 }
 
-// mustGet returns the value at a key that is there unless the log is damaged.
-func (l *Log) mustGet(tx *store.Tx, key string) ([]byte, error) {
-	value, err := tx.Get(key)
-	if errors.Is(err, store.ErrNotFound) {
-		err = fmt.Errorf("%w of %s: %s is gone", ErrDamaged, l.id, key)
-	}
-	return value, err
+// IsPending reports whether an entry with the hash waits to become part of the log.
+func (l *Log) IsPending(ctx context.Context, hash string) (bool, error) {
+	return l.store.Has(ctx, l.pendingKey(hash))
 }

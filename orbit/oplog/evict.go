@@ -1,0 +1,120 @@
+package oplog
+
+import (
+	"github.com/newpieceplease/npp/store"
+)
+
+// A search for what is to be evicted evicts so many entries, or frees so large a part
+// of the bytes that may wait.
+const (
+	evictEntries = 256
+	evictPart    = 32
+)
+
+// evictTo evicts until what waits is charged so many bytes or fewer: if it is charged
+// more, some less than that, so that searches are rare.
+func (l *Log) evictTo(tx *store.Tx, sum *summary, bytes uint64) error {
+	if sum.PendingBytes <= bytes {
+		return nil
+	}
+	goal := bytes - bytes/evictPart
+	for sum.PendingBytes > goal {
+		if err := l.evict(tx, sum, goal); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// evict frees bytes of the peer that has the largest share, until what waits is charged
+// so many bytes or the peer was searched once. It begins with the entries that have the
+// largest order: they are the last that can enter the log. It takes their blocks or,
+// where those without blocks take more, all of those.
+func (l *Log) evict(tx *store.Tx, sum *summary, goal uint64) error {
+	peer, s, err := l.largestAccount(tx)
+	if err != nil {
+		return err
+	}
+	series, take := l.heldSeries(peer), l.evictBlock
+	if s.held.bytes < s.evicted.bytes {
+		series, take = l.evictedSeries(peer), l.abandon
+	}
+	var hashes []string
+	least := uint64(0) // of what is freed with the hashes
+	for r, err := range tx.Descend(series) {
+		if err != nil {
+			return err
+		}
+		hashes = append(hashes, r.Name)
+		least += uint64(len(r.Value)) + pendingOverhead
+		if least >= sum.PendingBytes-goal || len(hashes) == evictEntries {
+			break
+		}
+	}
+	if len(hashes) == 0 {
+		return l.damaged(series)
+	}
+	for _, hash := range hashes {
+		if sum.PendingBytes <= goal {
+			break
+		}
+		pe, err := l.mustPending(tx, hash)
+		if err != nil {
+			return err
+		}
+		if err := take(tx, sum, pe); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// evictBlock evicts the block of a waiting entry.
+func (l *Log) evictBlock(tx *store.Tx, sum *summary, pe *pendingEntry) error {
+	if err := l.discharge(tx, sum, pe); err != nil {
+		return err
+	}
+	if err := l.stripBlock(tx, sum, pe); err != nil {
+		return err
+	}
+	if err := l.charge(tx, sum, pe, nil); err != nil {
+		return err
+	}
+	return l.putPending(tx, pe)
+}
+
+// stripBlock makes a waiting entry that is charged to no share one without block. Of its
+// parents that are left, it keeps those from next: in an honest log, refs are
+// ancestors of them. Where none of those is left, it keeps the refs.
+func (l *Log) stripBlock(tx *store.Tx, sum *summary, pe *pendingEntry) error {
+	pe.held, pe.writer, pe.reason = false, "", ""
+	if pe.fromNext > 0 {
+		kept := min(uint64(len(pe.parents)), pe.fromNext)
+		refs := pe.parents[kept:]
+		pe.parents = pe.parents[:kept]
+		if err := l.deleteChunks(tx, pe, (pe.fromNext-kept+parentsPerRecord-1)/parentsPerRecord); err != nil {
+			return err
+		}
+		if err := l.unrequire(tx, sum, pe, refs); err != nil {
+			return err
+		}
+	}
+	pe.charge = pendingOverhead + parentCharge*(uint64(len(pe.parents))+parentsPerRecord*(pe.chunks-pe.firstChunk))
+	return nil
+}
+
+// abandon forgets a waiting entry. Where another one waits for it, it is missing.
+func (l *Log) abandon(tx *store.Tx, sum *summary, pe *pendingEntry) error {
+	sum.Abandoned++
+	if err := l.removePending(tx, sum, pe); err != nil {
+		return err
+	}
+	if n, err := l.need(tx, sum, pe.hash); err != nil {
+		return err
+	} else if n != nil {
+		if err := l.setFound(tx, sum, pe.hash); err != nil {
+			return err
+		}
+	}
+	return l.requireForDependant(tx, sum, pe.hash)
+}

@@ -1,0 +1,149 @@
+package oplog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/store"
+)
+
+// Wake goes on with entries whose wait may be over, and with those whose effect is
+// to be decided anew, until there is none. It is needed after an interrupted Join
+// or Revise, which do the same.
+func (l *Log) Wake(ctx context.Context) error {
+	for {
+		sum, err := l.readSummary(blocks.Reading(ctx, l.store))
+		if err != nil || sum.ReadyFrom == sum.ReadyTo && sum.Queue == 0 {
+			return err
+		}
+		err = l.update(ctx, func(tx *store.Tx, sum *summary) error {
+			if err := l.resumeReady(tx, sum); err != nil || sum.ReadyFrom < sum.ReadyTo {
+				return err
+			}
+			return l.decideQueued(tx, sum)
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (l *Log) readyKey(place uint64) string { return store.Key(l.key("ready"), place) }
+
+// resumeReady goes on with as many of the entries that wait for what is in the ready
+// queue as one transaction takes.
+func (l *Log) resumeReady(tx *store.Tx, sum *summary) error {
+	n, size := 0, 0
+	for sum.ReadyFrom < sum.ReadyTo {
+		key := l.readyKey(sum.ReadyFrom)
+		record, err := l.mustGet(tx, key)
+		if err != nil {
+			return err
+		}
+		came := string(record)
+		list, err := l.dependants(tx, came, maxPerUpdate-n)
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 {
+			if err := tx.Delete(key); err != nil {
+				return err
+			}
+			sum.ReadyFrom++
+		}
+		for _, hash := range list {
+			if err := l.release(tx, came, hash); err != nil {
+				return err
+			}
+			woken, err := l.resumeOne(tx, sum, hash)
+			if err != nil {
+				return err
+			}
+			size += woken
+			if n++; n == maxPerUpdate || size >= maxUpdateBytes {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// resumeOne has a waiting entry, of which the parent that it waited for is in the log
+// now, go on: it enters the log, waits for another parent, or its block is to be
+// fetched again. size is the bytes that it read.
+func (l *Log) resumeOne(tx *store.Tx, sum *summary, hash string) (size int, err error) {
+	pe, err := l.mustPending(tx, hash)
+	if err != nil {
+		return 0, err
+	}
+	if size, err = l.advance(tx, sum, pe); err != nil {
+		return size, err
+	}
+	switch {
+	case len(pe.parents) > 0:
+		if err := l.putPending(tx, pe); err != nil {
+			return size, err
+		}
+		if err := l.depend(tx, pe.parents[0], pe.hash); err != nil {
+			return size, err
+		}
+		return size, l.require(tx, sum, pe.parents[0], pe)
+	case !pe.held:
+		if err := l.putPending(tx, pe); err != nil {
+			return size, err
+		}
+		return size, l.refetch(tx, sum, pe)
+	}
+	b, err := l.heldBlock(tx, pe)
+	if err != nil {
+		return size, err
+	}
+	e, err := entry.Decode(b)
+	if err != nil {
+		return size, fmt.Errorf("%w of %s: entry %s that waits: %v", ErrDamaged, l.id, hash, err)
+	}
+	if err := l.removePending(tx, sum, pe); err != nil {
+		return size, err
+	}
+	var invalid error
+	if pe.reason != "" {
+		invalid = errors.New(pe.reason)
+	}
+	return size + len(b.Data), l.enter(tx, sum, e, pe.writer, pe.from, invalid)
+}
+
+// advance takes from the parents of a waiting entry those that are in the log, up
+// to the first one that is not. size is the bytes of the records that it read.
+func (l *Log) advance(tx *store.Tx, sum *summary, pe *pendingEntry) (size int, err error) {
+	for loaded := false; ; loaded = true {
+		missing, n, err := l.firstMissing(tx, pe.parents)
+		if err != nil {
+			return size, err
+		}
+		pe.parents = pe.parents[n:]
+		pe.fromNext -= min(pe.fromNext, uint64(n))
+		if missing != "" && loaded {
+			return size, l.requireAll(tx, sum, pe)
+		}
+		if missing != "" || pe.firstChunk == pe.chunks {
+			return size, nil
+		}
+		key := l.parentsKey(pe.hash, pe.firstChunk)
+		record, err := l.mustGet(tx, key)
+		if err != nil {
+			return size, err
+		}
+		size += len(record)
+		var ok bool
+		if pe.parents, ok = splitHashes(record); !ok || len(pe.parents) > parentsPerRecord {
+			return size, fmt.Errorf("%w of %s: %s", ErrDamaged, l.id, key)
+		}
+		pe.firstChunk++
+		if err := tx.Delete(key); err != nil {
+			return size, err
+		}
+	}
+}

@@ -1,0 +1,198 @@
+package oplog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+
+	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/store"
+)
+
+// Stored yields all entries, those without effect included, in the order in
+// which they came, from behind a number on, and ends with the last. That is
+// an order in which a replica can join them one by one. One that is damaged has
+// an error, and the loop may go on; any other error ends it.
+func (l *Log) Stored(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
+	return func(yield func(Arrival, error) bool) {
+		if after == math.MaxUint64 {
+			return
+		}
+		for r, err := range l.store.Ascend(ctx, blocks.Entries(l.number), after+1) {
+			if err != nil {
+				yield(Arrival{}, err)
+				return
+			}
+			b, err := blocks.DecodeEntry(r.Value)
+			a := Arrival{Number: r.Number, Hash: b.Hash}
+			if err == nil {
+				a.Entry, err = entry.Decode(b)
+			} else {
+				err = fmt.Errorf("%w of %s", err, l.id)
+			}
+			if !yield(a, err) {
+				return
+			}
+		}
+	}
+}
+
+// Arrived is Stored for the entries that count, and ends with the first error.
+// What it yields stays: it is on disk. It leaves out what a rebuild has found
+// lost.
+func (l *Log) Arrived(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
+	return func(yield func(Arrival, error) bool) {
+		// What an update sees is on disk after it.
+		var last uint64
+		err := l.store.Update(ctx, func(tx *store.Tx) error {
+			sum, err := l.readSummary(tx)
+			if err == nil {
+				last = sum.Numbers
+			}
+			return err
+		})
+		if err != nil {
+			yield(Arrival{}, err)
+			return
+		}
+		for a, err := range l.Stored(ctx, after) {
+			if a.Number > last {
+				return
+			}
+			var reason string
+			if err == nil {
+				reason, err = l.Fault(ctx, a.Hash)
+			} else if a.Number > 0 {
+				lost, hasErr := l.store.Has(ctx, l.lostKey(a.Number))
+				if lost {
+					continue
+				}
+				err = errors.Join(err, hasErr)
+			}
+			if err == nil && reason != "" {
+				continue
+			}
+			if !yield(a, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Arrival is an entry with its place in the order of arrival here. Numbers
+// rise, and never change.
+type Arrival struct {
+	Number uint64
+	Hash   string       // "" where even that is damaged
+	Entry  *entry.Entry // nil where it is damaged
+	Lost   bool         // it counted, and ceased to; only of [Log.Updates]
+}
+
+// Updates is Arrived, but goes on with what comes later, without a gap, until
+// the context is done, the log is dropped ([ErrDropped]) or the loop is left. It
+// also yields, once more and with their old numbers, the entries whose effect
+// changes meanwhile because the access list does.
+func (l *Log) Updates(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
+	return l.Follow(ctx, after, func(uint64) {})
+}
+
+// Follow is Updates, and calls caughtUp each time that all that the log has was
+// yielded, with the number of the log's last entry.
+func (l *Log) Follow(ctx context.Context, after uint64, caughtUp func(last uint64)) iter.Seq2[Arrival, error] {
+	return func(yield func(Arrival, error) bool) {
+		flips := l.follow()
+		defer l.unfollow()
+		for {
+			changed := l.Changed()
+			now, err := l.readSummary(blocks.Reading(ctx, l.store))
+			if err != nil {
+				yield(Arrival{}, err)
+				return
+			}
+			for a, err := range l.Arrived(ctx, after) {
+				if !yield(a, err) || err != nil {
+					return
+				}
+				after = a.Number
+			}
+			numbers, end := l.revisionsSince(flips)
+			for _, number := range numbers {
+				if number > after {
+					continue // it is still to come
+				}
+				if a, err := l.revised(ctx, number); !yield(a, err) || err != nil {
+					return
+				}
+			}
+			flips = end
+			if l.Dropped() {
+				yield(Arrival{}, fmt.Errorf("%w: %s", ErrDropped, l.id))
+				return
+			}
+			caughtUp(max(after, now.Numbers))
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				yield(Arrival{}, ctx.Err())
+				return
+			}
+		}
+	}
+}
+
+// revisions are the numbers of the entries whose effect changed while they were here, in
+// the order of the changes, as far back as somebody follows them ([Log.Updates]).
+type revisions struct {
+	followers int
+	numbers   []uint64
+	before    int // how many there were before the first of those
+}
+
+// end is the place behind the last flip.
+func (f *revisions) end() int { return f.before + len(f.numbers) }
+
+// follow returns the place from which on flips are kept, until unfollow.
+func (l *Log) follow() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.revisions.followers++
+	return l.revisions.end()
+}
+
+func (l *Log) unfollow() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.revisions.followers--; l.revisions.followers == 0 {
+		l.revisions.before, l.revisions.numbers = l.revisions.end(), nil
+	}
+}
+
+// addRevisions adds flips that are on disk. The caller holds l.mu.
+func (l *Log) addRevisions(numbers []uint64) {
+	if l.revisions.followers == 0 {
+		l.revisions.before += len(numbers)
+		return
+	}
+	l.revisions.numbers = append(l.revisions.numbers, numbers...)
+}
+
+// revisionsSince returns the flips from a place on, and the place behind them.
+func (l *Log) revisionsSince(place int) (numbers []uint64, end int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.revisions.numbers[place-l.revisions.before:], l.revisions.end()
+}
+
+// revised returns the entry of a number with its present effect.
+func (l *Log) revised(ctx context.Context, number uint64) (Arrival, error) {
+	g := blocks.Reading(ctx, l.store)
+	e, err := l.numbered(g, number)
+	if err != nil {
+		return Arrival{Number: number}, err
+	}
+	reason, err := l.unauthorized(g, e.Hash())
+	return Arrival{Number: number, Hash: e.Hash(), Entry: e, Lost: reason != ""}, err
+}
