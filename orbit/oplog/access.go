@@ -11,27 +11,27 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// Anyone in a list of IDs stands for every identity.
+// Anyone, in a list of identity IDs, stands for every identity.
 const Anyone = "*"
 
-// ErrNotAllowed says that an identity is not on the access list.
+// ErrNotAllowed means that an identity is not on the access list.
 var ErrNotAllowed = errors.New("not allowed to write")
 
-// Access is the access list by which the entries of a log count. Replicas that
-// have the same entries and the same Access count the same entries, whatever
-// came in which order.
+// Access is the access list of a log. It decides which entries are authorized.
+// Replicas with the same entries and the same Access authorize the same
+// entries, in whatever order those arrived.
 //
-// An entry is an anchor if it is valid (entry.Entry.Check) and its writer is
-// in Writers, or its CID in Kept. An entry counts if it is valid, an anchor
-// descends from it through next or it is one itself, and its writer is in Known
-// or its CID in Kept.
+// A valid entry ([entry.Entry.Check]) is an anchor if its writer is in Writers
+// or its CID is in Kept. A valid entry is authorized if it is an anchor, or an
+// ancestor of one through next, and its writer is in Known or its CID is in
+// Kept.
 type Access struct {
-	Writers []string // IDs of the identities that may write now
-	Known   []string // IDs of those that may write now or could at some time; it only grows
-	Kept    []string // CIDs of entries that count although their writers may not write now
+	Writers []string // IDs of the current writers
+	Known   []string // IDs of the current and former writers; it only grows
+	Kept    []string // CIDs of retained entries, whose writers may be revoked
 }
 
-// MayWrite reports whether an identity is among the present writers.
+// MayWrite reports whether an identity is a current writer.
 func (a Access) MayWrite(id string) bool {
 	return slices.Contains(a.Writers, id) || slices.Contains(a.Writers, Anyone)
 }
@@ -41,7 +41,7 @@ func (a Access) Anchors(hash, writer string) bool {
 	return a.MayWrite(writer) || slices.Contains(a.Kept, hash)
 }
 
-// accessSets are the lists of an Access.
+// accessSets are the lists of an Access as sets.
 type accessSets struct{ writers, known, retained map[string]bool }
 
 func setOf(list []string) map[string]bool {
@@ -63,17 +63,18 @@ func (s *accessSets) anchors(hash, writer string) bool {
 	return contains(s.writers, writer) || s.retained[hash]
 }
 
-// eligible reports whether a valid entry of a writer counts once it is anchored.
+// eligible reports whether a valid entry of a writer is authorized if it is
+// anchored.
 func (s *accessSets) eligible(hash, writer string) bool {
 	return contains(s.known, writer) || s.retained[hash]
 }
 
-// hasFormer reports whether entries may count whose writers are not on the present list.
+// hasFormer reports whether entries of former writers can be authorized.
 func (s *accessSets) hasFormer() bool {
 	return !s.writers[Anyone] && (len(s.known) > len(s.writers) || len(s.retained) > 0)
 }
 
-// lists are the lists of an Access, each sorted and without repetition.
+// lists returns the lists of an Access, each sorted and without duplicates.
 func (a Access) lists() [3][]string {
 	lists := [3][]string{a.Writers, a.Known, a.Kept}
 	for i, list := range lists {
@@ -115,7 +116,7 @@ func decodeAccess(record []byte) (a Access, err error) {
 	return a, r.End()
 }
 
-// intersect returns what is in both.
+// intersect returns the items that both access lists contain.
 func (a Access) intersect(b Access) (both Access) {
 	theirs := b.sets()
 	for _, l := range []struct {
@@ -132,13 +133,13 @@ func (a Access) intersect(b Access) (both Access) {
 	return both
 }
 
-// accessCache is the access record that was read last, and what it says.
+// accessCache holds the last access record that was read, encoded and decoded.
 type accessCache struct {
 	record []byte
 	sets   *accessSets
 }
 
-// access returns the lists by which the log counts. A transaction reads them once.
+// access returns the access list of the log. A transaction reads it once.
 func (l *Log) access(tx *store.Tx, sum *summary) (lists *accessSets, err error) {
 	if sum.access == nil {
 		sum.access, err = l.readAccess(tx)
@@ -147,7 +148,7 @@ func (l *Log) access(tx *store.Tx, sum *summary) (lists *accessSets, err error) 
 }
 
 func (l *Log) readAccess(tx *store.Tx) (*accessSets, error) {
-	if l.isInitial.Load() { // reads of keys that are not there are slow in leveldb
+	if l.isInitial.Load() { // leveldb is slow to look up keys that do not exist
 		return l.initial, nil
 	}
 	record, err := tx.Get(l.key("access"))
@@ -170,7 +171,7 @@ func (l *Log) readAccess(tx *store.Tx) (*accessSets, error) {
 	return c.sets, nil
 }
 
-// Access returns the access list by which the log counts.
+// Access returns the current access list of the log.
 func (l *Log) Access(ctx context.Context) (Access, error) {
 	record, err := l.store.Get(ctx, l.key("access"))
 	if errors.Is(err, store.ErrNotFound) {

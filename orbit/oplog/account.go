@@ -12,13 +12,13 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// account is what waits of the entries that a peer offered: those whose blocks are
-// held, and those whose blocks were evicted.
+// account counts the pending entries that one peer offered, apart for entries
+// whose block is held and entries whose block was evicted.
 type account struct {
 	held, evicted tally
 }
 
-// tally is a number of entries, and the bytes that they are charged.
+// tally is a number of entries and the bytes charged for them.
 type tally struct {
 	count, bytes uint64
 }
@@ -54,18 +54,19 @@ func (s *account) decode(record []byte) bool {
 	return len(record) == 0
 }
 
-// peerName is the ID of a peer as a component of keys.
+// peerName encodes a peer ID as a component of keys.
 func peerName(peer string) string { return "~" + url.PathEscape(peer) }
 
 func (l *Log) accountKey(peer string) string { return l.key("share/" + peerName(peer)) }
 
-// accountSizeKey is where the peers are in the order of their shares.
+// accountSizeKey returns the key that sorts a peer by the size of its account.
 func (l *Log) accountSizeKey(peer string, s *account) string {
 	return store.NamedKey(l.key("shares"), s.bytes()>>16, peerName(peer))
 }
 
-// heldSeries is where the blocks of a peer's waiting entries are, in their
-// order; and evictedSeries, the entries whose blocks were evicted.
+// heldSeries is the series of the held blocks of a peer's pending entries, and
+// evictedSeries that of the entries whose blocks were evicted. Both are in
+// eviction order.
 func (l *Log) heldSeries(peer string) string { return l.key("held/" + peerName(peer)) }
 
 func (l *Log) evictedSeries(peer string) string { return l.key("evicted/" + peerName(peer)) }
@@ -89,7 +90,7 @@ func (l *Log) account(g blocks.Getter, peer string) (s account, err error) {
 	return s, err
 }
 
-// changeAccount changes the share of a peer.
+// changeAccount changes the account of a peer.
 func (l *Log) changeAccount(tx *store.Tx, sum *summary, peer string, change func(*account)) error {
 	s, err := l.account(tx, peer)
 	if err != nil {
@@ -118,8 +119,8 @@ func (l *Log) changeAccount(tx *store.Tx, sum *summary, peer string, change func
 	return tx.Put(l.accountKey(peer), s.encode())
 }
 
-// charge adds a waiting entry to the share of its peer. data is its block, if that is
-// held.
+// charge adds a pending entry to the account of its peer. data is its block, or
+// nil if that was evicted.
 func (l *Log) charge(tx *store.Tx, sum *summary, pe *pendingEntry, data []byte) error {
 	err := l.changeAccount(tx, sum, pe.from, func(s *account) {
 		p := s.of(pe)
@@ -145,7 +146,7 @@ func (l *Log) discharge(tx *store.Tx, sum *summary, pe *pendingEntry) error {
 	return tx.Delete(l.evictionKey(pe))
 }
 
-// heldBlock returns the block of a waiting entry that is held.
+// heldBlock returns the held block of a pending entry.
 func (l *Log) heldBlock(tx *store.Tx, pe *pendingEntry) (block.Block, error) {
 	data, err := l.mustGet(tx, l.evictionKey(pe))
 	if err != nil {
@@ -158,7 +159,8 @@ func (l *Log) heldBlock(tx *store.Tx, pe *pendingEntry) (block.Block, error) {
 	return b, nil
 }
 
-// largestAccount returns the peer that has the largest share, to 64 KiB.
+// largestAccount returns the peer with the largest account. Sizes are compared
+// to within 64 KiB.
 func (l *Log) largestAccount(tx *store.Tx) (peer string, s account, err error) {
 	series := l.key("shares")
 	for r, err := range tx.Descend(series) {

@@ -11,15 +11,16 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// Append writes an entry for each payload, one after the other and all of them
-// or none, and returns them when they are on disk. The error is [ErrNotAllowed]
-// where the identity of s is not on the access list.
+// Append writes one entry for each payload, all or none, and returns them once
+// they are durable. The error is [ErrNotAllowed] if the identity of s is not on
+// the access list.
 func (l *Log) Append(ctx context.Context, s *identity.Signer, payloads ...value.Value) ([]*entry.Entry, error) {
 	return l.AppendIf(ctx, s, func(blocks.Getter) error { return nil }, payloads...)
 }
 
-// AppendIf is Append, but writes nothing and returns the error of check if that
-// contains one. check sees all ancestors of the new entries.
+// AppendIf is like Append, but first calls check in the same transaction. If
+// check returns an error, AppendIf writes nothing and returns that error. check
+// sees all ancestors of the new entries.
 func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(blocks.Getter) error, payloads ...value.Value) ([]*entry.Entry, error) {
 	var entries []*entry.Entry
 	err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
@@ -51,7 +52,7 @@ func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(block
 			if err := l.insert(tx, sum, e, s.ID, nil); err != nil {
 				return err
 			}
-			sum.Own = sum.Newest[:1:1] // its clock is larger than those of all heads
+			sum.Own = sum.Newest[:1:1] // its clock is larger than that of every head
 			entries = append(entries, e)
 		}
 		return nil
@@ -62,10 +63,12 @@ func (l *Log) AppendIf(ctx context.Context, s *identity.Signer, check func(block
 	return entries, nil
 }
 
-// references returns what the next entry refers to: the newest entries behind as
-// many as it names heads, but for those of writers that are not on the access list.
-// JavaScript cannot join an entry that refers to one of those. An entry that names
-// more than maxInline heads refers to none: that many would have to be passed by.
+// references returns the refs of the next entry. They follow, in the order of
+// the log, after as many of the newest entries as the entry names in next.
+// Entries whose writers are not on the access list are left out, because
+// JavaScript cannot join an entry that refers to one. An entry that names more
+// than maxInline heads has no refs: finding them would cost a read for each
+// head.
 func (l *Log) references(tx *store.Tx, sum *summary, lists *accessSets, heads int) (refs []string, err error) {
 	if heads > maxInline {
 		return []string{}, nil

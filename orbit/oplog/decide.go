@@ -7,18 +7,18 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// denied is the reason why a valid entry does not count.
+// denied is the reason stored for a valid entry that is not authorized.
 const denied = "its writer is not on the access list"
 
-// decision is what is stored of an entry's effect.
+// decision is the stored decision about an entry.
 type decision struct {
 	valid      bool
-	writer     string // ID, where it is valid
+	writer     string // ID; "" if the entry is invalid
 	authorized bool
-	reason     string // why it does not count
+	reason     string // why it is not authorized, or ""
 }
 
-// decision returns what is stored of an entry's effect.
+// decision returns the stored decision about an entry.
 func (l *Log) decision(g blocks.Getter, e *entry.Entry) (v decision, err error) {
 	if v.reason, err = l.unauthorized(g, e.Hash()); err != nil {
 		return v, err
@@ -32,8 +32,8 @@ func (l *Log) decision(g blocks.Getter, e *entry.Entry) (v decision, err error) 
 
 func (l *Log) unanchoredKey(hash string) string { return l.key("loose/" + hash) }
 
-// unauthorizedPrefix is where the valid entries of a writer are that do not count. An
-// ID may be any text, so its hash stands for it.
+// unauthorizedPrefix returns the prefix of the keys of a writer's valid entries
+// that are not authorized. An ID may be any text, so the key contains its hash.
 func (l *Log) unauthorizedPrefix(writer string) string {
 	return l.key("idle/" + block.Hash([]byte(writer)))
 }
@@ -42,8 +42,8 @@ func (l *Log) unauthorizedKey(writer, hash string) string {
 	return l.unauthorizedPrefix(writer) + "/" + hash
 }
 
-// decide decides the effect of an entry, and has push be given the entries that
-// it names where that matters to them.
+// decide decides whether an entry is authorized. It calls push with those
+// parents for which the result matters.
 func (l *Log) decide(tx *store.Tx, sum *summary, number uint64, m mark, push func(uint64, mark) error) error {
 	e, err := l.numbered(tx, number)
 	if gone(err) {
@@ -96,10 +96,10 @@ func (l *Log) decide(tx *store.Tx, sum *summary, number uint64, m mark, push fun
 	case !isAnchored && !unanchored:
 		return l.pushParents(tx, e, doubted, push)
 	}
-	return nil // it is as it was, and so is what it names
+	return nil // nothing changed, so nothing changes for its parents
 }
 
-// pushParents gives push the entries that one names in next.
+// pushParents calls push with the entries that e names in next.
 func (l *Log) pushParents(tx *store.Tx, e *entry.Entry, m mark, push func(uint64, mark) error) error {
 	for _, parent := range e.Next {
 		at, err := l.locate(tx, parent)
@@ -133,7 +133,7 @@ func (l *Log) setAuthorized(tx *store.Tx, sum *summary, e *entry.Entry, number u
 	return l.revoke(tx, sum, e, number, writer)
 }
 
-// authorize makes an entry count that is part of the log and does not.
+// authorize makes an unauthorized entry authorized.
 func (l *Log) authorize(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, writer string) error {
 	sum.Unauthorized--
 	for _, key := range []string{l.reasonKey(e.Hash()), l.unauthorizedKey(writer, e.Hash())} {
@@ -148,7 +148,7 @@ func (l *Log) authorize(tx *store.Tx, sum *summary, e *entry.Entry, number uint6
 	return l.addAuthorized(tx, sum, e, p, number)
 }
 
-// revoke makes an entry cease to count.
+// revoke makes an authorized entry unauthorized.
 func (l *Log) revoke(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, writer string) error {
 	p, err := PositionOf(tx, l.number, e)
 	if err != nil {
@@ -173,7 +173,7 @@ func (l *Log) revoke(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, 
 	return err
 }
 
-// deny notes that a valid entry does not count.
+// deny records a valid entry as unauthorized.
 func (l *Log) deny(tx *store.Tx, sum *summary, hash, writer string) error {
 	sum.Unauthorized++
 	if err := tx.Put(l.unauthorizedKey(writer, hash), []byte(hash)); err != nil {

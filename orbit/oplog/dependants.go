@@ -10,10 +10,11 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// The entries that wait for a hash are its dependants. The first of them stands in
-// the record of the hash, with the number of the others, since most have one only.
+// dependants is the record of the pending entries that wait for a parent. It
+// contains the first of them, and the number of the others, because most
+// parents have one dependant.
 type dependants struct {
-	first  string // or ""
+	first  string // "" if it was released
 	others uint64
 }
 
@@ -42,7 +43,7 @@ func (l *Log) dependantsOf(g blocks.Getter, hash string) (d dependants, err erro
 	return d, nil
 }
 
-// dependants returns up to n entries that wait for a hash.
+// dependants returns up to n dependants of a parent.
 func (l *Log) dependants(tx *store.Tx, hash string, n int) (list []string, err error) {
 	d, err := l.dependantsOf(tx, hash)
 	if err != nil {
@@ -64,7 +65,7 @@ func (l *Log) dependants(tx *store.Tx, hash string, n int) (list []string, err e
 	return list, nil
 }
 
-// depend notes that an entry waits for a hash.
+// depend makes an entry a dependant of a parent.
 func (l *Log) depend(tx *store.Tx, on, hash string) error {
 	d, err := l.dependantsOf(tx, on)
 	if err != nil {

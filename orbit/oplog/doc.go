@@ -1,94 +1,105 @@
-// Package oplog is the log of operations under an OrbitDB database: a graph of
+// Package oplog stores the operation log of an OrbitDB database: a graph of
 // entries that several writers append to and that replicas join.
 //
 // # The log
 //
-// An entry is part of the log when all that it names in next and refs is; the
-// log is closed under both at any moment, also after a crash. JavaScript, which
-// fetches both before it joins an entry, can therefore join whatever it is
-// offered. Heads are the entries that no other names in next. An appended
-// entry names all of them, newest first, and refers to the 16 newest entries
-// behind as many as there are heads, or to none where it names more than 32.
+// An entry is part of the log when all of its parents are, which are the
+// entries that it names in next and refs. So the log is closed under both at
+// any time, even after a crash. JavaScript fetches all parents before it joins
+// an entry, and can therefore join any entry of the log. Heads are the
+// authorized entries that no other authorized entry descends from. An appended
+// entry names all heads in next, newest first. Its refs are the 16 entries that
+// follow, in the order of the log, after as many of the newest entries as there
+// are heads. It has no refs if it names more than 32 heads.
 //
-// An entry that comes before its parents (the entries that it names in next and
-// refs) waits on disk, has no effect, and is neither head nor counted.
-// [Log.Missing] says which hashes are to be fetched. When the parents have come, the
-// waiting entries follow, a bounded number to a transaction.
+// # Pending entries
 //
-// # What waits
+// An entry that arrives before its parents is pending. It is stored, but it
+// affects neither state, heads nor counts. [Log.Missing] returns the hashes to
+// fetch. When the last parent has arrived, the entry and its dependants enter
+// the log, a bounded number in one transaction.
 //
-// JavaScript sends the newest entry first, so all of a log but its oldest entry may
-// wait. What may wait has a bound in bytes ([Config].Waiting), and beyond it, blocks
-// are evicted. A waiting entry whose block was evicted keeps its hash and the hashes
-// of its next, so the ancestors of a head are fetched down to those that are in the
-// log, whatever the bound. Then the evicted blocks are fetched again, oldest first.
-// Where even the hashes exceed the bound, the entries that came first, which are the
-// newest ones, are given up, and come again with the heads that a peer offers
-// ([Stats].GivenUp says so).
+// JavaScript sends the newest entry first, so all of a log except its oldest
+// entry may be pending at once. [Config] bounds the bytes of pending entries.
+// Beyond the bound, blocks are evicted. An entry whose block was evicted keeps
+// its hash and the hashes in next, so the ancestors of a head can be fetched
+// down to those that are in the log, whatever the bound. Then the evicted
+// blocks are fetched again, oldest first. If even the hashes exceed the bound,
+// the entries that arrived first, which are the newest, are abandoned. They
+// return with the heads that a peer offers; [Stats] counts them.
 //
-// What is evicted or given up is always of the peer that has the largest share of
-// what waits. An entry is of the peer that offered it, or of the peer whose waiting
-// entry needs it.
+// Each pending entry is charged to the peer that offered it, or to the peer
+// whose pending entry needs it. Blocks are always evicted, and entries
+// abandoned, at the expense of the peer that is charged most.
 //
-// What a peer makes us do by an entry that waits is bounded: one record for the
-// entry, one for its block, one or two for the parent that it waits for and one for
-// each of 64 parents that are missing; and as much again when it enters the log or is
-// evicted. An entry with more parents has them looked up 64 at a time.
+// The work that a peer causes with a pending entry is bounded: one record for
+// the entry, one for its block, one or two for the parent that it waits for,
+// and one for each of 64 missing parents. The same applies when the entry
+// enters the log or is evicted. The parents of an entry that has more are
+// looked up 64 at a time.
 //
-// # What counts
+// # Authorization
 //
-// An entry is invalid if its signature, its key or its encoding are wrong
-// ([entry.Entry.Check]): that never changes. Of the valid ones, the access list
-// says which count, and it may change ([Access], [Log.Revise]). An entry that
-// does not count is refused when it comes, unless an entry waits for it: then it
-// is part of the graph, to be sent and named, but it is in no order, in no
-// state, and never a head.
+// An entry is invalid if its signature, its key or its encoding is wrong
+// ([entry.Entry.Check]). That never changes. Which of the valid entries are
+// authorized depends on the access list ([Access]), which may change
+// ([Log.Revise]). An entry that is not an anchor is refused when it arrives,
+// unless a pending entry needs it. An unauthorized entry that enters the log
+// because of that is part of the graph and can be sent to peers and named by
+// other entries, but it is not in the order, does not affect the state, and is
+// never a head.
 //
-// What counts is a function of the entries and of the access list alone. So
-// nothing that is stored of an entry's effect is final: each valid entry that
-// does not count is listed by its writer, and each entry that no anchor descends
-// from is marked as loose. A change of the access list queues the entries whose
-// effect it may change; an entry that names a loose one queues that. The queue is
-// on disk, is worked off from the newest entry to the oldest, a bounded number to
-// a transaction, and goes on after a crash.
+// Authorization is a function of the entries and the access list alone, so no
+// stored decision is final. Each valid entry that is not authorized is listed
+// under its writer, and each entry that is neither an anchor nor an ancestor of
+// one is marked as unanchored. A change of the access list queues the entries
+// that it may affect. A new entry queues those of its parents that are
+// unanchored. The revision queue is stored, is processed from the newest entry
+// to the oldest, a bounded number in one transaction, and continues after a
+// crash.
 //
-// # What is stored
+// # Stored keys
 //
-// Below log/<number of the log> in the store:
+// Keys are below log/<number of the log> in the store. Some contain older words
+// for the terms of this package:
 //
 //	summary                          counts, heads and the newest entries
 //	entry/<number>                   the entries, in the order of arrival
-//	order/<time>/<clock id>.<hash>   number of an entry that counts
-//	tree/<path>                      how many entries of the order are behind a
-//	                                 path, and the sum of their hashes
-//	raised/<hash>                    rank of an entry, where its clock does not tell
-//	access                           the access list by which the log counts
-//	fault/<hash>                     why an entry does not count
-//	idle/<hash of ID>/<hash>         a valid entry that does not count, by its writer
-//	loose/<hash>                     an entry from which no anchor descends
-//	below/<hash>                     largest rank below an invalid entry
-//	revise/<number>                  mark of an entry whose effect is to be decided
-//	heads/<page>                     the heads, where there are many
+//	order/<time>/<clock id>.<hash>   number of an authorized entry
+//	tree/<path>                      number of entries in a subtree of the order,
+//	                                 and the sum of their hashes
+//	raised/<hash>                    rank of an entry, if it differs from its clock
+//	access                           the access list
+//	fault/<hash>                     why an entry is not authorized
+//	idle/<hash of ID>/<hash>         a valid entry that is not authorized, by writer
+//	loose/<hash>                     an unanchored entry
+//	below/<hash>                     largest rank of an invalid entry's ancestors
+//	revise/<number>                  revision queue: why to decide on an entry again
+//	heads/<page>                     the heads, if there are many
 //	head/<hash>                      the page of such a head
-//	lost/<number>                    hash, if known, of an entry found lost
-//	wait/<hash>                      a waiting entry: who offered it, its parents
-//	parents/<hash>/<n>               further parents of it, 64 to a record
-//	wake/<hash>                      an entry that waits for the hash, and how many others do
+//	lost/<number>                    hash, if known, of an entry that a rebuild found lost
+//	wait/<hash>                      a pending entry: its peer and its parents
+//	parents/<hash>/<n>               further parents of it, 64 in a record
+//	wake/<hash>                      a dependant of the hash, and the number of others
 //	waiters/<hash>/<hash>            one of those others
-//	ready/<n>                        hash of an entry that came and that others wait for
-//	missing/<number>/<hash>          a hash to be fetched, and the entry that needs it
-//	held/<peer>/<n>                  the block of a waiting entry
-//	evicted/<peer>/<n>               the hash of one whose block was evicted
-//	share/<peer>                     what waits of the entries that a peer offered
-//	shares/<bytes>/<peer>            the peers in the order of their shares
-//	wrote/<hash of ID>               bytes of the entries that came of a writer
-//	brought/<peer>                   bytes of the entries that came from a peer
+//	ready/<n>                        ready queue: hash of an entry that arrived and
+//	                                 has dependants
+//	missing/<number>/<hash>          a missing hash, and the pending entry that needs it
+//	held/<peer>/<n>                  the block of a pending entry
+//	evicted/<peer>/<n>               the hash of a pending entry without block
+//	share/<peer>                     what the pending entries of a peer are charged
+//	shares/<bytes>/<peer>            the peers, sorted by that charge
+//	wrote/<hash of ID>               bytes of the entries of a writer
+//	brought/<peer>                   bytes of the entries that a peer offered
 //
-// The time in an order key is a whole number; where the rank is more than that,
-// it is in front of the clock ID.
+// The time in an order key is a whole number. If the rank of the entry is more
+// than that, it precedes the clock ID.
 //
-// A change of the log and of the state that follows from it ([State]) is one
-// transaction. Each costs the same at a hundred entries and at a million, but for
-// a node of the tree for each hex digit of the clock. The nodes of two replicas
-// tell what one of them lacks without a look at what both have ([Log.Node]).
+// # Cost
+//
+// A change of the log and of the state derived from it ([State]) is one
+// transaction. Its cost is the same at a hundred entries and at a million,
+// except for one node of the tree for each hex digit of the clock. By comparing
+// nodes, two replicas find what one of them lacks without reading what both
+// have ([Log.Node]).
 package oplog

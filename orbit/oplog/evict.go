@@ -4,15 +4,16 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// A search for what is to be evicted evicts so many entries, or frees so large a part
-// of the bytes that may wait.
+// One eviction takes at most evictEntries entries, or frees 1/evictPart of the
+// bound on pending bytes.
 const (
 	evictEntries = 256
 	evictPart    = 32
 )
 
-// evictTo evicts until what waits is charged so many bytes or fewer: if it is charged
-// more, some less than that, so that searches are rare.
+// evictTo evicts until the pending entries are charged at most the given bytes.
+// If they are charged more, it frees somewhat more than necessary, so that
+// evictions are rare.
 func (l *Log) evictTo(tx *store.Tx, sum *summary, bytes uint64) error {
 	if sum.PendingBytes <= bytes {
 		return nil
@@ -26,10 +27,11 @@ func (l *Log) evictTo(tx *store.Tx, sum *summary, bytes uint64) error {
 	return nil
 }
 
-// evict frees bytes of the peer that has the largest share, until what waits is charged
-// so many bytes or the peer was searched once. It begins with the entries that have the
-// largest order: they are the last that can enter the log. It takes their blocks or,
-// where those without blocks take more, all of those.
+// evict frees bytes of the peer with the largest account, until the pending
+// entries are charged at most goal bytes or one scan of the account ends. It
+// starts with the entries of the largest order, which are the last to enter the
+// log. It evicts blocks, or abandons entries without blocks if those are
+// charged more.
 func (l *Log) evict(tx *store.Tx, sum *summary, goal uint64) error {
 	peer, s, err := l.largestAccount(tx)
 	if err != nil {
@@ -40,7 +42,7 @@ func (l *Log) evict(tx *store.Tx, sum *summary, goal uint64) error {
 		series, take = l.evictedSeries(peer), l.abandon
 	}
 	var hashes []string
-	least := uint64(0) // of what is freed with the hashes
+	least := uint64(0) // freed by evicting hashes
 	for r, err := range tx.Descend(series) {
 		if err != nil {
 			return err
@@ -69,7 +71,7 @@ func (l *Log) evict(tx *store.Tx, sum *summary, goal uint64) error {
 	return nil
 }
 
-// evictBlock evicts the block of a waiting entry.
+// evictBlock evicts the block of a pending entry.
 func (l *Log) evictBlock(tx *store.Tx, sum *summary, pe *pendingEntry) error {
 	if err := l.discharge(tx, sum, pe); err != nil {
 		return err
@@ -83,9 +85,10 @@ func (l *Log) evictBlock(tx *store.Tx, sum *summary, pe *pendingEntry) error {
 	return l.putPending(tx, pe)
 }
 
-// stripBlock makes a waiting entry that is charged to no share one without block. Of its
-// parents that are left, it keeps those from next: in an honest log, refs are
-// ancestors of them. Where none of those is left, it keeps the refs.
+// stripBlock turns a pending entry that is charged to no account into one
+// without a block. Of the remaining parents it keeps those in next: in an
+// honest log, they descend from the refs. If none of those remains, it keeps
+// the refs.
 func (l *Log) stripBlock(tx *store.Tx, sum *summary, pe *pendingEntry) error {
 	pe.held, pe.writer, pe.reason = false, "", ""
 	if pe.fromNext > 0 {
@@ -103,7 +106,8 @@ func (l *Log) stripBlock(tx *store.Tx, sum *summary, pe *pendingEntry) error {
 	return nil
 }
 
-// abandon forgets a waiting entry. Where another one waits for it, it is missing.
+// abandon removes a pending entry. If the entry has dependants, its hash
+// becomes missing.
 func (l *Log) abandon(tx *store.Tx, sum *summary, pe *pendingEntry) error {
 	sum.Abandoned++
 	if err := l.removePending(tx, sum, pe); err != nil {

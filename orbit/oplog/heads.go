@@ -12,27 +12,28 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// A log has few heads, as a rule, and its summary has them. Of a log with more
-// than maxInline, they are in pages, in the order in which they became heads, so
-// that an entry costs the same however many heads there are; they move back once
-// there are few. A page is a record that is written anew: the datastore has no
-// trail of deleted keys to pass by.
+// A log usually has few heads, and its summary contains them. If a log has more
+// than maxInline, they are stored in pages, in the order in which they became
+// heads, so that the cost of an entry does not grow with the number of heads.
+// They move back to the summary when at most fewHeads remain. A page is
+// overwritten in place, which leaves no trail of deleted keys for the datastore
+// to skip.
 const (
 	maxInline    = 32
 	fewHeads     = 8
 	headsPerPage = 64
 )
 
-// MaxHeads is how many heads [Log.Heads] returns.
+// MaxHeads is the largest number of heads that [Log.Heads] returns.
 const MaxHeads = 4096
 
 // paged reports whether the heads are in pages.
 func (s *summary) paged() bool { return s.HeadCount > uint64(len(s.Heads)) }
 
-// pageKey is the key of a page of heads. Pages are numbered from 1 on.
+// pageKey returns the key of a page of heads. The first page is number 1.
 func (l *Log) pageKey(page uint64) string { return store.Key(l.key("heads"), page) }
 
-// headKey is where the page of a head is found.
+// headKey returns the key of the record that contains the page of a head.
 func (l *Log) headKey(hash string) string { return l.key("head/" + hash) }
 
 // page returns the heads of a page, in the order in which they became heads.
@@ -70,7 +71,7 @@ func (l *Log) page(g blocks.Getter, page uint64) (list []entry.Position, err err
 	return list, nil
 }
 
-// putPage stores a page. The last page is never empty.
+// putPage stores a page. It keeps the last page from being empty.
 func (l *Log) putPage(tx *store.Tx, sum *summary, page uint64, list []entry.Position) error {
 	if len(list) > 0 {
 		b := dagcbor.AppendArray(nil, len(list))
@@ -108,8 +109,8 @@ func (l *Log) heads(g blocks.Getter, sum *summary) ([]entry.Position, error) {
 	return list, nil
 }
 
-// storedHeads returns the summary and the heads, newest first, as they are outside
-// of a transaction.
+// storedHeads returns the summary and the heads, newest first, outside of a
+// transaction.
 func (l *Log) storedHeads(g blocks.Getter) (sum *summary, heads []entry.Position, err error) {
 	for range maxReads {
 		if sum, err = l.readSummary(g); err != nil {
@@ -123,8 +124,8 @@ func (l *Log) storedHeads(g blocks.Getter) (sum *summary, heads []entry.Position
 	return sum, heads, nil
 }
 
-// maxReads is how often pages are read that change meanwhile. What is read last may
-// lack heads that came or went since.
+// maxReads is how often storedHeads reads pages that change meanwhile. The last
+// read may lack heads that came or went since.
 const maxReads = 8
 
 // isHead reports whether an entry is a head.
@@ -135,7 +136,7 @@ func (l *Log) isHead(tx *store.Tx, sum *summary, hash string) (bool, error) {
 	return tx.Has(l.headKey(hash))
 }
 
-// setHead makes an entry a head, or none.
+// setHead adds or removes a head.
 func (l *Log) setHead(tx *store.Tx, sum *summary, p entry.Position, head bool) error {
 	is, err := l.isHead(tx, sum, p.Hash)
 	switch {
@@ -169,9 +170,9 @@ func (l *Log) addHead(tx *store.Tx, sum *summary, p entry.Position) error {
 	return nil
 }
 
-// appendToPage puts a head into the last page, or into a new one.
+// appendToPage adds a head to the last page, or to a new one if that is full.
 func (l *Log) appendToPage(tx *store.Tx, sum *summary, p entry.Position) error {
-	n, heads := 0, []byte(nil) // of the last page, as they are stored
+	n, heads := 0, []byte(nil) // of the last page, encoded
 	if sum.HeadPages > 0 {
 		key := l.pageKey(sum.HeadPages)
 		record, err := l.mustGet(tx, key)
@@ -195,14 +196,14 @@ func (l *Log) appendToPage(tx *store.Tx, sum *summary, p entry.Position) error {
 	return tx.Put(l.headKey(p.Hash), binary.AppendUvarint(nil, sum.HeadPages))
 }
 
-// appendHead appends a head as a page has it.
+// appendHead appends the encoding of a head in a page.
 func appendHead(b []byte, p entry.Position) []byte {
 	number, name := encodePosition(p)
 	return dagcbor.AppendText(dagcbor.AppendUint(b, number), name)
 }
 
-// removeHead makes an entry none of the heads, if it is one: an entry that names
-// it came to count.
+// removeHead removes a head, because an authorized entry names it. It does
+// nothing if the entry is not a head.
 func (l *Log) removeHead(tx *store.Tx, sum *summary, hash string) error {
 	if !sum.paged() {
 		if i := slices.IndexFunc(sum.Heads, func(h entry.Position) bool { return h.Hash == hash }); i >= 0 {
@@ -232,7 +233,7 @@ func (l *Log) removeHead(tx *store.Tx, sum *summary, hash string) error {
 	return l.inlineHeads(tx, sum)
 }
 
-// takeFromPage takes heads from a page.
+// takeFromPage removes heads from a page.
 func (l *Log) takeFromPage(tx *store.Tx, sum *summary, page uint64, list []entry.Position, hashes map[string]bool) error {
 	var left []entry.Position
 	prefix := l.headKey("")
@@ -249,7 +250,7 @@ func (l *Log) takeFromPage(tx *store.Tx, sum *summary, page uint64, list []entry
 	return l.putPage(tx, sum, page, left)
 }
 
-// inlineHeads moves the heads into the summary once there are few.
+// inlineHeads moves the heads into the summary if few remain.
 func (l *Log) inlineHeads(tx *store.Tx, sum *summary) error {
 	if sum.HeadCount > fewHeads {
 		return nil
@@ -275,9 +276,10 @@ func (l *Log) inlineHeads(tx *store.Tx, sum *summary) error {
 	return nil
 }
 
-// takeHeads returns the heads that the next entry names, newest first, and covers them:
-// all, or of many the [entry.MaxNext] that became heads last, the newest entry
-// written here among them if it is a head.
+// takeHeads returns the heads that the next entry names, newest first, and
+// removes them from their pages. These are all heads or, if there are too many,
+// the [entry.MaxNext] that became heads last, including the newest entry
+// written here if it is a head.
 func (l *Log) takeHeads(tx *store.Tx, sum *summary) ([]entry.Position, error) {
 	if !sum.paged() {
 		return sum.Heads, nil
@@ -312,5 +314,5 @@ func (l *Log) takeHeads(tx *store.Tx, sum *summary) ([]entry.Position, error) {
 	if err := l.inlineHeads(tx, sum); err != nil || len(sum.Own) == 0 || !taken[sum.Own[0].Hash] {
 		return list, err
 	}
-	return list, l.removeHead(tx, sum, sum.Own[0].Hash) // which may be further down
+	return list, l.removeHead(tx, sum, sum.Own[0].Hash) // it may be in an earlier page
 }

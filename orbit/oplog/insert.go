@@ -9,8 +9,9 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// insert makes an entry part of the log, all of whose parents are. writer is the
-// ID of its identity, and invalid why it is invalid, or nil.
+// insert adds an entry to the log, which contains all of its parents. writer is
+// the ID of its identity. invalid is the reason why the entry is invalid, or
+// nil.
 func (l *Log) insert(tx *store.Tx, sum *summary, e *entry.Entry, writer string, invalid error) error {
 	sum.Numbers++
 	sum.Bytes += uint64(len(e.Block.Data))
@@ -20,7 +21,7 @@ func (l *Log) insert(tx *store.Tx, sum *summary, e *entry.Entry, writer string, 
 	return l.index(tx, sum, e, sum.Numbers, writer, invalid)
 }
 
-// index adds an entry that is stored to all that follows from it.
+// index updates everything that is derived from a stored entry.
 func (l *Log) index(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, writer string, invalid error) error {
 	p, err := l.rank(tx, sum, e, invalid)
 	if err != nil {
@@ -52,10 +53,10 @@ func (l *Log) index(tx *store.Tx, sum *summary, e *entry.Entry, number uint64, w
 	return l.addAuthorized(tx, sum, e, p, number)
 }
 
-// anchorParents notes that an anchor descends from entries.
+// anchorParents records that an anchor descends from entries.
 func (l *Log) anchorParents(tx *store.Tx, sum *summary, hashes []string) error {
 	if sum.covered && sum.Doubted == 0 {
-		return nil // heads have an anchor
+		return nil // heads are anchored
 	}
 	for _, hash := range distinct(hashes) {
 		if err := l.removeHead(tx, sum, hash); err != nil {
@@ -81,8 +82,8 @@ func (l *Log) anchorParents(tx *store.Tx, sum *summary, hashes []string) error {
 	return nil
 }
 
-// addAuthorized adds an entry to all that follows from those that count, but for the
-// heads.
+// addAuthorized updates everything that is derived from an authorized entry,
+// except the heads.
 func (l *Log) addAuthorized(tx *store.Tx, sum *summary, e *entry.Entry, p entry.Position, number uint64) error {
 	sum.add(p)
 	if err := tx.Put(l.orderKey(p), binary.AppendUvarint(nil, number)); err != nil {
@@ -97,7 +98,7 @@ func (l *Log) addAuthorized(tx *store.Tx, sum *summary, e *entry.Entry, p entry.
 	return err
 }
 
-// distinct returns the hashes, each once.
+// distinct returns the hashes without duplicates.
 func distinct(hashes []string) []string {
 	if len(hashes) < 2 {
 		return hashes

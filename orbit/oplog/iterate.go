@@ -11,29 +11,29 @@ import (
 	"github.com/newpieceplease/npp/orbit/entry"
 )
 
-// Range chooses entries. The zero Range is all of them.
+// Range selects entries. The zero Range selects all of them.
 //
-// Bounds are hashes of entries of the log. An upper bound is one in the graph,
-// as in JavaScript: LTE is the entry and what it was written on top of, LT the
-// latter alone; what other writers wrote meanwhile is left out. A lower bound
-// is one in the order of the log.
+// Bounds are hashes of entries in the log. As in JavaScript, an upper bound is
+// a bound in the graph: LTE selects the entry and its ancestors, LT only its
+// ancestors, and both omit the entries that other writers wrote concurrently. A
+// lower bound is a bound in the order of the log.
 type Range struct {
 	GT, GTE string
 	LT, LTE string
-	// Behind is an upper bound in the order of the log, and not part of the
-	// range: with that of the last entry of a page, the next page begins.
+	// Behind is an exclusive upper bound in the order of the log. The hash of
+	// the last entry of a page selects the next page.
 	Behind string
-	// Amount is how many entries there are at most; 0 is no limit. They are the
-	// newest; with a lower and no upper bound, they are those next to the lower
-	// bound.
+	// Amount is the largest number of entries; 0 means no limit. The newest
+	// entries of the range are selected or, if the range has only a lower
+	// bound, those next to that bound.
 	Amount int
 }
 
-// ErrRange says that a range cannot be.
+// ErrRange means that a range is contradictory or too large.
 var ErrRange = errors.New("invalid range")
 
-// maxPage is the largest amount next to a lower bound: so many are held in
-// memory.
+// maxPage is the largest limit of a range with a lower bound, because that many
+// positions are held in memory.
 const maxPage = 1 << 17
 
 func (r Range) check() error {
@@ -52,25 +52,25 @@ func (r Range) check() error {
 	return nil
 }
 
-// Ref is where an entry is.
+// Ref is the position of an entry in the order of the log, and its number.
 type Ref struct {
 	entry.Position
 	Number uint64
 }
 
-// Iterate yields the entries of a range that count, newest first, and ends with
-// the first error. A page costs about the same from anywhere in the log.
+// Iterate yields the authorized entries of a range, newest first, and stops at
+// the first error. A page costs about the same anywhere in the log.
 func (l *Log) Iterate(ctx context.Context, r Range) iter.Seq2[*entry.Entry, error] {
 	return l.entries(ctx, l.refs(ctx, r))
 }
 
-// Ascend yields all entries that count, oldest first, and ends with the first
+// Ascend yields all authorized entries, oldest first, and stops at the first
 // error.
 func (l *Log) Ascend(ctx context.Context) iter.Seq2[*entry.Entry, error] {
 	return l.entries(ctx, Ascend(ctx, l.store, l.key("order")))
 }
 
-// entries yields the entries at refs, and ends with the first error.
+// entries yields the entries at refs, and stops at the first error.
 func (l *Log) entries(ctx context.Context, refs iter.Seq2[Ref, error]) iter.Seq2[*entry.Entry, error] {
 	return func(yield func(*entry.Entry, error) bool) {
 		g := blocks.Reading(ctx, l.store)
@@ -126,7 +126,7 @@ func (l *Log) refs(ctx context.Context, r Range) iter.Seq2[Ref, error] {
 	}
 }
 
-// bounds are the bounds of a range, each nil where the range has none.
+// bounds are the bounds of a range. A bound that the range lacks is nil.
 type bounds struct {
 	low, after *entry.Position
 	high       *entry.Entry
@@ -158,7 +158,7 @@ func (l *Log) bound(ctx context.Context, hash string) (*entry.Position, error) {
 	return &p, err
 }
 
-// nextAbove yields the entries next above a lower bound, newest first.
+// nextAbove yields the entries next to a lower bound, newest first.
 func (l *Log) nextAbove(ctx context.Context, low entry.Position, r Range, yield func(Ref, error) bool) {
 	var page []Ref
 	for ref, err := range l.ascend(ctx, low) {
@@ -180,9 +180,9 @@ func (l *Log) nextAbove(ctx context.Context, low entry.Position, r Range, yield 
 	}
 }
 
-// ancestors yields what an entry was written on top of, newest first, and before it
-// the entry itself if that is included. It goes from entry to entry by what
-// they name, and always on from the newest.
+// ancestors yields the authorized ancestors of an entry, newest first, and the
+// entry itself before them if included is set. It follows next, and always
+// continues from the newest entry that it found.
 func (l *Log) ancestors(ctx context.Context, top *entry.Entry, included bool) iter.Seq2[Ref, error] {
 	return func(yield func(Ref, error) bool) {
 		f := frontier{log: l, get: blocks.Reading(ctx, l.store), seen: make(map[uint64]bool)}
@@ -208,12 +208,12 @@ func (l *Log) ancestors(ctx context.Context, top *entry.Entry, included bool) it
 	}
 }
 
-// frontier is what a walk through the graph comes to next.
+// frontier holds the entries that a walk through the graph visits next.
 type frontier struct {
 	log   *Log
 	get   blocks.Getter
 	nodes []frontierNode  // oldest first
-	seen  map[uint64]bool // maxHeap of entries
+	seen  map[uint64]bool // numbers of entries
 }
 
 type frontierNode struct {
@@ -221,7 +221,8 @@ type frontierNode struct {
 	next []string
 }
 
-// add adds entries, and instead of one that does not count what it names.
+// add adds entries to the frontier. In place of an unauthorized entry, it adds
+// the parents in next.
 func (f *frontier) add(hashes []string) error {
 	for len(hashes) > 0 {
 		hash := hashes[0]

@@ -12,53 +12,52 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// One transaction takes so many entries, and no further ones once they have so many
-// bytes.
+// A transaction takes at most maxPerUpdate entries, and no further one after
+// maxUpdateBytes.
 const (
 	maxPerUpdate   = 64
 	maxUpdateBytes = 2 << 20
 )
 
-// ErrOtherLog says that an entry belongs to another log.
+// ErrOtherLog means that an entry belongs to another log.
 var ErrOtherLog = errors.New("entry belongs to another log")
 
-// Candidate is an entry that came from elsewhere.
+// Candidate is an entry that is offered to a log.
 type Candidate struct {
 	Entry    *entry.Entry
-	Identity block.Block // of its writer; none if it is not known
-	Writer   string      // ID of that identity
-	Fault    error       // why it is invalid, or nil
-	// From is the ID of the peer that offered the entry, as text. It is "" where
-	// that is not known, as of an entry that was fetched; then the entry is taken to
-	// be of the peer whose waiting entry needs it.
+	Identity block.Block // of its writer; zero if unknown
+	Writer   string      // ID of the writer
+	Fault    error       // why the entry is invalid, or nil
+	// From is the ID of the peer that offered the entry, as text. It is "" if
+	// the peer is unknown, for example because the entry was fetched. Such an
+	// entry is charged to the peer whose pending entry needs it.
 	From string
-	// Trusted has the entry be taken also where nothing waits for it and its writer
-	// may not write any more.
+	// Trusted accepts an entry of a former writer even if no entry needs it.
 	Trusted bool
 }
 
-// Outcome is what became of a candidate.
+// Outcome is what a log did with a candidate.
 type Outcome int
 
 const (
-	Refused   Outcome = iota // it would not count, and nothing here waits for it
-	Known                    // it was here before
+	Refused   Outcome = iota // it is no anchor, and no pending entry needs it
+	Known                    // it was part of the log before
 	Joined                   // it is part of the log now
-	Waiting                  // it waits for others
-	NoRoom                   // it is not taken: it would have to wait, and what waits can enter the log before it
-	Full                     // it is not taken: the quota of the log is used up
-	ShareFull                // it is not taken: its writer, or the peer that offered it, has used up their share
+	Waiting                  // it is pending
+	NoRoom                   // refused: it would be pending, and the entries that are pending now enter the log before it
+	Full                     // refused: the quota of the log is used up
+	ShareFull                // refused: the quota of its writer, or of the peer that offered it, is used up
 )
 
-// String returns the outcome in a word.
+// String returns the outcome in one or two words.
 func (o Outcome) String() string {
 	return [...]string{"refused", "known", "joined", "waiting", "no room", "full", "share full"}[o]
 }
 
-// Join takes entries from elsewhere, in any order, and returns what became of
-// each. Anything may be offered again at any time, and what is left out can be
-// taken by a later call. The order of calls makes no difference in the end. On
-// an error, part of it may have been taken.
+// Join offers entries to the log, in any order, and returns the outcome of
+// each. An entry may be offered again at any time, and a refused one may be
+// accepted later. The order of calls makes no difference in the end. If Join
+// returns an error, some of the entries may have been accepted.
 func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, error) {
 	if err := l.checkWritable(); err != nil {
 		return nil, err
@@ -71,7 +70,7 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 			return nil, fmt.Errorf("%w: %s is of %.80q", ErrOtherLog, candidates[i].Entry.Hash(), id)
 		}
 	}
-	// What is refused may be needed by what comes behind it.
+	// A later candidate may need one that was refused.
 	var refused []int
 	for len(todo) > 0 {
 		if err := l.joinAll(ctx, candidates, todo, outcomes); err != nil {
@@ -105,8 +104,8 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 	return outcomes, nil
 }
 
-// joinAll joins the candidates with these indexes, in as many transactions as it
-// takes, and sets their outcomes.
+// joinAll joins the candidates at the given indexes, in as many transactions as
+// needed, and sets their outcomes.
 func (l *Log) joinAll(ctx context.Context, candidates []Candidate, indexes []int, outcomes []Outcome) error {
 	for len(indexes) > 0 {
 		n, size := 0, 0
@@ -135,7 +134,8 @@ func (l *Log) joinAll(ctx context.Context, candidates []Candidate, indexes []int
 	return nil
 }
 
-// splitNeeded tells those of the refused that are needed now from the others.
+// splitNeeded separates the refused candidates that are needed now from the
+// others.
 func (l *Log) splitNeeded(ctx context.Context, candidates []Candidate, refused []int) (wanted, others []int, err error) {
 	g := blocks.Reading(ctx, l.store)
 	sum, err := l.readSummary(g)
@@ -156,7 +156,7 @@ func (l *Log) splitNeeded(ctx context.Context, candidates []Candidate, refused [
 	return wanted, others, nil
 }
 
-// join takes one candidate.
+// join joins one candidate.
 func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	hash := c.Entry.Hash()
 	if ok, err := l.has(tx, hash); err != nil || ok {
@@ -200,8 +200,8 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	return l.accept(tx, sum, c, order)
 }
 
-// expected returns why an entry that is not in the log is missing, and what is
-// stored of it as a pending entry; each is nil where it is not.
+// expected returns why an entry outside the log is missing, and its pending
+// entry. Each is nil if there is none.
 func (l *Log) expected(tx *store.Tx, sum *summary, hash string) (n *need, pe *pendingEntry, err error) {
 	if sum.Pending == 0 {
 		return nil, nil, nil
@@ -209,13 +209,13 @@ func (l *Log) expected(tx *store.Tx, sum *summary, hash string) (n *need, pe *pe
 	if n, err = l.need(tx, sum, hash); err != nil {
 		return nil, nil, err
 	}
-	if n == nil || n.by == hash { // else it is not pending
+	if n == nil || n.by == hash { // otherwise it is not pending
 		pe, err = l.pendingEntry(tx, hash)
 	}
 	return n, pe, err
 }
 
-// accept makes a candidate part of the log, or a pending entry.
+// accept makes a candidate part of the log or a pending entry.
 func (l *Log) accept(tx *store.Tx, sum *summary, c Candidate, order uint64) (Outcome, error) {
 	if c.Identity.Hash != "" {
 		if err := blocks.Put(tx, c.Identity); err != nil {
@@ -235,9 +235,9 @@ func (l *Log) accept(tx *store.Tx, sum *summary, c Candidate, order uint64) (Out
 	return Joined, l.enter(tx, sum, c.Entry, c.Writer, c.From, c.Fault)
 }
 
-// checkQuotas returns [Joined] if a candidate is within the quota of the log and the shares
-// of its writer and of the peer that offered it. An entry that others need is taken
-// whatever shares say: entries of honest writers may name it.
+// checkQuotas returns [Joined] if the quota of the log and the quotas of the
+// candidate's writer and peer allow it. The latter do not apply to an entry
+// that a pending entry needs, because entries of honest writers may name it.
 func (l *Log) checkQuotas(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	if !l.inQuota(sum, uint64(len(c.Entry.Block.Data))) {
 		return Full, nil
@@ -251,8 +251,8 @@ func (l *Log) checkQuotas(tx *store.Tx, sum *summary, c Candidate) (Outcome, err
 	return ShareFull, nil
 }
 
-// acceptable reports whether a candidate is taken: it would be an anchor, an entry
-// waits for it, or it is trusted.
+// acceptable reports whether a candidate would be an anchor, is trusted, or is
+// needed by a pending entry.
 func (l *Log) acceptable(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
 	if c.Fault == nil {
 		lists, err := l.access(tx, sum)
@@ -266,7 +266,7 @@ func (l *Log) acceptable(tx *store.Tx, sum *summary, c Candidate) (bool, error) 
 	return l.needed(tx, sum, c.Entry.Hash())
 }
 
-// needed reports whether an entry waits for one with a hash, or needs it.
+// needed reports whether a pending entry needs the entry with the hash.
 func (l *Log) needed(g blocks.Getter, sum *summary, hash string) (bool, error) {
 	if n, err := l.need(g, sum, hash); err != nil || n != nil && n.by != hash {
 		return err == nil, err
@@ -275,8 +275,8 @@ func (l *Log) needed(g blocks.Getter, sum *summary, hash string) (bool, error) {
 	return !d.none(), err
 }
 
-// firstMissing returns the first of an entry's parents that is not in the log, or
-// "", and its place among them.
+// firstMissing returns the first of an entry's parents that is not in the log,
+// or "", and its index.
 func (l *Log) firstMissing(tx *store.Tx, parents []string) (hash string, place int, err error) {
 	for place, hash := range parents {
 		if ok, err := l.has(tx, hash); err != nil || !ok {
@@ -286,7 +286,8 @@ func (l *Log) firstMissing(tx *store.Tx, parents []string) (hash string, place i
 	return "", len(parents), nil
 }
 
-// enter inserts an entry of a writer, which a peer offered, and, where entries wait for it, puts it in the ready queue.
+// enter inserts an entry into the log and, if it has dependants, adds it to the
+// ready queue. from is the peer that offered it.
 func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer, from string, invalid error) error {
 	traces := []string{l.reasonKey(e.Hash())}
 	if invalid == nil {

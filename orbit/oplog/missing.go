@@ -14,19 +14,20 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// MaxMissing is how many hashes [Log.Missing] returns.
+// MaxMissing is the largest number of hashes that [Log.Missing] returns.
 const MaxMissing = 1000
 
-// Missing returns hashes of entries that are to be fetched, in their order: of
-// parents of waiting entries that neither are in the log nor wait, and of waiting
-// entries whose blocks were evicted and whose turn it is. Where there are more than
-// [MaxMissing], it returns some at random, others with each call. The cost does not
-// grow with what waits. Of an entry with more than 64 parents that are missing, some
-// are listed later. An entry that waits for another one always has that listed,
-// unless that one waits itself.
+// Missing returns the hashes of entries to fetch, sorted. These are the parents
+// of pending entries that are neither in the log nor pending, and the pending
+// entries whose evicted blocks are needed next. If there are more than
+// [MaxMissing], each call returns a random selection. The cost does not grow
+// with the number of pending entries. If an entry lacks more than 64 parents,
+// some become missing later. The parent that a pending entry waits for is
+// always missing unless it is pending itself.
 //
-// The hashes are to be offered until none is missing. An invalid entry may be
-// refused once more while that which needs it is not the first to be looked at.
+// Callers offer these entries to the log until none is missing. An invalid
+// entry may be refused once more as long as it is not the parent that the entry
+// which needs it waits for.
 func (l *Log) Missing(ctx context.Context) ([]string, error) {
 	sum, err := l.readSummary(blocks.Reading(ctx, l.store))
 	if err != nil || sum.Missing == 0 {
@@ -49,7 +50,8 @@ func (l *Log) Missing(ctx context.Context) ([]string, error) {
 	return missing, nil
 }
 
-// MissingOf returns those of some hashes that are to be fetched; see [Log.Missing].
+// MissingOf returns those of the given hashes that are missing; see
+// [Log.Missing].
 func (l *Log) MissingOf(ctx context.Context, hashes []string) (missing []string, err error) {
 	g := blocks.Reading(ctx, l.store)
 	sum, err := l.readSummary(g)
@@ -68,19 +70,20 @@ func (l *Log) MissingOf(ctx context.Context, hashes []string) (missing []string,
 	return missing, nil
 }
 
-// missingNumbers is how many numbers the series of missing hashes has.
+// missingNumbers is the number of distinct numbers in the series of missing
+// hashes.
 const missingNumbers = 1 << 16
 
-// missingKey is where it is noted that a hash is missing. Its number depends on a
-// secret of the log, or a peer could choose hashes that stand in front of others
-// wherever a page begins.
+// missingKey returns the key of a missing hash. Its number depends on a secret
+// of the log: otherwise a peer could choose hashes that sort before others at
+// any start of a page.
 func (l *Log) missingKey(sum *summary, hash string) string {
 	digest := sha256.Sum256(binary.BigEndian.AppendUint64([]byte(hash), sum.Secret))
 	return store.NamedKey(l.key("missing"), uint64(binary.BigEndian.Uint16(digest[:])), hash)
 }
 
-// need is what is stored of a missing hash: the waiting entry that needs it, and of that
-// the peer and the order.
+// need is the record of a missing hash: the pending entry that needs it, and
+// the peer and the order of that entry.
 type need struct {
 	by    string
 	from  string
@@ -118,8 +121,8 @@ func (l *Log) need(g blocks.Getter, sum *summary, hash string) (*need, error) {
 	return &n, nil
 }
 
-// require notes that a waiting entry needs a hash, unless an entry with that hash
-// waits. None with that hash is in the log.
+// require makes a hash missing because a pending entry needs it, unless an
+// entry with that hash is pending. The log must not contain such an entry.
 func (l *Log) require(tx *store.Tx, sum *summary, hash string, pe *pendingEntry) error {
 	if n, err := l.need(tx, sum, hash); err != nil || n != nil {
 		return err
@@ -130,9 +133,9 @@ func (l *Log) require(tx *store.Tx, sum *summary, hash string, pe *pendingEntry)
 	return l.setMissing(tx, sum, hash, pe)
 }
 
-// requireAll notes that a waiting entry needs its parents. All but the first, for which
-// it waits, are noted so that they are fetched at the same time: where one was looked at
-// a while ago, it is not again.
+// requireAll makes the parents of a pending entry missing. The entry waits only
+// for the first; the others become missing so that they are fetched at the same
+// time. A parent that was looked up recently is skipped.
 func (l *Log) requireAll(tx *store.Tx, sum *summary, pe *pendingEntry) error {
 	for i, hash := range pe.parents {
 		if i > 0 {
@@ -152,16 +155,18 @@ func (l *Log) requireAll(tx *store.Tx, sum *summary, pe *pendingEntry) error {
 	return nil
 }
 
-// hashCache is hashes that were looked at. It forgets all once it has many.
+// hashCache is a set of hashes that were looked up. It is cleared when it is
+// full.
 type hashCache struct {
 	mu     sync.Mutex
 	hashes map[string]bool
 }
 
-// maxLookedUp is how many hashes are remembered: those that some hundred entries name.
+// maxLookedUp is the capacity of a hashCache: the parents of some hundred
+// entries.
 const maxLookedUp = 4096
 
-// add reports whether a hash was looked at before.
+// add adds a hash and reports whether it was there before.
 func (l *hashCache) add(hash string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -184,8 +189,8 @@ func (l *hashCache) clear() {
 	l.hashes = nil
 }
 
-// setMissing notes that a hash is missing because of a waiting entry, where that is not
-// noted yet.
+// setMissing makes a hash missing because of a pending entry. The hash must not
+// be missing yet.
 func (l *Log) setMissing(tx *store.Tx, sum *summary, hash string, pe *pendingEntry) error {
 	if sum.Secret == 0 {
 		sum.Secret = rand.Uint64() | 1
@@ -200,8 +205,8 @@ func (l *Log) setFound(tx *store.Tx, sum *summary, hash string) error {
 	return tx.Delete(l.missingKey(sum, hash))
 }
 
-// unrequire notes that a waiting entry needs hashes no more. One that another
-// entry waits for is needed by that.
+// unrequire ends a pending entry's need of hashes. A hash that has a dependant
+// becomes missing because of that.
 func (l *Log) unrequire(tx *store.Tx, sum *summary, pe *pendingEntry, hashes []string) error {
 	for _, hash := range hashes {
 		if n, err := l.need(tx, sum, hash); err != nil {
@@ -219,8 +224,8 @@ func (l *Log) unrequire(tx *store.Tx, sum *summary, pe *pendingEntry, hashes []s
 	return nil
 }
 
-// requireForDependant notes that a hash is needed by an entry that waits for it, if
-// there is one. An entry with the hash must neither be in the log nor wait.
+// requireForDependant makes a hash missing because of one of its dependants, if
+// it has any. An entry with the hash must be neither in the log nor pending.
 func (l *Log) requireForDependant(tx *store.Tx, sum *summary, hash string) error {
 	l.lookedUp.clear()
 	some, err := l.dependants(tx, hash, 1)
@@ -234,16 +239,16 @@ func (l *Log) requireForDependant(tx *store.Tx, sum *summary, hash string) error
 	return l.setMissing(tx, sum, hash, pe)
 }
 
-// Bounds of what is fetched again at once.
+// Bounds of one refetch.
 const (
-	refetchEntries    = 64 // entries that are looked at
-	refetchDependants = 4  // of those that wait for one
-	refetchPart       = 8  // tally of the bytes that may wait
+	refetchEntries    = 64 // entries that are visited
+	refetchDependants = 4  // dependants of each entry
+	refetchPart       = 8  // 1/refetchPart of the bound on pending bytes
 )
 
-// refetch has the block of an entry fetched that was evicted and whose parents are
-// in the log now, and, unless that was to be fetched anyway, with it the blocks of
-// some entries that wait for it.
+// refetch makes an entry missing whose block was evicted and whose parents are
+// in the log now. Unless the entry was missing before, refetch does the same
+// for some entries that descend from it.
 func (l *Log) refetch(tx *store.Tx, sum *summary, pe *pendingEntry) error {
 	if n, err := l.need(tx, sum, pe.hash); err != nil || n != nil {
 		return err

@@ -16,59 +16,61 @@ import (
 )
 
 var (
-	// ErrNotFound says that the log has no such entry.
+	// ErrNotFound means that the log contains no such entry.
 	ErrNotFound = errors.New("no such entry in the log")
-	// ErrDamaged says that something stored is not what was stored.
-	// [Log.Rebuild] mends all but lost entries.
+	// ErrDamaged means that a stored record is corrupt or gone. [Log.Rebuild]
+	// repairs everything except lost entries.
 	ErrDamaged = errors.New("damaged log")
 )
 
-// Config is what a log is opened with.
+// Config is the configuration of a log.
 type Config struct {
-	// State gets the entries as they come. Default: NoState.
+	// State receives the authorized entries. Default: NoState.
 	State State
 	// Access is the access list until the first [Log.Revise].
 	Access Access
-	// Writer returns the ID of the identity that a valid entry of the log names.
+	// Writer returns the ID of the identity that signed a valid entry of the
+	// log.
 	Writer func(g blocks.Getter, e *entry.Entry) (id string, err error)
-	// Waiting is how many bytes waiting entries may take: with less than 4 MiB, the
-	// largest entries cannot wait. Default: [DefaultWaiting].
+	// Waiting bounds the bytes of pending entries. With less than 4 MiB, the
+	// largest entries cannot be pending. Default: [DefaultWaiting].
 	Waiting uint64
-	// Quota bounds what others may have stored in the log. Default: no bound.
+	// Quota bounds the bytes of entries from peers. Default: no bound.
 	Quota Quota
 }
 
-// DefaultWaiting is how many bytes the waiting entries of a log may take: those of
-// some 100 000 entries of usual size that come newest first.
+// DefaultWaiting is the default bound on the bytes of pending entries. It
+// suffices for about 100,000 entries of usual size that arrive newest first.
 const DefaultWaiting = 256 << 20
 
-// Log is a log in a store. Its methods may be called concurrently; there must
-// be one Log only for a number.
+// Log is a log in a store. Its methods may be called concurrently. There must
+// be at most one Log for a number.
 type Log struct {
 	store  *store.Store
 	number uint64
 	id     string
 	config Config
 
-	initial      *accessSets // of the configuration
+	initial      *accessSets // from the configuration
 	isInitial    atomic.Bool // no access list is stored
 	cachedAccess atomic.Pointer[accessCache]
-	revising     sync.Mutex // one Revise at a time
+	revising     sync.Mutex // held by Revise
 
-	lookedUp hashCache // of hashes that waiting entries name
+	lookedUp hashCache // parents of pending entries
 
 	mu        sync.Mutex
 	changed   chan struct{} // closed at the next change
 	revisions revisions
-	frozen    bool // nothing may be written
+	frozen    bool // the log cannot be written
 	dropped   bool
 }
 
-// ErrOutdated says that a log was written when verdicts did not change. It is
-// [ErrDamaged], and [Log.Rebuild] brings it up to date.
+// ErrOutdated means that an earlier version wrote the index of the log, in
+// which an access list could not change. It is an [ErrDamaged], and
+// [Log.Rebuild] updates the index.
 var ErrOutdated = fmt.Errorf("%w: its index is of an earlier version", ErrDamaged)
 
-// Open opens the log of a number, which has the ID, or begins it.
+// Open opens the log with a number and an ID, or creates it.
 func Open(ctx context.Context, s *store.Store, number uint64, id string, c Config) (*Log, error) {
 	if c.State == nil {
 		c.State = NoState{}
@@ -118,31 +120,31 @@ func Open(ctx context.Context, s *store.Store, number uint64, id string, c Confi
 	return l, fmt.Errorf("%w of %s: the summary ends at entry %d, the log at %d", ErrDamaged, id, sum.Numbers, last)
 }
 
-// ID returns the ID of the log: the address of its database.
+// ID returns the ID of the log, which is the address of its database.
 func (l *Log) ID() string { return l.id }
 
 func (l *Log) key(rest string) string { return blocks.LogPrefix(l.number) + "/" + rest }
 
-// Stats are counts of a log.
+// Stats are statistics of a log.
 type Stats struct {
-	Entries uint64           // that count
-	Faults  uint64           // that do not
-	Waiting uint64           // that wait for others, so they are not part of the log yet
-	Bytes   uint64           // of the blocks of all entries that are part of the log
-	Pending uint64           // bytes that the waiting entries take, about
+	Entries uint64           // authorized entries
+	Faults  uint64           // unauthorized entries
+	Waiting uint64           // pending entries, which are not part of the log yet
+	Bytes   uint64           // size of the blocks of all entries of the log
+	Pending uint64           // approximate bytes of pending entries
 	Keys    uint64           // live keys of the state
-	Last    uint64           // decodeNumber of the entry that came last
+	Last    uint64           // number of the entry that arrived last
 	Clock   float64          // largest time of the heads
 	Heads   []entry.Position // newest first, at most [MaxHeads]
 
-	HeadCount uint64 // heads
-	Revision  uint64 // rises when an entry that was here comes to count, or ceases to
-	Revising  uint64 // entries whose effect is being decided anew
-	Missing   uint64 // hashes that are to be fetched; see [Log.Missing]
-	GivenUp   uint64 // rises when a waiting entry is forgotten for want of room, to be offered again
+	HeadCount uint64 // all heads
+	Revision  uint64 // rises when an entry of the log becomes authorized or unauthorized
+	Revising  uint64 // entries whose authorization is being decided again
+	Missing   uint64 // missing hashes; see [Log.Missing]
+	GivenUp   uint64 // rises when a pending entry is abandoned, which peers must offer again
 }
 
-// Stats returns the counts of the log.
+// Stats returns statistics of the log.
 func (l *Log) Stats(ctx context.Context) (Stats, error) {
 	s, heads, err := l.storedHeads(blocks.Reading(ctx, l.store))
 	if err != nil {
@@ -159,13 +161,13 @@ func (l *Log) Stats(ctx context.Context) (Stats, error) {
 	return st, nil
 }
 
-// Heads returns the positions of the heads, newest first: at most [MaxHeads].
+// Heads returns the positions of the heads, newest first, at most [MaxHeads].
 func (l *Log) Heads(ctx context.Context) ([]entry.Position, error) {
 	_, heads, err := l.storedHeads(blocks.Reading(ctx, l.store))
 	return heads[:min(len(heads), MaxHeads)], err
 }
 
-// Has reports whether an entry with the hash is part of the log.
+// Has reports whether the log contains an entry with the hash.
 func (l *Log) Has(ctx context.Context, hash string) (bool, error) {
 	return l.has(blocks.Reading(ctx, l.store), hash)
 }
@@ -178,7 +180,7 @@ func (l *Log) has(g blocks.Getter, hash string) (bool, error) {
 	return err == nil, err
 }
 
-// locate returns where the entry with a hash is kept, or [ErrNotFound].
+// locate returns the location of the entry with a hash, or [ErrNotFound].
 func (l *Log) locate(g blocks.Getter, hash string) (blocks.Location, error) {
 	if !block.ValidHash(hash) {
 		return blocks.Location{}, fmt.Errorf("%w: %.80q", ErrNotFound, hash)
@@ -190,7 +192,8 @@ func (l *Log) locate(g blocks.Getter, hash string) (blocks.Location, error) {
 	return at, err
 }
 
-// Get returns the entry with a hash, [ErrNotFound], or [blocks.ErrDamaged].
+// Get returns the entry with a hash. The error is [ErrNotFound] if the log does
+// not contain it and [blocks.ErrDamaged] if its record is damaged.
 func (l *Log) Get(ctx context.Context, hash string) (*entry.Entry, error) {
 	return l.get(blocks.Reading(ctx, l.store), hash)
 }
@@ -203,7 +206,7 @@ func (l *Log) get(g blocks.Getter, hash string) (*entry.Entry, error) {
 	return l.at(g, at.Number, hash)
 }
 
-// at returns the entry of a number, which has the hash.
+// at returns the entry with a number and a hash.
 func (l *Log) at(g blocks.Getter, number uint64, hash string) (*entry.Entry, error) {
 	e, err := At(g, blocks.Location{Log: l.number, Number: number}, hash)
 	if errors.Is(err, blocks.ErrDamaged) && l.Dropped() {
@@ -215,8 +218,8 @@ func (l *Log) at(g blocks.Getter, number uint64, hash string) (*entry.Entry, err
 	return e, err
 }
 
-// At returns the entry at a location, which has the hash, or
-// [blocks.ErrDamaged], also where it is gone.
+// At returns the entry at a location, which has the hash. The error is
+// [blocks.ErrDamaged] if the record is damaged or gone.
 func At(g blocks.Getter, at blocks.Location, hash string) (*entry.Entry, error) {
 	b, err := blocks.Entry(g, at, hash)
 	if err != nil {
@@ -225,12 +228,12 @@ func At(g blocks.Getter, at blocks.Location, hash string) (*entry.Entry, error) 
 	return entry.Decode(b)
 }
 
-// Fault returns why an entry of the log does not count, or "".
+// Fault returns why an entry of the log is not authorized, or "" if it is.
 func (l *Log) Fault(ctx context.Context, hash string) (string, error) {
 	return l.unauthorized(blocks.Reading(ctx, l.store), hash)
 }
 
-// numbered returns the entry of a number.
+// numbered returns the entry with a number.
 func (l *Log) numbered(g blocks.Getter, number uint64) (*entry.Entry, error) {
 	record, err := g.Get(store.Key(blocks.Entries(l.number), number))
 	if errors.Is(err, store.ErrNotFound) {
@@ -256,7 +259,7 @@ func (l *Log) unauthorized(g blocks.Getter, hash string) (string, error) {
 
 func (l *Log) reasonKey(hash string) string { return l.key("fault/" + hash) }
 
-// mustGet returns the value at a key that is there unless the log is damaged.
+// mustGet returns the value of a key that exists unless the log is damaged.
 func (l *Log) mustGet(tx *store.Tx, key string) ([]byte, error) {
 	value, err := tx.Get(key)
 	if errors.Is(err, store.ErrNotFound) {
@@ -265,9 +268,9 @@ func (l *Log) mustGet(tx *store.Tx, key string) ([]byte, error) {
 	return value, err
 }
 
-// damaged is the error of a stored record that is garbled.
+// damaged returns the error for a corrupt record.
 func (l *Log) damaged(key string) error { return fmt.Errorf("%w of %s: %s", ErrDamaged, l.id, key) }
 
-// gone reports whether an error is that an entry of the log is lost: a rebuild
-// goes on without it.
+// gone reports whether an error means that an entry of the log is lost. A
+// rebuilt log works without it.
 func gone(err error) bool { return errors.Is(err, blocks.ErrDamaged) || errors.Is(err, ErrNotFound) }

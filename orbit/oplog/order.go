@@ -13,23 +13,23 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// decodeNumber reads the value of a record in the order.
+// decodeNumber decodes the value of a record in the order.
 func decodeNumber(value []byte) (uint64, bool) {
 	number, n := binary.Uvarint(value)
 	return number, n == len(value) && n > 0
 }
 
-// PositionKey returns the key of a record in a series that is in the order of
-// the log.
+// PositionKey returns the key of a record in a series that is sorted by
+// position.
 func PositionKey(series string, p entry.Position) string {
 	number, name := encodePosition(p)
 	return store.NamedKey(series, number, name)
 }
 
-// encodePosition returns number and name of a record: the time, and <clock id>.<hash>.
-// Where the rank is not just a whole number, the number is the next lower one
-// that there is, and the rank is in front of the name, behind a ~ that sorts
-// behind all clock IDs, which are hex.
+// encodePosition returns the number and the name of a record in the order: the
+// time, and <clock id>.<hash>. If the rank is more than a whole number, the
+// number is the largest one below it, and the name begins with a ~ and the
+// rank. The ~ sorts after all clock IDs, which are hex.
 func encodePosition(p entry.Position) (number uint64, name string) {
 	number = math.MaxUint64
 	if p.Time < 1<<64 {
@@ -42,7 +42,7 @@ func encodePosition(p entry.Position) (number uint64, name string) {
 	return number, name
 }
 
-// decodePosition is the inverse of place.
+// decodePosition is the inverse of encodePosition.
 func decodePosition(number uint64, name string) (p entry.Position, ok bool) {
 	p.Time, ok = float64(number), true
 	rest := name
@@ -58,9 +58,9 @@ func decodePosition(number uint64, name string) (p entry.Position, ok bool) {
 	return p, placed == number && at == name
 }
 
-// Descend yields the records of a series that is in the order of the log,
-// newest first, from a position or, with nil, the newest. The value of each is
-// the number of an entry.
+// Descend yields the records of a series that is sorted by position, newest
+// first, from a position or, if that is nil, from the newest. The value of each
+// record is the number of an entry.
 func Descend(ctx context.Context, s *store.Store, series string, from *entry.Position) iter.Seq2[Ref, error] {
 	if from == nil {
 		return readRefs(s.Descend(ctx, series, math.MaxUint64), series)
@@ -69,7 +69,7 @@ func Descend(ctx context.Context, s *store.Store, series string, from *entry.Pos
 	return readRefs(s.DescendFrom(ctx, series, number, name), series)
 }
 
-// Ascend is Descend, oldest first.
+// Ascend is like Descend, but yields all records, oldest first.
 func Ascend(ctx context.Context, s *store.Store, series string) iter.Seq2[Ref, error] {
 	return readRefs(s.Ascend(ctx, series, 0), series)
 }
@@ -95,7 +95,7 @@ func readRefs(records iter.Seq2[store.Record, error], series string) iter.Seq2[R
 	}
 }
 
-// positions yields the positions that the names of records are.
+// positions yields the positions that records of a series have in their names.
 func positions(records iter.Seq2[store.Record, error], series string) iter.Seq2[entry.Position, error] {
 	return func(yield func(entry.Position, error) bool) {
 		for r, err := range records {
@@ -113,7 +113,7 @@ func positions(records iter.Seq2[store.Record, error], series string) iter.Seq2[
 	}
 }
 
-// first returns up to n of the positions that a sequence begins with.
+// first returns the first n positions of a sequence, or all if it has fewer.
 func first(n int, seq iter.Seq2[entry.Position, error]) (list []entry.Position, err error) {
 	if n == 0 {
 		return nil, nil
@@ -131,8 +131,8 @@ func first(n int, seq iter.Seq2[entry.Position, error]) (list []entry.Position, 
 
 func (l *Log) orderKey(p entry.Position) string { return PositionKey(l.key("order"), p) }
 
-// descend yields where the entries that count are, newest first, from a
-// decodePosition or the newest.
+// descend yields the positions of the authorized entries, newest first, from a
+// position or, if that is nil, from the newest.
 func (l *Log) descend(ctx context.Context, from *entry.Position) iter.Seq2[Ref, error] {
 	return Descend(ctx, l.store, l.key("order"), from)
 }

@@ -13,35 +13,36 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// parentsPerRecord is how many parents of a waiting entry one record has at most.
+// parentsPerRecord is the largest number of parents in one record of a pending
+// entry.
 const parentsPerRecord = 64
 
-// pendingOverhead is what a waiting entry is charged besides its block, in bytes, for
-// the records that it takes; and parentCharge, for each parent that is stored after
-// its block was evicted.
+// pendingOverhead is the number of bytes that a pending entry is charged for
+// its records, in addition to its block. parentCharge is charged for each
+// parent that is stored after the block was evicted.
 const (
 	pendingOverhead = 512
 	parentCharge    = block.HashLen
 )
 
-// pendingEntry is what is stored of a waiting entry apart from its block.
+// pendingEntry is the record of a pending entry. It does not contain the block.
 type pendingEntry struct {
 	hash   string // not encoded: it is in the key
 	from   string // ID of the peer that offered it, or ""
-	order  uint64 // the entries of a peer with the largest order are evicted first
-	held   bool   // its block is stored; else it was evicted
+	order  uint64 // of a peer's entries, those with the largest order are evicted first
+	held   bool   // the block is stored; otherwise it was evicted
 	size   uint64 // bytes of its block
-	charge uint64 // bytes of the peer's share
-	writer string // ID of its identity, where it is valid and held
-	reason string // why it is invalid, or "", where it is held
+	charge uint64 // bytes charged to the peer's account
+	writer string // ID of its identity, if it is valid and held
+	reason string // why it is invalid, or "", if it is held
 
-	// The parents that may not be in the log yet, of which the first is the one that
-	// the entry waits for. An entry that waits for none had its block evicted: the
-	// block is to be fetched again.
+	// The parents that may not be in the log yet. The entry waits for the
+	// first. If there is none, the block of the entry was evicted and is
+	// missing.
 	parents    []string
-	chunks     uint64 // further records of parents, from number 0 on
-	firstChunk uint64 // the first of them that is left
-	fromNext   uint64 // how many of all parents that are left are from next; the others are refs
+	chunks     uint64 // number of further records of parents, numbered from 0
+	firstChunk uint64 // first of them that remains
+	fromNext   uint64 // how many of all remaining parents are in next; the others are refs
 }
 
 func (pe *pendingEntry) encode() []byte {
@@ -87,7 +88,7 @@ func decodePending(hash string, record []byte) (*pendingEntry, error) {
 	return pe, r.End()
 }
 
-// splitHashes returns the hashes that stand one after the other.
+// splitHashes splits concatenated hashes.
 func splitHashes(record []byte) (hashes []string, ok bool) {
 	for ; len(record) >= block.HashLen; record = record[block.HashLen:] {
 		hash := string(record[:block.HashLen])
@@ -105,8 +106,7 @@ func (l *Log) parentsKey(hash string, n uint64) string {
 	return store.Key(l.key("parents/"+hash), n)
 }
 
-// pendingEntry returns what is stored of a waiting entry, or nil if none with that hash
-// waits.
+// pendingEntry returns the pending entry with a hash, or nil if there is none.
 func (l *Log) pendingEntry(g blocks.Getter, hash string) (*pendingEntry, error) {
 	record, err := g.Get(l.pendingKey(hash))
 	if errors.Is(err, store.ErrNotFound) {
@@ -122,8 +122,7 @@ func (l *Log) pendingEntry(g blocks.Getter, hash string) (*pendingEntry, error) 
 	return pe, nil
 }
 
-// mustPending returns what is stored of an entry that waits unless the log is
-// damaged.
+// mustPending returns a pending entry that exists unless the log is damaged.
 func (l *Log) mustPending(g blocks.Getter, hash string) (*pendingEntry, error) {
 	pe, err := l.pendingEntry(g, hash)
 	if err == nil && pe == nil {
@@ -136,9 +135,10 @@ func (l *Log) putPending(tx *store.Tx, pe *pendingEntry) error {
 	return tx.Put(l.pendingKey(pe.hash), pe.encode())
 }
 
-// addPending has a candidate wait for its parents from a place on, the first of which is
-// not in the log. Then what waits is evicted as far as it exceeds its bound: that may be
-// the candidate itself, or what it waits for.
+// addPending makes a candidate pending. from is the index of its first parent
+// that is not in the log. Then addPending evicts pending entries, as far as
+// they exceed their bound; the candidate itself or its ancestors may be among
+// them.
 func (l *Log) addPending(tx *store.Tx, sum *summary, c Candidate, from int, order uint64) (Outcome, error) {
 	pe := newPending(c, from)
 	pe.order = order
@@ -177,20 +177,20 @@ func (l *Log) addPending(tx *store.Tx, sum *summary, c Candidate, from int, orde
 	return l.overLimit(sum), nil
 }
 
-// clockZero is the order of an entry whose clock is 0. An honest clock is larger than
-// those of all ancestors, so that what is evicted first enters the log last. For other
-// clocks, an entry that is fetched because another one needs it has a smaller order
-// than that one, as far as there are numbers.
+// clockZero is the order of an entry whose clock is 0. An honest clock is
+// larger than those of all ancestors, so the entries that are evicted first
+// enter the log last. If clocks are dishonest, an entry that is fetched because
+// another one needs it gets a smaller order than that one, down to 0.
 const clockZero = 1 << 20
 
-// orderOf returns the order of an entry by its clock.
+// orderOf returns the eviction order of an entry according to its clock.
 func orderOf(e *entry.Entry) uint64 {
 	time, _ := encodePosition(e.Position(e.Rank()))
 	return max(time, time+clockZero)
 }
 
-// newPending returns what is to be stored of a candidate that waits for its parents
-// from a place on, with all of those.
+// newPending returns the record of a candidate that waits for its parents from
+// an index on. The record contains all of those.
 func newPending(c Candidate, from int) *pendingEntry {
 	size := uint64(len(c.Entry.Block.Data))
 	pe := &pendingEntry{
@@ -210,8 +210,8 @@ func firstHashes(hashes []string) (some, rest []string) {
 	return hashes[:n], hashes[n:]
 }
 
-// deleteChunks deletes the further records of an entry's parents but for the first so
-// many.
+// deleteChunks deletes the further records of an entry's parents, except the
+// first few that are to remain.
 func (l *Log) deleteChunks(tx *store.Tx, pe *pendingEntry, but uint64) error {
 	for pe.chunks > pe.firstChunk+but {
 		pe.chunks--
@@ -222,8 +222,8 @@ func (l *Log) deleteChunks(tx *store.Tx, pe *pendingEntry, but uint64) error {
 	return nil
 }
 
-// removePending deletes what is stored of an entry that waits. Entries that wait for it
-// go on doing so.
+// removePending deletes the records of a pending entry. Its dependants remain
+// pending.
 func (l *Log) removePending(tx *store.Tx, sum *summary, pe *pendingEntry) error {
 	if sum.Pending--; sum.Pending == 0 {
 		l.lookedUp.clear()
@@ -245,7 +245,7 @@ func (l *Log) removePending(tx *store.Tx, sum *summary, pe *pendingEntry) error 
 	return tx.Delete(l.pendingKey(pe.hash))
 }
 
-// IsPending reports whether an entry with the hash waits to become part of the log.
+// IsPending reports whether the entry with the hash is pending.
 func (l *Log) IsPending(ctx context.Context, hash string) (bool, error) {
 	return l.store.Has(ctx, l.pendingKey(hash))
 }

@@ -11,14 +11,14 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// Quota bounds what a log may store of entries that come from others. Its methods are
-// called often, some in transactions: they must be quick.
+// Quota bounds the bytes of a log's entries from peers. Its methods are called
+// often, some of them in transactions, so they must be quick.
 type Quota interface {
-	// Room returns how many bytes all of the log may take, and how many of them its
-	// waiting entries.
+	// Room returns the bound on all bytes of the log, and the bound on its
+	// pending entries among them.
 	Room() (all, waiting uint64)
-	// Stored is told how many bytes the entries of the log take, and the waiting
-	// entries, whenever that may have changed.
+	// Stored receives the bytes of the log's entries and of its pending entries
+	// whenever they may have changed.
 	Stored(entries, waiting uint64)
 }
 
@@ -27,13 +27,14 @@ type unlimited struct{}
 func (unlimited) Room() (all, waiting uint64) { return math.MaxUint64, math.MaxUint64 }
 func (unlimited) Stored(uint64, uint64)       {}
 
-// pendingLimit returns how many bytes waiting entries may take.
+// pendingLimit returns the bound on the bytes of pending entries.
 func (l *Log) pendingLimit(sum *summary) uint64 {
 	all, waiting := l.config.Quota.Room()
 	return min(l.config.Waiting, waiting, all-min(all, sum.Bytes))
 }
 
-// overLimit returns what becomes of an entry for which there is no room to wait.
+// overLimit returns the outcome for an entry that cannot be pending because of
+// a bound.
 func (l *Log) overLimit(sum *summary) Outcome {
 	all, waiting := l.config.Quota.Room()
 	if all-min(all, sum.Bytes) < min(waiting, l.config.Waiting) {
@@ -42,25 +43,26 @@ func (l *Log) overLimit(sum *summary) Outcome {
 	return NoRoom
 }
 
-// inQuota reports whether one more entry of so many bytes is within the quota.
+// inQuota reports whether the quota allows another entry of a size.
 func (l *Log) inQuota(sum *summary, size uint64) bool {
 	all, _ := l.config.Quota.Room()
 	return size <= all && sum.Bytes <= all-size
 }
 
-// evictFor evicts waiting entries that are in the way of one more entry of so many bytes,
-// which fits.
+// evictFor evicts pending entries to make another entry of a size fit into the
+// quota, which is large enough for the log with that entry.
 func (l *Log) evictFor(tx *store.Tx, sum *summary, size uint64) error {
 	all, _ := l.config.Quota.Room()
 	return l.evictTo(tx, sum, all-min(all, sum.Bytes+size))
 }
 
-// quotaFactor is how many times what is free a writer or a peer may have. One alone
-// gets four fifths of a quota, and each further one four fifths of the rest.
+// quotaFactor is the bytes that a writer or a peer may use, in relation to the
+// free bytes. The first one can use four fifths of a quota, and each further
+// one four fifths of the rest.
 const quotaFactor = 4
 
-// inPeerQuotas reports whether an entry of so many bytes is within the shares of its writer
-// and of the peer that offered it. They have shares where anybody may write.
+// inPeerQuotas reports whether the quotas of a candidate's writer and peer
+// allow it. These quotas exist only if anyone may write.
 func (l *Log) inPeerQuotas(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
 	shared, err := l.hasPeerQuotas(tx, sum)
 	if err != nil || !shared {
@@ -80,7 +82,7 @@ func (l *Log) inPeerQuotas(tx *store.Tx, sum *summary, c Candidate) (bool, error
 	return true, nil
 }
 
-// hasPeerQuotas reports whether writers and peers have shares of what the log may store.
+// hasPeerQuotas reports whether writers and peers have quotas of their own.
 func (l *Log) hasPeerQuotas(tx *store.Tx, sum *summary) (bool, error) {
 	if all, _ := l.config.Quota.Room(); all == math.MaxUint64 {
 		return false, nil
@@ -89,12 +91,12 @@ func (l *Log) hasPeerQuotas(tx *store.Tx, sum *summary) (bool, error) {
 	return err == nil && lists.writers[Anyone], err
 }
 
-// usageKeys returns where the bytes are counted that came of a writer and from a peer.
+// usageKeys returns the keys of the bytes that a writer and a peer use.
 func (l *Log) usageKeys(writer, peer string) [2]string {
 	return [2]string{l.key("wrote/" + block.Hash([]byte(writer))), l.key("brought/" + peerName(peer))}
 }
 
-// used returns the bytes that are counted at a key.
+// used returns the bytes stored at a usage key.
 func (l *Log) used(tx *store.Tx, key string) (uint64, error) {
 	record, err := tx.Get(key)
 	if errors.Is(err, store.ErrNotFound) {
@@ -110,8 +112,8 @@ func (l *Log) used(tx *store.Tx, key string) (uint64, error) {
 	return n, nil
 }
 
-// countUsage adds the bytes of an entry that enters the log to the shares of its
-// writer and of the peer that offered it.
+// countUsage adds the bytes of an entry to the usage of its writer and of the
+// peer that offered it.
 func (l *Log) countUsage(tx *store.Tx, sum *summary, writer, peer string, size int) error {
 	shared, err := l.hasPeerQuotas(tx, sum)
 	if err != nil || !shared {
@@ -129,8 +131,9 @@ func (l *Log) countUsage(tx *store.Tx, sum *summary, writer, peer string, size i
 	return nil
 }
 
-// Usage returns how many bytes the log of a number takes: its entries, and those that
-// wait. Of a log of an earlier version, which was not opened since, that is 0.
+// Usage returns the bytes that a log uses for its entries and for its pending
+// entries. They are 0 if an earlier version wrote the log and it was not opened
+// since.
 func Usage(ctx context.Context, s *store.Store, number uint64) (entries, waiting uint64, err error) {
 	l := &Log{store: s, number: number, id: blocks.LogPrefix(number)}
 	sum, err := l.readSummary(blocks.Reading(ctx, s))
@@ -140,7 +143,8 @@ func Usage(ctx context.Context, s *store.Store, number uint64) (entries, waiting
 	return sum.Bytes, sum.PendingBytes, nil
 }
 
-// measure counts the bytes of a log that was written before they were counted.
+// measure computes the bytes of a log that an earlier version wrote, which did
+// not count them.
 func (l *Log) measure(ctx context.Context) (*summary, error) {
 	size := uint64(0)
 	for r, err := range l.store.Scan(ctx, blocks.Entries(l.number)) {

@@ -11,12 +11,12 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// ancestorRank is the largest rank of the entries that one descends from: of the valid
-// ones that it names and, where it names an invalid one, of those below that.
-// The access list has no part in it, so a rank never changes.
+// ancestorRank is the largest rank of an entry's ancestors: of its valid
+// parents in next and, for an invalid parent, of that parent's ancestors. It
+// does not depend on the access list, so a rank never changes.
 type ancestorRank struct {
 	known bool
-	rank  entry.Rank // where there are some
+	rank  entry.Rank // if known
 }
 
 func (b *ancestorRank) raise(rank entry.Rank) {
@@ -25,12 +25,12 @@ func (b *ancestorRank) raise(rank entry.Rank) {
 	}
 }
 
-// rank returns the place of an entry in the order, and stores what it takes to
-// find it again.
+// rank returns the position of an entry in the order, and stores its rank if
+// that differs from the clock.
 func (l *Log) rank(tx *store.Tx, sum *summary, e *entry.Entry, invalid error) (p entry.Position, err error) {
 	rank := e.Rank()
-	// Where all entries count, and the rank is larger than that of the newest one,
-	// those below do not matter.
+	// If all entries are authorized and the rank is larger than that of the
+	// newest, the ancestors do not matter.
 	newer := sum.Authorized == 0 || len(sum.Newest) > 0 && rank.Compare(sum.Newest[0].Rank) > 0
 	if sum.Unauthorized > 0 || invalid != nil || !newer {
 		b, err := l.ancestorRank(tx, sum, e.Next)
@@ -50,7 +50,7 @@ func (l *Log) rank(tx *store.Tx, sum *summary, e *entry.Entry, invalid error) (p
 	return e.Position(rank), err
 }
 
-// ancestorRank returns what is below an entry that names these.
+// ancestorRank returns the ancestor rank of an entry that names next.
 func (l *Log) ancestorRank(tx *store.Tx, sum *summary, next []string) (b ancestorRank, err error) {
 	heads := make(map[string]entry.Rank, len(sum.Heads))
 	for _, h := range sum.Heads {
@@ -73,13 +73,13 @@ func (l *Log) ancestorRank(tx *store.Tx, sum *summary, next []string) (b ancesto
 	return b, nil
 }
 
-// raiseTo raises the rank to that of an entry of the log, or of what is below it if
-// it is invalid.
+// raiseTo raises b to the rank of an entry of the log or, if that is invalid,
+// to its ancestor rank.
 func (l *Log) raiseTo(tx *store.Tx, sum *summary, b *ancestorRank, hash string) error {
 	if sum.Unauthorized > 0 {
 		record, err := tx.Get(l.ancestorRankKey(hash))
 		switch {
-		case errors.Is(err, store.ErrNotFound): // it is valid
+		case errors.Is(err, store.ErrNotFound): // the entry is valid
 		case err != nil || len(record) == 0:
 			return err
 		default:
@@ -104,7 +104,7 @@ func (l *Log) raiseTo(tx *store.Tx, sum *summary, b *ancestorRank, hash string) 
 
 func (l *Log) ancestorRankKey(hash string) string { return l.key("below/" + hash) }
 
-// putAncestorRank stores what is below an invalid entry.
+// putAncestorRank stores the ancestor rank of an invalid entry.
 func (l *Log) putAncestorRank(tx *store.Tx, hash string, b ancestorRank) error {
 	var record []byte
 	if b.known {
@@ -113,7 +113,8 @@ func (l *Log) putAncestorRank(tx *store.Tx, hash string, b ancestorRank) error {
 	return tx.Put(l.ancestorRankKey(hash), record)
 }
 
-// PositionOf returns the place in the order of an entry of the log of a number.
+// PositionOf returns the position of an entry in the order of the log with a
+// number.
 func PositionOf(g blocks.Getter, log uint64, e *entry.Entry) (entry.Position, error) {
 	text, err := g.Get(rankKey(log, e.Hash()))
 	if errors.Is(err, store.ErrNotFound) {
@@ -131,12 +132,12 @@ func PositionOf(g blocks.Getter, log uint64, e *entry.Entry) (entry.Position, er
 
 func rankKey(log uint64, hash string) string { return blocks.LogPrefix(log) + "/raised/" + hash }
 
-// Position returns the place in the order of an entry of the log.
+// Position returns the position of an entry in the order of the log.
 func (l *Log) Position(ctx context.Context, e *entry.Entry) (entry.Position, error) {
 	return PositionOf(blocks.Reading(ctx, l.store), l.number, e)
 }
 
-// encodeRank is a rank, in texts that sort as ranks do.
+// encodeRank returns a rank as text that sorts as ranks do.
 func encodeRank(r entry.Rank) string {
 	return fmt.Sprintf("~%016x.%016x.", math.Float64bits(r.Time), r.Depth)
 }

@@ -14,21 +14,22 @@ import (
 // Lost is an entry that a rebuild could not read.
 type Lost struct {
 	Number uint64
-	Hash   string // "" if it is not known either
+	Hash   string // "" if unknown
 }
 
 func (l *Log) lostKey(number uint64) string { return store.Key(l.key("lost"), number) }
 
-// Rebuild makes all that follows from the entries anew: where they are, heads,
-// order, faults and state. Entries that are damaged or gone are left out and
-// returned; their records stay as they are, and their numbers are not used
-// again. check tells why an entry is invalid, or nil, and the ID of its writer;
-// its error ends the rebuild. Entries that wait are dropped, to be joined again. The
-// access list stays, unless it is damaged: then it is that of the configuration.
+// Rebuild derives everything from the stored entries again: locations, heads,
+// order, authorization and state. It omits entries that are damaged or gone and
+// returns them. Their records stay as they are, and their numbers are not used
+// again. check returns the ID of an entry's writer and why the entry is
+// invalid, or nil; its error stops the rebuild. Pending entries are abandoned,
+// and peers must offer them again. The access list stays. If it is damaged, the
+// one from the configuration replaces it.
 //
-// Meanwhile, what is read of the log may be incomplete, and nothing can be
-// written to it ([ErrDamaged]). When it is interrupted, the log does not open
-// until it is run again. There must be one at a time.
+// During a rebuild, reads of the log may be incomplete and writes fail with
+// [ErrDamaged]. An interrupted rebuild must be run again before the log can be
+// opened. Only one rebuild may run at a time.
 func (l *Log) Rebuild(ctx context.Context, check func(e *entry.Entry) (writer string, invalid, err error)) ([]Lost, error) {
 	before, err := l.beginRebuild(ctx)
 	if err != nil {
@@ -52,18 +53,18 @@ func (l *Log) Rebuild(ctx context.Context, check func(e *entry.Entry) (writer st
 			return r.lost, err
 		}
 	}
-	l.config.State.Failed() // what readers took from the old index is not to stay
+	l.config.State.Failed() // readers may have cached the old index
 	return r.lost, l.write(ctx, func(tx *store.Tx, sum *summary) error {
 		sum.Numbers, sum.Rebuild = r.last, 0
 		return nil
 	})
 }
 
-// rebuilt are the prefixes of the keys that a rebuild makes anew.
+// rebuilt lists the prefixes of the keys that a rebuild derives again.
 var rebuilt = []string{"order", "tree", "raised", "fault", "idle", "loose", "below", "under", "revise", "heads", "head", "lost", "wait", "parents", "wake", "waiters", "ready", "missing", "held", "evicted", "share", "shares"}
 
-// beginRebuild closes the log until the rebuild ends, and returns the summary
-// from before it, in which Rebuild is set.
+// beginRebuild closes the log until the rebuild ends. It returns the previous
+// summary with Rebuild set.
 func (l *Log) beginRebuild(ctx context.Context) (*summary, error) {
 	before, err := l.readSummary(blocks.Reading(ctx, l.store))
 	if errors.Is(err, ErrDamaged) {
@@ -90,21 +91,21 @@ func (l *Log) beginRebuild(ctx context.Context) (*summary, error) {
 	})
 }
 
-// rebuild is a rebuild that indexes the stored entries, in batches.
+// rebuild indexes the stored entries in batches.
 type rebuild struct {
 	ctx   context.Context
 	log   *Log
 	check func(e *entry.Entry) (writer string, invalid, err error)
 
-	last  uint64 // number of the entry that was looked at last
+	last  uint64 // number of the last entry visited
 	batch []Arrival
 	size  int // bytes of the batch
 	lost  []Lost
-	noted int // how many of those are written
+	noted int // how many of lost are stored
 }
 
-// entries indexes all stored entries, and notes as lost those that cannot be read
-// and all other numbers below end.
+// entries indexes all stored entries. It records those that cannot be read as
+// lost, and all other unused numbers below end.
 func (r *rebuild) entries(end uint64) error {
 	for a, err := range r.log.Stored(r.ctx, 0) {
 		if err != nil && a.Number == 0 {
@@ -129,7 +130,8 @@ func (r *rebuild) entries(end uint64) error {
 	return r.flush()
 }
 
-// skipTo notes the entries between the last one and a number as lost.
+// skipTo records the numbers between the last entry and the given number as
+// lost.
 func (r *rebuild) skipTo(number uint64) error {
 	for r.last+1 < number {
 		r.last++
@@ -155,7 +157,7 @@ func (r *rebuild) add(a Arrival) error {
 	return r.flush()
 }
 
-// flush indexes the batch, and writes which entries are lost.
+// flush indexes the batch and stores which entries are lost.
 func (r *rebuild) flush() error {
 	err := r.log.write(r.ctx, func(tx *store.Tx, sum *summary) error {
 		for _, a := range r.batch {
@@ -188,9 +190,9 @@ func (r *rebuild) index(tx *store.Tx, sum *summary, a Arrival) error {
 	return r.log.index(tx, sum, a.Entry, a.Number, writer, invalid)
 }
 
-// MarkStale says that what follows from the entries of the log of a number, such
-// as its [State], no longer fits them: the log neither opens nor can be written
-// ([ErrDamaged]) until [Log.Rebuild] has made it anew.
+// MarkStale records that the data derived from the entries of a log, such as
+// its [State], no longer matches them. The log can be neither opened nor
+// written ([ErrDamaged]) until [Log.Rebuild] has derived it again.
 func MarkStale(tx *store.Tx, number uint64) error {
 	l := &Log{number: number, id: blocks.LogPrefix(number)}
 	sum, err := l.readSummary(tx)

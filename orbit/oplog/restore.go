@@ -10,13 +10,13 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// restorePerPass is how many keys a pass over the log restores.
+// restorePerPass is the number of slots that one pass over the log restores.
 const restorePerPass = 1 << 14
 
-// restoreSlots applies again, for each key whose newest operation was retracted, the
-// newest operation that counts. It reads the log from its newest entry down
-// until it has found all, or once for each [restorePerPass] keys that have no
-// operation any more. What is interrupted begins anew.
+// restoreSlots applies the newest authorized operation on each lapsed slot
+// again. One pass reads the log from its newest entry until it has found an
+// operation for each slot; it reads all of the log if a slot has none any more.
+// A pass handles restorePerPass slots. An interrupted pass starts again.
 func (l *Log) restoreSlots(ctx context.Context) error {
 	for {
 		slots, err := l.config.State.Lapsed(ctx, l.store, restorePerPass)
@@ -73,7 +73,7 @@ func (l *Log) applyAgain(ctx context.Context, entries []refEntry, slots []string
 				return err
 			}
 			sum.Keys += uint64(keys)
-			sum.revised = append(sum.revised, e.Number) // it shows only now
+			sum.revised = append(sum.revised, e.Number) // its effect shows only now
 		}
 		for _, slot := range slots {
 			if err := l.config.State.Restored(tx, slot); err != nil {
@@ -84,7 +84,7 @@ func (l *Log) applyAgain(ctx context.Context, entries []refEntry, slots []string
 	})
 }
 
-// refEntry is an entry with its place.
+// refEntry is an entry with its position and number.
 type refEntry struct {
 	Ref
 	entry *entry.Entry

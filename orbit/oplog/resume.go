@@ -10,9 +10,9 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// Wake goes on with entries whose wait may be over, and with those whose effect is
-// to be decided anew, until there is none. It is needed after an interrupted Join
-// or Revise, which do the same.
+// Wake continues with pending entries whose parents have arrived and with
+// entries whose authorization must be decided again, until there are none. It
+// is needed after an interrupted Join or Revise, which call it too.
 func (l *Log) Wake(ctx context.Context) error {
 	for {
 		sum, err := l.readSummary(blocks.Reading(ctx, l.store))
@@ -33,8 +33,8 @@ func (l *Log) Wake(ctx context.Context) error {
 
 func (l *Log) readyKey(place uint64) string { return store.Key(l.key("ready"), place) }
 
-// resumeReady goes on with as many of the entries that wait for what is in the ready
-// queue as one transaction takes.
+// resumeReady resumes the dependants of the entries in the ready queue, as many
+// as fit into one transaction.
 func (l *Log) resumeReady(tx *store.Tx, sum *summary) error {
 	n, size := 0, 0
 	for sum.ReadyFrom < sum.ReadyTo {
@@ -71,9 +71,9 @@ func (l *Log) resumeReady(tx *store.Tx, sum *summary) error {
 	return nil
 }
 
-// resumeOne has a waiting entry, of which the parent that it waited for is in the log
-// now, go on: it enters the log, waits for another parent, or its block is to be
-// fetched again. size is the bytes that it read.
+// resumeOne resumes a pending entry after the parent that it waited for entered
+// the log. The entry enters the log, waits for another parent, or has its
+// evicted block fetched again. size is the number of bytes read.
 func (l *Log) resumeOne(tx *store.Tx, sum *summary, hash string) (size int, err error) {
 	pe, err := l.mustPending(tx, hash)
 	if err != nil {
@@ -115,8 +115,8 @@ func (l *Log) resumeOne(tx *store.Tx, sum *summary, hash string) (size int, err 
 	return size + len(b.Data), l.enter(tx, sum, e, pe.writer, pe.from, invalid)
 }
 
-// advance takes from the parents of a waiting entry those that are in the log, up
-// to the first one that is not. size is the bytes of the records that it read.
+// advance removes the parents of a pending entry that are in the log, up to the
+// first one that is not. size is the number of bytes of the records read.
 func (l *Log) advance(tx *store.Tx, sum *summary, pe *pendingEntry) (size int, err error) {
 	for loaded := false; ; loaded = true {
 		missing, n, err := l.firstMissing(tx, pe.parents)

@@ -11,18 +11,19 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// mark is what is known of an entry whose effect is to be decided anew.
+// mark is why the authorization of an entry must be decided again. Of two
+// marks, the larger takes precedence.
 type mark byte
 
 const (
-	doubted  mark = iota // an entry that names it may have lost its anchor
+	doubted  mark = iota // an entry that names it may have ceased to be anchored
 	granted              // the access list changed in favour of its writer
 	anchored             // an anchor descends from it
 )
 
 func (l *Log) revisionKey(number uint64) string { return store.Key(l.key("revise"), number) }
 
-// enqueue has the effect of an entry of the log be decided anew.
+// enqueue queues an entry of the log for a new decision on its authorization.
 func (l *Log) enqueue(tx *store.Tx, sum *summary, hash string, m mark) error {
 	at, err := l.locate(tx, hash)
 	if err != nil {
@@ -52,16 +53,15 @@ func (l *Log) enqueueAt(tx *store.Tx, sum *summary, number uint64, m mark) error
 	return tx.Put(key, []byte{byte(m)})
 }
 
-// revisePerUpdate is how many entries a transaction decides anew.
+// revisePerUpdate is the number of entries that one transaction decides.
 const revisePerUpdate = 256
 
-// decideQueued decides the effect of the newest entries of the queue, and of
-// those that they name in turn. An entry's parents came before it, so the order
-// of arrival, from the last one down, is one in which all descendants of an
-// entry are decided before it is.
+// decideQueued decides on the newest entries of the queue and, in turn, on
+// their parents. Parents arrive before their children, so in descending order
+// of arrival each entry is decided after all of its descendants.
 func (l *Log) decideQueued(tx *store.Tx, sum *summary) error {
 	w := newWalk()
-	lowest := uint64(0) // what is below stays in the queue
+	lowest := uint64(0) // entries below it stay in the queue
 	for r, err := range tx.Descend(l.key("revise")) {
 		if err != nil {
 			return err
@@ -99,7 +99,7 @@ func (l *Log) decideQueued(tx *store.Tx, sum *summary) error {
 	return nil
 }
 
-// dequeue removes an entry from the queue, if it is there.
+// dequeue removes an entry from the queue if it is there.
 func (l *Log) dequeue(tx *store.Tx, sum *summary, number uint64, m mark) error {
 	key := l.revisionKey(number)
 	if ok, err := tx.Has(key); err != nil || !ok {
@@ -112,11 +112,12 @@ func (l *Log) dequeue(tx *store.Tx, sum *summary, number uint64, m mark) error {
 	return tx.Delete(key)
 }
 
-// Revise has the log count by another access list from now on, and returns once
-// it does. The cost grows with the entries whose effect changes, and, where an
-// identity is removed, with the entries that are newer than the oldest of
-// those: they are looked at in chunks, between which other work goes on. A
-// Revise that was interrupted is finished by the next one, or by [Log.Wake].
+// Revise changes the access list of the log and returns when the decisions on
+// all entries conform to it. The cost grows with the entries whose
+// authorization changes and, if an identity is removed, with the entries that
+// are newer than the oldest of those. Revise visits them in chunks, between
+// which other writes proceed. The next Revise, or [Log.Wake], completes an
+// interrupted one.
 func (l *Log) Revise(ctx context.Context, a Access) error {
 	l.revising.Lock()
 	defer l.revising.Unlock()
@@ -128,8 +129,8 @@ func (l *Log) Revise(ctx context.Context, a Access) error {
 		return err
 	}
 	a.Known = slices.Concat(now.Known, a.Known)
-	// What is removed comes first: an entry that is looked at because of an
-	// addition keeps the anchors that it has.
+	// Removals come first, so that an entry visited because of an addition
+	// stays anchored.
 	for _, next := range []struct {
 		Access
 		seed func(tx *store.Tx, sum *summary, before Access) error
@@ -155,8 +156,8 @@ func (l *Log) Revise(ctx context.Context, a Access) error {
 	return l.restoreSlots(ctx)
 }
 
-// queueHeads has the anchors of all that counts be looked for anew, from the
-// heads down, and further down to the entries that are kept no more.
+// queueHeads queues the heads and the entries that are no longer retained, to
+// find out which of their ancestors are still anchored.
 func (l *Log) queueHeads(tx *store.Tx, sum *summary, before Access) error {
 	heads, err := l.heads(tx, sum)
 	if err != nil {
@@ -182,8 +183,8 @@ func (l *Log) queueHeads(tx *store.Tx, sum *summary, before Access) error {
 	return nil
 }
 
-// queueAdded has the entries without effect be looked at that may count because
-// of what is on the access list and was not before.
+// queueAdded queues the unauthorized entries that may be authorized because of
+// an addition to the access list.
 func (l *Log) queueAdded(tx *store.Tx, sum *summary, before Access) error {
 	old := before.sets()
 	now, err := l.access(tx, sum)
@@ -223,10 +224,10 @@ func (l *Log) queueAdded(tx *store.Tx, sum *summary, before Access) error {
 	return nil
 }
 
-// Losing tells what would cease to count with another access list: the number of
-// entries, and the CIDs of the tips, the entries among them from which no entry
-// that counts descends. It reads the entries that are newer than the oldest of
-// those, and holds the hashes of some in memory.
+// Losing returns what another access list would revoke: the number of entries,
+// and the CIDs of the tips, which are the current heads among them. It reads
+// the entries that are newer than the oldest of those, and holds some of their
+// hashes in memory.
 func (l *Log) Losing(ctx context.Context, a Access) (entries int, tips []string, err error) {
 	g := blocks.Reading(ctx, l.store)
 	lists := a.sets()

@@ -7,31 +7,32 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// State is what follows from the entries of a log. It must not depend on the
-// order in which they come.
+// State is derived from the authorized entries of a log. It must not depend on
+// the order in which they arrive.
 type State interface {
-	// Apply adds the effect of an entry that counts, and returns by how much
-	// the number of live keys changed. It may be called again for the same entry.
+	// Apply adds the effect of an authorized entry, and returns the change in
+	// the number of live keys. It may be called more than once for an entry.
 	Apply(tx *store.Tx, e *entry.Entry, at Ref) (keys int, err error)
-	// Retract takes back the effect of an entry that ceased to count, and returns
-	// by how much the number of live keys changed. Where other entries have to be
-	// applied again, it notes the slot of the entry as lapsed.
+	// Retract removes the effect of an entry that is no longer authorized, and
+	// returns the change in the number of live keys. If other entries must be
+	// applied again, it marks the slot of the entry as lapsed.
 	Retract(tx *store.Tx, e *entry.Entry, at Ref) (keys int, err error)
-	// Slot returns what an entry is an operation on, or "".
+	// Slot returns the key on which an entry operates, or "" if there is none.
 	Slot(e *entry.Entry) string
-	// Lapsed returns up to n slots whose newest entry has to be applied again.
+	// Lapsed returns up to n slots whose newest authorized entry must be
+	// applied again.
 	Lapsed(ctx context.Context, s *store.Store, n int) ([]string, error)
-	// Restored says that a slot is not lapsed any more.
+	// Restored marks a slot as no longer lapsed.
 	Restored(tx *store.Tx, slot string) error
-	// Failed tells that changes which were applied may not have been stored, or
-	// that some were retracted.
+	// Failed invalidates caches: applied changes may not have been stored, or
+	// entries were retracted.
 	Failed()
-	// Prefixes are the parts of the log's namespace that the state has to
-	// itself.
+	// Prefixes returns the prefixes, within the log's namespace, that only the
+	// state uses.
 	Prefixes() []string
 }
 
-// NoState is the state of a database whose entries are all there is.
+// NoState is the state of a database that consists of its entries alone.
 type NoState struct{}
 
 // Apply does nothing.
@@ -43,7 +44,7 @@ func (NoState) Retract(*store.Tx, *entry.Entry, Ref) (int, error) { return 0, ni
 // Slot returns "".
 func (NoState) Slot(*entry.Entry) string { return "" }
 
-// Lapsed returns none.
+// Lapsed returns nil.
 func (NoState) Lapsed(context.Context, *store.Store, int) ([]string, error) { return nil, nil }
 
 // Restored does nothing.
@@ -52,5 +53,5 @@ func (NoState) Restored(*store.Tx, string) error { return nil }
 // Failed does nothing.
 func (NoState) Failed() {}
 
-// Prefixes returns none.
+// Prefixes returns nil.
 func (NoState) Prefixes() []string { return nil }

@@ -8,16 +8,15 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// Changed returns a channel that is closed at the next change of the log, also
-// of what waits.
+// Changed returns a channel that is closed at the next change of the log or of
+// its pending entries.
 func (l *Log) Changed() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.changed
 }
 
-// update changes the log in a transaction, and tells those who wait for
-// changes.
+// update changes the log in a transaction, and closes the channel of Changed.
 func (l *Log) update(ctx context.Context, change func(*store.Tx, *summary) error) error {
 	return l.write(ctx, func(tx *store.Tx, sum *summary) error {
 		if sum.Rebuild != 0 {
@@ -27,7 +26,7 @@ func (l *Log) update(ctx context.Context, change func(*store.Tx, *summary) error
 	})
 }
 
-// write is update, for a rebuild, too.
+// write is like update, but also works during a rebuild.
 func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error) error {
 	sum := new(summary)
 	var numbers, revision uint64 // of the summary before the change
@@ -53,7 +52,7 @@ func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error)
 	if err != nil && sum.Numbers != numbers || sum.Revision != revision {
 		l.config.State.Failed()
 	}
-	// What may not be durable may be there all the same.
+	// A change that may not be durable may still be there.
 	if err == nil || errors.Is(err, store.ErrNotDurable) {
 		l.mu.Lock()
 		l.addRevisions(sum.revised)
@@ -63,7 +62,7 @@ func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error)
 	return err
 }
 
-// signal tells those who wait for changes. The caller holds l.mu.
+// signal closes the channel of Changed. The caller holds l.mu.
 func (l *Log) signal() {
 	close(l.changed)
 	l.changed = make(chan struct{})

@@ -12,10 +12,10 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// Stored yields all entries, those without effect included, in the order in
-// which they came, from behind a number on, and ends with the last. That is
-// an order in which a replica can join them one by one. One that is damaged has
-// an error, and the loop may go on; any other error ends it.
+// Stored yields all entries after a number, including unauthorized ones, in the
+// order of their arrival. A replica can join them one by one in this order. A
+// damaged entry yields an error, after which the loop may continue. Any other
+// error ends it.
 func (l *Log) Stored(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
 	return func(yield func(Arrival, error) bool) {
 		if after == math.MaxUint64 {
@@ -40,12 +40,12 @@ func (l *Log) Stored(ctx context.Context, after uint64) iter.Seq2[Arrival, error
 	}
 }
 
-// Arrived is Stored for the entries that count, and ends with the first error.
-// What it yields stays: it is on disk. It leaves out what a rebuild has found
+// Arrived is like Stored, but yields only authorized entries, which are
+// durable, and stops at the first error. It omits entries that a rebuild found
 // lost.
 func (l *Log) Arrived(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
 	return func(yield func(Arrival, error) bool) {
-		// What an update sees is on disk after it.
+		// The summary that an update reads is durable when the update ends.
 		var last uint64
 		err := l.store.Update(ctx, func(tx *store.Tx) error {
 			sum, err := l.readSummary(tx)
@@ -82,25 +82,25 @@ func (l *Log) Arrived(ctx context.Context, after uint64) iter.Seq2[Arrival, erro
 	}
 }
 
-// Arrival is an entry with its place in the order of arrival here. Numbers
-// rise, and never change.
+// Arrival is an entry with its number in the order of arrival at this replica.
+// Numbers rise and never change.
 type Arrival struct {
 	Number uint64
-	Hash   string       // "" where even that is damaged
-	Entry  *entry.Entry // nil where it is damaged
-	Lost   bool         // it counted, and ceased to; only of [Log.Updates]
+	Hash   string       // "" if even the hash is damaged
+	Entry  *entry.Entry // nil if the entry is damaged
+	Lost   bool         // the entry is no longer authorized; only from [Log.Updates]
 }
 
-// Updates is Arrived, but goes on with what comes later, without a gap, until
-// the context is done, the log is dropped ([ErrDropped]) or the loop is left. It
-// also yields, once more and with their old numbers, the entries whose effect
-// changes meanwhile because the access list does.
+// Updates is like Arrived, but continues with later arrivals, without a gap,
+// until the context is done, the log is dropped ([ErrDropped]) or the loop
+// ends. When the access list changes, it yields the entries that become
+// authorized or unauthorized again, with their old numbers.
 func (l *Log) Updates(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
 	return l.Follow(ctx, after, func(uint64) {})
 }
 
-// Follow is Updates, and calls caughtUp each time that all that the log has was
-// yielded, with the number of the log's last entry.
+// Follow is like Updates, but calls caughtUp whenever it has yielded everything
+// in the log. last is the number of the log's last entry.
 func (l *Log) Follow(ctx context.Context, after uint64, caughtUp func(last uint64)) iter.Seq2[Arrival, error] {
 	return func(yield func(Arrival, error) bool) {
 		flips := l.follow()
@@ -143,18 +143,20 @@ func (l *Log) Follow(ctx context.Context, after uint64, caughtUp func(last uint6
 	}
 }
 
-// revisions are the numbers of the entries whose effect changed while they were here, in
-// the order of the changes, as far back as somebody follows them ([Log.Updates]).
+// revisions holds the numbers of entries that became authorized or
+// unauthorized, in the order of the changes, as far back as a follower needs
+// them ([Log.Updates]).
 type revisions struct {
 	followers int
 	numbers   []uint64
-	before    int // how many there were before the first of those
+	before    int // number of changes before the first in numbers
 }
 
-// end is the place behind the last flip.
+// end returns the index after the last change.
 func (f *revisions) end() int { return f.before + len(f.numbers) }
 
-// follow returns the place from which on flips are kept, until unfollow.
+// follow returns the index of the next change. Changes from there on are held
+// until unfollow.
 func (l *Log) follow() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -170,7 +172,7 @@ func (l *Log) unfollow() {
 	}
 }
 
-// addRevisions adds flips that are on disk. The caller holds l.mu.
+// addRevisions adds changes that are stored. The caller holds l.mu.
 func (l *Log) addRevisions(numbers []uint64) {
 	if l.revisions.followers == 0 {
 		l.revisions.before += len(numbers)
@@ -179,14 +181,15 @@ func (l *Log) addRevisions(numbers []uint64) {
 	l.revisions.numbers = append(l.revisions.numbers, numbers...)
 }
 
-// revisionsSince returns the flips from a place on, and the place behind them.
+// revisionsSince returns the changes from an index on, and the index after the
+// last.
 func (l *Log) revisionsSince(place int) (numbers []uint64, end int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.revisions.numbers[place-l.revisions.before:], l.revisions.end()
 }
 
-// revised returns the entry of a number with its present effect.
+// revised returns the entry with a number as it is now.
 func (l *Log) revised(ctx context.Context, number uint64) (Arrival, error) {
 	g := blocks.Reading(ctx, l.store)
 	e, err := l.numbered(g, number)

@@ -2,8 +2,8 @@ package oplog
 
 import "container/heap"
 
-// walk is a set of entries by number, each with its mark, from which the
-// largest number is taken first.
+// walk is a priority queue of entries by number, the largest first. Each entry
+// has a mark.
 type walk struct {
 	numbers maxHeap
 	marks   map[uint64]mark
@@ -12,7 +12,8 @@ type walk struct {
 
 func newWalk() *walk { return &walk{marks: make(map[uint64]mark)} }
 
-// push adds an entry. Of two marks, the higher one stays.
+// push adds an entry. If the entry has a mark already, the larger of the two
+// remains.
 func (w *walk) push(number uint64, m mark) {
 	old, ok := w.marks[number]
 	if ok && old >= m {
@@ -39,7 +40,7 @@ func (w *walk) pop() (number uint64, m mark) {
 	return number, m
 }
 
-// maxHeap is a heap with the largest first.
+// maxHeap is a heap of numbers, the largest first.
 type maxHeap []uint64
 
 func (n maxHeap) Len() int { return len(n) }
