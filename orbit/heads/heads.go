@@ -81,7 +81,7 @@ var (
 	// database: it has not opened it.
 	ErrUnsupported = errors.New("peer has not opened the database")
 	// ErrTooMuch says that a peer sends more than heads can be.
-	ErrTooMuch = errors.New("peer sends too much")
+	ErrTooMuch = errors.New("peer sent too much")
 )
 
 // Protocol returns the protocol of the database with an address.

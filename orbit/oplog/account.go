@@ -154,7 +154,7 @@ func (l *Log) heldBlock(tx *store.Tx, pe *pendingEntry) (block.Block, error) {
 	}
 	b := block.Block{Hash: pe.hash, Data: data}
 	if err := b.Check(); err != nil {
-		return b, fmt.Errorf("%w of %s: entry %s that waits: %v", ErrDamaged, l.id, pe.hash, err)
+		return b, fmt.Errorf("%w of %s: pending entry %s: %v", ErrDamaged, l.id, pe.hash, err)
 	}
 	return b, nil
 }

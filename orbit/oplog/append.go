@@ -81,7 +81,7 @@ func (l *Log) references(tx *store.Tx, sum *summary, lists *accessSets, heads in
 			return nil, err
 		}
 		if len(newest) < want {
-			return nil, fmt.Errorf("%w of %s: its order has too few entries", ErrDamaged, l.id)
+			return nil, fmt.Errorf("%w of %s: the order lacks entries", ErrDamaged, l.id)
 		}
 		sum.Newest = newest[:min(len(newest), sum.newestLimit())]
 	}

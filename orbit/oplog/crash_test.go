@@ -20,8 +20,8 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// reopen opens a log after a crash, and rebuilds it if and only if a rebuild
-// was interrupted.
+// reopen opens a log after a crash. It rebuilds the log if and only if a
+// rebuild was interrupted.
 func reopen(t *testing.T, disk *storetest.Disk, rebuilding bool, change func(*oplog.Config)) replica {
 	t.Helper()
 	r, err := openWith(t.Context(), disk, change)
@@ -35,9 +35,9 @@ func reopen(t *testing.T, disk *storetest.Disk, rebuilding bool, change func(*op
 	return r
 }
 
-// For each operation on the disk that some appends, joins and a rebuild make:
-// it fails, or is carried out and answers with an error, or is the first after
-// which nothing works; then the power fails.
+// Each disk operation of some appends, joins and a rebuild fails, or succeeds
+// but returns an error, or is the first after which nothing works. Then the
+// power fails.
 func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -49,7 +49,7 @@ func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1)) // the same steps each time
 			disk := storetest.NewDisk()
 			bound := func(c *oplog.Config) {
-				if failAt%3 > 0 { // blocks are evicted, and some entries given up
+				if failAt%3 > 0 { // blocks are evicted, and some entries abandoned
 					c.Waiting = uint64(failAt%3) * 12_000
 				}
 			}
@@ -107,8 +107,8 @@ func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 			r.audit(t, verify)
 			equal(t, "ready after waking", len(r.records(t, "ready")), 0)
 			r.joinAll(t, all, shuffled(rng, entries))
-			log, waiting := r.audit(t, verify)
-			equal(t, "waiting in the end", len(waiting), 0)
+			log, pending := r.audit(t, verify)
+			equal(t, "pending in the end", len(pending), 0)
 			for hash := range all.needed(verify) {
 				if log[hash] == nil {
 					t.Errorf("%s cannot be joined", hash)
@@ -138,7 +138,7 @@ func TestInterruptedJoinGoesOnWhereItWas(t *testing.T) {
 	r, err := open(t.Context(), disk)
 	must(t, err)
 	r.join(t, chain[1:]...)
-	disk.FailAfter(3, storetest.Lasting) // commit and sync of the first, then of those that waited
+	disk.FailAfter(3, storetest.Lasting) // commit and sync of the first, then of the pending ones
 	if _, err := r.Join(t.Context(), candidates(chain[0])); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatal(err)
 	}
@@ -170,19 +170,18 @@ func TestFailedAppendWritesNothing(t *testing.T) {
 	r.audit(t, verify)
 }
 
-// counter counts what is read of a datastore: keys that are looked up and
-// results of queries; and what is written to it. Before the next query it calls
-// a function, if it has one.
+// counter counts the reads of a datastore, which are lookups and results of
+// queries, and the writes. It calls a function, if set, before the next query.
 type counter struct {
 	datastore.Batching
 	reads   int
 	writes  int
-	bytes   int // of what is looked up, and written
+	bytes   int // looked up and written
 	largest int // bytes of a batch
 	hook    func()
 }
 
-// since returns what was counted since c was as before.
+// since returns the difference between c and an earlier state of it.
 func (c *counter) since(before counter) counter {
 	return counter{reads: c.reads - before.reads, writes: c.writes - before.writes, bytes: c.bytes - before.bytes}
 }
@@ -268,7 +267,7 @@ func TestCostDoesNotGrowWithTheLog(t *testing.T) {
 		}
 		return costs
 	}
-	cost() // begins the log
+	cost() // creates the log
 	r.append(t, signers[0], slices.Repeat([]value.Value{value.Null}, 40)...)
 	few := cost()
 	for range 20 {
@@ -332,7 +331,7 @@ func TestEachParentOfALargeEntryThatWaitsCostsTheSame(t *testing.T) {
 	for i, cost := range costs {
 		total += cost.bytes
 		most := counter{reads: 45, writes: 22, bytes: 40 << 10}
-		if i%64 == 63 { // the next record of parents is read, and all in it are looked up
+		if i%64 == 63 { // reads the next record of parents and looks all of them up
 			most = counter{reads: 250, writes: 100, bytes: 60 << 10}
 		}
 		if i < n-1 && (cost.reads > most.reads || cost.writes > most.writes || cost.bytes > most.bytes) {
@@ -342,9 +341,9 @@ func TestEachParentOfALargeEntryThatWaitsCostsTheSame(t *testing.T) {
 	if total > 4*size+n*(20<<10) {
 		t.Errorf("%d bytes in all", total)
 	}
-	log, waiting := r.audit(t, verify)
+	log, pending := r.audit(t, verify)
 	equal(t, "in the log", len(log), n+waiters)
-	equal(t, "waiting", len(waiting), 0)
+	equal(t, "pending", len(pending), 0)
 }
 
 func TestEntryOnTopOfAChainWithoutEffectCostsTheSame(t *testing.T) {

@@ -45,7 +45,7 @@ func (l *Log) unauthorizedKey(writer, hash string) string {
 // decide decides whether an entry is authorized. It calls push with those
 // parents for which the result matters.
 func (l *Log) decide(tx *store.Tx, sum *summary, number uint64, m mark, push func(uint64, mark) error) error {
-	e, err := l.numbered(tx, number)
+	e, err := l.byNumber(tx, number)
 	if gone(err) {
 		return nil
 	}

@@ -58,7 +58,7 @@ func (l *Log) page(g blocks.Getter, page uint64) (list []entry.Position, err err
 		}
 		p, ok := decodePosition(number, name)
 		if !ok {
-			err = errors.New("no position")
+			err = errors.New("invalid position")
 		}
 		list = append(list, p)
 	}

@@ -43,7 +43,8 @@ func TestSummaryIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
-// encodeOld is encode of the version before, which counted no bytes.
+// encodeOld encodes a summary as the previous version did, which counted no
+// bytes.
 func encodeOld(s *summary) []byte {
 	b := dagcbor.AppendArray(nil, 4)
 	b = dagcbor.AppendArray(b, 9)
@@ -107,7 +108,7 @@ func TestBytesOfALogOfTheVersionBeforeAreCounted(t *testing.T) {
 	}
 }
 
-// A rebuild goes on from what the summary says of the log.
+// A rebuild needs the rest of the summary.
 func TestAStaleSummaryKeepsTheRest(t *testing.T) {
 	s := store.New(storetest.NewDisk(), "/npp/test")
 	l := &Log{store: s, number: 1, id: "log"}
@@ -147,7 +148,7 @@ func TestGarbledSummaryIsNotRead(t *testing.T) {
 	}
 }
 
-// somePositions are of all kinds of ranks, oldest first.
+// somePositions are positions with all kinds of ranks, oldest first.
 var somePositions = func() (list []entry.Position) {
 	times := []float64{
 		0, math.SmallestNonzeroFloat64, 0.5, 1, 1.5, 2, 15, 16, 255.5, 1 << 32, 1<<53 - 1, 1 << 53, 1<<53 + 2, 1 << 63, 1<<64 - 1<<11,

@@ -43,11 +43,11 @@ func (r Range) check() error {
 	case r.LT != "" && r.LTE != "":
 		return fmt.Errorf("%w: both lt and lte", ErrRange)
 	case r.Behind != "" && r.LT+r.LTE != "":
-		return fmt.Errorf("%w: behind with lt or lte", ErrRange)
+		return fmt.Errorf("%w: both after and lt or lte", ErrRange)
 	case r.Amount > maxPage && r.GT+r.GTE != "":
-		return fmt.Errorf("%w: amount %d with a lower bound, at most %d", ErrRange, r.Amount, maxPage)
+		return fmt.Errorf("%w: limit %d with a lower bound, at most %d", ErrRange, r.Amount, maxPage)
 	case r.Amount < 0:
-		return fmt.Errorf("%w: amount %d", ErrRange, r.Amount)
+		return fmt.Errorf("%w: limit %d", ErrRange, r.Amount)
 	}
 	return nil
 }

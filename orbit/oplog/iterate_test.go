@@ -18,8 +18,8 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// traverse returns what is on the way from some entries along next, always on
-// from the newest, as JavaScript does.
+// traverse returns the ancestors of some entries along next and these entries,
+// always continuing from the newest, as JavaScript does.
 func (g graph) traverse(from map[string]*entry.Entry) (list []*entry.Entry) {
 	stack, seen := maps.Clone(from), maps.Clone(from)
 	newest := g.newest(verify)
@@ -36,8 +36,8 @@ func (g graph) traverse(from map[string]*entry.Entry) (list []*entry.Entry) {
 	return list
 }
 
-// iterate is what JavaScript's iterator yields, but an amount counts with both
-// bounds too.
+// iterate returns what JavaScript's iterator yields, except that a limit also
+// applies to a range with both bounds.
 func (g graph) iterate(r oplog.Range) []*entry.Entry {
 	var list []*entry.Entry
 	switch {
@@ -71,7 +71,7 @@ func TestRangesAreThoseOfJavaScript(t *testing.T) {
 		r.joinAll(t, newGraph(entries...), entries)
 		log, _, _ := r.stored(t)
 		same(t, "all", hashes(log.iterate(oplog.Range{})), hashes(log.traverse(log.next(&entry.Entry{Next: hashes(log.heads(verify))}, verify))))
-		bounds := slices.Sorted(maps.Keys(log)) // also those without effect
+		bounds := slices.Sorted(maps.Keys(log)) // including unauthorized entries
 		any := func() string { return bounds[rng.IntN(len(bounds))] }
 		for range 300 {
 			var rg oplog.Range
@@ -197,7 +197,7 @@ func TestUpdatesMissAndRepeatNothing(t *testing.T) {
 					got[i] = append(got[i], a)
 					after = a.Number
 					if len(got[i]) == writers*each || len(got[i])%(1+7*i) == 0 {
-						break // and goes on behind it
+						break // and continues after it
 					}
 				}
 			}
@@ -219,7 +219,7 @@ func TestUpdatesMissAndRepeatNothing(t *testing.T) {
 		})
 	}
 	group.Wait()
-	r.join(t, draft{key: "bad", time: 1}.entry()) // a change of nothing
+	r.join(t, draft{key: "bad", time: 1}.entry()) // a change that yields nothing
 	cancel()
 	readers.Wait()
 	log, _, numbers := r.stored(t)
@@ -259,8 +259,8 @@ func TestUpdatesBeginAnywhere(t *testing.T) {
 	equal(t, "after all", len(all(t, r.Arrived(t.Context(), 1<<64-1))), 0)
 }
 
-// A number that was shown is never given to another entry: a reader goes on
-// behind it.
+// A number that was yielded is never given to another entry, so a reader can
+// continue after it.
 func TestWhatUpdatesYieldSurvivesPowerLoss(t *testing.T) {
 	for operation, failure := range map[int]storetest.Failure{1: storetest.Applied, 2: storetest.Once} {
 		disk := storetest.NewDisk()

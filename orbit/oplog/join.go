@@ -51,7 +51,7 @@ const (
 
 // String returns the outcome in one or two words.
 func (o Outcome) String() string {
-	return [...]string{"refused", "known", "joined", "waiting", "no room", "full", "share full"}[o]
+	return [...]string{"refused", "known", "joined", "pending", "pending full", "quota full", "peer quota full"}[o]
 }
 
 // Join offers entries to the log, in any order, and returns the outcome of
@@ -222,12 +222,12 @@ func (l *Log) accept(tx *store.Tx, sum *summary, c Candidate, order uint64) (Out
 			return Refused, err
 		}
 	}
-	missing, place, err := l.firstMissing(tx, c.Entry.Parents())
+	missing, index, err := l.firstMissing(tx, c.Entry.Parents())
 	if err != nil {
 		return Refused, err
 	}
 	if missing != "" {
-		return l.addPending(tx, sum, c, place, order)
+		return l.addPending(tx, sum, c, index, order)
 	}
 	if err := l.evictFor(tx, sum, uint64(len(c.Entry.Block.Data))); err != nil {
 		return Refused, err
@@ -277,10 +277,10 @@ func (l *Log) needed(g blocks.Getter, sum *summary, hash string) (bool, error) {
 
 // firstMissing returns the first of an entry's parents that is not in the log,
 // or "", and its index.
-func (l *Log) firstMissing(tx *store.Tx, parents []string) (hash string, place int, err error) {
-	for place, hash := range parents {
+func (l *Log) firstMissing(tx *store.Tx, parents []string) (hash string, index int, err error) {
+	for index, hash := range parents {
 		if ok, err := l.has(tx, hash); err != nil || !ok {
-			return hash, place, err
+			return hash, index, err
 		}
 	}
 	return "", len(parents), nil
@@ -301,7 +301,7 @@ func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer, from str
 		if ok, err := tx.Has(trace); err != nil {
 			return err
 		} else if ok {
-			return fmt.Errorf("%w of %s: where %s is kept is lost", ErrDamaged, l.id, e.Hash())
+			return fmt.Errorf("%w of %s: location of entry %s is lost", ErrDamaged, l.id, e.Hash())
 		}
 	}
 	if err := l.insert(tx, sum, e, writer, invalid); err != nil {

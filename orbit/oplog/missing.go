@@ -254,9 +254,9 @@ func (l *Log) refetch(tx *store.Tx, sum *summary, pe *pendingEntry) error {
 		return err
 	}
 	size := uint64(0)
-	ahead := []*pendingEntry{pe}
-	for n := 0; n < len(ahead) && n < refetchEntries; n++ {
-		pe := ahead[n]
+	queue := []*pendingEntry{pe}
+	for n := 0; n < len(queue) && n < refetchEntries; n++ {
+		pe := queue[n]
 		if !pe.held {
 			if size += pe.size; n > 0 && size > l.pendingLimit(sum)/refetchPart {
 				return nil
@@ -278,7 +278,7 @@ func (l *Log) refetch(tx *store.Tx, sum *summary, pe *pendingEntry) error {
 			if err != nil {
 				return err
 			}
-			ahead = append(ahead, next)
+			queue = append(queue, next)
 		}
 	}
 	return nil

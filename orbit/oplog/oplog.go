@@ -85,7 +85,7 @@ func Open(ctx context.Context, s *store.Store, number uint64, id string, c Confi
 		return l, err
 	}
 	if sum.Rebuild != 0 {
-		return l, fmt.Errorf("%w of %s: its index is half rebuilt", ErrDamaged, id)
+		return l, fmt.Errorf("%w of %s: a rebuild of its index was interrupted", ErrDamaged, id)
 	}
 	if sum.outdated {
 		return l, fmt.Errorf("%w: %s", ErrOutdated, id)
@@ -233,8 +233,8 @@ func (l *Log) Fault(ctx context.Context, hash string) (string, error) {
 	return l.unauthorized(blocks.Reading(ctx, l.store), hash)
 }
 
-// numbered returns the entry with a number.
-func (l *Log) numbered(g blocks.Getter, number uint64) (*entry.Entry, error) {
+// byNumber returns the entry with a number.
+func (l *Log) byNumber(g blocks.Getter, number uint64) (*entry.Entry, error) {
 	record, err := g.Get(store.Key(blocks.Entries(l.number), number))
 	if errors.Is(err, store.ErrNotFound) {
 		err = fmt.Errorf("%w: entry %d of %s is gone", blocks.ErrDamaged, number, l.id)

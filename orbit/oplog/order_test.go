@@ -14,13 +14,13 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// set is an operation on the one key of these tests.
+// set returns an operation on the only key of these tests.
 func set(n int) value.Value {
 	v, _ := value.Of(n)
 	return keyed.Put(value.Text("key"), v)
 }
 
-// wantValue checks the value at that key.
+// wantValue checks the value of that key.
 func (r replica) wantValue(t testing.TB, n int) {
 	t.Helper()
 	op, _ := keyed.Parse(set(n))
@@ -30,9 +30,8 @@ func (r replica) wantValue(t testing.TB, n int) {
 	}
 }
 
-// wantPages checks what pages of some sizes have of a log, newest first, each of
-// which begins behind the last entry of the one before, and what comes above
-// each of the entries.
+// wantPages checks pages of several sizes, newest first, each after the last
+// entry of the previous one, and the pages above each entry.
 func (r replica) wantPages(t testing.TB, want []string) {
 	t.Helper()
 	below := func(hash string) oplog.Range { return oplog.Range{LT: hash} }
@@ -59,7 +58,7 @@ func (r replica) wantPages(t testing.TB, want []string) {
 	}
 }
 
-// wantSameAgain checks that the log is the same when it is opened again, and
+// wantSameAgain checks that the log stays the same when it is opened again and
 // when it is rebuilt.
 func (r replica) wantSameAgain(t testing.TB) replica {
 	t.Helper()
@@ -72,7 +71,7 @@ func (r replica) wantSameAgain(t testing.TB) replica {
 	}
 	equal(t, "image after a rebuild", r.image(t), image)
 	after := r.snapshot(t)
-	delete(before, blocks.LogPrefix(logNumber)+"/summary") // which also has places in the queue
+	delete(before, blocks.LogPrefix(logNumber)+"/summary") // it also contains positions of queues
 	delete(after, blocks.LogPrefix(logNumber)+"/summary")
 	if !maps.Equal(after, before) {
 		t.Errorf("stored: got %q, want %q", after, before)
@@ -160,8 +159,8 @@ func TestDeletionWithALowerClockDeletes(t *testing.T) {
 	r.audit(t, verify)
 }
 
-// web returns entries on top of random others, half of them faulty, most of
-// whose times do not rise. Parents are in front of their children.
+// web returns entries with random parents. Half of them are invalid, and most
+// of their times do not rise. Parents precede their children.
 func web(rng *rand.Rand, n int) (entries []*entry.Entry) {
 	times := []float64{0, 0, 1, 1.5, 2, 1 << 53, 1e300}[:2+rng.IntN(6)]
 	for i := range n {
@@ -169,7 +168,7 @@ func web(rng *rand.Rand, n int) (entries []*entry.Entry) {
 		d.next = shuffled(rng, entries)[:min(len(entries), rng.IntN(4))]
 		entries = append(entries, d.entry())
 	}
-	// And one on top of all, so that all is part of the log.
+	// The last one descends from all, so that all are part of the log.
 	return append(entries, draft{key: "top", time: times[0], next: entries}.entry())
 }
 

@@ -83,7 +83,7 @@ func decodePending(hash string, record []byte) (*pendingEntry, error) {
 	}
 	var ok bool
 	if pe.parents, ok = splitHashes([]byte(parents)); !ok || pe.firstChunk > pe.chunks {
-		return nil, errors.New("parents are garbled")
+		return nil, errors.New("corrupt parents")
 	}
 	return pe, r.End()
 }
@@ -117,7 +117,7 @@ func (l *Log) pendingEntry(g blocks.Getter, hash string) (*pendingEntry, error) 
 	}
 	pe, err := decodePending(hash, record)
 	if err != nil {
-		return nil, fmt.Errorf("%w of %s: entry %s that waits: %v", ErrDamaged, l.id, hash, err)
+		return nil, fmt.Errorf("%w of %s: pending entry %s: %v", ErrDamaged, l.id, hash, err)
 	}
 	return pe, nil
 }
@@ -126,7 +126,7 @@ func (l *Log) pendingEntry(g blocks.Getter, hash string) (*pendingEntry, error) 
 func (l *Log) mustPending(g blocks.Getter, hash string) (*pendingEntry, error) {
 	pe, err := l.pendingEntry(g, hash)
 	if err == nil && pe == nil {
-		err = fmt.Errorf("%w of %s: entry %s does not wait", ErrDamaged, l.id, hash)
+		err = fmt.Errorf("%w of %s: entry %s is not pending", ErrDamaged, l.id, hash)
 	}
 	return pe, err
 }

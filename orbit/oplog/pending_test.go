@@ -20,17 +20,17 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// pendingEntry is what is stored of a waiting entry.
+// pendingEntry contains the records of a pending entry.
 type pendingEntry struct {
 	from                         string
 	held                         bool
 	order, size, charge          uint64
 	writer, reason               string
 	fromNext, firstChunk, chunks uint64
-	parents, further, all        []string // those in its record, those in other records, both
+	parents, further, all        []string // in its record, in other records, in both
 }
 
-// uvarints reads all of a record.
+// uvarints decodes a record of uvarints.
 func uvarints(t testing.TB, record string) (list []uint64) {
 	t.Helper()
 	for rest := []byte(record); len(rest) > 0; {
@@ -50,7 +50,7 @@ func split(record string) (hashes []string) {
 	return hashes
 }
 
-// pendingRecords returns what is stored of the waiting entries.
+// pendingRecords returns the records of the pending entries.
 func (r replica) pendingRecords(t testing.TB) map[string]*pendingEntry {
 	t.Helper()
 	list := make(map[string]*pendingEntry)
@@ -74,18 +74,18 @@ func (r replica) pendingRecords(t testing.TB) map[string]*pendingEntry {
 // nameOf returns the last component of a key.
 func nameOf(key string) string { return key[strings.LastIndexByte(key, '/')+1:] }
 
-// auditPending checks all that is stored of what waits.
-func (r replica) auditPending(t testing.TB, log, waiting graph) {
+// auditPending checks all records of pending entries.
+func (r replica) auditPending(t testing.TB, log, pending graph) {
 	t.Helper()
 	waiters := r.pendingRecords(t)
 	st := must1(r.Stats(t.Context()))
 	chunks := r.records(t, "parents")
 	for hash, w := range waiters {
 		if log[hash] != nil {
-			t.Errorf("%s waits and is in the log", hash)
+			t.Errorf("%s is pending and in the log", hash)
 		}
 		if ok, err := r.Has(t.Context(), hash); ok || err != nil {
-			t.Errorf("%s waits and is there: %v", hash, err)
+			t.Errorf("%s is pending and there: %v", hash, err)
 		}
 		for n := w.firstChunk; n < w.chunks; n++ {
 			key := store.Key("log/7/parents/"+hash, n)
@@ -93,23 +93,23 @@ func (r replica) auditPending(t testing.TB, log, waiting graph) {
 			delete(chunks, key)
 		}
 		w.all = slices.Concat(w.parents, w.further)
-		r.auditPendingEntry(t, log, waiting[hash], w)
+		r.auditPendingEntry(t, log, pending[hash], w)
 	}
 	equal(t, "records of parents of none", len(chunks), 0)
 
-	// The queues and shares.
-	wantQueues, wantShares, wantBySize := make(map[string]string), make(map[string][4]uint64), make(map[string]string)
+	// The series and the accounts.
+	wantQueues, wantAccounts, wantBySize := make(map[string]string), make(map[string][4]uint64), make(map[string]string)
 	charged := uint64(0)
 	for hash, w := range waiters {
-		share := wantShares[w.from]
+		share := wantAccounts[w.from]
 		key, value, n := "evicted/", "", 2
 		if w.held {
-			key, value, n = "held/", string(waiting[hash].Block.Data), 0
+			key, value, n = "held/", string(pending[hash].Block.Data), 0
 		}
 		wantQueues[store.NamedKey("log/7/"+key+"~"+w.from, w.order, hash)] = value
 		share[n]++
 		share[n+1] += w.charge
-		wantShares[w.from] = share
+		wantAccounts[w.from] = share
 		charged += w.charge
 	}
 	got := r.records(t, "held")
@@ -118,8 +118,8 @@ func (r replica) auditPending(t testing.TB, log, waiting graph) {
 		t.Errorf("queues: got %q, want %q", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(wantQueues)))
 	}
 	shares := r.records(t, "share")
-	equal(t, "shares", len(shares), len(wantShares))
-	for peer, want := range wantShares {
+	equal(t, "shares", len(shares), len(wantAccounts))
+	for peer, want := range wantAccounts {
 		got := uvarints(t, shares["log/7/share/~"+peer])
 		same(t, "the share of "+peer, got, want[:])
 		wantBySize[store.NamedKey("log/7/shares", (want[1]+want[3])>>16, "~"+peer)] = ""
@@ -127,13 +127,14 @@ func (r replica) auditPending(t testing.TB, log, waiting graph) {
 	if got := r.records(t, "shares"); !maps.Equal(got, wantBySize) {
 		t.Errorf("order of shares: got %q, want %q", got, wantBySize)
 	}
-	equal(t, "waiting", st.Waiting, uint64(len(waiters)))
+	equal(t, "pending", st.Waiting, uint64(len(waiters)))
 	equal(t, "bytes that wait", st.Pending, charged)
 	if charged > r.bound {
 		t.Errorf("%d bytes wait, the bound is %d", charged, r.bound)
 	}
 
-	// Each waits for the first of its parents, or that is in the ready queue.
+	// Each entry waits for the first of its parents, or that is in the ready
+	// queue.
 	ready := make(map[string]bool)
 	for _, hash := range r.records(t, "ready") {
 		if ready[hash] || log[hash] == nil {
@@ -168,7 +169,7 @@ func (r replica) auditPending(t testing.TB, log, waiting graph) {
 		t.Errorf("dependants: got %q, want %q", gotDependants, wantDependants)
 	}
 
-	// What is missing.
+	// The missing hashes.
 	missing := make(map[string]string)
 	for key, record := range r.records(t, "missing") {
 		hash, by := nameOf(key), record[:block.HashLen]
@@ -217,7 +218,7 @@ func (r replica) auditPending(t testing.TB, log, waiting graph) {
 	}
 }
 
-// auditPendingEntry checks what is stored of one entry.
+// auditPendingEntry checks the records of one pending entry.
 func (r replica) auditPendingEntry(t testing.TB, log graph, e *entry.Entry, w *pendingEntry) {
 	t.Helper()
 	parents := e.Parents()
@@ -229,7 +230,7 @@ func (r replica) auditPendingEntry(t testing.TB, log graph, e *entry.Entry, w *p
 		want := candidate(e)
 		equal(t, "charge", w.charge, w.size+512)
 		equal(t, "writer", w.writer, want.Writer)
-		equal(t, "fault", w.reason != "", want.Fault != nil)
+		equal(t, "invalid", w.reason != "", want.Fault != nil)
 	} else if w.writer != "" || w.reason != "" || w.charge < 512 {
 		t.Errorf("evicted: %+v", w)
 	}
@@ -255,7 +256,7 @@ func (r replica) auditPendingEntry(t testing.TB, log graph, e *entry.Entry, w *p
 	t.Errorf("parents %q, of which %d in next, are not those left of %q and %q", w.all, w.fromNext, e.Next, e.Refs)
 }
 
-// bounded returns a log in which so many bytes may wait.
+// bounded returns a log with a bound on the bytes of pending entries.
 func bounded(t testing.TB, ds datastore.Batching, bytes uint64) replica {
 	t.Helper()
 	r, err := openWith(t.Context(), ds, func(c *oplog.Config) { c.Waiting = bytes })
@@ -263,8 +264,8 @@ func bounded(t testing.TB, ds datastore.Batching, bytes uint64) replica {
 	return r
 }
 
-// chain returns entries of which each names the one before it in next, and up to 16
-// others before that in refs, as a writer makes them.
+// chain returns entries that each name the previous one in next and up to 16
+// earlier ones in refs, as writers do.
 func chain(n int, payload value.Value) (list []*entry.Entry) {
 	for i := range n {
 		d := draft{key: "a", time: float64(i + 1), payload: payload}
@@ -278,9 +279,9 @@ func chain(n int, payload value.Value) (list []*entry.Entry) {
 	return list
 }
 
-// fetchAll offers heads as a peer does, and then what is missing, some at a time in
-// any order, until nothing is. Where entries were given up, the heads are offered
-// again. It returns how many entries were offered.
+// fetchAll offers heads as a peer does, and then missing entries, some at a
+// time in any order, until none is missing. If entries were abandoned, it
+// offers the heads again. It returns the number of offered entries.
 func (r replica) fetchAll(t testing.TB, rng *rand.Rand, g graph, peer string, heads []*entry.Entry, after func()) (offers int) {
 	t.Helper()
 	for round := 0; ; round++ {
@@ -302,7 +303,7 @@ func (r replica) fetchAll(t testing.TB, rng *rand.Rand, g graph, peer string, he
 				for hash, w := range r.pendingRecords(t) {
 					t.Logf("%s: %+v", hash[40:], w)
 				}
-				t.Fatalf("%d are missing, %d waiting", len(missing), must1(r.Stats(t.Context())).Waiting)
+				t.Fatalf("%d are missing, %d pending", len(missing), must1(r.Stats(t.Context())).Waiting)
 			}
 			after()
 		}
@@ -335,9 +336,9 @@ func TestLogOfTenTimesTheBoundArrivesNewestFirst(t *testing.T) {
 						r.audit(t, verify)
 					}
 				})
-				log, waiting := r.audit(t, verify)
+				log, pending := r.audit(t, verify)
 				equal(t, "in the log", len(log), len(entries))
-				equal(t, "waiting", len(waiting), 0)
+				equal(t, "pending", len(pending), 0)
 				t.Logf("%d offers of %d entries", offers, len(entries))
 				if offers > 20*len(entries) {
 					t.Errorf("%d offers of %d entries", offers, len(entries))
@@ -347,8 +348,8 @@ func TestLogOfTenTimesTheBoundArrivesNewestFirst(t *testing.T) {
 	}
 }
 
-// The clocks of a hostile writer say that ancestors are newer. What is fetched because
-// another entry needs it stays all the same.
+// According to the clocks of a hostile writer, ancestors are newer. Entries
+// that are fetched because another entry needs them are kept nevertheless.
 func TestLogWhoseClocksRunBackwardsArrivesNewestFirst(t *testing.T) {
 	seeds(t, 3, func(t *testing.T, rng *rand.Rand) {
 		var entries []*entry.Entry
@@ -366,8 +367,8 @@ func TestLogWhoseClocksRunBackwardsArrivesNewestFirst(t *testing.T) {
 	})
 }
 
-// Blocks are evicted and entries given up in any order of arrival, of several peers:
-// in the end the log is the same.
+// Blocks are evicted and entries abandoned in any order of arrival, from
+// several peers. In the end the log is the same.
 func TestAnyOrderOfArrivalEndsInTheSameLogWhateverMayWait(t *testing.T) {
 	seeds(t, 30, func(t *testing.T, rng *rand.Rand) {
 		entries := history(t, rng, 12+rng.IntN(12), someWriters(rng)...)
@@ -385,8 +386,8 @@ func TestAnyOrderOfArrivalEndsInTheSameLogWhateverMayWait(t *testing.T) {
 			}
 		}
 		r.fetchAll(t, rng, g, "P", shuffled(rng, entries), func() {})
-		_, waiting := r.audit(t, verify)
-		equal(t, "waiting", len(waiting), 0)
+		_, pending := r.audit(t, verify)
+		equal(t, "pending", len(pending), 0)
 		got, want := must1(r.Stats(t.Context())), must1(inOrder.Stats(t.Context()))
 		got.GivenUp, want.GivenUp = 0, 0
 		if fmt.Sprint(got.Entries, got.Faults, got.Heads) != fmt.Sprint(want.Entries, want.Faults, want.Heads) {
@@ -430,7 +431,8 @@ func TestJunkOfOnePeerEvictsNothingOfAnother(t *testing.T) {
 	r.audit(t, verify)
 }
 
-// An entry that is fetched because an entry of a peer names it is of that peer.
+// An entry that is fetched because an entry of a peer names it is charged to
+// that peer.
 func TestWhatIsFetchedIsOfThePeerWhoseEntryNeedsIt(t *testing.T) {
 	r := newReplica(t)
 	entries := chain(5, value.Null)
@@ -448,8 +450,8 @@ func TestWhatIsFetchedIsOfThePeerWhoseEntryNeedsIt(t *testing.T) {
 	r.audit(t, verify)
 }
 
-// A peer that offers what another one offered before it, whose share is full, gets it
-// joined all the same.
+// An entry that one peer offered and that was evicted is joined when another
+// peer offers it.
 func TestEvictedEntryIsOfThePeerThatOffersItAgain(t *testing.T) {
 	r := bounded(t, storetest.NewDisk(), 100_000)
 	entries := chain(3, value.Null)
@@ -463,13 +465,12 @@ func TestEvictedEntryIsOfThePeerThatOffersItAgain(t *testing.T) {
 	}
 	must1(r.Join(t.Context(), of("honest", entries[2])))
 	if w := r.pendingRecords(t)[entries[2].Hash()]; w == nil || !w.held || w.from != "honest" {
-		t.Errorf("it waits as %+v", w)
+		t.Errorf("it is pending as %+v", w)
 	}
 	r.audit(t, verify)
 }
 
-// The records that a look for what is missing reads are those of a page, whatever
-// waits, and it reads no blocks.
+// Missing reads the records of one page and no blocks, whatever is pending.
 func TestMissingReadsAPageAlone(t *testing.T) {
 	c := &counter{Batching: storetest.NewDisk()}
 	r, err := open(t.Context(), c)
@@ -500,8 +501,8 @@ func TestMissingReadsAPageAlone(t *testing.T) {
 	equal(t, "hashes of all pages", len(seen), 150*20)
 }
 
-// However many entries wait for one, each more costs the same, and so does each when
-// that comes.
+// However many dependants an entry has, another one costs the same, and so does
+// each of them when the entry arrives.
 func TestEntriesThatWaitForOneCostTheSame(t *testing.T) {
 	cost := func(n int) (add, wake counter) {
 		c := &counter{Batching: storetest.NewDisk()}
@@ -531,7 +532,8 @@ func TestEntriesThatWaitForOneCostTheSame(t *testing.T) {
 	}
 }
 
-// Entries in order read and write as much as if nothing were kept of what waits.
+// Entries that arrive in order cost as much as if there were no pending
+// entries.
 func TestEntryInOrderTouchesNothingOfWhatWaits(t *testing.T) {
 	c := &counter{Batching: storetest.NewDisk()}
 	r, err := open(t.Context(), c)
@@ -548,7 +550,8 @@ func TestEntryInOrderTouchesNothingOfWhatWaits(t *testing.T) {
 	}
 }
 
-// However large the entries are that wait for one, a transaction that wakes them is not.
+// However large the dependants of an entry are, a transaction that resumes them
+// has a bound.
 func TestLargeEntriesWakeSomeAtATime(t *testing.T) {
 	c := &counter{Batching: storetest.NewDisk()}
 	r, err := open(t.Context(), c)

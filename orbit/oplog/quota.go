@@ -14,30 +14,30 @@ import (
 // Quota bounds the bytes of a log's entries from peers. Its methods are called
 // often, some of them in transactions, so they must be quick.
 type Quota interface {
-	// Room returns the bound on all bytes of the log, and the bound on its
+	// Room returns the bound on the bytes of the log, and the bound on its
 	// pending entries among them.
-	Room() (all, waiting uint64)
+	Room() (total, pending uint64)
 	// Stored receives the bytes of the log's entries and of its pending entries
 	// whenever they may have changed.
-	Stored(entries, waiting uint64)
+	Stored(entries, pending uint64)
 }
 
 type unlimited struct{}
 
-func (unlimited) Room() (all, waiting uint64) { return math.MaxUint64, math.MaxUint64 }
-func (unlimited) Stored(uint64, uint64)       {}
+func (unlimited) Room() (total, pending uint64) { return math.MaxUint64, math.MaxUint64 }
+func (unlimited) Stored(uint64, uint64)         {}
 
 // pendingLimit returns the bound on the bytes of pending entries.
 func (l *Log) pendingLimit(sum *summary) uint64 {
-	all, waiting := l.config.Quota.Room()
-	return min(l.config.Waiting, waiting, all-min(all, sum.Bytes))
+	total, pending := l.config.Quota.Room()
+	return min(l.config.Waiting, pending, total-min(total, sum.Bytes))
 }
 
 // overLimit returns the outcome for an entry that cannot be pending because of
 // a bound.
 func (l *Log) overLimit(sum *summary) Outcome {
-	all, waiting := l.config.Quota.Room()
-	if all-min(all, sum.Bytes) < min(waiting, l.config.Waiting) {
+	total, pending := l.config.Quota.Room()
+	if total-min(total, sum.Bytes) < min(pending, l.config.Waiting) {
 		return Full
 	}
 	return NoRoom
@@ -45,15 +45,15 @@ func (l *Log) overLimit(sum *summary) Outcome {
 
 // inQuota reports whether the quota allows another entry of a size.
 func (l *Log) inQuota(sum *summary, size uint64) bool {
-	all, _ := l.config.Quota.Room()
-	return size <= all && sum.Bytes <= all-size
+	total, _ := l.config.Quota.Room()
+	return size <= total && sum.Bytes <= total-size
 }
 
 // evictFor evicts pending entries to make another entry of a size fit into the
 // quota, which is large enough for the log with that entry.
 func (l *Log) evictFor(tx *store.Tx, sum *summary, size uint64) error {
-	all, _ := l.config.Quota.Room()
-	return l.evictTo(tx, sum, all-min(all, sum.Bytes+size))
+	total, _ := l.config.Quota.Room()
+	return l.evictTo(tx, sum, total-min(total, sum.Bytes+size))
 }
 
 // quotaFactor is the bytes that a writer or a peer may use, in relation to the
@@ -68,8 +68,8 @@ func (l *Log) inPeerQuotas(tx *store.Tx, sum *summary, c Candidate) (bool, error
 	if err != nil || !shared {
 		return true, err
 	}
-	all, _ := l.config.Quota.Room()
-	free := all - min(all, sum.Bytes)
+	total, _ := l.config.Quota.Room()
+	free := total - min(total, sum.Bytes)
 	for _, key := range l.usageKeys(c.Writer, c.From) {
 		used, err := l.used(tx, key)
 		if err != nil {
@@ -84,7 +84,7 @@ func (l *Log) inPeerQuotas(tx *store.Tx, sum *summary, c Candidate) (bool, error
 
 // hasPeerQuotas reports whether writers and peers have quotas of their own.
 func (l *Log) hasPeerQuotas(tx *store.Tx, sum *summary) (bool, error) {
-	if all, _ := l.config.Quota.Room(); all == math.MaxUint64 {
+	if total, _ := l.config.Quota.Room(); total == math.MaxUint64 {
 		return false, nil
 	}
 	lists, err := l.access(tx, sum)
@@ -134,7 +134,7 @@ func (l *Log) countUsage(tx *store.Tx, sum *summary, writer, peer string, size i
 // Usage returns the bytes that a log uses for its entries and for its pending
 // entries. They are 0 if an earlier version wrote the log and it was not opened
 // since.
-func Usage(ctx context.Context, s *store.Store, number uint64) (entries, waiting uint64, err error) {
+func Usage(ctx context.Context, s *store.Store, number uint64) (entries, pending uint64, err error) {
 	l := &Log{store: s, number: number, id: blocks.LogPrefix(number)}
 	sum, err := l.readSummary(blocks.Reading(ctx, s))
 	if err != nil {

@@ -85,7 +85,7 @@ func (l *Log) raiseTo(tx *store.Tx, sum *summary, b *ancestorRank, hash string) 
 		default:
 			rank, ok := decodeRank(string(record))
 			if !ok {
-				return fmt.Errorf("%w of %s: rank below %s", ErrDamaged, l.id, hash)
+				return fmt.Errorf("%w of %s: ancestor rank of %s", ErrDamaged, l.id, hash)
 			}
 			b.raise(rank)
 			return nil

@@ -37,7 +37,7 @@ func remove(t testing.TB, r replica, keys ...string) {
 	}))
 }
 
-// snapshot returns all that is stored.
+// snapshot returns all records.
 func (r replica) snapshot(t testing.TB) map[string]string {
 	t.Helper()
 	records := make(map[string]string)
@@ -48,8 +48,8 @@ func (r replica) snapshot(t testing.TB) map[string]string {
 	return records
 }
 
-// sample returns a log with all there is: faulty entries, deleted keys, several
-// heads.
+// sample returns a log with a bit of everything: invalid entries, deleted keys,
+// several heads.
 func sample(t testing.TB, rng *rand.Rand) replica {
 	t.Helper()
 	r := newReplica(t)
@@ -101,7 +101,7 @@ func TestRebuildMakesTheSameAgain(t *testing.T) {
 		r.audit(t, verify)
 		equal(t, "image", r.image(t), image)
 		after := r.snapshot(t)
-		delete(after, prefix+"summary") // which also has places in the queue
+		delete(after, prefix+"summary") // it also contains positions of queues
 		delete(before, prefix+"summary")
 		if !maps.Equal(after, before) {
 			t.Errorf("stored: got %q, want %q", after, before)
@@ -127,7 +127,7 @@ func TestDamageIsReported(t *testing.T) {
 		must(t, err)
 		next := make([]*entry.Entry, len(heads))
 		for i, h := range heads {
-			// Of a damaged one the hash is enough.
+			// The hash of a damaged entry is enough.
 			next[i] = &entry.Entry{Block: block.Block{Hash: h.Hash}}
 		}
 		_, err = r.Join(t.Context(), candidates(draft{key: "j", time: 99, next: next, payload: keyed.Put(value.Text("b"), value.Null)}.entry()))
@@ -219,7 +219,7 @@ func TestLostEntriesAreReportedAndTheRestWorks(t *testing.T) {
 			case 2:
 				r.put(t, key, "garbage")
 				want = append(want, oplog.Lost{Number: n})
-			case 3: // and where it was
+			case 3: // and its location
 				remove(t, r, key, "block/"+hash)
 				want = append(want, oplog.Lost{Number: n})
 			default:
@@ -228,14 +228,14 @@ func TestLostEntriesAreReportedAndTheRestWorks(t *testing.T) {
 			delete(log, hash)
 		}
 		slices.SortFunc(want, func(a, b oplog.Lost) int { return int(a.Number) - int(b.Number) })
-		for range 2 { // again, it is the same
+		for range 2 { // the second rebuild returns the same
 			lost, err := r.Rebuild(t.Context(), verifyAgain)
 			must(t, err)
 			same(t, "lost", lost, want)
 			r, err = open(t.Context(), r.disk)
 			must(t, err)
 
-			// What names a lost entry is there all the same.
+			// Entries that name a lost one are still there.
 			same(t, "entries", hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), hashes(log.order(verify)))
 			var arrived []string
 			for _, a := range all(t, r.Arrived(t.Context(), 0)) {
@@ -260,7 +260,7 @@ func TestLostEntriesAreReportedAndTheRestWorks(t *testing.T) {
 			st, err := r.Stats(t.Context())
 			must(t, err)
 			equal(t, "entries", st.Entries, uint64(len(log.order(verify))))
-			equal(t, "faults", st.Faults, uint64(len(log)-len(log.order(verify))))
+			equal(t, "unauthorized", st.Faults, uint64(len(log)-len(log.order(verify))))
 			equal(t, "last number", st.Last, last)
 			for _, l := range want {
 				if l.Hash == "" {
@@ -306,7 +306,7 @@ func TestInterruptedRebuildDoesNotOpenUntilItIsRunAgain(t *testing.T) {
 	r, err := open(t.Context(), disk)
 	must(t, err)
 	r.append(t, signers[0], slices.Repeat([]value.Value{keyed.Put(value.Text("a"), value.Null)}, 300)...)
-	remove(t, r, store.Key(blocks.Entries(logNumber), 300)) // the last: of it, only the summary knows
+	remove(t, r, store.Key(blocks.Entries(logNumber), 300)) // the last one: only the summary tells that it existed
 	for failAt := 1; ; failAt++ {
 		rng := rand.New(rand.NewPCG(seed, uint64(failAt)))
 		disk := disk.PowerLoss(nil)
@@ -352,8 +352,8 @@ func TestRebuildDropsWhatWaits(t *testing.T) {
 	r.join(t, b, draft{key: "y", time: 2, next: []*entry.Entry{x, a}}.entry(), x)
 	_, err := r.Rebuild(t.Context(), verifyAgain)
 	must(t, err)
-	_, waiting := r.audit(t, verify)
-	equal(t, "waiting", len(waiting), 0)
+	_, pending := r.audit(t, verify)
+	equal(t, "pending", len(pending), 0)
 	same(t, "outcomes", r.join(t, b, a), []oplog.Outcome{oplog.Joined, oplog.Joined})
 	r.audit(t, verify)
 }
@@ -368,7 +368,7 @@ func TestEntryThatIsPutBackIsFoundByTheNextRebuild(t *testing.T) {
 		if lost, err := r.Rebuild(t.Context(), verifyAgain); err != nil || len(lost) != 1 {
 			t.Fatalf("%v, %v", lost, err)
 		}
-		// Here the last one is lost, and behind it comes what nobody knows of.
+		// Here the last one is lost, and an unknown entry follows it.
 		if n == 3 {
 			r.put(t, store.Key(blocks.Entries(logNumber), 4), "?")
 			if _, err := open(t.Context(), r.disk); !errors.Is(err, oplog.ErrDamaged) {

@@ -31,7 +31,7 @@ func (l *Log) Wake(ctx context.Context) error {
 	}
 }
 
-func (l *Log) readyKey(place uint64) string { return store.Key(l.key("ready"), place) }
+func (l *Log) readyKey(n uint64) string { return store.Key(l.key("ready"), n) }
 
 // resumeReady resumes the dependants of the entries in the ready queue, as many
 // as fit into one transaction.
@@ -43,8 +43,8 @@ func (l *Log) resumeReady(tx *store.Tx, sum *summary) error {
 		if err != nil {
 			return err
 		}
-		came := string(record)
-		list, err := l.dependants(tx, came, maxPerUpdate-n)
+		arrived := string(record)
+		list, err := l.dependants(tx, arrived, maxPerUpdate-n)
 		if err != nil {
 			return err
 		}
@@ -55,14 +55,14 @@ func (l *Log) resumeReady(tx *store.Tx, sum *summary) error {
 			sum.ReadyFrom++
 		}
 		for _, hash := range list {
-			if err := l.release(tx, came, hash); err != nil {
+			if err := l.release(tx, arrived, hash); err != nil {
 				return err
 			}
-			woken, err := l.resumeOne(tx, sum, hash)
+			read, err := l.resumeOne(tx, sum, hash)
 			if err != nil {
 				return err
 			}
-			size += woken
+			size += read
 			if n++; n == maxPerUpdate || size >= maxUpdateBytes {
 				return nil
 			}
@@ -103,7 +103,7 @@ func (l *Log) resumeOne(tx *store.Tx, sum *summary, hash string) (size int, err 
 	}
 	e, err := entry.Decode(b)
 	if err != nil {
-		return size, fmt.Errorf("%w of %s: entry %s that waits: %v", ErrDamaged, l.id, hash, err)
+		return size, fmt.Errorf("%w of %s: pending entry %s: %v", ErrDamaged, l.id, hash, err)
 	}
 	if err := l.removePending(tx, sum, pe); err != nil {
 		return size, err

@@ -67,7 +67,7 @@ func (l *Log) decideQueued(tx *store.Tx, sum *summary) error {
 			return err
 		}
 		if len(r.Value) != 1 {
-			return fmt.Errorf("%w of %s: entry %d of the queue", ErrDamaged, l.id, r.Number)
+			return fmt.Errorf("%w of %s: record %d of the revision queue", ErrDamaged, l.id, r.Number)
 		}
 		w.push(r.Number, mark(r.Value[0]))
 		if len(w.numbers) == revisePerUpdate {
@@ -252,7 +252,7 @@ func (l *Log) Losing(ctx context.Context, a Access) (entries int, tips []string,
 	}
 	for w.doubted > 0 {
 		number, m := w.pop()
-		e, err := l.numbered(g, number)
+		e, err := l.byNumber(g, number)
 		if gone(err) {
 			continue
 		}

@@ -234,7 +234,7 @@ func readPosition(r *dagcbor.Reader, ids []string) (p entry.Position, err error)
 		return p, err
 	}
 	if id >= uint64(len(ids)) {
-		return p, errors.New("no such clock")
+		return p, errors.New("unknown clock ID")
 	}
 	p.ID = ids[id]
 	p.Hash, err = r.Text()

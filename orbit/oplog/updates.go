@@ -103,7 +103,7 @@ func (l *Log) Updates(ctx context.Context, after uint64) iter.Seq2[Arrival, erro
 // in the log. last is the number of the log's last entry.
 func (l *Log) Follow(ctx context.Context, after uint64, caughtUp func(last uint64)) iter.Seq2[Arrival, error] {
 	return func(yield func(Arrival, error) bool) {
-		flips := l.follow()
+		index := l.follow()
 		defer l.unfollow()
 		for {
 			changed := l.Changed()
@@ -118,7 +118,7 @@ func (l *Log) Follow(ctx context.Context, after uint64, caughtUp func(last uint6
 				}
 				after = a.Number
 			}
-			numbers, end := l.revisionsSince(flips)
+			numbers, end := l.revisionsSince(index)
 			for _, number := range numbers {
 				if number > after {
 					continue // it is still to come
@@ -127,7 +127,7 @@ func (l *Log) Follow(ctx context.Context, after uint64, caughtUp func(last uint6
 					return
 				}
 			}
-			flips = end
+			index = end
 			if l.Dropped() {
 				yield(Arrival{}, fmt.Errorf("%w: %s", ErrDropped, l.id))
 				return
@@ -183,16 +183,16 @@ func (l *Log) addRevisions(numbers []uint64) {
 
 // revisionsSince returns the changes from an index on, and the index after the
 // last.
-func (l *Log) revisionsSince(place int) (numbers []uint64, end int) {
+func (l *Log) revisionsSince(index int) (numbers []uint64, end int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.revisions.numbers[place-l.revisions.before:], l.revisions.end()
+	return l.revisions.numbers[index-l.revisions.before:], l.revisions.end()
 }
 
 // revised returns the entry with a number as it is now.
 func (l *Log) revised(ctx context.Context, number uint64) (Arrival, error) {
 	g := blocks.Reading(ctx, l.store)
-	e, err := l.numbered(g, number)
+	e, err := l.byNumber(g, number)
 	if err != nil {
 		return Arrival{Number: number}, err
 	}

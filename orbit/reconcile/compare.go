@@ -13,7 +13,7 @@ import (
 
 // ErrFruitless says that a peer's tree differs all over from our own, and that
 // nothing was found there that is not here.
-var ErrFruitless = errors.New("the difference is too large to look through")
+var ErrFruitless = errors.New("no difference found within the bound")
 
 // Compare yields what the peer has and a log lacks, a part at a time, the oldest
 // first. The parts may be shipped in between. It goes from the root of the tree down
@@ -205,7 +205,7 @@ func (c *comparison) compareHashes(theirs answer) error {
 			return nil
 		}
 		if len(n.hashes) == 0 {
-			return fmt.Errorf("%w: more of nothing", ErrProtocol)
+			return fmt.Errorf("%w: more hashes after an empty list", ErrProtocol)
 		}
 		last := block.OfDigest(n.hashes[len(n.hashes)-1])
 		var err error

@@ -121,7 +121,7 @@ func (x *differ) hashes(a answer) error {
 			break
 		}
 		if len(n.hashes) == 0 {
-			return fmt.Errorf("%w: more of nothing", ErrProtocol)
+			return fmt.Errorf("%w: more hashes after an empty list", ErrProtocol)
 		}
 		if len(theirs) > maxNodeEntries {
 			x.More = true

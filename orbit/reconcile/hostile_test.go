@@ -197,7 +197,7 @@ func TestShipmentsThatAreNoneAreRefused(t *testing.T) {
 		"too many":           func(send func([]byte) error) error { return send(encodeBatch(make([]byte, batchBlocks+1))) },
 		"too large":          func(send func([]byte) error) error { return send(make([]byte, maxFrame+1)) },
 		"an early end":       func(func([]byte) error) error { return io.EOF },
-		"a batch of nothing": func(send func([]byte) error) error { return send(encodeBatch(nil)) },
+		"empty batch": func(send func([]byte) error) error { return send(encodeBatch(nil)) },
 		"half an answer":     func(send func([]byte) error) error { return errors.Join(send(encodeBatch([]byte{1})), io.EOF) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -66,7 +66,7 @@ func (v *server) serve() error {
 func (v *server) request() (request, error) {
 	frame, err := v.in.ReadMsg()
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return request{}, fmt.Errorf("%w: half a request", ErrProtocol)
+		return request{}, fmt.Errorf("%w: truncated request", ErrProtocol)
 	}
 	if err != nil {
 		return request{}, err
@@ -74,7 +74,7 @@ func (v *server) request() (request, error) {
 	defer v.in.ReleaseMsg(frame)
 	q, err := decodeRequest(frame)
 	if err == nil && (q.kind == askOpen) != (v.log == nil) {
-		err = errors.New("requests are about one database")
+		err = errors.New("a session is for one database")
 	}
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrProtocol, err)
@@ -197,7 +197,7 @@ func (v *server) entries(items []item) error {
 		}
 		// What comes meanwhile may be sent; all of it several times is not asked for.
 		if out.entries > 2*(stats.Entries+maxItems) {
-			return fmt.Errorf("%w: items that overlap", ErrProtocol)
+			return fmt.Errorf("%w: overlapping items", ErrProtocol)
 		}
 	}
 	return out.end()

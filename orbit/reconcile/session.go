@@ -20,7 +20,7 @@ import (
 
 var (
 	// ErrUnsupported says that a peer does not speak the protocol.
-	ErrUnsupported = errors.New("peer ships no entries")
+	ErrUnsupported = errors.New("peer does not speak the reconcile protocol")
 	// ErrNotOpen says that a peer has not opened the database.
 	ErrNotOpen = errors.New("database is not open")
 )
@@ -113,7 +113,7 @@ func (s *Session) read(most int) ([]byte, error) {
 		return nil, err
 	}
 	if n > most {
-		return nil, fmt.Errorf("%w: an answer of %d bytes", ErrProtocol, n)
+		return nil, fmt.Errorf("%w: answer of %d bytes", ErrProtocol, n)
 	}
 	return s.in.ReadMsg()
 }
@@ -154,7 +154,7 @@ func (s *Session) batches(q request) iter.Seq2[[]block.Block, error] {
 			bs, err := decodeBatch(frame)
 			s.in.ReleaseMsg(frame)
 			if err == nil && len(bs) == 0 {
-				err = errors.New("a batch of nothing")
+				err = errors.New("empty batch")
 			}
 			if err != nil {
 				err = fmt.Errorf("%w: %w", ErrProtocol, err)
@@ -173,7 +173,7 @@ func (s *Session) Blocks(hashes ...string) (found []block.Block, err error) {
 			return found, err
 		}
 		if found = append(found, bs...); len(found) > len(hashes) {
-			return found, fmt.Errorf("%w: more blocks than it was asked for", ErrProtocol)
+			return found, fmt.Errorf("%w: more blocks than requested", ErrProtocol)
 		}
 	}
 	return found, nil

@@ -10,7 +10,7 @@ import (
 
 // ErrOlder says that a peer speaks an earlier version of the protocol, in which
 // it does not tell its state.
-var ErrOlder = errors.New("peer speaks an earlier version and cannot be compared")
+var ErrOlder = errors.New("peer speaks an earlier version, which does not report its state")
 
 // State is what two replicas of a database compare to know whether they show the
 // same. Equal heads do not tell: what counts also depends on the access list.

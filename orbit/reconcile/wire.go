@@ -14,7 +14,7 @@ import (
 )
 
 // ErrProtocol says that what a peer sent is not of the protocol.
-var ErrProtocol = errors.New("peer breaks the protocol")
+var ErrProtocol = errors.New("peer violates the protocol")
 
 // digest is the SHA-256 of a block.
 type digest = [32]byte
@@ -114,7 +114,7 @@ func decodeRequest(frame []byte) (q request, err error) {
 	case askState:
 		want = 1
 	default:
-		err = fmt.Errorf("%d is no request", n)
+		err = fmt.Errorf("unknown request %d", n)
 	}
 	if err == nil && parts != want {
 		err = fmt.Errorf("%d parts, want %d", parts, want)
@@ -128,7 +128,7 @@ func decodeRequest(frame []byte) (q request, err error) {
 func (q *request) readHash(r *dagcbor.Reader) error {
 	hash, err := r.Text()
 	if err == nil && !block.ValidHash(hash) {
-		err = fmt.Errorf("%.80q is no hash", hash)
+		err = fmt.Errorf("%.80q is not a hash", hash)
 	}
 	q.hashes = append(q.hashes, hash)
 	return err
@@ -137,7 +137,7 @@ func (q *request) readHash(r *dagcbor.Reader) error {
 func (q *request) readPath(r *dagcbor.Reader) error {
 	b, err := r.Bytes()
 	if err == nil && !oplog.Path(b).Valid() {
-		err = fmt.Errorf("%.40x is no path", b)
+		err = fmt.Errorf("%.40x is not a path", b)
 	}
 	q.paths = append(q.paths, oplog.Path(b))
 	return err
@@ -154,7 +154,7 @@ func (q *request) readItem(r *dagcbor.Reader) error {
 		return nil
 	}
 	if !oplog.Path(b).Valid() {
-		return fmt.Errorf("%.80x is no item", b)
+		return fmt.Errorf("%.80x is not an item", b)
 	}
 	q.items = append(q.items, item{path: oplog.Path(b)})
 	return nil
@@ -239,7 +239,7 @@ func readAnswer(r *dagcbor.Reader, p oplog.Path) (a answer, err error) {
 		}
 		child := p + oplog.Path([]byte{byte(min(digit, 16))})
 		if int(min(digit, 16)) <= last || !child.Valid() {
-			return fmt.Errorf("%d is no child of %x", digit, string(p))
+			return fmt.Errorf("%d is not a child of %x", digit, string(p))
 		}
 		last = int(digit)
 		c, err := readCount(r, child)
@@ -260,7 +260,7 @@ func readCount(r *dagcbor.Reader, p oplog.Path) (n oplog.Node, err error) {
 	}
 	sum, err := r.Bytes()
 	if err == nil && len(sum) != len(n.Sum) {
-		err = fmt.Errorf("a sum of %d bytes", len(sum))
+		err = fmt.Errorf("sum of %d bytes", len(sum))
 	}
 	copy(n.Sum[:], sum)
 	return n, err
