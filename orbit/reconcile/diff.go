@@ -2,24 +2,24 @@ package reconcile
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
-// Diff is which entries count at one of two replicas and not at the other, by CID.
+// Diff is the difference between the authorized entries of two replicas, as
+// CIDs.
 type Diff struct {
-	Theirs []string // count at the peer alone
-	Ours   []string // count here alone
-	More   bool     // there are further ones
+	Theirs []string // authorized only at the peer
+	Ours   []string // authorized only here
+	More   bool     // there are more
 }
 
-// Diff compares what counts at the peer with what counts in a log, and returns at
-// most so many entries of each kind. Unlike [Session.Compare], it also names entries
-// that are in the log and do not count.
-func (s *Session) Diff(ctx context.Context, log *oplog.Log, most int) (d Diff, err error) {
-	x := &differ{ctx: ctx, session: s, log: log, most: most, todo: []oplog.Path{""}}
+// Diff compares the authorized entries of the peer and of a log, and returns at
+// most the given number of each side. Unlike [Session.Compare], it includes
+// entries that are in the log but not authorized.
+func (s *Session) Diff(ctx context.Context, log *oplog.Log, limit int) (d Diff, err error) {
+	x := &differ{ctx: ctx, session: s, log: log, limit: limit, todo: []oplog.Path{""}}
 	for looked := 0; len(x.todo) > 0 && !x.More; {
 		some := x.todo[max(0, len(x.todo)-maxPaths):]
 		x.todo = x.todo[:len(x.todo)-len(some)]
@@ -46,19 +46,19 @@ type differ struct {
 	ctx     context.Context
 	session *Session
 	log     *oplog.Log
-	most    int
+	limit   int
 	todo    []oplog.Path
 }
 
 func (x *differ) add(list *[]string, hash string) {
-	if len(*list) == x.most {
+	if len(*list) == x.limit {
 		x.More = true
 		return
 	}
 	*list = append(*list, hash)
 }
 
-// node compares a node of the peer with ours.
+// node compares a node of the peer.
 func (x *differ) node(theirs answer) error {
 	ours, err := x.log.Node(x.ctx, theirs.Path)
 	switch {
@@ -89,7 +89,7 @@ func (x *differ) node(theirs answer) error {
 	return nil
 }
 
-// addOurs adds the entries behind a path that count here and are not among theirs.
+// addOurs adds the authorized entries of a subtree that are not among theirs.
 func (x *differ) addOurs(p oplog.Path, theirs map[string]bool) error {
 	looked := 0
 	for ref, err := range x.log.Subtree(x.ctx, p, nil) {
@@ -109,28 +109,20 @@ func (x *differ) addOurs(p oplog.Path, theirs map[string]bool) error {
 	return nil
 }
 
-// hashes compares the entries of a node that has no children. Of very many, it looks
-// at some.
+// hashes compares the entries of a leaf. If there are very many, it visits only
+// some.
 func (x *differ) hashes(a answer) error {
 	theirs := make(map[string]bool)
-	for n := a.hashList; ; {
-		for _, hash := range n.hashes {
+	for page, err := range x.session.hashes(a) {
+		if err != nil {
+			return err
+		}
+		for _, hash := range page.hashes {
 			theirs[block.OfDigest(hash)] = true
 		}
-		if !n.more {
-			break
-		}
-		if len(n.hashes) == 0 {
-			return fmt.Errorf("%w: more hashes after an empty list", ErrProtocol)
-		}
-		if len(theirs) > maxNodeEntries {
+		if page.more && len(theirs) > maxNodeEntries {
 			x.More = true
 			return nil
-		}
-		last := block.OfDigest(n.hashes[len(n.hashes)-1])
-		var err error
-		if n, err = ask(x.session, request{kind: askHashes, paths: []oplog.Path{a.Path}, hashes: []string{last}}, decodeHashes); err != nil {
-			return err
 		}
 	}
 	ours := make(map[string]bool)

@@ -8,8 +8,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 )
 
-// Whatever two replicas have: what is shipped is just what one of them lacks,
-// parents first, and identities.
+// For any two replicas, exactly the entries that one of them lacks are
+// transferred, parents first, with their identities.
 func TestShippedIsWhatIsLacking(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -35,7 +35,7 @@ func TestShippedIsWhatIsLacking(t *testing.T) {
 		has := hashes(t, to)
 		for _, hash := range hashes(t, from) {
 			if !slices.Contains(has, hash) {
-				t.Fatalf("%s was not shipped", hash)
+				t.Fatalf("%s was not sent", hash)
 			}
 		}
 		if _, items := reconcileWith(t, s, to); items > 0 {
@@ -44,7 +44,7 @@ func TestShippedIsWhatIsLacking(t *testing.T) {
 	}
 }
 
-// A database that is not here is shipped whole: by one item.
+// A database that is empty here is transferred by a single item.
 func TestWholeDatabaseIsOneItem(t *testing.T) {
 	w := newWriters(t, 2)
 	add(t, w.databases[0], 700)
@@ -58,7 +58,7 @@ func TestWholeDatabaseIsOneItem(t *testing.T) {
 	if n := joinBatches(t, w.databases[1], s.Ship(d)); n != 701 {
 		t.Errorf("%d blocks", n)
 	}
-	// The manifest and who may write are to be had, and nothing else.
+	// Only the manifest and the access controller can be requested in addition.
 	root := w.databases[0].Address()[len("/orbitdb/"):]
 	bs, err := s.Blocks(root, block.Hash([]byte("nowhere")))
 	if err != nil || len(bs) != 1 || bs[0].Hash != root {
@@ -66,7 +66,7 @@ func TestWholeDatabaseIsOneItem(t *testing.T) {
 	}
 }
 
-// What a day brings costs kilobytes, whatever the size of the database.
+// The entries of a day cost kilobytes, whatever the size of the database.
 func TestSmallDifferenceIsFewBytes(t *testing.T) {
 	w := newWriters(t, 2)
 	a, b := w.databases[0], w.databases[1]
@@ -88,7 +88,7 @@ func TestSmallDifferenceIsFewBytes(t *testing.T) {
 	t.Logf("%d bytes out, %d in", traffic.TotalOut, traffic.TotalIn)
 }
 
-// A transfer that breaks off goes on where it was, with another peer, too.
+// An interrupted transfer continues where it was, also with another peer.
 func TestTransferGoesOnWhereItBrokeOff(t *testing.T) {
 	w := newWriters(t, 2)
 	add(t, w.databases[0], 1000)
@@ -118,7 +118,7 @@ func TestTransferGoesOnWhereItBrokeOff(t *testing.T) {
 	}
 }
 
-// Writers who never met have as many entries of each time as there are of them.
+// Writers who never met have one entry each at every time.
 func TestManyEntriesOfOneTime(t *testing.T) {
 	for _, n := range []int{fewHashes - 8, fewHashes + 1, maxHashes/8 + 200} {
 		w := newWriters(t, 9)
@@ -147,7 +147,7 @@ func TestManyEntriesOfOneTime(t *testing.T) {
 	}
 }
 
-// What is too much for one part comes in several, and none is lost.
+// A difference that exceeds one part comes in several, and nothing is lost.
 func TestLargeDifferenceComesInParts(t *testing.T) {
 	w := newWriters(t, 3)
 	add(t, w.databases[0], 900)
@@ -173,8 +173,8 @@ func TestLargeDifferenceComesInParts(t *testing.T) {
 	}
 }
 
-// Entries without effect come before those that name them, and however many there
-// are, the shipment has an end.
+// Unauthorized entries precede those that name them, and however many there
+// are, the transfer ends.
 func TestEntriesWithoutEffectAreShipped(t *testing.T) {
 	for _, n := range []int{3, 40} {
 		w := newWriters(t, 3)

@@ -14,18 +14,18 @@ import (
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
-// Source is what is served.
+// Source provides what a server sends.
 type Source struct {
-	// Log returns the log of the database with an address, and that of its access
-	// database or nil, if the database is open.
+	// Log returns the log of the database with an address, and the log of its
+	// access database or nil. ok is false if the database is not open.
 	Log func(address string) (log, access *oplog.Log, ok bool)
-	// Block returns a block that is here. Its error is that there is none, or
-	// why it cannot be read.
+	// Block returns a block. The error is not nil if the block is not here or
+	// cannot be read.
 	Block func(ctx context.Context, hash string) (block.Block, error)
 }
 
-// Serve answers the requests that come by a stream until the peer ends it, which
-// is no error, or a deadline is over.
+// Serve answers requests on a stream until the peer closes it or a deadline
+// expires. The error is nil if the peer closed it.
 func Serve(ctx context.Context, s network.Stream, src Source) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -146,13 +146,13 @@ func (v *server) hashes(p oplog.Path, after string) error {
 	return v.out.WriteMsg(n.encode())
 }
 
-// subtree returns the hashes behind a path and a place, so many at most.
-func (v *server) subtree(p oplog.Path, after *oplog.Ref, most int) (n hashList, err error) {
+// subtree returns the first hashes of a subtree after a position.
+func (v *server) subtree(p oplog.Path, after *oplog.Ref, limit int) (n hashList, err error) {
 	for ref, err := range v.log.Subtree(v.ctx, p, after) {
 		if err != nil {
 			return n, err
 		}
-		if n.more = len(n.hashes) == most; n.more {
+		if n.more = len(n.hashes) == limit; n.more {
 			break
 		}
 		hash, err := block.Digest(ref.Hash)
@@ -169,7 +169,7 @@ func (v *server) blocks(hashes []string) error {
 	for _, hash := range hashes {
 		b, err := v.source.Block(v.ctx, hash)
 		if err != nil {
-			continue // it is the peer's question whether there is one
+			continue // the peer asks whether it exists
 		}
 		if err := out.add(b); err != nil {
 			return err
@@ -178,8 +178,8 @@ func (v *server) blocks(hashes []string) error {
 	return out.end()
 }
 
-// entries sends what items stand for. What is damaged here is left out: somebody
-// else may have it.
+// entries sends entries and subtrees. Damaged entries are left out, because
+// another peer may have them.
 func (v *server) entries(items []item) error {
 	stats, err := v.log.Stats(v.ctx)
 	if err != nil {
@@ -195,7 +195,8 @@ func (v *server) entries(items []item) error {
 		if err != nil {
 			return err
 		}
-		// What comes meanwhile may be sent; all of it several times is not asked for.
+		// Entries that arrive during the transfer may be sent, but not all
+		// entries several times.
 		if out.entries > 2*(stats.Entries+maxItems) {
 			return fmt.Errorf("%w: overlapping items", ErrProtocol)
 		}
@@ -203,28 +204,30 @@ func (v *server) entries(items []item) error {
 	return out.end()
 }
 
-// maxSent is how many blocks a shipment remembers: beyond, it may send one twice.
+// maxSent is the number of blocks that a transfer remembers. It may send others
+// twice.
 const maxSent = 1 << 14
 
-// transfer is the answer that is made of batches.
+// transfer is an answer that consists of batches.
 type transfer struct {
 	server           *server
-	maxSent          int             // blocks that are remembered
-	sent             map[string]bool // those: identities, and entries that do not count
-	unauthorized     uint64          // entries of the log that do not count
-	unauthorizedSent uint64          // times that one of them was sent
-	entries          uint64          // entries that count
+	maxSent          int             // capacity of sent
+	sent             map[string]bool // identities and unauthorized entries
+	unauthorized     uint64          // unauthorized entries in the log
+	unauthorizedSent uint64          // including repetitions
+	entries          uint64          // authorized entries that were sent
 	batch            []byte
 	count            int
 }
 
-// newTransfer begins a shipment from a log with so many entries that do not count.
-func (v *server) newTransfer(faults uint64, memory int) *transfer {
-	return &transfer{server: v, maxSent: memory, sent: make(map[string]bool), unauthorized: faults}
+// newTransfer begins a transfer from a log with a number of unauthorized
+// entries.
+func (v *server) newTransfer(unauthorized uint64, maxSent int) *transfer {
+	return &transfer{server: v, maxSent: maxSent, sent: make(map[string]bool), unauthorized: unauthorized}
 }
 
-// subtree adds the entries behind a path. Nothing is kept of the log while the peer
-// takes them.
+// subtree adds the entries of a subtree. It holds nothing of the log while the
+// peer receives them.
 func (s *transfer) subtree(p oplog.Path) error {
 	v := s.server
 	var after *oplog.Ref
@@ -250,8 +253,8 @@ func (s *transfer) subtree(p oplog.Path) error {
 	}
 }
 
-// entry adds an entry, and before it what the peer may lack that is in no order:
-// its writer's identity, and the entries that do not count which it names.
+// entry adds an entry, preceded by what the order does not contain: the
+// identity of its writer and its unauthorized ancestors.
 func (s *transfer) entry(hash string) error {
 	v := s.server
 	e, err := v.log.Get(v.ctx, hash)
@@ -267,9 +270,9 @@ func (s *transfer) entry(hash string) error {
 	return s.withIdentity(e)
 }
 
-// unauthorizedAncestors adds the entries that do not count below an entry, the lowest first: of
-// very many, those that it comes to. Once it has sent twice as many as there are, it
-// adds no more: the peer asks for what is missing.
+// unauthorizedAncestors adds the unauthorized ancestors of an entry, parents
+// first. If there are very many, it adds some. After twice as many entries as
+// the log has, it adds no more, and the peer must request those that it misses.
 func (s *transfer) unauthorizedAncestors(top *entry.Entry) error {
 	v := s.server
 	if s.unauthorizedSent >= 2*s.unauthorized {
@@ -282,11 +285,11 @@ func (s *transfer) unauthorizedAncestors(top *entry.Entry) error {
 			if seen[hash] || s.sent[hash] || len(seen) >= s.maxSent {
 				continue
 			}
-			fault, err := v.log.Fault(v.ctx, hash)
+			reason, err := v.log.Fault(v.ctx, hash)
 			if err != nil {
 				return pushed, err
 			}
-			if fault != "" {
+			if reason != "" {
 				seen[hash] = true
 				stack, pushed = append(stack, hash), true
 			}
@@ -313,7 +316,7 @@ func (s *transfer) unauthorizedAncestors(top *entry.Entry) error {
 	return err
 }
 
-// remember remembers that a block was sent.
+// remember records that a block was sent.
 func (s *transfer) remember(hash string) {
 	if len(s.sent) >= s.maxSent {
 		clear(s.sent)

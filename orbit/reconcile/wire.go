@@ -13,13 +13,14 @@ import (
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
-// ErrProtocol says that what a peer sent is not of the protocol.
+// ErrProtocol means that a peer sent something that the protocol does not
+// allow.
 var ErrProtocol = errors.New("peer violates the protocol")
 
 // digest is the SHA-256 of a block.
 type digest = [32]byte
 
-// kind is what a request asks for.
+// kind is the kind of a request.
 type kind uint64
 
 const (
@@ -31,16 +32,16 @@ const (
 	askState
 )
 
-// request is what a client asks for; which fields it has depends on its kind.
+// request is a request of a client. Its kind determines the fields in use.
 type request struct {
 	kind    kind
 	address string       // of askOpen
-	hashes  []string     // of askBlocks; of askNames the one to go on behind
-	paths   []oplog.Path // of askNodes; of askNames the only one
+	hashes  []string     // of askBlocks; for askHashes, the one to continue after
+	paths   []oplog.Path // of askNodes; for askHashes, the only one
 	items   []item       // of askItems
 }
 
-// item is a hash or, where that is nil, a path.
+// item is a hash or, if that is nil, a path.
 type item struct {
 	path oplog.Path
 	hash *digest
@@ -160,17 +161,17 @@ func (q *request) readItem(r *dagcbor.Reader) error {
 	return nil
 }
 
-// answer is what is said of a node.
+// answer describes a node.
 type answer struct {
 	oplog.Node
-	children []oplog.Node // or
+	children []oplog.Node // or hashes
 	hashList              // of its entries
 }
 
-// hashList are hashes of entries, in their order.
+// hashList contains hashes of entries, in the order of the log.
 type hashList struct {
 	hashes []digest
-	more   bool // there are further ones
+	more   bool // there are more
 }
 
 func encodeAnswers(answers []answer) []byte {
@@ -203,7 +204,7 @@ func (n hashList) appendTo(b []byte) []byte {
 
 func (n hashList) encode() []byte { return n.appendTo(dagcbor.AppendArray(nil, 2)) }
 
-// decodeAnswers reads what is said of nodes at these paths.
+// decodeAnswers decodes the answers for nodes at paths.
 func decodeAnswers(frame []byte, paths []oplog.Path) ([]answer, error) {
 	r := dagcbor.NewReader(frame)
 	var answers []answer
@@ -292,10 +293,10 @@ func decodeHashes(frame []byte) (n hashList, err error) {
 	return n, r.End()
 }
 
-func readList(r *dagcbor.Reader, most int, read func() error) error {
+func readList(r *dagcbor.Reader, limit int, read func() error) error {
 	n, err := r.Array()
-	if err == nil && n > most {
-		err = fmt.Errorf("%d items, at most %d", n, most)
+	if err == nil && n > limit {
+		err = fmt.Errorf("%d items, at most %d", n, limit)
 	}
 	for i := 0; err == nil && i < n; i++ {
 		err = read()
@@ -320,7 +321,7 @@ var (
 	})
 )
 
-// encodeBatch returns blocks, one after the other and compressed.
+// encodeBatch compresses concatenated blocks.
 func encodeBatch(blocks []byte) []byte { return encoder().EncodeAll(blocks, nil) }
 
 func decodeBatch(frame []byte) ([]block.Block, error) {

@@ -80,7 +80,7 @@ func TestLargestRequestFits(t *testing.T) {
 	}
 }
 
-// A small frame does not become a large batch.
+// A small frame does not expand to a large batch.
 func TestBatchHasABound(t *testing.T) {
 	e, err := zstd.NewWriter(nil)
 	if err != nil {
@@ -100,7 +100,7 @@ func TestBatchHasABound(t *testing.T) {
 	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > 4*maxBatch {
 		t.Errorf("%d bytes were allocated", allocated)
 	}
-	// Nor do its blocks.
+	// The same applies to its blocks.
 	if _, err := decodeBatch(encodeBatch(bytes.Repeat([]byte{0xa0}, maxBatch))); err == nil {
 		t.Error("four million blocks were read")
 	}
