@@ -1,8 +1,6 @@
 package oplog
 
-import (
-	"github.com/newpieceplease/npp/store"
-)
+import "github.com/newpieceplease/npp/store"
 
 // One eviction takes at most evictEntries entries, or frees 1/evictPart of the
 // bound on pending bytes.

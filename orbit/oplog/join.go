@@ -136,7 +136,7 @@ func (l *Log) joinAll(ctx context.Context, candidates []Candidate, indexes []int
 
 // splitNeeded separates the refused candidates that are needed now from the
 // others.
-func (l *Log) splitNeeded(ctx context.Context, candidates []Candidate, refused []int) (wanted, others []int, err error) {
+func (l *Log) splitNeeded(ctx context.Context, candidates []Candidate, refused []int) (needed, others []int, err error) {
 	g := blocks.Reading(ctx, l.store)
 	sum, err := l.readSummary(g)
 	if err != nil || sum.Pending == 0 {
@@ -148,12 +148,12 @@ func (l *Log) splitNeeded(ctx context.Context, candidates []Candidate, refused [
 			return nil, nil, err
 		}
 		if ok {
-			wanted = append(wanted, i)
+			needed = append(needed, i)
 		} else {
 			others = append(others, i)
 		}
 	}
-	return wanted, others, nil
+	return needed, others, nil
 }
 
 // join joins one candidate.
@@ -287,7 +287,8 @@ func (l *Log) firstMissing(tx *store.Tx, parents []string) (hash string, index i
 }
 
 // enter inserts an entry into the log and, if it has dependants, adds it to the
-// ready queue. from is the peer that offered it.
+// ready queue. from is the peer that offered it. The log is damaged if it has
+// records of the entry already.
 func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer, from string, invalid error) error {
 	traces := []string{l.reasonKey(e.Hash())}
 	if invalid == nil {

@@ -56,9 +56,8 @@ func (l *Log) evictFor(tx *store.Tx, sum *summary, size uint64) error {
 	return l.evictTo(tx, sum, total-min(total, sum.Bytes+size))
 }
 
-// quotaFactor is the bytes that a writer or a peer may use, in relation to the
-// free bytes. The first one can use four fifths of a quota, and each further
-// one four fifths of the rest.
+// A writer or a peer may use quotaFactor times the free bytes. So the first one
+// can use four fifths of a quota, and each further one four fifths of the rest.
 const quotaFactor = 4
 
 // inPeerQuotas reports whether the quotas of a candidate's writer and peer

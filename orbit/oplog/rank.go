@@ -56,12 +56,7 @@ func (l *Log) ancestorRank(tx *store.Tx, sum *summary, next []string) (b ancesto
 	for _, h := range sum.Heads {
 		heads[h.Hash] = h.Rank
 	}
-	seen := make(map[string]bool, len(next))
-	for _, hash := range next {
-		if seen[hash] {
-			continue
-		}
-		seen[hash] = true
+	for _, hash := range distinct(next) {
 		if rank, ok := heads[hash]; ok {
 			b.raise(rank)
 			continue
