@@ -1,38 +1,42 @@
-// Package heads is the protocol by which OrbitDB peers show each other the heads
-// of a database, as @orbitdb/core 1 to 4 speaks it.
+// Package heads implements the protocol by which OrbitDB peers send each other
+// the heads of a database, compatible with @orbitdb/core 1 to 4.
 //
 // # Protocol
 //
-// For a database at /orbitdb/<hash>, its name is /orbitdb/heads/orbitdb/<hash>.
-// Both sides send the blocks of all their heads, one after the other, then
-// close their end for writing; who has none only closes. There is no order and
-// no answer. The blocks have no frames around them: a block of dag-cbor says
-// itself where it ends, and that is how they are told apart here.
+// The protocol ID for the database /orbitdb/<hash> is
+// /orbitdb/heads/orbitdb/<hash>. Both sides send the blocks of all their heads,
+// one after the other, and then close the stream for writing. A side without
+// heads only closes it. There are no turns and no acknowledgements. Blocks are
+// not framed: a dag-cbor block is self-delimiting, and this package splits the
+// stream accordingly.
 //
-// JavaScript takes each chunk that its stream muxer hands it for one head: what
-// is glued together or torn apart is lost there. A muxer keeps the writes of its
-// user apart, with three exceptions that this package avoids:
+// JavaScript takes each chunk that its stream muxer delivers for one head, so
+// it loses heads that arrive joined or split. A muxer preserves the boundaries
+// of writes, with three exceptions that this package avoids:
 //
-//   - go-libp2p's lazy negotiation puts the first write behind the protocol's
-//     name. The dialling side therefore negotiates first ([Exchange]).
-//   - JavaScript loses what comes together with the answer to its negotiation.
-//     The side that was dialled therefore waits for the first byte, or the end,
-//     of what JavaScript sends, which it does at once ([Serve]).
-//   - yamux sends at most 64 KiB in a frame. A head that is larger than
-//     [MaxSend] is left out, and has to be announced by other means, unless the
-//     peer is known to read as this package does.
+//   - With lazy negotiation, go-libp2p sends the first write together with the
+//     protocol ID. So the dialling side completes the negotiation first
+//     ([Exchange]).
+//   - JavaScript loses data that arrives together with the answer to its
+//     negotiation. So the dialled side waits for the first byte from JavaScript,
+//     or the end of the stream, which follow immediately ([Serve]).
+//   - The yamux of go-libp2p sends at most 64 KiB in one frame, that of
+//     JavaScript 256 KiB. A head that is larger than [MaxSend] is left out and
+//     must be announced by other means, unless the peer is known to split
+//     streams as this package does.
 //
-// A JavaScript peer does nothing else for a database while it waits for the end
-// of a stream that it dialled, so both sides here close theirs at once and read
-// with a deadline.
+// While a JavaScript peer waits for the end of a stream that it dialled, it
+// does nothing else for that database. So both sides close theirs immediately
+// and read with a deadline.
 //
 // # Cost
 //
-// Of one stream, at most 16 MiB and 4096 heads are read, within half a minute; what is
-// beyond is [ErrTooMuch]. Each head is read and hashed once. The heads share the memory
-// of what was read, which takes two and a half times as much at most while it grows.
-// [Side].Reading counts it for the caller, who also bounds how many streams there are.
-// The caller has the blocks of the heads that are sent. Nothing is written to disk.
+// At most 16 MiB and 4096 heads are read from a stream, within half a minute.
+// Anything beyond is [ErrTooMuch]. Each head is read and hashed once. The heads
+// share the memory of the data that was read, which takes up to two and a half
+// times its size while it grows. Callers can count these bytes with
+// [Side.Reading], and must bound the number of streams. The heads to send are
+// in the caller's memory. Nothing is written to disk.
 package heads
 
 import (
@@ -55,40 +59,36 @@ import (
 	"github.com/newpieceplease/npp/orbit/manifest"
 )
 
-// prefix is what the names of the protocols begin with.
+// prefix is the prefix of all protocol IDs.
 const prefix = "/orbitdb/heads"
 
-// MaxSend is the largest head that JavaScript can be sent, in bytes: what fits
-// into a frame of yamux as go-libp2p writes it.
+// MaxSend is the size of the largest head, in bytes, that can be sent to
+// JavaScript: it must fit into one yamux frame of go-libp2p.
 const MaxSend = 65_524
 
-// MaxShown is the largest head that JavaScript sends, in bytes: what fits into a
-// frame of yamux as it writes it.
-const MaxShown = 262_132
-
-// Bounds of what is read of one stream.
+// Bounds of the data read from one stream.
 const (
 	maxHeads = 4096
 	maxBytes = 16 << 20
 	maxTime  = 30 * time.Second
 )
 
-// clientSilence is how long the side that was dialled waits for the first byte.
-const clientSilence = 5 * time.Second
+// firstByteTimeout is how long the dialled side waits for the first byte.
+const firstByteTimeout = 5 * time.Second
 
 var (
-	// ErrUnsupported says that the peer does not speak the protocol for the
-	// database: it has not opened it.
+	// ErrUnsupported means that the peer does not speak the protocol for the
+	// database, because it has not opened it.
 	ErrUnsupported = errors.New("peer has not opened the database")
-	// ErrTooMuch says that a peer sends more than heads can be.
-	ErrTooMuch = errors.New("peer sends too much")
+	// ErrTooMuch means that a peer sent more than the bounds allow.
+	ErrTooMuch = errors.New("peer sent too much")
 )
 
-// Protocol returns the protocol of the database with an address.
+// Protocol returns the protocol ID for the database with an address.
 func Protocol(address string) protocol.ID { return protocol.ID(prefix + address) }
 
-// Address returns the address of the database that a protocol is of, and
-// whether it is one of these.
+// Address returns the address of the database that a protocol ID is for. It
+// reports whether p is such an ID.
 func Address(p protocol.ID) (string, bool) {
 	address, ok := strings.CutPrefix(string(p), prefix)
 	if !ok {
@@ -98,17 +98,17 @@ func Address(p protocol.ID) (string, bool) {
 	return address, err == nil && string(Protocol(address)) == string(p)
 }
 
-// Side is what one side of an exchange has.
+// Side is the contribution of one side to an exchange.
 type Side struct {
 	Heads   []block.Block
-	MaxSend int // the largest head that is sent: MaxSend, or more where the peer reads as we do
-	// Reading wraps what is read of the stream, to bound it. Default: nothing.
+	MaxSend int // largest head to send: MaxSend, or more if the peer splits streams as this package does
+	// Reading, if not nil, wraps the stream for reading, to bound it.
 	Reading func(io.Reader) io.Reader
 }
 
-// Exchange shows a connected peer the heads of a database, and returns the
-// peer's, also those that came before an error. Connections over a relay are not
-// used: JavaScript takes no such stream.
+// Exchange sends heads of a database to a connected peer and returns the peer's
+// heads, including those received before an error. It does not use connections
+// over a relay, because JavaScript does not accept the stream there.
 func Exchange(ctx context.Context, h host.Host, p peer.ID, address string, ours Side) ([]block.Block, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxTime)
 	defer cancel()
@@ -129,14 +129,14 @@ func Exchange(ctx context.Context, h host.Host, p peer.ID, address string, ours 
 		s.Reset()
 		return nil, err
 	}
-	return ours.swap(s, nil)
+	return ours.exchange(s, nil)
 }
 
-// Serve is Exchange for the side that was dialled. It returns when the peer has
-// ended its side of the stream, or after half a minute.
+// Serve is the counterpart of Exchange on the dialled side. It returns when the
+// peer closes its side of the stream, or after half a minute.
 func Serve(s network.Stream, ours Side) ([]block.Block, error) {
 	first := make([]byte, 1)
-	if err := s.SetReadDeadline(time.Now().Add(clientSilence)); err != nil {
+	if err := s.SetReadDeadline(time.Now().Add(firstByteTimeout)); err != nil {
 		s.Reset()
 		return nil, err
 	}
@@ -149,12 +149,12 @@ func Serve(s network.Stream, ours Side) ([]block.Block, error) {
 		s.Reset()
 		return nil, err
 	}
-	return ours.swap(s, first[:n])
+	return ours.exchange(s, first[:n])
 }
 
-// swap sends and receives side by side: what each side has may be more than the
-// stream holds. first was read before.
-func (ours Side) swap(s network.Stream, first []byte) ([]block.Block, error) {
+// exchange sends and receives concurrently, because either side may have more
+// heads than the stream buffers. first was read before.
+func (ours Side) exchange(s network.Stream, first []byte) ([]block.Block, error) {
 	sent := make(chan error, 1)
 	go func() { sent <- ours.send(s) }()
 	theirs, err := ours.receive(s, first)
@@ -176,7 +176,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &t) && t.Timeout()
 }
 
-// send writes each head at once, and closes for writing.
+// send writes each head with one write, and closes the stream for writing.
 func (ours Side) send(s network.Stream) error {
 	for _, h := range ours.Heads {
 		if len(h.Data) > ours.MaxSend {
@@ -192,8 +192,8 @@ func (ours Side) send(s network.Stream) error {
 	return nil
 }
 
-// receive reads heads to the end of the stream. Those that came whole are
-// returned also where it ends otherwise.
+// receive reads heads until the stream ends. It returns the complete heads even
+// if there is an error.
 func (ours Side) receive(s network.Stream, first []byte) ([]block.Block, error) {
 	var from io.Reader = s
 	if ours.Reading != nil {

@@ -38,7 +38,7 @@ func testContext(t testing.TB) context.Context {
 	return ctx
 }
 
-// text is the block of a text of so many bytes.
+// text returns the block of a text of a size.
 func text(size int) block.Block {
 	return block.New(dagcbor.AppendText(nil, strings.Repeat("x", size)))
 }
@@ -64,13 +64,13 @@ func pair(t *testing.T) (a, b host.Host) {
 	return hosts[0], hosts[1]
 }
 
-// served is what a call of Serve returned.
+// served contains the results of Serve.
 type served struct {
 	theirs []block.Block
 	err    error
 }
 
-// forJS is a side whose peer may be JavaScript.
+// forJS returns a side whose peer may be JavaScript.
 func forJS(heads ...block.Block) Side { return Side{Heads: heads, MaxSend: MaxSend} }
 
 func serve(h host.Host, ours Side) <-chan served {
@@ -86,7 +86,7 @@ func TestBothSidesGetAllHeads(t *testing.T) {
 	a, b := pair(t)
 	ours, theirs := []block.Block{text(1), text(300), text(60_000)}, []block.Block{text(2), text(200)}
 	results := serve(b, forJS(theirs...))
-	for range 3 { // also once the protocol is known to be spoken
+	for range 3 { // including when the peer is known to speak the protocol
 		got, err := Exchange(testContext(t), a, b.ID(), address, forJS(ours...))
 		if err != nil || !slices.Equal(hashes(got), hashes(theirs)) {
 			t.Errorf("the dialling side got %v, %v", hashes(got), err)
@@ -103,8 +103,7 @@ func TestBothSidesGetAllHeads(t *testing.T) {
 	}
 }
 
-// Each head is a frame of its own for who reads frames: nothing else comes with
-// it, on neither side.
+// Each head is a frame of its own. No other data joins it, on either side.
 func TestEachHeadIsAFrame(t *testing.T) {
 	a, b := pair(t)
 	heads := []block.Block{text(10), text(20), text(30)}
@@ -120,8 +119,8 @@ func TestEachHeadIsAFrame(t *testing.T) {
 	if got := <-frames; !slices.Equal(got, want) {
 		t.Errorf("frames of %v bytes, want %v", got, want)
 	}
-	// The other side writes nothing before the first byte of a client that
-	// negotiates and sends in one go.
+	// The dialled side writes nothing before the first byte of a client that
+	// negotiates and sends in one write.
 	early := make(chan bool, 1)
 	b.SetStreamHandler(Protocol(address), func(s network.Stream) { Serve(s, forJS(heads...)) })
 	s, err := a.Network().NewStream(testContext(t), b.ID())
@@ -143,8 +142,8 @@ func TestEachHeadIsAFrame(t *testing.T) {
 	}
 }
 
-// readSlowly returns the sizes of what single reads of a stream return: yamux
-// returns no more than a frame.
+// readSlowly returns the sizes of single reads from a stream. yamux returns at
+// most one frame in a read.
 func readSlowly(s network.Stream) (sizes []int) {
 	buf := make([]byte, 1<<17)
 	for {
@@ -169,7 +168,7 @@ func TestHeadThatFitsInNoFrameIsLeftOut(t *testing.T) {
 	if r := <-results; r.err != nil || !slices.Equal(hashes(r.theirs), []string{fits.Hash}) {
 		t.Errorf("%v, %v", hashes(r.theirs), r.err)
 	}
-	// Who reads as we do is sent it.
+	// It is sent to a peer that splits streams as this package does.
 	results = serve(b, Side{Heads: []block.Block{large}, MaxSend: block.MaxSize})
 	theirs, err = Exchange(testContext(t), a, b.ID(), address, Side{Heads: []block.Block{large, fits}, MaxSend: block.MaxSize})
 	if err != nil || !slices.Equal(hashes(theirs), []string{large.Hash}) {
@@ -180,7 +179,7 @@ func TestHeadThatFitsInNoFrameIsLeftOut(t *testing.T) {
 	}
 }
 
-// Both sides may have more than the stream holds before it is read.
+// Both sides may have more heads than the stream buffers.
 func TestManyHeadsOnBothSidesAreExchanged(t *testing.T) {
 	a, b := pair(t)
 	var many []block.Block
@@ -197,7 +196,7 @@ func TestManyHeadsOnBothSidesAreExchanged(t *testing.T) {
 	}
 }
 
-// What is read is read through the bound, and what came before it ended counts.
+// Reads go through the bound, and heads before its end are returned.
 func TestWhatIsReadCanBeBounded(t *testing.T) {
 	a, b := pair(t)
 	serve(b, forJS(text(10), text(10_000)))

@@ -21,9 +21,9 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// verdicts is the model: what counts of a closed graph by an access list, and
-// which entries have no anchor.
-func (g graph) verdicts(judge func(*entry.Entry) error, a oplog.Access) (counts, loose map[string]bool) {
+// decide is the model: it returns which entries of a closed graph an access
+// list authorizes, and which are unanchored.
+func (g graph) decide(verify func(*entry.Entry) error, a oplog.Access) (authorized, unanchored map[string]bool) {
 	on := func(list []string, id string) bool {
 		return slices.Contains(list, id) || slices.Contains(list, oplog.Anyone)
 	}
@@ -39,31 +39,31 @@ func (g graph) verdicts(judge func(*entry.Entry) error, a oplog.Access) (counts,
 		}
 	}
 	for hash, e := range g {
-		if judge(e) == nil && (on(a.Writers, e.Key) || kept(e)) {
+		if verify(e) == nil && (on(a.Writers, e.Key) || kept(e)) {
 			anchor(hash)
 		}
 	}
-	counts, loose = make(map[string]bool), make(map[string]bool)
+	authorized, unanchored = make(map[string]bool), make(map[string]bool)
 	for hash, e := range g {
-		if anchored[hash] && judge(e) == nil && (on(a.Known, e.Key) || kept(e)) {
-			counts[hash] = true
+		if anchored[hash] && verify(e) == nil && (on(a.Known, e.Key) || kept(e)) {
+			authorized[hash] = true
 		}
 		if !anchored[hash] {
-			loose[hash] = true
+			unanchored[hash] = true
 		}
 	}
-	return counts, loose
+	return authorized, unanchored
 }
 
-// auditAccess compares what is shown of a log with the model.
+// auditAccess compares a log with the model.
 func (r replica) auditAccess(t testing.TB, a oplog.Access) {
 	t.Helper()
 	log, _, numbers := r.stored(t)
 	prefix := blocks.LogPrefix(logNumber) + "/"
-	counts, loose := log.verdicts(judge, a)
-	positions := log.positions(judge)
+	authorized, unanchored := log.decide(verify, a)
+	positions := log.positions(verify)
 	newest := func(x, y string) int { return positions[y].Compare(positions[x]) }
-	order := slices.SortedFunc(maps.Keys(counts), newest)
+	order := slices.SortedFunc(maps.Keys(authorized), newest)
 	same(t, "order", hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), order)
 	var counting []*entry.Entry
 	for _, hash := range order {
@@ -71,7 +71,7 @@ func (r replica) auditAccess(t testing.TB, a oplog.Access) {
 	}
 	r.auditTree(t, counting, positions)
 
-	// An entry is a head if it counts and none that counts descends from it.
+	// A head is an authorized entry from which no authorized entry descends.
 	below := make(map[string]bool)
 	var cover func(e *entry.Entry)
 	cover = func(e *entry.Entry) {
@@ -95,11 +95,11 @@ func (r replica) auditAccess(t testing.TB, a oplog.Access) {
 	must(t, err)
 	same(t, "heads", st.Heads, heads)
 	equal(t, "number of heads", st.HeadCount, uint64(len(heads)))
-	equal(t, "entries", st.Entries, uint64(len(counts)))
-	equal(t, "without effect", st.Faults, uint64(len(log)-len(counts)))
+	equal(t, "entries", st.Entries, uint64(len(authorized)))
+	equal(t, "unauthorized", st.Faults, uint64(len(log)-len(authorized)))
 	equal(t, "to be decided", st.Revising, 0)
 
-	// The state: the newest operation on each key.
+	// The state is the newest operation on each key.
 	var items []string
 	slots := make(map[string]bool)
 	for _, e := range counting {
@@ -124,22 +124,22 @@ func (r replica) auditAccess(t testing.TB, a oplog.Access) {
 	equal(t, "keys", st.Keys, uint64(len(items)))
 	equal(t, "lapsed keys", len(r.records(t, "lapsed")), 0)
 
-	// What is noted for a later change of the list.
-	wantLoose, wantIdle, wantFaults := make(map[string]string), make(map[string]string), make(map[string]string)
+	// The records for a later change of the list.
+	wantUnanchored, wantDenied, wantReasons := make(map[string]string), make(map[string]string), make(map[string]string)
 	for hash, e := range log {
-		if loose[hash] {
-			wantLoose[prefix+"loose/"+hash] = ""
+		if unanchored[hash] {
+			wantUnanchored[prefix+"loose/"+hash] = ""
 		}
 		switch {
-		case counts[hash]:
-		case judge(e) != nil:
-			wantFaults[prefix+"fault/"+hash] = judge(e).Error()
+		case authorized[hash]:
+		case verify(e) != nil:
+			wantReasons[prefix+"fault/"+hash] = verify(e).Error()
 		default:
-			wantFaults[prefix+"fault/"+hash] = "its writer is not on the access list"
-			wantIdle[prefix+"idle/"+block.Hash([]byte(e.Key))+"/"+hash] = hash
+			wantReasons[prefix+"fault/"+hash] = "its writer is not on the access list"
+			wantDenied[prefix+"idle/"+block.Hash([]byte(e.Key))+"/"+hash] = hash
 		}
 	}
-	for what, want := range map[string]map[string]string{"loose": wantLoose, "idle": wantIdle, "fault": wantFaults, "revise": {}} {
+	for what, want := range map[string]map[string]string{"loose": wantUnanchored, "idle": wantDenied, "fault": wantReasons, "revise": {}} {
 		if got := r.records(t, what); !maps.Equal(got, want) {
 			t.Errorf("%s: got %q, want %q", what, got, want)
 		}
@@ -151,15 +151,14 @@ func (r replica) auditAccess(t testing.TB, a oplog.Access) {
 	}
 }
 
-// seedsOf returns how many seeds a property is tried with: NPP_ACCESS_SEEDS, or
-// n.
+// seedsOf returns the number of seeds for a property: NPP_ACCESS_SEEDS, or n.
 func seedsOf(n int) int {
 	many, _ := strconv.Atoi(os.Getenv("NPP_ACCESS_SEEDS"))
 	return cmp.Or(many, n)
 }
 
-// members is a history: entries of several writers, hostile ones among them, and
-// the access lists that there were, oldest first.
+// members is a history: entries of several writers, some of them hostile, and
+// all access lists so far, oldest first.
 type members struct {
 	pool  graph
 	lists []oplog.Access
@@ -167,8 +166,8 @@ type members struct {
 
 func (m *members) last() oplog.Access { return m.lists[len(m.lists)-1] }
 
-// change adds an access list: an identity is granted or revoked, an entry kept
-// or kept no more.
+// change adds an access list: it grants or revokes an identity, or retains an
+// entry or ceases to.
 func (m *members) change(rng *rand.Rand, ids []string) {
 	a := m.last()
 	a.Writers, a.Known, a.Kept = slices.Clone(a.Writers), slices.Clone(a.Known), slices.Clone(a.Kept)
@@ -193,7 +192,7 @@ func (m *members) change(rng *rand.Rand, ids []string) {
 	m.lists = append(m.lists, a)
 }
 
-// write adds an entry by a writer to the pool, on some of what there is.
+// write adds an entry by a writer to the pool. Its parents are random.
 func (m *members) write(rng *rand.Rand, key string) *entry.Entry {
 	d := draft{key: key, time: 1, payload: payload(rng)}
 	pool := shuffled(rng, slices.SortedFunc(maps.Values(m.pool), func(a, b *entry.Entry) int { return cmp.Compare(a.Hash(), b.Hash()) }))
@@ -204,7 +203,7 @@ func (m *members) write(rng *rand.Rand, key string) *entry.Entry {
 	for _, e := range d.next {
 		d.time = max(d.time, e.Clock.Time+1)
 	}
-	if rng.IntN(5) == 0 { // a clock that is set back, or far ahead
+	if rng.IntN(5) == 0 { // a clock that is set back or far ahead
 		d.time = float64(rng.IntN(40))
 	}
 	e := d.entry()
@@ -212,10 +211,10 @@ func (m *members) write(rng *rand.Rand, key string) *entry.Entry {
 	return e
 }
 
-// TestReplicasWithTheSameEntriesAndListCountTheSame has replicas get entries and
-// access lists in any order, in part and again, with writes by members and by
-// former ones, rebuilds and restarts in between. After each step, each shows what
-// the model says; in the end all show the same.
+// TestReplicasWithTheSameEntriesAndListCountTheSame gives replicas entries and
+// access lists in any order, in part and repeatedly, interleaved with writes by
+// current and former members, rebuilds and restarts. After each step each
+// replica must match the model; in the end all must be equal.
 func TestReplicasWithTheSameEntriesAndListCountTheSame(t *testing.T) {
 	ids := []string{signers[0].ID, signers[1].ID, signers[2].ID, "stranger", "bad"}
 	flipped := uint64(0)
@@ -237,7 +236,7 @@ func TestReplicasWithTheSameEntriesAndListCountTheSame(t *testing.T) {
 		}
 		adopt := func(p *peer, a oplog.Access) {
 			must(t, p.Revise(t.Context(), a))
-			a.Known = slices.Concat(p.list.Known, a.Known) // which only grows
+			a.Known = slices.Concat(p.list.Known, a.Known) // it only grows
 			p.list = a
 		}
 		for range 25 + rng.IntN(15) {
@@ -252,11 +251,11 @@ func TestReplicasWithTheSameEntriesAndListCountTheSame(t *testing.T) {
 				for _, e := range es {
 					m.pool[e.Hash()] = e
 				}
-			case 1: // anybody
+			case 1: // anyone
 				m.write(rng, ids[rng.IntN(len(ids))])
 			case 2, 3:
 				m.change(rng, ids)
-			case 4: // any of the lists, also an older one
+			case 4: // any of the lists, including older ones
 				adopt(p, m.lists[rng.IntN(len(m.lists))])
 			case 5, 6:
 				pool := slices.SortedFunc(maps.Values(m.pool), func(a, b *entry.Entry) int { return cmp.Compare(a.Hash(), b.Hash()) })
@@ -264,7 +263,7 @@ func TestReplicasWithTheSameEntriesAndListCountTheSame(t *testing.T) {
 				p.join(t, some[:min(len(some), 1+rng.IntN(6))]...)
 			default:
 				if rng.IntN(2) == 0 {
-					_, err := p.Rebuild(t.Context(), rejudge)
+					_, err := p.Rebuild(t.Context(), verifyAgain)
 					must(t, err)
 				}
 				var err error
@@ -276,14 +275,14 @@ func TestReplicasWithTheSameEntriesAndListCountTheSame(t *testing.T) {
 				return
 			}
 		}
-		want, _ := m.pool.closed().verdicts(judge, m.last())
+		want, _ := m.pool.closed().decide(verify, m.last())
 		for i, p := range peers {
 			adopt(p, m.last())
-			// What is refused may be wanted by what comes later.
+			// A later entry may need one that was refused.
 			for before, still := "", 0; still < 3; {
 				p.join(t, shuffled(rng, slices.Collect(maps.Values(m.pool)))...)
-				log, waiting, _ := p.stored(t)
-				now := fmt.Sprint(len(log), " ", len(waiting))
+				log, pending, _ := p.stored(t)
+				now := fmt.Sprint(len(log), " ", len(pending))
 				if still++; now != before {
 					before, still = now, 0
 				}
@@ -291,7 +290,7 @@ func TestReplicasWithTheSameEntriesAndListCountTheSame(t *testing.T) {
 			p.auditAccess(t, m.last())
 			got := hashes(all(t, p.Iterate(t.Context(), oplog.Range{})))
 			if slices.Sort(got); !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
-				t.Errorf("replica %d counts %v, want %v", i, got, slices.Sorted(maps.Keys(want)))
+				t.Errorf("replica %d authorized %v, want %v", i, got, slices.Sorted(maps.Keys(want)))
 			}
 			st, err := p.Stats(t.Context())
 			must(t, err)
@@ -303,8 +302,8 @@ func TestReplicasWithTheSameEntriesAndListCountTheSame(t *testing.T) {
 	}
 }
 
-// The power fails at any moment of a change of the list. Nothing that counted by
-// both lists is lost, and the change is finished after the restart.
+// The power fails at any moment of a change of the list. No entry that both
+// lists authorize is lost, and the change is completed after the restart.
 func TestChangeOfTheListGoesOnAfterAnyCrash(t *testing.T) {
 	ids := []string{signers[0].ID, "former", "stranger"}
 	seeds(t, 3, func(t *testing.T, rng *rand.Rand) {
@@ -340,7 +339,8 @@ func TestChangeOfTheListGoesOnAfterAnyCrash(t *testing.T) {
 	})
 }
 
-// Losing says what a change of the list takes away, without making it.
+// Losing returns what a change of the list would revoke, without making the
+// change.
 func TestLosingTellsWhatWouldLoseEffect(t *testing.T) {
 	ids := []string{signers[0].ID, "member", "former"}
 	lost := 0
@@ -352,15 +352,15 @@ func TestLosingTellsWhatWouldLoseEffect(t *testing.T) {
 		r, err := openFor(t.Context(), storetest.NewDisk(), m.last())
 		must(t, err)
 		r.join(t, slices.Collect(maps.Values(m.pool))...)
-		before, _ := m.pool.closed().verdicts(judge, m.last())
+		before, _ := m.pool.closed().decide(verify, m.last())
 		after := oplog.Access{Writers: ids[:1+rng.IntN(2)], Known: ids}
 		entries, tips, err := r.Losing(t.Context(), after)
 		must(t, err)
 		must(t, r.Revise(t.Context(), after))
-		left, _ := m.pool.closed().verdicts(judge, after)
+		left, _ := m.pool.closed().decide(verify, after)
 		equal(t, "entries that lose effect", entries, len(before)-len(left))
 		lost += entries
-		// Once the tips are kept, nothing loses effect.
+		// If the tips are retained, nothing is revoked.
 		after.Kept = tips
 		must(t, r.Revise(t.Context(), after))
 		r.auditAccess(t, after)
@@ -371,7 +371,8 @@ func TestLosingTellsWhatWouldLoseEffect(t *testing.T) {
 	}
 }
 
-// A new entry refers to no entry whose writer is not on the present list.
+// A new entry does not refer to entries whose writers are not on the current
+// list.
 func TestNewEntriesReferToNoneOfFormerWriters(t *testing.T) {
 	own := []string{signers[0].ID, signers[0].PublicKey}
 	both := oplog.Access{Writers: append(own, "member"), Known: append(own, "member")}
@@ -396,8 +397,8 @@ func TestNewEntriesReferToNoneOfFormerWriters(t *testing.T) {
 	}
 }
 
-// Two writers, one key, one clock time: the same value wins in both orders of
-// arrival.
+// Two writers set one key at the same clock time. The same value wins in both
+// orders of arrival.
 func TestTieOfClocksIsBrokenTheSameInBothOrdersOfArrival(t *testing.T) {
 	put := func(key, v string) *entry.Entry {
 		return draft{key: key, time: 1, payload: keyed.Put(value.Text("k"), value.Text(v))}.entry()
@@ -415,7 +416,7 @@ func TestTieOfClocksIsBrokenTheSameInBothOrdersOfArrival(t *testing.T) {
 	}
 }
 
-// A log with more heads than fit into its summary works as any other.
+// A log with more heads than fit into its summary works like any other.
 func TestLogOfManyHeadsNamesTheNewestAndItsOwn(t *testing.T) {
 	r := newReplica(t)
 	const n = 700
@@ -425,27 +426,28 @@ func TestLogOfManyHeadsNamesTheNewestAndItsOwn(t *testing.T) {
 		flood = append(flood, draft{key: fmt.Sprintf("flood%03d", i), time: float64(2 + i%7)}.entry())
 	}
 	r.join(t, flood...)
-	r.audit(t, judge)
+	r.audit(t, verify)
 	first := r.append(t, signers[0], value.Null)[0]
 	if len(first.Next) != entry.MaxNext || !slices.Contains(first.Next, own.Hash()) {
 		t.Errorf("it names %d entries, its own among them: %v", len(first.Next), slices.Contains(first.Next, own.Hash()))
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 	second := r.append(t, signers[0], value.Null)[0]
 	if want := 1 + n + 1 - entry.MaxNext; len(second.Next) != want || second.Next[0] != first.Hash() {
 		t.Errorf("it names %d entries, want %d", len(second.Next), want)
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 	third := r.append(t, signers[0], value.Null)[0]
 	same(t, "next in the end", third.Next, []string{second.Hash()})
-	r.audit(t, judge)
+	r.audit(t, verify)
 	if left := len(r.records(t, "heads")) + len(r.records(t, "head")); left != 0 {
 		t.Errorf("%d records of heads are left", left)
 	}
 }
 
-// Who follows a log is told of the entries whose effect changes, too: when a key
-// that lost its value has another one again, also of the entry that has it now.
+// A follower of a log also receives entries that become authorized or
+// unauthorized. If a key gets an older value back, it receives the entry with
+// that value, too.
 func TestUpdatesTellOfEntriesWhoseEffectChanges(t *testing.T) {
 	put := func(key, v string, next ...*entry.Entry) *entry.Entry {
 		time := 1.0
@@ -478,7 +480,7 @@ func TestUpdatesTellOfEntriesWhoseEffectChanges(t *testing.T) {
 		case 4:
 			must(t, r.Revise(t.Context(), both))
 		case 5:
-			r.join(t, put("a", "3", newer)) // what it was told before is not told again
+			r.join(t, put("a", "3", newer)) // an entry that was yielded before is not repeated
 		}
 		if step == 6 {
 			break
@@ -490,8 +492,8 @@ func TestUpdatesTellOfEntriesWhoseEffectChanges(t *testing.T) {
 	})
 }
 
-// A follower of a log is told when it was yielded all, also where the last entry is
-// one that is not yielded.
+// A follower learns that it has received everything, even if the last entry is
+// not yielded.
 func TestFollowerIsToldWhenItWasYieldedAll(t *testing.T) {
 	both, one := oplog.Access{Writers: []string{"a", "b"}, Known: []string{"a", "b"}}, oplog.Access{Writers: []string{"a"}}
 	r, err := openFor(t.Context(), storetest.NewDisk(), both)

@@ -12,21 +12,22 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// What 1 GiB that waits costs: a page of missing hashes, and to open the log.
+// The cost of 1 GiB of pending entries for a page of missing hashes and for
+// opening the log.
 func BenchmarkWaiting(b *testing.B) {
-	const waiting = 1 << 30
+	const pending = 1 << 30
 	for _, size := range []int{1_000_000, 64_000} {
 		dir := b.TempDir()
 		ds, err := leveldb.NewDatastore(dir, nil)
 		must(b, err)
 		open := func() replica {
-			r, err := openWith(b.Context(), ds, func(c *oplog.Config) { c.Waiting = 2 * waiting })
+			r, err := openWith(b.Context(), ds, func(c *oplog.Config) { c.Waiting = 2 * pending })
 			must(b, err)
 			return r
 		}
 		r := open()
 		text := strings.Repeat("x", size)
-		for i := range waiting / size {
+		for i := range pending / size {
 			var next []*entry.Entry
 			for j := range 10 {
 				next = append(next, draft{key: fmt.Sprint("m", i, ".", j), time: 1}.entry())

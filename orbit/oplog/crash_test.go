@@ -20,13 +20,13 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// reopen opens a log after a crash, and rebuilds it if and only if a rebuild
-// was interrupted.
+// reopen opens a log after a crash. It rebuilds the log if and only if a
+// rebuild was interrupted.
 func reopen(t *testing.T, disk *storetest.Disk, rebuilding bool, change func(*oplog.Config)) replica {
 	t.Helper()
 	r, err := openWith(t.Context(), disk, change)
 	if errors.Is(err, oplog.ErrDamaged) && rebuilding {
-		if lost, err := r.Rebuild(t.Context(), rejudge); err != nil || lost != nil {
+		if lost, err := r.Rebuild(t.Context(), verifyAgain); err != nil || lost != nil {
 			t.Fatalf("rebuild: %v, %v", lost, err)
 		}
 		r, err = openWith(t.Context(), disk, change)
@@ -35,13 +35,13 @@ func reopen(t *testing.T, disk *storetest.Disk, rebuilding bool, change func(*op
 	return r
 }
 
-// For each operation on the disk that some appends, joins and a rebuild make:
-// it fails, or is carried out and answers with an error, or is the first after
-// which nothing works; then the power fails.
+// Each disk operation of some appends, joins and a rebuild fails, or succeeds
+// but returns an error, or is the first after which nothing works. Then the
+// power fails.
 func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	entries := append(history(t, rand.New(rand.NewPCG(seed, 0)), 8, signers[1], signers[2], vandal), faulty()...)
+	entries := append(history(t, rand.New(rand.NewPCG(seed, 0)), 8, signers[1], signers[2], vandal), withInvalid()...)
 	entries = append(entries, draft{key: "wide", time: 9, next: slices.Repeat(entries[:2], 33), refs: slices.Repeat(entries, 6)}.entry())
 	all := newGraph(entries...)
 	for _, failure := range []storetest.Failure{storetest.Once, storetest.Applied, storetest.Lasting} {
@@ -49,7 +49,7 @@ func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1)) // the same steps each time
 			disk := storetest.NewDisk()
 			bound := func(c *oplog.Config) {
-				if failAt%3 > 0 { // blocks are evicted, and some entries given up
+				if failAt%3 > 0 { // blocks are evicted, and some entries abandoned
 					c.Waiting = uint64(failAt%3) * 12_000
 				}
 			}
@@ -60,7 +60,7 @@ func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 			rebuilding := false
 			check := func(rng *rand.Rand) replica {
 				r := reopen(t, disk.PowerLoss(rng), rebuilding, bound)
-				log, _ := r.audit(t, judge)
+				log, _ := r.audit(t, verify)
 				for hash := range acknowledged {
 					if log[hash] == nil {
 						t.Errorf("%s was acknowledged and is lost", hash)
@@ -72,9 +72,9 @@ func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 				var err error
 				switch {
 				case step == 8:
-					_, err = r.Rebuild(t.Context(), rejudge)
+					_, err = r.Rebuild(t.Context(), verifyAgain)
 					if rebuilding = err != nil; rebuilding && failure != storetest.Lasting {
-						_, err = r.Rebuild(t.Context(), rejudge)
+						_, err = r.Rebuild(t.Context(), verifyAgain)
 						rebuilding = err != nil
 					}
 				case rng.IntN(3) == 0:
@@ -104,17 +104,17 @@ func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 
 			r = check(rng)
 			must(t, r.Wake(t.Context()))
-			r.audit(t, judge)
+			r.audit(t, verify)
 			equal(t, "ready after waking", len(r.records(t, "ready")), 0)
 			r.joinAll(t, all, shuffled(rng, entries))
-			log, waiting := r.audit(t, judge)
-			equal(t, "waiting in the end", len(waiting), 0)
-			for hash := range all.needed(judge) {
+			log, pending := r.audit(t, verify)
+			equal(t, "pending in the end", len(pending), 0)
+			for hash := range all.needed(verify) {
 				if log[hash] == nil {
 					t.Errorf("%s cannot be joined", hash)
 				}
 			}
-			r.auditAppend(t, judge)
+			r.auditAppend(t, verify)
 			if t.Failed() {
 				t.Fatalf("failure %d of operation %d", failure, failAt)
 			}
@@ -138,17 +138,17 @@ func TestInterruptedJoinGoesOnWhereItWas(t *testing.T) {
 	r, err := open(t.Context(), disk)
 	must(t, err)
 	r.join(t, chain[1:]...)
-	disk.FailAfter(3, storetest.Lasting) // commit and sync of the first, then of those that waited
+	disk.FailAfter(3, storetest.Lasting) // commit and sync of the first, then of the pending ones
 	if _, err := r.Join(t.Context(), candidates(chain[0])); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatal(err)
 	}
 	r, err = open(t.Context(), disk.PowerLoss(nil))
 	must(t, err)
-	log, _ := r.audit(t, judge)
+	log, _ := r.audit(t, verify)
 	equal(t, "in the log", len(log), 1)
 	equal(t, "ready", len(r.records(t, "ready")), 1)
 	must(t, r.Wake(t.Context()))
-	log, _ = r.audit(t, judge)
+	log, _ = r.audit(t, verify)
 	equal(t, "in the log", len(log), len(chain))
 }
 
@@ -164,25 +164,24 @@ func TestFailedAppendWritesNothing(t *testing.T) {
 	if entries, err := r.Append(t.Context(), signers[0], value.Null, large); entries != nil || !errors.Is(err, entry.ErrTooLarge) {
 		t.Errorf("%v, %v", entries, err)
 	}
-	log, _ := r.audit(t, judge)
+	log, _ := r.audit(t, verify)
 	equal(t, "entries", len(log), 1)
 	equal(t, "written of nothing", len(r.append(t, signers[0])), 0)
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
-// counter counts what is read of a datastore: keys that are looked up and
-// results of queries; and what is written to it. Before the next query it calls
-// a function, if it has one.
+// counter counts the reads of a datastore, which are lookups and results of
+// queries, and the writes. It calls a function, if set, before the next query.
 type counter struct {
 	datastore.Batching
 	reads   int
 	writes  int
-	bytes   int // of what is looked up, and written
+	bytes   int // looked up and written
 	largest int // bytes of a batch
 	hook    func()
 }
 
-// since returns what was counted since c was as before.
+// since returns the difference between c and an earlier state of it.
 func (c *counter) since(before counter) counter {
 	return counter{reads: c.reads - before.reads, writes: c.writes - before.writes, bytes: c.bytes - before.bytes}
 }
@@ -268,7 +267,7 @@ func TestCostDoesNotGrowWithTheLog(t *testing.T) {
 		}
 		return costs
 	}
-	cost() // begins the log
+	cost() // creates the log
 	r.append(t, signers[0], slices.Repeat([]value.Value{value.Null}, 40)...)
 	few := cost()
 	for range 20 {
@@ -325,14 +324,14 @@ func TestEachParentOfALargeEntryThatWaitsCostsTheSame(t *testing.T) {
 		same(t, "outcomes", r.join(t, e), []oplog.Outcome{oplog.Joined})
 		costs = append(costs, c.since(before))
 		if i%50 == 0 || i > n-3 {
-			r.audit(t, judge)
+			r.audit(t, verify)
 		}
 	}
 	total := 0
 	for i, cost := range costs {
 		total += cost.bytes
 		most := counter{reads: 45, writes: 22, bytes: 40 << 10}
-		if i%64 == 63 { // the next record of parents is read, and all in it are looked up
+		if i%64 == 63 { // reads the next record of parents and looks all of them up
 			most = counter{reads: 250, writes: 100, bytes: 60 << 10}
 		}
 		if i < n-1 && (cost.reads > most.reads || cost.writes > most.writes || cost.bytes > most.bytes) {
@@ -342,9 +341,9 @@ func TestEachParentOfALargeEntryThatWaitsCostsTheSame(t *testing.T) {
 	if total > 4*size+n*(20<<10) {
 		t.Errorf("%d bytes in all", total)
 	}
-	log, waiting := r.audit(t, judge)
+	log, pending := r.audit(t, verify)
 	equal(t, "in the log", len(log), n+waiters)
-	equal(t, "waiting", len(waiting), 0)
+	equal(t, "pending", len(pending), 0)
 }
 
 func TestEntryOnTopOfAChainWithoutEffectCostsTheSame(t *testing.T) {
@@ -363,7 +362,7 @@ func TestEntryOnTopOfAChainWithoutEffectCostsTheSame(t *testing.T) {
 		backwards := append(slices.Clone(chain), top("b", 3))
 		slices.Reverse(backwards)
 		r.join(t, backwards...)
-		r.audit(t, judge)
+		r.audit(t, verify)
 		for i := range 5 {
 			before := *c
 			last := draft{key: "bad", time: 2, next: chain[n:], payload: value.Text(fmt.Sprint(i))}.entry()
@@ -372,7 +371,7 @@ func TestEntryOnTopOfAChainWithoutEffectCostsTheSame(t *testing.T) {
 			did := c.since(before)
 			most = counter{reads: max(most.reads, did.reads), writes: max(most.writes, did.writes), bytes: max(most.bytes, did.bytes)}
 		}
-		r.audit(t, judge)
+		r.audit(t, verify)
 		return most
 	}
 	few, many := cost(10), cost(700)

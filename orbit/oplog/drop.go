@@ -11,14 +11,14 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// ErrDropped says that a log is dropped, or about to be: nothing is written to
-// it.
+// ErrDropped means that a log is dropped or about to be dropped, and cannot be
+// written.
 var ErrDropped = errors.New("database is dropped")
 
-// Freeze ends writing: once it returns, all that was written can be read, and
-// nothing else is written ([ErrDropped]) until [Log.Thaw].
+// Freeze stops writes. When it returns, everything written before can be read,
+// and every later write fails with [ErrDropped] until [Log.Thaw] is called.
 func (l *Log) Freeze(ctx context.Context) error {
-	// Updates run one after the other.
+	// Updates run one at a time.
 	err := l.store.Update(ctx, func(*store.Tx) error {
 		l.setFrozen(true)
 		return nil
@@ -29,7 +29,7 @@ func (l *Log) Freeze(ctx context.Context) error {
 	return err
 }
 
-// Thaw lets a frozen log be written again.
+// Thaw allows writes to a frozen log again.
 func (l *Log) Thaw() { l.setFrozen(false) }
 
 func (l *Log) setFrozen(frozen bool) {
@@ -38,7 +38,8 @@ func (l *Log) setFrozen(frozen bool) {
 	l.frozen = frozen || l.dropped
 }
 
-// Drop says that a frozen log is deleted ([Forget]), and ends loops over updates.
+// Drop marks a frozen log as deleted ([Forget]) and ends the loops over its
+// updates.
 func (l *Log) Drop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -46,16 +47,15 @@ func (l *Log) Drop() {
 	l.signal()
 }
 
-// Dropped reports whether the log is dropped: for good, unlike one that is
-// frozen.
+// Dropped reports whether the log is dropped. Unlike a freeze, that is final.
 func (l *Log) Dropped() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.dropped
 }
 
-// refusal returns [ErrDropped] where nothing may be written.
-func (l *Log) refusal() error {
+// checkWritable returns [ErrDropped] if the log cannot be written.
+func (l *Log) checkWritable() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.frozen {
@@ -64,16 +64,16 @@ func (l *Log) refusal() error {
 	return nil
 }
 
-// Batches of what is offered before it is deleted.
+// Bounds of a batch of exported blocks.
 const (
 	offerBlocks = 256
 	offerBytes  = 4 << 20
 )
 
-// Offer gives keep the blocks of all entries of the log of a number, as they
-// came, at most 256 of them or 4 MiB at a time, and ends with its first error.
-// It reports whether they are whole: whether no entry is damaged or gone. The
-// log may be damaged. It must not be written meanwhile.
+// Offer calls keep with the blocks of all entries of a log in the order of
+// their arrival, in batches of at most 256 blocks or 4 MiB. It stops at the
+// first error. It reports whether the log is whole: no entry is damaged or
+// lost. The log may be damaged; it must not be written during the call.
 func Offer(ctx context.Context, s *store.Store, number uint64, keep func(context.Context, []block.Block) error) (whole bool, err error) {
 	l := &Log{store: s, number: number, id: blocks.LogPrefix(number)}
 	sum, err := l.readSummary(blocks.Reading(ctx, s))
@@ -113,21 +113,18 @@ func Offer(ctx context.Context, s *store.Store, number uint64, keep func(context
 	return whole && count == sum.Numbers, flush()
 }
 
-// Forget makes the log of a number one that is empty. [Delete] deletes the rest
-// of it. Whoever has it open must not write it ([Log.Freeze]).
+// Forget makes a log empty. [Delete] deletes the rest of its records. An open
+// [Log] must not be written any more ([Log.Freeze]).
 func Forget(tx *store.Tx, number uint64) error {
 	return tx.Delete((&Log{number: number}).summaryKey())
 }
 
-// deletePerUpdate is how many entries a transaction deletes.
-const deletePerUpdate = 512
-
-// Delete deletes what is stored of the log of a number, many entries to a
-// transaction, first what leads to them: the order, and the prefixes that its
-// [State] has. Where it is interrupted, it is to be run again. It may run while
-// a log of another number has or gets entries with the same hashes. Unless the
-// log is whole (see [Offer]), it looks through all blocks for what led to entries
-// that are lost.
+// Delete deletes everything that is stored for a log, many entries in one
+// transaction. It starts with the keys that lead to entries: the order and the
+// prefixes of the log's [State]. If it is interrupted, run it again. Meanwhile,
+// other logs may contain and receive entries with the same hashes. If the log
+// is not whole ([Offer]), Delete also reads the locations of all blocks to find
+// those of lost entries.
 func Delete(ctx context.Context, s *store.Store, number uint64, whole bool, prefixes ...string) error {
 	log := blocks.LogPrefix(number)
 	for _, prefix := range append([]string{"order"}, prefixes...) {
@@ -135,35 +132,18 @@ func Delete(ctx context.Context, s *store.Store, number uint64, whole bool, pref
 			return err
 		}
 	}
-	var keys, hashes []string
-	flush := func() error {
-		err := s.Update(ctx, func(tx *store.Tx) error {
-			for _, key := range keys {
-				if err := tx.Delete(key); err != nil {
-					return err
-				}
-			}
-			for _, hash := range hashes {
-				if err := blocks.DeleteLocation(tx, number, hash); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		keys, hashes = keys[:0], hashes[:0]
-		return err
-	}
+	d := &deletion{ctx: ctx, store: s, number: number}
 	for r, err := range s.Scan(ctx, blocks.Entries(number)) {
 		if err != nil {
 			return err
 		}
 		if b, _ := blocks.DecodeEntry(r.Value); b.Hash != "" {
-			hashes = append(hashes, strings.Clone(b.Hash))
-		}
-		if keys = append(keys, strings.Clone(r.Key)); len(keys) == deletePerUpdate {
-			if err := flush(); err != nil {
+			if err := d.addHash(b.Hash); err != nil {
 				return err
 			}
+		}
+		if err := d.add(r.Key); err != nil {
+			return err
 		}
 	}
 	if !whole {
@@ -171,15 +151,76 @@ func Delete(ctx context.Context, s *store.Store, number uint64, whole bool, pref
 			if err != nil {
 				return err
 			}
-			if hashes = append(hashes, hash); len(hashes) >= deletePerUpdate {
-				if err := flush(); err != nil {
-					return err
-				}
+			if err := d.addHash(hash); err != nil {
+				return err
 			}
 		}
 	}
-	if err := flush(); err != nil {
+	if err := d.flush(); err != nil {
 		return err
 	}
 	return clearPrefix(ctx, s, log)
+}
+
+// clearPrefix deletes all keys below a prefix.
+func clearPrefix(ctx context.Context, s *store.Store, prefix string) error {
+	d := &deletion{ctx: ctx, store: s}
+	for record, err := range s.Scan(ctx, prefix) {
+		if err != nil {
+			return err
+		}
+		if err := d.add(record.Key); err != nil {
+			return err
+		}
+	}
+	return d.flush()
+}
+
+// deletePerUpdate is the largest number of keys and locations that one
+// transaction deletes.
+const deletePerUpdate = 1024
+
+// deletion deletes keys and the locations of a log's entries, many in one
+// transaction.
+type deletion struct {
+	ctx    context.Context
+	store  *store.Store
+	number uint64 // of the log
+	keys   []string
+	hashes []string // of entries whose locations are deleted
+}
+
+func (d *deletion) add(key string) error {
+	d.keys = append(d.keys, strings.Clone(key))
+	return d.flushFull()
+}
+
+func (d *deletion) addHash(hash string) error {
+	d.hashes = append(d.hashes, strings.Clone(hash))
+	return d.flushFull()
+}
+
+func (d *deletion) flushFull() error {
+	if len(d.keys)+len(d.hashes) < deletePerUpdate {
+		return nil
+	}
+	return d.flush()
+}
+
+func (d *deletion) flush() error {
+	err := d.store.Update(d.ctx, func(tx *store.Tx) error {
+		for _, key := range d.keys {
+			if err := tx.Delete(key); err != nil {
+				return err
+			}
+		}
+		for _, hash := range d.hashes {
+			if err := blocks.DeleteLocation(tx, d.number, hash); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	d.keys, d.hashes = d.keys[:0], d.hashes[:0]
+	return err
 }

@@ -21,8 +21,8 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// remove deletes a log as who drops a database does, and returns what was
-// offered.
+// remove deletes a log in the way a database is dropped. It returns the
+// exported hashes.
 func (r replica) remove(t testing.TB, number uint64) (offered []string, whole bool) {
 	t.Helper()
 	whole, err := oplog.Offer(t.Context(), r.store, number, func(_ context.Context, bs []block.Block) error {
@@ -47,7 +47,7 @@ func (r replica) open(t testing.TB, number uint64, id string) replica {
 	return r
 }
 
-// full is sample with what waits.
+// full returns a sample with pending entries.
 func full(t testing.TB, rng *rand.Rand) replica {
 	r := sample(t, rng)
 	missing := draft{key: "m", time: 90}.entry()
@@ -94,7 +94,7 @@ func TestNothingOfADamagedLogIsLeft(t *testing.T) {
 		lost := 0
 		for key, v := range r.snapshot(t) {
 			if strings.HasPrefix(key, "block/") {
-				continue // which shows whose it was
+				continue // it tells which log an entry belonged to
 			}
 			_, isEntry := hashes[key]
 			switch rng.IntN(8) {
@@ -128,7 +128,7 @@ func TestNothingOfADamagedLogIsLeft(t *testing.T) {
 	})
 }
 
-// Its last entry gone, or found lost by a rebuild, a log looks whole.
+// A log looks whole if its last entry is gone, or if a rebuild found that lost.
 func TestLostEntriesLeaveNothingBehind(t *testing.T) {
 	for _, lost := range []uint64{1, 3} {
 		for _, rebuilt := range []bool{false, true} {
@@ -136,7 +136,7 @@ func TestLostEntriesLeaveNothingBehind(t *testing.T) {
 			r.append(t, signers[0], value.Null, value.Null, value.Null)
 			remove(t, r, store.Key(blocks.Entries(logNumber), lost))
 			if rebuilt {
-				_, err := r.Rebuild(t.Context(), rejudge)
+				_, err := r.Rebuild(t.Context(), verifyAgain)
 				must(t, err)
 			}
 			r.remove(t, logNumber)
@@ -155,14 +155,14 @@ func TestLogWithTheSameEntriesIsNotDeleted(t *testing.T) {
 			must(t, err)
 			all[a.Hash] = a.Entry
 		}
-		// Half of them come before the deletion, the rest after it.
+		// Half of them arrive before the deletion, the rest after it.
 		other := r.open(t, 8, logID)
 		entries := slices.Collect(maps.Values(all))
 		other.join(t, entries[:len(entries)/2]...)
 		r.remove(t, logNumber)
 		other.joinAll(t, all, entries)
 		for hash, e := range all {
-			if ok, err := other.Has(t.Context(), hash); err != nil || !ok && judge(e) == nil {
+			if ok, err := other.Has(t.Context(), hash); err != nil || !ok && verify(e) == nil {
 				t.Errorf("%s is gone: %v", hash, err)
 			}
 		}
@@ -254,16 +254,16 @@ func TestFrozenLogTakesNothing(t *testing.T) {
 	heads, err := r.Heads(t.Context())
 	must(t, err)
 	e := draft{key: "a", time: 2}.entry()
-	waits := draft{key: "a", time: 3, next: []*entry.Entry{draft{key: "b", time: 1}.entry()}}.entry()
+	orphan := draft{key: "a", time: 3, next: []*entry.Entry{draft{key: "b", time: 1}.entry()}}.entry()
 	before := r.snapshot(t)
 	must(t, r.Freeze(t.Context()))
 	for what, err := range map[string]error{
 		"append":       second(r.Append(t.Context(), signers[0], value.Null)),
 		"append none":  second(r.Append(t.Context(), signers[0])),
 		"join":         second(r.Join(t.Context(), candidates(e))),
-		"join to wait": second(r.Join(t.Context(), candidates(waits))),
+		"join to wait": second(r.Join(t.Context(), candidates(orphan))),
 		"join none":    second(r.Join(t.Context(), nil)),
-		"rebuild":      second(r.Rebuild(t.Context(), rejudge)),
+		"rebuild":      second(r.Rebuild(t.Context(), verifyAgain)),
 	} {
 		if !errors.Is(err, oplog.ErrDropped) {
 			t.Errorf("%s: %v", what, err)
@@ -282,8 +282,7 @@ func TestFrozenLogTakesNothing(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// Whoever appends while a log is frozen gets an entry that is there, or the
-// error.
+// An append during a freeze returns an entry that can be read, or the error.
 func TestWhatIsWrittenBeforeTheFreezeCanBeRead(t *testing.T) {
 	for range 50 {
 		r := newReplica(t)
@@ -349,7 +348,7 @@ func TestLoopsOverUpdatesEndWithTheLog(t *testing.T) {
 			t.Errorf("a new loop: %v", err)
 		}
 	}
-	r.Thaw() // is too late
+	r.Thaw() // too late
 	if _, err := r.Append(t.Context(), signers[0], value.Null); err == nil {
 		t.Error("appended to what is dropped")
 	}

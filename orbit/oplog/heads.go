@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 
 	"github.com/newpieceplease/npp/orbit/blocks"
@@ -13,27 +12,28 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// A log has few heads, as a rule, and its summary has them. Of a log with more
-// than maxInline, they are in pages, in the order in which they became heads, so
-// that an entry costs the same however many heads there are; they move back once
-// there are few. A page is a record that is written anew: the datastore has no
-// trail of deleted keys to pass by.
+// A log usually has few heads, and its summary contains them. If a log has more
+// than maxInline, they are stored in pages, in the order in which they became
+// heads, so that the cost of an entry does not grow with the number of heads.
+// They move back to the summary when at most fewHeads remain. A page is
+// overwritten in place, which leaves no trail of deleted keys for the datastore
+// to skip.
 const (
 	maxInline    = 32
 	fewHeads     = 8
 	headsPerPage = 64
 )
 
-// MaxHeads is how many heads [Log.Heads] returns.
+// MaxHeads is the largest number of heads that [Log.Heads] returns.
 const MaxHeads = 4096
 
-// apart reports whether the heads are in pages.
-func (s *summary) apart() bool { return s.HeadCount > uint64(len(s.Heads)) }
+// paged reports whether the heads are in pages.
+func (s *summary) paged() bool { return s.HeadCount > uint64(len(s.Heads)) }
 
-// pageKey is the key of a page of heads. Pages are numbered from 1 on.
+// pageKey returns the key of a page of heads. The first page is number 1.
 func (l *Log) pageKey(page uint64) string { return store.Key(l.key("heads"), page) }
 
-// headKey is where the page of a head is found.
+// headKey returns the key of the record that contains the page of a head.
 func (l *Log) headKey(hash string) string { return l.key("head/" + hash) }
 
 // page returns the heads of a page, in the order in which they became heads.
@@ -56,9 +56,9 @@ func (l *Log) page(g blocks.Getter, page uint64) (list []entry.Position, err err
 		if name, err = r.Text(); err != nil {
 			break
 		}
-		p, ok := position(number, name)
+		p, ok := decodePosition(number, name)
 		if !ok {
-			err = errors.New("no position")
+			err = errors.New("invalid position")
 		}
 		list = append(list, p)
 	}
@@ -71,7 +71,7 @@ func (l *Log) page(g blocks.Getter, page uint64) (list []entry.Position, err err
 	return list, nil
 }
 
-// putPage stores a page. The last page is never empty.
+// putPage stores a page. It keeps the last page from being empty.
 func (l *Log) putPage(tx *store.Tx, sum *summary, page uint64, list []entry.Position) error {
 	if len(list) > 0 {
 		b := dagcbor.AppendArray(nil, len(list))
@@ -94,7 +94,7 @@ func (l *Log) putPage(tx *store.Tx, sum *summary, page uint64, list []entry.Posi
 
 // heads returns the heads, newest first.
 func (l *Log) heads(g blocks.Getter, sum *summary) ([]entry.Position, error) {
-	if !sum.apart() {
+	if !sum.paged() {
 		return sum.Heads, nil
 	}
 	var list []entry.Position
@@ -109,42 +109,8 @@ func (l *Log) heads(g blocks.Getter, sum *summary) ([]entry.Position, error) {
 	return list, nil
 }
 
-// positions yields the positions that the names of records are.
-func positions(records iter.Seq2[store.Record, error], series string) iter.Seq2[entry.Position, error] {
-	return func(yield func(entry.Position, error) bool) {
-		for r, err := range records {
-			var p entry.Position
-			if err == nil {
-				var ok bool
-				if p, ok = position(r.Number, r.Name); !ok {
-					err = fmt.Errorf("%w: record %d/%s of %s", ErrDamaged, r.Number, r.Name, series)
-				}
-			}
-			if !yield(p, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
-// first returns up to n of the positions that a sequence begins with.
-func first(n int, seq iter.Seq2[entry.Position, error]) (list []entry.Position, err error) {
-	if n == 0 {
-		return nil, nil
-	}
-	for p, err := range seq {
-		if err != nil {
-			return nil, err
-		}
-		if list = append(list, p); len(list) == n {
-			break
-		}
-	}
-	return list, nil
-}
-
-// storedHeads returns the summary and the heads, newest first, as they are outside
-// of a transaction.
+// storedHeads returns the summary and the heads, newest first, outside of a
+// transaction.
 func (l *Log) storedHeads(g blocks.Getter) (sum *summary, heads []entry.Position, err error) {
 	for range maxReads {
 		if sum, err = l.readSummary(g); err != nil {
@@ -158,19 +124,19 @@ func (l *Log) storedHeads(g blocks.Getter) (sum *summary, heads []entry.Position
 	return sum, heads, nil
 }
 
-// maxReads is how often pages are read that change meanwhile. What is read last may
-// lack heads that came or went since.
+// maxReads is how often storedHeads reads pages that change meanwhile. The last
+// read may lack heads that came or went since.
 const maxReads = 8
 
 // isHead reports whether an entry is a head.
 func (l *Log) isHead(tx *store.Tx, sum *summary, hash string) (bool, error) {
-	if !sum.apart() {
+	if !sum.paged() {
 		return slices.ContainsFunc(sum.Heads, func(h entry.Position) bool { return h.Hash == hash }), nil
 	}
 	return tx.Has(l.headKey(hash))
 }
 
-// setHead makes an entry a head, or none.
+// setHead adds or removes a head.
 func (l *Log) setHead(tx *store.Tx, sum *summary, p entry.Position, head bool) error {
 	is, err := l.isHead(tx, sum, p.Hash)
 	switch {
@@ -179,15 +145,15 @@ func (l *Log) setHead(tx *store.Tx, sum *summary, p entry.Position, head bool) e
 	case head:
 		return l.addHead(tx, sum, p)
 	default:
-		return l.coverHead(tx, sum, p.Hash)
+		return l.removeHead(tx, sum, p.Hash)
 	}
 }
 
 func (l *Log) addHead(tx *store.Tx, sum *summary, p entry.Position) error {
-	apart := sum.apart()
+	paged := sum.paged()
 	sum.HeadCount++
-	if apart {
-		return l.pageHead(tx, sum, p)
+	if paged {
+		return l.appendToPage(tx, sum, p)
 	}
 	i, _ := slices.BinarySearchFunc(sum.Heads, p, descending)
 	sum.Heads = slices.Insert(sum.Heads, i, p)
@@ -197,16 +163,16 @@ func (l *Log) addHead(tx *store.Tx, sum *summary, p entry.Position) error {
 	inline := sum.Heads
 	sum.Heads = nil
 	for _, h := range slices.Backward(inline) {
-		if err := l.pageHead(tx, sum, h); err != nil {
+		if err := l.appendToPage(tx, sum, h); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// pageHead puts a head into the last page, or into a new one.
-func (l *Log) pageHead(tx *store.Tx, sum *summary, p entry.Position) error {
-	n, heads := 0, []byte(nil) // of the last page, as they are stored
+// appendToPage adds a head to the last page, or to a new one if that is full.
+func (l *Log) appendToPage(tx *store.Tx, sum *summary, p entry.Position) error {
+	n, heads := 0, []byte(nil) // of the last page, encoded
 	if sum.HeadPages > 0 {
 		key := l.pageKey(sum.HeadPages)
 		record, err := l.mustGet(tx, key)
@@ -230,16 +196,16 @@ func (l *Log) pageHead(tx *store.Tx, sum *summary, p entry.Position) error {
 	return tx.Put(l.headKey(p.Hash), binary.AppendUvarint(nil, sum.HeadPages))
 }
 
-// appendHead appends a head as a page has it.
+// appendHead appends the encoding of a head in a page.
 func appendHead(b []byte, p entry.Position) []byte {
-	number, name := place(p)
+	number, name := encodePosition(p)
 	return dagcbor.AppendText(dagcbor.AppendUint(b, number), name)
 }
 
-// coverHead makes an entry none of the heads, if it is one: an entry that names
-// it came to count.
-func (l *Log) coverHead(tx *store.Tx, sum *summary, hash string) error {
-	if !sum.apart() {
+// removeHead removes a head, because an authorized entry names it. It does
+// nothing if the entry is not a head.
+func (l *Log) removeHead(tx *store.Tx, sum *summary, hash string) error {
+	if !sum.paged() {
 		if i := slices.IndexFunc(sum.Heads, func(h entry.Position) bool { return h.Hash == hash }); i >= 0 {
 			sum.HeadCount--
 			sum.Heads = slices.Delete(sum.Heads, i, i+1)
@@ -253,7 +219,7 @@ func (l *Log) coverHead(tx *store.Tx, sum *summary, hash string) error {
 	if err != nil {
 		return err
 	}
-	page, ok := number(record)
+	page, ok := decodeNumber(record)
 	if !ok {
 		return fmt.Errorf("%w of %s: page of head %s", ErrDamaged, l.id, hash)
 	}
@@ -261,14 +227,14 @@ func (l *Log) coverHead(tx *store.Tx, sum *summary, hash string) error {
 	if err != nil {
 		return err
 	}
-	if err := l.takeFrom(tx, sum, page, list, map[string]bool{hash: true}); err != nil {
+	if err := l.takeFromPage(tx, sum, page, list, map[string]bool{hash: true}); err != nil {
 		return err
 	}
-	return l.gatherHeads(tx, sum)
+	return l.inlineHeads(tx, sum)
 }
 
-// takeFrom takes heads from a page.
-func (l *Log) takeFrom(tx *store.Tx, sum *summary, page uint64, list []entry.Position, hashes map[string]bool) error {
+// takeFromPage removes heads from a page.
+func (l *Log) takeFromPage(tx *store.Tx, sum *summary, page uint64, list []entry.Position, hashes map[string]bool) error {
 	var left []entry.Position
 	prefix := l.headKey("")
 	for _, h := range list {
@@ -284,8 +250,8 @@ func (l *Log) takeFrom(tx *store.Tx, sum *summary, page uint64, list []entry.Pos
 	return l.putPage(tx, sum, page, left)
 }
 
-// gatherHeads moves the heads into the summary once there are few.
-func (l *Log) gatherHeads(tx *store.Tx, sum *summary) error {
+// inlineHeads moves the heads into the summary if few remain.
+func (l *Log) inlineHeads(tx *store.Tx, sum *summary) error {
 	if sum.HeadCount > fewHeads {
 		return nil
 	}
@@ -310,11 +276,12 @@ func (l *Log) gatherHeads(tx *store.Tx, sum *summary) error {
 	return nil
 }
 
-// named returns the heads that the next entry names, newest first, and covers them:
-// all, or of many the [entry.MaxNext] that became heads last, the newest entry
-// written here among them if it is a head.
-func (l *Log) named(tx *store.Tx, sum *summary) ([]entry.Position, error) {
-	if !sum.apart() {
+// takeHeads returns the heads that the next entry names, newest first, and
+// removes them from their pages. These are all heads or, if there are too many,
+// the [entry.MaxNext] that became heads last, including the newest entry
+// written here if it is a head.
+func (l *Log) takeHeads(tx *store.Tx, sum *summary) ([]entry.Position, error) {
+	if !sum.paged() {
 		return sum.Heads, nil
 	}
 	taken := make(map[string]bool)
@@ -339,13 +306,13 @@ func (l *Log) named(tx *store.Tx, sum *summary) ([]entry.Position, error) {
 				taken[h.Hash], list = true, append(list, h)
 			}
 		}
-		if err := l.takeFrom(tx, sum, page, some, taken); err != nil {
+		if err := l.takeFromPage(tx, sum, page, some, taken); err != nil {
 			return nil, err
 		}
 	}
 	slices.SortFunc(list, descending)
-	if err := l.gatherHeads(tx, sum); err != nil || len(sum.Own) == 0 || !taken[sum.Own[0].Hash] {
+	if err := l.inlineHeads(tx, sum); err != nil || len(sum.Own) == 0 || !taken[sum.Own[0].Hash] {
 		return list, err
 	}
-	return list, l.coverHead(tx, sum, sum.Own[0].Hash) // which may be further down
+	return list, l.removeHead(tx, sum, sum.Own[0].Hash) // it may be in an earlier page
 }

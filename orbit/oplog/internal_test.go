@@ -27,7 +27,7 @@ func someSummary() *summary {
 		return entry.Position{Rank: entry.Rank{Time: time, Depth: depth}, ID: id, Hash: block.Hash([]byte(data))}
 	}
 	return &summary{
-		Numbers: 1, Counting: 2, Faults: 3, Keys: 4, Waiting: 5, Pending: 6, ReadyFrom: 7, ReadyTo: 8, Rebuild: 9, HeadCount: 10, HeadPages: 14, Queue: 11, Doubtful: 12, Revision: 13, Missing: 15, GivenUp: 16, Bytes: 17, Secret: 18,
+		Numbers: 1, Authorized: 2, Unauthorized: 3, Keys: 4, Pending: 5, PendingBytes: 6, ReadyFrom: 7, ReadyTo: 8, Rebuild: 9, HeadCount: 10, HeadPages: 14, Queue: 11, Doubted: 12, Revision: 13, Missing: 15, Abandoned: 16, Bytes: 17, Secret: 18,
 		Heads:  []entry.Position{at("b", 1<<53, 1<<40, "1"), at("a", 2.5, 0, "2")},
 		Newest: []entry.Position{at("d", 1e300, 0, "4"), at("b", 1<<53, 1<<40, "1"), at("a", 2.5, 0, "2"), at("c", 1, 1, "3")},
 		Own:    []entry.Position{at("c", 1, 1, "3")},
@@ -43,7 +43,8 @@ func TestSummaryIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
-// encodeOld is encode of the version before, which counted no bytes.
+// encodeOld encodes a summary as the previous version did, which counted no
+// bytes.
 func encodeOld(s *summary) []byte {
 	b := dagcbor.AppendArray(nil, 4)
 	b = dagcbor.AppendArray(b, 9)
@@ -107,7 +108,7 @@ func TestBytesOfALogOfTheVersionBeforeAreCounted(t *testing.T) {
 	}
 }
 
-// A rebuild goes on from what the summary says of the log.
+// A rebuild needs the rest of the summary.
 func TestAStaleSummaryKeepsTheRest(t *testing.T) {
 	s := store.New(storetest.NewDisk(), "/npp/test")
 	l := &Log{store: s, number: 1, id: "log"}
@@ -147,7 +148,7 @@ func TestGarbledSummaryIsNotRead(t *testing.T) {
 	}
 }
 
-// somePositions are of all kinds of ranks, oldest first.
+// somePositions are positions with all kinds of ranks, oldest first.
 var somePositions = func() (list []entry.Position) {
 	times := []float64{
 		0, math.SmallestNonzeroFloat64, 0.5, 1, 1.5, 2, 15, 16, 255.5, 1 << 32, 1<<53 - 1, 1 << 53, 1<<53 + 2, 1 << 63, 1<<64 - 1<<11,
@@ -189,7 +190,7 @@ func TestPositionsAreInTheOrderOfTheirKeysAndReadBack(t *testing.T) {
 		positions = append(positions, random())
 	}
 	for _, p := range positions {
-		if got, ok := position(place(p)); !ok || got != p {
+		if got, ok := decodePosition(encodePosition(p)); !ok || got != p {
 			t.Errorf("%+v is read as %+v, %v", p, got, ok)
 		}
 	}
@@ -207,7 +208,9 @@ func TestPositionsAreInTheOrderOfTheirKeysAndReadBack(t *testing.T) {
 func TestKeysThatNoPositionHasAreNotRead(t *testing.T) {
 	hash := block.Hash(nil)
 	name := "a." + hash
-	raised := func(time float64, depth uint64) string { return rankText(entry.Rank{Time: time, Depth: depth}) + name }
+	raised := func(time float64, depth uint64) string {
+		return encodeRank(entry.Rank{Time: time, Depth: depth}) + name
+	}
 	for _, test := range []struct {
 		number uint64
 		name   string
@@ -217,7 +220,7 @@ func TestKeysThatNoPositionHasAreNotRead(t *testing.T) {
 		{0, raised(-1, 1)}, {1 << 63, raised(-1, 1)}, {math.MaxUint64, raised(-1, 1)}, {1, strings.ToUpper(raised(1, 10)[:rankLen]) + name},
 		{1, strings.Replace(raised(1, 1), ".", " ", 1)}, {1, raised(1, 1)[:rankLen]},
 	} {
-		if p, ok := position(test.number, test.name); ok {
+		if p, ok := decodePosition(test.number, test.name); ok {
 			t.Errorf("%d/%q is read as %+v", test.number, test.name, p)
 		}
 	}
@@ -225,21 +228,21 @@ func TestKeysThatNoPositionHasAreNotRead(t *testing.T) {
 
 func FuzzRank(f *testing.F) {
 	for _, p := range somePositions {
-		f.Add(rankText(p.Rank))
+		f.Add(encodeRank(p.Rank))
 	}
 	for _, text := range []string{
 		"", "~", "~+3ff000000000000.0000000000000001.", "~0x3ff0000000000.0000000000000001.", "~3FF0000000000000.000000000000000A.",
-		rankText(entry.Rank{Time: math.Inf(1)}), rankText(entry.Rank{Time: math.NaN()}), rankText(entry.Rank{Time: -1}),
+		encodeRank(entry.Rank{Time: math.Inf(1)}), encodeRank(entry.Rank{Time: math.NaN()}), encodeRank(entry.Rank{Time: -1}),
 	} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		r, ok := parseRank(text)
+		r, ok := decodeRank(text)
 		if !ok {
 			return
 		}
 		checkRank(t, r)
-		if len(text) != rankLen || rankText(r) != text {
+		if len(text) != rankLen || encodeRank(r) != text {
 			t.Errorf("%q is read as %v", text, r)
 		}
 	})
@@ -267,19 +270,19 @@ func FuzzSummary(f *testing.F) {
 
 func FuzzWaiter(f *testing.F) {
 	hash := block.Hash(nil)
-	for _, w := range []*waiter{
-		{from: "peer", order: 1, held: true, size: 2, charge: 3, writer: "ID", fault: "why", parents: []string{hash, hash}, chunk: 1, chunks: 2, next: 60},
+	for _, w := range []*pendingEntry{
+		{from: "peer", order: 1, held: true, size: 2, charge: 3, writer: "ID", reason: "why", parents: []string{hash, hash}, firstChunk: 1, chunks: 2, fromNext: 60},
 		{},
 	} {
 		f.Add(w.encode())
 	}
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, record []byte) {
-		w, err := decodeWaiter(hash, record)
+		w, err := decodePending(hash, record)
 		if err != nil {
 			return
 		}
-		if again, err := decodeWaiter(hash, w.encode()); err != nil || !reflect.DeepEqual(again, w) {
+		if again, err := decodePending(hash, w.encode()); err != nil || !reflect.DeepEqual(again, w) {
 			t.Errorf("%+v is read again as %+v, %v", w, again, err)
 		}
 	})
@@ -300,10 +303,10 @@ func FuzzNeed(f *testing.F) {
 }
 
 func FuzzShare(f *testing.F) {
-	f.Add((&share{held: part{1, 2}, evicted: part{3, 1 << 63}}).encode())
+	f.Add((&account{held: tally{1, 2}, evicted: tally{3, 1 << 63}}).encode())
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, record []byte) {
-		var s, again share
+		var s, again account
 		if s.decode(record) && (!again.decode(s.encode()) || again != s) {
 			t.Errorf("%+v is read again as %+v", s, again)
 		}
@@ -319,7 +322,7 @@ func FuzzDependants(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, record []byte) {
 		err := s.Update(t.Context(), func(tx *store.Tx) error {
-			if err := tx.Put(l.wakeKey(hash), record); err != nil {
+			if err := tx.Put(l.dependantsKey(hash), record); err != nil {
 				return err
 			}
 			d, err := l.dependantsOf(tx, hash)
@@ -371,7 +374,7 @@ func FuzzRefs(f *testing.F) {
 	f.Add(uint64(1), "a."+block.Hash(nil), []byte{1})
 	f.Add(uint64(0), "", []byte{})
 	for _, p := range somePositions {
-		number, name := place(p)
+		number, name := encodePosition(p)
 		f.Add(number, name, []byte{1})
 	}
 	f.Fuzz(func(t *testing.T, n uint64, name string, v []byte) {
@@ -380,7 +383,7 @@ func FuzzRefs(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			if number, again := place(ref.Position); number != n || again != name {
+			if number, again := encodePosition(ref.Position); number != n || again != name {
 				t.Errorf("%d/%q is read as %v", n, name, ref)
 			}
 			checkRank(t, ref.Rank)

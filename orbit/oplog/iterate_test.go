@@ -18,16 +18,16 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// traverse returns what is on the way from some entries along next, always on
-// from the newest, as JavaScript does.
+// traverse returns the ancestors of some entries along next and these entries,
+// always continuing from the newest, as JavaScript does.
 func (g graph) traverse(from map[string]*entry.Entry) (list []*entry.Entry) {
 	stack, seen := maps.Clone(from), maps.Clone(from)
-	newest := g.newest(judge)
+	newest := g.newest(verify)
 	for len(stack) > 0 {
 		e := slices.SortedFunc(maps.Values(stack), newest)[0]
 		delete(stack, e.Hash())
 		list = append(list, e)
-		for hash, p := range g.next(e, judge) {
+		for hash, p := range g.next(e, verify) {
 			if seen[hash] == nil {
 				seen[hash], stack[hash] = p, p
 			}
@@ -36,20 +36,20 @@ func (g graph) traverse(from map[string]*entry.Entry) (list []*entry.Entry) {
 	return list
 }
 
-// iterate is what JavaScript's iterator yields, but an amount counts with both
-// bounds too.
+// iterate returns what JavaScript's iterator yields, except that a limit also
+// applies to a range with both bounds.
 func (g graph) iterate(r oplog.Range) []*entry.Entry {
 	var list []*entry.Entry
 	switch {
-	case r.LTE != "" && judge(g[r.LTE]) == nil:
+	case r.LTE != "" && verify(g[r.LTE]) == nil:
 		list = g.traverse(map[string]*entry.Entry{r.LTE: g[r.LTE]})
 	case r.LT+r.LTE != "":
-		list = g.traverse(g.next(g[r.LT+r.LTE], judge))
+		list = g.traverse(g.next(g[r.LT+r.LTE], verify))
 	default:
-		list = g.order(judge)
+		list = g.order(verify)
 	}
 	if low := g[r.GT+r.GTE]; low != nil {
-		positions := g.positions(judge)
+		positions := g.positions(verify)
 		list = slices.DeleteFunc(list, func(e *entry.Entry) bool {
 			c := positions[e.Hash()].Compare(positions[low.Hash()])
 			return c < 0 || c == 0 && r.GT != ""
@@ -66,12 +66,12 @@ func (g graph) iterate(r oplog.Range) []*entry.Entry {
 
 func TestRangesAreThoseOfJavaScript(t *testing.T) {
 	seeds(t, 15, func(t *testing.T, rng *rand.Rand) {
-		entries := append(history(t, rng, 15, someWriters(rng)...), faulty()...)
+		entries := append(history(t, rng, 15, someWriters(rng)...), withInvalid()...)
 		r := newReplica(t)
 		r.joinAll(t, newGraph(entries...), entries)
 		log, _, _ := r.stored(t)
-		same(t, "all", hashes(log.iterate(oplog.Range{})), hashes(log.traverse(log.next(&entry.Entry{Next: hashes(log.heads(judge))}, judge))))
-		bounds := slices.Sorted(maps.Keys(log)) // also those without effect
+		same(t, "all", hashes(log.iterate(oplog.Range{})), hashes(log.traverse(log.next(&entry.Entry{Next: hashes(log.heads(verify))}, verify))))
+		bounds := slices.Sorted(maps.Keys(log)) // including unauthorized entries
 		any := func() string { return bounds[rng.IntN(len(bounds))] }
 		for range 300 {
 			var rg oplog.Range
@@ -167,13 +167,13 @@ func TestLogOfManyHeadsIsMergedByTheNextEntry(t *testing.T) {
 			for _, e := range late {
 				r.join(t, e)
 				if rng.IntN(20) == 0 {
-					r.auditAppend(t, judge)
+					r.auditAppend(t, verify)
 				}
 			}
-			r.audit(t, judge)
-			r.auditAppend(t, judge)
-			r.auditAppend(t, judge)
-			r.audit(t, judge)
+			r.audit(t, verify)
+			r.auditAppend(t, verify)
+			r.auditAppend(t, verify)
+			r.audit(t, verify)
 		})
 	}
 }
@@ -197,7 +197,7 @@ func TestUpdatesMissAndRepeatNothing(t *testing.T) {
 					got[i] = append(got[i], a)
 					after = a.Number
 					if len(got[i]) == writers*each || len(got[i])%(1+7*i) == 0 {
-						break // and goes on behind it
+						break // and continues after it
 					}
 				}
 			}
@@ -219,7 +219,7 @@ func TestUpdatesMissAndRepeatNothing(t *testing.T) {
 		})
 	}
 	group.Wait()
-	r.join(t, draft{key: "bad", time: 1}.entry()) // a change of nothing
+	r.join(t, draft{key: "bad", time: 1}.entry()) // a change that yields nothing
 	cancel()
 	readers.Wait()
 	log, _, numbers := r.stored(t)
@@ -234,12 +234,12 @@ func TestUpdatesMissAndRepeatNothing(t *testing.T) {
 			t.Errorf("ended with %v", ends[i])
 		}
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
 func TestUpdatesBeginAnywhere(t *testing.T) {
 	r := newReplica(t)
-	entries := faulty()
+	entries := withInvalid()
 	r.join(t, entries...)
 	numbers := all(t, r.Arrived(t.Context(), 0))
 	equal(t, "entries that count", len(numbers), 4)
@@ -259,8 +259,8 @@ func TestUpdatesBeginAnywhere(t *testing.T) {
 	equal(t, "after all", len(all(t, r.Arrived(t.Context(), 1<<64-1))), 0)
 }
 
-// A number that was shown is never given to another entry: a reader goes on
-// behind it.
+// A number that was yielded is never given to another entry, so a reader can
+// continue after it.
 func TestWhatUpdatesYieldSurvivesPowerLoss(t *testing.T) {
 	for operation, failure := range map[int]storetest.Failure{1: storetest.Applied, 2: storetest.Once} {
 		disk := storetest.NewDisk()

@@ -12,55 +12,54 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// One transaction takes so many entries, and no further ones once they have so many
-// bytes.
+// A transaction takes at most maxPerUpdate entries, and no further one after
+// maxUpdateBytes.
 const (
 	maxPerUpdate   = 64
 	maxUpdateBytes = 2 << 20
 )
 
-// ErrOtherLog says that an entry belongs to another log.
+// ErrOtherLog means that an entry belongs to another log.
 var ErrOtherLog = errors.New("entry belongs to another log")
 
-// Candidate is an entry that came from elsewhere.
+// Candidate is an entry that is offered to a log.
 type Candidate struct {
 	Entry    *entry.Entry
-	Identity block.Block // of its writer; none if it is not known
-	Writer   string      // ID of that identity
-	Fault    error       // why it is invalid, or nil
-	// From is the ID of the peer that offered the entry, as text. It is "" where
-	// that is not known, as of an entry that was fetched; then the entry is taken to
-	// be of the peer whose waiting entry needs it.
+	Identity block.Block // of its writer; zero if unknown
+	Writer   string      // ID of the writer
+	Fault    error       // why the entry is invalid, or nil
+	// From is the ID of the peer that offered the entry, as text. It is "" if
+	// the peer is unknown, for example because the entry was fetched. Such an
+	// entry is charged to the peer whose pending entry needs it.
 	From string
-	// Trusted has the entry be taken also where nothing waits for it and its writer
-	// may not write any more.
+	// Trusted accepts an entry of a former writer even if no entry needs it.
 	Trusted bool
 }
 
-// Outcome is what became of a candidate.
+// Outcome is what a log did with a candidate.
 type Outcome int
 
 const (
-	Refused   Outcome = iota // it would not count, and nothing here waits for it
-	Known                    // it was here before
+	Refused   Outcome = iota // it is no anchor, and no pending entry needs it
+	Known                    // it was part of the log before
 	Joined                   // it is part of the log now
-	Waiting                  // it waits for others
-	NoRoom                   // it is not taken: it would have to wait, and what waits can enter the log before it
-	Full                     // it is not taken: the quota of the log is used up
-	ShareFull                // it is not taken: its writer, or the peer that offered it, has used up their share
+	Waiting                  // it is pending
+	NoRoom                   // refused: it would be pending, and the entries that are pending now enter the log before it
+	Full                     // refused: the quota of the log is used up
+	ShareFull                // refused: the quota of its writer, or of the peer that offered it, is used up
 )
 
-// String returns the outcome in a word.
+// String returns the outcome in one or two words.
 func (o Outcome) String() string {
-	return [...]string{"refused", "known", "joined", "waiting", "no room", "full", "share full"}[o]
+	return [...]string{"refused", "known", "joined", "pending", "pending full", "quota full", "peer quota full"}[o]
 }
 
-// Join takes entries from elsewhere, in any order, and returns what became of
-// each. Anything may be offered again at any time, and what is left out can be
-// taken by a later call. The order of calls makes no difference in the end. On
-// an error, part of it may have been taken.
+// Join offers entries to the log, in any order, and returns the outcome of
+// each. An entry may be offered again at any time, and a refused one may be
+// accepted later. The order of calls makes no difference in the end. If Join
+// returns an error, some of the entries may have been accepted.
 func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, error) {
-	if err := l.refusal(); err != nil {
+	if err := l.checkWritable(); err != nil {
 		return nil, err
 	}
 	outcomes := make([]Outcome, len(candidates))
@@ -71,43 +70,22 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 			return nil, fmt.Errorf("%w: %s is of %.80q", ErrOtherLog, candidates[i].Entry.Hash(), id)
 		}
 	}
-	// What is refused may be needed by what comes behind it.
+	// A later candidate may need one that was refused.
 	var refused []int
 	for len(todo) > 0 {
-		for len(todo) > 0 {
-			n, size := 0, 0
-			for n < min(len(todo), maxPerUpdate) && size < maxUpdateBytes {
-				size += len(candidates[todo[n]].Entry.Block.Data)
-				n++
-			}
-			chunk := todo[:n]
-			todo = todo[n:]
-			err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
-				for _, i := range chunk {
-					var err error
-					if outcomes[i], err = l.join(tx, sum, candidates[i]); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			if err != nil {
-				for _, i := range chunk {
-					outcomes[i] = Refused // nothing of the chunk was committed
-				}
-				return outcomes, err
-			}
-			for _, i := range chunk {
-				if outcomes[i] == Refused {
-					refused = append(refused, i)
-				}
+		if err := l.joinAll(ctx, candidates, todo, outcomes); err != nil {
+			return outcomes, err
+		}
+		for _, i := range todo {
+			if outcomes[i] == Refused {
+				refused = append(refused, i)
 			}
 		}
 		if err := l.Wake(ctx); err != nil {
 			return outcomes, err
 		}
 		var err error
-		if todo, refused, err = l.wanted(ctx, candidates, refused); err != nil {
+		if todo, refused, err = l.splitNeeded(ctx, candidates, refused); err != nil {
 			return outcomes, err
 		}
 	}
@@ -126,11 +104,42 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 	return outcomes, nil
 }
 
-// wanted tells those of the refused that are needed now from the others.
-func (l *Log) wanted(ctx context.Context, candidates []Candidate, refused []int) (wanted, others []int, err error) {
+// joinAll joins the candidates at the given indexes, in as many transactions as
+// needed, and sets their outcomes.
+func (l *Log) joinAll(ctx context.Context, candidates []Candidate, indexes []int, outcomes []Outcome) error {
+	for len(indexes) > 0 {
+		n, size := 0, 0
+		for n < min(len(indexes), maxPerUpdate) && size < maxUpdateBytes {
+			size += len(candidates[indexes[n]].Entry.Block.Data)
+			n++
+		}
+		chunk := indexes[:n]
+		indexes = indexes[n:]
+		err := l.update(ctx, func(tx *store.Tx, sum *summary) error {
+			for _, i := range chunk {
+				var err error
+				if outcomes[i], err = l.join(tx, sum, candidates[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			for _, i := range chunk {
+				outcomes[i] = Refused // nothing of the chunk was committed
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// splitNeeded separates the refused candidates that are needed now from the
+// others.
+func (l *Log) splitNeeded(ctx context.Context, candidates []Candidate, refused []int) (needed, others []int, err error) {
 	g := blocks.Reading(ctx, l.store)
 	sum, err := l.readSummary(g)
-	if err != nil || sum.Waiting == 0 {
+	if err != nil || sum.Pending == 0 {
 		return nil, refused, err
 	}
 	for _, i := range refused {
@@ -139,119 +148,44 @@ func (l *Log) wanted(ctx context.Context, candidates []Candidate, refused []int)
 			return nil, nil, err
 		}
 		if ok {
-			wanted = append(wanted, i)
+			needed = append(needed, i)
 		} else {
 			others = append(others, i)
 		}
 	}
-	return wanted, others, nil
+	return needed, others, nil
 }
 
-// Wake goes on with entries whose wait may be over, and with those whose effect is
-// to be decided anew, until there is none. It is needed after an interrupted Join
-// or Revise, which do the same.
-func (l *Log) Wake(ctx context.Context) error {
-	for {
-		sum, err := l.readSummary(blocks.Reading(ctx, l.store))
-		if err != nil || sum.ReadyFrom == sum.ReadyTo && sum.Queue == 0 {
-			return err
-		}
-		err = l.update(ctx, func(tx *store.Tx, sum *summary) error {
-			if err := l.wakeSome(tx, sum); err != nil || sum.ReadyFrom < sum.ReadyTo {
-				return err
-			}
-			return l.decideQueued(tx, sum)
-		})
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// wakeSome goes on with as many of the entries that wait for what is in the ready
-// queue as one transaction takes.
-func (l *Log) wakeSome(tx *store.Tx, sum *summary) error {
-	n, size := 0, 0
-	for sum.ReadyFrom < sum.ReadyTo {
-		key := l.readyKey(sum.ReadyFrom)
-		record, err := l.mustGet(tx, key)
-		if err != nil {
-			return err
-		}
-		came := string(record)
-		list, err := l.dependants(tx, came, maxPerUpdate-n)
-		if err != nil {
-			return err
-		}
-		if len(list) == 0 {
-			if err := tx.Delete(key); err != nil {
-				return err
-			}
-			sum.ReadyFrom++
-		}
-		for _, hash := range list {
-			if err := l.release(tx, came, hash); err != nil {
-				return err
-			}
-			woken, err := l.wakeOne(tx, sum, hash)
-			if err != nil {
-				return err
-			}
-			size += woken
-			if n++; n == maxPerUpdate || size >= maxUpdateBytes {
-				return nil
-			}
-		}
-	}
-	return nil
-}
-
-// Waits reports whether an entry with the hash waits to become part of the log.
-func (l *Log) Waits(ctx context.Context, hash string) (bool, error) {
-	return l.store.Has(ctx, l.waitKey(hash))
-}
-
-// join takes one candidate.
+// join joins one candidate.
 func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	hash := c.Entry.Hash()
 	if ok, err := l.has(tx, hash); err != nil || ok {
 		return Known, err
 	}
-	order := orderOf(c.Entry)
-	var evicted *waiter
-	var needed *need
-	if sum.Waiting > 0 {
-		var err error
-		if needed, err = l.need(tx, sum, hash); err != nil {
-			return Refused, err
-		}
-		if needed == nil || needed.by == hash { // else it does not wait
-			if evicted, err = l.waiter(tx, hash); err != nil || evicted != nil && evicted.held {
-				return Waiting, err
-			}
-		}
-		switch {
-		case evicted != nil:
-			order, c.From = evicted.order, cmp.Or(c.From, evicted.from)
-		case needed != nil:
-			order, c.From = min(order, needed.order-min(1, needed.order)), cmp.Or(c.From, needed.from)
-		}
-	}
-	ok, err := l.welcome(tx, sum, c)
+	needed, pe, err := l.expected(tx, sum, hash)
 	if err != nil {
 		return Refused, err
 	}
-	if !ok && evicted == nil {
-		return Refused, nil
+	order := orderOf(c.Entry)
+	switch {
+	case pe != nil && pe.held:
+		return Waiting, nil
+	case pe != nil:
+		order, c.From = pe.order, cmp.Or(c.From, pe.from)
+	case needed != nil:
+		order, c.From = min(order, needed.order-min(1, needed.order)), cmp.Or(c.From, needed.from)
 	}
-	size := uint64(len(c.Entry.Block.Data))
+	ok, err := l.acceptable(tx, sum, c)
+	if err != nil || !ok && pe == nil {
+		return Refused, err
+	}
 	if ok {
-		if o, err := l.within(tx, sum, c); err != nil || o != Joined {
+		if o, err := l.checkQuotas(tx, sum, c); err != nil || o != Joined {
 			return o, err
 		}
 	}
-	if evicted != nil {
-		if err := l.forget(tx, sum, evicted); err != nil {
+	if pe != nil {
+		if err := l.removePending(tx, sum, pe); err != nil {
 			return Refused, err
 		}
 	}
@@ -263,32 +197,52 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	if !ok {
 		return Refused, nil
 	}
+	return l.accept(tx, sum, c, order)
+}
+
+// expected returns why an entry outside the log is missing, and its pending
+// entry. Each is nil if there is none.
+func (l *Log) expected(tx *store.Tx, sum *summary, hash string) (n *need, pe *pendingEntry, err error) {
+	if sum.Pending == 0 {
+		return nil, nil, nil
+	}
+	if n, err = l.need(tx, sum, hash); err != nil {
+		return nil, nil, err
+	}
+	if n == nil || n.by == hash { // otherwise it is not pending
+		pe, err = l.pendingEntry(tx, hash)
+	}
+	return n, pe, err
+}
+
+// accept makes a candidate part of the log or a pending entry.
+func (l *Log) accept(tx *store.Tx, sum *summary, c Candidate, order uint64) (Outcome, error) {
 	if c.Identity.Hash != "" {
 		if err := blocks.Put(tx, c.Identity); err != nil {
 			return Refused, err
 		}
 	}
-	missing, place, err := l.missing(tx, c.Entry.Parents())
+	missing, index, err := l.firstMissing(tx, c.Entry.Parents())
 	if err != nil {
 		return Refused, err
 	}
 	if missing != "" {
-		return l.wait(tx, sum, c, place, order)
+		return l.addPending(tx, sum, c, index, order)
 	}
-	if err := l.clearFor(tx, sum, size); err != nil {
+	if err := l.evictFor(tx, sum, uint64(len(c.Entry.Block.Data))); err != nil {
 		return Refused, err
 	}
 	return Joined, l.enter(tx, sum, c.Entry, c.Writer, c.From, c.Fault)
 }
 
-// within returns [Joined] if a candidate is within the quota of the log and the shares
-// of its writer and of the peer that offered it. An entry that others need is taken
-// whatever shares say: entries of honest writers may name it.
-func (l *Log) within(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
-	if !l.fits(sum, uint64(len(c.Entry.Block.Data))) {
+// checkQuotas returns [Joined] if the quota of the log and the quotas of the
+// candidate's writer and peer allow it. The latter do not apply to an entry
+// that a pending entry needs, because entries of honest writers may name it.
+func (l *Log) checkQuotas(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
+	if !l.inQuota(sum, uint64(len(c.Entry.Block.Data))) {
 		return Full, nil
 	}
-	if ok, err := l.inShare(tx, sum, c); err != nil || ok {
+	if ok, err := l.inPeerQuotas(tx, sum, c); err != nil || ok {
 		return Joined, err
 	}
 	if ok, err := l.needed(tx, sum, c.Entry.Hash()); err != nil || ok {
@@ -297,22 +251,22 @@ func (l *Log) within(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	return ShareFull, nil
 }
 
-// welcome reports whether a candidate is taken: it would be an anchor, an entry
-// waits for it, or it is trusted.
-func (l *Log) welcome(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
+// acceptable reports whether a candidate would be an anchor, is trusted, or is
+// needed by a pending entry.
+func (l *Log) acceptable(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
 	if c.Fault == nil {
 		lists, err := l.access(tx, sum)
-		if err != nil || lists.anchors(c.Entry.Hash(), c.Writer) || c.Trusted && has(lists.known, c.Writer) {
+		if err != nil || lists.anchors(c.Entry.Hash(), c.Writer) || c.Trusted && contains(lists.known, c.Writer) {
 			return err == nil, err
 		}
 	}
-	if sum.Waiting == 0 {
+	if sum.Pending == 0 {
 		return false, nil
 	}
 	return l.needed(tx, sum, c.Entry.Hash())
 }
 
-// needed reports whether an entry waits for one with a hash, or needs it.
+// needed reports whether a pending entry needs the entry with the hash.
 func (l *Log) needed(g blocks.Getter, sum *summary, hash string) (bool, error) {
 	if n, err := l.need(g, sum, hash); err != nil || n != nil && n.by != hash {
 		return err == nil, err
@@ -321,21 +275,23 @@ func (l *Log) needed(g blocks.Getter, sum *summary, hash string) (bool, error) {
 	return !d.none(), err
 }
 
-// missing returns the first of an entry's parents that is not in the log, or
-// "", and its place among them.
-func (l *Log) missing(tx *store.Tx, parents []string) (hash string, place int, err error) {
-	for place, hash := range parents {
+// firstMissing returns the first of an entry's parents that is not in the log,
+// or "", and its index.
+func (l *Log) firstMissing(tx *store.Tx, parents []string) (hash string, index int, err error) {
+	for index, hash := range parents {
 		if ok, err := l.has(tx, hash); err != nil || !ok {
-			return hash, place, err
+			return hash, index, err
 		}
 	}
 	return "", len(parents), nil
 }
 
-// enter inserts an entry of a writer, which a peer offered, and, where entries wait for it, puts it in the ready queue.
-func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer, from string, fault error) error {
-	traces := []string{l.faultKey(e.Hash())}
-	if fault == nil {
+// enter inserts an entry into the log and, if it has dependants, adds it to the
+// ready queue. from is the peer that offered it. The log is damaged if it has
+// records of the entry already.
+func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer, from string, invalid error) error {
+	traces := []string{l.reasonKey(e.Hash())}
+	if invalid == nil {
 		p, err := PositionOf(tx, l.number, e)
 		if err != nil {
 			return err
@@ -346,16 +302,16 @@ func (l *Log) enter(tx *store.Tx, sum *summary, e *entry.Entry, writer, from str
 		if ok, err := tx.Has(trace); err != nil {
 			return err
 		} else if ok {
-			return fmt.Errorf("%w of %s: where %s is kept is lost", ErrDamaged, l.id, e.Hash())
+			return fmt.Errorf("%w of %s: location of entry %s is lost", ErrDamaged, l.id, e.Hash())
 		}
 	}
-	if err := l.insert(tx, sum, e, writer, fault); err != nil {
+	if err := l.insert(tx, sum, e, writer, invalid); err != nil {
 		return err
 	}
-	if err := l.countShares(tx, sum, writer, from, len(e.Block.Data)); err != nil || sum.Waiting == 0 {
+	if err := l.countUsage(tx, sum, writer, from, len(e.Block.Data)); err != nil || sum.Pending == 0 {
 		return err
 	}
-	if ok, err := tx.Has(l.wakeKey(e.Hash())); err != nil || !ok {
+	if ok, err := tx.Has(l.dependantsKey(e.Hash())); err != nil || !ok {
 		return err
 	}
 	sum.ReadyTo++

@@ -16,7 +16,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// image is all that a log shows but for the order of arrival.
+// image returns everything that a log shows, except the order of arrival.
 func (r replica) image(t testing.TB) string {
 	t.Helper()
 	st, err := r.Stats(t.Context())
@@ -44,9 +44,9 @@ func TestAnyOrderOfArrivalEndsInTheSameLog(t *testing.T) {
 
 		inOrder := newReplica(t)
 		inOrder.joinAll(t, g, entries)
-		log, waiting := inOrder.audit(t, judge)
-		equal(t, "waiting in the end", len(waiting), 0)
-		same(t, "the log", slices.Sorted(maps.Keys(log)), slices.Sorted(maps.Keys(g.needed(judge))))
+		log, pending := inOrder.audit(t, verify)
+		equal(t, "pending in the end", len(pending), 0)
+		same(t, "the log", slices.Sorted(maps.Keys(log)), slices.Sorted(maps.Keys(g.needed(verify))))
 		want := inOrder.image(t)
 
 		r := newReplica(t)
@@ -57,7 +57,7 @@ func TestAnyOrderOfArrivalEndsInTheSameLog(t *testing.T) {
 			outcomes := r.join(t, batch...)
 			for i, o := range outcomes {
 				e := batch[i]
-				if o == oplog.Refused && judge(e) == nil {
+				if o == oplog.Refused && verify(e) == nil {
 					t.Errorf("%s is refused", e.Hash())
 				}
 				if o == oplog.Known && before[e.Hash()] == nil && !slices.Contains(batch[:i], e) {
@@ -67,11 +67,11 @@ func TestAnyOrderOfArrivalEndsInTheSameLog(t *testing.T) {
 					taken[e.Hash()] = e
 				}
 			}
-			log, waiting := r.audit(t, judge)
+			log, pending := r.audit(t, verify)
 			same(t, "in the log", slices.Sorted(maps.Keys(log)), slices.Sorted(maps.Keys(taken.closed())))
-			equal(t, "taken", len(log)+len(waiting), len(taken))
+			equal(t, "taken", len(log)+len(pending), len(taken))
 			for i, o := range outcomes {
-				if hash := batch[i].Hash(); o == oplog.Joined && log[hash] == nil || o == oplog.Waiting && waiting[hash] == nil {
+				if hash := batch[i].Hash(); o == oplog.Joined && log[hash] == nil || o == oplog.Waiting && pending[hash] == nil {
 					t.Errorf("%s is %v", hash, o)
 				}
 			}
@@ -81,24 +81,24 @@ func TestAnyOrderOfArrivalEndsInTheSameLog(t *testing.T) {
 		for len(some) > 0 {
 			n := 1 + rng.IntN(min(len(some), 1+rng.IntN(8)))
 			batch := slices.Clone(some[:n])
-			if rng.IntN(2) == 0 { // again, in it and before
+			if rng.IntN(2) == 0 { // again, within the batch and from before
 				batch = append(batch, batch[0], entries[rng.IntN(len(entries))])
 			}
 			offer(batch)
 			some = some[n:]
 		}
 		r.joinAll(t, g, shuffled(rng, entries))
-		r.audit(t, judge)
+		r.audit(t, verify)
 		if got := r.image(t); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
-		r.auditAppend(t, judge)
+		r.auditAppend(t, verify)
 	})
 }
 
 func TestJoinsCommuteAndAreAssociativeAndIdempotent(t *testing.T) {
 	seeds(t, 15, func(t *testing.T, rng *rand.Rand) {
-		// Three logs that know of each other in part.
+		// Three logs that overlap.
 		var logs [3][]*entry.Entry
 		shared := history(t, rng, 6, signers[:3]...)
 		for i := range logs {
@@ -114,7 +114,7 @@ func TestJoinsCommuteAndAreAssociativeAndIdempotent(t *testing.T) {
 			for _, i := range order {
 				r.join(t, logs[i]...)
 			}
-			r.audit(t, judge)
+			r.audit(t, verify)
 			return r.image(t)
 		}
 		want := joined(0, 1, 2)
@@ -123,7 +123,8 @@ func TestJoinsCommuteAndAreAssociativeAndIdempotent(t *testing.T) {
 				t.Errorf("%v: got %s, want %s", order, got, want)
 			}
 		}
-		// (0 ∪ 1) ∪ 2 was above; 0 ∪ (1 ∪ 2) offers what another joined.
+		// (0 ∪ 1) ∪ 2 was above. In 0 ∪ (1 ∪ 2), another log offers what it
+		// joined.
 		other := newReplica(t)
 		other.join(t, logs[1]...)
 		other.join(t, logs[2]...)
@@ -137,7 +138,8 @@ func TestJoinsCommuteAndAreAssociativeAndIdempotent(t *testing.T) {
 }
 
 func TestWhatIsMissingMayComeInAnyOrderInOneBatch(t *testing.T) {
-	// A chain of several transactions, backwards: all wait for the first.
+	// A chain of several transactions, in reverse: all entries are pending
+	// until the first arrives.
 	var chain []*entry.Entry
 	for i := range 700 {
 		d := draft{key: "a", time: float64(i + 1)}
@@ -158,7 +160,7 @@ func TestWhatIsMissingMayComeInAnyOrderInOneBatch(t *testing.T) {
 	must(t, err)
 	same(t, "missing", missing, hashes(chain[:1]))
 	same(t, "outcomes", r.join(t, chain[1], chain[0]), []oplog.Outcome{oplog.Joined, oplog.Joined})
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
 func TestFaultyEntryIsRefusedAlone(t *testing.T) {
@@ -170,18 +172,18 @@ func TestFaultyEntryIsRefusedAlone(t *testing.T) {
 		outcomes := r.join(t, a, bad, worse)
 		same(t, "outcomes", outcomes[1:], []oplog.Outcome{oplog.Refused, oplog.Refused})
 	}
-	log, waiting := r.audit(t, judge)
+	log, pending := r.audit(t, verify)
 	equal(t, "in the log", len(log), 1)
-	equal(t, "waiting", len(waiting), 0)
+	equal(t, "pending", len(pending), 0)
 	_, err := blocks.Get(blocks.Reading(t.Context(), r.store), bad.Hash())
 	if !errors.Is(err, blocks.ErrNotFound) {
 		t.Errorf("it is stored: %v", err)
 	}
 }
 
-// faulty returns entries a to e: a ← bad1 ← bad2 ← b, and c on top of a alone,
-// and d on top of b and of two more faulty ones.
-func faulty() []*entry.Entry {
+// withInvalid returns entries a to e: a ← bad1 ← bad2 ← b; c descends from a
+// alone; d descends from b and from two more invalid entries.
+func withInvalid() []*entry.Entry {
 	a := draft{key: "a", time: 1}.entry()
 	bad1 := draft{key: "bad1", time: 2, next: []*entry.Entry{a}}.entry()
 	bad2 := draft{key: "bad2", time: 3, next: []*entry.Entry{bad1}, refs: []*entry.Entry{a}}.entry()
@@ -194,12 +196,12 @@ func faulty() []*entry.Entry {
 }
 
 func TestFaultyEntriesAreKeptWhereOneThatCountsNamesThem(t *testing.T) {
-	entries := faulty()
+	entries := withInvalid()
 	seeds(t, 200, func(t *testing.T, rng *rand.Rand) {
 		r := newReplica(t)
 		order := shuffled(rng, entries)
 		if rng.IntN(2) == 0 {
-			// In one batch nothing needs to be offered again.
+			// Within one batch nothing must be offered again.
 			for i, o := range r.join(t, order...) {
 				if o != oplog.Joined {
 					t.Errorf("%s is %v", order[i].Hash(), o)
@@ -208,40 +210,40 @@ func TestFaultyEntriesAreKeptWhereOneThatCountsNamesThem(t *testing.T) {
 		} else {
 			for _, e := range order {
 				r.join(t, e)
-				r.audit(t, judge)
+				r.audit(t, verify)
 			}
 			r.joinAll(t, newGraph(entries...), nil)
 		}
-		log, waiting := r.audit(t, judge)
+		log, pending := r.audit(t, verify)
 		equal(t, "in the log", len(log), len(entries))
-		equal(t, "waiting", len(waiting), 0)
+		equal(t, "pending", len(pending), 0)
 		heads, err := r.Heads(t.Context())
 		must(t, err)
 		same(t, "heads", heads, []entry.Position{plain(entries[7])})
 		for _, e := range entries {
-			fault, err := r.Fault(t.Context(), e.Hash())
+			reason, err := r.Fault(t.Context(), e.Hash())
 			must(t, err)
-			if want := judge(e); want == nil && fault != "" || want != nil && fault != want.Error() {
-				t.Errorf("fault of %s: %q", e.Key, fault)
+			if want := verify(e); want == nil && reason != "" || want != nil && reason != want.Error() {
+				t.Errorf("reason of %s: %q", e.Key, reason)
 			}
 		}
-		r.auditAppend(t, judge)
+		r.auditAppend(t, verify)
 	})
 }
 
 func TestHeadsCoverWhatFaultyEntriesName(t *testing.T) {
-	entries := faulty()
+	entries := withInvalid()
 	r := newReplica(t)
 	r.join(t, entries[:4]...) // a ← bad1 ← bad2 ← b
 	heads, err := r.Heads(t.Context())
 	must(t, err)
 	same(t, "heads", heads, []entry.Position{plain(entries[3])})
-	// Named in refs alone, a faulty entry covers nothing.
+	// An invalid entry that is only in refs has no effect on the heads.
 	x := draft{key: "x", time: 1}.entry()
 	bad := draft{key: "bad", time: 2, next: []*entry.Entry{x}}.entry()
 	y := draft{key: "y", time: 9, refs: []*entry.Entry{bad}}.entry()
 	r.join(t, bad, x, y)
-	r.audit(t, judge)
+	r.audit(t, verify)
 	heads, err = r.Heads(t.Context())
 	must(t, err)
 	same(t, "heads", heads, []entry.Position{plain(y), plain(entries[3]), plain(x)})
@@ -253,8 +255,8 @@ func TestEntryOfAnotherLogStopsTheWholeJoin(t *testing.T) {
 	if _, err := r.Join(t.Context(), candidates(own, other)); !errors.Is(err, oplog.ErrOtherLog) {
 		t.Errorf("got %v", err)
 	}
-	log, waiting := r.audit(t, judge)
-	equal(t, "entries", len(log)+len(waiting), 0)
+	log, pending := r.audit(t, verify)
+	equal(t, "entries", len(log)+len(pending), 0)
 }
 
 func TestLogsInOneStoreAreApart(t *testing.T) {
@@ -270,7 +272,7 @@ func TestLogsInOneStoreAreApart(t *testing.T) {
 	if _, err := r.Get(t.Context(), e.Hash()); !errors.Is(err, oplog.ErrNotFound) {
 		t.Errorf("get: %v", err)
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
 func TestJoinStoresTheIdentityOfWhatItTakes(t *testing.T) {
@@ -291,13 +293,13 @@ func TestJoinStoresTheIdentityOfWhatItTakes(t *testing.T) {
 }
 
 func TestOutcomesHaveNames(t *testing.T) {
-	for o, want := range map[oplog.Outcome]string{oplog.Refused: "refused", oplog.Known: "known", oplog.Joined: "joined", oplog.Waiting: "waiting", oplog.NoRoom: "no room", oplog.Full: "full", oplog.ShareFull: "share full"} {
+	for o, want := range map[oplog.Outcome]string{oplog.Refused: "refused", oplog.Known: "known", oplog.Joined: "joined", oplog.Waiting: "pending", oplog.NoRoom: "pending full", oplog.Full: "quota full", oplog.ShareFull: "peer quota full"} {
 		equal(t, "name", o.String(), want)
 	}
 }
 
 func TestEntryWhosePlaceIsLostIsNotTakenTwice(t *testing.T) {
-	entries := faulty()
+	entries := withInvalid()
 	low := draft{key: "low", time: 1, next: entries[3:4]}.entry()
 	entries = append(entries, low)
 	for _, e := range append(entries[:4:4], low) {
@@ -307,14 +309,14 @@ func TestEntryWhosePlaceIsLostIsNotTakenTwice(t *testing.T) {
 		if _, err := r.Join(t.Context(), candidates(draft{key: "n", time: 9, next: []*entry.Entry{e}}.entry(), e)); !errors.Is(err, oplog.ErrDamaged) {
 			t.Errorf("%s: %v", e.Key, err)
 		}
-		if lost, err := r.Rebuild(t.Context(), rejudge); err != nil || lost != nil {
+		if lost, err := r.Rebuild(t.Context(), verifyAgain); err != nil || lost != nil {
 			t.Errorf("rebuild: %v, %v", lost, err)
 		}
-		r.audit(t, judge)
+		r.audit(t, verify)
 	}
 }
 
-// With "next" without a bound, no further entry could be written.
+// Without a bound on next, no further entry could be written.
 func TestLogOfVeryManyHeadsIsMergedStepByStep(t *testing.T) {
 	const heads = entry.MaxNext + 50
 	r := newReplica(t)
@@ -334,7 +336,7 @@ func TestLogOfVeryManyHeadsIsMergedStepByStep(t *testing.T) {
 	}
 }
 
-// Parents of an entry that waits are stored so many to a record.
+// The parents of a pending entry are stored in several records.
 func TestEntriesWithAnyNumberOfParentsWaitForThem(t *testing.T) {
 	seeds(t, 6, func(t *testing.T, rng *rand.Rand) {
 		var entries []*entry.Entry
@@ -359,7 +361,7 @@ func TestEntriesWithAnyNumberOfParentsWaitForThem(t *testing.T) {
 		g := newGraph(entries...)
 		r := newReplica(t)
 		order := shuffled(rng, entries)
-		// The wide ones early, most of what they name late.
+		// Entries with many parents arrive early, most of their parents late.
 		slices.SortStableFunc(order, func(a, b *entry.Entry) int {
 			if wide[a.Hash()] == wide[b.Hash()] || rng.IntN(4) == 0 {
 				return 0
@@ -373,12 +375,12 @@ func TestEntriesWithAnyNumberOfParentsWaitForThem(t *testing.T) {
 			n := 1 + rng.IntN(min(len(order), 12))
 			r.join(t, order[:n]...)
 			order = order[n:]
-			r.audit(t, judge)
+			r.audit(t, verify)
 		}
 		r.joinAll(t, g, nil)
-		log, waiting := r.audit(t, judge)
-		equal(t, "waiting", len(waiting), 0)
-		same(t, "the log", slices.Sorted(maps.Keys(log)), slices.Sorted(maps.Keys(g.needed(judge))))
+		log, pending := r.audit(t, verify)
+		equal(t, "pending", len(pending), 0)
+		same(t, "the log", slices.Sorted(maps.Keys(log)), slices.Sorted(maps.Keys(g.needed(verify))))
 	})
 }
 
@@ -389,7 +391,7 @@ func TestManyHeadsBelowInvalidEntries(t *testing.T) {
 		some := func(list []*entry.Entry, most int) []*entry.Entry {
 			return shuffled(rng, list)[:min(len(list), rng.IntN(most+1))]
 		}
-		var roots, faults []*entry.Entry
+		var roots, invalid []*entry.Entry
 		for round := range 3 {
 			var batch []*entry.Entry
 			for i := range 80 {
@@ -397,30 +399,30 @@ func TestManyHeadsBelowInvalidEntries(t *testing.T) {
 				batch = append(batch, roots[len(roots)-1])
 			}
 			for i := range 40 {
-				next := slices.Concat(some(roots, 20), some(faults, 2))
+				next := slices.Concat(some(roots, 20), some(invalid, 2))
 				if i > 0 && rng.IntN(2) == 0 {
-					next = append(some(roots, 3), faults[len(faults)-1])
+					next = append(some(roots, 3), invalid[len(invalid)-1])
 				}
-				faults = append(faults, draft{key: fmt.Sprint("bad", round, i), time: 1, next: shuffled(rng, next)}.entry())
-				batch = append(batch, faults[len(faults)-1])
+				invalid = append(invalid, draft{key: fmt.Sprint("bad", round, i), time: 1, next: shuffled(rng, next)}.entry())
+				batch = append(batch, invalid[len(invalid)-1])
 			}
-			// What is only referred to is here and not covered.
-			batch = append(batch, draft{key: fmt.Sprint("r", round), time: 1, refs: faults}.entry())
+			// Entries that are only in refs stay heads.
+			batch = append(batch, draft{key: fmt.Sprint("r", round), time: 1, refs: invalid}.entry())
 			slices.Reverse(batch)
 			r.join(t, batch...)
-			r.audit(t, judge)
+			r.audit(t, verify)
 			for i := range 4 {
-				top := draft{key: fmt.Sprint("t", round, i), time: float64(rng.IntN(9)), next: append(some(roots, 1), some(faults, 3)...)}.entry()
+				top := draft{key: fmt.Sprint("t", round, i), time: float64(rng.IntN(9)), next: append(some(roots, 1), some(invalid, 3)...)}.entry()
 				same(t, "outcomes", r.join(t, top), []oplog.Outcome{oplog.Joined})
-				r.audit(t, judge)
+				r.audit(t, verify)
 			}
 		}
 		before := r.snapshot(t)
-		_, err := r.Rebuild(t.Context(), rejudge)
+		_, err := r.Rebuild(t.Context(), verifyAgain)
 		must(t, err)
 		after := r.snapshot(t)
-		// The summary also has places in the queue, and pages of heads the order in
-		// which they became heads.
+		// The summary also contains positions of queues, and pages the order in
+		// which entries became heads.
 		for _, records := range []map[string]string{before, after} {
 			maps.DeleteFunc(records, func(key, _ string) bool {
 				rest := strings.TrimPrefix(key, blocks.LogPrefix(logNumber)+"/")
@@ -430,7 +432,7 @@ func TestManyHeadsBelowInvalidEntries(t *testing.T) {
 		if !maps.Equal(after, before) {
 			t.Error("rebuilt, it is another")
 		}
-		r.audit(t, judge)
+		r.audit(t, verify)
 	})
 }
 
@@ -458,5 +460,5 @@ func TestChainOfInvalidEntriesLeadsToAllHeads(t *testing.T) {
 	heads, err = r.Heads(t.Context())
 	must(t, err)
 	same(t, "heads", heads, []entry.Position{plain(top), plain(last)})
-	r.audit(t, judge)
+	r.audit(t, verify)
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/newpieceplease/npp/orbit/block"
@@ -15,19 +14,20 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// MaxMissing is how many hashes [Log.Missing] returns.
+// MaxMissing is the largest number of hashes that [Log.Missing] returns.
 const MaxMissing = 1000
 
-// Missing returns hashes of entries that are to be fetched, in their order: of
-// parents of waiting entries that neither are in the log nor wait, and of waiting
-// entries whose blocks were evicted and whose turn it is. Where there are more than
-// [MaxMissing], it returns some at random, others with each call. The cost does not
-// grow with what waits. Of an entry with more than 64 parents that are missing, some
-// are listed later. An entry that waits for another one always has that listed,
-// unless that one waits itself.
+// Missing returns the hashes of entries to fetch, sorted. These are the parents
+// of pending entries that are neither in the log nor pending, and the pending
+// entries whose evicted blocks are needed next. If there are more than
+// [MaxMissing], each call returns a random selection. The cost does not grow
+// with the number of pending entries. If an entry lacks more than 64 parents,
+// some become missing later. The parent that a pending entry waits for is
+// always missing unless it is pending itself.
 //
-// The hashes are to be offered until none is missing. An invalid entry may be
-// refused once more while that which needs it is not the first to be looked at.
+// Callers offer these entries to the log until none is missing. An invalid
+// entry may be refused once more as long as it is not the parent that the entry
+// which needs it waits for.
 func (l *Log) Missing(ctx context.Context) ([]string, error) {
 	sum, err := l.readSummary(blocks.Reading(ctx, l.store))
 	if err != nil || sum.Missing == 0 {
@@ -50,7 +50,8 @@ func (l *Log) Missing(ctx context.Context) ([]string, error) {
 	return missing, nil
 }
 
-// MissingOf returns those of some hashes that are to be fetched; see [Log.Missing].
+// MissingOf returns those of the given hashes that are missing; see
+// [Log.Missing].
 func (l *Log) MissingOf(ctx context.Context, hashes []string) (missing []string, err error) {
 	g := blocks.Reading(ctx, l.store)
 	sum, err := l.readSummary(g)
@@ -69,19 +70,20 @@ func (l *Log) MissingOf(ctx context.Context, hashes []string) (missing []string,
 	return missing, nil
 }
 
-// missingNumbers is how many numbers the series of missing hashes has.
+// missingNumbers is the number of distinct numbers in the series of missing
+// hashes.
 const missingNumbers = 1 << 16
 
-// missingKey is where it is noted that a hash is missing. Its number depends on a
-// secret of the log, or a peer could choose hashes that stand in front of others
-// wherever a page begins.
+// missingKey returns the key of a missing hash. Its number depends on a secret
+// of the log: otherwise a peer could choose hashes that sort before others at
+// any start of a page.
 func (l *Log) missingKey(sum *summary, hash string) string {
 	digest := sha256.Sum256(binary.BigEndian.AppendUint64([]byte(hash), sum.Secret))
 	return store.NamedKey(l.key("missing"), uint64(binary.BigEndian.Uint16(digest[:])), hash)
 }
 
-// need is what is stored of a missing hash: the waiting entry that needs it, and of that
-// the peer and the order.
+// need is the record of a missing hash: the pending entry that needs it, and
+// the peer and the order of that entry.
 type need struct {
 	by    string
 	from  string
@@ -119,25 +121,25 @@ func (l *Log) need(g blocks.Getter, sum *summary, hash string) (*need, error) {
 	return &n, nil
 }
 
-// require notes that a waiting entry needs a hash, unless an entry with that hash
-// waits. None with that hash is in the log.
-func (l *Log) require(tx *store.Tx, sum *summary, hash string, w *waiter) error {
+// require makes a hash missing because a pending entry needs it, unless an
+// entry with that hash is pending. The log must not contain such an entry.
+func (l *Log) require(tx *store.Tx, sum *summary, hash string, pe *pendingEntry) error {
 	if n, err := l.need(tx, sum, hash); err != nil || n != nil {
 		return err
 	}
-	if ok, err := tx.Has(l.waitKey(hash)); err != nil || ok {
+	if ok, err := tx.Has(l.pendingKey(hash)); err != nil || ok {
 		return err
 	}
-	return l.setMissing(tx, sum, hash, w)
+	return l.setMissing(tx, sum, hash, pe)
 }
 
-// requireAll notes that a waiting entry needs its parents. All but the first, for which
-// it waits, are noted so that they are fetched at the same time: where one was looked at
-// a while ago, it is not again.
-func (l *Log) requireAll(tx *store.Tx, sum *summary, w *waiter) error {
-	for i, hash := range w.parents {
+// requireAll makes the parents of a pending entry missing. The entry waits only
+// for the first; the others become missing so that they are fetched at the same
+// time. A parent that was looked up recently is skipped.
+func (l *Log) requireAll(tx *store.Tx, sum *summary, pe *pendingEntry) error {
+	for i, hash := range pe.parents {
 		if i > 0 {
-			if l.looked.at(hash) {
+			if l.lookedUp.add(hash) {
 				continue
 			}
 			if ok, err := l.has(tx, hash); err != nil {
@@ -146,30 +148,32 @@ func (l *Log) requireAll(tx *store.Tx, sum *summary, w *waiter) error {
 				continue
 			}
 		}
-		if err := l.require(tx, sum, hash, w); err != nil {
+		if err := l.require(tx, sum, hash, pe); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// looked is hashes that were looked at. It forgets all once it has many.
-type looked struct {
+// hashCache is a set of hashes that were looked up. It is cleared when it is
+// full.
+type hashCache struct {
 	mu     sync.Mutex
 	hashes map[string]bool
 }
 
-// maxLooked is how many hashes are remembered: those that some hundred entries name.
-const maxLooked = 4096
+// maxLookedUp is the capacity of a hashCache: the parents of some hundred
+// entries.
+const maxLookedUp = 4096
 
-// at reports whether a hash was looked at before.
-func (l *looked) at(hash string) bool {
+// add adds a hash and reports whether it was there before.
+func (l *hashCache) add(hash string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.hashes[hash] {
 		return true
 	}
-	if len(l.hashes) == maxLooked {
+	if len(l.hashes) == maxLookedUp {
 		l.hashes = nil
 	}
 	if l.hashes == nil {
@@ -179,20 +183,20 @@ func (l *looked) at(hash string) bool {
 	return false
 }
 
-func (l *looked) forget() {
+func (l *hashCache) clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.hashes = nil
 }
 
-// setMissing notes that a hash is missing because of a waiting entry, where that is not
-// noted yet.
-func (l *Log) setMissing(tx *store.Tx, sum *summary, hash string, w *waiter) error {
+// setMissing makes a hash missing because of a pending entry. The hash must not
+// be missing yet.
+func (l *Log) setMissing(tx *store.Tx, sum *summary, hash string, pe *pendingEntry) error {
 	if sum.Secret == 0 {
 		sum.Secret = rand.Uint64() | 1
 	}
 	sum.Missing++
-	return tx.Put(l.missingKey(sum, hash), need{w.hash, w.from, w.order}.encode())
+	return tx.Put(l.missingKey(sum, hash), need{pe.hash, pe.from, pe.order}.encode())
 }
 
 // setFound undoes setMissing.
@@ -201,13 +205,13 @@ func (l *Log) setFound(tx *store.Tx, sum *summary, hash string) error {
 	return tx.Delete(l.missingKey(sum, hash))
 }
 
-// requireNoMore notes that a waiting entry needs hashes no more. One that another
-// entry waits for is needed by that.
-func (l *Log) requireNoMore(tx *store.Tx, sum *summary, w *waiter, hashes []string) error {
+// unrequire ends a pending entry's need of hashes. A hash that has a dependant
+// becomes missing because of that.
+func (l *Log) unrequire(tx *store.Tx, sum *summary, pe *pendingEntry, hashes []string) error {
 	for _, hash := range hashes {
 		if n, err := l.need(tx, sum, hash); err != nil {
 			return err
-		} else if n == nil || n.by != w.hash {
+		} else if n == nil || n.by != pe.hash {
 			continue
 		}
 		if err := l.setFound(tx, sum, hash); err != nil {
@@ -220,107 +224,62 @@ func (l *Log) requireNoMore(tx *store.Tx, sum *summary, w *waiter, hashes []stri
 	return nil
 }
 
-// requireForDependant notes that a hash is needed by an entry that waits for it, if
-// there is one. An entry with the hash must neither be in the log nor wait.
+// requireForDependant makes a hash missing because of one of its dependants, if
+// it has any. An entry with the hash must be neither in the log nor pending.
 func (l *Log) requireForDependant(tx *store.Tx, sum *summary, hash string) error {
-	l.looked.forget()
+	l.lookedUp.clear()
 	some, err := l.dependants(tx, hash, 1)
 	if err != nil || len(some) == 0 {
 		return err
 	}
-	w, err := l.mustWaiter(tx, some[0])
+	pe, err := l.mustPending(tx, some[0])
 	if err != nil {
 		return err
 	}
-	return l.setMissing(tx, sum, hash, w)
+	return l.setMissing(tx, sum, hash, pe)
 }
 
-// The entries that wait for a hash are its dependants. The first of them stands in
-// the record of the hash, with the number of the others, since most have one only.
-type dependants struct {
-	first  string // or ""
-	others uint64
-}
+// Bounds of one refetch.
+const (
+	refetchEntries    = 64 // entries that are visited
+	refetchDependants = 4  // dependants of each entry
+	refetchPart       = 8  // 1/refetchPart of the bound on pending bytes
+)
 
-func (l *Log) wakeKey(hash string) string        { return l.key("wake/" + hash) }
-func (l *Log) dependantsPrefix(of string) string { return l.key("waiters/" + of) }
-func (l *Log) dependantKey(of, by string) string { return l.dependantsPrefix(of) + "/" + by }
-func (d dependants) encode() []byte              { return append(binary.AppendUvarint(nil, d.others), d.first...) }
-func (d dependants) none() bool                  { return d == dependants{} }
-
-func (l *Log) dependantsOf(g blocks.Getter, hash string) (d dependants, err error) {
-	record, err := g.Get(l.wakeKey(hash))
-	if errors.Is(err, store.ErrNotFound) {
-		return d, nil
+// refetch makes an entry missing whose block was evicted and whose parents are
+// in the log now. Unless the entry was missing before, refetch does the same
+// for some entries that descend from it.
+func (l *Log) refetch(tx *store.Tx, sum *summary, pe *pendingEntry) error {
+	if n, err := l.need(tx, sum, pe.hash); err != nil || n != nil {
+		return err
 	}
-	if err != nil {
-		return d, err
-	}
-	others, n := binary.Uvarint(record)
-	if d = (dependants{string(record[max(0, n):]), others}); n <= 0 || d.first != "" && !block.ValidHash(d.first) {
-		return d, l.damaged(l.wakeKey(hash))
-	}
-	return d, nil
-}
-
-// dependants returns up to n entries that wait for a hash.
-func (l *Log) dependants(tx *store.Tx, hash string, n int) (list []string, err error) {
-	d, err := l.dependantsOf(tx, hash)
-	if err != nil {
-		return nil, err
-	}
-	if d.first != "" {
-		list = append(list, d.first)
-	}
-	if d.others == 0 {
-		return list, nil
-	}
-	prefix := l.dependantsPrefix(hash)
-	for r, err := range tx.Scan(prefix) {
-		if err != nil || len(list) >= n {
-			return list, err
+	size := uint64(0)
+	queue := []*pendingEntry{pe}
+	for n := 0; n < len(queue) && n < refetchEntries; n++ {
+		pe := queue[n]
+		if !pe.held {
+			if size += pe.size; n > 0 && size > l.pendingLimit(sum)/refetchPart {
+				return nil
+			}
+			if n, err := l.need(tx, sum, pe.hash); err != nil {
+				return err
+			} else if n == nil {
+				if err := l.setMissing(tx, sum, pe.hash, pe); err != nil {
+					return err
+				}
+			}
 		}
-		list = append(list, strings.TrimPrefix(r.Key, prefix+"/"))
-	}
-	return list, nil
-}
-
-// depend notes that an entry waits for a hash.
-func (l *Log) depend(tx *store.Tx, on, hash string) error {
-	d, err := l.dependantsOf(tx, on)
-	if err != nil {
-		return err
-	}
-	if d.none() {
-		d.first = hash
-	} else {
-		d.others++
-		if err := tx.Put(l.dependantKey(on, hash), nil); err != nil {
+		hashes, err := l.dependants(tx, pe.hash, refetchDependants)
+		if err != nil {
 			return err
 		}
-	}
-	return tx.Put(l.wakeKey(on), d.encode())
-}
-
-// release undoes depend.
-func (l *Log) release(tx *store.Tx, on, hash string) error {
-	d, err := l.dependantsOf(tx, on)
-	if err != nil {
-		return err
-	}
-	switch {
-	case d.first == hash:
-		d.first = ""
-	case d.others == 0:
-		return l.damaged(l.wakeKey(on))
-	default:
-		d.others--
-		if err := tx.Delete(l.dependantKey(on, hash)); err != nil {
-			return err
+		for _, hash := range hashes {
+			next, err := l.mustPending(tx, hash)
+			if err != nil {
+				return err
+			}
+			queue = append(queue, next)
 		}
 	}
-	if d.none() {
-		return tx.Delete(l.wakeKey(on))
-	}
-	return tx.Put(l.wakeKey(on), d.encode())
+	return nil
 }

@@ -43,8 +43,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// signers are the writers of tests; what the last of them writes has no effect
-// where [judge] is asked.
+// signers are the writers of tests. Entries of the last one are invalid
+// according to [verify].
 var signers = func() (list []*identity.Signer) {
 	for i := range 5 {
 		key, err := crypto.UnmarshalEd25519PrivateKey(ed25519.NewKeyFromSeed(fmt.Appendf(nil, "%032d", i)))
@@ -64,30 +64,30 @@ var vandal = signers[len(signers)-1]
 
 var errVandal = errors.New("written by a vandal")
 
-// rejudge is judge for a rebuild.
-func rejudge(e *entry.Entry) (writer string, fault, err error) { return e.Key, judge(e), nil }
+// verifyAgain is verify for a rebuild.
+func verifyAgain(e *entry.Entry) (writer string, invalid, err error) { return e.Key, verify(e), nil }
 
-// judge tells why an entry has no effect, or nil.
-func judge(e *entry.Entry) error {
+// verify returns why an entry is invalid, or nil.
+func verify(e *entry.Entry) error {
 	if e.Key == vandal.PublicKey || strings.HasPrefix(e.Key, "bad") {
 		return errVandal
 	}
 	return nil
 }
 
-// anything finds no fault.
-func anything(*entry.Entry) error { return nil }
+// accept accepts every entry.
+func accept(*entry.Entry) error { return nil }
 
-// offered is all entries that were offered to a log, by their hashes.
+// offered contains all entries that were offered to a log, by hash.
 var offered sync.Map
 
 func candidate(e *entry.Entry) oplog.Candidate {
 	offered.Store(e.Hash(), e)
-	return oplog.Candidate{Entry: e, Writer: e.Key, Fault: judge(e)}
+	return oplog.Candidate{Entry: e, Writer: e.Key, Fault: verify(e)}
 }
 
-// config is that of a log which anybody may write. In these tests, the key of an
-// entry is the ID of its writer.
+// config is the configuration of a log that anyone may write. In these tests,
+// the ID of an entry's writer is the entry's key.
 func config(state oplog.State) oplog.Config {
 	return oplog.Config{
 		State:  state,
@@ -103,7 +103,7 @@ func candidates(entries ...*entry.Entry) (list []oplog.Candidate) {
 	return list
 }
 
-// of is candidates that a peer offered.
+// of returns candidates that a peer offered.
 func of(peer string, entries ...*entry.Entry) []oplog.Candidate {
 	list := candidates(entries...)
 	for i := range list {
@@ -112,7 +112,7 @@ func of(peer string, entries ...*entry.Entry) []oplog.Candidate {
 	return list
 }
 
-// draft is what tests choose of an entry that nobody signed.
+// draft is an unsigned entry, as far as tests choose it.
 type draft struct {
 	key        string
 	time       float64
@@ -164,19 +164,19 @@ type replica struct {
 	disk  datastore.Batching
 	store *store.Store
 	keys  keyed.Index
-	bound uint64 // of bytes that wait
+	bound uint64 // on the bytes of pending entries
 }
 
 func open(ctx context.Context, ds datastore.Batching) (replica, error) {
 	return openWith(ctx, ds, func(*oplog.Config) {})
 }
 
-// openFor opens a log whose access list is a until it is revised.
+// openFor opens a log with an initial access list.
 func openFor(ctx context.Context, ds datastore.Batching, a oplog.Access) (replica, error) {
 	return openWith(ctx, ds, func(c *oplog.Config) { c.Access = a })
 }
 
-// openWith opens a log whose configuration is changed.
+// openWith opens a log with a changed configuration.
 func openWith(ctx context.Context, ds datastore.Batching, change func(*oplog.Config)) (replica, error) {
 	r := replica{disk: ds, store: store.New(ds, namespace), keys: keyed.New(logNumber, keyed.NewHints())}
 	c := config(r.keys)
@@ -210,8 +210,8 @@ func (r replica) append(t testing.TB, s *identity.Signer, payloads ...value.Valu
 	return entries
 }
 
-// joinAll offers all entries and then what is missing of them, until nothing
-// is. Where some were given up meanwhile, it begins anew.
+// joinAll offers all entries and then those of them that are missing, until
+// none is. It starts again if some were abandoned meanwhile.
 func (r replica) joinAll(t testing.TB, g graph, entries []*entry.Entry) {
 	t.Helper()
 	before := must1(r.Stats(t.Context()))
@@ -257,7 +257,7 @@ func hashes(entries []*entry.Entry) (list []string) {
 	return list
 }
 
-// same fails the test unless got is want.
+// same fails the test unless got equals want.
 func same[T comparable](t testing.TB, what string, got, want []T) {
 	t.Helper()
 	if !slices.Equal(got, want) {
@@ -272,7 +272,8 @@ func equal[T comparable](t testing.TB, what string, got, want T) {
 	}
 }
 
-// graph is a log without any index: what a log should be is derived from it.
+// graph is a log without an index. Tests derive from it what a log should
+// contain.
 type graph map[string]*entry.Entry
 
 func newGraph(entries ...*entry.Entry) graph {
@@ -283,13 +284,13 @@ func newGraph(entries ...*entry.Entry) graph {
 	return g
 }
 
-// plain is the position of an entry whose clock is larger than those of what it
-// is on top of.
+// plain returns the position of an entry whose clock is larger than those of
+// its ancestors.
 func plain(e *entry.Entry) entry.Position { return e.Position(entry.Rank{Time: e.Clock.Time}) }
 
-// positions returns the places in the order of the log. Those that do not count
-// are in none; they have what their clock says.
-func (g graph) positions(judge func(*entry.Entry) error) map[string]entry.Position {
+// positions returns the positions of the authorized entries in the order of the
+// log, and the positions according to their clocks of the others.
+func (g graph) positions(verify func(*entry.Entry) error) map[string]entry.Position {
 	placed := make(map[string]entry.Position, len(g))
 	var place func(e *entry.Entry) entry.Rank
 	place = func(e *entry.Entry) entry.Rank {
@@ -297,9 +298,9 @@ func (g graph) positions(judge func(*entry.Entry) error) map[string]entry.Positi
 			return p.Rank
 		}
 		rank := entry.Rank{Time: e.Clock.Time}
-		if judge(e) == nil {
+		if verify(e) == nil {
 			var below entry.Rank
-			next := g.next(e, judge)
+			next := g.next(e, verify)
 			for _, p := range next {
 				if r := place(p); r.Compare(below) > 0 {
 					below = r
@@ -318,25 +319,25 @@ func (g graph) positions(judge func(*entry.Entry) error) map[string]entry.Positi
 	return placed
 }
 
-// newest compares entries, the newer one of which is first.
-func (g graph) newest(judge func(*entry.Entry) error) func(a, b *entry.Entry) int {
-	positions := g.positions(judge)
+// newest compares entries so that the newer one is first.
+func (g graph) newest(verify func(*entry.Entry) error) func(a, b *entry.Entry) int {
+	positions := g.positions(verify)
 	return func(a, b *entry.Entry) int { return positions[b.Hash()].Compare(positions[a.Hash()]) }
 }
 
-// order returns the entries that count, newest first.
-func (g graph) order(judge func(*entry.Entry) error) (list []*entry.Entry) {
+// order returns the authorized entries, newest first.
+func (g graph) order(verify func(*entry.Entry) error) (list []*entry.Entry) {
 	for _, e := range g {
-		if judge(e) == nil {
+		if verify(e) == nil {
 			list = append(list, e)
 		}
 	}
-	slices.SortFunc(list, g.newest(judge))
+	slices.SortFunc(list, g.newest(verify))
 	return list
 }
 
-// next returns the entries that count on top of which e was written.
-func (g graph) next(e *entry.Entry, judge func(*entry.Entry) error) map[string]*entry.Entry {
+// next returns the nearest authorized ancestors of e.
+func (g graph) next(e *entry.Entry, verify func(*entry.Entry) error) map[string]*entry.Entry {
 	found := make(map[string]*entry.Entry)
 	seen := make(map[string]bool)
 	var add func(e *entry.Entry)
@@ -347,7 +348,7 @@ func (g graph) next(e *entry.Entry, judge func(*entry.Entry) error) map[string]*
 				continue
 			}
 			seen[hash] = true
-			if judge(p) == nil {
+			if verify(p) == nil {
 				found[hash] = p
 			} else {
 				add(p)
@@ -358,31 +359,31 @@ func (g graph) next(e *entry.Entry, judge func(*entry.Entry) error) map[string]*
 	return found
 }
 
-func (g graph) heads(judge func(*entry.Entry) error) []*entry.Entry {
-	list := g.order(judge)
+func (g graph) heads(verify func(*entry.Entry) error) []*entry.Entry {
+	list := g.order(verify)
 	named := make(map[string]bool)
 	for _, e := range list {
-		for hash := range g.next(e, judge) {
+		for hash := range g.next(e, verify) {
 			named[hash] = true
 		}
 	}
 	return slices.DeleteFunc(list, func(e *entry.Entry) bool { return named[e.Hash()] })
 }
 
-// refs returns what the next entry refers to.
-func (g graph) refs(judge func(*entry.Entry) error) []string {
-	list := hashes(g.order(judge))
-	if len(g.heads(judge)) > 32 {
+// refs returns the refs of the next entry.
+func (g graph) refs(verify func(*entry.Entry) error) []string {
+	list := hashes(g.order(verify))
+	if len(g.heads(verify)) > 32 {
 		return []string{}
 	}
-	list = list[min(len(list), len(g.heads(judge))):]
+	list = list[min(len(list), len(g.heads(verify))):]
 	return list[:min(len(list), entry.MaxRefs)]
 }
 
 // live returns the entries of the keys that are not deleted, newest first.
-func (g graph) live(judge func(*entry.Entry) error) (list []*entry.Entry) {
+func (g graph) live(verify func(*entry.Entry) error) (list []*entry.Entry) {
 	slots := make(map[string]bool)
-	for _, e := range g.order(judge) {
+	for _, e := range g.order(verify) {
 		op, ok := keyed.Parse(e.Payload)
 		if !ok || slots[op.Key.Slot()] {
 			continue
@@ -395,7 +396,7 @@ func (g graph) live(judge func(*entry.Entry) error) (list []*entry.Entry) {
 	return list
 }
 
-// closed returns the largest part that is closed under next and refs.
+// closed returns the largest subgraph that is closed under next and refs.
 func (g graph) closed() graph {
 	c := maps.Clone(g)
 	for n := -1; n != len(c); {
@@ -407,9 +408,8 @@ func (g graph) closed() graph {
 	return c
 }
 
-// needed returns what is left when everything without effect is dropped that
-// nothing with an effect was written on top of.
-func (g graph) needed(judge func(*entry.Entry) error) graph {
+// needed returns the authorized entries and their ancestors.
+func (g graph) needed(verify func(*entry.Entry) error) graph {
 	n := make(graph)
 	var add func(e *entry.Entry)
 	add = func(e *entry.Entry) {
@@ -420,13 +420,13 @@ func (g graph) needed(judge func(*entry.Entry) error) graph {
 			}
 		}
 	}
-	for _, e := range g.order(judge) {
+	for _, e := range g.order(verify) {
 		add(e)
 	}
 	return n
 }
 
-// records returns what is stored below a prefix of the log.
+// records returns the records below a prefix of the log.
 func (r replica) records(t testing.TB, prefix string) map[string]string {
 	t.Helper()
 	records := make(map[string]string)
@@ -437,11 +437,11 @@ func (r replica) records(t testing.TB, prefix string) map[string]string {
 	return records
 }
 
-// stored returns the entries of the log and those that wait, by what is on the
+// stored returns the entries of the log and the pending entries, as they are on
 // disk.
-func (r replica) stored(t testing.TB) (log, waiting graph, numbers map[string]uint64) {
+func (r replica) stored(t testing.TB) (log, pending graph, numbers map[string]uint64) {
 	t.Helper()
-	log, waiting, numbers = make(graph), make(graph), make(map[string]uint64)
+	log, pending, numbers = make(graph), make(graph), make(map[string]uint64)
 	for rec, err := range r.store.Ascend(t.Context(), blocks.Entries(logNumber), 0) {
 		must(t, err)
 		b, err := blocks.DecodeEntry(rec.Value)
@@ -453,21 +453,21 @@ func (r replica) stored(t testing.TB) (log, waiting graph, numbers map[string]ui
 		}
 		log[b.Hash], numbers[b.Hash] = e, rec.Number
 	}
-	for hash := range r.waiters(t) {
+	for hash := range r.pendingRecords(t) {
 		e, ok := offered.Load(hash)
 		if !ok {
-			t.Fatalf("%s waits and was never offered", hash)
+			t.Fatalf("%s is pending and was never offered", hash)
 		}
-		waiting[hash] = e.(*entry.Entry)
+		pending[hash] = e.(*entry.Entry)
 	}
-	return log, waiting, numbers
+	return log, pending, numbers
 }
 
-// audit derives all that is stored and all that is shown from the entries and
-// from what waits, and compares.
-func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiting graph) {
+// audit derives all records and all results from the entries and the pending
+// entries, and compares.
+func (r replica) audit(t testing.TB, verify func(*entry.Entry) error) (log, pending graph) {
 	t.Helper()
-	log, waiting, numbers := r.stored(t)
+	log, pending, numbers := r.stored(t)
 	prefix := blocks.LogPrefix(logNumber) + "/"
 	g := blocks.Reading(t.Context(), r.store)
 
@@ -488,17 +488,17 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 			t.Errorf("get %s: %v", hash, err)
 		}
 	}
-	positions := log.positions(judge)
-	wantOrder, wantFaults, wantRaised := make(map[string]string), make(map[string]string), make(map[string]string)
+	positions := log.positions(verify)
+	wantOrder, wantReasons, wantRanks := make(map[string]string), make(map[string]string), make(map[string]string)
 	for hash, e := range log {
 		if got, err := r.Position(t.Context(), e); err != nil || got != positions[hash] {
 			t.Errorf("position of %s: %+v, %v; want %+v", hash, got, err, positions[hash])
 		}
 		if rank := positions[hash].Rank; rank != (entry.Rank{Time: e.Clock.Time}) {
-			wantRaised[prefix+"raised/"+hash] = fmt.Sprintf("~%016x.%016x.", math.Float64bits(rank.Time), rank.Depth)
+			wantRanks[prefix+"raised/"+hash] = fmt.Sprintf("~%016x.%016x.", math.Float64bits(rank.Time), rank.Depth)
 		}
-		if fault := judge(e); fault != nil {
-			wantFaults[prefix+"fault/"+hash] = fault.Error()
+		if err := verify(e); err != nil {
+			wantReasons[prefix+"fault/"+hash] = err.Error()
 		} else {
 			wantOrder[oplog.PositionKey(prefix+"order", positions[hash])] = string(binary.AppendUvarint(nil, numbers[hash]))
 		}
@@ -506,26 +506,26 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 	if got := r.records(t, "order"); !maps.Equal(got, wantOrder) {
 		t.Errorf("order: got %q, want %q", got, wantOrder)
 	}
-	if got := r.records(t, "raised"); !maps.Equal(got, wantRaised) {
-		t.Errorf("raised: got %q, want %q", got, wantRaised)
+	if got := r.records(t, "raised"); !maps.Equal(got, wantRanks) {
+		t.Errorf("raised: got %q, want %q", got, wantRanks)
 	}
-	if got := r.records(t, "fault"); !maps.Equal(got, wantFaults) {
-		t.Errorf("faults: got %q, want %q", got, wantFaults)
+	if got := r.records(t, "fault"); !maps.Equal(got, wantReasons) {
+		t.Errorf("reasons: got %q, want %q", got, wantReasons)
 	}
-	r.auditLoose(t, judge, log)
-	r.auditTree(t, log.order(judge), positions)
-	order := hashes(log.order(judge))
+	r.auditUnanchored(t, verify, log)
+	r.auditTree(t, log.order(verify), positions)
+	order := hashes(log.order(verify))
 	same(t, "newest first", hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), order)
 	slices.Reverse(order)
 	same(t, "oldest first", hashes(all(t, r.Ascend(t.Context()))), order)
 
 	// The state.
-	live := log.live(judge)
+	live := log.live(verify)
 	wantLive, wantKeys := make(map[string]string), make(map[string]string)
 	for _, e := range live {
 		wantLive[oplog.PositionKey(prefix+"live", positions[e.Hash()])] = string(binary.AppendUvarint(nil, numbers[e.Hash()]))
 	}
-	for _, e := range log.order(judge) {
+	for _, e := range log.order(verify) {
 		op, ok := keyed.Parse(e.Payload)
 		if key := prefix + "key/" + op.Key.Slot(); ok && wantKeys[key] == "" {
 			record := []byte{0}
@@ -553,11 +553,11 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 	}
 	same(t, "items", items, hashes(live))
 
-	r.auditWaiting(t, log, waiting)
+	r.auditPending(t, log, pending)
 
 	st, err := r.Stats(t.Context())
 	must(t, err)
-	heads := log.heads(judge)
+	heads := log.heads(verify)
 	var wantHeads []entry.Position
 	clock := 0.0
 	for _, e := range heads {
@@ -569,8 +569,8 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 	must(t, err)
 	same(t, "heads", got, wantHeads)
 	equal(t, "entries", st.Entries, uint64(len(order)))
-	equal(t, "faults", st.Faults, uint64(len(log)-len(order)))
-	equal(t, "waiting", st.Waiting, uint64(len(waiting)))
+	equal(t, "unauthorized", st.Faults, uint64(len(log)-len(order)))
+	equal(t, "pending", st.Waiting, uint64(len(pending)))
 	equal(t, "keys", st.Keys, uint64(len(live)))
 	equal(t, "last number", st.Last, uint64(len(log)))
 	bytes := 0
@@ -579,12 +579,12 @@ func (r replica) audit(t testing.TB, judge func(*entry.Entry) error) (log, waiti
 	}
 	equal(t, "bytes", st.Bytes, uint64(bytes))
 	equal(t, "clock", st.Clock, clock)
-	return log, waiting
+	return log, pending
 }
 
-// auditLoose checks which entries are marked as loose, and what is known of those
-// below invalid ones.
-func (r replica) auditLoose(t testing.TB, judge func(*entry.Entry) error, log graph) {
+// auditUnanchored checks which entries are marked as unanchored, and the
+// ancestor ranks of invalid entries.
+func (r replica) auditUnanchored(t testing.TB, verify func(*entry.Entry) error, log graph) {
 	t.Helper()
 	prefix := blocks.LogPrefix(logNumber) + "/"
 	anchored := make(map[string]bool)
@@ -597,44 +597,44 @@ func (r replica) auditLoose(t testing.TB, judge func(*entry.Entry) error, log gr
 			}
 		}
 	}
-	wantLoose, wantBelow := make(map[string]string), make(map[string]string)
-	positions := log.positions(judge)
+	wantUnanchored, wantAncestorRanks := make(map[string]string), make(map[string]string)
+	positions := log.positions(verify)
 	for hash, e := range log {
-		if judge(e) == nil {
+		if verify(e) == nil {
 			anchor(hash)
 			continue
 		}
 		var below entry.Rank
 		text := ""
-		for hash := range log.next(e, judge) {
+		for hash := range log.next(e, verify) {
 			if rank := positions[hash].Rank; text == "" || rank.Compare(below) > 0 {
 				below = rank
 				text = fmt.Sprintf("~%016x.%016x.", math.Float64bits(rank.Time), rank.Depth)
 			}
 		}
-		wantBelow[prefix+"below/"+hash] = text
+		wantAncestorRanks[prefix+"below/"+hash] = text
 	}
 	for hash := range log {
 		if !anchored[hash] {
-			wantLoose[prefix+"loose/"+hash] = ""
+			wantUnanchored[prefix+"loose/"+hash] = ""
 		}
 	}
 	queued := must1(r.Stats(t.Context())).Revising
-	if got := r.records(t, "loose"); queued == 0 && !maps.Equal(got, wantLoose) {
-		t.Errorf("loose: got %q, want %q", got, wantLoose)
+	if got := r.records(t, "loose"); queued == 0 && !maps.Equal(got, wantUnanchored) {
+		t.Errorf("unanchored: got %q, want %q", got, wantUnanchored)
 	}
-	if got := r.records(t, "below"); !maps.Equal(got, wantBelow) {
-		t.Errorf("below: got %q, want %q", got, wantBelow)
+	if got := r.records(t, "below"); !maps.Equal(got, wantAncestorRanks) {
+		t.Errorf("below: got %q, want %q", got, wantAncestorRanks)
 	}
 }
 
-// auditAppend checks what the next entry would name.
-func (r replica) auditAppend(t testing.TB, judge func(*entry.Entry) error) {
+// auditAppend checks the parents of the next entry.
+func (r replica) auditAppend(t testing.TB, verify func(*entry.Entry) error) {
 	t.Helper()
 	log, _, _ := r.stored(t)
 	e := r.append(t, signers[0], value.Null)[0]
-	same(t, "next of an append", e.Next, hashes(log.heads(judge)))
-	same(t, "refs of an append", e.Refs, log.refs(judge))
+	same(t, "next of an append", e.Next, hashes(log.heads(verify)))
+	same(t, "refs of an append", e.Refs, log.refs(verify))
 }
 
 // payload returns an operation on one of a few keys, or none.
@@ -650,10 +650,10 @@ func payload(rng *rand.Rand) value.Value {
 	return keyed.Put(key, v)
 }
 
-// history returns what some writers, the vandal among them, wrote who append
-// and join from each other at random. They take all that is offered, as
-// JavaScript does. In two of three histories there are forged entries with any
-// times, too. Parents are in front of their children.
+// history returns the entries of some writers, including the vandal, who append
+// and join at random. They accept all entries that they are offered, as
+// JavaScript does. Two of three histories also contain forged entries with
+// arbitrary times. Parents precede their children.
 func history(t testing.TB, rng *rand.Rand, steps int, writers ...*identity.Signer) []*entry.Entry {
 	t.Helper()
 	replicas := make([]replica, len(writers))
@@ -690,14 +690,15 @@ func history(t testing.TB, rng *rand.Rand, steps int, writers ...*identity.Signe
 		must(t, err)
 	}
 	for _, r := range replicas {
-		r.audit(t, anything)
-		r.auditAppend(t, anything)
+		r.audit(t, accept)
+		r.auditAppend(t, accept)
 	}
 	return entries
 }
 
-// forged returns an entry on top of some that a replica has, or of its heads. Its
-// time is one of the kinds of [anyTime], or of the first half of them.
+// forged returns an entry whose parents are some entries of a replica, or its
+// heads. Its time is of one of the kinds of [anyTime], or of the first half of
+// them.
 func forged(t testing.TB, rng *rand.Rand, r replica, key string, times int) *entry.Entry {
 	t.Helper()
 	below := all(t, r.Iterate(t.Context(), oplog.Range{}))
@@ -712,7 +713,7 @@ func forged(t testing.TB, rng *rand.Rand, r replica, key string, times int) *ent
 	return draft{key: key, time: anyTime(rng, times, now), next: below, payload: payload(rng)}.entry()
 }
 
-// anyTime returns a time of one of the first so many kinds.
+// anyTime returns a time of one of the first kinds.
 func anyTime(rng *rand.Rand, kinds int, now float64) float64 {
 	switch rng.IntN(kinds) {
 	case 0:
@@ -725,7 +726,7 @@ func anyTime(rng *rand.Rand, kinds int, now float64) float64 {
 	return []float64{1 << 53, 1e300}[rng.IntN(2)]
 }
 
-// seeds runs a test with several seeds, the first of which is new each time.
+// seeds runs a test with several seeds. The first seed is new each time.
 func seeds(t *testing.T, n int, test func(t *testing.T, rng *rand.Rand)) {
 	t.Helper()
 	for i := range n {
@@ -746,7 +747,7 @@ func shuffled[T any](rng *rand.Rand, list []T) []T {
 	return list
 }
 
-// someWriters returns 2 to 4 writers, with the vandal or without.
+// someWriters returns 2 to 4 writers, with or without the vandal.
 func someWriters(rng *rand.Rand) []*identity.Signer {
 	writers := signers[:2+rng.IntN(2)]
 	if rng.IntN(2) == 0 {

@@ -14,13 +14,13 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// set is an operation on the one key of these tests.
+// set returns an operation on the only key of these tests.
 func set(n int) value.Value {
 	v, _ := value.Of(n)
 	return keyed.Put(value.Text("key"), v)
 }
 
-// wantValue checks the value at that key.
+// wantValue checks the value of that key.
 func (r replica) wantValue(t testing.TB, n int) {
 	t.Helper()
 	op, _ := keyed.Parse(set(n))
@@ -30,9 +30,8 @@ func (r replica) wantValue(t testing.TB, n int) {
 	}
 }
 
-// wantPages checks what pages of some sizes have of a log, newest first, each of
-// which begins behind the last entry of the one before, and what comes above
-// each of the entries.
+// wantPages checks pages of several sizes, newest first, each after the last
+// entry of the previous one, and the pages above each entry.
 func (r replica) wantPages(t testing.TB, want []string) {
 	t.Helper()
 	below := func(hash string) oplog.Range { return oplog.Range{LT: hash} }
@@ -59,7 +58,7 @@ func (r replica) wantPages(t testing.TB, want []string) {
 	}
 }
 
-// wantSameAgain checks that the log is the same when it is opened again, and
+// wantSameAgain checks that the log stays the same when it is opened again and
 // when it is rebuilt.
 func (r replica) wantSameAgain(t testing.TB) replica {
 	t.Helper()
@@ -67,17 +66,17 @@ func (r replica) wantSameAgain(t testing.TB) replica {
 	r, err := open(t.Context(), r.disk)
 	must(t, err)
 	equal(t, "image after opening", r.image(t), image)
-	if lost, err := r.Rebuild(t.Context(), rejudge); err != nil || lost != nil {
+	if lost, err := r.Rebuild(t.Context(), verifyAgain); err != nil || lost != nil {
 		t.Errorf("rebuild: %v, %v", lost, err)
 	}
 	equal(t, "image after a rebuild", r.image(t), image)
 	after := r.snapshot(t)
-	delete(before, blocks.LogPrefix(logNumber)+"/summary") // which also has places in the queue
+	delete(before, blocks.LogPrefix(logNumber)+"/summary") // it also contains positions of queues
 	delete(after, blocks.LogPrefix(logNumber)+"/summary")
 	if !maps.Equal(after, before) {
 		t.Errorf("stored: got %q, want %q", after, before)
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 	return r
 }
 
@@ -99,12 +98,12 @@ func TestChainAtAClockThatStandsStillIsInTheOrderOfTheChain(t *testing.T) {
 		slices.Reverse(want)
 		same(t, "newest first", hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), want)
 		r.wantPages(t, want)
-		r.audit(t, judge)
+		r.audit(t, verify)
 		r = r.wantSameAgain(t)
 		r.wantPages(t, want)
 		r.append(t, signers[0], set(21))
 		r.wantValue(t, 21)
-		r.audit(t, judge)
+		r.audit(t, verify)
 	}
 }
 
@@ -121,7 +120,7 @@ func TestClocksGoOnFromAFraction(t *testing.T) {
 		want = append([]string{e.Hash()}, want...)
 	}
 	r.wantPages(t, want)
-	r.audit(t, judge)
+	r.audit(t, verify)
 	r.wantSameAgain(t)
 }
 
@@ -137,13 +136,13 @@ func TestEntryWithALowerClockComesAfterWhatItIsOnTopOf(t *testing.T) {
 		want := hashes([]*entry.Entry{c, b, a})
 		same(t, "newest first", hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), want)
 		r.wantPages(t, want)
-		r.audit(t, judge)
+		r.audit(t, verify)
 		r = r.wantSameAgain(t)
 		d := r.append(t, signers[0], set(4))[0]
 		equal(t, "time of the next", d.Clock.Time, 4)
 		r.wantValue(t, 4)
 		r.wantPages(t, append(hashes([]*entry.Entry{d}), want...))
-		r.audit(t, judge)
+		r.audit(t, verify)
 	}
 }
 
@@ -154,14 +153,14 @@ func TestDeletionWithALowerClockDeletes(t *testing.T) {
 	r := newReplica(t)
 	r.join(t, a, b)
 	equal(t, "items", len(all(t, r.keys.Items(t.Context(), r.store, nil))), 0)
-	r.audit(t, judge)
+	r.audit(t, verify)
 	r.join(t, c)
 	r.wantValue(t, 2)
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
-// web returns entries on top of random others, half of them faulty, most of
-// whose times do not rise. Parents are in front of their children.
+// web returns entries with random parents. Half of them are invalid, and most
+// of their times do not rise. Parents precede their children.
 func web(rng *rand.Rand, n int) (entries []*entry.Entry) {
 	times := []float64{0, 0, 1, 1.5, 2, 1 << 53, 1e300}[:2+rng.IntN(6)]
 	for i := range n {
@@ -169,7 +168,7 @@ func web(rng *rand.Rand, n int) (entries []*entry.Entry) {
 		d.next = shuffled(rng, entries)[:min(len(entries), rng.IntN(4))]
 		entries = append(entries, d.entry())
 	}
-	// And one on top of all, so that all is part of the log.
+	// The last one descends from all, so that all are part of the log.
 	return append(entries, draft{key: "top", time: times[0], next: entries}.entry())
 }
 
@@ -178,7 +177,7 @@ func TestRanksDoNotDependOnTheOrderOfJoining(t *testing.T) {
 		entries := web(rng, 1+rng.IntN(20))
 		r := newReplica(t)
 		r.join(t, entries...)
-		log, _ := r.audit(t, judge)
+		log, _ := r.audit(t, verify)
 		equal(t, "entries", len(log), len(entries))
 		order, raised := slices.Sorted(maps.Keys(r.records(t, "order"))), r.records(t, "raised")
 		for range 5 {
@@ -187,7 +186,7 @@ func TestRanksDoNotDependOnTheOrderOfJoining(t *testing.T) {
 				r.join(t, e)
 			}
 			r.joinAll(t, newGraph(entries...), nil)
-			log, _ := r.audit(t, judge)
+			log, _ := r.audit(t, verify)
 			equal(t, "entries", len(log), len(entries))
 			same(t, "order", slices.Sorted(maps.Keys(r.records(t, "order"))), order)
 			if got := r.records(t, "raised"); !maps.Equal(got, raised) {
@@ -209,6 +208,6 @@ func TestEntryOnTopOfNothingThatCountsHasTheRankOfItsClock(t *testing.T) {
 		p, err := r.Position(t.Context(), e)
 		must(t, err)
 		equal(t, "position", p, plain(e))
-		r.audit(t, judge)
+		r.audit(t, verify)
 	}
 }

@@ -11,90 +11,91 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// Quota bounds what a log may store of entries that come from others. Its methods are
-// called often, some in transactions: they must be quick.
+// Quota bounds the bytes of a log's entries from peers. Its methods are called
+// often, some of them in transactions, so they must be quick.
 type Quota interface {
-	// Room returns how many bytes all of the log may take, and how many of them its
-	// waiting entries.
-	Room() (all, waiting uint64)
-	// Stored is told how many bytes the entries of the log take, and the waiting
-	// entries, whenever that may have changed.
-	Stored(entries, waiting uint64)
+	// Room returns the bound on the bytes of the log, and the bound on its
+	// pending entries among them.
+	Room() (total, pending uint64)
+	// Stored receives the bytes of the log's entries and of its pending entries
+	// whenever they may have changed.
+	Stored(entries, pending uint64)
 }
 
-type noQuota struct{}
+type unlimited struct{}
 
-func (noQuota) Room() (all, waiting uint64) { return math.MaxUint64, math.MaxUint64 }
-func (noQuota) Stored(uint64, uint64)       {}
+func (unlimited) Room() (total, pending uint64) { return math.MaxUint64, math.MaxUint64 }
+func (unlimited) Stored(uint64, uint64)         {}
 
-// waitingBound returns how many bytes waiting entries may take.
-func (l *Log) waitingBound(sum *summary) uint64 {
-	all, waiting := l.config.Quota.Room()
-	return min(l.config.Waiting, waiting, all-min(all, sum.Bytes))
+// pendingLimit returns the bound on the bytes of pending entries.
+func (l *Log) pendingLimit(sum *summary) uint64 {
+	total, pending := l.config.Quota.Room()
+	return min(l.config.Waiting, pending, total-min(total, sum.Bytes))
 }
 
-// noRoom returns what becomes of an entry for which there is no room to wait.
-func (l *Log) noRoom(sum *summary) Outcome {
-	all, waiting := l.config.Quota.Room()
-	if all-min(all, sum.Bytes) < min(waiting, l.config.Waiting) {
+// overLimit returns the outcome for an entry that cannot be pending because of
+// a bound.
+func (l *Log) overLimit(sum *summary) Outcome {
+	total, pending := l.config.Quota.Room()
+	if total-min(total, sum.Bytes) < min(pending, l.config.Waiting) {
 		return Full
 	}
 	return NoRoom
 }
 
-// fits reports whether one more entry of so many bytes is within the quota.
-func (l *Log) fits(sum *summary, size uint64) bool {
-	all, _ := l.config.Quota.Room()
-	return size <= all && sum.Bytes <= all-size
+// inQuota reports whether the quota allows another entry of a size.
+func (l *Log) inQuota(sum *summary, size uint64) bool {
+	total, _ := l.config.Quota.Room()
+	return size <= total && sum.Bytes <= total-size
 }
 
-// clearFor evicts waiting entries that are in the way of one more entry of so many bytes,
-// which fits.
-func (l *Log) clearFor(tx *store.Tx, sum *summary, size uint64) error {
-	all, _ := l.config.Quota.Room()
-	return l.shrinkTo(tx, sum, all-min(all, sum.Bytes+size))
+// evictFor evicts pending entries to make another entry of a size fit into the
+// quota, which is large enough for the log with that entry.
+func (l *Log) evictFor(tx *store.Tx, sum *summary, size uint64) error {
+	total, _ := l.config.Quota.Room()
+	return l.evictTo(tx, sum, total-min(total, sum.Bytes+size))
 }
 
-// shareFactor is how many times what is free a writer or a peer may have. One alone
-// gets four fifths of a quota, and each further one four fifths of the rest.
-const shareFactor = 4
+// A writer or a peer may use quotaFactor times the free bytes. So the first one
+// can use four fifths of a quota, and each further one four fifths of the rest.
+const quotaFactor = 4
 
-// inShare reports whether an entry of so many bytes is within the shares of its writer
-// and of the peer that offered it. They have shares where anybody may write.
-func (l *Log) inShare(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
-	shared, err := l.isShared(tx, sum)
+// inPeerQuotas reports whether the quotas of a candidate's writer and peer
+// allow it. These quotas exist only if anyone may write.
+func (l *Log) inPeerQuotas(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
+	shared, err := l.hasPeerQuotas(tx, sum)
 	if err != nil || !shared {
 		return true, err
 	}
-	all, _ := l.config.Quota.Room()
-	free := all - min(all, sum.Bytes)
-	for _, key := range l.shareKeys(c.Writer, c.From) {
+	total, _ := l.config.Quota.Room()
+	free := total - min(total, sum.Bytes)
+	for _, key := range l.usageKeys(c.Writer, c.From) {
 		used, err := l.used(tx, key)
 		if err != nil {
 			return false, err
 		}
-		if (used+uint64(len(c.Entry.Block.Data)))/shareFactor > free {
+		if (used+uint64(len(c.Entry.Block.Data)))/quotaFactor > free {
 			return false, nil
 		}
 	}
 	return true, nil
 }
 
-// isShared reports whether writers and peers have shares of what the log may store.
-func (l *Log) isShared(tx *store.Tx, sum *summary) (bool, error) {
-	if all, _ := l.config.Quota.Room(); all == math.MaxUint64 {
+// hasPeerQuotas reports whether writers and peers have quotas of their own.
+func (l *Log) hasPeerQuotas(tx *store.Tx, sum *summary) (bool, error) {
+	if total, _ := l.config.Quota.Room(); total == math.MaxUint64 {
 		return false, nil
 	}
 	lists, err := l.access(tx, sum)
 	return err == nil && lists.writers[Anyone], err
 }
 
-// shareKeys returns where the bytes are counted that came of a writer and from a peer.
-func (l *Log) shareKeys(writer, peer string) [2]string {
+// usageKeys returns the keys of the bytes that a writer and a peer use.
+func (l *Log) usageKeys(writer, peer string) [2]string {
 	return [2]string{l.key("wrote/" + block.Hash([]byte(writer))), l.key("brought/" + peerName(peer))}
 }
 
-// used returns the bytes that are counted at a key.
+// used returns the bytes stored at a usage key.
 func (l *Log) used(tx *store.Tx, key string) (uint64, error) {
 	record, err := tx.Get(key)
 	if errors.Is(err, store.ErrNotFound) {
@@ -110,14 +111,14 @@ func (l *Log) used(tx *store.Tx, key string) (uint64, error) {
 	return n, nil
 }
 
-// countShares adds the bytes of an entry that enters the log to the shares of its
-// writer and of the peer that offered it.
-func (l *Log) countShares(tx *store.Tx, sum *summary, writer, peer string, size int) error {
-	shared, err := l.isShared(tx, sum)
+// countUsage adds the bytes of an entry to the usage of its writer and of the
+// peer that offered it.
+func (l *Log) countUsage(tx *store.Tx, sum *summary, writer, peer string, size int) error {
+	shared, err := l.hasPeerQuotas(tx, sum)
 	if err != nil || !shared {
 		return err
 	}
-	for _, key := range l.shareKeys(writer, peer) {
+	for _, key := range l.usageKeys(writer, peer) {
 		used, err := l.used(tx, key)
 		if err != nil {
 			return err
@@ -129,18 +130,20 @@ func (l *Log) countShares(tx *store.Tx, sum *summary, writer, peer string, size 
 	return nil
 }
 
-// Usage returns how many bytes the log of a number takes: its entries, and those that
-// wait. Of a log of an earlier version, which was not opened since, that is 0.
-func Usage(ctx context.Context, s *store.Store, number uint64) (entries, waiting uint64, err error) {
+// Usage returns the bytes that a log uses for its entries and for its pending
+// entries. They are 0 if an earlier version wrote the log and it was not opened
+// since.
+func Usage(ctx context.Context, s *store.Store, number uint64) (entries, pending uint64, err error) {
 	l := &Log{store: s, number: number, id: blocks.LogPrefix(number)}
 	sum, err := l.readSummary(blocks.Reading(ctx, s))
 	if err != nil {
 		return 0, 0, err
 	}
-	return sum.Bytes, sum.Pending, nil
+	return sum.Bytes, sum.PendingBytes, nil
 }
 
-// measure counts the bytes of a log that was written before they were counted.
+// measure computes the bytes of a log that an earlier version wrote, which did
+// not count them.
 func (l *Log) measure(ctx context.Context) (*summary, error) {
 	size := uint64(0)
 	for r, err := range l.store.Scan(ctx, blocks.Entries(l.number)) {

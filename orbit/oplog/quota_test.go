@@ -14,19 +14,19 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// quota is one that a test sets, and what it was told.
+// quota is a quota that a test sets, and the usage that the log reported.
 type quota struct {
-	all, waiting     uint64
-	entries, pending uint64
+	all, pendingLimit uint64
+	entries, pending  uint64
 }
 
-func (q *quota) Room() (all, waiting uint64)    { return q.all, q.waiting }
-func (q *quota) Stored(entries, waiting uint64) { q.entries, q.pending = entries, waiting }
+func (q *quota) Room() (total, pending uint64)  { return q.all, q.pendingLimit }
+func (q *quota) Stored(entries, pending uint64) { q.entries, q.pending = entries, pending }
 
-// limited returns a log with a quota, which only the writers may write.
+// limited returns a log with a quota. Only the given writers may write it.
 func limited(t testing.TB, bytes uint64, writers ...string) (replica, *quota) {
 	t.Helper()
-	q := &quota{all: bytes, waiting: math.MaxUint64}
+	q := &quota{all: bytes, pendingLimit: math.MaxUint64}
 	r, err := openWith(t.Context(), storetest.NewDisk(), func(c *oplog.Config) {
 		c.Quota = q
 		c.Access = oplog.Access{Writers: writers, Known: writers}
@@ -49,15 +49,16 @@ func TestFullLogTakesNothingOfOthersUntilItsQuotaIsRaised(t *testing.T) {
 	same(t, "outcomes", outcomes, slices.Concat(slices.Repeat([]oplog.Outcome{oplog.Joined}, 40), slices.Repeat([]oplog.Outcome{oplog.Full}, 20)))
 	own := r.append(t, signers[0], value.Null, value.Null)
 	same(t, "outcomes", r.join(t, entries[40:]...), slices.Repeat([]oplog.Outcome{oplog.Full}, 20))
-	r.audit(t, anything)
+	r.audit(t, accept)
 	equal(t, "told of entries", q.entries, must1(r.Stats(t.Context())).Bytes)
 	q.all = math.MaxUint64
 	same(t, "outcomes", r.join(t, entries...), slices.Concat(slices.Repeat([]oplog.Outcome{oplog.Known}, 40), slices.Repeat([]oplog.Outcome{oplog.Joined}, 20)))
-	log, _ := r.audit(t, anything)
+	log, _ := r.audit(t, accept)
 	equal(t, "in the log", len(log), 60+len(own))
 }
 
-// What waits counts, and makes room for what can be joined.
+// Pending entries count against the quota, and are evicted in favour of entries
+// that can be joined.
 func TestWhatWaitsIsInTheWayOfNothing(t *testing.T) {
 	entries := chain(60, value.Null)
 	total := sizeOf(entries)
@@ -83,10 +84,11 @@ func TestWhatWaitsIsInTheWayOfNothing(t *testing.T) {
 			t.Fatalf("%d and %d bytes", q.entries, q.pending)
 		}
 	}
-	r.audit(t, anything)
+	r.audit(t, accept)
 }
 
-// An entry that would have to wait where there is no room for that is refused as such.
+// An entry that would exceed the bound on pending entries is refused with its
+// own outcome.
 func TestLogWithoutRoomToWaitIsFull(t *testing.T) {
 	entries := chain(2, value.Null)
 	r, q := limited(t, 560, "a")
@@ -95,10 +97,11 @@ func TestLogWithoutRoomToWaitIsFull(t *testing.T) {
 	same(t, "outcomes", r.join(t, entries[1]), []oplog.Outcome{oplog.Waiting})
 	r = bounded(t, storetest.NewDisk(), 560)
 	same(t, "outcomes", r.join(t, entries[1]), []oplog.Outcome{oplog.NoRoom})
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
-// A log that is full in the middle of what it fetches newest first goes on from there.
+// A log whose quota is used up while it fetches newest first continues from
+// there.
 func TestFullLogGoesOnWhereItWas(t *testing.T) {
 	seeds(t, 5, func(t *testing.T, rng *rand.Rand) {
 		entries := chain(80, value.Null)
@@ -113,14 +116,14 @@ func TestFullLogGoesOnWhereItWas(t *testing.T) {
 			for _, hash := range shuffled(rng, missing)[:min(len(missing), 5)] {
 				full = full || slices.Contains(r.join(t, g[hash]), oplog.Full)
 			}
-			r.audit(t, anything)
+			r.audit(t, accept)
 		}
 		if !full {
 			t.Error("it was never full")
 		}
 		q.all = math.MaxUint64
 		r.joinAll(t, newGraph(entries...), entries[len(entries)-1:])
-		log, _ := r.audit(t, anything)
+		log, _ := r.audit(t, accept)
 		equal(t, "in the log", len(log), len(entries))
 	})
 }
@@ -154,21 +157,21 @@ func TestWriterAndPeerHaveASharePlusWhatOthersNeed(t *testing.T) {
 			if got := fill(r, offer); got < all*3/4 || got > all*4/5+2000 {
 				t.Errorf("it has %d bytes of %d", got, all)
 			}
-			// Others have room, and so has the next one that takes all it gets.
+			// Others have a quota, and so has the next one that uses all of it.
 			same(t, "outcomes", must1(r.Join(t.Context(), of("other", by("other")))), []oplog.Outcome{oplog.Joined})
-			// What an entry of another one names is taken.
+			// An entry that another writer's entry names is accepted.
 			_, e := offer()
 			top := by("other", e)
 			same(t, "outcomes", must1(r.Join(t.Context(), of("other", top))), []oplog.Outcome{oplog.Waiting})
 			same(t, "outcomes", r.join(t, e), []oplog.Outcome{oplog.Joined})
-			log, waiting := r.audit(t, anything)
-			equal(t, "waiting", len(waiting), 0)
+			log, pending := r.audit(t, accept)
+			equal(t, "pending", len(pending), 0)
 			if log[top.Hash()] == nil {
 				t.Error("the entry of the other one is not in the log")
 			}
 		})
 	}
-	// Where writers are named, the quota is all there is.
+	// If writers are named, only the quota of the log applies.
 	r, _ := limited(t, all, "W")
 	bytes := uint64(0)
 	for {
@@ -188,8 +191,8 @@ func TestUsageIsReadWithoutOpeningTheLog(t *testing.T) {
 	r := newReplica(t)
 	entries := chain(5, value.Null)
 	r.join(t, slices.Concat(entries[:3], entries[4:])...)
-	bytes, waiting, err := oplog.Usage(t.Context(), r.store, logNumber)
+	bytes, pending, err := oplog.Usage(t.Context(), r.store, logNumber)
 	must(t, err)
 	equal(t, "entries", bytes, sizeOf(entries[:3]))
-	equal(t, "waiting", waiting, must1(r.Stats(t.Context())).Pending)
+	equal(t, "pending", pending, must1(r.Stats(t.Context())).Pending)
 }

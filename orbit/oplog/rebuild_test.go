@@ -37,7 +37,7 @@ func remove(t testing.TB, r replica, keys ...string) {
 	}))
 }
 
-// snapshot returns all that is stored.
+// snapshot returns all records.
 func (r replica) snapshot(t testing.TB) map[string]string {
 	t.Helper()
 	records := make(map[string]string)
@@ -48,12 +48,12 @@ func (r replica) snapshot(t testing.TB) map[string]string {
 	return records
 }
 
-// sample returns a log with all there is: faulty entries, deleted keys, several
-// heads.
+// sample returns a log with a bit of everything: invalid entries, deleted keys,
+// several heads.
 func sample(t testing.TB, rng *rand.Rand) replica {
 	t.Helper()
 	r := newReplica(t)
-	r.join(t, faulty()...)
+	r.join(t, withInvalid()...)
 	entries := history(t, rng, 8, signers[1], signers[2], vandal)
 	r.joinAll(t, newGraph(entries...), entries)
 	r.append(t, signers[0], keyed.Put(value.Text("a"), value.Null), keyed.Put(value.Text("b"), value.Null), keyed.Delete(value.Text("a")))
@@ -93,20 +93,20 @@ func TestRebuildMakesTheSameAgain(t *testing.T) {
 		if err != nil && !errors.Is(err, oplog.ErrDamaged) {
 			t.Errorf("open: %v", err)
 		}
-		if lost, err := r.Rebuild(t.Context(), rejudge); err != nil || lost != nil {
+		if lost, err := r.Rebuild(t.Context(), verifyAgain); err != nil || lost != nil {
 			t.Errorf("rebuild: %v, %v", lost, err)
 		}
 		r, err = open(t.Context(), r.disk)
 		must(t, err)
-		r.audit(t, judge)
+		r.audit(t, verify)
 		equal(t, "image", r.image(t), image)
 		after := r.snapshot(t)
-		delete(after, prefix+"summary") // which also has places in the queue
+		delete(after, prefix+"summary") // it also contains positions of queues
 		delete(before, prefix+"summary")
 		if !maps.Equal(after, before) {
 			t.Errorf("stored: got %q, want %q", after, before)
 		}
-		r.auditAppend(t, judge)
+		r.auditAppend(t, verify)
 	})
 }
 
@@ -127,7 +127,7 @@ func TestDamageIsReported(t *testing.T) {
 		must(t, err)
 		next := make([]*entry.Entry, len(heads))
 		for i, h := range heads {
-			// Of a damaged one the hash is enough.
+			// The hash of a damaged entry is enough.
 			next[i] = &entry.Entry{Block: block.Block{Hash: h.Hash}}
 		}
 		_, err = r.Join(t.Context(), candidates(draft{key: "j", time: 99, next: next, payload: keyed.Put(value.Text("b"), value.Null)}.entry()))
@@ -219,7 +219,7 @@ func TestLostEntriesAreReportedAndTheRestWorks(t *testing.T) {
 			case 2:
 				r.put(t, key, "garbage")
 				want = append(want, oplog.Lost{Number: n})
-			case 3: // and where it was
+			case 3: // and its location
 				remove(t, r, key, "block/"+hash)
 				want = append(want, oplog.Lost{Number: n})
 			default:
@@ -228,39 +228,39 @@ func TestLostEntriesAreReportedAndTheRestWorks(t *testing.T) {
 			delete(log, hash)
 		}
 		slices.SortFunc(want, func(a, b oplog.Lost) int { return int(a.Number) - int(b.Number) })
-		for range 2 { // again, it is the same
-			lost, err := r.Rebuild(t.Context(), rejudge)
+		for range 2 { // the second rebuild returns the same
+			lost, err := r.Rebuild(t.Context(), verifyAgain)
 			must(t, err)
 			same(t, "lost", lost, want)
 			r, err = open(t.Context(), r.disk)
 			must(t, err)
 
-			// What names a lost entry is there all the same.
-			same(t, "entries", hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), hashes(log.order(judge)))
+			// Entries that name a lost one are still there.
+			same(t, "entries", hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), hashes(log.order(verify)))
 			var arrived []string
 			for _, a := range all(t, r.Arrived(t.Context(), 0)) {
 				equal(t, "number", a.Number, numbers[a.Hash])
 				arrived = append(arrived, a.Hash)
 			}
 			slices.Sort(arrived)
-			same(t, "arrived", arrived, slices.Sorted(slices.Values(hashes(log.order(judge)))))
+			same(t, "arrived", arrived, slices.Sorted(slices.Values(hashes(log.order(verify)))))
 			var items []string
 			for _, item := range all(t, r.keys.Items(t.Context(), r.store, nil)) {
 				items = append(items, item.Hash)
 			}
-			same(t, "items", items, hashes(log.live(judge)))
+			same(t, "items", items, hashes(log.live(verify)))
 			heads, err := r.Heads(t.Context())
 			must(t, err)
-			positions := log.positions(judge)
-			for i, e := range log.heads(judge) {
+			positions := log.positions(verify)
+			for i, e := range log.heads(verify) {
 				if i >= len(heads) || heads[i] != positions[e.Hash()] {
 					t.Errorf("heads %v", heads)
 				}
 			}
 			st, err := r.Stats(t.Context())
 			must(t, err)
-			equal(t, "entries", st.Entries, uint64(len(log.order(judge))))
-			equal(t, "faults", st.Faults, uint64(len(log)-len(log.order(judge))))
+			equal(t, "entries", st.Entries, uint64(len(log.order(verify))))
+			equal(t, "unauthorized", st.Faults, uint64(len(log)-len(log.order(verify))))
 			equal(t, "last number", st.Last, last)
 			for _, l := range want {
 				if l.Hash == "" {
@@ -291,7 +291,7 @@ func TestManyLostEntriesInARow(t *testing.T) {
 		r.put(t, store.Key(blocks.Entries(logNumber), n), "garbage")
 	}
 	remove(t, r, keys...)
-	lost, err := r.Rebuild(t.Context(), rejudge)
+	lost, err := r.Rebuild(t.Context(), verifyAgain)
 	must(t, err)
 	equal(t, "lost", len(lost), 298+201+171)
 	equal(t, "left", len(all(t, r.Arrived(t.Context(), 0))), 30)
@@ -306,7 +306,7 @@ func TestInterruptedRebuildDoesNotOpenUntilItIsRunAgain(t *testing.T) {
 	r, err := open(t.Context(), disk)
 	must(t, err)
 	r.append(t, signers[0], slices.Repeat([]value.Value{keyed.Put(value.Text("a"), value.Null)}, 300)...)
-	remove(t, r, store.Key(blocks.Entries(logNumber), 300)) // the last: of it, only the summary knows
+	remove(t, r, store.Key(blocks.Entries(logNumber), 300)) // the last one: only the summary tells that it existed
 	for failAt := 1; ; failAt++ {
 		rng := rand.New(rand.NewPCG(seed, uint64(failAt)))
 		disk := disk.PowerLoss(nil)
@@ -315,7 +315,7 @@ func TestInterruptedRebuildDoesNotOpenUntilItIsRunAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		disk.FailAfter(failAt, storetest.Lasting)
-		_, err = r.Rebuild(t.Context(), rejudge)
+		_, err = r.Rebuild(t.Context(), verifyAgain)
 		if err == nil {
 			break
 		}
@@ -328,7 +328,7 @@ func TestInterruptedRebuildDoesNotOpenUntilItIsRunAgain(t *testing.T) {
 			if !errors.Is(err, oplog.ErrDamaged) {
 				t.Fatal(err)
 			}
-			lost, err := r.Rebuild(t.Context(), rejudge)
+			lost, err := r.Rebuild(t.Context(), verifyAgain)
 			must(t, err)
 			same(t, "lost", lost, []oplog.Lost{{Number: 300}})
 			r, err = open(t.Context(), disk)
@@ -350,12 +350,12 @@ func TestRebuildDropsWhatWaits(t *testing.T) {
 	b := draft{key: "b", time: 2, next: []*entry.Entry{a}}.entry()
 	x := draft{key: "x", time: 1}.entry()
 	r.join(t, b, draft{key: "y", time: 2, next: []*entry.Entry{x, a}}.entry(), x)
-	_, err := r.Rebuild(t.Context(), rejudge)
+	_, err := r.Rebuild(t.Context(), verifyAgain)
 	must(t, err)
-	_, waiting := r.audit(t, judge)
-	equal(t, "waiting", len(waiting), 0)
+	_, pending := r.audit(t, verify)
+	equal(t, "pending", len(pending), 0)
 	same(t, "outcomes", r.join(t, b, a), []oplog.Outcome{oplog.Joined, oplog.Joined})
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
 func TestEntryThatIsPutBackIsFoundByTheNextRebuild(t *testing.T) {
@@ -365,10 +365,10 @@ func TestEntryThatIsPutBackIsFoundByTheNextRebuild(t *testing.T) {
 	for n := uint64(1); n <= 3; n++ {
 		key := store.Key(blocks.Entries(logNumber), n)
 		remove(t, r, key)
-		if lost, err := r.Rebuild(t.Context(), rejudge); err != nil || len(lost) != 1 {
+		if lost, err := r.Rebuild(t.Context(), verifyAgain); err != nil || len(lost) != 1 {
 			t.Fatalf("%v, %v", lost, err)
 		}
-		// Here the last one is lost, and behind it comes what nobody knows of.
+		// Here the last one is lost, and an unknown entry follows it.
 		if n == 3 {
 			r.put(t, store.Key(blocks.Entries(logNumber), 4), "?")
 			if _, err := open(t.Context(), r.disk); !errors.Is(err, oplog.ErrDamaged) {
@@ -377,10 +377,10 @@ func TestEntryThatIsPutBackIsFoundByTheNextRebuild(t *testing.T) {
 			remove(t, r, store.Key(blocks.Entries(logNumber), 4))
 		}
 		r.put(t, key, before[key])
-		if lost, err := r.Rebuild(t.Context(), rejudge); err != nil || lost != nil {
+		if lost, err := r.Rebuild(t.Context(), verifyAgain); err != nil || lost != nil {
 			t.Fatalf("%v, %v", lost, err)
 		}
-		r.audit(t, judge)
+		r.audit(t, verify)
 		if after := r.snapshot(t); !maps.Equal(after, before) {
 			t.Errorf("got %q, want %q", after, before)
 		}
@@ -423,7 +423,7 @@ func TestAStaleLogIsClosedUntilItIsRebuiltWhole(t *testing.T) {
 	if !errors.Is(err, oplog.ErrDamaged) {
 		t.Errorf("open: %v", err)
 	}
-	lost, err := again.Rebuild(t.Context(), rejudge)
+	lost, err := again.Rebuild(t.Context(), verifyAgain)
 	must(t, err)
 	same(t, "lost", lost, []oplog.Lost{{Number: 2}})
 	again, err = open(t.Context(), r.disk)

@@ -14,64 +14,65 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// summary is what is known of a log without reading it. It is written with
-// each change of the log.
+// summary holds what must be known of a log without reading its entries. Each
+// change of the log writes it.
 type summary struct {
-	Numbers   uint64 // of the entry that came last; 0 for none
-	Counting  uint64 // entries that count
-	Faults    uint64 // entries that do not
-	Keys      uint64 // live keys of the state
-	Waiting   uint64 // entries that wait for others
-	Pending   uint64 // bytes that those are charged
-	ReadyFrom uint64 // first entry of the ready queue
-	ReadyTo   uint64 // behind the last
-	Rebuild   uint64 // 0, or while the index is being rebuilt 1 + Numbers of before
+	Numbers      uint64 // number of the entry that arrived last, or 0
+	Authorized   uint64 // authorized entries
+	Unauthorized uint64 // unauthorized entries
+	Keys         uint64 // live keys of the state
+	Pending      uint64 // pending entries
+	PendingBytes uint64 // bytes charged for them
+	ReadyFrom    uint64 // number of the first record of the ready queue
+	ReadyTo      uint64 // number after the last
+	Rebuild      uint64 // 0 or, during a rebuild, 1 + Numbers from before it
 
-	HeadCount uint64 // heads
-	HeadPages uint64 // pages of heads, where they are in pages
-	Queue     uint64 // entries whose effect is to be decided anew
-	Doubtful  uint64 // of those, the doubted ones
-	Revision  uint64 // how often an entry that was here came to count, or ceased to
-	Missing   uint64 // hashes that are to be fetched
-	GivenUp   uint64 // how many waiting entries were forgotten for want of room
-	Bytes     uint64 // of the blocks of the entries
-	Secret    uint64 // by which missing hashes are laid out; 0: none is yet
+	HeadCount uint64 // all heads
+	HeadPages uint64 // pages of heads, if they are in pages
+	Queue     uint64 // entries in the revision queue
+	Doubted   uint64 // entries with the mark doubted among them
+	Revision  uint64 // how often an entry of the log became authorized or unauthorized
+	Missing   uint64 // missing hashes
+	Abandoned uint64 // abandoned pending entries so far
+	Bytes     uint64 // size of the blocks of the log's entries
+	Secret    uint64 // determines the keys of missing hashes; 0 until it is needed
 
-	Heads  []entry.Position // newest first; none where they are in pages
-	Newest []entry.Position // the newest of those that count, newest first
-	Own    []entry.Position // the entry that was written here last, if any
+	Heads  []entry.Position // newest first; none if they are in pages
+	Newest []entry.Position // the newest authorized entries, newest first
+	Own    []entry.Position // the last entry that was written here, if any
 
-	lists      *sets    // the access lists, once this transaction has read them
-	covered    bool     // all that the next entry names were heads, and are none any more
-	flipped    []uint64 // numbers of entries whose effect this transaction changed
-	outdated   bool     // it was written before verdicts could change, and there are some
-	unmeasured bool     // it was written before Bytes was counted, and there are entries
+	access     *accessSets // the access list, once this transaction has read it
+	covered    bool        // the parents of the next entry were heads and are already removed
+	revised    []uint64    // numbers of the entries that this transaction authorized or revoked
+	outdated   bool        // an earlier version wrote it, and there are unauthorized or pending entries
+	unmeasured bool        // an earlier version wrote it without Bytes, and there are entries
 }
 
-// spare is how many more entries are kept as newest than the references of an
-// entry need now: with a log of more heads, they need more.
+// spare is how many more of the newest entries a summary holds than the next
+// entry refers to, because entries refer further back when there are more
+// heads.
 const spare = 16
 
-// keep is how many entries a summary should have as newest.
-func (s *summary) keep() int { return len(s.Heads) + entry.MaxRefs + spare }
+// newestLimit returns how many of the newest entries the summary holds.
+func (s *summary) newestLimit() int { return len(s.Heads) + entry.MaxRefs + spare }
 
-// add makes an entry that counts one of the newest, if it is.
+// add counts an authorized entry, and adds it to Newest if it is among them.
 func (s *summary) add(p entry.Position) {
-	all := uint64(len(s.Newest)) == s.Counting
-	s.Counting++
+	all := uint64(len(s.Newest)) == s.Authorized
+	s.Authorized++
 	i, _ := slices.BinarySearchFunc(s.Newest, p, descending)
 	if i == len(s.Newest) && !all {
 		return
 	}
 	s.Newest = slices.Insert(s.Newest, i, p)
-	if keep := s.keep(); len(s.Newest) > keep {
+	if keep := s.newestLimit(); len(s.Newest) > keep {
 		s.Newest = s.Newest[:keep]
 	}
 }
 
 // remove undoes add.
 func (s *summary) remove(p entry.Position) {
-	s.Counting--
+	s.Authorized--
 	if i, ok := slices.BinarySearchFunc(s.Newest, p, descending); ok {
 		s.Newest = slices.Delete(s.Newest, i, i+1)
 	}
@@ -80,13 +81,12 @@ func (s *summary) remove(p entry.Position) {
 func descending(a, b entry.Position) int { return b.Compare(a) }
 
 func (s *summary) numbers() []*uint64 {
-	return append(s.oldNumbers(), &s.HeadCount, &s.HeadPages, &s.Queue, &s.Doubtful, &s.Revision, &s.Missing, &s.GivenUp, &s.Bytes, &s.Secret)
+	return append(s.oldNumbers(), &s.HeadCount, &s.HeadPages, &s.Queue, &s.Doubted, &s.Revision, &s.Missing, &s.Abandoned, &s.Bytes, &s.Secret)
 }
 
-// oldNumbers are the numbers of a summary that was written before verdicts could
-// change.
+// oldNumbers returns the numbers of a summary of an earlier version.
 func (s *summary) oldNumbers() []*uint64 {
-	return []*uint64{&s.Numbers, &s.Counting, &s.Faults, &s.Keys, &s.Waiting, &s.Pending, &s.ReadyFrom, &s.ReadyTo, &s.Rebuild}
+	return []*uint64{&s.Numbers, &s.Authorized, &s.Unauthorized, &s.Keys, &s.Pending, &s.PendingBytes, &s.ReadyFrom, &s.ReadyTo, &s.Rebuild}
 }
 
 func (s *summary) positionLists() []*[]entry.Position {
@@ -118,9 +118,9 @@ func (l *Log) writeSummary(tx *store.Tx, s *summary) error {
 	return tx.Put(l.summaryKey(), s.encode())
 }
 
-// encode returns the numbers, the clock IDs, and the lists of positions, with
-// the place of the clock ID in their list; then a checksum, since entries that
-// are made of a garbled summary could not be taken back.
+// encode encodes the numbers, the clock IDs, and the lists of positions, which
+// refer to clock IDs by index. A checksum follows, because entries that are
+// written from a corrupt summary cannot be undone.
 func (s *summary) encode() []byte {
 	var ids []string
 	places := make(map[string]int)
@@ -148,7 +148,7 @@ func (s *summary) encode() []byte {
 		b = dagcbor.AppendArray(b, len(*list))
 		for _, p := range *list {
 			b = dagcbor.AppendArray(b, 4)
-			b, _ = dagcbor.AppendFloat(b, p.Time) // which is a number
+			b, _ = dagcbor.AppendFloat(b, p.Time) // it is never NaN
 			b = dagcbor.AppendUint(b, p.Depth)
 			b = dagcbor.AppendUint(b, uint64(places[p.ID]))
 			b = dagcbor.AppendText(b, p.Hash)
@@ -211,7 +211,7 @@ func (s *summary) decode(b []byte) error {
 	}
 	if old {
 		s.HeadCount = uint64(len(s.Heads))
-		s.outdated = s.Faults > 0 || s.Waiting > 0
+		s.outdated = s.Unauthorized > 0 || s.Pending > 0
 		s.unmeasured = s.Numbers > 0
 	}
 	return r.End()
@@ -234,7 +234,7 @@ func readPosition(r *dagcbor.Reader, ids []string) (p entry.Position, err error)
 		return p, err
 	}
 	if id >= uint64(len(ids)) {
-		return p, errors.New("no such clock")
+		return p, errors.New("unknown clock ID")
 	}
 	p.ID = ids[id]
 	p.Hash, err = r.Text()

@@ -14,16 +14,16 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// Path leads to a part of the order of a log: the entries whose time, a whole
-// number, begins with these digits. Each byte is a hex digit. The first one is
-// how many digits the time has, less one, so that the paths of larger times
-// compare as larger. The empty path leads to all that counts.
+// Path identifies a subtree of the order of a log: the entries whose time, as a
+// whole number, begins with the given hex digits. Each byte is one digit. The
+// first byte is the number of digits of the time, minus one, so that paths sort
+// as times do. The empty path identifies the whole tree.
 type Path string
 
 // maxPath is the length of the path of a single time.
 const maxPath = 17
 
-// Valid reports whether there can be more than one time behind the path.
+// Valid reports whether the tree can have a node at the path.
 func (p Path) Valid() bool {
 	for i := range len(p) {
 		if p[i] > 15 || i == 1 && p[1] == 0 && p[0] > 0 {
@@ -33,11 +33,12 @@ func (p Path) Valid() bool {
 	return len(p) == 0 || len(p) <= 1+int(p[0])
 }
 
-// Narrow reports whether the next digit of the path would be its last one.
-func (p Path) Narrow() bool { return len(p) > 0 && len(p) == 1+int(p[0]) }
+// IsLeaf reports whether a node at the path has no children: only one digit of
+// the times is left.
+func (p Path) IsLeaf() bool { return len(p) > 0 && len(p) == 1+int(p[0]) }
 
-// first returns the lowest time behind the path.
-func (p Path) first() uint64 {
+// lowest returns the lowest time in the subtree.
+func (p Path) lowest() uint64 {
 	if len(p) == 0 {
 		return 0
 	}
@@ -55,8 +56,8 @@ func (p Path) first() uint64 {
 	return n
 }
 
-// has reports whether a time is behind the path.
-func (p Path) has(time uint64) bool {
+// contains reports whether a time is in the subtree.
+func (p Path) contains(time uint64) bool {
 	path := pathOf(time)
 	return len(p) <= len(path) && path[:len(p)] == p
 }
@@ -64,18 +65,18 @@ func (p Path) has(time uint64) bool {
 // pathOf returns the path of a single time.
 func pathOf(time uint64) Path { return Path(store.Digits(time)) }
 
-// Node is what is known of a part of the order without reading it: how many
-// entries it has, and the sum of their hashes. Two replicas whose nodes are equal
-// have the same entries there, unless a writer made some up to that end, which is
-// possible; heads tell for sure.
+// Node summarizes a subtree: the number of its entries and the sum of their
+// hashes. If the nodes of two replicas are equal, their subtrees contain the
+// same entries, unless a writer crafted entries to collide, which is feasible.
+// Heads are certain.
 type Node struct {
 	Path  Path
 	Count uint64
 	Sum   Sum
 }
 
-// Sum is the sum of hashes, of the first 16 bytes of each as a big-endian number,
-// modulo 2¹²⁸.
+// Sum is the sum, modulo 2¹²⁸, of the first 16 bytes of hashes as big-endian
+// numbers.
 type Sum [16]byte
 
 func (s *Sum) add(hash [32]byte) {
@@ -127,8 +128,8 @@ func (l *Log) node(g blocks.Getter, p Path) (Node, error) {
 	return n, nil
 }
 
-// Children returns the nodes one digit further, but for empty ones, oldest first.
-// The path must not be narrow.
+// Children returns the children of a node that are not empty, oldest first. The
+// node must not be a leaf.
 func (l *Log) Children(ctx context.Context, p Path) ([]Node, error) {
 	g := blocks.Reading(ctx, l.store)
 	var children []Node
@@ -148,12 +149,12 @@ func (l *Log) Children(ctx context.Context, p Path) ([]Node, error) {
 	return children, nil
 }
 
-// Behind yields the places of the entries behind a path, in their order. It
-// begins behind the place after, if that is not nil.
-func (l *Log) Behind(ctx context.Context, p Path, after *Ref) iter.Seq2[Ref, error] {
+// Subtree yields the positions of the entries in a subtree, oldest first. If
+// after is not nil, it starts after that position.
+func (l *Log) Subtree(ctx context.Context, p Path, after *Ref) iter.Seq2[Ref, error] {
 	return func(yield func(Ref, error) bool) {
 		series := l.key("order")
-		refs := readRefs(l.store.AscendFrom(ctx, series, p.first(), ""), series)
+		refs := readRefs(l.store.AscendFrom(ctx, series, p.lowest(), ""), series)
 		if after != nil {
 			refs = l.ascend(ctx, after.Position)
 		}
@@ -162,7 +163,7 @@ func (l *Log) Behind(ctx context.Context, p Path, after *Ref) iter.Seq2[Ref, err
 				continue
 			}
 			if err == nil {
-				if number, _ := place(ref.Position); !p.has(number) {
+				if number, _ := encodePosition(ref.Position); !p.contains(number) {
 					return
 				}
 			}
@@ -173,16 +174,17 @@ func (l *Log) Behind(ctx context.Context, p Path, after *Ref) iter.Seq2[Ref, err
 	}
 }
 
-// grow adds an entry that counts, of a time, to the nodes that it is behind.
-func (l *Log) grow(tx *store.Tx, time uint64, hash string) error {
+// addToTree adds an authorized entry to all nodes whose subtree contains its
+// time.
+func (l *Log) addToTree(tx *store.Tx, time uint64, hash string) error {
 	return l.changeNodes(tx, time, hash, func(n *Node, digest [32]byte) {
 		n.Count++
 		n.Sum.add(digest)
 	})
 }
 
-// shrink undoes grow.
-func (l *Log) shrink(tx *store.Tx, time uint64, hash string) error {
+// removeFromTree undoes addToTree.
+func (l *Log) removeFromTree(tx *store.Tx, time uint64, hash string) error {
 	return l.changeNodes(tx, time, hash, func(n *Node, digest [32]byte) {
 		n.Count--
 		n.Sum.subtract(digest)
@@ -212,8 +214,8 @@ func (l *Log) changeNodes(tx *store.Tx, time uint64, hash string, change func(*N
 	return nil
 }
 
-// plant makes the tree of a log that was written by who knew of none.
-func (l *Log) plant(ctx context.Context) error {
+// buildTree builds the tree of a log that an earlier version wrote without one.
+func (l *Log) buildTree(ctx context.Context) error {
 	return l.update(ctx, func(tx *store.Tx, sum *summary) error {
 		for old, err := range l.store.Scan(ctx, l.key("tree")) {
 			if err != nil {
@@ -227,8 +229,8 @@ func (l *Log) plant(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			time, _ := place(ref.Position)
-			if err := l.grow(tx, time, ref.Hash); err != nil {
+			time, _ := encodePosition(ref.Position)
+			if err := l.addToTree(tx, time, ref.Hash); err != nil {
 				return err
 			}
 		}
@@ -236,17 +238,18 @@ func (l *Log) plant(ctx context.Context) error {
 	})
 }
 
-// Compare returns -1 where the times behind p begin lower than those behind q, 0
-// where they begin together, 1 where p's are higher.
-func (p Path) Compare(q Path) int { return cmp.Compare(p.first(), q.first()) }
+// Compare compares the lowest times of two subtrees. It returns -1, 0 or 1 as
+// [cmp.Compare] does.
+func (p Path) Compare(q Path) int { return cmp.Compare(p.lowest(), q.lowest()) }
 
-// Spine returns the paths that lead to the newest entry, but for that of all.
+// Spine returns the paths of the nodes from the root, exclusive, to the leaf
+// that contains the newest entry.
 func (l *Log) Spine(ctx context.Context) ([]Path, error) {
 	for ref, err := range l.descend(ctx, nil) {
 		if err != nil {
 			return nil, err
 		}
-		time, _ := place(ref.Position)
+		time, _ := encodePosition(ref.Position)
 		path := pathOf(time)
 		var spine []Path
 		for n := 1; n < len(path); n++ {

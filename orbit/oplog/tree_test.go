@@ -32,12 +32,11 @@ func timeOf(p entry.Position) uint64 {
 	return uint64(p.Time)
 }
 
-// auditTree checks that each node has what its path leads to, and there are no
-// others.
+// auditTree checks each node of the tree, and that there are no others.
 func (r replica) auditTree(t testing.TB, newestFirst []*entry.Entry, positions map[string]entry.Position) {
 	t.Helper()
 	counts, sums := make(map[oplog.Path]uint64), make(map[oplog.Path]*big.Int)
-	behind := make(map[oplog.Path][]string) // oldest first
+	subtrees := make(map[oplog.Path][]string) // oldest first
 	for i := len(newestFirst) - 1; i >= 0; i-- {
 		e := newestFirst[i]
 		digest := sha256.Sum256(e.Block.Data)
@@ -49,7 +48,7 @@ func (r replica) auditTree(t testing.TB, newestFirst []*entry.Entry, positions m
 			}
 			counts[p]++
 			sums[p].Add(sums[p], new(big.Int).SetBytes(digest[:16]))
-			behind[p] = append(behind[p], e.Hash())
+			subtrees[p] = append(subtrees[p], e.Hash())
 		}
 	}
 	equal(t, "nodes", len(r.records(t, "tree")), len(counts))
@@ -62,11 +61,11 @@ func (r replica) auditTree(t testing.TB, newestFirst []*entry.Entry, positions m
 			t.Errorf("node %x: %d of %x, want %d of %x", p, n.Count, n.Sum, count, sum)
 		}
 		var hashes []string
-		for _, ref := range all(t, r.Behind(t.Context(), p, nil)) {
+		for _, ref := range all(t, r.Subtree(t.Context(), p, nil)) {
 			hashes = append(hashes, ref.Hash)
 		}
-		same(t, "entries behind a path", hashes, behind[p])
-		if p.Narrow() {
+		same(t, "entries subtrees a path", hashes, subtrees[p])
+		if p.IsLeaf() {
 			continue
 		}
 		children, err := r.Children(t.Context(), p)
@@ -78,11 +77,11 @@ func (r replica) auditTree(t testing.TB, newestFirst []*entry.Entry, positions m
 				t.Errorf("child %x of %x", c.Path, p)
 			}
 		}
-		equal(t, "entries behind the children", total, count)
+		equal(t, "entries subtrees the children", total, count)
 	}
 }
 
-// A log may have been written, in part or all of it, by who knew of no tree.
+// An earlier version without a tree may have written all or a part of a log.
 func TestTreeIsMadeOfALogThatHasNone(t *testing.T) {
 	seeds(t, 20, func(t *testing.T, rng *rand.Rand) {
 		r := sample(t, rng)
@@ -90,7 +89,7 @@ func TestTreeIsMadeOfALogThatHasNone(t *testing.T) {
 		if rng.IntN(2) == 0 {
 			before = nil
 		}
-		r.auditAppend(t, judge)
+		r.auditAppend(t, verify)
 		for key := range r.snapshot(t) {
 			if !strings.HasPrefix(key, blocks.LogPrefix(logNumber)+"/tree/") {
 				continue
@@ -103,18 +102,18 @@ func TestTreeIsMadeOfALogThatHasNone(t *testing.T) {
 		}
 		r, err := open(t.Context(), r.disk)
 		must(t, err)
-		r.audit(t, judge)
-		r.auditAppend(t, judge)
-		r.audit(t, judge)
+		r.audit(t, verify)
+		r.auditAppend(t, verify)
+		r.audit(t, verify)
 	})
 }
 
 func TestBehindGoesOnBehindAPlace(t *testing.T) {
 	seeds(t, 20, func(t *testing.T, rng *rand.Rand) {
 		r := sample(t, rng)
-		whole := all(t, r.Behind(t.Context(), "", nil))
+		whole := all(t, r.Subtree(t.Context(), "", nil))
 		for i := range whole {
-			same(t, "behind a place", all(t, r.Behind(t.Context(), "", &whole[i])), whole[i+1:])
+			same(t, "subtrees a place", all(t, r.Subtree(t.Context(), "", &whole[i])), whole[i+1:])
 		}
 	})
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// vectors are what JavaScript wrote.
+// vectors are entries that JavaScript wrote.
 type vectors struct {
 	Identities map[string]struct {
 		Root    string `json:"root_private_key_hex"`

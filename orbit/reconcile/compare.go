@@ -3,7 +3,6 @@ package reconcile
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"slices"
 
@@ -11,13 +10,13 @@ import (
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
-// ErrNothing says that a peer's tree differs all over from our own, and that
-// nothing was found there that is not here.
-var ErrNothing = errors.New("the difference is too large to look through")
+// ErrFruitless means that a peer's tree differs almost everywhere, but a long
+// search found no entry that the log lacks.
+var ErrFruitless = errors.New("no difference found within the bound")
 
-// Compare yields what the peer has and a log lacks, a part at a time, the oldest
-// first. The parts may be shipped in between. It goes from the root of the tree down
-// to where nodes differ.
+// Compare yields what the peer has and the log lacks, in parts, the oldest
+// first. It descends from the root of the tree to the nodes that differ. Parts
+// may be transferred before the next one is compared.
 func (s *Session) Compare(ctx context.Context, log *oplog.Log) iter.Seq2[Difference, error] {
 	return func(yield func(Difference, error) bool) {
 		c, err := newComparison(ctx, s, log, maxWanted)
@@ -31,33 +30,34 @@ func (s *Session) Compare(ctx context.Context, log *oplog.Log) iter.Seq2[Differe
 
 // comparison is a walk through the peer's tree, oldest first.
 type comparison struct {
-	ctx      context.Context
-	session  *Session
-	log      *oplog.Log
-	partSize int                   // items; a node may have more
-	faults   bool                  // the log has entries that do not count
-	answers  map[oplog.Path]answer // that came and were not looked at yet
-	todo     []oplog.Path          // nodes to be looked at, the oldest first
-	wanted   []wanted              // that was found and not taken
-	vain     int                   // nodes that were looked at since something was found
+	ctx          context.Context
+	session      *Session
+	log          *oplog.Log
+	partSize     int                   // items; one node may exceed it
+	unauthorized bool                  // the log has unauthorized entries
+	answers      map[oplog.Path]answer // received and not compared yet
+	todo         []oplog.Path          // nodes to compare, the oldest first
+	wanted       []wanted              // found and not taken
+	fruitless    int                   // nodes that were compared since something was found
 }
 
-// wanted is an item, the path of the node that it is in, and how many entries it is.
+// wanted is an item, the path of the node that contains it, and its number of
+// entries.
 type wanted struct {
 	item
 	in    oplog.Path
 	count uint64
 }
 
-// newComparison asks for the root and for the nodes above our newest entry, where
-// most differences are.
+// newComparison requests the root and the nodes above the newest entry of the
+// log, where most differences are.
 func newComparison(ctx context.Context, s *Session, log *oplog.Log, partSize int) (*comparison, error) {
 	c := &comparison{ctx: ctx, session: s, log: log, partSize: partSize, answers: make(map[oplog.Path]answer)}
 	stats, err := log.Stats(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c.faults = stats.Faults > 0
+	c.unauthorized = stats.Faults > 0
 	spine, err := log.Spine(ctx)
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func newComparison(ctx context.Context, s *Session, log *oplog.Log, partSize int
 	if err := c.ask(append([]oplog.Path{""}, spine...)); err != nil {
 		return nil, err
 	}
-	c.todo, err = c.look(c.answers[""].Node, nil)
+	c.todo, err = c.compareNode(c.answers[""].Node, nil)
 	return c, err
 }
 
@@ -85,13 +85,14 @@ func (c *comparison) parts() iter.Seq2[Difference, error] {
 	}
 }
 
-// take returns what was found behind which nothing older can be found.
+// take removes and returns the items that can no longer be preceded by older
+// ones.
 func (c *comparison) take() (d Difference) {
 	slices.SortStableFunc(c.wanted, func(a, b wanted) int { return a.in.Compare(b.in) })
 	n := len(c.wanted)
 	if len(c.todo) > 0 {
 		n = slices.IndexFunc(c.wanted, func(w wanted) bool { return w.in.Compare(c.todo[0]) >= 0 })
-		if n <= 0 { // all there is room for
+		if n <= 0 { // part is full
 			n = len(c.wanted)
 		}
 	}
@@ -103,7 +104,7 @@ func (c *comparison) take() (d Difference) {
 	return d
 }
 
-// step looks at the next few nodes.
+// step compares the next few nodes.
 func (c *comparison) step() error {
 	some := slices.Clone(c.todo[:min(len(c.todo), maxPaths)])
 	if err := c.ask(some); err != nil {
@@ -112,14 +113,14 @@ func (c *comparison) step() error {
 	before := len(c.wanted)
 	var deeper []oplog.Path
 	for i, p := range some {
-		if i > 0 && len(c.wanted) >= c.partSize { // the rest is asked for again
+		if i > 0 && len(c.wanted) >= c.partSize { // the others are requested again
 			for _, p := range some[i:] {
 				delete(c.answers, p)
 			}
 			some = some[:i]
 			break
 		}
-		found, err := c.compare(c.answers[p])
+		found, err := c.compareAnswer(c.answers[p])
 		if err != nil {
 			return err
 		}
@@ -127,16 +128,16 @@ func (c *comparison) step() error {
 		deeper = append(deeper, found...)
 	}
 	c.todo = append(deeper, c.todo[len(some):]...)
-	if c.vain += len(some); len(c.wanted) > before {
-		c.vain = 0
+	if c.fruitless += len(some); len(c.wanted) > before {
+		c.fruitless = 0
 	}
-	if c.vain > maxVain {
-		return ErrNothing
+	if c.fruitless > maxFruitless {
+		return ErrFruitless
 	}
 	return nil
 }
 
-// ask asks for nodes, unless they were asked for.
+// ask requests nodes that were not requested before.
 func (c *comparison) ask(paths []oplog.Path) error {
 	paths = slices.DeleteFunc(slices.Clone(paths), func(p oplog.Path) bool {
 		_, ok := c.answers[p]
@@ -157,14 +158,14 @@ func (c *comparison) ask(paths []oplog.Path) error {
 	return err
 }
 
-// compare notes what is wanted of a node that differs, and returns the nodes below
-// it that are to be looked at.
-func (c *comparison) compare(theirs answer) (deeper []oplog.Path, err error) {
+// compareAnswer adds the wanted items of a node that differs, and returns the
+// children to compare.
+func (c *comparison) compareAnswer(theirs answer) (deeper []oplog.Path, err error) {
 	if len(theirs.children) == 0 {
-		return nil, c.compareNames(theirs)
+		return nil, c.compareHashes(theirs)
 	}
 	for _, child := range theirs.children {
-		deeper, err = c.look(child, deeper)
+		deeper, err = c.compareNode(child, deeper)
 		if err != nil {
 			return nil, err
 		}
@@ -172,27 +173,30 @@ func (c *comparison) compare(theirs answer) (deeper []oplog.Path, err error) {
 	return deeper, nil
 }
 
-// look adds the path of a node to todo if the node differs from our own, unless all
-// of it is wanted: none of it is here, or at least none that counts, which is all
-// there is in a log without others.
-func (c *comparison) look(theirs oplog.Node, todo []oplog.Path) ([]oplog.Path, error) {
+// compareNode compares a node of the peer. It adds the path to todo if the
+// nodes differ. If the log has no authorized entry in the subtree and no
+// unauthorized entries at all, all of the subtree is wanted.
+func (c *comparison) compareNode(theirs oplog.Node, todo []oplog.Path) ([]oplog.Path, error) {
 	ours, err := c.log.Node(c.ctx, theirs.Path)
 	if err != nil || theirs == ours {
 		return todo, err
 	}
-	if ours.Count > 0 || c.faults {
+	if ours.Count > 0 || c.unauthorized {
 		return append(todo, theirs.Path), nil
 	}
 	c.wanted = append(c.wanted, wanted{item{path: theirs.Path}, theirs.Path, theirs.Count})
 	return todo, nil
 }
 
-// compareNames notes which of the entries of a node are not here. Of very many, it
-// looks at some.
-func (c *comparison) compareNames(theirs answer) error {
-	looked := 0
-	for n := theirs.names; ; {
-		for _, hash := range n.hashes {
+// compareHashes adds the entries of a node that the log lacks. If there are
+// very many, it visits only some.
+func (c *comparison) compareHashes(theirs answer) error {
+	visited := 0
+	for page, err := range c.session.hashes(theirs) {
+		if err != nil {
+			return err
+		}
+		for _, hash := range page.hashes {
 			ok, err := c.log.Has(c.ctx, block.OfDigest(hash))
 			if err != nil {
 				return err
@@ -201,16 +205,9 @@ func (c *comparison) compareNames(theirs answer) error {
 				c.wanted = append(c.wanted, wanted{item{hash: &hash}, theirs.Path, 1})
 			}
 		}
-		if looked += len(n.hashes); !n.more || looked > maxNamed {
+		if visited += len(page.hashes); visited > maxNodeEntries {
 			return nil
 		}
-		if len(n.hashes) == 0 {
-			return fmt.Errorf("%w: more of nothing", ErrProtocol)
-		}
-		last := block.OfDigest(n.hashes[len(n.hashes)-1])
-		var err error
-		if n, err = ask(c.session, request{kind: askNames, paths: []oplog.Path{theirs.Path}, hashes: []string{last}}, decodeNames); err != nil {
-			return err
-		}
 	}
+	return nil
 }

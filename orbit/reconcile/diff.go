@@ -2,29 +2,29 @@ package reconcile
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
-// Diff is which entries count at one of two replicas and not at the other, by CID.
+// Diff is the difference between the authorized entries of two replicas, as
+// CIDs.
 type Diff struct {
-	Theirs []string // count at the peer alone
-	Ours   []string // count here alone
-	More   bool     // there are further ones
+	Theirs []string // authorized only at the peer
+	Ours   []string // authorized only here
+	More   bool     // there are more
 }
 
-// Diff compares what counts at the peer with what counts in a log, and returns at
-// most so many entries of each kind. Unlike [Session.Compare], it also names entries
-// that are in the log and do not count.
-func (s *Session) Diff(ctx context.Context, log *oplog.Log, most int) (d Diff, err error) {
-	x := &differ{ctx: ctx, session: s, log: log, most: most, todo: []oplog.Path{""}}
+// Diff compares the authorized entries of the peer and of a log, and returns at
+// most the given number of each side. Unlike [Session.Compare], it includes
+// entries that are in the log but not authorized.
+func (s *Session) Diff(ctx context.Context, log *oplog.Log, limit int) (d Diff, err error) {
+	x := &differ{ctx: ctx, session: s, log: log, limit: limit, todo: []oplog.Path{""}}
 	for looked := 0; len(x.todo) > 0 && !x.More; {
 		some := x.todo[max(0, len(x.todo)-maxPaths):]
 		x.todo = x.todo[:len(x.todo)-len(some)]
-		if looked += len(some); looked > maxVain {
-			return x.Diff, ErrNothing
+		if looked += len(some); looked > maxFruitless {
+			return x.Diff, ErrFruitless
 		}
 		answers, err := ask(s, request{kind: askNodes, paths: some}, func(frame []byte) ([]answer, error) {
 			return decodeAnswers(frame, some)
@@ -46,28 +46,28 @@ type differ struct {
 	ctx     context.Context
 	session *Session
 	log     *oplog.Log
-	most    int
+	limit   int
 	todo    []oplog.Path
 }
 
 func (x *differ) add(list *[]string, hash string) {
-	if len(*list) == x.most {
+	if len(*list) == x.limit {
 		x.More = true
 		return
 	}
 	*list = append(*list, hash)
 }
 
-// node compares a node of the peer with ours.
+// node compares a node of the peer.
 func (x *differ) node(theirs answer) error {
 	ours, err := x.log.Node(x.ctx, theirs.Path)
 	switch {
 	case err != nil || ours == theirs.Node:
 		return err
 	case theirs.Count == 0:
-		return x.ours(theirs.Path, nil)
+		return x.addOurs(theirs.Path, nil)
 	case len(theirs.children) == 0:
-		return x.names(theirs)
+		return x.hashes(theirs)
 	}
 	children := make(map[oplog.Path]oplog.Node)
 	for _, c := range theirs.children {
@@ -89,14 +89,14 @@ func (x *differ) node(theirs answer) error {
 	return nil
 }
 
-// ours adds the entries behind a path that count here and are not among theirs.
-func (x *differ) ours(p oplog.Path, theirs map[string]bool) error {
+// addOurs adds the authorized entries of a subtree that are not among theirs.
+func (x *differ) addOurs(p oplog.Path, theirs map[string]bool) error {
 	looked := 0
-	for ref, err := range x.log.Behind(x.ctx, p, nil) {
+	for ref, err := range x.log.Subtree(x.ctx, p, nil) {
 		if err != nil {
 			return err
 		}
-		if looked++; looked > maxNamed {
+		if looked++; looked > maxNodeEntries {
 			x.More = true
 		}
 		if !theirs[ref.Hash] {
@@ -109,36 +109,28 @@ func (x *differ) ours(p oplog.Path, theirs map[string]bool) error {
 	return nil
 }
 
-// names compares the entries of a node that has no children. Of very many, it looks
-// at some.
-func (x *differ) names(a answer) error {
+// hashes compares the entries of a leaf. If there are very many, it visits only
+// some.
+func (x *differ) hashes(a answer) error {
 	theirs := make(map[string]bool)
-	for n := a.names; ; {
-		for _, hash := range n.hashes {
-			theirs[block.OfDigest(hash)] = true
-		}
-		if !n.more {
-			break
-		}
-		if len(n.hashes) == 0 {
-			return fmt.Errorf("%w: more of nothing", ErrProtocol)
-		}
-		if len(theirs) > maxNamed {
-			x.More = true
-			return nil
-		}
-		last := block.OfDigest(n.hashes[len(n.hashes)-1])
-		var err error
-		if n, err = ask(x.session, request{kind: askNames, paths: []oplog.Path{a.Path}, hashes: []string{last}}, decodeNames); err != nil {
-			return err
-		}
-	}
-	ours := make(map[string]bool)
-	for ref, err := range x.log.Behind(x.ctx, a.Path, nil) {
+	for page, err := range x.session.hashes(a) {
 		if err != nil {
 			return err
 		}
-		if ours[ref.Hash] = true; len(ours) > maxNamed {
+		for _, hash := range page.hashes {
+			theirs[block.OfDigest(hash)] = true
+		}
+		if page.more && len(theirs) > maxNodeEntries {
+			x.More = true
+			return nil
+		}
+	}
+	ours := make(map[string]bool)
+	for ref, err := range x.log.Subtree(x.ctx, a.Path, nil) {
+		if err != nil {
+			return err
+		}
+		if ours[ref.Hash] = true; len(ours) > maxNodeEntries {
 			x.More = true
 			return nil
 		}
@@ -148,5 +140,5 @@ func (x *differ) names(a answer) error {
 			x.add(&x.Theirs, hash)
 		}
 	}
-	return x.ours(a.Path, theirs)
+	return x.addOurs(a.Path, theirs)
 }

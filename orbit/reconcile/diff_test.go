@@ -8,7 +8,8 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 )
 
-// A comparison names the entries that count on one side alone, whatever the two have.
+// Diff returns the entries that are authorized on one side alone, for any two
+// replicas.
 func TestDiffNamesWhatCountsOnOneSideAlone(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -47,7 +48,7 @@ func TestDiffNamesWhatCountsOnOneSideAlone(t *testing.T) {
 	}
 }
 
-// An entry that is on both sides and counts on one is named, too.
+// Diff includes an entry that both sides have and one of them authorizes.
 func TestDiffNamesWhatIsHereAndDoesNotCount(t *testing.T) {
 	a, b := newOrbit(t), newOrbit(t)
 	managed := orbit.Options{Access: orbit.Access{Write: []string{a.Identity().ID}, Managed: true}}

@@ -47,7 +47,7 @@ func newOrbit(t testing.TB) *orbit.Orbit {
 	return o
 }
 
-// create makes a database of events that anybody may write.
+// create creates an events database that anyone may write.
 func create(t testing.TB, o *orbit.Orbit) *orbit.Database {
 	t.Helper()
 	db, err := o.Create(t.Context(), "gigs", orbit.Options{Type: orbit.TypeEvents, Access: orbit.Access{Write: []string{manifest.Anyone}}})
@@ -55,7 +55,7 @@ func create(t testing.TB, o *orbit.Orbit) *orbit.Database {
 	return db
 }
 
-// add adds so many events.
+// add adds n events.
 func add(t testing.TB, db *orbit.Database, n int) {
 	t.Helper()
 	ev, err := db.Events()
@@ -70,7 +70,7 @@ func add(t testing.TB, db *orbit.Database, n int) {
 	must(t, err)
 }
 
-// copyAll brings to one database what another one has.
+// copyAll copies all entries of one database to another.
 func copyAll(t testing.TB, from, to *orbit.Database, o, toOrbit *orbit.Orbit) {
 	t.Helper()
 	at := make(orbit.AtHand)
@@ -88,7 +88,7 @@ func copyAll(t testing.TB, from, to *orbit.Database, o, toOrbit *orbit.Orbit) {
 	must(t, err)
 }
 
-// writers are databases with the same address, of as many identities.
+// writers are databases with the same address and different identities.
 type writers struct {
 	orbits    []*orbit.Orbit
 	databases []*orbit.Database
@@ -104,7 +104,7 @@ func newWriters(t testing.TB, n int) (w writers) {
 	return w
 }
 
-// history has all of them write, and now and then take what another one wrote.
+// history makes all of them write, and sometimes join entries of another.
 func (w writers) history(t testing.TB, rng *rand.Rand, steps int) {
 	t.Helper()
 	for range steps {
@@ -133,7 +133,7 @@ func newPeer(t testing.TB) peerOf {
 	return p
 }
 
-// serve has the host serve databases.
+// serve makes the host serve databases.
 func (p peerOf) serve(o *orbit.Orbit, dbs ...*orbit.Database) {
 	p.SetStreamHandler(Protocol, handler(o, dbs...))
 }
@@ -162,7 +162,7 @@ func accessLog(db *orbit.Database) *oplog.Log {
 	return nil
 }
 
-// session begins one with a server about a database.
+// session begins a session with a server about a database.
 func session(t testing.TB, server peerOf, address string) *Session {
 	t.Helper()
 	return sessionWithin(t.Context(), t, server, address)
@@ -172,7 +172,7 @@ func sessionWithin(ctx context.Context, t testing.TB, server peerOf, address str
 	t.Helper()
 	client := newPeer(t)
 	must(t, client.Connect(t.Context(), peer.AddrInfo{ID: server.ID(), Addrs: server.Addrs()}))
-	for !Speaks(client, server.ID()) { // what a host says of itself follows its handlers
+	for !Speaks(client, server.ID()) { // the announced protocols lag behind the handlers
 		select {
 		case <-time.After(time.Millisecond):
 		case <-t.Context().Done():
@@ -185,19 +185,20 @@ func sessionWithin(ctx context.Context, t testing.TB, server peerOf, address str
 	return s
 }
 
-// reconciled ships to a database what it lacks, and returns how many blocks came
-// for how many items. Each batch is to find its parents.
-func reconciled(t testing.TB, s *Session, to *orbit.Database) (blocks, items int) {
+// reconcileWith transfers to a database the entries that it lacks, and returns
+// the number of received blocks and of requested items. The parents of each
+// batch must be there.
+func reconcileWith(t testing.TB, s *Session, to *orbit.Database) (blocks, items int) {
 	t.Helper()
 	for d, err := range s.Compare(t.Context(), to.Log()) {
 		must(t, err)
 		items += len(d.items)
-		blocks += shipped(t, to, s.Ship(d))
+		blocks += joinBatches(t, to, s.Ship(d))
 	}
 	return blocks, items
 }
 
-// difference returns what a database lacks, which is one part.
+// difference returns what a database lacks, as a single part.
 func difference(t testing.TB, s *Session, db *orbit.Database) (found Difference) {
 	t.Helper()
 	parts := 0
@@ -212,9 +213,9 @@ func difference(t testing.TB, s *Session, db *orbit.Database) (found Difference)
 	return found
 }
 
-// shipped joins all that comes, and returns how many blocks came. Each batch is to
-// find its parents.
-func shipped(t testing.TB, to *orbit.Database, batches iter.Seq2[[]block.Block, error]) (blocks int) {
+// joinBatches joins all batches, and returns the number of received blocks. The
+// parents of each batch must be there.
+func joinBatches(t testing.TB, to *orbit.Database, batches iter.Seq2[[]block.Block, error]) (blocks int) {
 	t.Helper()
 	for bs, err := range batches {
 		must(t, err)
@@ -249,25 +250,25 @@ func hashes(t testing.TB, db *orbit.Database) (list []string) {
 	return list
 }
 
-// faulty puts an entry on top of a chain of so many that have no effect, and returns
-// its hash.
-func faulty(t testing.TB, db *orbit.Database, n int) string {
+// chainOfInvalid adds a chain of n invalid entries and a valid entry that
+// descends from them, and returns the hash of the latter.
+func chainOfInvalid(t testing.TB, db *orbit.Database, n int) string {
 	t.Helper()
 	s := newSigner(t)
 	heads, err := db.Log().Heads(t.Context())
 	must(t, err)
 	bs := []block.Block{s.Block()}
-	under := heads
+	parents := heads
 	for range n {
-		e := write(t, s, db, "forged", under...)
-		b := block.New(bytes.Replace(e.Block.Data, []byte("forged"), []byte("FORGED"), 1)) // whose signature is of another one
+		e := write(t, s, db, "forged", parents...)
+		b := block.New(bytes.Replace(e.Block.Data, []byte("forged"), []byte("FORGED"), 1)) // it has the signature of another entry
 		bs = append(bs, b)
-		under = []entry.Position{{Rank: entry.Rank{Time: e.Clock.Time}, ID: e.Clock.ID, Hash: b.Hash}}
+		parents = []entry.Position{{Rank: entry.Rank{Time: e.Clock.Time}, ID: e.Clock.ID, Hash: b.Hash}}
 	}
-	top := write(t, s, db, "on top", under...)
+	top := write(t, s, db, "on top", parents...)
 	joinBatch(t, db, append(bs, top.Block))
-	if fault, err := db.Log().Fault(t.Context(), under[0].Hash); err != nil || fault == "" {
-		t.Fatalf("there is no entry without effect: %q, %v", fault, err)
+	if reason, err := db.Log().Fault(t.Context(), parents[0].Hash); err != nil || reason == "" {
+		t.Fatalf("no entry is invalid: %q, %v", reason, err)
 	}
 	return top.Hash()
 }
@@ -283,7 +284,7 @@ func newSigner(t testing.TB) *identity.Signer {
 	return s
 }
 
-// write returns an entry of a database that names others.
+// write returns an entry of a database with the given parents.
 func write(t testing.TB, s *identity.Signer, db *orbit.Database, text string, next ...entry.Position) *entry.Entry {
 	t.Helper()
 	payload, err := value.FromJSON([]byte(`{"op":"ADD","key":null,"value":"` + text + `"}`))

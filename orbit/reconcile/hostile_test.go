@@ -19,8 +19,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
-// liar is a server that answers as the test says: answer gets each request but
-// the first.
+// liar is a hostile server. answer receives each request except the first.
 func liar(t *testing.T, answer func(q request, send func([]byte) error) error) peerOf {
 	t.Helper()
 	p := newPeer(t)
@@ -50,7 +49,7 @@ func liar(t *testing.T, answer func(q request, send func([]byte) error) error) p
 	return p
 }
 
-// sayNodes answers with what say says of each node.
+// sayNodes encodes the answers of say for the requested nodes.
 func sayNodes(q request, say func(p oplog.Path) answer) []byte {
 	var answers []answer
 	for _, p := range q.paths {
@@ -61,7 +60,7 @@ func sayNodes(q request, say func(p oplog.Path) answer) []byte {
 	return encodeAnswers(answers)
 }
 
-// allChildren says that everything there can be differs.
+// allChildren claims that all possible children differ.
 func allChildren(p oplog.Path) answer {
 	a := answer{Node: oplog.Node{Count: math.MaxUint64}}
 	for d := range byte(16) {
@@ -76,7 +75,7 @@ func TestLiesAreRefusedOrBounded(t *testing.T) {
 	w := newWriters(t, 1)
 	add(t, w.databases[0], 300)
 	db := w.databases[0]
-	faulty(t, db, 3) // so that nothing is taken whole
+	chainOfInvalid(t, db, 3) // so that nothing is taken whole
 	for name, c := range map[string]struct {
 		answer func(q request, send func([]byte) error) error
 		want   error // of the comparison
@@ -91,18 +90,18 @@ func TestLiesAreRefusedOrBounded(t *testing.T) {
 		}, ErrProtocol},
 		"a tree without end": {func(q request, send func([]byte) error) error {
 			return send(sayNodes(q, allChildren))
-		}, ErrNothing},
-		"names without end": {func(q request, send func([]byte) error) error {
-			if q.kind == askNames {
-				return send(names{make([]digest, maxNames), true}.encode())
+		}, ErrFruitless},
+		"hashes without end": {func(q request, send func([]byte) error) error {
+			if q.kind == askHashes {
+				return send(hashList{make([]digest, maxHashes), true}.encode())
 			}
 			return send(sayNodes(q, func(oplog.Path) answer {
-				return answer{Node: oplog.Node{Count: 5}, names: names{make([]digest, fewNames), true}}
+				return answer{Node: oplog.Node{Count: 5}, hashList: hashList{make([]digest, fewHashes), true}}
 			}))
 		}, nil},
 		"more of nothing": {func(q request, send func([]byte) error) error {
 			return send(sayNodes(q, func(oplog.Path) answer {
-				return answer{Node: oplog.Node{Count: 5}, names: names{nil, true}}
+				return answer{Node: oplog.Node{Count: 5}, hashList: hashList{nil, true}}
 			}))
 		}, ErrProtocol},
 	} {
@@ -120,20 +119,20 @@ func TestLiesAreRefusedOrBounded(t *testing.T) {
 
 var errAny = errors.New("any")
 
-// However many entries a peer names of the nodes of one answer, those that are held are
-// a part's and what one node names.
+// However many entries a peer's answer contains, a comparison holds at most
+// those of one part and of one node.
 func TestWhatIsHeldOfAComparisonIsBounded(t *testing.T) {
 	w := newWriters(t, 1)
 	db := w.databases[0]
 	add(t, db, 300)
-	faulty(t, db, 3) // so that nothing is taken whole
+	chainOfInvalid(t, db, 3) // so that nothing is taken whole
 	const each, partSize = 256, 100
 	s := session(t, liar(t, func(q request, send func([]byte) error) error {
 		return send(sayNodes(q, func(p oplog.Path) answer {
 			if p == "" {
 				return allChildren(p)
 			}
-			return answer{Node: oplog.Node{Count: math.MaxUint64}, names: names{make([]digest, each), false}}
+			return answer{Node: oplog.Node{Count: math.MaxUint64}, hashList: hashList{make([]digest, each), false}}
 		}))
 	}), db.Address())
 	c, err := newComparison(t.Context(), s, db.Log(), partSize)
@@ -147,43 +146,43 @@ func TestWhatIsHeldOfAComparisonIsBounded(t *testing.T) {
 		}
 	}
 	if total != 16*each {
-		t.Errorf("%d items are wanted of %d", total, 16*each)
+		t.Errorf("%d items wanted of %d", total, 16*each)
 	}
 }
 
-// Entries that do not count and are below many others are sent twice as often as there
-// are any at most, however few of them are remembered.
+// Unauthorized entries with many authorized descendants are sent at most twice
+// as often as there are such entries, however few of them are remembered.
 func TestEntriesWithoutEffectAreNotSentForEachAboveThem(t *testing.T) {
 	w := newWriters(t, 1)
 	db := w.databases[0]
-	const faults, tops, memory = 30, 60, 8
-	top, err := db.Log().Get(t.Context(), faulty(t, db, faults))
+	const invalid, tops, maxSent = 30, 60, 8
+	top, err := db.Log().Get(t.Context(), chainOfInvalid(t, db, invalid))
 	must(t, err)
 	var chain []*entry.Entry
-	for e := top; len(chain) < faults; chain = append(chain, e) {
+	for e := top; len(chain) < invalid; chain = append(chain, e) {
 		e, err = db.Log().Get(t.Context(), e.Next[0])
 		must(t, err)
 	}
 	s := newSigner(t)
 	bs := []block.Block{s.Block()}
 	for i := range tops {
-		under := chain[7*i%faults] // far from the one before, so that what is remembered is of no use
-		bs = append(bs, write(t, s, db, fmt.Sprint("above ", i), entry.Position{Rank: entry.Rank{Time: float64(1000 + i)}, Hash: under.Hash()}).Block)
+		parent := chain[7*i%invalid] // far from the previous one, so that remembered blocks are of no use
+		bs = append(bs, write(t, s, db, fmt.Sprint("above ", i), entry.Position{Rank: entry.Rank{Time: float64(1000 + i)}, Hash: parent.Hash()}).Block)
 	}
 	joinBatch(t, db, bs)
 	stats, err := db.Log().Stats(t.Context())
 	must(t, err)
-	if stats.Faults != faults || stats.Entries != tops+1 {
-		t.Fatalf("%d entries, %d of them do not count", stats.Entries, stats.Faults)
+	if stats.Faults != invalid || stats.Entries != tops+1 {
+		t.Fatalf("%d entries, %d of them unauthorized", stats.Entries, stats.Faults)
 	}
 	v := &server{ctx: t.Context(), out: msgio.NewVarintWriter(io.Discard), source: Source{Block: w.orbits[0].Block}, log: db.Log()}
-	out := v.ship(stats.Faults, memory)
-	must(t, out.behind(""))
-	if out.total != stats.Entries {
-		t.Errorf("%d entries are sent of %d", out.total, stats.Entries)
+	out := v.newTransfer(stats.Faults, maxSent)
+	must(t, out.subtree(""))
+	if out.entries != stats.Entries {
+		t.Errorf("%d entries are sent of %d", out.entries, stats.Entries)
 	}
-	if out.under > 2*faults+memory {
-		t.Errorf("%d are sent of %d that do not count", out.under, faults)
+	if out.unauthorizedSent > 2*invalid+maxSent {
+		t.Errorf("%d are sent of %d that are unauthorized", out.unauthorizedSent, invalid)
 	}
 }
 
@@ -191,21 +190,21 @@ func TestShipmentsThatAreNoneAreRefused(t *testing.T) {
 	w := newWriters(t, 1)
 	add(t, w.databases[0], 3)
 	db := w.databases[0]
-	for name, ship := range map[string]func(send func([]byte) error) error{
-		"garbage":            func(send func([]byte) error) error { return send([]byte("garbage")) },
-		"half a block":       func(send func([]byte) error) error { return send(encodeBatch([]byte{0x82, 1})) },
-		"too many":           func(send func([]byte) error) error { return send(encodeBatch(make([]byte, batchBlocks+1))) },
-		"too large":          func(send func([]byte) error) error { return send(make([]byte, maxFrame+1)) },
-		"an early end":       func(func([]byte) error) error { return io.EOF },
-		"a batch of nothing": func(send func([]byte) error) error { return send(encodeBatch(nil)) },
-		"half an answer":     func(send func([]byte) error) error { return errors.Join(send(encodeBatch([]byte{1})), io.EOF) },
+	for name, answer := range map[string]func(send func([]byte) error) error{
+		"garbage":        func(send func([]byte) error) error { return send([]byte("garbage")) },
+		"half a block":   func(send func([]byte) error) error { return send(encodeBatch([]byte{0x82, 1})) },
+		"too many":       func(send func([]byte) error) error { return send(encodeBatch(make([]byte, batchBlocks+1))) },
+		"too large":      func(send func([]byte) error) error { return send(make([]byte, maxFrame+1)) },
+		"an early end":   func(func([]byte) error) error { return io.EOF },
+		"empty batch":    func(send func([]byte) error) error { return send(encodeBatch(nil)) },
+		"half an answer": func(send func([]byte) error) error { return errors.Join(send(encodeBatch([]byte{1})), io.EOF) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := session(t, liar(t, func(_ request, send func([]byte) error) error { return ship(send) }), db.Address())
+			s := session(t, liar(t, func(_ request, send func([]byte) error) error { return answer(send) }), db.Address())
 			var failed error
 			for _, err := range s.Ship(Difference{items: []item{{path: ""}}}) {
 				if failed != nil {
-					t.Fatal("it goes on behind an error")
+					t.Fatal("the loop continues after an error")
 				}
 				failed = err
 			}
@@ -222,7 +221,7 @@ func TestShipmentsThatAreNoneAreRefused(t *testing.T) {
 	}
 }
 
-// A client that breaks the protocol ends its own stream, and no other one.
+// A client that violates the protocol ends its own stream and no other.
 func TestServerRefusesWhatIsNoRequest(t *testing.T) {
 	w := newWriters(t, 2)
 	add(t, w.databases[0], 200)
@@ -247,7 +246,7 @@ func TestServerRefusesWhatIsNoRequest(t *testing.T) {
 		"two databases":               framed(open, open),
 		"half a request":              append(framed(open), append(length(50), 1, 2, 3)...),
 		"a path that is none":         framed(open, []byte{0x82, 2, 0x81, 0x41, 99}),
-		"hashes behind nothing":       framed(open, request{kind: askNames, paths: []oplog.Path{"\x00"}, hashes: []string{block.Hash([]byte("nowhere"))}}.encode()),
+		"hashes after an unknown one": framed(open, request{kind: askHashes, paths: []oplog.Path{"\x00"}, hashes: []string{block.Hash([]byte("nowhere"))}}.encode()),
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := newPeer(t)
@@ -261,13 +260,13 @@ func TestServerRefusesWhatIsNoRequest(t *testing.T) {
 			}
 		})
 	}
-	reconciled(t, honest, w.databases[1])
+	reconcileWith(t, honest, w.databases[1])
 	if !slices.Equal(hashes(t, db), hashes(t, w.databases[1])) {
 		t.Error("they differ")
 	}
 }
 
-// Peers that do not speak the protocol are told from those that do.
+// Peers that do not speak the protocol are recognized.
 func TestPeerThatDoesNotShip(t *testing.T) {
 	server, client := newPeer(t), newPeer(t)
 	must(t, client.Connect(t.Context(), peer.AddrInfo{ID: server.ID(), Addrs: server.Addrs()}))
@@ -276,7 +275,7 @@ func TestPeerThatDoesNotShip(t *testing.T) {
 	}
 }
 
-// A session ends with its context, also in the middle of an answer.
+// A session ends with its context, even in the middle of an answer.
 func TestSessionEndsWithItsContext(t *testing.T) {
 	w := newWriters(t, 1)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -8,8 +8,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 )
 
-// Whatever two replicas have: what is shipped is just what one of them lacks,
-// parents first, and identities.
+// For any two replicas, exactly the entries that one of them lacks are
+// transferred, parents first, with their identities.
 func TestShippedIsWhatIsLacking(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -28,23 +28,23 @@ func TestShippedIsWhatIsLacking(t *testing.T) {
 		server := newPeer(t)
 		server.serve(w.orbits[0], from)
 		s := session(t, server, from.Address())
-		blocks, items := reconciled(t, s, to)
+		blocks, items := reconcileWith(t, s, to)
 		if blocks < lacking || blocks > lacking+len(w.orbits)*(1+items/maxItems) {
 			t.Errorf("%d blocks for %d entries, %d items", blocks, lacking, items)
 		}
 		has := hashes(t, to)
 		for _, hash := range hashes(t, from) {
 			if !slices.Contains(has, hash) {
-				t.Fatalf("%s was not shipped", hash)
+				t.Fatalf("%s was not sent", hash)
 			}
 		}
-		if _, items := reconciled(t, s, to); items > 0 {
+		if _, items := reconcileWith(t, s, to); items > 0 {
 			t.Errorf("%d items are still different", items)
 		}
 	}
 }
 
-// A database that is not here is shipped whole: by one item.
+// A database that is empty here is transferred by a single item.
 func TestWholeDatabaseIsOneItem(t *testing.T) {
 	w := newWriters(t, 2)
 	add(t, w.databases[0], 700)
@@ -55,10 +55,10 @@ func TestWholeDatabaseIsOneItem(t *testing.T) {
 	if len(d.items) != 1 || d.Count != 700 {
 		t.Errorf("%d items of %d entries", len(d.items), d.Count)
 	}
-	if n := shipped(t, w.databases[1], s.Ship(d)); n != 701 {
+	if n := joinBatches(t, w.databases[1], s.Ship(d)); n != 701 {
 		t.Errorf("%d blocks", n)
 	}
-	// The manifest and who may write are to be had, and nothing else.
+	// Only the manifest and the access controller can be requested in addition.
 	root := w.databases[0].Address()[len("/orbitdb/"):]
 	bs, err := s.Blocks(root, block.Hash([]byte("nowhere")))
 	if err != nil || len(bs) != 1 || bs[0].Hash != root {
@@ -66,7 +66,7 @@ func TestWholeDatabaseIsOneItem(t *testing.T) {
 	}
 }
 
-// What a day brings costs kilobytes, whatever the size of the database.
+// The entries of a day cost kilobytes, whatever the size of the database.
 func TestSmallDifferenceIsFewBytes(t *testing.T) {
 	w := newWriters(t, 2)
 	a, b := w.databases[0], w.databases[1]
@@ -77,7 +77,7 @@ func TestSmallDifferenceIsFewBytes(t *testing.T) {
 	server := newPeer(t)
 	server.serve(w.orbits[0], a)
 	s := session(t, server, a.Address())
-	if n, _ := reconciled(t, s, b); n > 11 {
+	if n, _ := reconcileWith(t, s, b); n > 11 {
 		t.Errorf("%d blocks for 10 entries", n)
 	}
 	s.Close()
@@ -88,7 +88,7 @@ func TestSmallDifferenceIsFewBytes(t *testing.T) {
 	t.Logf("%d bytes out, %d in", traffic.TotalOut, traffic.TotalIn)
 }
 
-// A transfer that breaks off goes on where it was, with another peer, too.
+// An interrupted transfer continues where it was, also with another peer.
 func TestTransferGoesOnWhereItBrokeOff(t *testing.T) {
 	w := newWriters(t, 2)
 	add(t, w.databases[0], 1000)
@@ -118,9 +118,9 @@ func TestTransferGoesOnWhereItBrokeOff(t *testing.T) {
 	}
 }
 
-// Writers who never met have as many entries of each time as there are of them.
+// Writers who never met have one entry each at every time.
 func TestManyEntriesOfOneTime(t *testing.T) {
-	for _, n := range []int{fewNames - 8, fewNames + 1, maxNames/8 + 200} {
+	for _, n := range []int{fewHashes - 8, fewHashes + 1, maxHashes/8 + 200} {
 		w := newWriters(t, 9)
 		all := newOrbit(t)
 		to := create(t, all)
@@ -140,14 +140,14 @@ func TestManyEntriesOfOneTime(t *testing.T) {
 		if d.Count != uint64(n/8) {
 			t.Errorf("%d of %d are lacking", d.Count, n/8)
 		}
-		shipped(t, to, s.Ship(d))
+		joinBatches(t, to, s.Ship(d))
 		if !slices.Equal(hashes(t, from), hashes(t, to)) {
 			t.Error("they differ")
 		}
 	}
 }
 
-// What is too much for one part comes in several, and none is lost.
+// A difference that exceeds one part comes in several, and nothing is lost.
 func TestLargeDifferenceComesInParts(t *testing.T) {
 	w := newWriters(t, 3)
 	add(t, w.databases[0], 900)
@@ -163,7 +163,7 @@ func TestLargeDifferenceComesInParts(t *testing.T) {
 	for d, err := range c.parts() {
 		must(t, err)
 		parts++
-		shipped(t, w.databases[0], s.Ship(d))
+		joinBatches(t, w.databases[0], s.Ship(d))
 	}
 	if parts < 2 {
 		t.Errorf("%d parts", parts)
@@ -173,15 +173,15 @@ func TestLargeDifferenceComesInParts(t *testing.T) {
 	}
 }
 
-// Entries without effect come before those that name them, and however many there
-// are, the shipment has an end.
+// Unauthorized entries precede those that name them, and however many there
+// are, the transfer ends.
 func TestEntriesWithoutEffectAreShipped(t *testing.T) {
 	for _, n := range []int{3, 40} {
 		w := newWriters(t, 3)
 		from, to := w.databases[0], w.databases[1]
 		add(t, from, 10)
 		copyAll(t, from, to, w.orbits[0], w.orbits[1])
-		top := faulty(t, from, n)
+		top := chainOfInvalid(t, from, n)
 		server := newPeer(t)
 		server.serve(w.orbits[0], from)
 		s := session(t, server, from.Address())
@@ -197,7 +197,7 @@ func TestEntriesWithoutEffectAreShipped(t *testing.T) {
 		if ok, err := to.Log().Has(t.Context(), top); err != nil || !ok {
 			t.Errorf("the entry on top of %d without effect did not come: %v", n, err)
 		}
-		if _, items := reconciled(t, s, to); items > 0 {
+		if _, items := reconcileWith(t, s, to); items > 0 {
 			t.Errorf("%d items are still different", items)
 		}
 	}

@@ -14,23 +14,23 @@ import (
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
-// Source is what is served.
+// Source provides what a server sends.
 type Source struct {
-	// Log returns the log of the database with an address, and that of its access
-	// database or nil, if the database is open.
+	// Log returns the log of the database with an address, and the log of its
+	// access database or nil. ok is false if the database is not open.
 	Log func(address string) (log, access *oplog.Log, ok bool)
-	// Block returns a block that is here. Its error is that there is none, or
-	// why it cannot be read.
+	// Block returns a block. The error is not nil if the block is not here or
+	// cannot be read.
 	Block func(ctx context.Context, hash string) (block.Block, error)
 }
 
-// Serve answers the requests that come by a stream until the peer ends it, which
-// is no error, or a deadline is over.
+// Serve answers requests on a stream until the peer closes it or a deadline
+// expires. The error is nil if the peer closed it.
 func Serve(ctx context.Context, s network.Stream, src Source) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { s.Reset() })()
-	timed := patient{s, requestWithin, takenWithin}
+	timed := timedStream{s, requestWithin, takenWithin}
 	v := &server{ctx: ctx, in: msgio.NewVarintReaderSize(timed, maxRequest), out: msgio.NewVarintWriter(timed), source: src}
 	if err := v.serve(); err != nil {
 		s.Reset()
@@ -66,7 +66,7 @@ func (v *server) serve() error {
 func (v *server) request() (request, error) {
 	frame, err := v.in.ReadMsg()
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return request{}, fmt.Errorf("%w: half a request", ErrProtocol)
+		return request{}, fmt.Errorf("%w: truncated request", ErrProtocol)
 	}
 	if err != nil {
 		return request{}, err
@@ -74,7 +74,7 @@ func (v *server) request() (request, error) {
 	defer v.in.ReleaseMsg(frame)
 	q, err := decodeRequest(frame)
 	if err == nil && (q.kind == askOpen) != (v.log == nil) {
-		err = errors.New("requests are about one database")
+		err = errors.New("a session is for one database")
 	}
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrProtocol, err)
@@ -94,8 +94,8 @@ func (v *server) answer(q request) error {
 		return v.blocks(q.hashes)
 	case askNodes:
 		return v.nodes(q.paths)
-	case askNames:
-		return v.names(q.paths[0], q.hashes[0])
+	case askHashes:
+		return v.hashes(q.paths[0], q.hashes[0])
 	case askState:
 		state, err := StateOf(v.ctx, v.log, v.access)
 		if err != nil {
@@ -117,8 +117,8 @@ func (v *server) nodes(paths []oplog.Path) error {
 		a := answer{Node: n}
 		switch {
 		case n.Count == 0:
-		case p.Narrow() || n.Count <= fewNames:
-			a.names, err = v.behind(p, nil, fewNames)
+		case p.IsLeaf() || n.Count <= fewHashes:
+			a.hashList, err = v.subtree(p, nil, fewHashes)
 		default:
 			a.children, err = v.log.Children(v.ctx, p)
 		}
@@ -130,7 +130,7 @@ func (v *server) nodes(paths []oplog.Path) error {
 	return v.out.WriteMsg(encodeAnswers(answers))
 }
 
-func (v *server) names(p oplog.Path, after string) error {
+func (v *server) hashes(p oplog.Path, after string) error {
 	e, err := v.log.Get(v.ctx, after)
 	if err != nil {
 		return err
@@ -139,20 +139,20 @@ func (v *server) names(p oplog.Path, after string) error {
 	if err != nil {
 		return err
 	}
-	n, err := v.behind(p, &oplog.Ref{Position: position}, maxNames)
+	n, err := v.subtree(p, &oplog.Ref{Position: position}, maxHashes)
 	if err != nil {
 		return err
 	}
 	return v.out.WriteMsg(n.encode())
 }
 
-// behind returns the hashes behind a path and a place, so many at most.
-func (v *server) behind(p oplog.Path, after *oplog.Ref, most int) (n names, err error) {
-	for ref, err := range v.log.Behind(v.ctx, p, after) {
+// subtree returns the first hashes of a subtree after a position.
+func (v *server) subtree(p oplog.Path, after *oplog.Ref, limit int) (n hashList, err error) {
+	for ref, err := range v.log.Subtree(v.ctx, p, after) {
 		if err != nil {
 			return n, err
 		}
-		if n.more = len(n.hashes) == most; n.more {
+		if n.more = len(n.hashes) == limit; n.more {
 			break
 		}
 		hash, err := block.Digest(ref.Hash)
@@ -165,11 +165,11 @@ func (v *server) behind(p oplog.Path, after *oplog.Ref, most int) (n names, err 
 }
 
 func (v *server) blocks(hashes []string) error {
-	out := &shipment{server: v}
+	out := &transfer{server: v}
 	for _, hash := range hashes {
 		b, err := v.source.Block(v.ctx, hash)
 		if err != nil {
-			continue // it is the peer's question whether there is one
+			continue // the peer asks whether it exists
 		}
 		if err := out.add(b); err != nil {
 			return err
@@ -178,59 +178,62 @@ func (v *server) blocks(hashes []string) error {
 	return out.end()
 }
 
-// entries sends what items stand for. What is damaged here is left out: somebody
-// else may have it.
+// entries sends entries and subtrees. Damaged entries are left out, because
+// another peer may have them.
 func (v *server) entries(items []item) error {
 	stats, err := v.log.Stats(v.ctx)
 	if err != nil {
 		return err
 	}
-	out := v.ship(stats.Faults, maxSent)
+	out := v.newTransfer(stats.Faults, maxSent)
 	for _, it := range items {
 		if it.hash != nil {
 			err = out.entry(block.OfDigest(*it.hash))
 		} else {
-			err = out.behind(it.path)
+			err = out.subtree(it.path)
 		}
 		if err != nil {
 			return err
 		}
-		// What comes meanwhile may be sent; all of it several times is not asked for.
-		if out.total > 2*(stats.Entries+maxItems) {
-			return fmt.Errorf("%w: items that overlap", ErrProtocol)
+		// Entries that arrive during the transfer may be sent, but not all
+		// entries several times.
+		if out.entries > 2*(stats.Entries+maxItems) {
+			return fmt.Errorf("%w: overlapping items", ErrProtocol)
 		}
 	}
 	return out.end()
 }
 
-// maxSent is how many blocks a shipment remembers: beyond, it may send one twice.
+// maxSent is the number of blocks that a transfer remembers. It may send others
+// twice.
 const maxSent = 1 << 14
 
-// shipment is the answer that is made of batches.
-type shipment struct {
-	server *server
-	memory int             // blocks that are remembered
-	sent   map[string]bool // those: identities, and entries that do not count
-	faults uint64          // entries of the log that do not count
-	under  uint64          // times that one of them was sent
-	total  uint64          // entries that count
-	batch  []byte
-	count  int
+// transfer is an answer that consists of batches.
+type transfer struct {
+	server           *server
+	maxSent          int             // capacity of sent
+	sent             map[string]bool // identities and unauthorized entries
+	unauthorized     uint64          // unauthorized entries in the log
+	unauthorizedSent uint64          // including repetitions
+	entries          uint64          // authorized entries that were sent
+	batch            []byte
+	count            int
 }
 
-// ship begins a shipment from a log with so many entries that do not count.
-func (v *server) ship(faults uint64, memory int) *shipment {
-	return &shipment{server: v, memory: memory, sent: make(map[string]bool), faults: faults}
+// newTransfer begins a transfer from a log with a number of unauthorized
+// entries.
+func (v *server) newTransfer(unauthorized uint64, maxSent int) *transfer {
+	return &transfer{server: v, maxSent: maxSent, sent: make(map[string]bool), unauthorized: unauthorized}
 }
 
-// behind adds the entries behind a path. Nothing is kept of the log while the peer
-// takes them.
-func (s *shipment) behind(p oplog.Path) error {
+// subtree adds the entries of a subtree. It holds nothing of the log while the
+// peer receives them.
+func (s *transfer) subtree(p oplog.Path) error {
 	v := s.server
 	var after *oplog.Ref
 	for {
 		var refs []oplog.Ref
-		for ref, err := range v.log.Behind(v.ctx, p, after) {
+		for ref, err := range v.log.Subtree(v.ctx, p, after) {
 			if err != nil {
 				return err
 			}
@@ -250,43 +253,43 @@ func (s *shipment) behind(p oplog.Path) error {
 	}
 }
 
-// entry adds an entry, and before it what the peer may lack that is in no order:
-// its writer's identity, and the entries that do not count which it names.
-func (s *shipment) entry(hash string) error {
+// entry adds an entry, preceded by what the order does not contain: the
+// identity of its writer and its unauthorized ancestors.
+func (s *transfer) entry(hash string) error {
 	v := s.server
 	e, err := v.log.Get(v.ctx, hash)
 	if err != nil {
 		return v.ctx.Err()
 	}
-	s.total++
-	if s.faults > 0 {
-		if err := s.below(e); err != nil {
+	s.entries++
+	if s.unauthorized > 0 {
+		if err := s.unauthorizedAncestors(e); err != nil {
 			return err
 		}
 	}
-	return s.whole(e)
+	return s.withIdentity(e)
 }
 
-// below adds the entries that do not count below an entry, the lowest first: of
-// very many, those that it comes to. Once it has sent twice as many as there are, it
-// adds no more: the peer asks for what is missing.
-func (s *shipment) below(top *entry.Entry) error {
+// unauthorizedAncestors adds the unauthorized ancestors of an entry, parents
+// first. If there are very many, it adds some. After twice as many entries as
+// the log has, it adds no more, and the peer must request those that it misses.
+func (s *transfer) unauthorizedAncestors(top *entry.Entry) error {
 	v := s.server
-	if s.under >= 2*s.faults {
+	if s.unauthorizedSent >= 2*s.unauthorized {
 		return nil
 	}
 	seen := make(map[string]bool)
 	var stack []string
 	push := func(e *entry.Entry) (pushed bool, err error) {
 		for _, hash := range e.Parents() {
-			if seen[hash] || s.sent[hash] || len(seen) >= s.memory {
+			if seen[hash] || s.sent[hash] || len(seen) >= s.maxSent {
 				continue
 			}
-			fault, err := v.log.Fault(v.ctx, hash)
+			reason, err := v.log.Fault(v.ctx, hash)
 			if err != nil {
 				return pushed, err
 			}
-			if fault != "" {
+			if reason != "" {
 				seen[hash] = true
 				stack, pushed = append(stack, hash), true
 			}
@@ -305,25 +308,25 @@ func (s *shipment) below(top *entry.Entry) error {
 		var pushed bool
 		if pushed, err = push(e); err == nil && !pushed {
 			stack = stack[:len(stack)-1]
-			s.note(hash)
-			s.under++
-			err = s.whole(e)
+			s.remember(hash)
+			s.unauthorizedSent++
+			err = s.withIdentity(e)
 		}
 	}
 	return err
 }
 
-// note remembers that a block was sent.
-func (s *shipment) note(hash string) {
-	if len(s.sent) >= s.memory {
+// remember records that a block was sent.
+func (s *transfer) remember(hash string) {
+	if len(s.sent) >= s.maxSent {
 		clear(s.sent)
 	}
 	s.sent[hash] = true
 }
 
-func (s *shipment) whole(e *entry.Entry) error {
+func (s *transfer) withIdentity(e *entry.Entry) error {
 	if e.Identity != "" && !s.sent[e.Identity] {
-		s.note(e.Identity)
+		s.remember(e.Identity)
 		if b, err := s.server.source.Block(s.server.ctx, e.Identity); err == nil {
 			s.batch = append(s.batch, b.Data...)
 		}
@@ -331,7 +334,7 @@ func (s *shipment) whole(e *entry.Entry) error {
 	return s.add(e.Block)
 }
 
-func (s *shipment) add(b block.Block) error {
+func (s *transfer) add(b block.Block) error {
 	if len(s.batch) > 0 && len(s.batch)+len(b.Data) > maxBatch {
 		if err := s.flush(); err != nil {
 			return err
@@ -344,7 +347,7 @@ func (s *shipment) add(b block.Block) error {
 	return s.flush()
 }
 
-func (s *shipment) flush() error {
+func (s *transfer) flush() error {
 	if len(s.batch) == 0 {
 		return nil
 	}
@@ -353,7 +356,7 @@ func (s *shipment) flush() error {
 	return err
 }
 
-func (s *shipment) end() error {
+func (s *transfer) end() error {
 	if err := s.flush(); err != nil {
 		return err
 	}

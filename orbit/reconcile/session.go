@@ -16,36 +16,37 @@ import (
 	msmux "github.com/multiformats/go-multistream"
 
 	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
 var (
-	// ErrUnsupported says that a peer does not speak the protocol.
-	ErrUnsupported = errors.New("peer ships no entries")
-	// ErrNotOpen says that a peer has not opened the database.
+	// ErrUnsupported means that the peer does not speak the protocol.
+	ErrUnsupported = errors.New("peer does not speak the reconcile protocol")
+	// ErrNotOpen means that the peer has not opened the database.
 	ErrNotOpen = errors.New("database is not open")
 )
 
-// Session asks a peer about a database. Its methods must not be called at the
-// same time.
+// Session sends requests about one database to a peer. Its methods must not be
+// called concurrently.
 type Session struct {
 	stream network.Stream
 	in     msgio.Reader
 	out    msgio.Writer
-	ended  func() bool // of the watch over the context
+	ended  func() bool // stops watching the context
 
-	// Answered, if not nil, is called for each answer of a comparison.
+	// Answered, if not nil, is called after each answer of a comparison.
 	Answered func()
 }
 
-// Speaks reports whether a peer may speak the protocol: it does, or has not said
-// yet what it speaks.
+// Speaks reports whether a peer may speak the protocol. That is the case if it
+// does or if its protocols are not known yet.
 func Speaks(h host.Host, p peer.ID) bool {
 	known, err := h.Peerstore().GetProtocols(p)
 	return err != nil || len(known) == 0 || slices.Contains(known, Protocol) || slices.Contains(known, Earlier)
 }
 
-// Open begins a session with a connected peer, which ends with the context at the
-// latest.
+// Open begins a session with a connected peer. The session ends with the
+// context at the latest.
 func Open(ctx context.Context, h host.Host, p peer.ID, address string) (*Session, error) {
 	if !Speaks(h, p) {
 		return nil, ErrUnsupported
@@ -59,7 +60,7 @@ func Open(ctx context.Context, h host.Host, p peer.ID, address string) (*Session
 	if err != nil {
 		return nil, fmt.Errorf("open stream: %w", err)
 	}
-	timed := patient{stream, answerWithin, answerWithin}
+	timed := timedStream{stream, answerWithin, answerWithin}
 	s := &Session{
 		stream: stream,
 		in:     msgio.NewVarintReaderSize(timed, maxFrame),
@@ -74,20 +75,20 @@ func Open(ctx context.Context, h host.Host, p peer.ID, address string) (*Session
 	return s, nil
 }
 
-// patient is a stream of which each read and each write ends within a while.
-type patient struct {
+// timedStream is a stream with a deadline for each read and each write.
+type timedStream struct {
 	network.Stream
 	reading, writing time.Duration
 }
 
-func (p patient) Read(b []byte) (int, error) {
+func (p timedStream) Read(b []byte) (int, error) {
 	if err := p.SetReadDeadline(time.Now().Add(p.reading)); err != nil {
 		return 0, err
 	}
 	return p.Stream.Read(b)
 }
 
-func (p patient) Write(b []byte) (int, error) {
+func (p timedStream) Write(b []byte) (int, error) {
 	if err := p.SetWriteDeadline(time.Now().Add(p.writing)); err != nil {
 		return 0, err
 	}
@@ -100,25 +101,25 @@ func (s *Session) Close() error {
 	return s.stream.Close()
 }
 
-// Reset ends the session at once, also in the middle of an answer. After Close it
-// does nothing of interest.
+// Reset ends the session immediately, even in the middle of an answer. After
+// Close, it has no effect on the caller.
 func (s *Session) Reset() {
 	s.ended()
 	s.stream.Reset()
 }
 
-func (s *Session) read(most int) ([]byte, error) {
+func (s *Session) read(limit int) ([]byte, error) {
 	n, err := s.in.NextMsgLen()
 	if err != nil {
 		return nil, err
 	}
-	if n > most {
-		return nil, fmt.Errorf("%w: an answer of %d bytes", ErrProtocol, n)
+	if n > limit {
+		return nil, fmt.Errorf("%w: answer of %d bytes", ErrProtocol, n)
 	}
 	return s.in.ReadMsg()
 }
 
-// ask sends a request and reads its answer, which is in one frame.
+// ask sends a request and decodes its answer of one frame.
 func ask[T any](s *Session, q request, decode func([]byte) (T, error)) (answer T, err error) {
 	if err := s.out.WriteMsg(q.encode()); err != nil {
 		return answer, err
@@ -135,7 +136,26 @@ func ask[T any](s *Session, q request, decode func([]byte) (T, error)) (answer T
 	return answer, err
 }
 
-// batches sends a request and yields what the batches of its answer have.
+// hashes yields the hashes of a node without children, page by page.
+func (s *Session) hashes(node answer) iter.Seq2[hashList, error] {
+	return func(yield func(hashList, error) bool) {
+		for page := node.hashList; yield(page, nil) && page.more; {
+			if len(page.hashes) == 0 {
+				yield(page, fmt.Errorf("%w: more hashes after an empty list", ErrProtocol))
+				return
+			}
+			last := block.OfDigest(page.hashes[len(page.hashes)-1])
+			var err error
+			page, err = ask(s, request{kind: askHashes, paths: []oplog.Path{node.Path}, hashes: []string{last}}, decodeHashes)
+			if err != nil {
+				yield(page, err)
+				return
+			}
+		}
+	}
+}
+
+// batches sends a request and yields the batches of its answer.
 func (s *Session) batches(q request) iter.Seq2[[]block.Block, error] {
 	return func(yield func([]block.Block, error) bool) {
 		if err := s.out.WriteMsg(q.encode()); err != nil {
@@ -154,7 +174,7 @@ func (s *Session) batches(q request) iter.Seq2[[]block.Block, error] {
 			bs, err := decodeBatch(frame)
 			s.in.ReleaseMsg(frame)
 			if err == nil && len(bs) == 0 {
-				err = errors.New("a batch of nothing")
+				err = errors.New("empty batch")
 			}
 			if err != nil {
 				err = fmt.Errorf("%w: %w", ErrProtocol, err)
@@ -166,27 +186,26 @@ func (s *Session) batches(q request) iter.Seq2[[]block.Block, error] {
 	}
 }
 
-// Blocks returns those of some blocks, at most 64, that the peer has.
+// Blocks returns those of the requested blocks, at most 64, that the peer has.
 func (s *Session) Blocks(hashes ...string) (found []block.Block, err error) {
 	for bs, err := range s.batches(request{kind: askBlocks, hashes: hashes}) {
 		if err != nil {
 			return found, err
 		}
 		if found = append(found, bs...); len(found) > len(hashes) {
-			return found, fmt.Errorf("%w: more blocks than it was asked for", ErrProtocol)
+			return found, fmt.Errorf("%w: more blocks than requested", ErrProtocol)
 		}
 	}
 	return found, nil
 }
 
-// Difference is what a peer has of a log and another one lacks, or a part of it,
-// oldest first.
+// Difference is all or a part of what a peer has and a log lacks, oldest first.
 type Difference struct {
 	items []item
-	Count uint64 // of entries, as the peer says
+	Count uint64 // entries, according to the peer
 }
 
-// Wanted is the entries with these hashes as a [Difference].
+// Wanted returns the entries with the given hashes as a [Difference].
 func Wanted(hashes []string) (d Difference, err error) {
 	for _, hash := range hashes {
 		digest, err := block.Digest(hash)
@@ -199,8 +218,9 @@ func Wanted(hashes []string) (d Difference, err error) {
 	return d, nil
 }
 
-// Ship yields what a difference is of as the peer sends it: identities, and
-// entries, parents first. The loop may be left only to end the session.
+// Ship yields the identities and entries of a difference as the peer sends
+// them, parents first. If the loop ends early, the session cannot be used any
+// more.
 func (s *Session) Ship(d Difference) iter.Seq2[[]block.Block, error] {
 	return func(yield func([]block.Block, error) bool) {
 		for items := range slices.Chunk(d.items, maxItems) {

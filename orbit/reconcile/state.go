@@ -8,16 +8,17 @@ import (
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
-// ErrOlder says that a peer speaks an earlier version of the protocol, in which
-// it does not tell its state.
-var ErrOlder = errors.New("peer speaks an earlier version and cannot be compared")
+// ErrOlder means that the peer speaks an earlier version of the protocol, which
+// does not report its state.
+var ErrOlder = errors.New("peer speaks an earlier version, which does not report its state")
 
-// State is what two replicas of a database compare to know whether they show the
-// same. Equal heads do not tell: what counts also depends on the access list.
+// State is what two replicas of a database compare to find out whether they are
+// in sync. Equal heads do not suffice, because authorization also depends on
+// the access list.
 type State struct {
-	Root    oplog.Node // of the tree over the entries that count
-	Access  oplog.Node // of that of the access database; empty where the list is fixed
-	Settled bool       // no entry's effect is being decided anew
+	Root    oplog.Node // of the tree of authorized entries
+	Access  oplog.Node // root of the access database's tree; zero if the list is fixed
+	Settled bool       // no authorization is being decided
 }
 
 // StateOf returns the state of a database. access is the log of its access
@@ -36,8 +37,8 @@ func StateOf(ctx context.Context, log, access *oplog.Log) (s State, err error) {
 	return s, err
 }
 
-// Agrees reports whether two replicas count the same entries by the same access
-// list.
+// Agrees reports whether two replicas authorize the same entries according to
+// the same access list.
 func (s State) Agrees(other State) bool { return s.Settled && s == other }
 
 func (s State) encode() []byte {

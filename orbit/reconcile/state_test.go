@@ -8,8 +8,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
-// Equal heads are not enough: replicas agree when they count the same entries by the
-// same access list.
+// Equal heads do not suffice: replicas agree if they authorize the same entries
+// according to the same access list.
 func TestReplicasAgreeByWhatCountsAndByTheAccessList(t *testing.T) {
 	a, b := newOrbit(t), newOrbit(t)
 	managed := orbit.Options{Access: orbit.Access{Write: []string{a.Identity().ID}, Managed: true}}
@@ -50,7 +50,7 @@ func TestReplicasAgreeByWhatCountsAndByTheAccessList(t *testing.T) {
 	}
 }
 
-// A daemon of the version before tells no state.
+// A daemon of the previous version does not report its state.
 func TestEarlierVersionIsNotComparable(t *testing.T) {
 	w := newWriters(t, 1)
 	server := newPeer(t)
@@ -60,8 +60,8 @@ func TestEarlierVersionIsNotComparable(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	add(t, w.databases[0], 5)
-	if blocks, _ := reconciled(t, s, newWriters(t, 1).databases[0]); blocks != 6 {
-		t.Errorf("%d blocks are shipped", blocks)
+	if blocks, _ := reconcileWith(t, s, newWriters(t, 1).databases[0]); blocks != 6 {
+		t.Errorf("%d blocks are sent", blocks)
 	}
 }
 

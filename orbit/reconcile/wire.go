@@ -13,34 +13,35 @@ import (
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
-// ErrProtocol says that what a peer sent is not of the protocol.
-var ErrProtocol = errors.New("peer breaks the protocol")
+// ErrProtocol means that a peer sent something that the protocol does not
+// allow.
+var ErrProtocol = errors.New("peer violates the protocol")
 
 // digest is the SHA-256 of a block.
 type digest = [32]byte
 
-// kind is what a request asks for.
+// kind is the kind of a request.
 type kind uint64
 
 const (
 	askOpen kind = iota
 	askBlocks
 	askNodes
-	askNames
+	askHashes
 	askItems
 	askState
 )
 
-// request is what a client asks for; which fields it has depends on its kind.
+// request is a request of a client. Its kind determines the fields in use.
 type request struct {
 	kind    kind
 	address string       // of askOpen
-	hashes  []string     // of askBlocks; of askNames the one to go on behind
-	paths   []oplog.Path // of askNodes; of askNames the only one
+	hashes  []string     // of askBlocks; for askHashes, the one to continue after
+	paths   []oplog.Path // of askNodes; for askHashes, the only one
 	items   []item       // of askItems
 }
 
-// item is a hash or, where that is nil, a path.
+// item is a hash or, if that is nil, a path.
 type item struct {
 	path oplog.Path
 	hash *digest
@@ -49,7 +50,7 @@ type item struct {
 func (q request) encode() []byte {
 	parts := 2
 	switch q.kind {
-	case askNames:
+	case askHashes:
 		parts = 3
 	case askState:
 		parts = 1
@@ -69,7 +70,7 @@ func (q request) encode() []byte {
 		for _, p := range q.paths {
 			b = dagcbor.AppendBytes(b, []byte(p))
 		}
-	case askNames:
+	case askHashes:
 		b = dagcbor.AppendBytes(b, []byte(q.paths[0]))
 		b = dagcbor.AppendText(b, q.hashes[0])
 	case askItems:
@@ -101,10 +102,10 @@ func decodeRequest(frame []byte) (q request, err error) {
 	case askOpen:
 		q.address, err = r.Text()
 	case askBlocks:
-		err = readList(r, maxHashes, func() error { return q.readHash(r) })
+		err = readList(r, maxBlocks, func() error { return q.readHash(r) })
 	case askNodes:
 		err = readList(r, maxPaths, func() error { return q.readPath(r) })
-	case askNames:
+	case askHashes:
 		want = 3
 		if err = q.readPath(r); err == nil {
 			err = q.readHash(r)
@@ -114,7 +115,7 @@ func decodeRequest(frame []byte) (q request, err error) {
 	case askState:
 		want = 1
 	default:
-		err = fmt.Errorf("%d is no request", n)
+		err = fmt.Errorf("unknown request %d", n)
 	}
 	if err == nil && parts != want {
 		err = fmt.Errorf("%d parts, want %d", parts, want)
@@ -128,7 +129,7 @@ func decodeRequest(frame []byte) (q request, err error) {
 func (q *request) readHash(r *dagcbor.Reader) error {
 	hash, err := r.Text()
 	if err == nil && !block.ValidHash(hash) {
-		err = fmt.Errorf("%.80q is no hash", hash)
+		err = fmt.Errorf("%.80q is not a hash", hash)
 	}
 	q.hashes = append(q.hashes, hash)
 	return err
@@ -137,7 +138,7 @@ func (q *request) readHash(r *dagcbor.Reader) error {
 func (q *request) readPath(r *dagcbor.Reader) error {
 	b, err := r.Bytes()
 	if err == nil && !oplog.Path(b).Valid() {
-		err = fmt.Errorf("%.40x is no path", b)
+		err = fmt.Errorf("%.40x is not a path", b)
 	}
 	q.paths = append(q.paths, oplog.Path(b))
 	return err
@@ -154,23 +155,23 @@ func (q *request) readItem(r *dagcbor.Reader) error {
 		return nil
 	}
 	if !oplog.Path(b).Valid() {
-		return fmt.Errorf("%.80x is no item", b)
+		return fmt.Errorf("%.80x is not an item", b)
 	}
 	q.items = append(q.items, item{path: oplog.Path(b)})
 	return nil
 }
 
-// answer is what is said of a node.
+// answer describes a node.
 type answer struct {
 	oplog.Node
-	children []oplog.Node // or
-	names                 // of its entries
+	children []oplog.Node // or hashes
+	hashList              // of its entries
 }
 
-// names are hashes of entries, in their order.
-type names struct {
+// hashList contains hashes of entries, in the order of the log.
+type hashList struct {
 	hashes []digest
-	more   bool // there are further ones
+	more   bool // there are more
 }
 
 func encodeAnswers(answers []answer) []byte {
@@ -184,7 +185,7 @@ func encodeAnswers(answers []answer) []byte {
 			b = dagcbor.AppendUint(b, uint64(c.Path[len(c.Path)-1]))
 			b = appendCount(b, c)
 		}
-		b = a.names.appendTo(b)
+		b = a.hashList.appendTo(b)
 	}
 	return b
 }
@@ -193,7 +194,7 @@ func appendCount(b []byte, n oplog.Node) []byte {
 	return dagcbor.AppendBytes(dagcbor.AppendUint(b, n.Count), n.Sum[:])
 }
 
-func (n names) appendTo(b []byte) []byte {
+func (n hashList) appendTo(b []byte) []byte {
 	all := make([]byte, 0, len(n.hashes)*len(digest{}))
 	for _, hash := range n.hashes {
 		all = append(all, hash[:]...)
@@ -201,9 +202,9 @@ func (n names) appendTo(b []byte) []byte {
 	return dagcbor.AppendBool(dagcbor.AppendBytes(b, all), n.more)
 }
 
-func (n names) encode() []byte { return n.appendTo(dagcbor.AppendArray(nil, 2)) }
+func (n hashList) encode() []byte { return n.appendTo(dagcbor.AppendArray(nil, 2)) }
 
-// decodeAnswers reads what is said of nodes at these paths.
+// decodeAnswers decodes the answers for nodes at paths.
 func decodeAnswers(frame []byte, paths []oplog.Path) ([]answer, error) {
 	r := dagcbor.NewReader(frame)
 	var answers []answer
@@ -239,7 +240,7 @@ func readAnswer(r *dagcbor.Reader, p oplog.Path) (a answer, err error) {
 		}
 		child := p + oplog.Path([]byte{byte(min(digit, 16))})
 		if int(min(digit, 16)) <= last || !child.Valid() {
-			return fmt.Errorf("%d is no child of %x", digit, string(p))
+			return fmt.Errorf("%d is not a child of %x", digit, string(p))
 		}
 		last = int(digit)
 		c, err := readCount(r, child)
@@ -249,7 +250,7 @@ func readAnswer(r *dagcbor.Reader, p oplog.Path) (a answer, err error) {
 	if err != nil {
 		return a, err
 	}
-	a.names, err = readNames(r)
+	a.hashList, err = readHashes(r)
 	return a, err
 }
 
@@ -260,18 +261,18 @@ func readCount(r *dagcbor.Reader, p oplog.Path) (n oplog.Node, err error) {
 	}
 	sum, err := r.Bytes()
 	if err == nil && len(sum) != len(n.Sum) {
-		err = fmt.Errorf("a sum of %d bytes", len(sum))
+		err = fmt.Errorf("sum of %d bytes", len(sum))
 	}
 	copy(n.Sum[:], sum)
 	return n, err
 }
 
-func readNames(r *dagcbor.Reader) (n names, err error) {
+func readHashes(r *dagcbor.Reader) (n hashList, err error) {
 	all, err := r.Bytes()
 	if err != nil {
 		return n, err
 	}
-	if len(all)%len(digest{}) != 0 || len(all) > maxNames*len(digest{}) {
+	if len(all)%len(digest{}) != 0 || len(all) > maxHashes*len(digest{}) {
 		return n, fmt.Errorf("hashes of %d bytes", len(all))
 	}
 	for ; len(all) > 0; all = all[len(digest{}):] {
@@ -281,21 +282,21 @@ func readNames(r *dagcbor.Reader) (n names, err error) {
 	return n, err
 }
 
-func decodeNames(frame []byte) (n names, err error) {
+func decodeHashes(frame []byte) (n hashList, err error) {
 	r := dagcbor.NewReader(frame)
 	if err := r.Tuple(2); err != nil {
 		return n, err
 	}
-	if n, err = readNames(r); err != nil {
+	if n, err = readHashes(r); err != nil {
 		return n, err
 	}
 	return n, r.End()
 }
 
-func readList(r *dagcbor.Reader, most int, read func() error) error {
+func readList(r *dagcbor.Reader, limit int, read func() error) error {
 	n, err := r.Array()
-	if err == nil && n > most {
-		err = fmt.Errorf("%d items, at most %d", n, most)
+	if err == nil && n > limit {
+		err = fmt.Errorf("%d items, at most %d", n, limit)
 	}
 	for i := 0; err == nil && i < n; i++ {
 		err = read()
@@ -320,7 +321,7 @@ var (
 	})
 )
 
-// encodeBatch returns blocks, one after the other and compressed.
+// encodeBatch compresses concatenated blocks.
 func encodeBatch(blocks []byte) []byte { return encoder().EncodeAll(blocks, nil) }
 
 func decodeBatch(frame []byte) ([]block.Block, error) {

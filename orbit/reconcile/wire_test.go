@@ -21,7 +21,7 @@ func someRequests() []request {
 		{kind: askBlocks, hashes: []string{block.Hash(nil), block.Hash([]byte("b"))}},
 		{kind: askBlocks},
 		{kind: askNodes, paths: []oplog.Path{"", "\x00", "\x02\x01\x00"}},
-		{kind: askNames, paths: []oplog.Path{"\x01\x0f"}, hashes: []string{block.Hash(nil)}},
+		{kind: askHashes, paths: []oplog.Path{"\x01\x0f"}, hashes: []string{block.Hash(nil)}},
 		{kind: askItems, items: []item{{path: ""}, {hash: &hash}, {path: "\x03\x01"}}},
 		{kind: askState},
 	}
@@ -31,7 +31,7 @@ func someAnswers() []answer {
 	return []answer{
 		{Node: oplog.Node{Path: "\x02"}},
 		{Node: oplog.Node{Path: "\x02\x01", Count: math.MaxUint64, Sum: oplog.Sum{1, 15: 255}}, children: []oplog.Node{{Path: "\x02\x01\x00", Count: 1}, {Path: "\x02\x01\x0f", Count: 7}}},
-		{Node: oplog.Node{Path: "\x02\x01\x01", Count: 2}, names: names{[]digest{{1}, {2}}, true}},
+		{Node: oplog.Node{Path: "\x02\x01\x01", Count: 2}, hashList: hashList{[]digest{{1}, {2}}, true}},
 	}
 }
 
@@ -52,8 +52,8 @@ func TestFramesAreReadAsTheyWereWritten(t *testing.T) {
 	if got, err := decodeAnswers(encodeAnswers(answers), pathsOf(answers)); err != nil || !reflect.DeepEqual(got, answers) {
 		t.Errorf("got %+v, %v; want %+v", got, err, answers)
 	}
-	n := names{[]digest{{1}, {2}}, true}
-	if got, err := decodeNames(n.encode()); err != nil || !reflect.DeepEqual(got, n) {
+	n := hashList{[]digest{{1}, {2}}, true}
+	if got, err := decodeHashes(n.encode()); err != nil || !reflect.DeepEqual(got, n) {
 		t.Errorf("got %+v, %v; want %+v", got, err, n)
 	}
 }
@@ -63,7 +63,7 @@ func TestLargestRequestFits(t *testing.T) {
 	hash := digest{}
 	for _, q := range []request{
 		{kind: askItems, items: slices.Repeat([]item{{hash: &hash}}, maxItems)},
-		{kind: askBlocks, hashes: slices.Repeat([]string{block.Hash(nil)}, maxHashes)},
+		{kind: askBlocks, hashes: slices.Repeat([]string{block.Hash(nil)}, maxBlocks)},
 		{kind: askNodes, paths: slices.Repeat([]oplog.Path{"\x0f\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01"}, maxPaths)},
 	} {
 		frame := q.encode()
@@ -71,7 +71,7 @@ func TestLargestRequestFits(t *testing.T) {
 			t.Errorf("%d bytes: %v", len(frame), err)
 		}
 	}
-	a := answer{names: names{hashes: make([]digest, fewNames)}}
+	a := answer{hashList: hashList{hashes: make([]digest, fewHashes)}}
 	for d := range byte(16) {
 		a.children = append(a.children, oplog.Node{Path: oplog.Path([]byte{d}), Count: math.MaxUint64})
 	}
@@ -80,7 +80,7 @@ func TestLargestRequestFits(t *testing.T) {
 	}
 }
 
-// A small frame does not become a large batch.
+// A small frame does not expand to a large batch.
 func TestBatchHasABound(t *testing.T) {
 	e, err := zstd.NewWriter(nil)
 	if err != nil {
@@ -100,7 +100,7 @@ func TestBatchHasABound(t *testing.T) {
 	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > 4*maxBatch {
 		t.Errorf("%d bytes were allocated", allocated)
 	}
-	// Nor do its blocks.
+	// The same applies to its blocks.
 	if _, err := decodeBatch(encodeBatch(bytes.Repeat([]byte{0xa0}, maxBatch))); err == nil {
 		t.Error("four million blocks were read")
 	}
@@ -115,7 +115,7 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(q.hashes) > maxHashes || len(q.paths) > maxPaths || len(q.items) > maxItems {
+		if len(q.hashes) > maxBlocks || len(q.paths) > maxPaths || len(q.items) > maxItems {
 			t.Errorf("%+v is too much", q)
 		}
 		if again, err := decodeRequest(q.encode()); err != nil || !reflect.DeepEqual(again, q) {
@@ -134,7 +134,7 @@ func FuzzAnswers(f *testing.F) {
 			return
 		}
 		for i, a := range got {
-			if a.Path != answers[i].Path || len(a.children) > 16 || len(a.names.hashes) > maxNames {
+			if a.Path != answers[i].Path || len(a.children) > 16 || len(a.hashList.hashes) > maxHashes {
 				t.Errorf("%+v is no answer", a)
 			}
 			for _, c := range a.children {
@@ -150,11 +150,11 @@ func FuzzAnswers(f *testing.F) {
 }
 
 func FuzzNames(f *testing.F) {
-	f.Add(names{}.encode())
-	f.Add(names{[]digest{{1}, {2}}, true}.encode())
+	f.Add(hashList{}.encode())
+	f.Add(hashList{[]digest{{1}, {2}}, true}.encode())
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		n, err := decodeNames(frame)
-		if err == nil && len(n.hashes) > maxNames {
+		n, err := decodeHashes(frame)
+		if err == nil && len(n.hashes) > maxHashes {
 			t.Errorf("%d hashes", len(n.hashes))
 		}
 	})

@@ -20,17 +20,17 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// waiter is what is stored of a waiting entry.
-type waiter struct {
-	from                  string
-	held                  bool
-	order, size, charge   uint64
-	writer, fault         string
-	next, chunk, chunks   uint64
-	parents, further, all []string // those in its record, those in other records, both
+// pendingEntry contains the records of a pending entry.
+type pendingEntry struct {
+	from                         string
+	held                         bool
+	order, size, charge          uint64
+	writer, reason               string
+	fromNext, firstChunk, chunks uint64
+	parents, further, all        []string // in its record, in other records, in both
 }
 
-// uvarints reads all of a record.
+// uvarints decodes a record of uvarints.
 func uvarints(t testing.TB, record string) (list []uint64) {
 	t.Helper()
 	for rest := []byte(record); len(rest) > 0; {
@@ -50,20 +50,20 @@ func split(record string) (hashes []string) {
 	return hashes
 }
 
-// waiters returns what is stored of the waiting entries.
-func (r replica) waiters(t testing.TB) map[string]*waiter {
+// pendingRecords returns the records of the pending entries.
+func (r replica) pendingRecords(t testing.TB) map[string]*pendingEntry {
 	t.Helper()
-	list := make(map[string]*waiter)
+	list := make(map[string]*pendingEntry)
 	for key, record := range r.records(t, "wait") {
 		rd := dagcbor.NewReader([]byte(record))
 		must(t, rd.Tuple(11))
-		w := new(waiter)
+		w := new(pendingEntry)
 		w.from = must1(rd.Text())
 		w.order = must1(rd.Uint())
 		w.held = must1(rd.Bool())
 		w.size, w.charge = must1(rd.Uint()), must1(rd.Uint())
-		w.writer, w.fault = must1(rd.Text()), must1(rd.Text())
-		w.next, w.chunk, w.chunks = must1(rd.Uint()), must1(rd.Uint()), must1(rd.Uint())
+		w.writer, w.reason = must1(rd.Text()), must1(rd.Text())
+		w.fromNext, w.firstChunk, w.chunks = must1(rd.Uint()), must1(rd.Uint()), must1(rd.Uint())
 		w.parents = split(must1(rd.Text()))
 		must(t, rd.End())
 		list[nameOf(key)] = w
@@ -74,42 +74,42 @@ func (r replica) waiters(t testing.TB) map[string]*waiter {
 // nameOf returns the last component of a key.
 func nameOf(key string) string { return key[strings.LastIndexByte(key, '/')+1:] }
 
-// auditWaiting checks all that is stored of what waits.
-func (r replica) auditWaiting(t testing.TB, log, waiting graph) {
+// auditPending checks all records of pending entries.
+func (r replica) auditPending(t testing.TB, log, pending graph) {
 	t.Helper()
-	waiters := r.waiters(t)
+	waiters := r.pendingRecords(t)
 	st := must1(r.Stats(t.Context()))
 	chunks := r.records(t, "parents")
 	for hash, w := range waiters {
 		if log[hash] != nil {
-			t.Errorf("%s waits and is in the log", hash)
+			t.Errorf("%s is pending and in the log", hash)
 		}
 		if ok, err := r.Has(t.Context(), hash); ok || err != nil {
-			t.Errorf("%s waits and is there: %v", hash, err)
+			t.Errorf("%s is pending and there: %v", hash, err)
 		}
-		for n := w.chunk; n < w.chunks; n++ {
+		for n := w.firstChunk; n < w.chunks; n++ {
 			key := store.Key("log/7/parents/"+hash, n)
 			w.further = append(w.further, split(chunks[key])...)
 			delete(chunks, key)
 		}
 		w.all = slices.Concat(w.parents, w.further)
-		r.auditWaiter(t, log, waiting[hash], w)
+		r.auditPendingEntry(t, log, pending[hash], w)
 	}
 	equal(t, "records of parents of none", len(chunks), 0)
 
-	// The queues and shares.
-	wantQueues, wantShares, wantLarge := make(map[string]string), make(map[string][4]uint64), make(map[string]string)
+	// The series and the accounts.
+	wantQueues, wantAccounts, wantBySize := make(map[string]string), make(map[string][4]uint64), make(map[string]string)
 	charged := uint64(0)
 	for hash, w := range waiters {
-		share := wantShares[w.from]
+		share := wantAccounts[w.from]
 		key, value, n := "evicted/", "", 2
 		if w.held {
-			key, value, n = "held/", string(waiting[hash].Block.Data), 0
+			key, value, n = "held/", string(pending[hash].Block.Data), 0
 		}
 		wantQueues[store.NamedKey("log/7/"+key+"~"+w.from, w.order, hash)] = value
 		share[n]++
 		share[n+1] += w.charge
-		wantShares[w.from] = share
+		wantAccounts[w.from] = share
 		charged += w.charge
 	}
 	got := r.records(t, "held")
@@ -118,22 +118,23 @@ func (r replica) auditWaiting(t testing.TB, log, waiting graph) {
 		t.Errorf("queues: got %q, want %q", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(wantQueues)))
 	}
 	shares := r.records(t, "share")
-	equal(t, "shares", len(shares), len(wantShares))
-	for peer, want := range wantShares {
+	equal(t, "shares", len(shares), len(wantAccounts))
+	for peer, want := range wantAccounts {
 		got := uvarints(t, shares["log/7/share/~"+peer])
 		same(t, "the share of "+peer, got, want[:])
-		wantLarge[store.NamedKey("log/7/shares", (want[1]+want[3])>>16, "~"+peer)] = ""
+		wantBySize[store.NamedKey("log/7/shares", (want[1]+want[3])>>16, "~"+peer)] = ""
 	}
-	if got := r.records(t, "shares"); !maps.Equal(got, wantLarge) {
-		t.Errorf("order of shares: got %q, want %q", got, wantLarge)
+	if got := r.records(t, "shares"); !maps.Equal(got, wantBySize) {
+		t.Errorf("order of shares: got %q, want %q", got, wantBySize)
 	}
-	equal(t, "waiting", st.Waiting, uint64(len(waiters)))
+	equal(t, "pending", st.Waiting, uint64(len(waiters)))
 	equal(t, "bytes that wait", st.Pending, charged)
 	if charged > r.bound {
 		t.Errorf("%d bytes wait, the bound is %d", charged, r.bound)
 	}
 
-	// Each waits for the first of its parents, or that is in the ready queue.
+	// Each entry waits for the first of its parents, or that is in the ready
+	// queue.
 	ready := make(map[string]bool)
 	for _, hash := range r.records(t, "ready") {
 		if ready[hash] || log[hash] == nil {
@@ -168,7 +169,7 @@ func (r replica) auditWaiting(t testing.TB, log, waiting graph) {
 		t.Errorf("dependants: got %q, want %q", gotDependants, wantDependants)
 	}
 
-	// What is missing.
+	// The missing hashes.
 	missing := make(map[string]string)
 	for key, record := range r.records(t, "missing") {
 		hash, by := nameOf(key), record[:block.HashLen]
@@ -217,8 +218,8 @@ func (r replica) auditWaiting(t testing.TB, log, waiting graph) {
 	}
 }
 
-// auditWaiter checks what is stored of one entry.
-func (r replica) auditWaiter(t testing.TB, log graph, e *entry.Entry, w *waiter) {
+// auditPendingEntry checks the records of one pending entry.
+func (r replica) auditPendingEntry(t testing.TB, log graph, e *entry.Entry, w *pendingEntry) {
 	t.Helper()
 	parents := e.Parents()
 	equal(t, "size", w.size, uint64(len(e.Block.Data)))
@@ -229,8 +230,8 @@ func (r replica) auditWaiter(t testing.TB, log graph, e *entry.Entry, w *waiter)
 		want := candidate(e)
 		equal(t, "charge", w.charge, w.size+512)
 		equal(t, "writer", w.writer, want.Writer)
-		equal(t, "fault", w.fault != "", want.Fault != nil)
-	} else if w.writer != "" || w.fault != "" || w.charge < 512 {
+		equal(t, "invalid", w.reason != "", want.Fault != nil)
+	} else if w.writer != "" || w.reason != "" || w.charge < 512 {
 		t.Errorf("evicted: %+v", w)
 	}
 	if len(w.parents) > 64 || len(w.further) > 0 && len(w.parents) == 0 {
@@ -241,7 +242,7 @@ func (r replica) auditWaiter(t testing.TB, log graph, e *entry.Entry, w *waiter)
 	}
 	for at := range parents {
 		end := at + len(w.all)
-		if end > len(parents) || !slices.Equal(parents[at:end], w.all) || w.next != uint64(max(0, len(e.Next)-at)) {
+		if end > len(parents) || !slices.Equal(parents[at:end], w.all) || w.fromNext != uint64(max(0, len(e.Next)-at)) {
 			continue
 		}
 		if w.held && end != len(parents) || !w.held && end < len(parents) && end < len(e.Next) {
@@ -252,10 +253,10 @@ func (r replica) auditWaiter(t testing.TB, log graph, e *entry.Entry, w *waiter)
 		}
 		return
 	}
-	t.Errorf("parents %q, of which %d in next, are not those left of %q and %q", w.all, w.next, e.Next, e.Refs)
+	t.Errorf("parents %q, of which %d in next, are not those left of %q and %q", w.all, w.fromNext, e.Next, e.Refs)
 }
 
-// bounded returns a log in which so many bytes may wait.
+// bounded returns a log with a bound on the bytes of pending entries.
 func bounded(t testing.TB, ds datastore.Batching, bytes uint64) replica {
 	t.Helper()
 	r, err := openWith(t.Context(), ds, func(c *oplog.Config) { c.Waiting = bytes })
@@ -263,8 +264,8 @@ func bounded(t testing.TB, ds datastore.Batching, bytes uint64) replica {
 	return r
 }
 
-// chain returns entries of which each names the one before it in next, and up to 16
-// others before that in refs, as a writer makes them.
+// chain returns entries that each name the previous one in next and up to 16
+// earlier ones in refs, as writers do.
 func chain(n int, payload value.Value) (list []*entry.Entry) {
 	for i := range n {
 		d := draft{key: "a", time: float64(i + 1), payload: payload}
@@ -278,9 +279,9 @@ func chain(n int, payload value.Value) (list []*entry.Entry) {
 	return list
 }
 
-// fetchAll offers heads as a peer does, and then what is missing, some at a time in
-// any order, until nothing is. Where entries were given up, the heads are offered
-// again. It returns how many entries were offered.
+// fetchAll offers heads as a peer does, and then missing entries, some at a
+// time in any order, until none is missing. If entries were abandoned, it
+// offers the heads again. It returns the number of offered entries.
 func (r replica) fetchAll(t testing.TB, rng *rand.Rand, g graph, peer string, heads []*entry.Entry, after func()) (offers int) {
 	t.Helper()
 	for round := 0; ; round++ {
@@ -299,10 +300,10 @@ func (r replica) fetchAll(t testing.TB, rng *rand.Rand, g graph, peer string, he
 			}
 			r.join(t, some...)
 			if offers += len(some); offers > 100*len(g) {
-				for hash, w := range r.waiters(t) {
+				for hash, w := range r.pendingRecords(t) {
 					t.Logf("%s: %+v", hash[40:], w)
 				}
-				t.Fatalf("%d are missing, %d waiting", len(missing), must1(r.Stats(t.Context())).Waiting)
+				t.Fatalf("%d are missing, %d pending", len(missing), must1(r.Stats(t.Context())).Waiting)
 			}
 			after()
 		}
@@ -332,12 +333,12 @@ func TestLogOfTenTimesTheBoundArrivesNewestFirst(t *testing.T) {
 				steps := 0
 				offers := r.fetchAll(t, rng, newGraph(entries...), "JavaScript", entries[len(entries)-1:], func() {
 					if steps++; steps%40 == 0 {
-						r.audit(t, judge)
+						r.audit(t, verify)
 					}
 				})
-				log, waiting := r.audit(t, judge)
+				log, pending := r.audit(t, verify)
 				equal(t, "in the log", len(log), len(entries))
-				equal(t, "waiting", len(waiting), 0)
+				equal(t, "pending", len(pending), 0)
 				t.Logf("%d offers of %d entries", offers, len(entries))
 				if offers > 20*len(entries) {
 					t.Errorf("%d offers of %d entries", offers, len(entries))
@@ -347,8 +348,8 @@ func TestLogOfTenTimesTheBoundArrivesNewestFirst(t *testing.T) {
 	}
 }
 
-// The clocks of a hostile writer say that ancestors are newer. What is fetched because
-// another entry needs it stays all the same.
+// According to the clocks of a hostile writer, ancestors are newer. Entries
+// that are fetched because another entry needs them are kept nevertheless.
 func TestLogWhoseClocksRunBackwardsArrivesNewestFirst(t *testing.T) {
 	seeds(t, 3, func(t *testing.T, rng *rand.Rand) {
 		var entries []*entry.Entry
@@ -361,13 +362,13 @@ func TestLogWhoseClocksRunBackwardsArrivesNewestFirst(t *testing.T) {
 		}
 		r := bounded(t, storetest.NewDisk(), 12_000)
 		r.fetchAll(t, rng, newGraph(entries...), "P", entries[len(entries)-1:], func() {})
-		log, _ := r.audit(t, judge)
+		log, _ := r.audit(t, verify)
 		equal(t, "in the log", len(log), len(entries))
 	})
 }
 
-// Blocks are evicted and entries given up in any order of arrival, of several peers:
-// in the end the log is the same.
+// Blocks are evicted and entries abandoned in any order of arrival, from
+// several peers. In the end the log is the same.
 func TestAnyOrderOfArrivalEndsInTheSameLogWhateverMayWait(t *testing.T) {
 	seeds(t, 30, func(t *testing.T, rng *rand.Rand) {
 		entries := history(t, rng, 12+rng.IntN(12), someWriters(rng)...)
@@ -380,13 +381,13 @@ func TestAnyOrderOfArrivalEndsInTheSameLogWhateverMayWait(t *testing.T) {
 			for len(some) > 0 {
 				n := 1 + rng.IntN(min(len(some), 6))
 				must1(r.Join(t.Context(), of([]string{"", "P", "Q", "R"}[rng.IntN(4)], some[:n]...)))
-				r.audit(t, judge)
+				r.audit(t, verify)
 				some = some[n:]
 			}
 		}
 		r.fetchAll(t, rng, g, "P", shuffled(rng, entries), func() {})
-		_, waiting := r.audit(t, judge)
-		equal(t, "waiting", len(waiting), 0)
+		_, pending := r.audit(t, verify)
+		equal(t, "pending", len(pending), 0)
 		got, want := must1(r.Stats(t.Context())), must1(inOrder.Stats(t.Context()))
 		got.GivenUp, want.GivenUp = 0, 0
 		if fmt.Sprint(got.Entries, got.Faults, got.Heads) != fmt.Sprint(want.Entries, want.Faults, want.Heads) {
@@ -406,10 +407,10 @@ func TestJunkOfOnePeerEvictsNothingOfAnother(t *testing.T) {
 		nowhere := draft{key: "nowhere", time: 1, payload: value.Text(fmt.Sprint(i))}.entry()
 		must1(r.Join(t.Context(), of("evil", draft{key: "evil", time: float64(rand.IntN(100)), next: []*entry.Entry{nowhere}, payload: junk}.entry())))
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 	honest := 0
 	junkHeld, junkEvicted := uint64(0), uint64(0)
-	for hash, w := range r.waiters(t) {
+	for hash, w := range r.pendingRecords(t) {
 		switch {
 		case w.from == "honest" && w.held:
 			honest++
@@ -427,10 +428,11 @@ func TestJunkOfOnePeerEvictsNothingOfAnother(t *testing.T) {
 	}
 	same(t, "outcomes", r.join(t, entries[0]), []oplog.Outcome{oplog.Joined})
 	equal(t, "in the log", must1(r.Stats(t.Context())).Entries, uint64(len(entries)))
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
-// An entry that is fetched because an entry of a peer names it is of that peer.
+// An entry that is fetched because an entry of a peer names it is charged to
+// that peer.
 func TestWhatIsFetchedIsOfThePeerWhoseEntryNeedsIt(t *testing.T) {
 	r := newReplica(t)
 	entries := chain(5, value.Null)
@@ -438,18 +440,18 @@ func TestWhatIsFetchedIsOfThePeerWhoseEntryNeedsIt(t *testing.T) {
 	r.join(t, entries[2])
 	r.join(t, entries[1])
 	must1(r.Join(t.Context(), of("Q", entries[3])))
-	for hash, w := range r.waiters(t) {
+	for hash, w := range r.pendingRecords(t) {
 		want := "P"
 		if hash == entries[3].Hash() {
 			want = "Q"
 		}
 		equal(t, "peer", w.from, want)
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
-// A peer that offers what another one offered before it, whose share is full, gets it
-// joined all the same.
+// An entry that one peer offered and that was evicted is joined when another
+// peer offers it.
 func TestEvictedEntryIsOfThePeerThatOffersItAgain(t *testing.T) {
 	r := bounded(t, storetest.NewDisk(), 100_000)
 	entries := chain(3, value.Null)
@@ -458,18 +460,17 @@ func TestEvictedEntryIsOfThePeerThatOffersItAgain(t *testing.T) {
 		junk := value.Text(fmt.Sprint(i, strings.Repeat("x", 3000)))
 		must1(r.Join(t.Context(), of("evil", draft{key: "evil", time: 1, next: entries[:1], payload: junk}.entry())))
 	}
-	if w := r.waiters(t)[entries[2].Hash()]; w == nil || w.held {
+	if w := r.pendingRecords(t)[entries[2].Hash()]; w == nil || w.held {
 		t.Fatalf("it is not evicted: %+v", w)
 	}
 	must1(r.Join(t.Context(), of("honest", entries[2])))
-	if w := r.waiters(t)[entries[2].Hash()]; w == nil || !w.held || w.from != "honest" {
-		t.Errorf("it waits as %+v", w)
+	if w := r.pendingRecords(t)[entries[2].Hash()]; w == nil || !w.held || w.from != "honest" {
+		t.Errorf("it is pending as %+v", w)
 	}
-	r.audit(t, judge)
+	r.audit(t, verify)
 }
 
-// The records that a look for what is missing reads are those of a page, whatever
-// waits, and it reads no blocks.
+// Missing reads the records of one page and no blocks, whatever is pending.
 func TestMissingReadsAPageAlone(t *testing.T) {
 	c := &counter{Batching: storetest.NewDisk()}
 	r, err := open(t.Context(), c)
@@ -500,8 +501,8 @@ func TestMissingReadsAPageAlone(t *testing.T) {
 	equal(t, "hashes of all pages", len(seen), 150*20)
 }
 
-// However many entries wait for one, each more costs the same, and so does each when
-// that comes.
+// However many dependants an entry has, another one costs the same, and so does
+// each of them when the entry arrives.
 func TestEntriesThatWaitForOneCostTheSame(t *testing.T) {
 	cost := func(n int) (add, wake counter) {
 		c := &counter{Batching: storetest.NewDisk()}
@@ -513,12 +514,12 @@ func TestEntriesThatWaitForOneCostTheSame(t *testing.T) {
 			r.join(t, draft{key: fmt.Sprint("w", i), time: 2, next: []*entry.Entry{parent}}.entry())
 			add = c.since(before)
 		}
-		r.audit(t, judge)
+		r.audit(t, verify)
 		before := *c
 		r.join(t, parent)
 		wake = c.since(before)
 		equal(t, "entries", must1(r.Stats(t.Context())).Entries, uint64(n+1))
-		r.audit(t, judge)
+		r.audit(t, verify)
 		return add, wake
 	}
 	fewAdd, fewWake := cost(300)
@@ -531,7 +532,8 @@ func TestEntriesThatWaitForOneCostTheSame(t *testing.T) {
 	}
 }
 
-// Entries in order read and write as much as if nothing were kept of what waits.
+// Entries that arrive in order cost as much as if there were no pending
+// entries.
 func TestEntryInOrderTouchesNothingOfWhatWaits(t *testing.T) {
 	c := &counter{Batching: storetest.NewDisk()}
 	r, err := open(t.Context(), c)
@@ -548,7 +550,8 @@ func TestEntryInOrderTouchesNothingOfWhatWaits(t *testing.T) {
 	}
 }
 
-// However large the entries are that wait for one, a transaction that wakes them is not.
+// However large the dependants of an entry are, a transaction that resumes them
+// has a bound.
 func TestLargeEntriesWakeSomeAtATime(t *testing.T) {
 	c := &counter{Batching: storetest.NewDisk()}
 	r, err := open(t.Context(), c)
