@@ -46,7 +46,7 @@ func newHome(ctx context.Context, b *bench) (home, error) {
 	if err != nil {
 		return home{}, err
 	}
-	return home{n.repo, orbit.Config{Keystore: keystore.NewMemKeystore()}}, nil
+	return home{n.Repo, orbit.Config{Keystore: keystore.NewMemKeystore()}}, nil
 }
 
 // databases are those of a repo that kubo has opened in this process.

@@ -17,6 +17,8 @@ import (
 
 	"github.com/ipfs/go-cid"
 	mh "github.com/multiformats/go-multihash"
+
+	"github.com/newpieceplease/npp/test/ipfs"
 )
 
 // The bars for the library.
@@ -121,7 +123,7 @@ func (n *node) putPieces(ctx context.Context, begin, end, of int) error {
 		}
 		lines.Write(append(text, '\n'))
 	}
-	_, err := n.call(ctx, "npp/db/put", url.Values{"arg": {"pieces"}, "many": {"true"}}, lines.Bytes())
+	_, err := n.rpc.Call(ctx, "npp/db/put", url.Values{"arg": {"pieces"}, "many": {"true"}}, lines.Bytes())
 	return err
 }
 
@@ -166,7 +168,7 @@ func (n *node) list(ctx context.Context, path string, query url.Values) (listing
 // listUpTo reads so many rows, or with -1 all, and then ends the command.
 func (n *node) listUpTo(ctx context.Context, most int, path string, query url.Values) (listing, error) {
 	began := time.Now()
-	resp, err := n.post(ctx, path, query, nil)
+	resp, err := n.rpc.Stream(ctx, path, query, nil)
 	if err != nil {
 		return listing{}, err
 	}
@@ -212,7 +214,7 @@ func readListing(r io.Reader, began time.Time, most int) (l listing, err error) 
 
 // listAtCommandLine is list by a process of its own, from its start.
 func (n *node) listAtCommandLine(ctx context.Context, args ...string) (l listing, err error) {
-	cmd := n.command(ctx, args...)
+	cmd := n.Command(ctx, args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	stdout, err := cmd.StdoutPipe()
@@ -436,7 +438,7 @@ func (a *asked) called(name string) *asked {
 
 // search measures searches in the pieces of companions.
 func (m *libraryBench) search(ctx context.Context) ([]*section, error) {
-	d, err := startNode(ctx, m.bench, m.npp, hidden)
+	d, err := startNode(ctx, m.bench, m.npp, ipfs.Hidden)
 	if err != nil {
 		return nil, err
 	}
@@ -502,11 +504,11 @@ func (m *libraryBench) follow(ctx context.Context, d *node, i int) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.call(ctx, "npp/companions/add", url.Values{"arg": {addr}, "wait": {"1m"}}, nil); err != nil {
+	if _, err := d.rpc.Call(ctx, "npp/companions/add", url.Values{"arg": {addr}, "wait": {"1m"}}, nil); err != nil {
 		return err
 	}
 	return await(ctx, "the pieces of a companion", func() (bool, error) {
-		answer, err := d.call(ctx, "npp/companions/ls", nil, nil)
+		answer, err := d.rpc.Call(ctx, "npp/companions/ls", nil, nil)
 		if err != nil {
 			return false, err
 		}
@@ -675,7 +677,7 @@ func (m *libraryBench) add(ctx context.Context) ([]*section, error) {
 		}{
 			{func(dir string, _ []string) error { return addPieces(ctx, d, dir, count) }, &all.pieces},
 			{func(dir string, _ []string) error {
-				out, err := stock.command(ctx, "add", "--recursive", "--quieter", dir).CombinedOutput()
+				out, err := stock.Command(ctx, "add", "--recursive", "--quieter", dir).CombinedOutput()
 				if err != nil {
 					err = fmt.Errorf("ipfs add: %w\n%s", err, out)
 				}
@@ -683,7 +685,7 @@ func (m *libraryBench) add(ctx context.Context) ([]*section, error) {
 			}, &all.tree},
 			{func(_ string, files []string) error {
 				for _, text := range files {
-					if _, err := stock.call(ctx, "add", url.Values{"quieter": {"true"}}, []byte(text)); err != nil {
+					if _, err := stock.rpc.Call(ctx, "add", url.Values{"quieter": {"true"}}, []byte(text)); err != nil {
 						return err
 					}
 				}
@@ -724,7 +726,7 @@ func (m *libraryBench) add(ctx context.Context) ([]*section, error) {
 
 // addPieces adds a folder at the command line.
 func addPieces(ctx context.Context, d *node, dir string, count int) error {
-	out, err := d.command(ctx, "npp", "pieces", "add", dir).CombinedOutput()
+	out, err := d.Command(ctx, "npp", "pieces", "add", dir).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("ipfs npp pieces add: %w\n%s", err, out)
 	}

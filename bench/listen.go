@@ -83,7 +83,7 @@ func seed(ctx context.Context, b *bench, n *node, count int) (_ seeded, err erro
 	}
 	defer from.stop()
 	// the default repo mounts leveldb at the root of its datastore
-	to, err := newEnd(ctx, filepath.Join(n.repo, "datastore"), false, limits)
+	to, err := newEnd(ctx, filepath.Join(n.Repo, "datastore"), false, limits)
 	if err != nil {
 		return seeded{}, err
 	}
@@ -125,7 +125,7 @@ func (n *node) firstMessage(ctx context.Context, query url.Values) (time.Duratio
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	began := time.Now()
-	resp, err := n.post(ctx, "npp/listen", query, nil)
+	resp, err := n.rpc.Stream(ctx, "npp/listen", query, nil)
 	if err != nil {
 		return 0, err
 	}

@@ -24,14 +24,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/newpieceplease/npp/test/children"
+	"github.com/newpieceplease/npp/test/ipfs"
 )
 
 // resultsFile is where a complete run leaves its report.
@@ -105,10 +104,11 @@ func run(ctx context.Context, quick bool, only string) error {
 	}
 	defer group.End()
 	b := &bench{Group: group, quick: quick}
-	if b.npp, err = binary(ctx, b.Dir, "NPP_IPFS", "./cmd/ipfs"); err != nil {
+	progress("binaries")
+	if b.npp, err = ipfs.NPP(ctx, b.Dir); err != nil {
 		return err
 	}
-	if b.stock, err = binary(ctx, b.Dir, "NPP_STOCK", "./test/stock"); err != nil {
+	if b.stock, err = ipfs.Stock(ctx, b.Dir); err != nil {
 		return err
 	}
 	r := newReport(quick)
@@ -134,21 +134,6 @@ func run(ctx context.Context, quick bool, only string) error {
 		return err
 	}
 	return os.WriteFile(resultsFile, []byte(text), 0o644)
-}
-
-// binary returns the path of the binary that env names, or else of a new one
-// built from the package.
-func binary(ctx context.Context, dir, env, pkg string) (string, error) {
-	if path := os.Getenv(env); path != "" {
-		return filepath.Abs(path)
-	}
-	progress("go build %s", pkg)
-	path := filepath.Join(dir, filepath.Base(pkg))
-	out, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", path, pkg).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
-	}
-	return path, nil
 }
 
 // progress tells whoever waits what is going on.

@@ -670,7 +670,7 @@ func (m *orbitBench) start(ctx context.Context) ([]*section, error) {
 
 // fillPieces fills the daemon's own store. It must not run.
 func fillPieces(ctx context.Context, n *node, count int) error {
-	h := home{n.repo, orbit.Config{RootKey: "npp-orbitdb-root", SigningKey: "npp-orbitdb-signing"}}
+	h := home{n.Repo, orbit.Config{RootKey: "npp-orbitdb-root", SigningKey: "npp-orbitdb-signing"}}
 	d, err := h.open(ctx)
 	if err != nil {
 		return err

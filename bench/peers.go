@@ -17,6 +17,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+
+	"github.com/newpieceplease/npp/test/ipfs"
 )
 
 // connectedPeers is how many peers are listed.
@@ -43,7 +45,7 @@ func newHost(listen ...string) (host.Host, error) {
 
 // benchPeers lists the peers of one daemon, by npp and by kubo.
 func benchPeers(ctx context.Context, b *bench) (*section, error) {
-	n, err := startNode(ctx, b, b.npp, settings{"Swarm.ConnMgr.Type": "none"})
+	n, err := startNode(ctx, b, b.npp, ipfs.Config{"Swarm.ConnMgr.Type": "none"})
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +76,7 @@ func benchPeers(ctx context.Context, b *bench) (*section, error) {
 		for range calls {
 			for i, way := range ways {
 				began := time.Now()
-				answer, err := n.call(ctx, way.path, way.query, nil)
+				answer, err := n.rpc.Call(ctx, way.path, way.query, nil)
 				took[i] = append(took[i], time.Since(began))
 				if err != nil {
 					return nil, err
@@ -131,7 +133,7 @@ func crowd(ctx context.Context, n *node, count int) ([]host.Host, error) {
 		}
 	}
 	return hosts, await(ctx, "the daemon to identify its peers", func() (bool, error) {
-		answer, err := n.call(ctx, "npp/peers", nil, nil)
+		answer, err := n.rpc.Call(ctx, "npp/peers", nil, nil)
 		if err != nil {
 			return false, err
 		}

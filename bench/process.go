@@ -154,7 +154,7 @@ func benchMemory(ctx context.Context, b *bench) (*section, error) {
 }
 
 // memory is a field of the daemon's status, in MiB.
-func (n *node) memory(field string) (float64, error) { return processMemory(n.cmd.Process.Pid, field) }
+func (n *node) memory(field string) (float64, error) { return processMemory(n.pid(), field) }
 
 // processMemory is a field of the status of a process, in MiB.
 func processMemory(pid int, field string) (float64, error) {
@@ -190,11 +190,11 @@ func (n *node) heap(ctx context.Context) (live float64, err error) {
 }
 
 func (n *node) liveHeap(ctx context.Context) (float64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.base+"debug/pprof/heap?gc=1&debug=1", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.rpc.Base+"debug/pprof/heap?gc=1&debug=1", nil)
 	if err != nil {
 		return 0, err
 	}
-	resp, err := n.http.Do(req)
+	resp, err := n.rpc.Client.Do(req)
 	if err != nil {
 		return 0, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/multiformats/go-multibase"
 
 	"github.com/newpieceplease/npp/message"
+	"github.com/newpieceplease/npp/test/ipfs"
 )
 
 const (
@@ -63,7 +64,7 @@ func newArrivals(ctx context.Context, n *node, follow request) *arrivals {
 }
 
 func (a *arrivals) read(ctx context.Context, n *node, follow request) error {
-	resp, err := n.post(ctx, follow.path, follow.query, nil)
+	resp, err := n.rpc.Stream(ctx, follow.path, follow.query, nil)
 	if err != nil {
 		return err
 	}
@@ -134,7 +135,7 @@ func newSide(ctx context.Context, from, to *node, send, follow request) *side {
 		from: from,
 		to:   to,
 		send: func() error {
-			_, err := from.call(ctx, send.path, send.query, data)
+			_, err := from.rpc.Call(ctx, send.path, send.query, data)
 			return err
 		},
 		arrived: newArrivals(ctx, to, follow),
@@ -143,7 +144,7 @@ func newSide(ctx context.Context, from, to *node, send, follow request) *side {
 
 // stockSide is `ipfs pubsub pub` between stock daemons.
 func stockSide(ctx context.Context, b *bench, topic string) (*side, error) {
-	from, to, err := startPair(ctx, b, b.stock, settings{"Pubsub.Enabled": true})
+	from, to, err := startPair(ctx, b, b.stock, ipfs.Config{"Pubsub.Enabled": true})
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +184,7 @@ func topicQuery(topic string) url.Values {
 // subscribed waits until the sender knows that a peer is subscribed to topic.
 func (s *side) subscribed(ctx context.Context, topic string) (*side, error) {
 	err := await(ctx, "a subscriber of "+topic, func() (bool, error) {
-		answer, err := s.from.call(ctx, "pubsub/peers", topicQuery(topic), nil)
+		answer, err := s.from.rpc.Call(ctx, "pubsub/peers", topicQuery(topic), nil)
 		if err != nil {
 			return false, err
 		}
@@ -353,7 +354,7 @@ func benchRPC(ctx context.Context, b *bench) (*section, error) {
 
 // listed counts the distinct messages in the recipient's store.
 func (s *side) listed(ctx context.Context) (int, error) {
-	resp, err := s.to.post(ctx, "npp/messages/ls", nil, nil)
+	resp, err := s.to.rpc.Stream(ctx, "npp/messages/ls", nil, nil)
 	if err != nil {
 		return 0, err
 	}

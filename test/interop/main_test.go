@@ -15,6 +15,7 @@ package interop
 import (
 	"bufio"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +41,25 @@ func nodeJS(t testing.TB) string {
 		t.Skip("NPP_NODE is not set: make interop sets it")
 	}
 	return path
+}
+
+// startScript starts a script of this directory. Commands are encoded to its
+// stdin; the caller reads its stdout to the end and then waits for it. It is
+// killed when the test ends.
+func startScript(t testing.TB, name string, args ...string) (*exec.Cmd, *json.Encoder, io.Reader) {
+	t.Helper()
+	script, err := filepath.Abs(name)
+	must(t, err)
+	cmd := harness.Adopt(exec.CommandContext(t.Context(), nodeJS(t), append([]string{script}, args...)...))
+	cmd.Dir = t.TempDir()
+	cmd.Env = []string{"HOME=" + cmd.Dir}
+	cmd.Stderr = t.Output()
+	stdin, err := cmd.StdinPipe()
+	must(t, err)
+	stdout, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	return cmd, json.NewEncoder(stdin), stdout
 }
 
 // forEachGossipsub runs a test with each version of gossipsub.
@@ -82,26 +102,8 @@ type line struct {
 // startPeer starts a peer that is connected to nobody and subscribed to nothing.
 func startPeer(t *testing.T, gossipsub string) *peer {
 	t.Helper()
-	script, err := filepath.Abs("peer.mjs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := harness.Adopt(exec.CommandContext(t.Context(), nodeJS(t), script, gossipsub))
-	cmd.Dir = t.TempDir()
-	cmd.Env = []string{"HOME=" + cmd.Dir}
-	cmd.Stderr = t.Output()
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := &peer{t: t, stdin: json.NewEncoder(stdin), messages: make(chan received, 4096), answers: make(chan line)}
+	cmd, stdin, stdout := startScript(t, "peer.mjs", gossipsub)
+	p := &peer{t: t, stdin: stdin, messages: make(chan received, 4096), answers: make(chan line)}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"iter"
 	"maps"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -86,19 +84,8 @@ func startNode(t testing.TB) *node {
 // startNodeWith is startNode on a stack.
 func startNodeWith(t testing.TB, stack string) *node {
 	t.Helper()
-	path := nodeJS(t)
-	script, err := filepath.Abs("orbitdb.mjs")
-	must(t, err)
-	cmd := harness.Adopt(exec.CommandContext(t.Context(), path, append([]string{script}, strings.Fields(stack)...)...))
-	cmd.Dir = t.TempDir()
-	cmd.Env = []string{"HOME=" + cmd.Dir}
-	cmd.Stderr = t.Output()
-	stdin, err := cmd.StdinPipe()
-	must(t, err)
-	stdout, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
-	js := &node{&process{ended: make(chan struct{}), stdin: json.NewEncoder(stdin), waiting: map[int]chan answer{}}, t}
+	cmd, stdin, stdout := startScript(t, "orbitdb.mjs", strings.Fields(stack)...)
+	js := &node{&process{ended: make(chan struct{}), stdin: stdin, waiting: map[int]chan answer{}}, t}
 	ready := js.expect(0)
 	go func() {
 		defer close(js.ended)
