@@ -1185,17 +1185,9 @@ func TestCompanionsAreWatched(t *testing.T) {
 		}
 	}
 
-	// A watcher is no reason for the daemon not to stop.
 	text = bob.Spawn("npp", "companions", "watch")
 	eventually(t, "both watch", watching)
-	begin := time.Now()
-	bob.Stop()
-	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("the daemon took %v to stop", took)
-	}
-	if r := text.Wait(); r.Code != 0 || r.Stderr != "" {
-		t.Errorf("the daemon stops: %v", r)
-	}
+	stopWatched(t, bob, text)
 }
 
 // pieceRow is a line of `npp pieces ls`.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"mime/multipart"
 	"net/http"
 	"net/url"
 	"os"
@@ -93,36 +92,10 @@ var ways = map[string]func(*testing.T, *harness.Node, call) (out, err string){
 		var body io.Reader
 		contentType := ""
 		if c.body != nil {
-			var form bytes.Buffer
-			w := multipart.NewWriter(&form)
-			part, err := w.CreateFormFile("file", "file")
-			if err == nil {
-				_, err = part.Write(c.body)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			w.Close()
-			body, contentType = &form, w.FormDataContentType()
+			contentType, body = partsOf(t, string(c.body))
 		}
-		client := http.Client{Timeout: harness.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
-		resp, err := client.Post(n.APIURL()+"npp/"+c.command+"?"+query.Encode(), contentType, body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		answer, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if resp.StatusCode != http.StatusOK {
-			var e struct{ Message string }
-			if json.Unmarshal(answer, &e) != nil {
-				return "", string(answer)
-			}
-			return "", e.Message
-		}
-		return string(answer), resp.Trailer.Get("X-Stream-Error")
+		_, out, failure := post(t, n, c.command, query, contentType, body)
+		return out, failure
 	},
 }
 

@@ -333,24 +333,8 @@ func upload(t *testing.T, n *harness.Node, query url.Values, parts ...part) (row
 		}
 	}
 	w.Close()
-	client := http.Client{Timeout: harness.Patience}
-	resp, err := client.Post(n.APIURL()+"npp/pieces/add?"+query.Encode(), w.FormDataContentType(), &form)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		var e struct{ Message string }
-		if json.Unmarshal(answer, &e) != nil {
-			return nil, string(answer)
-		}
-		return nil, e.Message
-	}
-	return decodeLines[addRow](t, string(answer)), resp.Trailer.Get("X-Stream-Error")
+	_, out, failure := post(t, n, "pieces/add", query, w.FormDataContentType(), &form)
+	return decodeLines[addRow](t, out), failure
 }
 
 func TestPiecesAreAddedOverTheRPC(t *testing.T) {
