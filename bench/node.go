@@ -62,7 +62,7 @@ func (n *node) stop() {
 	if n.rpc != nil {
 		n.rpc.Client.CloseIdleConnections()
 	}
-	n.daemon.Signal(syscall.SIGTERM) // fails where it has ended
+	n.daemon.Signal(syscall.SIGTERM) // fails if it has ended
 	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
 	if _, err := n.daemon.Wait(ctx); err != nil {
@@ -72,7 +72,7 @@ func (n *node) stop() {
 
 func (n *node) pid() int { return n.daemon.Cmd.Process.Pid }
 
-// startNode makes a repo and starts a daemon on it. The caller stops it.
+// startNode creates a repo and starts a daemon on it. The caller stops it.
 func startNode(ctx context.Context, b *bench, bin string, changes ipfs.Config) (*node, error) {
 	n, err := newNode(ctx, b, bin, changes)
 	if err != nil {

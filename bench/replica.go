@@ -14,27 +14,27 @@ import (
 	"github.com/newpieceplease/npp/test/ipfs"
 )
 
-// joinPatience is how long an entry may take to come, with all that it is on top of.
+// joinPatience is how long an entry may take to arrive with its ancestors.
 const joinPatience = 5 * time.Minute
 
-// replica is a process that replicates databases of documents. Its databases are
-// called by their names.
+// replica is a process that replicates databases of documents. Each database is
+// identified by its name.
 type replica interface {
-	// open makes a database that anybody may write, or opens it.
+	// open creates or opens a database that anybody may write.
 	open(ctx context.Context, name string) error
-	// follow has await see the entries that become part of a database behind
-	// the first so many.
-	follow(ctx context.Context, name string, behind int) error
-	// await returns when an entry was there, and all that it is on top of.
+	// follow makes await see new entries of a database, except the first ones,
+	// whose number is after.
+	follow(ctx context.Context, name string, after int) error
+	// await returns the time at which an entry and its ancestors were there.
 	await(ctx context.Context, hash string) (time.Time, error)
-	// put puts the document of a number.
+	// put puts the i-th document.
 	put(ctx context.Context, name string, i int) (written, error)
-	// fill puts n documents, and returns the hash of the last entry.
+	// fill puts n documents and returns the hash of the last entry.
 	fill(ctx context.Context, name string, n int) (string, error)
 	count(ctx context.Context, name string) (int, error)
 	addr(ctx context.Context) (string, error)
 	connect(ctx context.Context, addr string) error
-	// connections are the addresses of those whom it is connected to.
+	// connections returns the multiaddrs of the connected peers.
 	connections(ctx context.Context) ([]string, error)
 	pid() int
 	collectGarbage(ctx context.Context) error
@@ -48,10 +48,10 @@ type written struct {
 	took  time.Duration // until the writer was told that it is done
 }
 
-// inbox is what came of what is followed.
+// inbox receives the entries of followed databases.
 type inbox chan arrival
 
-// inboxSize is more than what comes while nobody awaits it.
+// inboxSize is more than the entries that arrive while nobody awaits one.
 const inboxSize = 1024
 
 type arrival struct {
@@ -70,7 +70,7 @@ func (in inbox) await(ctx context.Context, hash string, ended <-chan struct{}) (
 		case <-ended:
 			return time.Time{}, errors.New("the process has ended")
 		case <-late:
-			return time.Time{}, fmt.Errorf("the entry %s has not come within %s", hash, joinPatience)
+			return time.Time{}, fmt.Errorf("the entry %s has not arrived within %s", hash, joinPatience)
 		case <-ctx.Done():
 			return time.Time{}, ctx.Err()
 		}
@@ -99,8 +99,8 @@ func (d *daemonReplica) open(ctx context.Context, name string) error {
 	return err
 }
 
-func (d *daemonReplica) follow(ctx context.Context, name string, behind int) error {
-	resp, err := d.rpc.Stream(ctx, "npp/db/log", url.Values{"arg": {d.addresses[name]}, "follow": {"true"}, "since": {strconv.Itoa(behind)}}, nil)
+func (d *daemonReplica) follow(ctx context.Context, name string, after int) error {
+	resp, err := d.rpc.Stream(ctx, "npp/db/log", url.Values{"arg": {d.addresses[name]}, "follow": {"true"}, "since": {strconv.Itoa(after)}}, nil)
 	if err != nil {
 		return err
 	}
