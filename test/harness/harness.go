@@ -1,18 +1,19 @@
-// Package harness runs real ipfs daemons for the tests under test/.
+// Package harness runs real ipfs daemons for the tests below test/.
 //
-// A [Node] is a repo in a temporary directory and a binary to run on it: the
-// ipfs of cmd/ipfs, or the stock kubo of test/stock for comparison. Both are
-// built once for each test binary, or taken from the files that the environment
-// variables NPP_IPFS and NPP_STOCK name.
+// A [Node] is a repo in a temporary directory and a binary that runs on it: the
+// ipfs of cmd/ipfs, or for comparison the stock kubo of test/stock. See package
+// ipfs for its config and for the environment variables that name the binaries;
+// otherwise each test binary builds them once.
 //
-// Nodes listen on free ports of 127.0.0.1 alone, know no bootstrap peers, and
-// are killed and removed when their test ends. They are killed and removed as well
-// when the test binary ends before that: by its time limit, a panic or a signal, see
-// package children. Nothing here sleeps: a test that needs a state waits for the
-// line or the exit that announces it. A wait that takes longer than [Patience] fails
-// the test and shows what the process wrote.
+// Processes are killed and repos removed when their test ends. If the test
+// binary ends earlier, by its time limit, a panic or a signal, package children
+// does the same.
 //
-// A test package that uses the harness hands its TestMain to [Main].
+// Nothing here sleeps: a test waits for the line or the exit that announces a
+// state. A wait that exceeds [Patience] fails the test and shows the output of
+// the process.
+//
+// A test package that uses the harness calls [Main] in its TestMain.
 package harness
 
 import (
@@ -36,17 +37,17 @@ import (
 	"github.com/newpieceplease/npp/test/ipfs"
 )
 
-// Patience bounds every wait. On a machine that is five times slower than an idle
-// one of two cores, nothing takes half of it, so only what hangs runs into it.
+// Patience bounds every wait. On a machine that is five times slower than an
+// idle one with two cores, no wait takes half of it, so only a hang exceeds it.
 const Patience = 4 * time.Minute
 
-// began is when the test binary began.
+// began is the start time of the test binary.
 var began = time.Now()
 
-// Soaking reports whether a test that repeats something random is to do so once more,
-// beyond the repetitions that it always makes: if it has not failed, and the test
-// binary has not run for as long as the environment variable NPP_SOAK says, such as
-// 5m. Without NPP_SOAK it is not.
+// Soaking reports whether a randomized test should repeat once more, beyond the
+// repetitions that it always makes. It does so until the test has failed or the
+// test binary has run for the duration in the environment variable NPP_SOAK,
+// such as 5m. Without NPP_SOAK it reports false.
 func Soaking(t testing.TB) bool {
 	t.Helper()
 	text := os.Getenv("NPP_SOAK")
@@ -60,7 +61,7 @@ func Soaking(t testing.TB) bool {
 	return !t.Failed() && time.Since(began) < d
 }
 
-// Repeat runs a test once, or, while [Soaking], again and again as subtests.
+// Repeat runs a test once or, while [Soaking], repeatedly as subtests.
 func Repeat(t *testing.T, test func(*testing.T)) {
 	if !Soaking(t) {
 		test(t)
@@ -71,32 +72,32 @@ func Repeat(t *testing.T, test func(*testing.T)) {
 	}
 }
 
-// group is what the processes of all tests run in.
+// group has the processes of all tests.
 var group *children.Group
 
-// Main runs the tests of a package and exits. All temporary files of the tests are
-// in one directory. It is removed, and all processes that were started are killed,
-// whether the tests end or the test binary is killed.
+// Main runs the tests of a package and exits. All temporary files of the tests
+// are in one directory. When the tests have ended or the test binary has been
+// killed, that directory is removed and all started processes are killed.
 func Main(m *testing.M) {
 	var err error
 	if group, err = children.New("npp-test-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	os.Setenv("TMPDIR", group.Dir) // what [testing.T.TempDir] uses
+	os.Setenv("TMPDIR", group.Dir) // [testing.T.TempDir] uses it
 	runMoreInParallel()
 	code := m.Run()
 	group.End()
 	os.Exit(code)
 }
 
-// maxParallel bounds how many parallel tests run at the same time: each has some
-// daemons, of 100 MB each.
+// maxParallel bounds the number of tests that run in parallel; each has several
+// daemons of 100 MB.
 const maxParallel = 12
 
-// runMoreInParallel has twice as many parallel tests run at the same time as there
-// are processors, unless the flag -parallel says how many: they wait for processes
-// and disks half of their time.
+// runMoreInParallel sets the number of parallel tests to twice the number of
+// processors, unless the flag -parallel is given. Tests spend half of their
+// time waiting for processes and disks.
 func runMoreInParallel() {
 	flag.Parse()
 	given := false
@@ -106,8 +107,8 @@ func runMoreInParallel() {
 	}
 }
 
-// Adopt has a command that is not started yet end with the test binary, at the
-// latest. It returns cmd.
+// Adopt makes a command that is not started yet end at the latest with the test
+// binary. It returns cmd.
 func Adopt(cmd *exec.Cmd) *exec.Cmd {
 	group.Add(cmd)
 	return cmd
@@ -181,8 +182,8 @@ func (n *Node) Set(key string, value any) *Node {
 	return n
 }
 
-// Hide applies [ipfs.Hidden], while no daemon runs. Other nodes connect to the
-// node by [Node.ListenAddr] or a [Link].
+// Hide applies [ipfs.Hidden]. It must be called while no daemon runs. Other
+// nodes connect to the node by [Node.ListenAddr] or a [Link].
 func (n *Node) Hide() *Node {
 	n.t.Helper()
 	n.check(n.Configure(ipfs.Hidden))

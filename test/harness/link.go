@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// Link is a way to a daemon that can be cut: a port of loopback behind which is
-// that of the daemon.
+// Link is a TCP proxy on loopback in front of a daemon. It can be cut.
 type Link struct {
 	Addr string // multiaddr, with the daemon's peer ID
 
@@ -18,8 +17,8 @@ type Link struct {
 	cut      bool
 	conns    map[net.Conn]bool
 	received int64
-	hold     int64      // of received, at which no more comes; 0 for none
-	freed    *sync.Cond // hold is no more
+	hold     int64      // limit of received, 0 for none
+	freed    *sync.Cond // signals that hold is 0
 }
 
 // NewLink returns a link to the running daemon of a node.
@@ -50,7 +49,7 @@ func NewLink(t testing.TB, to *Node) *Link {
 	return l
 }
 
-// Cut breaks all connections over the link, and lets none through.
+// Cut closes all connections over the link and refuses new ones.
 func (l *Link) Cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -61,7 +60,7 @@ func (l *Link) Cut() {
 	l.free()
 }
 
-// Heal lets connections through again, and all of what they carry.
+// Heal accepts connections again and ends a [Link.Hold].
 func (l *Link) Heal() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -69,15 +68,15 @@ func (l *Link) Heal() {
 	l.free()
 }
 
-// Received returns how many bytes came over the link to who connected by it.
+// Received returns the number of bytes that the connecting side has received.
 func (l *Link) Received() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.received
 }
 
-// Hold keeps back what comes over the link once [Link.Received] is so much, until
-// the link is cut or healed.
+// Hold withholds data from the connecting side once [Link.Received] is at least
+// at, until the link is cut or healed.
 func (l *Link) Hold(at int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -90,7 +89,7 @@ func (l *Link) free() {
 	l.freed.Broadcast()
 }
 
-// meter counts what comes over a link.
+// meter counts the received bytes of a link.
 type meter struct{ *Link }
 
 func (m meter) Write(b []byte) (int, error) {
