@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// A body that a command does not read, or reads a part of, is not passed over in
-// silence.
+// A request is refused if its body is not read, or only in part.
 func TestBodyThatIsNotOnePartIsRefused(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
@@ -43,12 +42,12 @@ func TestBodyThatIsNotOnePartIsRefused(t *testing.T) {
 	contentType, body = partsOf(t, "hello")
 	refuses("send", url.Values{"arg": {"hello"}, "topic": {"band"}}, contentType, body, "--topic takes no peer")
 	if got := stored(t, b); len(got) != 0 {
-		t.Errorf("%d messages of refused requests came", len(got))
+		t.Errorf("%d messages of refused requests arrived", len(got))
 	}
 	if out := a.MustRun("npp", "db", "all", "log") + a.MustRun("npp", "pieces", "ls"); out != "" {
 		t.Errorf("refused requests put %s", out)
 	}
-	// Many values are put as they are read.
+	// With --many, values are put as they are read.
 	contentType, body = partsOf(t, "1\n2\n", "3\n")
 	refuses("db/put", url.Values{"arg": {"log"}, "many": {"true"}}, contentType, body, "2 put, and then: line 3: "+manyParts)
 	if out := a.MustRun("npp", "db", "all", "log"); strings.Count(out, "\n") != 2 {

@@ -27,7 +27,8 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// someCID is a CID of what nobody has, and the same in other spellings.
+// someCID is a CID whose block no peer has. The others are the same CID in
+// other forms.
 const (
 	someCID   = "QmNR2n4zywCV61MeMLB6JwPueAPqheqpfiA4fLPMxouEmQ"
 	otherCID  = "QmZ4tDuvesekSs4qM5ZBKpXiZGun7S2CYtEZRB3DYXkjGx"
@@ -53,7 +54,7 @@ func init() {
 	calls["ipfs npp practice"] = []string{"npp", "practice", someCID}
 }
 
-// spelled is a CID of version 1, in a base.
+// spelled returns a CID of version 1 in a base.
 func spelled(t *testing.T, hash string, base multibase.Encoding) string {
 	t.Helper()
 	c, err := cid.Decode(hash)
@@ -75,7 +76,7 @@ type addRow struct {
 	Summary                                                                     *struct{ Added, Updated, Unchanged, Skipped, Failed int }
 }
 
-// short is the row in few words.
+// short returns a summary of the row.
 func (r addRow) short() string {
 	switch {
 	case r.Summary != nil:
@@ -102,7 +103,7 @@ func add(t *testing.T, n *harness.Node, args ...string) []addRow {
 	return decodeLines[addRow](t, n.MustRun(append([]string{"npp", "pieces", "add", "--enc=json"}, args...)...))
 }
 
-// expectRows compares rows in short with what is wanted.
+// expectRows compares the summaries of rows with the wanted ones.
 func expectRows(t *testing.T, what string, got []addRow, want ...string) {
 	t.Helper()
 	if short := shorts(got); !slices.Equal(short, want) {
@@ -123,10 +124,10 @@ func runIn(t *testing.T, n *harness.Node, dir string, args ...string) harness.Re
 	return harness.Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: cmd.ProcessState.ExitCode()}
 }
 
-// pdf is a document of one empty page.
+// pdf returns a document with one empty page.
 func pdf(title, author string) string { return longPDF(title, author, "") }
 
-// longPDF is one with a text in it that is not shown.
+// longPDF returns the same with a text in it that is not shown.
 func longPDF(title, author, text string) string {
 	var b strings.Builder
 	b.WriteString("%PDF-1.4\n%\xe2\xe3\xcf\xd3\n" + text)
@@ -161,7 +162,7 @@ func abc(title, composer string) string {
 	return "X:1\nT:" + title + "\nC:" + composer + "\nK:C\nCDEC|\n"
 }
 
-// mxl is a compressed MusicXML of more than so many bytes.
+// mxl returns a compressed MusicXML file of more than size bytes.
 func mxl(t *testing.T, score string, size int) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -185,7 +186,7 @@ func mxl(t *testing.T, score string, size int) string {
 	return b.String()
 }
 
-// folder makes a folder of files, by their paths.
+// folder creates a folder with files, given by path.
 func folder(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "scores")
@@ -199,8 +200,8 @@ func folder(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// pins are what is pinned recursively, with the names of the pins. What every new
-// repo has pinned is left out.
+// pins returns the recursive pins with their names, except for those of every
+// new repo.
 func pins(t *testing.T, n *harness.Node) map[string]string {
 	t.Helper()
 	names := make(map[string]string)
@@ -212,8 +213,8 @@ func pins(t *testing.T, n *harness.Node) map[string]string {
 	return names
 }
 
-// Of a file, title and composer are what the file says; of a folder, what is sheet
-// music is added, and all else is named.
+// The title and composer of a file are taken from its content. In a folder,
+// sheet music is added and every other file is reported.
 func TestPiecesAreAddedFromFilesAndFolders(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t)
@@ -265,13 +266,14 @@ func TestPiecesAreAddedFromFilesAndFolders(t *testing.T) {
 	}
 	expectRows(t, "again", add(t, n, dir), append(all("unchanged"), "{0 0 6 8 0}")...)
 
-	// The same bytes are the same file for ipfs add.
+	// `ipfs add` gives the same CID for the same bytes.
 	path := filepath.Join(dir, "large.mxl")
 	hash := strings.TrimSpace(n.MustRun("add", "-Q", path))
 	if row := add(t, n, path)[0]; row.Hash != hash || row.Size != uint64(len(large)) {
 		t.Errorf("CID %+v, want %s", row, hash)
 	}
-	// What is named itself is added whatever it is: hidden, a link, no music.
+	// A file that is named itself is added in any case: hidden, a link, or not
+	// music.
 	expectRows(t, "named", add(t, n, filepath.Join(dir, "notes.txt"), filepath.Join(dir, ".air.pdf.swp"), filepath.Join(dir, "link.pdf"), "--instrument=Organ"),
 		"added notes.txt   Organ text/plain; charset=utf-8 notes.txt",
 		"added .air.pdf.swp Hidden  Organ application/pdf .air.pdf.swp",
@@ -287,7 +289,7 @@ func TestPiecesAreAddedFromFilesAndFolders(t *testing.T) {
 		t.Errorf("all files: %q", shorts(got))
 	}
 
-	// For people.
+	// Text output.
 	r := runIn(t, n, filepath.Join(dir, "folk"), "npp", "pieces", "add", ".")
 	if want := "skipped    folk/.hidden: it is hidden\n" +
 		"unchanged  " + rows[1].Hash + "  Frère Jacques  (trad., Voice, ABC)\n" +
@@ -398,7 +400,7 @@ func TestPiecesAreAddedOverTheRPC(t *testing.T) {
 		}
 	}
 	if after := n.MustRun("npp", "pieces", "ls", "--enc=json"); after != before {
-		t.Errorf("what was refused changed something: %s", after)
+		t.Errorf("a refused command changed something: %s", after)
 	}
 	rows, failure = upload(t, n, url.Values{"title": {"The F"}}, one)
 	expectRows(t, "title", rows, "added f.abc The F  Piano text/vnd.abc f.abc")
@@ -407,7 +409,8 @@ func TestPiecesAreAddedOverTheRPC(t *testing.T) {
 	}
 }
 
-// Who sends a file sees how far it is, and is no reason for the daemon not to stop.
+// A command that sends a file prints its progress, and does not delay the end
+// of the daemon.
 func TestProgressOfAddingIsTold(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -444,7 +447,7 @@ func TestProgressOfAddingIsTold(t *testing.T) {
 		t.Errorf("%+v, %v", l, err)
 	}
 
-	// At a terminal, one line tells how far what is pinned is, and goes.
+	// On a terminal, one line shows the progress of pinning and is then erased.
 	terminal, user := openTerminal(t)
 	cmd := n.Command("npp", "pieces", "add", "--pin", nobodys)
 	cmd.Stderr = terminal
@@ -475,7 +478,7 @@ func awaitShown(t *testing.T, terminal *os.File, text string) {
 	}
 }
 
-// A CID is put as it is written; in whatever way it is written again, it is the same
+// A CID is stored as it is written. In any other form, it identifies the same
 // piece.
 func TestPieceOfACIDStaysAsItIsWritten(t *testing.T) {
 	t.Parallel()
@@ -512,7 +515,7 @@ func TestPieceOfACIDStaysAsItIsWritten(t *testing.T) {
 	}
 }
 
-// With --pin the file comes from whoever has it, is looked at and stays.
+// With --pin, the file is fetched from a peer that has it, parsed and kept.
 func TestPinnedPieceComesFromAnotherDaemon(t *testing.T) {
 	t.Parallel()
 	a, b := quiet(t).Start(), quiet(t).Start()
@@ -541,14 +544,14 @@ func TestPinnedPieceComesFromAnotherDaemon(t *testing.T) {
 	refused(t, b, []string{"pieces", "get", tree}, "no file", "; hint: ipfs get "+tree)
 	r := b.Run("npp", "pieces", "add", "--pin", nobodys, "--timeout=1s")
 	if r.Code != 1 || r.Stdout != "" || strings.Count(r.Stderr, "\n") != 1 {
-		t.Errorf("what nobody has: %v", r)
+		t.Errorf("a piece that no peer has: %v", r)
 	}
 	if rows := decodeLines[pieceRow](t, b.MustRun("npp", "pieces", "ls", "--enc=json")); len(rows) != 2 {
 		t.Errorf("%+v", rows)
 	}
 }
 
-// titlesOf are the titles of pieces in their order.
+// titlesOf returns the titles of pieces, in order.
 func titlesOf(rows []pieceRow) string {
 	var titles []string
 	for _, r := range rows {
@@ -557,7 +560,8 @@ func titlesOf(rows []pieceRow) string {
 	return strings.Join(titles, ", ")
 }
 
-// piecesBy calls a command that lists pieces, by a way.
+// piecesBy calls a command that lists pieces at the command line or over the
+// RPC.
 func piecesBy(t *testing.T, way string, n *harness.Node, command string, options url.Values, args ...string) []pieceRow {
 	t.Helper()
 	out, err := ways[way](t, n, call{command, args, options, nil})
@@ -619,7 +623,7 @@ func TestPiecesAreListedAndSearched(t *testing.T) {
 			r.Practice != 0 || r.Fields["year"] != 1894.0 || len(r.Owners) != 1 || !r.Owners[0].Self || r.Owners[0].Peer != n.PeerID() {
 			t.Errorf("%s: %+v", way, r)
 		}
-		// A piece cannot make its line an error.
+		// The content of a piece cannot turn its line into an error.
 		if r := piecesBy(t, way, n, "pieces/show", nil, "Qm2")[0]; r.Type != "unknown" || r.Fields["type"] != "error" {
 			t.Errorf("%s: %+v", way, r)
 		}
@@ -660,7 +664,8 @@ year        1894
 	}
 }
 
-// A piece is named by its hash in any spelling, or by what no other hash begins with.
+// A piece is identified by any form of its hash, or by a prefix that no other
+// hash has.
 func TestPieceIsNamedByAnySpellingOfItsHash(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -695,7 +700,8 @@ func TestPieceIsNamedByAnySpellingOfItsHash(t *testing.T) {
 	if got := n.MustRun("npp", "practice", spelled(t, otherCID, multibase.Base36)); got != "practised 1 time  Two\n" {
 		t.Errorf("practice: %s", got)
 	}
-	// What goes because of one argument does not change what another names.
+	// A removal for one argument does not change the meaning of another
+	// argument.
 	r := n.Run("npp", "pieces", "rm", "QmNT", "QmN")
 	if r.Code != 1 || strings.Count(r.Stdout, "\n") != 2 || !strings.HasPrefix(r.Stdout, "removed  QmNTUPZ") || !strings.Contains(r.Stdout, `failed   QmN: several pieces begin with "QmN"`) || r.Stderr != "Error: 1 of 2 failed\n" {
 		t.Errorf("rm: %v", r)
@@ -705,7 +711,7 @@ func TestPieceIsNamedByAnySpellingOfItsHash(t *testing.T) {
 	}
 }
 
-// What is written is the file as it was, at once, and never over another.
+// The file is written unchanged and atomically, and never replaces another.
 func TestFileOfAPieceIsWrittenWhole(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -766,7 +772,7 @@ func TestFileOfAPieceIsWrittenWhole(t *testing.T) {
 		t.Errorf("an empty file: %v", r)
 	}
 	os.Remove(filepath.Join(out, "empty"))
-	// Whoever put the document chose the name.
+	// The name was chosen by the writer of the document.
 	for name, want := range map[string]string{
 		"../../etc/passwd":                "passwd",
 		`..\..\evil.pdf`:                  "evil.pdf",
@@ -796,8 +802,8 @@ func TestFileOfAPieceIsWrittenWhole(t *testing.T) {
 	refused(t, n, []string{"pieces", "get", "no CID"}, `the hash "no CID" of the piece is no CID`)
 }
 
-// A file comes from a companion. What does not come leaves nothing, and it is said
-// who has it.
+// A file is fetched from a companion. A failed fetch leaves nothing, and the
+// error names the owners.
 func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 	t.Parallel()
 	alice, bob := musician(t, "Alice"), musician(t, "bob")
@@ -805,7 +811,7 @@ func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 	dir := folder(t, map[string]string{"air.pdf": content, "half.bin": strings.Repeat("half", 150_000), "out/x": "x"})
 	hash := add(t, alice, filepath.Join(dir, "air.pdf"), "--title=Air")[0].Hash
 	add(t, alice, nobodys, "--title=Lost")
-	// Of one, all but the last block is there.
+	// For one file, all blocks but the last are there.
 	half := strings.TrimSpace(alice.MustRun("add", "-Q", "--pin=false", filepath.Join(dir, "half.bin")))
 	blocks := strings.Fields(alice.MustRun("refs", half))
 	alice.MustRun("block", "rm", blocks[len(blocks)-1])
@@ -854,7 +860,7 @@ func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 		t.Errorf("RPC: %d: %s", status, answer)
 	}
 	nothing()
-	// Interrupted, too, it leaves nothing.
+	// An interrupted fetch leaves nothing, either.
 	cmd := bob.Command("npp", "pieces", "get", half)
 	cmd.Dir = out
 	terminal, user := openTerminal(t)
@@ -870,7 +876,8 @@ func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 	nothing()
 }
 
-// Two have the same piece: it is one, whatever its hash is written like.
+// Two companions have the same piece: it is listed once, in whatever form its
+// hash is written.
 func TestPiecesOfCompanionsAreListedWithOnesOwn(t *testing.T) {
 	t.Parallel()
 	alice, bob := musician(t, "Alice"), musician(t, "bob")
@@ -919,7 +926,8 @@ func TestPiecesOfCompanionsAreListedWithOnesOwn(t *testing.T) {
 		t.Errorf("practice: %s", got)
 	}
 	refused(t, bob, []string{"practice", nobodys}, noPiece)
-	// Whose pieces are not here is said, and keeps nothing from being listed.
+	// Companions whose pieces have not arrived are reported, and do not prevent
+	// the list.
 	put(t, alice, "user", "pieces", `"`+nowhere+`"`)
 	eventually(t, "a warning", func() bool {
 		_, notes := catalog(t, bob)
@@ -968,7 +976,7 @@ func TestPieceIsUpdated(t *testing.T) {
 	}
 }
 
-// What adding pinned, removing unpins, and nothing else; until then it stays.
+// A removal unpins exactly what adding has pinned; until then it stays pinned.
 func TestRemovingAPieceUnpinsWhatAddingPinned(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -1006,7 +1014,7 @@ func TestRemovingAPieceUnpinsWhatAddingPinned(t *testing.T) {
 	n.MustRun("repo", "gc")
 	n.MustRun("cat", "--offline", own)
 	if r := n.Run("cat", "--offline", hashes[0]); r.Code != 1 {
-		t.Errorf("it is still there: %v", r)
+		t.Errorf("the file still exists: %v", r)
 	}
 	if got := n.MustRun("npp", "pieces", "ls", "--enc=json"); got != "" {
 		t.Errorf("left: %s", got)
@@ -1018,7 +1026,8 @@ func TestRemovingAPieceUnpinsWhatAddingPinned(t *testing.T) {
 	}
 }
 
-// Counting needs nobody, and counts for the piece however its hash is written.
+// Counting needs no other peer, and counts for the piece in whatever form its
+// hash is written.
 func TestPracticeIsCounted(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -1060,7 +1069,7 @@ func TestPracticeIsCounted(t *testing.T) {
 	}
 }
 
-// What is refused says why and what to do, and nothing is changed.
+// A refused command states the reason and a remedy, and changes nothing.
 func TestPieceCommandsRefuseBadInput(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -1100,7 +1109,7 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{call{"pieces/update", []string{someCID}, option("set", "=1"), nil}, []string{`--set is "=1"`}},
 		{call{"pieces/update", []string{someCID}, option("set", "hash=1"), nil}, []string{`field "hash" is not one to set so; hint: `}},
 		{call{"pieces/update", []string{someCID}, option("set", "size=1"), nil}, []string{`field "size"`}},
-		{call{"pieces/update", []string{someCID}, option("set", "x="+strings.Repeat("x", 9000)+strings.Repeat("[", 3000)), nil}, nil}, // a text
+		{call{"pieces/update", []string{someCID}, option("set", "x="+strings.Repeat("x", 9000)+strings.Repeat("[", 3000)), nil}, nil}, // an overlong text
 		{call{"pieces/rm", []string{nobodys}, nil, nil}, []string{noPiece}},
 		{call{"practice", []string{nobodys}, nil, nil}, []string{noPiece, "hint: "}},
 		{call{"practice", []string{someCID, "0"}, nil, nil}, []string{`"0" is not how many times, must be from 1 to 1000000; hint: `}},
@@ -1112,7 +1121,7 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 	} {
 		for name, way := range ways {
 			if name == "CLI" && test.command == "pieces/get" {
-				continue // which writes files
+				continue // this command writes files
 			}
 			out, err := way(t, n, test.call)
 			if test.want == nil {
@@ -1170,11 +1179,11 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		refused(t, n, append([]string{"pieces", "get"}, test.args...), test.want)
 	}
 	if after := state(); after != before {
-		t.Errorf("what was refused changed something: %s\nbefore: %s", after, before)
+		t.Errorf("a refused command changed something: %s\nbefore: %s", after, before)
 	}
 }
 
-// A damaged piece is named with what to do, and keeps the others from nothing.
+// A damaged piece is reported with a remedy, and does not affect the others.
 func TestDamagedPieceIsNamedAndNoOtherIsMissing(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -1222,7 +1231,8 @@ func TestDamagedPieceIsNamedAndNoOtherIsMissing(t *testing.T) {
 	}
 }
 
-// The first of many pieces comes at once, and whoever has seen enough stops it all.
+// The first of many pieces is printed at once, and a reader that stops early
+// ends the whole command.
 func TestManyPiecesAreListedAsTheyAreRead(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()

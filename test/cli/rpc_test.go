@@ -32,9 +32,9 @@ func partsOf(t *testing.T, parts ...string) (contentType string, body io.Reader)
 	return w.FormDataContentType(), &b
 }
 
-// post posts a body to a command below `npp`. It returns the output and the
-// message of the error, which comes in place of the output or after it. Each call
-// has a connection of its own.
+// post posts a body to a command below `npp`, on a new connection. It returns
+// the output and the message of the error, which replaces or follows the
+// output.
 func post(t *testing.T, n *harness.Node, command string, query url.Values, contentType string, body io.Reader) (status int, out, failure string) {
 	t.Helper()
 	client := http.Client{Timeout: harness.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
