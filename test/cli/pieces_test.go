@@ -32,7 +32,7 @@ import (
 const (
 	someCID   = "QmNR2n4zywCV61MeMLB6JwPueAPqheqpfiA4fLPMxouEmQ"
 	otherCID  = "QmZ4tDuvesekSs4qM5ZBKpXiZGun7S2CYtEZRB3DYXkjGx"
-	nobodys   = "QmTudJSaoKxtbEnTddJ9vh8hbN84ZLVvD5pNpUaSbxwGoa"
+	absentCID = "QmTudJSaoKxtbEnTddJ9vh8hbN84ZLVvD5pNpUaSbxwGoa"
 	noText    = "no sheet music that is known; hint: --all-files"
 	noPiece   = "no piece has the hash"
 	notesText = "practise more\n"
@@ -449,12 +449,12 @@ func TestProgressOfAddingIsTold(t *testing.T) {
 
 	// On a terminal, one line shows the progress of pinning and is then erased.
 	terminal, user := openTerminal(t)
-	cmd := n.Command("npp", "pieces", "add", "--pin", nobodys)
+	cmd := n.Command("npp", "pieces", "add", "--pin", absentCID)
 	cmd.Stderr = terminal
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	awaitShown(t, user, "\r\x1b[K"+nobodys+": 0 blocks are here")
+	awaitShown(t, user, "\r\x1b[K"+absentCID+": 0 blocks are here")
 	cmd.Process.Signal(os.Interrupt)
 	if cmd.Wait(); cmd.ProcessState.ExitCode() != 1 {
 		t.Errorf("interrupted: %v", cmd.ProcessState)
@@ -504,13 +504,13 @@ func TestPieceOfACIDStaysAsItIsWritten(t *testing.T) {
 	}
 
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, nobodys), abc("A file", ""))
-	r := runIn(t, n, dir, "npp", "pieces", "add", nobodys)
-	if want := "Error: " + nobodys + " is a CID, and there is a file of that name; hint: ./" + nobodys + " is the file, /ipfs/" + nobodys + " the CID\n"; r.Code != 1 || r.Stdout != "" || r.Stderr != want {
+	write(t, filepath.Join(dir, absentCID), abc("A file", ""))
+	r := runIn(t, n, dir, "npp", "pieces", "add", absentCID)
+	if want := "Error: " + absentCID + " is a CID, and there is a file of that name; hint: ./" + absentCID + " is the file, /ipfs/" + absentCID + " the CID\n"; r.Code != 1 || r.Stdout != "" || r.Stderr != want {
 		t.Errorf("both: %v", r)
 	}
-	r = runIn(t, n, dir, "npp", "pieces", "add", "./"+nobodys, "/ipfs/"+nobodys)
-	if want := "  A file  (Piano, ABC)\nadded      " + nobodys + "  (no title)  (Piano)\n"; r.Code != 0 || !strings.HasSuffix(r.Stdout, want) {
+	r = runIn(t, n, dir, "npp", "pieces", "add", "./"+absentCID, "/ipfs/"+absentCID)
+	if want := "  A file  (Piano, ABC)\nadded      " + absentCID + "  (no title)  (Piano)\n"; r.Code != 0 || !strings.HasSuffix(r.Stdout, want) {
 		t.Errorf("one and the other: %v", r)
 	}
 }
@@ -542,7 +542,7 @@ func TestPinnedPieceComesFromAnotherDaemon(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 	refused(t, b, []string{"pieces", "get", tree}, "no file", "; hint: ipfs get "+tree)
-	r := b.Run("npp", "pieces", "add", "--pin", nobodys, "--timeout=1s")
+	r := b.Run("npp", "pieces", "add", "--pin", absentCID, "--timeout=1s")
 	if r.Code != 1 || r.Stdout != "" || strings.Count(r.Stderr, "\n") != 1 {
 		t.Errorf("a piece that no peer has: %v", r)
 	}
@@ -810,7 +810,7 @@ func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 	content := strings.Repeat("%PDF-1.4 ", 100_000)
 	dir := folder(t, map[string]string{"air.pdf": content, "half.bin": strings.Repeat("half", 150_000), "out/x": "x"})
 	hash := add(t, alice, filepath.Join(dir, "air.pdf"), "--title=Air")[0].Hash
-	add(t, alice, nobodys, "--title=Lost")
+	add(t, alice, absentCID, "--title=Lost")
 	// For one file, all blocks but the last are there.
 	half := strings.TrimSpace(alice.MustRun("add", "-Q", "--pin=false", filepath.Join(dir, "half.bin")))
 	blocks := strings.Fields(alice.MustRun("refs", half))
@@ -831,7 +831,7 @@ func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 			t.Errorf("there is something: %v", entries)
 		}
 	}
-	for _, lost := range []string{nobodys, half} {
+	for _, lost := range []string{absentCID, half} {
 		r := get(lost)
 		if want := "Error: nothing of the file " + lost + " came for 2s; the piece is one of Alice, which is connected; hint: try again, or ask"; r.Code != 1 || r.Stdout != "" || !strings.HasPrefix(r.Stderr, want) || strings.Count(r.Stderr, "\n") != 1 {
 			t.Errorf("%s: %v", lost, r)
@@ -847,7 +847,7 @@ func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 	os.Remove(filepath.Join(out, "air.pdf"))
 	alice.Stop()
 	eventually(t, "Alice is gone", func() bool { return !companions(t, bob)[alice.PeerID()].Connected })
-	r := get(nobodys)
+	r := get(absentCID)
 	if want := "the piece is one of Alice, which is not connected; hint: ipfs npp connect " + alice.PeerID() + ", and try again\n"; r.Code != 1 || !strings.HasSuffix(r.Stderr, want) {
 		t.Errorf("Alice is away: %v", r)
 	}
@@ -925,7 +925,7 @@ func TestPiecesOfCompanionsAreListedWithOnesOwn(t *testing.T) {
 	if got := bob.MustRun("npp", "practice", otherCID); got != "practised 1 time  Alone\n" {
 		t.Errorf("practice: %s", got)
 	}
-	refused(t, bob, []string{"practice", nobodys}, noPiece)
+	refused(t, bob, []string{"practice", absentCID}, noPiece)
 	// Companions whose pieces have not arrived are reported, and do not prevent
 	// the list.
 	put(t, alice, "user", "pieces", `"`+nowhere+`"`)
@@ -989,7 +989,7 @@ func TestRemovingAPieceUnpinsWhatAddingPinned(t *testing.T) {
 	if hashes[1] != own {
 		t.Fatalf("%v, want %s", hashes, own)
 	}
-	add(t, n, nobodys)
+	add(t, n, absentCID)
 	if got := pins(t, n); len(got) != 3 || got[hashes[0]] != "npp" || got[own] != "" || got[hashes[2]] != "npp" {
 		t.Errorf("pins: %v", got)
 	}
@@ -997,7 +997,7 @@ func TestRemovingAPieceUnpinsWhatAddingPinned(t *testing.T) {
 	for _, hash := range hashes {
 		n.MustRun("cat", "--offline", hash)
 	}
-	out, err := ways["RPC"](t, n, call{"pieces/rm", []string{hashes[0], own, nobodys}, nil, nil})
+	out, err := ways["RPC"](t, n, call{"pieces/rm", []string{hashes[0], own, absentCID}, nil, nil})
 	rows := decodeLines[struct {
 		Piece, Hash, Title, Error string
 		Removed, Unpinned         bool
@@ -1092,16 +1092,16 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{call{"pieces/search", []string{"x"}, option("sort", "\x1b[31m"), nil}, []string{`--sort is "\x1b[31m"`}},
 		{call{"pieces/search", []string{" "}, nil, nil}, []string{"there is nothing to search for; hint: "}},
 		{call{"pieces/random", nil, option("instrument", "Kazoo"), nil}, []string{"no piece matches; hint: ipfs npp pieces ls"}},
-		{call{"pieces/show", []string{nobodys}, nil, nil}, []string{noPiece + ` "` + nobodys + `", or one that begins so; hint: ipfs npp pieces ls --all, or ipfs npp pieces search`}},
+		{call{"pieces/show", []string{absentCID}, nil, nil}, []string{noPiece + ` "` + absentCID + `", or one that begins so; hint: ipfs npp pieces ls --all, or ipfs npp pieces search`}},
 		{call{"pieces/show", []string{"../\x1b[31m"}, nil, nil}, []string{noPiece + ` "../\x1b[31m"`}},
 		{call{"pieces/show", []string{long}, nil, nil}, []string{"invalid: a hash has 1 to 256 bytes"}},
 		{call{"pieces/show", []string{" "}, nil, nil}, []string{"invalid: a hash has 1 to 256 bytes"}},
 		{call{"pieces/show", []string{"/ipfs/"}, nil, nil}, []string{"invalid: a hash has 1 to 256 bytes"}},
-		{call{"pieces/get", []string{nobodys}, nil, nil}, []string{noPiece}},
+		{call{"pieces/get", []string{absentCID}, nil, nil}, []string{noPiece}},
 		{call{"pieces/get", []string{someCID}, option("stall-timeout", "soon"), nil}, []string{`--stall-timeout is "soon", must be a duration`}},
 		{call{"pieces/get", []string{"no CID"}, nil, nil}, []string{`the hash "no CID" of the piece is no CID`}},
 		{call{"pieces/update", []string{someCID}, nil, nil}, []string{"there is nothing to update; hint: --title"}},
-		{call{"pieces/update", []string{nobodys}, option("title", "x"), nil}, []string{noPiece}},
+		{call{"pieces/update", []string{absentCID}, option("title", "x"), nil}, []string{noPiece}},
 		{call{"pieces/update", []string{someCID}, option("instrument", " "), nil}, []string{"a piece is for some instrument; hint: "}},
 		{call{"pieces/update", []string{someCID}, option("title", "a\nb"), nil}, []string{"title has more than one line; hint: "}},
 		{call{"pieces/update", []string{someCID}, option("title", strings.Repeat("x", 1025)), nil}, []string{"title of 1025 bytes, at most 1024; hint: "}},
@@ -1110,8 +1110,8 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{call{"pieces/update", []string{someCID}, option("set", "hash=1"), nil}, []string{`field "hash" is not one to set so; hint: `}},
 		{call{"pieces/update", []string{someCID}, option("set", "size=1"), nil}, []string{`field "size"`}},
 		{call{"pieces/update", []string{someCID}, option("set", "x="+strings.Repeat("x", 9000)+strings.Repeat("[", 3000)), nil}, nil}, // an overlong text
-		{call{"pieces/rm", []string{nobodys}, nil, nil}, []string{noPiece}},
-		{call{"practice", []string{nobodys}, nil, nil}, []string{noPiece, "hint: "}},
+		{call{"pieces/rm", []string{absentCID}, nil, nil}, []string{noPiece}},
+		{call{"practice", []string{absentCID}, nil, nil}, []string{noPiece, "hint: "}},
 		{call{"practice", []string{someCID, "0"}, nil, nil}, []string{`"0" is not how many times, must be from 1 to 1000000; hint: `}},
 		{call{"practice", []string{someCID, "1000001"}, nil, nil}, []string{"is not how many times"}},
 		{call{"practice", []string{someCID, "-1"}, nil, nil}, []string{"is not how many times"}},
@@ -1163,7 +1163,7 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{[]string{dir, "--title=x"}, "--title is for one piece"},
 		{[]string{a, "--instrument="}, "a piece is for some instrument"},
 		{[]string{dir, "--composer=a\nb"}, "composer has more than one line"},
-		{[]string{nobodys, "--composer=" + strings.Repeat("x", 2000)}, "composer of 2000 bytes"},
+		{[]string{absentCID, "--composer=" + strings.Repeat("x", 2000)}, "composer of 2000 bytes"},
 	} {
 		refused(t, n, append([]string{"pieces", "add"}, test.args...), test.want)
 	}
@@ -1171,7 +1171,7 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{nobodys}, noPiece},
+		{[]string{absentCID}, noPiece},
 		{[]string{"no CID"}, "is no CID"},
 		{[]string{someCID, "--stall-timeout=0s"}, "--stall-timeout is "},
 		{[]string{someCID, "-o", a}, "there is a file " + a + "; hint: --force"},
@@ -1187,7 +1187,7 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 func TestDamagedPieceIsNamedAndNoOtherIsMissing(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
-	for _, hash := range []string{someCID, otherCID, nobodys} {
+	for _, hash := range []string{someCID, otherCID, absentCID} {
 		add(t, n, hash)
 	}
 	address := storesOf(t, n)["pieces"]
@@ -1200,7 +1200,7 @@ func TestDamagedPieceIsNamedAndNoOtherIsMissing(t *testing.T) {
 	for way, f := range ways {
 		out, err := f(t, n, call{"pieces/ls", nil, nil, nil})
 		rows := decodeLines[pieceRow](t, out)
-		if len(rows) != 3 || !strings.Contains(rows[1].Warning, "damaged block") || rows[0].Hash != nobodys || rows[2].Hash != someCID ||
+		if len(rows) != 3 || !strings.Contains(rows[1].Warning, "damaged block") || rows[0].Hash != absentCID || rows[2].Hash != someCID ||
 			err != "1 piece is damaged; hint: ipfs npp db rebuild pieces" {
 			t.Errorf("%s: %+v, %s", way, rows, err)
 		}
