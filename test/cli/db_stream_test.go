@@ -66,7 +66,7 @@ func awaitSame(t *testing.T, address string, entries uint64, nodes ...*harness.N
 	})
 	for i, l := range found {
 		if l.Faults != 0 {
-			t.Errorf("daemon %d: %d entries have no effect", i, l.Faults)
+			t.Errorf("daemon %d: %d invalid entries", i, l.Faults)
 		}
 	}
 	return time.Since(begin)
