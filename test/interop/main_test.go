@@ -1,17 +1,17 @@
 // Package interop tests the promises that need JavaScript peers: js-libp2p apps
-// like the tutorial's and a daemon with npp exchange messages by pubsub, in both
-// directions; @orbitdb/core and package orbit write the same databases, read each
-// other's, and agree on their content; an app on @orbitdb/core and a daemon share
-// a library.
+// like the tutorial's and a daemon with npp exchange messages by pubsub, in
+// both directions; @orbitdb/core and package orbit write the same databases,
+// read each other's, and agree on their content; an app on @orbitdb/core and a
+// daemon share a library.
 //
-// The peer for messages is peer.mjs. It runs with two versions of gossipsub: the
-// first gives its messages random sequence numbers, like all earlier versions; the
-// second gives them ascending ones. The peer for databases is orbitdb.mjs. It runs
-// on the packages of OrbitDB 4, see stack-4.mjs, or of OrbitDB 3, see v3. The tests
-// run both as child processes.
+// The peer for messages is peer.mjs. It runs with two versions of gossipsub:
+// the first gives its messages random sequence numbers, like all earlier
+// versions; the second gives them ascending ones. The peer for databases is
+// orbitdb.mjs. It runs on the packages of OrbitDB 4, see stack-4.mjs, or of
+// OrbitDB 3, see v3. The tests run both as child processes.
 //
-// The script run installs Node.js and the packages, and sets NPP_NODE to the path
-// of Node.js. Without NPP_NODE, the tests are skipped.
+// The script run installs Node.js and the packages, and sets NPP_NODE to the
+// path of Node.js. Without NPP_NODE, the tests are skipped.
 package interop
 
 import (

@@ -41,23 +41,23 @@ var oddClocks = []struct {
 		append(inJavaScript(1e300, 1e300, 1e300), turn{true, 1e300}, turn{false, 1e300}, turn{true, 1e300}),
 	},
 	{
-		"2⁵³ in the name of another, on top", 3,
+		"2⁵³ in the name of another, with parents", 3,
 		func(f *forgery) { f.byStranger(); f.time = 1 << 53 }, invalid,
 		append(inJavaScript(1<<53, 1<<53), turn{true, 1 << 53}, turn{false, 1 << 53}),
 	},
 	{
-		"0 in the name of another, on top", 3,
+		"0 in the name of another, with parents", 3,
 		func(f *forgery) { f.byStranger(); f.time = 0 }, invalid,
 		// JavaScript continues from that time, Go from its own.
 		append(inJavaScript(1, 2), turn{true, 4}, turn{false, 5}),
 	},
 	{
-		"lower than what it is on top of", 3,
+		"lower than its parent", 3,
 		func(f *forgery) { f.time = 1 }, valid,
 		append(inJavaScript(2), turn{true, 4}, turn{false, 5}, turn{true, 6}),
 	},
 	{
-		"the same as what it is on top of", 3,
+		"the same as its parent", 3,
 		func(f *forgery) { f.time = 3 }, valid,
 		append(inJavaScript(4, 5), turn{true, 6}),
 	},
@@ -72,7 +72,7 @@ var oddClocks = []struct {
 		append(inJavaScript(1<<53+4, 1<<53+4), turn{true, 1<<53 + 4}),
 	},
 	{
-		"fraction on top", 2,
+		"fraction, with parents", 2,
 		func(f *forgery) { f.time = 2.5 }, valid,
 		append(inJavaScript(3.5), turn{true, 4.5}, turn{false, 5.5}),
 	},
