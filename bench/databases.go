@@ -21,10 +21,10 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// orbitNamespace is where a daemon keeps databases in its datastore.
+// orbitNamespace is the datastore namespace of a daemon's databases.
 const orbitNamespace = "/npp/orbit"
 
-// knowDatastores makes the types of datastore known that a repo has by default.
+// knowDatastores registers the datastore types of a default repo.
 func knowDatastores() error {
 	for _, p := range slices.Concat(flatfs.Plugins, levelds.Plugins) {
 		ds := p.(plugin.PluginDatastore)
@@ -35,10 +35,10 @@ func knowDatastores() error {
 	return nil
 }
 
-// home is a repo as `ipfs init` makes it and an identity.
+// home is a repo as `ipfs init` creates it, with an identity.
 type home struct {
 	path string
-	keys orbit.Config // RootKey and SigningKey, and the Keystore unless it is the repo's
+	keys orbit.Config // RootKey and SigningKey; the Keystore unless it is the repo's
 }
 
 func newHome(ctx context.Context, b *bench) (home, error) {
@@ -46,17 +46,17 @@ func newHome(ctx context.Context, b *bench) (home, error) {
 	if err != nil {
 		return home{}, err
 	}
-	return home{n.repo, orbit.Config{Keystore: keystore.NewMemKeystore()}}, nil
+	return home{n.Repo, orbit.Config{Keystore: keystore.NewMemKeystore()}}, nil
 }
 
-// databases are those of a repo that kubo has opened in this process.
+// databases are the databases of a repo that kubo has opened in this process.
 type databases struct {
 	repo  repo.Repo
 	store *store.Store
 	orbit *orbit.Orbit
 }
 
-// openStore opens the repo, and no databases.
+// openStore opens the repo but no database.
 func (h home) openStore() (*databases, error) {
 	r, err := fsrepo.Open(h.path)
 	if err != nil {
@@ -77,7 +77,7 @@ func (h home) open(ctx context.Context) (*databases, error) {
 	return d, nil
 }
 
-// begin makes the Orbit.
+// begin creates the Orbit.
 func (d *databases) begin(ctx context.Context, h home) (err error) {
 	c := h.keys
 	c.Store = d.store
@@ -96,7 +96,7 @@ func (d *databases) close() error {
 	return d.repo.Close()
 }
 
-// document is the one of a number, the same as in node.mjs.
+// document returns the i-th document, the same as in node.mjs.
 func document(i int) map[string]any {
 	return map[string]any{
 		"_id":        documentKey(i),
@@ -109,14 +109,14 @@ func document(i int) map[string]any {
 
 func documentKey(i int) string { return fmt.Sprint("doc", i) }
 
-// collection is a database of any type, of documents by their number.
+// collection is a database of any type whose documents are numbered.
 type collection struct {
 	db      *orbit.Database
 	put     func(ctx context.Context, i int) error
-	putMany func(ctx context.Context, n int) (int, error) // 0 to n-1
+	putMany func(ctx context.Context, n int) (int, error) // documents 0 to n-1
 }
 
-// collection opens the database of a type, and makes it where it is new.
+// collection opens the database of a type, and creates it if it is new.
 func (d *databases) collection(ctx context.Context, kind, name string) (*collection, error) {
 	db, err := d.orbit.Create(ctx, name, orbit.Options{Type: kind})
 	if err != nil {
@@ -174,7 +174,7 @@ func numbered[T any](n int, item func(int) T) iter.Seq[T] {
 	}
 }
 
-// fill puts n documents by putMany, and returns how many a second.
+// fill puts n documents with putMany and returns the rate per second.
 func (c *collection) fill(ctx context.Context, n int) (float64, error) {
 	began := time.Now()
 	done, err := c.putMany(ctx, n)
@@ -184,7 +184,7 @@ func (c *collection) fill(ctx context.Context, n int) (float64, error) {
 	return perSecond(n, time.Since(began)), err
 }
 
-// get gets the document of a number, and returns how long it took.
+// get gets the i-th document and returns the duration.
 func get(ctx context.Context, docs *orbit.Documents, i int) (time.Duration, error) {
 	key := documentKey(i)
 	began := time.Now()
@@ -196,7 +196,7 @@ func get(ctx context.Context, docs *orbit.Documents, i int) (time.Duration, erro
 	return took, err
 }
 
-// all reads all documents, and returns how long it took.
+// all reads all documents and returns the duration.
 func all(ctx context.Context, docs *orbit.Documents, want int) (time.Duration, error) {
 	began := time.Now()
 	n := 0
@@ -213,15 +213,16 @@ func all(ctx context.Context, docs *orbit.Documents, want int) (time.Duration, e
 	return took, nil
 }
 
-// Sizes of an entry with 16 references, and of the part of it that is signed.
+// The sizes of an entry with 16 references, and of its signed part.
 const (
 	entryBytes  = 1400
 	signedBytes = 1050
 )
 
-// bare signs, hashes and stores as many bytes as so many entries have, so many
-// to a synced batch, and returns how many a second. It is what no database on
-// this datastore can surpass that writes entry by entry on one processor.
+// bare signs, hashes and stores as many bytes as the given number of entries
+// have, in synced batches of the given size. It returns the rate per second,
+// which is the upper bound of a database on this datastore that writes each
+// entry separately on one processor.
 func bare(ctx context.Context, ds datastore.Batching, s *identity.Signer, name string, entries, group int) (float64, error) {
 	root := datastore.NewKey("/npp/bench").ChildString(name)
 	began := time.Now()

@@ -6,28 +6,28 @@ import (
 	"time"
 )
 
-// The bars for a few entries that a peer lacks of many.
+// The bars for a peer that lacks a few entries of many.
 const (
 	apartTimeBar  = 200 * time.Millisecond
 	apartBytesBar = 32 << 10
 )
 
-// apartEntries is how many entries are put while two daemons are not connected.
+// apartEntries is the number of entries that are put while two daemons are
+// disconnected.
 const apartEntries = 10
 
-// apartWindow is the time for which what crosses is counted, from connecting on.
+// apartWindow is the time after connecting in which bytes are counted.
 const apartWindow = 3 * time.Second
 
-// apart is two daemons that have a database, which were in step and are not
-// connected.
+// apart is two disconnected daemons that have one database and were in step.
 type apart struct {
 	*holding
-	peer *daemonReplica // who connects
-	puts int            // so far, on top of what is held
+	peer *daemonReplica // the one that connects
+	puts int            // so far, beyond the entries of the holding
 }
 
-// met is what it took to be in step again.
-type met struct {
+// resync is the cost of getting in step again.
+type resync struct {
 	connected, took time.Duration
 	bytes           int64
 }
@@ -51,8 +51,8 @@ func (m *replicateBench) difference(ctx context.Context) ([]*section, error) {
 	cases := []struct {
 		name    string
 		writers []replica
-		found   []met
-	}{ // who puts at one makes one head of the two that are there when both have put
+		found   []resync
+	}{ // puts at one daemon merge the two heads that puts at both daemons leave
 		{name: fmt.Sprint(apartEntries, " at each"), writers: []replica{h.replica, peer}},
 		{name: fmt.Sprint(apartEntries, " at one"), writers: []replica{h.replica}},
 		{name: "none"},
@@ -75,24 +75,24 @@ func (m *replicateBench) difference(ctx context.Context) ([]*section, error) {
 		}
 	}
 	s := &section{
-		title: fmt.Sprintf("Replication: %d entries that are missing of %d", apartEntries, h.n),
-		how: fmt.Sprintf("Two daemons have a database of %d documents, and are not connected. Then documents are put at one, or others at each, one after another, and one daemon connects to the other, by a proxy on loopback that counts bytes: "+
-			"from just before `swarm/connect` until both have all, as `npp/db/log?follow=true` tells, and the bytes that cross, both ways, within %.0f s of that moment. "+
-			"They include what any two daemons say when they connect: the handshake, identify, what they are subscribed to. With nothing missing they are that, and that the two are in step. "+
-			"Of %d rounds in turns; the differences are those in a round.", h.n, apartWindow.Seconds(), rounds),
+		title: fmt.Sprintf("Replication: %d missing entries of %d", apartEntries, h.n),
+		how: fmt.Sprintf("Two daemons have a database of %d documents and are disconnected. Then documents are put one after another at one daemon, or different ones at each, and one daemon connects to the other through a proxy on loopback that counts bytes. "+
+			"The time is from just before `swarm/connect` until both have all entries, as `npp/db/log?follow=true` reports. The bytes are those in both directions within %.0f s of the start. "+
+			"They include the handshake, identify and subscriptions of any two daemons that connect. With no entry missing, they are those and the exchange that shows that the two are in step. "+
+			"%d rounds in turns; differences are taken within a round.", h.n, apartWindow.Seconds(), rounds),
 	}
-	s.row("missing", "connected after, p50", "in step after, p50", "longest", "bytes", "most", "more than with none missing")
-	alone := collect(cases[len(cases)-1].found, metBytes)
+	s.row("missing", "connected after, p50", "in step after, p50", "longest", "bytes", "most bytes", "more than with none missing")
+	alone := collect(cases[len(cases)-1].found, resyncBytes)
 	for _, c := range cases {
-		bytes := collect(c.found, metBytes)
-		cells := []string{c.name, ms(median(collect(c.found, func(f met) time.Duration { return f.connected }))), "", "",
+		bytes := collect(c.found, resyncBytes)
+		cells := []string{c.name, ms(median(collect(c.found, func(f resync) time.Duration { return f.connected }))), "", "",
 			fmt.Sprint(median(bytes)), fmt.Sprint(percentile(bytes, 100)), ""}
 		if len(c.writers) > 0 {
-			took := collect(c.found, func(f met) time.Duration { return f.took })
+			took := collect(c.found, func(f resync) time.Duration { return f.took })
 			cells[2], cells[3], cells[6] = ms(median(took)), ms(percentile(took, 100)), fmt.Sprint(median(differences(bytes, alone)))
-			s.verdict(median(took) <= apartTimeBar, "%s of %d missing: the daemons are to be in step within %d ms of connecting; they are after %s.",
+			s.verdict(median(took) <= apartTimeBar, "%s of %d missing: the daemons are in step within %d ms of connecting; they take %s.",
 				c.name, h.n, apartTimeBar.Milliseconds(), ms(median(took)))
-			s.verdict(median(bytes) <= apartBytesBar, "%s of %d missing: at most %d KiB are to cross; it is %.1f KiB, of which %.1f KiB cross with none missing.",
+			s.verdict(median(bytes) <= apartBytesBar, "%s of %d missing: at most %d KiB cross; %.1f KiB do, of which %.1f KiB cross with none missing.",
 				c.name, h.n, apartBytesBar>>10, float64(median(bytes))/1024, float64(median(alone))/1024)
 		}
 		s.row(cells...)
@@ -100,9 +100,9 @@ func (m *replicateBench) difference(ctx context.Context) ([]*section, error) {
 	return []*section{s}, nil
 }
 
-func metBytes(f met) int { return int(f.bytes) }
+func resyncBytes(f resync) int { return int(f.bytes) }
 
-// begin has the peer join, and disconnects the two.
+// begin makes the peer join, and disconnects the two daemons.
 func (a *apart) begin(ctx context.Context) error {
 	if err := a.peer.open(ctx, a.name); err != nil {
 		return err
@@ -122,7 +122,8 @@ func (a *apart) begin(ctx context.Context) error {
 	})
 }
 
-// connected does something with a wire, over which the two connect, and cuts it.
+// connected runs do with a wire that connects the two daemons, and then cuts
+// it.
 func (a *apart) connected(ctx context.Context, do func(*wire) error) error {
 	w, err := newWire(a.at)
 	if err != nil {
@@ -148,9 +149,9 @@ func (a *apart) connected(ctx context.Context, do func(*wire) error) error {
 	return nil
 }
 
-// meet has each of the writers put entries, and the two connect.
-func (a *apart) meet(ctx context.Context, writers []replica) (f met, err error) {
-	lacks := make(map[replica]string) // the last that each lacks
+// meet makes each writer put entries, and connects the two daemons.
+func (a *apart) meet(ctx context.Context, writers []replica) (f resync, err error) {
+	lacks := make(map[replica]string) // the last entry that each replica lacks
 	for _, r := range writers {
 		reader := replica(a.peer)
 		if r == reader {

@@ -21,29 +21,29 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// Bars of a flood of heads.
+// The bars for a flood of heads.
 const (
-	floodBar     = 1.5  // joining entries without parents to joining a chain
-	elsewhereBar = 10.0 // the 99th percentile of puts elsewhere, meanwhile to idle
-	namingBar    = 5.0  // a put that names 512 heads to an idle one
-	healedBar    = 1.2  // a put once all heads are named to an idle one
+	floodBar     = 1.5  // joining entries without parents, relative to joining a chain
+	elsewhereBar = 10.0 // the 99th percentile of concurrent puts elsewhere, relative to idle
+	namingBar    = 5.0  // a put that references 512 heads, relative to an idle one
+	healedBar    = 1.2  // a put after all heads are referenced, relative to an idle one
 )
 
 const (
-	floodPuts  = 200 // puts by which idle and healed databases are measured
+	floodPuts  = 200 // number of puts that measure idle and healed databases
 	floodBatch = 128 // entries that are joined at once
 )
 
-// flood is what one round measured.
+// flood is the measurement of one round.
 type flood struct {
 	join               time.Duration
-	idle, naming, heal []time.Duration // puts to the database: before, right after, and once few heads are left
-	idleElsewhere      []time.Duration // puts to another database: before,
-	elsewhere          []time.Duration // and meanwhile
+	idle, naming, heal []time.Duration // puts to the database: before the flood, right after it, and once few heads are left
+	idleElsewhere      []time.Duration // puts to another database: before the flood,
+	elsewhere          []time.Duration // and during it
 }
 
-// benchFlood measures what entries without parents cost, each of which is a head,
-// beside as many in a chain.
+// benchFlood measures the cost of entries without parents, each of which is a
+// head, beside a chain of as many entries.
 func benchFlood(ctx context.Context, b *bench) (*section, error) {
 	entries := b.pick(5000, 1500)
 	rounds := b.pick(5, 1)
@@ -63,8 +63,8 @@ func benchFlood(ctx context.Context, b *bench) (*section, error) {
 	}
 	s := &section{
 		title: fmt.Sprintf("Databases: a flood of %d heads", entries),
-		how: fmt.Sprintf("Entries of a stranger in a `*` database, %d at a time, in this process on leveldb, in turns %d times: none has a parent, so each is a head; and as many in a chain. "+
-			"Meanwhile another database is written without a pause. An idle put is the median of %d before.", floodBatch, rounds, floodPuts),
+		how: fmt.Sprintf("Entries of a remote writer are joined to a `*` database, %d at a time, in this process on leveldb, in %d rounds in turns: either none has a parent, so each is a head, or all are in a chain. "+
+			"Meanwhile, puts to another database follow each other without a pause. The idle put is the median of %d before.", floodBatch, rounds, floodPuts),
 	}
 	of := func(fs []flood, pick func(flood) time.Duration) (list []time.Duration) {
 		for _, f := range fs {
@@ -90,22 +90,22 @@ func benchFlood(ctx context.Context, b *bench) (*section, error) {
 	healed := quotient(allNamed, idle)
 	s.row("", "heads", "chain", "ratio")
 	s.row("join", ms(median(of(heads, join))), ms(median(of(chains, join))), quotients(joins))
-	s.row("slowest put elsewhere meanwhile", ms(median(of(heads, slowest))), ms(median(of(chains, slowest))), quotients(slow))
-	s.row("", "meanwhile", "idle", "ratio")
+	s.row("slowest concurrent put elsewhere", ms(median(of(heads, slowest))), ms(median(of(chains, slowest))), quotients(slow))
+	s.row("", "during or after", "idle", "ratio")
 	s.row("put elsewhere, 99th percentile", ms(median(of(heads, p99))), ms(median(of(heads, idleElsewhere))), quotients(elsewhere))
-	s.row("put that names 512 heads", ms(median(of(heads, naming512))), ms(median(of(heads, idle))), quotients(naming))
-	s.row("put once all heads are named", ms(median(of(heads, allNamed))), ms(median(of(heads, idle))), quotients(healed))
+	s.row("put that references 512 heads", ms(median(of(heads, naming512))), ms(median(of(heads, idle))), quotients(naming))
+	s.row("put after all heads are referenced", ms(median(of(heads, allNamed))), ms(median(of(heads, idle))), quotients(healed))
 	for _, bar := range []struct {
 		what string
 		got  []float64
 		most float64
 	}{
-		{"joining heads to joining a chain", joins, floodBar},
-		{"the 99th percentile of a put elsewhere to the idle one", elsewhere, elsewhereBar},
-		{"a put that names 512 heads to an idle one", naming, namingBar},
-		{"a put once all heads are named to an idle one", healed, healedBar},
+		{"joining heads, relative to a chain", joins, floodBar},
+		{"the 99th percentile of a put elsewhere, relative to an idle one", elsewhere, elsewhereBar},
+		{"a put that references 512 heads, relative to an idle one", naming, namingBar},
+		{"a put after all heads are referenced, relative to an idle one", healed, healedBar},
 	} {
-		s.verdict(median(bar.got) <= bar.most, "%s is to be at most %.1f; it is %s.", bar.what, bar.most, ratio(bar.got))
+		s.verdict(median(bar.got) <= bar.most, "%s: at most %.1f; it is %s.", bar.what, bar.most, ratio(bar.got))
 	}
 	return s, nil
 }
@@ -193,7 +193,7 @@ func floodOnce(ctx context.Context, b *bench, entries int, chain bool) (f flood,
 	if err != nil {
 		return f, err
 	}
-	// Each put names 512 heads until few are left.
+	// Each put references 512 heads until few are left.
 	if f.naming, err = puts(flooded, entries/entry.MaxNext); err != nil {
 		return f, err
 	}
@@ -204,8 +204,8 @@ func floodOnce(ctx context.Context, b *bench, entries int, chain bool) (f flood,
 	return f, err
 }
 
-// strangers returns entries of somebody who is not here, none with a parent or each
-// with the one before.
+// strangers returns entries of a remote writer. Either none has a parent, or
+// each has the previous one as its parent.
 func strangers(address string, n int, chain bool) (blocks []block.Block, s *identity.Signer, err error) {
 	key, _, err := crypto.GenerateSecp256k1Key(rand.Reader)
 	if err != nil {

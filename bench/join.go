@@ -6,12 +6,13 @@ import (
 	"time"
 )
 
-// The bars for joining. The first is for who joins in JavaScript: from a daemon no
-// later than from JavaScript, but for what rounds differ by. The others are for a
-// daemon that joins from a daemon: how many times as fast as among JavaScript; what
-// part of the entries a second there is left with ten times as many; and how much
-// memory that takes, by that of before, with what no number of entries is to blame
-// for.
+// The bars for joining. The first is for a peer in JavaScript that joins: from
+// a daemon it takes no longer than from JavaScript, within the variation
+// between rounds. The others are for a daemon that joins from a daemon: its
+// speed relative to JavaScript alone; the share of its rate, in entries per
+// second, that is left with ten times as many entries; and its memory relative
+// to the smaller database, with an allowance that does not depend on the number
+// of entries.
 const (
 	joinBar        = 1.05
 	joinSpeedBar   = 15
@@ -20,18 +21,19 @@ const (
 	joinMemoryOver = 32 // MiB
 )
 
-// joinsWithin is the time after which no round of joining begins but the first two.
+// joinsWithin is the time after which no further round begins, except the first
+// two.
 const joinsWithin = 6 * time.Minute
 
-// joined is what it took to join a database.
+// joined is the cost of joining a database.
 type joined struct {
 	took          time.Duration
-	to, from      int64 // bytes, of who joined
+	to, from      int64 // bytes to and from the joining peer
 	giver, joiner use
-	settled       float64 // resident memory of who joined, in MiB, at last
+	settled       float64 // final resident memory of the joining peer, in MiB
 }
 
-// joinSize is what it took to join a database of so many entries.
+// joinSize is the cost of joining a database of one size.
 type joinSize struct {
 	n      int
 	ways   []way
@@ -39,7 +41,7 @@ type joinSize struct {
 	found  map[way][]joined
 }
 
-// joins measures how a database comes to who does not have it.
+// joins measures the transfer of a database to a peer that has none of it.
 func (m *replicateBench) joins(ctx context.Context) ([]*section, error) {
 	all := []*joinSize{{n: m.pick(1000, 100)}, {n: m.pick(10_000, 500)}, {n: m.pick(100_000, 5000)}}
 	for _, w := range m.ways {
@@ -87,8 +89,8 @@ func (m *replicateBench) joinsOf(ctx context.Context, size *joinSize) error {
 	return nil
 }
 
-// join has a new replica join, over a wire. It measures from the moment at which
-// that connects to the holder until it has all entries.
+// join makes a new replica join over a wire. It measures from the moment at
+// which the wire connects to the holder until the replica has all entries.
 func (m *replicateBench) join(ctx context.Context, h *holding, k kind) (j joined, err error) {
 	r, err := m.start(ctx, k)
 	if err != nil {
@@ -141,15 +143,15 @@ func (m *replicateBench) join(ctx context.Context, h *holding, k kind) (j joined
 	return j, w.carries(ctx, r)
 }
 
-// of is a figure of each round.
+// of returns one figure of each round.
 func of[T int | float64 | time.Duration](size *joinSize, w way, figure func(joined) T) []T {
 	return collect(size.found[w], figure)
 }
 
 func tookOf(j joined) time.Duration { return j.took }
 
-// faster is how many times as fast a way is as among JavaScript; nothing without
-// that.
+// faster returns the speed of a way relative to JavaScript alone, or nothing
+// without JavaScript.
 func (size *joinSize) faster(w way) []float64 {
 	if len(size.found[amongJS]) == 0 {
 		return nil
@@ -157,23 +159,23 @@ func (size *joinSize) faster(w way) []float64 {
 	return ratios(of(size, amongJS, tookOf), of(size, w, tookOf))
 }
 
-// rate is in entries a second.
+// rate is in entries per second.
 func (size *joinSize) rate(w way) float64 { return perSecond(size.n, median(of(size, w, tookOf))) }
 
 func (m *replicateBench) joinTimes(all []*joinSize) *section {
 	s := &section{
-		title: "Replication: documents to who has none",
-		how: fmt.Sprintf("Databases of documents of some 130 bytes, each of one writer, are held by a peer in JavaScript or by a daemon, who wrote them; the daemon was started anew then. "+
-			"One that is new, of @orbitdb/core 4.0.0 with its default storage on Helia 6 with LevelDB, or a daemon, opens one, empty, and connects to who holds it: "+
-			"from that moment until it has all entries, as the update event in JavaScript and `npp/db/log?follow=true` of a daemon tell. %s rounds in turns. "+
-			"The one connection goes through a proxy on loopback that counts bytes, in each of the ways. "+
+		title: "Replication: joining an empty peer",
+		how: fmt.Sprintf("A peer in JavaScript or a daemon holds a database of documents of about 130 bytes, which it wrote alone; the daemon was restarted afterwards. "+
+			"A new peer opens the database, empty, and connects to the holder. It is a daemon, or @orbitdb/core 4.0.0 with its default storage on Helia 6 with LevelDB. "+
+			"The time is from that moment until it has all entries, as reported by the update event in JavaScript and by `npp/db/log?follow=true` of a daemon; %s rounds in turns. "+
+			"The only connection goes through a proxy on loopback that counts bytes, in every direction. "+
 			"%s%s\n\n"+
-			"Measured before, not in this run, on two virtual cores of an Intel Xeon: go-orbit-db, over a network in memory and a direct channel, "+
-			"took 0.7 s to append and replicate 200 entries, 1.4 s for 500, and 2.2 to 2.9 s for 1000, some 400 entries a second; 3 of 15 runs of 1000 stopped short of the end. "+
-			"It put 4000 entries at 174 a second.",
+			"Measured earlier, not in this run, on two virtual cores of an Intel Xeon: go-orbit-db, over an in-memory network and a direct channel, "+
+			"took 0.7 s to append and replicate 200 entries, 1.4 s for 500, and 2.2 to 2.9 s for 1000, about 400 entries per second; 3 of 15 runs of 1000 stalled before the end. "+
+			"It put 4000 entries at 174 per second.",
 			roundsOf(all), leftOut(all[1], all[2]), m.js.without()),
 	}
-	s.row("documents", "from → to", "time", "entries", "times as fast as JavaScript → JavaScript", "middle half")
+	s.row("documents", "from → to", "time", "entries", "speed relative to JavaScript → JavaScript", "middle half")
 	for _, size := range all {
 		for _, w := range size.ways {
 			cells := []string{fmt.Sprint(size.n), w.String(), ms(median(of(size, w, tookOf))), fmt.Sprintf("%.0f /s", size.rate(w)), "", ""}
@@ -186,30 +188,30 @@ func (m *replicateBench) joinTimes(all []*joinSize) *section {
 	middle, large := all[1], all[2]
 	if faster := middle.faster(way{inDaemon, inJS}); len(faster) > 0 {
 		s.verdict(median(faster) >= 1/joinBar,
-			"a new peer in JavaScript is to have %d documents from a daemon no later than from JavaScript, give or take %.0f %%; it has them %s times as fast.",
+			"a new peer in JavaScript gets %d documents from a daemon as fast as from JavaScript, within %.0f %%; it is %s times as fast.",
 			middle.n, 100*(joinBar-1), ratio(faster))
 	}
 	if faster := middle.faster(amongDaemons); len(faster) > 0 {
-		s.verdict(median(faster) >= joinSpeedBar, "a new daemon is to have %d documents from a daemon at least %d times as fast as JavaScript from JavaScript; it has them %s times as fast.",
+		s.verdict(median(faster) >= joinSpeedBar, "a new daemon gets %d documents from a daemon at least %d times as fast as JavaScript from JavaScript; it is %s times as fast.",
 			middle.n, joinSpeedBar, ratio(faster))
 	}
 	part := large.rate(amongDaemons) / middle.rate(amongDaemons)
-	s.verdict(part >= joinLinearBar, "of %d documents a daemon is to take at least %.1f times as many a second as of %d; it takes %.2f times as many.",
+	s.verdict(part >= joinLinearBar, "with %d documents, a daemon joins at least %.1f times as many per second as with %d; it joins %.2f times as many.",
 		large.n, joinLinearBar, middle.n, part)
 	return s
 }
 
-// leftOut says that peers in JavaScript do not join the large database, if they
-// did the middle one.
+// leftOut states that peers in JavaScript join the middle database but not the
+// large one.
 func leftOut(middle, large *joinSize) string {
 	if len(middle.found[amongJS]) == 0 {
 		return ""
 	}
 	takes := time.Duration(float64(large.n) / middle.rate(amongJS) * float64(time.Second))
-	return fmt.Sprintf("%d documents are left out for JavaScript: at the rate of %d they would take it %s, each round.", large.n, middle.n, takes.Round(time.Second))
+	return fmt.Sprintf("JavaScript does not join %d documents: at its rate for %d, a round would take %s.", large.n, middle.n, takes.Round(time.Second))
 }
 
-// roundsOf are the fewest and the most.
+// roundsOf returns the smallest and the largest number of rounds.
 func roundsOf(all []*joinSize) string {
 	fewest, most := all[0].rounds, all[0].rounds
 	for _, size := range all {
@@ -221,15 +223,15 @@ func roundsOf(all []*joinSize) string {
 	return fmt.Sprintf("%d to %d", fewest, most)
 }
 
-// joinCosts is about the wire and the processors.
+// joinCosts reports bytes and processor time.
 func (m *replicateBench) joinCosts(all []*joinSize) *section {
 	s := &section{
-		title: "Replication: what joining costs",
-		how: "The rounds of before. Bytes over the connection from its beginning until all entries are there, what libp2p says for itself included, without the headers of TCP and IP. " +
-			"Processor time (user and system, `/proc/<pid>/stat`) of both processes in that time: over it, which is how many cores are in use, and for each entry. " +
-			"It is counted in hundredths of a second, which is coarse for what takes little longer.",
+		title: "Replication: the cost of joining",
+		how: "The same rounds. Bytes over the connection from its start until all entries are there, including those of libp2p itself, without the headers of TCP and IP. " +
+			"Processor time (user and system, `/proc/<pid>/stat`) of both processes in that time: relative to the time, which is the number of cores in use, and per entry. " +
+			"Its unit is a hundredth of a second, which is coarse for short measurements.",
 	}
-	s.row("documents", "from → to", "bytes an entry, to who joins", "from who joins", "cores, giver", "cores, who joins", "CPU an entry, giver", "CPU an entry, who joins")
+	s.row("documents", "from → to", "bytes per entry, to the joiner", "from the joiner", "cores, giver", "cores, joiner", "CPU per entry, giver", "CPU per entry, joiner")
 	for _, size := range all {
 		n := float64(size.n)
 		for _, w := range size.ways {
@@ -256,10 +258,10 @@ func joinerOf(j joined) use { return j.joiner }
 func (m *replicateBench) joinMemory(all []*joinSize) *section {
 	s := &section{
 		title: "Replication: memory of joining",
-		how: fmt.Sprintf("Resident memory (VmRSS, and VmHWM, reset before, for the most) of both processes in the rounds of before: before who joins connects, the most until it has all entries, then, "+
-			"and %.0f s after a garbage collection; and by how much that is more than before, for each entry, which with few entries is what a connection takes. The giver in JavaScript has just put the documents.", m.settle().Seconds()),
+		how: fmt.Sprintf("Resident memory (VmRSS; the peak is VmHWM, reset before) of both processes in the same rounds: before the joiner connects, the peak until it has all entries, at that moment, "+
+			"and %.0f s after a garbage collection; and the growth per entry since before, which with few entries is the memory of a connection. The giver in JavaScript has just put the documents.", m.settle().Seconds()),
 	}
-	s.row("documents", "from → to", "giver, before", "giver, most", "who joins, before", "most", "at the end", "after a garbage collection", "more for each entry")
+	s.row("documents", "from → to", "giver, before", "giver, peak", "joiner, before", "peak", "at the end", "after a garbage collection", "growth per entry")
 	for _, size := range all {
 		for _, w := range size.ways {
 			cells := []string{fmt.Sprint(size.n), w.String()}
@@ -284,7 +286,7 @@ func (m *replicateBench) joinMemory(all []*joinSize) *section {
 	}{{"a daemon that joins", joinerMost}, {"a daemon that gives", giverMost}} {
 		base, most := median(of(middle, amongDaemons, side.most)), median(of(large, amongDaemons, side.most))
 		bar := joinMemoryBar*base + joinMemoryOver
-		s.verdict(most <= bar, "with %d documents %s is to have at most %.1f times the resident memory of %d, and %d MiB, which is %s; the most is %s.",
+		s.verdict(most <= bar, "with %d documents, the resident memory of %s is at most %.1f times that with %d, plus %d MiB, which is %s; the peak is %s.",
 			large.n, side.who, joinMemoryBar, middle.n, joinMemoryOver, mib(bar), mib(most))
 	}
 	return s

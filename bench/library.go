@@ -17,6 +17,8 @@ import (
 
 	"github.com/ipfs/go-cid"
 	mh "github.com/multiformats/go-multihash"
+
+	"github.com/newpieceplease/npp/test/ipfs"
 )
 
 // The bars for the library.
@@ -25,7 +27,7 @@ const (
 	searchBar   = 300 * time.Millisecond
 )
 
-// defaultFound is how many pieces a search lists where nothing else is said.
+// defaultFound is the default number of pieces that a search lists.
 const defaultFound = 50
 
 // Words in the titles of pieces, see pieceTitle.
@@ -61,20 +63,20 @@ func benchLibrary(ctx context.Context, b *bench) ([]*section, error) {
 	return sections, nil
 }
 
-// libraryBench is what the measurements of the library share.
+// libraryBench is the state that the measurements of the library share.
 type libraryBench struct {
 	*bench
 	js                       *javaScript
-	small, middle, large     int           // how many pieces a daemon has
-	companions, perCompanion int           // how many there are, and pieces of each
-	settle                   time.Duration // how long after anything memory is read
+	small, middle, large     int           // numbers of pieces of a daemon
+	companions, perCompanion int           // number of companions, and of pieces of each
+	settle                   time.Duration // time before each reading of memory
 
-	// what one measurement leaves to another; no daemon runs
+	// stopped nodes that one measurement leaves for another
 	withLarge, withCompanions *node
 }
 
-// numberedPiece is the document of a piece by its number of so many. Its hash is the
-// CID of a block that nobody has.
+// numberedPiece returns the document of piece i of a total. Its hash is the CID
+// of a block that nobody has.
 func numberedPiece(i, of int) (map[string]any, error) {
 	sum, err := mh.Sum([]byte(fmt.Sprint("piece ", i)), mh.SHA2_256, -1)
 	if err != nil {
@@ -92,7 +94,8 @@ func numberedPiece(i, of int) (map[string]any, error) {
 	}, nil
 }
 
-// pieceTitle marks a title: one piece in the middle, a hundred all over, and the last.
+// pieceTitle marks titles: one piece in the middle, a hundred spread over all,
+// and the last.
 func pieceTitle(title any, i, of int) string {
 	text := fmt.Sprint(title)
 	if i == of/2 {
@@ -107,7 +110,7 @@ func pieceTitle(title any, i, of int) string {
 	return text
 }
 
-// putPieces puts the pieces from number begin up to end of so many.
+// putPieces puts the pieces with the numbers in [begin, end) of a total.
 func (n *node) putPieces(ctx context.Context, begin, end, of int) error {
 	var lines bytes.Buffer
 	for i := begin; i < end; i++ {
@@ -121,11 +124,11 @@ func (n *node) putPieces(ctx context.Context, begin, end, of int) error {
 		}
 		lines.Write(append(text, '\n'))
 	}
-	_, err := n.call(ctx, "npp/db/put", url.Values{"arg": {"pieces"}, "many": {"true"}}, lines.Bytes())
+	_, err := n.rpc.Call(ctx, "npp/db/put", url.Values{"arg": {"pieces"}, "many": {"true"}}, lines.Bytes())
 	return err
 }
 
-// holder starts a daemon whose own pieces are n. The caller stops it.
+// holder starts a daemon with n pieces of its own. The caller stops it.
 func (m *libraryBench) holder(ctx context.Context, n int) (*node, error) {
 	progress("%d pieces", n)
 	d, err := startNode(ctx, m.bench, m.npp, nil)
@@ -143,7 +146,8 @@ func (m *libraryBench) holder(ctx context.Context, n int) (*node, error) {
 	return d, nil
 }
 
-// awaitWord waits until a search finds so many pieces, and all can be searched.
+// awaitWord waits until a search finds the wanted number of pieces and covers
+// all pieces.
 func (n *node) awaitWord(ctx context.Context, word string, want int) error {
 	return await(ctx, fmt.Sprintf("%d pieces with the word %q", want, word), func() (bool, error) {
 		l, err := n.list(ctx, "npp/pieces/search", url.Values{"arg": {word}})
@@ -151,22 +155,23 @@ func (n *node) awaitWord(ctx context.Context, word string, want int) error {
 	})
 }
 
-// listing is what a command printed that lists pieces, and how long it took until the
-// first row and until its end.
+// listing is the output of a command that lists pieces, with the time to its
+// first row and to its end.
 type listing struct {
 	rows, warnings int
 	first, last    time.Duration
 }
 
-// list reads all that a command lists.
+// list reads the whole output of a command.
 func (n *node) list(ctx context.Context, path string, query url.Values) (listing, error) {
 	return n.listUpTo(ctx, -1, path, query)
 }
 
-// listUpTo reads so many rows, or with -1 all, and then ends the command.
+// listUpTo reads at most the given number of rows, or all if it is -1, and then
+// cancels the command.
 func (n *node) listUpTo(ctx context.Context, most int, path string, query url.Values) (listing, error) {
 	began := time.Now()
-	resp, err := n.post(ctx, path, query, nil)
+	resp, err := n.rpc.Stream(ctx, path, query, nil)
 	if err != nil {
 		return listing{}, err
 	}
@@ -183,7 +188,8 @@ func (n *node) listUpTo(ctx context.Context, most int, path string, query url.Va
 	return l, err
 }
 
-// readListing reads lines, up to so many rows, or with -1 all. Warnings are no rows.
+// readListing reads at most the given number of rows, or all if it is -1.
+// Warnings do not count as rows.
 func readListing(r io.Reader, began time.Time, most int) (l listing, err error) {
 	for lines := bufio.NewReaderSize(r, 1<<16); l.rows != most; {
 		line, err := lines.ReadSlice('\n')
@@ -210,9 +216,9 @@ func readListing(r io.Reader, began time.Time, most int) (l listing, err error) 
 	return l, nil
 }
 
-// listAtCommandLine is list by a process of its own, from its start.
+// listAtCommandLine is list in a process of its own, timed from its start.
 func (n *node) listAtCommandLine(ctx context.Context, args ...string) (l listing, err error) {
-	cmd := n.command(ctx, args...)
+	cmd := n.Command(ctx, args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	stdout, err := cmd.StdoutPipe()
@@ -233,17 +239,17 @@ func (n *node) listAtCommandLine(ctx context.Context, args ...string) (l listing
 	return l, err
 }
 
-// asked is a command that lists, and what it was measured to take.
-type asked struct {
+// listCommand is a command that lists, with its measurements.
+type listCommand struct {
 	name          string
 	command       []string // below `ipfs npp`
 	query         url.Values
-	want          func(n int) int // how many rows there are of n pieces
+	want          func(n int) int // expected number of rows for n pieces
 	rpc, terminal []listing
 }
 
-// args are those at the command line.
-func (a *asked) args() []string {
+// args returns the command-line arguments.
+func (a *listCommand) args() []string {
 	args := append([]string{"npp"}, a.command...)
 	for name, values := range a.query {
 		for _, v := range values {
@@ -257,8 +263,9 @@ func (a *asked) args() []string {
 	return args
 }
 
-// measure asks once by RPC and once at the command line, of n pieces.
-func (a *asked) measure(ctx context.Context, d *node, n int) error {
+// measure runs the command once by RPC and once at the command line, against n
+// pieces.
+func (a *listCommand) measure(ctx context.Context, d *node, n int) error {
 	byRPC, err := d.list(ctx, "npp/"+strings.Join(a.command, "/"), a.query)
 	if err != nil {
 		return err
@@ -269,7 +276,7 @@ func (a *asked) measure(ctx context.Context, d *node, n int) error {
 	}
 	for _, l := range []listing{byRPC, atTerminal} {
 		if l.rows != a.want(n) || l.warnings > 0 {
-			return fmt.Errorf("%s: %d rows and %d warnings, not %d rows", a.name, l.rows, l.warnings, a.want(n))
+			return fmt.Errorf("%s: got %d rows and %d warnings, want %d rows", a.name, l.rows, l.warnings, a.want(n))
 		}
 	}
 	a.rpc, a.terminal = append(a.rpc, byRPC), append(a.terminal, atTerminal)
@@ -284,13 +291,13 @@ func lastOf(all []listing) time.Duration {
 	return median(collect(all, func(l listing) time.Duration { return l.last }))
 }
 
-// allOf is the number of rows where each piece is one.
+// allOf is the number of rows where every piece is a row.
 func allOf(n int) int { return n }
 
-// lists are the ways to list one's own pieces.
-func lists() []*asked {
+// lists returns the ways to list one's own pieces.
+func lists() []*listCommand {
 	ls := []string{"pieces", "ls"}
-	return []*asked{
+	return []*listCommand{
 		{name: "`pieces ls`", command: ls, want: allOf},
 		{name: "`pieces ls --sort title`", command: ls, query: url.Values{"sort": {"title"}}, want: allOf},
 		{name: "`pieces ls --instrument cello`", command: ls, query: url.Values{"instrument": {"cello"}}, want: func(n int) int { return n / 5 }},
@@ -302,27 +309,27 @@ func (m *libraryBench) list(ctx context.Context) ([]*section, error) {
 	rounds := m.pick(5, 2)
 	s := &section{
 		title: "Library: `pieces ls`",
-		how: fmt.Sprintf("Daemons with so many pieces of their own, documents of some 270 bytes that `npp db put pieces --many` put. From the request to the first line, and to the end, over the RPC; "+
-			"and from the start of a process to the first line on its standard output, and to its end, at the command line, where any command takes what the last row has. "+
+		how: fmt.Sprintf("Daemons with the given number of pieces of their own: documents of about 270 bytes, put by `npp db put pieces --many`. Over the RPC, the times are from the request to the first line and to the end; "+
+			"at the command line, from the start of a process to the first line of its standard output and to its end. The last row is the cost of any command there. "+
 			"%d rounds; all pieces are read to the end each time.", rounds),
 	}
 	s.row("", "rows", "RPC: first row", "last row", "command line: first row", "last row")
 	var id []time.Duration
-	var beside []*asked // of the size that is measured in JavaScript
+	var beside []*listCommand // of the size that is measured in JavaScript
 	for _, n := range []int{m.small, m.middle, m.large} {
-		asked, took, err := m.listOf(ctx, n, rounds)
+		commands, took, err := m.listOf(ctx, n, rounds)
 		if err != nil {
 			return nil, err
 		}
 		id = append(id, took...)
 		if n == m.middle {
-			beside = asked
+			beside = commands
 		}
-		for _, a := range asked {
+		for _, a := range commands {
 			s.row(fmt.Sprintf("%d pieces: %s", n, a.name), fmt.Sprint(a.want(n)), ms(firstOf(a.rpc)), ms(lastOf(a.rpc)), ms(firstOf(a.terminal)), ms(lastOf(a.terminal)))
 			if n == m.large {
 				first := firstOf(a.rpc)
-				s.verdict(first < firstRowBar, "%s is to print the first of %d pieces within %d ms; it takes %s.", a.name, n, firstRowBar.Milliseconds(), ms(first))
+				s.verdict(first < firstRowBar, "%s prints the first of %d pieces within %d ms; it takes %s.", a.name, n, firstRowBar.Milliseconds(), ms(first))
 			}
 		}
 	}
@@ -335,7 +342,7 @@ func (m *libraryBench) list(ctx context.Context) ([]*section, error) {
 }
 
 // listOf measures lists of n pieces, and `npp id` beside them.
-func (m *libraryBench) listOf(ctx context.Context, n, rounds int) (all []*asked, id []time.Duration, err error) {
+func (m *libraryBench) listOf(ctx context.Context, n, rounds int) (all []*listCommand, id []time.Duration, err error) {
 	d, err := m.holder(ctx, n)
 	if err != nil {
 		return nil, nil, err
@@ -360,14 +367,14 @@ func (m *libraryBench) listOf(ctx context.Context, n, rounds int) (all []*asked,
 	return all, id, nil
 }
 
-// listBeside compares lists with what @orbitdb/core does.
-func (m *libraryBench) listBeside(ctx context.Context, own []*asked) ([]*section, error) {
+// listBeside compares lists with @orbitdb/core.
+func (m *libraryBench) listBeside(ctx context.Context, own []*listCommand) ([]*section, error) {
 	s := &section{
 		title: "Library: `pieces ls` beside @orbitdb/core",
-		how: fmt.Sprintf("The lists of %d pieces from before, by RPC from another process, beside loops in one process of Node.js with @orbitdb/core over as many documents, of some 130 bytes, that it has read before: "+
-			"the first that `iterator` yields (median of 20), `all` and `query` for those of one instrument of five (of 3).%s", m.middle, m.js.without()),
+		how: fmt.Sprintf("The lists of %d pieces above, by RPC from another process, beside loops in one Node.js process with @orbitdb/core over as many documents, of about 130 bytes, that it has read before: "+
+			"the first document that `iterator` yields (median of 20), `all`, and `query` for one instrument of five (each the median of 3).%s", m.middle, m.js.without()),
 	}
-	s.row("", "npp", "@orbitdb/core", "times as fast")
+	s.row("", "npp", "@orbitdb/core", "speedup")
 	var other map[string]figure
 	if m.js.missing == "" {
 		progress("@orbitdb/core, %d documents", m.middle)
@@ -397,7 +404,8 @@ func (m *libraryBench) listBeside(ctx context.Context, own []*asked) ([]*section
 // footprint is memory in MiB.
 type footprint struct{ resident, settled, heap float64 }
 
-// footprint reads the memory of a daemon, before and after a garbage collection.
+// footprint reads the memory of a daemon, before and after a garbage
+// collection.
 func (m *libraryBench) footprint(ctx context.Context, n *node) (f footprint, err error) {
 	if err := wait(ctx, m.settle); err != nil {
 		return f, err
@@ -415,12 +423,12 @@ func (m *libraryBench) footprint(ctx context.Context, n *node) (f footprint, err
 	return f, err
 }
 
-// searches are ways to search in pieces of companions.
-func searches() []*asked {
-	search := func(word string, want int) *asked {
-		return &asked{command: []string{"pieces", "search"}, query: url.Values{"arg": {word}}, want: func(int) int { return want }}
+// searches returns the ways to search the pieces of companions.
+func searches() []*listCommand {
+	search := func(word string, want int) *listCommand {
+		return &listCommand{command: []string{"pieces", "search"}, query: url.Values{"arg": {word}}, want: func(int) int { return want }}
 	}
-	return []*asked{
+	return []*listCommand{
 		search(wordOfOne, 1).called("`pieces search`, a word that 1 piece has"),
 		search(wordOfHundred, defaultFound).called(fmt.Sprintf("`pieces search`, a word that %d pieces have", hundred)),
 		search(wordOfAll, defaultFound).called("`pieces search`, a word that all pieces have"),
@@ -429,14 +437,14 @@ func searches() []*asked {
 	}
 }
 
-func (a *asked) called(name string) *asked {
+func (a *listCommand) called(name string) *listCommand {
 	a.name = name
 	return a
 }
 
 // search measures searches in the pieces of companions.
 func (m *libraryBench) search(ctx context.Context) ([]*section, error) {
-	d, err := startNode(ctx, m.bench, m.npp, hidden)
+	d, err := startNode(ctx, m.bench, m.npp, ipfs.Hidden)
 	if err != nil {
 		return nil, err
 	}
@@ -470,17 +478,17 @@ func (m *libraryBench) search(ctx context.Context) ([]*section, error) {
 	}
 	s := &section{
 		title: fmt.Sprintf("Library: search in the pieces of %d companions", m.companions),
-		how: fmt.Sprintf("%d daemons, one after the other, put %d pieces each and stopped once the daemon that is measured had followed them (`npp companions add`) and had all of them. It has no pieces of its own. "+
-			"From the request, or the start of the process, to the end; a search lists %d pieces at most, as it does where nothing else is said; %d rounds.", m.companions, m.perCompanion, defaultFound, rounds),
+		how: fmt.Sprintf("%d daemons, one after the other, put %d pieces each and stop once the measured daemon, which has followed them (`npp companions add`), has all of these. It has no pieces of its own. "+
+			"The times are from the request, or from the start of the process, to the end. A search lists at most %d pieces, its default; %d rounds.", m.companions, m.perCompanion, defaultFound, rounds),
 	}
 	s.row("", "rows", "RPC: first row", "last row", "command line: last row")
 	for _, a := range all {
 		s.row(a.name, fmt.Sprint(a.want(0)), ms(firstOf(a.rpc)), ms(lastOf(a.rpc)), ms(lastOf(a.terminal)))
-		s.verdict(lastOf(a.rpc) < searchBar, "%s: the answer is to be there within %d ms; it takes %s.", a.name, searchBar.Milliseconds(), ms(lastOf(a.rpc)))
+		s.verdict(lastOf(a.rpc) < searchBar, "%s: the answer takes at most %d ms; it takes %s.", a.name, searchBar.Milliseconds(), ms(lastOf(a.rpc)))
 	}
 	memory := &section{
 		title: "Library: memory of a daemon by its companions",
-		how:   fmt.Sprintf("The daemon of before: resident memory (VmRSS) %[1]s after it was ready, and after it had all pieces, each %[1]s after a garbage collection, and live objects on the heap at that.", m.settle),
+		how:   fmt.Sprintf("The same daemon: resident memory (VmRSS) %[1]s after it was ready, and after it had all pieces; the same %[1]s after a garbage collection, and the live objects on the heap then.", m.settle),
 	}
 	memory.row("companions", "pieces", "resident", "resident after a garbage collection", "heap")
 	memory.row("0", "0", mib(before.resident), mib(before.settled), mib(before.heap))
@@ -488,7 +496,7 @@ func (m *libraryBench) search(ctx context.Context) ([]*section, error) {
 	return []*section{s, memory}, nil
 }
 
-// follow has a daemon follow a companion of a number, until it has all its pieces.
+// follow makes a daemon follow the i-th companion until it has all its pieces.
 func (m *libraryBench) follow(ctx context.Context, d *node, i int) error {
 	c, err := startNode(ctx, m.bench, m.npp, nil)
 	if err != nil {
@@ -502,11 +510,11 @@ func (m *libraryBench) follow(ctx context.Context, d *node, i int) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.call(ctx, "npp/companions/add", url.Values{"arg": {addr}, "wait": {"1m"}}, nil); err != nil {
+	if _, err := d.rpc.Call(ctx, "npp/companions/add", url.Values{"arg": {addr}, "wait": {"1m"}}, nil); err != nil {
 		return err
 	}
 	return await(ctx, "the pieces of a companion", func() (bool, error) {
-		answer, err := d.call(ctx, "npp/companions/ls", nil, nil)
+		answer, err := d.rpc.Call(ctx, "npp/companions/ls", nil, nil)
 		if err != nil {
 			return false, err
 		}
@@ -526,20 +534,20 @@ func (m *libraryBench) follow(ctx context.Context, d *node, i int) error {
 	})
 }
 
-// starter is a daemon that starts again and again, and how long it took until it was
-// ready, until a list had its first row, until a search was answered, and until one
-// found what there is.
-type starter struct {
+// startedNode is a daemon that is restarted repeatedly, with the times until it was
+// ready, until a list printed its first row, until a search was answered, and
+// until a search was complete.
+type startedNode struct {
 	*node
 	name                       string
 	query                      url.Values // of the list
-	found                      int        // how many pieces have [wordOfOne]
+	found                      int        // number of pieces that have [wordOfOne]
 	ready, list, search, whole []time.Duration
-	silent                     int // answers that lacked pieces and did not say so
+	silent                     int // incomplete answers that did not say so
 	memory                     footprint
 }
 
-// start measures how soon a daemon that has pieces is of use.
+// start measures how soon a daemon that has pieces is usable.
 func (m *libraryBench) start(ctx context.Context) ([]*section, error) {
 	empty, err := newNode(ctx, m.bench, m.npp, nil)
 	if err != nil {
@@ -548,7 +556,7 @@ func (m *libraryBench) start(ctx context.Context) ([]*section, error) {
 	defer empty.stop()
 	defer m.withLarge.stop()
 	defer m.withCompanions.stop()
-	all := []*starter{
+	all := []*startedNode{
 		{node: empty, name: "no pieces"},
 		{node: m.withLarge, name: fmt.Sprintf("%d pieces", m.large), found: 1},
 		{node: m.withCompanions, name: fmt.Sprintf("%d companions with %d each", m.companions, m.perCompanion), query: url.Values{"all": {"true"}}, found: 1},
@@ -560,7 +568,7 @@ func (m *libraryBench) start(ctx context.Context) ([]*section, error) {
 			if err := st.round(ctx); err != nil {
 				return nil, err
 			}
-			if round == 0 { // it read what was just written
+			if round == 0 { // it read freshly written files
 				st.ready, st.list, st.search, st.whole, st.silent = nil, nil, nil, nil, 0
 			}
 		}
@@ -572,35 +580,35 @@ func (m *libraryBench) start(ctx context.Context) ([]*section, error) {
 	}
 	s := &section{
 		title: "Library: start of a daemon that has pieces",
-		how: fmt.Sprintf("From the start of `ipfs daemon`, on the repos of before and on one without pieces: to \"Daemon is ready\"; to the first row of `pieces ls`, with `--all` where there are companions, which is asked for then "+
-			"(without pieces, to its end). And, in another start, to the end of `pieces search` for a word that one piece has, which is asked for then, and to that of the first that finds it and leaves out nobody's pieces, as it is asked for again and again. "+
-			"%d starts of each kind, in turns, with the files in the system's cache. Memory is read %[2]s after a search found all, and %[2]s after a garbage collection.", rounds, m.settle),
+		how: fmt.Sprintf("From the start of `ipfs daemon`, on the repos above and on one without pieces, to \"Daemon is ready\", and to the first row of a `pieces ls` that is called then, with `--all` if there are companions "+
+			"(without pieces, to its end). In another start, to the end of a `pieces search` that is called then, for a word that one piece has; and, as the search is repeated, to the end of the first that finds the piece and leaves out nobody's pieces. "+
+			"%d starts of each kind, in turns, with the files in the system's cache. Memory is read %[2]s after a search was complete, and %[2]s after a garbage collection.", rounds, m.settle),
 	}
 	for _, st := range all {
 		if st.silent > 0 {
-			s.how += fmt.Sprintf(" Of the searches with %s, %d lacked pieces without saying so.", st.name, st.silent)
+			s.how += fmt.Sprintf(" Of the searches with %s, %d were incomplete and did not say so.", st.name, st.silent)
 		}
 	}
-	row := func(name string, of func(*starter) string) {
+	row := func(name string, of func(*startedNode) string) {
 		cells := []string{name}
 		for _, st := range all {
 			cells = append(cells, of(st))
 		}
 		s.row(cells...)
 	}
-	row("", func(st *starter) string { return st.name })
-	row("ready", func(st *starter) string { return ms(median(st.ready)) })
-	row("`pieces ls`: first row", func(st *starter) string { return ms(median(st.list)) })
-	row("`pieces search`: first answer", func(st *starter) string { return ms(median(st.search)) })
-	row("`pieces search`: finds all", func(st *starter) string { return ms(median(st.whole)) })
-	row("resident", func(st *starter) string { return mib(st.memory.resident) })
-	row("resident after a garbage collection", func(st *starter) string { return mib(st.memory.settled) })
-	row("heap", func(st *starter) string { return mib(st.memory.heap) })
+	row("", func(st *startedNode) string { return st.name })
+	row("ready", func(st *startedNode) string { return ms(median(st.ready)) })
+	row("`pieces ls`: first row", func(st *startedNode) string { return ms(median(st.list)) })
+	row("`pieces search`: first answer", func(st *startedNode) string { return ms(median(st.search)) })
+	row("`pieces search`: complete answer", func(st *startedNode) string { return ms(median(st.whole)) })
+	row("resident", func(st *startedNode) string { return mib(st.memory.resident) })
+	row("resident after a garbage collection", func(st *startedNode) string { return mib(st.memory.settled) })
+	row("heap", func(st *startedNode) string { return mib(st.memory.heap) })
 	return []*section{s}, nil
 }
 
-// memoryOfStarted starts the daemon and returns its memory when all is read.
-func (m *libraryBench) memoryOfStarted(ctx context.Context, st *starter) (f footprint, err error) {
+// memoryOfStarted starts the daemon and returns its memory once all is read.
+func (m *libraryBench) memoryOfStarted(ctx context.Context, st *startedNode) (f footprint, err error) {
 	if err := st.node.start(ctx); err != nil {
 		return f, err
 	}
@@ -611,8 +619,8 @@ func (m *libraryBench) memoryOfStarted(ctx context.Context, st *starter) (f foot
 	return m.footprint(ctx, st.node)
 }
 
-// round starts the daemon twice, and adds what that took.
-func (st *starter) round(ctx context.Context) error {
+// round starts the daemon twice and records the times.
+func (st *startedNode) round(ctx context.Context) error {
 	began := time.Now()
 	if err := st.node.start(ctx); err != nil {
 		return err
@@ -634,7 +642,7 @@ func (st *starter) round(ctx context.Context) error {
 	}
 	defer st.stop()
 	first := true
-	err = await(ctx, "a search that leaves out nothing", func() (bool, error) {
+	err = await(ctx, "a complete search", func() (bool, error) {
 		l, err := st.node.list(ctx, "npp/pieces/search", url.Values{"arg": {wordOfOne}})
 		if first {
 			st.search, first = append(st.search, time.Since(began)), false
@@ -648,8 +656,8 @@ func (st *starter) round(ctx context.Context) error {
 	return err
 }
 
-// added is how many files were added a second, in each round: as pieces, as a folder,
-// and one by one.
+// added is the number of files that were added per second in each round: as
+// pieces, as a folder, and one by one.
 type added struct{ pieces, tree, each []float64 }
 
 // add measures how soon files become pieces.
@@ -675,7 +683,7 @@ func (m *libraryBench) add(ctx context.Context) ([]*section, error) {
 		}{
 			{func(dir string, _ []string) error { return addPieces(ctx, d, dir, count) }, &all.pieces},
 			{func(dir string, _ []string) error {
-				out, err := stock.command(ctx, "add", "--recursive", "--quieter", dir).CombinedOutput()
+				out, err := stock.Command(ctx, "add", "--recursive", "--quieter", dir).CombinedOutput()
 				if err != nil {
 					err = fmt.Errorf("ipfs add: %w\n%s", err, out)
 				}
@@ -683,7 +691,7 @@ func (m *libraryBench) add(ctx context.Context) ([]*section, error) {
 			}, &all.tree},
 			{func(_ string, files []string) error {
 				for _, text := range files {
-					if _, err := stock.call(ctx, "add", url.Values{"quieter": {"true"}}, []byte(text)); err != nil {
+					if _, err := stock.rpc.Call(ctx, "add", url.Values{"quieter": {"true"}}, []byte(text)); err != nil {
 						return err
 					}
 				}
@@ -706,11 +714,11 @@ func (m *libraryBench) add(ctx context.Context) ([]*section, error) {
 	}
 	s := &section{
 		title: fmt.Sprintf("Library: `pieces add` of a folder of %d files", count),
-		how: fmt.Sprintf("Files in ABC notation of some 2 KiB, others each time. `npp pieces add <folder>` looks at each, adds and pins it, and puts its document into the pieces, all on disk before the next; "+
-			"stock `ipfs add -r` of such a folder adds all and makes one pin. Both at the command line, from the start of the process to its end. "+
-			"And stock `add` for each file, over the RPC, one after the other, which makes a pin for each. %d rounds in turns.", rounds),
+		how: fmt.Sprintf("Files in ABC notation of about 2 KiB, new ones each time. `npp pieces add <folder>` parses each file, adds and pins it, and puts its document into the pieces, all on disk before the next file; "+
+			"stock `ipfs add -r` of such a folder adds all files and creates one pin. Both run at the command line and are timed from the start of the process to its end. "+
+			"The third is stock `add` over the RPC, one file after the other, which creates a pin for each; %d rounds in turns.", rounds),
 	}
-	s.row("", "files", "`pieces add` beside it", "middle half")
+	s.row("", "files", "ratio of `pieces add` to it", "middle half")
 	s.row("`npp pieces add <folder>`", rate(rates.pieces), "", "")
 	for _, r := range []struct {
 		name string
@@ -724,18 +732,18 @@ func (m *libraryBench) add(ctx context.Context) ([]*section, error) {
 
 // addPieces adds a folder at the command line.
 func addPieces(ctx context.Context, d *node, dir string, count int) error {
-	out, err := d.command(ctx, "npp", "pieces", "add", dir).CombinedOutput()
+	out, err := d.Command(ctx, "npp", "pieces", "add", dir).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("ipfs npp pieces add: %w\n%s", err, out)
 	}
 	if want := fmt.Sprintf("%d added,", count); !bytes.Contains(out, []byte(want)) {
-		return fmt.Errorf("ipfs npp pieces add says nothing of %q: %s", want, out)
+		return fmt.Errorf("ipfs npp pieces add has not printed %q: %s", want, out)
 	}
 	return nil
 }
 
-// scores makes a folder of files in ABC notation, which nobody has had before, and
-// returns the texts, too.
+// scores creates a folder of new files in ABC notation. It also returns their
+// texts.
 func (m *libraryBench) scores(count int) (dir string, files []string, err error) {
 	if dir, err = os.MkdirTemp(m.Dir, "scores-"); err != nil {
 		return "", nil, err

@@ -50,7 +50,7 @@ func benchListen(ctx context.Context, b *bench) (*section, error) {
 	}
 	s := &section{
 		title: fmt.Sprintf("`listen --since` with %d stored messages", count),
-		how: fmt.Sprintf("The store of one daemon was filled by `message.Service` before it started. By RPC, from the request to the first message on the stream, %d requests of each kind in turns.",
+		how: fmt.Sprintf("`message.Service` filled the store of one daemon before it started. By RPC, the time is from the request to the first message on the stream; %d requests of each kind in turns.",
 			rounds),
 	}
 	s.row("since", "p50", "p90", "ratio to the first")
@@ -58,18 +58,18 @@ func benchListen(ctx context.Context, b *bench) (*section, error) {
 		s.row(start.name, ms(median(took[i])), ms(percentile(took[i], 90)), ratio(ratios(took[i], took[0])))
 	}
 	first, middle := median(took[0]), median(took[1])
-	// a millisecond is what two calls with the same work may differ by
-	s.verdict(middle <= first+time.Millisecond, "a page from the middle is to cost what the first costs; it takes %s, the first %s.", ms(middle), ms(first))
+	// two calls with the same work may differ by a millisecond
+	s.verdict(middle <= first+time.Millisecond, "a page from the middle costs as much as the first; it takes %s, the first %s.", ms(middle), ms(first))
 	return s, nil
 }
 
-// seeded says where to start in a seeded store.
+// seeded holds places in a seeded store from which a replay starts.
 type seeded struct {
 	middle, last string    // IDs
-	received     time.Time // of the message in the middle
+	received     time.Time // time of the message in the middle
 }
 
-// seed fills the repo's store of messages. No daemon may be running on it.
+// seed fills the repo's message store. No daemon may run on the repo.
 func seed(ctx context.Context, b *bench, n *node, count int) (_ seeded, err error) {
 	limits := message.DefaultLimits()
 	limits.MaxPerSecond, limits.PeerBytes = 1e6, limits.StoreBytes
@@ -82,8 +82,8 @@ func seed(ctx context.Context, b *bench, n *node, count int) (_ seeded, err erro
 		return seeded{}, err
 	}
 	defer from.stop()
-	// the default repo mounts leveldb at the root of its datastore
-	to, err := newEnd(ctx, filepath.Join(n.repo, "datastore"), false, limits)
+	// a default repo mounts leveldb at the root of its datastore
+	to, err := newEnd(ctx, filepath.Join(n.Repo, "datastore"), false, limits)
 	if err != nil {
 		return seeded{}, err
 	}
@@ -115,17 +115,17 @@ func seed(ctx context.Context, b *bench, n *node, count int) (_ seeded, err erro
 		}
 	}
 	if i != count {
-		return s, fmt.Errorf("%d messages are stored, not %d", i, count)
+		return s, fmt.Errorf("%d messages are stored, want %d", i, count)
 	}
 	return s, nil
 }
 
-// firstMessage listens until a message has come, and returns how long it took.
+// firstMessage listens until a message arrives and returns the duration.
 func (n *node) firstMessage(ctx context.Context, query url.Values) (time.Duration, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	began := time.Now()
-	resp, err := n.post(ctx, "npp/listen", query, nil)
+	resp, err := n.rpc.Stream(ctx, "npp/listen", query, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -135,7 +135,7 @@ func (n *node) firstMessage(ctx context.Context, query url.Values) (time.Duratio
 		return 0, err
 	}
 	if m.ID == "" {
-		return 0, errors.New("the first line is no message")
+		return 0, errors.New("the first line is not a message")
 	}
 	return time.Since(began), nil
 }

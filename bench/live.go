@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// liveBar is how soon a daemon is to have what was put at another.
+// liveBar is the longest time from a put at one daemon until another has it.
 const liveBar = 20 * time.Millisecond
 
-// live measures how soon what is put is at a peer.
+// live measures the time from a put until a peer has it.
 func (m *replicateBench) live(ctx context.Context) ([]*section, error) {
 	writers, readers := make(map[kind]replica), make(map[kind]replica)
 	for _, k := range m.kinds() {
@@ -43,9 +43,9 @@ func (m *replicateBench) live(ctx context.Context) ([]*section, error) {
 	if err := wait(ctx, meshAfter); err != nil {
 		return nil, err
 	}
-	const first = 20 // that do not count
+	const first = 20 // these do not count
 	puts := m.pick(200, 30)
-	progress("put %d documents a way", puts)
+	progress("put %d documents in each direction", puts)
 	took, answered := make(map[way][]time.Duration), make(map[way][]time.Duration)
 	for i := range first + puts {
 		for _, w := range m.ways {
@@ -65,21 +65,21 @@ func (m *replicateBench) live(ctx context.Context) ([]*section, error) {
 	}
 	s := &section{
 		title: "Replication: from a put until a peer has it",
-		how: fmt.Sprintf("Two peers in JavaScript and two daemons, with a database for each way; one put at a time, the ways in turns, %d puts each after %d that do not count. "+
-			"From just before the put until the reader has joined it. In JavaScript both moments are those of its own process (`put`, the update event). Of a daemon they are those of its client, "+
-			"before `npp/db/put` and when the line comes from `npp/db/log?follow=true`, so that its RPC is part of it, as is the disk that it syncs, which JavaScript does not.%s%s",
+		how: fmt.Sprintf("Two peers in JavaScript and two daemons, with a database for each direction; one put at a time, the directions in turns, %d puts each after %d that do not count. "+
+			"The time is from just before the put until the reader has joined the entry. In JavaScript, the process itself takes both times (at `put` and at the update event). For a daemon, its client takes them, "+
+			"before `npp/db/put` and at the line of `npp/db/log?follow=true`, so they include the RPC, and the sync of the disk, which JavaScript omits.%s%s",
 			puts, first, m.clocks(writers, readers), m.js.without()),
 	}
-	s.row("from → to", "p50", "p90", "longest", "the put is answered after, p50")
+	s.row("from → to", "p50", "p90", "longest", "put returns after, p50")
 	for _, w := range m.ways {
 		s.row(w.String(), ms(median(took[w])), ms(percentile(took[w], 90)), ms(percentile(took[w], 100)), ms(median(answered[w])))
 	}
 	p50 := median(took[amongDaemons])
-	s.verdict(p50 <= liveBar, "what is put at a daemon is to be at another within %d ms; p50 is %s.", liveBar.Milliseconds(), ms(p50))
+	s.verdict(p50 <= liveBar, "a put at one daemon is at another within %d ms; the p50 is %s.", liveBar.Milliseconds(), ms(p50))
 	return []*section{s}, nil
 }
 
-// clocks says how exact the comparison of times of processes is.
+// clocks states how exactly the clocks of processes were compared.
 func (m *replicateBench) clocks(sides ...map[kind]replica) string {
 	off := time.Duration(0)
 	for _, side := range sides {
@@ -90,9 +90,9 @@ func (m *replicateBench) clocks(sides ...map[kind]replica) string {
 	if off == 0 {
 		return ""
 	}
-	return fmt.Sprintf(" The clocks were compared to %s.", us(off))
+	return fmt.Sprintf(" The clocks agree within %s.", us(off))
 }
 
-// meshAfter is how long peers take to make a mesh of pubsub, which they do once a
+// meshAfter is how long peers take to form a pubsub mesh; they do so once a
 // second.
 const meshAfter = 3 * time.Second

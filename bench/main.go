@@ -1,5 +1,5 @@
-// Command bench measures npp beside its peers, stock kubo built from the same
-// module graph and @orbitdb/core, and writes what it found to bench/RESULTS.md.
+// Command bench measures npp beside stock kubo built from the same module graph
+// and beside @orbitdb/core, and writes the results to bench/RESULTS.md.
 //
 //	go run ./bench              everything, in less than 25 minutes
 //	go run ./bench -quick       fewer rounds, in less than 5
@@ -8,14 +8,17 @@
 // With -quick or -only the results go to standard output instead.
 //
 // Both sides are real daemons of the real binaries, on loopback and without
-// bootstrap peers, and each measurement alternates between them: whatever else
-// the machine does meets both. Databases are measured in this process and in
-// one of Node.js, which bench/orbitdb installs with npm, and their replication in
-// daemons and in several of those. The figures are medians over rounds; ratios and
-// differences are taken within a round. It runs on Linux (it reads /proc), in the
-// module's root. The binaries are built, or taken from the files that the
-// environment variables NPP_IPFS and NPP_STOCK name. The repos are in
-// [os.TempDir], which should be on a disk.
+// bootstrap peers. Each measurement alternates between the sides, so that other
+// load on the machine affects both. Databases are measured in this process and
+// in a Node.js process, whose packages bench/orbitdb installs with npm; their
+// replication is measured in daemons and in several Node.js processes. The
+// figures are medians over rounds; ratios and differences are taken within a
+// round.
+//
+// The command needs Linux, because it reads /proc, and runs in the root of the
+// module. It builds the binaries, or takes the files that the environment
+// variables NPP_IPFS and NPP_STOCK name. The repos are in [os.TempDir], which
+// should be on a disk.
 package main
 
 import (
@@ -24,17 +27,16 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/newpieceplease/npp/test/children"
+	"github.com/newpieceplease/npp/test/ipfs"
 )
 
-// resultsFile is where a complete run leaves its report.
+// resultsFile is the file to which a complete run writes its report.
 const resultsFile = "bench/RESULTS.md"
 
 // topics are all measurements, in the order of the report.
@@ -55,7 +57,7 @@ var topics = []struct {
 	{"library", benchLibrary},
 }
 
-// one is of a measurement that has one section in the report.
+// one adapts a measurement that has a single section in the report.
 func one(run func(context.Context, *bench) (*section, error)) func(context.Context, *bench) ([]*section, error) {
 	return func(ctx context.Context, b *bench) ([]*section, error) {
 		s, err := run(ctx, b)
@@ -63,9 +65,9 @@ func one(run func(context.Context, *bench) (*section, error)) func(context.Conte
 	}
 }
 
-// bench is what the measurements share.
+// bench is the state that the measurements share.
 type bench struct {
-	*children.Group // of the daemons, and the directory of their repos
+	*children.Group // of the daemons; its directory holds their repos
 	quick           bool
 	npp, stock      string // paths of the binaries
 }
@@ -80,7 +82,7 @@ func (b *bench) pick(full, quick int) int {
 
 func main() {
 	quick := flag.Bool("quick", false, "fewer rounds")
-	only := flag.String("only", "", "measure this topic alone: "+topicNames())
+	only := flag.String("only", "", "measure only this topic: "+topicNames())
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -105,10 +107,11 @@ func run(ctx context.Context, quick bool, only string) error {
 	}
 	defer group.End()
 	b := &bench{Group: group, quick: quick}
-	if b.npp, err = binary(ctx, b.Dir, "NPP_IPFS", "./cmd/ipfs"); err != nil {
+	progress("build the binaries, unless they are given")
+	if b.npp, err = ipfs.NPP(ctx, b.Dir); err != nil {
 		return err
 	}
-	if b.stock, err = binary(ctx, b.Dir, "NPP_STOCK", "./test/stock"); err != nil {
+	if b.stock, err = ipfs.Stock(ctx, b.Dir); err != nil {
 		return err
 	}
 	r := newReport(quick)
@@ -126,7 +129,7 @@ func run(ctx context.Context, quick bool, only string) error {
 		r.sections = append(r.sections, sections...)
 	}
 	if len(r.sections) == 0 {
-		return fmt.Errorf("no topic %q; there are %s", only, topicNames())
+		return fmt.Errorf("no topic %q; the topics are %s", only, topicNames())
 	}
 	text := r.String()
 	if quick || only != "" {
@@ -136,22 +139,7 @@ func run(ctx context.Context, quick bool, only string) error {
 	return os.WriteFile(resultsFile, []byte(text), 0o644)
 }
 
-// binary returns the path of the binary that env names, or else of a new one
-// built from the package.
-func binary(ctx context.Context, dir, env, pkg string) (string, error) {
-	if path := os.Getenv(env); path != "" {
-		return filepath.Abs(path)
-	}
-	progress("go build %s", pkg)
-	path := filepath.Join(dir, filepath.Base(pkg))
-	out, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", path, pkg).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
-	}
-	return path, nil
-}
-
-// progress tells whoever waits what is going on.
+// progress prints the current step to standard error.
 func progress(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%s %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
 }

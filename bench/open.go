@@ -52,8 +52,8 @@ func (m *replicateBench) open(ctx context.Context) ([]*section, error) {
 	}
 	s := &section{
 		title: "Replication: memory of a daemon by its databases",
-		how: fmt.Sprintf("One daemon makes databases, besides its own two, which are all open and replicated, with nobody. Resident memory (VmRSS) %.0f s after the last was made and %.0f s after a garbage collection; "+
-			"live objects on the heap at that; %d rounds.", m.settle().Seconds(), m.settle().Seconds(), rounds),
+		how: fmt.Sprintf("One daemon creates databases besides its own; all are open and replicated, and no peer is connected. Resident memory (VmRSS) %.0f s after the last was created and %.0f s after a garbage collection; "+
+			"live objects on the heap then; %d rounds.", m.settle().Seconds(), m.settle().Seconds(), rounds),
 	}
 	s.row("databases", "resident", "resident after a garbage collection", "heap")
 	for at, n := range counts {
@@ -64,6 +64,6 @@ func (m *replicateBench) open(ctx context.Context) ([]*section, error) {
 		kib := differences(of[last], of[1])
 		return fmt.Sprintf("%.1f KiB", 1024*median(kib)/float64(counts[last]-counts[1]))
 	}
-	s.row("for each more", each(resident), each(settled), each(heap))
+	s.row("per further database", each(resident), each(settled), each(heap))
 	return []*section{s}, nil
 }

@@ -16,19 +16,19 @@ import (
 
 // The bars for databases.
 const (
-	putBar     = 4  // times as many single puts as @orbitdb/core
-	atOnceBar  = 15 // times as many, 16 at once
-	putManyBar = 30 // times as many of many as single ones of @orbitdb/core
+	putBar     = 4  // single puts, relative to @orbitdb/core
+	atOnceBar  = 15 // the same, 16 at once
+	putManyBar = 30 // PutMany, relative to single puts of @orbitdb/core
 
-	growthBar    = 1.3 // times the time of a put in a small database
+	growthBar    = 1.3 // a put, relative to one in a small database
 	getBar       = 40 * time.Microsecond
-	getGrowthBar = 2 // times the time of a get in a small database
+	getGrowthBar = 2 // a get, relative to one in a small database
 	openBar      = 50 * time.Millisecond
 	heapBar      = 40 // MiB
 )
 
-// small is how many documents a database has whose figures those of a large one
-// are compared with.
+// small is the number of documents in the database with which a large one is
+// compared.
 const small = 1000
 
 // benchOrbit measures databases.
@@ -52,22 +52,22 @@ func benchOrbit(ctx context.Context, b *bench) ([]*section, error) {
 	return sections, nil
 }
 
-// orbitBench is what the measurements of databases share.
+// orbitBench is the state that the measurements of databases share.
 type orbitBench struct {
 	*bench
 	js     *javaScript
-	large  int  // how many documents a large database has
-	filled home // with the documents of a large one
+	large  int  // number of documents in a large database
+	filled home // has the documents of a large one
 }
 
 // writes are puts per second in a round.
 type writes struct {
 	single, atOnce, many, manyMore  float64 // manyMore is of a large database
-	bareSingle, bareAtOnce, bareAll float64 // of as many bytes, by hand
+	bareSingle, bareAtOnce, bareAll float64 // as many bytes, without a database
 	p50                             time.Duration
 }
 
-// reads are how long reads took of a database that was opened again.
+// reads are the durations of reads from a reopened database.
 type reads struct{ open, all, random, oldest time.Duration }
 
 // jsReads are the measures of bench.mjs for reads.
@@ -80,7 +80,7 @@ func readsOf(figures map[string]figure) reads {
 // turns measures in turns with JavaScript.
 func (m *orbitBench) turns(ctx context.Context) ([]*section, error) {
 	rounds, many := m.pick(5, 2), 10_000
-	manyRounds := m.pick(3, 1) // those in which the large database is filled too
+	manyRounds := m.pick(3, 1) // rounds that also fill the large database
 	size := m.pick(small, 300)
 	var own, other []writes
 	var ownReads, otherReads []reads
@@ -121,8 +121,8 @@ func (m *orbitBench) turns(ctx context.Context) ([]*section, error) {
 	return []*section{m.writeSection(size, many, own, other), bareSection(size, many, own), read}, nil
 }
 
-// fill makes a database of a type with n documents, named after the type, and
-// returns how many were put a second.
+// fill creates a database of a type with n documents, named after the type. It
+// returns the rate per second.
 func (h home) fill(ctx context.Context, kind string, n int) (float64, error) {
 	d, err := h.open(ctx)
 	if err != nil {
@@ -136,7 +136,8 @@ func (h home) fill(ctx context.Context, kind string, n int) (float64, error) {
 	return c.fill(ctx, n)
 }
 
-// round measures writes, and reads of what was put one after the other.
+// round measures writes, and reads of the documents that were put one after the
+// other.
 func (m *orbitBench) round(ctx context.Context, size, many int) (w writes, r reads, err error) {
 	h, err := newHome(ctx, m.bench)
 	if err != nil {
@@ -195,8 +196,8 @@ func (h home) write(ctx context.Context, size, many int, w *writes) error {
 	return nil
 }
 
-// load puts documents, so many at once, and returns how long each took and how
-// many were put a second.
+// load puts n documents with atOnce concurrent calls. It returns the duration
+// of each put and the rate per second.
 func (c *collection) load(ctx context.Context, n, atOnce int) ([]time.Duration, float64, error) {
 	var next atomic.Int64
 	var failure atomic.Pointer[error]
@@ -213,8 +214,8 @@ func (c *collection) load(ctx context.Context, n, atOnce int) ([]time.Duration, 
 	return took, perSecond(n, all), nil
 }
 
-// read opens the repo anew and reads its database of so many documents, as
-// bench.mjs does.
+// read reopens the repo and reads its database of size documents, as bench.mjs
+// does.
 func (h home) read(ctx context.Context, name string, size int) (r reads, err error) {
 	d, err := h.open(ctx)
 	if err != nil {
@@ -253,7 +254,7 @@ func (h home) read(ctx context.Context, name string, size int) (r reads, err err
 	return r, nil
 }
 
-// collect returns a figure of each round.
+// collect returns one figure of each round.
 func collect[R, T any](rounds []R, of func(R) T) []T {
 	out := make([]T, len(rounds))
 	for i, r := range rounds {
@@ -267,9 +268,9 @@ func rate(values []float64) string { return fmt.Sprintf("%.0f /s", median(values
 func (m *orbitBench) writeSection(size, many int, own, other []writes) *section {
 	s := &section{
 		title: "Databases: puts beside @orbitdb/core",
-		how: fmt.Sprintf("Documents of some 130 bytes into new databases. Here: package orbit in this process, in a repo as `ipfs init` makes it, opened by kubo; each put is on disk, synced, "+
-			"before it is answered. There: @orbitdb/core 4.0.0 with its default storage on Helia 6 with LevelDB, in Node.js 22, without `sync`, so that no put is sent; it does not sync the disk. "+
-			"%d rounds in turns of %d puts one after the other, and 16 at once, of which here there are %d. `PutMany` is compared with single puts there, which has nothing else.%s",
+		how: fmt.Sprintf("Documents of about 130 bytes are put into new databases. npp is package orbit in this process, on a repo that `ipfs init` created and kubo opened; each put is synced to disk "+
+			"before it returns. The peer is @orbitdb/core 4.0.0 with its default storage on Helia 6 with LevelDB, in Node.js 22, without `sync`, so no put is sent; it does not sync the disk. "+
+			"%d rounds in turns of %d puts one after the other, and of puts 16 at once, of which npp makes %d. `PutMany` is compared with single puts of @orbitdb/core, which has no such call.%s",
 			len(own), size, 5*size, m.js.without()),
 	}
 	s.row("", "npp", "@orbitdb/core", "ratio", "middle half")
@@ -290,7 +291,7 @@ func (m *orbitBench) writeSection(size, many int, own, other []writes) *section 
 		bar         float64
 	}{
 		{"one after the other", own, single, single, putBar},
-		{"16 at once, against its puts one after the other", own, concurrent, single, 0},
+		{"16 at once, against its single puts", own, concurrent, single, 0},
 		{"16 at once, against its 16 at once", own, concurrent, concurrent, 0},
 		{"16 at once, against the better of the two", own, concurrent, better, atOnceBar},
 		{fmt.Sprintf("`PutMany` of %d", many), own, func(w writes) float64 { return w.many }, single, putManyBar},
@@ -309,7 +310,7 @@ func (m *orbitBench) writeSection(size, many int, own, other []writes) *section 
 		quotients := ratios(a, b)
 		s.row(r.name, rate(a), rate(b), ratio(quotients), spread(quotients))
 		if r.bar > 0 {
-			s.verdict(median(quotients) >= r.bar, "%s: npp is to put at least %.0f times as many a second; it is %s times as many.", r.name, r.bar, ratio(quotients))
+			s.verdict(median(quotients) >= r.bar, "%s: npp puts at least %.0f times as many per second; it puts %s times as many.", r.name, r.bar, ratio(quotients))
 		}
 	}
 	if len(other) == 0 {
@@ -325,8 +326,8 @@ func (m *orbitBench) writeSection(size, many int, own, other []writes) *section 
 func bareSection(size, many int, own []writes) *section {
 	s := &section{
 		title: "Databases: puts beside the datastore alone",
-		how: fmt.Sprintf("In the rounds and repos of before: a loop that signs %d bytes, hashes %d, and stores those at one key, which is what one entry is at least; "+
-			"a put stores five keys and the summary. The loop syncs each of %d, groups of 16 (%d entries), and groups of 256 (%d).", signedBytes, entryBytes, size, 5*size, many),
+		how: fmt.Sprintf("In the same rounds and repos: a loop that signs %d bytes, hashes %d, and stores those at one key, which is the least work for one entry; "+
+			"a put stores five keys and the summary. The loop syncs each of %d entries, groups of 16 (%d entries), and groups of 256 (%d entries).", signedBytes, entryBytes, size, 5*size, many),
 	}
 	s.row("", "put", "loop", "ratio", "middle half")
 	for _, r := range []struct {
@@ -346,10 +347,10 @@ func bareSection(size, many int, own []writes) *section {
 func (m *orbitBench) readSection(size, rounds int, own, other []reads) *section {
 	s := &section{
 		title: "Databases: reads beside @orbitdb/core",
-		how: fmt.Sprintf("After the puts of before, one after the other, both open all anew, and then a database and its documents. %d rounds of %d documents in turns, "+
-			"and one of 10000 in a complete run. Of 100 gets of any key and 20 of the oldest, after all were read once, it is the median (there, gets end after 10 s).%s", rounds, size, m.js.without()),
+		how: fmt.Sprintf("After the single puts above, both reopen everything, then a database and its documents. %d rounds of %d documents in turns, "+
+			"and one of 10000 in a complete run. The figures for gets are medians, of 100 gets of any key and 20 of the oldest, after all documents were read once (@orbitdb/core stops getting after 10 s).%s", rounds, size, m.js.without()),
 	}
-	s.row("", "npp", "@orbitdb/core", "times as fast", "middle half")
+	s.row("", "npp", "@orbitdb/core", "speedup", "middle half")
 	s.readRows(size, own, other)
 	return s
 }
@@ -401,16 +402,16 @@ func (m *orbitBench) readMore(ctx context.Context, s *section, size int) error {
 	return nil
 }
 
-// growth measures whether a large database is slower than a small one, and what
-// memory it takes.
+// growth measures whether a large database is slower than a small one, and its
+// memory.
 func (m *orbitBench) growth(ctx context.Context) ([]*section, error) {
 	puts, rounds, gets := m.pick(1000, 300), m.pick(5, 2), m.pick(1000, 300)
 	s := &section{
 		title: fmt.Sprintf("Databases: %d entries beside %d", m.large, small),
-		how: fmt.Sprintf("Each database has a repo of its own, and both are used in turns. %d puts of new keys one after the other. "+
-			"Before that, %d times: open both repos anew, so that all caches but the system's are empty, and open the database, from `orbit.New` to `Find` of its name; "+
-			"then, at once, %[3]d gets of random keys, none twice; and %[3]d of others (of %[4]d there are no others) once it is warm, which is %[5]s later: "+
-			"with the first use begins a look through the keys, after which a get reads nothing but the entry.", puts, rounds, gets, small, warmUp),
+		how: fmt.Sprintf("Each database has a repo of its own, and the two are used in turns. There are %d puts of new keys, one after the other. "+
+			"Before them, %d times: both repos are reopened, so that all caches but the system's are empty, and the database is opened, from `orbit.New` to `Find` of its name; "+
+			"then come %[3]d gets of distinct random keys; and %[3]d of others (the database of %[4]d has no others) once it is warm, which is %[5]s later: "+
+			"the first use starts a scan of the keys, after which a get reads only the entry.", puts, rounds, gets, small, warmUp),
 	}
 	s.row("p50", fmt.Sprintf("%d entries", small), fmt.Sprintf("%d entries", m.large), "ratio")
 	for _, kind := range []string{orbit.TypeDocuments, orbit.TypeKeyValue, orbit.TypeEvents} {
@@ -424,15 +425,15 @@ func (m *orbitBench) growth(ctx context.Context) ([]*section, error) {
 			if err != nil {
 				return nil, err
 			}
-			for i, name := range []string{"open", "get a random document as soon as it is open", "get one when it is warm"} {
+			for i, name := range []string{"open", "get a random document once it is open", "get one when it is warm"} {
 				a, b := median(took[i][0]), median(took[i][1])
 				quotient := float64(b) / float64(a)
 				s.row(name, us(a), us(b), fmt.Sprintf("%.2f", quotient))
 				switch i {
 				case 0:
-					s.verdict(b < openBar, "a database of %d entries is to open in less than %s; it takes %s.", m.large, ms(openBar), ms(b))
+					s.verdict(b < openBar, "a database of %d entries opens in less than %s; it takes %s.", m.large, ms(openBar), ms(b))
 				case 2:
-					s.verdict(b < getBar && quotient <= getGrowthBar, "a get in %d documents is to take less than %s and at most %d times what it takes in %d; it takes %s, %.2f times as long.",
+					s.verdict(b < getBar && quotient <= getGrowthBar, "a get among %d documents takes less than %s, and at most %d times as long as among %d; it takes %s, %.2f times as long.",
 						m.large, us(getBar), getGrowthBar, small, us(b), quotient)
 				}
 			}
@@ -444,13 +445,13 @@ func (m *orbitBench) growth(ctx context.Context) ([]*section, error) {
 		a, b := median(took[0]), median(took[1])
 		quotient := float64(b) / float64(a)
 		s.row("put in "+kind, us(a), us(b), fmt.Sprintf("%.2f", quotient))
-		s.verdict(quotient <= growthBar, "a put in %s of %d entries is to take at most %.1f times what it takes at %d; it is %.2f times as long.", kind, m.large, growthBar, small, quotient)
+		s.verdict(quotient <= growthBar, "a put in %s of %d entries takes at most %.1f times as long as with %d; it takes %.2f times as long.", kind, m.large, growthBar, small, quotient)
 	}
 	memory, err := m.memory(ctx)
 	return []*section{s, memory}, err
 }
 
-// pair is repos with a small and a large database of a type.
+// pair returns repos with a small and a large database of a type.
 func (m *orbitBench) pair(ctx context.Context, kind string) (homes [2]home, err error) {
 	for i, n := range [2]int{small, m.large} {
 		if i == 1 && kind == orbit.TypeDocuments {
@@ -480,11 +481,11 @@ func openBoth(homes [2]home) (both [2]*databases, err error) {
 	return both, nil
 }
 
-// warmUp is longer than the look through the keys of a database takes.
+// warmUp is longer than the scan of a database's keys takes.
 const warmUp = 2 * time.Second
 
-// reopened measures, in turns and by database: how long it takes to open, to
-// get documents at once, and to get others when it is warm.
+// reopened measures in turns and by database: how long it takes to open, to get
+// documents at once, and to get others when the database is warm.
 func reopened(ctx context.Context, homes [2]home, sizes [2]int, rounds, gets int) (took [3][2][]time.Duration, err error) {
 	for round := range rounds {
 		if err := func() error {
@@ -533,7 +534,7 @@ func reopened(ctx context.Context, homes [2]home, sizes [2]int, rounds, gets int
 	return took, nil
 }
 
-// putInTurns measures puts of keys that are new.
+// putInTurns measures puts of new keys.
 func putInTurns(ctx context.Context, kind string, homes [2]home, sizes [2]int, puts int) (took [2][]time.Duration, err error) {
 	both, err := openBoth(homes)
 	if err != nil {
@@ -562,7 +563,7 @@ func putInTurns(ctx context.Context, kind string, homes [2]home, sizes [2]int, p
 	return took, nil
 }
 
-// memory measures what the use of a large database leaves on the heap.
+// memory measures the heap that the use of a large database leaves.
 func (m *orbitBench) memory(ctx context.Context) (*section, error) {
 	d, err := m.filled.openStore()
 	if err != nil {
@@ -606,8 +607,8 @@ func (m *orbitBench) memory(ctx context.Context) (*section, error) {
 
 	s := &section{
 		title: fmt.Sprintf("Databases: heap with %d documents", m.large),
-		how: fmt.Sprintf("Of this process, after garbage collections: with the repo open, with the database open too, and after %d gets of random keys, %d puts and a loop over all of them. "+
-			"The caches of the datastore fill meanwhile and are part of it.", uses, uses),
+		how: fmt.Sprintf("The heap of this process after garbage collections: with the repo open, with the database open too, and after %d gets of random keys, %d puts and a loop over all documents. "+
+			"It includes the caches of the datastore, which fill meanwhile.", uses, uses),
 	}
 	s.row("", "live objects", "spans in use")
 	for _, r := range []struct {
@@ -617,16 +618,16 @@ func (m *orbitBench) memory(ctx context.Context) (*section, error) {
 		s.row(r.name, fmt.Sprintf("%.1f MiB", r.live), fmt.Sprintf("%.1f MiB", r.spans))
 	}
 	more := max(after.live-before.live, after.spans-before.spans)
-	s.verdict(more <= heapBar, "%d documents in use are to take at most %d MiB of heap, whichever way it is counted; it is %.1f MiB.", m.large, heapBar, more)
+	s.verdict(more <= heapBar, "%d documents in use take at most %d MiB of heap, by either count; they take %.1f MiB.", m.large, heapBar, more)
 	return s, nil
 }
 
 // heapUse is the heap in MiB.
 type heapUse struct{ live, spans float64 }
 
-// heap measures what a garbage collection leaves.
+// heap measures the heap after garbage collections.
 func heap() heapUse {
-	for range 3 { // what has a finalizer, and what pools hold, takes more than one
+	for range 3 { // finalizers and pools need more than one
 		runtime.GC()
 	}
 	var s runtime.MemStats
@@ -642,7 +643,7 @@ func (m *orbitBench) start(ctx context.Context) ([]*section, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := n.start(ctx); err != nil { // makes the databases
+		if err := n.start(ctx); err != nil { // creates the databases
 			return nil, err
 		}
 		n.stop()
@@ -660,17 +661,17 @@ func (m *orbitBench) start(ctx context.Context) ([]*section, error) {
 	more := median(differences(took[0], took[1]))
 	s := &section{
 		title: fmt.Sprintf("Databases: start to ready with %d entries in `pieces`", m.large),
-		how:   fmt.Sprintf("As above, but both are npp's, in turns %d times: one with that many pieces, one with none.", rounds),
+		how:   fmt.Sprintf("As above, but both daemons have npp: one with that many pieces, one with none; %d starts each, in turns.", rounds),
 	}
 	s.row("", "with pieces", "without", "difference")
 	s.row("median", ms(median(took[0])), ms(median(took[1])), ms(more))
-	s.verdict(more < startBar, "the pieces are to add less than %s to a start; they add %s.", ms(startBar), ms(more))
+	s.verdict(more < startBar, "the pieces add less than %s to a start; they add %s.", ms(startBar), ms(more))
 	return []*section{s}, nil
 }
 
-// fillPieces fills the daemon's own store. It must not run.
+// fillPieces fills the daemon's own store. The daemon must not run.
 func fillPieces(ctx context.Context, n *node, count int) error {
-	h := home{n.repo, orbit.Config{RootKey: "npp-orbitdb-root", SigningKey: "npp-orbitdb-signing"}}
+	h := home{n.Repo, orbit.Config{RootKey: "npp-orbitdb-root", SigningKey: "npp-orbitdb-signing"}}
 	d, err := h.open(ctx)
 	if err != nil {
 		return err

@@ -16,15 +16,16 @@ import (
 
 // javaScript is @orbitdb/core as bench/orbitdb measures it.
 type javaScript struct {
-	*children.Group        // of its processes, and the directory of its databases
-	missing         string // why it cannot be run, or ""
+	*children.Group        // of its processes; its directory holds their databases
+	missing         string // why it cannot run, or ""
 }
 
-// installJavaScript installs what bench/orbitdb needs, unless it is there.
+// installJavaScript installs the packages of bench/orbitdb, unless they are
+// installed.
 func installJavaScript(ctx context.Context, b *bench) (*javaScript, error) {
 	js := &javaScript{Group: b.Group}
 	if _, err := exec.LookPath("npm"); err != nil {
-		js.missing = "npm, which comes with Node.js, is not installed"
+		js.missing = "npm (part of Node.js) is not installed"
 		return js, nil
 	}
 	progress("install @orbitdb/core")
@@ -33,13 +34,13 @@ func installJavaScript(ctx context.Context, b *bench) (*javaScript, error) {
 		return nil, ctx.Err()
 	}
 	if err != nil {
-		js.missing = "it could not be installed"
+		js.missing = "the installation failed"
 		progress("%v", err)
 	}
 	return js, nil
 }
 
-// without says that JavaScript is missing, where it is.
+// without returns a sentence on why JavaScript is missing, or "".
 func (js *javaScript) without() string {
 	if js.missing == "" {
 		return ""
@@ -47,7 +48,7 @@ func (js *javaScript) without() string {
 	return " @orbitdb/core was not measured: " + js.missing + "."
 }
 
-// figure is what bench.mjs prints of a measure.
+// figure is one measure that bench.mjs prints.
 type figure struct {
 	Name      string
 	N         int
@@ -60,7 +61,7 @@ type figure struct {
 func (f figure) took() time.Duration { return time.Duration(f.Ms * float64(time.Millisecond)) }
 func (f figure) p50() time.Duration  { return time.Duration(f.P50Us * float64(time.Microsecond)) }
 
-// run measures with n documents, in processes that start for it.
+// run measures with n documents, in new processes.
 func (js *javaScript) run(ctx context.Context, n int, names ...string) (map[string]figure, error) {
 	cmd := exec.CommandContext(ctx, "bench/orbitdb/run", "bench.mjs", "--n", strconv.Itoa(n), "--only", strings.Join(names, ","), "--dir", js.Dir)
 	js.Add(cmd)
@@ -82,7 +83,7 @@ func (js *javaScript) run(ctx context.Context, n int, names ...string) (map[stri
 	}
 	for _, name := range names {
 		if _, ok := figures[name]; !ok && name != "nothing" {
-			return nil, fmt.Errorf("bench/orbitdb/run has not measured %s", name)
+			return nil, fmt.Errorf("bench/orbitdb/run did not measure %s", name)
 		}
 	}
 	return figures, nil

@@ -17,12 +17,14 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+
+	"github.com/newpieceplease/npp/test/ipfs"
 )
 
-// connectedPeers is how many peers are listed.
+// connectedPeers is the number of peers that are listed.
 const connectedPeers = 200
 
-// newHost is a libp2p host on TCP that listens on the addresses, or nowhere.
+// newHost returns a libp2p host on TCP that listens on the addresses, if any.
 func newHost(listen ...string) (host.Host, error) {
 	options := []libp2p.Option{
 		libp2p.Transport(tcp.NewTCPTransport),
@@ -41,9 +43,9 @@ func newHost(listen ...string) (host.Host, error) {
 	return libp2p.New(options...)
 }
 
-// benchPeers lists the peers of one daemon, by npp and by kubo.
+// benchPeers lists the peers of one daemon, with npp and with kubo.
 func benchPeers(ctx context.Context, b *bench) (*section, error) {
-	n, err := startNode(ctx, b, b.npp, settings{"Swarm.ConnMgr.Type": "none"})
+	n, err := startNode(ctx, b, b.npp, ipfs.Config{"Swarm.ConnMgr.Type": "none"})
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +60,7 @@ func benchPeers(ctx context.Context, b *bench) (*section, error) {
 		return nil, err
 	}
 
-	// each way with what each peer costs one of in its answer
+	// each way with a mark that its answer has once per peer
 	ways := []struct {
 		path  string
 		query url.Values
@@ -74,13 +76,13 @@ func benchPeers(ctx context.Context, b *bench) (*section, error) {
 		for range calls {
 			for i, way := range ways {
 				began := time.Now()
-				answer, err := n.call(ctx, way.path, way.query, nil)
+				answer, err := n.rpc.Call(ctx, way.path, way.query, nil)
 				took[i] = append(took[i], time.Since(began))
 				if err != nil {
 					return nil, err
 				}
 				if got := bytes.Count(answer, []byte(way.mark)); got != connectedPeers {
-					return nil, fmt.Errorf("%s lists %d peers, not %d", way.path, got, connectedPeers)
+					return nil, fmt.Errorf("%s lists %d peers, want %d", way.path, got, connectedPeers)
 				}
 			}
 		}
@@ -92,20 +94,20 @@ func benchPeers(ctx context.Context, b *bench) (*section, error) {
 	s := &section{
 		title: fmt.Sprintf("`npp peers` with %d peers", connectedPeers),
 		how: fmt.Sprintf("%d libp2p hosts (TCP, noise, yamux) are connected to one daemon with `Swarm.ConnMgr.Type` none. "+
-			"Both RPC calls go to that daemon in turns, from the request to the last byte of the answer; %d rounds of %d calls each.",
+			"Both RPC calls go to that daemon in turns and are timed from the request to the last byte of the answer; %d rounds of %d calls each.",
 			connectedPeers, rounds, calls),
 	}
 	quotients := ratios(p50[0], p50[1])
 	s.row("", "`npp/peers`", "`swarm/peers?verbose=true`", "ratio", "middle half")
 	s.row("p50", ms(median(p50[0])), ms(median(p50[1])), ratio(quotients), spread(quotients))
 	s.row("p90", ms(median(p90[0])), ms(median(p90[1])), ratio(ratios(p90[0], p90[1])), spread(ratios(p90[0], p90[1])))
-	s.verdict(median(quotients) <= 1, "`npp/peers` is to be no slower than kubo's list with the same details; its p50 is %s of it.",
+	s.verdict(median(quotients) <= 1, "`npp/peers` is no slower than kubo's list with the same details; the ratio of the p50s is %s.",
 		ratio(quotients))
 	return s, nil
 }
 
-// crowd connects so many hosts to the daemon and returns when it has identified
-// them all. The caller closes them, also beside an error.
+// crowd connects new hosts to the daemon and returns when the daemon has
+// identified them all. The caller closes them, even if there is an error.
 func crowd(ctx context.Context, n *node, count int) ([]host.Host, error) {
 	addr, err := n.addr(ctx)
 	if err != nil {
@@ -131,7 +133,7 @@ func crowd(ctx context.Context, n *node, count int) ([]host.Host, error) {
 		}
 	}
 	return hosts, await(ctx, "the daemon to identify its peers", func() (bool, error) {
-		answer, err := n.call(ctx, "npp/peers", nil, nil)
+		answer, err := n.rpc.Call(ctx, "npp/peers", nil, nil)
 		if err != nil {
 			return false, err
 		}

@@ -18,7 +18,8 @@ const (
 	memoryBar = 15 // MiB
 )
 
-// startInTurns returns how long two daemons took to be ready, so many times each.
+// startInTurns returns the durations until two daemons were ready, over the
+// given number of rounds.
 func startInTurns(ctx context.Context, nodes [2]*node, rounds int) (took [2][]time.Duration, err error) {
 	for round := range rounds + 1 {
 		for i, n := range nodes {
@@ -26,7 +27,7 @@ func startInTurns(ctx context.Context, nodes [2]*node, rounds int) (took [2][]ti
 				return took, err
 			}
 			n.stop()
-			if round > 0 { // the first start sets up the repo, or reads what was just written
+			if round > 0 { // the first start sets up the repo or reads freshly written files
 				took[i] = append(took[i], n.ready)
 			}
 		}
@@ -48,8 +49,8 @@ func benchStart(ctx context.Context, b *bench) (*section, error) {
 	more := median(differences(took[0], took[1]))
 	s := &section{
 		title: "Start to ready",
-		how: fmt.Sprintf("From the start of `ipfs daemon` to its line \"Daemon is ready\", on a repo that was used before; %d starts each, in turns. "+
-			"The difference of the medians is that between neighbours.", rounds),
+		how: fmt.Sprintf("From the start of `ipfs daemon` to its line \"Daemon is ready\", on a used repo; %d starts each, in turns. "+
+			"The median difference is of neighbouring starts.", rounds),
 	}
 	s.row("", "npp", "stock", "difference")
 	s.row("median", ms(median(took[0])), ms(median(took[1])), ms(more))
@@ -57,11 +58,11 @@ func benchStart(ctx context.Context, b *bench) (*section, error) {
 		npp, stock := percentile(took[0], p), percentile(took[1], p)
 		s.row(fmt.Sprintf("p%d", p), ms(npp), ms(stock), ms(npp-stock))
 	}
-	s.verdict(more <= startBar, "npp is to add at most %d ms to a start; it adds %s.", startBar.Milliseconds(), ms(more))
+	s.verdict(more <= startBar, "npp adds at most %d ms to a start; it adds %s.", startBar.Milliseconds(), ms(more))
 	return s, nil
 }
 
-// oneOfEach is a repo for each side, npp's first.
+// oneOfEach returns a repo for each side, npp's first.
 func oneOfEach(ctx context.Context, b *bench) (nodes [2]*node, err error) {
 	for i, bin := range []string{b.npp, b.stock} {
 		if nodes[i], err = newNode(ctx, b, bin, nil); err != nil {
@@ -89,8 +90,8 @@ func benchMemory(ctx context.Context, b *bench) (*section, error) {
 		mib         [2][]float64
 	}{
 		{name: "resident (VmRSS)", field: "VmRSS"},
-		{name: "of it anonymous (RssAnon)", field: "RssAnon"},
-		{name: "of it the binary's pages (RssFile)", field: "RssFile"},
+		{name: "anonymous part (RssAnon)", field: "RssAnon"},
+		{name: "pages of the binary (RssFile)", field: "RssFile"},
 		{name: "resident after a garbage collection", field: "VmRSS", settled: true},
 		{name: "anonymous after a garbage collection", field: "RssAnon", settled: true},
 	}
@@ -149,14 +150,14 @@ func benchMemory(ctx context.Context, b *bench) (*section, error) {
 			fmt.Sprintf("%+.1f MiB", median(differences(f.mib[0], f.mib[1]))))
 	}
 	more := median(differences(figures[0].mib[0], figures[0].mib[1]))
-	s.verdict(more <= memoryBar, "npp is to take at most %d MiB more resident memory when idle; the difference is %+.1f MiB.", memoryBar, more)
+	s.verdict(more <= memoryBar, "npp takes at most %d MiB more resident memory when idle; the difference is %+.1f MiB.", memoryBar, more)
 	return s, nil
 }
 
-// memory is a field of the daemon's status, in MiB.
-func (n *node) memory(field string) (float64, error) { return processMemory(n.cmd.Process.Pid, field) }
+// memory returns a field of the daemon's status, in MiB.
+func (n *node) memory(field string) (float64, error) { return processMemory(n.pid(), field) }
 
-// processMemory is a field of the status of a process, in MiB.
+// processMemory returns a field of a process's status, in MiB.
 func processMemory(pid int, field string) (float64, error) {
 	path := fmt.Sprintf("/proc/%d/status", pid)
 	text, err := os.ReadFile(path)
@@ -172,14 +173,14 @@ func processMemory(pid int, field string) (float64, error) {
 	return 0, fmt.Errorf("%s has no %s", path, field)
 }
 
-// collectGarbage makes the daemon collect its garbage.
+// collectGarbage forces a garbage collection in the daemon.
 func (n *node) collectGarbage(ctx context.Context) error {
 	_, err := n.heap(ctx)
 	return err
 }
 
-// heap collects garbage, twice, as finalizers free some of it in the second run,
-// and returns how much live objects take, in MiB.
+// heap forces two garbage collections, since finalizers free some memory only
+// in the second, and returns the size of live objects in MiB.
 func (n *node) heap(ctx context.Context) (live float64, err error) {
 	for range 2 {
 		if live, err = n.liveHeap(ctx); err != nil {
@@ -190,11 +191,11 @@ func (n *node) heap(ctx context.Context) (live float64, err error) {
 }
 
 func (n *node) liveHeap(ctx context.Context) (float64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.base+"debug/pprof/heap?gc=1&debug=1", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.rpc.Base+"debug/pprof/heap?gc=1&debug=1", nil)
 	if err != nil {
 		return 0, err
 	}
-	resp, err := n.http.Do(req)
+	resp, err := n.rpc.Client.Do(req)
 	if err != nil {
 		return 0, err
 	}

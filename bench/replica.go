@@ -10,29 +10,31 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/newpieceplease/npp/test/ipfs"
 )
 
-// joinPatience is how long an entry may take to come, with all that it is on top of.
+// joinPatience is how long an entry may take to arrive with its ancestors.
 const joinPatience = 5 * time.Minute
 
-// replica is a process that replicates databases of documents. Its databases are
-// called by their names.
+// replica is a process that replicates databases of documents. Each database is
+// identified by its name.
 type replica interface {
-	// open makes a database that anybody may write, or opens it.
+	// open creates or opens a database that anybody may write.
 	open(ctx context.Context, name string) error
-	// follow has await see the entries that become part of a database behind
-	// the first so many.
-	follow(ctx context.Context, name string, behind int) error
-	// await returns when an entry was there, and all that it is on top of.
+	// follow makes await see new entries of a database, except the first ones,
+	// whose number is after.
+	follow(ctx context.Context, name string, after int) error
+	// await returns the time at which an entry and its ancestors were there.
 	await(ctx context.Context, hash string) (time.Time, error)
-	// put puts the document of a number.
+	// put puts the i-th document.
 	put(ctx context.Context, name string, i int) (written, error)
-	// fill puts n documents, and returns the hash of the last entry.
+	// fill puts n documents and returns the hash of the last entry.
 	fill(ctx context.Context, name string, n int) (string, error)
 	count(ctx context.Context, name string) (int, error)
 	addr(ctx context.Context) (string, error)
 	connect(ctx context.Context, addr string) error
-	// connections are the addresses of those whom it is connected to.
+	// connections returns the multiaddrs of the connected peers.
 	connections(ctx context.Context) ([]string, error)
 	pid() int
 	collectGarbage(ctx context.Context) error
@@ -46,10 +48,10 @@ type written struct {
 	took  time.Duration // until the writer was told that it is done
 }
 
-// inbox is what came of what is followed.
+// inbox receives the entries of followed databases.
 type inbox chan arrival
 
-// inboxSize is more than what comes while nobody awaits it.
+// inboxSize is more than the entries that arrive while nobody awaits one.
 const inboxSize = 1024
 
 type arrival struct {
@@ -68,7 +70,7 @@ func (in inbox) await(ctx context.Context, hash string, ended <-chan struct{}) (
 		case <-ended:
 			return time.Time{}, errors.New("the process has ended")
 		case <-late:
-			return time.Time{}, fmt.Errorf("the entry %s has not come within %s", hash, joinPatience)
+			return time.Time{}, fmt.Errorf("the entry %s has not arrived within %s", hash, joinPatience)
 		case <-ctx.Done():
 			return time.Time{}, ctx.Err()
 		}
@@ -82,36 +84,23 @@ type daemonReplica struct {
 	inbox     inbox
 }
 
-// hidden has a daemon announce no address at which it can be reached, so that its
-// peers have the connections that they are told to make, and no others.
-var hidden = settings{"Addresses.Announce": []string{"/ip4/127.0.0.1/tcp/1"}}
-
 func startDaemonReplica(ctx context.Context, b *bench) (*daemonReplica, error) {
-	n, err := startNode(ctx, b, b.npp, hidden)
+	n, err := startNode(ctx, b, b.npp, ipfs.Hidden)
 	if err != nil {
 		return nil, err
 	}
 	return &daemonReplica{n, make(map[string]string), make(inbox, inboxSize)}, nil
 }
 
-// ask calls and decodes the answer.
-func (d *daemonReplica) ask(ctx context.Context, answer any, path string, query url.Values, body []byte) error {
-	text, err := d.call(ctx, path, query, body)
-	if err == nil {
-		err = json.Unmarshal(text, answer)
-	}
-	return err
-}
-
 func (d *daemonReplica) open(ctx context.Context, name string) error {
 	var made struct{ Address string }
-	err := d.ask(ctx, &made, "npp/db/create", url.Values{"arg": {name}, "type": {"documents"}, "write": {"*"}}, nil)
+	err := d.rpc.Ask(ctx, &made, "npp/db/create", url.Values{"arg": {name}, "type": {"documents"}, "write": {"*"}}, nil)
 	d.addresses[name] = made.Address
 	return err
 }
 
-func (d *daemonReplica) follow(ctx context.Context, name string, behind int) error {
-	resp, err := d.post(ctx, "npp/db/log", url.Values{"arg": {d.addresses[name]}, "follow": {"true"}, "since": {strconv.Itoa(behind)}}, nil)
+func (d *daemonReplica) follow(ctx context.Context, name string, after int) error {
+	resp, err := d.rpc.Stream(ctx, "npp/db/log", url.Values{"arg": {d.addresses[name]}, "follow": {"true"}, "since": {strconv.Itoa(after)}}, nil)
 	if err != nil {
 		return err
 	}
@@ -133,7 +122,7 @@ func (d *daemonReplica) follow(ctx context.Context, name string, behind int) err
 }
 
 func (d *daemonReplica) await(ctx context.Context, hash string) (time.Time, error) {
-	return d.inbox.await(ctx, hash, d.ended)
+	return d.inbox.await(ctx, hash, d.daemon.Done())
 }
 
 func (d *daemonReplica) put(ctx context.Context, name string, i int) (w written, err error) {
@@ -143,7 +132,7 @@ func (d *daemonReplica) put(ctx context.Context, name string, i int) (w written,
 	}
 	var put struct{ Hash string }
 	w.began = time.Now()
-	err = d.ask(ctx, &put, "npp/db/put", url.Values{"arg": {d.addresses[name]}}, text)
+	err = d.rpc.Ask(ctx, &put, "npp/db/put", url.Values{"arg": {d.addresses[name]}}, text)
 	w.took = time.Since(w.began)
 	w.hash = put.Hash
 	return w, err
@@ -158,7 +147,7 @@ func (d *daemonReplica) fill(ctx context.Context, name string, n int) (string, e
 		}
 		lines.Write(append(text, '\n'))
 	}
-	if _, err := d.call(ctx, "npp/db/put", url.Values{"arg": {d.addresses[name]}, "many": {"true"}}, lines.Bytes()); err != nil {
+	if _, err := d.rpc.Call(ctx, "npp/db/put", url.Values{"arg": {d.addresses[name]}, "many": {"true"}}, lines.Bytes()); err != nil {
 		return "", err
 	}
 	info, err := d.info(ctx, name)
@@ -177,7 +166,7 @@ type databaseInfo struct {
 }
 
 func (d *daemonReplica) info(ctx context.Context, name string) (info databaseInfo, err error) {
-	err = d.ask(ctx, &info, "npp/db/info", url.Values{"arg": {d.addresses[name]}}, nil)
+	err = d.rpc.Ask(ctx, &info, "npp/db/info", url.Values{"arg": {d.addresses[name]}}, nil)
 	return info, err
 }
 
@@ -186,31 +175,15 @@ func (d *daemonReplica) count(ctx context.Context, name string) (int, error) {
 	return info.Entries, err
 }
 
-func (d *daemonReplica) connect(ctx context.Context, addr string) error {
-	_, err := d.call(ctx, "swarm/connect", url.Values{"arg": {addr}}, nil)
-	return err
-}
-
-// addr is the address that it listens at.
-func (d *daemonReplica) addr(ctx context.Context) (string, error) {
-	var addrs struct{ Strings []string }
-	if err := d.ask(ctx, &addrs, "swarm/addrs/listen", nil, nil); err != nil {
-		return "", err
-	}
-	if len(addrs.Strings) == 0 {
-		return "", errors.New("the daemon listens nowhere")
-	}
-	return addrs.Strings[0] + "/p2p/" + d.id, nil
-}
+// addr is the multiaddr that the daemon listens on, with its peer ID.
+func (d *daemonReplica) addr(ctx context.Context) (string, error) { return d.rpc.ListenAddr(ctx) }
 
 func (d *daemonReplica) connections(ctx context.Context) ([]string, error) {
 	var swarm struct{ Peers []struct{ Addr string } }
-	err := d.ask(ctx, &swarm, "swarm/peers", nil, nil)
+	err := d.rpc.Ask(ctx, &swarm, "swarm/peers", nil, nil)
 	var addrs []string
 	for _, p := range swarm.Peers {
 		addrs = append(addrs, p.Addr)
 	}
 	return addrs, err
 }
-
-func (d *daemonReplica) pid() int { return d.cmd.Process.Pid }

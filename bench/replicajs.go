@@ -11,20 +11,21 @@ import (
 	"time"
 )
 
-// jsReplica is a process of bench/orbitdb/peer.mjs. Times are those that it says.
+// jsReplica is a process of bench/orbitdb/peer.mjs. Times are those that it
+// prints.
 type jsReplica struct {
 	cmd     *exec.Cmd
 	stdin   io.WriteCloser
-	at      string // its address
+	at      string // its multiaddr
 	inbox   inbox
 	answers chan jsLine
 	ended   chan struct{}
 
 	zero time.Time     // of its clock
-	off  time.Duration // by so much at most
+	off  time.Duration // largest error of zero
 }
 
-// jsLine is a line of peer.mjs.
+// jsLine is a line that peer.mjs prints.
 type jsLine struct {
 	Addr   string
 	Result json.RawMessage
@@ -66,8 +67,7 @@ func (js *javaScript) startReplica(ctx context.Context) (*jsReplica, error) {
 	return r, nil
 }
 
-// begin reads the address, and compares the clocks by the answer that comes
-// fastest.
+// begin reads the address, and compares the clocks by the fastest answer.
 func (r *jsReplica) begin(lines *json.Decoder) error {
 	var first jsLine
 	if err := lines.Decode(&first); err != nil {
@@ -120,7 +120,7 @@ func (r *jsReplica) answer(ctx context.Context) (l jsLine, err error) {
 	return l, err
 }
 
-// ask runs a command and decodes its answer, unless that is to be nil.
+// ask runs a command and decodes its answer, unless answer is nil.
 func (r *jsReplica) ask(ctx context.Context, answer any, command string, args map[string]any) error {
 	line := map[string]any{"command": command}
 	for k, v := range args {

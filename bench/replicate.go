@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// kind is what a replica is.
+// kind is the implementation of a replica.
 type kind string
 
 const (
@@ -14,7 +14,7 @@ const (
 	inDaemon kind = "daemon"
 )
 
-// way is from where to where entries go.
+// way is the direction in which entries go.
 type way struct{ from, to kind }
 
 var (
@@ -26,11 +26,11 @@ func (w way) String() string { return fmt.Sprintf("%s → %s", w.from, w.to) }
 
 func (w way) with(k kind) bool { return w.from == k || w.to == k }
 
-// replicateBench is what the measurements of replication share.
+// replicateBench is the state that the measurements of replication share.
 type replicateBench struct {
 	*bench
 	js   *javaScript
-	ways []way // those that can be measured
+	ways []way // the ways that can be measured
 }
 
 // benchReplicate measures the replication of databases.
@@ -63,10 +63,10 @@ func (m *replicateBench) start(ctx context.Context, k kind) (replica, error) {
 	return startDaemonReplica(ctx, m.bench)
 }
 
-// settle is how long after anything memory is read.
+// settle is the time before each reading of memory.
 func (m *replicateBench) settle() time.Duration { return time.Duration(m.pick(3, 1)) * time.Second }
 
-// kinds are those of the ways.
+// kinds returns the kinds of the ways.
 func (m *replicateBench) kinds() []kind {
 	if m.js.missing == "" {
 		return []kind{inJS, inDaemon}
@@ -77,13 +77,13 @@ func (m *replicateBench) kinds() []kind {
 // holding is a database and the replica that wrote it.
 type holding struct {
 	replica
-	at   string // the replica's address
+	at   string // the replica's multiaddr
 	name string
-	n    int    // entries
-	head string // the last of them
+	n    int    // number of entries
+	head string // the last entry
 }
 
-// hold has a new replica write a database. The caller stops it.
+// hold makes a new replica write a database. The caller stops it.
 func (m *replicateBench) hold(ctx context.Context, k kind, n int) (*holding, error) {
 	progress("put %d documents, %s", n, k)
 	r, err := m.start(ctx, k)
@@ -105,7 +105,7 @@ func (h *holding) write(ctx context.Context) (err error) {
 	if h.head, err = h.fill(ctx, h.name, h.n); err != nil {
 		return err
 	}
-	if d, ok := h.replica.(*daemonReplica); ok { // its memory is to be that of who holds, not of who wrote
+	if d, ok := h.replica.(*daemonReplica); ok { // so that its memory is that of a holder, not of a writer
 		d.stop()
 		if err := d.start(ctx); err != nil {
 			return err
@@ -115,11 +115,11 @@ func (h *holding) write(ctx context.Context) (err error) {
 	return err
 }
 
-// complete fails unless a replica has as many entries of a database as there are.
+// complete fails unless a replica has n entries of a database.
 func complete(ctx context.Context, r replica, name string, n int) error {
 	got, err := r.count(ctx, name)
 	if err == nil && got != n {
-		err = fmt.Errorf("%d entries are there, not %d", got, n)
+		err = fmt.Errorf("%d entries are there, want %d", got, n)
 	}
 	return err
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// report is what a run found.
+// report is the outcome of a run.
 type report struct {
 	quick      bool
 	began      time.Time
@@ -19,7 +19,7 @@ type report struct {
 // section is the part of a report about one topic.
 type section struct {
 	title    string
-	how      string     // how it was measured
+	how      string     // the method of measurement
 	table    [][]string // the header first
 	verdicts []verdict
 }
@@ -40,7 +40,7 @@ func newReport(quick bool) *report {
 	return &report{quick: quick, began: time.Now(), loadBefore: loadAverage()}
 }
 
-// String is the report as Markdown.
+// String returns the report as Markdown.
 func (r *report) String() string {
 	var b strings.Builder
 	command := "go run ./bench"
@@ -49,10 +49,10 @@ func (r *report) String() string {
 	}
 	fmt.Fprintf(&b, "# npp beside stock kubo and OrbitDB\n\n"+
 		"Written by `%s` on %s; it took %s.\n\n"+
-		"Machine: %d cores, %s, %s, %s. Load average %s before and %s after: a shared machine is a noisy one.\n\n"+
+		"Machine: %d cores, %s, %s, %s. Load average %s before and %s after; other processes on the machine add noise.\n\n"+
 		"Both sides are real daemons of binaries built from one module graph, on loopback, with kubo's `test` profile\n"+
 		"(no bootstrap peers, free ports of 127.0.0.1); databases are measured beside @orbitdb/core. Each measurement alternates between the two sides. Figures are medians\n"+
-		"over rounds. A ratio is npp's figure over its peer's in the same round: the median, and where the middle half of them is.\n",
+		"over rounds. A ratio is npp's figure over its peer's in the same round; its median is given, and the range of its middle half.\n",
 		command, r.began.Format(time.DateOnly), time.Since(r.began).Round(time.Second),
 		runtime.NumCPU(), cpuModel(), runtime.Version(), kernel(), r.loadBefore, loadAverage())
 	for _, s := range r.sections {
@@ -67,9 +67,9 @@ func (r *report) String() string {
 			b.WriteString("\n")
 		}
 		for _, v := range s.verdicts {
-			word := "Missed"
+			word := "Target missed"
 			if v.reached {
-				word = "Reached"
+				word = "Target reached"
 			}
 			fmt.Fprintf(&b, "* %s: %s\n", word, v.text)
 		}

@@ -19,15 +19,15 @@ import (
 )
 
 const (
-	// messageBytes is the size of the messages that are sent.
+	// messageBytes is the size of a message.
 	messageBytes = 200
-	// messagesNamespace is where a daemon keeps messages in its datastore.
+	// messagesNamespace is the datastore namespace of a daemon's messages.
 	messagesNamespace = "/npp/messages"
 
 	sendBar = time.Millisecond
 )
 
-// payload is a message of messageBytes bytes, a JSON string.
+// payload returns a message of messageBytes bytes, a JSON string.
 func payload() []byte {
 	b, err := json.Marshal(string(bytes.Repeat([]byte{'x'}, messageBytes-2)))
 	if err != nil {
@@ -36,14 +36,14 @@ func payload() []byte {
 	return b
 }
 
-// end is a message service on a host and a datastore of its own.
+// end is a message service with a host and a datastore of its own.
 type end struct {
 	host    host.Host
 	service *message.Service
 	close   []func() error
 }
 
-// newEnd opens the datastore at path as kubo does, or without syncing.
+// newEnd opens the datastore at path, with kubo's options or without syncing.
 func newEnd(ctx context.Context, path string, sync bool, limits message.Limits) (_ *end, err error) {
 	e := &end{}
 	defer func() {
@@ -120,9 +120,9 @@ func benchSend(ctx context.Context, b *bench) (*section, error) {
 	}
 	s := &section{
 		title: "`send`, acknowledged, inside the daemon",
-		how: fmt.Sprintf("`message.Service.Send` between two libp2p hosts in one process over loopback TCP, one message of %d bytes after the other, "+
-			"until the receipt, which the recipient writes when the message is on its disk: kubo's leveldb with its settings, and the same without syncing. "+
-			"%d rounds of %d messages each, every round on new repos, with the default limits.", messageBytes, rounds, messages),
+		how: fmt.Sprintf("`message.Service.Send` between two libp2p hosts in one process over loopback TCP, one message of %d bytes after another, "+
+			"timed until the receipt, which the recipient sends when the message is on its disk: kubo's leveldb with its settings, and the same without syncing. "+
+			"%d rounds of %d messages each, each round on new repos, with the default limits.", messageBytes, rounds, messages),
 	}
 	s.row("", "on disk", "without the sync", "the sync's share")
 	for k, p := range percentiles {
@@ -131,11 +131,11 @@ func benchSend(ctx context.Context, b *bench) (*section, error) {
 	}
 	s.row("append 512 bytes to a file and sync, p50", ms(median(syncs)), "", "")
 	on, off := median(took[0][0]), median(took[1][0])
-	s.verdict(on <= sendBar, "half of the messages are to be acknowledged within 1 ms; the p50 is %s, of which npp and libp2p take %s and the disk the rest.", ms(on), ms(off))
+	s.verdict(on <= sendBar, "half of the messages are acknowledged within 1 ms; the p50 is %s, of which npp and libp2p take %s and the disk the rest.", ms(on), ms(off))
 	return s, nil
 }
 
-// sendRound measures so many messages on new datastores.
+// sendRound measures sends on new datastores.
 func sendRound(ctx context.Context, dir string, sync bool, warmUp, messages int) ([]time.Duration, error) {
 	var ends [2]*end
 	for i := range ends {
@@ -163,7 +163,7 @@ func sendRound(ctx context.Context, dir string, sync bool, warmUp, messages int)
 	return took, nil
 }
 
-// syncRound measures what the disk takes to make a small append durable.
+// syncRound measures how long the disk takes to make a small append durable.
 func syncRound(dir string, appends int) ([]time.Duration, error) {
 	f, err := os.CreateTemp(dir, "sync-")
 	if err != nil {

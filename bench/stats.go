@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// percentile returns the smallest of the values that at least p percent of
-// them do not exceed; 0 of none.
+// percentile returns the smallest value that is at least as large as p percent
+// of the values; 0 if there are none.
 func percentile[T int | float64 | time.Duration](values []T, p int) T {
 	if len(values) == 0 {
 		return 0
@@ -16,10 +16,10 @@ func percentile[T int | float64 | time.Duration](values []T, p int) T {
 	return s[max(0, (len(s)*p+99)/100-1)]
 }
 
-// median is the middle of the values, the lower one of two.
+// median returns the middle value, the lower one of two.
 func median[T int | float64 | time.Duration](values []T) T { return percentile(values, 50) }
 
-// ms writes a duration in milliseconds, to three digits.
+// ms formats a duration in milliseconds, with three digits.
 func ms(d time.Duration) string {
 	v := float64(d) / float64(time.Millisecond)
 	switch {
@@ -31,7 +31,7 @@ func ms(d time.Duration) string {
 	return fmt.Sprintf("%.2f ms", v)
 }
 
-// us writes a duration in microseconds, or in milliseconds where it has some.
+// us formats a duration in microseconds, or in milliseconds from one on.
 func us(d time.Duration) string {
 	if d >= time.Millisecond {
 		return ms(d)
@@ -39,7 +39,7 @@ func us(d time.Duration) string {
 	return fmt.Sprintf("%.1f µs", float64(d)/float64(time.Microsecond))
 }
 
-// ratios are the quotients of what was measured side by side.
+// ratios returns the quotients of values that were measured side by side.
 func ratios[T int | float64 | time.Duration](a, b []T) []float64 {
 	out := make([]float64, len(a))
 	for i := range a {
@@ -48,7 +48,8 @@ func ratios[T int | float64 | time.Duration](a, b []T) []float64 {
 	return out
 }
 
-// differences are those of what was measured side by side.
+// differences returns the differences of values that were measured side by
+// side.
 func differences[T int | float64 | time.Duration](a, b []T) []T {
 	out := make([]T, len(a))
 	for i := range a {
@@ -57,10 +58,11 @@ func differences[T int | float64 | time.Duration](a, b []T) []T {
 	return out
 }
 
-// ratio writes the median of quotients.
+// ratio formats the median of quotients.
 func ratio(quotients []float64) string { return fmt.Sprintf("%.2f", median(quotients)) }
 
-// spread writes where the middle half of quotients is; of a single one, nothing.
+// spread formats the range of the middle half of quotients; "" for a single
+// one.
 func spread(quotients []float64) string {
 	if len(quotients) == 1 {
 		return ""
@@ -68,5 +70,5 @@ func spread(quotients []float64) string {
 	return fmt.Sprintf("%.2f–%.2f", percentile(quotients, 25), percentile(quotients, 75))
 }
 
-// share writes a number and what part of all it is.
+// share formats a number and its share of all.
 func share(n, all int) string { return fmt.Sprintf("%d (%.1f %%)", n, 100*float64(n)/float64(all)) }

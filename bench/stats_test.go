@@ -31,16 +31,16 @@ func TestDurationsAreWrittenToThreeDigits(t *testing.T) {
 		123456 * time.Microsecond: "123 ms",
 	} {
 		if got := ms(d); got != want {
-			t.Errorf("%v is written %q, want %q", d, got, want)
+			t.Errorf("%v is formatted as %q, want %q", d, got, want)
 		}
 	}
 }
 
 func TestRatiosAreTakenSideBySide(t *testing.T) {
-	// of the medians it would be 20/20
+	// the ratio of the medians is 20/20
 	got := ratios([]int{10, 20, 60}, []int{20, 40, 20})
 	if ratio(got) != "0.50" || spread(got) != "0.50–3.00" {
-		t.Errorf("the ratios are %v: %s in the middle, %s in half; want 0.50 and 0.50–3.00", got, ratio(got), spread(got))
+		t.Errorf("ratios %v: median %s, middle half %s; want 0.50 and 0.50–3.00", got, ratio(got), spread(got))
 	}
 	if got := median(differences([]int{1, 5, 9}, []int{3, 4, 7})); got != 1 {
 		t.Errorf("the median difference is %d, want 1", got)

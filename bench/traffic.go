@@ -13,17 +13,18 @@ import (
 	"github.com/multiformats/go-multibase"
 
 	"github.com/newpieceplease/npp/message"
+	"github.com/newpieceplease/npp/test/ipfs"
 )
 
 const (
-	// atOnce is how many senders there are in a burst.
+	// atOnce is the number of senders in a burst.
 	atOnce = 16
-	// quiet is how long nothing may arrive before what is missing is lost.
+	// quiet is how long nothing may arrive before a missing message is lost.
 	quiet = 2 * time.Second
 )
 
-// load makes calls, so many at once, and returns how long each took, how long
-// all of them took, and how many failed.
+// load makes calls, atOnce at a time. It returns the duration of each call and
+// of all of them, and the number of failures.
 func load(calls, atOnce int, call func() error) (took []time.Duration, all time.Duration, failed int) {
 	took = make([]time.Duration, calls)
 	var next, failures atomic.Int64
@@ -44,7 +45,8 @@ func load(calls, atOnce int, call func() error) (took []time.Duration, all time.
 	return took, time.Since(began), int(failures.Load())
 }
 
-// arrivals counts the distinct messages of a stream, by author and sequence number.
+// arrivals counts the distinct messages of a stream, by author and sequence
+// number.
 type arrivals struct {
 	cancel context.CancelFunc
 	ended  chan error
@@ -54,7 +56,7 @@ type arrivals struct {
 	grown chan struct{}
 }
 
-// newArrivals counts what arrives on a stream of messages, kubo's or npp's.
+// newArrivals counts the messages of a stream, kubo's or npp's.
 func newArrivals(ctx context.Context, n *node, follow request) *arrivals {
 	ctx, cancel := context.WithCancel(ctx)
 	a := &arrivals{cancel: cancel, ended: make(chan error, 1), known: make(map[string]bool), grown: make(chan struct{}, 1)}
@@ -63,7 +65,7 @@ func newArrivals(ctx context.Context, n *node, follow request) *arrivals {
 }
 
 func (a *arrivals) read(ctx context.Context, n *node, follow request) error {
-	resp, err := n.post(ctx, follow.path, follow.query, nil)
+	resp, err := n.rpc.Stream(ctx, follow.path, follow.query, nil)
 	if err != nil {
 		return err
 	}
@@ -89,8 +91,8 @@ func (a *arrivals) count() int {
 	return len(a.known)
 }
 
-// settle waits until there are want messages, or nothing has come for a while,
-// and returns how many there are and when the last came.
+// settle waits until there are want messages, or until nothing has arrived for
+// a while. It returns their number and the time of the last.
 func (a *arrivals) settle(ctx context.Context, want int) (count int, last time.Time, err error) {
 	last = time.Now()
 	for count = a.count(); count < want; count = a.count() {
@@ -108,7 +110,7 @@ func (a *arrivals) settle(ctx context.Context, want int) (count int, last time.T
 	return count, last, nil
 }
 
-// side is a way of sending messages from one daemon to another.
+// side is a way to send messages from one daemon to another.
 type side struct {
 	from, to *node
 	send     func() error
@@ -127,14 +129,14 @@ type request struct {
 	query url.Values
 }
 
-// newSide sends by one call, and follows what arrives by another.
+// newSide sends with one call and follows the arrivals with another.
 func newSide(ctx context.Context, from, to *node, send, follow request) *side {
 	data := payload()
 	return &side{
 		from: from,
 		to:   to,
 		send: func() error {
-			_, err := from.call(ctx, send.path, send.query, data)
+			_, err := from.rpc.Call(ctx, send.path, send.query, data)
 			return err
 		},
 		arrived: newArrivals(ctx, to, follow),
@@ -143,7 +145,7 @@ func newSide(ctx context.Context, from, to *node, send, follow request) *side {
 
 // stockSide is `ipfs pubsub pub` between stock daemons.
 func stockSide(ctx context.Context, b *bench, topic string) (*side, error) {
-	from, to, err := startPair(ctx, b, b.stock, settings{"Pubsub.Enabled": true})
+	from, to, err := startPair(ctx, b, b.stock, ipfs.Config{"Pubsub.Enabled": true})
 	if err != nil {
 		return nil, err
 	}
@@ -171,11 +173,11 @@ func nppSide(ctx context.Context, b *bench) (*side, error) {
 		request{"npp/listen", url.Values{"since": {"all"}}}), nil
 }
 
-// topicQuery is a topic as kubo's pubsub calls take it.
+// topicQuery returns a topic in the form of kubo's pubsub calls.
 func topicQuery(topic string) url.Values {
 	text, err := multibase.Encode(multibase.Base64url, []byte(topic))
 	if err != nil {
-		panic(err) // base64url is a base that multibase knows
+		panic(err) // multibase has base64url
 	}
 	return url.Values{"arg": {text}}
 }
@@ -183,7 +185,7 @@ func topicQuery(topic string) url.Values {
 // subscribed waits until the sender knows that a peer is subscribed to topic.
 func (s *side) subscribed(ctx context.Context, topic string) (*side, error) {
 	err := await(ctx, "a subscriber of "+topic, func() (bool, error) {
-		answer, err := s.from.call(ctx, "pubsub/peers", topicQuery(topic), nil)
+		answer, err := s.from.rpc.Call(ctx, "pubsub/peers", topicQuery(topic), nil)
 		if err != nil {
 			return false, err
 		}
@@ -198,14 +200,14 @@ func (s *side) subscribed(ctx context.Context, topic string) (*side, error) {
 	return s, nil
 }
 
-// outcome is what became of a number of calls.
+// outcome is the outcome of a number of calls.
 type outcome struct {
 	calls, failed, arrived int
 	p50                    time.Duration // of a call
-	answered, arriving     float64       // calls without an error, and messages, a second
+	answered, arriving     float64       // calls without an error, and messages, per second
 }
 
-// run makes the calls, so many at once, and waits for what they send.
+// run makes calls, atOnce at a time, and waits for the messages that they send.
 func (s *side) run(ctx context.Context, calls, atOnce int) (outcome, error) {
 	before := s.arrived.count()
 	began := time.Now()
@@ -234,7 +236,7 @@ func takeTurns(ctx context.Context, sides []*side, rounds, calls, atOnce int) ([
 	return out, nil
 }
 
-// each is a figure of every outcome.
+// each returns one figure of every outcome.
 func each[T int | float64 | time.Duration](outcomes []outcome, figure func(outcome) T) []T {
 	values := make([]T, len(outcomes))
 	for i, o := range outcomes {
@@ -250,8 +252,8 @@ func failed(o outcome) int        { return o.failed }
 func lost(o outcome) int          { return o.calls - o.failed - o.arrived }
 func missing(o outcome) int       { return o.calls - o.arrived }
 
-// speed adds the rows about how fast the outcomes of npp and stock are, and
-// returns the ratios of the p50s and of the calls that succeed.
+// speed adds the rows on how fast npp and stock are. It returns the ratios of
+// the p50s and of the calls that succeed.
 func (s *section) speed(kind string, npp, stock []outcome) (slower, more []float64) {
 	a, b := each(npp, p50), each(stock, p50)
 	slower = ratios(a, b)
@@ -267,13 +269,13 @@ func (s *section) speed(kind string, npp, stock []outcome) (slower, more []float
 	return slower, more
 }
 
-// losses adds the rows about what did not arrive, in all the outcomes together.
+// losses adds the rows on missing messages, over all outcomes together.
 func (s *section) losses(npp, stock []outcome) {
 	calls := sum(each(npp, func(o outcome) int { return o.calls }))
 	for _, loss := range []struct {
 		name   string
 		figure func(outcome) int
-	}{{"calls that fail", failed}, {"accepted and lost", lost}, {"did not arrive", missing}} {
+	}{{"calls that fail", failed}, {"accepted but lost", lost}, {"did not arrive", missing}} {
 		s.row(fmt.Sprintf("of %d: %s", calls, loss.name), share(sum(each(npp, loss.figure)), calls), share(sum(each(stock, loss.figure)), calls), "", "")
 	}
 }
@@ -332,11 +334,11 @@ func benchRPC(ctx context.Context, b *bench) (*section, error) {
 	s := &section{
 		title: "`send` by RPC beside `pubsub pub`",
 		how: fmt.Sprintf("Two daemons with npp, two stock daemons with `Pubsub.Enabled`; messages of %d bytes as multipart bodies over HTTP connections that are kept, "+
-			"a reader on the recipient's stream (`npp/listen`, `pubsub/sub`). %d rounds of %d calls in sequence, %d of %d calls %d at once, then %d calls %d at once, "+
-			"of which those that reached npp's recipient are counted in `npp/messages/ls`.\n\n"+
-			"The two do not do the same: `npp send` answers when the recipient's daemon has the message on its disk and has said so. `pubsub pub` answers when the "+
-			"router of the sender's own daemon has taken the message, which costs one sync as well (of the author's last sequence number), but no trip to the recipient; its p50 counts the calls that fail as well. "+
-			"And npp's recipient takes %d messages a second from one peer, after a burst of %d, by the default of `MaxPerSecond`.",
+			"a reader on the recipient's stream (`npp/listen`, `pubsub/sub`). There are %d rounds of %d calls in sequence, %d rounds of %d calls %d at once, then %d calls %d at once; "+
+			"of the last, `npp/messages/ls` counts those that reached npp's recipient.\n\n"+
+			"The two calls do different work. `npp send` returns when the recipient's daemon has the message on its disk and has acknowledged it. `pubsub pub` returns when the "+
+			"router of the sender's own daemon has accepted the message, which also costs one sync (of the author's last sequence number), but no round trip to the recipient; its p50 includes failed calls. "+
+			"npp's recipient accepts %d messages per second from one peer, after a burst of %d, by the default of `MaxPerSecond`.",
 			messageBytes, rounds, inTurn, burstRounds, inBurst, atOnce, many, atOnce, limit, 2*limit),
 	}
 	s.row("", "`npp/send`", "`pubsub/pub`", "ratio", "middle half")
@@ -344,16 +346,16 @@ func benchRPC(ctx context.Context, b *bench) (*section, error) {
 	_, more := s.speed(fmt.Sprintf("%d at once", atOnce), bursts[0], bursts[1])
 	s.speed(fmt.Sprintf("%d, %d at once", many, atOnce), total[0], total[1])
 	s.losses(total[0], total[1])
-	s.verdict(median(slower) <= 1, "in sequence `npp/send` is to be no slower than `pubsub/pub`; its p50 is %s of it, the trip to the recipient and its disk included.", ratio(slower))
-	s.verdict(median(more) >= 1, "%d at once as many calls a second are to succeed; it is %s times as many.", atOnce, ratio(more))
-	s.verdict(missing(total[0][0]) == 0, "of %d messages sent %d at once none is to be lost; %d are missing, with pubsub %d.",
+	s.verdict(median(slower) <= 1, "in sequence, `npp/send` is no slower than `pubsub/pub`; the ratio of the p50s is %s, including the round trip to the recipient and its disk.", ratio(slower))
+	s.verdict(median(more) >= 1, "%d at once, at least as many calls per second succeed; %s times as many do.", atOnce, ratio(more))
+	s.verdict(missing(total[0][0]) == 0, "of %d messages sent %d at once, none is lost; %d are missing, with pubsub %d.",
 		many, atOnce, missing(total[0][0]), missing(total[1][0]))
 	return s, nil
 }
 
 // listed counts the distinct messages in the recipient's store.
 func (s *side) listed(ctx context.Context) (int, error) {
-	resp, err := s.to.post(ctx, "npp/messages/ls", nil, nil)
+	resp, err := s.to.rpc.Stream(ctx, "npp/messages/ls", nil, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -397,7 +399,7 @@ func benchTopic(ctx context.Context, b *bench) (*section, error) {
 	s.speed("burst", bursts[0], bursts[1])
 	s.losses(bursts[0], bursts[1])
 	nppMissing, stockMissing := sum(each(bursts[0], missing)), sum(each(bursts[1], missing))
-	s.verdict(nppMissing == 0, "a burst of %d is to arrive whole between two daemons with npp; of %d messages %d are missing, with stock %d.",
+	s.verdict(nppMissing == 0, "a burst of %d messages between two daemons with npp arrives whole; of %d messages, %d are missing, with stock %d.",
 		inBurst, rounds*inBurst, nppMissing, stockMissing)
 	return s, nil
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/newpieceplease/npp/test/ipfs"
 )
 
 func TestArrivalsCountsEachMessageOnce(t *testing.T) {
@@ -24,7 +26,7 @@ func TestArrivalsCountsEachMessageOnce(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer server.Close()
-	a := newArrivals(t.Context(), &node{base: server.URL + "/"}, request{path: "pubsub/sub"})
+	a := newArrivals(t.Context(), &node{rpc: &ipfs.RPC{Base: server.URL + "/", Client: server.Client()}}, request{path: "pubsub/sub"})
 	defer a.cancel()
 	count, _, err := a.settle(t.Context(), 3)
 	if err != nil || count != 3 {
@@ -35,7 +37,7 @@ func TestArrivalsCountsEachMessageOnce(t *testing.T) {
 func TestSettleFailsWhenTheStreamEnds(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer server.Close()
-	a := newArrivals(t.Context(), &node{base: server.URL + "/"}, request{path: "pubsub/sub"})
+	a := newArrivals(t.Context(), &node{rpc: &ipfs.RPC{Base: server.URL + "/", Client: server.Client()}}, request{path: "pubsub/sub"})
 	defer a.cancel()
 	if _, _, err := a.settle(t.Context(), 1); err == nil {
 		t.Error("a stream that ended counts as quiet")

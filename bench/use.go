@@ -11,14 +11,14 @@ import (
 // clockTick is the unit of the times in /proc/<pid>/stat.
 const clockTick = time.Second / 100
 
-// use is what a process took in a time.
+// use is the resources that a process used in an interval.
 type use struct {
 	pid                 int
 	before, after, most float64 // resident memory, in MiB
 	cpu                 time.Duration
 }
 
-// beginUse begins the time. It forgets the most memory that the process had.
+// beginUse begins the interval. It resets the peak memory of the process.
 func beginUse(pid int) (u use, err error) {
 	u.pid = pid
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
@@ -31,7 +31,7 @@ func beginUse(pid int) (u use, err error) {
 	return u, err
 }
 
-// end ends the time.
+// end ends the interval.
 func (u *use) end() error {
 	cpu, err := processCPU(u.pid)
 	if err != nil {
@@ -45,7 +45,7 @@ func (u *use) end() error {
 	return err
 }
 
-// processCPU is how long a process has computed, of its own and for its calls.
+// processCPU returns the processor time of a process, user and system.
 func processCPU(pid int) (time.Duration, error) {
 	path := fmt.Sprintf("/proc/%d/stat", pid)
 	text, err := os.ReadFile(path)
@@ -59,12 +59,13 @@ func processCPU(pid int) (time.Duration, error) {
 	return cpu, err
 }
 
-// parseCPU adds utime and stime, the 14th and the 15th field. The name of the
-// program, the second, is in parentheses and may have spaces and others.
+// parseCPU adds utime and stime, the 14th and the 15th field. The second field,
+// the name of the program, is in parentheses and may have spaces and
+// parentheses in it.
 func parseCPU(stat string) (time.Duration, error) {
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 13 {
-		return 0, fmt.Errorf("it has too few fields: %q", stat)
+		return 0, fmt.Errorf("too few fields: %q", stat)
 	}
 	ticks := time.Duration(0)
 	for _, field := range fields[11:13] {

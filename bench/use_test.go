@@ -13,11 +13,11 @@ func TestCPUIsUserAndSystemTime(t *testing.T) {
 		t.Errorf("the CPU time is %v (%v), want 1.5s", got, err)
 	}
 	if _, err := parseCPU("12 (a) S 1"); err == nil {
-		t.Error("a line that is cut has a CPU time")
+		t.Error("a truncated line has a CPU time")
 	}
 }
 
-// used is the CPU time of this process as getrusage has it.
+// used returns the CPU time of this process from getrusage.
 func used(t *testing.T) time.Duration {
 	t.Helper()
 	var r syscall.Rusage

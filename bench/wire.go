@@ -14,13 +14,13 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
-// wire is a port of loopback behind which is that of a peer. It counts the bytes
+// wire is a proxy on loopback in front of a peer's port. It counts the bytes
 // that cross it.
 type wire struct {
 	at   string // its multiaddr
-	addr string // the same with the peer's ID
+	addr string // the same with the peer ID
 
-	to, from atomic.Int64 // the peer
+	to, from atomic.Int64 // bytes to and from the peer
 
 	listener net.Listener
 	open     context.Context // until it is closed
@@ -28,7 +28,7 @@ type wire struct {
 	tasks    sync.WaitGroup
 }
 
-// newWire is a wire to the peer of an address. The caller closes it.
+// newWire returns a wire to the peer at a multiaddr. The caller closes it.
 func newWire(addr string) (*wire, error) {
 	a, err := ma.NewMultiaddr(addr)
 	if err != nil {
@@ -58,14 +58,14 @@ func newWire(addr string) (*wire, error) {
 	return w, nil
 }
 
-// close breaks what is connected over the wire.
+// close closes the wire and its connections.
 func (w *wire) close() {
 	w.cut()
 	w.listener.Close()
 	w.tasks.Wait()
 }
 
-// crossed is how many bytes crossed it.
+// crossed returns the number of bytes in both directions.
 func (w *wire) crossed() int64 { return w.to.Load() + w.from.Load() }
 
 func (w *wire) forward(near net.Conn, network, target string) {
@@ -92,7 +92,7 @@ func (w *wire) forward(near net.Conn, network, target string) {
 	both.Wait()
 }
 
-// carries fails unless a replica has one connection, and that over the wire.
+// carries fails unless a replica has exactly one connection, over the wire.
 func (w *wire) carries(ctx context.Context, r replica) error {
 	conns, err := r.connections(ctx)
 	if err != nil {
@@ -103,10 +103,10 @@ func (w *wire) carries(ctx context.Context, r replica) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("there is to be one connection, to %s, not %q", w.at, conns)
+	return fmt.Errorf("want one connection, to %s, got %q", w.at, conns)
 }
 
-// counter counts what is written.
+// counter counts the written bytes.
 type counter struct {
 	io.Writer
 	n *atomic.Int64

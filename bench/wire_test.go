@@ -15,7 +15,7 @@ func TestWireCountsWhatCrossesIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	go func() { // answers the letters that it gets, twice
+	go func() { // echoes the bytes that it reads, twice
 		conn, err := listener.Accept()
 		if err != nil {
 			return
@@ -36,7 +36,7 @@ func TestWireCountsWhatCrossesIt(t *testing.T) {
 	}
 	defer w.close()
 	if w.addr != w.at+"/p2p/"+wireTestPeer {
-		t.Errorf("the address %s has not the peer's ID", w.addr)
+		t.Errorf("the address %s lacks the peer ID", w.addr)
 	}
 	conn, err := net.Dial("tcp", "127.0.0.1:"+strings.TrimPrefix(w.at, "/ip4/127.0.0.1/tcp/"))
 	if err != nil {

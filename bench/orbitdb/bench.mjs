@@ -1,24 +1,24 @@
-// Measures @orbitdb/core as node.mjs starts it, which talks to nobody. The
-// documents are of about 130 bytes.
+// Measures @orbitdb/core as node.mjs starts it, without peers. The documents have
+// about 130 bytes.
 //
 //   node --expose-gc bench.mjs [--n 1000] [--large] [--only name,...] [--sync] [--dir folder]
 //
-// --large measures with 10 000 documents too; --sync opens the databases as
-// OrbitDB does by default, which also signs a pubsub message for each put; --dir
-// is where the temporary directory is made. It prints one JSON object a line:
+// --large also measures with 10 000 documents. --sync opens the databases as
+// OrbitDB does by default, which also signs a pubsub message for each put. --dir
+// is the parent of the temporary directory. It prints one JSON object per line:
 //
-//   name       what was done, see measures
-//   n          how many documents the database had (after the puts, for those)
-//   ops        how often it was done
-//   ms         how long that took altogether
+//   name       the operation, see measures
+//   n          number of documents in the database (after the puts, for those)
+//   ops        number of operations
+//   ms         total duration
 //   perSecond  ops / ms
-//   p50Us      the median of single ones, p99Us the 99th percentile
-//   cpuMs      processor time of the process, all its threads
-//   rssMiB     resident memory after it and a garbage collection, heapMiB that of the heap
-//   load       the machine's load average of the last minute: others disturb ms, less so cpuMs
+//   p50Us      the median duration of one operation; p99Us: the 99th percentile
+//   cpuMs      processor time of all threads of the process
+//   rssMiB     resident memory afterwards, after a garbage collection; heapMiB: the heap
+//   load       the load average of the last minute: other processes affect ms, and cpuMs less
 //
-// Each process, see processes, starts anew, and the reads find on disk what the
-// puts before them left there.
+// Each of the processes, see processes, is new; the reads use the files that the
+// preceding puts left on disk.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -34,13 +34,12 @@ const { values: options } = parseArgs({
     only: { type: 'string' },
     sync: { type: 'boolean', default: false },
     dir: { type: 'string', default: tmpdir() },
-    // Of the processes that this one starts.
+    // Internal: the name of a child process.
     process: { type: 'string' }
   }
 })
 
-// Reads are slow where there are many documents; this is how long one measure
-// goes on with them.
+// Reads are slow with many documents; this bounds the duration of one measure.
 const patience = 10_000
 
 const processes = {
@@ -52,8 +51,8 @@ const processes = {
 
 const wanted = (name) => options.only === undefined || options.only.split(',').includes(name)
 
-// lead starts the processes one after the other in a directory that is gone
-// afterwards.
+// lead runs the processes one after the other in a temporary directory, which it
+// removes.
 const lead = async () => {
   const dir = await mkdtemp(join(options.dir, 'bench-orbitdb-'))
   let child
@@ -66,7 +65,7 @@ const lead = async () => {
   try {
     for (const n of [Number(options.n), ...(options.large ? [10_000] : [])]) {
       for (const [name, measures] of Object.entries(processes)) {
-        // The reads need what the first of the puts left.
+        // The reads need the files of the first puts.
         const needed = [...measures, ...(name === 'write' ? processes.read : [])]
         if (!needed.some(wanted)) continue
         const args = ['--process', name, '--n', String(n), '--dir', join(dir, String(n))]
@@ -85,7 +84,7 @@ const lead = async () => {
 
 const round = (x) => Math.round(x * 10) / 10
 
-// stopwatch starts to measure, and gives what stops.
+// stopwatch starts a measurement and returns the function that ends it.
 const stopwatch = () => {
   const start = performance.now()
   const cpu = process.cpuUsage()
@@ -109,8 +108,9 @@ const report = (name, n, { ms, cpuMs }, times) => {
   console.log(JSON.stringify({ ...line, ...memory, load: round(loadavg()[0]) }))
 }
 
-// timed does op(0), op(1), ... so many times, or until patience is over, in so
-// many loops, and reports it unless it is not wanted.
+// timed runs op(0), op(1), … the given number of times, or until patience is
+// over, in the given number of concurrent loops. It reports the measure, if that is
+// wanted.
 const timed = async (name, n, ops, op, { loops = 1, patience = Infinity } = {}) => {
   const times = []
   const start = performance.now()

@@ -1,6 +1,6 @@
-// What is measured: @orbitdb/core with its default storage, as an app in Node.js
-// has it, on a Helia node whose blocks and pins are in LevelDB on disk. It knows
-// nobody, and finds nobody by itself.
+// The measured node: @orbitdb/core with its default storage, as in a Node.js app,
+// on a Helia node with its blocks and pins in LevelDB on disk. It has no bootstrap
+// peers and no peer discovery.
 
 import { join } from 'node:path'
 
@@ -18,7 +18,7 @@ import { createLibp2p } from 'libp2p'
 
 const instruments = ['piano', 'violin', 'cello', 'flute', 'organ']
 
-// The document of a number, of about 130 bytes.
+// Returns the i-th document, of about 130 bytes.
 export const document = (i) => ({
   _id: `doc${i}`,
   title: `Sonata no. ${i % 97} in ${'ABCDEFG'[i % 7]} minor, opus ${i}`,
@@ -34,7 +34,7 @@ export const start = async (dir) => {
     transports: [tcp()],
     connectionEncrypters: [noise()],
     streamMuxers: [yamux()],
-    // Who is busy answers no ping.
+    // A busy peer does not answer pings.
     connectionMonitor: { abortConnectionOnPingFailure: false },
     services: { identify: identify(), pubsub: gossipsub({ allowPublishToZeroTopicPeers: true }) }
   })

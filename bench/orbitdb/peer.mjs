@@ -1,12 +1,12 @@
-// A peer that replicates databases, see node.mjs, and does what it is told.
+// A peer that replicates databases, see node.mjs, and runs commands.
 //
 //   node --expose-gc peer.mjs <directory>
 //
-// Each line, both ways, is JSON. It prints {"addr"} first. A line of stdin is a
-// command, {"command", …}, see commands, and has an answer, {"result"} or {"error"},
-// before the next one begins. {"hash", "at"} says that an entry came to a database
-// that is followed, and all that it is on top of is there. Times are in nanoseconds,
-// of the machine's monotonic clock. It stops at the end of stdin.
+// Each line of stdin and stdout is JSON. It prints {"addr"} first. A line of stdin
+// is a command, {"command", …}, see commands; it is answered by {"result"} or
+// {"error"} before the next one runs. {"hash", "at"} reports that a followed
+// database has received an entry and all its ancestors. Times are in nanoseconds of
+// the machine's monotonic clock. The peer stops at the end of stdin.
 
 import { createInterface } from 'node:readline'
 
@@ -25,7 +25,7 @@ const databases = new Map()
 const commands = {
   clock: now,
 
-  // Makes a database of documents that anybody may write, or opens it.
+  // Creates or opens a database of documents that anybody may write.
   open: async ({ name }) => {
     const AccessController = IPFSAccessController({ write: ['*'] })
     databases.set(name, await orbitdb.open(name, { type: 'documents', AccessController }))
@@ -44,14 +44,14 @@ const commands = {
     return { hash, at, took: now() - at }
   },
 
-  // Puts so many documents, and answers the hash of the last.
+  // Puts n documents and returns the hash of the last entry.
   fill: async ({ name, n }) => {
     let hash
     for (let i = 0; i < n; i++) hash = await databases.get(name).put(document(i))
     return hash
   },
 
-  // The number of entries.
+  // Returns the number of entries.
   count: async ({ name }) => {
     let n = 0
     for await (const _ of databases.get(name).log.iterator()) n++
@@ -62,7 +62,7 @@ const commands = {
     await libp2p.dial(multiaddr(addr))
   },
 
-  // The addresses of those whom it is connected to.
+  // Returns the multiaddrs of the connected peers.
   connections: () => libp2p.getConnections().map(({ remoteAddr }) => String(remoteAddr)),
 
   gc: () => {

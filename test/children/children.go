@@ -1,15 +1,14 @@
 // Package children starts processes that do not outlive this one.
 //
-// An operating system leaves the children of a process alone when the process
-// ends, and a process that is killed, or that ends with a panic, cannot end them
-// itself. So each [Group] has a guard: a shell that reads from a pipe. Only this
-// process has the other end of the pipe, so the guard reads the end of the input
-// when this process ends, however it ends. The guard then kills the process group
-// that the children are in, which their own children are in as well, and removes
-// the directory of the group.
+// An operating system does not end the children of a process with it, and a
+// process that is killed or that panics cannot end them itself. So each [Group]
+// has a guard: a shell that reads from a pipe whose other end only this process
+// holds. When this process ends, in whatever way, the guard reads the end of its
+// input. It then kills the process group of the children, which their own
+// children belong to as well, and removes the directory of the group.
 //
 // Children that leave their process group (setsid, a shell with job control) are
-// not killed. It works where there are process groups: not on Windows.
+// not killed. The package needs process groups, so it does not work on Windows.
 package children
 
 import (
@@ -21,25 +20,26 @@ import (
 	"syscall"
 )
 
-// Group is a process group and a directory that end with this process.
+// Group is a process group and a directory that do not outlive this process.
 type Group struct {
-	// Dir is a directory for what the children and this process write.
+	// Dir is a directory for the files of the children and of this process.
 	Dir string
 
-	leader *exec.Cmd // the first process of the group, which gives it its ID
+	leader *exec.Cmd // the first process of the group; its process ID is the group ID
 	guard  *exec.Cmd
-	held   io.Closer // the end of the guard's input that this process has
+	held   io.Closer // this process's end of the guard's input
 }
 
-// guard waits for the end of its input. What it kills may be in a system call that
-// still makes a file, so it removes the directory again where that failed. It
-// ignores the signals that end all programs of a terminal.
+// guard waits for the end of its input. A killed process may still be in a
+// system call that creates a file, so a failed removal of the directory is
+// repeated. The guard ignores the signals that a terminal sends to all its
+// programs.
 const guard = `trap '' HUP INT TERM
 cat
 kill -s KILL -- "-$1"
 rm -rf -- "$2" || { sleep 1; rm -rf -- "$2"; }`
 
-// New makes a group. The name of its directory, in [os.TempDir], begins with
+// New creates a group. The name of its directory, in [os.TempDir], begins with
 // prefix.
 func New(prefix string) (*Group, error) {
 	dir, err := os.MkdirTemp("", prefix)
@@ -54,9 +54,9 @@ func New(prefix string) (*Group, error) {
 	return g, nil
 }
 
-// start starts the leader and the guard. The leader reads from a pipe of which
-// only the guard has the other end: it is there as long as the guard is, so the ID of
-// the group is not given to other processes before the guard has killed it.
+// start starts the leader and the guard. The leader reads from a pipe whose
+// other end only the guard holds. It lives as long as the guard, so the group
+// ID is not reused before the guard has killed the group.
 func (g *Group) start() error {
 	end, held, err := os.Pipe()
 	if err != nil {
@@ -79,13 +79,13 @@ func (g *Group) start() error {
 	return g.guard.Start()
 }
 
-// Add has a command that is not started yet run in the group.
+// Add makes a command that is not started yet run in the group.
 func (g *Group) Add(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: g.leader.Process.Pid}
 }
 
 // End kills all processes of the group, removes its directory, and returns when
-// that is done.
+// both are done.
 func (g *Group) End() {
 	g.held.Close()
 	g.guard.Wait()

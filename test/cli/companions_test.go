@@ -57,8 +57,8 @@ type offerRow struct {
 	At                  *time.Time
 }
 
-// who says who follows whom.
-func (r companionRow) who() string {
+// relation returns which of the two peers follows the other.
+func (r companionRow) relation() string {
 	switch {
 	case r.Companion && r.Follows:
 		return "both follow"
@@ -90,7 +90,7 @@ type statusRow struct {
 
 type attentionRow struct{ About, Name, Text, Advice string }
 
-// about is what needs attention, of one kind.
+// about returns the entries of one kind that need attention.
 func (s statusRow) about(what string) (found []attentionRow) {
 	for _, a := range s.Attention {
 		if a.About == what {
@@ -100,7 +100,7 @@ func (s statusRow) about(what string) (found []attentionRow) {
 	return found
 }
 
-// ask calls a command below `npp` over the RPC, and returns what it prints.
+// ask calls a command below `npp` over the RPC and returns its output.
 func ask[T any](t *testing.T, n *harness.Node, command string, query url.Values) []T {
 	t.Helper()
 	return decodeLines[T](t, rpc(t, n, "npp/"+command, query))
@@ -111,7 +111,7 @@ func statusOf(t *testing.T, n *harness.Node) statusRow {
 	return ask[statusRow](t, n, "status", nil)[0]
 }
 
-// companions is what `npp companions ls` lists, by peer ID.
+// companions returns the output of `npp companions ls` by peer ID.
 func companions(t *testing.T, n *harness.Node) map[string]companionRow {
 	t.Helper()
 	listed := make(map[string]companionRow)
@@ -124,7 +124,7 @@ func companions(t *testing.T, n *harness.Node) map[string]companionRow {
 	return listed
 }
 
-// offers is what `npp companions ls --offers` lists, by peer ID.
+// offers returns the output of `npp companions ls --offers` by peer ID.
 func offers(t *testing.T, n *harness.Node) map[string]offerRow {
 	t.Helper()
 	listed := make(map[string]offerRow)
@@ -134,7 +134,7 @@ func offers(t *testing.T, n *harness.Node) map[string]offerRow {
 	return listed
 }
 
-// nearby is the names of the peers with npp that are connected, by peer ID.
+// nearby returns the usernames of the connected peers with npp, by peer ID.
 func nearby(t *testing.T, n *harness.Node) map[string]string {
 	t.Helper()
 	names := make(map[string]string)
@@ -144,8 +144,8 @@ func nearby(t *testing.T, n *harness.Node) map[string]string {
 	return names
 }
 
-// musician starts a daemon whose owner has a name. It listens at the same port
-// whenever it runs, and finds nobody by itself.
+// musician starts a daemon whose owner has a username. It listens on the same
+// port whenever it runs, and discovers no peers by itself.
 func musician(t *testing.T, name string) *harness.Node {
 	t.Helper()
 	n := fixedPort(t).Start()
@@ -153,7 +153,7 @@ func musician(t *testing.T, name string) *harness.Node {
 	return n
 }
 
-// rename changes how the owner is called.
+// rename changes the owner's username.
 func rename(t *testing.T, n *harness.Node, name string) {
 	t.Helper()
 	value, err := json.Marshal(name)
@@ -163,7 +163,7 @@ func rename(t *testing.T, n *harness.Node, name string) {
 	put(t, n, "user", "username", string(value))
 }
 
-// put puts into a database over the RPC.
+// put puts a value into a database over the RPC.
 func put(t *testing.T, n *harness.Node, args ...string) {
 	t.Helper()
 	if _, err := ways["RPC"](t, n, call{"db/put", args, nil, nil}); err != "" {
@@ -171,7 +171,7 @@ func put(t *testing.T, n *harness.Node, args ...string) {
 	}
 }
 
-// addPiece puts a piece whose file is nowhere.
+// addPiece puts a piece whose file no peer has.
 func addPiece(t *testing.T, n *harness.Node, hash, title string) {
 	t.Helper()
 	doc, err := json.Marshal(map[string]string{"hash": hash, "instrument": "Piano", "title": title})
@@ -181,8 +181,8 @@ func addPiece(t *testing.T, n *harness.Node, hash, title string) {
 	put(t, n, "pieces", string(doc))
 }
 
-// meet waits until both daemons, which are connected, have shown each other how
-// they are called.
+// meet waits until both daemons, which are connected, know each other's
+// username.
 func meet(t *testing.T, a, b *harness.Node) {
 	t.Helper()
 	for _, way := range [][]*harness.Node{{a, b}, {b, a}} {
@@ -191,8 +191,8 @@ func meet(t *testing.T, a, b *harness.Node) {
 	}
 }
 
-// follow makes one daemon follow others, which are connected, and waits for their
-// libraries.
+// follow makes one daemon follow others, which are connected, and waits for
+// their libraries.
 func follow(t *testing.T, n *harness.Node, others ...*harness.Node) {
 	t.Helper()
 	for _, other := range others {
@@ -205,20 +205,22 @@ func follow(t *testing.T, n *harness.Node, others ...*harness.Node) {
 	eventually(t, "nothing is fetched any more", func() bool { return statusOf(t, n).Fetching == 0 })
 }
 
-// addOf is what `npp companions add` prints, but that it takes a while.
+// addOf returns the output of `npp companions add` without its lines on
+// progress.
 func addOf(n *harness.Node, args ...string) string {
 	out := n.MustRun(append([]string{"npp", "companions", "add", "--wait=1m"}, args...)...)
 	return strings.Replace(out, "fetching its library\n", "", 1)
 }
 
-// see waits until a daemon says who of it and another follows whom: "" for nobody.
+// see waits until a daemon reports which of it and another follows the other:
+// "" for neither.
 func see(t *testing.T, n, other *harness.Node, who string) {
 	t.Helper()
 	var last companionRow
 	eventually(t, who, func() bool {
 		var listed bool
 		last, listed = companions(t, n)[other.PeerID()]
-		return listed == (who != "") && (!listed || last.who() == who)
+		return listed == (who != "") && (!listed || last.relation() == who)
 	})
 }
 
@@ -230,7 +232,7 @@ func reconnected(t *testing.T, n *harness.Node, others ...*harness.Node) {
 	}
 }
 
-// storesOf is the addresses of a daemon's own stores.
+// storesOf returns the addresses of a daemon's own stores.
 func storesOf(t *testing.T, n *harness.Node) map[string]string {
 	t.Helper()
 	stores := make(map[string]string)
@@ -240,7 +242,7 @@ func storesOf(t *testing.T, n *harness.Node) map[string]string {
 	return stores
 }
 
-// databasesOf is what `npp db ls` lists, by address.
+// databasesOf returns the output of `npp db ls` by address.
 func databasesOf(t *testing.T, n *harness.Node) map[string]dbLine {
 	t.Helper()
 	listed := make(map[string]dbLine)
@@ -250,14 +252,15 @@ func databasesOf(t *testing.T, n *harness.Node) map[string]dbLine {
 	return listed
 }
 
-// foreign is how many databases are here that are neither a daemon's own nor their
-// lists of writers.
+// foreign returns the number of databases that are neither a daemon's own nor
+// the access lists of those.
 func foreign(t *testing.T, n *harness.Node) int {
 	t.Helper()
 	return len(databasesOf(t, n)) - 2*len(ownStores)
 }
 
-// piecesOf is how many pieces of a companion are here, -1 for none yet.
+// piecesOf returns the number of replicated pieces of a companion, -1 before
+// the first.
 func piecesOf(t *testing.T, n, other *harness.Node) int {
 	t.Helper()
 	if p := companions(t, n)[other.PeerID()].Pieces; p != nil {
@@ -266,7 +269,7 @@ func piecesOf(t *testing.T, n, other *harness.Node) int {
 	return -1
 }
 
-// keptOf is the peers whose connection a daemon keeps.
+// keptOf returns the peers to which a daemon keeps a connection.
 func keptOf(t *testing.T, n *harness.Node) (ids []string) {
 	t.Helper()
 	for _, r := range ask[peerRow](t, n, "peers", url.Values{"kept": {"true"}}) {
@@ -275,13 +278,13 @@ func keptOf(t *testing.T, n *harness.Node) (ids []string) {
 	return ids
 }
 
-// count is how many messages a daemon has stored.
+// count returns the number of messages that a daemon has stored.
 func count(t *testing.T, n *harness.Node) int {
 	t.Helper()
 	return len(ask[arrived](t, n, "messages/ls", nil))
 }
 
-// refused runs a command that has to fail with one line, which has the texts.
+// refused runs a command that must fail with one line that has the texts.
 func refused(t *testing.T, n *harness.Node, args []string, want ...string) {
 	t.Helper()
 	r := n.Run(append([]string{"npp"}, args...)...)
@@ -295,8 +298,8 @@ func refused(t *testing.T, n *harness.Node, args []string, want ...string) {
 	}
 }
 
-// Each side sees who follows whom. What came for a companion goes with it; what was
-// asked for apart stays.
+// Each side sees which of the two follows the other. Databases that were opened
+// for a companion are dropped with it; those that the user opened stay.
 func TestCompanionsComeAndGo(t *testing.T) {
 	t.Parallel()
 	alice, bob := musician(t, "Alice"), musician(t, "bob")
@@ -310,10 +313,11 @@ func TestCompanionsComeAndGo(t *testing.T) {
 		t.Errorf("nearby: %q, want %q", out, want)
 	}
 	if out := bob.MustRun("npp", "companions", "ls") + bob.MustRun("npp", "companions", "ls", "--offers"); out != "" {
-		t.Errorf("nobody is followed: %s", out)
+		t.Errorf("no peer is followed: %s", out)
 	}
 
-	// By name, in whatever case. What was opened before gets the key that it needs.
+	// The name matches in any case. A database that was opened before gets the
+	// key that it needs.
 	bob.MustRun("npp", "db", "open", stores["pieces"], "--wait")
 	if out, want := addOf(bob, "--yes", "alice"), "added Alice "+a+"\nhere: 1 piece\n"; out != want {
 		t.Errorf("add: %q, want %q", out, want)
@@ -344,7 +348,7 @@ func TestCompanionsComeAndGo(t *testing.T) {
 		}
 	}
 
-	// The other way round, by peer ID.
+	// The other direction, by peer ID.
 	if out, want := addOf(alice, b), "added bob "+b+"\nhere: 0 pieces\n"; out != want {
 		t.Errorf("add: %q, want %q", out, want)
 	}
@@ -372,9 +376,10 @@ func TestCompanionsComeAndGo(t *testing.T) {
 	refused(t, bob, []string{"companions", "rm", "Alice"}, "no companion has this name", "; hint: ")
 	refused(t, bob, []string{"companions", "rm", a}, "the peer is no companion", "; hint: ")
 	addPiece(t, alice, "QmB", "Fugue")
-	eventually(t, "what was opened apart goes on", func() bool { return databasesOf(t, bob)[stores["pieces"]].Entries == 2 })
+	eventually(t, "the database opened by the user still replicates", func() bool { return databasesOf(t, bob)[stores["pieces"]].Entries == 2 })
 
-	// Who is away when it happens learns it later, by the connection that it keeps.
+	// A daemon that is offline at the time learns of the change later, over the
+	// connection that it keeps.
 	follow(t, bob, alice)
 	see(t, alice, bob, "both follow")
 	bob.Stop()
@@ -386,11 +391,12 @@ func TestCompanionsComeAndGo(t *testing.T) {
 	bob.Start()
 	see(t, bob, alice, "you follow")
 	if r := companions(t, bob)[a]; !r.Connected {
-		t.Errorf("it is not known from alice herself: %+v", r)
+		t.Errorf("the name is not from alice herself: %+v", r)
 	}
 }
 
-// What somebody asked for by hand, before or after, stays when the companion goes.
+// Databases that the user opened, before or after, stay when the companion is
+// removed.
 func TestWhatWasAskedForByHandStays(t *testing.T) {
 	t.Parallel()
 	alice, bob := musician(t, "alice"), musician(t, "bob")
@@ -406,7 +412,8 @@ func TestWhatWasAskedForByHandStays(t *testing.T) {
 	}
 	bob.MustRun("npp", "connect", "--forget", id)
 
-	// Whoever was removed can come back, and go. All is done when the command is.
+	// A removed companion can be added and removed again. The command returns
+	// when all is done.
 	for range 5 {
 		follow(t, bob, alice)
 		rpc(t, bob, "npp/companions/rm", url.Values{"arg": {"alice"}})
@@ -420,12 +427,13 @@ func TestWhatWasAskedForByHandStays(t *testing.T) {
 	bob.MustRun("npp", "connect", "--keep", "alice")
 	bob.MustRun("npp", "companions", "rm", "alice")
 	if _, here := databasesOf(t, bob)[pieces]; !here || foreign(t, bob) != 2 || !slices.Equal(keptOf(t, bob), []string{id}) {
-		t.Errorf("asked for after: kept %v, %+v", keptOf(t, bob), databasesOf(t, bob))
+		t.Errorf("opened afterwards: kept %v, %+v", keptOf(t, bob), databasesOf(t, bob))
 	}
 	bob.MustRun("npp", "connect", "--forget", id)
 	bob.MustRun("npp", "db", "drop", "--force", pieces)
 
-	// What one wrote oneself is not for others to take away.
+	// A database that the user has written to stays when the companion is
+	// removed.
 	follow(t, bob, alice)
 	alice.MustRun("npp", "db", "grant", "pieces", identityOf(t, bob))
 	eventually(t, "bob may write", func() bool {
@@ -438,7 +446,7 @@ func TestWhatWasAskedForByHandStays(t *testing.T) {
 	}
 	bob.MustRun("npp", "db", "drop", "--force", pieces)
 
-	// Who opened the connection makes no difference to whether it comes back.
+	// The connection comes back, whichever side opened it.
 	bob.Stop()
 	bob.Start()
 	alice.Connect(bob)
@@ -449,7 +457,7 @@ func TestWhatWasAskedForByHandStays(t *testing.T) {
 	see(t, alice, bob, "follows you")
 }
 
-// All that is known of companions outlives the daemon, however it ends.
+// All state of companions survives the daemon, however it ends.
 func TestCompanionsOutliveTheDaemon(t *testing.T) {
 	t.Parallel()
 	alice, bob, carol := musician(t, "alice"), musician(t, "bob"), musician(t, "carol")
@@ -465,12 +473,13 @@ func TestCompanionsOutliveTheDaemon(t *testing.T) {
 	eventually(t, "the offer", func() bool { return len(offers(t, bob)) == 1 })
 	carol.Stop()
 
-	// same is what has to be as it was, of who is not away.
+	// same returns the state that must not change, except for companions that
+	// are offline.
 	same := func() string {
 		var b strings.Builder
 		for id, r := range companions(t, bob) {
 			if id != carol.PeerID() || r.Connected {
-				fmt.Fprintf(&b, "%s %s %q %v\n", id, r.who(), r.Name, r.Connected)
+				fmt.Fprintf(&b, "%s %s %q %v\n", id, r.relation(), r.Name, r.Connected)
 			}
 		}
 		fmt.Fprintln(&b, offers(t, bob)[carol.PeerID()].Address, companions(t, bob)[carol.PeerID()].Name, len(companions(t, bob)))
@@ -501,8 +510,8 @@ func TestCompanionsOutliveTheDaemon(t *testing.T) {
 	eventually(t, "the new piece", func() bool { return piecesOf(t, bob, alice) == 2 })
 }
 
-// Wherever the daemon is killed while companions are added and removed, what is left
-// is all of a companion, or nothing.
+// If the daemon is killed while companions are added and removed, either all of
+// a companion is left or nothing.
 func TestRemovalThatWasCutShortIsFinished(t *testing.T) {
 	t.Parallel()
 	alice, bob := musician(t, "alice"), musician(t, "bob")
@@ -534,7 +543,7 @@ func TestRemovalThatWasCutShortIsFinished(t *testing.T) {
 	}
 	whole("added", true)
 
-	// Between the removal and all that follows from it.
+	// The kill falls between the removal and its consequences.
 	bob.Kill()
 	s := open(t, bob)
 	found, err := s.Find(t.Context(), "companions")
@@ -580,8 +589,8 @@ func TestRemovalThatWasCutShortIsFinished(t *testing.T) {
 	}
 }
 
-// taking is the commands that take a peer, which is put in for "%".
-var taking = [][]string{
+// peerCommands are the commands that take a peer; "%" stands for it.
+var peerCommands = [][]string{
 	{"send", "%", "a secret"},
 	{"send", "--private", "--json", "%", "1"},
 	{"connect", "%"},
@@ -594,7 +603,7 @@ var taking = [][]string{
 	{"messages", "rm", "--all", "--from=%"},
 }
 
-// refusedBy has commands refuse a name of a peer.
+// refusedBy checks that commands refuse a name of a peer.
 func refusedBy(t *testing.T, n *harness.Node, commands [][]string, name string, want ...string) {
 	t.Helper()
 	for _, command := range commands {
@@ -606,8 +615,8 @@ func refusedBy(t *testing.T, n *harness.Node, commands [][]string, name string, 
 	}
 }
 
-// A name stands for one peer, or for none: what is meant for a companion reaches no
-// other.
+// A name identifies one peer or none: a command for a companion affects no
+// other peer.
 func TestNamesStandForPeers(t *testing.T) {
 	t.Parallel()
 	bob, alice, other := musician(t, "bob"), musician(t, "Alice"), musician(t, "alice")
@@ -623,15 +632,16 @@ func TestNamesStandForPeers(t *testing.T) {
 		}
 	}
 
-	// A stranger's name is shown, and stands for nobody.
-	refusedBy(t, bob, taking, "aLICE", `no companion has this name: "aLICE", and 2 peers call themselves so: `, a, o, "; hint: if one of them is who you mean: ipfs npp ", "<peer ID>\n")
-	refusedBy(t, bob, taking, "nobody", `"nobody"`, "no companion has that name", "; hint: ipfs npp companions ls shows names")
+	// The username of a peer that is not a companion is shown, but does not
+	// identify it.
+	refusedBy(t, bob, peerCommands, "aLICE", `no companion has this name: "aLICE", and 2 peers call themselves so: `, a, o, "; hint: if one of them is who you mean: ipfs npp ", "<peer ID>\n")
+	refusedBy(t, bob, peerCommands, "nobody", `"nobody"`, "no companion has that name", "; hint: ipfs npp companions ls shows names")
 	rename(t, other, "otto")
 	meet(t, bob, other)
-	refusedBy(t, bob, taking, "OTTO", `no companion has this name: "OTTO", and the peer `+o+" that calls itself so may be anyone", "; hint: if that is who you mean: ipfs npp ")
-	refusedBy(t, bob, taking[1:2], "otto", "ipfs npp send --json --private "+o+"\n")
-	refusedBy(t, bob, taking[3:4], "otto", "ipfs npp connect --keep "+o+"\n")
-	refusedBy(t, bob, taking[len(taking)-1:], "otto", "ipfs npp messages rm --all --from="+o+"\n")
+	refusedBy(t, bob, peerCommands, "OTTO", `no companion has this name: "OTTO", and the peer `+o+" that calls itself so may be anyone", "; hint: if that is who you mean: ipfs npp ")
+	refusedBy(t, bob, peerCommands[1:2], "otto", "ipfs npp send --json --private "+o+"\n")
+	refusedBy(t, bob, peerCommands[3:4], "otto", "ipfs npp connect --keep "+o+"\n")
+	refusedBy(t, bob, peerCommands[len(peerCommands)-1:], "otto", "ipfs npp messages rm --all --from="+o+"\n")
 	rename(t, other, "alice")
 	meet(t, bob, other)
 	got("nobody is followed", 0, 0)
@@ -639,7 +649,7 @@ func TestNamesStandForPeers(t *testing.T) {
 		t.Errorf("kept: %v", kept)
 	}
 
-	// A companion comes before others, also while it is away.
+	// A companion takes precedence over other peers, even while it is offline.
 	follow(t, bob, alice)
 	if out := bob.MustRun("npp", "send", "alice", "1"); !strings.Contains(out, " to "+a+" in ") {
 		t.Errorf("send: %s", out)
@@ -660,7 +670,7 @@ func TestNamesStandForPeers(t *testing.T) {
 	alice.Stop()
 	eventually(t, "alice is away", func() bool { return !companions(t, bob)[a].Connected })
 	if r := bob.Run("npp", "send", "--deadline=1s", "alice", "2"); r.Code != 1 {
-		t.Errorf("send to who is away: %v", r)
+		t.Errorf("send to an offline peer: %v", r)
 	}
 	got2 := count(t, other)
 	alice.Start()
@@ -670,9 +680,9 @@ func TestNamesStandForPeers(t *testing.T) {
 	}
 	got("alice was away", 1, 0)
 
-	// Two companions of the same name, one of which changes it.
+	// Two companions have the same name, and one changes it.
 	follow(t, bob, other)
-	refusedBy(t, bob, taking, "alice", `several companions have this name: "alice": `, a, o, "; hint: use a peer ID: ipfs npp ")
+	refusedBy(t, bob, peerCommands, "alice", `several companions have this name: "alice": `, a, o, "; hint: use a peer ID: ipfs npp ")
 	rename(t, other, "Carol ♪")
 	eventually(t, "the new name", func() bool { return companions(t, bob)[o].NameNow == "Carol ♪" })
 	if out := bob.MustRun("npp", "companions", "ls"); !strings.Contains(out, "\n  it is called Carol ♪ now; to take that name: ipfs npp companions add "+o+"\n") {
@@ -681,8 +691,8 @@ func TestNamesStandForPeers(t *testing.T) {
 	if found := statusOf(t, bob).about("companion"); len(found) != 1 || found[0].Name != o || !strings.Contains(found[0].Text, `"alice" is called "Carol ♪" now`) || found[0].Advice == "" {
 		t.Errorf("status: %+v", found)
 	}
-	refusedBy(t, bob, taking, "carol ♪", "has another one now", o, `was "alice" when it was added`, "; hint: ipfs npp ", "ipfs npp companions add "+o+" to take the new name")
-	refusedBy(t, bob, taking[:1], "alice", "several companions have this name", a, o)
+	refusedBy(t, bob, peerCommands, "carol ♪", "has another one now", o, `was "alice" when it was added`, "; hint: ipfs npp ", "ipfs npp companions add "+o+" to take the new name")
+	refusedBy(t, bob, peerCommands[:1], "alice", "several companions have this name", a, o)
 	got("the name changed", 1, 0)
 	if out, want := addOf(bob, o), "Carol ♪ "+o+" is a companion already, and goes by its present name\nhere: 0 pieces\n"; out != want {
 		t.Errorf("add again: %q, want %q", out, want)
@@ -691,27 +701,27 @@ func TestNamesStandForPeers(t *testing.T) {
 	bob.MustRun("npp", "send", "alice", "4")
 	got("the new name was taken", 2, 1)
 
-	// A stranger takes the name that a companion had.
+	// A peer takes the former name of a companion.
 	bob.MustRun("npp", "companions", "rm", "Carol ♪")
 	rename(t, alice, "anna")
 	rename(t, other, "alice")
 	eventually(t, "the new names", func() bool { return companions(t, bob)[a].NameNow == "anna" && nearby(t, bob)[o] == "alice" })
-	refusedBy(t, bob, taking[:1], "alice", "has another one now", a, `is called "anna" now`)
-	refusedBy(t, bob, taking[:1], "anna", "has another one now", a, `was "Alice" when it was added`)
+	refusedBy(t, bob, peerCommands[:1], "alice", "has another one now", a, `is called "anna" now`)
+	refusedBy(t, bob, peerCommands[:1], "anna", "has another one now", a, `was "Alice" when it was added`)
 	got("a stranger has the name", 2, 1)
 	bob.MustRun("npp", "companions", "add", a)
 	bob.MustRun("npp", "send", "anna", "5")
-	refusedBy(t, bob, taking, "alice", "no companion has this name", o) // though nobody else has it now
+	refusedBy(t, bob, peerCommands, "alice", "no companion has this name", o) // even though no other peer has it now
 	got("both have their names", 3, 1)
 
-	// Names that are none.
+	// Invalid names.
 	for _, name := range []string{"a\x1b[31m\nb", strings.Repeat("x", 2000), "\xff", "-", "/"} {
-		refusedBy(t, bob, taking[:2], name)
+		refusedBy(t, bob, peerCommands[:2], name)
 	}
 }
 
-// Whoever adds somebody nearby by a name is shown the peer ID and asked, or says
-// beforehand that there is no need to.
+// `companions add` with the name of a nearby peer shows the peer ID and asks
+// for confirmation, unless the user has confirmed beforehand.
 func TestStrangerIsAddedByNameOnlyWithAYes(t *testing.T) {
 	t.Parallel()
 	bob, alice, other := musician(t, "bob"), musician(t, "Alice"), musician(t, "carol")
@@ -756,7 +766,7 @@ func TestStrangerIsAddedByNameOnlyWithAYes(t *testing.T) {
 		}
 	}
 	if out := ask("y\n", "nobody"); !strings.HasPrefix(out, `Error: peer "nobody": `) || strings.Contains(out, "[y/N]") {
-		t.Errorf("nobody: %s", out)
+		t.Errorf("no peer: %s", out)
 	}
 	if out := bob.MustRun("npp", "companions", "add", "--preview", "alice"); out != a+" calls itself Alice\n" {
 		t.Errorf("--preview: %s", out)
@@ -792,7 +802,7 @@ func TestStrangerIsAddedByNameOnlyWithAYes(t *testing.T) {
 		bob.MustRun("npp", "companions", "rm", a)
 	}
 
-	// Which one of two is meant, a yes does not tell.
+	// Confirmation does not resolve an ambiguous name.
 	rename(t, other, "alic\u00e9")
 	meet(t, bob, other)
 	for _, args := range [][]string{{"alice"}, {"--yes", "alice"}, {"-y", "ALIC\u00c9"}, {"--preview", "alice"}} {
@@ -807,7 +817,8 @@ func TestStrangerIsAddedByNameOnlyWithAYes(t *testing.T) {
 	}
 }
 
-// A message may offer a library. That opens nothing, and a card counts for more.
+// A message may offer a library. An offer opens nothing, and the peer info of a
+// peer takes precedence.
 func TestOffersAreRemembered(t *testing.T) {
 	t.Parallel()
 	alice, bob := musician(t, "alice"), musician(t, "bob")
@@ -816,7 +827,7 @@ func TestOffersAreRemembered(t *testing.T) {
 	id := alice.PeerID()
 	before := bob.MustRun("npp", "db", "ls", "--enc=json")
 
-	// What is no offer.
+	// Messages that are not offers.
 	listener := bob.Spawn("npp", "listen", "--since=all", "--enc=json")
 	m := newMailer(t, alice)
 	odd := []string{
@@ -839,7 +850,7 @@ func TestOffersAreRemembered(t *testing.T) {
 	}
 	listener.Expect("that was all")
 
-	// What is one. The last one of a peer counts.
+	// Messages that are offers. The last one of a peer counts.
 	text := bob.Spawn("npp", "listen", "--since=all")
 	text.Expect("that was all")
 	watch := watchCompanions(t, bob)
@@ -887,7 +898,7 @@ func TestOffersAreRemembered(t *testing.T) {
 		t.Errorf("before:\n%safter:\n%s", before, after)
 	}
 
-	// Whoever does not want it says so.
+	// The user may decline an offer.
 	refused(t, bob, []string{"companions", "rm", "alice"}, "no companion has this name", "; hint: if that is who you mean: ipfs npp companions rm "+id)
 	if out := bob.MustRun("npp", "companions", "rm", id); out != "removed alice "+id+"\n" || len(offers(t, bob)) != 0 {
 		t.Errorf("rm: %s; offers: %+v", out, offers(t, bob))
@@ -896,7 +907,7 @@ func TestOffersAreRemembered(t *testing.T) {
 	alice.MustRun("npp", "send", bob.PeerID(), `{"userDb":"`+nowhere+`"}`)
 	watch.expect("offer")
 
-	// The card says which library it is.
+	// The peer info names the library.
 	follow(t, bob, alice)
 	if r := companions(t, bob)[id]; r.User != storesOf(t, alice)["user"] || r.Troubles != nil {
 		t.Errorf("companion: %+v", r)
@@ -911,7 +922,7 @@ func TestOffersAreRemembered(t *testing.T) {
 	}
 }
 
-// A peer without npp is followed by its offer, whoever else has the database.
+// A peer without npp is followed by its offer, whichever peer has the database.
 func TestOfferOfAPeerWithoutNPPIsTaken(t *testing.T) {
 	t.Parallel()
 	alice, bob, stock := musician(t, "alice"), musician(t, "bob"), harness.NewStock(t).Set("Pubsub.Enabled", true).Start()
@@ -952,7 +963,8 @@ func TestOfferOfAPeerWithoutNPPIsTaken(t *testing.T) {
 	}
 }
 
-// showCard is a peer that shows everybody a card, and does nothing else.
+// showCard starts a peer that sends its peer info to every peer, and does
+// nothing else.
 func showCard(t *testing.T, card string) (id, addr string) {
 	t.Helper()
 	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay())
@@ -974,8 +986,8 @@ func showCard(t *testing.T, card string) (id, addr string) {
 	return h.ID().String(), h.Addrs()[0].String() + "/p2p/" + h.ID().String()
 }
 
-// Whoever shows somebody else's library is not followed, and does no harm to whom
-// it is of.
+// A peer that announces the library of another peer is not followed, and does
+// not affect the owner of the library.
 func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
 	t.Parallel()
 	alice, bob, carol := musician(t, "alice"), musician(t, "bob"), musician(t, "carol")
@@ -987,7 +999,7 @@ func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
 	user := storesOf(t, alice)["user"]
 	troubles := func(id string) string { return strings.Join(companions(t, bob)[id].Troubles, "\n") }
 
-	// One that shows the store of somebody who is no companion.
+	// A peer announces the store of a peer that is not a companion.
 	liar, addr := showCard(t, `{"username":"liar","user":"`+user+`"}`)
 	if out := bob.MustRun("npp", "companions", "add", "--wait=1m", addr); !strings.Contains(out, "note: user: its user store says that it is that of peer") || !strings.Contains(out, alice.PeerID()) {
 		t.Errorf("add: %s", out)
@@ -1000,7 +1012,7 @@ func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
 		t.Errorf("%d databases stay", n)
 	}
 
-	// One that shows the store of a companion.
+	// A peer announces the store of a companion.
 	follow(t, bob, alice)
 	if r := bob.Run("npp", "companions", "add", addr); r.Code != 1 {
 		t.Errorf("add: %v", r)
@@ -1009,7 +1021,7 @@ func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
 		t.Errorf("alice: %+v", r)
 	}
 
-	// One that shows bob's own, and odd ones.
+	// A peer announces Bob's own store, or invalid ones.
 	for card, want := range map[string]string{
 		`{"user":"` + storesOf(t, bob)["user"] + `"}`: "a store of ours",
 		`{"user":"/orbitdb/nothing"}`:                 "invalid OrbitDB address",
@@ -1025,10 +1037,10 @@ func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
 		}
 	}
 
-	// A companion whose store becomes somebody else's, and his own again.
+	// A companion announces the store of another peer, and then his own again.
 	follow(t, bob, carol)
 	put(t, carol, "user", "nodeId", `"`+alice.PeerID()+`"`)
-	eventually(t, "the store that says it is alice's", func() bool { return strings.Contains(troubles(carol.PeerID()), alice.PeerID()) })
+	eventually(t, "the store that is announced as alice's", func() bool { return strings.Contains(troubles(carol.PeerID()), alice.PeerID()) })
 	eventually(t, "carol's pieces are gone", func() bool { return piecesOf(t, bob, carol) == -1 })
 	if out := bob.MustRun("npp", "companions", "ls"); !strings.Contains(out, "\n  user: its user store says that it is that of peer") {
 		t.Errorf("ls: %s", out)
@@ -1042,7 +1054,8 @@ func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
 		t.Errorf("alice has %d pieces", p)
 	}
 
-	// A companion that shows bob's pieces, or those of another one, as his.
+	// A companion announces the pieces of Bob, or of another companion, as his
+	// own.
 	put(t, carol, "user", "pieces", `"`+storesOf(t, bob)["pieces"]+`"`)
 	eventually(t, "the store that is bob's", func() bool { return strings.Contains(troubles(carol.PeerID()), "a store of ours") })
 	shared := storesOf(t, alice)["pieces"]
@@ -1067,14 +1080,14 @@ type companionEvent struct {
 	At                                      time.Time
 }
 
-// companionWatch is a watcher of companions, at the RPC.
+// companionWatch is a watcher of companions over the RPC.
 type companionWatch struct {
 	t      *testing.T
 	events chan companionEvent
 	seen   []companionEvent
 }
 
-// watchCompanions begins to watch: nothing that happens from now on is missed.
+// watchCompanions starts a watcher: it misses no event from now on.
 func watchCompanions(t *testing.T, n *harness.Node) *companionWatch {
 	t.Helper()
 	resp, err := http.Post(n.APIURL()+"npp/companions/watch", "", nil)
@@ -1100,7 +1113,7 @@ func watchCompanions(t *testing.T, n *harness.Node) *companionWatch {
 	return w
 }
 
-// expect waits for the next event of a kind, and skips those before it.
+// expect waits for the next event of a kind and skips the events before it.
 func (w *companionWatch) expect(kind string) companionEvent {
 	w.t.Helper()
 	timeout := time.After(harness.Patience)
@@ -1157,7 +1170,7 @@ func TestCompanionsAreWatched(t *testing.T) {
 	of("name", companionEvent{Name: "anna"})
 	for _, end := range []func(){func() { alice.Stop() }, alice.Kill, alice.Kill} {
 		end()
-		of("offline", companionEvent{Name: "alice"}) // as it was added
+		of("offline", companionEvent{Name: "alice"}) // the state when it was added
 		alice.Start()
 		of("online", companionEvent{Name: "alice"})
 		of("nearby", companionEvent{Name: "anna"})
@@ -1185,17 +1198,9 @@ func TestCompanionsAreWatched(t *testing.T) {
 		}
 	}
 
-	// A watcher is no reason for the daemon not to stop.
 	text = bob.Spawn("npp", "companions", "watch")
 	eventually(t, "both watch", watching)
-	begin := time.Now()
-	bob.Stop()
-	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("the daemon took %v to stop", took)
-	}
-	if r := text.Wait(); r.Code != 0 || r.Stderr != "" {
-		t.Errorf("the daemon stops: %v", r)
-	}
+	stopWatched(t, bob, text)
 }
 
 // pieceRow is a line of `npp pieces ls`.
@@ -1209,7 +1214,7 @@ type pieceRow struct {
 	Fields map[string]any
 }
 
-// catalog is the pieces of all and what is said beside, by the titles.
+// catalog returns the pieces of all companions, and the notes, by title.
 func catalog(t *testing.T, n *harness.Node) (pieces map[string]pieceRow, notes []string) {
 	t.Helper()
 	pieces = make(map[string]pieceRow)
@@ -1223,21 +1228,21 @@ func catalog(t *testing.T, n *harness.Node) (pieces map[string]pieceRow, notes [
 	return pieces, notes
 }
 
-// titles are those of all pieces, sorted.
+// titles returns the sorted titles of all pieces.
 func titles(t *testing.T, n *harness.Node) string {
 	t.Helper()
 	pieces, _ := catalog(t, n)
 	return strings.Join(slices.Sorted(maps.Keys(pieces)), " ")
 }
 
-// damage damages the log of a database in the repo of a node that is stopped.
+// damage corrupts the log of a database in the repo of a stopped node.
 func damage(t *testing.T, n *harness.Node, address string) {
 	t.Helper()
 	edit(t, n, blocks.LogPrefix(numberOf(t, n, address))+"/summary", func([]byte) []byte { return []byte("garbage") })
 }
 
-// What is broken of one companion, or of one's own, is named, and keeps the rest
-// from nothing.
+// A damaged database of one companion, or of the user, is reported and does not
+// affect the others.
 func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
 	t.Parallel()
 	alice, bob, carol := musician(t, "alice"), musician(t, "bob"), musician(t, "carol")
@@ -1248,7 +1253,8 @@ func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
 		bob.Connect(n)
 		follow(t, bob, n)
 	}
-	// Whoever writes to the store of companions, they are followed.
+	// Peers that are written to the store of companions are followed, whoever
+	// wrote them.
 	put(t, bob, "companions", nowhere, `{"nodeId":"`+somePeer+`","username":"ghost"}`)
 	eventually(t, "the ghost", func() bool { return companions(t, bob)[somePeer].Companion })
 	if r := companions(t, bob)[somePeer]; r.Name != "ghost" || r.Pieces != nil || r.Connected {
@@ -1311,7 +1317,7 @@ func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
 	bob.MustRun("npp", "db", "rebuild", "pieces")
 	check("one's own are mended", "Fugue Prelude own", ghost)
 
-	// One that cannot be followed is named with what to do.
+	// An entry that cannot be followed is reported with a remedy.
 	put(t, bob, "companions", "nonsense", `{"nodeId":5}`)
 	var found []attentionRow
 	eventually(t, "the nonsense", func() bool { found = statusOf(t, bob).about("companions"); return len(found) > 0 })
@@ -1326,7 +1332,8 @@ func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
 		t.Errorf("status: %+v", s)
 	}
 
-	// What is dropped of a companion comes again when it is said so, and goes with it.
+	// A dropped database of a companion is fetched again on request, and
+	// removed with the companion.
 	bob.MustRun("npp", "db", "drop", "--force", storesOf(t, alice)["pieces"])
 	eventually(t, "the trouble", func() bool {
 		troubles := companions(t, bob)[alice.PeerID()].Troubles
@@ -1347,7 +1354,7 @@ func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
 	}
 }
 
-// Bad input is refused with one line, and changes nothing.
+// Invalid input is refused with one line and changes nothing.
 func TestCompanionCommandsRefuseBadInput(t *testing.T) {
 	t.Parallel()
 	n, stock := musician(t, "anna"), harness.NewStock(t).Start()
@@ -1415,7 +1422,7 @@ func TestCompanionCommandsRefuseBadInput(t *testing.T) {
 func TestStatusSaysHowTheDaemonIs(t *testing.T) {
 	t.Parallel()
 	alice, bob := musician(t, "alice"), fixedPort(t).Set("Bootstrap", []string{"/ip4/127.0.0.1/tcp/1/p2p/" + somePeer}).Start()
-	rename(t, bob, "bob\u202e") // a name that cannot be shown is none
+	rename(t, bob, "bob\u202e") // a name that cannot be displayed does not count
 	if s := statusOf(t, bob); s.Username != "" {
 		t.Errorf("status: %+v", s)
 	}

@@ -31,7 +31,7 @@ type connectRow struct {
 	Error   string
 }
 
-// triedRow is something that failed on the way.
+// triedRow is a failed attempt on the way to a connection.
 type triedRow struct {
 	Way, Addr, Error string
 	MS               float64
@@ -48,7 +48,7 @@ func connectTo(t *testing.T, n *harness.Node, args ...string) connectRow {
 	return rows[0]
 }
 
-// encodedIDs are a peer ID in the encodings that people have.
+// encodedIDs returns a peer ID in the usual encodings.
 func encodedIDs(t *testing.T, id string) map[string]string {
 	t.Helper()
 	decoded, err := peer.Decode(id)
@@ -69,12 +69,12 @@ func TestConnectTakesEveryNameOfAPeer(t *testing.T) {
 	t.Parallel()
 	n, other := harness.New(t), harness.New(t)
 	for _, node := range []*harness.Node{n, other} {
-		node.Set("Routing.Type", "none").Start() // the DHT would connect again by itself
+		node.Set("Routing.Type", "none").Start() // the DHT would reconnect by itself
 	}
 	id, addr := other.PeerID(), listenAddr(t, other)
 	type target struct{ name, way string }
 	targets := []target{
-		{addr + "/p2p/" + id, "given address"}, // the first: nothing is known yet
+		{addr + "/p2p/" + id, "given address"}, // first, when nothing is known yet
 		{addr + "/ipfs/" + id, "given address"},
 		{"/p2p/" + id, "known address"},
 		{"/ipfs/" + id, "known address"},
@@ -111,11 +111,11 @@ func TestConnectTakesEveryNameOfAPeer(t *testing.T) {
 	}
 }
 
-// tarpit accepts connections of TCP and never answers.
+// tarpit accepts TCP connections and never answers.
 type tarpit struct {
 	net.Listener
 	accepted chan net.Conn
-	left     chan struct{} // closed when the first to come has gone
+	left     chan struct{} // closed when the first connection has ended
 }
 
 func newTarpit(t *testing.T) *tarpit {
@@ -143,8 +143,8 @@ func (p *tarpit) multiaddr() string {
 	return fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", p.Addr().(*net.TCPAddr).Port)
 }
 
-// Of several peers each result is printed when it is there, and one that is
-// bad does not harm the others.
+// With several peers, each result is printed as soon as it is known, and a
+// failure does not affect the others.
 func TestConnectPrintsResultsAsTheyCome(t *testing.T) {
 	t.Parallel()
 	n, slow := harness.New(t).Start(), newTarpit(t)
@@ -206,11 +206,11 @@ func TestConnectListsEachThingItTried(t *testing.T) {
 			}
 		}
 		if addr, ok := ways["given address"]; !ok || addr != dead {
-			t.Errorf("the address is not among what was tried: %+v", row.Tried)
+			t.Errorf("the attempts lack the address: %+v", row.Tried)
 		}
 		for _, way := range []string{"routing", "relay"} {
 			if _, ok := ways[way]; !ok {
-				t.Errorf("%s is not among what was tried: %+v", way, row.Tried)
+				t.Errorf("the attempts lack %s: %+v", way, row.Tried)
 			}
 		}
 	}
@@ -294,12 +294,12 @@ func TestConnectRefusesBadInput(t *testing.T) {
 	}
 }
 
-// A peer of whom only the ID is known is found through a peer in common.
+// A peer is found by its ID alone, through a common peer.
 func TestConnectFindsAPeerByItsIDAlone(t *testing.T) {
 	t.Parallel()
 	n, common, other := harness.New(t), harness.NewStock(t).Start(), harness.New(t)
 	for _, node := range []*harness.Node{n, other} {
-		node.Set("Routing.Type", "dhtclient").Start() // no server, or the DHTs would connect by themselves
+		node.Set("Routing.Type", "dhtclient").Start() // not a server: the DHTs would connect by themselves
 	}
 	n.Connect(common)
 	other.Connect(common)
@@ -312,11 +312,11 @@ func TestConnectFindsAPeerByItsIDAlone(t *testing.T) {
 		t.Errorf("want %s by routing: %+v", listenAddr(t, other), row)
 	}
 	if len(row.Tried) == 0 || row.Tried[0].Way != "known address" {
-		t.Errorf("that no address was known is not among what was tried: %+v", row)
+		t.Errorf("the attempts do not say that no address was known: %+v", row)
 	}
 }
 
-// Two daemons that know of each other's bootstrap entry alone meet, whichever
+// Two daemons that know only each other's bootstrap entry connect, whichever
 // starts first.
 func TestBootstrapEntriesBringPeersTogether(t *testing.T) {
 	t.Parallel()
@@ -345,7 +345,7 @@ func TestBootstrapEntriesBringPeersTogether(t *testing.T) {
 	}
 }
 
-// relayed is a node behind a relay: it listens nowhere else.
+// relayed returns a node behind a relay. It listens on no other address.
 func relayed(t *testing.T, relay *harness.Node, relayAddr string) *harness.Node {
 	t.Helper()
 	n := quiet(t)
@@ -358,13 +358,13 @@ func relayed(t *testing.T, relay *harness.Node, relayAddr string) *harness.Node 
 	return n
 }
 
-// quiet is a node that dials nobody by itself.
+// quiet returns a node that dials no peer by itself.
 func quiet(t *testing.T) *harness.Node {
 	t.Helper()
 	return harness.New(t).Set("Routing.Type", "none").Set("Swarm.EnableHolePunching", false)
 }
 
-// newRelay is a daemon that relays, and its address.
+// newRelay returns a daemon that relays, and its address.
 func newRelay(t *testing.T) (*harness.Node, string) {
 	t.Helper()
 	n := quiet(t)
@@ -375,7 +375,7 @@ func newRelay(t *testing.T) (*harness.Node, string) {
 	return n.Start(), addr
 }
 
-// awaitReservation waits until a node can be reached through a relay.
+// awaitReservation waits until a node is reachable through a relay.
 func awaitReservation(t *testing.T, n *harness.Node, circuit string) {
 	t.Helper()
 	probe := quiet(t).Start()
@@ -385,7 +385,8 @@ func awaitReservation(t *testing.T, n *harness.Node, circuit string) {
 	probe.Stop()
 }
 
-// The tutorial's way: both know a relay, and one says to it whom it wants.
+// The way of the tutorial: both peers know a relay, and one of them names the
+// other to it.
 func TestConnectGoesThroughARelay(t *testing.T) {
 	t.Parallel()
 	relay, addr := newRelay(t)
@@ -434,7 +435,8 @@ func TestConnectGoesThroughARelay(t *testing.T) {
 	}
 }
 
-// A kept connection over a relay comes back after the relay dropped it.
+// A kept connection over a relay is reestablished after the relay has dropped
+// it.
 func TestKeptConnectionOverARelayComesBack(t *testing.T) {
 	t.Parallel()
 	relay, addr := newRelay(t)
@@ -466,7 +468,8 @@ func readConfig(t *testing.T, n *harness.Node) string {
 	return string(b)
 }
 
-// fixedPort is a quiet node that listens on the same port whenever it runs.
+// fixedPort returns a quiet node that listens on the same port whenever it
+// runs.
 func fixedPort(t *testing.T) *harness.Node {
 	t.Helper()
 	return quiet(t).FixPort()
@@ -501,7 +504,7 @@ func TestKeptPeerIsConnectedAgainAfterRestarts(t *testing.T) {
 		check()
 	}
 	other.Stop()
-	other.Start() // alone
+	other.Start() // the other daemon is offline
 	check()
 }
 
@@ -540,7 +543,7 @@ func TestForgetEndsKeeping(t *testing.T) {
 	if peering := n.MustRun("swarm", "peering", "ls"); strings.Contains(peering, forgotten.PeerID()) {
 		t.Errorf("kubo's peering still has it: %s", peering)
 	}
-	// what is kept has come back, what is forgotten has not
+	// the kept peer has reconnected, the forgotten one has not
 	check := func() {
 		t.Helper()
 		rows := peerRows(t, n.MustRun("npp", "peers", "--enc=json"))

@@ -27,14 +27,14 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// stopped is the databases of a node whose daemon does not run.
+// stopped has the databases of a node whose daemon does not run.
 type stopped struct {
 	*orbit.Orbit
 	store *store.Store
 	ds    *leveldb.Datastore
 }
 
-// open opens the databases of a node in its repo.
+// open opens the databases in the repo of a node.
 func open(t *testing.T, n *harness.Node) *stopped {
 	t.Helper()
 	ds, err := leveldb.NewDatastore(filepath.Join(n.Repo, "datastore"), &leveldb.Options{Compression: opt.NoCompression})
@@ -75,15 +75,15 @@ func (s *stopped) documents(t *testing.T, name string) (*orbit.Database, *orbit.
 	return db, docs
 }
 
-// putter puts documents through the RPC of a daemon, and keeps which of them
-// were acknowledged.
+// putter puts documents over the RPC of a daemon and records which were
+// acknowledged.
 type putter struct {
 	url string
 
 	mu    sync.Mutex
-	acked map[string]int // the number that the document with an ID was put with last
+	acked map[string]int // by document ID, the number in its last acknowledged put
 	count int
-	on    func(count int) // called after each, while locked
+	on    func(count int) // called after each put, with the lock held
 }
 
 // put puts a document and reports whether it was acknowledged.
@@ -112,10 +112,10 @@ func (p *putter) put(ctx context.Context, id string, n int) bool {
 	return true
 }
 
-// A daemon is killed at random moments while sixteen clients put documents,
-// over and over. After each kill, every acknowledged document is there, as it
-// was put last; and what the log has, its index has: an export of the log,
-// joined anew, makes the same database.
+// A daemon is killed at random moments while sixteen clients put documents
+// repeatedly. After each kill, every acknowledged document has its last value,
+// and the index agrees with the log: an export of the log, joined to a new
+// database, gives the same content.
 func TestAcknowledgedPutsSurviveKills(t *testing.T) {
 	t.Parallel()
 	harness.Repeat(t, putAndKill)
@@ -147,7 +147,7 @@ func putAndKill(t *testing.T) {
 		for client := range clients {
 			running.Go(func() {
 				// Each client has a few documents of its own, which it puts
-				// again and again.
+				// repeatedly.
 				for i := 0; p.put(t.Context(), fmt.Sprintf("%d/%d", client, i%40), kill*100000+i); i++ {
 				}
 			})
@@ -184,8 +184,8 @@ func putAndKill(t *testing.T) {
 	}
 }
 
-// checkDocument checks that a document is as it was put with a number, or
-// later: what was not acknowledged may be there all the same.
+// checkDocument checks that a document has a number or a later one: an
+// unacknowledged put may be there too.
 func checkDocument(t *testing.T, docs *orbit.Documents, id string, number int) {
 	t.Helper()
 	item, err := docs.Get(t.Context(), id)
@@ -199,7 +199,7 @@ func checkDocument(t *testing.T, docs *orbit.Documents, id string, number int) {
 	}
 }
 
-// checkWhole compares a database with what its exported log makes elsewhere.
+// checkWhole compares a database with a new one that joins its exported log.
 func checkWhole(t *testing.T, s *stopped, name string) {
 	t.Helper()
 	db, docs := s.documents(t, name)

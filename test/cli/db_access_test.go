@@ -10,9 +10,9 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// managedPair is two daemons. The first one makes databases and changes their access
-// lists, the second one replicates them. Once disconnected, they do not connect again
-// by themselves.
+// managedPair is two daemons. The first creates databases and changes their
+// access lists, the second replicates them. Once disconnected, they do not
+// reconnect by themselves.
 type managedPair struct {
 	admin, member *harness.Node
 	id            string // of the member's identity
@@ -28,14 +28,14 @@ func newManagedPair(t *testing.T) managedPair {
 
 func (p managedPair) connect() { p.member.MustRun("swarm", "connect", p.admin.ListenAddr()) }
 
-// create makes a database that both have.
+// create creates a database that both daemons have.
 func (p managedPair) create(t *testing.T, name string) {
 	t.Helper()
 	address := db(t, p.admin, "create", name, "--managed", "--type=keyvalue")[0].Address
 	p.member.MustRun("npp", "db", "open", address, "--wait")
 }
 
-// write has the member put a key as soon as it may.
+// write makes the member put a key as soon as it is authorized.
 func (p managedPair) write(t *testing.T, name, key string) {
 	t.Helper()
 	eventually(t, "the member may write", func() bool { return p.member.Run("npp", "db", "put", name, key, "1").Code == 0 })
@@ -57,8 +57,8 @@ func (p managedPair) show(t *testing.T, name string, want ...string) {
 	}
 }
 
-// inStep waits until each daemon says that the other one was in step after a time, by
-// what counts and not by heads.
+// inStep waits until each daemon reports that the other was in step after a
+// time. The reports compare valid entries, not heads.
 func (p managedPair) inStep(t *testing.T, name string, since time.Time) {
 	t.Helper()
 	for n, other := range map[*harness.Node]*harness.Node{p.admin: p.member, p.member: p.admin} {
@@ -74,13 +74,13 @@ func (p managedPair) inStep(t *testing.T, name string, since time.Time) {
 func TestAccessListsThatChange(t *testing.T) {
 	t.Parallel()
 	p := newManagedPair(t)
-	t.Run("a revocation keeps or discards what was written", func(t *testing.T) { revocationKeepsOrDiscards(t, p) })
+	t.Run("a revocation keeps or discards entries", func(t *testing.T) { revocationKeepsOrDiscards(t, p) })
 	t.Run("grants and revocations while disconnected", func(t *testing.T) { changesWhileDisconnected(t, p) })
 }
 
-// What a writer wrote stays when it is revoked, unless it is discarded; what was
-// discarded counts again when the writer is granted again. Both daemons show the
-// same at each step.
+// The entries of a writer stay valid when it is revoked, unless they are
+// discarded. Discarded entries are valid again when the writer is granted
+// again. Both daemons show the same at each step.
 func revocationKeepsOrDiscards(t *testing.T, p managedPair) {
 	p.create(t, "band")
 	a, b, id := p.admin, p.member, p.id
@@ -94,7 +94,7 @@ func revocationKeepsOrDiscards(t *testing.T, p managedPair) {
 	if want := "note   apps on @orbitdb/core that lack its 1 entry cannot join them\nnote   1 entry that nobody built on is kept\n"; r.Code != 0 || r.Stderr != want || r.Stdout != "" {
 		t.Errorf("dry run: %v", r)
 	}
-	write("kept too") // it was not revoked
+	write("kept too") // the writer was not revoked
 	keys("kept", "kept too")
 	if r := a.Run("npp", "db", "revoke", "band", id); r.Code != 0 || !strings.Contains(r.Stderr, "2 entries that nobody built on are kept") {
 		t.Errorf("revoke: %v", r)
@@ -117,15 +117,16 @@ func revocationKeepsOrDiscards(t *testing.T, p managedPair) {
 	keys("discarded", "kept", "kept too")
 }
 
-// A writer is granted, revoked and granted again, each time while the daemons are
-// disconnected, and writes as long as it does not know of a revocation. After each
-// connection, both daemons show the same: all entries while the writer is on the
-// list, and otherwise those up to the newest entry of the admin or that is kept.
+// A writer is granted, revoked and granted again while the daemons are
+// disconnected, and writes as long as it does not know of a revocation. After
+// each connection, both daemons show the same: all entries while the writer is
+// on the access list, and otherwise those up to the newest entry that the admin
+// wrote or that is kept.
 func changesWhileDisconnected(t *testing.T, p managedPair) {
 	const name, rounds = "orchestra", 10
 	p.create(t, name)
-	var keys []string // in the order in which they were written, each naming the one before
-	anchored := 0     // so many of them count whether the writer is on the list or not
+	var keys []string // in the order of writing; each entry references the previous one
+	anchored := 0     // number of keys that are valid whether or not the writer is on the list
 	for round := range rounds {
 		p.member.MustRun("swarm", "disconnect", "/p2p/"+p.admin.PeerID())
 		granted := round%2 == 0

@@ -7,8 +7,8 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// bitswap does not ask peers of other networks from which it never got a block.
-// Those that have a database open are asked all the same.
+// bitswap does not ask peers on other networks from which it has never received
+// a block. Peers that have a database open are asked nevertheless.
 func TestDatabaseIsFetchedFromPeersThatBitswapWouldNotAsk(t *testing.T) {
 	t.Parallel()
 	n, m := harness.New(t).Start(), harness.New(t).

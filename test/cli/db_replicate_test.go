@@ -15,7 +15,7 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// someIdentity is the ID of an identity of nobody here.
+// someIdentity is the ID of an identity that no test has.
 const someIdentity = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
 
 func init() {
@@ -33,7 +33,7 @@ func init() {
 	}
 }
 
-// replicaLine has what any line about the replication of a database may have.
+// replicaLine has the fields of all lines about the replication of a database.
 type replicaLine struct {
 	Address, Name, Type, State, Error string
 	Entries, Waiting                  uint64
@@ -72,7 +72,7 @@ func replica(t *testing.T, n *harness.Node, command string, args ...string) repl
 	return got[0]
 }
 
-// findings is what the doctor finds, by what it looked at.
+// findings returns the findings of `npp db doctor` by the subject of the check.
 func findings(t *testing.T, n *harness.Node, called string) map[string]findingLine {
 	t.Helper()
 	found := make(map[string]findingLine)
@@ -89,15 +89,16 @@ func identityOf(t *testing.T, n *harness.Node) string {
 	return decodeLines[struct{ ID string }](t, n.MustRun("npp", "id", "--enc=json"))[0].ID
 }
 
-// An address is enough: the database comes from whoever has it, once there is
-// somebody, stays in step both ways, and over a restart.
+// An address suffices: the database is fetched from any peer that has it, as
+// soon as there is one, and stays in step in both directions and over a
+// restart.
 func TestDatabaseIsOpenedByItsAddress(t *testing.T) {
 	t.Parallel()
 	a, b := harness.New(t).Start(), harness.New(t).Start()
 	address := db(t, a, "create", "gigs", "--type=keyvalue", "--write=*")[0].Address
 	db(t, a, "put", "gigs", "tuesday", `"Basel"`)
 
-	// Nobody is there.
+	// No peer is connected.
 	manifest := strings.TrimPrefix(address, "/orbitdb/")
 	if l := replica(t, b, "open", address); l.State != "fetching" || l.Address != address || len(l.MissingBlocks) != 1 || l.MissingBlocks[0].Hash != manifest {
 		t.Errorf("open: %+v", l)
@@ -143,7 +144,7 @@ func TestDatabaseIsOpenedByItsAddress(t *testing.T) {
 		t.Errorf("open --wait when the daemon stops: %v", r)
 	}
 	<-byRPC
-	b.Start() // goes on with it
+	b.Start() // which resumes the open
 	go func() { byRPC <- rpc(t, b, "npp/db/open", url.Values{"wait": {"true"}, "arg": {address}}) }()
 	waiting = b.Spawn("npp", "db", "open", address, "--wait")
 	b.Connect(a)
@@ -157,7 +158,7 @@ func TestDatabaseIsOpenedByItsAddress(t *testing.T) {
 		}
 	}
 
-	// It is here.
+	// The database has arrived.
 	if l := replica(t, b, "info", "gigs"); l.State != "open" || l.Entries != 1 || len(l.Peers) != 1 || l.Peers[0].Peer != a.PeerID() || !l.Peers[0].Open || l.Peers[0].InStep.IsZero() {
 		t.Errorf("info: %+v", l)
 	}
@@ -189,7 +190,7 @@ func TestWatchTellsWhatHappens(t *testing.T) {
 	address := db(t, a, "create", "gigs", "--type=keyvalue", "--write=*")[0].Address
 	db(t, a, "put", "gigs", "before", "0")
 
-	// The head of the answer is there when nothing is missed any more.
+	// Once the response header has arrived, the watcher misses no event.
 	resp, err := http.Post(a.APIURL()+"npp/db/watch?arg=gigs", "", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -238,16 +239,22 @@ func TestWatchTellsWhatHappens(t *testing.T) {
 		t.Errorf("events: %v", kinds)
 	}
 
-	// A watcher is no reason for the daemon not to stop.
 	a.MustRun("npp", "db", "open", "gigs")
 	watcher = a.Spawn("npp", "db", "watch", "gigs")
 	eventually(t, "the daemon is asked", func() bool {
 		return slices.ContainsFunc(lines(a.MustRun("diag", "cmds")), func(l string) bool {
-			return strings.Contains(l, "npp/db/watch") && strings.Contains(l, "true") // it is active
+			return strings.Contains(l, "npp/db/watch") && strings.Contains(l, "true") // the request is active
 		})
 	})
+	stopWatched(t, a, watcher)
+}
+
+// stopWatched stops a daemon. It checks that the watcher does not delay the
+// daemon and ends without an error.
+func stopWatched(t *testing.T, n *harness.Node, watcher *harness.Process) {
+	t.Helper()
 	begin := time.Now()
-	a.Stop()
+	n.Stop()
 	if took := time.Since(begin); took > 10*time.Second {
 		t.Errorf("the daemon took %v to stop", took)
 	}
@@ -256,8 +263,8 @@ func TestWatchTellsWhatHappens(t *testing.T) {
 	}
 }
 
-// What is closed stays as it is, over a restart, until it is opened again, by its
-// name.
+// A closed database does not change, over a restart, until it is opened again,
+// by its name.
 func TestClosedDatabaseStaysAsItIs(t *testing.T) {
 	t.Parallel()
 	a, b := harness.New(t).Start(), harness.New(t).Start()
@@ -298,7 +305,7 @@ func TestClosedDatabaseStaysAsItIs(t *testing.T) {
 		t.Errorf("info: %+v", l)
 	}
 
-	// Of what was not here yet, nothing stays.
+	// A database that had not arrived yet leaves nothing.
 	nowhere := "/orbitdb/zdpuAwHevBbd7V9QXeP8zC1pdb3HmugJ7zgzKnyiWxJG3p2Y4"
 	b.MustRun("npp", "db", "open", nowhere)
 	if l := replica(t, b, "close", nowhere); l.Here || l.Address != nowhere {
@@ -309,8 +316,9 @@ func TestClosedDatabaseStaysAsItIs(t *testing.T) {
 	}
 }
 
-// What is dropped is gone, but for blocks that are pinned: these stay, over
-// garbage collection and a restart. Opened again, it comes anew.
+// A dropped database is removed, except for pinned blocks, which survive
+// garbage collection and a restart. Opened again, the database is fetched
+// again.
 func TestDroppedDatabaseIsGoneButForPins(t *testing.T) {
 	t.Parallel()
 	a, b := harness.New(t).Start(), harness.New(t).Start()
@@ -322,7 +330,7 @@ func TestDroppedDatabaseIsGoneButForPins(t *testing.T) {
 	b.Connect(a)
 	b.MustRun("npp", "db", "open", address, "--wait")
 
-	// Pins of all kinds, by whatever CID: a block, a block alone, and one behind another.
+	// All kinds of pins, with any form of CID: recursive, direct, and indirect.
 	b.MustRun("pin", "add", hashes[0])
 	b.MustRun("pin", "add", "--recursive=false", strings.TrimSpace(b.MustRun("cid", "format", "-v=1", "-b=base32", "--mc=raw", hashes[1])))
 	above := b.RunStdin(`{"entry":{"/":"`+hashes[2]+`"}}`, "dag", "put", "--pin")
@@ -338,7 +346,7 @@ func TestDroppedDatabaseIsGoneButForPins(t *testing.T) {
 		t.Errorf("drop: %+v", l)
 	}
 	b.MustRun("repo", "gc")
-	a.Stop() // or it would send them
+	a.Stop() // or it would send the blocks
 	kept := func(when string) {
 		t.Helper()
 		for i, hash := range hashes {
@@ -361,7 +369,7 @@ func TestDroppedDatabaseIsGoneButForPins(t *testing.T) {
 		t.Errorf("info: %v", r)
 	}
 
-	// It comes anew, and its list of writers with it.
+	// The database is fetched again with its access list.
 	a.Start()
 	b.Connect(a)
 	b.MustRun("npp", "db", "open", address, "--wait")
@@ -372,7 +380,7 @@ func TestDroppedDatabaseIsGoneButForPins(t *testing.T) {
 	a.MustRun("npp", "db", "grant", "gigs", id)
 	eventually(t, "b may write", func() bool { return b.Run("npp", "db", "put", "gigs", "5").Code == 0 })
 
-	// What was not here yet can be dropped, too.
+	// A database that has not arrived yet can be dropped, too.
 	nowhere := "/orbitdb/zdpuAwHevBbd7V9QXeP8zC1pdb3HmugJ7zgzKnyiWxJG3p2Y4"
 	b.MustRun("npp", "db", "open", nowhere)
 	if out := b.MustRun("npp", "db", "drop", "--force", nowhere); out != "dropped "+nowhere+": nothing of it was here yet\n" {
@@ -392,7 +400,7 @@ func TestOnlyAdminsChangeWhoMayWrite(t *testing.T) {
 		t.Errorf("doctor: %+v", f)
 	}
 	if r := b.Run("npp", "db", "grant", "band", id); r.Code != 1 || !strings.Contains(r.Stderr, "not allowed to write") || !strings.Contains(r.Stderr, "hint: ipfs npp db info band shows who may") {
-		t.Errorf("grant by who may not: %v", r)
+		t.Errorf("grant without authorization: %v", r)
 	}
 	for name, way := range ways {
 		out, err := way(t, a, call{"db/grant", []string{"band", id}, url.Values{"capability": {"write"}}, nil})
@@ -414,7 +422,7 @@ func TestOnlyAdminsChangeWhoMayWrite(t *testing.T) {
 	}
 	eventually(t, "b may not write any more", func() bool { return b.Run("npp", "db", "put", "band", "k", "2").Code == 1 })
 
-	// The list of writers is replicated as long as the database is.
+	// The access list is replicated as long as the database is.
 	list := ""
 	for _, l := range db(t, a, "ls") {
 		if l.AccessOf == address {
@@ -432,7 +440,7 @@ func TestOnlyAdminsChangeWhoMayWrite(t *testing.T) {
 	}
 }
 
-// What is refused says why and what to do, and nothing is done.
+// A refused command states the reason and a remedy, and changes nothing.
 func TestReplicationCommandsRefuseBadInput(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -478,7 +486,7 @@ func TestReplicationCommandsRefuseBadInput(t *testing.T) {
 			"/orbitdb/\x1b[31m": {`invalid OrbitDB address: "/orbitdb/\x1b[31m"`},
 		} {
 			if command == "open" && arg == "/orbitdb/"+hash {
-				continue // it is fetched
+				continue // the command fetches it
 			}
 			args := []string{arg}
 			if command == "grant" || command == "revoke" {
@@ -512,7 +520,7 @@ func TestReplicationCommandsRefuseBadInput(t *testing.T) {
 	}
 }
 
-// Pubsub that is switched off, and peers that have something else, are named.
+// The doctor reports disabled pubsub, and peers with different content.
 func TestDoctorNamesWhatIsAmiss(t *testing.T) {
 	t.Parallel()
 	off, stock, n := harness.New(t).Set("Pubsub.Enabled", false).Start(), harness.NewStock(t).Set("Pubsub.Enabled", true).Start(), harness.New(t).Start()
@@ -522,10 +530,10 @@ func TestDoctorNamesWhatIsAmiss(t *testing.T) {
 	address := db(t, n, "info", "pieces")[0].Address
 	n.Connect(stock)
 	if f := findings(t, n, "pieces"); f["peers"].Level != "problem" || !strings.Contains(f["peers"].Text, "none has it open") {
-		t.Errorf("nobody has it: %+v", f)
+		t.Errorf("no peer has it: %+v", f)
 	}
 	stock.Spawn("pubsub", "sub", address)
-	eventually(t, "the subscriber that is no OrbitDB peer is named", func() bool {
+	eventually(t, "the subscriber that is not an OrbitDB peer is reported", func() bool {
 		f := findings(t, n, "pieces")["heads"]
 		return f.Level == "problem" && f.Peer == stock.PeerID() && strings.Contains(f.Text, "exchanges no heads")
 	})
@@ -537,7 +545,7 @@ func TestDoctorNamesWhatIsAmiss(t *testing.T) {
 	}
 }
 
-// A terminal is asked before a database is dropped.
+// On a terminal, a drop asks for confirmation.
 func TestDropAsksATerminal(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()

@@ -22,7 +22,7 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// app writes entries of any kind, as an app of JavaScript may.
+// app writes entries of any kind, as a JavaScript app may.
 type app struct {
 	t      *testing.T
 	orbit  *orbit.Orbit
@@ -45,7 +45,7 @@ func newApp(t *testing.T) app {
 	return app{t, o, signer}
 }
 
-// database makes a database that anybody may write, with these entries, and
+// database creates a database with these entries that anybody may write. It
 // returns its address and the file of its CAR.
 func (a app) database(name, kind string, payloads ...value.Value) (address, file string) {
 	a.t.Helper()
@@ -76,7 +76,8 @@ func valueOf(t *testing.T, v any) value.Value {
 	return val
 }
 
-// failsAs checks that a call fails in either way, with all of this in the error.
+// failsAs checks that a call fails at the command line and over the RPC, with
+// all texts in the error.
 func failsAs(t *testing.T, n *harness.Node, c call, want ...string) {
 	t.Helper()
 	for name, way := range ways {
@@ -112,7 +113,7 @@ func TestPlainValuesArePutWhereAppsEncryptIfThatIsSaid(t *testing.T) {
 		plain := url.Values{"plain": {"true"}}
 		for _, c := range []call{
 			{"db/put", []string{address, "key"}, plain, []byte(`1`)},
-			{"db/put", []string{address, "key"}, nil, []byte(`2`)}, // there is a plain value of this daemon now
+			{"db/put", []string{address, "key"}, nil, []byte(`2`)}, // the key has a plain value of this daemon now
 			{"db/del", []string{address, "key"}, plain, nil},
 		} {
 			if out, err := ways[way](t, n, c); err != "" || !strings.Contains(out, "zdpu") {
@@ -195,13 +196,13 @@ func TestAnUnknownAccessControllerIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := manifest.Address(b.Hash)
-	n.MustRun("npp", "db", "open", address) // before it is here
+	n.MustRun("npp", "db", "open", address) // before its blocks have arrived
 	if status, answer := n.RPC("block/put", url.Values{"cid-codec": {"dag-cbor"}}, bytes.NewReader(b.Data)); status != http.StatusOK {
 		t.Fatalf("block put: %s", answer)
 	}
 	const want = `its access controller is of type "custom", which npp does not know`
 	shown := func(command ...string) string { return n.MustRun(append([]string{"npp", "db"}, command...)...) }
-	eventually(t, "it is known what it is", func() bool { return strings.Contains(shown("info", address), want) })
+	eventually(t, "its type is known", func() bool { return strings.Contains(shown("info", address), want) })
 	for _, command := range [][]string{{"ls"}, {"info", address}, {"doctor", address}} {
 		if text := shown(command...); !strings.Contains(text, want) || command[0] != "doctor" && !strings.Contains(text, "failed") {
 			t.Errorf("%v: %s", command, text)

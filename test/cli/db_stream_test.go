@@ -12,14 +12,15 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// held is what a daemon has of a database, also where it is being fetched.
+// held returns the state of a database on a daemon, even while it is being
+// fetched.
 func held(t *testing.T, n *harness.Node, address string) dbLine {
 	t.Helper()
 	return decodeLines[dbLine](t, rpc(t, n, "npp/db/info", url.Values{"arg": {address}}))[0]
 }
 
-// came is how many entries a daemon has, those that wait for others included.
-func came(t *testing.T, n *harness.Node, address string) uint64 {
+// arrivedEntries returns the number of entries that a daemon has, including pending ones.
+func arrivedEntries(t *testing.T, n *harness.Node, address string) uint64 {
 	t.Helper()
 	l := held(t, n, address)
 	return l.Entries + l.Waiting
@@ -37,8 +38,8 @@ func putMany(t *testing.T, n *harness.Node, address, prefix string, count int) {
 	}
 }
 
-// awaitSame waits until daemons have the same heads of so many entries, and
-// nothing waits. It returns how long that took.
+// awaitSame waits until daemons have the same heads, the given number of
+// entries, and no pending ones. It returns the duration.
 func awaitSame(t *testing.T, address string, entries uint64, nodes ...*harness.Node) time.Duration {
 	t.Helper()
 	begin := time.Now()
@@ -65,13 +66,13 @@ func awaitSame(t *testing.T, address string, entries uint64, nodes ...*harness.N
 	})
 	for i, l := range found {
 		if l.Faults != 0 {
-			t.Errorf("daemon %d: %d entries have no effect", i, l.Faults)
+			t.Errorf("daemon %d: %d invalid entries", i, l.Faults)
 		}
 	}
 	return time.Since(begin)
 }
 
-// connected are the peers that a daemon is connected to.
+// connected returns the peers to which a daemon is connected.
 func connected(t *testing.T, n *harness.Node) (peers []string) {
 	t.Helper()
 	var answer struct{ Peers []struct{ Peer string } }
@@ -84,17 +85,18 @@ func connected(t *testing.T, n *harness.Node) (peers []string) {
 	return peers
 }
 
-// awaitAlone waits until daemons have noticed that nobody is connected.
+// awaitAlone waits until daemons have noticed that no peer is connected.
 func awaitAlone(t *testing.T, nodes ...*harness.Node) {
 	t.Helper()
 	for _, n := range nodes {
-		eventually(t, "nobody is connected", func() bool { return len(connected(t, n)) == 0 })
+		eventually(t, "no peer is connected", func() bool { return len(connected(t, n)) == 0 })
 	}
 }
 
-// Three daemons in a row are parted, and all write. Once the links are there again,
-// they have the same in a few seconds: nothing waits until they look, from time to
-// time, for what was lost. It is about time, so nothing else runs meanwhile.
+// Three daemons in a row are disconnected, and all write. Once the links are
+// back, they have the same content within seconds, without waiting for the
+// periodic search for missing entries. Since the test measures time, it does
+// not run in parallel with others.
 func TestPartedDaemonsConvergeWithinSeconds(t *testing.T) {
 	const within = 7 * time.Second
 	a, b, c := harness.New(t).Hide().Start(), harness.New(t).Hide().Start(), harness.New(t).Hide().Start()
@@ -118,7 +120,7 @@ func TestPartedDaemonsConvergeWithinSeconds(t *testing.T) {
 		for i, n := range []*harness.Node{a, b, c} {
 			putMany(t, n, address, fmt.Sprintf("%d of round %d, ", i, round), 300)
 		}
-		// By the end of this, what was written is no news that would be published.
+		// After this, earlier writes are too old to be published.
 		for i, n := range []*harness.Node{a, b, c} {
 			if got := len(lines(n.MustRun("npp", "db", "all", address))); got != int(10+900*round+300) {
 				t.Fatalf("daemon %d, parted: %d documents", i, got)
@@ -143,10 +145,10 @@ func TestPartedDaemonsConvergeWithinSeconds(t *testing.T) {
 	}
 }
 
-// A bulk of documents comes to a daemon that has none of them, and is interrupted.
-// It goes on where it was: all comes, and what is there is not sent again. The giver
-// has no bitswap, by which more bytes would come wherever the machine is so busy that
-// the transfer stalls.
+// A bulk of documents is transferred to a daemon that has none of them, and is
+// interrupted. The transfer resumes: all documents arrive, and none is sent
+// twice. The sender has no bitswap, which would transfer further bytes whenever
+// the machine is so busy that the transfer stalls.
 func TestInterruptedBulkTransferGoesOn(t *testing.T) {
 	t.Parallel()
 	const bulk = 5000
@@ -154,7 +156,7 @@ func TestInterruptedBulkTransferGoesOn(t *testing.T) {
 	address := db(t, giver, "create", "archive", "--type=documents")[0].Address
 	putMany(t, giver, address, "", bulk)
 
-	// What it takes in one go.
+	// The size of an uninterrupted transfer.
 	begin := time.Now()
 	link := harness.NewLink(t, giver)
 	first := harness.New(t).Hide().Start()
@@ -184,17 +186,17 @@ func TestInterruptedBulkTransferGoesOn(t *testing.T) {
 			link := harness.NewLink(t, giver)
 			receiver := harness.New(t).Hide().Start()
 			receiver.MustRun("npp", "db", "open", address)
-			link.Hold(whole * 7 / 10) // however fast it is, this is in the middle of it
+			link.Hold(whole * 7 / 10) // in the middle of the transfer at any speed
 			receiver.MustRun("swarm", "connect", link.Addr)
 			var before uint64
-			eventually(t, "some of it is there", func() bool {
-				before = came(t, receiver, address)
+			eventually(t, "a part has arrived", func() bool {
+				before = arrivedEntries(t, receiver, address)
 				return before > bulk*4/10
 			})
 			test.interrupt(link, receiver)
 			awaitAlone(t, receiver)
 			sent := link.Received()
-			if now := came(t, receiver, address); now < before || now >= bulk {
+			if now := arrivedEntries(t, receiver, address); now < before || now >= bulk {
 				t.Errorf("%d of %d entries were there, then %d", before, bulk, now)
 			} else {
 				before = now
@@ -207,12 +209,12 @@ func TestInterruptedBulkTransferGoesOn(t *testing.T) {
 			most := whole*int64(bulk-before)/bulk + whole/4
 			t.Logf("%d of %d entries were there; %d bytes brought the others, in %v", before, bulk, again, took.Round(time.Millisecond))
 			if again > most {
-				t.Errorf("for %d of %d entries %d bytes came; all take %d", bulk-before, bulk, again, whole)
+				t.Errorf("%d of %d entries took %d bytes; all take %d", bulk-before, bulk, again, whole)
 			}
 			for _, id := range []string{"0", fmt.Sprint(bulk / 2), fmt.Sprint(bulk - 1)} {
 				db(t, receiver, "get", address, id)
 			}
-			// What is new comes by itself.
+			// New documents arrive by themselves.
 			putMany(t, giver, address, "new", 1)
 			entries++
 			awaitSame(t, address, entries, giver, receiver)
@@ -221,9 +223,9 @@ func TestInterruptedBulkTransferGoesOn(t *testing.T) {
 	}
 }
 
-// What one daemon writes reaches another through a third, and the way back, though
-// the two never run at the same time, and the third may not write and is restarted
-// in between.
+// The entries of one daemon reach another through a third, and vice versa. The
+// two never run at the same time, and the third has no write access and is
+// restarted in between.
 func TestDaemonHandsOnWhatOthersWrote(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(*harness.Node){

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"mime/multipart"
 	"net/http"
 	"net/url"
 	"os"
@@ -42,7 +41,7 @@ func init() {
 	}
 }
 
-// dbLine has what any line of `npp db` may have.
+// dbLine has the fields of all lines of `npp db`.
 type dbLine struct {
 	Address, Name, Type, IndexBy, AccessOf, Error string
 	Hash, Writer, Identity                        string
@@ -50,7 +49,7 @@ type dbLine struct {
 	Put                                           *int
 	Number, Entries, Keys, Faults, Waiting, Last  uint64
 	Known, Size                                   int
-	Refused                                       any // a number of an import, a list of a database
+	Refused                                       any // a number for an import, a list for a database
 	Writable                                      bool
 	Next, Heads                                   []string
 	Clock                                         json.RawMessage
@@ -65,8 +64,8 @@ type call struct {
 	body    []byte
 }
 
-// ways are how a command is called: each returns what the command wrote and its
-// error.
+// ways are the ways to call a command. Each returns the output of the command
+// and its error.
 var ways = map[string]func(*testing.T, *harness.Node, call) (out, err string){
 	"CLI": func(t *testing.T, n *harness.Node, c call) (string, string) {
 		t.Helper()
@@ -93,40 +92,14 @@ var ways = map[string]func(*testing.T, *harness.Node, call) (out, err string){
 		var body io.Reader
 		contentType := ""
 		if c.body != nil {
-			var form bytes.Buffer
-			w := multipart.NewWriter(&form)
-			part, err := w.CreateFormFile("file", "file")
-			if err == nil {
-				_, err = part.Write(c.body)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			w.Close()
-			body, contentType = &form, w.FormDataContentType()
+			contentType, body = partsOf(t, string(c.body))
 		}
-		client := http.Client{Timeout: harness.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
-		resp, err := client.Post(n.APIURL()+"npp/"+c.command+"?"+query.Encode(), contentType, body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		answer, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if resp.StatusCode != http.StatusOK {
-			var e struct{ Message string }
-			if json.Unmarshal(answer, &e) != nil {
-				return "", string(answer)
-			}
-			return "", e.Message
-		}
-		return string(answer), resp.Trailer.Get("X-Stream-Error")
+		_, out, failure := post(t, n, c.command, query, contentType, body)
+		return out, failure
 	},
 }
 
-// db calls a command of `npp db` that has to succeed, at the command line.
+// db calls a command of `npp db` at the command line. It must succeed.
 func db(t *testing.T, n *harness.Node, command string, args ...string) []dbLine {
 	t.Helper()
 	return decodeLines[dbLine](t, n.MustRun(append([]string{"npp", "db", command, "--enc=json"}, args...)...))
@@ -254,7 +227,7 @@ func TestDatabasesByCLIAndRPC(t *testing.T) {
 	}
 }
 
-// What is refused says why and what to do, and nothing is written.
+// A refused command states the reason and a remedy, and writes nothing.
 func TestDatabaseCommandsRefuseBadInput(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -339,7 +312,7 @@ func TestDatabaseCommandsRefuseBadInput(t *testing.T) {
 			}
 		}
 	}
-	// What comes before a bad line stays.
+	// Values before an invalid line stay.
 	for name, way := range ways {
 		lines := "{\"hash\":\"" + name + "\"}\n\n{\"hash\":\n{\"hash\":\"never\"}\n"
 		if _, err := way(t, n, call{"db/put", []string{"pieces"}, many, []byte(lines)}); !strings.Contains(err, "1 put, and then: line 3: ") {
@@ -365,7 +338,7 @@ func TestDatabaseCommandsRefuseBadInput(t *testing.T) {
 	}
 }
 
-// What is put stays, over a restart and garbage collection.
+// Values survive a restart and garbage collection.
 func TestDatabasesStay(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -392,7 +365,8 @@ func TestDatabasesStay(t *testing.T) {
 	}
 }
 
-// A database goes to another daemon as a file, which may not write to it.
+// A database is copied as a file to another daemon, which has no write access
+// to it.
 func TestDatabaseTravelsAsCAR(t *testing.T) {
 	t.Parallel()
 	a, b := harness.New(t).Start(), harness.New(t).Start()
@@ -424,7 +398,7 @@ func TestDatabaseTravelsAsCAR(t *testing.T) {
 	if r.Code != 1 || !strings.Contains(r.Stderr, "not allowed to write to "+l.Address) || !strings.Contains(r.Stderr, "hint: ipfs npp db info "+l.Address) {
 		t.Errorf("put: %v", r)
 	}
-	// There are two of that name now, of which one is b's own.
+	// Two databases have that name now; one of them is b's own.
 	if info := db(t, b, "info", "pieces")[0]; !info.Writable || info.Address == l.Address {
 		t.Errorf("info by name: %+v", info)
 	}
@@ -441,8 +415,8 @@ func TestDatabaseTravelsAsCAR(t *testing.T) {
 	}
 }
 
-// A follower gets what comes, ends without an error when it is interrupted, and
-// when the daemon stops, which does not wait for it.
+// A follower receives new entries. It ends without an error when it is
+// interrupted and when the daemon stops, which it does not delay.
 func TestFollowersEndWithTheDaemon(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -467,7 +441,7 @@ func TestFollowersEndWithTheDaemon(t *testing.T) {
 		t.Errorf("interrupted: %v", r)
 	}
 
-	// One that puts what never comes does not keep it from stopping, either.
+	// A put with unfinished input does not delay it, either.
 	cmd := n.Command("npp", "db", "put", "events", "--many")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -506,8 +480,8 @@ func TestFollowersEndWithTheDaemon(t *testing.T) {
 	}
 }
 
-// The keys of the daemon's own store are there from the beginning, and again where
-// one was deleted.
+// The keys of the daemon's own stores exist from the start, and are recreated
+// where one was deleted.
 func TestOwnStores(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -531,7 +505,7 @@ func TestOwnStores(t *testing.T) {
 	for _, name := range ownStores {
 		granted := replica(t, n, "grant", name, someIdentity).Capabilities
 		if revoked := replica(t, n, "revoke", name, someIdentity).Capabilities; !slices.Contains(granted["write"], someIdentity) || slices.Contains(revoked["write"], someIdentity) {
-			t.Errorf("%s: who may write: granted %v, revoked %v", name, granted, revoked)
+			t.Errorf("%s: writers: granted %v, revoked %v", name, granted, revoked)
 		}
 		if r := n.Run("npp", "db", "drop", "--force", name); r.Code != 1 || !strings.Contains(r.Stderr, "is the daemon's own") {
 			t.Errorf("drop %s: %v", name, r)
@@ -549,7 +523,7 @@ func TestOwnStores(t *testing.T) {
 	}
 }
 
-// edit changes a record of the databases in the repo of a node that is stopped.
+// edit changes a record of the databases in the repo of a stopped node.
 func edit(t *testing.T, n *harness.Node, key string, change func([]byte) []byte) {
 	t.Helper()
 	ds, err := leveldb.NewDatastore(filepath.Join(n.Repo, "datastore"), nil)
@@ -567,7 +541,7 @@ func edit(t *testing.T, n *harness.Node, key string, change func([]byte) []byte)
 	}
 }
 
-// numberOf is the number of a database in the repo of a node that is stopped.
+// numberOf returns the number of a database in the repo of a stopped node.
 func numberOf(t *testing.T, n *harness.Node, address string) (number uint64) {
 	t.Helper()
 	edit(t, n, "database/"+strings.TrimPrefix(address, "/orbitdb/"), func(record []byte) []byte {
@@ -581,8 +555,8 @@ func numberOf(t *testing.T, n *harness.Node, address string) (number uint64) {
 	return number
 }
 
-// A store that is damaged keeps nothing else from working, is named with what to
-// do, and that mends it.
+// A damaged store does not affect anything else. It is reported with a remedy
+// that works.
 func TestDamagedStoreIsNamedAndMended(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -627,7 +601,7 @@ func TestDamagedStoreIsNamedAndMended(t *testing.T) {
 		t.Errorf("%d pieces after the rebuild", got)
 	}
 
-	// An entry that is damaged is left out, and named.
+	// A damaged entry is left out and reported.
 	log := db(t, n, "log", "pieces")
 	n.Stop()
 	edit(t, n, fmt.Sprintf("log/%d/entry/0/2", numberOf(t, n, address)), func(record []byte) []byte {
@@ -649,8 +623,8 @@ func TestDamagedStoreIsNamedAndMended(t *testing.T) {
 	n.MustRun("npp", "db", "all", "pieces")
 }
 
-// Nothing in a database reaches the terminal as a control character, and what is
-// printed as JSON is JSON still.
+// No text of a database reaches the terminal with control characters, and JSON
+// output remains valid.
 func TestDatabaseTextIsHarmless(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()

@@ -37,8 +37,9 @@ func newSmallDisk(t *testing.T) *smallDisk {
 	return d
 }
 
-// leave fills the disk, or empties it, until so many bytes are free. At no moment is
-// more free than both before and after: a daemon that saw it would accept data.
+// leave fills or empties the disk until the given number of bytes is free. At
+// no moment is more free than both before and after: a daemon that saw it would
+// accept data.
 func (d *smallDisk) leave(free int64) {
 	d.t.Helper()
 	f, err := os.OpenFile(filepath.Join(d.dir, "ballast"), os.O_RDWR|os.O_CREATE, 0o600)
@@ -63,8 +64,8 @@ func (d *smallDisk) check(err error) {
 	}
 }
 
-// A daemon on a disk that gets full refuses, says so, serves what it has, and goes on
-// without a restart when there is room.
+// A daemon on a disk that becomes full refuses writes and says so, still serves
+// its data, and recovers without a restart when there is space.
 func TestDaemonOutlivesAFullDisk(t *testing.T) {
 	t.Parallel()
 	const mib = 1 << 20
@@ -125,7 +126,7 @@ func TestDaemonOutlivesAFullDisk(t *testing.T) {
 	}
 
 	disk.leave(4 * mib)
-	statusOf(t, bob) // it looks at the disk
+	statusOf(t, bob) // this checks the disk
 	const full = "the disk is almost full"
 	if r := add(bob, "refused"); r.Code != 1 || !strings.HasPrefix(r.Stderr, "Error: "+full) || !strings.Contains(r.Stderr, "hint: make room on that disk") {
 		t.Errorf("db put: %v", r)
@@ -144,7 +145,7 @@ func TestDaemonOutlivesAFullDisk(t *testing.T) {
 	if got := bob.MustRun("npp", "db", "all", gigs); !strings.Contains(got, "before") || !strings.Contains(got, "own") || strings.Contains(got, "meanwhile") {
 		t.Errorf("bob has %s", got)
 	}
-	eventually(t, "what bob wrote is served", func() bool { return strings.Contains(alice.MustRun("npp", "db", "all", gigs), "own") })
+	eventually(t, "the entry of bob is served", func() bool { return strings.Contains(alice.MustRun("npp", "db", "all", gigs), "own") })
 
 	disk.leave(100 * mib)
 	news.Expect("meanwhile")

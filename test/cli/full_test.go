@@ -10,8 +10,8 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// The largest file that the system lets the daemon write is small, so that the
-// journal of its datastore is soon full, as on a full disk.
+// The system limits the size of the daemon's files, so that the journal of its
+// datastore is soon full, as on a full disk.
 func TestDiskThatIsFullIsShownAndNothingIsToldThatWasNotDone(t *testing.T) {
 	t.Parallel()
 	script := filepath.Join(t.TempDir(), "ipfs")

@@ -52,7 +52,8 @@ func TestIDTellsWhoTheDaemonIs(t *testing.T) {
 		t.Errorf("entries are written by %+v", entry)
 	}
 
-	// A username that is a number, as in the tutorial; one of control characters is none.
+	// A username may be a number, as in the tutorial. One with control
+	// characters does not count.
 	n.MustRun("npp", "db", "put", "user", "username", "123")
 	if got := n.MustRun("npp", "id"); !strings.Contains(got, "\nusername    123\n") {
 		t.Errorf("got:\n%s", got)
@@ -63,8 +64,8 @@ func TestIDTellsWhoTheDaemonIs(t *testing.T) {
 	}
 }
 
-// Where the identity's key is gone, databases do not open; the daemon starts, and
-// says why.
+// Without the identity's key, databases do not open. The daemon starts and
+// gives the reason.
 func TestIDSaysWhyThereAreNoDatabases(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()

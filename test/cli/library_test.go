@@ -22,12 +22,12 @@ type trio struct {
 	t       *testing.T
 	names   []string
 	nodes   map[string]*harness.Node
-	folders map[string]map[string]string // content by name of the file
+	folders map[string]map[string]string // content by file name
 	dirs    map[string]string
 }
 
-// view is what a daemon knows of all pieces: title, composer, hash, owners and how
-// often each was practised by all. It is the same for all of the trio.
+// view returns all pieces that a daemon knows: title, composer, hash, owners
+// and the total practice count. It must be the same for all three.
 func (m *trio) view(n *harness.Node) string {
 	m.t.Helper()
 	var lines []string
@@ -43,8 +43,8 @@ func (m *trio) view(n *harness.Node) string {
 	return strings.Join(lines, "")
 }
 
-// agree waits until daemons have the same view, with so many pieces and so much
-// practice in all.
+// agree waits until daemons have the same view, with the given number of pieces
+// and total practice count.
 func (m *trio) agree(when string, pieces int, practice func() uint64, of ...string) {
 	m.t.Helper()
 	views := make(map[string]string)
@@ -68,7 +68,7 @@ func (m *trio) agree(when string, pieces int, practice func() uint64, of ...stri
 	})
 }
 
-// sum is how often any piece was practised, as a daemon knows it.
+// sum returns the total practice count of all pieces on a daemon.
 func (m *trio) sum(n *harness.Node) (all uint64) {
 	m.t.Helper()
 	for _, p := range ask[pieceRow](m.t, n, "pieces/ls", url.Values{"all": {"true"}}) {
@@ -77,8 +77,8 @@ func (m *trio) sum(n *harness.Node) (all uint64) {
 	return all
 }
 
-// practise counts over the RPC, with any number of clients at once, and returns
-// how often that was acknowledged.
+// practise counts over the RPC with concurrent clients. It returns the number
+// of acknowledged calls.
 func practise(n *harness.Node, hash string, clients, times int) (acknowledged uint64) {
 	var done atomic.Uint64
 	var running sync.WaitGroup
@@ -105,8 +105,8 @@ func practise(n *harness.Node, hash string, clients, times int) (acknowledged ui
 	return done.Load()
 }
 
-// Three musicians add, search, fetch and practise pieces, whoever of them is away,
-// and agree once they have met again by themselves.
+// Three musicians add, search, fetch and practise pieces while any of them may
+// be offline. They agree once they have reconnected by themselves.
 func TestThreeMusiciansShareTheirLibraries(t *testing.T) {
 	t.Parallel()
 	shared := abc("Kesh Jig", "trad.")
@@ -132,7 +132,7 @@ func TestThreeMusiciansShareTheirLibraries(t *testing.T) {
 	var adding []*harness.Process
 	for i, name := range m.names {
 		next, other := m.names[(i+1)%3], m.nodes[m.names[(i+2)%3]].PeerID()
-		for _, who := range []string{next, other} { // one by the name, one by the peer ID
+		for _, who := range []string{next, other} { // one by name, one by peer ID
 			adding = append(adding, m.nodes[name].Spawn("npp", "companions", "add", "--yes", "--wait=1m", who))
 		}
 	}
@@ -150,7 +150,7 @@ func TestThreeMusiciansShareTheirLibraries(t *testing.T) {
 	sum := func() uint64 { return counted }
 	m.agree("at first", 5, sum, m.names...)
 
-	// What all have is found, and comes as it is, from whoever has it.
+	// The pieces of all are found and fetched unchanged from any owner.
 	hashes := make(map[string]string)
 	owners := make(map[string]string)
 	for _, p := range ask[pieceRow](t, bob, "pieces/ls", url.Values{"all": {"true"}}) {
@@ -197,7 +197,8 @@ func TestThreeMusiciansShareTheirLibraries(t *testing.T) {
 		t.Errorf("get: %s", out)
 	}
 
-	// All practise the same piece at once, over the RPC and at the command line.
+	// All practise the same piece at once, over the RPC and at the command
+	// line.
 	kesh := hashes["Kesh Jig"]
 	var playing sync.WaitGroup
 	var acknowledged [3]uint64
@@ -228,7 +229,7 @@ func TestThreeMusiciansShareTheirLibraries(t *testing.T) {
 		}
 	}
 
-	// One after the other is away, bob killed while he practises.
+	// One after the other goes offline; Bob is killed while he practises.
 	alice.Stop()
 	counted += practise(bob, kesh, 5, 2) + practise(carol, hashes["Prelude in C"], 5, 2)
 	added := folder(t, map[string]string{"b.abc": abc("Banish Misfortune", "trad."), "c.abc": abc("Cooley's", "trad.")})
@@ -257,14 +258,14 @@ func TestThreeMusiciansShareTheirLibraries(t *testing.T) {
 	for i, name := range m.names {
 		reconnected(t, m.nodes[name], m.nodes[m.names[(i+1)%3]], m.nodes[m.names[(i+2)%3]])
 	}
-	counted -= 10 // of the piece that nobody has any more
+	counted -= 10 // of the piece that has no owner any more
 	m.agree("all are back", 6, sum, m.names...)
 	delete(contents, "Prelude in C")
 	if got := titles(t, alice); got != "Banish Misfortune Cooley's Humoresque Kesh Jig Longest Musical Priest" {
 		t.Errorf("titles: %s", got)
 	}
 
-	// Garbage collection takes nothing that is anybody's.
+	// Garbage collection removes no owned file.
 	databases := func(n *harness.Node) string {
 		t.Helper()
 		var all strings.Builder

@@ -19,7 +19,8 @@ func limited(t *testing.T, limits map[string]any) *harness.Node {
 	return harness.New(t).Set(messagesConfig, limits).Start()
 }
 
-// A message beyond the recipient's limit is refused, and its sender told the limit.
+// A message beyond the recipient's size limit is refused, and the sender is
+// told the limit.
 func TestRecipientsSizeLimitIsTold(t *testing.T) {
 	t.Parallel()
 	a, b := harness.New(t).Start(), limited(t, map[string]any{"MaxMessageBytes": 1000})
@@ -37,15 +38,15 @@ func TestRecipientsSizeLimitIsTold(t *testing.T) {
 	if got := len(stored(t, b)); got != 1 {
 		t.Errorf("%d messages are stored, want 1", got)
 	}
-	// its own messages have the same limit
+	// the same limit applies to the recipient's own messages
 	r := b.RunStdin(strings.Repeat("a", 999), "npp", "send", a.PeerID())
 	if r.Code != 1 || !strings.HasPrefix(r.Stderr, "Error: the message is too large: 1001 bytes, the limit is 1000; hint: ") {
 		t.Errorf("from b: %v", r)
 	}
 }
 
-// A sender whose share of the recipient's store is full is told so, loses
-// nothing that was delivered, and takes nothing from others.
+// A sender whose quota in the recipient's store is used up is told so. No
+// delivered message is lost, and other senders are not affected.
 func TestFullShareRefusesItsSenderOnly(t *testing.T) {
 	t.Parallel()
 	a, c := harness.New(t).Start(), harness.New(t).Start()
@@ -88,7 +89,7 @@ func TestFullShareRefusesItsSenderOnly(t *testing.T) {
 	}
 }
 
-// With drop-oldest, a sender's newest messages push out its own oldest.
+// With drop-oldest, a sender's newest messages replace its own oldest.
 func TestFullShareDropsOldestWhereConfigured(t *testing.T) {
 	t.Parallel()
 	a, c := harness.New(t).Start(), harness.New(t).Start()
@@ -112,8 +113,8 @@ func TestFullShareDropsOldestWhereConfigured(t *testing.T) {
 	}
 }
 
-// A sender that is too fast for the recipient is told so, where it has no time
-// to wait, and what is delivered is stored.
+// A sender that exceeds the recipient's rate and has no time to wait is told
+// so; delivered messages are stored.
 func TestTooFastSenderIsTold(t *testing.T) {
 	t.Parallel()
 	a, b := harness.New(t).Start(), limited(t, map[string]any{"MaxPerSecond": 1})
@@ -146,11 +147,11 @@ func TestTooFastSenderIsTold(t *testing.T) {
 	if got := len(stored(t, b)); got < delivered {
 		t.Errorf("%d were delivered, %d are stored", delivered, got)
 	}
-	// with time to wait, it is delivered
+	// with time to wait, the message is delivered
 	a.MustRun("npp", "send", b.PeerID(), "patient")
 }
 
-// Messages older than KeepFor go when the daemon starts.
+// Messages older than KeepFor are deleted when the daemon starts.
 func TestOldMessagesExpire(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
@@ -168,8 +169,9 @@ func TestOldMessagesExpire(t *testing.T) {
 	}
 }
 
-// On a datastore that may split a batch, npp works, and its daemon says at
-// start what it cannot promise there; on the others it says nothing.
+// On a datastore that may split a batch, npp works, and the daemon warns at
+// start about the guarantees that it cannot give. On other datastores there is
+// no warning.
 func TestBadgerIsWarnedAbout(t *testing.T) {
 	t.Parallel()
 	for profile, warn := range map[string]bool{"test": false, "test,pebbleds": false, "test,badgerds": true} {

@@ -17,7 +17,7 @@ import (
 )
 
 // Listeners and watchers that are open while messages arrive end by themselves,
-// with exit status 0, when the daemon stops, and do not hold it up: kubo waits
+// with exit status 0, when the daemon stops. They do not delay it: kubo waits
 // 30 seconds for a request that does not end.
 func TestListenersEndWithTheDaemon(t *testing.T) {
 	t.Parallel()
@@ -56,7 +56,7 @@ func TestListenersEndWithTheDaemon(t *testing.T) {
 				t.Fatalf("%q, %v", line, err)
 			}
 
-			m, l := newMailer(t, a), newLetters()
+			m, l := newMailer(t, a), newDeliveries()
 			var sending sync.WaitGroup
 			for sender := range 4 {
 				sending.Go(func() {
@@ -86,8 +86,8 @@ func TestListenersEndWithTheDaemon(t *testing.T) {
 	}
 }
 
-// Each of several listeners gets every message once and in the order of the
-// store, whichever way it came.
+// Each of several listeners receives every message once and in the order of the
+// store, by whichever way the message arrived.
 func TestEveryListenerGetsEveryMessageOnceInOrder(t *testing.T) {
 	t.Parallel()
 	const each = 200
@@ -96,7 +96,7 @@ func TestEveryListenerGetsEveryMessageOnceInOrder(t *testing.T) {
 	for range 3 {
 		open = append(open, b.Spawn("npp", "listen", "--since=all", "--enc=json"))
 	}
-	m, l := newMailer(t, a), newLetters()
+	m, l := newMailer(t, a), newDeliveries()
 	var sending sync.WaitGroup
 	for n := range each {
 		sending.Go(func() { l.send(m, b.PeerID(), strconv.Itoa(n)) })
@@ -124,13 +124,14 @@ func TestEveryListenerGetsEveryMessageOnceInOrder(t *testing.T) {
 	}
 }
 
-// Without --since, a listener starts with what arrives from then on.
+// Without --since, a listener starts with the messages that arrive from then
+// on.
 func TestListenStartsNow(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	a.MustRun("npp", "send", b.PeerID(), "old")
 	listener := b.Spawn("npp", "listen", "--enc=json")
-	m, l := newMailer(t, a), newLetters()
+	m, l := newMailer(t, a), newDeliveries()
 	heard := make(chan struct{})
 	var sending sync.WaitGroup
 	sending.Go(func() {
@@ -155,7 +156,7 @@ func TestListenStartsNow(t *testing.T) {
 	}
 }
 
-// ids returns the IDs of messages, in their order.
+// ids returns the IDs of messages, in order.
 func ids(messages []arrived) string {
 	var s []string
 	for _, m := range messages {
@@ -164,7 +165,7 @@ func ids(messages []arrived) string {
 	return strings.Join(s, " ")
 }
 
-// --since, --from and --topic choose messages for listen, ls and rm alike.
+// --since, --from and --topic select the same messages for listen, ls and rm.
 func TestFiltersChooseMessages(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
@@ -254,7 +255,8 @@ func TestFiltersChooseMessages(t *testing.T) {
 	}
 }
 
-// awaitSubscriber waits until n knows that the subscriber is subscribed to the topic.
+// awaitSubscriber waits until n knows that the subscriber is subscribed to the
+// topic.
 func awaitSubscriber(t *testing.T, n *harness.Node, topic string, subscriber *harness.Node) {
 	t.Helper()
 	eventually(t, "a subscriber to "+topic, func() bool {
@@ -262,8 +264,9 @@ func awaitSubscriber(t *testing.T, n *harness.Node, topic string, subscriber *ha
 	})
 }
 
-// The answer to a listener begins before the first message: its client is not
-// left waiting for a head, and an unknown ID is still an error by status.
+// The answer to a listener begins before the first message: the client does not
+// wait for the response header, and an unknown ID is still reported by the
+// status.
 func TestListenAnswersBeforeAnythingArrives(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()

@@ -1,6 +1,6 @@
-// Package cli holds the promises of the built ipfs that can be seen from its
-// command line and its HTTP interfaces, beside stock kubo where it has to be
-// like it.
+// Package cli tests the promises of the built ipfs that are visible at its
+// command line and its HTTP interfaces, and compares it with stock kubo where
+// the two must agree.
 package cli
 
 import (

@@ -26,14 +26,15 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// sent is what `ipfs npp send` says became of a message.
+// sent is the outcome of a message as `ipfs npp send` prints it.
 type sent struct {
 	ID, To, Topic, Status, Via, Warning, Error string
 	Subscribers                                int
 	RecipientSubscribed                        bool
 }
 
-// arrived is a message as `ipfs npp listen` and `ipfs npp messages ls` show it.
+// arrived is a message as `ipfs npp listen` and `ipfs npp messages ls` print
+// it.
 type arrived struct {
 	From, Data, Seqno, ID, Via string
 	TopicIDs                   []string
@@ -43,7 +44,7 @@ type arrived struct {
 
 func (m arrived) data(t *testing.T) string { return decoded(t, m.Data) }
 
-// decoded is the content of text in multibase.
+// decoded returns the content of multibase text.
 func decoded(t *testing.T, text string) string {
 	t.Helper()
 	_, b, err := multibase.Decode(text)
@@ -53,7 +54,7 @@ func decoded(t *testing.T, text string) string {
 	return string(b)
 }
 
-// stored lists the messages in the store of the node's daemon.
+// stored returns the messages in the store of the node's daemon.
 func stored(t *testing.T, n *harness.Node) []arrived {
 	t.Helper()
 	return decodeLines[arrived](t, n.MustRun("npp", "messages", "ls", "--enc=json"))
@@ -67,7 +68,7 @@ func pair(t *testing.T) (a, b *harness.Node) {
 	return a, b
 }
 
-// mailer calls a daemon's RPC. It may be used by many goroutines.
+// mailer calls the RPC of a daemon. It may be used by concurrent goroutines.
 type mailer struct {
 	url    string
 	client *http.Client
@@ -83,14 +84,13 @@ func newMailer(t *testing.T, n *harness.Node) *mailer {
 	return m
 }
 
-// send posts a message as multipart body.
+// send posts a message as a multipart body.
 func (m *mailer) send(query url.Values, message []byte) (sent, error) {
 	return m.call("send", query, bytes.NewReader(message))
 }
 
-// call calls a command of npp, with a multipart body unless that is nil. It
-// returns what the daemon says became of the message, and the error that the
-// daemon, or HTTP, gives with that.
+// call calls a command of npp, with a multipart body unless body is nil. It
+// returns the outcome of the message and the error of the daemon or of HTTP.
 func (m *mailer) call(command string, query url.Values, body io.Reader) (s sent, err error) {
 	contentType := ""
 	if body != nil {
@@ -130,7 +130,7 @@ func (m *mailer) call(command string, query url.Values, body io.Reader) (s sent,
 	return s, nil
 }
 
-// values are JSON texts with what has to arrive for each.
+// values are JSON texts, each with the message that must arrive.
 var values = []struct{ text, message string }{
 	{`{"piece":"Prelude in C","page":2}`, `{"piece":"Prelude in C","page":2}`},
 	{` { "b" : 1 , "a" : [ ] }` + "\n", `{"b":1,"a":[]}`},
@@ -152,8 +152,8 @@ var values = []struct{ text, message string }{
 	{`01`, `"01"`},
 }
 
-// Any JSON value arrives as it was written, and other text as a JSON string,
-// over each way into the command line and over RPC alike, in both directions.
+// Any JSON value arrives as it was written, and other text as a JSON string:
+// through each input of the command line and over the RPC, in both directions.
 func TestWhatIsSentArrives(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
@@ -233,7 +233,8 @@ func TestWhatIsSentArrives(t *testing.T) {
 	}
 }
 
-// sameJSON tells whether two JSON texts mean the same, numbers to the last digit.
+// sameJSON reports whether two JSON texts have the same value, with numbers
+// compared to the last digit.
 func sameJSON(t *testing.T, a, b []byte) bool {
 	t.Helper()
 	var x, y any
@@ -257,8 +258,8 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-// Each script in testdata runs beside two daemons that are connected. Its
-// commands a and b run ipfs on their repos; $A and $B are their peer IDs.
+// Each script in testdata runs with two connected daemons. Its commands a and b
+// run ipfs on their repos; $A and $B are their peer IDs.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.txtar")
@@ -296,24 +297,24 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// A message up to the limit is delivered; a larger one is refused where it is
-// sent, with the limit in the error.
+// A message up to the limit is delivered. A larger one is refused by the
+// sender's daemon, with the limit in the error.
 func TestMessageSizeLimit(t *testing.T) {
 	t.Parallel()
 	const limit = 1 << 20
 	a, b := pair(t)
 	to := url.Values{"arg": {b.PeerID()}}
-	letters := func(n int) string { return strings.Repeat("a", n) }
+	as := func(n int) string { return strings.Repeat("a", n) }
 	for _, test := range []struct {
 		name, text string
-		data       string // empty: refused
+		data       string // empty if it is refused
 	}{
-		{"text up to it", letters(limit - 2), `"` + letters(limit-2) + `"`},
-		{"text above it", letters(limit - 1), ""},
-		{"JSON up to it", `"` + letters(limit-2) + `"`, `"` + letters(limit-2) + `"`},
-		{"JSON above it", `"` + letters(limit-1) + `"`, ""},
-		{"JSON up to it without white space", "[" + strings.Repeat(" ", limit/2) + `"` + letters(limit-4) + `"]`, `["` + letters(limit-4) + `"]`},
-		{"far above it", letters(10 * limit), ""},
+		{"text up to it", as(limit - 2), `"` + as(limit-2) + `"`},
+		{"text above it", as(limit - 1), ""},
+		{"JSON up to it", `"` + as(limit-2) + `"`, `"` + as(limit-2) + `"`},
+		{"JSON above it", `"` + as(limit-1) + `"`, ""},
+		{"JSON up to it without white space", "[" + strings.Repeat(" ", limit/2) + `"` + as(limit-4) + `"]`, `["` + as(limit-4) + `"]`},
+		{"far above it", as(10 * limit), ""},
 	} {
 		check := func(way string, err string) {
 			t.Helper()
@@ -349,8 +350,8 @@ func TestMessageSizeLimit(t *testing.T) {
 	}
 }
 
-// Over RPC, what is refused has a status other than 200 and a reason, or a
-// reason in the trailer where an answer was under way.
+// Over the RPC, a refusal has a status other than 200 and a reason, or a reason
+// in the trailer if the answer has begun.
 func TestRPCRefusesWithReason(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
@@ -405,8 +406,8 @@ func TestRPCRefusesWithReason(t *testing.T) {
 	}
 }
 
-// Where no receipt comes back, the fate of a message is unknown, and sending it
-// again under its ID stores it once.
+// Without a receipt, the fate of a message is unknown. If it is sent again
+// under its ID, it is stored once.
 func TestLostReceiptIsUnknown(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
@@ -434,8 +435,8 @@ func TestLostReceiptIsUnknown(t *testing.T) {
 	}
 }
 
-// Nothing that a peer publishes reaches the terminal as a control character: not
-// as one byte either, which some terminals obey.
+// No published text reaches the terminal with a control character, nor with a
+// single-byte one, which some terminals obey.
 func TestTerminalGetsNoControlCharacters(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)

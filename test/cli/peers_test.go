@@ -38,7 +38,7 @@ type peerRow struct {
 	Count        *int
 }
 
-// decodeLines decodes output of one JSON object a line.
+// decodeLines decodes output with one JSON object per line.
 func decodeLines[T any](t *testing.T, output string) []T {
 	t.Helper()
 	var all []T
@@ -52,7 +52,7 @@ func decodeLines[T any](t *testing.T, output string) []T {
 	return all
 }
 
-// rpc is the answer of the daemon's RPC to what has to succeed.
+// rpc calls the daemon's RPC, which must succeed, and returns the answer.
 func rpc(t *testing.T, n *harness.Node, path string, query url.Values) string {
 	t.Helper()
 	status, answer := n.RPC(path, query, nil)
@@ -62,7 +62,7 @@ func rpc(t *testing.T, n *harness.Node, path string, query url.Values) string {
 	return answer
 }
 
-// peerRows are the connected peers by ID.
+// peerRows returns the connected peers by ID.
 func peerRows(t *testing.T, output string) map[string]peerRow {
 	t.Helper()
 	rows := make(map[string]peerRow)
@@ -75,7 +75,7 @@ func peerRows(t *testing.T, output string) map[string]peerRow {
 	return rows
 }
 
-// eventually repeats what asks a daemon for a state that nothing announces.
+// eventually polls a daemon for a state that nothing announces.
 func eventually(t *testing.T, what string, reached func() bool) {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -208,8 +208,8 @@ func TestPeersCountsConnectedPeers(t *testing.T) {
 	count(1)
 }
 
-// Several peers come and go at once, again and again: each change is a line,
-// once, for every watcher.
+// Several peers connect and disconnect at once, repeatedly. Every watcher
+// prints exactly one line for each change.
 func TestPeersWatchLosesAndDoublesNothing(t *testing.T) {
 	t.Parallel()
 	n, first := harness.New(t).Start(), harness.New(t).Start()
@@ -240,7 +240,7 @@ func TestPeersWatchLosesAndDoublesNothing(t *testing.T) {
 	for range 3 {
 		peers = append(peers, harness.New(t))
 	}
-	// each reads a line for each of the peers, in any order
+	// each reads one line for each of the peers, in any order
 	each := func(sign, event string) {
 		t.Helper()
 		var want, got, gotJSON, gotRPC []string
@@ -377,7 +377,8 @@ func lineOf(t *testing.T, text, part string) string {
 	return ""
 }
 
-// What keeps peers away is said, and the command beside it mends it.
+// A setting that prevents connections is reported, and the command beside it
+// corrects it.
 func TestPeersSaysHowToMendTheConfig(t *testing.T) {
 	t.Parallel()
 	fresh := harness.Bare(t, harness.NPP(t))
@@ -394,7 +395,7 @@ func TestPeersSaysHowToMendTheConfig(t *testing.T) {
 		t.Run(test.key, func(t *testing.T) {
 			t.Parallel()
 			n := harness.New(t)
-			// enabled, as it is by default, but asking nobody beyond this machine
+			// enabled, as by default, but without requests beyond this machine
 			n.Set("AutoConf", map[string]any{"URL": "http://127.0.0.1:1/autoconf.json"})
 			test.setUp(n)
 			n.Start()
@@ -402,12 +403,12 @@ func TestPeersSaysHowToMendTheConfig(t *testing.T) {
 			if !strings.HasPrefix(text, "note: "+test.key+" is empty") || strings.Count(text, "\n") != 1 {
 				t.Fatalf("want one note, of %s: %s", test.key, text)
 			}
-			// The peers are all that a program reads.
+			// A program reads only the peers.
 			for name, got := range map[string]string{
 				"RPC": rpc(t, n, "npp/peers", nil), "CLI": n.MustRun("npp", "peers", "--enc=json"),
 			} {
 				if got != "" {
-					t.Errorf("%s: %s, there is no peer", name, got)
+					t.Errorf("%s: got %s, want no peer", name, got)
 				}
 			}
 			advice := decodeLines[map[string]string](t, rpc(t, n, "npp/peers", url.Values{"advice": {"true"}}))
@@ -425,7 +426,7 @@ func TestPeersSaysHowToMendTheConfig(t *testing.T) {
 			if text := n.MustRun("npp", "peers"); text != "" {
 				t.Errorf("after %s: %s", command, text)
 			}
-			n.Kill() // before it dials anybody
+			n.Kill() // before it dials any peer
 			if got := n.MustRun("config", test.key); got != test.want {
 				t.Errorf("%s sets %s to %s, want kubo's default %s", command, test.key, got, test.want)
 			}
@@ -433,7 +434,8 @@ func TestPeersSaysHowToMendTheConfig(t *testing.T) {
 	}
 }
 
-// runInShell runs a command line as people paste it, with `ipfs` being the node's.
+// runInShell runs a command line as a user pastes it. `ipfs` is the binary of
+// the node.
 func runInShell(t *testing.T, n *harness.Node, command string) {
 	t.Helper()
 	dir := t.TempDir()

@@ -27,11 +27,12 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// someCID is a CID of what nobody has, and the same in other spellings.
+// someCID is a CID whose block no peer has. The others are the same CID in
+// other forms.
 const (
 	someCID   = "QmNR2n4zywCV61MeMLB6JwPueAPqheqpfiA4fLPMxouEmQ"
 	otherCID  = "QmZ4tDuvesekSs4qM5ZBKpXiZGun7S2CYtEZRB3DYXkjGx"
-	nobodys   = "QmTudJSaoKxtbEnTddJ9vh8hbN84ZLVvD5pNpUaSbxwGoa"
+	absentCID = "QmTudJSaoKxtbEnTddJ9vh8hbN84ZLVvD5pNpUaSbxwGoa"
 	noText    = "no sheet music that is known; hint: --all-files"
 	noPiece   = "no piece has the hash"
 	notesText = "practise more\n"
@@ -53,7 +54,7 @@ func init() {
 	calls["ipfs npp practice"] = []string{"npp", "practice", someCID}
 }
 
-// spelled is a CID of version 1, in a base.
+// spelled returns a CID of version 1 in a base.
 func spelled(t *testing.T, hash string, base multibase.Encoding) string {
 	t.Helper()
 	c, err := cid.Decode(hash)
@@ -75,7 +76,7 @@ type addRow struct {
 	Summary                                                                     *struct{ Added, Updated, Unchanged, Skipped, Failed int }
 }
 
-// short is the row in few words.
+// short returns a summary of the row.
 func (r addRow) short() string {
 	switch {
 	case r.Summary != nil:
@@ -102,7 +103,7 @@ func add(t *testing.T, n *harness.Node, args ...string) []addRow {
 	return decodeLines[addRow](t, n.MustRun(append([]string{"npp", "pieces", "add", "--enc=json"}, args...)...))
 }
 
-// expectRows compares rows in short with what is wanted.
+// expectRows compares the summaries of rows with the wanted ones.
 func expectRows(t *testing.T, what string, got []addRow, want ...string) {
 	t.Helper()
 	if short := shorts(got); !slices.Equal(short, want) {
@@ -123,10 +124,10 @@ func runIn(t *testing.T, n *harness.Node, dir string, args ...string) harness.Re
 	return harness.Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: cmd.ProcessState.ExitCode()}
 }
 
-// pdf is a document of one empty page.
+// pdf returns a document with one empty page.
 func pdf(title, author string) string { return longPDF(title, author, "") }
 
-// longPDF is one with a text in it that is not shown.
+// longPDF returns the same with a text in it that is not shown.
 func longPDF(title, author, text string) string {
 	var b strings.Builder
 	b.WriteString("%PDF-1.4\n%\xe2\xe3\xcf\xd3\n" + text)
@@ -161,7 +162,7 @@ func abc(title, composer string) string {
 	return "X:1\nT:" + title + "\nC:" + composer + "\nK:C\nCDEC|\n"
 }
 
-// mxl is a compressed MusicXML of more than so many bytes.
+// mxl returns a compressed MusicXML file of more than size bytes.
 func mxl(t *testing.T, score string, size int) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -185,7 +186,7 @@ func mxl(t *testing.T, score string, size int) string {
 	return b.String()
 }
 
-// folder makes a folder of files, by their paths.
+// folder creates a folder with files, given by path.
 func folder(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "scores")
@@ -199,8 +200,8 @@ func folder(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// pins are what is pinned recursively, with the names of the pins. What every new
-// repo has pinned is left out.
+// pins returns the recursive pins with their names, except for those of every
+// new repo.
 func pins(t *testing.T, n *harness.Node) map[string]string {
 	t.Helper()
 	names := make(map[string]string)
@@ -212,8 +213,8 @@ func pins(t *testing.T, n *harness.Node) map[string]string {
 	return names
 }
 
-// Of a file, title and composer are what the file says; of a folder, what is sheet
-// music is added, and all else is named.
+// The title and composer of a file are taken from its content. In a folder,
+// sheet music is added and every other file is reported.
 func TestPiecesAreAddedFromFilesAndFolders(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t)
@@ -265,13 +266,14 @@ func TestPiecesAreAddedFromFilesAndFolders(t *testing.T) {
 	}
 	expectRows(t, "again", add(t, n, dir), append(all("unchanged"), "{0 0 6 8 0}")...)
 
-	// The same bytes are the same file for ipfs add.
+	// `ipfs add` gives the same CID for the same bytes.
 	path := filepath.Join(dir, "large.mxl")
 	hash := strings.TrimSpace(n.MustRun("add", "-Q", path))
 	if row := add(t, n, path)[0]; row.Hash != hash || row.Size != uint64(len(large)) {
 		t.Errorf("CID %+v, want %s", row, hash)
 	}
-	// What is named itself is added whatever it is: hidden, a link, no music.
+	// A file that is named itself is added in any case: hidden, a link, or not
+	// music.
 	expectRows(t, "named", add(t, n, filepath.Join(dir, "notes.txt"), filepath.Join(dir, ".air.pdf.swp"), filepath.Join(dir, "link.pdf"), "--instrument=Organ"),
 		"added notes.txt   Organ text/plain; charset=utf-8 notes.txt",
 		"added .air.pdf.swp Hidden  Organ application/pdf .air.pdf.swp",
@@ -287,7 +289,7 @@ func TestPiecesAreAddedFromFilesAndFolders(t *testing.T) {
 		t.Errorf("all files: %q", shorts(got))
 	}
 
-	// For people.
+	// Text output.
 	r := runIn(t, n, filepath.Join(dir, "folk"), "npp", "pieces", "add", ".")
 	if want := "skipped    folk/.hidden: it is hidden\n" +
 		"unchanged  " + rows[1].Hash + "  Frère Jacques  (trad., Voice, ABC)\n" +
@@ -333,24 +335,8 @@ func upload(t *testing.T, n *harness.Node, query url.Values, parts ...part) (row
 		}
 	}
 	w.Close()
-	client := http.Client{Timeout: harness.Patience}
-	resp, err := client.Post(n.APIURL()+"npp/pieces/add?"+query.Encode(), w.FormDataContentType(), &form)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		var e struct{ Message string }
-		if json.Unmarshal(answer, &e) != nil {
-			return nil, string(answer)
-		}
-		return nil, e.Message
-	}
-	return decodeLines[addRow](t, string(answer)), resp.Trailer.Get("X-Stream-Error")
+	_, out, failure := post(t, n, "pieces/add", query, w.FormDataContentType(), &form)
+	return decodeLines[addRow](t, out), failure
 }
 
 func TestPiecesAreAddedOverTheRPC(t *testing.T) {
@@ -414,7 +400,7 @@ func TestPiecesAreAddedOverTheRPC(t *testing.T) {
 		}
 	}
 	if after := n.MustRun("npp", "pieces", "ls", "--enc=json"); after != before {
-		t.Errorf("what was refused changed something: %s", after)
+		t.Errorf("a refused command changed something: %s", after)
 	}
 	rows, failure = upload(t, n, url.Values{"title": {"The F"}}, one)
 	expectRows(t, "title", rows, "added f.abc The F  Piano text/vnd.abc f.abc")
@@ -423,7 +409,8 @@ func TestPiecesAreAddedOverTheRPC(t *testing.T) {
 	}
 }
 
-// Who sends a file sees how far it is, and is no reason for the daemon not to stop.
+// A command that sends a file prints its progress, and does not delay the end
+// of the daemon.
 func TestProgressOfAddingIsTold(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -460,14 +447,14 @@ func TestProgressOfAddingIsTold(t *testing.T) {
 		t.Errorf("%+v, %v", l, err)
 	}
 
-	// At a terminal, one line tells how far what is pinned is, and goes.
+	// On a terminal, one line shows the progress of pinning and is then erased.
 	terminal, user := openTerminal(t)
-	cmd := n.Command("npp", "pieces", "add", "--pin", nobodys)
+	cmd := n.Command("npp", "pieces", "add", "--pin", absentCID)
 	cmd.Stderr = terminal
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	awaitShown(t, user, "\r\x1b[K"+nobodys+": 0 blocks are here")
+	awaitShown(t, user, "\r\x1b[K"+absentCID+": 0 blocks are here")
 	cmd.Process.Signal(os.Interrupt)
 	if cmd.Wait(); cmd.ProcessState.ExitCode() != 1 {
 		t.Errorf("interrupted: %v", cmd.ProcessState)
@@ -491,7 +478,7 @@ func awaitShown(t *testing.T, terminal *os.File, text string) {
 	}
 }
 
-// A CID is put as it is written; in whatever way it is written again, it is the same
+// A CID is stored as it is written. In any other form, it identifies the same
 // piece.
 func TestPieceOfACIDStaysAsItIsWritten(t *testing.T) {
 	t.Parallel()
@@ -517,18 +504,18 @@ func TestPieceOfACIDStaysAsItIsWritten(t *testing.T) {
 	}
 
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, nobodys), abc("A file", ""))
-	r := runIn(t, n, dir, "npp", "pieces", "add", nobodys)
-	if want := "Error: " + nobodys + " is a CID, and there is a file of that name; hint: ./" + nobodys + " is the file, /ipfs/" + nobodys + " the CID\n"; r.Code != 1 || r.Stdout != "" || r.Stderr != want {
+	write(t, filepath.Join(dir, absentCID), abc("A file", ""))
+	r := runIn(t, n, dir, "npp", "pieces", "add", absentCID)
+	if want := "Error: " + absentCID + " is a CID, and there is a file of that name; hint: ./" + absentCID + " is the file, /ipfs/" + absentCID + " the CID\n"; r.Code != 1 || r.Stdout != "" || r.Stderr != want {
 		t.Errorf("both: %v", r)
 	}
-	r = runIn(t, n, dir, "npp", "pieces", "add", "./"+nobodys, "/ipfs/"+nobodys)
-	if want := "  A file  (Piano, ABC)\nadded      " + nobodys + "  (no title)  (Piano)\n"; r.Code != 0 || !strings.HasSuffix(r.Stdout, want) {
+	r = runIn(t, n, dir, "npp", "pieces", "add", "./"+absentCID, "/ipfs/"+absentCID)
+	if want := "  A file  (Piano, ABC)\nadded      " + absentCID + "  (no title)  (Piano)\n"; r.Code != 0 || !strings.HasSuffix(r.Stdout, want) {
 		t.Errorf("one and the other: %v", r)
 	}
 }
 
-// With --pin the file comes from whoever has it, is looked at and stays.
+// With --pin, the file is fetched from a peer that has it, parsed and kept.
 func TestPinnedPieceComesFromAnotherDaemon(t *testing.T) {
 	t.Parallel()
 	a, b := quiet(t).Start(), quiet(t).Start()
@@ -555,16 +542,16 @@ func TestPinnedPieceComesFromAnotherDaemon(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 	refused(t, b, []string{"pieces", "get", tree}, "no file", "; hint: ipfs get "+tree)
-	r := b.Run("npp", "pieces", "add", "--pin", nobodys, "--timeout=1s")
+	r := b.Run("npp", "pieces", "add", "--pin", absentCID, "--timeout=1s")
 	if r.Code != 1 || r.Stdout != "" || strings.Count(r.Stderr, "\n") != 1 {
-		t.Errorf("what nobody has: %v", r)
+		t.Errorf("a piece that no peer has: %v", r)
 	}
 	if rows := decodeLines[pieceRow](t, b.MustRun("npp", "pieces", "ls", "--enc=json")); len(rows) != 2 {
 		t.Errorf("%+v", rows)
 	}
 }
 
-// titlesOf are the titles of pieces in their order.
+// titlesOf returns the titles of pieces, in order.
 func titlesOf(rows []pieceRow) string {
 	var titles []string
 	for _, r := range rows {
@@ -573,7 +560,8 @@ func titlesOf(rows []pieceRow) string {
 	return strings.Join(titles, ", ")
 }
 
-// piecesBy calls a command that lists pieces, by a way.
+// piecesBy calls a command that lists pieces at the command line or over the
+// RPC.
 func piecesBy(t *testing.T, way string, n *harness.Node, command string, options url.Values, args ...string) []pieceRow {
 	t.Helper()
 	out, err := ways[way](t, n, call{command, args, options, nil})
@@ -635,7 +623,7 @@ func TestPiecesAreListedAndSearched(t *testing.T) {
 			r.Practice != 0 || r.Fields["year"] != 1894.0 || len(r.Owners) != 1 || !r.Owners[0].Self || r.Owners[0].Peer != n.PeerID() {
 			t.Errorf("%s: %+v", way, r)
 		}
-		// A piece cannot make its line an error.
+		// The content of a piece cannot turn its line into an error.
 		if r := piecesBy(t, way, n, "pieces/show", nil, "Qm2")[0]; r.Type != "unknown" || r.Fields["type"] != "error" {
 			t.Errorf("%s: %+v", way, r)
 		}
@@ -676,7 +664,8 @@ year        1894
 	}
 }
 
-// A piece is named by its hash in any spelling, or by what no other hash begins with.
+// A piece is identified by any form of its hash, or by a prefix that no other
+// hash has.
 func TestPieceIsNamedByAnySpellingOfItsHash(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -711,7 +700,8 @@ func TestPieceIsNamedByAnySpellingOfItsHash(t *testing.T) {
 	if got := n.MustRun("npp", "practice", spelled(t, otherCID, multibase.Base36)); got != "practised 1 time  Two\n" {
 		t.Errorf("practice: %s", got)
 	}
-	// What goes because of one argument does not change what another names.
+	// A removal for one argument does not change the meaning of another
+	// argument.
 	r := n.Run("npp", "pieces", "rm", "QmNT", "QmN")
 	if r.Code != 1 || strings.Count(r.Stdout, "\n") != 2 || !strings.HasPrefix(r.Stdout, "removed  QmNTUPZ") || !strings.Contains(r.Stdout, `failed   QmN: several pieces begin with "QmN"`) || r.Stderr != "Error: 1 of 2 failed\n" {
 		t.Errorf("rm: %v", r)
@@ -721,7 +711,7 @@ func TestPieceIsNamedByAnySpellingOfItsHash(t *testing.T) {
 	}
 }
 
-// What is written is the file as it was, at once, and never over another.
+// The file is written unchanged and atomically, and never replaces another.
 func TestFileOfAPieceIsWrittenWhole(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -782,7 +772,7 @@ func TestFileOfAPieceIsWrittenWhole(t *testing.T) {
 		t.Errorf("an empty file: %v", r)
 	}
 	os.Remove(filepath.Join(out, "empty"))
-	// Whoever put the document chose the name.
+	// The name was chosen by the writer of the document.
 	for name, want := range map[string]string{
 		"../../etc/passwd":                "passwd",
 		`..\..\evil.pdf`:                  "evil.pdf",
@@ -812,16 +802,16 @@ func TestFileOfAPieceIsWrittenWhole(t *testing.T) {
 	refused(t, n, []string{"pieces", "get", "no CID"}, `the hash "no CID" of the piece is no CID`)
 }
 
-// A file comes from a companion. What does not come leaves nothing, and it is said
-// who has it.
+// A file is fetched from a companion. A failed fetch leaves nothing, and the
+// error names the owners.
 func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 	t.Parallel()
 	alice, bob := musician(t, "Alice"), musician(t, "bob")
 	content := strings.Repeat("%PDF-1.4 ", 100_000)
 	dir := folder(t, map[string]string{"air.pdf": content, "half.bin": strings.Repeat("half", 150_000), "out/x": "x"})
 	hash := add(t, alice, filepath.Join(dir, "air.pdf"), "--title=Air")[0].Hash
-	add(t, alice, nobodys, "--title=Lost")
-	// Of one, all but the last block is there.
+	add(t, alice, absentCID, "--title=Lost")
+	// For one file, all blocks but the last are there.
 	half := strings.TrimSpace(alice.MustRun("add", "-Q", "--pin=false", filepath.Join(dir, "half.bin")))
 	blocks := strings.Fields(alice.MustRun("refs", half))
 	alice.MustRun("block", "rm", blocks[len(blocks)-1])
@@ -841,7 +831,7 @@ func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 			t.Errorf("there is something: %v", entries)
 		}
 	}
-	for _, lost := range []string{nobodys, half} {
+	for _, lost := range []string{absentCID, half} {
 		r := get(lost)
 		if want := "Error: nothing of the file " + lost + " came for 2s; the piece is one of Alice, which is connected; hint: try again, or ask"; r.Code != 1 || r.Stdout != "" || !strings.HasPrefix(r.Stderr, want) || strings.Count(r.Stderr, "\n") != 1 {
 			t.Errorf("%s: %v", lost, r)
@@ -857,7 +847,7 @@ func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 	os.Remove(filepath.Join(out, "air.pdf"))
 	alice.Stop()
 	eventually(t, "Alice is gone", func() bool { return !companions(t, bob)[alice.PeerID()].Connected })
-	r := get(nobodys)
+	r := get(absentCID)
 	if want := "the piece is one of Alice, which is not connected; hint: ipfs npp connect " + alice.PeerID() + ", and try again\n"; r.Code != 1 || !strings.HasSuffix(r.Stderr, want) {
 		t.Errorf("Alice is away: %v", r)
 	}
@@ -870,7 +860,7 @@ func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 		t.Errorf("RPC: %d: %s", status, answer)
 	}
 	nothing()
-	// Interrupted, too, it leaves nothing.
+	// An interrupted fetch leaves nothing, either.
 	cmd := bob.Command("npp", "pieces", "get", half)
 	cmd.Dir = out
 	terminal, user := openTerminal(t)
@@ -886,7 +876,8 @@ func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 	nothing()
 }
 
-// Two have the same piece: it is one, whatever its hash is written like.
+// Two companions have the same piece: it is listed once, in whatever form its
+// hash is written.
 func TestPiecesOfCompanionsAreListedWithOnesOwn(t *testing.T) {
 	t.Parallel()
 	alice, bob := musician(t, "Alice"), musician(t, "bob")
@@ -934,8 +925,9 @@ func TestPiecesOfCompanionsAreListedWithOnesOwn(t *testing.T) {
 	if got := bob.MustRun("npp", "practice", otherCID); got != "practised 1 time  Alone\n" {
 		t.Errorf("practice: %s", got)
 	}
-	refused(t, bob, []string{"practice", nobodys}, noPiece)
-	// Whose pieces are not here is said, and keeps nothing from being listed.
+	refused(t, bob, []string{"practice", absentCID}, noPiece)
+	// Companions whose pieces have not arrived are reported, and do not prevent
+	// the list.
 	put(t, alice, "user", "pieces", `"`+nowhere+`"`)
 	eventually(t, "a warning", func() bool {
 		_, notes := catalog(t, bob)
@@ -984,7 +976,7 @@ func TestPieceIsUpdated(t *testing.T) {
 	}
 }
 
-// What adding pinned, removing unpins, and nothing else; until then it stays.
+// A removal unpins exactly what adding has pinned; until then it stays pinned.
 func TestRemovingAPieceUnpinsWhatAddingPinned(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -997,7 +989,7 @@ func TestRemovingAPieceUnpinsWhatAddingPinned(t *testing.T) {
 	if hashes[1] != own {
 		t.Fatalf("%v, want %s", hashes, own)
 	}
-	add(t, n, nobodys)
+	add(t, n, absentCID)
 	if got := pins(t, n); len(got) != 3 || got[hashes[0]] != "npp" || got[own] != "" || got[hashes[2]] != "npp" {
 		t.Errorf("pins: %v", got)
 	}
@@ -1005,7 +997,7 @@ func TestRemovingAPieceUnpinsWhatAddingPinned(t *testing.T) {
 	for _, hash := range hashes {
 		n.MustRun("cat", "--offline", hash)
 	}
-	out, err := ways["RPC"](t, n, call{"pieces/rm", []string{hashes[0], own, nobodys}, nil, nil})
+	out, err := ways["RPC"](t, n, call{"pieces/rm", []string{hashes[0], own, absentCID}, nil, nil})
 	rows := decodeLines[struct {
 		Piece, Hash, Title, Error string
 		Removed, Unpinned         bool
@@ -1022,7 +1014,7 @@ func TestRemovingAPieceUnpinsWhatAddingPinned(t *testing.T) {
 	n.MustRun("repo", "gc")
 	n.MustRun("cat", "--offline", own)
 	if r := n.Run("cat", "--offline", hashes[0]); r.Code != 1 {
-		t.Errorf("it is still there: %v", r)
+		t.Errorf("the file still exists: %v", r)
 	}
 	if got := n.MustRun("npp", "pieces", "ls", "--enc=json"); got != "" {
 		t.Errorf("left: %s", got)
@@ -1034,7 +1026,8 @@ func TestRemovingAPieceUnpinsWhatAddingPinned(t *testing.T) {
 	}
 }
 
-// Counting needs nobody, and counts for the piece however its hash is written.
+// Counting needs no other peer, and counts for the piece in whatever form its
+// hash is written.
 func TestPracticeIsCounted(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -1076,7 +1069,7 @@ func TestPracticeIsCounted(t *testing.T) {
 	}
 }
 
-// What is refused says why and what to do, and nothing is changed.
+// A refused command states the reason and a remedy, and changes nothing.
 func TestPieceCommandsRefuseBadInput(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -1099,16 +1092,16 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{call{"pieces/search", []string{"x"}, option("sort", "\x1b[31m"), nil}, []string{`--sort is "\x1b[31m"`}},
 		{call{"pieces/search", []string{" "}, nil, nil}, []string{"there is nothing to search for; hint: "}},
 		{call{"pieces/random", nil, option("instrument", "Kazoo"), nil}, []string{"no piece matches; hint: ipfs npp pieces ls"}},
-		{call{"pieces/show", []string{nobodys}, nil, nil}, []string{noPiece + ` "` + nobodys + `", or one that begins so; hint: ipfs npp pieces ls --all, or ipfs npp pieces search`}},
+		{call{"pieces/show", []string{absentCID}, nil, nil}, []string{noPiece + ` "` + absentCID + `", or one that begins so; hint: ipfs npp pieces ls --all, or ipfs npp pieces search`}},
 		{call{"pieces/show", []string{"../\x1b[31m"}, nil, nil}, []string{noPiece + ` "../\x1b[31m"`}},
 		{call{"pieces/show", []string{long}, nil, nil}, []string{"invalid: a hash has 1 to 256 bytes"}},
 		{call{"pieces/show", []string{" "}, nil, nil}, []string{"invalid: a hash has 1 to 256 bytes"}},
 		{call{"pieces/show", []string{"/ipfs/"}, nil, nil}, []string{"invalid: a hash has 1 to 256 bytes"}},
-		{call{"pieces/get", []string{nobodys}, nil, nil}, []string{noPiece}},
+		{call{"pieces/get", []string{absentCID}, nil, nil}, []string{noPiece}},
 		{call{"pieces/get", []string{someCID}, option("stall-timeout", "soon"), nil}, []string{`--stall-timeout is "soon", must be a duration`}},
 		{call{"pieces/get", []string{"no CID"}, nil, nil}, []string{`the hash "no CID" of the piece is no CID`}},
 		{call{"pieces/update", []string{someCID}, nil, nil}, []string{"there is nothing to update; hint: --title"}},
-		{call{"pieces/update", []string{nobodys}, option("title", "x"), nil}, []string{noPiece}},
+		{call{"pieces/update", []string{absentCID}, option("title", "x"), nil}, []string{noPiece}},
 		{call{"pieces/update", []string{someCID}, option("instrument", " "), nil}, []string{"a piece is for some instrument; hint: "}},
 		{call{"pieces/update", []string{someCID}, option("title", "a\nb"), nil}, []string{"title has more than one line; hint: "}},
 		{call{"pieces/update", []string{someCID}, option("title", strings.Repeat("x", 1025)), nil}, []string{"title of 1025 bytes, at most 1024; hint: "}},
@@ -1116,9 +1109,9 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{call{"pieces/update", []string{someCID}, option("set", "=1"), nil}, []string{`--set is "=1"`}},
 		{call{"pieces/update", []string{someCID}, option("set", "hash=1"), nil}, []string{`field "hash" is not one to set so; hint: `}},
 		{call{"pieces/update", []string{someCID}, option("set", "size=1"), nil}, []string{`field "size"`}},
-		{call{"pieces/update", []string{someCID}, option("set", "x="+strings.Repeat("x", 9000)+strings.Repeat("[", 3000)), nil}, nil}, // a text
-		{call{"pieces/rm", []string{nobodys}, nil, nil}, []string{noPiece}},
-		{call{"practice", []string{nobodys}, nil, nil}, []string{noPiece, "hint: "}},
+		{call{"pieces/update", []string{someCID}, option("set", "x="+strings.Repeat("x", 9000)+strings.Repeat("[", 3000)), nil}, nil}, // an overlong text
+		{call{"pieces/rm", []string{absentCID}, nil, nil}, []string{noPiece}},
+		{call{"practice", []string{absentCID}, nil, nil}, []string{noPiece, "hint: "}},
 		{call{"practice", []string{someCID, "0"}, nil, nil}, []string{`"0" is not how many times, must be from 1 to 1000000; hint: `}},
 		{call{"practice", []string{someCID, "1000001"}, nil, nil}, []string{"is not how many times"}},
 		{call{"practice", []string{someCID, "-1"}, nil, nil}, []string{"is not how many times"}},
@@ -1128,7 +1121,7 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 	} {
 		for name, way := range ways {
 			if name == "CLI" && test.command == "pieces/get" {
-				continue // which writes files
+				continue // this command writes files
 			}
 			out, err := way(t, n, test.call)
 			if test.want == nil {
@@ -1170,7 +1163,7 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{[]string{dir, "--title=x"}, "--title is for one piece"},
 		{[]string{a, "--instrument="}, "a piece is for some instrument"},
 		{[]string{dir, "--composer=a\nb"}, "composer has more than one line"},
-		{[]string{nobodys, "--composer=" + strings.Repeat("x", 2000)}, "composer of 2000 bytes"},
+		{[]string{absentCID, "--composer=" + strings.Repeat("x", 2000)}, "composer of 2000 bytes"},
 	} {
 		refused(t, n, append([]string{"pieces", "add"}, test.args...), test.want)
 	}
@@ -1178,7 +1171,7 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{nobodys}, noPiece},
+		{[]string{absentCID}, noPiece},
 		{[]string{"no CID"}, "is no CID"},
 		{[]string{someCID, "--stall-timeout=0s"}, "--stall-timeout is "},
 		{[]string{someCID, "-o", a}, "there is a file " + a + "; hint: --force"},
@@ -1186,15 +1179,15 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		refused(t, n, append([]string{"pieces", "get"}, test.args...), test.want)
 	}
 	if after := state(); after != before {
-		t.Errorf("what was refused changed something: %s\nbefore: %s", after, before)
+		t.Errorf("a refused command changed something: %s\nbefore: %s", after, before)
 	}
 }
 
-// A damaged piece is named with what to do, and keeps the others from nothing.
+// A damaged piece is reported with a remedy, and does not affect the others.
 func TestDamagedPieceIsNamedAndNoOtherIsMissing(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
-	for _, hash := range []string{someCID, otherCID, nobodys} {
+	for _, hash := range []string{someCID, otherCID, absentCID} {
 		add(t, n, hash)
 	}
 	address := storesOf(t, n)["pieces"]
@@ -1207,7 +1200,7 @@ func TestDamagedPieceIsNamedAndNoOtherIsMissing(t *testing.T) {
 	for way, f := range ways {
 		out, err := f(t, n, call{"pieces/ls", nil, nil, nil})
 		rows := decodeLines[pieceRow](t, out)
-		if len(rows) != 3 || !strings.Contains(rows[1].Warning, "damaged block") || rows[0].Hash != nobodys || rows[2].Hash != someCID ||
+		if len(rows) != 3 || !strings.Contains(rows[1].Warning, "damaged block") || rows[0].Hash != absentCID || rows[2].Hash != someCID ||
 			err != "1 piece is damaged; hint: ipfs npp db rebuild pieces" {
 			t.Errorf("%s: %+v, %s", way, rows, err)
 		}
@@ -1238,7 +1231,8 @@ func TestDamagedPieceIsNamedAndNoOtherIsMissing(t *testing.T) {
 	}
 }
 
-// The first of many pieces comes at once, and whoever has seen enough stops it all.
+// The first of many pieces is printed at once, and a reader that stops early
+// ends the whole command.
 func TestManyPiecesAreListedAsTheyAreRead(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()

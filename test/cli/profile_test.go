@@ -21,7 +21,7 @@ func init() {
 
 type fieldRow struct{ Key, Value json.RawMessage }
 
-// What is set is there for oneself and for all who read the store.
+// A field that is set is read by its owner and by all readers of the store.
 func TestProfileIsSetAndRead(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -69,7 +69,7 @@ func TestProfileIsSetAndRead(t *testing.T) {
 			t.Errorf("%s: rm: %s", way, row)
 		}
 		if _, err := f(t, n, call{"profile/get", []string{"about"}, nil, nil}); !strings.Contains(err, `no such key: "about"; hint: ipfs npp profile ls`) {
-			t.Errorf("%s: what was removed: %s", way, err)
+			t.Errorf("%s: a removed field: %s", way, err)
 		}
 	}
 	if got := n.MustRun("npp", "profile", "set", "about", "line\nline\x1b[31m"); got != `about         line\nline\x1b[31m`+"\n" {
@@ -89,7 +89,7 @@ func TestProfileIsSetAndRead(t *testing.T) {
 	}
 }
 
-// What is refused says why and what to do, and nothing is changed.
+// A refused command states the reason and a remedy, and changes nothing.
 func TestProfileCommandsRefuseBadInput(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -113,7 +113,7 @@ func TestProfileCommandsRefuseBadInput(t *testing.T) {
 		{call{"profile/set", []string{"username", "a\u202eb"}, nil, nil}, []string{"only characters that can be shown; hint: "}},
 		{call{"profile/set", []string{"username", "/x"}, nil, nil}, []string{`does not begin with "/"; hint: `}},
 		{call{"profile/set", []string{"username", somePeer}, nil, nil}, []string{"a username is not a peer ID; hint: "}},
-		{call{"profile/set", []string{"about", strings.Repeat("x", 1<<20-1)[:120000]}, nil, nil}, nil}, // long, and fine
+		{call{"profile/set", []string{"about", strings.Repeat("x", 1<<20-1)[:120000]}, nil, nil}, nil}, // long, but valid
 	} {
 		for name, way := range ways {
 			out, err := way(t, n, test.call)
@@ -137,6 +137,6 @@ func TestProfileCommandsRefuseBadInput(t *testing.T) {
 	refused(t, n, []string{"profile", "set", "username", ""}, "a username has 1 to 64 characters")
 	refused(t, n, []string{"profile", "set", "", "x"}, "a field has a name of 1 to 256 bytes")
 	if after := n.MustRun("npp", "profile", "ls", "--enc=json"); after != before {
-		t.Errorf("what was refused changed something: %s\nbefore: %s", after, before)
+		t.Errorf("a refused command changed something: %s\nbefore: %s", after, before)
 	}
 }

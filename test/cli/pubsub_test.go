@@ -13,18 +13,18 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// heard is a line of `ipfs pubsub sub --enc=json`.
-type heard struct {
+// pubsubMessage is a line of `ipfs pubsub sub --enc=json`.
+type pubsubMessage struct {
 	From, Data string
 	TopicIDs   []string // in multibase
 }
 
-func (h heard) text(t *testing.T) string { return decoded(t, h.Data) }
+func (h pubsubMessage) text(t *testing.T) string { return decoded(t, h.Data) }
 
-// expectHeard waits for the next message of `ipfs pubsub sub --enc=json`.
-func expectHeard(t *testing.T, p *harness.Process) heard {
+// expectPublished waits for the next message of `ipfs pubsub sub --enc=json`.
+func expectPublished(t *testing.T, p *harness.Process) pubsubMessage {
 	t.Helper()
-	return decodeLines[heard](t, p.Expect(`"data"`))[0]
+	return decodeLines[pubsubMessage](t, p.Expect(`"data"`))[0]
 }
 
 // publish publishes with kubo's own command.
@@ -53,8 +53,9 @@ func routers(t *testing.T, n *harness.Node) int {
 	return strings.Count(string(b), "pubsub.(*PubSub).processLoop(")
 }
 
-// Unless Pubsub.Enabled is false, kubo's pubsub commands and npp work on one
-// router, which is subscribed to the topic of the daemon's own peer ID before the API answers.
+// Unless Pubsub.Enabled is false, kubo's pubsub commands and npp share one
+// router. It is subscribed to the topic of the daemon's own peer ID before the
+// API answers.
 func TestPubsubWorksUnlessSwitchedOff(t *testing.T) {
 	t.Parallel()
 	for _, enabled := range []any{nil, true} {
@@ -93,7 +94,7 @@ func TestPubsubWorksUnlessSwitchedOff(t *testing.T) {
 				a.MustRun("npp", "send", "--topic", topic, "sent by npp")
 			}
 			for _, want := range []string{"sent by kubo", `"sent by npp"`} {
-				if h := expectHeard(t, stocks); h.text(t) != want || h.From != a.PeerID() {
+				if h := expectPublished(t, stocks); h.text(t) != want || h.From != a.PeerID() {
 					t.Errorf("pubsub sub: %+v, want %q", h, want)
 				}
 				m := decodeLines[arrived](t, ours.Expect(`"id"`))[0]
@@ -105,8 +106,8 @@ func TestPubsubWorksUnlessSwitchedOff(t *testing.T) {
 	}
 }
 
-// Pubsub.Enabled false switches off what needs pubsub, which says so, and
-// nothing else.
+// Pubsub.Enabled false disables exactly what needs pubsub, and each disabled
+// command says so.
 func TestPubsubSwitchedOff(t *testing.T) {
 	t.Parallel()
 	a := harness.New(t).Set("Pubsub.Enabled", false).Start()
@@ -164,7 +165,8 @@ func TestIPNSOverPubsubWithPubsubSwitchedOff(t *testing.T) {
 	}
 }
 
-// A thousand messages that are published at once arrive whole and once.
+// A thousand messages that are published at once each arrive, unchanged and
+// once.
 func TestBurstOnATopicArrivesWhole(t *testing.T) {
 	t.Parallel()
 	const burst = 1000
@@ -203,8 +205,9 @@ func stockPeer(t *testing.T) *harness.Node {
 	return harness.NewStock(t).Set("Pubsub.Enabled", true).Start()
 }
 
-// A stock daemon that is subscribed to the topic of its own peer ID gets what
-// `send` sends byte for byte, and the sender learns that this is no delivery.
+// A stock daemon that is subscribed to the topic of its own peer ID receives
+// what `send` sends byte for byte, and the sender is told that this is not a
+// delivery.
 func TestSendToStockPeerIsPublished(t *testing.T) {
 	t.Parallel()
 	a, stock, other := harness.New(t).Start(), stockPeer(t), stockPeer(t)
@@ -212,20 +215,20 @@ func TestSendToStockPeerIsPublished(t *testing.T) {
 	a.Connect(other)
 	to := stock.PeerID()
 
-	// nobody is subscribed
+	// no peer is subscribed
 	r := a.Run("npp", "send", to, "hello")
 	if want := fmt.Sprintf("no peer is subscribed to topic %q; hint: ", to); r.Code != 1 || r.Stdout != "" || !strings.Contains(r.Stderr, want) {
 		t.Errorf("send to a stock peer without a subscriber: %v", r)
 	}
 
-	// somebody else is
+	// another peer is
 	others := other.Spawn("pubsub", "sub", "--enc=json", to)
 	awaitSubscriber(t, a, to, other)
 	s := decodeLines[sent](t, a.MustRun("npp", "send", "--enc=json", to, "others"))[0]
 	if s.Status != "published" || s.Subscribers != 1 || s.RecipientSubscribed {
 		t.Errorf("with another subscriber: %+v", s)
 	}
-	if got := expectHeard(t, others).text(t); got != `"others"` {
+	if got := expectPublished(t, others).text(t); got != `"others"` {
 		t.Errorf("the other subscriber got %q", got)
 	}
 
@@ -250,14 +253,15 @@ func TestSendToStockPeerIsPublished(t *testing.T) {
 	}
 	a.MustRun("npp", "send", to, "three")
 	for _, want := range []string{`[1.50,"Dvořák"]`, `"two"`, `"three"`} {
-		h := expectHeard(t, sub)
+		h := expectPublished(t, sub)
 		if h.text(t) != want || h.From != a.PeerID() || decoded(t, h.TopicIDs[0]) != to {
 			t.Errorf("the recipient got %+v, want %s", h, want)
 		}
 	}
 }
 
-// What a stock daemon publishes to the topic of a peer ID is in that peer's store, JSON or not.
+// A message that a stock daemon publishes to the topic of a peer ID is in that
+// peer's store, JSON or not.
 func TestStockPeerIsHeard(t *testing.T) {
 	t.Parallel()
 	b, stock := harness.New(t).Start(), stockPeer(t)
@@ -279,7 +283,7 @@ func TestStockPeerIsHeard(t *testing.T) {
 	}
 }
 
-// Of what is sent to a stock peer no faster than it hears it, nothing is lost.
+// No message is lost if a stock peer is sent no more than it can receive.
 func TestManyMessagesToStockPeerArrive(t *testing.T) {
 	t.Parallel()
 	const many = 200
@@ -294,14 +298,14 @@ func TestManyMessagesToStockPeerArrive(t *testing.T) {
 		if err != nil || s.Status != "published" || !s.RecipientSubscribed {
 			t.Fatalf("%d: %+v, %v", n, s, err)
 		}
-		if got := expectHeard(t, sub).text(t); got != strconv.Itoa(n) {
-			t.Fatalf("%d was sent, %s was heard", n, got)
+		if got := expectPublished(t, sub).text(t); got != strconv.Itoa(n) {
+			t.Fatalf("%d was sent, %s was received", n, got)
 		}
 	}
 }
 
-// A peer that once spoke npp's protocol gets nothing by pubsub after it comes
-// back without: its messages were private until then.
+// A peer that once spoke npp's protocol receives nothing by pubsub after it
+// returns without npp: its messages were private until then.
 func TestPeerThatSpokeNPPGetsNothingByPubsub(t *testing.T) {
 	t.Parallel()
 	for _, direction := range []string{"it received", "it sent"} {
@@ -330,7 +334,7 @@ func TestPeerThatSpokeNPPGetsNothingByPubsub(t *testing.T) {
 				t.Errorf("RPC: %+v, %v", s, err)
 			}
 			a.MustRun("npp", "send", "--topic", to, "public")
-			if got := expectHeard(t, sub).text(t); got != `"public"` {
+			if got := expectPublished(t, sub).text(t); got != `"public"` {
 				t.Errorf("the topic carried %q first", got)
 			}
 		})

@@ -8,8 +8,8 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// A daemon with a small quota takes of a database of others what fits, says so, goes on
-// writing, and takes the rest once the quota is raised.
+// A daemon with a small quota replicates as much of another's database as fits,
+// says so, can still write, and replicates the rest once the quota is raised.
 func TestFullDatabaseIsShownAndGoesOnOnceItsQuotaIsRaised(t *testing.T) {
 	t.Parallel()
 	const key = "Plugins.Plugins.npp.Config"
@@ -23,7 +23,7 @@ func TestFullDatabaseIsShownAndGoesOnOnceItsQuotaIsRaised(t *testing.T) {
 	}
 	b.Connect(a)
 	b.MustRun("npp", "db", "open", db)
-	eventually(t, "it is full", func() bool { return replica(t, b, "info", db).State == "full" })
+	eventually(t, "the database is full", func() bool { return replica(t, b, "info", db).State == "full" })
 	if has := replica(t, b, "info", db).Entries; has == 0 || has > 9 {
 		t.Errorf("%d entries", has)
 	}
@@ -40,7 +40,7 @@ func TestFullDatabaseIsShownAndGoesOnOnceItsQuotaIsRaised(t *testing.T) {
 		t.Errorf("db info: %s", text)
 	}
 	if r := b.Run("npp", "db", "open", "--wait", "--timeout=2s", db); r.Code == 0 {
-		t.Errorf("it is in step: %v", r)
+		t.Errorf("the replica is in step: %v", r)
 	}
 	b.Stop()
 	b.Set(key, map[string]any{}).Start()

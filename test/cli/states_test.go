@@ -10,8 +10,8 @@ import (
 
 const somePeer = "12D3KooWBXu3uGPMkjjxViK6autSnFH5QaKJgTwW8CaSxYSD6yYL"
 
-// calls has for each command of `ipfs npp` arguments with which it works on a
-// running daemon.
+// calls has for each command of `ipfs npp` the arguments with which it succeeds
+// on a running daemon.
 var calls = map[string][]string{
 	"ipfs npp peers":         {"npp", "peers"},
 	"ipfs npp connect":       {"npp", "connect", somePeer},
@@ -33,12 +33,13 @@ func TestEveryCommandIsTriedInEveryState(t *testing.T) {
 	}
 	for command := range calls {
 		if !slices.Contains(commands, command) {
-			t.Errorf("%s is no command", command)
+			t.Errorf("%s is not a command", command)
 		}
 	}
 }
 
-// Where npp is not at work, each of its commands says why and what to do.
+// Where npp is not running, each of its commands states the reason and a
+// remedy.
 func TestWithoutNPPAtWorkCommandsSayWhatToDo(t *testing.T) {
 	t.Parallel()
 	for _, state := range []struct {
@@ -66,7 +67,7 @@ func TestWithoutNPPAtWorkCommandsSayWhatToDo(t *testing.T) {
 		setUp: func(t *testing.T) *harness.Node {
 			n := harness.New(t).Start()
 			n.Kill()
-			n.APIURL() // its api file is left behind
+			n.APIURL() // it leaves its api file
 			return n
 		},
 		want: []string{"no daemon is running", "hint: ", "ipfs daemon"},
@@ -124,8 +125,8 @@ func TestWithoutNPPAtWorkCommandsSayWhatToDo(t *testing.T) {
 	}
 }
 
-// A mistake in the configuration stops the daemon with one sentence that names
-// the key, and nothing else.
+// An error in the configuration stops the daemon with one sentence that names
+// the key, and affects nothing else.
 func TestBadConfigStopsOnlyTheDaemon(t *testing.T) {
 	t.Parallel()
 	const config = "Plugins.Plugins.npp.Config"

@@ -87,7 +87,7 @@ func TestUpdateIsNoCommand(t *testing.T) {
 	}
 }
 
-// diff reports the lines that only one of two texts has.
+// diff reports the lines that only one of the texts has.
 func diff(t *testing.T, got, want []string) {
 	t.Helper()
 	if slices.Equal(got, want) {

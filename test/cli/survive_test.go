@@ -14,20 +14,20 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// letters keeps what became of each message, by its ID. The content of a
-// message is its ID.
-type letters struct {
+// deliveries records the fate of each message by its ID. The content of a message
+// is its ID.
+type deliveries struct {
 	mu        sync.Mutex
-	fate      map[string]string // status, or empty where no answer came
-	delivered chan struct{}     // one for each message that was
+	fate      map[string]string // status, or empty without an answer
+	delivered chan struct{}     // receives a value per delivered message
 }
 
-func newLetters() *letters {
-	return &letters{fate: map[string]string{}, delivered: make(chan struct{}, 1<<16)}
+func newDeliveries() *deliveries {
+	return &deliveries{fate: map[string]string{}, delivered: make(chan struct{}, 1<<16)}
 }
 
 // send sends a message and reports whether it was delivered.
-func (l *letters) send(m *mailer, to, id string) bool {
+func (l *deliveries) send(m *mailer, to, id string) bool {
 	s, err := m.send(url.Values{"arg": {to}, "id": {id}, "deadline": {"1m"}}, []byte(strconv.Quote(id)))
 	ok := s.Status == "delivered" && err == nil
 	l.mu.Lock()
@@ -39,8 +39,8 @@ func (l *letters) send(m *mailer, to, id string) bool {
 	return ok
 }
 
-// with returns the IDs of the messages that have one of the fates.
-func (l *letters) with(fates ...string) (ids []string) {
+// with returns the IDs of the messages with one of the fates.
+func (l *deliveries) with(fates ...string) (ids []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, fate := range l.fate {
@@ -54,7 +54,7 @@ func (l *letters) with(fates ...string) (ids []string) {
 }
 
 // check compares the fates with what the recipient has stored.
-func (l *letters) check(t *testing.T, recipient *harness.Node) {
+func (l *deliveries) check(t *testing.T, recipient *harness.Node) {
 	t.Helper()
 	count := map[string]int{}
 	for _, m := range stored(t, recipient) {
@@ -77,10 +77,10 @@ func (l *letters) check(t *testing.T, recipient *harness.Node) {
 	}
 }
 
-// What is reported as delivered is in the recipient's store once after either
-// daemon was killed while sixteen senders were at work. So is what got no
-// answer, or the answer that its fate is unknown, once it is sent again under its ID.
-// What is reported as failed is not there.
+// Either daemon is killed while sixteen senders are active. A message that was
+// reported as delivered is in the recipient's store once. So is a message
+// without an answer, or with an unknown fate, once it is sent again under its
+// ID. A message that was reported as failed is not there.
 func TestDeliveredSurvivesKill(t *testing.T) {
 	t.Parallel()
 	for _, profile := range []string{"test", "test,pebbleds"} {
@@ -93,7 +93,8 @@ func TestDeliveredSurvivesKill(t *testing.T) {
 	}
 }
 
-// sendAndKill kills a daemon of two, made with kubo's profiles, a few times.
+// sendAndKill kills one of two daemons, created with kubo's profiles, a few
+// times.
 func sendAndKill(t *testing.T, profile, victim string) {
 	const (
 		rounds  = 4
@@ -108,7 +109,7 @@ func sendAndKill(t *testing.T, profile, victim string) {
 	if victim == "sender" {
 		killed, other = a, b
 	}
-	l := newLetters()
+	l := newDeliveries()
 	again := 0
 	for round := range rounds {
 		lost := len(l.with("failed"))
@@ -151,7 +152,7 @@ func sendAndKill(t *testing.T, profile, victim string) {
 	t.Logf("%d messages delivered, %d of them sent again; %d failed", len(l.with("delivered")), again, len(l.with("failed")))
 }
 
-// withProfile returns a node with npp on a new repo made with kubo's profiles.
+// withProfile returns a node with npp on a new repo with kubo's profiles.
 func withProfile(t *testing.T, profiles string) *harness.Node {
 	t.Helper()
 	n := harness.Bare(t, harness.NPP(t))
@@ -159,10 +160,10 @@ func withProfile(t *testing.T, profiles string) *harness.Node {
 	return n
 }
 
-// A thousand messages that wait for one peer at the same time are all delivered,
-// also to a peer whose resource manager resets streams early. The peer is stopped
-// while they gather. Where that takes so long that connections to it end, those that
-// were not delivered are sent again.
+// A thousand messages that wait for one peer at the same time are all
+// delivered, even to a peer whose resource manager resets streams early. The
+// peer is stopped while they accumulate. If connections to it end meanwhile,
+// the undelivered messages are sent again.
 func TestThousandSendsAtOnceAreDelivered(t *testing.T) {
 	t.Parallel()
 	const (
@@ -172,7 +173,7 @@ func TestThousandSendsAtOnceAreDelivered(t *testing.T) {
 	a := harness.New(t).Start()
 	b := harness.New(t).Set("Swarm.ResourceMgr.MaxMemory", "1GiB").Start()
 	a.Connect(b)
-	m, l := newMailer(t, a), newLetters()
+	m, l := newMailer(t, a), newDeliveries()
 	l.send(m, b.PeerID(), "first")
 	b.Daemon().Signal(syscall.SIGSTOP)
 	stopped := time.Now()
@@ -199,7 +200,7 @@ func TestThousandSendsAtOnceAreDelivered(t *testing.T) {
 	l.check(t, b)
 }
 
-// What has arrived, by either way, outlives the daemon.
+// Messages that have arrived, by either way, survive the daemon.
 func TestMessagesSurviveARestart(t *testing.T) {
 	t.Parallel()
 	for _, profile := range []string{"test", "test,pebbleds"} {

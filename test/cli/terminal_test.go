@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openTerminal returns a terminal for a process, and the end that a user types
-// at.
+// openTerminal returns a terminal for a process, and the end at which a user
+// types.
 func openTerminal(t *testing.T) (terminal, user *os.File) {
 	t.Helper()
 	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)

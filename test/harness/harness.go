@@ -1,27 +1,26 @@
-// Package harness runs real ipfs daemons for the tests under test/.
+// Package harness runs real ipfs daemons for the tests below test/.
 //
-// A [Node] is a repo in a temporary directory and a binary to run on it: the
-// ipfs of cmd/ipfs, or the stock kubo of test/stock for comparison. Both are
-// built once for each test binary, or taken from the files that the environment
-// variables NPP_IPFS and NPP_STOCK name.
+// A [Node] is a repo in a temporary directory and a binary that runs on it: the
+// ipfs of cmd/ipfs, or for comparison the stock kubo of test/stock. See package
+// ipfs for its config and for the environment variables that name the binaries;
+// otherwise each test binary builds them once.
 //
-// Nodes listen on free ports of 127.0.0.1 alone, know no bootstrap peers, and
-// are killed and removed when their test ends. They are killed and removed as well
-// when the test binary ends before that: by its time limit, a panic or a signal, see
-// package children. Nothing here sleeps: a test that needs a state waits for the
-// line or the exit that announces it. A wait that takes longer than [Patience] fails
-// the test and shows what the process wrote.
+// Processes are killed and repos removed when their test ends. If the test
+// binary ends earlier, by its time limit, a panic or a signal, package children
+// does the same.
 //
-// A test package that uses the harness hands its TestMain to [Main].
+// Nothing here sleeps: a test waits for the line or the exit that announces a
+// state. A wait that exceeds [Patience] fails the test and shows the output of
+// the process.
+//
+// A test package that uses the harness calls [Main] in its TestMain.
 package harness
 
 import (
-	"encoding/json"
+	"context"
 	"flag"
 	"fmt"
 	"io"
-	"mime/multipart"
-	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -35,19 +34,20 @@ import (
 	"time"
 
 	"github.com/newpieceplease/npp/test/children"
+	"github.com/newpieceplease/npp/test/ipfs"
 )
 
-// Patience bounds every wait. On a machine that is five times slower than an idle
-// one of two cores, nothing takes half of it, so only what hangs runs into it.
+// Patience bounds every wait. On a machine that is five times slower than an
+// idle one with two cores, no wait takes half of it, so only a hang exceeds it.
 const Patience = 4 * time.Minute
 
-// began is when the test binary began.
+// began is the start time of the test binary.
 var began = time.Now()
 
-// Soaking reports whether a test that repeats something random is to do so once more,
-// beyond the repetitions that it always makes: if it has not failed, and the test
-// binary has not run for as long as the environment variable NPP_SOAK says, such as
-// 5m. Without NPP_SOAK it is not.
+// Soaking reports whether a randomized test should repeat once more, beyond the
+// repetitions that it always makes. It does so until the test has failed or the
+// test binary has run for the duration in the environment variable NPP_SOAK,
+// such as 5m. Without NPP_SOAK it reports false.
 func Soaking(t testing.TB) bool {
 	t.Helper()
 	text := os.Getenv("NPP_SOAK")
@@ -61,7 +61,7 @@ func Soaking(t testing.TB) bool {
 	return !t.Failed() && time.Since(began) < d
 }
 
-// Repeat runs a test once, or, while [Soaking], again and again as subtests.
+// Repeat runs a test once or, while [Soaking], repeatedly as subtests.
 func Repeat(t *testing.T, test func(*testing.T)) {
 	if !Soaking(t) {
 		test(t)
@@ -72,32 +72,32 @@ func Repeat(t *testing.T, test func(*testing.T)) {
 	}
 }
 
-// group is what the processes of all tests run in.
+// group has the processes of all tests.
 var group *children.Group
 
-// Main runs the tests of a package and exits. All temporary files of the tests are
-// in one directory. It is removed, and all processes that were started are killed,
-// whether the tests end or the test binary is killed.
+// Main runs the tests of a package and exits. All temporary files of the tests
+// are in one directory. When the tests have ended or the test binary has been
+// killed, that directory is removed and all started processes are killed.
 func Main(m *testing.M) {
 	var err error
 	if group, err = children.New("npp-test-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	os.Setenv("TMPDIR", group.Dir) // what [testing.T.TempDir] uses
+	os.Setenv("TMPDIR", group.Dir) // [testing.T.TempDir] uses it
 	runMoreInParallel()
 	code := m.Run()
 	group.End()
 	os.Exit(code)
 }
 
-// maxParallel bounds how many parallel tests run at the same time: each has some
-// daemons, of 100 MB each.
+// maxParallel bounds the number of tests that run in parallel; each has several
+// daemons of 100 MB.
 const maxParallel = 12
 
-// runMoreInParallel has twice as many parallel tests run at the same time as there
-// are processors, unless the flag -parallel says how many: they wait for processes
-// and disks half of their time.
+// runMoreInParallel sets the number of parallel tests to twice the number of
+// processors, unless the flag -parallel is given. Tests spend half of their
+// time waiting for processes and disks.
 func runMoreInParallel() {
 	flag.Parse()
 	given := false
@@ -107,32 +107,17 @@ func runMoreInParallel() {
 	}
 }
 
-// Adopt has a command that is not started yet end with the test binary, at the
-// latest. It returns cmd.
+// Adopt makes a command that is not started yet end at the latest with the test
+// binary. It returns cmd.
 func Adopt(cmd *exec.Cmd) *exec.Cmd {
 	group.Add(cmd)
 	return cmd
 }
 
 var (
-	npp   = sync.OnceValues(func() (string, error) { return build("NPP_IPFS", "cmd/ipfs") })
-	stock = sync.OnceValues(func() (string, error) { return build("NPP_STOCK", "test/stock") })
+	npp   = sync.OnceValues(func() (string, error) { return ipfs.NPP(context.Background(), group.Dir) })
+	stock = sync.OnceValues(func() (string, error) { return ipfs.Stock(context.Background(), group.Dir) })
 )
-
-// build returns the path of the binary that env names, or else of a new one
-// built from the package.
-func build(env, pkg string) (string, error) {
-	if path := os.Getenv(env); path != "" {
-		return filepath.Abs(path)
-	}
-	path := filepath.Join(group.Dir, filepath.Base(pkg))
-	pkg = "github.com/newpieceplease/npp/" + pkg
-	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", path, pkg).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
-	}
-	return path, nil
-}
 
 // NPP returns the path of the ipfs binary with npp.
 func NPP(t testing.TB) string { return binary(t, npp) }
@@ -149,15 +134,17 @@ func binary(t testing.TB, path func() (string, error)) string {
 	return p
 }
 
-// Node is a repo and the binary to run on it. Its methods fail the test where
-// they cannot do what they say.
+// patience is a context for one wait.
+func patience() (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(context.Background(), Patience, fmt.Errorf("%v have passed", Patience))
+}
+
+// Node is an [ipfs.Node] whose methods fail the test instead of returning an
+// error.
 type Node struct {
-	Bin  string   // path of the binary; may be changed while no daemon runs
-	Repo string   // IPFS_PATH
-	Env  []string // further variables for the processes, as in os.Environ
+	*ipfs.Node
 
 	t      testing.TB
-	home   string
 	daemon *Process
 }
 
@@ -176,75 +163,78 @@ func NewStock(t testing.TB) *Node {
 // Bare returns a node whose repo does not exist yet.
 func Bare(t testing.TB, bin string) *Node {
 	t.Helper()
-	home := t.TempDir()
-	return &Node{Bin: bin, Repo: filepath.Join(home, "repo"), t: t, home: home}
+	return &Node{Node: ipfs.New(group, bin, t.TempDir()), t: t}
 }
 
-// Init makes the repo, with kubo's test profile.
+// Init creates the repo.
 func (n *Node) Init() *Node {
 	n.t.Helper()
-	n.MustRun("init", "--profile=test")
+	ctx, cancel := patience()
+	defer cancel()
+	n.check(n.Node.Init(ctx))
 	return n
 }
 
-// ConfigFile returns the path of the repo's config.
-func (n *Node) ConfigFile() string { return filepath.Join(n.Repo, "config") }
-
-// Set changes the key of the config file, whose parts are separated by dots, as
-// an operator's editor would, running no ipfs. It returns n, for chaining.
+// Set changes one key of the config file, whose parts are separated by dots.
 func (n *Node) Set(key string, value any) *Node {
 	n.t.Helper()
-	config := n.config()
-	parts := strings.Split(key, ".")
-	section := config
-	for _, part := range parts[:len(parts)-1] {
-		sub, ok := section[part].(map[string]any)
-		if !ok {
-			sub = map[string]any{}
-			section[part] = sub
-		}
-		section = sub
-	}
-	section[parts[len(parts)-1]] = value
-	b, err := json.MarshalIndent(config, "", "  ")
-	n.check(err)
-	n.check(os.WriteFile(n.ConfigFile(), append(b, '\n'), 0o600))
+	n.check(n.Configure(ipfs.Config{key: value}))
 	return n
 }
 
-func (n *Node) config() (config map[string]any) {
+// Hide applies [ipfs.Hidden]. It must be called while no daemon runs. Other
+// nodes connect to the node by [Node.ListenAddr] or a [Link].
+func (n *Node) Hide() *Node {
 	n.t.Helper()
-	b, err := os.ReadFile(n.ConfigFile())
-	n.check(err)
-	n.check(json.Unmarshal(b, &config))
-	return config
+	n.check(n.Configure(ipfs.Hidden))
+	return n
 }
 
-// PeerID returns the node's peer ID as the config has it.
+// FixPort makes the daemon listen on the same port whenever it runs, and on no
+// other.
+func (n *Node) FixPort() *Node {
+	n.t.Helper()
+	return n.Set("Addresses.Swarm", []string{FreeAddr(n.t)})
+}
+
+// FreeAddr is [ipfs.FreeAddr].
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	addr, err := ipfs.FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr
+}
+
+// PeerID returns the peer ID in the config.
 func (n *Node) PeerID() string {
 	n.t.Helper()
-	return n.config()["Identity"].(map[string]any)["PeerID"].(string)
+	id, err := n.Node.PeerID()
+	n.check(err)
+	return id
 }
 
 // Start starts the daemon and returns when it is ready.
 func (n *Node) Start(args ...string) *Node {
 	n.t.Helper()
 	n.daemon = n.Spawn(append([]string{"daemon"}, args...)...)
-	n.daemon.Expect("Daemon is ready")
+	n.daemon.Expect(ipfs.Ready)
 	return n
 }
 
-// Daemon returns the daemon started last, running or not; nil before the first.
+// Daemon returns the daemon that was started last, running or not; nil before
+// the first.
 func (n *Node) Daemon() *Process { return n.daemon }
 
-// Stop asks the daemon to end with SIGTERM and returns when it did.
+// Stop ends the daemon with SIGTERM and waits for its end.
 func (n *Node) Stop() Result {
 	n.t.Helper()
 	n.daemon.Signal(syscall.SIGTERM)
 	return n.daemon.Wait()
 }
 
-// Kill ends the daemon with SIGKILL.
+// Kill ends the daemon with SIGKILL and waits for its end.
 func (n *Node) Kill() {
 	n.t.Helper()
 	n.daemon.Signal(syscall.SIGKILL)
@@ -265,7 +255,8 @@ func (n *Node) RunStdin(stdin string, args ...string) Result {
 	return start(n.t, cmd).Wait()
 }
 
-// MustRun is Run for what has to succeed. It returns stdout.
+// MustRun is [Node.Run] that fails the test unless the exit status is 0. It
+// returns stdout.
 func (n *Node) MustRun(args ...string) string {
 	n.t.Helper()
 	r := n.Run(args...)
@@ -281,33 +272,26 @@ func (n *Node) Spawn(args ...string) *Process {
 	return start(n.t, n.Command(args...))
 }
 
-// Command returns ipfs with the arguments, not yet started, in an environment
-// that holds nothing of the caller's own ipfs.
+// Command returns an ipfs command that is not started yet. Its environment has
+// nothing of the caller's own ipfs.
 func (n *Node) Command(args ...string) *exec.Cmd {
-	cmd := Adopt(exec.Command(n.Bin, args...))
-	cmd.Dir = n.home
-	cmd.Env = append([]string{
-		"PATH=" + os.Getenv("PATH"),
-		"HOME=" + n.home,
-		"IPFS_PATH=" + n.Repo,
-		"IPFS_TELEMETRY=off",
-	}, n.Env...)
-	return cmd
+	return n.Node.Command(context.Background(), args...)
 }
 
-// APIURL returns the base of the running daemon's RPC, with a closing slash.
+func (n *Node) rpc() *ipfs.RPC {
+	n.t.Helper()
+	rpc, err := n.Node.RPC()
+	n.check(err)
+	return rpc
+}
+
+// APIURL returns the base of the running daemon's RPC, with a trailing slash.
 func (n *Node) APIURL() string {
 	n.t.Helper()
-	b, err := os.ReadFile(filepath.Join(n.Repo, "api"))
-	n.check(err)
-	addr := strings.Split(string(b), "/") // "", ip4, host, tcp, port
-	if len(addr) != 5 {
-		n.t.Fatalf("api file: want /ip4/<host>/tcp/<port>, got %q", b)
-	}
-	return "http://" + addr[2] + ":" + addr[4] + "/api/v0/"
+	return n.rpc().Base + "api/v0/"
 }
 
-// GatewayURL returns the base of the running daemon's gateway, with a closing
+// GatewayURL returns the base of the running daemon's gateway, with a trailing
 // slash.
 func (n *Node) GatewayURL() string {
 	n.t.Helper()
@@ -317,24 +301,19 @@ func (n *Node) GatewayURL() string {
 }
 
 // RPC posts to a path below /api/v0/, for example "swarm/connect". A body that
-// is not nil goes along as a multipart file. It returns the status and the whole
+// is not nil is sent as a multipart file. It returns the status and the whole
 // answer.
 func (n *Node) RPC(path string, query url.Values, body io.Reader) (status int, answer string) {
 	n.t.Helper()
-	u := n.APIURL() + path + "?" + query.Encode()
-	contentType := ""
+	var file []byte
 	if body != nil {
-		var form strings.Builder
-		w := multipart.NewWriter(&form)
-		part, err := w.CreateFormFile("file", "file")
+		var err error
+		file, err = io.ReadAll(body)
 		n.check(err)
-		_, err = io.Copy(part, body)
-		n.check(err)
-		n.check(w.Close())
-		body, contentType = strings.NewReader(form.String()), w.FormDataContentType()
 	}
-	client := http.Client{Timeout: Patience}
-	resp, err := client.Post(u, contentType, body)
+	ctx, cancel := patience()
+	defer cancel()
+	resp, err := n.rpc().Post(ctx, path, query, file)
 	n.check(err)
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
@@ -342,16 +321,26 @@ func (n *Node) RPC(path string, query url.Values, body io.Reader) (status int, a
 	return resp.StatusCode, string(b)
 }
 
-// Addrs returns the running daemon's addresses, each with its peer ID.
+// Addrs returns the multiaddrs that the running daemon announces, each with its
+// peer ID.
 func (n *Node) Addrs() []string {
 	n.t.Helper()
-	status, answer := n.RPC("id", nil, nil)
-	if status != http.StatusOK {
-		n.t.Fatalf("rpc id: %d: %s", status, answer)
-	}
-	var id struct{ Addresses []string }
-	n.check(json.Unmarshal([]byte(answer), &id))
-	return id.Addresses
+	ctx, cancel := patience()
+	defer cancel()
+	addrs, err := n.rpc().Addrs(ctx)
+	n.check(err)
+	return addrs
+}
+
+// ListenAddr returns the multiaddr that the running daemon listens on, with its
+// peer ID.
+func (n *Node) ListenAddr() string {
+	n.t.Helper()
+	ctx, cancel := patience()
+	defer cancel()
+	addr, err := n.rpc().ListenAddr(ctx)
+	n.check(err)
+	return addr
 }
 
 // Connect connects the daemons of n and other with kubo's own command.

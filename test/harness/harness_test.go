@@ -16,17 +16,17 @@ import (
 
 func TestMain(m *testing.M) { Main(m) }
 
-// endEnv says how the test binary that runs [TestVictim] ends.
+// endEnv is how the test binary that runs [TestVictim] ends.
 const endEnv = "NPP_HARNESS_END"
 
-// A test binary that is killed, or that ends with a panic as it does at its time
-// limit, leaves no daemon and no file behind.
+// A test binary that is killed, or that panics as at its time limit, leaves no
+// daemon and no file behind.
 func TestNothingOutlivesTheTestBinary(t *testing.T) {
 	for _, end := range []string{"killed", "panic", "exit"} {
 		t.Run(end, func(t *testing.T) {
 			t.Parallel()
-			// The test binary and its daemon have the writing end of a pipe. It is
-			// closed once neither runs any more.
+			// The test binary and its daemon hold the write end of a pipe,
+			// which is closed once neither runs.
 			alive, held, err := os.Pipe()
 			if err != nil {
 				t.Fatal(err)
@@ -58,7 +58,7 @@ func TestNothingOutlivesTheTestBinary(t *testing.T) {
 
 			alive.SetReadDeadline(time.Now().Add(Patience))
 			if _, err := alive.Read(make([]byte, 1)); err != io.EOF {
-				t.Fatalf("its daemon still runs: %v", err)
+				t.Fatalf("the daemon still runs: %v", err)
 			}
 			tick := time.NewTicker(20 * time.Millisecond)
 			defer tick.Stop()
@@ -67,22 +67,22 @@ func TestNothingOutlivesTheTestBinary(t *testing.T) {
 					break
 				}
 				if time.Now().After(end) {
-					t.Fatalf("%s is still there", dir)
+					t.Fatalf("%s still exists", dir)
 				}
 			}
 		})
 	}
 }
 
-// TestVictim is the test binary of [TestNothingOutlivesTheTestBinary]. It starts a
-// daemon and ends before its test does.
+// TestVictim is the test binary of [TestNothingOutlivesTheTestBinary]. It
+// starts a daemon and ends before its test does.
 func TestVictim(t *testing.T) {
 	end := os.Getenv(endEnv)
 	if end == "" {
-		t.Skip("it is for another test")
+		t.Skip("only for TestNothingOutlivesTheTestBinary")
 	}
 	cmd := New(t).Command("daemon")
-	cmd.ExtraFiles = []*os.File{os.NewFile(3, "pipe")} // the first of those that the process was given
+	cmd.ExtraFiles = []*os.File{os.NewFile(3, "pipe")} // the first inherited file
 	start(t, cmd).Expect("Daemon is ready")
 	fmt.Println("its daemon runs in", group.Dir)
 	switch end {

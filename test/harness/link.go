@@ -1,41 +1,15 @@
 package harness
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
-	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 )
 
-// Hide has the node announce no address at which it can be reached: others
-// connect to it by [Node.ListenAddr] or a [Link], and do not come back by
-// themselves. It is for nodes whose daemon does not run yet.
-func (n *Node) Hide() *Node {
-	n.t.Helper()
-	return n.Set("Addresses.Announce", []string{"/ip4/127.0.0.1/tcp/1"})
-}
-
-// ListenAddr returns the address that the running daemon listens at, with its
-// peer ID.
-func (n *Node) ListenAddr() string {
-	n.t.Helper()
-	status, answer := n.RPC("swarm/addrs/listen", nil, nil)
-	if status != http.StatusOK {
-		n.t.Fatalf("rpc swarm/addrs/listen: %d: %s", status, answer)
-	}
-	var addrs struct{ Strings []string }
-	n.check(json.Unmarshal([]byte(answer), &addrs))
-	return addrs.Strings[0] + "/p2p/" + n.PeerID()
-}
-
-// Link is a way to a daemon that can be cut: a port of loopback behind which is
-// that of the daemon.
+// Link is a TCP proxy on loopback in front of a daemon. It can be cut.
 type Link struct {
 	Addr string // multiaddr, with the daemon's peer ID
 
@@ -43,8 +17,8 @@ type Link struct {
 	cut      bool
 	conns    map[net.Conn]bool
 	received int64
-	hold     int64      // of received, at which no more comes; 0 for none
-	freed    *sync.Cond // hold is no more
+	hold     int64      // limit of received, 0 for none
+	freed    *sync.Cond // signals that hold is 0
 }
 
 // NewLink returns a link to the running daemon of a node.
@@ -75,7 +49,7 @@ func NewLink(t testing.TB, to *Node) *Link {
 	return l
 }
 
-// Cut breaks all connections over the link, and lets none through.
+// Cut closes all connections over the link and refuses new ones.
 func (l *Link) Cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -86,7 +60,7 @@ func (l *Link) Cut() {
 	l.free()
 }
 
-// Heal lets connections through again, and all of what they carry.
+// Heal accepts connections again and ends a [Link.Hold].
 func (l *Link) Heal() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -94,15 +68,15 @@ func (l *Link) Heal() {
 	l.free()
 }
 
-// Received returns how many bytes came over the link to who connected by it.
+// Received returns the number of bytes that the connecting side has received.
 func (l *Link) Received() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.received
 }
 
-// Hold keeps back what comes over the link once [Link.Received] is so much, until
-// the link is cut or healed.
+// Hold withholds data from the connecting side once [Link.Received] is at least
+// at, until the link is cut or healed.
 func (l *Link) Hold(at int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -115,7 +89,7 @@ func (l *Link) free() {
 	l.freed.Broadcast()
 }
 
-// meter counts what comes over a link.
+// meter counts the received bytes of a link.
 type meter struct{ *Link }
 
 func (m meter) Write(b []byte) (int, error) {
@@ -171,41 +145,4 @@ func (l *Link) remove(conns ...net.Conn) {
 	for _, c := range conns {
 		delete(l.conns, c)
 	}
-}
-
-// FixPort has the node listen at the same port whenever its daemon runs, and nowhere
-// else.
-func (n *Node) FixPort() *Node {
-	n.t.Helper()
-	return n.Set("Addresses.Swarm", []string{FreeAddr(n.t)})
-}
-
-// Ports that [FreeAddr] gives away. They are below those that systems choose
-// themselves, for port 0 and for connections, so that nobody else gets one while
-// the daemon that has it is stopped.
-const (
-	firstPort = 20000
-	ports     = 12000
-)
-
-// nextPort counts ports modulo [ports]. Test binaries that run at the same time
-// begin somewhere else.
-var nextPort atomic.Uint32
-
-func init() { nextPort.Store(rand.Uint32N(ports)) }
-
-// FreeAddr returns a multiaddr of 127.0.0.1 with a TCP port on which nobody listens.
-// It is another one each time.
-func FreeAddr(t testing.TB) string {
-	t.Helper()
-	for range ports {
-		port := firstPort + nextPort.Add(1)%ports
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			l.Close()
-			return fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)
-		}
-	}
-	t.Fatal("no port is free")
-	panic("unreachable")
 }

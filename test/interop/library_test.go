@@ -21,17 +21,16 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// The tests of this file are about the library (package library) and apps on
-// @orbitdb/core: those that share the stores of a daemon, and those that are its
-// companions.
+// The tests of this file cover package library with apps on @orbitdb/core: apps
+// that share the stores of a daemon, and apps that are its companions.
 
-// Hashes of pieces. The file is nowhere.
+// Hashes of pieces whose file no peer has.
 const (
 	prelude = "QmdfTbBqBPQ7VNxZEYEj14VmRuZBkqFbiwReogJgS1zR1n"
 	escape  = "QmXG8yk8UJjMT6qtE2zSxzz3U7z5jSYRgVWLCUFqAVnByM"
 )
 
-// pieceLine is what `npp pieces ls`, `search` and `show` print with --enc=json.
+// pieceLine is a line of `npp pieces ls`, `search` and `show` with --enc=json.
 type pieceLine struct {
 	Hash, Instrument string
 	PracticeAll      uint64
@@ -42,7 +41,7 @@ type pieceLine struct {
 	Fields value.Value
 }
 
-// companionLine is what `npp companions ls` prints with --enc=json.
+// companionLine is a line of `npp companions ls` with --enc=json.
 type companionLine struct {
 	Peer, Name, NameNow           string
 	Companion, Follows, Connected bool
@@ -57,15 +56,16 @@ type offerLine struct {
 	Legacy              bool
 }
 
-// ownStore is one of the stores of a daemon, which an app has opened.
+// ownStore is one of a daemon's own stores, opened by an app.
 type ownStore struct {
 	name     string
 	inDaemon daemonReplica
 	inJS     jsReplica
 }
 
-// openStore opens a store of a daemon that the app is connected to, at the address
-// that the daemon shows and as an app does, and waits until it has what is there.
+// openStore makes the app, which is connected to a daemon, open a store of the
+// daemon at the address that the daemon prints. It waits until the app has all
+// entries.
 func (js *node) openStore(t *testing.T, w writer, n *harness.Node, name string) ownStore {
 	t.Helper()
 	s := ownStore{name, daemonReplica{t, n, addressOf(t, n, name)}, jsReplica{js: js, as: w.name}}
@@ -97,7 +97,7 @@ func addressOf(t *testing.T, n *harness.Node, name string) string {
 	return ""
 }
 
-// converge waits until both have the same.
+// converge waits until the app and the daemon have the same content.
 func (s ownStore) converge() {
 	s.inJS.js.t.Helper()
 	eventually(s.inJS.js.t, "the app and the daemon agree on "+s.name, func() (any, bool) {
@@ -117,14 +117,15 @@ func (s ownStore) awaitWriter(identity string, may bool) {
 	})
 }
 
-// grant lets an identity write to the store, and waits until the app knows.
+// grant authorizes an identity to write to the store, and waits until the app
+// knows.
 func (s ownStore) grant(identity string) {
 	s.inJS.js.t.Helper()
 	s.inDaemon.n.MustRun("npp", "db", "grant", s.name, identity)
 	s.awaitWriter(identity, true)
 }
 
-// piece returns what puts a piece in JavaScript.
+// piece returns the operation that puts a piece in JavaScript.
 func piece(hash string, more ...string) op {
 	doc := map[string]any{"hash": hash}
 	for i := 0; i < len(more); i += 2 {
@@ -133,7 +134,7 @@ func piece(hash string, more ...string) op {
 	return op{kind: "put", value: valueOf(doc)}
 }
 
-// field returns what puts the value at a key in JavaScript.
+// field returns the operation that puts a value at a key in JavaScript.
 func field(key string, v any) op {
 	return op{kind: "put", key: value.Text(key), value: valueOf(v)}
 }
@@ -146,7 +147,7 @@ func valueOf(v any) value.Value {
 	return val
 }
 
-// writeEach does operations one after the other.
+// writeEach runs operations one after the other.
 func (r jsReplica) writeEach(ops ...op) {
 	r.js.t.Helper()
 	for _, op := range ops {
@@ -156,7 +157,8 @@ func (r jsReplica) writeEach(ops ...op) {
 	}
 }
 
-// listedPieces returns the pieces that a command lists, as "<hash> <instrument>".
+// listedPieces returns the pieces that a command lists, each as "<hash>
+// <instrument>".
 func listedPieces(t *testing.T, n *harness.Node, command ...string) []string {
 	t.Helper()
 	list := []string{}
@@ -166,7 +168,7 @@ func listedPieces(t *testing.T, n *harness.Node, command ...string) []string {
 	return list
 }
 
-// awaitPieces waits until a command lists pieces, see listedPieces.
+// awaitPieces waits until a command lists the pieces, see listedPieces.
 func awaitPieces(t *testing.T, n *harness.Node, want []string, command ...string) {
 	t.Helper()
 	eventually(t, strings.Join(command, " "), func() (any, bool) {
@@ -250,7 +252,7 @@ func TestLibraryOfDaemonIsWrittenByJavaScriptOnceGranted(t *testing.T) {
 	awaitPieces(t, n, []string{escape + " Harp"}, "pieces", "search", "fugue")
 	awaitPieces(t, n, []string{}, "pieces", "search", "toccata")
 
-	// Of a piece that the daemon added, too.
+	// The same for a piece that the daemon added.
 	pieces.inJS.writeEach(piece(prelude, "instrument", "Lute"))
 	awaitPieces(t, n, []string{prelude + " Lute", escape + " Harp"}, ls...)
 	pieces.inJS.writeEach(op{kind: "del", key: value.Text(escape)})
@@ -262,7 +264,7 @@ func TestLibraryOfDaemonIsWrittenByJavaScriptOnceGranted(t *testing.T) {
 	pieces.awaitWriter(identity, false)
 	refused("after it was revoked")
 
-	// Nor is what it writes before it knows.
+	// Nor are the entries that it writes before it knows.
 	pieces.grant(identity)
 	js.disconnectAll()
 	n.MustRun("npp", "db", "revoke", "pieces", identity)
@@ -278,7 +280,7 @@ func TestLibraryOfDaemonIsWrittenByJavaScriptOnceGranted(t *testing.T) {
 	}
 }
 
-// practised returns how often a piece was practised by what an app has of all.
+// practised returns the total practice count of a piece in the store of an app.
 func (s ownStore) practised(hash string) (sum uint64) {
 	t := s.inJS.js.t
 	t.Helper()
@@ -295,7 +297,7 @@ func (s ownStore) practised(hash string) (sum uint64) {
 	return sum
 }
 
-// canonical returns the one way to write a CID.
+// canonical returns the CID of a hash in canonical form.
 func canonical(t testing.TB, hash string) cid.Cid {
 	t.Helper()
 	c, err := cid.Decode(hash)
@@ -303,7 +305,8 @@ func canonical(t testing.TB, hash string) cid.Cid {
 	return cid.NewCidV1(c.Type(), c.Hash())
 }
 
-// awaitPractised waits until a piece was practised so often by what each has.
+// awaitPractised waits until the daemon and the app have these practice counts
+// of a piece.
 func (s ownStore) awaitPractised(hash string, inDaemon, inJS uint64) {
 	t := s.inDaemon.t
 	t.Helper()
@@ -325,7 +328,7 @@ func TestLibraryAddsUpPracticeOfDaemonAndJavaScript(t *testing.T) {
 	practice.grant(identity)
 	inJS := practice.inJS
 
-	// As the documentation of the package library has it.
+	// As in the documentation of package library.
 	practise := func(hash string) {
 		t.Helper()
 		key := hash + "/" + identity
@@ -368,13 +371,15 @@ func TestLibraryAddsUpPracticeOfDaemonAndJavaScript(t *testing.T) {
 	practice.converge()
 }
 
-// tutorialApp is an app like that of the OrbitDB tutorial, with today's addresses.
+// tutorialApp is an app like that of the OrbitDB tutorial, with the current
+// form of addresses.
 type tutorialApp struct {
 	*node
 	user, pieces jsReplica
 }
 
-// startTutorialApp starts one that says that it is a peer, its own if that is "".
+// startTutorialApp starts an app that announces a peer ID, its own if nodeID is
+// "".
 func startTutorialApp(t *testing.T, username any, nodeID string) tutorialApp {
 	t.Helper()
 	js := startNode(t)
@@ -388,7 +393,7 @@ func startTutorialApp(t *testing.T, username any, nodeID string) tutorialApp {
 	return app
 }
 
-// putFile puts a piece with its file.
+// putFile puts a piece and its file.
 func (app tutorialApp) putFile(data []byte, more ...string) (hash string) {
 	app.t.Helper()
 	app.do(&hash, "put-file", args{"data": data})
@@ -396,7 +401,7 @@ func (app tutorialApp) putFile(data []byte, more ...string) (hash string) {
 	return hash
 }
 
-// offer connects to a daemon and offers it the user store, as the tutorial has it.
+// offer connects to a daemon and offers it the user store, as in the tutorial.
 func (app tutorialApp) offer(n *harness.Node) {
 	app.t.Helper()
 	app.connect(n)
@@ -406,8 +411,8 @@ func (app tutorialApp) offer(n *harness.Node) {
 
 func offerOf(address string) []byte { return []byte(`{"userDb":"` + address + `"}`) }
 
-// awaitOffer waits until a daemon shows the offer of a peer, and returns it as
-// `npp listen` and `npp companions ls --offers` show it.
+// awaitOffer waits until a daemon has the offer of a peer. It returns the offer
+// as printed by `npp listen` and by `npp companions ls --offers`.
 func awaitOffer(t *testing.T, n *harness.Node, from, address string) (heard, kept offerLine) {
 	t.Helper()
 	listener := n.Spawn("npp", "listen", "--since", "all", "--from", from, "--enc=json")
@@ -429,7 +434,7 @@ func companions(t *testing.T, n *harness.Node) []companionLine {
 	return lines[companionLine](t, n, "npp", "companions", "ls")
 }
 
-// awaitCompanion waits until a daemon has one companion, as it must be.
+// awaitCompanion waits until a daemon has one companion that satisfies ok.
 func awaitCompanion(t *testing.T, n *harness.Node, what string, ok func(companionLine) bool) {
 	t.Helper()
 	eventually(t, what, func() (any, bool) {
@@ -438,7 +443,7 @@ func awaitCompanion(t *testing.T, n *harness.Node, what string, ok func(companio
 	})
 }
 
-// hasDatabase tells whether a daemon has a database.
+// hasDatabase reports whether a daemon has a database.
 func hasDatabase(t *testing.T, n *harness.Node, address string) bool {
 	t.Helper()
 	return strings.Contains(n.MustRun("npp", "db", "ls", "--enc=json"), address)
@@ -449,7 +454,7 @@ func TestLibraryOfTutorialAppIsFollowedOnceItsOfferIsTakenUp(t *testing.T) {
 	n := harness.New(t).Start()
 	app := startTutorialApp(t, 304532, "")
 	file := bytes.Repeat([]byte("notes "), 20_000)
-	counter := app.user.address + "/counter.20chars" // as an app of the tutorial may have kept it
+	counter := app.user.address + "/counter.20chars" // a form that an app of the tutorial may have stored
 	first := app.putFile(file, "instrument", "Piano", "counter", counter)
 	app.offer(n)
 
@@ -461,8 +466,8 @@ func TestLibraryOfTutorialAppIsFollowedOnceItsOfferIsTakenUp(t *testing.T) {
 		t.Errorf("companions ls --offers shows %+v", kept)
 	}
 
-	// One of the time before OrbitDB 1.0, which comes after all that the first one
-	// might have done.
+	// An app from before OrbitDB 1.0. Its message follows all effects of the
+	// first one.
 	old := startPeer(t, ascendingSeqno)
 	old.connect(n)
 	legacy := app.user.address + "/user"
@@ -482,7 +487,7 @@ func TestLibraryOfTutorialAppIsFollowedOnceItsOfferIsTakenUp(t *testing.T) {
 	}
 	for _, address := range []string{app.user.address, app.pieces.address} {
 		if peers := app.subscribers(address); len(peers) > 0 {
-			t.Errorf("%q subscribe to %s, which nobody was to open", peers, address)
+			t.Errorf("%q subscribe to %s, which no peer should open", peers, address)
 		}
 	}
 
@@ -495,7 +500,7 @@ func TestLibraryOfTutorialAppIsFollowedOnceItsOfferIsTakenUp(t *testing.T) {
 	})
 	listed := lines[pieceLine](t, n, append([]string{"npp"}, all...)...)[0]
 	if o := listed.Owners; len(o) != 1 || o[0].Peer != app.peerID() || o[0].Name != "304532" || o[0].Self {
-		t.Errorf("its piece is that of %+v", o)
+		t.Errorf("the piece is shown as that of %+v", o)
 	}
 	if got := listed.Fields.Field("counter"); !got.Equal(value.Text(counter)) {
 		t.Errorf("its piece is shown as %s", listed.Fields)
@@ -508,25 +513,25 @@ func TestLibraryOfTutorialAppIsFollowedOnceItsOfferIsTakenUp(t *testing.T) {
 	}
 	checkOffers("once one is taken up")
 
-	// What it does is seen live.
+	// Its later puts are seen live.
 	app.pieces.writeEach(piece(escape, "instrument", "Organ"))
 	awaitPieces(t, n, []string{escape + " Organ", first + " Piano"}, all...)
 	app.pieces.writeEach(op{kind: "del", key: value.Text(escape)}, piece(first, "instrument", "Harp"))
 	awaitPieces(t, n, []string{first + " Harp"}, all...)
 
 	if r := n.Run("block", "stat", "--offline", first); r.Code == 0 {
-		t.Errorf("the file came with the piece: %v", r)
+		t.Errorf("the file was fetched with the piece: %v", r)
 	}
 	saved := filepath.Join(t.TempDir(), "piece")
 	n.MustRun("npp", "pieces", "get", first, "-o", saved)
 	got, err := os.ReadFile(saved)
 	must(t, err)
 	if !bytes.Equal(got, file) {
-		t.Errorf("pieces get saved %d bytes, not those of the file", len(got))
+		t.Errorf("pieces get saved %d bytes, which are not the file", len(got))
 	}
 
-	// It gets another name only once that is taken. As in the tutorial, it offers its
-	// store with every connection.
+	// The app changes its username once the first is known. As in the tutorial,
+	// it offers its store on every connection.
 	app.user.writeEach(field("username", 4711))
 	awaitCompanion(t, n, "it calls itself otherwise", func(c companionLine) bool { return c.NameNow == "4711" && c.Name == "304532" })
 	app.publish(n.PeerID(), offerOf(app.user.address))
@@ -543,7 +548,7 @@ func TestLibraryOfTutorialAppIsFollowedOnceItsOfferIsTakenUp(t *testing.T) {
 	n.MustRun("npp", "companions", "rm", "4711")
 	awaitPieces(t, n, []string{}, all...)
 	if list := companions(t, n); len(list) > 0 || hasDatabase(t, n, app.user.address) || hasDatabase(t, n, app.pieces.address) {
-		t.Errorf("of a former companion there is still something: %+v", list)
+		t.Errorf("databases of a former companion are left: %+v", list)
 	}
 }
 
@@ -557,9 +562,9 @@ func TestLibraryThatIsSaidToBeOfAnotherPeerIsNotFollowed(t *testing.T) {
 
 	text := n.MustRun("npp", "companions", "add", app.peerID(), "--wait", harness.Patience.String())
 	if !strings.Contains(text, other.PeerID()) {
-		t.Errorf("companions add does not say why: %s", text)
+		t.Errorf("companions add does not state the reason: %s", text)
 	}
-	awaitCompanion(t, n, "it is said why it is not followed", func(c companionLine) bool {
+	awaitCompanion(t, n, "the reason for not following is listed", func(c companionLine) bool {
 		return c.Peer == app.peerID() && len(c.Troubles) == 1 && strings.Contains(c.Troubles[0], other.PeerID())
 	})
 	eventually(t, "its pieces are not followed", func() (any, bool) {
@@ -569,13 +574,13 @@ func TestLibraryThatIsSaidToBeOfAnotherPeerIsNotFollowed(t *testing.T) {
 		t.Errorf("its pieces are listed: %q", got)
 	}
 
-	// Once it says the truth, it is.
+	// Once it announces its own peer ID, its pieces are followed.
 	app.user.writeEach(field("nodeId", app.peerID()))
 	awaitPieces(t, n, []string{prelude + " Piano"}, "pieces", "ls", "--all")
 	awaitCompanion(t, n, "no trouble any more", func(c companionLine) bool { return len(c.Troubles) == 0 && c.Name == "mallory" })
 }
 
-// shownCard is a card that was shown to JavaScript.
+// shownCard is a card that JavaScript received.
 type shownCard struct {
 	Peer string
 	Card struct {
@@ -584,7 +589,7 @@ type shownCard struct {
 	}
 }
 
-// awaitCard waits until the last card that a daemon showed is as it must be.
+// awaitCard waits until the last card that a daemon sent satisfies ok.
 func (js *node) awaitCard(n *harness.Node, what string, ok func(shownCard) bool) {
 	js.t.Helper()
 	eventually(js.t, what, func() (any, bool) {

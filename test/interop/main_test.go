@@ -1,20 +1,23 @@
-// Package interop holds the promises that take JavaScript peers to see: that
-// js-libp2p apps like the tutorial's and a daemon with npp exchange messages by
-// pubsub, both ways; and that @orbitdb/core and the package orbit write the same
-// databases, read each other's, and agree on what is in them; and that an app on
-// @orbitdb/core and a daemon share a library.
+// Package interop tests the promises that need JavaScript peers: js-libp2p apps
+// like the tutorial's and a daemon with npp exchange messages by pubsub, in
+// both directions; @orbitdb/core and package orbit write the same databases,
+// read each other's, and agree on their content; an app on @orbitdb/core and a
+// daemon share a library.
 //
-// The peer of messages is peer.mjs. It runs with two versions of gossipsub: the
-// first gives its messages random sequence numbers, as all did before it; the
-// second gives them ascending ones. That of databases is orbitdb.mjs, which runs
-// on what OrbitDB 4 needs, see stack-4.mjs, or on what OrbitDB 3 does, see v3. The
-// tests drive them as child processes. What they run on is installed by the script
-// run, which also says where in NPP_NODE; without that the tests are skipped.
+// The peer for messages is peer.mjs. It runs with two versions of gossipsub:
+// the first gives its messages random sequence numbers, like all earlier
+// versions; the second gives them ascending ones. The peer for databases is
+// orbitdb.mjs. It runs on the packages of OrbitDB 4, see stack-4.mjs, or of
+// OrbitDB 3, see v3. The tests run both as child processes.
+//
+// The script run installs Node.js and the packages, and sets NPP_NODE to the
+// path of Node.js. Without NPP_NODE, the tests are skipped.
 package interop
 
 import (
 	"bufio"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,13 +29,13 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-// The packages of package.json that hold gossipsub.
+// The packages of package.json that have gossipsub.
 const (
 	randomSeqno    = "gossipsub-15-0-16"
 	ascendingSeqno = "gossipsub-15-0-23"
 )
 
-// nodeJS returns the path of Node.js. Where there is none, the test is skipped.
+// nodeJS returns the path of Node.js. It skips the test if there is none.
 func nodeJS(t testing.TB) string {
 	t.Helper()
 	path := os.Getenv("NPP_NODE")
@@ -40,6 +43,25 @@ func nodeJS(t testing.TB) string {
 		t.Skip("NPP_NODE is not set: make interop sets it")
 	}
 	return path
+}
+
+// startScript starts a script of this directory. Commands are encoded to its
+// stdin; the caller reads its stdout to the end and then waits for it. It is
+// killed when the test ends.
+func startScript(t testing.TB, name string, args ...string) (*exec.Cmd, *json.Encoder, io.Reader) {
+	t.Helper()
+	script, err := filepath.Abs(name)
+	must(t, err)
+	cmd := harness.Adopt(exec.CommandContext(t.Context(), nodeJS(t), append([]string{script}, args...)...))
+	cmd.Dir = t.TempDir()
+	cmd.Env = []string{"HOME=" + cmd.Dir}
+	cmd.Stderr = t.Output()
+	stdin, err := cmd.StdinPipe()
+	must(t, err)
+	stdout, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	return cmd, json.NewEncoder(stdin), stdout
 }
 
 // forEachGossipsub runs a test with each version of gossipsub.
@@ -53,8 +75,8 @@ func forEachGossipsub(t *testing.T, test func(t *testing.T, gossipsub string)) {
 	}
 }
 
-// peer is a running peer.mjs. Its methods fail the test where they cannot do
-// what they say.
+// peer is a running peer.mjs. Its methods fail the test instead of returning an
+// error.
 type peer struct {
 	ID   string
 	Addr string // multiaddr, with the peer ID
@@ -65,43 +87,25 @@ type peer struct {
 	answers  chan line
 }
 
-// received is a message as the peer got it.
+// received is a message that the peer has received.
 type received struct {
 	From, Topic string
 	Data        []byte
 	Seqno       string
 }
 
-// line is what the peer prints.
+// line is a line that the peer prints.
 type line struct {
 	ID, Addr    string
 	Message     *received
 	Done, Error string
 }
 
-// startPeer starts a peer that is connected to nobody and subscribed to nothing.
+// startPeer starts a peer without connections and subscriptions.
 func startPeer(t *testing.T, gossipsub string) *peer {
 	t.Helper()
-	script, err := filepath.Abs("peer.mjs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := harness.Adopt(exec.CommandContext(t.Context(), nodeJS(t), script, gossipsub))
-	cmd.Dir = t.TempDir()
-	cmd.Env = []string{"HOME=" + cmd.Dir}
-	cmd.Stderr = t.Output()
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := &peer{t: t, stdin: json.NewEncoder(stdin), messages: make(chan received, 4096), answers: make(chan line)}
+	cmd, stdin, stdout := startScript(t, "peer.mjs", gossipsub)
+	p := &peer{t: t, stdin: stdin, messages: make(chan received, 4096), answers: make(chan line)}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -131,7 +135,7 @@ func startPeer(t *testing.T, gossipsub string) *peer {
 	return p
 }
 
-// next waits for the next of what the peer prints.
+// next waits for the next value that the peer prints.
 func next[T any](p *peer, c <-chan T) T {
 	p.t.Helper()
 	select {
@@ -146,7 +150,7 @@ func next[T any](p *peer, c <-chan T) T {
 	panic("unreachable")
 }
 
-// receive waits for the next message to the peer.
+// receive waits for the next message that the peer receives.
 func (p *peer) receive() received {
 	p.t.Helper()
 	return next(p, p.messages)
@@ -189,7 +193,7 @@ func (p *peer) publish(topic string, data ...[]byte) {
 	p.do("publish", map[string]any{"topic": topic, "data": data})
 }
 
-// replay sends the message published last to its subscribers again.
+// replay resends the last published message to its subscribers.
 func (p *peer) replay() {
 	p.t.Helper()
 	p.do("replay", nil)

@@ -17,7 +17,7 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// outcome is what `ipfs npp send --enc=json` prints.
+// outcome is the output of `ipfs npp send --enc=json`.
 type outcome struct {
 	To, Topic, Status, Via string
 	Subscribers            int
@@ -25,7 +25,7 @@ type outcome struct {
 	Warning, Error         string
 }
 
-// stored is what `ipfs npp listen` and `messages ls` print with --enc=json.
+// stored is a line of `ipfs npp listen` and `messages ls` with --enc=json.
 type stored struct {
 	ID, From, Via string
 	Data, Seqno   string // multibase
@@ -41,7 +41,7 @@ func decode[T any](t *testing.T, text string) (v T) {
 	return v
 }
 
-// listed are the messages in the daemon's store.
+// listed returns the messages in the daemon's store.
 func listed(t *testing.T, n *harness.Node) (all []stored) {
 	t.Helper()
 	for line := range strings.Lines(n.MustRun("npp", "messages", "ls", "--enc=json")) {
@@ -50,7 +50,7 @@ func listed(t *testing.T, n *harness.Node) (all []stored) {
 	return all
 }
 
-// numbered are n different JSON messages.
+// numbered returns n different JSON messages.
 func numbered(n int) (messages [][]byte) {
 	for i := range n {
 		messages = append(messages, fmt.Appendf(nil, `{"n":%d}`, i))
@@ -58,7 +58,8 @@ func numbered(n int) (messages [][]byte) {
 	return messages
 }
 
-// checkOnceEach fails the test unless got holds what want holds, in any order.
+// checkOnceEach fails the test unless got has the messages of want, in any
+// order.
 func checkOnceEach(t *testing.T, got []string, want [][]byte) {
 	t.Helper()
 	times := make(map[string]int)
@@ -72,7 +73,7 @@ func checkOnceEach(t *testing.T, got []string, want [][]byte) {
 		delete(times, string(text))
 	}
 	if len(times) > 0 {
-		t.Errorf("nobody sent %q", slices.Collect(maps.Keys(times)))
+		t.Errorf("no peer sent %q", slices.Collect(maps.Keys(times)))
 	}
 }
 
@@ -98,7 +99,7 @@ func TestSendPublishesToJSPeer(t *testing.T) {
 			t.Errorf("send: got %+v, want %+v", got, want)
 		}
 
-		m := js.receive() // were the private one sent, it would be this
+		m := js.receive() // if the private message were sent, it would be received here
 		if m.From != n.PeerID() || m.Topic != js.ID || string(m.Data) != `{"a":1}` {
 			t.Errorf("the peer got %q from %s on topic %s", m.Data, m.From, m.Topic)
 		}
@@ -170,7 +171,7 @@ func TestBurstToTopicReachesJSPeerWhole(t *testing.T) {
 	})
 }
 
-// post calls the daemon's RPC for `npp send`, which has to publish.
+// post calls `npp send` over the daemon's RPC. The message must be published.
 func post(u string) error {
 	client := http.Client{Timeout: harness.Patience}
 	resp, err := client.Post(u, "", nil)
@@ -229,7 +230,7 @@ func TestMessagesOfJSPeerArriveOnceEach(t *testing.T) {
 					seqnos = append(seqnos, string(bytesOf(t, m.Seqno)))
 				}
 				if sorted := slices.IsSorted(seqnos); sorted != (gossipsub == ascendingSeqno) {
-					t.Errorf("heard in the order of the sequence numbers: %t", sorted)
+					t.Errorf("received in the order of the sequence numbers: %t", sorted)
 				}
 
 				var kept []string
@@ -237,7 +238,7 @@ func TestMessagesOfJSPeerArriveOnceEach(t *testing.T) {
 					kept = append(kept, string(m.Message))
 				}
 				if !slices.Equal(kept, heard) {
-					t.Errorf("messages ls shows %d messages, and not those that listen showed", len(kept))
+					t.Errorf("messages ls prints %d messages, other than those of listen", len(kept))
 				}
 			})
 		}
@@ -285,7 +286,8 @@ func TestReplayOfJSPeersMessageIsStoredOnce(t *testing.T) {
 			js.publish(n.PeerID(), []byte(text))
 			n.Spawn("npp", "listen", "--since", "all", "--enc=json").Expect(`"message":` + text)
 		}
-		// reconnect starts the daemon anew, as the router forgets what it has seen.
+		// reconnect restarts the daemon, so that the router forgets the
+		// messages that it has seen.
 		reconnect := func() {
 			t.Helper()
 			js.disconnect()
@@ -293,7 +295,8 @@ func TestReplayOfJSPeersMessageIsStoredOnce(t *testing.T) {
 			n.Start()
 			js.connect(n)
 		}
-		// check compares what is stored, once all that was sent before is dealt with.
+		// check compares the store, after all earlier messages have been
+		// processed.
 		check := func(want ...string) {
 			t.Helper()
 			var got []string

@@ -1,24 +1,24 @@
-// OrbitDB in JavaScript, as its apps run it: @orbitdb/core on a Helia node whose
-// libp2p listens on loopback, knows nobody, and finds nobody by itself.
+// OrbitDB in JavaScript, as apps run it: @orbitdb/core on a Helia node whose libp2p
+// listens on loopback and has no bootstrap peers and no peer discovery.
 //
 //   node orbitdb.mjs [--hide] [4 [<gossipsub package>] | 3]
 //
 // The number is the version of OrbitDB, 4 by default. With --hide, libp2p announces
-// no address at which it can be reached: a peer whose connection was closed does
-// not come back by itself.
+// no reachable address, so a disconnected peer does not reconnect by itself.
 //
-// Each line, both ways, is one value in DAG-JSON, so that bytes, links and big
-// integers stay what they are. It prints {"ready": {"peerId", "addrs"}} first. A
-// line of stdin is a command, {"id", "command", …}, see commands, and has an
-// answer, {"id", "result"} or {"id", "error"}. Commands start in the order in which
-// they come, and do not wait for each other: who wants one to see what another did
-// waits for the answer to that. A result that is undefined is left out. Two more
-// lines may come at any time: {"event", "as", "address", …} is what happens to a
-// database that syncs, and {"unhandled"} is what would have ended an app. It stops
-// at the end of stdin, whatever still runs.
+// Each line of stdin and stdout is one value in DAG-JSON, which preserves bytes,
+// links and big integers. The first line of output is
+// {"ready": {"peerId", "addrs"}}. A line of stdin is a command,
+// {"id", "command", …}, see commands; its answer is {"id", "result"} or
+// {"id", "error"}. Commands start in order, and run concurrently: a caller that
+// wants one to see the effect of another waits for the answer to that. An undefined
+// result is omitted. Two more kinds of lines may be printed at any time:
+// {"event", "as", "address", …} is an event of a database that syncs, and
+// {"unhandled"} is an error that would end an app. The process stops at the end of
+// stdin, even if commands still run.
 //
-// Blocks are in memory, for all identities together. Each identity has an
-// OrbitDB of its own, the rest of which is in ./orbitdb/<name>.
+// Blocks are in memory, for all identities together. Each identity has an OrbitDB
+// of its own, with its other data in ./orbitdb/<name>.
 
 import { createInterface } from 'node:readline'
 import { parse, stringify } from '@ipld/dag-json'
@@ -49,11 +49,11 @@ const {
 
 const { ipfs, blockstore } = await stack.start({
   addresses: { listen: ['/ip4/127.0.0.1/tcp/0'], announce: hide ? ['/ip4/127.0.0.1/tcp/1'] : [] },
-  // All peers have one address, and share a machine that may be slow.
+  // All peers have the same IP address, and share a machine that may be slow.
   connectionManager: { inboundConnectionThreshold: 1000, maxIncomingPendingConnections: 1000 },
   connectionMonitor: { abortConnectionOnPingFailure: false }
 }, {
-  // Without it, who is alone cannot write to what syncs.
+  // Without it, a peer without connections cannot write to a database that syncs.
   allowPublishToZeroTopicPeers: true,
   scoreParams: { IPColocationFactorWeight: 0 }
 }, ...stackOptions)
@@ -68,7 +68,7 @@ const collect = async (pieces) => {
   return all
 }
 
-// The bytes of a block, which must be here.
+// Returns the bytes of a local block.
 const local = (hash) => stack.getBlock(blockstore, parseHash(hash))
 
 const putBlocks = async (blocks = []) => {
@@ -94,7 +94,7 @@ const database = ({ as, address }) => {
 
 const accessControllers = { ipfs: IPFSAccessController, orbitdb: OrbitDBAccessController }
 
-// An index with the set of the hashes that are in it.
+// Returns an index and the set of the hashes in it.
 const counted = async (index) => {
   const known = new Set()
   for await (const [hash] of index.iterator()) known.add(hash)
@@ -113,13 +113,14 @@ const counted = async (index) => {
 // The hashes of the entries of each database.
 const entries = new WeakMap()
 
-// A type of databases, also of those that an access controller opens, that are
-// found by address, whose entries are counted, and of which events are printed.
+// Returns a database type that registers its databases by address, counts their
+// entries and prints their events. It is also the type of the databases that access
+// controllers open.
 const watched = (Type) => Object.assign((options) => {
   const make = Type(options)
   return async (params) => {
     const { identity, address, directory } = params
-    // The index is the default one, which nobody could count.
+    // By default, this is the default index, which cannot be counted.
     const { index, known } = await counted(params.indexStorage ?? await ComposedStorage(
       await LRUStorage({ size: 1000 }), await LevelStorage({ path: `${directory}${address}/log/_index/` })
     ))
@@ -140,8 +141,8 @@ for (const Type of [Documents, Events, KeyValue]) useDatabaseType(watched(Type))
 // The databases whose updates are printed.
 const updating = new WeakSet()
 
-// What a database keeps, kept in memory. Blocks go the same way as by default,
-// but are not pinned.
+// The storage of a database, in memory. Blocks are stored as by default, but not
+// pinned.
 const inMemory = async () => ({
   entryStorage: await ComposedStorage(await LRUStorage({ size: 1000 }), await IPFSBlockStorage({ ipfs, pin: false })),
   headsStorage: await MemoryStorage(),
@@ -149,7 +150,7 @@ const inMemory = async () => ({
 })
 
 // Encryption of the values (data) or of whole entries (replication), with a key
-// that all have. As with any real one, what is not encrypted is not decrypted.
+// that all peers have. Like real encryption, it cannot decrypt plain data.
 const flip = async (bytes) => bytes.map((byte) => byte ^ 0xff)
 const encryptions = (layer) => layer ? { [layer]: { encrypt: flip, decrypt: flip } } : undefined
 
@@ -166,7 +167,7 @@ const open = async (as, nameOrAddress, { type, access, meta, indexBy, encryption
   return { address, access: db.access.address, name: db.name, type: db.type, meta: db.meta }
 }
 
-// What a write answers.
+// The answer to a write.
 const written = async (hash) => ({ hash, bytes: await local(hash) })
 
 // Puts an item: a document in doc, a key with its value, or an event itself.
@@ -182,7 +183,7 @@ const hashes = async (log, range) => (await collect(log.iterator(range))).map(({
 
 const heads = async (log) => (await log.heads()).map(({ hash }) => hash)
 
-// The cards that were shown, see the command card: {"peer", "card"}.
+// The received cards, see the command card: {"peer", "card"}.
 const cards = []
 
 const peerId = (id) => {
@@ -192,8 +193,8 @@ const peerId = (id) => {
 }
 
 const commands = {
-  // An identity, as whom the other commands run (as). Its keys are given in hex,
-  // or by a type, to be made.
+  // Creates an identity, which other commands name in "as". Its keys are given in
+  // hex, or generated with a given type.
   identity: async ({ name, root, signing, rootType, signingType }) => {
     if (orbitdbs.has(name)) throw new Error(`there is an identity ${name} already`)
     const directory = `./orbitdb/${name}`
@@ -214,22 +215,22 @@ const commands = {
 
   'put-blocks': ({ blocks }) => putBlocks(blocks),
 
-  // Puts a file of one block, and answers its CID.
+  // Puts a file of one block and returns its CID.
   'put-file': async ({ data }) => {
     const cid = CID.createV1(raw, await sha256.digest(data))
     await ipfs.blockstore.put(cid, data)
     return String(cid)
   },
 
-  // The blocks from here, or with network from the peers that this one is connected to.
+  // Returns local blocks or, with network, blocks from the connected peers.
   'get-blocks': ({ hashes, network }) => Promise.all(hashes.map(async (hash) => (
     network ? stack.getBlock(ipfs.blockstore, parseHash(hash)) : local(hash)
   ))),
 
   'all-blocks': () => stack.allBlocks(blockstore),
 
-  // With sync, the database is shared with peers; with memory, nothing of it is on
-  // disk; with updates, its updates are printed, those that come from now on.
+  // With sync, the database is replicated; with memory, nothing of it is on disk;
+  // with updates, its later updates are printed.
   create: ({ as, name, ...options }) => open(as, name, options),
 
   open: ({ as, address, ...options }) => open(as, address, options),
@@ -238,7 +239,7 @@ const commands = {
 
   put: async ({ doc, key, value, ...args }) => written(await put(database(args), { doc, key, value })),
 
-  // Puts one item after the other, see put, and answers their hashes.
+  // Puts one item after another, see put, and returns their hashes.
   'put-many': async ({ items, ...args }) => {
     const db = database(args)
     const all = []
@@ -250,7 +251,7 @@ const commands = {
 
   add: async ({ value, ...args }) => written(await database(args).add(value)),
 
-  // Takes blocks, if any, and joins entries one after the other.
+  // Stores the blocks, if any, and joins entries one after another.
   join: async ({ heads, blocks, ...args }) => {
     await putBlocks(blocks)
     const { log } = database(args)
@@ -265,20 +266,20 @@ const commands = {
     return results
   },
 
-  // The number of entries of the log.
+  // Returns the number of entries of the log.
   count: (args) => entries.get(database(args)).size,
 
   heads: (args) => heads(database(args).log),
 
-  // The hashes of the log, newest first, or those of a range.
+  // Returns the hashes of the log, newest first, or those of a range.
   log: ({ as, address, ...range }) => hashes(database({ as, address }).log, range),
 
   iterate: ({ as, address, ...filters }) => collect(database({ as, address }).iterator(filters)),
 
   all: (args) => database(args).all(),
 
-  // All that there is to compare, in one answer: also the entries of ranges, what
-  // is got by keys, [] for nothing, and so many of the newest items.
+  // Returns the whole state for comparisons: it includes the entries of ranges, the
+  // values of keys ([] if missing), and the newest items.
   state: async ({ ranges = [], keys = [], newest = 1, ...args }) => {
     const db = database(args)
     return {
@@ -294,7 +295,7 @@ const commands = {
     }
   },
 
-  // {} where there is nothing.
+  // Returns {} for a missing value.
   get: async ({ key, hash, ...args }) => {
     const value = await database(args).get(hash ?? key)
     return value === undefined ? {} : { value }
@@ -305,7 +306,7 @@ const commands = {
     return local(hash)
   },
 
-  // identity is the ID of one.
+  // identity is the ID of an identity.
   grant: ({ capability, identity, ...args }) => database(args).access.grant(capability, identity),
 
   revoke: ({ capability, identity, ...args }) => database(args).access.revoke(capability, identity),
@@ -321,7 +322,7 @@ const commands = {
     await libp2p.dial(stack.multiaddr(addr))
   },
 
-  // Closes the connections to a peer, or all.
+  // Closes the connections to a peer, or to all peers.
   disconnect: async ({ peer }) => {
     const peers = peer === undefined ? libp2p.getPeers() : [peerId(peer)]
     await Promise.all(peers.map((id) => libp2p.hangUp(id)))
@@ -331,23 +332,23 @@ const commands = {
     { peer: String(remotePeer), addr: String(remoteAddr), direction }
   )),
 
-  // The peers that are known to subscribe to a topic.
+  // Returns the known subscribers of a topic.
   subscribers: ({ topic }) => pubsub.getSubscribers(topic).map(String),
 
-  // Answers the peers to whom the message was sent.
+  // Returns the peers to which the message was sent.
   publish: async ({ topic, data }) => {
     const { recipients } = await pubsub.publish(topic, data)
     return recipients.map(String)
   },
 
-  // Opens a stream to a connected peer, sends each frame in one piece, and ends,
-  // unless it holds the stream. Answers the pieces that came, once the peer ends.
+  // Opens a stream to a connected peer, sends each frame in one piece, and closes
+  // its side unless hold is set. Once the peer closes, returns the received pieces.
   'heads-stream': async ({ peer, protocol, frames = [], hold = false }) => (
     stack.exchange(await libp2p.dialProtocol(peerId(peer), protocol), frames, hold)
   ),
 
-  // Shows a card to whoever shows one. This is the handler of the documentation of
-  // the package card, which also keeps what it reads.
+  // Answers a card with a card. This is the handler of the documentation of package
+  // card; it also records the cards that it reads.
   card: ({ card }) => libp2p.handle('/npp/card/1.0.0', async (stream, connection) => {
     const lp = lpStream(stream)
     const theirs = JSON.parse(new TextDecoder().decode((await lp.read()).subarray()))

@@ -15,11 +15,11 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// band is two daemons, with JavaScript peers that are connected to the first one:
+// band is two daemons, and JavaScript peers that are connected to the first:
 //
 //	JavaScript peers — daemon 0 — link — daemon 1
 //
-// Peers that were disconnected do not come back by themselves.
+// Disconnected peers do not reconnect by themselves.
 type band struct {
 	t       *testing.T
 	daemons [2]*harness.Node
@@ -56,7 +56,8 @@ func (b *band) heal() {
 	})
 }
 
-// join starts a JavaScript peer, and returns it with the ID of its identity.
+// join starts a JavaScript peer. It returns the peer and the ID of its
+// identity.
 func (b *band) join(stack string, w writer) (*node, string) {
 	b.t.Helper()
 	js := startNodeWith(b.t, "--hide "+stack)
@@ -71,9 +72,9 @@ func (b *band) dial(js *node) {
 	js.dial(b.daemons[0].ListenAddr())
 }
 
-// create has the first daemon make a database of documents. The daemon and the other
-// admins can change its access list. create returns the database as both daemons have
-// it.
+// create makes the first daemon create a database of documents. The daemon and
+// the other admins can change its access list. create returns the database on
+// both daemons.
 func (b *band) create(name string, admins ...string) []daemonReplica {
 	b.t.Helper()
 	command := []string{"npp", "db", "create", name, "--type", orbit.TypeDocuments, "--managed"}
@@ -85,13 +86,14 @@ func (b *band) create(name string, admins ...string) []daemonReplica {
 	return daemonsOf(daemonReplica{b.t, b.daemons[0], address}, daemonReplica{b.t, b.daemons[1], address})
 }
 
-// change has the daemon grant or revoke.
+// change makes the daemon grant or revoke.
 func (r daemonReplica) change(command, id string, options ...string) {
 	r.t.Helper()
 	r.n.MustRun(append([]string{"npp", "db", command, r.address, id}, options...)...)
 }
 
-// tryPut puts a document with an ID, and reports whether the daemon was allowed to.
+// tryPut puts a document with an ID and reports whether the daemon was
+// authorized.
 func (r daemonReplica) tryPut(id string) bool {
 	r.t.Helper()
 	status, answer := r.n.RPC("npp/db/put", url.Values{"arg": {r.address, fmt.Sprintf(`{"_id":%q}`, id)}}, nil)
@@ -110,8 +112,8 @@ func accessOf(r []daemonReplica) (access []daemonReplica) {
 	return access
 }
 
-// agreeOnAccess waits until daemons and JavaScript have the same so many entries of
-// the access database.
+// agreeOnAccess waits until daemons and JavaScript have the same access
+// database, with the given number of entries.
 func agreeOnAccess(t *testing.T, entries int, daemons []daemonReplica, peers ...jsReplica) {
 	t.Helper()
 	var access []jsReplica
@@ -121,7 +123,8 @@ func agreeOnAccess(t *testing.T, entries int, daemons []daemonReplica, peers ...
 	agree(t, entries, accessOf(daemons), access...)
 }
 
-// checkCapability checks who has a capability in JavaScript, in any order.
+// checkCapability checks which identities have a capability in JavaScript, in
+// any order.
 func (r jsReplica) checkCapability(capability string, want ...string) {
 	r.js.t.Helper()
 	got := slices.Sorted(slices.Values(r.capabilities()[capability]))
@@ -131,8 +134,8 @@ func (r jsReplica) checkCapability(capability string, want ...string) {
 	}
 }
 
-// again has a peer exchange heads with its daemon once more, and waits for that: a
-// JavaScript peer does not try again to join what it refused.
+// again makes a peer exchange heads with its daemon once more, and waits for
+// the exchange: a JavaScript peer does not retry an entry that it has refused.
 func (b *band) again(r jsReplica) {
 	b.t.Helper()
 	before := len(r.js.happened(eventJoin, r.address))
@@ -160,24 +163,24 @@ func TestAccessListsChangeBesideJavaScript(t *testing.T) {
 		b := newBand(t)
 		early, earlyID := b.join(stack, writerA)
 		late, lateID := b.join(stack, writerB)
-		t.Run("kept entries do not disturb JavaScript", func(t *testing.T) {
+		t.Run("kept entries do not affect JavaScript", func(t *testing.T) {
 			keptEntriesDoNotDisturbJavaScript(b.in(t), early.in(t), late.in(t), earlyID, lateID)
 		})
-		t.Run("JavaScript keeps and refuses what a former writer wrote", func(t *testing.T) {
+		t.Run("JavaScript keeps and refuses entries of a former writer", func(t *testing.T) {
 			javaScriptKeepsAndRefuses(b.in(t), early.in(t), late.in(t), earlyID)
 		})
 		t.Run("JavaScript grants and revokes", func(t *testing.T) {
 			javaScriptGrantsAndRevokes(b.in(t), early.in(t), earlyID)
 		})
-		t.Run("what JavaScript overwrites is restored once", func(t *testing.T) {
+		t.Run("changes that JavaScript overwrites are restored once", func(t *testing.T) {
 			overwrittenIsRestoredOnce(b.in(t), early.in(t), earlyID)
 		})
 	})
 }
 
-// While a daemon keeps entries of a former writer by name, in the access database, a
-// JavaScript peer that was there before and one that comes later open the database,
-// list capabilities, grant, revoke, write and join.
+// A daemon keeps entries of a former writer, listed in the access database.
+// Meanwhile, a JavaScript peer that had the database before and one that joins
+// later open the database, list capabilities, grant, revoke, write and join.
 func keptEntriesDoNotDisturbJavaScript(b *band, early, late *node, earlyID, lateID string) {
 	t, member := b.t, b.ids[1]
 	somebody := signerOf(t, writerC).ID
@@ -201,11 +204,11 @@ func keptEntriesDoNotDisturbJavaScript(b *band, early, late *node, earlyID, late
 		r.checkCapability(orbit.CapabilityAdmin, b.ids[0], earlyID, lateID)
 		r.change("grant", somebody)
 		if got := r.capabilities()[orbit.CapabilityWrite]; !slices.Contains(got, somebody) {
-			t.Errorf("%s granted, and has %q", r.as, got)
+			t.Errorf("%s granted, and the access list has %q", r.as, got)
 		}
 		r.change("revoke", somebody)
 		if got := r.capabilities()[orbit.CapabilityWrite]; slices.Contains(got, somebody) {
-			t.Errorf("%s revoked, and has %q", r.as, got)
+			t.Errorf("%s revoked, and the access list has %q", r.as, got)
 		}
 		r.writeOne(name)
 	}
@@ -213,8 +216,8 @@ func keptEntriesDoNotDisturbJavaScript(b *band, early, late *node, earlyID, late
 	agreeOnAccess(t, 5, d, inEarly)
 	agree(t, 2, d, inEarly)
 
-	// The member is granted again, so that JavaScript can join what follows. The key is
-	// still there.
+	// The member is granted again, so that JavaScript can join the entries that
+	// follow. Its key is still there.
 	d[0].change("grant", member)
 	agreeOnAccess(t, 6, d, inEarly)
 	d[0].putMany(documentLines("for an early peer", 1)...)
@@ -229,11 +232,12 @@ func keptEntriesDoNotDisturbJavaScript(b *band, early, late *node, earlyID, late
 	agree(t, 5, d, inEarly, inLate)
 }
 
-// refusal is what JavaScript says of an entry whose writer is not on the list.
+// refusal is the error of JavaScript for an entry whose writer is not on the
+// access list.
 const refusal = "is not allowed to write to the log"
 
-// checkRefused checks that a JavaScript peer cannot join the newest entry of a daemon,
-// and has so many entries.
+// checkRefused checks that a JavaScript peer cannot join the newest entry of a
+// daemon, and that it has the given number of entries.
 func (r jsReplica) checkRefused(from daemonReplica, entries int) {
 	r.js.t.Helper()
 	head := from.state().log[0]
@@ -248,11 +252,11 @@ func (r jsReplica) checkRefused(from daemonReplica, entries int) {
 	}
 }
 
-// A writer of the history is not on the list. A JavaScript peer that has its entries
-// goes on showing them, and cannot join an entry that names one of them in next or
-// refs. A JavaScript peer that comes later cannot join anything that descends from
-// them. The daemons agree all the time. All peers agree once the writer is granted
-// again.
+// A writer of the history is not on the access list. A JavaScript peer that has
+// its entries still shows them, and cannot join an entry that references one of
+// them in next or refs. A JavaScript peer that joins later cannot join any
+// descendant of them. The daemons agree at all times. All peers agree once the
+// writer is granted again.
 func javaScriptKeepsAndRefuses(b *band, early, late *node, earlyID string) {
 	t, member := b.t, b.ids[1]
 	d := b.create("former writers")
@@ -277,20 +281,22 @@ func javaScriptKeepsAndRefuses(b *band, early, late *node, earlyID string) {
 	b.again(inLate)
 	inLate.checkRefused(d[0], 0)
 
-	// The entries of daemons do not refer to those of former writers.
+	// The entries of daemons do not reference those of former writers.
 	d[0].putMany(documentLines("after", 1)...)
 	agree(t, 3, d)
 	inEarly.waitForCount(4)
 	inLate.checkRefused(d[0], 0)
 
-	// The tip counts again for the daemons, since a writer who may write built on it.
+	// The tip is valid again for the daemons, since an authorized writer
+	// referenced it.
 	inEarly.writeOne("on the tip")
 	agree(t, 5, d, inEarly)
 	d[0].putMany(documentLines("goes on", 20)...)
 	agree(t, 25, d, inEarly)
 	inLate.checkRefused(d[0], 0)
 
-	// The next entry names a kept tip. The early peer joins it with the one after it.
+	// The next entry references a kept tip. The early peer joins it with the
+	// one after it.
 	d[0].change("grant", member)
 	agreeOnAccess(t, 4, d, inEarly, inLate)
 	b.again(inLate)
@@ -306,8 +312,8 @@ func javaScriptKeepsAndRefuses(b *band, early, late *node, earlyID string) {
 	agree(t, 28, d, inEarly, inLate)
 }
 
-// A daemon and a JavaScript peer change the list of a database in turns. JavaScript
-// keeps no entries by name when it revokes.
+// A daemon and a JavaScript peer change the access list of a database in turns.
+// JavaScript lists no kept entries when it revokes.
 func javaScriptGrantsAndRevokes(b *band, js *node, jsID string) {
 	t, member := b.t, b.ids[1]
 	d := b.create("two admins", jsID)
@@ -324,7 +330,8 @@ func javaScriptGrantsAndRevokes(b *band, js *node, jsID string) {
 	agreeOnAccess(t, 3, d, inJS)
 	agree(t, 1, d, inJS)
 
-	// A revocation and a grant that ends it reach a daemon that wrote meanwhile.
+	// A revocation, and a grant that reverses it, reach a daemon that has
+	// written meanwhile.
 	b.link.Cut()
 	inJS.change("revoke", member)
 	agreeOnAccess(t, 4, d[:1], inJS)
@@ -334,7 +341,7 @@ func javaScriptGrantsAndRevokes(b *band, js *node, jsID string) {
 	agreeOnAccess(t, 5, d, inJS)
 	agree(t, 2, d, inJS)
 
-	// The revocation reaches it first, and the grant later.
+	// The revocation reaches the daemon first, and the grant later.
 	b.link.Cut()
 	inJS.change("revoke", member)
 	d[1].putMany(documentLines("shown between", 1)...)
@@ -344,12 +351,13 @@ func javaScriptGrantsAndRevokes(b *band, js *node, jsID string) {
 	d[0].change("grant", member)
 	agreeOnAccess(t, 7, d, inJS)
 	agree(t, 3, d)
-	d[0].putMany(documentLines("on top", 1)...) // JavaScript does not try again what it refused
+	d[0].putMany(documentLines("on top", 1)...) // JavaScript does not retry the entries that it has refused
 	agree(t, 4, d, inJS)
 }
 
-// An admin's daemon and a JavaScript admin change a list at once. The list of JavaScript
-// is newer and overwrites that of the daemon, which writes one with the changes of both.
+// An admin's daemon and a JavaScript admin change an access list concurrently.
+// The list of JavaScript is newer and overwrites that of the daemon, which then
+// writes a list with the changes of both.
 func overwrittenIsRestoredOnce(b *band, js *node, jsID string) {
 	t := b.t
 	var somebody []string
@@ -369,7 +377,8 @@ func overwrittenIsRestoredOnce(b *band, js *node, jsID string) {
 	agreeOnAccess(t, 5, d, inJS)
 	inJS.checkCapability(orbit.CapabilityWrite, somebody[1], somebody[2])
 
-	// A daemon that writes twice, or another one that writes as well, makes more entries.
+	// If a daemon wrote twice, or the other daemon wrote as well, there would
+	// be more entries.
 	js.disconnectAll()
 	d[0].change("revoke", somebody[1])
 	inJS.change("grant", somebody[0])
@@ -381,24 +390,24 @@ func overwrittenIsRestoredOnce(b *band, js *node, jsID string) {
 	agree(t, 1, d, inJS)
 }
 
-// accessHistory is a database of two daemons and a JavaScript peer. Its entries and its
-// access list change at random.
+// accessHistory is a database on two daemons and a JavaScript peer. Its entries
+// and its access list change at random.
 type accessHistory struct {
 	*rand.Rand
 	*band
 	inDaemon []daemonReplica
 	inJS     jsReplica
 	jsAdmin  bool
-	members  []string // IDs of the identities that are granted and revoked, and write
-	others   []string // IDs of identities that are granted and revoked, and never write
-	written  int      // entries
+	members  []string // IDs of identities that write, and are granted and revoked
+	others   []string // IDs of identities that never write, and are granted and revoked
+	written  int      // number of entries
 	trace    []string
 }
 
-// Two daemons and a JavaScript peer write, grant and revoke in partitions. The daemons
-// are equal after each partition. JavaScript is equal to them as soon as all writers
-// are on the list. NPP_SEED is the seed of a history to replay, NPP_ROUNDS is how many
-// partitions there are.
+// Two daemons and a JavaScript peer write, grant and revoke in partitions. The
+// daemons are equal after each partition. JavaScript is equal to them as soon
+// as all writers are on the access list. NPP_SEED is the seed of a history to
+// replay, NPP_ROUNDS the number of partitions.
 func TestHistoriesOfGrantsEndTheSameEverywhere(t *testing.T) {
 	t.Parallel()
 	nodeJS(t)
@@ -443,7 +452,8 @@ func (h *accessHistory) log(format string, a ...any) {
 	h.trace = append(h.trace, fmt.Sprintf(format, a...))
 }
 
-// round parts the replicas, has some steps happen, connects all and compares them.
+// round partitions the replicas, runs some steps, connects all replicas and
+// compares them.
 func (h *accessHistory) round(round int) {
 	h.t.Helper()
 	if h.IntN(3) > 0 {
@@ -469,7 +479,7 @@ func (h *accessHistory) round(round int) {
 	}
 }
 
-// step has a replica write, or an admin change the list.
+// step makes a replica write, or an admin change the access list.
 func (h *accessHistory) step(name string) {
 	h.t.Helper()
 	if h.IntN(3) > 0 {
@@ -499,8 +509,8 @@ func (h *accessHistory) changeInDaemon(name, command, id string) {
 	}
 }
 
-// put has a daemon, or JavaScript where who is 2, write a document, unless the list that
-// it knows does not allow that.
+// put makes a daemon, or JavaScript if who is 2, write a document, unless its
+// access list forbids that.
 func (h *accessHistory) put(who int, name string) {
 	h.t.Helper()
 	var ok bool
@@ -518,8 +528,8 @@ func (h *accessHistory) put(who int, name string) {
 	}
 }
 
-// settle waits until the daemons agree, and JavaScript with them on the access
-// database.
+// settle waits until the daemons agree with each other, and with JavaScript on
+// the access database.
 func (h *accessHistory) settle() {
 	h.t.Helper()
 	access, inJS := accessOf(h.inDaemon), h.inJS.access()
@@ -534,7 +544,7 @@ func (h *accessHistory) settle() {
 	})
 }
 
-// grantAll puts all members on the list, and waits until all replicas know that.
+// grantAll grants all members, and waits until all replicas know.
 func (h *accessHistory) grantAll() {
 	h.t.Helper()
 	for _, id := range h.members {
@@ -544,7 +554,7 @@ func (h *accessHistory) grantAll() {
 	granted := h.inJS.capabilities()[orbit.CapabilityWrite]
 	for _, id := range h.members {
 		if !slices.Contains(granted, id) {
-			h.t.Errorf("%s was granted, and is not on the list: %q", id, granted)
+			h.t.Errorf("%s was granted, and the access list lacks it: %q", id, granted)
 		}
 	}
 }

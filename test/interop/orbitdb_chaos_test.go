@@ -13,9 +13,10 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// chaos is two daemons, of which a link that can be cut leads from the first to
-// the second, and two JavaScript peers, each connected to one daemon, that write
-// to the same databases while daemons are killed, restarted and parted.
+// chaos is two daemons and two JavaScript peers. A link that can be cut leads
+// from the first daemon to the second; each JavaScript peer is connected to one
+// daemon. All write to the same databases while daemons are killed, restarted
+// and disconnected.
 type chaos struct {
 	t       *testing.T
 	rng     *rand.Rand
@@ -26,7 +27,7 @@ type chaos struct {
 	parted  bool
 }
 
-// chaosBase is a database that all have.
+// chaosBase is a database that all replicas have.
 type chaosBase struct {
 	kind         string
 	address      string
@@ -53,7 +54,7 @@ func TestNothingAcknowledgedIsLostInChaos(t *testing.T) {
 		agree(t, b.acknowledged, daemons, b.inJS[:]...)
 		for i, d := range daemons {
 			if info := d.info(); info.Faults != 0 || info.Waiting != 0 {
-				t.Errorf("daemon %d: %d entries have no effect, %d wait", i, info.Faults, info.Waiting)
+				t.Errorf("daemon %d: %d invalid entries, %d pending", i, info.Faults, info.Waiting)
 			}
 		}
 	}
@@ -85,7 +86,7 @@ func newChaos(t *testing.T, rng *rand.Rand) *chaos {
 	return c
 }
 
-// add has all open a database.
+// add makes all replicas open a database.
 func (c *chaos) add(kind, address string) {
 	c.t.Helper()
 	b := chaosBase{kind: kind, address: address}
@@ -113,7 +114,7 @@ func (c *chaos) heal() {
 	})
 }
 
-// step writes, or breaks or mends something.
+// step writes, or breaks or repairs something.
 func (c *chaos) step(n int) {
 	c.t.Helper()
 	i := c.rng.IntN(2)
@@ -142,7 +143,8 @@ func (c *chaos) step(n int) {
 	}
 }
 
-// back connects a daemon that was away, unless it is to stay parted.
+// back reconnects a daemon that was offline, unless the daemons are
+// partitioned.
 func (c *chaos) back(i int) {
 	c.t.Helper()
 	c.dialDaemon(i)

@@ -9,8 +9,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/entry"
 )
 
-// turn is a write on top of all there is, in JavaScript or in Go, with the time
-// that it has to have.
+// turn is a write that references all heads, in JavaScript or in Go, with the
+// expected time.
 type turn struct {
 	inGo bool
 	time float64
@@ -25,61 +25,61 @@ func inJavaScript(times ...float64) (turns []turn) {
 
 var oddClocks = []struct {
 	name   string
-	before int // writes of the owner
+	before int // number of earlier writes of the owner
 	forge  func(f *forgery)
 	want   verdict
 	turns  []turn
 }{
 	{
 		"fraction in the name of another", 0,
-		func(f *forgery) { f.byStranger(); f.time = 1.5 }, fault,
+		func(f *forgery) { f.byStranger(); f.time = 1.5 }, invalid,
 		append(inJavaScript(2.5, 3.5, 4.5), turn{true, 5.5}, turn{false, 6.5}, turn{true, 7.5}),
 	},
 	{
 		"1e300 in the name of another", 0,
-		func(f *forgery) { f.byStranger(); f.time = 1e300 }, fault,
+		func(f *forgery) { f.byStranger(); f.time = 1e300 }, invalid,
 		append(inJavaScript(1e300, 1e300, 1e300), turn{true, 1e300}, turn{false, 1e300}, turn{true, 1e300}),
 	},
 	{
-		"2⁵³ in the name of another, on top", 3,
-		func(f *forgery) { f.byStranger(); f.time = 1 << 53 }, fault,
+		"2⁵³ in the name of another, with parents", 3,
+		func(f *forgery) { f.byStranger(); f.time = 1 << 53 }, invalid,
 		append(inJavaScript(1<<53, 1<<53), turn{true, 1 << 53}, turn{false, 1 << 53}),
 	},
 	{
-		"0 in the name of another, on top", 3,
-		func(f *forgery) { f.byStranger(); f.time = 0 }, fault,
-		// JavaScript goes on from that; Go, from what it has.
+		"0 in the name of another, with parents", 3,
+		func(f *forgery) { f.byStranger(); f.time = 0 }, invalid,
+		// JavaScript continues from that time, Go from its own.
 		append(inJavaScript(1, 2), turn{true, 4}, turn{false, 5}),
 	},
 	{
-		"lower than what it is on top of", 3,
-		func(f *forgery) { f.time = 1 }, counts,
+		"lower than its parent", 3,
+		func(f *forgery) { f.time = 1 }, valid,
 		append(inJavaScript(2), turn{true, 4}, turn{false, 5}, turn{true, 6}),
 	},
 	{
-		"the same as what it is on top of", 3,
-		func(f *forgery) { f.time = 3 }, counts,
+		"the same as its parent", 3,
+		func(f *forgery) { f.time = 3 }, valid,
 		append(inJavaScript(4, 5), turn{true, 6}),
 	},
 	{
 		"2⁵³", 0,
-		func(f *forgery) { f.time = 1 << 53 }, counts,
+		func(f *forgery) { f.time = 1 << 53 }, valid,
 		append(inJavaScript(1<<53, 1<<53, 1<<53), turn{true, 1 << 53}, turn{true, 1 << 53}, turn{false, 1 << 53}),
 	},
 	{
 		"above 2⁵³", 1,
-		func(f *forgery) { f.time = 1<<53 + 2 }, counts, // one more is rounded to even
+		func(f *forgery) { f.time = 1<<53 + 2 }, valid, // one more is rounded to even
 		append(inJavaScript(1<<53+4, 1<<53+4), turn{true, 1<<53 + 4}),
 	},
 	{
-		"fraction on top", 2,
-		func(f *forgery) { f.time = 2.5 }, counts,
+		"fraction, with parents", 2,
+		func(f *forgery) { f.time = 2.5 }, valid,
 		append(inJavaScript(3.5), turn{true, 4.5}, turn{false, 5.5}),
 	},
 }
 
-// The database is the owner's alone, who writes on top of the entry with the odd
-// clock, in JavaScript and in Go.
+// Only the owner may write to the database. It writes entries that reference
+// the entry with the odd clock, in JavaScript and in Go.
 func TestOddClocksAreFollowedAlike(t *testing.T) {
 	t.Parallel()
 	js := startNode(t)
@@ -93,9 +93,9 @@ func TestOddClocksAreFollowedAlike(t *testing.T) {
 			must(t, o.Keep(t.Context(), identityBlock(t, writerC)))
 			inGo, inJS := create(t, o, test.name, opts), js.create(writerA, test.name, opts, false)
 			f := newForgery(t, inGo)
-			key := "faulty" // what the odd entry puts
-			if test.want == fault {
-				key = "other" // or it were changed in JavaScript alone
+			key := "faulty" // the key that the odd entry puts
+			if test.want == invalid {
+				key = "other" // otherwise only JavaScript would change the key
 			}
 			for n := range test.before {
 				b, err := inJS.write(op{"put", nil, mustOf(t, map[string]any{"_id": key, "n": -n})})
@@ -106,10 +106,10 @@ func TestOddClocksAreFollowedAlike(t *testing.T) {
 			test.forge(&f)
 			forged := f.block(t)
 			if got := inJS.joined([]string{forged.Hash}, []block.Block{forged})[0]; !got.Joined {
-				t.Fatalf("JavaScript does not join it: %s", got.Error)
+				t.Fatalf("JavaScript does not join the entry: %s", got.Error)
 			}
 			inGo.joined([]block.Block{forged})
-			if test.want == counts {
+			if test.want == valid {
 				compareFaulty(t, inGo, inJS, forged.Hash, test.want)
 			}
 			for n, turn := range test.turns {
@@ -135,10 +135,10 @@ func TestOddClocksAreFollowedAlike(t *testing.T) {
 				}
 				compareFaulty(t, inGo, inJS, forged.Hash, test.want)
 				if got := inJS.heads(); len(got) != 1 || got[0] != b.Hash {
-					t.Errorf("entry %d is not the head in JavaScript, but %q", n, got)
+					t.Errorf("entry %d is not the head in JavaScript; the heads are %q", n, got)
 				}
 			}
-			if test.want == counts {
+			if test.want == valid {
 				compareTwo(t, "JavaScript", inJS, inGo)
 			}
 		})

@@ -23,14 +23,14 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// daemonReplica is a database that a daemon has.
+// daemonReplica is a database on a daemon.
 type daemonReplica struct {
 	t       *testing.T
 	n       *harness.Node
 	address string
 }
 
-// lines are the lines that a command prints with --enc=json.
+// lines returns the lines that a command prints with --enc=json.
 func lines[T any](t *testing.T, n *harness.Node, command ...string) (all []T) {
 	t.Helper()
 	for line := range strings.Lines(n.MustRun(append(command, "--enc=json")...)) {
@@ -64,11 +64,11 @@ func (js *node) connect(n *harness.Node) {
 	js.dial(n.Addrs()[0])
 }
 
-// peerID is the peer ID in an address.
+// peerID returns the peer ID of the node.
 func (js *node) peerID() string { return js.addr[strings.LastIndexByte(js.addr, '/')+1:] }
 
-// fetched starts to get a block from the network, and returns a function that
-// waits for it.
+// fetched starts to get a block from the network. It returns a function that
+// waits for the block.
 func (js *node) fetched(hash string) func() block.Block {
 	js.t.Helper()
 	wait := js.start("get-blocks", args{"hashes": []any{hash}, "network": true})
@@ -103,7 +103,7 @@ func TestJavaScriptReadsDatabasesOfDaemon(t *testing.T) {
 			}
 			inDaemon := daemonReplica{t, n, address}
 			want := inDaemon.state()
-			// The manifest and all that is needed come from the daemon.
+			// The manifest and all needed blocks are fetched from the daemon.
 			inJS := jsReplica{js, writerB.name, kind, address}
 			js.do(nil, "open", inJS.with(nil))
 			for _, hash := range want.heads {
@@ -134,7 +134,7 @@ func asCAR(t testing.TB, address string, bs []block.Block) []byte {
 	return car.Bytes()
 }
 
-// imported has a daemon import a CAR.
+// imported makes a daemon import a CAR.
 func imported(t *testing.T, n *harness.Node, car []byte) (result struct {
 	Address                                  string
 	Entries, Known, Waiting, Faults, Refused int
@@ -166,7 +166,7 @@ func TestDaemonImportsDatabasesOfJavaScript(t *testing.T) {
 			}
 			check(t, "the daemon", daemonReplica{t, n, inJS.address}.state(), inJS.state(query{}))
 
-			// And back, as the daemon exports it.
+			// The other direction: the daemon exports the database.
 			file := filepath.Join(t.TempDir(), "exported.car")
 			n.MustRun("npp", "db", "export", inJS.address, "-o", file)
 			car, err := os.Open(file)
@@ -181,8 +181,8 @@ func TestDaemonImportsDatabasesOfJavaScript(t *testing.T) {
 	}
 }
 
-// soon is when a block that is waited for has to be there: what nobody announces
-// never comes, or much later.
+// soon is the longest time until a wanted block arrives. A block that is not
+// announced arrives much later or never.
 const soon = 5 * time.Second
 
 func TestBlockThatJavaScriptWaitsForArrivesOncePut(t *testing.T) {
@@ -216,9 +216,9 @@ func TestBlockThatJavaScriptWaitsForArrivesOncePut(t *testing.T) {
 			put := time.Now()
 			arrived()
 			if waited := time.Since(put); waited > soon {
-				t.Errorf("it came %v after it was put", waited)
+				t.Errorf("it arrived %v after it was put", waited)
 			} else {
-				t.Logf("it came %v after it was put", waited)
+				t.Logf("it arrived %v after it was put", waited)
 			}
 		})
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// anybody are the options of a database that anybody may write.
+// anybody returns the options of a database that anybody may write.
 func anybody(kind string) orbit.Options {
 	return orbit.Options{Type: kind, Access: orbit.Access{Write: []string{manifest.Anyone}}}
 }
@@ -40,13 +40,13 @@ func TestDaemonPutsNoPlainValueWhereAppsEncrypt(t *testing.T) {
 		}
 	}
 	count(1)
-	refuses() // of the only writer
+	refuses() // with one writer
 	b.connect(n)
 	inB := b.openLive(writerB, inA.address, live{memory: true, encryption: "data"})
 	inB.waitForCount(1)
 	inB.putMany(pair("b", "two"))
 	count(2)
-	refuses() // of two writers
+	refuses() // with two writers
 	inA.waitForCount(2)
 	converge(t, inA, inB)
 	for _, js := range []*node{a, b} {
@@ -57,7 +57,7 @@ func TestDaemonPutsNoPlainValueWhereAppsEncrypt(t *testing.T) {
 	if text := n.MustRun("npp", "db", "doctor", inA.address); !strings.Contains(text, "values    the apps that write to it encrypt the values") {
 		t.Errorf("doctor: %s", text)
 	}
-	// What becomes of an app that a plain value is put for.
+	// The effect on an app of a plain value that is put nevertheless.
 	n.MustRun("npp", "db", "put", inA.address, "c", `"plain"`, "--plain")
 	eventually(t, "the apps fail at it", func() (any, bool) {
 		errs := a.happened(eventError, inA.address)
@@ -95,7 +95,8 @@ func TestDaemonSaysThatALogIsEncrypted(t *testing.T) {
 	}
 }
 
-// As JavaScript makes one with open(name, { Database: Documents({ indexBy }) }).
+// As JavaScript creates one with open(name, { Database: Documents({ indexBy })
+// }).
 func TestDaemonOpensEventsAsTheDocumentsThatAppsKeepInThem(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -107,7 +108,7 @@ func TestDaemonOpensEventsAsTheDocumentsThatAppsKeepInThem(t *testing.T) {
 	inJS.kind = orbit.TypeDocuments
 	document := func(hash string) value.Value { return fromJSON(`{"hash":"` + hash + `"}`) }
 	inJS.putMany(document("one"), document("two"))
-	n.MustRun("npp", "db", "open", inJS.address, "--type=documents", "--index-by=hash") // while nobody is connected
+	n.MustRun("npp", "db", "open", inJS.address, "--type=documents", "--index-by=hash") // while no peer is connected
 	inDaemon := daemonReplica{t, n, inJS.address}
 	js.connect(n)
 	agree(t, 2, daemonsOf(inDaemon), inJS)

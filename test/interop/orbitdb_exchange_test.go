@@ -22,7 +22,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// operations are some on a database of each type.
+// operations has some operations for each type of database.
 var operations = map[string][]op{
 	orbit.TypeDocuments: {
 		{"put", nil, fromJSON(`{"_id":"bwv846","title":"Prelude","bars":35,"key":"C"}`)},
@@ -49,8 +49,9 @@ var operations = map[string][]op{
 	},
 }
 
-// forEachKind runs a test with each type of database and each access controller:
-// the owner's list, anyone (with a meta), a list that can be changed.
+// forEachKind runs a test with each type of database and each access
+// controller: an immutable access list with the owner alone, anyone (with a
+// meta), and a managed access list.
 func forEachKind(t *testing.T, test func(t *testing.T, name string, opts orbit.Options)) {
 	for _, kind := range slices.Sorted(maps.Keys(operations)) {
 		for name, access := range map[string]orbit.Access{
@@ -66,7 +67,7 @@ func forEachKind(t *testing.T, test func(t *testing.T, name string, opts orbit.O
 	}
 }
 
-// writeAll does the operations of a type.
+// writeAll runs the operations of a type.
 func writeAll(t testing.TB, r replica, kind string) (written []block.Block) {
 	t.Helper()
 	for _, o := range operations[kind] {
@@ -77,7 +78,8 @@ func writeAll(t testing.TB, r replica, kind string) (written []block.Block) {
 	return written
 }
 
-// ranges are ranges of a log with one head, which no other entry is newer than.
+// ranges returns ranges of a log with one head that is newer than all other
+// entries.
 func ranges(log []string) []orbit.Range {
 	newest, mid, oldest := log[0], log[len(log)/2], log[len(log)-1]
 	return []orbit.Range{
@@ -87,14 +89,14 @@ func ranges(log []string) []orbit.Range {
 	}
 }
 
-// compareTwo compares the whole of two replicas, and ranges of them.
+// compareTwo compares the states of two replicas, and ranges of them.
 func compareTwo(t testing.TB, what string, got, want replica) {
 	t.Helper()
 	q := query{ranges: ranges(want.state(query{}).log), newest: 2}
 	check(t, what, got.state(q), want.state(q))
 }
 
-// carBlocks exports a database, and returns the blocks in the CAR.
+// carBlocks exports a database and returns the blocks of the CAR.
 func (r goReplica) carBlocks() (bs []block.Block) {
 	r.t.Helper()
 	var car bytes.Buffer
@@ -168,7 +170,7 @@ func (r goReplica) capabilities() map[string][]string {
 	return c
 }
 
-// blockSource has the blocks of JavaScript.
+// blockSource returns blocks of JavaScript.
 type blockSource struct{ js *node }
 
 func (s blockSource) Get(_ context.Context, c cid.Cid) (ipfsblocks.Block, error) {
@@ -238,7 +240,7 @@ func TestDatabasesOfGoAreReadByJavaScript(t *testing.T) {
 		inJS.join(inGo.heads(), nil)
 		compareTwo(t, "JavaScript", inJS, inGo)
 
-		// And on: JavaScript writes where it may.
+		// Then JavaScript writes, where it is authorized.
 		last := operations[opts.Type][0]
 		written, err := inJS.write(last)
 		if opts.Access.Managed || opts.Access.Write != nil {
@@ -329,7 +331,8 @@ func TestGoAndJavaScriptWriteInTurns(t *testing.T) {
 			js.takeBlocks(o.Identity().Block())
 			inGo, inJS := create(t, o, "turns", opts), js.create(writerB, "turns", opts, false)
 			for round := range rounds {
-				// In the odd rounds neither knows yet what the other writes.
+				// In odd rounds, neither replica has the entries of the other
+				// yet.
 				var fromGo, fromJS []block.Block
 				for i := range 1 + round%3 {
 					o := operations[kind][(round+i)%len(operations[kind])]
@@ -355,7 +358,7 @@ func TestGoAndJavaScriptWriteInTurns(t *testing.T) {
 	}
 }
 
-// keyTypes are the types of keys that JavaScript's libp2p makes.
+// keyTypes are the key types that JavaScript's libp2p generates.
 var keyTypes = []string{"secp256k1", "Ed25519", "RSA", "ECDSA"}
 
 func TestEntriesOfAllTypesOfKeysCount(t *testing.T) {

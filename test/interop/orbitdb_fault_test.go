@@ -14,22 +14,22 @@ import (
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
-// forgery is an entry of the owner's, to be changed.
+// forgery is an entry of the owner that a test modifies.
 type forgery struct {
 	owner    *identity.Signer
-	signer   *identity.Signer // that signs
+	signer   *identity.Signer // its keys sign the entry
 	stranger *identity.Signer
 	version  value.Value
 	address  string
 	clockID  string
 	time     float64
 	next     []string
-	rawTime  value.Value // what is written as the time, if not as JavaScript does
+	rawTime  value.Value // encoded as the time, if it is not encoded as in JavaScript
 	extra    []value.Member
-	edit     func(data []byte) []byte // changes the whole
+	edit     func(data []byte) []byte // modifies the encoded entry
 }
 
-// newForgery returns an entry of a database of A's that is not forged yet.
+// newForgery returns an unmodified entry for a database of writer A.
 func newForgery(t testing.TB, r goReplica) forgery {
 	t.Helper()
 	owner := signerOf(t, writerA)
@@ -39,13 +39,13 @@ func newForgery(t testing.TB, r goReplica) forgery {
 	}
 }
 
-// byStranger has a stranger sign, in the name of the owner.
+// byStranger makes another writer sign, in the name of the owner.
 func (f *forgery) byStranger() {
 	f.signer = f.stranger
 	f.clockID = f.signer.PublicKey
 }
 
-// block makes the entry.
+// block encodes the entry.
 func (f forgery) block(t testing.TB) block.Block {
 	t.Helper()
 	time, err := dagcbor.AppendFloat(nil, f.time)
@@ -74,13 +74,13 @@ func (f forgery) block(t testing.TB) block.Block {
 	return block.New(data)
 }
 
-// verdict is what becomes of an entry.
+// verdict is the fate of an entry.
 type verdict int
 
 const (
-	refused verdict = iota // JavaScript does not join it, and Go never has it
-	fault                  // JavaScript joins it, and Go has it without effect
-	counts                 // both join it
+	refused verdict = iota // JavaScript does not join it, and Go never stores it
+	invalid                // JavaScript joins it, and Go stores it as invalid
+	valid                  // both join it
 )
 
 var forgeries = []struct {
@@ -88,23 +88,23 @@ var forgeries = []struct {
 	change func(f *forgery)
 	want   verdict
 }{
-	{"honest", func(f *forgery) {}, counts},
-	{"clock far ahead", func(f *forgery) { f.time = 1<<53 - 1 }, counts},
-	{"largest clock", func(f *forgery) { f.time = 1 << 53 }, counts},
-	{"clock that cannot be counted on", func(f *forgery) { f.time = 1e300 }, counts},
-	{"clock with a fraction", func(f *forgery) { f.time = 1.5 }, counts},
-	{"clock of 0", func(f *forgery) { f.time = 0 }, counts},
-	{"negative clock", func(f *forgery) { f.time = -1 }, fault},
-	{"negative clock with a fraction", func(f *forgery) { f.time = -1.5 }, fault},
+	{"honest", func(f *forgery) {}, valid},
+	{"clock far ahead", func(f *forgery) { f.time = 1<<53 - 1 }, valid},
+	{"largest clock", func(f *forgery) { f.time = 1 << 53 }, valid},
+	{"clock that cannot be counted on", func(f *forgery) { f.time = 1e300 }, valid},
+	{"clock with a fraction", func(f *forgery) { f.time = 1.5 }, valid},
+	{"clock of 0", func(f *forgery) { f.time = 0 }, valid},
+	{"negative clock", func(f *forgery) { f.time = -1 }, invalid},
+	{"negative clock with a fraction", func(f *forgery) { f.time = -1.5 }, invalid},
 	{"field that is not signed", func(f *forgery) {
 		f.extra = []value.Member{{Name: "x", Value: value.Null}}
-	}, fault},
-	{"clock as a float", func(f *forgery) { f.rawTime = value.Value{0xfb, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0} }, fault},
-	{"clock as a short float", func(f *forgery) { f.rawTime = value.Value{0xf9, 0x3c, 0} }, fault},
-	{"fields in another order", func(f *forgery) { f.edit = lastFirst }, fault},
-	{"key that is not its identity's", (*forgery).byStranger, fault},
-	{"clock of another", func(f *forgery) { f.clockID = "zzz" }, fault},
-	{"other version", func(f *forgery) { f.version = fromJSON("3") }, fault},
+	}, invalid},
+	{"clock as a float", func(f *forgery) { f.rawTime = value.Value{0xfb, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0} }, invalid},
+	{"clock as a short float", func(f *forgery) { f.rawTime = value.Value{0xf9, 0x3c, 0} }, invalid},
+	{"fields in another order", func(f *forgery) { f.edit = lastFirst }, invalid},
+	{"key that is not its identity's", (*forgery).byStranger, invalid},
+	{"clock of another", func(f *forgery) { f.clockID = "zzz" }, invalid},
+	{"other version", func(f *forgery) { f.version = fromJSON("3") }, invalid},
 	{"long head", func(f *forgery) { f.edit = func(data []byte) []byte { return append([]byte{0xb8, 9}, data[1:]...) } }, refused},
 	{"trailing byte", func(f *forgery) { f.edit = func(data []byte) []byte { return append(data, 0) } }, refused},
 	{"other bytes than the signed ones", func(f *forgery) { f.rawTime = fromJSON("2") }, refused},
@@ -128,8 +128,9 @@ func lastFirst(data []byte) []byte {
 	return slices.Concat(data[:1], data[at:], data[1:at])
 }
 
-// The database is the owner's alone. JavaScript joins the entry, where it does,
-// and the owner writes on top of it there, and then in Go.
+// Only the owner may write to the database. JavaScript joins the entry, unless
+// it refuses it. Then the owner writes an entry that references it, in
+// JavaScript and then in Go.
 func TestFaultyEntriesHaveNoEffectInGo(t *testing.T) {
 	t.Parallel()
 	js := startNode(t)
@@ -151,10 +152,10 @@ func TestFaultyEntriesHaveNoEffectInGo(t *testing.T) {
 				t.Errorf("JavaScript joins it: %t %s", got.Joined, got.Error)
 			}
 			outcome := inGo.joined([]block.Block{b})[0]
-			if counted := outcome.Outcome == oplog.Joined; counted != (test.want == counts) || counted != (outcome.Err == nil) {
+			if counted := outcome.Outcome == oplog.Joined; counted != (test.want == valid) || counted != (outcome.Err == nil) {
 				t.Errorf("Go: %v %v", outcome.Outcome, outcome.Err)
 			}
-			if test.want == fault && !errors.Is(outcome.Err, entry.ErrFault) {
+			if test.want == invalid && !errors.Is(outcome.Err, entry.ErrFault) {
 				t.Errorf("Go: %v", outcome.Err)
 			}
 
@@ -171,20 +172,20 @@ func TestFaultyEntriesHaveNoEffectInGo(t *testing.T) {
 	}
 }
 
-// compareFaulty compares replicas that have the entry with a hash, if it is not
+// compareFaulty compares replicas that have the entry with a hash, unless it is
 // refused.
 func compareFaulty(t *testing.T, inGo goReplica, inJS jsReplica, hash string, want verdict) {
 	t.Helper()
 	got, js := inGo.state(query{}), inJS.state(query{})
 	if slices.Contains(js.log, hash) != (want != refused) {
-		t.Errorf("it is part of JavaScript's log: %t", want == refused)
+		t.Errorf("the entry is part of JavaScript's log: %t", want == refused)
 	}
 	why, err := inGo.Log().Fault(t.Context(), hash)
 	must(t, err)
-	if (why != "") != (want == fault) {
+	if (why != "") != (want == invalid) {
 		t.Errorf("fault in Go: %q", why)
 	}
-	if want == fault {
+	if want == invalid {
 		js.log = slices.DeleteFunc(js.log, func(h string) bool { return h == hash })
 		js.all = slices.DeleteFunc(js.all, func(i item) bool { return i.hash == hash })
 	}

@@ -19,26 +19,27 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// histories is how many random histories there are by default.
+// histories is the default number of random histories.
 const histories = 600
 
-// TestRandomHistoriesEndTheSameEverywhere has writers in Go, in JavaScript and in
-// both write and merge at random. NPP_SEED is the seed of a history to replay,
-// NPP_HISTORIES how many there are.
+// TestRandomHistoriesEndTheSameEverywhere makes writers in Go, in JavaScript and
+// in both write and merge at random. NPP_SEED is the seed of a history to replay,
+// NPP_HISTORIES the number of histories.
 //
-// Where JavaScript does something else than Go on purpose (see the package
-// orbit), it is left out here:
+// The test leaves out the intended differences between JavaScript and Go (see
+// package orbit):
 //
 //   - keys that JavaScript never shows, such as "constructor", are written, but
-//     not looked for in JavaScript's items, nor deleted as documents;
-//   - keyvalue's get of a key that is another one's text, 42 and "42";
+//     neither expected in JavaScript's items nor deleted as documents;
+//   - keyvalue's get of a key that is the text of another one, 42 and "42";
 //   - keys that are bytes, links, arrays or maps;
-//   - entries of two replicas with one key that agree in time, which JavaScript
-//     has in no certain order;
-//   - of ranges: an amount of 0; two lower or two upper bounds; a lower bound that
-//     the upper one was not written on top of, which JavaScript never comes to;
-//   - an amount with both bounds, which JavaScript takes for none: the test
-//     cuts off what is too much.
+//   - entries of two replicas with the same key and time, whose order is
+//     undefined in JavaScript;
+//   - ranges with an amount of 0; with two lower or two upper bounds; and with a
+//     lower bound that is not an ancestor of the upper one, which JavaScript never
+//     reaches;
+//   - an amount with both bounds, which JavaScript ignores: the test truncates
+//     the result.
 func TestRandomHistoriesEndTheSameEverywhere(t *testing.T) {
 	t.Parallel()
 	const processes = 2
@@ -84,7 +85,7 @@ func envNumber(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// history is a database that several members write to.
+// history is a database to which several members write.
 type history struct {
 	*rand.Rand
 	t    testing.TB
@@ -96,17 +97,17 @@ type history struct {
 	members []*member
 	blocks  map[string]block.Block  // entries
 	entries map[string]*entry.Entry // by hash
-	inJS    map[string]bool         // hashes that JavaScript has
+	inJS    map[string]bool         // hashes of the entries that JavaScript has
 	keys    []value.Value
-	trace   []string // what happened
+	trace   []string // the operations so far
 }
 
 // member is a writer with its replicas: one, or one each in Go and in
-// JavaScript that do the same.
+// JavaScript with the same operations.
 type member struct {
 	writer
 	replicas []replica
-	known    map[string]bool // hashes of the entries
+	known    map[string]bool // hashes of its entries
 }
 
 func newHistory(t testing.TB, js *node, seed uint64) *history {
@@ -188,7 +189,7 @@ func (h *history) run() {
 	}
 }
 
-// write has a member write something.
+// write makes a member write something.
 func (h *history) write(m *member) {
 	o := h.op()
 	var written []block.Block
@@ -216,7 +217,8 @@ func (h *history) write(m *member) {
 	}
 }
 
-// absent reports whether an operation failed as it deletes a document that is not there.
+// absent reports whether an operation failed because it deletes a missing
+// document.
 func absent(o op, err error) bool {
 	return o.kind == "del" && (errors.Is(err, orbit.ErrNotFound) || strings.Contains(err.Error(), "No document with key"))
 }
@@ -239,18 +241,19 @@ func (h *history) op() op {
 	return op{"put", nil, doc}
 }
 
-// Keys, some of which are the same one to JavaScript.
+// Keys, some of which are equal in JavaScript.
 var keys = []string{
 	`"a"`, `"b"`, `"c"`, `"a/b"`, `"ä"`, `" "`, `"\u0000"`, `42`, `"42"`, `-1`, `"-1"`, `1.5`, `"1.5"`, `1e21`, `"1e+21"`,
 	`true`, `"true"`, `false`, `null`, `"null"`, `0`, `"0"`, `""`, `18446744073709551615`, `"18446744073709551615"`,
 	`1e-7`, `"1e-7"`, `"constructor"`, `"__proto__"`, `"toString"`,
 }
 
-// hidden are the keys that JavaScript does not show: an object has them already.
+// hidden are the keys that JavaScript does not show, because every object has
+// them.
 var hidden = map[string]bool{`"constructor"`: true, `"__proto__"`: true, `"toString"`: true}
 
-// values are values of all kinds. The links are to the identity A and to an empty
-// directory: see [emptyDirectory].
+// values are values of all kinds. The links are to the identity A and to an
+// empty directory, see [emptyDirectory].
 var values = []string{
 	`null`, `true`, `false`, `0`, `-0.0`, `1`, `-1`, `23`, `24`, `-24`, `-25`, `255`, `256`, `65535`, `65536`, `4294967295`,
 	`4294967296`, `9007199254740991`, `-9007199254740991`, `9007199254740992`, `-9007199254740992`, `9007199254740992.0`,
@@ -261,13 +264,14 @@ var values = []string{
 	`[]`, `{}`,
 }
 
-// emptyDirectory is a block that values link to. JavaScript pins all that its
-// entries link to, and does not write or join an entry where it cannot find that.
+// emptyDirectory is a block to which values link. JavaScript pins all links of
+// its entries. It does not write or join an entry with a link whose block it
+// cannot find.
 var emptyDirectory = block.New([]byte{0x0a, 2, 8, 1})
 
 var names = []string{"a", "b", "aa", "ab", "Z", "", "ä", "€", "😀", "42", "7", "constructor", "length", "a longer name than the others"}
 
-// value is a random value, which is in depth others.
+// value returns a random value, nested at the given depth.
 func (h *history) value(depth int) value.Value {
 	n := h.IntN(10)
 	switch {
@@ -298,7 +302,7 @@ func mustOf(t testing.TB, v any) value.Value {
 	return made
 }
 
-// merge has a member take what another has, or some of it.
+// merge makes a member take all entries of another, or some of them.
 func (h *history) merge(to, from *member) {
 	heads := from.replicas[0].heads()
 	if len(heads) == 0 {
@@ -315,7 +319,7 @@ func (h *history) merge(to, from *member) {
 	h.take(to, heads)
 }
 
-// take has a member join entries and what they were written on top of.
+// take makes a member join entries and their ancestors.
 func (h *history) take(to *member, heads []string) {
 	all := h.cone(heads...)
 	var fresh, unsent []block.Block
@@ -341,7 +345,7 @@ func (h *history) take(to *member, heads []string) {
 	maps.Copy(to.known, all)
 }
 
-// cone returns entries and what they were written on top of.
+// cone returns entries and their ancestors.
 func (h *history) cone(top ...string) map[string]bool {
 	all := make(map[string]bool)
 	top = slices.Clone(top)
@@ -367,8 +371,8 @@ func (h *history) sorted() (hashes []string) {
 	return hashes
 }
 
-// checkOrder compares heads and order of a replica that has all entries with what
-// they have to be.
+// checkOrder compares the heads and the order of a replica that has all entries
+// with the expected ones.
 func (h *history) checkOrder(got state) {
 	named := make(map[string]bool)
 	for _, e := range h.entries {
@@ -431,7 +435,7 @@ func (h *history) compare(replicas []replica) {
 	}
 }
 
-// rng is a random range of a log.
+// rng returns a random range of a log.
 func (h *history) rng(log []string) (r orbit.Range) {
 	if h.IntN(2) == 0 {
 		r.Amount = 1 + h.IntN(len(log)+2)

@@ -16,7 +16,7 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// event is what happened to a database that syncs.
+// event is an event of a database that syncs.
 type event struct {
 	Event       string
 	As, Address string
@@ -28,13 +28,13 @@ type event struct {
 const (
 	eventJoin      = "join" // the heads of a peer have been read
 	eventLeave     = "leave"
-	eventUpdate    = "update" // of databases opened so
+	eventUpdate    = "update" // of databases that are opened with updates
 	eventError     = "error"
 	eventUnhandled = "unhandled" // of lenient nodes; of no database
 )
 
-// eventually waits until something holds. What ok returns otherwise says how
-// things are instead.
+// eventually waits until a condition holds. Otherwise ok returns the state
+// instead, for the failure message.
 func eventually(t testing.TB, what string, ok func() (instead any, holds bool)) {
 	t.Helper()
 	for end := time.Now().Add(harness.Patience); ; time.Sleep(20 * time.Millisecond) {
@@ -43,7 +43,7 @@ func eventually(t testing.TB, what string, ok func() (instead any, holds bool)) 
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%s: not after %v, but %v", what, harness.Patience, instead)
+			t.Fatalf("%s: not within %v; it is %v", what, harness.Patience, instead)
 		}
 	}
 }
@@ -66,7 +66,7 @@ func (js *node) disconnectAll() {
 	js.do(nil, "disconnect", nil)
 }
 
-// connection is one that a node has.
+// connection is a connection of a node.
 type connection struct {
 	Peer, Addr string
 	Direction  string // "inbound" or "outbound"
@@ -78,14 +78,14 @@ func (js *node) connections() (list []connection) {
 	return list
 }
 
-// subscribers returns the peers that are known to subscribe to a topic.
+// subscribers returns the known subscribers of a topic.
 func (js *node) subscribers(topic string) (peers []string) {
 	js.t.Helper()
 	js.do(&peers, "subscribers", args{"topic": topic})
 	return peers
 }
 
-// waitForSubscriber waits until a peer is known to subscribe to a topic.
+// waitForSubscriber waits until a peer is a known subscriber of a topic.
 func (js *node) waitForSubscriber(topic, peer string) {
 	js.t.Helper()
 	eventually(js.t, peer+" subscribes", func() (any, bool) {
@@ -94,20 +94,20 @@ func (js *node) waitForSubscriber(topic, peer string) {
 	})
 }
 
-// publish publishes a message, and returns the peers to whom it was sent.
+// publish publishes a message and returns the peers to which it was sent.
 func (js *node) publish(topic string, data []byte) (peers []string) {
 	js.t.Helper()
 	js.do(&peers, "publish", args{"topic": topic, "data": data})
 	return peers
 }
 
-// headsProtocol is the protocol by which peers tell each other the heads of a
-// database.
+// headsProtocol returns the protocol that exchanges the heads of a database.
 func headsProtocol(address string) string { return "/orbitdb/heads" + address }
 
-// startStream opens a stream to a connected peer, sends each frame in one piece,
-// and ends, or holds the stream until it is disconnected. It returns a function
-// that waits until the peer ends, and returns the pieces that came.
+// startStream opens a stream to a connected peer, sends each frame in one
+// piece, and closes its side, or holds the stream until it is disconnected. It
+// returns a function that waits until the peer closes, and returns the received
+// pieces.
 func (js *node) startStream(peer, protocol string, hold bool, frames ...[]byte) func() ([][]byte, error) {
 	js.t.Helper()
 	list := make([]any, len(frames))
@@ -131,15 +131,16 @@ func (js *node) startStream(peer, protocol string, hold bool, frames ...[]byte) 
 	}
 }
 
-// tolerate has what would have ended an app be an event, and not fail the test.
+// tolerate turns an error that would end an app into an event, so that it does
+// not fail the test.
 func (js *node) tolerate() {
 	js.mu.Lock()
 	defer js.mu.Unlock()
 	js.lenient = true
 }
 
-// happened returns the events of a kind so far, those of a database unless the
-// address is "".
+// happened returns the events of a kind so far, only those of a database unless
+// the address is "".
 func (js *node) happened(kind, address string) (list []event) {
 	js.mu.Lock()
 	defer js.mu.Unlock()
@@ -153,8 +154,8 @@ func (js *node) happened(kind, address string) (list []event) {
 
 // live is how a database that syncs is opened.
 type live struct {
-	memory  bool // keeps nothing on disk
-	updates bool // has eventUpdate, of what comes once it is open
+	memory  bool // store nothing on disk
+	updates bool // emit eventUpdate for later entries
 
 	encryption string // "data", "replication", or "" for none
 }
@@ -163,13 +164,14 @@ func (l live) args() args {
 	return args{"sync": true, "memory": l.memory, "updates": l.updates, "encryption": l.encryption}
 }
 
-// createLive opens the database that a name and the options make, and syncs it.
+// createLive opens the database that is identified by a name and the options,
+// and syncs it.
 func (js *node) createLive(w writer, name string, opts orbit.Options, l live) jsReplica {
 	js.t.Helper()
 	return js.createWith(w, name, opts, l.args())
 }
 
-// openLive opens a database, and syncs it.
+// openLive opens a database and syncs it.
 func (js *node) openLive(w writer, address string, l live) jsReplica {
 	js.t.Helper()
 	var got struct{ Type string }
@@ -177,9 +179,9 @@ func (js *node) openLive(w writer, address string, l live) jsReplica {
 	return jsReplica{js, w.name, got.Type, address}
 }
 
-// startPutMany starts to put items, one after the other, and returns a function
-// that waits for that and returns the hashes. A document is an item, as is an
-// event; a key with its value is a [2]value.Value.
+// startPutMany starts to put items, one after the other. It returns a function
+// that waits for the puts and returns the hashes. A document or an event is an
+// item; a key with its value is a [2]value.Value.
 func (r jsReplica) startPutMany(items ...any) func() []string {
 	r.js.t.Helper()
 	list := make([]any, len(items))
@@ -223,8 +225,8 @@ func (r jsReplica) count() (n int) {
 	return n
 }
 
-// waitForCount waits until there are so many entries. What the heads are comes
-// after that, see converge.
+// waitForCount waits for a number of entries. The heads are updated afterwards,
+// see converge.
 func (r jsReplica) waitForCount(want int) {
 	r.js.t.Helper()
 	eventually(r.js.t, fmt.Sprintf("%d entries", want), func() (any, bool) {
@@ -233,7 +235,7 @@ func (r jsReplica) waitForCount(want int) {
 	})
 }
 
-// converge waits until databases hold the same.
+// converge waits until databases have the same content.
 func converge(t testing.TB, a, b jsReplica) {
 	t.Helper()
 	eventually(t, "they agree", func() (any, bool) {
@@ -242,7 +244,7 @@ func converge(t testing.TB, a, b jsReplica) {
 	})
 }
 
-// waitForEvent waits until something has happened to the database.
+// waitForEvent waits for an event of the database.
 func (r jsReplica) waitForEvent(kind string) {
 	r.js.t.Helper()
 	eventually(r.js.t, "event "+kind, func() (any, bool) {
@@ -250,7 +252,7 @@ func (r jsReplica) waitForEvent(kind string) {
 	})
 }
 
-// newDocuments returns so many documents, whose IDs begin with a prefix.
+// newDocuments returns n documents whose IDs begin with a prefix.
 func newDocuments(prefix string, n int) []any {
 	list := make([]any, n)
 	for i := range list {
@@ -290,7 +292,8 @@ func TestJavaScriptPeersReplicate(t *testing.T) {
 				t.Errorf("%d updates", n)
 			}
 
-			// What each wrote alone reaches the other once they are connected again.
+			// Entries that were written while disconnected reach the other peer
+			// after they reconnect.
 			b.disconnect(a.peerID())
 			for _, js := range []*node{a, b} {
 				eventually(t, "no connections", func() (any, bool) {
@@ -348,7 +351,7 @@ func TestJavaScriptSpeaksItsProtocols(t *testing.T) {
 		b.disconnectAll()
 		inA.close()
 		if _, err := a.try("count", inA.with(nil)); err == nil {
-			t.Error("a closed database is still there")
+			t.Error("a closed database is still open")
 		}
 	})
 }
@@ -357,7 +360,7 @@ func TestCommandsDoNotWaitForEachOther(t *testing.T) {
 	t.Parallel()
 	forEachVersion(t, func(t *testing.T, stack string) {
 		js := startNodeWith(t, stack)
-		js.fetched(identityBlock(t, writerC).Hash) // which never comes
+		js.fetched(identityBlock(t, writerC).Hash) // this block never arrives
 		js.newIdentity(writerB)
 		inJS := js.create(writerB, "alone", orbit.Options{Type: orbit.TypeKeyValue}, false)
 		inJS.putMany([2]value.Value{fromJSON(`"key"`), fromJSON("1")}, [2]value.Value{fromJSON(`"key"`), fromJSON("2")})
@@ -367,7 +370,7 @@ func TestCommandsDoNotWaitForEachOther(t *testing.T) {
 		inJS.close()
 		js.do(nil, "open", inJS.with(nil))
 		if n := inJS.count(); n != 2 {
-			t.Errorf("%d entries once it is open again", n)
+			t.Errorf("%d entries after the database is reopened", n)
 		}
 	})
 }

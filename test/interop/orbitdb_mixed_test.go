@@ -14,12 +14,12 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// mixed is a swarm of four daemons and two JavaScript peers that all write to the
-// same databases:
+// mixed is a swarm of four daemons and two JavaScript peers. All write to the same
+// databases:
 //
 //	daemon 0 — both JavaScript peers — daemon 1 — daemon 2 — daemon 3
 //
-// so that daemon 0 knows JavaScript alone and daemon 3 a daemon alone.
+// Daemon 0 is connected only to JavaScript, and daemon 3 only to a daemon.
 type mixed struct {
 	t       *testing.T
 	daemons [4]*harness.Node
@@ -27,12 +27,12 @@ type mixed struct {
 	bases   []*mixedBase
 }
 
-// mixedBase is a database that all have.
+// mixedBase is a database that all replicas have.
 type mixedBase struct {
 	kind     string
 	inDaemon [4]daemonReplica
 	inJS     [2]jsReplica
-	entries  int // that were acknowledged
+	entries  int // acknowledged entries
 }
 
 func newMixed(t *testing.T, stacks [2]string) *mixed {
@@ -78,8 +78,8 @@ func (m *mixed) connect(daemon int, others ...int) {
 	}
 }
 
-// write has daemons and JavaScript put so many items in each database, all at
-// once, while something else happens.
+// write makes daemons and JavaScript put count items each into each database,
+// all at once, and calls meanwhile.
 func (m *mixed) write(what string, count int, daemons, peers []int, meanwhile func()) {
 	m.t.Helper()
 	var group sync.WaitGroup
@@ -101,7 +101,7 @@ func (m *mixed) write(what string, count int, daemons, peers []int, meanwhile fu
 	}
 }
 
-// lines are items for a daemon.
+// lines returns items for a daemon.
 func (b *mixedBase) lines(prefix string, count int) (lines []string) {
 	if b.kind == orbit.TypeDocuments {
 		return documentLines(prefix, count)
@@ -112,7 +112,7 @@ func (b *mixedBase) lines(prefix string, count int) (lines []string) {
 	return lines
 }
 
-// items are items for JavaScript.
+// items returns items for JavaScript.
 func (b *mixedBase) items(prefix string, count int) (items []any) {
 	if b.kind == orbit.TypeDocuments {
 		return newDocuments(prefix, count)
@@ -123,7 +123,8 @@ func (b *mixedBase) items(prefix string, count int) (items []any) {
 	return items
 }
 
-// agree waits until all have what was acknowledged, and checks that they do.
+// agree waits until all replicas have the acknowledged entries, and checks that
+// they agree.
 func (m *mixed) agree(what string) {
 	m.t.Helper()
 	begin := time.Now()
@@ -131,15 +132,15 @@ func (m *mixed) agree(what string) {
 		agree(m.t, b.entries, b.inDaemon[:], b.inJS[:]...)
 		for i, d := range b.inDaemon {
 			if info := d.info(); info.Faults != 0 || info.Waiting != 0 {
-				m.t.Errorf("%s: daemon %d: %d entries have no effect, %d wait", what, i, info.Faults, info.Waiting)
+				m.t.Errorf("%s: daemon %d: %d invalid entries, %d pending", what, i, info.Faults, info.Waiting)
 			}
 		}
 	}
 	m.t.Logf("%s: all agree after %v", what, time.Since(begin).Round(time.Millisecond))
 }
 
-// checkNeighbours checks that each daemon is connected to whom it is to be
-// connected, and nobody else.
+// checkNeighbours checks that each daemon is connected exactly to its intended
+// neighbours.
 func (m *mixed) checkNeighbours() {
 	m.t.Helper()
 	id := func(i int) string { return m.daemons[i].PeerID() }
@@ -149,7 +150,7 @@ func (m *mixed) checkNeighbours() {
 	}
 }
 
-// checkConnected checks that a daemon is connected to these peers, and nobody else.
+// checkConnected checks that a daemon is connected to exactly these peers.
 func (m *mixed) checkConnected(daemon int, want ...string) {
 	m.t.Helper()
 	status, answer := m.daemons[daemon].RPC("swarm/peers", nil, nil)
@@ -164,12 +165,13 @@ func (m *mixed) checkConnected(daemon int, want ...string) {
 	slices.Sort(peers)
 	slices.Sort(want)
 	if peers = slices.Compact(peers); !slices.Equal(peers, want) {
-		m.t.Errorf("daemon %d is connected to %q, not %q", daemon, peers, want)
+		m.t.Errorf("daemon %d is connected to %q, want %q", daemon, peers, want)
 	}
 }
 
-// checkSoon checks that daemons and JavaScript have the same heads of a database, of
-// so many entries, long before anybody asks others for what it may have missed.
+// checkSoon checks that daemons and JavaScript have the same heads of a
+// database, with the given number of entries, long before the periodic search
+// for missing entries.
 func (m *mixed) checkSoon(what string, b *mixedBase, entries int, daemons []daemonReplica, peers ...jsReplica) {
 	m.t.Helper()
 	begin := time.Now()
@@ -187,12 +189,12 @@ func (m *mixed) checkSoon(what string, b *mixedBase, entries int, daemons []daem
 	took := time.Since(begin).Round(time.Millisecond)
 	m.t.Logf("%s: %s: after %v", b.kind, what, took)
 	if took > soon {
-		m.t.Errorf("%s: %s: it took %v, not %v at most", b.kind, what, took, soon)
+		m.t.Errorf("%s: %s: it took %v, want at most %v", b.kind, what, took, soon)
 	}
 }
 
-// Daemons talk to each other in their own way and to JavaScript in its way, and
-// what comes by the one goes on by the other.
+// Daemons replicate with each other by their own protocol and with JavaScript
+// by its protocol; entries that arrive by one are passed on by the other.
 func TestDaemonsAndJavaScriptConvergeInOneSwarm(t *testing.T) {
 	t.Parallel()
 	nodeJS(t)
@@ -203,9 +205,9 @@ func TestDaemonsAndJavaScriptConvergeInOneSwarm(t *testing.T) {
 	m.agree("live")
 	m.checkNeighbours()
 
-	// Daemon 0 and the second JavaScript peer are parted from all, which takes
-	// place while nothing is under way: JavaScript would wait for that. Then
-	// daemon 2 is killed in the middle of it, and daemon 3 is alone, too.
+	// Daemon 0 and the second JavaScript peer are disconnected while no
+	// transfer is in progress, for which JavaScript would wait. Then daemon 2
+	// is killed during the writes, and daemon 3 is isolated, too.
 	m.peers[0].disconnect(m.daemons[0].PeerID())
 	m.peers[1].disconnectAll()
 	m.write("parted", each, []int{0, 1, 3}, []int{0, 1}, m.daemons[2].Kill)
@@ -214,9 +216,9 @@ func TestDaemonsAndJavaScriptConvergeInOneSwarm(t *testing.T) {
 	m.checkConnected(0)
 	m.checkConnected(1, m.peers[0].peerID())
 
-	// What the daemons bring each other reaches JavaScript, which was there all the
-	// time, at once.
-	alone := 2 * each // what daemon 0 and the second JavaScript peer wrote
+	// Entries that the daemons exchange reach at once the JavaScript peer that
+	// stayed connected.
+	alone := 2 * each // the entries of daemon 0 and the second JavaScript peer
 	m.connect(2, 1, 3)
 	for _, b := range m.bases {
 		m.checkSoon("what daemons wrote is at their neighbour", b, b.entries-alone, b.inDaemon[1:], b.inJS[0])

@@ -14,13 +14,15 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// heldInfo is what a daemon knows of a database, as far as it is compared.
+// heldInfo is the part of a daemon's information on a database that is
+// compared.
 type heldInfo struct {
 	Entries, Faults, Waiting uint64
 	Heads                    []string
 }
 
-// info asks the daemon; a database that it does not have yet has nothing.
+// info asks the daemon. It returns zeros for a database that the daemon does
+// not have yet.
 func (r daemonReplica) info() (i heldInfo) {
 	r.t.Helper()
 	status, answer := r.n.RPC("npp/db/info", url.Values{"arg": {r.address}}, nil)
@@ -46,20 +48,20 @@ func (r daemonReplica) putMany(lines ...string) {
 	}
 }
 
-// restarted ends the daemon in one way or the other, and starts it again.
+// restarted ends the daemon with end, and starts it again.
 func (r daemonReplica) restarted(end func()) {
 	r.t.Helper()
 	end()
 	r.n.Start()
 }
 
-// createIn makes a database in a daemon that anybody may write.
+// createIn makes a daemon create a database that anybody may write.
 func createIn(t *testing.T, n *harness.Node, name, kind string) daemonReplica {
 	t.Helper()
 	return daemonReplica{t, n, strings.TrimSpace(n.MustRun("npp", "db", "create", name, "--type", kind, "--write", manifest.Anyone))}
 }
 
-// openIn has a daemon replicate a database.
+// openIn makes a daemon replicate a database.
 func openIn(t *testing.T, n *harness.Node, address string) daemonReplica {
 	t.Helper()
 	n.MustRun("npp", "db", "open", address)
@@ -67,7 +69,7 @@ func openIn(t *testing.T, n *harness.Node, address string) daemonReplica {
 }
 
 // openBeside opens a database of a daemon in a new JavaScript peer that is
-// connected to it.
+// connected to the daemon.
 func openBeside(t *testing.T, stack string, w writer, d daemonReplica, l live) jsReplica {
 	t.Helper()
 	js := startNodeWith(t, stack)
@@ -76,7 +78,7 @@ func openBeside(t *testing.T, stack string, w writer, d daemonReplica, l live) j
 	return js.openLive(w, d.address, l)
 }
 
-// documentLines are documents as lines of JSON.
+// documentLines returns documents as lines of JSON.
 func documentLines(prefix string, n int) (lines []string) {
 	for i := range n {
 		lines = append(lines, fmt.Sprintf(`{"_id":"%s%d"}`, prefix, i))
@@ -84,8 +86,8 @@ func documentLines(prefix string, n int) (lines []string) {
 	return lines
 }
 
-// agree waits until daemons and JavaScript have the same heads of so many
-// entries, and then checks that they have the same in every way.
+// agree waits until daemons and JavaScript have the same heads and the given
+// number of entries. It then compares all of their state.
 func agree(t *testing.T, entries int, daemons []daemonReplica, peers ...jsReplica) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("all have the same %d entries", entries), func() (any, bool) {
@@ -174,13 +176,13 @@ func TestDaemonOpensDatabaseOfJavaScript(t *testing.T) {
 		js.newIdentity(writerA)
 		inJS := js.createLive(writerA, "theirs", orbit.Options{Type: orbit.TypeDocuments}, live{})
 		inJS.putMany(newDocuments("a", 300)...)
-		inDaemon := openIn(t, n, inJS.address) // while nobody is connected
+		inDaemon := openIn(t, n, inJS.address) // while no peer is connected
 		js.connect(n)
 		agree(t, 300, daemonsOf(inDaemon), inJS)
 		if r := n.Run("npp", "db", "put", inJS.address, `{"_id":"mine"}`); r.Code == 0 {
 			t.Error("the daemon writes to a database of another writer")
 		}
-		// Nothing of it is asked for again after a restart, and what is new comes.
+		// After a restart, no block is requested again, and new entries arrive.
 		js.disconnectAll()
 		inDaemon.restarted(func() { n.Stop() })
 		agree(t, 300, daemonsOf(inDaemon), inJS)
@@ -211,7 +213,7 @@ func TestSeveralHeadsReplicate(t *testing.T) {
 			p.js.connect(n)
 		}
 		agree(t, 20, daemonsOf(inDaemon), peers...)
-		// One entry on top of all makes them one.
+		// An entry that references all heads becomes the only head.
 		inDaemon.put([]string{`{"_id":"on top"}`})
 		agree(t, 21, daemonsOf(inDaemon), peers...)
 		if heads := inDaemon.info().Heads; len(heads) != 1 {
@@ -220,7 +222,7 @@ func TestSeveralHeadsReplicate(t *testing.T) {
 	})
 }
 
-// Two peers that are connected to the daemon alone, and at different times.
+// Two peers connect only to the daemon, and at different times.
 func TestPeersThatNeverMeetConvergeThroughDaemon(t *testing.T) {
 	t.Parallel()
 	forEachVersion(t, func(t *testing.T, stack string) {
@@ -248,7 +250,7 @@ func TestPeersThatNeverMeetConvergeThroughDaemon(t *testing.T) {
 		a.connect(n)
 		agree(t, 65, daemonsOf(inDaemon), inA)
 
-		// And live, with the daemon between them.
+		// The same live, with the daemon between them.
 		b.connect(n)
 		agree(t, 65, daemonsOf(inDaemon), inA, inB)
 		puts := inA.startPutMany(newDocuments("live a", 20)...)
@@ -310,7 +312,7 @@ func TestGrantsAndRevocationsReplicateWithJavaScript(t *testing.T) {
 			inDaemon := openIn(t, n, inJS.address)
 			agree(t, 3, daemonsOf(inDaemon), inJS)
 			if r := n.Run("npp", "db", "put", inJS.address, `{"_id":"too early"}`); r.Code == 0 {
-				t.Error("it may be written before it was granted")
+				t.Error("the daemon may write before the grant")
 			}
 			inJS.change("grant", ourID)
 			eventually(t, "the daemon may write", func() (any, bool) {
@@ -346,14 +348,15 @@ func TestGrantsAndRevocationsReplicateWithJavaScript(t *testing.T) {
 				return capabilities, !slices.Contains(capabilities["write"], theirID)
 			})
 			if _, err := inJS.write(op{kind: "put", value: fromJSON(`{"_id":"revoked"}`)}); err == nil {
-				t.Error("JavaScript writes what was revoked")
+				t.Error("JavaScript writes after the revocation")
 			}
 			agree(t, 6, daemonsOf(inDaemon), inJS)
 		})
 	})
 }
 
-// A peer that was away gets the list of writers and what they wrote at once.
+// A peer that was offline receives the access list and the entries of its
+// writers together.
 func TestLateDaemonTakesWhatGrantedWritersWrote(t *testing.T) {
 	t.Parallel()
 	a, b := startNode(t), startNode(t)
@@ -378,7 +381,7 @@ func TestLateDaemonTakesWhatGrantedWritersWrote(t *testing.T) {
 	a.connect(n)
 	agree(t, 20, daemonsOf(inDaemon), inA, inB)
 	if i := inDaemon.info(); i.Faults != 0 {
-		t.Errorf("%d entries have no effect", i.Faults)
+		t.Errorf("%d invalid entries", i.Faults)
 	}
 }
 
@@ -401,8 +404,9 @@ func TestThousandLiveUpdatesArriveBothWays(t *testing.T) {
 	})
 }
 
-// Values of every size that can be written, in both directions. What is too
-// large for the heads exchange goes by pubsub, as a parent, or both.
+// Values of every size that can be written, in both directions. A value that is
+// too large for the heads exchange is transferred by pubsub, as a parent, or
+// both.
 func TestValuesOfAnySizeReplicate(t *testing.T) {
 	t.Parallel()
 	forEachVersion(t, func(t *testing.T, stack string) {
@@ -423,9 +427,10 @@ func TestValuesOfAnySizeReplicate(t *testing.T) {
 			agree(t, entries, daemonsOf(inDaemon), inJS)
 		}
 		if r := n.RunStdin(fmt.Sprintf("%q\n", strings.Repeat("x", 1<<20)), "npp", "db", "put", inDaemon.address, "--many"); r.Code == 0 {
-			t.Error("what no peer can be sent is put")
+			t.Error("a value that cannot be sent to any peer is put")
 		}
-		// Who comes later gets the large one that is the head, too.
+		// A peer that joins later receives the large entry that is the head,
+		// too.
 		late := openBeside(t, stack, writerC, inDaemon, live{memory: true})
 		agree(t, entries, daemonsOf(inDaemon), inJS, late)
 	})
@@ -477,8 +482,8 @@ func TestManyDatabasesOfManyPeersReplicate(t *testing.T) {
 	}
 }
 
-// What would end a Node.js process, or make a JavaScript peer wait, is not
-// passed on by the daemon, and does not keep it from its other peers.
+// Data that would end a Node.js process, or block a JavaScript peer, is not
+// passed on by the daemon, and does not affect its connections to other peers.
 func TestDaemonStandsBetweenPeersAndTheHostile(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
@@ -529,8 +534,8 @@ func TestTwoDaemonsAndJavaScriptHealAfterAPartition(t *testing.T) {
 	})
 }
 
-// A JavaScript peer with too many databases open cannot say what it speaks, and
-// replicates with nobody. The doctor names that.
+// A JavaScript peer with too many open databases cannot announce its protocols,
+// and replicates with no peer. The doctor reports that.
 func TestDoctorNamesPeerWithTooManyDatabases(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()

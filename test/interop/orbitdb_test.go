@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"iter"
 	"maps"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -37,8 +35,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// node is a running orbitdb.mjs. Its methods fail the test where they cannot do
-// what they say.
+// node is a running orbitdb.mjs. Its methods fail the test instead of returning
+// an error.
 type node struct {
 	*process
 	t testing.TB
@@ -46,20 +44,20 @@ type node struct {
 
 type process struct {
 	addr  string        // multiaddr, with the peer ID
-	ended chan struct{} // closed once it prints nothing more
+	ended chan struct{} // closed at the end of its output
 
 	mu      sync.Mutex
 	stdin   *json.Encoder
 	last    int                 // ID of the last command
-	waiting map[int]chan answer // for the answer to a command
+	waiting map[int]chan answer // for the answer to a command, by ID
 	events  []event
-	lenient bool // whether what would have ended an app is an event
+	lenient bool // record an error that would end an app as an event
 }
 
-// in returns the node for a subtest, whose failure is not one of the whole test.
+// in returns the node for a subtest, so that failures are those of the subtest.
 func (js *node) in(t testing.TB) *node { return &node{js.process, t} }
 
-// answer is what orbitdb.mjs prints.
+// answer is a line that orbitdb.mjs prints.
 type answer struct {
 	ID        int
 	Result    json.RawMessage
@@ -69,15 +67,15 @@ type answer struct {
 	event
 }
 
-// The stacks that orbitdb.mjs runs on, which are its arguments. The first two
-// give messages of pubsub ascending and random sequence numbers.
+// The stacks of orbitdb.mjs, as its arguments. The first two give pubsub
+// messages ascending and random sequence numbers.
 const (
 	orbitdb4       = "4 " + ascendingSeqno
 	orbitdb4Random = "4 " + randomSeqno
-	orbitdb3       = "3" // also random
+	orbitdb3       = "3" // with random sequence numbers
 )
 
-// startNode starts orbitdb.mjs, connected to nobody and with nothing in it.
+// startNode starts orbitdb.mjs without connections and databases.
 func startNode(t testing.TB) *node {
 	t.Helper()
 	return startNodeWith(t, orbitdb4)
@@ -86,19 +84,8 @@ func startNode(t testing.TB) *node {
 // startNodeWith is startNode on a stack.
 func startNodeWith(t testing.TB, stack string) *node {
 	t.Helper()
-	path := nodeJS(t)
-	script, err := filepath.Abs("orbitdb.mjs")
-	must(t, err)
-	cmd := harness.Adopt(exec.CommandContext(t.Context(), path, append([]string{script}, strings.Fields(stack)...)...))
-	cmd.Dir = t.TempDir()
-	cmd.Env = []string{"HOME=" + cmd.Dir}
-	cmd.Stderr = t.Output()
-	stdin, err := cmd.StdinPipe()
-	must(t, err)
-	stdout, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
-	js := &node{&process{ended: make(chan struct{}), stdin: json.NewEncoder(stdin), waiting: map[int]chan answer{}}, t}
+	cmd, stdin, stdout := startScript(t, "orbitdb.mjs", strings.Fields(stack)...)
+	js := &node{&process{ended: make(chan struct{}), stdin: stdin, waiting: map[int]chan answer{}}, t}
 	ready := js.expect(0)
 	go func() {
 		defer close(js.ended)
@@ -123,14 +110,14 @@ func startNodeWith(t testing.TB, stack string) *node {
 	return js
 }
 
-// expect returns where the answer to a command arrives.
+// expect returns the channel that receives the answer to a command.
 func (p *process) expect(id int) <-chan answer {
 	c := make(chan answer, 1)
 	p.waiting[id] = c
 	return c
 }
 
-// take takes a line that was printed.
+// take processes a line of output.
 func (p *process) take(text []byte) error {
 	var a answer
 	if err := json.Unmarshal(text, &a); err != nil {
@@ -152,7 +139,7 @@ func (p *process) take(text []byte) error {
 	}
 	c, ok := p.waiting[a.ID]
 	if !ok {
-		return errors.New("nobody waits for it")
+		return errors.New("no command waits for it")
 	}
 	delete(p.waiting, a.ID)
 	c <- a
@@ -187,7 +174,7 @@ func (js *node) try(command string, a args) (json.RawMessage, error) {
 	return js.start(command, a)()
 }
 
-// start sends a command, and returns a function that waits for its answer. Other
+// start sends a command. It returns a function that waits for the answer. Other
 // commands do not wait for it.
 func (js *node) start(command string, a args) func() (json.RawMessage, error) {
 	js.t.Helper()
@@ -210,8 +197,8 @@ func (js *node) start(command string, a args) func() (json.RawMessage, error) {
 	}
 }
 
-// do is try for what has to succeed. It sets what result points to, unless that
-// is nil.
+// do is try for a command that must succeed. It stores the result in the value
+// that result points to, unless that is nil.
 func (js *node) do(result any, command string, a args) {
 	js.t.Helper()
 	text, err := js.try(command, a)
@@ -223,13 +210,13 @@ func (js *node) do(result any, command string, a args) {
 	}
 }
 
-// A writer has an identity of fixed keys, in Go, JavaScript or both.
+// writer has an identity with fixed keys, in Go, JavaScript or both.
 type writer struct {
 	name          string
-	root, signing byte // which all bytes of the keys are
+	root, signing byte // the value of all bytes of each key
 }
 
-// The writers A and B are those of the vectors.
+// Writers A and B are those of the test vectors.
 var (
 	writerA = writer{"A", 0x11, 0x22}
 	writerB = writer{"B", 0x33, 0x44}
@@ -245,7 +232,7 @@ func secret(t testing.TB, b byte) crypto.PrivKey {
 	return key
 }
 
-// signerOf returns the identity of a writer with its keys.
+// signerOf returns the identity of a writer.
 func signerOf(t testing.TB, w writer) *identity.Signer {
 	t.Helper()
 	s, err := identity.New(secret(t, w.root), secret(t, w.signing))
@@ -253,7 +240,7 @@ func signerOf(t testing.TB, w writer) *identity.Signer {
 	return s
 }
 
-// newOrbit returns the OrbitDB of a writer in Go.
+// newOrbit returns the Orbit of a writer in Go.
 func newOrbit(t testing.TB, w writer) *orbit.Orbit {
 	t.Helper()
 	return newOrbitWith(t, w, orbit.Config{})
@@ -271,7 +258,8 @@ func newOrbitWith(t testing.TB, w writer, c orbit.Config) *orbit.Orbit {
 	return o
 }
 
-// newIdentity makes the identity of a writer in JavaScript, and returns its ID.
+// newIdentity creates the identity of a writer in JavaScript and returns its
+// ID.
 func (js *node) newIdentity(w writer) string {
 	js.t.Helper()
 	var identity struct{ ID string }
@@ -309,13 +297,13 @@ func (js *node) allBlocks() []block.Block {
 	return bs
 }
 
-// replica is a database as one writer has it, in Go or in JavaScript.
+// replica is the database of one writer, in Go or in JavaScript.
 type replica interface {
-	// write does an operation, and returns the block of its entry.
+	// write runs an operation and returns the block of its entry.
 	write(op op) (block.Block, error)
-	// join takes entries, whose heads are given, and blocks that they need.
+	// join joins entries, given by their heads, with the blocks that they need.
 	join(heads []string, bs []block.Block)
-	// state returns what the database holds, and what the query asks for.
+	// state returns the content of the database and the results of the query.
 	state(q query) state
 	heads() []string
 }
@@ -323,24 +311,24 @@ type replica interface {
 // op is an operation on a database.
 type op struct {
 	kind       string      // "put", "del" or "add"
-	key, value value.Value // a document has its key in itself
+	key, value value.Value // a document contains its key
 }
 
 func (o op) String() string { return fmt.Sprintf("%s %s %s", o.kind, o.key, o.value) }
 
-// query is what is read besides all that there is.
+// query is what a state includes besides the whole content.
 type query struct {
 	ranges []orbit.Range
-	keys   []value.Value // hashes, of events
-	newest int           // this many of the newest items, if not 0
+	keys   []value.Value // of events: hashes
+	newest int           // number of newest items, if not 0
 }
 
-// state is all that replicas have to agree on.
+// state is what replicas must agree on.
 type state struct {
 	heads, log []string
 	all        []item
 	ranges     [][]string
-	got        []string // values, "" where there is none
+	got        []string // values, "" if missing
 	newest     []string // hashes
 }
 
@@ -401,7 +389,7 @@ func (r goReplica) join(heads []string, bs []block.Block) {
 	}
 }
 
-// joined offers blocks and returns what became of them.
+// joined joins blocks and returns the outcomes.
 func (r goReplica) joined(bs []block.Block) []orbit.Joined {
 	r.t.Helper()
 	joined, err := r.Join(r.t.Context(), bs)
@@ -465,7 +453,7 @@ func (r goReplica) get(key value.Value) (value.Value, error) {
 	return e.Value, err
 }
 
-// hashes returns the entries of a range.
+// hashes returns the hashes of the entries in a range.
 func (r goReplica) hashes(rng orbit.Range) []string {
 	r.t.Helper()
 	list := []string{}
@@ -523,7 +511,7 @@ type jsReplica struct {
 	address string
 }
 
-// with are the arguments of a command on the database.
+// with returns the arguments of a command on the database.
 func (r jsReplica) with(more args) args {
 	a := args{"as": r.as, "address": r.address}
 	for name, arg := range more {
@@ -537,7 +525,7 @@ func (r jsReplica) write(op op) (block.Block, error) {
 	return r.startWrite(op)()
 }
 
-// startWrite starts to write, and returns a function that waits for that.
+// startWrite starts to write. It returns a function that waits for the entry.
 func (r jsReplica) startWrite(op op) func() (block.Block, error) {
 	r.js.t.Helper()
 	a := args{}
@@ -562,7 +550,7 @@ func (r jsReplica) startWrite(op op) func() (block.Block, error) {
 	}
 }
 
-// writtenBlock reads what a write answers.
+// writtenBlock decodes the answer to a write.
 func writtenBlock(t testing.TB, text []byte) block.Block {
 	t.Helper()
 	var w struct {
@@ -575,7 +563,7 @@ func writtenBlock(t testing.TB, text []byte) block.Block {
 	return b
 }
 
-// joinResult is what JavaScript made of an entry.
+// joinResult is the outcome of joining an entry in JavaScript.
 type joinResult struct {
 	Hash   string
 	Joined bool
@@ -591,7 +579,7 @@ func (r jsReplica) join(heads []string, bs []block.Block) {
 	}
 }
 
-// joined offers entries and returns what became of them.
+// joined joins entries and returns the outcomes.
 func (r jsReplica) joined(heads []string, bs []block.Block) (results []joinResult) {
 	r.js.t.Helper()
 	r.js.do(&results, "join", r.with(args{"heads": texts(heads), "blocks": dataOf(bs)}))
@@ -604,7 +592,7 @@ func (r jsReplica) heads() (list []string) {
 	return list
 }
 
-// rangeOf is a range as JavaScript has it.
+// rangeOf returns a range as an argument for JavaScript.
 func rangeOf(r orbit.Range) map[string]any {
 	m := map[string]any{}
 	for name, hash := range map[string]string{"gt": r.GT, "gte": r.GTE, "lt": r.LT, "lte": r.LTE} {
@@ -651,7 +639,7 @@ func (r jsReplica) state(q query) state {
 		s.all = append(s.all, one)
 	}
 	for i, rng := range q.ranges {
-		// With both bounds, JavaScript does not look at the amount.
+		// With both bounds, JavaScript ignores the amount.
 		if n := rng.Amount; n > 0 && rng.GT+rng.GTE != "" && rng.LT+rng.LTE != "" && len(s.ranges[i]) > n {
 			s.ranges[i] = s.ranges[i][:n]
 		}
@@ -669,7 +657,7 @@ func (r jsReplica) state(q query) state {
 	return s
 }
 
-// create opens the database that a name and the options make, in Go.
+// create opens in Go the database that is identified by a name and the options.
 func create(t testing.TB, o *orbit.Orbit, name string, opts orbit.Options) goReplica {
 	t.Helper()
 	db, err := o.Create(t.Context(), name, opts)
@@ -677,8 +665,8 @@ func create(t testing.TB, o *orbit.Orbit, name string, opts orbit.Options) goRep
 	return goReplica{t, db}
 }
 
-// create opens the database that a name and the options make, in JavaScript. With
-// memory, it keeps nothing on disk.
+// create opens in JavaScript the database that is identified by a name and the
+// options. With memory, it stores nothing on disk.
 func (js *node) create(w writer, name string, opts orbit.Options, memory bool) jsReplica {
 	js.t.Helper()
 	return js.createWith(w, name, opts, args{"memory": memory})

@@ -1,9 +1,9 @@
-// A js-libp2p peer that does what the tutorial's app does: it listens to pubsub
-// topics and publishes to those of others.
+// A js-libp2p peer like the tutorial's app: it subscribes to pubsub topics and
+// publishes to those of other peers.
 //
 //   node peer.mjs <gossipsub package>
 //
-// It prints one JSON object a line: first {"id", "addr"}, then {"message"} for
+// It prints one JSON object per line: first {"id", "addr"}, then {"message"} for
 // each message that arrives, and {"done"} or {"error"} for each command. A
 // command is a JSON object on a line of stdin, see commands. Bytes are in base64.
 // It stops at the end of stdin.
@@ -38,7 +38,7 @@ pubsub.addEventListener('message', ({ detail: m }) => print({
   }
 }))
 
-// The last published messages as they went over the wire, signed.
+// The last published messages in their signed wire form.
 let sent = []
 const sendRpc = pubsub.sendRpc.bind(pubsub)
 pubsub.sendRpc = (peer, rpc) => {
@@ -46,7 +46,7 @@ pubsub.sendRpc = (peer, rpc) => {
   return sendRpc(peer, rpc)
 }
 
-// The subscribers of a topic to whom a stream is open, at least one.
+// Waits for subscribers of a topic with an open stream, and returns them.
 const subscribers = async (topic) => {
   for (;;) {
     const ids = pubsub.getSubscribers(topic).map(String).filter((id) => pubsub.streamsOutbound.has(id))
@@ -67,15 +67,15 @@ const commands = {
 
   subscribe: ({ topic }) => pubsub.subscribe(topic),
 
-  // All messages at once, none waiting for the one before it.
+  // Publishes all messages at once, without waiting for each other.
   publish: async ({ topic, data }) => {
     await subscribers(topic)
     const results = await Promise.all(data.map((d) => pubsub.publish(topic, Buffer.from(d, 'base64'))))
     const unsent = results.filter(({ recipients }) => recipients.length === 0)
-    if (unsent.length > 0) throw new Error(`${unsent.length} of ${data.length} messages were sent to nobody`)
+    if (unsent.length > 0) throw new Error(`${unsent.length} of ${data.length} messages were sent to no peer`)
   },
 
-  // The last published message again, the same bytes under the same signature.
+  // Resends the last published message, with the same bytes and signature.
   replay: async () => {
     for (const id of await subscribers(sent[0].topic)) {
       if (!sendRpc(id, { subscriptions: [], messages: sent })) throw new Error(`cannot send to ${id}`)

@@ -1,4 +1,4 @@
-// What @orbitdb/core 4.0.0 runs on, for orbitdb.mjs.
+// The packages of @orbitdb/core 4.0.0, for orbitdb.mjs.
 
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
@@ -13,7 +13,7 @@ import { createLibp2p } from 'libp2p'
 export { multiaddr } from '@multiformats/multiaddr'
 export * as core from '@orbitdb/core'
 
-// A Helia node, and the store of the blocks that it has.
+// Starts a Helia node, and returns it with its block store.
 export const start = async (options, pubsubOptions, gossipsubPackage = 'gossipsub-15-0-23') => {
   const { gossipsub } = await import(gossipsubPackage)
   const libp2p = await createLibp2p({
@@ -24,7 +24,7 @@ export const start = async (options, pubsubOptions, gossipsubPackage = 'gossipsu
     services: { identify: identify(), pubsub: gossipsub(pubsubOptions) }
   })
   const blockstore = new MemoryBlockstore()
-  // What createHelia of the package helia makes, without the transports that it brings along.
+  // Like createHelia of package helia, without the transports that it adds.
   const ipfs = new Helia({ libp2p, blockstore, datastore: new MemoryDatastore(), blockBrokers: [bitswap()] })
   await ipfs.start()
   return { ipfs, blockstore }
@@ -44,8 +44,9 @@ export const allBlocks = async (blockstore) => {
   return all
 }
 
-// Sends frames, ends unless it holds, and returns what comes, to its end. The
-// iterator of a stream misses an end that came before it, if this side does not end.
+// Sends frames, closes its side unless hold is set, and returns the received pieces
+// up to the end. It uses no iterator, because the iterator of a stream misses an
+// earlier end if this side stays open.
 export const exchange = async (stream, frames, hold) => {
   const received = []
   const receive = new Promise((resolve, reject) => {

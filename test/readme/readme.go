@@ -1,4 +1,4 @@
-// Package readme lets tests hold README.md against the code.
+// Package readme lets tests compare README.md with the code.
 package readme
 
 import (
@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Root returns the folder of the module, which the working directory of a test is
-// in.
+// Root returns the root directory of the module. The working directory must be
+// below it.
 func Root(t testing.TB) string {
 	t.Helper()
 	dir, err := os.Getwd()
@@ -39,11 +39,11 @@ func Text(t testing.TB) string {
 	return string(text)
 }
 
-// Says fails the test unless README.md has the text, whatever its lines.
+// Says fails the test unless README.md has the text, with any line breaks.
 func Says(t testing.TB, format string, args ...any) {
 	t.Helper()
 	want := fmt.Sprintf(format, args...)
 	if !strings.Contains(strings.Join(strings.Fields(Text(t)), " "), want) {
-		t.Errorf("README.md does not say: %s", want)
+		t.Errorf("README.md lacks: %s", want)
 	}
 }

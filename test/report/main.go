@@ -1,11 +1,11 @@
-// Command report runs go test with its arguments, prints of each package what go
-// test prints, and at the end the tests that took longest.
+// Command report runs go test with its arguments. It prints the output of go test
+// for each package, and at the end the slowest tests.
 //
 //	go run ./test/report ./...
 //
-// The time of a test is without that in which it waited for its turn to run in
-// parallel. If its subtests took longer together, it is theirs. The environment
-// variable GO names another go command. The exit status is that of go test.
+// The time of a test does not include its wait for a turn to run in parallel. If
+// its subtests took longer in total, their total counts. The environment variable
+// GO names another go command. The exit status is that of go test.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 	"time"
 )
 
-// shown is how many of the slowest tests are listed.
+// shown is the number of slowest tests that are listed.
 const shown = 10
 
 func main() {
@@ -56,20 +56,20 @@ type event struct {
 	Elapsed                       float64 // seconds
 }
 
-// report is what was read of go test -json.
+// report is the state of reading the output of go test -json.
 type report struct {
-	to     io.Writer
-	output map[string][]event // of packages that are being tested
-	tests  []event            // that have ended, without subtests
-	within map[string]float64 // seconds of the subtests of a test, by package and name
+	w      io.Writer
+	output map[string][]event // of packages whose tests are running
+	tests  []event            // finished tests, without subtests
+	within map[string]float64 // seconds of a test's subtests, by package and name
 }
 
-func newReport(to io.Writer) *report {
-	return &report{to: to, output: make(map[string][]event), within: make(map[string]float64)}
+func newReport(w io.Writer) *report {
+	return &report{w: w, output: make(map[string][]event), within: make(map[string]float64)}
 }
 
-// read reads all events, and prints what there is to print of each package when it
-// has ended. A line that is no event is printed as it is.
+// read reads all events, and prints the output of each package when its tests
+// have finished. A line that is not an event is printed unchanged.
 func (r *report) read(from io.Reader) {
 	lines := bufio.NewReader(from)
 	for {
@@ -78,7 +78,7 @@ func (r *report) read(from io.Reader) {
 		if json.Unmarshal([]byte(line), &e) == nil {
 			r.take(e)
 		} else {
-			fmt.Fprint(r.to, line)
+			fmt.Fprint(r.w, line)
 		}
 		if err != nil {
 			return
@@ -90,7 +90,7 @@ func (r *report) take(e event) {
 	ended := e.Action == "pass" || e.Action == "fail" || e.Action == "skip"
 	switch {
 	case e.Action == "build-output":
-		fmt.Fprint(r.to, e.Output)
+		fmt.Fprint(r.w, e.Output)
 	case e.Action == "output", ended && e.Test != "":
 		r.output[e.Package] = append(r.output[e.Package], e)
 	case ended:
@@ -102,7 +102,7 @@ func (r *report) take(e event) {
 	}
 }
 
-// time takes how long a test took. Its subtests have ended before it.
+// time records the duration of a test. Its subtests have finished before it.
 func (r *report) time(e event) {
 	e.Elapsed = max(e.Elapsed, r.within[e.Package+" "+e.Test])
 	if i := strings.LastIndexByte(e.Test, '/'); i >= 0 {
@@ -112,8 +112,8 @@ func (r *report) time(e event) {
 	}
 }
 
-// print prints the last line of a package, which says how it ended, or, if that is
-// by a failure, all but what tests printed that did not fail.
+// print prints the last line of a package, which is its result. If the package
+// failed, it prints all output except that of tests that did not fail.
 func (r *report) print(events []event, failed bool) {
 	fine := make(map[string]bool)
 	last := ""
@@ -126,25 +126,25 @@ func (r *report) print(events []event, failed bool) {
 		}
 	}
 	if !failed {
-		fmt.Fprint(r.to, last)
+		fmt.Fprint(r.w, last)
 		return
 	}
 	for _, e := range events {
 		if !fine[e.Test] && !strings.HasPrefix(e.Output, "=== ") {
-			fmt.Fprint(r.to, e.Output)
+			fmt.Fprint(r.w, e.Output)
 		}
 	}
 }
 
-// slowest prints the tests that took longest.
+// slowest prints the slowest tests.
 func (r *report) slowest() {
 	slices.SortStableFunc(r.tests, func(a, b event) int { return cmp.Compare(b.Elapsed, a.Elapsed) })
 	if len(r.tests) == 0 {
 		return
 	}
-	fmt.Fprintln(r.to, "The slowest tests:")
+	fmt.Fprintln(r.w, "The slowest tests:")
 	for _, e := range r.tests[:min(shown, len(r.tests))] {
 		took := time.Duration(e.Elapsed * float64(time.Second))
-		fmt.Fprintf(r.to, "%8.1fs  %s  %s\n", took.Seconds(), e.Test, e.Package)
+		fmt.Fprintf(r.w, "%8.1fs  %s  %s\n", took.Seconds(), e.Test, e.Package)
 	}
 }

@@ -5,10 +5,10 @@ import (
 	"testing"
 )
 
-// Of a package that passes, the last line is shown; of one that fails, what its
-// failed and unfinished tests printed, and what no test did. Lines that are no
-// events are shown, and the slowest tests in their order, with the time of subtests
-// that ran in parallel.
+// For a package that passes, the last line is shown; for one that fails, the
+// output of failed and unfinished tests and the output outside tests. Lines
+// that are not events are shown. The slowest tests are sorted, and a test has
+// at least the time of its parallel subtests.
 func TestReportShowsWhatFailedAndWhatWasSlow(t *testing.T) {
 	const events = `{"Action":"start","Package":"good"}
 {"Action":"output","Package":"good","Test":"TestQuick","Output":"=== RUN   TestQuick\n"}

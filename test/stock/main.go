@@ -1,5 +1,5 @@
 // Command stock is kubo's own main, built from the same module graph as
-// cmd/ipfs. The tests and benchmarks hold the ipfs of cmd/ipfs against it.
+// cmd/ipfs. The tests and benchmarks compare the ipfs of cmd/ipfs with it.
 package main
 
 import (

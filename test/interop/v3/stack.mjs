@@ -1,4 +1,4 @@
-// What @orbitdb/core 3.0.2 runs on, for orbitdb.mjs: the same as ../stack-4.mjs.
+// The packages of @orbitdb/core 3.0.2, for orbitdb.mjs, like ../stack-4.mjs.
 
 import { gossipsub } from '@chainsafe/libp2p-gossipsub'
 import { noise } from '@chainsafe/libp2p-noise'
