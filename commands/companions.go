@@ -148,7 +148,7 @@ func companionError(err error, called string) error {
 		hint = "ipfs npp companions ls shows who is"
 	default:
 		if failure, ok := errors.AsType[*swarm.ConnectError](err); ok {
-			return fmt.Errorf("no way to %s; hint: ipfs npp connect %s shows what was tried; is it online?", failure.Peer, shown(called))
+			return fmt.Errorf("no way to %s; hint: ipfs npp connect %s shows what was tried; is it online?", failure.Peer, hintArg(called))
 		}
 		return dbError(err, called)
 	}
@@ -183,9 +183,9 @@ offered by a message, such as the app of the OrbitDB tutorial:
 			return err
 		}
 		switch {
-		case on(req, nearbyOption) && on(req, offersOption):
+		case isSet(req, nearbyOption) && isSet(req, offersOption):
 			return fmt.Errorf("--%s and --%s exclude each other", nearbyOption, offersOption)
-		case on(req, nearbyOption):
+		case isSet(req, nearbyOption):
 			for _, n := range lib.NearbyPeers() {
 				l := &companionLine{Peer: n.Peer.String(), Name: n.Name, User: n.User, Companion: n.Companion, Follows: n.Follows, Connected: true}
 				if err := res.Emit(l); err != nil {
@@ -193,7 +193,7 @@ offered by a message, such as the app of the OrbitDB tutorial:
 				}
 			}
 			return nil
-		case on(req, offersOption):
+		case isSet(req, offersOption):
 			offers, offersErr := lib.Offers(ctx)
 			for _, o := range offers {
 				l := &companionLine{Peer: o.Peer.String(), Name: lib.NameOf(o.Peer)}
@@ -220,7 +220,7 @@ offered by a message, such as the app of the OrbitDB tutorial:
 	Type: companionLine{},
 	Encoders: cmds.EncoderMap{
 		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *companionLine) error {
-			_, err := io.WriteString(w, l.text(on(req, nearbyOption)))
+			_, err := io.WriteString(w, l.text(isSet(req, nearbyOption)))
 			return err
 		}),
 	},
@@ -319,12 +319,12 @@ func (l *companionLine) text(nearby bool) string {
 
 // companionAddLine is a line of `npp companions add`: what was done, or how far it is.
 type companionAddLine struct {
-	Peer   string   `json:"peer"`
-	Name   string   `json:"name,omitempty"`
-	Status string   `json:"status"` // "added", "again", "fetching", "here" or "waiting"; with --preview, "stranger" or "known"
-	Pieces *int     `json:"pieces,omitempty"`
-	With   string   `json:"inStepWith,omitempty"` // another peer than the companion, that has the pieces
-	Wrong  []string `json:"troubles,omitempty"`
+	Peer     string   `json:"peer"`
+	Name     string   `json:"name,omitempty"`
+	Status   string   `json:"status"` // "added", "again", "fetching", "here" or "waiting"; with --preview, "stranger" or "known"
+	Pieces   *int     `json:"pieces,omitempty"`
+	With     string   `json:"inStepWith,omitempty"` // another peer than the companion, that has the pieces
+	Troubles []string `json:"troubles,omitempty"`
 	// Address is of the database that is not here yet.
 	Address    string           `json:"address,omitempty"`
 	Incomplete []incompleteLine `json:"incomplete,omitempty"`
@@ -365,7 +365,7 @@ companion already, its present name is taken.
 		cmds.StringOption(dialTimeoutOption, "Give up on the peer after this time.").WithDefault(defaultDialTimeout.String()),
 		cmds.StringOption(waitOption, "How long to wait for its pieces.").WithDefault(defaultCompanionWait.String()),
 	},
-	PreRun: askWhoIsMeant,
+	PreRun: confirmPeer,
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		ctx, d, lib, err := libraryOf(req, env)
 		if err != nil {
@@ -379,11 +379,11 @@ companion already, its present name is taken.
 		if err != nil {
 			return err
 		}
-		to, stranger, err := companionMeant(req, d)
+		to, stranger, err := companionToAdd(req, d)
 		if err != nil {
 			return err
 		}
-		if on(req, previewOption) {
+		if isSet(req, previewOption) {
 			l := &companionAddLine{Peer: to.ID.String(), Name: lib.NameOf(to.ID), Status: "known"}
 			if stranger {
 				l.Status = "stranger"
@@ -436,7 +436,7 @@ companion already, its present name is taken.
 			for _, s := range l.Incomplete {
 				text += fmt.Sprintf("%s: %s\n", s.Store, s.Why)
 			}
-			for _, t := range l.Wrong {
+			for _, t := range l.Troubles {
 				text += "note: " + printable(t) + "\n"
 			}
 			_, err := io.WriteString(w, text)
@@ -445,22 +445,22 @@ companion already, its present name is taken.
 	},
 }
 
-// companionMeant returns the peer that is to be added, and whether it is a stranger
+// companionToAdd returns the peer that is to be added, and whether it is a stranger
 // that was given by the name that it gives itself. Over the RPC, such a name does only
 // with --yes: there is nobody to ask.
-func companionMeant(req *cmds.Request, d *plugin.Daemon) (to peer.AddrInfo, stranger bool, err error) {
-	to, err = target(req.Context, req, d, req.Arguments[0])
+func companionToAdd(req *cmds.Request, d *plugin.Daemon) (to peer.AddrInfo, stranger bool, err error) {
+	to, err = resolvePeer(req.Context, req, d, req.Arguments[0])
 	named, ok := errors.AsType[*library.NameError](err)
-	if !ok || !errors.Is(err, library.ErrStranger) || len(named.Peers) > 1 || !on(req, yesOption) && !on(req, previewOption) {
+	if !ok || !errors.Is(err, library.ErrStranger) || len(named.Peers) > 1 || !isSet(req, yesOption) && !isSet(req, previewOption) {
 		return to, false, err
 	}
 	return peer.AddrInfo{ID: named.Peers[0]}, true, nil
 }
 
-// askWhoIsMeant asks at a terminal whether the peer that calls itself by the name in a
+// confirmPeer asks at a terminal whether the peer that calls itself by the name in a
 // request is meant, and puts its peer ID in the place of the name.
-func askWhoIsMeant(req *cmds.Request, env cmds.Environment) error {
-	if on(req, yesOption) || on(req, previewOption) || !term.IsTerminal(int(os.Stdin.Fd())) {
+func confirmPeer(req *cmds.Request, env cmds.Environment) error {
+	if isSet(req, yesOption) || isSet(req, previewOption) || !term.IsTerminal(int(os.Stdin.Fd())) {
 		return nil
 	}
 	if _, err := swarm.ParseTarget(req.Arguments[0]); err == nil {
@@ -478,7 +478,7 @@ func askWhoIsMeant(req *cmds.Request, env cmds.Environment) error {
 	if err != nil || l.Status != "stranger" {
 		return err
 	}
-	in, stop := stoppable(req.Context, os.Stdin)
+	in, stop := contextReader(req.Context, os.Stdin)
 	defer stop()
 	fmt.Fprintf(os.Stderr, "%s calls itself %s. Is that who you mean? [y/N] ", l.Peer, printable(l.Name))
 	if !isYes(in) {
@@ -501,7 +501,7 @@ func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.L
 		if err != nil && !errors.Is(err, library.ErrNotCompanion) { // the latter: not read yet
 			return err
 		}
-		l := &companionAddLine{Peer: id.String(), Name: lib.NameOf(id), Wrong: newCompanionLine(c).Troubles}
+		l := &companionAddLine{Peer: id.String(), Name: lib.NameOf(id), Troubles: newCompanionLine(c).Troubles}
 		waited := time.Since(begin)
 		whole := err == nil && c.Whole(since)
 		switch {
@@ -548,7 +548,7 @@ keeps the connection no more. A database of the peer that was opened apart
 		if err != nil {
 			return err
 		}
-		to, err := target(req.Context, req, d, req.Arguments[0])
+		to, err := resolvePeer(req.Context, req, d, req.Arguments[0])
 		if err != nil {
 			return err
 		}

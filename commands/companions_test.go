@@ -67,7 +67,7 @@ func TestHintOfANameIsTheCommandToType(t *testing.T) {
 		{library.ErrUnknownName, 0, []string{`peer "alice": no companion has that name; hint: ipfs npp companions ls`}},
 	} {
 		req := &cmds.Request{Command: sendCmd, Path: []string{"npp", "send"}, Arguments: []string{"alice"}, Options: cmds.OptMap{privateOption: true, jsonOption: false}}
-		err := nameHint(&library.NameError{Name: "alice", Err: test.kind, Peers: ids[:test.peers]}, noID, commandFor(req, "alice"))
+		err := nameHint(&library.NameError{Name: "alice", Err: test.kind, Peers: ids[:test.peers]}, noID, sameCommand(req, "alice"))
 		for _, want := range test.want {
 			if !strings.Contains(err.Error(), want) {
 				t.Errorf("%v of %d peers: no %q in %s", test.kind, test.peers, want, err)
@@ -78,7 +78,7 @@ func TestHintOfANameIsTheCommandToType(t *testing.T) {
 		}
 	}
 	req := &cmds.Request{Command: listenCmd, Path: []string{"npp", "listen"}, Options: cmds.OptMap{fromOption: "alice"}}
-	if got, want := commandFor(req, "alice")(id), fmt.Sprintf("ipfs npp listen --from=%s", id); got != want {
+	if got, want := sameCommand(req, "alice")(id), fmt.Sprintf("ipfs npp listen --from=%s", id); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

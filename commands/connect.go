@@ -28,16 +28,16 @@ const (
 
 // connectLine is one line of `npp connect`: how a peer was reached, or why not.
 type connectLine struct {
-	Peer    string    `json:"peer"`
-	OK      bool      `json:"ok"`
-	Way     string    `json:"way,omitempty"` // what led there: "open connection", "known address", …
-	Addr    string    `json:"addr,omitempty"`
-	Relayed bool      `json:"relayed"`
-	MS      float64   `json:"ms"`
-	Kept    bool      `json:"kept,omitempty"`
-	Forgot  bool      `json:"forgot,omitempty"`
-	Tried   []tryLine `json:"tried,omitempty"` // what failed before
-	Error   string    `json:"error,omitempty"`
+	Peer      string    `json:"peer"`
+	OK        bool      `json:"ok"`
+	Way       string    `json:"way,omitempty"` // what led there: "open connection", "known address", …
+	Addr      string    `json:"addr,omitempty"`
+	Relayed   bool      `json:"relayed"`
+	MS        float64   `json:"ms"`
+	Kept      bool      `json:"kept,omitempty"`
+	Forgotten bool      `json:"forgot,omitempty"`
+	Tried     []tryLine `json:"tried,omitempty"` // what failed before
+	Error     string    `json:"error,omitempty"`
 }
 
 // tryLine is one thing that was tried on the way to a peer.
@@ -82,7 +82,7 @@ in Peering.Peers stays.
 		if err != nil {
 			return err
 		}
-		if on(req, keepOption) && on(req, forgetOption) {
+		if isSet(req, keepOption) && isSet(req, forgetOption) {
 			return errors.New("--keep and --forget exclude each other")
 		}
 		timeout, err := durationOption(req, dialTimeoutOption)
@@ -94,17 +94,17 @@ in Peering.Peers stays.
 		}
 		targets := make([]peer.AddrInfo, len(req.Arguments))
 		for i, arg := range req.Arguments {
-			if targets[i], err = target(req.Context, req, d, arg); err != nil {
+			if targets[i], err = resolvePeer(req.Context, req, d, arg); err != nil {
 				return err
 			}
 		}
 		lines := make(chan *connectLine)
 		for _, t := range targets {
 			go func() {
-				if on(req, forgetOption) {
+				if isSet(req, forgetOption) {
 					lines <- forget(req.Context, d, t.ID)
 				} else {
-					lines <- connect(req.Context, d, t, timeout, on(req, keepOption))
+					lines <- connect(req.Context, d, t, timeout, isSet(req, keepOption))
 				}
 			}()
 		}
@@ -175,7 +175,7 @@ func forget(ctx context.Context, d *plugin.Daemon, id peer.ID) *connectLine {
 	case err != nil:
 		l.Error = err.Error()
 	default:
-		l.OK, l.Forgot = true, true
+		l.OK, l.Forgotten = true, true
 	}
 	return l
 }
@@ -189,7 +189,7 @@ func tryLines(tried []swarm.Attempt) []tryLine {
 }
 
 func (l *connectLine) text() string {
-	if l.Forgot {
+	if l.Forgotten {
 		return fmt.Sprintf("forgot %s\n", l.Peer)
 	}
 	kept := ""
@@ -197,7 +197,7 @@ func (l *connectLine) text() string {
 		kept = ", kept"
 	}
 	if !l.OK && len(l.Tried) > 0 {
-		return fmt.Sprintf("failed %s: no way there%s\n%s", l.Peer, kept, triedText(l.Tried))
+		return fmt.Sprintf("failed %s: no way there%s\n%s", l.Peer, kept, attemptsText(l.Tried))
 	}
 	if !l.OK {
 		return fmt.Sprintf("failed %s: %s%s\n", l.Peer, printable(l.Error), kept)
@@ -206,11 +206,11 @@ func (l *connectLine) text() string {
 	if l.Relayed {
 		way = "relayed"
 	}
-	return fmt.Sprintf("connected %s by %s: %s, %s, %.1f ms%s\n", l.Peer, l.Way, l.Addr, way, l.MS, kept) + triedText(l.Tried)
+	return fmt.Sprintf("connected %s by %s: %s, %s, %.1f ms%s\n", l.Peer, l.Way, l.Addr, way, l.MS, kept) + attemptsText(l.Tried)
 }
 
-// triedText is a line for each thing that was tried in vain.
-func triedText(tried []tryLine) string {
+// attemptsText is a line for each thing that was tried in vain.
+func attemptsText(tried []tryLine) string {
 	var b strings.Builder
 	for _, t := range tried {
 		b.WriteString("  tried " + t.Way)

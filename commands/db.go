@@ -136,7 +136,7 @@ func dbError(err error, called string) error {
 	case errors.Is(err, orbit.ErrClosed), errors.Is(err, replicate.ErrClosed):
 		return plugin.ErrStopping
 	case errors.Is(err, orbit.ErrUnknown) && strings.HasPrefix(called, "/"):
-		hint = "ipfs npp db ls shows what is here, ipfs npp db open " + shown(called) + " fetches it"
+		hint = "ipfs npp db ls shows what is here, ipfs npp db open " + hintArg(called) + " fetches it"
 	case errors.Is(err, orbit.ErrUnknown):
 		hint = "ipfs npp db ls shows what is here"
 	case errors.Is(err, orbit.ErrAmbiguous):
@@ -146,9 +146,9 @@ func dbError(err error, called string) error {
 	case errors.Is(err, manifest.ErrInvalidAddress):
 		hint = "ipfs npp db ls shows addresses and names"
 	case errors.Is(err, oplog.ErrDamaged), errors.Is(err, blocks.ErrDamaged):
-		hint = "ipfs npp db rebuild " + shown(called)
+		hint = "ipfs npp db rebuild " + hintArg(called)
 	case errors.Is(err, orbit.ErrNotAllowed):
-		hint = "ipfs npp db info " + shown(called) + " shows who may"
+		hint = "ipfs npp db info " + hintArg(called) + " shows who may"
 	case errors.Is(err, orbit.ErrUnavailable):
 		hint = "connect to a peer that has it: ipfs npp connect <peer>"
 	case errors.Is(err, orbit.ErrInUse):
@@ -156,13 +156,13 @@ func dbError(err error, called string) error {
 	case errors.Is(err, orbit.ErrDropped):
 		hint = "ipfs npp db ls shows what is here"
 	case errors.Is(err, replicate.ErrNotReplicated):
-		hint = "ipfs npp db open " + shown(called)
+		hint = "ipfs npp db open " + hintArg(called)
 	case errors.Is(err, orbit.ErrEncrypted):
 		hint = "--" + plainOption + " writes it all the same"
 	case errors.As(err, new(*orbit.AccessTypeError)):
 		hint = "npp opens databases with the access controllers of @orbitdb/core, ipfs and orbitdb"
 	case errors.Is(err, replicate.ErrFailed) && errors.Is(err, orbit.ErrType):
-		hint = "ipfs npp db open " + shown(called) + " --" + typeOption + " with the type that its manifest says"
+		hint = "ipfs npp db open " + hintArg(called) + " --" + typeOption + " with the type that its manifest says"
 	case errors.Is(err, replicate.ErrFailed):
 		hint = "ask for the address again, what is there is no database"
 	case errors.Is(err, space.ErrFull):
@@ -181,8 +181,8 @@ func dbError(err error, called string) error {
 	return fmt.Errorf("%w; hint: %s", err, hint)
 }
 
-// shown is an argument as it can be typed again.
-func shown(arg string) string {
+// hintArg is an argument as it can be typed again.
+func hintArg(arg string) string {
 	plain := func(r rune) bool {
 		return r < 0x80 && (unicode.IsLetter(r) || unicode.IsDigit(r)) || strings.ContainsRune("/._-", r)
 	}
@@ -267,32 +267,32 @@ func keyText(key json.RawMessage) string {
 
 // listLine is a line of `npp db ls`.
 type listLine struct {
-	Address  string `json:"address"`
-	Name     string `json:"name"`
-	Type     string `json:"type"`                   // as which it is open
-	Manifest string `json:"manifestType,omitempty"` // the type that its manifest names, where that is another
-	State    string `json:"state,omitempty"`        // of its replication: "open", "closed", "fetching", "failed", "encrypted" or "full"
-	Full     string `json:"full,omitempty"`         // why nothing of others is taken, where a quota is used up
-	NotLive  string `json:"notLive,omitempty"`      // why it is open and not live; see statusLine
-	IndexBy  string `json:"indexBy,omitempty"`
-	Entries  uint64 `json:"entries"`
-	Keys     uint64 `json:"keys"`               // of documents and keyvalue
-	AccessOf string `json:"accessOf,omitempty"` // address of the database whose access controller it is
-	Error    string `json:"error,omitempty"`    // why it does not open
+	Address      string `json:"address"`
+	Name         string `json:"name"`
+	Type         string `json:"type"`                   // as which it is open
+	ManifestType string `json:"manifestType,omitempty"` // the type that its manifest names, where that is another
+	State        string `json:"state,omitempty"`        // of its replication: "open", "closed", "fetching", "failed", "encrypted" or "full"
+	Full         string `json:"full,omitempty"`         // why nothing of others is taken, where a quota is used up
+	NotLive      string `json:"notLive,omitempty"`      // why it is open and not live; see statusLine
+	IndexBy      string `json:"indexBy,omitempty"`
+	Entries      uint64 `json:"entries"`
+	Keys         uint64 `json:"keys"`               // of documents and keyvalue
+	AccessOf     string `json:"accessOf,omitempty"` // address of the database whose access controller it is
+	Error        string `json:"error,omitempty"`    // why it does not open
 }
 
-// manifestType is the type that a manifest names, or "" where the database is
+// otherType is the type that a manifest names, or "" where the database is
 // open as one of that type.
-func manifestType(kind, manifest string) string {
+func otherType(kind, manifest string) string {
 	if kind == manifest {
 		return ""
 	}
-	return typeOf(manifest)
+	return safeType(manifest)
 }
 
-// typeOf is a type of database, which whoever made it chose. A line whose type
+// safeType is a type of database, which whoever made it chose. A line whose type
 // is "error" would be an error to those who read lines.
-func typeOf(kind string) string {
+func safeType(kind string) string {
 	if kind == "error" {
 		return "unknown"
 	}
@@ -326,7 +326,7 @@ not live, is full or does not open is listed with the reason.
 			if err != nil {
 				return dbError(err, "")
 			}
-			l := &listLine{Address: d.Address, Name: d.Name, Type: typeOf(d.Type), Manifest: manifestType(d.Type, d.ManifestType), IndexBy: d.IndexBy}
+			l := &listLine{Address: d.Address, Name: d.Name, Type: safeType(d.Type), ManifestType: otherType(d.Type, d.ManifestType), IndexBy: d.IndexBy}
 			lines = append(lines, l)
 			db, err := o.Open(ctx, d.Address, orbit.OpenOptions{})
 			if err == nil {
@@ -359,8 +359,8 @@ not live, is full or does not open is listed with the reason.
 			if l.AccessOf != "" {
 				text += "  (who may write to " + l.AccessOf + ")"
 			}
-			if l.Manifest != "" {
-				text += "  (its manifest says " + printable(l.Manifest) + ")"
+			if l.ManifestType != "" {
+				text += "  (its manifest says " + printable(l.ManifestType) + ")"
 			}
 			for _, why := range []string{l.Full, l.NotLive, l.Error} {
 				if why != "" {
@@ -400,7 +400,7 @@ func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pen
 		case err == nil:
 			l.State = stateOf(s)
 			if s.NotLive != nil {
-				l.NotLive = notLive(s.NotLive)
+				l.NotLive = notLiveText(s.NotLive)
 			}
 			if l.State == fullState {
 				l.Full = s.Full.Error()
@@ -423,38 +423,38 @@ func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pen
 
 // infoLine is the output of `npp db info`.
 type infoLine struct {
-	Address  string          `json:"address"`
-	Name     string          `json:"name"`
-	Type     string          `json:"type"`                   // as which it is open
-	Manifest string          `json:"manifestType,omitempty"` // the type that its manifest names, where that is another
-	IndexBy  string          `json:"indexBy,omitempty"`
-	Meta     json.RawMessage `json:"meta,omitempty"`
-	Access   accessLine      `json:"access"`
-	Writable bool            `json:"writable"`            // by this daemon
-	Sealed   bool            `json:"encrypted,omitempty"` // apps encrypt the values: this daemon writes a plain one with --plain only
-	Entries  uint64          `json:"entries"`             // that count
-	Keys     uint64          `json:"keys"`                // of documents and keyvalue
-	Faults   uint64          `json:"faults"`              // entries that do not count
-	Waiting  uint64          `json:"waiting"`             // entries whose parents are not here
-	Missing  []string        `json:"missing,omitempty"`   // at most 1000 of them
-	Lacking  uint64          `json:"lacking,omitempty"`   // hashes that are missing
-	Stored   storedLine      `json:"stored"`
-	Heads    []string        `json:"heads"`
-	Clock    float64         `json:"clock"` // largest time of the heads
-	Last     uint64          `json:"last"`  // number of the entry that came last
+	Address      string          `json:"address"`
+	Name         string          `json:"name"`
+	Type         string          `json:"type"`                   // as which it is open
+	ManifestType string          `json:"manifestType,omitempty"` // the type that its manifest names, where that is another
+	IndexBy      string          `json:"indexBy,omitempty"`
+	Meta         json.RawMessage `json:"meta,omitempty"`
+	Access       accessLine      `json:"access"`
+	Writable     bool            `json:"writable"`            // by this daemon
+	Encrypted    bool            `json:"encrypted,omitempty"` // apps encrypt the values: this daemon writes a plain one with --plain only
+	Entries      uint64          `json:"entries"`             // that count
+	Keys         uint64          `json:"keys"`                // of documents and keyvalue
+	Invalid      uint64          `json:"faults"`              // entries that do not count
+	Pending      uint64          `json:"waiting"`             // entries whose parents are not here
+	Missing      []string        `json:"missing,omitempty"`   // at most 1000 of them
+	MissingCount uint64          `json:"lacking,omitempty"`   // hashes that are missing
+	Stored       storedLine      `json:"stored"`
+	Heads        []string        `json:"heads"`
+	Clock        float64         `json:"clock"` // largest time of the heads
+	Last         uint64          `json:"last"`  // number of the entry that came last
 	statusLine
 }
 
 // storedLine is what a database takes, in bytes of blocks.
 type storedLine struct {
 	Bytes          uint64 `json:"bytes"`
-	WaitingBytes   uint64 `json:"waitingBytes"`             // about, of entries that wait
+	PendingBytes   uint64 `json:"waitingBytes"`             // about, of entries that wait
 	MaxBytes       uint64 `json:"maxBytes,omitempty"`       // the quota for both; none where only this daemon may write
 	CompanionBytes uint64 `json:"companionBytes,omitempty"` // of all databases of the companion whose it is: then the quota is for those
 }
 
 func newStoredLine(u orbit.Usage) storedLine {
-	l := storedLine{Bytes: u.Entries, WaitingBytes: u.Waiting, CompanionBytes: u.Grouped}
+	l := storedLine{Bytes: u.Entries, PendingBytes: u.Waiting, CompanionBytes: u.Grouped}
 	if u.Limited && u.Quota < math.MaxUint64 {
 		l.MaxBytes = u.Quota
 	}
@@ -462,7 +462,7 @@ func newStoredLine(u orbit.Usage) storedLine {
 }
 
 func (l storedLine) text() string {
-	text := fmt.Sprintf("%d bytes", l.Bytes+l.WaitingBytes)
+	text := fmt.Sprintf("%d bytes", l.Bytes+l.PendingBytes)
 	switch {
 	case l.CompanionBytes > 0:
 		return text + fmt.Sprintf(", all of the companion %d of %d", l.CompanionBytes, l.MaxBytes)
@@ -525,7 +525,7 @@ daemon may write.
 		db, err := o.Find(ctx, called)
 		if errors.Is(err, orbit.ErrUnknown) && strings.HasPrefix(called, "/") {
 			l := &infoLine{Address: called, Heads: []string{}}
-			if statusErr := addStatus(req, env, l); statusErr == nil && l.pending() {
+			if statusErr := addStatus(req, env, l); statusErr == nil && l.notFetched() {
 				return res.Emit(l)
 			}
 			db, err = o.Find(ctx, called) // it may have come by now
@@ -537,7 +537,7 @@ daemon may write.
 		if err == nil {
 			err = addStatus(req, env, l)
 		}
-		if err == nil && l.Waiting > 0 && l.Asking == 0 {
+		if err == nil && l.Pending > 0 && l.Asking == 0 {
 			l.Missing, err = db.Log().Missing(ctx)
 		}
 		if err != nil {
@@ -558,20 +558,20 @@ func infoOf(ctx context.Context, o *orbit.Orbit, db *orbit.Database) (*infoLine,
 	l := &infoLine{
 		Address: db.Address(),
 		Name:    db.Name(),
-		Type:    typeOf(db.Type()),
+		Type:    safeType(db.Type()),
 		IndexBy: db.IndexBy(),
 		Meta:    valueJSON(db.Meta()),
 		Access:  accessLine{Type: db.Access().Type(), Address: db.Access().Address()},
 		Heads:   []string{},
 
-		Manifest: manifestType(db.Type(), db.ManifestType()),
+		ManifestType: otherType(db.Type(), db.ManifestType()),
 	}
 	s, err := db.Log().Stats(ctx)
 	if err != nil {
 		return nil, err
 	}
-	l.Entries, l.Keys, l.Faults, l.Waiting = s.Entries, s.Keys, s.Faults, s.Waiting
-	l.Clock, l.Last, l.Lacking, l.Stored = s.Clock, s.Last, s.Missing, newStoredLine(db.Usage())
+	l.Entries, l.Keys, l.Invalid, l.Pending = s.Entries, s.Keys, s.Faults, s.Waiting
+	l.Clock, l.Last, l.MissingCount, l.Stored = s.Clock, s.Last, s.Missing, newStoredLine(db.Usage())
 	for _, h := range s.Heads {
 		l.Heads = append(l.Heads, h.Hash)
 	}
@@ -581,13 +581,13 @@ func infoOf(ctx context.Context, o *orbit.Orbit, db *orbit.Database) (*infoLine,
 	if l.Writable, err = db.Writable(ctx); err != nil {
 		return nil, err
 	}
-	l.Sealed, err = db.Encrypted(ctx)
+	l.Encrypted, err = db.Encrypted(ctx)
 	return l, err
 }
 
 // addStatus adds what is known of the replication, or why there is none.
 func addStatus(req *cmds.Request, env cmds.Environment, l *infoLine) error {
-	r, err := replicatedOf(req, env)
+	r, err := replicationOf(req, env)
 	if err != nil {
 		l.statusLine = statusLine{Error: err.Error(), Peers: []dbPeerLine{}}
 		return nil
@@ -596,8 +596,8 @@ func addStatus(req *cmds.Request, env cmds.Environment, l *infoLine) error {
 	if err != nil {
 		return err
 	}
-	l.statusLine = newStatusLine(s, r.connected())
-	if l.pending() {
+	l.statusLine = newStatusLine(s, r.connectedPeers())
+	if l.notFetched() {
 		for _, m := range s.Missing {
 			l.Missing = append(l.Missing, m.Hash)
 		}
@@ -613,8 +613,8 @@ func clockText(t float64) string {
 	return strconv.FormatFloat(t, 'g', -1, 64)
 }
 
-// pending tells whether the database is not here yet.
-func (l *infoLine) pending() bool {
+// notFetched tells whether the database is not here yet.
+func (l *infoLine) notFetched() bool {
 	return l.State == string(replicate.Fetching) || l.State == string(replicate.Failed)
 }
 
@@ -624,7 +624,7 @@ func (l *infoLine) text() string {
 		fmt.Fprintf(&b, "%-8s  "+format+"\n", append([]any{name}, a...)...)
 	}
 	row("address", "%s", l.Address)
-	if l.pending() {
+	if l.notFetched() {
 		l.statusText(row)
 		return b.String()
 	}
@@ -633,8 +633,8 @@ func (l *infoLine) text() string {
 	if l.IndexBy != "" {
 		kind += ", indexed by " + printable(l.IndexBy)
 	}
-	if l.Manifest != "" {
-		kind += "; its manifest says " + printable(l.Manifest)
+	if l.ManifestType != "" {
+		kind += "; its manifest says " + printable(l.ManifestType)
 	}
 	row("type", "%s", kind)
 	if l.Meta != nil {
@@ -651,14 +651,14 @@ func (l *infoLine) text() string {
 		writable = "no"
 	}
 	row("writable", "%s", writable)
-	if l.Sealed {
+	if l.Encrypted {
 		row("values", "encrypted by the apps that write them")
 	}
 	waiting := ""
-	if l.Lacking > 0 {
-		waiting = fmt.Sprintf(" for %s", quantity(l.Lacking, "other", "others"))
+	if l.MissingCount > 0 {
+		waiting = fmt.Sprintf(" for %s", quantity(l.MissingCount, "other", "others"))
 	}
-	row("entries", "%d, keys %d, faults %d, waiting %d%s", l.Entries, l.Keys, l.Faults, l.Waiting, waiting)
+	row("entries", "%d, keys %d, faults %d, waiting %d%s", l.Entries, l.Keys, l.Invalid, l.Pending, waiting)
 	row("stored", "%s", l.Stored.text())
 	for i := range some(row, "head", len(l.Heads)) {
 		row("head", "%s", printable(l.Heads[i]))
@@ -689,7 +689,7 @@ func (l *infoLine) statusText(row func(name, format string, a ...any)) {
 	}
 	missing := len(l.Missing)
 	if missing > shownHashes { // it may be a part of them
-		missing = max(missing, int(l.Lacking))
+		missing = max(missing, int(l.MissingCount))
 	}
 	for i := range some(row, "missing", missing) {
 		row("missing", "%s%s", printable(l.Missing[i]), asked[l.Missing[i]])
@@ -760,7 +760,7 @@ writers that can be changed later.
 		if err != nil {
 			return err
 		}
-		opts := orbit.Options{Access: orbit.Access{Managed: on(req, managedOption)}}
+		opts := orbit.Options{Access: orbit.Access{Managed: isSet(req, managedOption)}}
 		opts.Type, _ = req.Options[typeOption].(string)
 		opts.IndexBy, _ = req.Options[indexByOption].(string)
 		opts.Access.Write, _ = req.Options[writeOption].([]string)
@@ -788,7 +788,7 @@ writers that can be changed later.
 type rebuildLine struct {
 	Address string     `json:"address"`
 	Entries uint64     `json:"entries"`
-	Faults  uint64     `json:"faults"`
+	Invalid uint64     `json:"faults"`
 	Lost    []lostLine `json:"lost"`
 }
 
@@ -836,7 +836,7 @@ again. If it is interrupted, run it again.
 		if err != nil {
 			return dbError(err, called)
 		}
-		l.Entries, l.Faults = s.Entries, s.Faults
+		l.Entries, l.Invalid = s.Entries, s.Faults
 		return res.Emit(l)
 	},
 	Type: rebuildLine{},

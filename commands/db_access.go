@@ -35,7 +35,7 @@ type capabilitiesLine struct {
 type revocation struct {
 	Identity string   `json:"identity"`
 	Entries  int      `json:"entries"`        // of the identity that count now
-	Losing   int      `json:"losing"`         // entries that lose effect, or would
+	Affected int      `json:"losing"`         // entries that lose effect, or would
 	Kept     []string `json:"kept,omitempty"` // CIDs of the entries by which those are kept
 }
 
@@ -146,9 +146,9 @@ func (r revocation) text() string {
 	}
 	switch {
 	case len(r.Kept) > 0:
-		fmt.Fprintf(&b, "note   %s that nobody built on %s kept\n", quantity(r.Losing, "entry", "entries"), isOrAre(r.Losing))
-	case r.Losing > 0:
-		fmt.Fprintf(&b, "note   %s that nobody built on %s discarded\n", quantity(r.Losing, "entry", "entries"), isOrAre(r.Losing))
+		fmt.Fprintf(&b, "note   %s that nobody built on %s kept\n", quantity(r.Affected, "entry", "entries"), isOrAre(r.Affected))
+	case r.Affected > 0:
+		fmt.Fprintf(&b, "note   %s that nobody built on %s discarded\n", quantity(r.Affected, "entry", "entries"), isOrAre(r.Affected))
 	}
 	return b.String()
 }
@@ -182,7 +182,7 @@ func changeAccess(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environm
 	if err != nil {
 		return accessError(err, called)
 	}
-	if on(req, dryRunOption) {
+	if isSet(req, dryRunOption) {
 		return nil
 	}
 	l := &capabilitiesLine{Address: db.Address()}
@@ -200,19 +200,19 @@ func revoke(ctx context.Context, req *cmds.Request, res cmds.ResponseEmitter, db
 		return err
 	}
 	var tips []string
-	if r.Losing, tips, err = db.Losing(ctx, capability, id); err != nil {
+	if r.Affected, tips, err = db.Losing(ctx, capability, id); err != nil {
 		return err
 	}
 	change := db.Access().Discard
-	if !on(req, discardOption) {
+	if !isSet(req, discardOption) {
 		change, r.Kept = db.Access().Revoke, tips
 	}
-	if r.Entries+r.Losing > 0 || on(req, dryRunOption) {
+	if r.Entries+r.Affected > 0 || isSet(req, dryRunOption) {
 		if err := res.Emit(&capabilitiesLine{Address: db.Address(), Revocation: &r}); err != nil {
 			return err
 		}
 	}
-	if on(req, dryRunOption) {
+	if isSet(req, dryRunOption) {
 		return nil
 	}
 	return change(ctx, capability, id)
@@ -248,7 +248,7 @@ func accessError(err error, called string) error {
 		return fmt.Errorf("%w; hint: --%s lets them lose their effect", err, discardOption)
 	}
 	if errors.Is(err, errNotGranted) {
-		return fmt.Errorf("%w; hint: ipfs npp db info %s shows who may", err, shown(called))
+		return fmt.Errorf("%w; hint: ipfs npp db info %s shows who may", err, hintArg(called))
 	}
 	return dbError(err, called)
 }

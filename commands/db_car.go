@@ -143,8 +143,8 @@ type importLine struct {
 	Name    string   `json:"name"`
 	Entries int      `json:"entries"` // that are new here
 	Known   int      `json:"known"`   // that were here
-	Waiting int      `json:"waiting"` // whose parents are not here
-	Faults  int      `json:"faults"`  // that are new and have no effect
+	Pending int      `json:"waiting"` // whose parents are not here
+	Invalid int      `json:"faults"`  // that are new and have no effect
 	Refused int      `json:"refused"` // that are none of the database, or may not be
 	Missing []string `json:"missing,omitempty"`
 }
@@ -202,7 +202,7 @@ be trusted with that.
 		if r == nil {
 			return errors.New("there is no CAR; hint: post it as a multipart body")
 		}
-		input, stop := stoppable(ctx, r)
+		input, stop := contextReader(ctx, r)
 		defer stop()
 		db, stats, err := o.Import(ctx, input, nil)
 		if err != nil && ctx.Err() != nil {
@@ -216,8 +216,8 @@ be trusted with that.
 			Name:    db.Name(),
 			Entries: stats.Entries,
 			Known:   stats.Known,
-			Waiting: stats.Waiting,
-			Faults:  stats.Faults,
+			Pending: stats.Waiting,
+			Invalid: stats.Faults,
 			Refused: stats.Refused,
 			Missing: stats.Missing,
 		})
@@ -226,7 +226,7 @@ be trusted with that.
 	Encoders: cmds.EncoderMap{
 		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *importLine) error {
 			_, err := fmt.Fprintf(w, "imported %s %s: %d new, %d known, %d waiting, %d refused\n",
-				l.Address, printable(l.Name), l.Entries, l.Known, l.Waiting, l.Refused+l.Faults)
+				l.Address, printable(l.Name), l.Entries, l.Known, l.Pending, l.Refused+l.Invalid)
 			return err
 		}),
 	},

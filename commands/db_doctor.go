@@ -40,9 +40,9 @@ daemon that has the database open, and names the entries that differ.
 	},
 	Arguments: []cmds.Argument{dbArg},
 	Options:   []cmds.Option{cmds.BoolOption(deepOption, "Compare entries with the daemons that have the database open.")},
-	Run: about(replicated.address, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
+	Run: runOn(replication.address, func(r replication, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
 		examine := r.Examine
-		if on(req, deepOption) {
+		if isSet(req, deepOption) {
 			examine = r.ExamineDeep
 		}
 		findings, err := examine(r.ctx, address)

@@ -93,7 +93,7 @@ number, oldest first, each with its number in front; '--since 0' all.
 		if err != nil {
 			return dbError(err, req.Arguments[0])
 		}
-		follow := on(req, followOption)
+		follow := isSet(req, followOption)
 		if stream, ok := res.(http.Flusher); ok && follow {
 			stream.Flush() // the client waits for the head of the answer
 		}
@@ -146,7 +146,7 @@ func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter
 	}
 	since, hasSince := req.Options[sinceOption].(uint64)
 	switch {
-	case on(req, followOption) || hasSince:
+	case isSet(req, followOption) || hasSince:
 		if ranged {
 			return nil, errors.New("--gt, --gte, --lt and --lte are in the order of the log, --since and --follow in that of arrival; they exclude each other")
 		}
@@ -157,7 +157,7 @@ func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter
 			}
 			since = s.Last
 		}
-		if on(req, followOption) {
+		if isSet(req, followOption) {
 			return db.Updates(ctx, since), nil
 		}
 		return db.Log().Arrived(ctx, since), nil

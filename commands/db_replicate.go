@@ -35,15 +35,15 @@ const (
 	forceOption = "force"
 )
 
-// replicated is the daemon's databases with what replicates them.
-type replicated struct {
+// replication is the daemon's databases with what replicates them.
+type replication struct {
 	*replicate.Replicator
 	ctx    context.Context // of the request; done when the daemon stops
 	daemon *plugin.Daemon
 	orbit  *orbit.Orbit
 }
 
-func replicatedOf(req *cmds.Request, env cmds.Environment) (r replicated, err error) {
+func replicationOf(req *cmds.Request, env cmds.Environment) (r replication, err error) {
 	if r.daemon, err = daemon(env); err != nil {
 		return r, err
 	}
@@ -58,7 +58,7 @@ func replicatedOf(req *cmds.Request, env cmds.Environment) (r replicated, err er
 
 // address is that of the database with an address, which may be unknown here, or
 // with a name.
-func (r replicated) address(called string) (string, error) {
+func (r replication) address(called string) (string, error) {
 	if strings.HasPrefix(called, "/") {
 		_, err := manifest.ParseAddress(called)
 		return called, err
@@ -66,9 +66,9 @@ func (r replicated) address(called string) (string, error) {
 	return r.orbit.Resolve(r.ctx, called)
 }
 
-// known is like address for a database that is here or being fetched. What is
+// knownAddress is like address for a database that is here or being fetched. What is
 // here is opened where that is possible.
-func (r replicated) known(called string) (string, error) {
+func (r replication) knownAddress(called string) (string, error) {
 	address, err := r.address(called)
 	if err != nil {
 		return "", err
@@ -83,14 +83,14 @@ func (r replicated) known(called string) (string, error) {
 	return address, err
 }
 
-// about makes a command of run, which gets the address that resolve makes of the
+// runOn makes a command of run, which gets the address that resolve makes of the
 // first argument. The next step is added to its errors.
-func about(
-	resolve func(r replicated, called string) (address string, err error),
-	run func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error,
+func runOn(
+	resolve func(r replication, called string) (address string, err error),
+	run func(r replication, address string, req *cmds.Request, res cmds.ResponseEmitter) error,
 ) func(*cmds.Request, cmds.ResponseEmitter, cmds.Environment) error {
 	return func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		r, err := replicatedOf(req, env)
+		r, err := replicationOf(req, env)
 		if err != nil {
 			return err
 		}
@@ -103,8 +103,8 @@ func about(
 	}
 }
 
-// connected is the connected peers by ID.
-func (r replicated) connected() map[peer.ID]swarm.Peer {
+// connectedPeers is the connected peers by ID.
+func (r replication) connectedPeers() map[peer.ID]swarm.Peer {
 	peers := make(map[peer.ID]swarm.Peer)
 	for _, p := range r.daemon.Swarm.Peers() {
 		peers[p.ID] = p
@@ -120,14 +120,14 @@ type statusLine struct {
 	Full          string        `json:"full,omitempty"`    // why nothing is accepted from other peers
 	GaveUp        bool          `json:"gaveUp,omitempty"`  // entries that waited were given up for want of room; they are asked for again
 	Asking        int           `json:"asking"`            // blocks that are being asked for
-	Shipment      *shipmentLine `json:"shipment,omitempty"`
+	Transfer      *transferLine `json:"shipment,omitempty"`
 	MissingBlocks []missingLine `json:"missingBlocks,omitempty"`
 	Refused       []refusedLine `json:"refused,omitempty"` // entries that were not taken, newest last
 	Peers         []dbPeerLine  `json:"peers"`             // that have it open, or had
 }
 
-// shipmentLine is entries that another daemon ships at the moment.
-type shipmentLine struct {
+// transferLine is entries that another daemon ships at the moment.
+type transferLine struct {
 	Peer string `json:"peer"`
 	Got  uint64 `json:"got"` // entries that came and were not here
 	Of   uint64 `json:"of"`  // as many as the peer says that there are
@@ -190,28 +190,28 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 		l.Error = s.Err.Error()
 	}
 	if s.NotLive != nil {
-		l.NotLive = notLive(s.NotLive)
+		l.NotLive = notLiveText(s.NotLive)
 	}
 	if s.Full != nil {
 		l.Full = s.Full.Error()
 	}
 	if ship := s.Shipment; ship != nil {
-		l.Shipment = &shipmentLine{ship.From.String(), ship.Got, ship.Of}
+		l.Transfer = &transferLine{ship.From.String(), ship.Got, ship.Of}
 	}
 	for _, m := range s.Missing {
-		block := missingLine{Hash: m.Hash, Since: m.Since, Tries: m.Tries, Asked: peerTexts(m.Asked)}
+		block := missingLine{Hash: m.Hash, Since: m.Since, Tries: m.Tries, Asked: peerIDs(m.Asked)}
 		if m.Err != nil {
 			block.Error = m.Err.Error()
 		}
 		l.MissingBlocks = append(l.MissingBlocks, block)
 	}
 	for _, r := range s.Refused {
-		l.Refused = append(l.Refused, refusedLine{r.Hash, r.At, peerTexts(r.From), r.Err.Error()})
+		l.Refused = append(l.Refused, refusedLine{r.Hash, r.At, peerIDs(r.From), r.Err.Error()})
 	}
 	for _, p := range s.Peers {
 		here, ok := connected[p.ID]
 		line := dbPeerLine{Peer: p.ID.String(), Open: p.Open, Connected: ok, Relayed: here.Relayed, Agent: here.Agent,
-			Exchanged: timeOf(p.Exchanged), InStep: timeOf(p.InStep), Compared: string(p.By), Heads: p.Heads}
+			Exchanged: optionalTime(p.Exchanged), InStep: optionalTime(p.InStep), Compared: string(p.By), Heads: p.Heads}
 		if p.Err != nil {
 			line.Error = p.Err.Error()
 		}
@@ -220,15 +220,15 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 	return l
 }
 
-// notLive is why a database is not live, and the next step.
-func notLive(err error) string {
+// notLiveText is why a database is not live, and the next step.
+func notLiveText(err error) string {
 	if errors.Is(err, router.ErrTooManyTopics) {
 		err = fmt.Errorf("%w; hint: %s", err, replicate.FreeTopics)
 	}
 	return err.Error()
 }
 
-func peerTexts(peers []peer.ID) []string {
+func peerIDs(peers []peer.ID) []string {
 	texts := []string{}
 	for _, p := range peers {
 		texts = append(texts, p.String())
@@ -236,15 +236,15 @@ func peerTexts(peers []peer.ID) []string {
 	return texts
 }
 
-func timeOf(t time.Time) *time.Time {
+func optionalTime(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
 	return &t
 }
 
-// open is the number of peers that have the database open.
-func (l *statusLine) open() (n int) {
+// openPeers is the number of peers that have the database open.
+func (l *statusLine) openPeers() (n int) {
 	for _, p := range l.Peers {
 		if p.Open {
 			n++
@@ -268,7 +268,7 @@ func (l *missingLine) text() string {
 		text += ", in vain " + quantity(l.Tries, "time", "times")
 	}
 	if len(l.Asked) > 0 {
-		text += ", last from " + someTexts(l.Asked)
+		text += ", last from " + firstTexts(l.Asked)
 	}
 	if l.Error != "" {
 		text += ": " + printable(l.Error)
@@ -276,8 +276,8 @@ func (l *missingLine) text() string {
 	return text
 }
 
-// someTexts is the first of some texts.
-func someTexts(all []string) string {
+// firstTexts is the first of some texts.
+func firstTexts(all []string) string {
 	const shown = 3
 	text := strings.Join(all[:min(len(all), shown)], ", ")
 	if more := len(all) - shown; more > 0 {
@@ -317,7 +317,7 @@ type openLine struct {
 	Address string `json:"address"`
 	Name    string `json:"name,omitempty"` // if it is here
 	Entries uint64 `json:"entries"`
-	Waiting uint64 `json:"waiting"` // entries whose parents are not here
+	Pending uint64 `json:"waiting"` // entries whose parents are not here
 	Settled bool   `json:"settled"` // with --wait: it has all that a peer has
 	statusLine
 }
@@ -352,7 +352,7 @@ a type. It is remembered, and indexes the entries that are here anew.
 		cmds.StringOption(indexByOption, "Field of documents that is their key; what was said last if not given."),
 		cmds.BoolOption(waitOption, "Wait until it is in step with a peer."),
 	},
-	Run: about(replicated.address, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
+	Run: runOn(replication.address, func(r replication, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
 		opts, err := openOptions(req)
 		if err != nil {
 			return err
@@ -361,7 +361,7 @@ a type. It is remembered, and indexes the entries that are here anew.
 		if err := r.Open(r.ctx, address, opts); err != nil {
 			return err
 		}
-		if err := r.indexed(address, opts); err != nil {
+		if err := r.checkIndex(address, opts); err != nil {
 			return err
 		}
 		if lib, err := r.daemon.Library(); err == nil {
@@ -369,10 +369,10 @@ a type. It is remembered, and indexes the entries that are here anew.
 				return err
 			}
 		}
-		if on(req, waitOption) {
+		if isSet(req, waitOption) {
 			return r.wait(address, begin, res.Emit)
 		}
-		s, err := r.begun(address)
+		s, err := r.statusAfterOpen(address)
 		if err != nil {
 			return err
 		}
@@ -383,7 +383,7 @@ a type. It is remembered, and indexes the entries that are here anew.
 		return res.Emit(l)
 	}),
 	PostRun: cmds.PostRunMap{cmds.CLI: func(res cmds.Response, re cmds.ResponseEmitter) error {
-		p := &waiting{w: os.Stderr}
+		p := &waitProgress{w: os.Stderr}
 		for {
 			v, err := res.Next()
 			switch {
@@ -394,7 +394,7 @@ a type. It is remembered, and indexes the entries that are here anew.
 			case err != nil:
 				return err
 			}
-			if l, ok := v.(*openLine); ok && on(res.Request(), waitOption) && !l.Settled {
+			if l, ok := v.(*openLine); ok && isSet(res.Request(), waitOption) && !l.Settled {
 				p.show(l)
 				continue
 			}
@@ -427,9 +427,9 @@ func openOptions(req *cmds.Request) (opts orbit.OpenOptions, err error) {
 	return opts, err
 }
 
-// indexed returns an error where a database that is here has no field that is
+// checkIndex returns an error where a database that is here has no field that is
 // the key, though one was given.
-func (r replicated) indexed(address string, opts orbit.OpenOptions) error {
+func (r replication) checkIndex(address string, opts orbit.OpenOptions) error {
 	if opts.IndexBy == "" {
 		return nil
 	}
@@ -440,9 +440,9 @@ func (r replicated) indexed(address string, opts orbit.OpenOptions) error {
 	return fmt.Errorf("%s is open, and is %s, of which no field is the key; hint: --%s %s if an app keeps those in it", address, db.Type(), typeOption, orbit.TypeDocuments)
 }
 
-// begun is the status of a database that was just opened: where it has to be
+// statusAfterOpen is the status of a database that was just opened: where it has to be
 // fetched, once it is known what is missing, which takes no time.
-func (r replicated) begun(address string) (replicate.Status, error) {
+func (r replication) statusAfterOpen(address string) (replicate.Status, error) {
 	ctx, cancel := context.WithTimeout(r.ctx, time.Second)
 	defer cancel()
 	for s, err := range r.Follow(ctx, address) {
@@ -457,7 +457,7 @@ func (r replicated) begun(address string) (replicate.Status, error) {
 }
 
 // wait emits a line for each change until the database has all that a peer has.
-func (r replicated) wait(address string, since time.Time, emit func(any) error) error {
+func (r replication) wait(address string, since time.Time, emit func(any) error) error {
 	for s, err := range r.Follow(r.ctx, address) {
 		switch {
 		case errors.Is(context.Cause(r.ctx), plugin.ErrStopping):
@@ -485,8 +485,8 @@ func notSettled(address string) error {
 	return fmt.Errorf("%s is not in step with a peer yet; hint: it goes on in the background, ipfs npp db doctor %s says what keeps it", address, address)
 }
 
-func (r replicated) openLine(s replicate.Status) (*openLine, error) {
-	l := &openLine{Address: s.Address, statusLine: newStatusLine(s, r.connected())}
+func (r replication) openLine(s replicate.Status) (*openLine, error) {
+	l := &openLine{Address: s.Address, statusLine: newStatusLine(s, r.connectedPeers())}
 	if s.State != replicate.Open {
 		return l, nil
 	}
@@ -495,7 +495,7 @@ func (r replicated) openLine(s replicate.Status) (*openLine, error) {
 		return nil, err
 	}
 	stats, err := db.Log().Stats(r.ctx)
-	l.Name, l.Entries, l.Waiting = db.Name(), stats.Entries, stats.Waiting
+	l.Name, l.Entries, l.Pending = db.Name(), stats.Entries, stats.Waiting
 	return l, err
 }
 
@@ -525,14 +525,14 @@ func (l *openLine) text() string {
 
 // progress is how far it is.
 func (l *openLine) progress() string {
-	text := quantity(l.open(), "peer has", "peers have") + " it open"
+	text := quantity(l.openPeers(), "peer has", "peers have") + " it open"
 	switch l.State {
 	case encryptedState:
 		text = "no entry can be read, " + text
 	case string(replicate.Open), fullState:
-		text = fmt.Sprintf("%s, %d waiting, %s", quantity(l.Entries, "entry", "entries"), l.Waiting, text)
+		text = fmt.Sprintf("%s, %d waiting, %s", quantity(l.Entries, "entry", "entries"), l.Pending, text)
 	}
-	if ship := l.Shipment; ship != nil {
+	if ship := l.Transfer; ship != nil {
 		text += fmt.Sprintf(", %d of %d came from %s", ship.Got, ship.Of, ship.Peer)
 	}
 	if l.Asking > 0 {
@@ -547,15 +547,15 @@ func (l *openLine) progress() string {
 	return text
 }
 
-// waiting shows the progress of --wait, a line a second at most.
-type waiting struct {
+// waitProgress shows the progress of --wait, a line a second at most.
+type waitProgress struct {
 	w    io.Writer
 	last *openLine
 	text string
 	at   time.Time
 }
 
-func (p *waiting) show(l *openLine) {
+func (p *waitProgress) show(l *openLine) {
 	p.last = l
 	text := l.State + ": " + l.progress()
 	if text == p.text || time.Since(p.at) < time.Second {
@@ -586,10 +586,10 @@ yet is forgotten.
 `,
 	},
 	Arguments: []cmds.Argument{dbArg},
-	Run: about(replicated.known, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
+	Run: runOn(replication.knownAddress, func(r replication, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
 		l := &closeLine{Address: address}
 		var err error
-		if l.Name, l.Entries, l.Here, err = r.what(address); err != nil {
+		if l.Name, l.Entries, l.Here, err = r.contents(address); err != nil {
 			return err
 		}
 		if err := r.CloseDatabase(r.ctx, address); err != nil {
@@ -610,8 +610,8 @@ yet is forgotten.
 	},
 }
 
-// what says what is here of a database, which may be damaged.
-func (r replicated) what(address string) (name string, entries uint64, here bool, err error) {
+// contents says what is here of a database, which may be damaged.
+func (r replication) contents(address string) (name string, entries uint64, here bool, err error) {
 	for d, err := range r.orbit.Databases(r.ctx) {
 		if err != nil {
 			return "", 0, false, err
@@ -661,7 +661,7 @@ nobody to ask. The daemon's own databases cannot be dropped.
 	Arguments: []cmds.Argument{dbArg},
 	Options:   []cmds.Option{cmds.BoolOption(forceOption, "f", "Do not ask.")},
 	PreRun: func(req *cmds.Request, env cmds.Environment) error {
-		if on(req, forceOption) || !term.IsTerminal(int(os.Stdin.Fd())) {
+		if isSet(req, forceOption) || !term.IsTerminal(int(os.Stdin.Fd())) {
 			return nil
 		}
 		api, err := apiOf(req, env)
@@ -679,27 +679,27 @@ nobody to ask. The daemon's own databases cannot be dropped.
 		case err != nil: // it can be dropped all the same
 			l = infoLine{Address: req.Arguments[0], Name: "a damaged database"}
 		}
-		in, stop := stoppable(req.Context, os.Stdin)
+		in, stop := contextReader(req.Context, os.Stdin)
 		defer stop()
-		if !confirmed(in, os.Stderr, &l) {
+		if !confirmDrop(in, os.Stderr, &l) {
 			return errors.New("nothing is dropped")
 		}
 		req.SetOption(forceOption, true)
 		return nil
 	},
-	Run: about(replicated.address, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
+	Run: runOn(replication.address, func(r replication, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
 		if _, err := r.Status(r.ctx, address); err != nil {
 			return err
 		}
 		l := &dropLine{Address: address}
 		var err error
-		if l.Name, l.Entries, l.Here, err = r.what(address); err != nil {
+		if l.Name, l.Entries, l.Here, err = r.contents(address); err != nil {
 			return err
 		}
-		if err := r.mayDrop(address, l.Name); err != nil {
+		if err := r.checkDrop(address, l.Name); err != nil {
 			return err
 		}
-		if !on(req, forceOption) {
+		if !isSet(req, forceOption) {
 			return errNoForce
 		}
 		pinned := r.daemon.Pinned()
@@ -755,8 +755,8 @@ nobody to ask. The daemon's own databases cannot be dropped.
 	},
 }
 
-// mayDrop returns an error for the daemon's own stores, damaged or not.
-func (r replicated) mayDrop(address, name string) error {
+// checkDrop returns an error for the daemon's own stores, damaged or not.
+func (r replication) checkDrop(address, name string) error {
 	lib, err := r.daemon.Library()
 	if err != nil {
 		return dbError(err, address)
@@ -798,9 +798,9 @@ func apiOf(req *cmds.Request, env cmds.Environment) (*rpc.HttpApi, error) {
 	return api, nil
 }
 
-// confirmed asks whether a database is to be dropped.
-func confirmed(r io.Reader, w io.Writer, l *infoLine) bool {
-	if l.pending() {
+// confirmDrop asks whether a database is to be dropped.
+func confirmDrop(r io.Reader, w io.Writer, l *infoLine) bool {
+	if l.notFetched() {
 		fmt.Fprintf(w, "drop %s, which is not here yet? [y/N] ", l.Address)
 	} else {
 		fmt.Fprintf(w, "drop %s (%s), %s? [y/N] ", printable(l.Name), printable(l.Address), quantity(l.Entries, "entry", "entries"))
@@ -833,7 +833,7 @@ Without a database, it lists the peers of all, with the address in front.
 	},
 	Arguments: []cmds.Argument{cmds.StringArg("db", false, false, "Address or name of a database; all if not given.")},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		r, err := replicatedOf(req, env)
+		r, err := replicationOf(req, env)
 		if err != nil {
 			return err
 		}
@@ -848,13 +848,13 @@ Without a database, it lists the peers of all, with the address in front.
 			}
 			addresses = append(addresses, r.Pending()...)
 		} else {
-			address, err := r.known(req.Arguments[0])
+			address, err := r.knownAddress(req.Arguments[0])
 			if err != nil {
 				return dbError(err, req.Arguments[0])
 			}
 			addresses = []string{address}
 		}
-		connected := r.connected()
+		connected := r.connectedPeers()
 		for _, address := range addresses {
 			s, err := r.Status(r.ctx, address)
 			if err != nil && all {

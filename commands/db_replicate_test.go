@@ -18,7 +18,7 @@ func TestOpenTextSaysHowFarItIs(t *testing.T) {
 			"open /orbitdb/z gigs: 1 entry, 0 waiting, 0 peers have it open\n": {
 				Address: "/orbitdb/z", Name: "gigs", Entries: 1, statusLine: statusLine{State: "open", Peers: []dbPeerLine{{}}}},
 			"open /orbitdb/z gigs: 2 entries, 3 waiting, 1 peer has it open, asking for 4 blocks\n": {
-				Address: "/orbitdb/z", Name: "gigs", Entries: 2, Waiting: 3, statusLine: statusLine{State: "open", Asking: 4, Peers: []dbPeerLine{{Open: true}}}},
+				Address: "/orbitdb/z", Name: "gigs", Entries: 2, Pending: 3, statusLine: statusLine{State: "open", Asking: 4, Peers: []dbPeerLine{{Open: true}}}},
 			"fetching /orbitdb/z: 0 peers have it open, 1 missing\n  missing  zdpuA  asked for since 0s, in vain 2 times, last from a, b, c and 1 more\n": {
 				Address: "/orbitdb/z", statusLine: statusLine{State: "fetching", MissingBlocks: []missingLine{{Hash: "zdpuA", Since: now, Tries: 2, Asked: []string{"a", "b", "c", "d"}}}}},
 			"failed /orbitdb/z: 0 peers have it open\n  no manifest\n": {
@@ -38,7 +38,7 @@ func TestOpenTextSaysHowFarItIs(t *testing.T) {
 func TestProgressOfWaitingIsALineASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		p := waiting{w: &out}
+		p := waitProgress{w: &out}
 		for entries := range uint64(50) {
 			p.show(&openLine{Entries: entries, statusLine: statusLine{State: "open"}})
 			time.Sleep(100 * time.Millisecond) // of the bubble's clock
@@ -96,7 +96,7 @@ func TestOnlyYesDropsADatabase(t *testing.T) {
 	for answer, want := range map[string]bool{"y\n": true, "Y\n": true, " yes \n": true, "y": true,
 		"": false, "\n": false, "n\n": false, "yy\n": false, "no\ny\n": false, strings.Repeat(" ", 1000) + "y\n": false} {
 		var out bytes.Buffer
-		if got := confirmed(strings.NewReader(answer), &out, l); got != want {
+		if got := confirmDrop(strings.NewReader(answer), &out, l); got != want {
 			t.Errorf("%.20q: %v", answer, got)
 		}
 		if out.String() != `drop a\x1b[31m (/orbitdb/z), 31 entries? [y/N] ` {
@@ -104,7 +104,7 @@ func TestOnlyYesDropsADatabase(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	confirmed(strings.NewReader(""), &out, &infoLine{Address: "/orbitdb/z", statusLine: statusLine{State: "fetching"}})
+	confirmDrop(strings.NewReader(""), &out, &infoLine{Address: "/orbitdb/z", statusLine: statusLine{State: "fetching"}})
 	if out.String() != "drop /orbitdb/z, which is not here yet? [y/N] " {
 		t.Errorf("asked: %q", out.String())
 	}

@@ -67,8 +67,8 @@ func TestDatabaseTextsAreHarmless(t *testing.T) {
 	key, _ := json.Marshal(hostile)
 	payload, _ := json.Marshal(map[string]any{"op": hostile, "key": hostile})
 	for name, got := range map[string]string{
-		"ls":      text(t, dbLsCmd, nil, &listLine{Name: hostile, Type: hostile, Manifest: hostile, Error: hostile}),
-		"info":    text(t, dbInfoCmd, nil, &infoLine{Name: hostile, Type: hostile, Manifest: hostile, IndexBy: hostile, Meta: key, Access: accessLine{Type: hostile, Address: hostile, Capabilities: map[string][]string{hostile: {hostile}}}, Missing: []string{hostile}}),
+		"ls":      text(t, dbLsCmd, nil, &listLine{Name: hostile, Type: hostile, ManifestType: hostile, Error: hostile}),
+		"info":    text(t, dbInfoCmd, nil, &infoLine{Name: hostile, Type: hostile, ManifestType: hostile, IndexBy: hostile, Meta: key, Access: accessLine{Type: hostile, Address: hostile, Capabilities: map[string][]string{hostile: {hostile}}}, Missing: []string{hostile}}),
 		"all":     strings.Replace(text(t, dbAllCmd, nil, &itemLine{Key: key, Value: key}), "\t", " ", 1),
 		"get":     text(t, dbGetCmd, nil, &itemLine{Value: key}),
 		"log":     text(t, dbLogCmd, nil, &entryLine{Hash: hostile, Writer: hostile, Payload: payload}),
@@ -103,7 +103,7 @@ func hostileStatus() statusLine {
 
 func TestBothTypesAreShownWhereTheyDiffer(t *testing.T) {
 	for kind, want := range map[string]string{"documents": "documents, indexed by hash", "events": "events"} {
-		l := &infoLine{Type: kind, Manifest: manifestType(kind, "events"), Heads: []string{}}
+		l := &infoLine{Type: kind, ManifestType: otherType(kind, "events"), Heads: []string{}}
 		if kind == "documents" {
 			l.IndexBy = "hash"
 			want += "; its manifest says events"
@@ -111,12 +111,12 @@ func TestBothTypesAreShownWhereTheyDiffer(t *testing.T) {
 		if got := l.text(); !strings.Contains(got, "\ntype      "+want+"\n") {
 			t.Errorf("info: %s", got)
 		}
-		got := text(t, dbLsCmd, nil, &listLine{Type: kind, Manifest: manifestType(kind, "events")})
+		got := text(t, dbLsCmd, nil, &listLine{Type: kind, ManifestType: otherType(kind, "events")})
 		if strings.Contains(got, "(its manifest says events)") != (kind == "documents") {
 			t.Errorf("ls: %s", got)
 		}
 	}
-	if got := manifestType("documents", "error"); got != "unknown" { // see typeOf
+	if got := otherType("documents", "error"); got != "unknown" { // see safeType
 		t.Errorf("got %q", got)
 	}
 }
@@ -127,7 +127,7 @@ func TestWhatIsEncryptedIsNotShownAsOpen(t *testing.T) {
 		"state     encrypted\n": text(t, dbInfoCmd, nil, &infoLine{statusLine: s}),
 		"  encrypted  pieces\n": text(t, dbLsCmd, nil, &listLine{Name: "pieces", State: s.State}),
 		"encrypted /orbitdb/z: no entry can be read, 0 peers have it open\n": text(t, dbOpenCmd, nil, &openLine{Address: "/orbitdb/z", statusLine: s}),
-		"values    encrypted by the apps":                                    text(t, dbInfoCmd, nil, &infoLine{Sealed: true}),
+		"values    encrypted by the apps":                                    text(t, dbInfoCmd, nil, &infoLine{Encrypted: true}),
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q", got, want)
@@ -237,13 +237,13 @@ func TestReadsEndWithTheContext(t *testing.T) {
 	defer w.Close()
 	stopping := errors.New("stopping")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	r, stop := stoppable(ctx, never)
+	r, stop := contextReader(ctx, never)
 	defer stop()
 	go cancel(stopping)
 	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, stopping) {
 		t.Errorf("read: %v", err)
 	}
-	r, stop = stoppable(t.Context(), strings.NewReader("all of it"))
+	r, stop = contextReader(t.Context(), strings.NewReader("all of it"))
 	if b, err := io.ReadAll(r); string(b) != "all of it" || err != nil {
 		t.Errorf("%q, %v", b, err)
 	}

@@ -68,7 +68,7 @@ var (
 
 // writableAs is a database for the writes that --plain allows.
 func writableAs(req *cmds.Request, db *orbit.Database) *orbit.Database {
-	if on(req, plainOption) {
+	if isSet(req, plainOption) {
 		return db.Plain()
 	}
 	return db
@@ -119,7 +119,7 @@ same.
 			return err
 		}
 		delete(req.Options, fileOption)
-		if on(req, manyOption) && term.IsTerminal(int(os.Stderr.Fd())) {
+		if isSet(req, manyOption) && term.IsTerminal(int(os.Stderr.Fd())) {
 			r = &progress{Reader: r, w: os.Stderr, what: "lines sent", count: func(b []byte) int { return strings.Count(string(b), "\n") }}
 		}
 		req.Files = files.NewMapDirectory(map[string]files.Node{valueName: files.NewReaderFile(r)})
@@ -144,10 +144,10 @@ same.
 			}
 			r, args = strings.NewReader(args[len(args)-1]), args[:len(args)-1]
 		}
-		input, stop := stoppable(ctx, r)
+		input, stop := contextReader(ctx, r)
 		defer stop()
 		db = writableAs(req, db)
-		if on(req, manyOption) {
+		if isSet(req, manyOption) {
 			n, err := putMany(ctx, db, req.Arguments[0], args, input)
 			if err != nil {
 				return err
@@ -170,7 +170,7 @@ func putBody(req *cmds.Request) (io.Reader, error) {
 	path, hasFile := req.Options[fileOption].(string)
 	last := len(req.Arguments) - 1
 	dash := last > 0 && req.Arguments[last] == "-"
-	many := on(req, manyOption)
+	many := isSet(req, manyOption)
 	switch {
 	case hasFile && (last > 1 || dash || many && last > 0):
 		return nil, fmt.Errorf("the value is given twice, as an argument and as --%s", fileOption)
@@ -247,8 +247,8 @@ func (p *progress) show() {
 	}
 }
 
-// stoppable is a reader whose reads also end when the context is done.
-func stoppable(ctx context.Context, r io.Reader) (io.Reader, func()) {
+// contextReader is a reader whose reads also end when the context is done.
+func contextReader(ctx context.Context, r io.Reader) (io.Reader, func()) {
 	pr, pw := io.Pipe()
 	go func() {
 		_, err := io.Copy(pw, r)
@@ -268,7 +268,7 @@ func notJSON(what string, err error) error {
 
 // keyOf is the key that an argument is.
 func keyOf(req *cmds.Request, text string) (value.Value, error) {
-	if !on(req, jsonKeyOption) {
+	if !isSet(req, jsonKeyOption) {
 		return value.Text(text), nil
 	}
 	key, err := value.FromJSON([]byte(text))
@@ -287,9 +287,9 @@ func putOne(ctx context.Context, db *orbit.Database, req *cmds.Request, args []s
 	}
 	switch {
 	case len(args) < keys:
-		return "", fmt.Errorf("%s is keyvalue, there must be a key and a value; hint: ipfs npp db put %s <key> <value>, '-' for standard input", db.Address(), shown(called))
+		return "", fmt.Errorf("%s is keyvalue, there must be a key and a value; hint: ipfs npp db put %s <key> <value>, '-' for standard input", db.Address(), hintArg(called))
 	case len(args) > keys && db.Type() == orbit.TypeDocuments:
-		return "", fmt.Errorf("%s is documents, whose key is the field %q: there must be a document alone; hint: ipfs npp db put %s <document>", db.Address(), db.IndexBy(), shown(called))
+		return "", fmt.Errorf("%s is documents, whose key is the field %q: there must be a document alone; hint: ipfs npp db put %s <document>", db.Address(), db.IndexBy(), hintArg(called))
 	case len(args) > keys:
 		return "", fmt.Errorf("%d values are too many for %s; hint: ipfs npp db put --help", len(args)+1, db.Address())
 	}
@@ -372,7 +372,7 @@ func putMany(ctx context.Context, db *orbit.Database, called string, args []stri
 	case orbit.TypeDocuments:
 		var docs *orbit.Documents
 		if docs, err = db.Documents(); err == nil {
-			n, err = docs.PutMany(ctx, anys(values))
+			n, err = docs.PutMany(ctx, asAny(values))
 		}
 	case orbit.TypeKeyValue:
 		var kv *orbit.KeyValue
@@ -393,7 +393,7 @@ func putMany(ctx context.Context, db *orbit.Database, called string, args []stri
 	default:
 		var events *orbit.Events
 		if events, err = db.Events(); err == nil {
-			n, err = events.AddMany(ctx, anys(values))
+			n, err = events.AddMany(ctx, asAny(values))
 		}
 	}
 	if err == nil && bad != nil && !errors.Is(bad, io.EOF) {
@@ -410,7 +410,7 @@ func putMany(ctx context.Context, db *orbit.Database, called string, args []stri
 	return n, fmt.Errorf("%d put, and then: %w", n, dbError(err, called))
 }
 
-func anys(values iter.Seq[value.Value]) iter.Seq[any] {
+func asAny(values iter.Seq[value.Value]) iter.Seq[any] {
 	return func(yield func(any) bool) {
 		for v := range values {
 			if !yield(v) {
@@ -447,8 +447,8 @@ func newItemLine(i orbit.Item) *itemLine {
 	return &itemLine{Hash: i.Hash, Key: valueJSON(i.Key), Value: valueJSON(i.Value)}
 }
 
-// itemOf is an event as an item, without a key.
-func itemOf(e orbit.Event) orbit.Item { return orbit.Item{Hash: e.Hash, Value: e.Value} }
+// eventItem is an event as an item, without a key.
+func eventItem(e orbit.Event) orbit.Item { return orbit.Item{Hash: e.Hash, Value: e.Value} }
 
 // itemEncoders print key and value, or hash and value of an event.
 var itemEncoders = cmds.EncoderMap{
@@ -506,7 +506,7 @@ func getOne(ctx context.Context, db *orbit.Database, req *cmds.Request) (orbit.I
 			return orbit.Item{}, err
 		}
 		e, err := events.Get(ctx, req.Arguments[1])
-		return itemOf(e), err
+		return eventItem(e), err
 	}
 	key, err := keyOf(req, req.Arguments[1])
 	if err != nil {
@@ -517,14 +517,14 @@ func getOne(ctx context.Context, db *orbit.Database, req *cmds.Request) (orbit.I
 		return orbit.Item{}, err
 	}
 	item, err := kv.Get(ctx, key)
-	return item, ofAnotherKind(ctx, kv, req, err)
+	return item, jsonKeyHint(ctx, kv, req, err)
 }
 
-// ofAnotherKind adds the next step to an error, where the key that the second
+// jsonKeyHint adds the next step to an error, where the key that the second
 // argument is as a text is there as JSON: 42 is not "42".
-func ofAnotherKind(ctx context.Context, kv keyed, req *cmds.Request, err error) error {
+func jsonKeyHint(ctx context.Context, kv keyed, req *cmds.Request, err error) error {
 	text := req.Arguments[1]
-	if !errors.Is(err, orbit.ErrNotFound) || on(req, jsonKeyOption) {
+	if !errors.Is(err, orbit.ErrNotFound) || isSet(req, jsonKeyOption) {
 		return err
 	}
 	key, jsonErr := value.FromJSON([]byte(text))
@@ -534,11 +534,11 @@ func ofAnotherKind(ctx context.Context, kv keyed, req *cmds.Request, err error) 
 	if _, getErr := kv.Get(ctx, key); getErr != nil {
 		return err
 	}
-	return fmt.Errorf("%w, but there is one that is no text; hint: ipfs %s %s --%s %s", err, strings.Join(req.Path, " "), shown(req.Arguments[0]), jsonKeyOption, quoted(jsonText(valueJSON(key))))
+	return fmt.Errorf("%w, but there is one that is no text; hint: ipfs %s %s --%s %s", err, strings.Join(req.Path, " "), hintArg(req.Arguments[0]), jsonKeyOption, shellQuote(jsonText(valueJSON(key))))
 }
 
-// quoted is an argument as it can be typed in a shell.
-func quoted(arg string) string {
+// shellQuote is an argument as it can be typed in a shell.
+func shellQuote(arg string) string {
 	switch {
 	case strings.HasPrefix(arg, "-"):
 		return "-- " + arg
@@ -596,7 +596,7 @@ that does so. What was there stays in the log. Events cannot be deleted.
 		}
 		hash, err := kv.Delete(ctx, key)
 		if err != nil {
-			return dbError(ofAnotherKind(ctx, kv, req, err), req.Arguments[0])
+			return dbError(jsonKeyHint(ctx, kv, req, err), req.Arguments[0])
 		}
 		return res.Emit(&putLine{Hash: hash})
 	},
@@ -641,18 +641,18 @@ there: it takes the hash of the last one, which '--enc=json' shows.
 		if err != nil {
 			return err
 		}
-		if hasBehind && on(req, oldestOption) {
+		if hasBehind && isSet(req, oldestOption) {
 			return fmt.Errorf("--%s and --%s exclude each other", behindOption, oldestOption)
 		}
-		items := itemsOf(ctx, db, on(req, oldestOption) || amount == 0 && !hasBehind, behind)
-		return emitItems(ctx, req, res, items, everything, amount)
+		items := databaseItems(ctx, db, isSet(req, oldestOption) || amount == 0 && !hasBehind, behind)
+		return emitItems(ctx, req, res, items, matchAll, amount)
 	},
 	Type:     itemLine{},
 	Encoders: itemEncoders,
 }
 
-// itemsOf yields what is in a database, the oldest or the newest first.
-func itemsOf(ctx context.Context, db *orbit.Database, oldest bool, behind string) iter.Seq2[orbit.Item, error] {
+// databaseItems yields what is in a database, the oldest or the newest first.
+func databaseItems(ctx context.Context, db *orbit.Database, oldest bool, behind string) iter.Seq2[orbit.Item, error] {
 	return func(yield func(orbit.Item, error) bool) {
 		if db.Type() != orbit.TypeEvents {
 			kv, err := keyedOf(db)
@@ -677,14 +677,14 @@ func itemsOf(ctx context.Context, db *orbit.Database, oldest bool, behind string
 			all = events.All(ctx)
 		}
 		for e, err := range all {
-			if !yield(itemOf(e), err) {
+			if !yield(eventItem(e), err) {
 				return
 			}
 		}
 	}
 }
 
-func everything(value.Value) (bool, error) { return true, nil }
+func matchAll(value.Value) (bool, error) { return true, nil }
 
 // emitItems emits the items that match, at most an amount of them if that is not 0.
 // Those that are damaged do not keep it from going on.
@@ -767,7 +767,7 @@ compared is compared, such as nil with a number, a value does not match.
 		if err != nil {
 			return dbError(err, req.Arguments[0])
 		}
-		return emitItems(ctx, req, res, itemsOf(ctx, db, false, ""), expression.Match, amount)
+		return emitItems(ctx, req, res, databaseItems(ctx, db, false, ""), expression.Match, amount)
 	},
 	Type:     itemLine{},
 	Encoders: itemEncoders,

@@ -45,7 +45,7 @@ Prints, until it is interrupted, each entry that becomes part of the database
 `,
 	},
 	Arguments: []cmds.Argument{dbArg},
-	Run: about(replicated.known, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
+	Run: runOn(replication.knownAddress, func(r replication, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
 		ready := func() {}
 		if stream, ok := res.(http.Flusher); ok {
 			ready = stream.Flush // the client waits for the head of the answer
@@ -74,7 +74,7 @@ Prints, until it is interrupted, each entry that becomes part of the database
 	},
 }
 
-func (r replicated) watchLine(e replicate.Event) *watchLine {
+func (r replication) watchLine(e replicate.Event) *watchLine {
 	l := &watchLine{Event: string(e.Kind), At: e.At}
 	if e.Kind != replicate.Update && e.Kind != replicate.Lost {
 		l.Peer = e.Peer.String()

@@ -126,7 +126,7 @@ func filterOf(d *plugin.Daemon, req *cmds.Request) (message.Filter, error) {
 	}
 	if from, ok := req.Options[fromOption].(string); ok {
 		var info peer.AddrInfo
-		if info, err = target(req.Context, req, d, from); err != nil {
+		if info, err = resolvePeer(req.Context, req, d, from); err != nil {
 			return f, fmt.Errorf("--%s: %w", fromOption, err)
 		}
 		f.From = info.ID
@@ -173,7 +173,7 @@ published there. A message that is no JSON is printed as bytes, in multibase.
 				if interrupted(req, err) {
 					return nil
 				}
-				return listenHint(err)
+				return messageError(err)
 			}
 			if err := res.Emit(newMessageLine(m)); err != nil {
 				return err

@@ -38,7 +38,7 @@ func TestWhatIsNotLiveIsSaidWithTheNextStep(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 	}
-	if err := listenHint(limit); !errors.Is(err, router.ErrTooManyTopics) || err.Error() != why {
+	if err := messageError(limit); !errors.Is(err, router.ErrTooManyTopics) || err.Error() != why {
 		t.Errorf("listening: %v", err)
 	}
 }

@@ -64,7 +64,7 @@ var messagesLsCmd = &cmds.Command{
 		}
 		for m, err := range d.Messages.List(req.Context, f) {
 			if err != nil {
-				return listenHint(err)
+				return messageError(err)
 			}
 			if err := res.Emit(newMessageLine(m)); err != nil {
 				return err
@@ -109,7 +109,7 @@ Removes the messages with these IDs, or all that '--from', '--topic',
 		if err != nil {
 			return err
 		}
-		all := on(req, allOption)
+		all := isSet(req, allOption)
 		if all == (len(req.Arguments) > 0) {
 			return errors.New("either message IDs or --all; hint: ipfs npp messages ls shows the IDs")
 		}
@@ -147,7 +147,7 @@ Removes the messages with these IDs, or all that '--from', '--topic',
 // removeError adds to an error how many messages were removed before it, and the
 // next step.
 func removeError(err error, removed int) error {
-	return listenHint(fmt.Errorf("%w (%d removed before)", err, removed))
+	return messageError(fmt.Errorf("%w (%d removed before)", err, removed))
 }
 
 // storedFilterOf is filterOf for what is stored: without --since, all of it.
@@ -245,8 +245,8 @@ stream to a peer that does not read is reset, and what waits for it is lost.
 	},
 }
 
-// listenHint adds the next step to an error of reading messages.
-func listenHint(err error) error {
+// messageError adds the next step to an error of reading messages.
+func messageError(err error) error {
 	switch {
 	case errors.Is(err, message.ErrNoPubsub):
 		return fmt.Errorf("%w by Pubsub.Enabled; hint: ipfs config --json Pubsub.Enabled true, and restart the daemon", err)

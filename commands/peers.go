@@ -88,7 +88,7 @@ line {"advice":"…"} for each note.
 		cmds.BoolOption(adviceOption, "Say what in the config keeps peers away; in text, if not given."),
 	},
 	PreRun: func(req *cmds.Request, env cmds.Environment) error {
-		if _, ok := req.Options[adviceOption]; !ok && forPeople(req) {
+		if _, ok := req.Options[adviceOption]; !ok && wantsText(req) {
 			req.SetOption(adviceOption, true)
 		}
 		return nil
@@ -98,11 +98,11 @@ line {"advice":"…"} for each note.
 		if err != nil {
 			return err
 		}
-		if on(req, countOption) {
+		if isSet(req, countOption) {
 			n := d.Swarm.Count()
 			return res.Emit(&peersLine{Count: &n})
 		}
-		if on(req, keptOption) {
+		if isSet(req, keptOption) {
 			for _, k := range d.Swarm.Kept() {
 				line := &PeerLine{Peer: k.ID.String(), Kept: string(k.By), Connected: k.Connected}
 				if err := res.Emit(&peersLine{PeerLine: line}); err != nil {
@@ -111,7 +111,7 @@ line {"advice":"…"} for each note.
 			}
 			return nil
 		}
-		if on(req, adviceOption) {
+		if isSet(req, adviceOption) {
 			advice, err := d.Advice()
 			if err != nil {
 				return err
@@ -125,7 +125,7 @@ line {"advice":"…"} for each note.
 		measuring, cancel := context.WithTimeout(req.Context, latencyWait)
 		defer cancel()
 		d.Swarm.Measure(measuring)
-		if !on(req, watchOption) {
+		if !isSet(req, watchOption) {
 			for _, p := range d.Swarm.Peers() {
 				if err := res.Emit(&peersLine{PeerLine: newPeerLine(p)}); err != nil {
 					return err
@@ -171,7 +171,7 @@ line {"advice":"…"} for each note.
 				err = errors.New("the daemon answered with a line that is of no peer")
 			case l.Event == "disconnect":
 				_, err = fmt.Fprintf(w, "- %s\n", l.Peer)
-			case on(req, keptOption):
+			case isSet(req, keptOption):
 				state := "not connected"
 				if l.Connected {
 					state = "connected"
@@ -179,7 +179,7 @@ line {"advice":"…"} for each note.
 				_, err = fmt.Fprintf(w, "%-52s  kept by %-6s  %s\n", l.Peer, l.Kept, state)
 			case l.Event == "connect":
 				_, err = fmt.Fprintf(w, "+ %s\n", l.row())
-			case on(req, watchOption):
+			case isSet(req, watchOption):
 				_, err = fmt.Fprintf(w, "  %s\n", l.row())
 			default:
 				_, err = fmt.Fprintln(w, l.row())
@@ -240,7 +240,7 @@ func (l *PeerLine) row() string {
 		l.Peer, latency, direction, way, kept, npp, topics, since, printable(l.Agent), l.Addr)
 }
 
-func on(req *cmds.Request, option string) bool {
+func isSet(req *cmds.Request, option string) bool {
 	v, _ := req.Options[option].(bool)
 	return v
 }

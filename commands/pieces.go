@@ -82,14 +82,14 @@ type pieceFacts struct {
 }
 
 func newPieceFacts(p piece.Piece) pieceFacts {
-	return pieceFacts{p.Hash, p.Title, p.Composer, p.Instrument, typeOf(p.MediaType), p.Name, p.Size}
+	return pieceFacts{p.Hash, p.Title, p.Composer, p.Instrument, safeType(p.MediaType), p.Name, p.Size}
 }
 
-// called is how people call the piece.
-func (f *pieceFacts) called() string { return cmp.Or(f.Title, f.Name, "(no title)") }
+// displayName is how people call the piece.
+func (f *pieceFacts) displayName() string { return cmp.Or(f.Title, f.Name, "(no title)") }
 
-// about is what else there is to say in short: "(J. S. Bach, Piano, PDF)".
-func (f *pieceFacts) about() string {
+// details is what else there is to say in short: "(J. S. Bach, Piano, PDF)".
+func (f *pieceFacts) details() string {
 	known := slices.DeleteFunc([]string{f.Composer, f.Instrument, kindOf(f.Type)}, func(s string) bool { return s == "" })
 	if len(known) == 0 {
 		return ""
@@ -99,7 +99,7 @@ func (f *pieceFacts) about() string {
 
 // text is the piece on part of a line.
 func (f *pieceFacts) text() string {
-	return strings.TrimRight(fmt.Sprintf("%s  %s  %s", printable(f.Hash), printable(f.called()), f.about()), " ")
+	return strings.TrimRight(fmt.Sprintf("%s  %s  %s", printable(f.Hash), printable(f.displayName()), f.details()), " ")
 }
 
 // kinds are the media types of sheet music: how people call them, and how the names
@@ -195,7 +195,7 @@ func (l *pieceLine) row(owners bool) string {
 	if own != all {
 		count = fmt.Sprintf("%d/%d", own, all)
 	}
-	text := fmt.Sprintf("%s  %s  %s  %s  %s  %s", printable(l.Hash), column(l.called(), 32), column(l.Composer, 20),
+	text := fmt.Sprintf("%s  %s  %s  %s  %s  %s", printable(l.Hash), column(l.displayName(), 32), column(l.Composer, 20),
 		column(l.Instrument, 10), column(kindOf(l.Type), 8), count)
 	if owners {
 		var names []string
@@ -231,7 +231,7 @@ func queryOf(req *cmds.Request) (q library.Query, err error) {
 	q.Title, _ = req.Options[titleOption].(string)
 	q.Composer, _ = req.Options[composerOption].(string)
 	q.Text, _ = req.Options[textOption].(string)
-	q.All = on(req, allOption)
+	q.All = isSet(req, allOption)
 	if text, ok := req.Options[sortOption].(string); ok {
 		q.Sort = piece.Sort(text)
 		if !slices.Contains(sorts, q.Sort) {
@@ -282,7 +282,7 @@ type of the file), "name" and "size" (of the file), as far as they are known;
 	PostRun: noneFound("there are no pieces here that match"),
 	Type:    pieceLine{},
 	Encoders: rowEncoders(func(req *cmds.Request) bool {
-		return on(req, allOption)
+		return isSet(req, allOption)
 	}),
 }
 
@@ -309,7 +309,7 @@ lower case and accents make no difference.
 		if err != nil {
 			return err
 		}
-		q.All = !on(req, ownOption)
+		q.All = !isSet(req, ownOption)
 		if q.Text = strings.Join(req.Arguments, " "); piece.Fold(q.Text) == "" {
 			return errors.New("there is nothing to search for; hint: ipfs npp pieces search <word>, or ipfs npp pieces ls")
 		}
@@ -318,7 +318,7 @@ lower case and accents make no difference.
 	PostRun: noneFound("no piece matches"),
 	Type:    pieceLine{},
 	Encoders: rowEncoders(func(req *cmds.Request) bool {
-		return !on(req, ownOption)
+		return !isSet(req, ownOption)
 	}),
 }
 
@@ -329,7 +329,7 @@ func noneFound(text string) cmds.PostRunMap {
 		for {
 			v, err := res.Next()
 			if errors.Is(err, io.EOF) {
-				if !found && forPeople(res.Request()) {
+				if !found && wantsText(res.Request()) {
 					fmt.Fprintln(os.Stderr, text)
 				}
 				return nil
@@ -347,8 +347,8 @@ func noneFound(text string) cmds.PostRunMap {
 	}}
 }
 
-// forPeople tells whether the output is text.
-func forPeople(req *cmds.Request) bool {
+// wantsText tells whether the output is text.
+func wantsText(req *cmds.Request) bool {
 	return cmds.GetEncoding(req, cmds.Text) == cmds.Text
 }
 
@@ -359,13 +359,13 @@ func emitPieces(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environmen
 	if err != nil {
 		return err
 	}
-	ready := patiently(res)
+	ready := noteIfSlow(res)
 	pieces, troubles, err := lib.Pieces(ctx, q)
 	ready()
 	if err != nil {
 		return storeError(ctx, err)
 	}
-	if err := emitTroubles(ctx, res, lib, troubles); err != nil {
+	if err := emitWarnings(ctx, res, lib, troubles); err != nil {
 		return err
 	}
 	damaged := 0
@@ -393,9 +393,9 @@ func emitPieces(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environmen
 	return fmt.Errorf("%s damaged; hint: ipfs npp db rebuild %s", quantity(damaged, "piece is", "pieces are"), library.PiecesName)
 }
 
-// patiently emits a line where it takes more than a second until the pieces are
+// noteIfSlow emits a line where it takes more than a second until the pieces are
 // there, which is called ready then.
-func patiently(res cmds.ResponseEmitter) (ready func()) {
+func noteIfSlow(res cmds.ResponseEmitter) (ready func()) {
 	var mu sync.Mutex
 	over := false
 	timer := time.AfterFunc(time.Second, func() {
@@ -413,9 +413,9 @@ func patiently(res cmds.ResponseEmitter) (ready func()) {
 	}
 }
 
-// emitTroubles emits whose pieces and practice counts are left out, or not all here,
+// emitWarnings emits whose pieces and practice counts are left out, or not all here,
 // and why.
-func emitTroubles(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, troubles []library.Trouble) error {
+func emitWarnings(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, troubles []library.Trouble) error {
 	for _, t := range troubles {
 		what, store := "your own pieces", library.PiecesName
 		if !t.Self {
@@ -454,7 +454,7 @@ func pieceError(ctx context.Context, err error, called string) error {
 		var which []string
 		for _, p := range several.Pieces {
 			facts := newPieceFacts(p.Piece)
-			which = append(which, fmt.Sprintf("%s (%s)", printable(facts.Hash), printable(facts.called())))
+			which = append(which, fmt.Sprintf("%s (%s)", printable(facts.Hash), printable(facts.displayName())))
 		}
 		return fmt.Errorf("several pieces begin with %.80q: %s; hint: write more of the hash", called, strings.Join(which, ", "))
 	}
@@ -466,7 +466,7 @@ func pieceError(ctx context.Context, err error, called string) error {
 	case errors.Is(err, library.ErrBeingRead):
 		return fmt.Errorf("%w; hint: try again in a moment", err)
 	case errors.Is(err, library.ErrNoFile):
-		return fmt.Errorf("%w; hint: ipfs get %s", err, shown(called))
+		return fmt.Errorf("%w; hint: ipfs get %s", err, hintArg(called))
 	}
 	return storeError(ctx, err)
 }
@@ -489,7 +489,7 @@ func resolve(ctx context.Context, lib *library.Library, called string, all bool)
 		return p, pieceError(ctx, err, called)
 	}
 	owner := ownerLine{Peer: theirs.Owners[0].Peer.String(), Name: theirs.Owners[0].Name}
-	return p, fmt.Errorf("the piece %s is one of %s, and not yours; hint: ipfs npp pieces add %s makes it yours", printable(theirs.Hash), owner.text(), shown(theirs.Hash))
+	return p, fmt.Errorf("the piece %s is one of %s, and not yours; hint: ipfs npp pieces add %s makes it yours", printable(theirs.Hash), owner.text(), hintArg(theirs.Hash))
 }
 
 var piecesRandomCmd = &cmds.Command{
@@ -513,13 +513,13 @@ as 'ipfs npp pieces ls' does. Each is as likely as any other.
 		if err != nil {
 			return err
 		}
-		ready := patiently(res)
+		ready := noteIfSlow(res)
 		p, troubles, err := lib.Random(ctx, q)
 		ready()
 		switch {
 		case errors.Is(err, orbit.ErrNotFound) && context.Cause(ctx) == nil:
 			// What is left out may be why.
-			if err := emitTroubles(ctx, res, lib, troubles); err != nil {
+			if err := emitWarnings(ctx, res, lib, troubles); err != nil {
 				return err
 			}
 			if q.Query == (piece.Query{}) {
@@ -529,13 +529,13 @@ as 'ipfs npp pieces ls' does. Each is as likely as any other.
 		case err != nil:
 			return storeError(ctx, err)
 		}
-		if err := emitTroubles(ctx, res, lib, troubles); err != nil {
+		if err := emitWarnings(ctx, res, lib, troubles); err != nil {
 			return err
 		}
 		return res.Emit(newPieceLine(p))
 	},
 	Type: pieceLine{},
 	Encoders: rowEncoders(func(req *cmds.Request) bool {
-		return on(req, allOption)
+		return isSet(req, allOption)
 	}),
 }

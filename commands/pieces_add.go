@@ -143,7 +143,7 @@ with "progress", in "bytes" or "blocks".
 		if _, ok := req.Options[titleOption]; ok && (len(sent.paths)+len(hashes) > 1 || sent.folders) {
 			return errOneTitle
 		}
-		if _, ok := req.Options[progressOption]; !ok && forPeople(req) && term.IsTerminal(int(os.Stderr.Fd())) {
+		if _, ok := req.Options[progressOption]; !ok && wantsText(req) && term.IsTerminal(int(os.Stderr.Fd())) {
 			req.SetOption(progressOption, true)
 		}
 		req.Arguments = hashes
@@ -160,9 +160,9 @@ with "progress", in "bytes" or "blocks".
 		if err := checkBody(req, res); err != nil {
 			return err
 		}
-		a := &adding{ctx: ctx, lib: lib, details: detailsOf(req), all: on(req, allFilesOption), pin: on(req, pinOption)}
+		a := &addRun{ctx: ctx, lib: lib, details: detailsOf(req), allFiles: isSet(req, allFilesOption), pin: isSet(req, pinOption)}
 		a.emit = func(l *addLine) error { return res.Emit(l) }
-		a.progress = on(req, progressOption)
+		a.progress = isSet(req, progressOption)
 		for _, arg := range req.Arguments {
 			hash, ok := cidOf(arg)
 			if !ok {
@@ -197,7 +197,7 @@ with "progress", in "bytes" or "blocks".
 			if err != nil {
 				return err
 			}
-			if l, ok := v.(*addLine); ok && l.Progress != nil && forPeople(res.Request()) {
+			if l, ok := v.(*addLine); ok && l.Progress != nil && wantsText(res.Request()) {
 				shown.show(l.progress())
 				continue
 			}
@@ -215,43 +215,43 @@ const (
 	// maxDepth is how deep folders may nest.
 	maxDepth = 100
 
-	// tellEvery is how often it is told how far a file is.
-	tellEvery = 500 * time.Millisecond
+	// progressInterval is how often it is told how far a file is.
+	progressInterval = 500 * time.Millisecond
 )
 
-// adding is a run of `npp pieces add`.
-type adding struct {
+// addRun is a run of `npp pieces add`.
+type addRun struct {
 	ctx      context.Context
 	lib      *library.Library
 	details  library.Details
-	all      bool // files of any kind
+	allFiles bool // files of any kind
 	pin      bool
 	progress bool
 	hashes   []string
 
-	telling sync.Mutex // one line at a time
-	emit    func(*addLine) error
+	emitting sync.Mutex // one line at a time
+	emit     func(*addLine) error
 
-	sum     addSummary
-	folders bool     // there were some
-	held    *addLine // the first, if it failed: alone, it is the error
-	heldErr error
+	sum          addSummary
+	folders      bool     // there were some
+	firstFailure *addLine // the first, if it failed: alone, it is the error
+	firstErr     error
 }
 
-func (a *adding) run(sent files.Directory) error {
-	err := a.each(sent)
+func (a *addRun) run(sent files.Directory) error {
+	err := a.addAll(sent)
 	switch {
-	case err != nil && a.held != nil && a.ctx.Err() == nil:
-		if emitErr := a.emit(a.held); emitErr != nil {
+	case err != nil && a.firstFailure != nil && a.ctx.Err() == nil:
+		if emitErr := a.emit(a.firstFailure); emitErr != nil {
 			return emitErr
 		}
 		return err
 	case err != nil:
 		return err
-	case a.held != nil:
-		return a.heldErr
+	case a.firstFailure != nil:
+		return a.firstErr
 	case a.folders:
-		if err := a.tell(&addLine{Summary: &a.sum}); err != nil {
+		if err := a.emitLine(&addLine{Summary: &a.sum}); err != nil {
 			return err
 		}
 	}
@@ -264,41 +264,41 @@ func (a *adding) run(sent files.Directory) error {
 	return nil
 }
 
-// each adds what is sent, and then the CIDs.
-func (a *adding) each(sent files.Directory) error {
+// addAll adds what is sent, and then the CIDs.
+func (a *addRun) addAll(sent files.Directory) error {
 	if sent != nil {
 		it := sent.Entries()
 		for it.Next() {
-			if err := a.entry(it); err != nil {
+			if err := a.addEntry(it); err != nil {
 				return err
 			}
 		}
 		if err := it.Err(); err != nil {
-			return a.ended(fmt.Errorf("read the files: %w", err))
+			return a.cause(fmt.Errorf("read the files: %w", err))
 		}
 	}
 	for _, hash := range a.hashes {
-		if err := a.hash(hash); err != nil {
+		if err := a.addCID(hash); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// ended is an error that ends it all: where the request ended, that.
-func (a *adding) ended(err error) error {
+// cause is an error that ends it all: where the request ended, that.
+func (a *addRun) cause(err error) error {
 	if cause := context.Cause(a.ctx); cause != nil {
 		return cause
 	}
 	return err
 }
 
-// tell emits a line, behind one that was held back.
-func (a *adding) tell(l *addLine) error {
-	a.telling.Lock()
-	defer a.telling.Unlock()
-	if held := a.held; held != nil {
-		a.held, a.heldErr = nil, nil
+// emitLine emits a line, behind one that was held back.
+func (a *addRun) emitLine(l *addLine) error {
+	a.emitting.Lock()
+	defer a.emitting.Unlock()
+	if held := a.firstFailure; held != nil {
+		a.firstFailure, a.firstErr = nil, nil
 		if err := a.emit(held); err != nil {
 			return err
 		}
@@ -306,38 +306,38 @@ func (a *adding) tell(l *addLine) error {
 	return a.emit(l)
 }
 
-// show emits how far something is, until the context is done.
-func (a *adding) show(ctx context.Context, l *addLine) {
-	a.telling.Lock()
-	defer a.telling.Unlock()
+// emitProgress emits how far something is, until the context is done.
+func (a *addRun) emitProgress(ctx context.Context, l *addLine) {
+	a.emitting.Lock()
+	defer a.emitting.Unlock()
 	if a.progress && ctx.Err() == nil {
 		a.emit(l) // where that fails, the next line does, too
 	}
 }
 
-func (a *adding) skip(name, reason string) error {
+func (a *addRun) skip(name, reason string) error {
 	a.sum.Skipped++
-	return a.tell(&addLine{Outcome: "skipped", File: name, Reason: reason})
+	return a.emitLine(&addLine{Outcome: "skipped", File: name, Reason: reason})
 }
 
-// done tells what became of a file or CID. It returns an error that would be that of
+// record tells what became of a file or CID. It returns an error that would be that of
 // all others, too.
-func (a *adding) done(l *addLine, p piece.Piece, outcome library.Outcome, err error) error {
+func (a *addRun) record(l *addLine, p piece.Piece, outcome library.Outcome, err error) error {
 	if err != nil {
 		a.sum.Failed++
 		switch {
 		case a.ctx.Err() != nil:
-			return a.ended(err)
-		case errors.Is(err, library.ErrInvalid), errors.Is(err, orbit.ErrNotAllowed), errors.Is(err, orbit.ErrClosed), errors.Is(err, oplog.ErrDamaged), errors.Is(err, space.ErrFull), errors.Is(err, errUnread):
+			return a.cause(err)
+		case errors.Is(err, library.ErrInvalid), errors.Is(err, orbit.ErrNotAllowed), errors.Is(err, orbit.ErrClosed), errors.Is(err, oplog.ErrDamaged), errors.Is(err, space.ErrFull), errors.Is(err, errReadFile):
 			return changeError(a.ctx, err, l.Hash, "add")
 		}
 		err = pieceError(a.ctx, err, l.Hash)
 		l.Outcome, l.Error = "failed", err.Error()
 		if a.sum.tried() == 1 && a.sum.Skipped == 0 && !a.folders {
-			a.held, a.heldErr = l, err
+			a.firstFailure, a.firstErr = l, err
 			return nil
 		}
-		return a.tell(l)
+		return a.emitLine(l)
 	}
 	switch outcome {
 	case library.Added:
@@ -348,7 +348,7 @@ func (a *adding) done(l *addLine, p piece.Piece, outcome library.Outcome, err er
 		a.sum.Unchanged++
 	}
 	l.Outcome, l.pieceFacts = string(outcome), newPieceFacts(p)
-	return a.tell(l)
+	return a.emitLine(l)
 }
 
 // changeError is pieceError of a command that adds or updates pieces.
@@ -359,52 +359,52 @@ func changeError(ctx context.Context, err error, called, command string) error {
 	return pieceError(ctx, err, called)
 }
 
-func (a *adding) hash(hash string) error {
+func (a *addRun) addCID(hash string) error {
 	ctx, cancel := context.WithCancel(a.ctx)
 	defer cancel()
 	begin := time.Now()
 	p, outcome, err := a.lib.AddHash(ctx, hash, a.details, a.pin, func(blocks int) {
 		if time.Since(begin) > time.Second {
-			a.show(ctx, &addLine{pieceFacts: pieceFacts{Hash: hash}, Progress: &addProgress{Blocks: &blocks}})
+			a.emitProgress(ctx, &addLine{pieceFacts: pieceFacts{Hash: hash}, Progress: &addProgress{Blocks: &blocks}})
 		}
 	})
 	cancel() // it may be told once more
-	return a.done(&addLine{pieceFacts: pieceFacts{Hash: hash}}, p, outcome, err)
+	return a.record(&addLine{pieceFacts: pieceFacts{Hash: hash}}, p, outcome, err)
 }
 
-// errUnread says that the client's file could not be read to its end.
-var errUnread = errors.New("read the file")
+// errReadFile says that the client's file could not be read to its end.
+var errReadFile = errors.New("read the file")
 
-// given is a file that comes from the client. It tells how far it is.
-type given struct {
+// uploadedFile is a file that comes from the client. It tells how far it is.
+type uploadedFile struct {
 	io.Reader
-	adding *adding
-	name   string
-	read   uint64
-	told   time.Time
+	adding  *addRun
+	name    string
+	read    uint64
+	emitted time.Time
 }
 
-func (g *given) Read(b []byte) (int, error) {
+func (g *uploadedFile) Read(b []byte) (int, error) {
 	n, err := g.Reader.Read(b)
 	g.read += uint64(n)
-	if time.Since(g.told) > tellEvery {
-		g.told = time.Now()
+	if time.Since(g.emitted) > progressInterval {
+		g.emitted = time.Now()
 		read := g.read
-		g.adding.show(g.adding.ctx, &addLine{File: g.name, Progress: &addProgress{Bytes: &read}})
+		g.adding.emitProgress(g.adding.ctx, &addLine{File: g.name, Progress: &addProgress{Bytes: &read}})
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%w: %w", errUnread, err)
+		err = fmt.Errorf("%w: %w", errReadFile, err)
 	}
 	return n, err
 }
 
-// given returns a file that tells from the first second on how far it is.
-func (a *adding) given(name string, r io.Reader) io.Reader {
-	return &given{Reader: r, adding: a, name: name, told: time.Now().Add(time.Second - tellEvery)}
+// uploadedFile returns a file that tells from the first second on how far it is.
+func (a *addRun) clientFile(name string, r io.Reader) io.Reader {
+	return &uploadedFile{Reader: r, adding: a, name: name, emitted: time.Now().Add(time.Second - progressInterval)}
 }
 
-// entry adds what was named itself: a file, whatever it is, or a folder.
-func (a *adding) entry(it files.DirIterator) error {
+// addEntry adds what was named itself: a file, whatever it is, or a folder.
+func (a *addRun) addEntry(it files.DirIterator) error {
 	name := it.Name()
 	switch node := it.Node().(type) {
 	case *files.Symlink:
@@ -414,69 +414,69 @@ func (a *adding) entry(it files.DirIterator) error {
 			return errOneTitle
 		}
 		a.folders = true
-		return a.folder(name, node, 0)
+		return a.addFolder(name, node, 0)
 	case files.File:
-		if ok, err := a.regular(name, node); !ok {
+		if ok, err := a.isRegular(name, node); !ok {
 			return err
 		}
-		r := a.given(name, node)
+		r := a.clientFile(name, node)
 		if a.details.Title == nil {
-			return a.add(name, r)
+			return a.addFile(name, r)
 		}
 		// Before anything is added, there must be no other.
 		f, err := spool(r)
 		if err != nil {
-			return a.ended(err)
+			return a.cause(err)
 		}
 		defer f.Close()
 		if it.Next() {
 			return errOneTitle
 		}
-		return a.add(name, f)
+		return a.addFile(name, f)
 	}
 	return a.skip(name, "it is no file")
 }
 
-// add adds a file.
-func (a *adding) add(name string, r io.Reader) error {
+// addFile adds a file.
+func (a *addRun) addFile(name string, r io.Reader) error {
 	p, outcome, err := a.lib.AddFile(a.ctx, files.NewReaderFile(r), path.Base(name), a.details)
-	return a.done(&addLine{File: name}, p, outcome, err)
+	return a.record(&addLine{File: name}, p, outcome, err)
 }
 
-// regular reports whether a file is one to be added, and else tells why not.
-func (a *adding) regular(name string, f files.File) (bool, error) {
+// isRegular reports whether a file is one to be added, and else tells why not.
+func (a *addRun) isRegular(name string, f files.File) (bool, error) {
 	switch mode := f.Mode().Type(); mode {
 	case 0:
 		return true, nil
 	case fs.ModeIrregular: // see marked
 		text, err := io.ReadAll(io.LimitReader(f, 4<<10))
 		if err != nil {
-			return false, a.ended(err)
+			return false, a.cause(err)
 		}
-		return false, a.done(&addLine{File: name}, piece.Piece{}, "", errors.New(string(text)))
+		return false, a.record(&addLine{File: name}, piece.Piece{}, "", errors.New(string(text)))
 	default:
 		return false, a.skip(name, "it is no file")
 	}
 }
 
-// folder adds what is sheet music in a folder, and below it.
-func (a *adding) folder(name string, dir files.Directory, depth int) error {
+// addFolder adds what is sheet music in a folder, and below it.
+func (a *addRun) addFolder(name string, dir files.Directory, depth int) error {
 	if depth > maxDepth {
 		return a.skip(name, "it is too deep in folders")
 	}
 	it := dir.Entries()
 	for it.Next() {
-		if err := a.inFolder(name+"/"+it.Name(), it, depth); err != nil {
+		if err := a.addInFolder(name+"/"+it.Name(), it, depth); err != nil {
 			return err
 		}
 	}
 	if err := it.Err(); err != nil {
-		return a.ended(fmt.Errorf("read the files: %w", err))
+		return a.cause(fmt.Errorf("read the files: %w", err))
 	}
 	return nil
 }
 
-func (a *adding) inFolder(name string, it files.DirIterator, depth int) error {
+func (a *addRun) addInFolder(name string, it files.DirIterator, depth int) error {
 	if isHidden(it.Name()) {
 		return a.skip(name, "it is hidden")
 	}
@@ -484,29 +484,29 @@ func (a *adding) inFolder(name string, it files.DirIterator, depth int) error {
 	case *files.Symlink:
 		return a.skip(name, "it is a link")
 	case files.Directory:
-		return a.folder(name, node, depth+1)
+		return a.addFolder(name, node, depth+1)
 	case files.File:
-		if ok, err := a.regular(name, node); !ok {
+		if ok, err := a.isRegular(name, node); !ok {
 			return err
 		}
-		return a.ifSheet(name, a.given(name, node))
+		return a.addIfSheet(name, a.clientFile(name, node))
 	}
 	return a.skip(name, "it is no file")
 }
 
-// ifSheet adds a file if it is sheet music, or all are wanted.
-func (a *adding) ifSheet(name string, r io.Reader) error {
-	if a.all {
-		return a.add(name, r)
+// addIfSheet adds a file if it is sheet music, or all are wanted.
+func (a *addRun) addIfSheet(name string, r io.Reader) error {
+	if a.allFiles {
+		return a.addFile(name, r)
 	}
 	s, whole, err := sheet.Peek(a.ctx, r)
 	if err != nil {
-		return a.ended(err)
+		return a.cause(err)
 	}
 	if s.Kind == "" {
 		return a.skip(name, "no sheet music that is known; hint: --"+allFilesOption)
 	}
-	return a.add(name, whole)
+	return a.addFile(name, whole)
 }
 
 // spool puts what r has into a temporary file, which is removed when it is closed.

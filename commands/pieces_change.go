@@ -155,7 +155,7 @@ the counts of 'ipfs npp practice' stay.
 				return err
 			}
 			facts := pieceFacts{Title: l.Title, Name: l.Name}
-			text := fmt.Sprintf("removed  %s  %s", printable(l.Hash), printable(facts.called()))
+			text := fmt.Sprintf("removed  %s  %s", printable(l.Hash), printable(facts.displayName()))
 			if l.Unpinned {
 				text += ", and unpinned its file"
 			}

@@ -68,10 +68,10 @@ Over the RPC, the answer is the file.
 		cmds.StringOption(stallTimeoutOption, "Give up when nothing came for this time.").WithDefault(defaultStallTimeout.String()),
 	},
 	PreRun: func(req *cmds.Request, env cmds.Environment) error {
-		if _, ok := req.Context.Value(gettingKey{}).(*getting); ok {
+		if _, ok := req.Context.Value(downloadKey{}).(*download); ok {
 			return nil // kubo runs this twice where the daemon does not answer
 		}
-		g := &getting{}
+		g := &download{}
 		g.path, _ = req.Options[outputOption].(string)
 		if err := g.choose(req, env); err != nil {
 			return err
@@ -82,7 +82,7 @@ Over the RPC, the answer is the file.
 			})
 		}
 		delete(req.Options, outputOption)
-		req.Context = context.WithValue(req.Context, gettingKey{}, g)
+		req.Context = context.WithValue(req.Context, downloadKey{}, g)
 		return nil
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
@@ -101,7 +101,7 @@ Over the RPC, the answer is the file.
 		if err != nil {
 			return err
 		}
-		f, err := openStalling(ctx, patience, func(ctx context.Context) (library.File, error) { return lib.Fetch(ctx, p.Piece) })
+		f, err := openStallReader(ctx, patience, func(ctx context.Context) (library.File, error) { return lib.Fetch(ctx, p.Piece) })
 		if err != nil {
 			return fetchError(ctx, err, d, lib, p, patience)
 		}
@@ -122,9 +122,9 @@ Over the RPC, the answer is the file.
 	},
 	PostRun: cmds.PostRunMap{cmds.CLI: func(res cmds.Response, re cmds.ResponseEmitter) error {
 		req := res.Request()
-		g, ok := req.Context.Value(gettingKey{}).(*getting)
+		g, ok := req.Context.Value(downloadKey{}).(*download)
 		if !ok {
-			g = &getting{path: toStdout}
+			g = &download{path: toStdout}
 		}
 		v, err := res.Next()
 		if g.waiting != nil {
@@ -146,7 +146,7 @@ Over the RPC, the answer is the file.
 		case "":
 			g.path = cmp.Or(safeName(req.Arguments[0], ""), "piece")
 		}
-		n, err := saveFile(g.path, r, on(req, forceOption))
+		n, err := saveFile(g.path, r, isSet(req, forceOption))
 		if err != nil {
 			return err
 		}
@@ -161,18 +161,18 @@ Over the RPC, the answer is the file.
 	},
 }
 
-// getting is where the file of a piece goes, at the command line.
-type getting struct {
+// download is where the file of a piece goes, at the command line.
+type download struct {
 	path    string
 	waiting *time.Timer // nil: nobody looks
 }
 
-// gettingKey is the key of a [getting] in the context of a request.
-type gettingKey struct{}
+// downloadKey is the key of a [download] in the context of a request.
+type downloadKey struct{}
 
 // choose chooses the file that is written, and refuses one that is there before
 // anything is fetched.
-func (g *getting) choose(req *cmds.Request, env cmds.Environment) error {
+func (g *download) choose(req *cmds.Request, env cmds.Environment) error {
 	if g.path == toStdout {
 		return nil
 	}
@@ -197,7 +197,7 @@ func (g *getting) choose(req *cmds.Request, env cmds.Environment) error {
 		return err
 	case info.IsDir():
 		return fmt.Errorf("%s is a folder; hint: -o <file>", printable(g.path))
-	case on(req, forceOption) || isDevice(g.path):
+	case isSet(req, forceOption) || isDevice(g.path):
 		return nil
 	}
 	return errExists(g.path)
@@ -304,18 +304,18 @@ func saveFile(path string, r io.Reader, force bool) (n int64, err error) {
 	return n, os.Rename(f.Name(), path)
 }
 
-// stalling is a file whose reads end when nothing comes for a time.
-type stalling struct {
-	file     library.File
-	patience time.Duration
-	stop     context.CancelFunc
-	stalled  atomic.Bool
+// stallReader is a file whose reads end when nothing comes for a time.
+type stallReader struct {
+	file    library.File
+	timeout time.Duration
+	stop    context.CancelFunc
+	stalled atomic.Bool
 }
 
-// openStalling opens a file, which takes no longer than patience, as each read of it.
-func openStalling(ctx context.Context, patience time.Duration, open func(context.Context) (library.File, error)) (*stalling, error) {
+// openStallReader opens a file, which takes no longer than patience, as each read of it.
+func openStallReader(ctx context.Context, patience time.Duration, open func(context.Context) (library.File, error)) (*stallReader, error) {
 	ctx, stop := context.WithCancel(ctx)
-	s := &stalling{patience: patience, stop: stop}
+	s := &stallReader{timeout: patience, stop: stop}
 	var err error
 	s.within(func() { s.file, err = open(ctx) })
 	if err != nil {
@@ -327,8 +327,8 @@ func openStalling(ctx context.Context, patience time.Duration, open func(context
 
 var errStalled = errors.New("nothing came")
 
-func (s *stalling) within(do func()) {
-	timer := time.AfterFunc(s.patience, func() {
+func (s *stallReader) within(do func()) {
+	timer := time.AfterFunc(s.timeout, func() {
 		s.stalled.Store(true)
 		s.stop()
 	})
@@ -336,19 +336,19 @@ func (s *stalling) within(do func()) {
 	do()
 }
 
-func (s *stalling) why(err error) error {
+func (s *stallReader) why(err error) error {
 	if err != nil && !errors.Is(err, io.EOF) && s.stalled.Load() {
 		return errStalled
 	}
 	return err
 }
 
-func (s *stalling) Read(b []byte) (n int, err error) {
+func (s *stallReader) Read(b []byte) (n int, err error) {
 	s.within(func() { n, err = s.file.Read(b) })
 	return n, s.why(err)
 }
 
-func (s *stalling) Close() error {
+func (s *stallReader) Close() error {
 	s.stop()
 	return s.file.Close()
 }

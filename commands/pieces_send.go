@@ -126,7 +126,7 @@ func (it *sourceIterator) Next() bool {
 	}
 	node, err := it.of.open(it.at)
 	if err != nil {
-		node = marked(fs.ModeIrregular, err.Error())
+		node = placeholder(fs.ModeIrregular, err.Error())
 	}
 	it.node = node
 	return true
@@ -144,7 +144,7 @@ func (s *sources) open(at int) (files.Node, error) {
 	case err != nil:
 		return nil, err
 	case s.inFolder && isHidden(s.names[at]):
-		return marked(0, ""), nil
+		return placeholder(0, ""), nil
 	case info.Mode()&fs.ModeSymlink != 0:
 		return files.NewLinkFile("", nil), nil
 	case info.Mode().IsRegular():
@@ -154,7 +154,7 @@ func (s *sources) open(at int) (files.Node, error) {
 		}
 		return files.NewReaderFile(f), nil
 	case !info.IsDir():
-		return marked(info.Mode().Type(), ""), nil
+		return placeholder(info.Mode().Type(), ""), nil
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -169,22 +169,22 @@ func (s *sources) open(at int) (files.Node, error) {
 
 func isHidden(name string) bool { return strings.HasPrefix(name, ".") }
 
-// marked is a file whose mode says that it is none to be added: one that could not be
+// placeholder is a file whose mode says that it is none to be added: one that could not be
 // read is irregular, and has the reason in it.
-func marked(mode fs.FileMode, text string) files.Node {
-	return files.NewReaderStatFile(strings.NewReader(text), markInfo{mode})
+func placeholder(mode fs.FileMode, text string) files.Node {
+	return files.NewReaderStatFile(strings.NewReader(text), placeholderInfo{mode})
 }
 
-type markInfo struct{ mode fs.FileMode }
+type placeholderInfo struct{ mode fs.FileMode }
 
-func (markInfo) Name() string { return "" }
+func (placeholderInfo) Name() string { return "" }
 
-func (markInfo) Size() int64 { return 0 }
+func (placeholderInfo) Size() int64 { return 0 }
 
-func (i markInfo) Mode() fs.FileMode { return i.mode }
+func (i placeholderInfo) Mode() fs.FileMode { return i.mode }
 
-func (markInfo) ModTime() (t time.Time) { return t }
+func (placeholderInfo) ModTime() (t time.Time) { return t }
 
-func (markInfo) IsDir() bool { return false }
+func (placeholderInfo) IsDir() bool { return false }
 
-func (markInfo) Sys() any { return nil }
+func (placeholderInfo) Sys() any { return nil }

@@ -234,7 +234,7 @@ func (f slowFile) Read(b []byte) (int, error) {
 func TestFileIsGivenUpWhereNothingComes(t *testing.T) {
 	const patience = 200 * time.Millisecond
 	give := make(chan struct{})
-	f, err := openStalling(t.Context(), patience, func(ctx context.Context) (library.File, error) { return slowFile{ctx: ctx, give: give}, nil })
+	f, err := openStallReader(t.Context(), patience, func(ctx context.Context) (library.File, error) { return slowFile{ctx: ctx, give: give}, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func TestFileIsGivenUpWhereNothingComes(t *testing.T) {
 	if _, err := f.Read(make([]byte, 1)); !errors.Is(err, errStalled) {
 		t.Errorf("nothing comes: %v", err)
 	}
-	_, err = openStalling(t.Context(), patience, func(ctx context.Context) (library.File, error) {
+	_, err = openStallReader(t.Context(), patience, func(ctx context.Context) (library.File, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	})
@@ -257,7 +257,7 @@ func TestFileIsGivenUpWhereNothingComes(t *testing.T) {
 		t.Errorf("it does not open: %v", err)
 	}
 	failed := errors.New("failed")
-	if _, err = openStalling(t.Context(), time.Hour, func(context.Context) (library.File, error) { return nil, failed }); !errors.Is(err, failed) {
+	if _, err = openStallReader(t.Context(), time.Hour, func(context.Context) (library.File, error) { return nil, failed }); !errors.Is(err, failed) {
 		t.Errorf("it cannot be opened: %v", err)
 	}
 }

@@ -80,7 +80,7 @@ In JSON a line has "hash", "title", "name", "practice" and "practiceAll", and
 				text += fmt.Sprintf(" (%d with companions)", l.PracticeAll)
 			}
 			facts := pieceFacts{Title: l.Title, Name: l.Name}
-			_, err := fmt.Fprintf(w, "%s  %s\n", text, printable(facts.called()))
+			_, err := fmt.Fprintf(w, "%s  %s\n", text, printable(facts.displayName()))
 			return err
 		}),
 	},

@@ -52,11 +52,11 @@ func TestInfoShowsWhatADatabaseTakesOfItsQuota(t *testing.T) {
 		"stored    7 bytes, all of the companion 60 of 100\n":     {Entries: 5, Waiting: 2, Quota: 100, Limited: true, Group: "peer", Grouped: 60},
 		"entries   0, keys 0, faults 0, waiting 3 for 9 others\n": {},
 	} {
-		if got := text(t, dbInfoCmd, nil, &infoLine{Waiting: 3, Lacking: 9, Stored: newStoredLine(u)}); !strings.Contains(got, want) {
+		if got := text(t, dbInfoCmd, nil, &infoLine{Pending: 3, MissingCount: 9, Stored: newStoredLine(u)}); !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	many := &infoLine{Missing: strings.Fields(strings.Repeat("hash ", 1000)), Lacking: 4000}
+	many := &infoLine{Missing: strings.Fields(strings.Repeat("hash ", 1000)), MissingCount: 4000}
 	if got := text(t, dbInfoCmd, nil, many); !strings.Contains(got, "missing   and 3992 more\n") {
 		t.Errorf("got %q", got)
 	}

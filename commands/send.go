@@ -119,9 +119,9 @@ refuses it. '--topic' publishes to any topic, to whoever is subscribed:
 		if err != nil {
 			return err
 		}
-		data, err := message.Encode(text, on(req, jsonOption))
+		data, err := message.Encode(text, isSet(req, jsonOption))
 		if err != nil {
-			return encodeHint(err)
+			return encodeError(err)
 		}
 		ctx, cancel := context.WithTimeout(req.Context, deadline)
 		defer cancel()
@@ -156,7 +156,7 @@ refuses it. '--topic' publishes to any topic, to whoever is subscribed:
 			case message.Published:
 				_, err = fmt.Fprintf(w, "published to the topic %s, %s\nwarning: %s\n", printable(l.Topic), l.audience(), l.Warning)
 			default:
-				_, err = io.WriteString(w, triedText(l.Tried))
+				_, err = io.WriteString(w, attemptsText(l.Tried))
 			}
 			return err
 		}),
@@ -240,7 +240,7 @@ func readMessage(req *cmds.Request, res cmds.ResponseEmitter, limit uint64) ([]b
 	return text, nil
 }
 
-func encodeHint(err error) error {
+func encodeError(err error) error {
 	switch {
 	case errors.Is(err, message.ErrEmpty):
 		return fmt.Errorf(`%w; hint: '""' is an empty string`, err)
@@ -256,7 +256,7 @@ func send(ctx context.Context, d *plugin.Daemon, req *cmds.Request, data []byte)
 	if len(req.Arguments) != 1 {
 		return nil, fmt.Errorf("one peer is needed beside the message, not %d", len(req.Arguments))
 	}
-	to, err := target(ctx, req, d, req.Arguments[0])
+	to, err := resolvePeer(ctx, req, d, req.Arguments[0])
 	if err != nil {
 		return nil, err
 	}
@@ -264,7 +264,7 @@ func send(ctx context.Context, d *plugin.Daemon, req *cmds.Request, data []byte)
 	if given && id == "" {
 		return nil, message.ErrBadID
 	}
-	out, err := d.Messages.Send(ctx, message.Letter{To: to, ID: id, Data: data, Private: on(req, privateOption)})
+	out, err := d.Messages.Send(ctx, message.Letter{To: to, ID: id, Data: data, Private: isSet(req, privateOption)})
 	l := &sendLine{
 		ID:      out.ID,
 		To:      to.ID.String(),
@@ -286,13 +286,13 @@ func send(ctx context.Context, d *plugin.Daemon, req *cmds.Request, data []byte)
 		if errors.As(err, &failure) {
 			l.Tried = tryLines(failure.Tried)
 		}
-		err = sendHint(err, l, on(req, privateOption))
+		err = sendError(err, l, isSet(req, privateOption))
 		l.Error = err.Error()
 	}
 	return l, err
 }
 
-func sendHint(err error, l *sendLine, private bool) error {
+func sendError(err error, l *sendLine, private bool) error {
 	switch {
 	case errors.Is(err, message.ErrUnknownFate):
 		return fmt.Errorf("unknown whether %s was delivered: %w; hint: send it again with --id %s, it is stored once", l.ID, err, l.ID)
@@ -321,7 +321,7 @@ func publish(ctx context.Context, d *plugin.Daemon, topic string, data []byte) (
 	l := &sendLine{Topic: topic, Via: string(message.Pubsub), Status: string(message.Failed)}
 	subscribers, err := d.Messages.Publish(ctx, topic, data)
 	if err != nil {
-		err = sendHint(err, l, false)
+		err = sendError(err, l, false)
 		l.Error = err.Error()
 		return l, err
 	}

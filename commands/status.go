@@ -60,7 +60,7 @@ type messagesStatus struct {
 // blocks.
 type othersStatus struct {
 	Bytes    uint64 `json:"bytes"`
-	Waiting  uint64 `json:"waiting"`  // entries that wait for others, not among bytes
+	Pending  uint64 `json:"waiting"`  // entries that wait for others, not among bytes
 	MaxBytes uint64 `json:"maxBytes"` // for both
 }
 
@@ -181,7 +181,7 @@ func (s *statusOutput) text() string {
 		databases += fmt.Sprintf(", %d full", len(s.Full))
 	}
 	row("databases", "%s", databases)
-	row("of others", "%d of %d bytes", s.Others.Bytes+s.Others.Waiting, s.Others.MaxBytes)
+	row("of others", "%d of %d bytes", s.Others.Bytes+s.Others.Pending, s.Others.MaxBytes)
 	row("messages", "%d of %d bytes, and %d from pubsub", s.Messages.DirectBytes, s.Messages.MaxBytes, s.Messages.PubsubBytes)
 	if n := s.Messages.StreamsReset; n > 0 {
 		row("pubsub", "%s reset whose peers did not read", quantity(n, "stream was", "streams were"))

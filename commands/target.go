@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// maxNamed is how many peers with a name an error lists.
-	maxNamed = 8
+	// maxListed is how many peers with a name an error lists.
+	maxListed = 8
 
 	// shortestID is less than the length of any peer ID.
 	shortestID = 40
@@ -25,10 +25,10 @@ const (
 	anyPeer = "<peer ID>"
 )
 
-// target returns the peer that an argument, or the option --from, names: by its peer
+// resolvePeer returns the peer that an argument, or the option --from, names: by its peer
 // ID, by an address, or by the name of a companion. The name that another peer gives
 // itself stands for nobody: the error lists the peers that do, with the command to type.
-func target(ctx context.Context, req *cmds.Request, d *plugin.Daemon, arg string) (peer.AddrInfo, error) {
+func resolvePeer(ctx context.Context, req *cmds.Request, d *plugin.Daemon, arg string) (peer.AddrInfo, error) {
 	info, err := swarm.ParseTarget(arg)
 	if err == nil || library.CheckUsername(arg) != nil {
 		return info, err
@@ -41,7 +41,7 @@ func target(ctx context.Context, req *cmds.Request, d *plugin.Daemon, arg string
 	if nameErr == nil {
 		return peer.AddrInfo{ID: id}, nil
 	}
-	return info, nameHint(nameErr, err, commandFor(req, arg))
+	return info, nameHint(nameErr, err, sameCommand(req, arg))
 }
 
 // nameHint adds the next step to an error of [library.Library.PeerNamed]. noID is why
@@ -55,8 +55,8 @@ func nameHint(err, noID error, command func(id string) string) error {
 	for _, id := range named.Peers {
 		ids = append(ids, id.String())
 	}
-	listed := strings.Join(ids[:min(len(ids), maxNamed)], ", ")
-	if more := len(ids) - maxNamed; more > 0 {
+	listed := strings.Join(ids[:min(len(ids), maxListed)], ", ")
+	if more := len(ids) - maxListed; more > 0 {
 		listed += fmt.Sprintf(" and %d more", more)
 	}
 	switch {
@@ -78,13 +78,13 @@ func nameHint(err, noID error, command func(id string) string) error {
 	return fmt.Errorf("%w: %s; hint: use a peer ID: %s", err, listed, command(anyPeer))
 }
 
-// commandFor returns the command of a request as it is typed with a peer ID in the
+// sameCommand returns the command of a request as it is typed with a peer ID in the
 // place of a name.
-func commandFor(req *cmds.Request, name string) func(id string) string {
+func sameCommand(req *cmds.Request, name string) func(id string) string {
 	return func(id string) string {
 		command := "ipfs " + strings.Join(req.Path, " ")
 		for _, o := range req.Command.Options {
-			if o.Type() == cmds.Bool && o.Name() != previewOption && on(req, o.Name()) {
+			if o.Type() == cmds.Bool && o.Name() != previewOption && isSet(req, o.Name()) {
 				command += " --" + o.Name()
 			}
 		}
