@@ -102,7 +102,7 @@ func TestBodyIsOnePartOrRefused(t *testing.T) {
 		"two parts":                     {[][2]string{{"a", text}, {"b", "2"}}, errManyParts.Error()},
 		"two parts without a name":      {[][2]string{{"", text}, {"", "2"}}, errManyParts.Error()},
 		"a part and one below its name": {[][2]string{{"a", text}, {"a/b", "2"}}, errManyParts.Error()},
-		"a part in a folder":            {[][2]string{{"a/b", text}}, "the body is no file"},
+		"a part in a folder":            {[][2]string{{"a/b", text}}, "the body is not a file"},
 	} {
 		contentType, body := form(t, test.parts...)
 		got := post(contentType, strings.NewReader(body))

@@ -126,8 +126,8 @@ func TestWhatIsEncryptedIsNotShownAsOpen(t *testing.T) {
 	for want, got := range map[string]string{
 		"state     encrypted\n": text(t, dbInfoCmd, nil, &infoLine{statusLine: s}),
 		"  encrypted  pieces\n": text(t, dbLsCmd, nil, &listLine{Name: "pieces", State: s.State}),
-		"encrypted /orbitdb/z: no entry can be read, 0 peers have it open\n": text(t, dbOpenCmd, nil, &openLine{Address: "/orbitdb/z", statusLine: s}),
-		"values    encrypted by the apps":                                    text(t, dbInfoCmd, nil, &infoLine{Encrypted: true}),
+		"encrypted /orbitdb/z: no entry can be read, open at 0 peers\n": text(t, dbOpenCmd, nil, &openLine{Address: "/orbitdb/z", statusLine: s}),
+		"values    encrypted by the apps":                               text(t, dbInfoCmd, nil, &infoLine{Encrypted: true}),
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q", got, want)
@@ -139,9 +139,9 @@ func TestWhatIsEncryptedIsNotShownAsOpen(t *testing.T) {
 }
 
 func TestInfoNamesManyHashesInPart(t *testing.T) {
-	l := infoLine{Heads: strings.Fields(strings.Repeat("head ", shownHashes+3))}
+	l := infoLine{Heads: strings.Fields(strings.Repeat("head ", maxRows+3))}
 	got := l.text()
-	if strings.Count(got, "head      head") != shownHashes || !strings.Contains(got, "head      and 3 more\n") {
+	if strings.Count(got, "head      head") != maxRows || !strings.Contains(got, "head      and 3 more\n") {
 		t.Errorf("got:\n%s", got)
 	}
 }
@@ -169,17 +169,17 @@ func TestDatabaseErrorsSayWhatToDo(t *testing.T) {
 		want   string
 	}{
 		{orbit.ErrUnknown, "x", "hint: ipfs npp db ls"},
-		{manifest.ErrLegacyAddress, "x", "hint: such a database"},
+		{manifest.ErrLegacyAddress, "x", "hint: npp cannot open such a database"},
 		{oplog.ErrDamaged, "pieces", "hint: ipfs npp db rebuild pieces"},
 		{oplog.ErrDamaged, "two words", "hint: ipfs npp db rebuild <db>"},
 		{oplog.ErrDamaged, "\x1b[31m", "hint: ipfs npp db rebuild <db>"},
 		{orbit.ErrUnavailable, "x", "hint: connect to a peer"},
 		{entry.ErrTooLarge, "x", "hint: add it to IPFS"},
 		{orbit.ErrUnknown, "/orbitdb/zdpu", "ipfs npp db open /orbitdb/zdpu fetches it"},
-		{orbit.ErrInUse, "x", "hint: close or drop that one"},
+		{orbit.ErrInUse, "x", "hint: close or drop that database"},
 		{orbit.ErrDropped, "x", "hint: ipfs npp db ls"},
 		{replicate.ErrNotReplicated, "gigs", "hint: ipfs npp db open gigs"},
-		{replicate.ErrFailed, "x", "hint: ask for the address again"},
+		{replicate.ErrFailed, "x", "hint: check the address"},
 		{fmt.Errorf("x %w: %w", replicate.ErrFailed, orbit.ErrType), "/orbitdb/zdpu", "hint: ipfs npp db open /orbitdb/zdpu --type with"},
 		{fmt.Errorf("x %w: %w", replicate.ErrFailed, &orbit.AccessTypeError{Type: "custom"}), "x", "hint: npp opens databases with the access controllers"},
 		{fmt.Errorf("x: %w", orbit.ErrEncrypted), "x", "hint: --plain writes it"},
@@ -303,14 +303,14 @@ func TestFileIsThereWhenItIsWhole(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "car")
 	failed := errors.New("failed")
-	if _, err := writeFile(path, io.MultiReader(strings.NewReader("half"), failingReader{failed})); !errors.Is(err, failed) {
+	if _, err := saveFile(path, io.MultiReader(strings.NewReader("half"), failingReader{failed}), true); !errors.Is(err, failed) {
 		t.Errorf("got %v", err)
 	}
 	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
 		t.Errorf("left behind: %v, %v", files, err)
 	}
 	for _, content := range []string{"whole", "another"} {
-		if n, err := writeFile(path, strings.NewReader(content)); n != int64(len(content)) || err != nil {
+		if n, err := saveFile(path, strings.NewReader(content), true); n != int64(len(content)) || err != nil {
 			t.Errorf("%d, %v", n, err)
 		}
 		if b, err := os.ReadFile(path); string(b) != content || err != nil {

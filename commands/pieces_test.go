@@ -232,15 +232,15 @@ func (f slowFile) Read(b []byte) (int, error) {
 
 // Only what brings nothing for all of the time is given up, however long all takes.
 func TestFileIsGivenUpWhereNothingComes(t *testing.T) {
-	const patience = 200 * time.Millisecond
+	const timeout = 200 * time.Millisecond
 	give := make(chan struct{})
-	f, err := openStallReader(t.Context(), patience, func(ctx context.Context) (library.File, error) { return slowFile{ctx: ctx, give: give}, nil })
+	f, err := openStallReader(t.Context(), timeout, func(ctx context.Context) (library.File, error) { return slowFile{ctx: ctx, give: give}, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	begin, n := time.Now(), 0
-	for b := make([]byte, 1); time.Since(begin) < 2*patience; n++ {
+	for b := make([]byte, 1); time.Since(begin) < 2*timeout; n++ {
 		go func() { give <- struct{}{} }()
 		if _, err := f.Read(b); err != nil {
 			t.Fatalf("after %d bytes: %v", n, err)
@@ -249,7 +249,7 @@ func TestFileIsGivenUpWhereNothingComes(t *testing.T) {
 	if _, err := f.Read(make([]byte, 1)); !errors.Is(err, errStalled) {
 		t.Errorf("nothing comes: %v", err)
 	}
-	_, err = openStallReader(t.Context(), patience, func(ctx context.Context) (library.File, error) {
+	_, err = openStallReader(t.Context(), timeout, func(ctx context.Context) (library.File, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	})

@@ -32,7 +32,7 @@ const (
 	someCID   = "QmNR2n4zywCV61MeMLB6JwPueAPqheqpfiA4fLPMxouEmQ"
 	otherCID  = "QmZ4tDuvesekSs4qM5ZBKpXiZGun7S2CYtEZRB3DYXkjGx"
 	nobodys   = "QmTudJSaoKxtbEnTddJ9vh8hbN84ZLVvD5pNpUaSbxwGoa"
-	noText    = "no sheet music that is known; hint: --all-files"
+	noText    = "not a known kind of sheet music; hint: --all-files adds it anyway"
 	noPiece   = "no piece has the hash"
 	notesText = "practise more\n"
 )
@@ -254,7 +254,7 @@ func TestPiecesAreAddedFromFilesAndFolders(t *testing.T) {
 			outcome + " scores/large.mxl Large Anon Piano application/vnd.recordare.musicxml large.mxl",
 			"skipped scores/link.pdf: it is a link",
 			"skipped scores/notes.txt: " + noText,
-			"skipped scores/pipe.pdf: it is no file",
+			"skipped scores/pipe.pdf: it is not a regular file",
 			"skipped scores/recording.wav: " + noText,
 			"skipped scores/zipped.zip: " + noText,
 		}
@@ -379,7 +379,7 @@ func TestPiecesAreAddedOverTheRPC(t *testing.T) {
 		"skipped deep/.git: it is hidden",
 		"skipped link: it is a link",
 		"failed scores/gone.pdf: open gone.pdf: no such file",
-		"skipped scores/socket: it is no file",
+		"skipped scores/socket: it is not a regular file",
 		"added scores/d.abc D Anon Piano text/vnd.abc d.abc",
 		"added scores/e.abc E Anon Piano text/vnd.abc e.abc",
 		"added   Anon Piano  ",
@@ -402,10 +402,10 @@ func TestPiecesAreAddedOverTheRPC(t *testing.T) {
 		parts []part
 		want  string
 	}{
-		{url.Values{"title": {"T"}}, []part{one, one}, "--title is for one piece; hint: "},
-		{url.Values{"title": {"T"}, "arg": {otherCID}}, []part{one}, "--title is for one piece; hint: "},
-		{url.Values{"title": {"T"}}, []part{{name: "in/f.abc", content: one.content}}, "--title is for one piece; hint: "},
-		{url.Values{"arg": {otherCID, "/etc/passwd"}}, []part{one}, `"/etc/passwd" is no CID; hint: `},
+		{url.Values{"title": {"T"}}, []part{one, one}, "--title is for a single piece; hint: "},
+		{url.Values{"title": {"T"}, "arg": {otherCID}}, []part{one}, "--title is for a single piece; hint: "},
+		{url.Values{"title": {"T"}}, []part{{name: "in/f.abc", content: one.content}}, "--title is for a single piece; hint: "},
+		{url.Values{"arg": {otherCID, "/etc/passwd"}}, []part{one}, `"/etc/passwd" is not a CID; hint: `},
 		{url.Values{"instrument": {""}}, []part{one, one}, "invalid: a piece is for some instrument; hint: "},
 		{url.Values{"composer": {"a\nb"}}, []part{one}, "invalid: composer has more than one line; hint: "},
 	} {
@@ -519,7 +519,7 @@ func TestPieceOfACIDStaysAsItIsWritten(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, nobodys), abc("A file", ""))
 	r := runIn(t, n, dir, "npp", "pieces", "add", nobodys)
-	if want := "Error: " + nobodys + " is a CID, and there is a file of that name; hint: ./" + nobodys + " is the file, /ipfs/" + nobodys + " the CID\n"; r.Code != 1 || r.Stdout != "" || r.Stderr != want {
+	if want := "Error: " + nobodys + " is a CID, and a file has the same name; hint: ./" + nobodys + " is the file, /ipfs/" + nobodys + " is the CID\n"; r.Code != 1 || r.Stdout != "" || r.Stderr != want {
 		t.Errorf("both: %v", r)
 	}
 	r = runIn(t, n, dir, "npp", "pieces", "add", "./"+nobodys, "/ipfs/"+nobodys)
@@ -704,7 +704,7 @@ func TestPieceIsNamedByAnySpellingOfItsHash(t *testing.T) {
 	}
 	for way, f := range ways {
 		_, err := f(t, n, call{"pieces/show", []string{"QmN"}, nil, nil})
-		if !strings.HasPrefix(err, `several pieces begin with "QmN": `+someCID+` (One), QmNTUPZjm1LmbZYRpqcR9grefwCBfRcwqZeSYGNUJ1GuV1 (Three\t); hint: write more`) {
+		if !strings.HasPrefix(err, `the hashes of several pieces begin with "QmN": `+someCID+` (One), QmNTUPZjm1LmbZYRpqcR9grefwCBfRcwqZeSYGNUJ1GuV1 (Three\t); hint: type more`) {
 			t.Errorf("%s: %s", way, err)
 		}
 	}
@@ -843,7 +843,7 @@ func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 	}
 	for _, lost := range []string{nobodys, half} {
 		r := get(lost)
-		if want := "Error: nothing of the file " + lost + " came for 2s; the piece is one of Alice, which is connected; hint: try again, or ask"; r.Code != 1 || r.Stdout != "" || !strings.HasPrefix(r.Stderr, want) || strings.Count(r.Stderr, "\n") != 1 {
+		if want := "Error: nothing of the file " + lost + " arrived for 2s, and the piece belongs to Alice, which is connected; hint: try again, or ask"; r.Code != 1 || r.Stdout != "" || !strings.HasPrefix(r.Stderr, want) || strings.Count(r.Stderr, "\n") != 1 {
 			t.Errorf("%s: %v", lost, r)
 		}
 		nothing()
@@ -866,7 +866,7 @@ func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 		t.Errorf("one's own: %v", r)
 	}
 	status, answer := bob.RPC("npp/pieces/get", url.Values{"arg": {otherCID}, "stall-timeout": {"1s"}}, nil)
-	if status != http.StatusInternalServerError || !strings.Contains(answer, "came for 1s") {
+	if status != http.StatusInternalServerError || !strings.Contains(answer, "arrived for 1s") {
 		t.Errorf("RPC: %d: %s", status, answer)
 	}
 	nothing()
@@ -929,7 +929,7 @@ func TestPiecesOfCompanionsAreListedWithOnesOwn(t *testing.T) {
 		t.Errorf("show: %s", got)
 	}
 	for _, command := range [][]string{{"pieces", "update", otherCID, "--title=Mine"}, {"pieces", "rm", otherCID}} {
-		refused(t, bob, command, "the piece "+otherCID+" is one of Alice, and not yours; hint: ipfs npp pieces add "+otherCID+" makes it yours")
+		refused(t, bob, command, "the piece "+otherCID+" belongs to Alice, not to you; hint: ipfs npp pieces add "+otherCID+" adds it to your pieces")
 	}
 	if got := bob.MustRun("npp", "practice", otherCID); got != "practised 1 time  Alone\n" {
 		t.Errorf("practice: %s", got)
@@ -1029,7 +1029,7 @@ func TestRemovingAPieceUnpinsWhatAddingPinned(t *testing.T) {
 	}
 	refused(t, n, []string{"pieces", "rm", hashes[0]}, noPiece)
 	r := n.Run("npp", "pieces", "ls")
-	if r.Code != 0 || r.Stdout != "" || r.Stderr != "there are no pieces here that match\n" {
+	if r.Code != 0 || r.Stdout != "" || r.Stderr != "no piece matches\n" {
 		t.Errorf("ls: %v", r)
 	}
 }
@@ -1099,7 +1099,7 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{call{"pieces/search", []string{"x"}, option("sort", "\x1b[31m"), nil}, []string{`--sort is "\x1b[31m"`}},
 		{call{"pieces/search", []string{" "}, nil, nil}, []string{"there is nothing to search for; hint: "}},
 		{call{"pieces/random", nil, option("instrument", "Kazoo"), nil}, []string{"no piece matches; hint: ipfs npp pieces ls"}},
-		{call{"pieces/show", []string{nobodys}, nil, nil}, []string{noPiece + ` "` + nobodys + `", or one that begins so; hint: ipfs npp pieces ls --all, or ipfs npp pieces search`}},
+		{call{"pieces/show", []string{nobodys}, nil, nil}, []string{noPiece + ` "` + nobodys + `" or a hash that begins with it; hint: find the piece with ipfs npp pieces ls --all, or ipfs npp pieces search`}},
 		{call{"pieces/show", []string{"../\x1b[31m"}, nil, nil}, []string{noPiece + ` "../\x1b[31m"`}},
 		{call{"pieces/show", []string{long}, nil, nil}, []string{"invalid: a hash has 1 to 256 bytes"}},
 		{call{"pieces/show", []string{" "}, nil, nil}, []string{"invalid: a hash has 1 to 256 bytes"}},
@@ -1107,7 +1107,7 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{call{"pieces/get", []string{nobodys}, nil, nil}, []string{noPiece}},
 		{call{"pieces/get", []string{someCID}, option("stall-timeout", "soon"), nil}, []string{`--stall-timeout is "soon", must be a duration`}},
 		{call{"pieces/get", []string{"no CID"}, nil, nil}, []string{`the hash "no CID" of the piece is no CID`}},
-		{call{"pieces/update", []string{someCID}, nil, nil}, []string{"there is nothing to update; hint: --title"}},
+		{call{"pieces/update", []string{someCID}, nil, nil}, []string{"there is nothing to update; hint: use --title"}},
 		{call{"pieces/update", []string{nobodys}, option("title", "x"), nil}, []string{noPiece}},
 		{call{"pieces/update", []string{someCID}, option("instrument", " "), nil}, []string{"a piece is for some instrument; hint: "}},
 		{call{"pieces/update", []string{someCID}, option("title", "a\nb"), nil}, []string{"title has more than one line; hint: "}},
@@ -1119,12 +1119,12 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{call{"pieces/update", []string{someCID}, option("set", "x="+strings.Repeat("x", 9000)+strings.Repeat("[", 3000)), nil}, nil}, // a text
 		{call{"pieces/rm", []string{nobodys}, nil, nil}, []string{noPiece}},
 		{call{"practice", []string{nobodys}, nil, nil}, []string{noPiece, "hint: "}},
-		{call{"practice", []string{someCID, "0"}, nil, nil}, []string{`"0" is not how many times, must be from 1 to 1000000; hint: `}},
-		{call{"practice", []string{someCID, "1000001"}, nil, nil}, []string{"is not how many times"}},
-		{call{"practice", []string{someCID, "-1"}, nil, nil}, []string{"is not how many times"}},
-		{call{"practice", []string{someCID, "++1"}, nil, nil}, []string{"is not how many times"}},
-		{call{"practice", []string{someCID, "1e3"}, nil, nil}, []string{"is not how many times"}},
-		{call{"practice", []string{someCID, strings.Repeat("9", 400)}, nil, nil}, []string{"is not how many times"}},
+		{call{"practice", []string{someCID, "0"}, nil, nil}, []string{`"0" is not a number of times from 1 to 1000000; hint: `}},
+		{call{"practice", []string{someCID, "1000001"}, nil, nil}, []string{"is not a number of times"}},
+		{call{"practice", []string{someCID, "-1"}, nil, nil}, []string{"is not a number of times"}},
+		{call{"practice", []string{someCID, "++1"}, nil, nil}, []string{"is not a number of times"}},
+		{call{"practice", []string{someCID, "1e3"}, nil, nil}, []string{"is not a number of times"}},
+		{call{"practice", []string{someCID, strings.Repeat("9", 400)}, nil, nil}, []string{"is not a number of times"}},
 	} {
 		for name, way := range ways {
 			if name == "CLI" && test.command == "pieces/get" {
@@ -1160,14 +1160,14 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		want string
 	}{
 		{nil, "there is nothing to add; hint: "},
-		{[]string{a, "nothing"}, `"nothing": no such file, and no CID`},
-		{[]string{someCID + "x"}, "no such file, and no CID"},
-		{[]string{"/ipfs/" + someCID + "/air.pdf"}, "no such file, and no CID"},
+		{[]string{a, "nothing"}, `"nothing" is neither a file nor a CID`},
+		{[]string{someCID + "x"}, "is neither a file nor a CID"},
+		{[]string{"/ipfs/" + someCID + "/air.pdf"}, "is neither a file nor a CID"},
 		{[]string{a + "/x"}, "not a directory"},
 		{[]string{fifo}, "is neither a file nor a folder"},
-		{[]string{a, someCID, "--title=x"}, "--title is for one piece"},
-		{[]string{a, filepath.Join(dir, "b/c.abc"), "--title=x"}, "--title is for one piece"},
-		{[]string{dir, "--title=x"}, "--title is for one piece"},
+		{[]string{a, someCID, "--title=x"}, "--title is for a single piece"},
+		{[]string{a, filepath.Join(dir, "b/c.abc"), "--title=x"}, "--title is for a single piece"},
+		{[]string{dir, "--title=x"}, "--title is for a single piece"},
 		{[]string{a, "--instrument="}, "a piece is for some instrument"},
 		{[]string{dir, "--composer=a\nb"}, "composer has more than one line"},
 		{[]string{nobodys, "--composer=" + strings.Repeat("x", 2000)}, "composer of 2000 bytes"},
@@ -1181,7 +1181,7 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{[]string{nobodys}, noPiece},
 		{[]string{"no CID"}, "is no CID"},
 		{[]string{someCID, "--stall-timeout=0s"}, "--stall-timeout is "},
-		{[]string{someCID, "-o", a}, "there is a file " + a + "; hint: --force"},
+		{[]string{someCID, "-o", a}, "the file " + a + " exists; hint: --force"},
 	} {
 		refused(t, n, append([]string{"pieces", "get"}, test.args...), test.want)
 	}
