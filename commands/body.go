@@ -45,10 +45,10 @@ func stdin(what string) io.Reader {
 	return os.Stdin
 }
 
-// body returns the only part of the multipart body of a request, or nil if there
-// is no body. The name of the part does not matter. Errors call the body what; a
-// body without a part is the error empty. If another part follows, the reader
-// ends with [errManyParts].
+// body returns the only part of the multipart body of a request, or nil if
+// there is no body. The name of the part does not matter. Errors call the body
+// what; a body without a part is the error empty. If another part follows, the
+// reader ends with [errManyParts].
 func body(req *cmds.Request, res cmds.ResponseEmitter, what string, empty error) (io.Reader, error) {
 	if err := checkBody(req, res); err != nil || req.Files == nil {
 		return nil, err
@@ -66,8 +66,8 @@ func body(req *cmds.Request, res cmds.ResponseEmitter, what string, empty error)
 
 // checkBody returns [errNotMultipart] for a body that is not multipart.
 //
-// go-ipfs-cmds leaves such a body unread and does not tell the command about it.
-// The channel bodyEOFChan of its HTTP emitter says that there is a body.
+// go-ipfs-cmds leaves such a body unread and does not tell the command about
+// it. The channel bodyEOFChan of its HTTP emitter says that there is a body.
 func checkBody(req *cmds.Request, res cmds.ResponseEmitter) error {
 	if req.Files != nil {
 		return nil

@@ -14,7 +14,7 @@ import (
 	cmdshttp "github.com/ipfs/go-ipfs-cmds/http"
 )
 
-// form is a multipart body of parts, each a file name and its content.
+// form returns a multipart body. Each part is a file name and its content.
 func form(t *testing.T, parts ...[2]string) (contentType, body string) {
 	t.Helper()
 	var b bytes.Buffer
@@ -36,8 +36,8 @@ func form(t *testing.T, parts ...[2]string) (contentType, body string) {
 	return w.FormDataContentType(), b.String()
 }
 
-// A command over HTTP gets the one part of a multipart body, and no other body is
-// ignored.
+// Over HTTP, a command gets the only part of a multipart body. Any other body is
+// refused, not ignored.
 func TestBodyIsOnePartOrRefused(t *testing.T) {
 	root := &cmds.Command{Subcommands: map[string]*cmds.Command{"take": {
 		Run: func(req *cmds.Request, res cmds.ResponseEmitter, _ cmds.Environment) error {

@@ -18,8 +18,8 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 )
 
-// BuildEnv is kubo's BuildEnv. For the npp commands, the client calls the daemon
-// through a [transport].
+// BuildEnv is kubo's BuildEnv. For the npp commands, the client calls the
+// daemon through a [transport].
 func BuildEnv(preload kubo.PluginPreloader) func(context.Context, *cmds.Request) (cmds.Environment, error) {
 	build := kubo.BuildEnv(preload)
 	return func(ctx context.Context, req *cmds.Request) (cmds.Environment, error) {

@@ -1,6 +1,6 @@
 // Package commands implements `ipfs npp …`, at the command line and below
-// /api/v0/npp. A command parses its arguments, calls the services of the daemon,
-// and prints; it decides nothing itself.
+// /api/v0/npp. A command parses its arguments, calls the services of the
+// daemon, and prints; it decides nothing itself.
 //
 // kubo runs a command in the daemon's process if a daemon runs, and in the
 // client's process otherwise. Every command first asks for the daemon of its
@@ -8,21 +8,24 @@
 //
 // # Cost
 //
-// Anybody who may call the API sends requests, with arguments as long as the HTTP
-// server accepts. A peer is a text of at most 1024 bytes, a hash is bounded by
-// [piece.MaxHash], an expression by [where.MaxLength], and one request dials at
-// most 256 peers. The body has one part, which costs
+// Anybody who may call the API sends requests, with arguments as long as the
+// HTTP server accepts. A peer is a text of at most 1024 bytes, a hash is
+// bounded by [piece.MaxHash], an expression by [where.MaxLength], and one
+// request dials at most 256 peers. The body has one part, which costs
 //
-//   - for `db put`, at most twice [entry.MaxSize] of JSON in memory. With --many, one
-//     line of that size at a time; up to 256 entries, or 512 KiB, share a transaction;
-//   - for `db import`, what [orbit.Orbit.Import] says; the body is read as a stream;
-//   - for `send`, at most twice the largest message ([message.Limits]) in memory;
-//   - for `pieces add`, any size: it is read as a stream and written to the node's
-//     blocks. A single file with a --title is first written to the directory for
-//     temporary files. Folders nest at most 100 deep.
+//   - for `db put`, at most twice [entry.MaxSize] of JSON in memory. With
+//     --many, one line of that size at a time; up to 256 entries, or 512 KiB,
+//     share a transaction;
+//   - for `db import`, what [orbit.Orbit.Import] says; the body is read as a
+//     stream;
+//   - for `send`, at most twice the largest message ([message.Limits]) in
+//     memory;
+//   - for `pieces add`, any size: it is read as a stream and written to the
+//     node's blocks. A single file with a --title is first written to the
+//     directory for temporary files. Folders nest at most 100 deep.
 //
-// Commands that write are refused while the disk is almost full (package space),
-// but the temporary file is written even then.
+// Commands that write are refused while the disk is almost full (package
+// space), but the temporary file is written even then.
 package commands
 
 import (

@@ -56,8 +56,8 @@ peers are not accepted, because anybody can choose any name.
 	},
 }
 
-// libraryOf returns the daemon's library. The context is that of the request, and is
-// done when the daemon stops.
+// libraryOf returns the daemon's library. The context is that of the request,
+// and is done when the daemon stops.
 func libraryOf(req *cmds.Request, env cmds.Environment) (context.Context, *plugin.Daemon, *library.Library, error) {
 	ctx, _, err := databases(req, env)
 	if err != nil {
@@ -77,8 +77,8 @@ func libraryOf(req *cmds.Request, env cmds.Environment) (context.Context, *plugi
 	return ctx, d, lib, nil
 }
 
-// companionLine is a line of `npp companions ls`: a companion, a follower, a nearby
-// peer, or an offer.
+// companionLine is a line of `npp companions ls`: a companion, a follower, a
+// nearby peer, or an offer.
 type companionLine struct {
 	Peer      string     `json:"peer"`
 	Name      string     `json:"name,omitempty"`    // of a companion, when it was added; of others, now
@@ -97,8 +97,8 @@ type companionLine struct {
 	Incomplete []incompleteLine `json:"incomplete,omitempty"`
 }
 
-// incompleteLine is a library database of a companion that is not complete, or not
-// read yet.
+// incompleteLine is a library database of a companion that is not complete, or
+// not read yet.
 type incompleteLine struct {
 	Store string `json:"store"` // "user", "pieces" or "practice"
 	Why   string `json:"why"`
@@ -303,7 +303,8 @@ func (l *companionLine) text(nearby bool) string {
 	return b.String()
 }
 
-// companionAddLine is a line of `npp companions add`: the result, or the progress.
+// companionAddLine is a line of `npp companions add`: the result, or the
+// progress.
 type companionAddLine struct {
 	Peer       string           `json:"peer"`
 	Name       string           `json:"name,omitempty"`
@@ -430,8 +431,9 @@ func (l *companionAddLine) text() string {
 	return b.String()
 }
 
-// companionToAdd returns the peer to add, and whether the argument is the name that
-// a stranger chose. Such a name needs --yes: over the RPC there is nobody to ask.
+// companionToAdd returns the peer to add, and whether the argument is the name
+// that a stranger chose. Such a name needs --yes: over the RPC there is nobody
+// to ask.
 func companionToAdd(req *cmds.Request, d *plugin.Daemon) (to peer.AddrInfo, stranger bool, err error) {
 	to, err = resolvePeer(req.Context, req, d, req.Arguments[0])
 	named, ok := errors.AsType[*library.NameError](err)
@@ -441,8 +443,8 @@ func companionToAdd(req *cmds.Request, d *plugin.Daemon) (to peer.AddrInfo, stra
 	return peer.AddrInfo{ID: named.Peers[0]}, true, nil
 }
 
-// confirmPeer asks at a terminal whether the peer with a name is meant, and replaces
-// the name in the request by the peer ID.
+// confirmPeer asks at a terminal whether the peer with a name is meant, and
+// replaces the name in the request by the peer ID.
 func confirmPeer(req *cmds.Request, env cmds.Environment) error {
 	if isSet(req, yesOption) || isSet(req, previewOption) || !isTerminal(os.Stdin) {
 		return nil
@@ -469,9 +471,9 @@ func confirmPeer(req *cmds.Request, env cmds.Environment) error {
 	return nil
 }
 
-// waitForPieces waits until the pieces of a companion are complete, compared with a
-// peer after a time, or until the wait is over, and emits what is here and what is
-// not. Missing practice counts delay it, but not beyond the wait.
+// waitForPieces waits until the pieces of a companion are complete, compared
+// with a peer after a time, or until the wait is over, and emits what is here
+// and what is not. Missing practice counts delay it, but not beyond the wait.
 func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, id peer.ID, after time.Time, wait time.Duration) error {
 	begin := time.Now()
 	emitted := false

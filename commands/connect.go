@@ -21,7 +21,8 @@ const (
 
 	defaultDialTimeout = 30 * time.Second
 
-	// maxTargets bounds the peers of one command, which are dialled in parallel.
+	// maxTargets bounds the peers of one command, which are dialled in
+	// parallel.
 	maxTargets = 256
 )
 

@@ -90,8 +90,8 @@ it. 'open' fetches the database of another peer, 'watch' prints changes, and
 
 var dbArg = cmds.StringArg("db", true, false, "Address or name of a database.")
 
-// databases returns the daemon's databases. The context is that of the request, and
-// is done when the daemon stops. An error says what to do.
+// databases returns the daemon's databases. The context is that of the request,
+// and is done when the daemon stops. An error says what to do.
 func databases(req *cmds.Request, env cmds.Environment) (context.Context, *orbit.Orbit, error) {
 	d, err := daemon(env)
 	if err != nil {
@@ -121,7 +121,8 @@ func database(req *cmds.Request, env cmds.Environment) (context.Context, *orbit.
 	return ctx, db, dbError(err, req.Arguments[0])
 }
 
-// dbError adds the next step to an error about the database that an argument names.
+// dbError adds the next step to an error about the database that an argument
+// names.
 func dbError(err error, arg string) error {
 	hint := ""
 	switch {
@@ -201,8 +202,8 @@ type listLine struct {
 	Error        string `json:"error,omitempty"`    // why it cannot be opened
 }
 
-// otherType returns the type in a manifest, or "" if the database is open as that
-// type.
+// otherType returns the type in a manifest, or "" if the database is open as
+// that type.
 func otherType(kind, manifest string) string {
 	if kind == manifest {
 		return ""
@@ -210,8 +211,8 @@ func otherType(kind, manifest string) string {
 	return safeType(manifest)
 }
 
-// safeType returns the type that the creator of a database chose, except "error":
-// clients take a line with that type for an error.
+// safeType returns the type that the creator of a database chose, except
+// "error": clients take a line with that type for an error.
 func safeType(kind string) string {
 	if kind == "error" {
 		return "unknown"
@@ -302,8 +303,8 @@ func (l *listLine) state() string {
 	return cmp.Or(l.State, "?")
 }
 
-// addStates sets the replication state of the databases that are here, and returns
-// those that are still being fetched.
+// addStates sets the replication state of the databases that are here, and
+// returns those that are still being fetched.
 func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pending []*listLine, err error) {
 	d, err := daemon(env)
 	if err != nil {

@@ -22,8 +22,8 @@ const (
 	followOption = "follow"
 )
 
-// entryLine is an entry of a log. The fields that OrbitDB defines have OrbitDB's
-// names.
+// entryLine is an entry of a log. The fields that OrbitDB defines have
+// OrbitDB's names.
 type entryLine struct {
 	Number   uint64          `json:"number,omitempty"` // in the order of arrival, with --since or --follow
 	Lost     bool            `json:"lost,omitempty"`   // with --follow: the entry is no longer authorized
@@ -122,8 +122,8 @@ all. '--follow' prints entries as they arrive, until it is interrupted:
 	Encoders: encodeText((*entryLine).text),
 }
 
-// entriesOf yields the entries that the options choose. Entries of a range have no
-// number.
+// entriesOf yields the entries that the options choose. Entries of a range have
+// no number.
 func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter.Seq2[oplog.Arrival, error], error) {
 	r := orbit.Range{}
 	ranged := false

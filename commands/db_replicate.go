@@ -48,8 +48,8 @@ func replicationOf(req *cmds.Request, env cmds.Environment) (r replication, err 
 	return r, err
 }
 
-// address returns the address of the database that an argument names. A database
-// that is named by its address may be unknown here.
+// address returns the address of the database that an argument names. A
+// database that is named by its address may be unknown here.
 func (r replication) address(arg string) (string, error) {
 	if strings.HasPrefix(arg, "/") {
 		_, err := manifest.ParseAddress(arg)
@@ -58,8 +58,8 @@ func (r replication) address(arg string) (string, error) {
 	return r.orbit.Resolve(r.ctx, arg)
 }
 
-// knownAddress is address for a database that is here or being fetched. If it is
-// here, it is opened.
+// knownAddress is address for a database that is here or being fetched. If it
+// is here, it is opened.
 func (r replication) knownAddress(arg string) (string, error) {
 	address, err := r.address(arg)
 	if err != nil {
@@ -75,9 +75,9 @@ func (r replication) knownAddress(arg string) (string, error) {
 	return address, err
 }
 
-// runOn returns the Run function of a command on a database. It calls run with the
-// address that resolve returns for the first argument, and adds the next step to
-// errors.
+// runOn returns the Run function of a command on a database. It calls run with
+// the address that resolve returns for the first argument, and adds the next
+// step to errors.
 func runOn(
 	resolve func(r replication, arg string) (address string, err error),
 	run func(r replication, address string, req *cmds.Request, res cmds.ResponseEmitter) error,
@@ -389,8 +389,8 @@ func openOptions(req *cmds.Request) (opts orbit.OpenOptions, err error) {
 	return opts, err
 }
 
-// checkIndex returns an error if --index-by is given for a database that is here and
-// does not contain documents.
+// checkIndex returns an error if --index-by is given for a database that is
+// here and does not contain documents.
 func (r replication) checkIndex(address string, opts orbit.OpenOptions) error {
 	if opts.IndexBy == "" {
 		return nil
@@ -402,9 +402,9 @@ func (r replication) checkIndex(address string, opts orbit.OpenOptions) error {
 	return fmt.Errorf("%s is open with the type %s, which has no field for the key; hint: --%s %s if an app keeps documents in it", address, db.Type(), typeOption, orbit.TypeDocuments)
 }
 
-// statusAfterOpen returns the status of a database that was just opened. If it has
-// to be fetched, statusAfterOpen waits, a second at most, until it is known what is
-// missing.
+// statusAfterOpen returns the status of a database that was just opened. If it
+// has to be fetched, statusAfterOpen waits, a second at most, until it is known
+// what is missing.
 func (r replication) statusAfterOpen(address string) (replicate.Status, error) {
 	ctx, cancel := context.WithTimeout(r.ctx, time.Second)
 	defer cancel()
@@ -572,8 +572,8 @@ func (r replication) contents(address string) (name string, entries uint64, here
 	return "", 0, false, nil
 }
 
-// dropLine is the output of `npp db drop`: the last line, and before it a line per
-// second of progress.
+// dropLine is the output of `npp db drop`: the last line, and before it a line
+// per second of progress.
 type dropLine struct {
 	Address string `json:"address"`
 	Dropped bool   `json:"dropped"`           // it is the last line

@@ -221,7 +221,7 @@ func TestLinesAreBounded(t *testing.T) {
 	}
 }
 
-// counted is an endless line.
+// counted is a reader of an endless line. It counts what was read.
 type counted struct{ n int }
 
 func (c *counted) Read(b []byte) (int, error) {

@@ -156,8 +156,8 @@ writes it anyway.
 	Encoders: putEncoders,
 }
 
-// putBody returns what the command line sends: the last argument, which it removes
-// from the request, a file, or standard input.
+// putBody returns what the command line sends: the last argument, which it
+// removes from the request, a file, or standard input.
 func putBody(req *cmds.Request) (io.Reader, error) {
 	path, hasFile := req.Options[fileOption].(string)
 	last := len(req.Arguments) - 1
@@ -349,8 +349,8 @@ func asAny(values iter.Seq[value.Value]) iter.Seq[any] {
 	}
 }
 
-// readLine reads a line of at most [maxJSON] bytes. The last line may lack its line
-// break.
+// readLine reads a line of at most [maxJSON] bytes. The last line may lack its
+// line break.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	var line []byte
 	for {
@@ -380,7 +380,8 @@ func newItemLine(i orbit.Item) *itemLine {
 // eventItem returns an event as an item without a key.
 func eventItem(e orbit.Event) orbit.Item { return orbit.Item{Hash: e.Hash, Value: e.Value} }
 
-// itemEncoders print the key and the value, or the hash and the value of an event.
+// itemEncoders print the key and the value, or the hash and the value of an
+// event.
 var itemEncoders = encodeText(func(l *itemLine) string {
 	if l.Error != "" {
 		return "" // the error at the end says it
@@ -442,8 +443,8 @@ func getOne(ctx context.Context, db *orbit.Database, req *cmds.Request) (orbit.I
 	return item, jsonKeyHint(ctx, kv, req, err)
 }
 
-// jsonKeyHint adds the next step to the error of an unknown key, if the key exists
-// as JSON: "42" is not 42.
+// jsonKeyHint adds the next step to the error of an unknown key, if the key
+// exists as JSON: "42" is not 42.
 func jsonKeyHint(ctx context.Context, kv keyed, req *cmds.Request, err error) error {
 	text := req.Arguments[1]
 	if !errors.Is(err, orbit.ErrNotFound) || isSet(req, jsonKeyOption) {
@@ -596,8 +597,8 @@ func databaseItems(ctx context.Context, db *orbit.Database, oldest bool, behind 
 
 func matchAll(value.Value) (bool, error) { return true, nil }
 
-// emitItems emits the items that match, up to a limit; 0 is no limit. It goes on after
-// a damaged item, and returns an error at the end.
+// emitItems emits the items that match, up to a limit; 0 is no limit. It goes
+// on after a damaged item, and returns an error at the end.
 func emitItems(ctx context.Context, req *cmds.Request, res cmds.ResponseEmitter, items iter.Seq2[orbit.Item, error], match func(value.Value) (bool, error), limit int) error {
 	count, damaged, first := 0, 0, error(nil)
 	for item, err := range items {

@@ -16,8 +16,8 @@ import (
 // maxFileName bounds the names that npp gives to files, in bytes.
 const maxFileName = 200
 
-// saveFile writes a file, which appears when it is complete. It replaces an existing
-// file only with force. It writes into a device, such as a pipe.
+// saveFile writes a file, which appears when it is complete. It replaces an
+// existing file only with force. It writes into a device, such as a pipe.
 func saveFile(path string, r io.Reader, force bool) (n int64, err error) {
 	if isDevice(path) {
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)
@@ -58,8 +58,8 @@ func saveFile(path string, r io.Reader, force bool) (n int64, err error) {
 	return n, os.Rename(f.Name(), path)
 }
 
-// isDevice reports whether a path is neither a regular file nor a folder, but a pipe,
-// say.
+// isDevice reports whether a path is neither a regular file nor a folder, but a
+// pipe, say.
 func isDevice(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && !info.Mode().IsRegular() && !info.IsDir()

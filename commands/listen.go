@@ -19,8 +19,8 @@ const (
 	fromOption  = "from"
 )
 
-// messageLine is a message in the format of `ipfs pubsub sub`, whose data and seqno
-// are multibase (base64url), with further fields.
+// messageLine is a message in the format of `ipfs pubsub sub`, whose data and
+// seqno are multibase (base64url), with further fields.
 type messageLine struct {
 	From     string          `json:"from"`
 	Data     string          `json:"data"`

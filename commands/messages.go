@@ -127,13 +127,14 @@ Removes the messages with the given IDs; or with '--all', all messages that
 	Encoders: encodeText(func(l *removeLine) string { return fmt.Sprintln("removed", l.Removed) }),
 }
 
-// removeError adds to an error how many messages were removed before it, and the next
-// step.
+// removeError adds to an error how many messages were removed before it, and
+// the next step.
 func removeError(err error, removed int) error {
 	return messageError(fmt.Errorf("%w (%d removed before)", err, removed))
 }
 
-// storedFilterOf is filterOf for stored messages: without --since, it is all of them.
+// storedFilterOf is filterOf for stored messages: without --since, it is all of
+// them.
 func storedFilterOf(d *plugin.Daemon, req *cmds.Request) (message.Filter, error) {
 	f, err := filterOf(d, req)
 	if _, ok := req.Options[sinceOption]; !ok {

@@ -28,8 +28,8 @@ const (
 	latencyWait = 500 * time.Millisecond
 )
 
-// peersLine is a line of `npp peers`: a peer, with or without an event; or else the
-// count or advice alone.
+// peersLine is a line of `npp peers`: a peer, with or without an event; or else
+// the count or advice alone.
 type peersLine struct {
 	*PeerLine
 	Count  *int   `json:"count,omitempty"`

@@ -127,7 +127,8 @@ type pieceLine struct {
 	Practice    *uint64 `json:"practice,omitempty"`    // the owner's practice count
 	PracticeAll *uint64 `json:"practiceAll,omitempty"` // with companions
 
-	// PracticeMore is set, by `npp pieces show` only, if PracticeAll may be too low.
+	// PracticeMore is set, by `npp pieces show` only, if PracticeAll may be too
+	// low.
 	PracticeMore bool            `json:"practiceMore,omitempty"`
 	Owners       []ownerLine     `json:"owners,omitempty"`
 	Fields       json.RawMessage `json:"fields,omitempty"` // the document
@@ -321,8 +322,8 @@ var noneFound = cmds.PostRunMap{cmds.CLI: func(res cmds.Response, re cmds.Respon
 	return err
 }}
 
-// emitPieces emits the pieces that a query chooses. It goes on after a piece that is
-// damaged or not here.
+// emitPieces emits the pieces that a query chooses. It goes on after a piece
+// that is damaged or not here.
 func emitPieces(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment, q library.Query) error {
 	ctx, _, lib, err := libraryOf(req, env)
 	if err != nil {
@@ -362,8 +363,8 @@ func emitPieces(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environmen
 	return fmt.Errorf("%s damaged; hint: ipfs npp db rebuild %s", quantity(damaged, "piece is", "pieces are"), library.PiecesName)
 }
 
-// noteIfSlow emits a note if the pieces are not ready within a second. The caller
-// calls ready when they are.
+// noteIfSlow emits a note if the pieces are not ready within a second. The
+// caller calls ready when they are.
 func noteIfSlow(res cmds.ResponseEmitter) (ready func()) {
 	var mu sync.Mutex
 	over := false
@@ -382,8 +383,8 @@ func noteIfSlow(res cmds.ResponseEmitter) (ready func()) {
 	}
 }
 
-// emitWarnings emits a warning for each library whose pieces or practice counts are
-// missing or not complete.
+// emitWarnings emits a warning for each library whose pieces or practice counts
+// are missing or not complete.
 func emitWarnings(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, troubles []library.Trouble) error {
 	for _, t := range troubles {
 		what, store := "your own pieces", library.PiecesName
@@ -414,7 +415,8 @@ func storeError(ctx context.Context, err error) error {
 	return dbError(err, library.PiecesName)
 }
 
-// pieceError adds the next step to an error about the piece that an argument names.
+// pieceError adds the next step to an error about the piece that an argument
+// names.
 func pieceError(ctx context.Context, err error, arg string) error {
 	if err == nil {
 		return nil
@@ -440,7 +442,8 @@ func pieceError(ctx context.Context, err error, arg string) error {
 	return storeError(ctx, err)
 }
 
-// resolve returns the piece that an argument names, among the owner's pieces or all.
+// resolve returns the piece that an argument names, among the owner's pieces or
+// all.
 func resolve(ctx context.Context, lib *library.Library, arg string, all bool) (library.Listed, error) {
 	p, err := lib.Resolve(ctx, arg, all)
 	if !errors.Is(err, orbit.ErrNotFound) {

@@ -23,8 +23,8 @@ import (
 	"github.com/newpieceplease/npp/space"
 )
 
-// addLine is a line of `npp pieces add`: the result for a file or CID, the progress,
-// or the summary. It is also the output of `npp pieces update`.
+// addLine is a line of `npp pieces add`: the result for a file or CID, the
+// progress, or the summary. It is also the output of `npp pieces update`.
 type addLine struct {
 	Outcome string `json:"outcome,omitempty"` // "added", "updated", "unchanged", "skipped" or "failed"
 	File    string `json:"file,omitempty"`    // as it was given
@@ -220,8 +220,8 @@ type addRun struct {
 	sum     addSummary
 	folders bool // a folder was given
 
-	// The first line if it is a failure, and its error. If there is no other line,
-	// the run returns the error instead.
+	// The first line if it is a failure, and its error. If there is no other
+	// line, the run returns the error instead.
 	firstFailure *addLine
 	firstErr     error
 }
@@ -273,7 +273,8 @@ func (a *addRun) addAll(sent files.Directory) error {
 	return nil
 }
 
-// cause returns the cause of the context, or else the error, which ends the run.
+// cause returns the cause of the context, or else the error, which ends the
+// run.
 func (a *addRun) cause(err error) error {
 	if cause := context.Cause(a.ctx); cause != nil {
 		return cause
@@ -308,8 +309,8 @@ func (a *addRun) skip(name, reason string) error {
 	return a.emitLine(&addLine{Outcome: "skipped", File: name, Reason: reason})
 }
 
-// record counts and emits the outcome for a file or CID. It returns an error that
-// would be the same for all others.
+// record counts and emits the outcome for a file or CID. It returns an error
+// that would be the same for all others.
 func (a *addRun) record(l *addLine, p piece.Piece, outcome library.Outcome, err error) error {
 	if err != nil {
 		a.sum.Failed++
@@ -363,7 +364,8 @@ func (a *addRun) addCID(hash string) error {
 // errReadFile says that the client could not send all of a file.
 var errReadFile = errors.New("read the file")
 
-// uploadedFile is a file that the client sends. Reading it emits progress lines.
+// uploadedFile is a file that the client sends. Reading it emits progress
+// lines.
 type uploadedFile struct {
 	io.Reader
 	adding  *addRun
@@ -386,7 +388,8 @@ func (g *uploadedFile) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// clientFile returns an [uploadedFile] whose first progress line comes after a second.
+// clientFile returns an [uploadedFile] whose first progress line comes after a
+// second.
 func (a *addRun) clientFile(name string, r io.Reader) io.Reader {
 	return &uploadedFile{Reader: r, adding: a, name: name, emitted: time.Now().Add(time.Second - progressInterval)}
 }
@@ -411,8 +414,8 @@ func (a *addRun) addEntry(it files.DirIterator) error {
 		if a.details.Title == nil {
 			return a.addFile(name, r)
 		}
-		// With a title there must be no second file, so look for one before adding
-		// the first.
+		// With a title there must be no second file, so look for one before
+		// adding the first.
 		f, err := spool(r)
 		if err != nil {
 			return a.cause(err)

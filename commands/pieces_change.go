@@ -113,8 +113,8 @@ counts stay.
 		if err != nil {
 			return err
 		}
-		// Resolve all arguments first: what the beginning of a hash names must not
-		// depend on the pieces that are removed.
+		// Resolve all arguments first: what the beginning of a hash names must
+		// not depend on the pieces that are removed.
 		found := make([]library.Listed, len(req.Arguments))
 		errs := make([]error, len(req.Arguments))
 		for i, arg := range req.Arguments {

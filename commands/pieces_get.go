@@ -157,8 +157,8 @@ type download struct {
 // downloadKey is the key of a [download] in the context of a request.
 type downloadKey struct{}
 
-// choose sets the path of the file. It returns an error, before anything is fetched,
-// if the file must not be written.
+// choose sets the path of the file. It returns an error, before anything is
+// fetched, if the file must not be written.
 func (g *download) choose(req *cmds.Request, env cmds.Environment) error {
 	if g.path == toStdout {
 		return nil
@@ -190,8 +190,8 @@ func (g *download) choose(req *cmds.Request, env cmds.Environment) error {
 	return errExists(g.path)
 }
 
-// fileName returns a name for the file of the piece: the original name as far as it
-// is safe, or else the title, or else the hash.
+// fileName returns a name for the file of the piece: the original name as far
+// as it is safe, or else the title, or else the hash.
 func (f *pieceFacts) fileName() string {
 	name := f.Name
 	if at := strings.LastIndexAny(name, `/\`); at >= 0 {
@@ -209,8 +209,8 @@ func (f *pieceFacts) fileName() string {
 	return cmp.Or(safeName(f.Title, extension), safeName(f.Hash, extension), "piece")
 }
 
-// stallReader is a file whose reads fail with errStalled if nothing arrives for a
-// time.
+// stallReader is a file whose reads fail with errStalled if nothing arrives for
+// a time.
 type stallReader struct {
 	file    library.File
 	timeout time.Duration

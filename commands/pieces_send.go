@@ -34,7 +34,8 @@ type sources struct {
 	inFolder     bool // they are the content of a folder
 }
 
-// sourcesOf separates files and folders from CIDs, which it returns as they are.
+// sourcesOf separates files and folders from CIDs, which it returns as they
+// are.
 func sourcesOf(args []string) (sent *sources, hashes []string, err error) {
 	sent = &sources{}
 	for _, arg := range args {
@@ -150,8 +151,9 @@ func (s *sources) open(at int) (files.Node, error) {
 
 func isHidden(name string) bool { return strings.HasPrefix(name, ".") }
 
-// placeholder returns an empty file whose mode says why it was not sent. The mode of
-// a file that could not be read is irregular, and its content is the reason.
+// placeholder returns an empty file whose mode says why it was not sent. The
+// mode of a file that could not be read is irregular, and its content is the
+// reason.
 func placeholder(mode fs.FileMode, text string) files.Node {
 	return files.NewReaderStatFile(strings.NewReader(text), placeholderInfo{mode})
 }

@@ -19,8 +19,8 @@ type practiceLine struct {
 	Practice    uint64 `json:"practice"`       // the owner's count
 	PracticeAll uint64 `json:"practiceAll"`    // with companions
 
-	// PracticeMore is set if PracticeAll may be too low, because the counts of some
-	// companions are not complete.
+	// PracticeMore is set if PracticeAll may be too low, because the counts of
+	// some companions are not complete.
 	PracticeMore bool `json:"practiceMore,omitempty"`
 }
 

@@ -170,8 +170,8 @@ func (l *sendLine) audience() string {
 	return s
 }
 
-// messageBody returns what the command line sends: the argument, which it removes from
-// the request, a file, or standard input.
+// messageBody returns what the command line sends: the argument, which it
+// removes from the request, a file, or standard input.
 func messageBody(req *cmds.Request) (io.Reader, error) {
 	before := 1
 	if _, ok := req.Options[topicOption]; ok {

@@ -51,13 +51,13 @@ type messagesStatus struct {
 	PubsubBytes uint64 `json:"pubsubBytes"`
 	MaxBytes    uint64 `json:"maxBytes"` // for direct ones
 	Refused     uint64 `json:"refused"`
-	// StreamsReset counts the pubsub streams that were reset since the start because
-	// their peers did not read.
+	// StreamsReset counts the pubsub streams that were reset since the start
+	// because their peers did not read.
 	StreamsReset uint64 `json:"streamsReset"`
 }
 
-// othersStatus is the space that all databases that others write take together, in
-// bytes of blocks.
+// othersStatus is the space that all databases that others write take together,
+// in bytes of blocks.
 type othersStatus struct {
 	Bytes    uint64 `json:"bytes"`
 	Pending  uint64 `json:"waiting"`  // pending entries, which bytes does not contain

@@ -27,7 +27,8 @@ func (t *table) optional(name, text string) {
 	}
 }
 
-// rows prints n rows of one name, at most [maxRows], and how many more there are.
+// rows prints n rows of one name, at most [maxRows], and how many more there
+// are.
 func (t *table) rows(name string, n int, text func(i int) string) {
 	for i := range min(n, maxRows) {
 		t.row(name, text(i))

@@ -25,10 +25,10 @@ const (
 	anyPeer = "<peer ID>"
 )
 
-// resolvePeer returns the peer that an argument or the option --from names: by its
-// peer ID, by a multiaddr, or by the name of a companion. The username of a peer
-// that is not a companion does not resolve: the error lists the peers with that
-// username, and the command to type.
+// resolvePeer returns the peer that an argument or the option --from names: by
+// its peer ID, by a multiaddr, or by the name of a companion. The username of a
+// peer that is not a companion does not resolve: the error lists the peers with
+// that username, and the command to type.
 func resolvePeer(ctx context.Context, req *cmds.Request, d *plugin.Daemon, arg string) (peer.AddrInfo, error) {
 	info, err := swarm.ParseTarget(arg)
 	if err == nil || library.CheckUsername(arg) != nil {
@@ -45,9 +45,9 @@ func resolvePeer(ctx context.Context, req *cmds.Request, d *plugin.Daemon, arg s
 	return info, nameHint(nameErr, err, sameCommand(req, arg))
 }
 
-// nameHint adds the next step to an error of [library.Library.PeerNamed]. parseErr
-// is why the name is not a peer ID, and command returns the command to type with a
-// peer ID.
+// nameHint adds the next step to an error of [library.Library.PeerNamed].
+// parseErr is why the name is not a peer ID, and command returns the command to
+// type with a peer ID.
 func nameHint(err, parseErr error, command func(id string) string) error {
 	named, ok := errors.AsType[*library.NameError](err)
 	if !ok {

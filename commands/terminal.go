@@ -48,7 +48,8 @@ type progress struct {
 	done  chan struct{}
 }
 
-// withProgress shows the progress of r on standard error, if that is a terminal.
+// withProgress shows the progress of r on standard error, if that is a
+// terminal.
 func withProgress(r io.Reader, what string, count func([]byte) int) io.Reader {
 	if !isTerminal(os.Stderr) {
 		return r
