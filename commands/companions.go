@@ -148,7 +148,7 @@ func companionError(err error, arg string) error {
 		hint = "ipfs npp companions ls shows your companions"
 	default:
 		if failure, ok := errors.AsType[*swarm.ConnectError](err); ok {
-			return fmt.Errorf("no way to %s; hint: check that it is online; ipfs npp connect %s shows what was tried", failure.Peer, hintArg(arg))
+			return fmt.Errorf("no way to %s; hint: ipfs npp connect %s shows what was tried; check that the peer is online", failure.Peer, hintArg(arg))
 		}
 		return dbError(err, arg)
 	}
@@ -184,7 +184,7 @@ that peers offered in a message, as the app of the OrbitDB tutorial does:
 		}
 		switch {
 		case isSet(req, nearbyOption) && isSet(req, offersOption):
-			return fmt.Errorf("--%s and --%s cannot be combined", nearbyOption, offersOption)
+			return fmt.Errorf("--%s and --%s cannot be combined; hint: use one of them", nearbyOption, offersOption)
 		case isSet(req, nearbyOption):
 			return emitAll(res, slices.Values(lib.NearbyPeers()), func(n library.Nearby) *companionLine {
 				return &companionLine{Peer: n.Peer.String(), Name: n.Name, User: n.User, Companion: n.Companion, Follows: n.Follows, Connected: true}

@@ -86,14 +86,14 @@ the config are always kept.
 			return err
 		}
 		if isSet(req, keepOption) && isSet(req, forgetOption) {
-			return errors.New("--keep and --forget cannot be combined")
+			return errors.New("--keep and --forget cannot be combined; hint: use one of them")
 		}
 		timeout, err := durationOption(req, dialTimeoutOption)
 		if err != nil {
 			return err
 		}
 		if len(req.Arguments) > maxTargets {
-			return fmt.Errorf("%d peers are too many at once; the limit is %d", len(req.Arguments), maxTargets)
+			return fmt.Errorf("%d peers are too many at once, because the limit is %d; hint: use several commands", len(req.Arguments), maxTargets)
 		}
 		targets := make([]peer.AddrInfo, len(req.Arguments))
 		for i, arg := range req.Arguments {

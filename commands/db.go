@@ -424,10 +424,10 @@ far it is replicated.
   peer      12D3KooW… open, in sync 12s ago
 
 Invalid entries have no effect, such as those of identities that may not
-write. Pending entries wait for earlier entries; what they wait for is listed
-as "missing" once no connected peer had it. The heads are the newest entries,
-"clock" is their largest time, and "last" is the number of the entry that
-arrived last, for 'ipfs npp db log --since'.
+write. Pending entries wait for earlier entries, which are listed as "missing"
+unless they are being fetched. The heads are the newest entries, "clock" is
+their largest time, and "last" is the number of the entry that arrived last,
+for 'ipfs npp db log --since'.
 
 "stored" is the space that the database takes of its quota. "values" says that
 apps encrypt the values (encryption.data). 'ipfs npp db ls --help' explains

@@ -83,7 +83,7 @@ Granting "admin" to others lets them write, no more.
 
 var dbRevokeCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Take back the right to write to a database.",
+		Tagline: "Revoke somebody's right to write to a database.",
 		ShortDescription: `
 Removes an identity from the access list of a database that was created with
 '--managed', and prints the list. The identities that the database was created
@@ -155,7 +155,7 @@ func changeAccess(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environm
 	arg, id := req.Arguments[0], req.Arguments[1]
 	capability, _ := req.Options[capabilityOption].(string)
 	if capability != orbit.CapabilityWrite && capability != orbit.CapabilityAdmin {
-		return fmt.Errorf("--%s is %.40q, must be %s or %s", capabilityOption, capability, orbit.CapabilityWrite, orbit.CapabilityAdmin)
+		return fmt.Errorf("--%s is %.40q, but must be %s or %s", capabilityOption, capability, orbit.CapabilityWrite, orbit.CapabilityAdmin)
 	}
 	if _, err := identity.ParsePublicKey(id); err != nil && id != manifest.Anyone {
 		return fmt.Errorf("%.80q is not an identity: %w; hint: ipfs npp id shows the identity of a daemon", id, err)

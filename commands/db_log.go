@@ -139,7 +139,7 @@ func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter
 	switch {
 	case isSet(req, followOption) || hasSince:
 		if ranged {
-			return nil, errors.New("--since and --follow cannot be combined with --gt, --gte, --lt and --lte: the former are in the order of arrival, the latter in the order of the log")
+			return nil, errors.New("--since and --follow print the order of arrival, so they cannot be combined with --gt, --gte, --lt and --lte, which choose from the order of the log; hint: use either")
 		}
 		if !hasSince {
 			s, err := db.Log().Stats(ctx)

@@ -382,7 +382,7 @@ func openOptions(req *cmds.Request) (opts orbit.OpenOptions, err error) {
 	kinds := []string{orbit.TypeDocuments, orbit.TypeKeyValue, orbit.TypeEvents}
 	switch {
 	case given && !slices.Contains(kinds, opts.Type):
-		err = fmt.Errorf("--%s is %.40q, must be %s, %s or %s", typeOption, opts.Type, kinds[0], kinds[1], kinds[2])
+		err = fmt.Errorf("--%s is %.40q, but must be %s, %s or %s", typeOption, opts.Type, kinds[0], kinds[1], kinds[2])
 	case given && opts.IndexBy != "" && opts.Type != orbit.TypeDocuments:
 		err = fmt.Errorf("--%s works only for %s, not for %s", indexByOption, orbit.TypeDocuments, opts.Type)
 	}

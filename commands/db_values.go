@@ -440,24 +440,23 @@ func getOne(ctx context.Context, db *orbit.Database, req *cmds.Request) (orbit.I
 		return orbit.Item{}, err
 	}
 	item, err := kv.Get(ctx, key)
-	return item, jsonKeyHint(ctx, kv, req, err)
+	return item, unknownKeyHint(ctx, kv, req, err)
 }
 
-// jsonKeyHint adds the next step to the error of an unknown key, if the key
-// exists as JSON: "42" is not 42.
-func jsonKeyHint(ctx context.Context, kv keyed, req *cmds.Request, err error) error {
-	text := req.Arguments[1]
-	if !errors.Is(err, orbit.ErrNotFound) || isSet(req, jsonKeyOption) {
+// unknownKeyHint adds the next step to the error of an unknown key. The key may
+// exist as JSON: "42" is not 42.
+func unknownKeyHint(ctx context.Context, kv keyed, req *cmds.Request, err error) error {
+	if !errors.Is(err, orbit.ErrNotFound) {
 		return err
 	}
-	key, jsonErr := value.FromJSON([]byte(text))
-	if jsonErr != nil {
-		return err
+	db := hintArg(req.Arguments[0])
+	key, jsonErr := value.FromJSON([]byte(req.Arguments[1]))
+	if jsonErr == nil && !isSet(req, jsonKeyOption) {
+		if _, getErr := kv.Get(ctx, key); getErr == nil {
+			return fmt.Errorf("%w, but there is one that is JSON, not text; hint: ipfs %s %s --%s %s", err, strings.Join(req.Path, " "), db, jsonKeyOption, shellQuote(jsonText(valueJSON(key))))
+		}
 	}
-	if _, getErr := kv.Get(ctx, key); getErr != nil {
-		return err
-	}
-	return fmt.Errorf("%w, but there is one that is JSON, not text; hint: ipfs %s %s --%s %s", err, strings.Join(req.Path, " "), hintArg(req.Arguments[0]), jsonKeyOption, shellQuote(jsonText(valueJSON(key))))
+	return fmt.Errorf("%w; hint: ipfs npp db all %s shows all keys", err, db)
 }
 
 // keyed is what documents and keyvalue have in common.
@@ -507,7 +506,7 @@ Events cannot be deleted.
 		}
 		hash, err := kv.Delete(ctx, key)
 		if err != nil {
-			return dbError(jsonKeyHint(ctx, kv, req, err), req.Arguments[0])
+			return dbError(unknownKeyHint(ctx, kv, req, err), req.Arguments[0])
 		}
 		return res.Emit(&putLine{Hash: hash})
 	},
@@ -553,7 +552,7 @@ of the last entry to '--behind'; '--enc=json' shows the hashes.
 			return err
 		}
 		if hasBehind && isSet(req, oldestOption) {
-			return fmt.Errorf("--%s and --%s cannot be combined", behindOption, oldestOption)
+			return fmt.Errorf("--%s and --%s cannot be combined; hint: use one of them", behindOption, oldestOption)
 		}
 		items := databaseItems(ctx, db, isSet(req, oldestOption) || limit == 0 && !hasBehind, behind)
 		return emitItems(ctx, req, res, items, matchAll, limit)

@@ -83,7 +83,7 @@ var messageEncoders = encodeText((*messageLine).text)
 
 // filterOptions choose messages.
 var filterOptions = []cmds.Option{
-	cmds.StringOption(sinceOption, "Start with a duration ago (15m), a time (RFC 3339), a message ID, or all."),
+	cmds.StringOption(sinceOption, "Where to start: how long ago (15m), a time (RFC 3339), a message ID, or all."),
 	cmds.StringOption(fromOption, "Only messages from this peer: a peer ID, or the name of a companion."),
 	cmds.StringOption(topicOption, "Only messages of this pubsub topic."),
 }

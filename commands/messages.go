@@ -155,7 +155,7 @@ func beforeOf(req *cmds.Request) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return t, fmt.Errorf("--%s is %.40q, must be a duration (720h) or a time (2006-01-02T15:04:05Z)", beforeOption, text)
+		return t, fmt.Errorf("--%s is %.40q, but must be a duration (720h) or a time (2006-01-02T15:04:05Z)", beforeOption, text)
 	}
 	return t, nil
 }

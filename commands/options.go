@@ -20,7 +20,7 @@ func durationOption(req *cmds.Request, option string) (time.Duration, error) {
 	text, _ := req.Options[option].(string)
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
-		return 0, fmt.Errorf("--%s is %.40q, must be a duration such as 30s or 2m", option, text)
+		return 0, fmt.Errorf("--%s is %.40q, but must be a duration such as 30s or 2m", option, text)
 	}
 	return d, nil
 }
@@ -29,7 +29,7 @@ func durationOption(req *cmds.Request, option string) (time.Duration, error) {
 func limitOption(req *cmds.Request) (int, error) {
 	n, ok := req.Options[amountOption].(int)
 	if ok && n < 1 {
-		return 0, fmt.Errorf("--%s is %d, must be 1 or more", amountOption, n)
+		return 0, fmt.Errorf("--%s is %d, but must be 1 or more", amountOption, n)
 	}
 	return n, nil
 }
@@ -38,7 +38,7 @@ func limitOption(req *cmds.Request) (int, error) {
 func hashOption(req *cmds.Request, option string) (hash string, given bool, err error) {
 	hash, given = req.Options[option].(string)
 	if given && !block.ValidHash(hash) {
-		err = fmt.Errorf("--%s is %.80q, must be the hash of an entry", option, hash)
+		err = fmt.Errorf("--%s is %.80q, but must be the hash of an entry", option, hash)
 	}
 	return hash, given, err
 }

@@ -219,7 +219,7 @@ func queryOf(req *cmds.Request) (q library.Query, err error) {
 	if text, ok := req.Options[sortOption].(string); ok {
 		q.Sort = piece.Sort(text)
 		if !slices.Contains(sorts, q.Sort) {
-			return q, fmt.Errorf("--%s is %.40q, must be newest, title, composer, instrument or practice", sortOption, text)
+			return q, fmt.Errorf("--%s is %.40q, but must be newest, title, composer, instrument or practice", sortOption, text)
 		}
 	}
 	q.Amount, err = limitOption(req)
@@ -228,7 +228,7 @@ func queryOf(req *cmds.Request) (q library.Query, err error) {
 
 var sorts = []piece.Sort{piece.Newest, piece.ByTitle, piece.ByComposer, piece.ByInstrument, library.ByPractice}
 
-var sortChoice = cmds.StringOption(sortOption, "newest, title, composer, instrument or practice.").WithDefault(string(piece.Newest))
+var sortChoice = cmds.StringOption(sortOption, "The order: newest, title, composer, instrument or practice.").WithDefault(string(piece.Newest))
 
 var piecesLsCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
@@ -451,7 +451,7 @@ func resolve(ctx context.Context, lib *library.Library, arg string, all bool) (l
 	}
 	// If the owner's pieces cannot be read, that is the error.
 	if own := lib.Stores(ctx)[0]; own.Err != nil {
-		return p, storeError(ctx, fmt.Errorf("store %q: %w", own.Name, own.Err))
+		return p, storeError(ctx, fmt.Errorf("database %q: %w", own.Name, own.Err))
 	}
 	if all {
 		return p, pieceError(ctx, err, arg)

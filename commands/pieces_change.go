@@ -57,7 +57,7 @@ to the text itself if it is not JSON; null removes the field.
 		for _, set := range sets {
 			key, text, ok := strings.Cut(set, "=")
 			if !ok || key == "" {
-				return fmt.Errorf("--%s is %.80q, must be key=value; hint: --%s year=1894", setOption, set, setOption)
+				return fmt.Errorf("--%s is %.80q, but must be key=value; hint: --%s year=1894", setOption, set, setOption)
 			}
 			details.Fields[key] = valueOf(text)
 		}

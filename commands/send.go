@@ -243,7 +243,7 @@ func encodeError(err error) error {
 
 func send(ctx context.Context, d *plugin.Daemon, req *cmds.Request, data []byte) (*sendLine, error) {
 	if len(req.Arguments) != 1 {
-		return nil, fmt.Errorf("one peer is needed besides the message, not %d", len(req.Arguments))
+		return nil, fmt.Errorf("one peer is needed besides the message, not %d; hint: pass the peer as arg=", len(req.Arguments))
 	}
 	to, err := resolvePeer(ctx, req, d, req.Arguments[0])
 	if err != nil {

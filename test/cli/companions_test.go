@@ -1274,7 +1274,7 @@ func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
 			t.Errorf("%s: search: %s", when, out)
 		}
 	}
-	const ghost = "the pieces of ghost are left out: not here yet"
+	const ghost = "the pieces of ghost are not listed: not here yet"
 	check("one never came", "Fugue Prelude own", ghost)
 
 	pieces := storesOf(t, carol)["pieces"]
@@ -1283,7 +1283,7 @@ func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
 	carol.Stop()
 	damage(t, bob, pieces)
 	bob.Start()
-	check("one is damaged", "Prelude own", ghost, "the pieces of carol are left out: ")
+	check("one is damaged", "Prelude own", ghost, "the pieces of carol are not listed: ")
 	if _, notes := catalog(t, bob); !strings.Contains(strings.Join(notes, "\n"), "damaged log of "+pieces+": summary: wrong checksum; hint: ipfs npp db rebuild "+pieces) {
 		t.Errorf("notes: %q", notes)
 	}
@@ -1306,7 +1306,7 @@ func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
 	bob.Stop()
 	damage(t, bob, own)
 	bob.Start()
-	check("one's own are damaged", "Fugue Prelude", ghost, "your own pieces are left out: ")
+	check("one's own are damaged", "Fugue Prelude", ghost, "your own pieces are not listed: ")
 	refused(t, bob, []string{"pieces", "ls"}, "damaged log of "+own, "; hint: ipfs npp db rebuild pieces")
 	bob.MustRun("npp", "db", "rebuild", "pieces")
 	check("one's own are mended", "Fugue Prelude own", ghost)
@@ -1364,7 +1364,7 @@ func TestCompanionCommandsRefuseBadInput(t *testing.T) {
 			want []string
 		}{call{"companions/" + command, args, options, nil}, want})
 	}
-	add("ls", nil, url.Values{"nearby": {"true"}, "offers": {"true"}}, "--nearby and --offers exclude each other")
+	add("ls", nil, url.Values{"nearby": {"true"}, "offers": {"true"}}, "--nearby and --offers cannot be combined")
 	add("add", []string{self}, nil, "self")
 	add("rm", []string{self}, nil, "no companion", "; hint: ipfs npp companions ls")
 	add("rm", []string{somePeer}, nil, "no companion", "; hint: ipfs npp companions ls")

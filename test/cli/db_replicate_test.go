@@ -451,8 +451,8 @@ func TestReplicationCommandsRefuseBadInput(t *testing.T) {
 		{call{"db/open", []string{"/orbitdb/" + hash + "/old"}, nil, nil}, []string{"format before OrbitDB 1.0", "hint: "}},
 		{call{"db/drop", []string{"pieces"}, force, nil}, []string{`is the daemon's own "pieces" and cannot be dropped`, "hint: ipfs npp db close pieces"}},
 		{call{"db/drop", []string{"user"}, force, nil}, []string{`is the daemon's own "user" and cannot be dropped`}},
-		{call{"db/drop", []string{"fixed"}, nil, nil}, []string{"hint: say --force"}},
-		{call{"db/drop", []string{"fixed"}, url.Values{"force": {"false"}}, nil}, []string{"hint: say --force"}},
+		{call{"db/drop", []string{"fixed"}, nil, nil}, []string{"hint: add --force"}},
+		{call{"db/drop", []string{"fixed"}, url.Values{"force": {"false"}}, nil}, []string{"hint: add --force"}},
 		{call{"db/grant", []string{"fixed", someIdentity}, nil, nil}, []string{"the access list at /ipfs/zdpu", "is fixed", "hint: ", "--managed"}},
 		{call{"db/revoke", []string{"fixed", someIdentity}, nil, nil}, []string{"is fixed", "--managed"}},
 		{call{"db/grant", []string{"band", "somebody"}, nil, nil}, []string{`"somebody" is not an identity`, "hint: ipfs npp id"}},
@@ -464,8 +464,8 @@ func TestReplicationCommandsRefuseBadInput(t *testing.T) {
 		{call{"db/revoke", []string{"band", "somebody"}, nil, nil}, []string{"is not an identity"}},
 		{call{"db/revoke", []string{"band", someIdentity}, nil, nil}, []string{"revoke write from " + someIdentity + ": it was not granted", "hint: ipfs npp db info band"}},
 		{call{"db/revoke", []string{"band", id}, capability("admin"), nil}, []string{"is an admin since the database was created, and stays one"}},
-		{call{"db/grant", []string{"band", someIdentity}, capability("read"), nil}, []string{`--capability is "read", must be write or admin`}},
-		{call{"db/revoke", []string{"band", someIdentity}, capability(""), nil}, []string{`--capability is "", must be write or admin`}},
+		{call{"db/grant", []string{"band", someIdentity}, capability("read"), nil}, []string{`--capability is "read", but must be write or admin`}},
+		{call{"db/revoke", []string{"band", someIdentity}, capability(""), nil}, []string{`--capability is "", but must be write or admin`}},
 	}
 	for _, command := range []string{"open", "close", "drop", "peers", "watch", "doctor", "grant", "revoke"} {
 		for arg, want := range map[string][]string{

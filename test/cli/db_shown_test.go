@@ -136,7 +136,7 @@ func TestEventsAreOpenedAsWhatAnAppKeepsInThem(t *testing.T) {
 	if text := n.MustRun("npp", "db", "doctor", address); !strings.Contains(text, "ipfs npp db open "+address+" --type keyvalue") {
 		t.Errorf("doctor: %s", text)
 	}
-	failsAs(t, n, call{"db/open", []string{address}, url.Values{"type": {"counter"}}, nil}, `--type is "counter", must be documents, keyvalue or events`)
+	failsAs(t, n, call{"db/open", []string{address}, url.Values{"type": {"counter"}}, nil}, `--type is "counter", but must be documents, keyvalue or events`)
 	failsAs(t, n, call{"db/open", []string{address}, url.Values{"type": {"keyvalue"}, "index-by": {"hash"}}, nil}, "--index-by works only for documents, not for keyvalue")
 	failsAs(t, n, call{"db/open", []string{address}, url.Values{"index-by": {"hash"}}, nil}, "is open with the type events", "hint: --type documents")
 	failsAs(t, n, call{"db/open", []string{"pieces"}, url.Values{"type": {"events"}}, nil}, "its manifest says documents, so it cannot be opened as events")

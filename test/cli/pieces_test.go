@@ -713,7 +713,7 @@ func TestPieceIsNamedByAnySpellingOfItsHash(t *testing.T) {
 	}
 	// What goes because of one argument does not change what another names.
 	r := n.Run("npp", "pieces", "rm", "QmNT", "QmN")
-	if r.Code != 1 || strings.Count(r.Stdout, "\n") != 2 || !strings.HasPrefix(r.Stdout, "removed  QmNTUPZ") || !strings.Contains(r.Stdout, `failed   QmN: several pieces begin with "QmN"`) || r.Stderr != "Error: 1 of 2 failed\n" {
+	if r.Code != 1 || strings.Count(r.Stdout, "\n") != 2 || !strings.HasPrefix(r.Stdout, "removed  QmNTUPZ") || !strings.Contains(r.Stdout, `failed   QmN: the hashes of several pieces begin with "QmN"`) || r.Stderr != "Error: 1 of 2 failed\n" {
 		t.Errorf("rm: %v", r)
 	}
 	if got := titlesOf(piecesBy(t, "RPC", n, "pieces/ls", nil)); got != "Two, One" {
@@ -742,7 +742,7 @@ func TestFileOfAPieceIsWrittenWhole(t *testing.T) {
 	if r := runIn(t, n, out, "npp", "pieces", "get", hash); r.Code != 0 || r.Stdout != fmt.Sprintf("got %d bytes: air.pdf\n", len(content)) || r.Stderr != "" {
 		t.Errorf("get: %v", r)
 	}
-	if r := runIn(t, n, out, "npp", "pieces", "get", hash); r.Code != 1 || r.Stdout != "" || r.Stderr != "Error: there is a file air.pdf; hint: --force replaces it, -o <file> writes another\n" {
+	if r := runIn(t, n, out, "npp", "pieces", "get", hash); r.Code != 1 || r.Stdout != "" || r.Stderr != "Error: the file air.pdf exists; hint: --force replaces it, and -o <file> writes another one\n" {
 		t.Errorf("again: %v", r)
 	}
 	check("air.pdf")
@@ -774,7 +774,7 @@ func TestFileOfAPieceIsWrittenWhole(t *testing.T) {
 	if got := rpc(t, n, "npp/pieces/get", url.Values{"arg": {hash}}); got != content {
 		t.Errorf("RPC: %d bytes", len(got))
 	}
-	if status, answer := n.RPC("npp/pieces/get", url.Values{"arg": {hash}, "output": {"/tmp/x"}}, nil); status != http.StatusInternalServerError || !strings.Contains(answer, "--output is for the command line") {
+	if status, answer := n.RPC("npp/pieces/get", url.Values{"arg": {hash}, "output": {"/tmp/x"}}, nil); status != http.StatusInternalServerError || !strings.Contains(answer, "--output works only at the command line") {
 		t.Errorf("a file of the daemon's: %d: %s", status, answer)
 	}
 	empty := add(t, n, filepath.Join(folder(t, map[string]string{"empty": ""}), "empty"))[0].Hash
@@ -858,11 +858,11 @@ func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 	alice.Stop()
 	eventually(t, "Alice is gone", func() bool { return !companions(t, bob)[alice.PeerID()].Connected })
 	r := get(nobodys)
-	if want := "the piece is one of Alice, which is not connected; hint: ipfs npp connect " + alice.PeerID() + ", and try again\n"; r.Code != 1 || !strings.HasSuffix(r.Stderr, want) {
+	if want := "the piece belongs to Alice, which is not connected; hint: ipfs npp connect " + alice.PeerID() + ", and try again\n"; r.Code != 1 || !strings.HasSuffix(r.Stderr, want) {
 		t.Errorf("Alice is away: %v", r)
 	}
 	add(t, bob, otherCID)
-	if r := get(otherCID); r.Code != 1 || !strings.Contains(r.Stderr, "; no companion has the piece; hint: ipfs npp connect <peer> ") {
+	if r := get(otherCID); r.Code != 1 || !strings.Contains(r.Stderr, ", and no companion has the piece; hint: connect to a peer that has the file: ipfs npp connect <peer>") {
 		t.Errorf("one's own: %v", r)
 	}
 	status, answer := bob.RPC("npp/pieces/get", url.Values{"arg": {otherCID}, "stall-timeout": {"1s"}}, nil)
@@ -939,10 +939,10 @@ func TestPiecesOfCompanionsAreListedWithOnesOwn(t *testing.T) {
 	put(t, alice, "user", "pieces", `"`+nowhere+`"`)
 	eventually(t, "a warning", func() bool {
 		_, notes := catalog(t, bob)
-		return len(notes) == 1 && strings.HasPrefix(notes[0], "the pieces of Alice are left out: ")
+		return len(notes) == 1 && strings.HasPrefix(notes[0], "the pieces of Alice are not listed: ")
 	})
 	r := bob.Run("npp", "pieces", "search", "air")
-	if r.Code != 0 || r.Stderr != "" || !strings.HasPrefix(r.Stdout, "note: the pieces of Alice are left out: not here yet\n") || !strings.HasSuffix(r.Stdout, "  3/5    you\n") && !strings.HasSuffix(r.Stdout, "  3      you\n") {
+	if r.Code != 0 || r.Stderr != "" || !strings.HasPrefix(r.Stdout, "note: the pieces of Alice are not listed: not here yet\n") || !strings.HasSuffix(r.Stdout, "  3/5    you\n") && !strings.HasSuffix(r.Stdout, "  3      you\n") {
 		t.Errorf("search: %v", r)
 	}
 }
@@ -1092,9 +1092,9 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		call
 		want []string
 	}{
-		{call{"pieces/ls", nil, option("sort", "size"), nil}, []string{`--sort is "size", must be newest, title, composer, instrument or practice`}},
+		{call{"pieces/ls", nil, option("sort", "size"), nil}, []string{`--sort is "size", but must be newest, title, composer, instrument or practice`}},
 		{call{"pieces/ls", nil, option("sort", ""), nil}, []string{`--sort is ""`}},
-		{call{"pieces/ls", nil, option("amount", "0"), nil}, []string{"--amount is 0, must be 1 or more"}},
+		{call{"pieces/ls", nil, option("amount", "0"), nil}, []string{"--amount is 0, but must be 1 or more"}},
 		{call{"pieces/search", []string{"x"}, option("amount", "-1"), nil}, []string{"--amount is -1"}},
 		{call{"pieces/search", []string{"x"}, option("sort", "\x1b[31m"), nil}, []string{`--sort is "\x1b[31m"`}},
 		{call{"pieces/search", []string{" "}, nil, nil}, []string{"there is nothing to search for; hint: "}},
@@ -1105,14 +1105,14 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{call{"pieces/show", []string{" "}, nil, nil}, []string{"invalid: a hash has 1 to 256 bytes"}},
 		{call{"pieces/show", []string{"/ipfs/"}, nil, nil}, []string{"invalid: a hash has 1 to 256 bytes"}},
 		{call{"pieces/get", []string{nobodys}, nil, nil}, []string{noPiece}},
-		{call{"pieces/get", []string{someCID}, option("stall-timeout", "soon"), nil}, []string{`--stall-timeout is "soon", must be a duration`}},
+		{call{"pieces/get", []string{someCID}, option("stall-timeout", "soon"), nil}, []string{`--stall-timeout is "soon", but must be a duration`}},
 		{call{"pieces/get", []string{"no CID"}, nil, nil}, []string{`the hash "no CID" of the piece is no CID`}},
 		{call{"pieces/update", []string{someCID}, nil, nil}, []string{"there is nothing to update; hint: use --title"}},
 		{call{"pieces/update", []string{nobodys}, option("title", "x"), nil}, []string{noPiece}},
 		{call{"pieces/update", []string{someCID}, option("instrument", " "), nil}, []string{"a piece is for some instrument; hint: "}},
 		{call{"pieces/update", []string{someCID}, option("title", "a\nb"), nil}, []string{"title has more than one line; hint: "}},
 		{call{"pieces/update", []string{someCID}, option("title", strings.Repeat("x", 1025)), nil}, []string{"title of 1025 bytes, at most 1024; hint: "}},
-		{call{"pieces/update", []string{someCID}, option("set", "year"), nil}, []string{`--set is "year", must be key=value; hint: `}},
+		{call{"pieces/update", []string{someCID}, option("set", "year"), nil}, []string{`--set is "year", but must be key=value; hint: `}},
 		{call{"pieces/update", []string{someCID}, option("set", "=1"), nil}, []string{`--set is "=1"`}},
 		{call{"pieces/update", []string{someCID}, option("set", "hash=1"), nil}, []string{`field "hash" is not one to set so; hint: `}},
 		{call{"pieces/update", []string{someCID}, option("set", "size=1"), nil}, []string{`field "size"`}},
@@ -1233,7 +1233,7 @@ func TestDamagedPieceIsNamedAndNoOtherIsMissing(t *testing.T) {
 		refused(t, n, args, "damaged log of "+address, want)
 	}
 	r = n.Run("npp", "pieces", "search", "a")
-	if r.Code != 0 || !strings.HasPrefix(r.Stdout, "note: your own pieces are left out: ") || !strings.HasSuffix(r.Stdout, want+"\n") {
+	if r.Code != 0 || !strings.HasPrefix(r.Stdout, "note: your own pieces are not listed: ") || !strings.HasSuffix(r.Stdout, want+"\n") {
 		t.Errorf("search: %v", r)
 	}
 }
