@@ -28,7 +28,7 @@ var messagesCmd = &cmds.Command{
 		ShortDescription: `
 Received messages are stored until you remove them, or until a limit in the
 config is reached (Plugins.Plugins.npp.Config.Messages). When a peer has used
-up its space, its messages are refused and it is told so.
+up its space, its messages are refused, and the peer is told.
 
   > ipfs npp messages ls --from 12D3KooWQK5Uh9…
   > ipfs npp messages rm 7d0e6c0b5cf55a1c1be5b0c1a0cf0f6b

@@ -34,7 +34,7 @@ func TestWhatIsFullIsShownWithItsReason(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	out := newStatusOutput(plugin.Status{Started: time.Now(), Databases: 3, Full: []string{"/orbitdb/z"}, Others: orbit.Usage{Entries: 70, Waiting: 5, Quota: 100}})
-	for _, want := range []string{"databases   3 databases, 1 full\n", "of others   75 bytes of 100 bytes used\n"} {
+	for _, want := range []string{"databases   3 databases, 1 full\n", "others      75 bytes of 100 bytes used by databases of others\n"} {
 		if got := out.text(); !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}

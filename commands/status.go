@@ -159,7 +159,7 @@ func (s *statusOutput) text() string {
 	t.row("following", fmt.Sprintf("%s, %d online, with %s; %s you", quantity(c.Followed, "companion", "companions"), c.Online,
 		quantity(c.Pieces, "piece", "pieces"), quantity(c.Followers, "peer follows", "peers follow")))
 	t.row("databases", s.databasesText())
-	t.row("of others", fmt.Sprintf("%s of %s used", size(s.Others.Bytes+s.Others.Pending), size(s.Others.MaxBytes)))
+	t.row("others", fmt.Sprintf("%s of %s used by databases of others", size(s.Others.Bytes+s.Others.Pending), size(s.Others.MaxBytes)))
 	t.row("messages", fmt.Sprintf("%s of %s used, and %s from pubsub", size(s.Messages.DirectBytes), size(s.Messages.MaxBytes), size(s.Messages.PubsubBytes)))
 	if n := s.Messages.StreamsReset; n > 0 {
 		t.row("pubsub", quantity(n, "stream was", "streams were")+" reset because the peer did not read")
