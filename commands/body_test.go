@@ -14,7 +14,7 @@ import (
 	cmdshttp "github.com/ipfs/go-ipfs-cmds/http"
 )
 
-// form is a multipart body of parts, each a file name and its content.
+// form returns a multipart body. Each part is a file name and its content.
 func form(t *testing.T, parts ...[2]string) (contentType, body string) {
 	t.Helper()
 	var b bytes.Buffer
@@ -36,8 +36,8 @@ func form(t *testing.T, parts ...[2]string) (contentType, body string) {
 	return w.FormDataContentType(), b.String()
 }
 
-// A command over HTTP gets the one part of a multipart body, and no other body is
-// ignored.
+// Over HTTP, a command gets the only part of a multipart body. Any other body is
+// refused, not ignored.
 func TestBodyIsOnePartOrRefused(t *testing.T) {
 	root := &cmds.Command{Subcommands: map[string]*cmds.Command{"take": {
 		Run: func(req *cmds.Request, res cmds.ResponseEmitter, _ cmds.Environment) error {
@@ -102,7 +102,7 @@ func TestBodyIsOnePartOrRefused(t *testing.T) {
 		"two parts":                     {[][2]string{{"a", text}, {"b", "2"}}, errManyParts.Error()},
 		"two parts without a name":      {[][2]string{{"", text}, {"", "2"}}, errManyParts.Error()},
 		"a part and one below its name": {[][2]string{{"a", text}, {"a/b", "2"}}, errManyParts.Error()},
-		"a part in a folder":            {[][2]string{{"a/b", text}}, "the body is no file"},
+		"a part in a folder":            {[][2]string{{"a/b", text}}, "the body is not a file"},
 	} {
 		contentType, body := form(t, test.parts...)
 		got := post(contentType, strings.NewReader(body))

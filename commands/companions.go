@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -15,7 +13,6 @@ import (
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"golang.org/x/term"
 
 	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/library"
@@ -35,19 +32,20 @@ const (
 
 var companionsCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Follow the libraries of other peers.",
+		Tagline: "Follow the libraries of other people.",
 		ShortDescription: `
-A companion is a peer whose profile, pieces and practice counts are kept in
-step here, and whose connection is kept. Each side says whom it follows.
+A companion is a peer that you follow: its profile, pieces and practice counts
+are replicated to this daemon, which also keeps the connection to the peer.
+Following is one-way; two people who share their libraries add each other.
 
   > ipfs npp companions ls --nearby
   > ipfs npp companions add 12D3KooWQK5Uh9…
   > ipfs npp pieces ls --all
 
-A companion's name stands for its peer ID wherever a command takes a peer. It
-is the name that it had when it was added: one that calls itself otherwise
-later, and one of two with the same name, have to be given by their peer ID.
-Nobody else's name stands for a peer: anyone can take any name.
+Commands that take a peer also take the name of a companion. It is the name
+that the companion had when you added it. If the companion has another name
+now, or two companions have the same name, use the peer ID. The names of other
+peers are not accepted, because anybody can choose any name.
 `,
 	},
 	Subcommands: map[string]*cmds.Command{
@@ -58,7 +56,8 @@ Nobody else's name stands for a peer: anyone can take any name.
 	},
 }
 
-// libraryOf is the daemon's library, with the context of the request.
+// libraryOf returns the daemon's library. The context is that of the request,
+// and is done when the daemon stops.
 func libraryOf(req *cmds.Request, env cmds.Environment) (context.Context, *daemon.Daemon, *library.Library, error) {
 	ctx, _, err := databases(req, env)
 	if err != nil {
@@ -70,7 +69,7 @@ func libraryOf(req *cmds.Request, env cmds.Environment) (context.Context, *daemo
 	}
 	lib, err := d.Library()
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("library: %w; hint: mend that and restart the daemon, the rest of npp works", err)
+		return nil, nil, nil, fmt.Errorf("library: %w; hint: fix that and restart the daemon; the rest of npp works", err)
 	}
 	if err := lib.Wait(ctx); err != nil {
 		return nil, nil, nil, err
@@ -78,27 +77,28 @@ func libraryOf(req *cmds.Request, env cmds.Environment) (context.Context, *daemo
 	return ctx, d, lib, nil
 }
 
-// companionLine is a line of `npp companions ls`: a companion, somebody who only
-// follows, a peer nearby, or an offer.
+// companionLine is a line of `npp companions ls`: a companion, a follower, a
+// nearby peer, or an offer.
 type companionLine struct {
 	Peer      string     `json:"peer"`
-	Name      string     `json:"name,omitempty"`    // that it was added under; of others, that it has
-	NameNow   string     `json:"nameNow,omitempty"` // where that is another
-	Companion bool       `json:"companion"`         // it is followed
-	Follows   bool       `json:"follows"`           // it follows us
+	Name      string     `json:"name,omitempty"`    // of a companion, when it was added; of others, now
+	NameNow   string     `json:"nameNow,omitempty"` // if it differs from Name
+	Companion bool       `json:"companion"`
+	Follows   bool       `json:"follows"` // it is a follower
 	Connected bool       `json:"connected"`
-	User      string     `json:"user,omitempty"`   // address of its user store
-	Pieces    *int       `json:"pieces,omitempty"` // of a companion, that are here
-	Address   string     `json:"address,omitempty"`
-	InStep    *time.Time `json:"inStep,omitempty"`     // when its pieces were in step with some peer last
-	With      string     `json:"inStepWith,omitempty"` // that peer, where it is another one
+	User      string     `json:"user,omitempty"`       // address of its user database
+	Pieces    *int       `json:"pieces,omitempty"`     // of a companion, that are here
+	Address   string     `json:"address,omitempty"`    // of its pieces
+	InStep    *time.Time `json:"inStep,omitempty"`     // when its pieces were in sync with a peer last
+	With      string     `json:"inStepWith,omitempty"` // that peer, if it is not the companion
 	Troubles  []string   `json:"troubles,omitempty"`
 	Offer     *offerLine `json:"offer,omitempty"`
 
-	Incomplete []incompleteLine `json:"incomplete,omitempty"` // stores of which not all is here yet
+	Incomplete []incompleteLine `json:"incomplete,omitempty"`
 }
 
-// incompleteLine is a store of a companion of which not all is here or read yet.
+// incompleteLine is a library database of a companion that is not complete, or
+// not read yet.
 type incompleteLine struct {
 	Store string `json:"store"` // "user", "pieces" or "practice"
 	Why   string `json:"why"`
@@ -111,13 +111,13 @@ func newIncompleteLines(stores []library.StoreTrouble) (lines []incompleteLine) 
 	return lines
 }
 
-// offerLine is a user store that a message offers.
+// offerLine is a user database that a message offers.
 type offerLine struct {
 	Address string     `json:"address"`
-	Legacy  bool       `json:"legacy,omitempty"` // it is in the format before OrbitDB 1.0
+	Legacy  bool       `json:"legacy,omitempty"` // its format is that before OrbitDB 1.0
 	At      *time.Time `json:"at,omitempty"`
 	Via     string     `json:"via,omitempty"`
-	Error   string     `json:"error,omitempty"` // why it cannot be taken up
+	Error   string     `json:"error,omitempty"` // why it cannot be followed
 }
 
 func newOfferLine(o library.Offer) *offerLine {
@@ -133,43 +133,43 @@ func newOfferLine(o library.Offer) *offerLine {
 }
 
 // companionError adds the next step to an error about a companion.
-func companionError(err error, called string) error {
+func companionError(err error, arg string) error {
 	hint := ""
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, manifest.ErrLegacyAddress):
-		hint = "such a library cannot be opened yet, its app has to move to OrbitDB 1.0 or later"
+		hint = "npp cannot open such a library; its app has to upgrade to OrbitDB 1.0 or later"
 	case errors.Is(err, manifest.ErrInvalidAddress):
-		hint = "ask for another offer"
+		hint = "ask the sender for another offer"
 	case errors.Is(err, library.ErrNoStore), errors.Is(err, card.ErrNoProtocol):
-		hint = `have it send {"userDb":"<address of its user store>"}, as the OrbitDB tutorial's app does`
+		hint = `the peer has to send {"userDb":"<address of its user database>"}, as the app of the OrbitDB tutorial does`
 	case errors.Is(err, library.ErrNotCompanion):
-		hint = "ipfs npp companions ls shows who is"
+		hint = "ipfs npp companions ls shows your companions"
 	default:
 		if failure, ok := errors.AsType[*swarm.ConnectError](err); ok {
-			return fmt.Errorf("no way to %s; hint: ipfs npp connect %s shows what was tried; is it online?", failure.Peer, shown(called))
+			return fmt.Errorf("no way to %s; hint: ipfs npp connect %s shows what was tried; check that the peer is online", failure.Peer, hintArg(arg))
 		}
-		return dbError(err, called)
+		return dbError(err, arg)
 	}
 	return fmt.Errorf("%w; hint: %s", err, hint)
 }
 
 var companionsLsCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "List companions and followers, or who may become one.",
+		Tagline: "List companions and followers, or peers to follow.",
 		ShortDescription: `
-Prints a line for each companion and for each peer that only follows: name,
-peer ID, who follows whom, whether it is connected, how many pieces of it are
-here and when they were in step last, and what is wrong. "So far" is that its
-pieces were not in step with any peer yet. Where the peer itself does not have
-them open, "in step … with" names the peer that has.
+Prints a line per companion and per peer that only follows you: its name, its
+peer ID, who follows whom, and whether it is connected. For a companion, the
+number of its pieces that are here and when they were last in sync follow.
+"So far" means that more pieces may be missing. "In sync … with" names another
+peer that has the pieces, if the companion itself was not available.
 
   > ipfs npp companions ls
-  alice  12D3KooWQK5U…  both follow  online  12 pieces  in step 3s ago
+  alice  12D3KooWQK5U…  both follow  online  12 pieces  in sync 3s ago
 
-'--nearby' lists the connected peers that have npp, '--offers' what peers
-offered by a message, such as the app of the OrbitDB tutorial:
+'--nearby' lists the connected peers that have npp. '--offers' lists libraries
+that peers offered in a message, as the app of the OrbitDB tutorial does:
 {"userDb":"<address>"}.
 `,
 	},
@@ -183,47 +183,33 @@ offered by a message, such as the app of the OrbitDB tutorial:
 			return err
 		}
 		switch {
-		case on(req, nearbyOption) && on(req, offersOption):
-			return fmt.Errorf("--%s and --%s exclude each other", nearbyOption, offersOption)
-		case on(req, nearbyOption):
-			for _, n := range lib.NearbyPeers() {
-				l := &companionLine{Peer: n.Peer.String(), Name: n.Name, User: n.User, Companion: n.Companion, Follows: n.Follows, Connected: true}
-				if err := res.Emit(l); err != nil {
-					return err
-				}
-			}
-			return nil
-		case on(req, offersOption):
+		case isSet(req, nearbyOption) && isSet(req, offersOption):
+			return fmt.Errorf("--%s and --%s cannot be combined; hint: use one of them", nearbyOption, offersOption)
+		case isSet(req, nearbyOption):
+			return emitAll(res, slices.Values(lib.NearbyPeers()), func(n library.Nearby) *companionLine {
+				return &companionLine{Peer: n.Peer.String(), Name: n.Name, User: n.User, Companion: n.Companion, Follows: n.Follows, Connected: true}
+			})
+		case isSet(req, offersOption):
 			offers, offersErr := lib.Offers(ctx)
-			for _, o := range offers {
+			err := emitAll(res, slices.Values(offers), func(o library.Offer) *companionLine {
 				l := &companionLine{Peer: o.Peer.String(), Name: lib.NameOf(o.Peer)}
 				if c, err := lib.Companion(ctx, o.Peer); err == nil {
 					l = newCompanionLine(c)
 				}
 				l.Connected, l.Offer = lib.Connected(o.Peer), newOfferLine(o)
-				if err := res.Emit(l); err != nil {
-					return err
-				}
+				return l
+			})
+			if err == nil && offersErr != nil {
+				err = fmt.Errorf("there may be more offers: %w; hint: try again in a moment", offersErr)
 			}
-			if offersErr != nil {
-				return fmt.Errorf("there may be more offers: %w; hint: try again in a moment", offersErr)
-			}
-			return nil
+			return err
 		}
-		for _, c := range lib.Companions(ctx) {
-			if err := res.Emit(newCompanionLine(c)); err != nil {
-				return err
-			}
-		}
-		return nil
+		return emitAll(res, slices.Values(lib.Companions(ctx)), newCompanionLine)
 	},
 	Type: companionLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *companionLine) error {
-			_, err := io.WriteString(w, l.text(on(req, nearbyOption)))
-			return err
-		}),
-	},
+	Encoders: encodeTextFor(func(req *cmds.Request, l *companionLine) string {
+		return l.text(isSet(req, nearbyOption))
+	}),
 }
 
 func newCompanionLine(c library.Companion) *companionLine {
@@ -250,7 +236,7 @@ func newCompanionLine(c library.Companion) *companionLine {
 	return l
 }
 
-// piecesText says how many pieces of a companion are here, as far as that is known.
+// piecesText says how many pieces of a companion are here.
 func (l *companionLine) piecesText() string {
 	switch {
 	case l.Pieces == nil && slices.ContainsFunc(l.Incomplete, func(s incompleteLine) bool { return s.Why == library.ErrBeingRead.Error() }):
@@ -263,7 +249,7 @@ func (l *companionLine) piecesText() string {
 		return text + " so far"
 	}
 	if l.InStep != nil {
-		text += "  in step " + ago(l.InStep)
+		text += "  in sync " + ago(l.InStep)
 		if l.With != "" {
 			text += " with " + l.With
 		}
@@ -309,7 +295,7 @@ func (l *companionLine) text(nearby bool) string {
 	}
 	b.WriteByte('\n')
 	if l.NameNow != "" {
-		fmt.Fprintf(&b, "  it is called %s now; to take that name: ipfs npp companions add %s\n", printable(l.NameNow), l.Peer)
+		fmt.Fprintf(&b, "  its name is %s now; to accept that name: ipfs npp companions add %s\n", printable(l.NameNow), l.Peer)
 	}
 	for _, t := range l.Troubles {
 		fmt.Fprintf(&b, "  %s\n", printable(t))
@@ -317,16 +303,16 @@ func (l *companionLine) text(nearby bool) string {
 	return b.String()
 }
 
-// companionAddLine is a line of `npp companions add`: what was done, or how far it is.
+// companionAddLine is a line of `npp companions add`: the result, or the
+// progress.
 type companionAddLine struct {
-	Peer   string   `json:"peer"`
-	Name   string   `json:"name,omitempty"`
-	Status string   `json:"status"` // "added", "again", "fetching", "here" or "waiting"; with --preview, "stranger" or "known"
-	Pieces *int     `json:"pieces,omitempty"`
-	With   string   `json:"inStepWith,omitempty"` // another peer than the companion, that has the pieces
-	Wrong  []string `json:"troubles,omitempty"`
-	// Address is of the database that is not here yet.
-	Address    string           `json:"address,omitempty"`
+	Peer       string           `json:"peer"`
+	Name       string           `json:"name,omitempty"`
+	Status     string           `json:"status"` // "added", "again", "fetching", "here" or "waiting"; with --preview, "stranger" or "known"
+	Pieces     *int             `json:"pieces,omitempty"`
+	With       string           `json:"inStepWith,omitempty"` // the peer that has the pieces, if it is not the companion
+	Troubles   []string         `json:"troubles,omitempty"`
+	Address    string           `json:"address,omitempty"` // of the database that is not here yet
 	Incomplete []incompleteLine `json:"incomplete,omitempty"`
 }
 
@@ -334,38 +320,38 @@ var companionsAddCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Follow a peer.",
 		ShortDescription: `
-Asks the peer which library is its own, follows that from now on and keeps the
-connection. It waits a little until the pieces are here, and goes on in the
-background.
+Asks the peer for the address of its library, follows the library from now on,
+and keeps the connection. The command waits a few seconds for the pieces;
+after that, they are fetched in the background.
 
   > ipfs npp companions add 12D3KooWQK5Uh9…
   added alice 12D3KooWQK5Uh9…
   here: 12 pieces
 
-The name of a peer nearby does as well, where no other one calls itself so.
-Anyone can take any name, so it shows the peer ID and asks: compare that with
-the one you were told. '--yes' does not ask. A name needs it where there is
-nobody to ask, such as in a script and over the RPC.
+For a nearby peer, the name is enough, if no other nearby peer has the same
+name. Anybody can choose any name, so the command asks: compare the peer ID
+with the one that the person gave you. '--yes' skips the question; scripts and
+HTTP requests need it for a name.
 
   > ipfs npp companions add alice
   12D3KooWQK5Uh9… calls itself alice. Is that who you mean? [y/N] y
   added alice 12D3KooWQK5Uh9…
 
-A peer that has no npp, such as an app in a browser, is taken by the last
-offer that it sent ('ipfs npp companions ls --offers'). For a peer that is a
-companion already, its present name is taken.
+A peer without npp, such as an app in a browser, offers its library in a
+message ('ipfs npp companions ls --offers'); the last offer is used. If the
+peer is a companion already, the command accepts its present name.
 `,
 	},
 	Arguments: []cmds.Argument{
 		cmds.StringArg("peer", true, false, "Peer ID, multiaddr or name."),
 	},
 	Options: []cmds.Option{
-		cmds.BoolOption(yesOption, "y", "Do not ask whether the peer with that name is meant."),
-		cmds.BoolOption(previewOption, "Only tell which peer a name stands for, and whether it is a stranger."),
+		cmds.BoolOption(yesOption, "y", "Do not ask; follow the peer with that name."),
+		cmds.BoolOption(previewOption, "Only print which peer would be followed."),
 		cmds.StringOption(dialTimeoutOption, "Give up on the peer after this time.").WithDefault(defaultDialTimeout.String()),
-		cmds.StringOption(waitOption, "How long to wait for its pieces.").WithDefault(defaultCompanionWait.String()),
+		cmds.StringOption(waitOption, "How long to wait for the pieces.").WithDefault(defaultCompanionWait.String()),
 	},
-	PreRun: askWhoIsMeant,
+	PreRun: confirmPeer,
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		ctx, d, lib, err := libraryOf(req, env)
 		if err != nil {
@@ -379,11 +365,11 @@ companion already, its present name is taken.
 		if err != nil {
 			return err
 		}
-		to, stranger, err := companionMeant(req, d)
+		to, stranger, err := companionToAdd(req, d)
 		if err != nil {
 			return err
 		}
-		if on(req, previewOption) {
+		if isSet(req, previewOption) {
 			l := &companionAddLine{Peer: to.ID.String(), Name: lib.NameOf(to.ID), Status: "known"}
 			if stranger {
 				l.Status = "stranger"
@@ -406,61 +392,61 @@ companion already, its present name is taken.
 		}
 		return waitForPieces(ctx, res, lib, to.ID, begin, wait)
 	},
-	Type: companionAddLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *companionAddLine) error {
-			var text string
-			switch name := printable(l.Name); l.Status {
-			case "added":
-				text = fmt.Sprintf("added %s\n", strings.TrimSpace(name+" "+l.Peer))
-			case "again":
-				text = fmt.Sprintf("%s is a companion already, and goes by its present name\n", strings.TrimSpace(name+" "+l.Peer))
-			case "here":
-				text = fmt.Sprintf("here: %s", quantity(*l.Pieces, "piece", "pieces"))
-				if l.With != "" {
-					text += ", as the peer " + l.With + " has them; it does not have them open itself"
-				}
-				text += "\n"
-			case "fetching":
-				text = "fetching its library\n"
-			case "stranger":
-				text = fmt.Sprintf("%s calls itself %s\n", l.Peer, name)
-			case "known":
-				text = fmt.Sprintf("%s is meant\n", l.Peer)
-			default:
-				text = "its library is not all here yet; that goes on in the background\n"
-				if l.Address != "" {
-					text += "what it waits for: ipfs npp db doctor " + l.Address + "\n"
-				}
-			}
-			for _, s := range l.Incomplete {
-				text += fmt.Sprintf("%s: %s\n", s.Store, s.Why)
-			}
-			for _, t := range l.Wrong {
-				text += "note: " + printable(t) + "\n"
-			}
-			_, err := io.WriteString(w, text)
-			return err
-		}),
-	},
+	Type:     companionAddLine{},
+	Encoders: encodeText((*companionAddLine).text),
 }
 
-// companionMeant returns the peer that is to be added, and whether it is a stranger
-// that was given by the name that it gives itself. Over the RPC, such a name does only
-// with --yes: there is nobody to ask.
-func companionMeant(req *cmds.Request, d *daemon.Daemon) (to peer.AddrInfo, stranger bool, err error) {
-	to, err = target(req.Context, req, d, req.Arguments[0])
+func (l *companionAddLine) text() string {
+	var b strings.Builder
+	name := printable(l.Name)
+	switch both := strings.TrimSpace(name + " " + l.Peer); l.Status {
+	case "added":
+		fmt.Fprintf(&b, "added %s\n", both)
+	case "again":
+		fmt.Fprintf(&b, "%s is a companion already; its present name is accepted\n", both)
+	case "here":
+		fmt.Fprintf(&b, "here: %s", quantity(*l.Pieces, "piece", "pieces"))
+		if l.With != "" {
+			fmt.Fprintf(&b, ", as the peer %s has them; the companion itself does not have them open", l.With)
+		}
+		b.WriteString("\n")
+	case "fetching":
+		b.WriteString("fetching its library\n")
+	case "stranger":
+		fmt.Fprintf(&b, "%s calls itself %s\n", l.Peer, name)
+	case "known":
+		fmt.Fprintf(&b, "%s is meant\n", l.Peer)
+	default:
+		b.WriteString("its library is not complete yet; fetching continues in the background\n")
+		if l.Address != "" {
+			fmt.Fprintf(&b, "to see what is missing: ipfs npp db doctor %s\n", l.Address)
+		}
+	}
+	for _, s := range l.Incomplete {
+		fmt.Fprintf(&b, "%s: %s\n", s.Store, printable(s.Why))
+	}
+	for _, t := range l.Troubles {
+		fmt.Fprintf(&b, "note: %s\n", printable(t))
+	}
+	return b.String()
+}
+
+// companionToAdd returns the peer to add, and whether the argument is the name
+// that a stranger chose. Such a name needs --yes: over the RPC there is nobody
+// to ask.
+func companionToAdd(req *cmds.Request, d *daemon.Daemon) (to peer.AddrInfo, stranger bool, err error) {
+	to, err = resolvePeer(req.Context, req, d, req.Arguments[0])
 	named, ok := errors.AsType[*library.NameError](err)
-	if !ok || !errors.Is(err, library.ErrStranger) || len(named.Peers) > 1 || !on(req, yesOption) && !on(req, previewOption) {
+	if !ok || !errors.Is(err, library.ErrStranger) || len(named.Peers) > 1 || !isSet(req, yesOption) && !isSet(req, previewOption) {
 		return to, false, err
 	}
 	return peer.AddrInfo{ID: named.Peers[0]}, true, nil
 }
 
-// askWhoIsMeant asks at a terminal whether the peer that calls itself by the name in a
-// request is meant, and puts its peer ID in the place of the name.
-func askWhoIsMeant(req *cmds.Request, env cmds.Environment) error {
-	if on(req, yesOption) || on(req, previewOption) || !term.IsTerminal(int(os.Stdin.Fd())) {
+// confirmPeer asks at a terminal whether the peer with a name is meant, and
+// replaces the name in the request by the peer ID.
+func confirmPeer(req *cmds.Request, env cmds.Environment) error {
+	if isSet(req, yesOption) || isSet(req, previewOption) || !isTerminal(os.Stdin) {
 		return nil
 	}
 	if _, err := swarm.ParseTarget(req.Arguments[0]); err == nil {
@@ -473,48 +459,44 @@ func askWhoIsMeant(req *cmds.Request, env cmds.Environment) error {
 	var l companionAddLine
 	err = api.Request(Name+"/companions/add", req.Arguments[0]).Option(previewOption, true).Exec(req.Context, &l)
 	if _, unreachable := errors.AsType[*url.Error](err); unreachable && req.Context.Err() == nil {
-		return nil // it is said what is amiss with the daemon
+		return nil // Run returns a better error
 	}
 	if err != nil || l.Status != "stranger" {
 		return err
 	}
-	in, stop := stoppable(req.Context, os.Stdin)
-	defer stop()
-	fmt.Fprintf(os.Stderr, "%s calls itself %s. Is that who you mean? [y/N] ", l.Peer, printable(l.Name))
-	if !isYes(in) {
-		return errors.New("nobody is added")
+	if !askTerminal(req.Context, fmt.Sprintf("%s calls itself %s. Is that who you mean?", l.Peer, printable(l.Name))) {
+		return errors.New("no companion was added")
 	}
 	req.Arguments[0] = l.Peer
 	return nil
 }
 
-// waitForPieces waits until the pieces of a companion are here as a peer had them after
-// a time, or as long as said, and says what is here and what is not. Practice counts
-// that do not come do not keep it from saying that the pieces are here.
-func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, id peer.ID, since time.Time, wait time.Duration) error {
+// waitForPieces waits until the pieces of a companion are complete, compared
+// with a peer after a time, or until the wait is over, and emits what is here
+// and what is not. Missing practice counts delay it, but not beyond the wait.
+func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, id peer.ID, after time.Time, wait time.Duration) error {
 	begin := time.Now()
-	said := false
+	emitted := false
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		c, err := lib.Companion(ctx, id)
-		if err != nil && !errors.Is(err, library.ErrNotCompanion) { // the latter: not read yet
+		if err != nil && !errors.Is(err, library.ErrNotCompanion) { // ErrNotCompanion: it is not read yet
 			return err
 		}
-		l := &companionAddLine{Peer: id.String(), Name: lib.NameOf(id), Wrong: newCompanionLine(c).Troubles}
+		line := newCompanionLine(c)
+		l := &companionAddLine{Peer: id.String(), Name: lib.NameOf(id), Troubles: line.Troubles}
 		waited := time.Since(begin)
-		whole := err == nil && c.Whole(since)
+		complete := err == nil && c.Whole(after)
 		switch {
-		case whole && (len(c.Incomplete) == 0 || waited > wait):
-			l.Status, l.Pieces, l.With = "here", &c.Pieces, newCompanionLine(c).With
-			l.Incomplete = newIncompleteLines(c.Incomplete)
+		case complete && (len(c.Incomplete) == 0 || waited > wait):
+			l.Status, l.Pieces, l.With, l.Incomplete = "here", &c.Pieces, line.With, line.Incomplete
 			return res.Emit(l)
 		case waited > wait, c.Broken:
-			l.Status, l.Address = "waiting", cmp.Or(c.PiecesAddr, c.User)
-			l.Incomplete = newIncompleteLines(c.Incomplete)
+			l.Status, l.Address, l.Incomplete = "waiting", cmp.Or(c.PiecesAddr, c.User), line.Incomplete
 			return res.Emit(l)
-		case waited > time.Second && !said:
-			said, l.Status = true, "fetching"
+		case waited > time.Second && !emitted:
+			emitted, l.Status = true, "fetching"
 			if err := res.Emit(l); err != nil {
 				return err
 			}
@@ -529,12 +511,12 @@ func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.L
 
 var companionsRmCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Follow a peer no more.",
+		Tagline: "Stop following a peer.",
 		ShortDescription: `
-Ends the replication of the peer's library and removes what came of it, and
-keeps the connection no more. A database of the peer that was opened apart
-('ipfs npp db open') stays, and so does a connection that 'ipfs npp connect
---keep' keeps.
+Ends the replication of the peer's library, deletes what was fetched of it,
+and no longer keeps the connection. Databases that you opened yourself
+('ipfs npp db open') stay, and so does a connection that you keep
+('ipfs npp connect --keep').
 
   > ipfs npp companions rm alice
   removed alice 12D3KooWQK5Uh9…
@@ -548,7 +530,7 @@ keeps the connection no more. A database of the peer that was opened apart
 		if err != nil {
 			return err
 		}
-		to, err := target(req.Context, req, d, req.Arguments[0])
+		to, err := resolvePeer(req.Context, req, d, req.Arguments[0])
 		if err != nil {
 			return err
 		}
@@ -559,12 +541,9 @@ keeps the connection no more. A database of the peer that was opened apart
 		return res.Emit(l)
 	},
 	Type: companionRmLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *companionRmLine) error {
-			_, err := fmt.Fprintf(w, "removed %s\n", strings.TrimSpace(printable(l.Name)+" "+l.Peer))
-			return err
-		}),
-	},
+	Encoders: encodeText(func(l *companionRmLine) string {
+		return fmt.Sprintf("removed %s\n", strings.TrimSpace(printable(l.Name)+" "+l.Peer))
+	}),
 }
 
 // companionRmLine is the output of `npp companions rm`.
@@ -586,17 +565,17 @@ type companionEventLine struct {
 
 var companionsWatchCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Print what companions do.",
+		Tagline: "Print news of companions as they happen.",
 		ShortDescription: `
-Prints a line for each companion that comes and goes, new pieces of theirs,
-who begins or ends to follow, names that change, offers, and peers with npp
-nearby, until it is interrupted or the daemon stops.
+Prints a line for each event until it is interrupted or the daemon stops:
+companions that come and go, new pieces, new names, peers that start or stop
+following you, offers, and nearby peers that have npp.
 
   > ipfs npp companions watch
   2026-05-01 20:15:03  piece  alice  12D3KooWQK5U…  QmNR2n…  Prelude in C
 
-In JSON, "event" is one of added, removed, online, offline, follows,
-unfollows, name, piece, offer and nearby.
+In JSON, "event" is added, removed, online, offline, follows, unfollows, name,
+piece, offer or nearby.
 `,
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
@@ -604,30 +583,21 @@ unfollows, name, piece, offer and nearby.
 		if err != nil {
 			return err
 		}
-		var ready func()
-		if stream, ok := res.(http.Flusher); ok {
-			ready = stream.Flush // the client waits for the head of the answer
-		}
-		for e := range lib.Watch(ctx, ready) {
-			l := &companionEventLine{Event: string(e.Kind), At: e.At, Peer: e.Peer.String(), Name: e.Name, Hash: e.Hash, Title: e.Title, Address: e.Address}
-			if err := res.Emit(l); err != nil {
-				return err
-			}
-		}
-		return nil
+		return emitAll(res, lib.Watch(ctx, flush(res)), func(e library.Event) *companionEventLine {
+			return &companionEventLine{Event: string(e.Kind), At: e.At, Peer: e.Peer.String(), Name: e.Name, Hash: e.Hash, Title: e.Title, Address: e.Address}
+		})
 	},
-	PostRun: untilInterrupted,
-	Type:    companionEventLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *companionEventLine) error {
-			text := fmt.Sprintf("%s  %-9s  %s  %s", l.At.Local().Format(time.DateTime), l.Event, printable(l.Name), l.Peer)
-			for _, more := range []string{l.Hash, l.Title, l.Address} {
-				if more != "" {
-					text += "  " + printable(more)
-				}
-			}
-			_, err := fmt.Fprintln(w, text)
-			return err
-		}),
-	},
+	PostRun:  untilInterrupted,
+	Type:     companionEventLine{},
+	Encoders: encodeText((*companionEventLine).text),
+}
+
+func (l *companionEventLine) text() string {
+	text := fmt.Sprintf("%s  %-9s  %s  %s", localTime(l.At), l.Event, printable(l.Name), l.Peer)
+	for _, more := range []string{l.Hash, l.Title, l.Address} {
+		if more != "" {
+			text += "  " + printable(more)
+		}
+	}
+	return text + "\n"
 }

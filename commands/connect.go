@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -22,25 +21,26 @@ const (
 
 	defaultDialTimeout = 30 * time.Second
 
-	// maxTargets bounds how many peers one command connects to: they are dialled side by side.
+	// maxTargets bounds the peers of one command, which are dialled in
+	// parallel.
 	maxTargets = 256
 )
 
-// connectLine is one line of `npp connect`: how a peer was reached, or why not.
+// connectLine is a line of `npp connect`: how a peer was reached, or why not.
 type connectLine struct {
-	Peer    string    `json:"peer"`
-	OK      bool      `json:"ok"`
-	Way     string    `json:"way,omitempty"` // what led there: "open connection", "known address", …
-	Addr    string    `json:"addr,omitempty"`
-	Relayed bool      `json:"relayed"`
-	MS      float64   `json:"ms"`
-	Kept    bool      `json:"kept,omitempty"`
-	Forgot  bool      `json:"forgot,omitempty"`
-	Tried   []tryLine `json:"tried,omitempty"` // what failed before
-	Error   string    `json:"error,omitempty"`
+	Peer      string    `json:"peer"`
+	OK        bool      `json:"ok"`
+	Way       string    `json:"way,omitempty"` // the route: "open connection", "known address", …
+	Addr      string    `json:"addr,omitempty"`
+	Relayed   bool      `json:"relayed"`
+	MS        float64   `json:"ms"`
+	Kept      bool      `json:"kept,omitempty"`
+	Forgotten bool      `json:"forgot,omitempty"`
+	Tried     []tryLine `json:"tried,omitempty"` // routes that failed before
+	Error     string    `json:"error,omitempty"`
 }
 
-// tryLine is one thing that was tried on the way to a peer.
+// tryLine is a route that failed.
 type tryLine struct {
 	Way   string  `json:"way"`
 	Addr  string  `json:"addr,omitempty"`
@@ -50,23 +50,26 @@ type tryLine struct {
 
 var connectCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Connect to peers, by whatever way leads there.",
+		Tagline: "Connect to peers.",
 		ShortDescription: `
-'ipfs npp connect' connects to each peer and says how it got there, or each
-thing that it tried and why that failed. It tries an open connection, the
-addresses that are given or known, the addresses that routing finds (DHT,
-delegated), and the relays that this peer is connected to.
-
-A peer is a peer ID in any encoding, a multiaddr that ends in /p2p/<peer ID>
-(or the old /ipfs/<peer ID>), /p2p-circuit/ipfs/<peer ID> for any relay, or
-the name of a companion ('ipfs npp companions --help').
+Connects to each peer and prints how it was reached or, for each attempt, why
+it failed. The command tries, in this order, an open connection, the addresses
+that are given or known, the addresses that routing finds (DHT or delegated),
+and the relays that this peer is connected to.
 
   > ipfs npp connect 12D3KooW…
   connected 12D3KooW… by routing: /ip4/203.0.113.7/tcp/4001, direct, 81.3 ms
 
-'--keep' remembers the peer, over restarts, and connects again whenever the
-connection is lost; '--forget' ends that. Neither touches the config: a peer
-in Peering.Peers stays.
+A peer is one of:
+
+  - a peer ID, in any encoding;
+  - a multiaddr that ends in /p2p/<peer ID>, or in the old /ipfs/<peer ID>;
+  - /p2p-circuit/ipfs/<peer ID>, for any relay;
+  - the name of a companion ('ipfs npp companions --help').
+
+'--keep' remembers the peer and connects again whenever the connection is
+lost, also after a restart; '--forget' ends that. Peers in Peering.Peers of
+the config are always kept.
 `,
 	},
 	Arguments: []cmds.Argument{
@@ -74,37 +77,37 @@ in Peering.Peers stays.
 	},
 	Options: []cmds.Option{
 		cmds.StringOption(dialTimeoutOption, "Give up on a peer after this time.").WithDefault(defaultDialTimeout.String()),
-		cmds.BoolOption(keepOption, "Keep the connection from now on, over restarts."),
-		cmds.BoolOption(forgetOption, "No longer keep the connection; does not disconnect."),
+		cmds.BoolOption(keepOption, "Keep the connection from now on, also after restarts."),
+		cmds.BoolOption(forgetOption, "Stop keeping the connection, but do not disconnect."),
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		d, err := daemonOf(env)
 		if err != nil {
 			return err
 		}
-		if on(req, keepOption) && on(req, forgetOption) {
-			return errors.New("--keep and --forget exclude each other")
+		if isSet(req, keepOption) && isSet(req, forgetOption) {
+			return errors.New("--keep and --forget cannot be combined; hint: use one of them")
 		}
 		timeout, err := durationOption(req, dialTimeoutOption)
 		if err != nil {
 			return err
 		}
 		if len(req.Arguments) > maxTargets {
-			return fmt.Errorf("%d peers are too many at once, the limit is %d", len(req.Arguments), maxTargets)
+			return fmt.Errorf("%d peers are too many at once, because the limit is %d; hint: use several commands", len(req.Arguments), maxTargets)
 		}
 		targets := make([]peer.AddrInfo, len(req.Arguments))
 		for i, arg := range req.Arguments {
-			if targets[i], err = target(req.Context, req, d, arg); err != nil {
+			if targets[i], err = resolvePeer(req.Context, req, d, arg); err != nil {
 				return err
 			}
 		}
 		lines := make(chan *connectLine)
 		for _, t := range targets {
 			go func() {
-				if on(req, forgetOption) {
+				if isSet(req, forgetOption) {
 					lines <- forget(req.Context, d, t.ID)
 				} else {
-					lines <- connect(req.Context, d, t, timeout, on(req, keepOption))
+					lines <- connect(req.Context, d, t, timeout, isSet(req, keepOption))
 				}
 			}()
 		}
@@ -124,13 +127,8 @@ in Peering.Peers stays.
 		}
 		return emitErr
 	},
-	Type: connectLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *connectLine) error {
-			_, err := io.WriteString(w, l.text())
-			return err
-		}),
-	},
+	Type:     connectLine{},
+	Encoders: encodeText((*connectLine).text),
 }
 
 func connect(ctx context.Context, d *daemon.Daemon, target peer.AddrInfo, timeout time.Duration, keep bool) *connectLine {
@@ -171,11 +169,11 @@ func forget(ctx context.Context, d *daemon.Daemon, id peer.ID) *connectLine {
 	err := d.Swarm.Forget(ctx, id)
 	switch {
 	case errors.Is(err, swarm.ErrPinned):
-		l.Error = fmt.Sprintf("%s is kept by Peering.Peers of the config, which npp does not change; hint: ipfs config edit", id)
+		l.Error = fmt.Sprintf("%s is kept because it is in Peering.Peers of the config; hint: remove it there: ipfs config edit", id)
 	case err != nil:
 		l.Error = err.Error()
 	default:
-		l.OK, l.Forgot = true, true
+		l.OK, l.Forgotten = true, true
 	}
 	return l
 }
@@ -189,7 +187,7 @@ func tryLines(tried []swarm.Attempt) []tryLine {
 }
 
 func (l *connectLine) text() string {
-	if l.Forgot {
+	if l.Forgotten {
 		return fmt.Sprintf("forgot %s\n", l.Peer)
 	}
 	kept := ""
@@ -197,7 +195,7 @@ func (l *connectLine) text() string {
 		kept = ", kept"
 	}
 	if !l.OK && len(l.Tried) > 0 {
-		return fmt.Sprintf("failed %s: no way there%s\n%s", l.Peer, kept, triedText(l.Tried))
+		return fmt.Sprintf("failed %s: no way there%s\n%s", l.Peer, kept, attemptsText(l.Tried))
 	}
 	if !l.OK {
 		return fmt.Sprintf("failed %s: %s%s\n", l.Peer, printable(l.Error), kept)
@@ -206,11 +204,11 @@ func (l *connectLine) text() string {
 	if l.Relayed {
 		way = "relayed"
 	}
-	return fmt.Sprintf("connected %s by %s: %s, %s, %.1f ms%s\n", l.Peer, l.Way, l.Addr, way, l.MS, kept) + triedText(l.Tried)
+	return fmt.Sprintf("connected %s by %s: %s, %s, %.1f ms%s\n", l.Peer, l.Way, l.Addr, way, l.MS, kept) + attemptsText(l.Tried)
 }
 
-// triedText is a line for each thing that was tried in vain.
-func triedText(tried []tryLine) string {
+// attemptsText is a line for each route that failed.
+func attemptsText(tried []tryLine) string {
 	var b strings.Builder
 	for _, t := range tried {
 		b.WriteString("  tried " + t.Way)
@@ -220,14 +218,4 @@ func triedText(tried []tryLine) string {
 		b.WriteString(": " + printable(t.Error) + "\n")
 	}
 	return b.String()
-}
-
-// durationOption reads an option that is a positive duration.
-func durationOption(req *cmds.Request, name string) (time.Duration, error) {
-	text, _ := req.Options[name].(string)
-	d, err := time.ParseDuration(text)
-	if err != nil || d <= 0 {
-		return 0, fmt.Errorf("--%s is %.40q, must be a duration such as 30s or 2m", name, text)
-	}
-	return d, nil
 }

@@ -6,22 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"iter"
 	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf16"
-	"unicode/utf8"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
 
 	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/manifest"
@@ -43,25 +37,26 @@ const (
 
 var dbCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Make, read, write and replicate OrbitDB databases.",
+		Tagline: "Create, read, write and replicate OrbitDB databases.",
 		ShortDescription: `
-A database is named by its address (/orbitdb/zdpu…) or, where only one here
-has it, by its name; one of yours comes before those of others. There are
-three types: documents, each with its key in one of its fields; keyvalue; and
-events, which are added and stay. Values are JSON, with links and bytes as in
-DAG-JSON: {"/":"<CID>"}, {"/":{"bytes":"…"}}.
+A database has an address (/orbitdb/zdpu…) and a name. Commands take either;
+of several databases with one name, your own comes first. There are three
+types: documents, each with its key in one of its fields; keyvalue; and
+events, which can be added but not changed. Values are JSON. Links and bytes
+are written as in DAG-JSON: {"/":"<CID>"}, {"/":{"bytes":"…"}}.
 
-The daemon has four databases of its own, which are your library: "pieces",
-documents whose key is the field "hash"; and, as keyvalue, "user", which is
-about you, "companions", whom you follow, and "practice".
+The daemon has four databases of its own, your library: "pieces", documents
+with the key "hash", and three of type keyvalue: "user", which is your
+profile, "companions", the peers that you follow, and "practice".
 
   > ipfs npp db ls
   > ipfs npp db put pieces '{"hash":"QmNR2n…","instrument":"Piano"}'
   > ipfs npp db query pieces --where 'instrument == "Piano"'
   > ipfs npp db get user username
 
-Databases are kept in step with all peers that have them open, as this daemon
-has all that it did not close. 'open' fetches one of another peer:
+A database is replicated with all peers that have it open, until you close
+it. 'open' fetches the database of another peer, 'watch' prints changes, and
+'doctor' says why something does not arrive:
 
   > ipfs npp db open /orbitdb/zdpuAt3… --wait
   > ipfs npp db watch rehearsals
@@ -92,11 +87,10 @@ has all that it did not close. 'open' fetches one of another peer:
 	},
 }
 
-// dbArg is the database that a command is about.
 var dbArg = cmds.StringArg("db", true, false, "Address or name of a database.")
 
-// databases is the daemon's databases, or an error with the next step. The context
-// is that of the request, and is done when the daemon stops.
+// databases returns the daemon's databases. The context is that of the request,
+// and is done when the daemon stops. An error says what to do.
 func databases(req *cmds.Request, env cmds.Environment) (context.Context, *orbit.Orbit, error) {
 	d, err := daemonOf(env)
 	if err != nil {
@@ -109,7 +103,7 @@ func databases(req *cmds.Request, env cmds.Environment) (context.Context, *orbit
 	return d.UntilClosed(req.Context), o, nil
 }
 
-// database is the database that the first argument names.
+// database returns the database that the first argument names.
 func database(req *cmds.Request, env cmds.Environment) (context.Context, *orbit.Database, error) {
 	ctx, o, err := databases(req, env)
 	if err != nil {
@@ -119,50 +113,49 @@ func database(req *cmds.Request, env cmds.Environment) (context.Context, *orbit.
 	return ctx, db, dbError(err, req.Arguments[0])
 }
 
-// dbError adds the next step to an error about a database, which was called so.
-func dbError(err error, called string) error {
+// dbError adds the next step to an error about the database that an argument
+// names.
+func dbError(err error, arg string) error {
 	hint := ""
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, orbit.ErrClosed), errors.Is(err, replicate.ErrClosed):
 		return daemon.ErrStopping
-	case errors.Is(err, orbit.ErrUnknown) && strings.HasPrefix(called, "/"):
-		hint = "ipfs npp db ls shows what is here, ipfs npp db open " + shown(called) + " fetches it"
-	case errors.Is(err, orbit.ErrUnknown):
-		hint = "ipfs npp db ls shows what is here"
+	case errors.Is(err, orbit.ErrUnknown) && strings.HasPrefix(arg, "/"):
+		hint = "ipfs npp db ls shows the databases on this daemon, and ipfs npp db open " + hintArg(arg) + " fetches it"
+	case errors.Is(err, orbit.ErrUnknown), errors.Is(err, orbit.ErrDropped):
+		hint = "ipfs npp db ls shows the databases on this daemon"
 	case errors.Is(err, orbit.ErrAmbiguous):
 		hint = "use one of these addresses"
 	case errors.Is(err, manifest.ErrLegacyAddress):
-		hint = "such a database cannot be opened, it has to be made anew with OrbitDB 1.0 or later"
+		hint = "npp cannot open such a database; create it again with OrbitDB 1.0 or later"
 	case errors.Is(err, manifest.ErrInvalidAddress):
 		hint = "ipfs npp db ls shows addresses and names"
 	case errors.Is(err, oplog.ErrDamaged), errors.Is(err, blocks.ErrDamaged):
-		hint = "ipfs npp db rebuild " + shown(called)
+		hint = "ipfs npp db rebuild " + hintArg(arg)
 	case errors.Is(err, orbit.ErrNotAllowed):
-		hint = "ipfs npp db info " + shown(called) + " shows who may"
+		hint = "ipfs npp db info " + hintArg(arg) + " shows who may write"
 	case errors.Is(err, orbit.ErrUnavailable):
 		hint = "connect to a peer that has it: ipfs npp connect <peer>"
 	case errors.Is(err, orbit.ErrInUse):
-		hint = "close or drop that one, and it goes with it"
-	case errors.Is(err, orbit.ErrDropped):
-		hint = "ipfs npp db ls shows what is here"
+		hint = "close or drop that database; this one is closed or dropped with it"
 	case errors.Is(err, replicate.ErrNotReplicated):
-		hint = "ipfs npp db open " + shown(called)
+		hint = "ipfs npp db open " + hintArg(arg)
 	case errors.Is(err, orbit.ErrEncrypted):
-		hint = "--" + plainOption + " writes it all the same"
+		hint = "--" + plainOption + " writes it anyway"
 	case errors.As(err, new(*orbit.AccessTypeError)):
 		hint = "npp opens databases with the access controllers of @orbitdb/core, ipfs and orbitdb"
 	case errors.Is(err, replicate.ErrFailed) && errors.Is(err, orbit.ErrType):
-		hint = "ipfs npp db open " + shown(called) + " --" + typeOption + " with the type that its manifest says"
+		hint = "ipfs npp db open " + hintArg(arg) + " --" + typeOption + " with the type in its manifest"
 	case errors.Is(err, replicate.ErrFailed):
-		hint = "ask for the address again, what is there is no database"
+		hint = "check the address: it is not the address of a database"
 	case errors.Is(err, space.ErrFull):
 		hint = space.Advice
 	case errors.Is(err, orbit.ErrFull), errors.Is(err, orbit.ErrShareFull):
 		hint = replicate.QuotaAdvice
 	case errors.Is(err, entry.ErrTooLarge):
-		hint = "add it to IPFS and put its CID"
+		hint = "add it to IPFS (ipfs add) and put its CID"
 	case errors.Is(err, where.ErrInvalid):
 		hint = "ipfs npp db query --help has examples"
 	case errors.Is(err, store.ErrNotDurable):
@@ -173,118 +166,46 @@ func dbError(err error, called string) error {
 	return fmt.Errorf("%w; hint: %s", err, hint)
 }
 
-// shown is an argument as it can be typed again.
-func shown(arg string) string {
-	plain := func(r rune) bool {
-		return r < 0x80 && (unicode.IsLetter(r) || unicode.IsDigit(r)) || strings.ContainsRune("/._-", r)
-	}
-	if arg != "" && len(arg) <= 100 && strings.IndexFunc(arg, func(r rune) bool { return !plain(r) }) < 0 {
-		return arg
-	}
-	return "<db>"
-}
-
-// amountOf reads --amount; without it, there is no limit.
-func amountOf(req *cmds.Request) (int, error) {
-	n, ok := req.Options[amountOption].(int)
-	if ok && n < 1 {
-		return 0, fmt.Errorf("--%s is %d, must be 1 or more", amountOption, n)
-	}
-	return n, nil
-}
-
-// hashOf reads an option that is the hash of an entry.
-func hashOf(req *cmds.Request, option string) (hash string, given bool, err error) {
-	hash, given = req.Options[option].(string)
-	if given && !block.ValidHash(hash) {
-		err = fmt.Errorf("--%s is %.80q, must be the hash of an entry", option, hash)
-	}
-	return hash, given, err
-}
-
-// valueJSON is a value in a line, or nothing where there is no value.
+// valueJSON returns a value as JSON, or nil if there is no value.
 func valueJSON(v value.Value) json.RawMessage {
 	if v == nil {
 		return nil
 	}
 	b, err := v.MarshalJSON()
-	if err != nil { // it would have been refused when it came
+	if err != nil { // unreachable: such a value was refused when it arrived
 		return json.RawMessage(strconv.AppendQuote(nil, err.Error()))
 	}
 	return b
 }
 
-// unescaped is what Go escapes in JSON without need.
-var unescaped = map[string]string{`\u003c`: "<", `\u003e`: ">", `\u0026`: "&"}
-
-// jsonText is JSON for a terminal, JSON still: what a terminal might obey is
-// escaped, and what Go escapes for browsers is not.
-func jsonText(text json.RawMessage) string {
-	var b strings.Builder
-	for s := string(text); s != ""; {
-		if s[0] == '\\' {
-			plain, n := unescaped[s[:min(6, len(s))]], 6
-			if plain == "" {
-				n = 1
-				if strings.HasPrefix(s, `\\`) {
-					n = 2
-				}
-				plain = s[:n]
-			}
-			b.WriteString(plain)
-			s = s[n:]
-			continue
-		}
-		r, n := utf8.DecodeRuneInString(s)
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-		} else {
-			for _, u := range utf16.AppendRune(nil, r) {
-				fmt.Fprintf(&b, `\u%04x`, u)
-			}
-		}
-		s = s[n:]
-	}
-	return b.String()
-}
-
-// keyText is a key for a terminal: a text as it is, all else as JSON.
-func keyText(key json.RawMessage) string {
-	var s string
-	if json.Unmarshal(key, &s) == nil && string(key) != "null" {
-		return printable(s)
-	}
-	return jsonText(key)
-}
-
 // listLine is a line of `npp db ls`.
 type listLine struct {
-	Address  string `json:"address"`
-	Name     string `json:"name"`
-	Type     string `json:"type"`                   // as which it is open
-	Manifest string `json:"manifestType,omitempty"` // the type that its manifest names, where that is another
-	State    string `json:"state,omitempty"`        // of its replication: "open", "closed", "fetching", "failed", "encrypted" or "full"
-	Full     string `json:"full,omitempty"`         // why nothing of others is taken, where a quota is used up
-	NotLive  string `json:"notLive,omitempty"`      // why it is open and not live; see statusLine
-	IndexBy  string `json:"indexBy,omitempty"`
-	Entries  uint64 `json:"entries"`
-	Keys     uint64 `json:"keys"`               // of documents and keyvalue
-	AccessOf string `json:"accessOf,omitempty"` // address of the database whose access controller it is
-	Error    string `json:"error,omitempty"`    // why it does not open
+	Address      string `json:"address"`
+	Name         string `json:"name"`
+	Type         string `json:"type"`                   // as it is open
+	ManifestType string `json:"manifestType,omitempty"` // the type in the manifest, if it differs
+	State        string `json:"state,omitempty"`        // of the replication: "open", "closed", "fetching", "failed", "encrypted" or "full"
+	Full         string `json:"full,omitempty"`         // why entries of others are refused, if a quota is used up
+	NotLive      string `json:"notLive,omitempty"`      // see statusLine
+	IndexBy      string `json:"indexBy,omitempty"`
+	Entries      uint64 `json:"entries"`
+	Keys         uint64 `json:"keys"`               // of documents and keyvalue
+	AccessOf     string `json:"accessOf,omitempty"` // address of the database whose access database this is
+	Error        string `json:"error,omitempty"`    // why it cannot be opened
 }
 
-// manifestType is the type that a manifest names, or "" where the database is
-// open as one of that type.
-func manifestType(kind, manifest string) string {
+// otherType returns the type in a manifest, or "" if the database is open as
+// that type.
+func otherType(kind, manifest string) string {
 	if kind == manifest {
 		return ""
 	}
-	return typeOf(manifest)
+	return safeType(manifest)
 }
 
-// typeOf is a type of database, which whoever made it chose. A line whose type
-// is "error" would be an error to those who read lines.
-func typeOf(kind string) string {
+// safeType returns the type that the creator of a database chose, except
+// "error": clients take a line with that type for an error.
+func safeType(kind string) string {
 	if kind == "error" {
 		return "unknown"
 	}
@@ -293,18 +214,25 @@ func typeOf(kind string) string {
 
 var dbLsCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "List the databases that are here.",
+		Tagline: "List the databases on this daemon.",
 		ShortDescription: `
-Prints address, type, number of entries, state and name of each database: it
-is "open" and replicated, "not live" where new entries come late or not at
-all, "full" where a quota is used up and nothing of others is taken, "closed",
-"fetching" what it takes to open it, "failed", or "encrypted" as a whole by
-the apps that write to it, so that nothing of it can be read here. One that is
-not live, is full or does not open is listed with the reason.
+Prints the address, type, number of entries, state and name of each database.
 
   > ipfs npp db ls
   /orbitdb/zdpuAsb…  documents      12  open       pieces
   /orbitdb/zdpuAz7…  keyvalue        4  closed     user
+
+The states:
+
+  open       replicated with all peers that have it open
+  not live   open, but new entries come late or not at all
+  full       open, but its quota is used up: entries of others are refused
+  encrypted  open, but apps encrypt it as a whole: it cannot be read here
+  closed     not replicated
+  fetching   not here yet
+  failed     cannot be opened
+
+The reason is printed below a database that is not live, full or failed.
 `,
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
@@ -318,7 +246,7 @@ not live, is full or does not open is listed with the reason.
 			if err != nil {
 				return dbError(err, "")
 			}
-			l := &listLine{Address: d.Address, Name: d.Name, Type: typeOf(d.Type), Manifest: manifestType(d.Type, d.ManifestType), IndexBy: d.IndexBy}
+			l := &listLine{Address: d.Address, Name: d.Name, Type: safeType(d.Type), ManifestType: otherType(d.Type, d.ManifestType), IndexBy: d.IndexBy}
 			lines = append(lines, l)
 			db, err := o.Open(ctx, d.Address, orbit.OpenOptions{})
 			if err == nil {
@@ -335,34 +263,29 @@ not live, is full or does not open is listed with the reason.
 		if err != nil {
 			return err
 		}
-		lines = append(lines, pending...)
-		for _, l := range lines {
+		return emitAll(res, slices.Values(append(lines, pending...)), func(l *listLine) *listLine {
 			l.AccessOf = accessOf[l.Address]
-			if err := res.Emit(l); err != nil {
-				return err
-			}
+			return l
+		})
+	},
+	Type:     listLine{},
+	Encoders: encodeText((*listLine).text),
+}
+
+func (l *listLine) text() string {
+	text := fmt.Sprintf("%s  %-9s  %6d  %-9s  %s", l.Address, printable(cmp.Or(l.Type, "?")), l.Entries, l.state(), printable(cmp.Or(l.Name, "?")))
+	if l.AccessOf != "" {
+		text += "  (access list of " + l.AccessOf + ")"
+	}
+	if l.ManifestType != "" {
+		text += "  (its manifest says " + printable(l.ManifestType) + ")"
+	}
+	for _, why := range []string{l.Full, l.NotLive, l.Error} {
+		if why != "" {
+			text += "\n  " + printable(why)
 		}
-		return nil
-	},
-	Type: listLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *listLine) error {
-			text := fmt.Sprintf("%s  %-9s  %6d  %-9s  %s", l.Address, printable(cmp.Or(l.Type, "?")), l.Entries, l.state(), printable(cmp.Or(l.Name, "?")))
-			if l.AccessOf != "" {
-				text += "  (who may write to " + l.AccessOf + ")"
-			}
-			if l.Manifest != "" {
-				text += "  (its manifest says " + printable(l.Manifest) + ")"
-			}
-			for _, why := range []string{l.Full, l.NotLive, l.Error} {
-				if why != "" {
-					text += "\n  " + printable(why)
-				}
-			}
-			_, err := fmt.Fprintln(w, text)
-			return err
-		}),
-	},
+	}
+	return text + "\n"
 }
 
 func (l *listLine) state() string {
@@ -372,8 +295,8 @@ func (l *listLine) state() string {
 	return cmp.Or(l.State, "?")
 }
 
-// addStates adds how far the databases that are here are replicated, and returns
-// those that are not here yet.
+// addStates sets the replication state of the databases that are here, and
+// returns those that are still being fetched.
 func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pending []*listLine, err error) {
 	d, err := daemonOf(env)
 	if err != nil {
@@ -381,7 +304,7 @@ func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pen
 	}
 	r, err := d.Replicator()
 	if err != nil {
-		return nil, nil // they are here all the same
+		return nil, nil // the databases are here without it
 	}
 	listed := make(map[string]bool)
 	for _, l := range here {
@@ -392,7 +315,7 @@ func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pen
 		case err == nil:
 			l.State = stateOf(s)
 			if s.NotLive != nil {
-				l.NotLive = notLive(s.NotLive)
+				l.NotLive = notLiveText(s.NotLive)
 			}
 			if l.State == fullState {
 				l.Full = s.Full.Error()
@@ -402,7 +325,7 @@ func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pen
 	for _, address := range r.Pending() {
 		s, err := r.Status(ctx, address)
 		if err != nil || listed[address] {
-			continue // it came, or went, meanwhile
+			continue // it arrived, or was dropped, meanwhile
 		}
 		l := &listLine{Address: address, State: string(s.State)}
 		if s.Err != nil {
@@ -415,38 +338,38 @@ func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pen
 
 // infoLine is the output of `npp db info`.
 type infoLine struct {
-	Address  string          `json:"address"`
-	Name     string          `json:"name"`
-	Type     string          `json:"type"`                   // as which it is open
-	Manifest string          `json:"manifestType,omitempty"` // the type that its manifest names, where that is another
-	IndexBy  string          `json:"indexBy,omitempty"`
-	Meta     json.RawMessage `json:"meta,omitempty"`
-	Access   accessLine      `json:"access"`
-	Writable bool            `json:"writable"`            // by this daemon
-	Sealed   bool            `json:"encrypted,omitempty"` // apps encrypt the values: this daemon writes a plain one with --plain only
-	Entries  uint64          `json:"entries"`             // that count
-	Keys     uint64          `json:"keys"`                // of documents and keyvalue
-	Faults   uint64          `json:"faults"`              // entries that do not count
-	Waiting  uint64          `json:"waiting"`             // entries whose parents are not here
-	Missing  []string        `json:"missing,omitempty"`   // at most 1000 of them
-	Lacking  uint64          `json:"lacking,omitempty"`   // hashes that are missing
-	Stored   storedLine      `json:"stored"`
-	Heads    []string        `json:"heads"`
-	Clock    float64         `json:"clock"` // largest time of the heads
-	Last     uint64          `json:"last"`  // number of the entry that came last
+	Address      string          `json:"address"`
+	Name         string          `json:"name"`
+	Type         string          `json:"type"`                   // as it is open
+	ManifestType string          `json:"manifestType,omitempty"` // the type in the manifest, if it differs
+	IndexBy      string          `json:"indexBy,omitempty"`
+	Meta         json.RawMessage `json:"meta,omitempty"`
+	Access       accessLine      `json:"access"`
+	Writable     bool            `json:"writable"`            // by this daemon
+	Encrypted    bool            `json:"encrypted,omitempty"` // apps encrypt the values, so this daemon writes plain ones with --plain only
+	Entries      uint64          `json:"entries"`             // authorized ones
+	Keys         uint64          `json:"keys"`                // of documents and keyvalue
+	Invalid      uint64          `json:"faults"`              // entries without effect
+	Pending      uint64          `json:"waiting"`             // pending entries
+	Missing      []string        `json:"missing,omitempty"`   // at most 1000 missing hashes
+	MissingCount uint64          `json:"lacking,omitempty"`   // missing hashes
+	Stored       storedLine      `json:"stored"`
+	Heads        []string        `json:"heads"`
+	Clock        float64         `json:"clock"` // largest time of the heads
+	Last         uint64          `json:"last"`  // number of the entry that arrived last
 	statusLine
 }
 
-// storedLine is what a database takes, in bytes of blocks.
+// storedLine is the space that a database takes, in bytes of blocks.
 type storedLine struct {
 	Bytes          uint64 `json:"bytes"`
-	WaitingBytes   uint64 `json:"waitingBytes"`             // about, of entries that wait
-	MaxBytes       uint64 `json:"maxBytes,omitempty"`       // the quota for both; none where only this daemon may write
-	CompanionBytes uint64 `json:"companionBytes,omitempty"` // of all databases of the companion whose it is: then the quota is for those
+	PendingBytes   uint64 `json:"waitingBytes"`             // of pending entries, approximately
+	MaxBytes       uint64 `json:"maxBytes,omitempty"`       // the quota for both; none if only this daemon may write
+	CompanionBytes uint64 `json:"companionBytes,omitempty"` // of all databases of the companion that owns it; MaxBytes is the quota for these
 }
 
 func newStoredLine(u orbit.Usage) storedLine {
-	l := storedLine{Bytes: u.Entries, WaitingBytes: u.Waiting, CompanionBytes: u.Grouped}
+	l := storedLine{Bytes: u.Entries, PendingBytes: u.Waiting, CompanionBytes: u.Grouped}
 	if u.Limited && u.Quota < math.MaxUint64 {
 		l.MaxBytes = u.Quota
 	}
@@ -454,12 +377,12 @@ func newStoredLine(u orbit.Usage) storedLine {
 }
 
 func (l storedLine) text() string {
-	text := fmt.Sprintf("%d bytes", l.Bytes+l.WaitingBytes)
+	text := size(l.Bytes + l.PendingBytes)
 	switch {
 	case l.CompanionBytes > 0:
-		return text + fmt.Sprintf(", all of the companion %d of %d", l.CompanionBytes, l.MaxBytes)
+		return text + fmt.Sprintf("; all databases of the companion take %s of %s", size(l.CompanionBytes), size(l.MaxBytes))
 	case l.MaxBytes > 0:
-		return text + fmt.Sprintf(" of %d", l.MaxBytes)
+		return text + " of " + size(l.MaxBytes)
 	}
 	return text + ", no quota"
 }
@@ -471,26 +394,12 @@ type accessLine struct {
 	Capabilities map[string][]string `json:"capabilities"` // IDs of identities, by "write" and "admin"
 }
 
-// shownHashes is how many hashes are printed for people.
-const shownHashes = 8
-
 var dbInfoCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Show what is known of a database.",
+		Tagline: "Show details of a database.",
 		ShortDescription: `
-"faults" are entries that have no effect, such as those of who may not write.
-"waiting" are entries that came before those that they need, which are
-"missing" unless they are being fetched ("asking"). "stored" is what the
-database takes of its quota. Heads are the newest entries, the clock is the
-largest of theirs, and "last" is the number of the entry that came last (see
-db log --since).
-The state is that of the replication, which lists what was asked for in vain,
-entries that came and were refused, and peers that have it open. A database
-that is being fetched has no more than that. It is "encrypted" where apps
-encrypt it as a whole (encryption.replication); where they encrypt the values
-alone (encryption.data), there is a line "values". It is "full" where a quota
-is used up: nothing of others is taken, what is here is served, and this
-daemon may write.
+Prints what the database is, who may write to it, what it contains, and how
+far it is replicated.
 
   > ipfs npp db info pieces
   address   /orbitdb/zdpuAsb…
@@ -499,12 +408,24 @@ daemon may write.
   access    ipfs, /ipfs/zdpuAzF…
   write     03f5a7…
   writable  yes
-  entries   12, keys 11, faults 0, waiting 0
-  stored    17342 bytes, no quota
+  entries   12, keys 11, invalid 0, pending 0
+  stored    16.9 KiB, no quota
   head      zdpuB2g…
   clock     12, last 12
   state     open
-  peer      12D3KooW… open, in step 12s ago
+  peer      12D3KooW… open, in sync 12s ago
+
+Invalid entries have no effect, such as those of identities that may not
+write. Pending entries wait for earlier entries, which are listed as "missing"
+unless they are being fetched. The heads are the newest entries, "clock" is
+their largest time, and "last" is the number of the entry that arrived last,
+for 'ipfs npp db log --since'.
+
+"stored" is the space that the database takes of its quota. "values" says that
+apps encrypt the values (encryption.data). 'ipfs npp db ls --help' explains
+the states. While a database is being fetched, only its state is known.
+
+In JSON, invalid entries are "faults" and pending entries are "waiting".
 `,
 	},
 	Arguments: []cmds.Argument{dbArg},
@@ -513,57 +434,52 @@ daemon may write.
 		if err != nil {
 			return err
 		}
-		called := req.Arguments[0]
-		db, err := o.Find(ctx, called)
-		if errors.Is(err, orbit.ErrUnknown) && strings.HasPrefix(called, "/") {
-			l := &infoLine{Address: called, Heads: []string{}}
-			if statusErr := addStatus(req, env, l); statusErr == nil && l.pending() {
+		arg := req.Arguments[0]
+		db, err := o.Find(ctx, arg)
+		if errors.Is(err, orbit.ErrUnknown) && strings.HasPrefix(arg, "/") {
+			l := &infoLine{Address: arg, Heads: []string{}}
+			if statusErr := addStatus(req, env, l); statusErr == nil && l.notFetched() {
 				return res.Emit(l)
 			}
-			db, err = o.Find(ctx, called) // it may have come by now
+			db, err = o.Find(ctx, arg) // it may have arrived by now
 		}
 		if err != nil {
-			return dbError(err, called)
+			return dbError(err, arg)
 		}
 		l, err := infoOf(ctx, o, db)
 		if err == nil {
 			err = addStatus(req, env, l)
 		}
-		if err == nil && l.Waiting > 0 && l.Asking == 0 {
+		if err == nil && l.Pending > 0 && l.Asking == 0 {
 			l.Missing, err = db.Log().Missing(ctx)
 		}
 		if err != nil {
-			return dbError(err, called)
+			return dbError(err, arg)
 		}
 		return res.Emit(l)
 	},
-	Type: infoLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *infoLine) error {
-			_, err := io.WriteString(w, l.text())
-			return err
-		}),
-	},
+	Type:     infoLine{},
+	Encoders: encodeText((*infoLine).text),
 }
 
 func infoOf(ctx context.Context, o *orbit.Orbit, db *orbit.Database) (*infoLine, error) {
 	l := &infoLine{
 		Address: db.Address(),
 		Name:    db.Name(),
-		Type:    typeOf(db.Type()),
+		Type:    safeType(db.Type()),
 		IndexBy: db.IndexBy(),
 		Meta:    valueJSON(db.Meta()),
 		Access:  accessLine{Type: db.Access().Type(), Address: db.Access().Address()},
 		Heads:   []string{},
 
-		Manifest: manifestType(db.Type(), db.ManifestType()),
+		ManifestType: otherType(db.Type(), db.ManifestType()),
 	}
 	s, err := db.Log().Stats(ctx)
 	if err != nil {
 		return nil, err
 	}
-	l.Entries, l.Keys, l.Faults, l.Waiting = s.Entries, s.Keys, s.Faults, s.Waiting
-	l.Clock, l.Last, l.Lacking, l.Stored = s.Clock, s.Last, s.Missing, newStoredLine(db.Usage())
+	l.Entries, l.Keys, l.Invalid, l.Pending = s.Entries, s.Keys, s.Faults, s.Waiting
+	l.Clock, l.Last, l.MissingCount, l.Stored = s.Clock, s.Last, s.Missing, newStoredLine(db.Usage())
 	for _, h := range s.Heads {
 		l.Heads = append(l.Heads, h.Hash)
 	}
@@ -573,13 +489,13 @@ func infoOf(ctx context.Context, o *orbit.Orbit, db *orbit.Database) (*infoLine,
 	if l.Writable, err = db.Writable(ctx); err != nil {
 		return nil, err
 	}
-	l.Sealed, err = db.Encrypted(ctx)
+	l.Encrypted, err = db.Encrypted(ctx)
 	return l, err
 }
 
-// addStatus adds what is known of the replication, or why there is none.
+// addStatus sets the state of the replication, or the reason why there is none.
 func addStatus(req *cmds.Request, env cmds.Environment, l *infoLine) error {
-	r, err := replicatedOf(req, env)
+	r, err := replicationOf(req, env)
 	if err != nil {
 		l.statusLine = statusLine{Error: err.Error(), Peers: []dbPeerLine{}}
 		return nil
@@ -588,8 +504,8 @@ func addStatus(req *cmds.Request, env cmds.Environment, l *infoLine) error {
 	if err != nil {
 		return err
 	}
-	l.statusLine = newStatusLine(s, r.connected())
-	if l.pending() {
+	l.statusLine = newStatusLine(s, r.connectedPeers())
+	if l.notFetched() {
 		for _, m := range s.Missing {
 			l.Missing = append(l.Missing, m.Hash)
 		}
@@ -597,122 +513,80 @@ func addStatus(req *cmds.Request, env cmds.Environment, l *infoLine) error {
 	return nil
 }
 
-// clockText is a time of a clock: digits, as long as it is one of an honest clock.
-func clockText(t float64) string {
-	if t < 1<<53 {
-		return strconv.FormatFloat(t, 'f', -1, 64)
-	}
-	return strconv.FormatFloat(t, 'g', -1, 64)
-}
-
-// pending tells whether the database is not here yet.
-func (l *infoLine) pending() bool {
+// notFetched reports whether the database is not here yet.
+func (l *infoLine) notFetched() bool {
 	return l.State == string(replicate.Fetching) || l.State == string(replicate.Failed)
 }
 
 func (l *infoLine) text() string {
-	var b strings.Builder
-	row := func(name, format string, a ...any) {
-		fmt.Fprintf(&b, "%-8s  "+format+"\n", append([]any{name}, a...)...)
+	t := table{width: 8}
+	t.row("address", l.Address)
+	if l.notFetched() {
+		l.addStatusText(&t)
+		return t.String()
 	}
-	row("address", "%s", l.Address)
-	if l.pending() {
-		l.statusText(row)
-		return b.String()
-	}
-	row("name", "%s", printable(l.Name))
-	kind := printable(l.Type)
+	t.row("name", l.Name)
+	kind := l.Type
 	if l.IndexBy != "" {
-		kind += ", indexed by " + printable(l.IndexBy)
+		kind += ", indexed by " + l.IndexBy
 	}
-	if l.Manifest != "" {
-		kind += "; its manifest says " + printable(l.Manifest)
+	if l.ManifestType != "" {
+		kind += "; its manifest says " + l.ManifestType
 	}
-	row("type", "%s", kind)
-	if l.Meta != nil {
-		row("meta", "%s", jsonText(l.Meta))
-	}
-	row("access", "%s, %s", printable(l.Access.Type), printable(l.Access.Address))
+	t.row("type", kind)
+	t.optional("meta", jsonText(l.Meta))
+	t.row("access", l.Access.Type+", "+l.Access.Address)
 	for _, c := range slices.Sorted(maps.Keys(l.Access.Capabilities)) {
 		for _, id := range l.Access.Capabilities[c] {
-			row(printable(c), "%s", printable(id))
+			t.row(c, id)
 		}
 	}
 	writable := "yes"
 	if !l.Writable {
 		writable = "no"
 	}
-	row("writable", "%s", writable)
-	if l.Sealed {
-		row("values", "encrypted by the apps that write them")
+	t.row("writable", writable)
+	if l.Encrypted {
+		t.row("values", "encrypted by the apps that write them")
 	}
-	waiting := ""
-	if l.Lacking > 0 {
-		waiting = fmt.Sprintf(" for %s", quantity(l.Lacking, "other", "others"))
+	entries := fmt.Sprintf("%d, keys %d, invalid %d, pending %d", l.Entries, l.Keys, l.Invalid, l.Pending)
+	if l.MissingCount > 0 {
+		entries += " for " + quantity(l.MissingCount, "other", "others")
 	}
-	row("entries", "%d, keys %d, faults %d, waiting %d%s", l.Entries, l.Keys, l.Faults, l.Waiting, waiting)
-	row("stored", "%s", l.Stored.text())
-	for i := range some(row, "head", len(l.Heads)) {
-		row("head", "%s", printable(l.Heads[i]))
-	}
-	row("clock", "%s, last %d", clockText(l.Clock), l.Last)
-	l.statusText(row)
-	return b.String()
+	t.row("entries", entries)
+	t.row("stored", l.Stored.text())
+	t.rows("head", len(l.Heads), func(i int) string { return l.Heads[i] })
+	t.row("clock", fmt.Sprintf("%s, last %d", clockText(l.Clock), l.Last))
+	l.addStatusText(&t)
+	return t.String()
 }
 
-// statusText writes what is known of the replication, and what is missing.
-func (l *infoLine) statusText(row func(name, format string, a ...any)) {
-	row("state", "%s", cmp.Or(l.State, "?"))
-	if l.NotLive != "" {
-		row("not live", "%s", printable(l.NotLive))
-	}
-	if l.Full != "" {
-		row("full", "%s", printable(l.Full))
-	}
+// addStatusText adds the state of the replication, and what is missing.
+func (l *infoLine) addStatusText(t *table) {
+	t.row("state", cmp.Or(l.State, "?"))
+	t.optional("not live", l.NotLive)
+	t.optional("full", l.Full)
 	if l.GaveUp {
-		row("gave up", "some entries that waited, for want of room; they are asked for again")
+		t.row("deleted", "some pending entries, for lack of space; they are requested again")
 	}
-	if l.Error != "" {
-		row("error", "%s", printable(l.Error))
-	}
-	asked := make(map[string]string)
+	t.optional("error", l.Error)
+	requested := make(map[string]string)
 	for _, m := range l.MissingBlocks {
-		asked[m.Hash] = "  " + m.text()
+		requested[m.Hash] = "  " + m.text()
 	}
 	missing := len(l.Missing)
-	if missing > shownHashes { // it may be a part of them
-		missing = max(missing, int(l.Lacking))
+	if missing > maxRows { // the list may be incomplete
+		missing = max(missing, int(l.MissingCount))
 	}
-	for i := range some(row, "missing", missing) {
-		row("missing", "%s%s", printable(l.Missing[i]), asked[l.Missing[i]])
-	}
-	for i := range some(row, "refused", len(l.Refused)) {
-		r := l.Refused[len(l.Refused)-1-i] // the newest first
-		row("refused", "%s  %s", printable(r.Hash), printable(r.Error))
-	}
-	for i := range some(row, "peer", len(l.Peers)) {
+	t.rows("missing", missing, func(i int) string { return l.Missing[i] + requested[l.Missing[i]] })
+	t.rows("refused", len(l.Refused), func(i int) string {
+		r := l.Refused[len(l.Refused)-1-i] // newest first
+		return r.Hash + "  " + r.Error
+	})
+	t.rows("peer", len(l.Peers), func(i int) string {
 		p := &l.Peers[i]
-		open := "gone"
-		if p.Open {
-			open = "open"
-		}
-		row("peer", "%s %s, in step %s", p.Peer, open, ago(p.InStep))
-	}
-}
-
-// some yields the places of the first of n things, and writes how many more
-// there are.
-func some(row func(name, format string, a ...any), name string, n int) iter.Seq[int] {
-	return func(yield func(int) bool) {
-		for i := range min(n, shownHashes) {
-			if !yield(i) {
-				return
-			}
-		}
-		if n > shownHashes {
-			row(name, "and %d more", n-shownHashes)
-		}
-	}
+		return fmt.Sprintf("%s %s, in sync %s", p.Peer, p.openText(), ago(p.InStep))
+	})
 }
 
 // createLine is the output of `npp db create`.
@@ -722,18 +596,21 @@ type createLine struct {
 
 var dbCreateCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Make a database, or open the one that is the same.",
+		Tagline: "Create a database.",
 		ShortDescription: `
-Prints the address. The same name, type, writers and meta make the same
-database on every peer, so doing it again changes nothing. Only this daemon
-may write, unless '--write' names others by the identity that 'ipfs npp id'
-shows, or everybody: '*'. With '--managed' these are the admins of a list of
-writers that can be changed later.
+Creates a database and prints its address. The same name, type, writers and
+meta make the same database on every peer, so creating it again only opens it.
 
   > ipfs npp db create rehearsals
   /orbitdb/zdpuAt3…
   > ipfs npp db create scores --type documents --index-by hash
+
+Only this daemon may write, unless '--write' names other identities ('ipfs npp
+id' shows them) or everybody: '*'. With '--managed', these are the admins, who
+can grant and revoke the right to write later.
+
   > ipfs npp db create band --type keyvalue --write 03f5a7… --write 02c1b2…
+  > ipfs npp db create setlist --type documents --managed
   > ipfs npp db create guestbook --write '*' --meta '{"about":"our visitors"}'
 `,
 	},
@@ -742,17 +619,17 @@ writers that can be changed later.
 	},
 	Options: []cmds.Option{
 		cmds.StringOption(typeOption, "documents, keyvalue or events.").WithDefault(orbit.TypeEvents),
-		cmds.StringOption(indexByOption, "Field of documents that is their key; _id if not given."),
-		cmds.StringsOption(writeOption, "Identity that may write, or '*'; may be repeated."),
-		cmds.BoolOption(managedOption, "Let the writers be changed later."),
-		cmds.StringOption(metaOption, "JSON that is part of the database's address."),
+		cmds.StringOption(indexByOption, "Field that contains the key of a document; default: _id."),
+		cmds.StringsOption(writeOption, "Identity that may write, or '*' for everybody; repeatable."),
+		cmds.BoolOption(managedOption, "Let admins grant and revoke the right to write."),
+		cmds.StringOption(metaOption, "JSON to store with the database; part of its address."),
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		ctx, o, err := databases(req, env)
 		if err != nil {
 			return err
 		}
-		opts := orbit.Options{Access: orbit.Access{Managed: on(req, managedOption)}}
+		opts := orbit.Options{Access: orbit.Access{Managed: isSet(req, managedOption)}}
 		opts.Type, _ = req.Options[typeOption].(string)
 		opts.IndexBy, _ = req.Options[indexByOption].(string)
 		opts.Access.Write, _ = req.Options[writeOption].([]string)
@@ -767,36 +644,31 @@ writers that can be changed later.
 		}
 		return res.Emit(&createLine{Address: db.Address()})
 	},
-	Type: createLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *createLine) error {
-			_, err := fmt.Fprintln(w, l.Address)
-			return err
-		}),
-	},
+	Type:     createLine{},
+	Encoders: encodeText(func(l *createLine) string { return l.Address + "\n" }),
 }
 
 // rebuildLine is the output of `npp db rebuild`.
 type rebuildLine struct {
 	Address string     `json:"address"`
 	Entries uint64     `json:"entries"`
-	Faults  uint64     `json:"faults"`
+	Invalid uint64     `json:"faults"`
 	Lost    []lostLine `json:"lost"`
 }
 
 // lostLine is an entry that could not be read.
 type lostLine struct {
 	Number uint64 `json:"number"`
-	Hash   string `json:"hash,omitempty"` // if that is known
+	Hash   string `json:"hash,omitempty"` // if known
 }
 
 var dbRebuildCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Make the index of a damaged database anew.",
+		Tagline: "Rebuild the index of a damaged database.",
 		ShortDescription: `
-Reads all entries and makes anew all that follows from them. Entries that
-cannot be read are left out and listed: a peer that has them can send them
-again. If it is interrupted, run it again.
+Reads all entries of the database and rebuilds everything that is derived from
+them. Entries that cannot be read are listed and left out; a peer that has
+them sends them again. If the command is interrupted, run it again.
 
   > ipfs npp db rebuild pieces
   rebuilt /orbitdb/zdpuAsb…: 12 entries, 0 lost
@@ -808,38 +680,37 @@ again. If it is interrupted, run it again.
 		if err != nil {
 			return err
 		}
-		called := req.Arguments[0]
+		arg := req.Arguments[0]
 		l := &rebuildLine{Lost: []lostLine{}}
-		if l.Address, err = o.Resolve(ctx, called); err != nil {
-			return dbError(err, called)
+		if l.Address, err = o.Resolve(ctx, arg); err != nil {
+			return dbError(err, arg)
 		}
 		lost, err := o.Rebuild(ctx, l.Address)
 		if err != nil {
-			return dbError(err, called)
+			return dbError(err, arg)
 		}
 		for _, e := range lost {
 			l.Lost = append(l.Lost, lostLine{e.Number, e.Hash})
 		}
 		db, err := o.Find(ctx, l.Address)
 		if err != nil {
-			return dbError(err, called)
+			return dbError(err, arg)
 		}
 		s, err := db.Log().Stats(ctx)
 		if err != nil {
-			return dbError(err, called)
+			return dbError(err, arg)
 		}
-		l.Entries, l.Faults = s.Entries, s.Faults
+		l.Entries, l.Invalid = s.Entries, s.Faults
 		return res.Emit(l)
 	},
-	Type: rebuildLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *rebuildLine) error {
-			text := fmt.Sprintf("rebuilt %s: %s, %d lost\n", l.Address, quantity(l.Entries, "entry", "entries"), len(l.Lost))
-			for _, e := range l.Lost {
-				text += fmt.Sprintf("lost %d %s\n", e.Number, printable(e.Hash))
-			}
-			_, err := io.WriteString(w, text)
-			return err
-		}),
-	},
+	Type:     rebuildLine{},
+	Encoders: encodeText((*rebuildLine).text),
+}
+
+func (l *rebuildLine) text() string {
+	text := fmt.Sprintf("rebuilt %s: %s, %d lost\n", l.Address, quantity(l.Entries, "entry", "entries"), len(l.Lost))
+	for _, e := range l.Lost {
+		text += fmt.Sprintf("lost %d %s\n", e.Number, printable(e.Hash))
+	}
+	return text
 }

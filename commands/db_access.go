@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"slices"
@@ -23,55 +22,54 @@ const (
 	dryRunOption     = "dry-run"
 )
 
-// capabilitiesLine is the output of `npp db grant` and the last line of that of
-// `npp db revoke`.
+// capabilitiesLine is a line of `npp db grant` and `npp db revoke`.
 type capabilitiesLine struct {
 	Address      string              `json:"address"`
 	Capabilities map[string][]string `json:"capabilities,omitempty"` // IDs of identities, by "write" and "admin"
-	Revocation   *revocation         `json:"revocation,omitempty"`   // the first line of `npp db revoke`
+	Revocation   *revocation         `json:"revocation,omitempty"`   // only in the first line of `npp db revoke`
 }
 
-// revocation is what a revocation means, told before it is made.
+// revocation is the effect of a revocation.
 type revocation struct {
 	Identity string   `json:"identity"`
-	Entries  int      `json:"entries"`        // of the identity that count now
-	Losing   int      `json:"losing"`         // entries that lose effect, or would
-	Kept     []string `json:"kept,omitempty"` // CIDs of the entries by which those are kept
+	Entries  int      `json:"entries"`        // authorized entries of the identity
+	Affected int      `json:"losing"`         // entries that only the revoked right authorizes
+	Kept     []string `json:"kept,omitempty"` // CIDs of the tips that retain them; none if they are discarded
 }
 
 var accessArguments = []cmds.Argument{
 	dbArg,
-	cmds.StringArg("identity", true, false, "ID of an identity, as 'ipfs npp id' shows it there, or '*'."),
+	cmds.StringArg("identity", true, false, "Identity, as 'ipfs npp id' shows it, or '*' for everybody."),
 }
 
 var accessOptions = []cmds.Option{
-	cmds.StringOption(capabilityOption, "write or admin.").WithDefault(orbit.CapabilityWrite),
+	cmds.StringOption(capabilityOption, "The right: write or admin.").WithDefault(orbit.CapabilityWrite),
 }
 
-var capabilitiesEncoders = cmds.EncoderMap{
-	cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *capabilitiesLine) error {
-		var b strings.Builder
-		for _, c := range slices.Sorted(maps.Keys(l.Capabilities)) {
-			for _, id := range l.Capabilities[c] {
-				fmt.Fprintf(&b, "%-5s  %s\n", printable(c), printable(id))
-			}
+var capabilitiesEncoders = encodeText(func(l *capabilitiesLine) string {
+	t := table{width: 5}
+	for _, c := range slices.Sorted(maps.Keys(l.Capabilities)) {
+		for _, id := range l.Capabilities[c] {
+			t.row(c, id)
 		}
-		_, err := io.WriteString(w, b.String())
-		return err
-	}),
-}
+	}
+	return t.String()
+})
 
 var dbGrantCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Let an identity write to a database.",
+		Tagline: "Let somebody write to a database.",
 		ShortDescription: `
-Adds an identity to the writers of a database that was made with '--managed',
-and prints who may what now. Only those may grant and revoke whom the database
-was made with; who is an "admin" by a grant may write, no more.
+Adds an identity to the access list of a database that was created with
+'--managed', and prints the list. 'ipfs npp id' shows the identity of a
+daemon.
 
   > ipfs npp db grant band 02c1b2…
   admin  03f5a7…
   write  02c1b2…
+
+Only the identities that the database was created with can grant and revoke.
+Granting "admin" to others lets them write, no more.
 `,
 	},
 	Arguments: accessArguments,
@@ -85,60 +83,49 @@ was made with; who is an "admin" by a grant may write, no more.
 
 var dbRevokeCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "No longer let an identity write to a database.",
+		Tagline: "Revoke somebody's right to write to a database.",
 		ShortDescription: `
-Takes an identity from the writers of a database that was made with
-'--managed', and prints who may what now. Those whom the database was made
+Removes an identity from the access list of a database that was created with
+'--managed', and prints the list. The identities that the database was created
 with stay admins.
-
-What the identity wrote until now goes on to count, as far as this daemon has
-it. Entries that nobody has built on yet are kept by name; with '--discard',
-they lose their effect, on every peer. '--dry-run' says what would happen and
-changes nothing.
-
-Apps on @orbitdb/core judge by the present list alone: an app that does not
-have the entries of the identity yet cannot join what is built on them. The
-first line says how many entries that are. An app that has them goes on
-showing them. Where one of them is the newest entry, such an app joins the
-next entry only with the one after it.
 
   > ipfs npp db revoke band 02c1b2…
   note   apps on @orbitdb/core that lack its 12 entries cannot join them
   note   2 entries that nobody built on are kept
   admin  03f5a7…
+
+What the identity wrote before stays valid, as far as it has arrived here.
+With '--discard', entries that nobody built on lose their effect on all peers.
+'--dry-run' prints the notes and changes nothing.
+
+Apps on @orbitdb/core check all entries against the present list. Such an app
+keeps the entries of the identity that it has, but cannot join those that it
+lacks, nor entries that were built on these. If one of them is the newest
+entry, the app joins the next entry only together with the one after that.
 `,
 	},
 	Arguments: accessArguments,
 	Options: append(slices.Clone(accessOptions),
 		cmds.BoolOption(discardOption, "Let entries that nobody built on lose their effect."),
-		cmds.BoolOption(dryRunOption, "n", "Say what would happen, and change nothing."),
+		cmds.BoolOption(dryRunOption, "n", "Print what would happen, and change nothing."),
 	),
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		return changeAccess(req, res, env, false)
 	},
 	PostRun: cmds.PostRunMap{cmds.CLI: func(res cmds.Response, re cmds.ResponseEmitter) error {
-		for {
-			v, err := res.Next()
-			if errors.Is(err, io.EOF) {
-				return nil
+		return forward(res, re, func(line any) bool {
+			l, ok := line.(*capabilitiesLine)
+			if !ok || l.Revocation == nil || !wantsText(res.Request()) {
+				return false
 			}
-			if err != nil {
-				return err
-			}
-			if l, ok := v.(*capabilitiesLine); ok && l.Revocation != nil && cmds.GetEncoding(res.Request(), cmds.Text) == cmds.Text {
-				fmt.Fprint(os.Stderr, l.Revocation.text())
-				continue
-			}
-			if err := re.Emit(v); err != nil {
-				return err
-			}
-		}
+			fmt.Fprint(os.Stderr, l.Revocation.text())
+			return true
+		})
 	}},
 	Type:     capabilitiesLine{},
 	Encoders: capabilitiesEncoders,
 }
 
-// text says what a revocation means to people.
 func (r revocation) text() string {
 	var b strings.Builder
 	if r.Entries > 0 {
@@ -146,9 +133,9 @@ func (r revocation) text() string {
 	}
 	switch {
 	case len(r.Kept) > 0:
-		fmt.Fprintf(&b, "note   %s that nobody built on %s kept\n", quantity(r.Losing, "entry", "entries"), isOrAre(r.Losing))
-	case r.Losing > 0:
-		fmt.Fprintf(&b, "note   %s that nobody built on %s discarded\n", quantity(r.Losing, "entry", "entries"), isOrAre(r.Losing))
+		fmt.Fprintf(&b, "note   %s that nobody built on %s kept\n", quantity(r.Affected, "entry", "entries"), isOrAre(r.Affected))
+	case r.Affected > 0:
+		fmt.Fprintf(&b, "note   %s that nobody built on %s discarded\n", quantity(r.Affected, "entry", "entries"), isOrAre(r.Affected))
 	}
 	return b.String()
 }
@@ -165,13 +152,13 @@ func changeAccess(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environm
 	if err != nil {
 		return err
 	}
-	called, id := req.Arguments[0], req.Arguments[1]
+	arg, id := req.Arguments[0], req.Arguments[1]
 	capability, _ := req.Options[capabilityOption].(string)
 	if capability != orbit.CapabilityWrite && capability != orbit.CapabilityAdmin {
-		return fmt.Errorf("--%s is %.40q, must be %s or %s", capabilityOption, capability, orbit.CapabilityWrite, orbit.CapabilityAdmin)
+		return fmt.Errorf("--%s is %.40q, but must be %s or %s", capabilityOption, capability, orbit.CapabilityWrite, orbit.CapabilityAdmin)
 	}
 	if _, err := identity.ParsePublicKey(id); err != nil && id != manifest.Anyone {
-		return fmt.Errorf("%.80q is no identity: %w; hint: ipfs npp id shows that of a daemon", id, err)
+		return fmt.Errorf("%.80q is not an identity: %w; hint: ipfs npp id shows the identity of a daemon", id, err)
 	}
 	access := db.Access()
 	if grant {
@@ -180,19 +167,19 @@ func changeAccess(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environm
 		err = revoke(ctx, req, res, db, capability, id)
 	}
 	if err != nil {
-		return accessError(err, called)
+		return accessError(err, arg)
 	}
-	if on(req, dryRunOption) {
+	if isSet(req, dryRunOption) {
 		return nil
 	}
 	l := &capabilitiesLine{Address: db.Address()}
 	if l.Capabilities, err = access.Capabilities(ctx); err != nil {
-		return dbError(err, called)
+		return dbError(err, arg)
 	}
 	return res.Emit(l)
 }
 
-// revoke says what a revocation means, and makes it.
+// revoke emits the effect of a revocation and, without --dry-run, revokes.
 func revoke(ctx context.Context, req *cmds.Request, res cmds.ResponseEmitter, db *orbit.Database, capability, id string) error {
 	r := revocation{Identity: id}
 	var err error
@@ -200,19 +187,19 @@ func revoke(ctx context.Context, req *cmds.Request, res cmds.ResponseEmitter, db
 		return err
 	}
 	var tips []string
-	if r.Losing, tips, err = db.Losing(ctx, capability, id); err != nil {
+	if r.Affected, tips, err = db.Losing(ctx, capability, id); err != nil {
 		return err
 	}
 	change := db.Access().Discard
-	if !on(req, discardOption) {
+	if !isSet(req, discardOption) {
 		change, r.Kept = db.Access().Revoke, tips
 	}
-	if r.Entries+r.Losing > 0 || on(req, dryRunOption) {
+	if r.Entries+r.Affected > 0 || isSet(req, dryRunOption) {
 		if err := res.Emit(&capabilitiesLine{Address: db.Address(), Revocation: &r}); err != nil {
 			return err
 		}
 	}
-	if on(req, dryRunOption) {
+	if isSet(req, dryRunOption) {
 		return nil
 	}
 	return change(ctx, capability, id)
@@ -220,17 +207,17 @@ func revoke(ctx context.Context, req *cmds.Request, res cmds.ResponseEmitter, db
 
 var errNotGranted = errors.New("it was not granted")
 
-// revocable returns an error where revoking would change nothing.
+// revocable returns an error if revoking would change nothing.
 func revocable(ctx context.Context, a *orbit.AccessController, capability, id string) error {
 	if a.Database() == nil {
-		return nil // revoking says so
+		return nil // revoking returns an error
 	}
 	founders, err := a.Database().Access().Capabilities(ctx)
 	if err != nil {
 		return err
 	}
 	if capability == orbit.CapabilityAdmin && slices.Contains(founders[orbit.CapabilityWrite], id) {
-		return fmt.Errorf("%s was made an admin with the database, and stays one", id)
+		return fmt.Errorf("%s is an admin since the database was created, and stays one", id)
 	}
 	now, err := a.Capabilities(ctx)
 	if err == nil && !slices.Contains(now[capability], id) {
@@ -239,16 +226,18 @@ func revocable(ctx context.Context, a *orbit.AccessController, capability, id st
 	return err
 }
 
-// accessError adds the next step to an error about a list of writers.
-func accessError(err error, called string) error {
-	if errors.Is(err, orbit.ErrType) {
-		return fmt.Errorf("%w; hint: a list that can be changed is made with the database: ipfs npp db create <name> --managed", err)
+// accessError adds the next step to an error about an access list.
+func accessError(err error, arg string) error {
+	hint := ""
+	switch {
+	case errors.Is(err, orbit.ErrType):
+		hint = "only a database that was created with --managed has a list that can be changed: ipfs npp db create <name> --managed"
+	case errors.Is(err, orbit.ErrTooManyKept):
+		hint = "--" + discardOption + " lets them lose their effect"
+	case errors.Is(err, errNotGranted):
+		hint = "ipfs npp db info " + hintArg(arg) + " shows who may write"
+	default:
+		return dbError(err, arg)
 	}
-	if errors.Is(err, orbit.ErrTooManyKept) {
-		return fmt.Errorf("%w; hint: --%s lets them lose their effect", err, discardOption)
-	}
-	if errors.Is(err, errNotGranted) {
-		return fmt.Errorf("%w; hint: ipfs npp db info %s shows who may", err, shown(called))
-	}
-	return dbError(err, called)
+	return fmt.Errorf("%w; hint: %s", err, hint)
 }

@@ -7,11 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
-	"github.com/ipfs/boxo/files"
 	cmds "github.com/ipfs/go-ipfs-cmds"
-	"golang.org/x/term"
 
 	"github.com/newpieceplease/npp/orbit"
 )
@@ -23,7 +20,7 @@ const (
 	carName = "car"
 )
 
-// exportLine is the output of `npp db export` with a file, at the command line.
+// exportLine is the output of `npp db export` at the command line, with a file.
 type exportLine struct {
 	File  string `json:"file"`
 	Bytes int64  `json:"bytes"`
@@ -31,11 +28,12 @@ type exportLine struct {
 
 var dbExportCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Write a database, with all that it needs, as a CAR.",
+		Tagline: "Write a database to a CAR file.",
 		ShortDescription: `
-Writes the manifest, who may write, the writers' identities and all entries as
-a CAR (version 1), to standard output or to a file. 'ipfs npp db import' reads
-it, and so does 'ipfs dag import'.
+Writes everything that the database needs to a file or to standard output: the
+manifest, the access controller, the identities of the writers, and all
+entries. The format is CAR, version 1. 'ipfs npp db import' and 'ipfs dag
+import' read it, and so does @orbitdb/core.
 
   > ipfs npp db export pieces -o pieces.car
   exported 91034 bytes to pieces.car
@@ -44,11 +42,11 @@ it, and so does 'ipfs dag import'.
 	},
 	Arguments: []cmds.Argument{dbArg},
 	Options: []cmds.Option{
-		cmds.StringOption(outputOption, "o", "Write to this file; replaced when all is written."),
+		cmds.StringOption(outputOption, "o", "Write to this file; an old one is replaced at the end."),
 	},
 	PreRun: func(req *cmds.Request, env cmds.Environment) error {
-		if _, ok := req.Options[outputOption]; !ok && term.IsTerminal(int(os.Stdout.Fd())) {
-			return fmt.Errorf("a CAR is not for a terminal; hint: -o <file>, or redirect it")
+		if _, ok := req.Options[outputOption]; !ok && isTerminal(os.Stdout) {
+			return errors.New("a CAR cannot be shown at a terminal; hint: write it to a file with -o <file>")
 		}
 		return nil
 	},
@@ -73,7 +71,7 @@ it, and so does 'ipfs dag import'.
 		}()
 		r := bufio.NewReaderSize(pr, 256<<10)
 		if _, err := r.Peek(1); err != nil && !errors.Is(err, io.EOF) {
-			return err // instead of an answer that breaks off
+			return err // an error is better than an answer that breaks off
 		}
 		res.SetEncodingType(cmds.OctetStream)
 		res.SetContentType(carType)
@@ -88,103 +86,70 @@ it, and so does 'ipfs dag import'.
 		if !ok {
 			return fmt.Errorf("the daemon answered with a %T instead of a CAR", v)
 		}
-		if term.IsTerminal(int(os.Stderr.Fd())) {
-			r = &progress{Reader: r, w: os.Stderr, what: "bytes received"}
-		}
+		r = withProgress(r, "bytes received", nil)
 		path, toFile := res.Request().Options[outputOption].(string)
 		if !toFile {
 			return re.Emit(r)
 		}
-		n, err := writeFile(path, r)
+		n, err := saveFile(path, r, true)
 		if err != nil {
 			return err
 		}
 		return re.Emit(&exportLine{File: path, Bytes: n})
 	}},
 	Type: exportLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *exportLine) error {
-			_, err := fmt.Fprintf(w, "exported %s to %s\n", quantity(l.Bytes, "byte", "bytes"), printable(l.File))
-			return err
-		}),
-	},
-}
-
-// writeFile writes a file, which is there or replaced when it is whole.
-func writeFile(path string, r io.Reader) (n int64, err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return 0, fmt.Errorf("write the file: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	n, err = io.Copy(f, r)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	return n, err
+	Encoders: encodeText(func(l *exportLine) string {
+		return fmt.Sprintf("exported %s to %s\n", quantity(l.Bytes, "byte", "bytes"), printable(l.File))
+	}),
 }
 
 // importLine is the output of `npp db import`.
 type importLine struct {
 	Address string   `json:"address"`
 	Name    string   `json:"name"`
-	Entries int      `json:"entries"` // that are new here
-	Known   int      `json:"known"`   // that were here
-	Waiting int      `json:"waiting"` // whose parents are not here
-	Faults  int      `json:"faults"`  // that are new and have no effect
-	Refused int      `json:"refused"` // that are none of the database, or may not be
+	Entries int      `json:"entries"` // new ones
+	Known   int      `json:"known"`   // that were here before
+	Pending int      `json:"waiting"` // pending ones
+	Invalid int      `json:"faults"`  // new ones without effect
+	Refused int      `json:"refused"` // malformed, or of another database
 	Missing []string `json:"missing,omitempty"`
 }
 
 var dbImportCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Read a database from a CAR.",
+		Tagline: "Read a database from a CAR file.",
 		ShortDescription: `
-Reads a CAR that 'db export' wrote, from a file or from standard input, checks
-each entry as if it came from a peer, and keeps the database. Importing again
-does no harm. What was read before an error stays. Of a list of writers that
-can be changed, all count that were ever in it: import what comes from who can
-be trusted with that.
+Reads a CAR that 'ipfs npp db export' wrote, from a file or from standard
+input. Every entry is checked as if a peer had sent it. Importing twice does
+no harm. After an error, what was read before it stays.
 
   > ipfs npp db import pieces.car
-  imported /orbitdb/zdpuAsb… pieces: 12 new, 0 known, 0 waiting, 0 refused
+  imported /orbitdb/zdpuAsb… pieces: 12 new, 0 known, 0 pending, 0 refused
+
+Of a database that was created with '--managed', entries are accepted from
+everybody who was ever on its access list in the CAR. Import only what comes
+from people whom you trust with that.
 `,
 	},
 	Arguments: []cmds.Argument{
-		cmds.StringArg("file", false, false, "File to read; '-' or nothing: standard input."),
+		cmds.StringArg("file", false, false, "File to read; '-' or nothing for standard input."),
 	},
 	PreRun: func(req *cmds.Request, env cmds.Environment) error {
-		if req.Files != nil {
-			return nil // kubo runs this twice where the daemon does not answer
+		if hasBody(req) {
+			return nil
 		}
 		var r io.Reader = os.Stdin
+		var err error
 		if len(req.Arguments) > 0 && req.Arguments[0] != "-" {
-			f, err := os.Open(req.Arguments[0])
-			if err != nil {
-				return fmt.Errorf("read the CAR: %w", err)
-			}
-			r = f
-		} else if term.IsTerminal(int(os.Stdin.Fd())) {
-			return errors.New("a CAR does not come from a terminal; hint: ipfs npp db import <file>")
+			r, err = openInput(req.Arguments[0], "CAR")
+		} else if isTerminal(os.Stdin) {
+			err = errors.New("a CAR cannot be typed at a terminal; hint: ipfs npp db import <file>")
+		}
+		if err != nil {
+			return err
 		}
 		req.Arguments = nil
-		if term.IsTerminal(int(os.Stderr.Fd())) {
-			r = &progress{Reader: r, w: os.Stderr, what: "bytes sent"}
-		}
-		req.Files = files.NewMapDirectory(map[string]files.Node{carName: files.NewReaderFile(r)})
+		setBody(req, carName, withProgress(r, "bytes sent", nil))
 		return nil
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
@@ -193,7 +158,7 @@ be trusted with that.
 			return err
 		}
 		if len(req.Arguments) > 0 {
-			return errors.New("a file is for the command line; hint: post the CAR as a multipart body")
+			return errors.New("a file name works only at the command line; hint: post the CAR as a multipart body")
 		}
 		r, err := body(req, res, "body", errEmptyBody)
 		if err != nil {
@@ -202,7 +167,7 @@ be trusted with that.
 		if r == nil {
 			return errors.New("there is no CAR; hint: post it as a multipart body")
 		}
-		input, stop := stoppable(ctx, r)
+		input, stop := contextReader(ctx, r)
 		defer stop()
 		db, stats, err := o.Import(ctx, input, nil)
 		if err != nil && ctx.Err() != nil {
@@ -216,20 +181,17 @@ be trusted with that.
 			Name:    db.Name(),
 			Entries: stats.Entries,
 			Known:   stats.Known,
-			Waiting: stats.Waiting,
-			Faults:  stats.Faults,
+			Pending: stats.Waiting,
+			Invalid: stats.Faults,
 			Refused: stats.Refused,
 			Missing: stats.Missing,
 		})
 	},
 	Type: importLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *importLine) error {
-			_, err := fmt.Fprintf(w, "imported %s %s: %d new, %d known, %d waiting, %d refused\n",
-				l.Address, printable(l.Name), l.Entries, l.Known, l.Waiting, l.Refused+l.Faults)
-			return err
-		}),
-	},
+	Encoders: encodeText(func(l *importLine) string {
+		return fmt.Sprintf("imported %s %s: %d new, %d known, %d pending, %d refused\n",
+			l.Address, printable(l.Name), l.Entries, l.Known, l.Pending, l.Refused+l.Invalid)
+	}),
 }
 
 func importError(err error) error {

@@ -1,13 +1,12 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
-	"net/http"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
 
@@ -23,24 +22,24 @@ const (
 	followOption = "follow"
 )
 
-// entryLine is an entry of a log, its fields named as in OrbitDB, and what is
-// known besides.
+// entryLine is an entry of a log. The fields that OrbitDB defines have
+// OrbitDB's names.
 type entryLine struct {
-	Number   uint64          `json:"number,omitempty"` // in the order of arrival here, with --since or --follow
-	Lost     bool            `json:"lost,omitempty"`   // it counted and ceased to, with --follow
+	Number   uint64          `json:"number,omitempty"` // in the order of arrival, with --since or --follow
+	Lost     bool            `json:"lost,omitempty"`   // with --follow: the entry is no longer authorized
 	Hash     string          `json:"hash"`
 	Next     []string        `json:"next"`
 	Refs     []string        `json:"refs"`
 	Clock    clockLine       `json:"clock"`
-	Key      string          `json:"key"`              // that signed it
-	Sig      string          `json:"sig"`              // its signature
+	Key      string          `json:"key"` // public key that verifies Sig
+	Sig      string          `json:"sig"`
 	Identity string          `json:"identity"`         // hash of the writer's identity
 	Writer   string          `json:"writer,omitempty"` // ID of that identity, if it is here
 	Size     int             `json:"size"`             // of the block, in bytes
 	Payload  json.RawMessage `json:"payload"`
 }
 
-// clockLine is a Lamport clock: it counts entries, not seconds.
+// clockLine is a Lamport clock. Its time counts entries, not seconds.
 type clockLine struct {
 	ID   string  `json:"id"`
 	Time float64 `json:"time"`
@@ -48,19 +47,22 @@ type clockLine struct {
 
 var dbLogCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Print the entries under a database, or follow them.",
+		Tagline: "Print the entries of a database, or follow them.",
 		ShortDescription: `
-Prints each entry, newest first: its hash, its time (which counts entries, not
-seconds), its writer's identity, operation, size in bytes and key.
+Prints the history of a database, a line per entry, newest first: its hash,
+its time (a count of entries, not a time of day), the identity that wrote it,
+the operation, the size in bytes, and the key.
 
   > ipfs npp db log pieces --amount 2
   zdpuB2g…      12  03f5a7c2  PUT     702  QmNR2n…
   zdpuAqq…      11  03f5a7c2  DEL     644  QmX1Yz…
 
-'--gt', '--gte', '--lt' and '--lte' take the hash of an entry. Below an entry
-is what it was written on top of. '--since' prints what came here behind a
-number, oldest first, each with its number in front; '--since 0' all.
-'--follow' goes on with what comes until it is interrupted:
+'--gt', '--gte', '--lt' and '--lte' take the hash of an entry and choose a
+range of the history. '--lt' prints what is before that entry: its ancestors.
+
+'--since' takes a number and prints the entries that arrived after the one
+with that number, oldest first, each with its own number; '--since 0' prints
+all. '--follow' prints entries as they arrive, until it is interrupted:
 
   > ipfs npp db log pieces --follow
   > ipfs npp db log pieces --follow --since 12
@@ -68,70 +70,59 @@ number, oldest first, each with its number in front; '--since 0' all.
 	},
 	Arguments: []cmds.Argument{dbArg},
 	Options: []cmds.Option{
-		cmds.StringOption(gtOption, "Only entries above the one with this hash."),
-		cmds.StringOption(gteOption, "Only that entry and those above."),
-		cmds.StringOption(ltOption, "Only entries below the one with this hash."),
-		cmds.StringOption(lteOption, "Only that entry and those below."),
-		cmds.IntOption(amountOption, "At most so many."),
-		cmds.Uint64Option(sinceOption, "Only what came behind this number, in that order."),
-		cmds.BoolOption(followOption, "Go on with what comes; from now on, without --since."),
+		cmds.StringOption(gtOption, "Only entries after the one with this hash."),
+		cmds.StringOption(gteOption, "Only that entry and those after it."),
+		cmds.StringOption(ltOption, "Only entries before the one with this hash."),
+		cmds.StringOption(lteOption, "Only that entry and those before it."),
+		cmds.IntOption(amountOption, "Print at most this many."),
+		cmds.Uint64Option(sinceOption, "Only entries that arrived after this number, oldest first."),
+		cmds.BoolOption(followOption, "Print entries as they arrive; without --since, only new ones."),
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		ctx, o, err := databases(req, env)
 		if err != nil {
 			return err
 		}
-		db, err := o.Find(ctx, req.Arguments[0])
+		arg := req.Arguments[0]
+		db, err := o.Find(ctx, arg)
 		if err != nil {
-			return dbError(err, req.Arguments[0])
+			return dbError(err, arg)
 		}
-		amount, err := amountOf(req)
+		limit, err := limitOption(req)
 		if err != nil {
 			return err
 		}
 		entries, err := entriesOf(ctx, db, req)
 		if err != nil {
-			return dbError(err, req.Arguments[0])
+			return dbError(err, arg)
 		}
-		follow := on(req, followOption)
-		if stream, ok := res.(http.Flusher); ok && follow {
-			stream.Flush() // the client waits for the head of the answer
+		follow := isSet(req, followOption)
+		if follow {
+			flush(res)()
 		}
-		count := 0
-		for a, err := range entries {
-			switch {
-			case err == nil:
-			case interrupted(req, err), follow && (errors.Is(err, orbit.ErrClosed) || ctx.Err() != nil):
-				return nil
-			case ctx.Err() != nil:
-				return context.Cause(ctx)
-			default:
-				return dbError(err, req.Arguments[0])
-			}
+		line := func(a oplog.Arrival) *entryLine {
 			l := newEntryLine(a)
 			if writer, err := o.IdentityOf(ctx, a.Entry.Identity); err == nil {
 				l.Writer = writer.ID
 			}
-			if err := res.Emit(l); err != nil {
-				return err
-			}
-			if count++; count == amount {
-				return nil
-			}
+			return l
 		}
-		return nil
+		return emitEach(res, limited(entries, limit), line, func(err error) error {
+			switch {
+			case interrupted(req, err), follow && (errors.Is(err, orbit.ErrClosed) || ctx.Err() != nil):
+				return nil
+			case ctx.Err() != nil:
+				return context.Cause(ctx)
+			}
+			return dbError(err, arg)
+		})
 	},
-	PostRun: untilInterrupted,
-	Type:    entryLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *entryLine) error {
-			_, err := io.WriteString(w, l.text())
-			return err
-		}),
-	},
+	PostRun:  untilInterrupted,
+	Type:     entryLine{},
+	Encoders: encodeText((*entryLine).text),
 }
 
-// entriesOf yields the entries that the options choose. Those of a range have
+// entriesOf yields the entries that the options choose. Entries of a range have
 // no number.
 func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter.Seq2[oplog.Arrival, error], error) {
 	r := orbit.Range{}
@@ -139,16 +130,16 @@ func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter
 	for option, bound := range map[string]*string{gtOption: &r.GT, gteOption: &r.GTE, ltOption: &r.LT, lteOption: &r.LTE} {
 		var given bool
 		var err error
-		if *bound, given, err = hashOf(req, option); err != nil {
+		if *bound, given, err = hashOption(req, option); err != nil {
 			return nil, err
 		}
 		ranged = ranged || given
 	}
 	since, hasSince := req.Options[sinceOption].(uint64)
 	switch {
-	case on(req, followOption) || hasSince:
+	case isSet(req, followOption) || hasSince:
 		if ranged {
-			return nil, errors.New("--gt, --gte, --lt and --lte are in the order of the log, --since and --follow in that of arrival; they exclude each other")
+			return nil, errors.New("--since and --follow print the order of arrival, so they cannot be combined with --gt, --gte, --lt and --lte, which choose from the order of the log; hint: use either")
 		}
 		if !hasSince {
 			s, err := db.Log().Stats(ctx)
@@ -157,7 +148,7 @@ func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter
 			}
 			since = s.Last
 		}
-		if on(req, followOption) {
+		if isSet(req, followOption) {
 			return db.Updates(ctx, since), nil
 		}
 		return db.Log().Arrived(ctx, since), nil
@@ -191,30 +182,32 @@ func newEntryLine(a oplog.Arrival) *entryLine {
 
 func notNil(hashes []string) []string { return append([]string{}, hashes...) }
 
-// text is the entry on a line.
 func (l *entryLine) text() string {
 	number := ""
 	if l.Number != 0 {
 		number = fmt.Sprintf("%6d  ", l.Number)
 	}
-	writer := l.Writer
-	if writer == "" {
-		writer = "?"
-	}
 	var op struct {
 		Op  json.RawMessage
 		Key json.RawMessage
 	}
-	name := "?"
-	if json.Unmarshal(l.Payload, &op) == nil && op.Op != nil {
-		name = keyText(op.Op)
+	if json.Unmarshal(l.Payload, &op) != nil {
+		op.Op, op.Key = nil, nil
 	}
-	key := "-"
-	if op.Key != nil && string(op.Key) != "null" {
-		key = keyText(op.Key)
-	}
+	key := operandText(op.Key, "-")
 	if l.Lost {
-		key += "  (lost its effect)"
+		key += "  (no longer authorized)"
 	}
-	return fmt.Sprintf("%s%s  %6s  %-8.8s  %-3s  %6d  %s\n", number, printable(l.Hash), clockText(l.Clock.Time), printable(writer), name, l.Size, key)
+	return fmt.Sprintf("%s%s  %6s  %s  %-3s  %6d  %s\n", number, printable(l.Hash), clockText(l.Clock.Time), writerText(l.Writer), operandText(op.Op, "?"), l.Size, key)
+}
+
+// writerText returns the first 8 characters of the ID of an identity, or "?".
+func writerText(id string) string { return fmt.Sprintf("%-8.8s", printable(cmp.Or(id, "?"))) }
+
+// operandText returns a part of an operation, or a text for null and for none.
+func operandText(part json.RawMessage, none string) string {
+	if part == nil || string(part) == "null" {
+		return none
+	}
+	return keyText(part)
 }

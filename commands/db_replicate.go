@@ -1,11 +1,9 @@
 package commands
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"slices"
@@ -13,13 +11,7 @@ import (
 	"time"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
-	"github.com/ipfs/kubo/client/rpc"
-	"github.com/ipfs/kubo/config"
-	"github.com/ipfs/kubo/core/commands"
-	"github.com/ipfs/kubo/core/commands/cmdenv"
 	"github.com/libp2p/go-libp2p/core/peer"
-	ma "github.com/multiformats/go-multiaddr"
-	"golang.org/x/term"
 
 	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/orbit"
@@ -35,15 +27,15 @@ const (
 	forceOption = "force"
 )
 
-// replicated is the daemon's databases with what replicates them.
-type replicated struct {
+// replication is the daemon's databases and their replicator.
+type replication struct {
 	*replicate.Replicator
-	ctx    context.Context // of the request; done when the daemon stops
+	ctx    context.Context // the request's; done when the daemon stops
 	daemon *daemon.Daemon
 	orbit  *orbit.Orbit
 }
 
-func replicatedOf(req *cmds.Request, env cmds.Environment) (r replicated, err error) {
+func replicationOf(req *cmds.Request, env cmds.Environment) (r replication, err error) {
 	if r.daemon, err = daemonOf(env); err != nil {
 		return r, err
 	}
@@ -51,25 +43,25 @@ func replicatedOf(req *cmds.Request, env cmds.Environment) (r replicated, err er
 		return r, err
 	}
 	if r.Replicator, err = r.daemon.Replicator(); err != nil {
-		err = fmt.Errorf("databases are not replicated: %w; hint: mend that and restart the daemon", err)
+		err = fmt.Errorf("databases are not replicated: %w; hint: fix that and restart the daemon", err)
 	}
 	return r, err
 }
 
-// address is that of the database with an address, which may be unknown here, or
-// with a name.
-func (r replicated) address(called string) (string, error) {
-	if strings.HasPrefix(called, "/") {
-		_, err := manifest.ParseAddress(called)
-		return called, err
+// address returns the address of the database that an argument names. A
+// database that is named by its address may be unknown here.
+func (r replication) address(arg string) (string, error) {
+	if strings.HasPrefix(arg, "/") {
+		_, err := manifest.ParseAddress(arg)
+		return arg, err
 	}
-	return r.orbit.Resolve(r.ctx, called)
+	return r.orbit.Resolve(r.ctx, arg)
 }
 
-// known is like address for a database that is here or being fetched. What is
-// here is opened where that is possible.
-func (r replicated) known(called string) (string, error) {
-	address, err := r.address(called)
+// knownAddress is address for a database that is here or being fetched. If it
+// is here, it is opened.
+func (r replication) knownAddress(arg string) (string, error) {
+	address, err := r.address(arg)
 	if err != nil {
 		return "", err
 	}
@@ -83,28 +75,29 @@ func (r replicated) known(called string) (string, error) {
 	return address, err
 }
 
-// about makes a command of run, which gets the address that resolve makes of the
-// first argument. The next step is added to its errors.
-func about(
-	resolve func(r replicated, called string) (address string, err error),
-	run func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error,
+// runOn returns the Run function of a command on a database. It calls run with
+// the address that resolve returns for the first argument, and adds the next
+// step to errors.
+func runOn(
+	resolve func(r replication, arg string) (address string, err error),
+	run func(r replication, address string, req *cmds.Request, res cmds.ResponseEmitter) error,
 ) func(*cmds.Request, cmds.ResponseEmitter, cmds.Environment) error {
 	return func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		r, err := replicatedOf(req, env)
+		r, err := replicationOf(req, env)
 		if err != nil {
 			return err
 		}
-		called := req.Arguments[0]
-		address, err := resolve(r, called)
+		arg := req.Arguments[0]
+		address, err := resolve(r, arg)
 		if err == nil {
 			err = run(r, address, req, res)
 		}
-		return dbError(err, called)
+		return dbError(err, arg)
 	}
 }
 
-// connected is the connected peers by ID.
-func (r replicated) connected() map[peer.ID]swarm.Peer {
+// connectedPeers returns the connected peers by ID.
+func (r replication) connectedPeers() map[peer.ID]swarm.Peer {
 	peers := make(map[peer.ID]swarm.Peer)
 	for _, p := range r.daemon.Swarm.Peers() {
 		peers[p.ID] = p
@@ -112,68 +105,69 @@ func (r replicated) connected() map[peer.ID]swarm.Peer {
 	return peers
 }
 
-// statusLine is what several commands tell of the replication of a database.
+// statusLine is the state of a database's replication, a part of several lines.
 type statusLine struct {
-	State         string        `json:"state"`             // "open", "closed", "fetching", "failed", "encrypted" or "full"
-	Error         string        `json:"error,omitempty"`   // why it failed
-	NotLive       string        `json:"notLive,omitempty"` // why its topic is not subscribed to, so that what is new comes late or not at all
-	Full          string        `json:"full,omitempty"`    // why nothing is accepted from other peers
-	GaveUp        bool          `json:"gaveUp,omitempty"`  // entries that waited were given up for want of room; they are asked for again
-	Asking        int           `json:"asking"`            // blocks that are being asked for
-	Shipment      *shipmentLine `json:"shipment,omitempty"`
+	State         string        `json:"state"`              // "open", "closed", "fetching", "failed", "encrypted" or "full"
+	Error         string        `json:"error,omitempty"`    // why it failed
+	NotLive       string        `json:"notLive,omitempty"`  // why there is no subscription to its topic, so that new entries come late or not at all
+	Full          string        `json:"full,omitempty"`     // why entries of other peers are refused
+	GaveUp        bool          `json:"gaveUp,omitempty"`   // pending entries were abandoned; they are requested again
+	Asking        int           `json:"asking"`             // blocks that are being requested
+	Transfer      *transferLine `json:"shipment,omitempty"` // in progress
 	MissingBlocks []missingLine `json:"missingBlocks,omitempty"`
-	Refused       []refusedLine `json:"refused,omitempty"` // entries that were not taken, newest last
+	Refused       []refusedLine `json:"refused,omitempty"` // newest last
 	Peers         []dbPeerLine  `json:"peers"`             // that have it open, or had
 }
 
-// shipmentLine is entries that another daemon ships at the moment.
-type shipmentLine struct {
+// transferLine is a transfer of entries from another daemon.
+type transferLine struct {
 	Peer string `json:"peer"`
-	Got  uint64 `json:"got"` // entries that came and were not here
-	Of   uint64 `json:"of"`  // as many as the peer says that there are
+	Got  uint64 `json:"got"` // new entries that arrived
+	Of   uint64 `json:"of"`  // entries that the peer announced
 }
 
-// missingLine is a block that was asked for in vain.
+// missingLine is a block that no peer has sent yet.
 type missingLine struct {
 	Hash  string    `json:"hash"`
-	Since time.Time `json:"since"`
+	Since time.Time `json:"since"` // the first request
 	Tries int       `json:"tries"`
-	Asked []string  `json:"asked"`           // peers with the database, by the last try
-	Error string    `json:"error,omitempty"` // why what came is of no use
+	Asked []string  `json:"asked"`           // peers that the last request went to
+	Error string    `json:"error,omitempty"` // why a block that arrived was not usable
 }
 
-// refusedLine is an entry that came and was not taken.
+// refusedLine is a refusal.
 type refusedLine struct {
 	Hash  string    `json:"hash"`
 	At    time.Time `json:"at"`
-	From  []string  `json:"from"` // peers that had it, or may have
+	From  []string  `json:"from"` // peers that have the entry, or may have it
 	Error string    `json:"error"`
 }
 
-// dbPeerLine is a peer that has a database open, or had.
+// dbPeerLine is a peer that has a database open, or had it open.
 type dbPeerLine struct {
-	Database  string     `json:"database,omitempty"` // with `npp db peers` alone
+	Database  string     `json:"database,omitempty"` // only with `npp db peers` of all databases
 	Peer      string     `json:"peer"`
 	Open      bool       `json:"open"` // it is connected and has the database open
 	Connected bool       `json:"connected"`
 	Relayed   bool       `json:"relayed"` // there is no direct connection
 	Agent     string     `json:"agent,omitempty"`
-	Exchanged *time.Time `json:"exchanged,omitempty"` // when heads were exchanged last
-	InStep    *time.Time `json:"inStep,omitempty"`    // when it was in step, last
+	Exchanged *time.Time `json:"exchanged,omitempty"` // the last heads exchange
+	InStep    *time.Time `json:"inStep,omitempty"`    // when it was in sync last
 	Compared  string     `json:"compared,omitempty"`  // by what: "state", "heads" (a JavaScript peer), or "not comparable"
-	Heads     int        `json:"heads"`               // that it had
+	Heads     int        `json:"heads"`               // its heads at the last exchange
 	Error     string     `json:"error,omitempty"`     // of the last exchange
 }
 
-// encryptedState is the state of a database that apps encrypt as a whole: it is
-// open, and nothing of it can be read.
-const encryptedState = "encrypted"
+const (
+	// encryptedState is the state of an open database that apps encrypt as a
+	// whole, so that this daemon cannot read it.
+	encryptedState = "encrypted"
 
-// fullState is the state of a database that is open and takes nothing of others because
-// of a quota.
-const fullState = "full"
+	// fullState is the state of an open database whose quota is used up.
+	fullState = "full"
+)
 
-// stateOf is the state of a database's replication in a word.
+// stateOf returns the state of a database's replication in a word.
 func stateOf(s replicate.Status) string {
 	switch {
 	case s.Encrypted:
@@ -190,28 +184,28 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 		l.Error = s.Err.Error()
 	}
 	if s.NotLive != nil {
-		l.NotLive = notLive(s.NotLive)
+		l.NotLive = notLiveText(s.NotLive)
 	}
 	if s.Full != nil {
 		l.Full = s.Full.Error()
 	}
 	if ship := s.Shipment; ship != nil {
-		l.Shipment = &shipmentLine{ship.From.String(), ship.Got, ship.Of}
+		l.Transfer = &transferLine{ship.From.String(), ship.Got, ship.Of}
 	}
 	for _, m := range s.Missing {
-		block := missingLine{Hash: m.Hash, Since: m.Since, Tries: m.Tries, Asked: peerTexts(m.Asked)}
+		block := missingLine{Hash: m.Hash, Since: m.Since, Tries: m.Tries, Asked: peerIDs(m.Asked)}
 		if m.Err != nil {
 			block.Error = m.Err.Error()
 		}
 		l.MissingBlocks = append(l.MissingBlocks, block)
 	}
 	for _, r := range s.Refused {
-		l.Refused = append(l.Refused, refusedLine{r.Hash, r.At, peerTexts(r.From), r.Err.Error()})
+		l.Refused = append(l.Refused, refusedLine{r.Hash, r.At, peerIDs(r.From), r.Err.Error()})
 	}
 	for _, p := range s.Peers {
 		here, ok := connected[p.ID]
 		line := dbPeerLine{Peer: p.ID.String(), Open: p.Open, Connected: ok, Relayed: here.Relayed, Agent: here.Agent,
-			Exchanged: timeOf(p.Exchanged), InStep: timeOf(p.InStep), Compared: string(p.By), Heads: p.Heads}
+			Exchanged: optionalTime(p.Exchanged), InStep: optionalTime(p.InStep), Compared: string(p.By), Heads: p.Heads}
 		if p.Err != nil {
 			line.Error = p.Err.Error()
 		}
@@ -220,15 +214,15 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 	return l
 }
 
-// notLive is why a database is not live, and the next step.
-func notLive(err error) string {
+// notLiveText returns why a database is not live, and the next step.
+func notLiveText(err error) string {
 	if errors.Is(err, router.ErrTooManyTopics) {
 		err = fmt.Errorf("%w; hint: %s", err, replicate.FreeTopics)
 	}
 	return err.Error()
 }
 
-func peerTexts(peers []peer.ID) []string {
+func peerIDs(peers []peer.ID) []string {
 	texts := []string{}
 	for _, p := range peers {
 		texts = append(texts, p.String())
@@ -236,15 +230,8 @@ func peerTexts(peers []peer.ID) []string {
 	return texts
 }
 
-func timeOf(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
-// open is the number of peers that have the database open.
-func (l *statusLine) open() (n int) {
+// openPeers returns the number of peers that have the database open.
+func (l *statusLine) openPeers() (n int) {
 	for _, p := range l.Peers {
 		if p.Open {
 			n++
@@ -253,22 +240,14 @@ func (l *statusLine) open() (n int) {
 	return n
 }
 
-// ago is how long ago something was.
-func ago(t *time.Time) string {
-	if t == nil {
-		return "never"
-	}
-	return time.Since(*t).Round(time.Second).String() + " ago"
-}
-
-// text is what is known of a block behind its hash.
+// text says how a block was requested.
 func (l *missingLine) text() string {
-	text := fmt.Sprintf("asked for since %s", time.Since(l.Since).Round(time.Second))
+	text := "requested for " + since(l.Since)
 	if l.Tries > 0 {
-		text += ", in vain " + quantity(l.Tries, "time", "times")
+		text += ", without success " + quantity(l.Tries, "time", "times")
 	}
 	if len(l.Asked) > 0 {
-		text += ", last from " + someTexts(l.Asked)
+		text += ", last from " + firstOf(l.Asked, 3)
 	}
 	if l.Error != "" {
 		text += ": " + printable(l.Error)
@@ -276,49 +255,41 @@ func (l *missingLine) text() string {
 	return text
 }
 
-// someTexts is the first of some texts.
-func someTexts(all []string) string {
-	const shown = 3
-	text := strings.Join(all[:min(len(all), shown)], ", ")
-	if more := len(all) - shown; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
+// openText says whether the peer has the database open, or is gone.
+func (l *dbPeerLine) openText() string {
+	if l.Open {
+		return "open"
 	}
-	return text
+	return "gone"
 }
 
 func (l *dbPeerLine) text() string {
-	open, way := "gone", "-"
-	if l.Open {
-		open = "open"
-	}
+	connection := "-"
 	switch {
 	case l.Relayed:
-		way = "relayed"
+		connection = "relayed"
 	case l.Connected:
-		way = "direct"
+		connection = "direct"
 	}
-	text := fmt.Sprintf("%-52s  %s  %-7s  exchanged %s  in step %s", l.Peer, open, way, ago(l.Exchanged), ago(l.InStep))
-	if l.Agent != "" {
-		text += "  " + printable(l.Agent)
+	text := fmt.Sprintf("%-52s  %s  %-7s  exchanged %s  in sync %s", l.Peer, l.openText(), connection, ago(l.Exchanged), ago(l.InStep))
+	for _, more := range []string{l.Agent, l.Error} {
+		if more != "" {
+			text += "  " + printable(more)
+		}
 	}
-	if l.Error != "" {
-		text += "  " + printable(l.Error)
+	if l.Database != "" {
+		text = l.Database + "  " + text
 	}
-	return text
+	return text + "\n"
 }
 
-// quantity is [daemon.Quantity].
-func quantity[N int | int64 | uint64](n N, one, more string) string {
-	return daemon.Quantity(n, one, more)
-}
-
-// openLine is the output of `npp db open`; with --wait, one for each change.
+// openLine is the output of `npp db open`; with --wait, a line for each change.
 type openLine struct {
 	Address string `json:"address"`
 	Name    string `json:"name,omitempty"` // if it is here
 	Entries uint64 `json:"entries"`
-	Waiting uint64 `json:"waiting"` // entries whose parents are not here
-	Settled bool   `json:"settled"` // with --wait: it has all that a peer has
+	Pending uint64 `json:"waiting"` // pending entries
+	Settled bool   `json:"settled"` // with --wait: it is in sync with a peer
 	statusLine
 }
 
@@ -326,33 +297,33 @@ var dbOpenCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Replicate a database from now on.",
 		ShortDescription: `
-Keeps the database in step with the peers that have it open, from now on and
-over restarts, until 'ipfs npp db close' or 'drop'. One that is not here is
-fetched in the background: this returns at once and prints how far it is. A
-name does for one that was closed.
+Keeps the database in sync with all peers that have it open, across restarts,
+until 'ipfs npp db close' or 'ipfs npp db drop'. A database that is not here
+yet is fetched in the background: the command returns at once and prints the
+progress. To open a database that was closed, its name is enough.
 
   > ipfs npp db open /orbitdb/zdpuAsb…
-  open /orbitdb/zdpuAsb… pieces: 12 entries, 0 waiting, 1 peer has it open
+  open /orbitdb/zdpuAsb… pieces: 12 entries, 0 pending, open at 1 peer
 
-'--wait' waits until all that a connected peer has is here, with the progress
-on standard error; over the RPC it is a line for each change.
+'--wait' waits until the database is in sync with a connected peer, and prints
+the progress to standard error. Over HTTP, there is a line for each change.
 
   > ipfs npp db open /orbitdb/zdpuAsb… --wait --timeout 1m
 
-'--type' is for databases whose manifest says events though an app keeps
-something else in them, as JavaScript does where the database is made without
-a type. It is remembered, and indexes the entries that are here anew.
+'--type' overrides the type in the manifest. It is for databases of JavaScript
+apps that were created without a type: their manifest says "events", whatever
+they contain. The type is remembered.
 
   > ipfs npp db open /orbitdb/zdpuAsb… --type documents --index-by hash
 `,
 	},
 	Arguments: []cmds.Argument{dbArg},
 	Options: []cmds.Option{
-		cmds.StringOption(typeOption, "documents, keyvalue or events; what was said last, or the manifest says, if not given."),
-		cmds.StringOption(indexByOption, "Field of documents that is their key; what was said last if not given."),
-		cmds.BoolOption(waitOption, "Wait until it is in step with a peer."),
+		cmds.StringOption(typeOption, "documents, keyvalue or events; default: the type of last time, or else of the manifest."),
+		cmds.StringOption(indexByOption, "Field that contains the key of a document; default: that of last time."),
+		cmds.BoolOption(waitOption, "Wait until it is in sync with a peer."),
 	},
-	Run: about(replicated.address, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
+	Run: runOn(replication.address, func(r replication, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
 		opts, err := openOptions(req)
 		if err != nil {
 			return err
@@ -361,7 +332,7 @@ a type. It is remembered, and indexes the entries that are here anew.
 		if err := r.Open(r.ctx, address, opts); err != nil {
 			return err
 		}
-		if err := r.indexed(address, opts); err != nil {
+		if err := r.checkIndex(address, opts); err != nil {
 			return err
 		}
 		if lib, err := r.daemon.Library(); err == nil {
@@ -369,10 +340,10 @@ a type. It is remembered, and indexes the entries that are here anew.
 				return err
 			}
 		}
-		if on(req, waitOption) {
+		if isSet(req, waitOption) {
 			return r.wait(address, begin, res.Emit)
 		}
-		s, err := r.begun(address)
+		s, err := r.statusAfterOpen(address)
 		if err != nil {
 			return err
 		}
@@ -383,33 +354,24 @@ a type. It is remembered, and indexes the entries that are here anew.
 		return res.Emit(l)
 	}),
 	PostRun: cmds.PostRunMap{cmds.CLI: func(res cmds.Response, re cmds.ResponseEmitter) error {
-		p := &waiting{w: os.Stderr}
-		for {
-			v, err := res.Next()
-			switch {
-			case errors.Is(err, io.EOF):
-				return nil
-			case err != nil && p.last != nil && res.Request().Context.Err() != nil:
-				return notSettled(p.last.Address)
-			case err != nil:
-				return err
+		req, shown := res.Request(), &progressLines{w: os.Stderr}
+		waiting := ""
+		err := forward(res, re, func(line any) bool {
+			l, ok := line.(*openLine)
+			if !ok || l.Settled || !isSet(req, waitOption) {
+				return false
 			}
-			if l, ok := v.(*openLine); ok && on(res.Request(), waitOption) && !l.Settled {
-				p.show(l)
-				continue
-			}
-			if err := re.Emit(v); err != nil {
-				return err
-			}
+			waiting = l.Address
+			shown.show(l.State + ": " + l.progress())
+			return true
+		})
+		if err != nil && waiting != "" && req.Context.Err() != nil {
+			return notSettled(waiting)
 		}
+		return err
 	}},
-	Type: openLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *openLine) error {
-			_, err := io.WriteString(w, l.text())
-			return err
-		}),
-	},
+	Type:     openLine{},
+	Encoders: encodeText((*openLine).text),
 }
 
 // openOptions reads --type and --index-by.
@@ -420,29 +382,30 @@ func openOptions(req *cmds.Request) (opts orbit.OpenOptions, err error) {
 	kinds := []string{orbit.TypeDocuments, orbit.TypeKeyValue, orbit.TypeEvents}
 	switch {
 	case given && !slices.Contains(kinds, opts.Type):
-		err = fmt.Errorf("--%s is %.40q, must be %s, %s or %s", typeOption, opts.Type, kinds[0], kinds[1], kinds[2])
+		err = fmt.Errorf("--%s is %.40q, but must be %s, %s or %s", typeOption, opts.Type, kinds[0], kinds[1], kinds[2])
 	case given && opts.IndexBy != "" && opts.Type != orbit.TypeDocuments:
-		err = fmt.Errorf("--%s is for %s alone, not for %s", indexByOption, orbit.TypeDocuments, opts.Type)
+		err = fmt.Errorf("--%s works only for %s, not for %s", indexByOption, orbit.TypeDocuments, opts.Type)
 	}
 	return opts, err
 }
 
-// indexed returns an error where a database that is here has no field that is
-// the key, though one was given.
-func (r replicated) indexed(address string, opts orbit.OpenOptions) error {
+// checkIndex returns an error if --index-by is given for a database that is
+// here and does not contain documents.
+func (r replication) checkIndex(address string, opts orbit.OpenOptions) error {
 	if opts.IndexBy == "" {
 		return nil
 	}
 	db, err := r.orbit.Find(r.ctx, address)
 	if err != nil || db.IndexBy() != "" {
-		return nil // one that is still to come may have one
+		return nil // it is not here yet, so it may contain documents
 	}
-	return fmt.Errorf("%s is open, and is %s, of which no field is the key; hint: --%s %s if an app keeps those in it", address, db.Type(), typeOption, orbit.TypeDocuments)
+	return fmt.Errorf("%s is open with the type %s, which has no field for the key; hint: --%s %s if an app keeps documents in it", address, db.Type(), typeOption, orbit.TypeDocuments)
 }
 
-// begun is the status of a database that was just opened: where it has to be
-// fetched, once it is known what is missing, which takes no time.
-func (r replicated) begun(address string) (replicate.Status, error) {
+// statusAfterOpen returns the status of a database that was just opened. If it
+// has to be fetched, statusAfterOpen waits, a second at most, until it is known
+// what is missing.
+func (r replication) statusAfterOpen(address string) (replicate.Status, error) {
 	ctx, cancel := context.WithTimeout(r.ctx, time.Second)
 	defer cancel()
 	for s, err := range r.Follow(ctx, address) {
@@ -456,8 +419,8 @@ func (r replicated) begun(address string) (replicate.Status, error) {
 	return r.Status(r.ctx, address)
 }
 
-// wait emits a line for each change until the database has all that a peer has.
-func (r replicated) wait(address string, since time.Time, emit func(any) error) error {
+// wait emits a line for each change until the database is in sync with a peer.
+func (r replication) wait(address string, since time.Time, emit func(any) error) error {
 	for s, err := range r.Follow(r.ctx, address) {
 		switch {
 		case errors.Is(context.Cause(r.ctx), daemon.ErrStopping):
@@ -482,11 +445,11 @@ func (r replicated) wait(address string, since time.Time, emit func(any) error) 
 }
 
 func notSettled(address string) error {
-	return fmt.Errorf("%s is not in step with a peer yet; hint: it goes on in the background, ipfs npp db doctor %s says what keeps it", address, address)
+	return fmt.Errorf("%s is not in sync with a peer yet; hint: it continues in the background, and ipfs npp db doctor %s says what is in the way", address, address)
 }
 
-func (r replicated) openLine(s replicate.Status) (*openLine, error) {
-	l := &openLine{Address: s.Address, statusLine: newStatusLine(s, r.connected())}
+func (r replication) openLine(s replicate.Status) (*openLine, error) {
+	l := &openLine{Address: s.Address, statusLine: newStatusLine(s, r.connectedPeers())}
 	if s.State != replicate.Open {
 		return l, nil
 	}
@@ -495,11 +458,11 @@ func (r replicated) openLine(s replicate.Status) (*openLine, error) {
 		return nil, err
 	}
 	stats, err := db.Log().Stats(r.ctx)
-	l.Name, l.Entries, l.Waiting = db.Name(), stats.Entries, stats.Waiting
+	l.Name, l.Entries, l.Pending = db.Name(), stats.Entries, stats.Waiting
 	return l, err
 }
 
-// text is the state on a line, and below it what is missing.
+// text is the state on a line, and what is missing below it.
 func (l *openLine) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s", l.State, l.Address)
@@ -514,7 +477,7 @@ func (l *openLine) text() string {
 		fmt.Fprintf(&b, "  not live: %s\n", printable(l.NotLive))
 	}
 	for i, m := range l.MissingBlocks {
-		if i == shownHashes {
+		if i == maxRows {
 			fmt.Fprintf(&b, "  missing  and %d more\n", len(l.MissingBlocks)-i)
 			break
 		}
@@ -523,73 +486,55 @@ func (l *openLine) text() string {
 	return b.String()
 }
 
-// progress is how far it is.
+// progress returns the progress of the replication.
 func (l *openLine) progress() string {
-	text := quantity(l.open(), "peer has", "peers have") + " it open"
+	text := "open at " + quantity(l.openPeers(), "peer", "peers")
 	switch l.State {
 	case encryptedState:
 		text = "no entry can be read, " + text
 	case string(replicate.Open), fullState:
-		text = fmt.Sprintf("%s, %d waiting, %s", quantity(l.Entries, "entry", "entries"), l.Waiting, text)
+		text = fmt.Sprintf("%s, %d pending, %s", quantity(l.Entries, "entry", "entries"), l.Pending, text)
 	}
-	if ship := l.Shipment; ship != nil {
-		text += fmt.Sprintf(", %d of %d came from %s", ship.Got, ship.Of, ship.Peer)
+	if t := l.Transfer; t != nil {
+		text += fmt.Sprintf(", %d of %d received from %s", t.Got, t.Of, t.Peer)
 	}
 	if l.Asking > 0 {
-		text += fmt.Sprintf(", asking for %s", quantity(l.Asking, "block", "blocks"))
+		text += ", requesting " + quantity(l.Asking, "block", "blocks")
 	}
 	if n := len(l.MissingBlocks); n > 0 {
 		text += fmt.Sprintf(", %d missing", n)
 	}
 	if l.Full != "" {
-		text += ", nothing is accepted from them: " + printable(l.Full)
+		text += ", nothing is accepted from other peers: " + printable(l.Full)
 	}
 	return text
-}
-
-// waiting shows the progress of --wait, a line a second at most.
-type waiting struct {
-	w    io.Writer
-	last *openLine
-	text string
-	at   time.Time
-}
-
-func (p *waiting) show(l *openLine) {
-	p.last = l
-	text := l.State + ": " + l.progress()
-	if text == p.text || time.Since(p.at) < time.Second {
-		return
-	}
-	p.text, p.at = text, time.Now()
-	fmt.Fprintln(p.w, text)
 }
 
 // closeLine is the output of `npp db close`.
 type closeLine struct {
 	Address string `json:"address"`
 	Name    string `json:"name,omitempty"` // if it is here
-	Here    bool   `json:"here"`           // there is something that stays
+	Here    bool   `json:"here"`           // it is here, and stays
 	Entries uint64 `json:"entries"`        // that stay
 }
 
 var dbCloseCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Stop replicating a database; what is here stays.",
+		Tagline: "Stop replicating a database, and keep it.",
 		ShortDescription: `
-Ends the replication of the database, over restarts, until 'ipfs npp db open'.
-What is here of it stays and can be read and written. One that was not here
-yet is forgotten.
+Ends the replication of the database, across restarts, until 'ipfs npp db
+open'. What is here can still be read and written. If nothing of the database
+has arrived yet, it is forgotten.
 
   > ipfs npp db close pieces
-  closed /orbitdb/zdpuAsb… pieces: what is here stays, 12 entries
+  closed /orbitdb/zdpuAsb… pieces: 12 entries stay here
 `,
 	},
 	Arguments: []cmds.Argument{dbArg},
-	Run: about(replicated.known, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
+	Run: runOn(replication.knownAddress, func(r replication, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
 		l := &closeLine{Address: address}
 		var err error
-		if l.Name, l.Entries, l.Here, err = r.what(address); err != nil {
+		if l.Name, l.Entries, l.Here, err = r.contents(address); err != nil {
 			return err
 		}
 		if err := r.CloseDatabase(r.ctx, address); err != nil {
@@ -597,21 +542,19 @@ yet is forgotten.
 		}
 		return res.Emit(l)
 	}),
-	Type: closeLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *closeLine) error {
-			text := fmt.Sprintf("closed %s %s: what is here stays, %s\n", l.Address, printable(l.Name), quantity(l.Entries, "entry", "entries"))
-			if !l.Here {
-				text = fmt.Sprintf("closed %s: nothing of it was here yet\n", l.Address)
-			}
-			_, err := io.WriteString(w, text)
-			return err
-		}),
-	},
+	Type:     closeLine{},
+	Encoders: encodeText((*closeLine).text),
 }
 
-// what says what is here of a database, which may be damaged.
-func (r replicated) what(address string) (name string, entries uint64, here bool, err error) {
+func (l *closeLine) text() string {
+	if !l.Here {
+		return fmt.Sprintf("closed %s: nothing of it was here yet\n", l.Address)
+	}
+	return fmt.Sprintf("closed %s %s: %s here\n", l.Address, printable(l.Name), quantity(l.Entries, "entry stays", "entries stay"))
+}
+
+// contents returns what is here of a database, which may be damaged.
+func (r replication) contents(address string) (name string, entries uint64, here bool, err error) {
 	for d, err := range r.orbit.Databases(r.ctx) {
 		if err != nil {
 			return "", 0, false, err
@@ -629,28 +572,29 @@ func (r replicated) what(address string) (name string, entries uint64, here bool
 	return "", 0, false, nil
 }
 
-// dropLine is the output of `npp db drop`: the last line, and before it one for
-// each second that it takes.
+// dropLine is the output of `npp db drop`: the last line, and before it a line
+// per second of progress.
 type dropLine struct {
 	Address string `json:"address"`
 	Dropped bool   `json:"dropped"`           // it is the last line
-	Checked int    `json:"checked,omitempty"` // blocks of which it is known by now whether they are pinned; not in the last line
+	Checked int    `json:"checked,omitempty"` // blocks that were checked for pins so far; not in the last line
 	Name    string `json:"name,omitempty"`    // if it was here
-	Here    bool   `json:"here"`              // there was something to drop
-	Entries uint64 `json:"entries"`           // that counted
-	Kept    int    `json:"kept"`              // blocks that are pinned and stay
+	Here    bool   `json:"here"`              // it was here
+	Entries uint64 `json:"entries"`           // authorized ones
+	Kept    int    `json:"kept"`              // blocks that stay because they are pinned
 }
 
-var errNoForce = fmt.Errorf("what is dropped cannot be had back from here; hint: say --%s (over the RPC: %s=true) if you mean it", forceOption, forceOption)
+var errNoForce = fmt.Errorf("dropping deletes the database from this daemon for good; hint: add --%s (over HTTP: %s=true) if you mean it", forceOption, forceOption)
 
 var dbDropCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Delete a database from this daemon.",
 		ShortDescription: `
 Ends the replication of the database and deletes what is here of it. Other
-peers keep theirs. Blocks of it that are pinned when it begins stay where
-'ipfs repo gc' leaves them. It asks before, or wants '--force' where there is
-nobody to ask. The daemon's own databases cannot be dropped.
+peers keep their copies. Blocks that are pinned stay, as with 'ipfs repo gc'.
+The four databases of the library cannot be dropped.
+
+The command asks first. In a script, it needs '--force'.
 
   > ipfs npp db drop guestbook
   drop guestbook (/orbitdb/zdpuAp9…), 31 entries? [y/N] y
@@ -661,7 +605,7 @@ nobody to ask. The daemon's own databases cannot be dropped.
 	Arguments: []cmds.Argument{dbArg},
 	Options:   []cmds.Option{cmds.BoolOption(forceOption, "f", "Do not ask.")},
 	PreRun: func(req *cmds.Request, env cmds.Environment) error {
-		if on(req, forceOption) || !term.IsTerminal(int(os.Stdin.Fd())) {
+		if isSet(req, forceOption) || !isTerminal(os.Stdin) {
 			return nil
 		}
 		api, err := apiOf(req, env)
@@ -673,46 +617,44 @@ nobody to ask. The daemon's own databases cannot be dropped.
 		var unreachable *url.Error
 		switch {
 		case errors.As(err, &unreachable) && req.Context.Err() == nil:
-			return nil // it is said what is amiss with the daemon
+			return nil // Run returns a better error
 		case err != nil && !strings.Contains(err.Error(), "damaged"):
 			return err
-		case err != nil: // it can be dropped all the same
+		case err != nil: // a damaged database can be dropped
 			l = infoLine{Address: req.Arguments[0], Name: "a damaged database"}
 		}
-		in, stop := stoppable(req.Context, os.Stdin)
-		defer stop()
-		if !confirmed(in, os.Stderr, &l) {
-			return errors.New("nothing is dropped")
+		if !askTerminal(req.Context, dropQuestion(&l)) {
+			return errors.New("nothing was dropped")
 		}
 		req.SetOption(forceOption, true)
 		return nil
 	},
-	Run: about(replicated.address, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
+	Run: runOn(replication.address, func(r replication, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
 		if _, err := r.Status(r.ctx, address); err != nil {
 			return err
 		}
 		l := &dropLine{Address: address}
 		var err error
-		if l.Name, l.Entries, l.Here, err = r.what(address); err != nil {
+		if l.Name, l.Entries, l.Here, err = r.contents(address); err != nil {
 			return err
 		}
-		if err := r.mayDrop(address, l.Name); err != nil {
+		if err := r.checkDrop(address, l.Name); err != nil {
 			return err
 		}
-		if !on(req, forceOption) {
+		if !isSet(req, forceOption) {
 			return errNoForce
 		}
 		saver := r.daemon.NewSaver()
-		told, checked := time.Now(), 0
+		emitted, checked := time.Now(), 0
 		err = r.Drop(r.ctx, address, func(ctx context.Context, bs []block.Block) error {
 			if err := saver.Save(ctx, bs); err != nil {
 				return err
 			}
 			checked += len(bs)
-			if time.Since(told) < time.Second {
+			if time.Since(emitted) < time.Second {
 				return nil
 			}
-			told = time.Now()
+			emitted = time.Now()
 			return res.Emit(&dropLine{Address: address, Name: l.Name, Here: l.Here, Entries: l.Entries, Checked: checked})
 		})
 		if err != nil {
@@ -722,118 +664,69 @@ nobody to ask. The daemon's own databases cannot be dropped.
 		return res.Emit(l)
 	}),
 	PostRun: cmds.PostRunMap{cmds.CLI: func(res cmds.Response, re cmds.ResponseEmitter) error {
-		for {
-			v, err := res.Next()
-			if errors.Is(err, io.EOF) {
-				return nil
+		return forward(res, re, func(line any) bool {
+			l, ok := line.(*dropLine)
+			if !ok || l.Dropped {
+				return false
 			}
-			if err != nil {
-				return err
-			}
-			if l, ok := v.(*dropLine); ok && !l.Dropped {
-				fmt.Fprintf(os.Stderr, "%d of about %d blocks checked for pins\n", l.Checked, l.Entries)
-				continue
-			}
-			if err := re.Emit(v); err != nil {
-				return err
-			}
-		}
+			fmt.Fprintf(os.Stderr, "%d of about %d blocks checked for pins\n", l.Checked, l.Entries)
+			return true
+		})
 	}},
-	Type: dropLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *dropLine) error {
-			text := fmt.Sprintf("dropped %s %s: %s", l.Address, printable(l.Name), quantity(l.Entries, "entry", "entries"))
-			switch {
-			case !l.Here:
-				text = fmt.Sprintf("dropped %s: nothing of it was here yet", l.Address)
-			case l.Kept > 0:
-				text += fmt.Sprintf("; %s", quantity(l.Kept, "block is pinned and stays", "blocks are pinned and stay"))
-			}
-			_, err := fmt.Fprintln(w, text)
-			return err
-		}),
-	},
+	Type:     dropLine{},
+	Encoders: encodeText((*dropLine).text),
 }
 
-// mayDrop returns an error for the daemon's own stores, damaged or not.
-func (r replicated) mayDrop(address, name string) error {
+func (l *dropLine) text() string {
+	if !l.Here {
+		return fmt.Sprintf("dropped %s: nothing of it was here yet\n", l.Address)
+	}
+	text := fmt.Sprintf("dropped %s %s: %s", l.Address, printable(l.Name), quantity(l.Entries, "entry", "entries"))
+	if l.Kept > 0 {
+		text += "; " + quantity(l.Kept, "block is pinned and stays", "blocks are pinned and stay")
+	}
+	return text + "\n"
+}
+
+// dropQuestion asks whether a database is to be dropped.
+func dropQuestion(l *infoLine) string {
+	if l.notFetched() {
+		return fmt.Sprintf("drop %s, which is not here yet?", printable(l.Address))
+	}
+	return fmt.Sprintf("drop %s (%s), %s?", printable(l.Name), printable(l.Address), quantity(l.Entries, "entry", "entries"))
+}
+
+// checkDrop returns an error for a library database, damaged or not.
+func (r replication) checkDrop(address, name string) error {
 	lib, err := r.daemon.Library()
 	if err != nil {
 		return dbError(err, address)
 	}
 	for _, s := range lib.Stores(r.ctx) {
 		if s.DB != nil && s.DB.Address() == address || s.DB == nil && s.Name == name {
-			return fmt.Errorf("%s is the daemon's own %q and stays; hint: ipfs npp db close %s ends its replication", address, s.Name, s.Name)
+			return fmt.Errorf("%s is the daemon's own %q and cannot be dropped; hint: ipfs npp db close %s ends its replication", address, s.Name, s.Name)
 		}
 	}
 	return nil
-}
-
-// apiOf is the RPC that the command line talks to, or nil where there is none.
-func apiOf(req *cmds.Request, env cmds.Environment) (*rpc.HttpApi, error) {
-	var api *rpc.HttpApi
-	var err error
-	if text, ok := req.Options[commands.ApiOption].(string); ok {
-		var addr ma.Multiaddr
-		if addr, err = ma.NewMultiaddr(text); err != nil {
-			return nil, err
-		}
-		api, err = rpc.NewApi(addr)
-	} else {
-		var root string
-		if root, err = cmdenv.GetConfigRoot(env); err != nil {
-			return nil, err
-		}
-		api, err = rpc.NewPathApi(root)
-		if errors.Is(err, rpc.ErrApiNotFound) {
-			return nil, nil
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	if secret, ok := req.Options[commands.ApiAuthOption].(string); ok {
-		api.Headers.Set("Authorization", config.ConvertAuthSecret(secret))
-	}
-	return api, nil
-}
-
-// confirmed asks whether a database is to be dropped.
-func confirmed(r io.Reader, w io.Writer, l *infoLine) bool {
-	if l.pending() {
-		fmt.Fprintf(w, "drop %s, which is not here yet? [y/N] ", l.Address)
-	} else {
-		fmt.Fprintf(w, "drop %s (%s), %s? [y/N] ", printable(l.Name), printable(l.Address), quantity(l.Entries, "entry", "entries"))
-	}
-	return isYes(r)
-}
-
-// isYes reads a line, and reports whether that is a yes.
-func isYes(r io.Reader) bool {
-	answer, _ := bufio.NewReader(io.LimitReader(r, 100)).ReadString('\n')
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return true
-	}
-	return false
 }
 
 var dbPeersCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "List the peers that have a database open, or had.",
 		ShortDescription: `
-Prints for each peer whether it has the database open or is gone, how it is
-connected, when heads were exchanged with it and when it last had the same as
-this daemon, how it calls itself, and the error of the last exchange, if any.
-Without a database, it lists the peers of all, with the address in front.
+Prints a line per peer: whether it has the database open or is gone, how it is
+connected, when the two daemons last exchanged their newest entries, when the
+peer was last in sync, its software, and the error of the last exchange, if
+any. Without an argument, it prints the peers of all databases, each with the
+address of the database first.
 
   > ipfs npp db peers pieces
-  12D3KooW…  open  direct   exchanged 12s ago  in step 12s ago  kubo/0.43.1/…
+  12D3KooW…  open  direct   exchanged 12s ago  in sync 12s ago  kubo/0.43.1/…
 `,
 	},
-	Arguments: []cmds.Argument{cmds.StringArg("db", false, false, "Address or name of a database; all if not given.")},
+	Arguments: []cmds.Argument{cmds.StringArg("db", false, false, "Address or name of a database; default: all.")},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		r, err := replicatedOf(req, env)
+		r, err := replicationOf(req, env)
 		if err != nil {
 			return err
 		}
@@ -848,17 +741,17 @@ Without a database, it lists the peers of all, with the address in front.
 			}
 			addresses = append(addresses, r.Pending()...)
 		} else {
-			address, err := r.known(req.Arguments[0])
+			address, err := r.knownAddress(req.Arguments[0])
 			if err != nil {
 				return dbError(err, req.Arguments[0])
 			}
 			addresses = []string{address}
 		}
-		connected := r.connected()
+		connected := r.connectedPeers()
 		for _, address := range addresses {
 			s, err := r.Status(r.ctx, address)
 			if err != nil && all {
-				continue // it went meanwhile
+				continue // it was dropped meanwhile
 			}
 			if err != nil {
 				return dbError(err, req.Arguments[0])
@@ -874,15 +767,6 @@ Without a database, it lists the peers of all, with the address in front.
 		}
 		return nil
 	},
-	Type: dbPeerLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *dbPeerLine) error {
-			text := l.text()
-			if l.Database != "" {
-				text = l.Database + "  " + text
-			}
-			_, err := fmt.Fprintln(w, text)
-			return err
-		}),
-	},
+	Type:     dbPeerLine{},
+	Encoders: encodeText((*dbPeerLine).text),
 }

@@ -15,20 +15,20 @@ func TestOpenTextSaysHowFarItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()
 		for want, l := range map[string]openLine{
-			"open /orbitdb/z gigs: 1 entry, 0 waiting, 0 peers have it open\n": {
+			"open /orbitdb/z gigs: 1 entry, 0 pending, open at 0 peers\n": {
 				Address: "/orbitdb/z", Name: "gigs", Entries: 1, statusLine: statusLine{State: "open", Peers: []dbPeerLine{{}}}},
-			"open /orbitdb/z gigs: 2 entries, 3 waiting, 1 peer has it open, asking for 4 blocks\n": {
-				Address: "/orbitdb/z", Name: "gigs", Entries: 2, Waiting: 3, statusLine: statusLine{State: "open", Asking: 4, Peers: []dbPeerLine{{Open: true}}}},
-			"fetching /orbitdb/z: 0 peers have it open, 1 missing\n  missing  zdpuA  asked for since 0s, in vain 2 times, last from a, b, c and 1 more\n": {
+			"open /orbitdb/z gigs: 2 entries, 3 pending, open at 1 peer, requesting 4 blocks\n": {
+				Address: "/orbitdb/z", Name: "gigs", Entries: 2, Pending: 3, statusLine: statusLine{State: "open", Asking: 4, Peers: []dbPeerLine{{Open: true}}}},
+			"fetching /orbitdb/z: open at 0 peers, 1 missing\n  missing  zdpuA  requested for 0s, without success 2 times, last from a, b, c and 1 more\n": {
 				Address: "/orbitdb/z", statusLine: statusLine{State: "fetching", MissingBlocks: []missingLine{{Hash: "zdpuA", Since: now, Tries: 2, Asked: []string{"a", "b", "c", "d"}}}}},
-			"failed /orbitdb/z: 0 peers have it open\n  no manifest\n": {
+			"failed /orbitdb/z: open at 0 peers\n  no manifest\n": {
 				Address: "/orbitdb/z", statusLine: statusLine{State: "failed", Error: "no manifest"}},
 		} {
 			if got := text(t, dbOpenCmd, nil, &l); got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
 		}
-		many := openLine{statusLine: statusLine{MissingBlocks: make([]missingLine, shownHashes+3)}}
+		many := openLine{statusLine: statusLine{MissingBlocks: make([]missingLine, maxRows+3)}}
 		if got := many.text(); !strings.HasSuffix(got, "  missing  and 3 more\n") {
 			t.Errorf("many: %s", got)
 		}
@@ -38,16 +38,16 @@ func TestOpenTextSaysHowFarItIs(t *testing.T) {
 func TestProgressOfWaitingIsALineASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		p := waiting{w: &out}
+		p := progressLines{w: &out}
 		for entries := range uint64(50) {
-			p.show(&openLine{Entries: entries, statusLine: statusLine{State: "open"}})
+			p.show("open: " + (&openLine{Entries: entries, statusLine: statusLine{State: "open"}}).progress())
 			time.Sleep(100 * time.Millisecond) // of the bubble's clock
 		}
 		for range 2 {
-			p.show(&openLine{Entries: 60, statusLine: statusLine{State: "open"}})
+			p.show("open: " + (&openLine{Entries: 60, statusLine: statusLine{State: "open"}}).progress())
 			time.Sleep(time.Second)
 		}
-		if got := strings.Count(out.String(), "\n"); got != 6 || !strings.HasPrefix(out.String(), "open: 0 entries, 0 waiting, 0 peers have it open\nopen: 10 entries") {
+		if got := strings.Count(out.String(), "\n"); got != 6 || !strings.HasPrefix(out.String(), "open: 0 entries, 0 pending, open at 0 peers\nopen: 10 entries") {
 			t.Errorf("%d lines: %s", got, out.String())
 		}
 	})
@@ -57,9 +57,9 @@ func TestPeersOfADatabaseInText(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		at := time.Now().Add(-12 * time.Second)
 		for want, l := range map[string]dbPeerLine{
-			"12D3 open direct exchanged 12s ago in step 12s ago kubo/0.43.1": {Peer: "12D3", Open: true, Connected: true, Agent: "kubo/0.43.1", Exchanged: &at, InStep: &at},
-			"12D3 gone relayed exchanged never in step never":                {Peer: "12D3", Connected: true, Relayed: true},
-			"/orbitdb/z 12D3 gone - exchanged 12s ago in step never broken":  {Database: "/orbitdb/z", Peer: "12D3", Exchanged: &at, Error: "broken"},
+			"12D3 open direct exchanged 12s ago in sync 12s ago kubo/0.43.1": {Peer: "12D3", Open: true, Connected: true, Agent: "kubo/0.43.1", Exchanged: &at, InStep: &at},
+			"12D3 gone relayed exchanged never in sync never":                {Peer: "12D3", Connected: true, Relayed: true},
+			"/orbitdb/z 12D3 gone - exchanged 12s ago in sync never broken":  {Database: "/orbitdb/z", Peer: "12D3", Exchanged: &at, Error: "broken"},
 		} {
 			if got := strings.Join(strings.Fields(text(t, dbPeersCmd, nil, &l)), " "); got != want {
 				t.Errorf("got %s, want %s", got, want)
@@ -84,8 +84,8 @@ func TestWatchTextOfPayloadsThatAreNoOperations(t *testing.T) {
 
 func TestDoctorTextHasAdviceBelow(t *testing.T) {
 	got := text(t, dbDoctorCmd, nil, &findingLine{Check: "peers", Level: "problem", Text: "none", Advice: "connect"}) +
-		text(t, dbDoctorCmd, nil, &findingLine{Check: "heads", Level: "ok", Text: "in step", Peer: "12D3"})
-	want := "problem  peers     none\n                   connect\nok       heads     12D3: in step\n"
+		text(t, dbDoctorCmd, nil, &findingLine{Check: "heads", Level: "ok", Text: "in sync", Peer: "12D3"})
+	want := "problem  peers     none\n                   connect\nok       heads     12D3: in sync\n"
 	if got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -96,7 +96,7 @@ func TestOnlyYesDropsADatabase(t *testing.T) {
 	for answer, want := range map[string]bool{"y\n": true, "Y\n": true, " yes \n": true, "y": true,
 		"": false, "\n": false, "n\n": false, "yy\n": false, "no\ny\n": false, strings.Repeat(" ", 1000) + "y\n": false} {
 		var out bytes.Buffer
-		if got := confirmed(strings.NewReader(answer), &out, l); got != want {
+		if got := ask(strings.NewReader(answer), &out, dropQuestion(l)); got != want {
 			t.Errorf("%.20q: %v", answer, got)
 		}
 		if out.String() != `drop a\x1b[31m (/orbitdb/z), 31 entries? [y/N] ` {
@@ -104,7 +104,7 @@ func TestOnlyYesDropsADatabase(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	confirmed(strings.NewReader(""), &out, &infoLine{Address: "/orbitdb/z", statusLine: statusLine{State: "fetching"}})
+	ask(strings.NewReader(""), &out, dropQuestion(&infoLine{Address: "/orbitdb/z", statusLine: statusLine{State: "fetching"}}))
 	if out.String() != "drop /orbitdb/z, which is not here yet? [y/N] " {
 		t.Errorf("asked: %q", out.String())
 	}

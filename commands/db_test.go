@@ -67,8 +67,8 @@ func TestDatabaseTextsAreHarmless(t *testing.T) {
 	key, _ := json.Marshal(hostile)
 	payload, _ := json.Marshal(map[string]any{"op": hostile, "key": hostile})
 	for name, got := range map[string]string{
-		"ls":      text(t, dbLsCmd, nil, &listLine{Name: hostile, Type: hostile, Manifest: hostile, Error: hostile}),
-		"info":    text(t, dbInfoCmd, nil, &infoLine{Name: hostile, Type: hostile, Manifest: hostile, IndexBy: hostile, Meta: key, Access: accessLine{Type: hostile, Address: hostile, Capabilities: map[string][]string{hostile: {hostile}}}, Missing: []string{hostile}}),
+		"ls":      text(t, dbLsCmd, nil, &listLine{Name: hostile, Type: hostile, ManifestType: hostile, Error: hostile}),
+		"info":    text(t, dbInfoCmd, nil, &infoLine{Name: hostile, Type: hostile, ManifestType: hostile, IndexBy: hostile, Meta: key, Access: accessLine{Type: hostile, Address: hostile, Capabilities: map[string][]string{hostile: {hostile}}}, Missing: []string{hostile}}),
 		"all":     strings.Replace(text(t, dbAllCmd, nil, &itemLine{Key: key, Value: key}), "\t", " ", 1),
 		"get":     text(t, dbGetCmd, nil, &itemLine{Value: key}),
 		"log":     text(t, dbLogCmd, nil, &entryLine{Hash: hostile, Writer: hostile, Payload: payload}),
@@ -103,7 +103,7 @@ func hostileStatus() statusLine {
 
 func TestBothTypesAreShownWhereTheyDiffer(t *testing.T) {
 	for kind, want := range map[string]string{"documents": "documents, indexed by hash", "events": "events"} {
-		l := &infoLine{Type: kind, Manifest: manifestType(kind, "events"), Heads: []string{}}
+		l := &infoLine{Type: kind, ManifestType: otherType(kind, "events"), Heads: []string{}}
 		if kind == "documents" {
 			l.IndexBy = "hash"
 			want += "; its manifest says events"
@@ -111,12 +111,12 @@ func TestBothTypesAreShownWhereTheyDiffer(t *testing.T) {
 		if got := l.text(); !strings.Contains(got, "\ntype      "+want+"\n") {
 			t.Errorf("info: %s", got)
 		}
-		got := text(t, dbLsCmd, nil, &listLine{Type: kind, Manifest: manifestType(kind, "events")})
+		got := text(t, dbLsCmd, nil, &listLine{Type: kind, ManifestType: otherType(kind, "events")})
 		if strings.Contains(got, "(its manifest says events)") != (kind == "documents") {
 			t.Errorf("ls: %s", got)
 		}
 	}
-	if got := manifestType("documents", "error"); got != "unknown" { // see typeOf
+	if got := otherType("documents", "error"); got != "unknown" { // see safeType
 		t.Errorf("got %q", got)
 	}
 }
@@ -126,8 +126,8 @@ func TestWhatIsEncryptedIsNotShownAsOpen(t *testing.T) {
 	for want, got := range map[string]string{
 		"state     encrypted\n": text(t, dbInfoCmd, nil, &infoLine{statusLine: s}),
 		"  encrypted  pieces\n": text(t, dbLsCmd, nil, &listLine{Name: "pieces", State: s.State}),
-		"encrypted /orbitdb/z: no entry can be read, 0 peers have it open\n": text(t, dbOpenCmd, nil, &openLine{Address: "/orbitdb/z", statusLine: s}),
-		"values    encrypted by the apps":                                    text(t, dbInfoCmd, nil, &infoLine{Sealed: true}),
+		"encrypted /orbitdb/z: no entry can be read, open at 0 peers\n": text(t, dbOpenCmd, nil, &openLine{Address: "/orbitdb/z", statusLine: s}),
+		"values    encrypted by the apps":                               text(t, dbInfoCmd, nil, &infoLine{Encrypted: true}),
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q", got, want)
@@ -139,9 +139,9 @@ func TestWhatIsEncryptedIsNotShownAsOpen(t *testing.T) {
 }
 
 func TestInfoNamesManyHashesInPart(t *testing.T) {
-	l := infoLine{Heads: strings.Fields(strings.Repeat("head ", shownHashes+3))}
+	l := infoLine{Heads: strings.Fields(strings.Repeat("head ", maxRows+3))}
 	got := l.text()
-	if strings.Count(got, "head      head") != shownHashes || !strings.Contains(got, "head      and 3 more\n") {
+	if strings.Count(got, "head      head") != maxRows || !strings.Contains(got, "head      and 3 more\n") {
 		t.Errorf("got:\n%s", got)
 	}
 }
@@ -169,17 +169,17 @@ func TestDatabaseErrorsSayWhatToDo(t *testing.T) {
 		want   string
 	}{
 		{orbit.ErrUnknown, "x", "hint: ipfs npp db ls"},
-		{manifest.ErrLegacyAddress, "x", "hint: such a database"},
+		{manifest.ErrLegacyAddress, "x", "hint: npp cannot open such a database"},
 		{oplog.ErrDamaged, "pieces", "hint: ipfs npp db rebuild pieces"},
 		{oplog.ErrDamaged, "two words", "hint: ipfs npp db rebuild <db>"},
 		{oplog.ErrDamaged, "\x1b[31m", "hint: ipfs npp db rebuild <db>"},
 		{orbit.ErrUnavailable, "x", "hint: connect to a peer"},
 		{entry.ErrTooLarge, "x", "hint: add it to IPFS"},
 		{orbit.ErrUnknown, "/orbitdb/zdpu", "ipfs npp db open /orbitdb/zdpu fetches it"},
-		{orbit.ErrInUse, "x", "hint: close or drop that one"},
+		{orbit.ErrInUse, "x", "hint: close or drop that database"},
 		{orbit.ErrDropped, "x", "hint: ipfs npp db ls"},
 		{replicate.ErrNotReplicated, "gigs", "hint: ipfs npp db open gigs"},
-		{replicate.ErrFailed, "x", "hint: ask for the address again"},
+		{replicate.ErrFailed, "x", "hint: check the address"},
 		{fmt.Errorf("x %w: %w", replicate.ErrFailed, orbit.ErrType), "/orbitdb/zdpu", "hint: ipfs npp db open /orbitdb/zdpu --type with"},
 		{fmt.Errorf("x %w: %w", replicate.ErrFailed, &orbit.AccessTypeError{Type: "custom"}), "x", "hint: npp opens databases with the access controllers"},
 		{fmt.Errorf("x: %w", orbit.ErrEncrypted), "x", "hint: --plain writes it"},
@@ -221,7 +221,7 @@ func TestLinesAreBounded(t *testing.T) {
 	}
 }
 
-// counted is an endless line.
+// counted is a reader of an endless line. It counts what was read.
 type counted struct{ n int }
 
 func (c *counted) Read(b []byte) (int, error) {
@@ -237,13 +237,13 @@ func TestReadsEndWithTheContext(t *testing.T) {
 	defer w.Close()
 	stopping := errors.New("stopping")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	r, stop := stoppable(ctx, never)
+	r, stop := contextReader(ctx, never)
 	defer stop()
 	go cancel(stopping)
 	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, stopping) {
 		t.Errorf("read: %v", err)
 	}
-	r, stop = stoppable(t.Context(), strings.NewReader("all of it"))
+	r, stop = contextReader(t.Context(), strings.NewReader("all of it"))
 	if b, err := io.ReadAll(r); string(b) != "all of it" || err != nil {
 		t.Errorf("%q, %v", b, err)
 	}
@@ -303,14 +303,14 @@ func TestFileIsThereWhenItIsWhole(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "car")
 	failed := errors.New("failed")
-	if _, err := writeFile(path, io.MultiReader(strings.NewReader("half"), failingReader{failed})); !errors.Is(err, failed) {
+	if _, err := saveFile(path, io.MultiReader(strings.NewReader("half"), failingReader{failed}), true); !errors.Is(err, failed) {
 		t.Errorf("got %v", err)
 	}
 	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
 		t.Errorf("left behind: %v, %v", files, err)
 	}
 	for _, content := range []string{"whole", "another"} {
-		if n, err := writeFile(path, strings.NewReader(content)); n != int64(len(content)) || err != nil {
+		if n, err := saveFile(path, strings.NewReader(content), true); n != int64(len(content)) || err != nil {
 			t.Errorf("%d, %v", n, err)
 		}
 		if b, err := os.ReadFile(path); string(b) != content || err != nil {

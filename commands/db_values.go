@@ -2,20 +2,16 @@ package commands
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
-	"os"
 	"strings"
-	"sync/atomic"
-	"time"
 
-	"github.com/ipfs/boxo/files"
 	cmds "github.com/ipfs/go-ipfs-cmds"
-	"golang.org/x/term"
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/blocks"
@@ -33,14 +29,14 @@ const (
 	whereOption   = "where"
 	plainOption   = "plain"
 
-	// maxJSON is the longest JSON of one value that is read: that of the
-	// largest entry, which may be longer than the entry itself.
+	// maxJSON bounds the JSON of one value, in bytes. JSON may be longer than
+	// the entry that contains the value.
 	maxJSON = 2 * entry.MaxSize
-	// maxPayload is the largest value that is put with others: so much is the
-	// most that an entry has around it.
+	// maxPayload bounds a value of --many, in bytes: it is what remains of an
+	// entry without the largest fields that surround a value.
 	maxPayload = entry.MaxSize - 32<<10
 
-	// valueName is the name of the value in the multipart body.
+	// valueName names the part of the multipart body that contains the value.
 	valueName = "value"
 )
 
@@ -50,25 +46,21 @@ type putLine struct {
 	Put  *int   `json:"put,omitempty"`  // how many, with --many
 }
 
-var putEncoders = cmds.EncoderMap{
-	cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *putLine) error {
-		if l.Put != nil {
-			_, err := fmt.Fprintln(w, "put", *l.Put)
-			return err
-		}
-		_, err := fmt.Fprintln(w, l.Hash)
-		return err
-	}),
-}
+var putEncoders = encodeText(func(l *putLine) string {
+	if l.Put != nil {
+		return fmt.Sprintln("put", *l.Put)
+	}
+	return l.Hash + "\n"
+})
 
 var (
-	jsonKey     = cmds.BoolOption(jsonKeyOption, "The key is JSON; if not given, it is a text.")
-	plainValues = cmds.BoolOption(plainOption, "Write where apps encrypt the values: they will not be able to read it.")
+	jsonKey     = cmds.BoolOption(jsonKeyOption, "The key is JSON, not plain text.")
+	plainValues = cmds.BoolOption(plainOption, "Write even though apps encrypt the values; see db put.")
 )
 
-// writableAs is a database for the writes that --plain allows.
+// writableAs returns the database as --plain allows to write to it.
 func writableAs(req *cmds.Request, db *orbit.Database) *orbit.Database {
-	if on(req, plainOption) {
+	if isSet(req, plainOption) {
 		return db.Plain()
 	}
 	return db
@@ -76,11 +68,11 @@ func writableAs(req *cmds.Request, db *orbit.Database) *orbit.Database {
 
 var dbPutCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Put a document or a value, or add an event.",
+		Tagline: "Write a document, a value or an event.",
 		ShortDescription: `
-Puts a document, whose key is one of its fields; a value at a key; or adds an
-event, whatever the database has. Prints the hash of the entry, which is on
-disk by then. The value is JSON: a text has quotes of its own.
+Writes to a database and prints the hash of the new entry, which is on disk by
+then. What to pass depends on the type of the database: a document, a key and
+a value, or an event. Values are JSON, so plain text needs quotes of its own.
 
   > ipfs npp db put pieces '{"hash":"QmNR2n…","instrument":"Piano"}'
   zdpuB2g…
@@ -88,41 +80,41 @@ disk by then. The value is JSON: a text has quotes of its own.
   > ipfs npp db put rehearsals --file tuesday.json
   > date +%s | ipfs npp db put user seen -
 
-The value '-', or none at all, is read from standard input. With '--many' what
-is read has a value on each line, or {"key":…,"value":…} for keyvalue. They
-are put in their order, and those before a line that cannot be put stay.
+Without a value, or with '-', the value is read from standard input. With
+'--many', each line of the input is a value; for keyvalue, each line is
+{"key":…,"value":…}. If a line is invalid, the lines before it are written.
 
   > ipfs npp db put pieces --many --file pieces.jsonl
   put 1200
 
-Where apps encrypt the values (encryption.data), nothing is put: they fail at
-a plain value, and with it at all that they have. '--plain' puts it all the
-same.
+If apps encrypt the values of the database (encryption.data), a plain value is
+refused, because it would make these apps fail to read the database. '--plain'
+writes it anyway.
 `,
 	},
 	Arguments: []cmds.Argument{
 		dbArg,
-		cmds.StringArg("value", false, true, "The value; for keyvalue, the key and the value."),
+		cmds.StringArg("value", false, true, "The value; for keyvalue, a key and a value."),
 	},
 	Options: []cmds.Option{
-		cmds.StringOption(fileOption, "Read the value, or with --many the lines, from this file."),
-		cmds.BoolOption(manyOption, "Put many values, one on each line."),
+		cmds.StringOption(fileOption, "Read the value from this file, or the lines with --many."),
+		cmds.BoolOption(manyOption, "Write many values, one per line."),
 		jsonKey,
 		plainValues,
 	},
 	PreRun: func(req *cmds.Request, env cmds.Environment) error {
-		if req.Files != nil {
-			return nil // kubo runs this twice where the daemon does not answer
+		if hasBody(req) {
+			return nil
 		}
 		r, err := putBody(req)
 		if err != nil {
 			return err
 		}
 		delete(req.Options, fileOption)
-		if on(req, manyOption) && term.IsTerminal(int(os.Stderr.Fd())) {
-			r = &progress{Reader: r, w: os.Stderr, what: "lines sent", count: func(b []byte) int { return strings.Count(string(b), "\n") }}
+		if isSet(req, manyOption) {
+			r = withProgress(r, "lines sent", func(b []byte) int { return bytes.Count(b, []byte("\n")) })
 		}
-		req.Files = files.NewMapDirectory(map[string]files.Node{valueName: files.NewReaderFile(r)})
+		setBody(req, valueName, r)
 		return nil
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
@@ -131,7 +123,7 @@ same.
 			return err
 		}
 		if _, ok := req.Options[fileOption]; ok {
-			return fmt.Errorf("--%s is for the command line; hint: post the value as a multipart body", fileOption)
+			return errCommandLineOnly(fileOption, "post the value as a multipart body")
 		}
 		r, err := body(req, res, "body", errEmptyBody)
 		if err != nil {
@@ -144,10 +136,10 @@ same.
 			}
 			r, args = strings.NewReader(args[len(args)-1]), args[:len(args)-1]
 		}
-		input, stop := stoppable(ctx, r)
+		input, stop := contextReader(ctx, r)
 		defer stop()
 		db = writableAs(req, db)
-		if on(req, manyOption) {
+		if isSet(req, manyOption) {
 			n, err := putMany(ctx, db, req.Arguments[0], args, input)
 			if err != nil {
 				return err
@@ -164,24 +156,20 @@ same.
 	Encoders: putEncoders,
 }
 
-// putBody is what is put at the command line: the last argument, a file, or
-// standard input. The argument is taken out of the request.
+// putBody returns what the command line sends: the last argument, which it
+// removes from the request, a file, or standard input.
 func putBody(req *cmds.Request) (io.Reader, error) {
 	path, hasFile := req.Options[fileOption].(string)
 	last := len(req.Arguments) - 1
 	dash := last > 0 && req.Arguments[last] == "-"
-	many := on(req, manyOption)
+	many := isSet(req, manyOption)
 	switch {
 	case hasFile && (last > 1 || dash || many && last > 0):
-		return nil, fmt.Errorf("the value is given twice, as an argument and as --%s", fileOption)
+		return nil, fmt.Errorf("the value is given twice, as an argument and as --%s; hint: leave out one of them", fileOption)
 	case many && !hasFile && last > 0 && !dash:
-		return nil, fmt.Errorf("--%s reads from standard input or --%s", manyOption, fileOption)
+		return nil, fmt.Errorf("--%s reads from standard input or --%s, not from an argument; hint: ipfs npp db put --help", manyOption, fileOption)
 	case hasFile:
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, fmt.Errorf("read the value: %w", err)
-		}
-		return f, nil
+		return openInput(path, "value")
 	case last > 0 && !dash:
 		text := req.Arguments[last]
 		req.Arguments = req.Arguments[:last]
@@ -189,86 +177,17 @@ func putBody(req *cmds.Request) (io.Reader, error) {
 	case dash:
 		req.Arguments = req.Arguments[:last]
 	}
-	if term.IsTerminal(int(os.Stdin.Fd())) {
-		fmt.Fprintln(os.Stderr, "(the value comes from the terminal; end it with Ctrl-D)")
-	}
-	return os.Stdin, nil
+	return stdin("value"), nil
 }
 
-// progress shows, from the first second on, how much was read.
-type progress struct {
-	io.Reader
-	w     io.Writer
-	what  string
-	count func([]byte) int // bytes if nil
-
-	begun bool
-	read  atomic.Int64
-	ended chan struct{}
-	done  chan struct{}
-}
-
-func (p *progress) Read(b []byte) (int, error) {
-	if !p.begun {
-		p.begun = true
-		p.ended, p.done = make(chan struct{}), make(chan struct{})
-		go p.show()
-	}
-	n, err := p.Reader.Read(b)
-	if p.count != nil {
-		p.read.Add(int64(p.count(b[:n])))
-	} else {
-		p.read.Add(int64(n))
-	}
-	if err != nil && p.ended != nil {
-		close(p.ended)
-		<-p.done
-		p.ended = nil
-	}
-	return n, err
-}
-
-func (p *progress) show() {
-	defer close(p.done)
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	shown := false
-	for {
-		select {
-		case <-tick.C:
-			shown = true
-			fmt.Fprintf(p.w, "\r%d %s", p.read.Load(), p.what)
-		case <-p.ended:
-			if shown {
-				fmt.Fprintf(p.w, "\r%d %s\n", p.read.Load(), p.what)
-			}
-			return
-		}
-	}
-}
-
-// stoppable is a reader whose reads also end when the context is done.
-func stoppable(ctx context.Context, r io.Reader) (io.Reader, func()) {
-	pr, pw := io.Pipe()
-	go func() {
-		_, err := io.Copy(pw, r)
-		pw.CloseWithError(err)
-	}()
-	unwatch := context.AfterFunc(ctx, func() { pw.CloseWithError(context.Cause(ctx)) })
-	return pr, func() {
-		unwatch()
-		pr.Close()
-	}
-}
-
-// notJSON adds the next step to the error of a value that is no JSON.
+// notJSON adds the next step to the error of a text that is not JSON.
 func notJSON(what string, err error) error {
-	return fmt.Errorf(`%s is no JSON: %w; hint: a text has quotes of its own: '"text"'`, what, err)
+	return fmt.Errorf(`%s is not JSON: %w; hint: plain text needs quotes of its own: '"text"'`, what, err)
 }
 
-// keyOf is the key that an argument is.
+// keyOf returns the key that an argument names.
 func keyOf(req *cmds.Request, text string) (value.Value, error) {
-	if !on(req, jsonKeyOption) {
+	if !isSet(req, jsonKeyOption) {
 		return value.Text(text), nil
 	}
 	key, err := value.FromJSON([]byte(text))
@@ -278,18 +197,18 @@ func keyOf(req *cmds.Request, text string) (value.Value, error) {
 	return key, nil
 }
 
-// putOne puts the value that r has, at the key that the arguments are.
+// putOne writes the value that r contains, at the key in args.
 func putOne(ctx context.Context, db *orbit.Database, req *cmds.Request, args []string, r io.Reader) (string, error) {
-	called := req.Arguments[0]
+	arg := req.Arguments[0]
 	keys := 0
 	if db.Type() == orbit.TypeKeyValue {
 		keys = 1
 	}
 	switch {
 	case len(args) < keys:
-		return "", fmt.Errorf("%s is keyvalue, there must be a key and a value; hint: ipfs npp db put %s <key> <value>, '-' for standard input", db.Address(), shown(called))
+		return "", fmt.Errorf("%s is of type keyvalue, so there must be a key and a value; hint: ipfs npp db put %s <key> <value>", db.Address(), hintArg(arg))
 	case len(args) > keys && db.Type() == orbit.TypeDocuments:
-		return "", fmt.Errorf("%s is documents, whose key is the field %q: there must be a document alone; hint: ipfs npp db put %s <document>", db.Address(), db.IndexBy(), shown(called))
+		return "", fmt.Errorf("%s contains documents, whose key is the field %q, so there must be no other argument; hint: ipfs npp db put %s <document>", db.Address(), db.IndexBy(), hintArg(arg))
 	case len(args) > keys:
 		return "", fmt.Errorf("%d values are too many for %s; hint: ipfs npp db put --help", len(args)+1, db.Address())
 	}
@@ -298,7 +217,7 @@ func putOne(ctx context.Context, db *orbit.Database, req *cmds.Request, args []s
 		return "", fmt.Errorf("read the value: %w", err)
 	}
 	if len(text) > maxJSON {
-		return "", dbError(tooLarge(), called)
+		return "", dbError(tooLarge(), arg)
 	}
 	v, err := value.FromJSON(text)
 	if err != nil {
@@ -326,91 +245,101 @@ func putOne(ctx context.Context, db *orbit.Database, req *cmds.Request, args []s
 			hash, err = events.Add(ctx, v)
 		}
 	}
-	return hash, dbError(err, called)
+	return hash, dbError(err, arg)
 }
 
 func tooLarge() error {
-	return fmt.Errorf("%w: its value is longer than %d bytes of JSON, an entry has at most %d", entry.ErrTooLarge, maxJSON, entry.MaxSize)
+	return fmt.Errorf("%w: its value is longer than %d bytes of JSON, and an entry has at most %d", entry.ErrTooLarge, maxJSON, entry.MaxSize)
 }
 
-// putMany puts the values on the lines of r.
-func putMany(ctx context.Context, db *orbit.Database, called string, args []string, r io.Reader) (n int, err error) {
+// putMany writes the values on the lines of r and returns how many it wrote.
+func putMany(ctx context.Context, db *orbit.Database, arg string, args []string, r io.Reader) (n int, err error) {
 	if len(args) > 0 {
-		return 0, fmt.Errorf("--%s takes no key; hint: a line of keyvalue is {\"key\":…,\"value\":…}", manyOption)
+		return 0, fmt.Errorf("--%s takes no key; hint: for keyvalue, each line is {\"key\":…,\"value\":…}", manyOption)
 	}
-	line, bad := 0, error(nil)
-	values := func(yield func(value.Value) bool) {
-		in := bufio.NewReaderSize(r, 64<<10)
-		for {
-			var text []byte
-			line++
-			text, bad = readLine(in)
-			if len(text) == 0 && bad != nil {
-				return
-			}
-			if bad != nil && !errors.Is(bad, io.EOF) {
-				return
-			}
-			if strings.TrimSpace(string(text)) == "" {
-				continue
-			}
-			v, err := value.FromJSON(text)
-			if err != nil {
-				bad = notJSON("it", err)
-				return
-			}
-			if len(v) > maxPayload {
-				bad = fmt.Errorf("%w: its value has %d bytes, at most %d", entry.ErrTooLarge, len(v), maxPayload)
-				return
-			}
-			if !yield(v) {
-				return
-			}
-		}
-	}
+	lines := &valueLines{in: bufio.NewReaderSize(r, 64<<10)}
 	switch db.Type() {
 	case orbit.TypeDocuments:
 		var docs *orbit.Documents
 		if docs, err = db.Documents(); err == nil {
-			n, err = docs.PutMany(ctx, anys(values))
+			n, err = docs.PutMany(ctx, asAny(lines.values))
 		}
 	case orbit.TypeKeyValue:
 		var kv *orbit.KeyValue
 		if kv, err = db.KeyValue(); err == nil {
-			n, err = kv.PutMany(ctx, func(yield func(orbit.Pair) bool) {
-				for v := range values {
-					key, val := v.Field("key"), v.Field("value")
-					if key == nil || val == nil {
-						bad = errors.New(`it is not {"key":…,"value":…}`)
-						return
-					}
-					if !yield(orbit.Pair{Key: key, Value: val}) {
-						return
-					}
-				}
-			})
+			n, err = kv.PutMany(ctx, lines.pairs)
 		}
 	default:
 		var events *orbit.Events
 		if events, err = db.Events(); err == nil {
-			n, err = events.AddMany(ctx, anys(values))
+			n, err = events.AddMany(ctx, asAny(lines.values))
 		}
 	}
-	if err == nil && bad != nil && !errors.Is(bad, io.EOF) {
-		err = bad
+	if err == nil {
+		err = lines.err
 	}
 	switch {
 	case err == nil:
 		return n, nil
 	case context.Cause(ctx) != nil:
 		err = context.Cause(ctx)
-	case bad != nil || errors.Is(err, orbit.ErrInvalid) || errors.Is(err, value.ErrInvalid):
-		err = fmt.Errorf("line %d: %w", line, err)
+	case lines.err != nil || errors.Is(err, orbit.ErrInvalid) || errors.Is(err, value.ErrInvalid):
+		err = fmt.Errorf("line %d: %w", lines.number, err)
 	}
-	return n, fmt.Errorf("%d put, and then: %w", n, dbError(err, called))
+	return n, fmt.Errorf("%d put, and then: %w", n, dbError(err, arg))
 }
 
-func anys(values iter.Seq[value.Value]) iter.Seq[any] {
+// valueLines reads values, one per line.
+type valueLines struct {
+	in     *bufio.Reader
+	number int   // of the last line that was read
+	err    error // what ended the values before the end of the input
+}
+
+// values yields the values up to the end of the input or the first error.
+func (l *valueLines) values(yield func(value.Value) bool) {
+	for {
+		text, err := readLine(l.in)
+		l.number++
+		if err != nil && !errors.Is(err, io.EOF) {
+			l.err = err
+			return
+		}
+		if len(text) == 0 {
+			return
+		}
+		if len(bytes.TrimSpace(text)) == 0 {
+			continue
+		}
+		v, err := value.FromJSON(text)
+		switch {
+		case err != nil:
+			l.err = notJSON("it", err)
+			return
+		case len(v) > maxPayload:
+			l.err = fmt.Errorf("%w: its value has %d bytes, at most %d", entry.ErrTooLarge, len(v), maxPayload)
+			return
+		case !yield(v):
+			return
+		}
+	}
+}
+
+// pairs yields values that have the form {"key":…,"value":…}.
+func (l *valueLines) pairs(yield func(orbit.Pair) bool) {
+	for v := range l.values {
+		key, val := v.Field("key"), v.Field("value")
+		if key == nil || val == nil {
+			l.err = errors.New(`it is not {"key":…,"value":…}`)
+			return
+		}
+		if !yield(orbit.Pair{Key: key, Value: val}) {
+			return
+		}
+	}
+}
+
+func asAny(values iter.Seq[value.Value]) iter.Seq[any] {
 	return func(yield func(any) bool) {
 		for v := range values {
 			if !yield(v) {
@@ -420,7 +349,8 @@ func anys(values iter.Seq[value.Value]) iter.Seq[any] {
 	}
 }
 
-// readLine reads a line, which may lack its end at the end of all.
+// readLine reads a line of at most [maxJSON] bytes. The last line may lack its
+// line break.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	var line []byte
 	for {
@@ -439,7 +369,7 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 type itemLine struct {
 	Hash  string          `json:"hash"`            // of the entry
 	Key   json.RawMessage `json:"key,omitempty"`   // not of events
-	Value json.RawMessage `json:"value,omitempty"` // none where there is an error
+	Value json.RawMessage `json:"value,omitempty"` // none if there is an error
 	Error string          `json:"error,omitempty"` // why the entry cannot be read
 }
 
@@ -447,37 +377,35 @@ func newItemLine(i orbit.Item) *itemLine {
 	return &itemLine{Hash: i.Hash, Key: valueJSON(i.Key), Value: valueJSON(i.Value)}
 }
 
-// itemOf is an event as an item, without a key.
-func itemOf(e orbit.Event) orbit.Item { return orbit.Item{Hash: e.Hash, Value: e.Value} }
+// eventItem returns an event as an item without a key.
+func eventItem(e orbit.Event) orbit.Item { return orbit.Item{Hash: e.Hash, Value: e.Value} }
 
-// itemEncoders print key and value, or hash and value of an event.
-var itemEncoders = cmds.EncoderMap{
-	cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *itemLine) error {
-		if l.Error != "" {
-			return nil // it is in the error at the end
-		}
-		key := l.Hash
-		if l.Key != nil {
-			key = keyText(l.Key)
-		}
-		_, err := fmt.Fprintf(w, "%s\t%s\n", key, jsonText(l.Value))
-		return err
-	}),
-}
+// itemEncoders print the key and the value, or the hash and the value of an
+// event.
+var itemEncoders = encodeText(func(l *itemLine) string {
+	if l.Error != "" {
+		return "" // the error at the end says it
+	}
+	key := l.Hash
+	if l.Key != nil {
+		key = keyText(l.Key)
+	}
+	return key + "\t" + jsonText(l.Value) + "\n"
+})
 
 var dbGetCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Print the value at a key.",
 		ShortDescription: `
-Prints the document or value with this key, or the event with this hash, as
-JSON. It is an error if there is none.
+Prints a document or value, given its key, or an event, given its hash, as
+JSON. If there is none, the exit status is 1.
 
   > ipfs npp db get user username
   "Anna"
   > ipfs npp db get scores --json-key 42
 `,
 	},
-	Arguments: []cmds.Argument{dbArg, cmds.StringArg("key", true, false, "Key; of events, the hash.")},
+	Arguments: []cmds.Argument{dbArg, cmds.StringArg("key", true, false, "The key, or the hash of an event.")},
 	Options:   []cmds.Option{jsonKey},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		ctx, db, err := database(req, env)
@@ -490,13 +418,8 @@ JSON. It is an error if there is none.
 		}
 		return res.Emit(newItemLine(item))
 	},
-	Type: itemLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *itemLine) error {
-			_, err := fmt.Fprintln(w, jsonText(l.Value))
-			return err
-		}),
-	},
+	Type:     itemLine{},
+	Encoders: encodeText(func(l *itemLine) string { return jsonText(l.Value) + "\n" }),
 }
 
 func getOne(ctx context.Context, db *orbit.Database, req *cmds.Request) (orbit.Item, error) {
@@ -506,7 +429,7 @@ func getOne(ctx context.Context, db *orbit.Database, req *cmds.Request) (orbit.I
 			return orbit.Item{}, err
 		}
 		e, err := events.Get(ctx, req.Arguments[1])
-		return itemOf(e), err
+		return eventItem(e), err
 	}
 	key, err := keyOf(req, req.Arguments[1])
 	if err != nil {
@@ -517,40 +440,26 @@ func getOne(ctx context.Context, db *orbit.Database, req *cmds.Request) (orbit.I
 		return orbit.Item{}, err
 	}
 	item, err := kv.Get(ctx, key)
-	return item, ofAnotherKind(ctx, kv, req, err)
+	return item, unknownKeyHint(ctx, kv, req, err)
 }
 
-// ofAnotherKind adds the next step to an error, where the key that the second
-// argument is as a text is there as JSON: 42 is not "42".
-func ofAnotherKind(ctx context.Context, kv keyed, req *cmds.Request, err error) error {
-	text := req.Arguments[1]
-	if !errors.Is(err, orbit.ErrNotFound) || on(req, jsonKeyOption) {
+// unknownKeyHint adds the next step to the error of an unknown key. The key may
+// exist as JSON: "42" is not 42.
+func unknownKeyHint(ctx context.Context, kv keyed, req *cmds.Request, err error) error {
+	if !errors.Is(err, orbit.ErrNotFound) {
 		return err
 	}
-	key, jsonErr := value.FromJSON([]byte(text))
-	if jsonErr != nil {
-		return err
+	db := hintArg(req.Arguments[0])
+	key, jsonErr := value.FromJSON([]byte(req.Arguments[1]))
+	if jsonErr == nil && !isSet(req, jsonKeyOption) {
+		if _, getErr := kv.Get(ctx, key); getErr == nil {
+			return fmt.Errorf("%w, but there is one that is JSON, not text; hint: ipfs %s %s --%s %s", err, strings.Join(req.Path, " "), db, jsonKeyOption, shellQuote(jsonText(valueJSON(key))))
+		}
 	}
-	if _, getErr := kv.Get(ctx, key); getErr != nil {
-		return err
-	}
-	return fmt.Errorf("%w, but there is one that is no text; hint: ipfs %s %s --%s %s", err, strings.Join(req.Path, " "), shown(req.Arguments[0]), jsonKeyOption, quoted(jsonText(valueJSON(key))))
+	return fmt.Errorf("%w; hint: ipfs npp db all %s shows all keys", err, db)
 }
 
-// quoted is an argument as it can be typed in a shell.
-func quoted(arg string) string {
-	switch {
-	case strings.HasPrefix(arg, "-"):
-		return "-- " + arg
-	case strings.Contains(arg, "'"):
-		return "<key>"
-	case strings.ContainsAny(arg, "[]{}\" "):
-		return "'" + arg + "'"
-	}
-	return arg
-}
-
-// keyed is what documents and keyvalue have.
+// keyed is what documents and keyvalue have in common.
 type keyed interface {
 	Get(ctx context.Context, key any) (orbit.Item, error)
 	Delete(ctx context.Context, key any) (string, error)
@@ -570,13 +479,14 @@ var dbDelCmd = &cmds.Command{
 		Tagline: "Delete a key.",
 		ShortDescription: `
 Deletes the document or value with this key, and prints the hash of the entry
-that does so. What was there stays in the log. Events cannot be deleted.
+that records it. The old value stays in the history ('ipfs npp db log').
+Events cannot be deleted.
 
   > ipfs npp db del pieces QmNR2n…
   zdpuAqq…
 `,
 	},
-	Arguments: []cmds.Argument{dbArg, cmds.StringArg("key", true, false, "Key.")},
+	Arguments: []cmds.Argument{dbArg, cmds.StringArg("key", true, false, "The key.")},
 	Options:   []cmds.Option{jsonKey, plainValues},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		ctx, db, err := database(req, env)
@@ -584,7 +494,7 @@ that does so. What was there stays in the log. Events cannot be deleted.
 			return err
 		}
 		if db.Type() == orbit.TypeEvents {
-			return fmt.Errorf("%w: %s is events, which stay", orbit.ErrType, db.Address())
+			return fmt.Errorf("%w: %s contains events, which stay; hint: ipfs npp db drop deletes a whole database", orbit.ErrType, db.Address())
 		}
 		key, err := keyOf(req, req.Arguments[1])
 		if err != nil {
@@ -596,7 +506,7 @@ that does so. What was there stays in the log. Events cannot be deleted.
 		}
 		hash, err := kv.Delete(ctx, key)
 		if err != nil {
-			return dbError(ofAnotherKind(ctx, kv, req, err), req.Arguments[0])
+			return dbError(unknownKeyHint(ctx, kv, req, err), req.Arguments[0])
 		}
 		return res.Emit(&putLine{Hash: hash})
 	},
@@ -608,15 +518,15 @@ var dbAllCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Print all keys and values, or a page of them.",
 		ShortDescription: `
-Prints a line for each key: the key, a tab, and the value as JSON. Of events
-it is the hash and the event. What was put first comes first.
+Prints a line per key: the key, a tab, and the value as JSON; or a line per
+event: the hash, a tab, and the event. The oldest comes first.
 
   > ipfs npp db all user
   username	"Anna"
   nodeId	"12D3KooWCP9aGS…"
 
-'--amount' prints the newest only, newest first, and '--behind' goes on from
-there: it takes the hash of the last one, which '--enc=json' shows.
+With '--amount', the newest comes first. To get the next page, pass the hash
+of the last entry to '--behind'; '--enc=json' shows the hashes.
 
   > ipfs npp db all pieces --amount 20
   > ipfs npp db all pieces --amount 20 --behind zdpuB2g…
@@ -624,35 +534,35 @@ there: it takes the hash of the last one, which '--enc=json' shows.
 	},
 	Arguments: []cmds.Argument{dbArg},
 	Options: []cmds.Option{
-		cmds.IntOption(amountOption, "At most so many."),
-		cmds.StringOption(behindOption, "Only what was put before the entry with this hash."),
-		cmds.BoolOption(oldestOption, "What was put first comes first, also with --amount."),
+		cmds.IntOption(amountOption, "Print at most this many."),
+		cmds.StringOption(behindOption, "Only what was written before the entry with this hash."),
+		cmds.BoolOption(oldestOption, "Print the oldest first, even with --amount."),
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		ctx, db, err := database(req, env)
 		if err != nil {
 			return err
 		}
-		amount, err := amountOf(req)
+		limit, err := limitOption(req)
 		if err != nil {
 			return err
 		}
-		behind, hasBehind, err := hashOf(req, behindOption)
+		behind, hasBehind, err := hashOption(req, behindOption)
 		if err != nil {
 			return err
 		}
-		if hasBehind && on(req, oldestOption) {
-			return fmt.Errorf("--%s and --%s exclude each other", behindOption, oldestOption)
+		if hasBehind && isSet(req, oldestOption) {
+			return fmt.Errorf("--%s and --%s cannot be combined; hint: use one of them", behindOption, oldestOption)
 		}
-		items := itemsOf(ctx, db, on(req, oldestOption) || amount == 0 && !hasBehind, behind)
-		return emitItems(ctx, req, res, items, everything, amount)
+		items := databaseItems(ctx, db, isSet(req, oldestOption) || limit == 0 && !hasBehind, behind)
+		return emitItems(ctx, req, res, items, matchAll, limit)
 	},
 	Type:     itemLine{},
 	Encoders: itemEncoders,
 }
 
-// itemsOf yields what is in a database, the oldest or the newest first.
-func itemsOf(ctx context.Context, db *orbit.Database, oldest bool, behind string) iter.Seq2[orbit.Item, error] {
+// databaseItems yields the items of a database, the oldest or the newest first.
+func databaseItems(ctx context.Context, db *orbit.Database, oldest bool, behind string) iter.Seq2[orbit.Item, error] {
 	return func(yield func(orbit.Item, error) bool) {
 		if db.Type() != orbit.TypeEvents {
 			kv, err := keyedOf(db)
@@ -677,18 +587,18 @@ func itemsOf(ctx context.Context, db *orbit.Database, oldest bool, behind string
 			all = events.All(ctx)
 		}
 		for e, err := range all {
-			if !yield(itemOf(e), err) {
+			if !yield(eventItem(e), err) {
 				return
 			}
 		}
 	}
 }
 
-func everything(value.Value) (bool, error) { return true, nil }
+func matchAll(value.Value) (bool, error) { return true, nil }
 
-// emitItems emits the items that match, at most an amount of them if that is not 0.
-// Those that are damaged do not keep it from going on.
-func emitItems(ctx context.Context, req *cmds.Request, res cmds.ResponseEmitter, items iter.Seq2[orbit.Item, error], match func(value.Value) (bool, error), amount int) error {
+// emitItems emits the items that match, up to a limit; 0 is no limit. It goes
+// on after a damaged item, and returns an error at the end.
+func emitItems(ctx context.Context, req *cmds.Request, res cmds.ResponseEmitter, items iter.Seq2[orbit.Item, error], match func(value.Value) (bool, error), limit int) error {
 	count, damaged, first := 0, 0, error(nil)
 	for item, err := range items {
 		l := newItemLine(item)
@@ -714,7 +624,7 @@ func emitItems(ctx context.Context, req *cmds.Request, res cmds.ResponseEmitter,
 		if err := res.Emit(l); err != nil {
 			return err
 		}
-		if count++; count == amount {
+		if count++; count == limit {
 			break
 		}
 	}
@@ -728,9 +638,9 @@ var dbQueryCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Print the values for which an expression is true.",
 		ShortDescription: `
-Prints keys and values as 'db all', newest first, of those for which the
-expression is true. Names in it are the members of the value, nil where there
-is none; "value" is the value itself.
+Prints keys and values as 'ipfs npp db all' does, newest first, if the
+expression is true for the value. A name in the expression is a field of the
+value, or nil if there is no such field; "value" is the value itself.
 
   > ipfs npp db query pieces --where 'instrument == "Piano" and year < 1800'
   QmNR2n…	{"hash":"QmNR2n…","year":1722,"instrument":"Piano"}
@@ -739,23 +649,23 @@ is none; "value" is the value itself.
   > ipfs npp db query pieces --where 'any(movements, .key == "C")'
   > ipfs npp db query user --where 'value startsWith "/orbitdb/"'
 
-There are == != < <= > >= and or not in contains startsWith endsWith matches
-(a regular expression) + - * / % ?? ?:, len lower upper trim type, and all any
-none one count of a list and a predicate about its items. Where what cannot be
-compared is compared, such as nil with a number, a value does not match.
+Operators: == != < <= > >= and or not in contains startsWith endsWith matches
+(a regular expression) + - * / % ?? ?:. Functions: len, lower, upper, trim,
+type; all, any, none, one and count take a list and a condition for its items.
+A comparison that makes no sense, such as nil < 1800, is not a match.
 `,
 	},
 	Arguments: []cmds.Argument{dbArg},
 	Options: []cmds.Option{
 		cmds.StringOption(whereOption, "The expression."),
-		cmds.IntOption(amountOption, "At most so many."),
+		cmds.IntOption(amountOption, "Print at most this many."),
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		ctx, db, err := database(req, env)
 		if err != nil {
 			return err
 		}
-		amount, err := amountOf(req)
+		limit, err := limitOption(req)
 		if err != nil {
 			return err
 		}
@@ -767,7 +677,7 @@ compared is compared, such as nil with a number, a value does not match.
 		if err != nil {
 			return dbError(err, req.Arguments[0])
 		}
-		return emitItems(ctx, req, res, itemsOf(ctx, db, false, ""), expression.Match, amount)
+		return emitItems(ctx, req, res, databaseItems(ctx, db, false, ""), expression.Match, limit)
 	},
 	Type:     itemLine{},
 	Encoders: itemEncoders,

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"time"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
@@ -16,10 +14,10 @@ import (
 
 // watchLine is an event of a database.
 type watchLine struct {
-	Event  string          `json:"event"` // "update", "join", "leave" or "sync"
+	Event  string          `json:"event"` // "update", "lost", "join", "leave" or "sync"
 	At     time.Time       `json:"at"`
-	Peer   string          `json:"peer,omitempty"`   // of all but "update", which has what follows
-	Number uint64          `json:"number,omitempty"` // in the order of arrival here
+	Peer   string          `json:"peer,omitempty"`   // of "join", "leave" and "sync"; the others have the fields below
+	Number uint64          `json:"number,omitempty"` // in the order of arrival
 	Hash   string          `json:"hash,omitempty"`   // of the entry
 	Writer string          `json:"writer,omitempty"` // ID of the identity that wrote it
 	Op     json.RawMessage `json:"op,omitempty"`     // PUT, DEL or ADD
@@ -29,52 +27,39 @@ type watchLine struct {
 
 var dbWatchCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Print what happens to a database.",
+		Tagline: "Print changes to a database as they happen.",
 		ShortDescription: `
-Prints, until it is interrupted, each entry that becomes part of the database
-("update"), each entry that ceases to count because its writer was revoked
-("lost"), each peer that opens the database ("join") or closes it or leaves
-("leave"), and each time that a peer turns out to be in step ("sync").
+Prints a line for each event until it is interrupted:
+
+  update  an entry was added, here or by a peer
+  lost    an entry lost its effect, because its writer's right was revoked
+  join    a peer opened the database
+  leave   a peer closed the database, or disconnected
+  sync    a peer turned out to be in sync: it has the same entries
 
   > ipfs npp db watch pieces
   2026-05-01 20:15:03  join    12D3KooW…
   2026-05-01 20:15:03  sync    12D3KooW…
   2026-05-01 20:15:09  update  PUT  03f5a7c2  QmNR2n…  {"hash":"QmNR2n…"}
 
-'ipfs npp db log --follow' has entries alone, and also those from before.
+'ipfs npp db log --follow' prints entries only, and can start with old ones.
 `,
 	},
 	Arguments: []cmds.Argument{dbArg},
-	Run: about(replicated.known, func(r replicated, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
-		ready := func() {}
-		if stream, ok := res.(http.Flusher); ok {
-			ready = stream.Flush // the client waits for the head of the answer
-		}
-		for e, err := range r.Watch(r.ctx, address, ready) {
-			switch {
-			case err == nil:
-			case interrupted(req, err), errors.Is(err, orbit.ErrClosed), errors.Is(err, replicate.ErrClosed), r.ctx.Err() != nil:
+	Run: runOn(replication.knownAddress, func(r replication, address string, req *cmds.Request, res cmds.ResponseEmitter) error {
+		return emitEach(res, r.Watch(r.ctx, address, flush(res)), r.watchLine, func(err error) error {
+			if interrupted(req, err) || errors.Is(err, orbit.ErrClosed) || errors.Is(err, replicate.ErrClosed) || r.ctx.Err() != nil {
 				return nil
-			default:
-				return err
 			}
-			if err := res.Emit(r.watchLine(e)); err != nil {
-				return err
-			}
-		}
-		return nil
-	}),
-	PostRun: untilInterrupted,
-	Type:    watchLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *watchLine) error {
-			_, err := io.WriteString(w, l.text())
 			return err
-		}),
-	},
+		})
+	}),
+	PostRun:  untilInterrupted,
+	Type:     watchLine{},
+	Encoders: encodeText((*watchLine).text),
 }
 
-func (r replicated) watchLine(e replicate.Event) *watchLine {
+func (r replication) watchLine(e replicate.Event) *watchLine {
 	l := &watchLine{Event: string(e.Kind), At: e.At}
 	if e.Kind != replicate.Update && e.Kind != replicate.Lost {
 		l.Peer = e.Peer.String()
@@ -92,22 +77,13 @@ func (r replicated) watchLine(e replicate.Event) *watchLine {
 }
 
 func (l *watchLine) text() string {
-	text := fmt.Sprintf("%s  %-6s  ", l.At.Local().Format(time.DateTime), l.Event)
+	text := fmt.Sprintf("%s  %-6s  ", localTime(l.At), l.Event)
 	if l.Event != string(replicate.Update) && l.Event != string(replicate.Lost) {
 		return text + l.Peer + "\n"
 	}
-	op, key, value, writer := "?", "-", "", l.Writer
-	if l.Op != nil {
-		op = keyText(l.Op)
-	}
-	if l.Key != nil && string(l.Key) != "null" {
-		key = keyText(l.Key)
-	}
+	value := ""
 	if l.Value != nil && string(l.Value) != "null" {
 		value = "  " + jsonText(l.Value)
 	}
-	if writer == "" {
-		writer = "?"
-	}
-	return fmt.Sprintf("%s%-3s  %-8.8s  %s%s\n", text, op, printable(writer), key, value)
+	return fmt.Sprintf("%s%-3s  %s  %s%s\n", text, operandText(l.Op, "?"), writerText(l.Writer), operandText(l.Key, "-"), value)
 }

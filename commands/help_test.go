@@ -31,7 +31,7 @@ import (
 	"github.com/newpieceplease/npp/test/readme"
 )
 
-// eachCommand calls f with every command of `ipfs npp`, the groups among them.
+// eachCommand calls f with every command and group of `ipfs npp`.
 func eachCommand(f func(path []string, c *cmds.Command)) {
 	var walk func(path []string, c *cmds.Command)
 	walk = func(path []string, c *cmds.Command) {
@@ -98,10 +98,10 @@ func TestReadmeNamesTheVersionOfKubo(t *testing.T) {
 	}
 }
 
-// words are numbers as texts have them.
+// words are numbers in words.
 var words = []string{"no", "one", "two", "three", "four", "five", "six", "seven"}
 
-// ownStores returns the stores of a new library.
+// ownStores returns the databases of a new library.
 func ownStores(t *testing.T) []library.Store {
 	t.Helper()
 	host, err := libp2p.New(libp2p.NoListenAddrs)
@@ -160,14 +160,14 @@ func TestTextsNameAllStoresAndTypes(t *testing.T) {
 	}
 }
 
-// mention is a command line of npp, or what a text says in its place: names,
-// options, and '|' between names.
+// mention matches a command line of npp in a text: names, options, and '|'
+// between alternative names.
 var mention = regexp.MustCompile(`ipfs\s+npp((?:\s+(?:--[a-z-]+|[a-z]+|\|))*)`)
 
-// spanned is the same where the text says no more than the end of it.
+// spanned matches the end of such a command line between backquotes.
 var spanned = regexp.MustCompile("`((?:--[a-z-]+|[a-z]+|\\|)(?:\\s+(?:--[a-z-]+|[a-z]+|\\|))*)")
 
-// checkMention reports a command or an option that does not exist.
+// checkMention fails the test if a command or an option does not exist.
 func checkMention(t *testing.T, where, text string) {
 	t.Helper()
 	c, group := nppCmd, nppCmd

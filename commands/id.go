@@ -2,39 +2,40 @@ package commands
 
 import (
 	"fmt"
-	"io"
-	"strings"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
 
 	"github.com/newpieceplease/npp/library"
 )
 
-// idLine is the output of `npp id`: who this daemon is to others.
+// idLine is the output of `npp id`.
 type idLine struct {
 	Peer      string      `json:"peer"`
-	ID        string      `json:"id,omitempty"`        // of the OrbitDB identity: what lists of writers name
+	ID        string      `json:"id,omitempty"`        // of the OrbitDB identity, as access lists name it
 	Identity  string      `json:"identity,omitempty"`  // hash of the identity's block
-	PublicKey string      `json:"publicKey,omitempty"` // that signs entries
+	PublicKey string      `json:"publicKey,omitempty"` // verifies the signatures of entries
 	Username  string      `json:"username,omitempty"`
 	Stores    []storeLine `json:"stores,omitempty"`
 	Error     string      `json:"error,omitempty"` // why there are no databases
 }
 
-// storeLine is one of the daemon's own stores.
+// storeLine is one of the four library databases.
 type storeLine struct {
 	Name    string `json:"name"`
 	Address string `json:"address,omitempty"`
-	Error   string `json:"error,omitempty"` // what is wrong with it
+	Error   string `json:"error,omitempty"` // why it is not usable
 }
 
 var idCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Show who this daemon is to others.",
+		Tagline: "Show your peer ID, username and addresses.",
 		ShortDescription: `
-Prints the peer ID, which others connect and send to; the OrbitDB identity,
-which lists of writers name; the username, which is in the store "user"; and
-the addresses of the daemon's own stores, or what is wrong with them.
+Prints what other people need from you:
+
+  - the peer ID, to connect to you and to send you messages;
+  - the identity, to let you write to their databases;
+  - the username, which is a field of your profile;
+  - the addresses of the four databases of your library.
 
   > ipfs npp id
   peer        12D3KooWCP9aGS…
@@ -44,6 +45,9 @@ the addresses of the daemon's own stores, or what is wrong with them.
   user        /orbitdb/zdpuAz7…
   companions  /orbitdb/zdpuAr4…
   practice    /orbitdb/zdpuB3E…
+
+Anybody who knows the address of a database can read it. If a database cannot
+be opened, the reason is printed as well.
 `,
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
@@ -58,7 +62,7 @@ the addresses of the daemon's own stores, or what is wrong with them.
 			if emitErr := res.Emit(l); emitErr != nil {
 				return emitErr
 			}
-			return fmt.Errorf("%w; hint: mend that and restart the daemon, the rest of npp works", err)
+			return fmt.Errorf("%w; hint: fix that and restart the daemon; the rest of npp works", err)
 		}
 		lib, err := d.Library()
 		if err != nil {
@@ -69,17 +73,12 @@ the addresses of the daemon's own stores, or what is wrong with them.
 		for _, s := range lib.Stores(req.Context) {
 			l.Stores = append(l.Stores, newStoreLine(s))
 		}
-		// Where it cannot be read, that is what is wrong with the store.
+		// If the username cannot be read, its database has an error.
 		l.Username, _ = lib.Username(req.Context)
 		return res.Emit(l)
 	},
-	Type: idLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *idLine) error {
-			_, err := io.WriteString(w, l.text())
-			return err
-		}),
-	},
+	Type:     idLine{},
+	Encoders: encodeText((*idLine).text),
 }
 
 func newStoreLine(s library.Store) storeLine {
@@ -94,18 +93,13 @@ func newStoreLine(s library.Store) storeLine {
 }
 
 func (l *idLine) text() string {
-	var b strings.Builder
-	row := func(name, text string) {
-		if text != "" {
-			fmt.Fprintf(&b, "%-10s  %s\n", name, printable(text))
-		}
-	}
-	row("peer", l.Peer)
-	row("identity", l.ID)
-	row("username", l.Username)
+	t := table{width: 10}
+	t.optional("peer", l.Peer)
+	t.optional("identity", l.ID)
+	t.optional("username", l.Username)
 	for _, s := range l.Stores {
-		row(s.Name, s.Address)
-		row(s.Name, s.Error)
+		t.optional(s.Name, s.Address)
+		t.optional(s.Name, s.Error)
 	}
-	return b.String()
+	return t.String()
 }

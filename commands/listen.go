@@ -3,12 +3,7 @@ package commands
 import (
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
-	"strconv"
-	"strings"
 	"time"
-	"unicode"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -24,19 +19,19 @@ const (
 	fromOption  = "from"
 )
 
-// messageLine is a message in the shape of `ipfs pubsub sub`: data and seqno
-// are multibase (base64url); and what npp knows besides.
+// messageLine is a message in the format of `ipfs pubsub sub`, whose data and
+// seqno are multibase (base64url), with further fields.
 type messageLine struct {
 	From     string          `json:"from"`
 	Data     string          `json:"data"`
 	Seqno    string          `json:"seqno"`
 	TopicIDs []string        `json:"topicIDs"`
 	ID       string          `json:"id"`
-	Message  json.RawMessage `json:"message,omitempty"` // the data, where that is JSON
-	Sent     *time.Time      `json:"sent,omitempty"`    // by the sender's clock, where it tells
+	Message  json.RawMessage `json:"message,omitempty"` // the data, if it is JSON
+	Sent     *time.Time      `json:"sent,omitempty"`    // by the sender's clock, if known
 	Received time.Time       `json:"received"`
 	Via      string          `json:"via"`             // "direct" or "pubsub"
-	Offer    *offerLine      `json:"offer,omitempty"` // the user store that the message offers
+	Offer    *offerLine      `json:"offer,omitempty"` // the user database that the message offers
 }
 
 func newMessageLine(m *message.Message) *messageLine {
@@ -62,18 +57,18 @@ func newMessageLine(m *message.Message) *messageLine {
 func encodeBytes(b []byte) string {
 	s, err := multibase.Encode(multibase.Base64url, b)
 	if err != nil {
-		panic(err) // base64url is a base that multibase knows
+		panic(err) // unreachable: multibase has base64url
 	}
 	return s
 }
 
-// text is the message on a line: when, how, from whom, and what.
+// text is the message on a line, and the offer in it on another.
 func (l *messageLine) text() string {
 	body := l.Data
 	if l.Message != nil {
 		body = printable(string(l.Message))
 	}
-	text := fmt.Sprintf("%s  %-6s  %s  %s\n", l.Received.Local().Format(time.DateTime), l.Via, l.From, body)
+	text := fmt.Sprintf("%s  %-6s  %s  %s\n", localTime(l.Received), l.Via, l.From, body)
 	switch {
 	case l.Offer == nil:
 	case l.Offer.Error == "":
@@ -84,36 +79,12 @@ func (l *messageLine) text() string {
 	return text
 }
 
-// printable escapes what a terminal might obey, and line ends, with which a
-// peer that chose the text could forge lines of ours.
-func printable(s string) string {
-	s = strings.ToValidUTF8(s, "\uFFFD") // a byte alone may be a control character
-	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
-		return s
-	}
-	var b strings.Builder
-	for _, r := range s {
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-			continue
-		}
-		q := strconv.QuoteRuneToASCII(r)
-		b.WriteString(q[1 : len(q)-1])
-	}
-	return b.String()
-}
-
-var messageEncoders = cmds.EncoderMap{
-	cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *messageLine) error {
-		_, err := io.WriteString(w, l.text())
-		return err
-	}),
-}
+var messageEncoders = encodeText((*messageLine).text)
 
 // filterOptions choose messages.
 var filterOptions = []cmds.Option{
-	cmds.StringOption(sinceOption, "Start there: a duration (15m), a time (RFC 3339), a message ID, or all."),
-	cmds.StringOption(fromOption, "Only messages from this peer: its peer ID, or the name of a companion."),
+	cmds.StringOption(sinceOption, "Where to start: how long ago (15m), a time (RFC 3339), a message ID, or all."),
+	cmds.StringOption(fromOption, "Only messages from this peer: a peer ID, or the name of a companion."),
 	cmds.StringOption(topicOption, "Only messages of this pubsub topic."),
 }
 
@@ -126,7 +97,7 @@ func filterOf(d *daemon.Daemon, req *cmds.Request) (message.Filter, error) {
 	}
 	if from, ok := req.Options[fromOption].(string); ok {
 		var info peer.AddrInfo
-		if info, err = target(req.Context, req, d, from); err != nil {
+		if info, err = resolvePeer(req.Context, req, d, from); err != nil {
 			return f, fmt.Errorf("--%s: %w", fromOption, err)
 		}
 		f.From = info.ID
@@ -139,20 +110,21 @@ var listenCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Print messages as they arrive.",
 		ShortDescription: `
-'ipfs npp listen' prints each message that arrives, sent directly or published
-to the topic of this peer's ID, until it is interrupted or the daemon stops.
+Prints each message as it arrives, whether it was sent directly or published
+to the pubsub topic of this peer's ID, until it is interrupted or the daemon
+stops.
 
   > ipfs npp listen
   2026-05-01 20:15:03  direct  12D3KooWQK5Uh9…  {"piece":"Prelude in C"}
 
-Messages are kept on disk, whether somebody listens or not ('ipfs npp messages
---help'): '--since' starts with what came before.
+The daemon stores messages even if nobody listens. '--since' starts with
+stored ones; 'ipfs npp messages --help' says more.
 
   > ipfs npp listen --since 15m
   > ipfs npp listen --since all --from 12D3KooWQK5Uh9…
 
-'--topic' subscribes to a pubsub topic while it runs and prints what is
-published there. A message that is no JSON is printed as bytes, in multibase.
+'--topic' subscribes to a pubsub topic while the command runs, and prints what
+is published there. A message that is not JSON is printed in multibase.
 `,
 	},
 	Options: filterOptions,
@@ -165,21 +137,13 @@ published there. A message that is no JSON is printed as bytes, in multibase.
 		if err != nil {
 			return err
 		}
-		if stream, ok := res.(http.Flusher); ok {
-			f.Ready = stream.Flush // the client waits for the head of the answer
-		}
-		for m, err := range d.Messages.Listen(req.Context, f) {
-			if err != nil {
-				if interrupted(req, err) {
-					return nil
-				}
-				return listenHint(err)
+		f.Ready = flush(res)
+		return emitEach(res, d.Messages.Listen(req.Context, f), newMessageLine, func(err error) error {
+			if interrupted(req, err) {
+				return nil
 			}
-			if err := res.Emit(newMessageLine(m)); err != nil {
-				return err
-			}
-		}
-		return nil
+			return messageError(err)
+		})
 	},
 	PostRun:  untilInterrupted,
 	Type:     messageLine{},

@@ -38,7 +38,7 @@ func TestWhatIsNotLiveIsSaidWithTheNextStep(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 	}
-	if err := listenHint(limit); !errors.Is(err, router.ErrTooManyTopics) || err.Error() != why {
+	if err := messageError(limit); !errors.Is(err, router.ErrTooManyTopics) || err.Error() != why {
 		t.Errorf("listening: %v", err)
 	}
 }
@@ -46,7 +46,7 @@ func TestWhatIsNotLiveIsSaidWithTheNextStep(t *testing.T) {
 func TestStatusSaysWhatIsNotLiveAndWhichStreamsWereReset(t *testing.T) {
 	out := newStatusOutput(daemon.Status{Started: time.Now(), Databases: 3, NotLive: []string{"/orbitdb/y", "/orbitdb/z"},
 		Messages: message.Stats{Dropped: router.Drops{Streams: 4}}})
-	for _, want := range []string{"databases   3 databases, 2 not live\n", "pubsub      4 streams were reset whose peers did not read\n"} {
+	for _, want := range []string{"databases   3 databases, 2 not live\n", "pubsub      4 streams were reset because the peer did not read\n"} {
 		if got := out.text(); !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}

@@ -3,7 +3,6 @@ package commands
 import (
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
@@ -25,11 +24,11 @@ const (
 
 var messagesCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Show and free the store of received messages.",
+		Tagline: "List and remove received messages.",
 		ShortDescription: `
-What arrives is kept on disk until it is removed, or the rules of retention in
-the config do so (Plugins.Plugins.npp.Config.Messages). A peer whose share of
-the store is full is told so, and its messages are refused.
+Received messages are stored until you remove them, or until a limit in the
+config is reached (Plugins.Plugins.npp.Config.Messages). When a peer has used
+up its space, its messages are refused, and the peer is told.
 
   > ipfs npp messages ls --from 12D3KooWQK5Uh9…
   > ipfs npp messages rm 7d0e6c0b5cf55a1c1be5b0c1a0cf0f6b
@@ -48,6 +47,8 @@ var messagesLsCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "List the stored messages, oldest first.",
 		ShortDescription: `
+Prints a line per message: its ID, when it arrived, how, from whom, and what.
+
   > ipfs npp messages ls --since 24h
   7d0e6c0b5cf5…  2026-05-01 20:15:03  direct  12D3KooWQK5Uh9…  "hello"
 `,
@@ -62,23 +63,10 @@ var messagesLsCmd = &cmds.Command{
 		if err != nil {
 			return err
 		}
-		for m, err := range d.Messages.List(req.Context, f) {
-			if err != nil {
-				return listenHint(err)
-			}
-			if err := res.Emit(newMessageLine(m)); err != nil {
-				return err
-			}
-		}
-		return nil
+		return emitEach(res, d.Messages.List(req.Context, f), newMessageLine, messageError)
 	},
-	Type: messageLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *messageLine) error {
-			_, err := fmt.Fprintf(w, "%s  %s", l.ID, l.text())
-			return err
-		}),
-	},
+	Type:     messageLine{},
+	Encoders: encodeText(func(l *messageLine) string { return l.ID + "  " + l.text() }),
 }
 
 // removeLine is the output of `npp messages rm`.
@@ -90,28 +78,28 @@ var messagesRmCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Remove stored messages.",
 		ShortDescription: `
-Removes the messages with these IDs, or all that '--from', '--topic',
-'--since' and '--before' choose.
+Removes the messages with the given IDs; or with '--all', all messages that
+'--from', '--topic', '--since' and '--before' choose.
 
   > ipfs npp messages rm --all --from 12D3KooWQK5Uh9…
   removed 12
 `,
 	},
 	Arguments: []cmds.Argument{
-		cmds.StringArg("id", false, true, "Message ID."),
+		cmds.StringArg("id", false, true, "ID of the message."),
 	},
 	Options: append([]cmds.Option{
-		cmds.BoolOption(allOption, "All that the other options choose."),
-		cmds.StringOption(beforeOption, "Only what was received before: a duration (720h) or a time (RFC 3339)."),
+		cmds.BoolOption(allOption, "Remove all messages that the other options choose."),
+		cmds.StringOption(beforeOption, "Only messages older than a duration (720h) or a time (RFC 3339)."),
 	}, filterOptions...),
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		d, err := daemonOf(env)
 		if err != nil {
 			return err
 		}
-		all := on(req, allOption)
+		all := isSet(req, allOption)
 		if all == (len(req.Arguments) > 0) {
-			return errors.New("either message IDs or --all; hint: ipfs npp messages ls shows the IDs")
+			return errors.New("either message IDs or --all is needed; hint: ipfs npp messages ls shows the IDs")
 		}
 		if !all {
 			for i, id := range req.Arguments {
@@ -135,22 +123,18 @@ Removes the messages with these IDs, or all that '--from', '--topic',
 		}
 		return res.Emit(&removeLine{Removed: n})
 	},
-	Type: removeLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *removeLine) error {
-			_, err := fmt.Fprintln(w, "removed", l.Removed)
-			return err
-		}),
-	},
+	Type:     removeLine{},
+	Encoders: encodeText(func(l *removeLine) string { return fmt.Sprintln("removed", l.Removed) }),
 }
 
-// removeError adds to an error how many messages were removed before it, and the
-// next step.
+// removeError adds to an error how many messages were removed before it, and
+// the next step.
 func removeError(err error, removed int) error {
-	return listenHint(fmt.Errorf("%w (%d removed before)", err, removed))
+	return messageError(fmt.Errorf("%w (%d removed before)", err, removed))
 }
 
-// storedFilterOf is filterOf for what is stored: without --since, all of it.
+// storedFilterOf is filterOf for stored messages: without --since, it is all of
+// them.
 func storedFilterOf(d *daemon.Daemon, req *cmds.Request) (message.Filter, error) {
 	f, err := filterOf(d, req)
 	if _, ok := req.Options[sinceOption]; !ok {
@@ -159,7 +143,7 @@ func storedFilterOf(d *daemon.Daemon, req *cmds.Request) (message.Filter, error)
 	return f, err
 }
 
-// beforeOf reads --before; without it, everything is before.
+// beforeOf reads --before; without it, the time is in the future.
 func beforeOf(req *cmds.Request) (time.Time, error) {
 	now := time.Now()
 	text, ok := req.Options[beforeOption].(string)
@@ -171,12 +155,12 @@ func beforeOf(req *cmds.Request) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return t, fmt.Errorf("--%s is %.40q, must be a duration (720h) or a time (2006-01-02T15:04:05Z)", beforeOption, text)
+		return t, fmt.Errorf("--%s is %.40q, but must be a duration (720h) or a time (2006-01-02T15:04:05Z)", beforeOption, text)
 	}
 	return t, nil
 }
 
-// statLine is the output of `npp messages stat`: bytes and counts.
+// statLine is the output of `npp messages stat`, in bytes and messages.
 type statLine struct {
 	DirectBytes       uint64 `json:"directBytes"`
 	DirectLimit       uint64 `json:"directLimit"`
@@ -189,22 +173,25 @@ type statLine struct {
 	DroppedOutbound   uint64 `json:"droppedOutbound"`
 	DroppedValidation uint64 `json:"droppedValidation"`
 	DroppedSubscriber uint64 `json:"droppedSubscriber"`
-	StreamsReset      uint64 `json:"streamsReset"` // of pubsub, because their peers did not read
+	StreamsReset      uint64 `json:"streamsReset"` // pubsub streams, because their peers did not read
 }
 
 var messagesStatCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Show how full the store is, and what was refused or dropped.",
+		Tagline: "Show the space that messages take, and what was lost.",
 		ShortDescription: `
-"refused" counts direct messages that were not taken, their senders told, and
-"dropped" what the pubsub router lost; both since the daemon started. The
-stream to a peer that does not read is reset, and what waits for it is lost.
+Prints how much space the stored messages take, and counts of lost messages:
 
   > ipfs npp messages stat
-  direct   1048576 of 1073741824 bytes, a peer has 67108864
-  pubsub   0 of 67108864 bytes
+  direct   1.0 MiB of 1.0 GiB, at most 64.0 MiB from one peer
+  pubsub   0 bytes of 64.0 MiB
   removed by retention 0, refused 0, pubsub refused 0
   dropped by pubsub: outbound 0, validation 0, subscriber 0; streams reset 0
+
+"retention" removed old messages, as the config says. Direct messages are
+"refused" when there is no space; their senders are told. The pubsub router
+drops messages when a queue is full, and resets the stream to a peer that does
+not read. Refused and dropped messages are counted since the daemon started.
 `,
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
@@ -232,21 +219,18 @@ stream to a peer that does not read is reset, and what waits for it is lost.
 		})
 	},
 	Type: statLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *statLine) error {
-			_, err := fmt.Fprintf(w, "direct   %d of %d bytes, a peer has %d\npubsub   %d of %d bytes\n"+
-				"removed by retention %d, refused %d, pubsub refused %d\n"+
-				"dropped by pubsub: outbound %d, validation %d, subscriber %d; streams reset %d\n",
-				l.DirectBytes, l.DirectLimit, l.PeerLimit, l.PubsubBytes, l.PubsubLimit,
-				l.Expired, l.Refused, l.RefusedPubsub,
-				l.DroppedOutbound, l.DroppedValidation, l.DroppedSubscriber, l.StreamsReset)
-			return err
-		}),
-	},
+	Encoders: encodeText(func(l *statLine) string {
+		return fmt.Sprintf("direct   %s of %s, at most %s from one peer\npubsub   %s of %s\n"+
+			"removed by retention %d, refused %d, pubsub refused %d\n"+
+			"dropped by pubsub: outbound %d, validation %d, subscriber %d; streams reset %d\n",
+			size(l.DirectBytes), size(l.DirectLimit), size(l.PeerLimit), size(l.PubsubBytes), size(l.PubsubLimit),
+			l.Expired, l.Refused, l.RefusedPubsub,
+			l.DroppedOutbound, l.DroppedValidation, l.DroppedSubscriber, l.StreamsReset)
+	}),
 }
 
-// listenHint adds the next step to an error of reading messages.
-func listenHint(err error) error {
+// messageError adds the next step to an error of reading messages.
+func messageError(err error) error {
 	switch {
 	case errors.Is(err, message.ErrNoPubsub):
 		return fmt.Errorf("%w by Pubsub.Enabled; hint: ipfs config --json Pubsub.Enabled true, and restart the daemon", err)

@@ -1,10 +1,12 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +28,7 @@ const (
 	latencyWait = 500 * time.Millisecond
 )
 
-// peersLine is one line of `npp peers`: a peer, with or without an event, or else
+// peersLine is a line of `npp peers`: a peer, with or without an event; or else
 // the count or advice alone.
 type peersLine struct {
 	*PeerLine
@@ -42,53 +44,52 @@ type PeerLine struct {
 	Peer         string     `json:"peer,omitempty"`
 	Addr         string     `json:"addr,omitempty"`
 	LatencyMS    float64    `json:"latencyMs,omitempty"`
-	LatencyAgeMS *float64   `json:"latencyAgeMs,omitempty"` // since LatencyMS was measured
+	LatencyAgeMS *float64   `json:"latencyAgeMs,omitempty"` // time since LatencyMS was measured
 	Direction    string     `json:"direction,omitempty"`    // "inbound" or "outbound"
 	Agent        string     `json:"agent,omitempty"`
 	Since        *time.Time `json:"since,omitempty"`
 	Connected    bool       `json:"connected"`
 	Relayed      bool       `json:"relayed"`
-	Kept         string     `json:"kept,omitempty"` // "npp" (connect --keep) or "config" (Peering.Peers)
+	Kept         string     `json:"kept,omitempty"` // by "npp" (connect --keep) or "config" (Peering.Peers)
 	NPP          bool       `json:"npp"`
-	Topics       []string   `json:"topics,omitempty"` // pubsub topics that both of us are subscribed to
+	Topics       []string   `json:"topics,omitempty"` // pubsub topics that both peers are subscribed to
 }
 
 var peersCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "List the connected peers.",
 		ShortDescription: `
-'ipfs npp peers' prints a line for each connected peer: its peer ID, latency,
-direction, how it is connected, whether the connection is kept ('connect
---keep', or Peering.Peers of the config), whether it speaks npp's protocol,
-how many pubsub topics it shares with us, since when, its agent, and its
-address.
+Prints a line per connected peer:
 
   > ipfs npp peers
   12D3KooW…  0.4ms  out  direct  -  npp  1 topic  5m12s  kubo/0.43.1/…  /ip4/…
 
+The columns are the peer ID; the latency, or '?' while it is unknown; "in" or
+"out", by who opened the connection; "direct" or "relayed"; "kept:…" if the
+connection is kept ('ipfs npp connect --keep', or Peering.Peers of the
+config); "npp" if the peer supports npp; the pubsub topics that both peers are
+subscribed to; the time since the peer connected; its software; and its
+address. Latencies are at most 30 seconds old.
+
   > ipfs npp peers --count
   1
 
-'--watch' goes on with a line for each connect (+) and disconnect (-) until it
-is interrupted, or the daemon stops.
+'--watch' continues with a line for each connect (+) and disconnect (-), until
+it is interrupted or the daemon stops.
 
-A latency is measured for the list, at most 30 seconds before it; '?' stands
-for that of a peer that has not answered. In JSON it is "latencyMs", and how
-old it is "latencyAgeMs".
-
-A note says what in the config keeps peers away; 'ipfs npp status' does, too.
-In JSON and over the RPC there are peers alone, unless '--advice' asks for a
-line {"advice":"…"} for each note.
+A note says what in the config keeps peers away. In JSON and over HTTP there
+are no notes, unless '--advice' asks for a line {"advice":"…"} for each. In
+JSON, the latency is "latencyMs", and its age is "latencyAgeMs".
 `,
 	},
 	Options: []cmds.Option{
-		cmds.BoolOption(countOption, "Print the number of connected peers only."),
-		cmds.BoolOption(watchOption, "w", "Go on printing connects and disconnects."),
-		cmds.BoolOption(keptOption, "List the peers that are kept, connected or not."),
-		cmds.BoolOption(adviceOption, "Say what in the config keeps peers away; in text, if not given."),
+		cmds.BoolOption(countOption, "Print only the number of connected peers."),
+		cmds.BoolOption(watchOption, "w", "Continue with connects and disconnects."),
+		cmds.BoolOption(keptOption, "List the kept peers, connected or not."),
+		cmds.BoolOption(adviceOption, "Print what in the config keeps peers away; default: in text."),
 	},
 	PreRun: func(req *cmds.Request, env cmds.Environment) error {
-		if _, ok := req.Options[adviceOption]; !ok && forPeople(req) {
+		if _, ok := req.Options[adviceOption]; !ok && wantsText(req) {
 			req.SetOption(adviceOption, true)
 		}
 		return nil
@@ -98,64 +99,42 @@ line {"advice":"…"} for each note.
 		if err != nil {
 			return err
 		}
-		if on(req, countOption) {
+		if isSet(req, countOption) {
 			n := d.Swarm.Count()
 			return res.Emit(&peersLine{Count: &n})
 		}
-		if on(req, keptOption) {
-			for _, k := range d.Swarm.Kept() {
-				line := &PeerLine{Peer: k.ID.String(), Kept: string(k.By), Connected: k.Connected}
-				if err := res.Emit(&peersLine{PeerLine: line}); err != nil {
-					return err
-				}
-			}
-			return nil
+		if isSet(req, keptOption) {
+			return emitAll(res, slices.Values(d.Swarm.Kept()), func(k swarm.KeptPeer) *peersLine {
+				return &peersLine{PeerLine: &PeerLine{Peer: k.ID.String(), Kept: string(k.By), Connected: k.Connected}}
+			})
 		}
-		if on(req, adviceOption) {
+		if isSet(req, adviceOption) {
 			advice, err := d.Advice()
 			if err != nil {
 				return err
 			}
-			for _, a := range advice {
-				if err := res.Emit(&peersLine{Advice: a}); err != nil {
-					return err
-				}
+			err = emitAll(res, slices.Values(advice), func(a string) *peersLine { return &peersLine{Advice: a} })
+			if err != nil {
+				return err
 			}
 		}
 		measuring, cancel := context.WithTimeout(req.Context, latencyWait)
 		defer cancel()
 		d.Swarm.Measure(measuring)
-		if !on(req, watchOption) {
-			for _, p := range d.Swarm.Peers() {
-				if err := res.Emit(&peersLine{PeerLine: newPeerLine(p)}); err != nil {
-					return err
-				}
-			}
-			return nil
+		peerLine := func(p swarm.Peer) *peersLine { return &peersLine{PeerLine: newPeerLine(p)} }
+		if !isSet(req, watchOption) {
+			return emitAll(res, slices.Values(d.Swarm.Peers()), peerLine)
 		}
 		peers, events := d.Swarm.Watch(req.Context)
-		for _, p := range peers {
-			if err := res.Emit(&peersLine{PeerLine: newPeerLine(p)}); err != nil {
-				return err
-			}
+		if err := emitAll(res, slices.Values(peers), peerLine); err != nil {
+			return err
 		}
-		for e, err := range events {
-			if err != nil {
-				if interrupted(req, err) {
-					return nil
-				}
-				return err
+		return emitEach(res, events, newPeerEventLine, func(err error) error {
+			if interrupted(req, err) {
+				return nil
 			}
-			line := newPeerLine(e.Peer)
-			line.At, line.Connected, line.Event = &e.At, e.Connected, "connect"
-			if !e.Connected {
-				line.Event = "disconnect"
-			}
-			if err := res.Emit(&peersLine{PeerLine: line}); err != nil {
-				return err
-			}
-		}
-		return nil
+			return err
+		})
 	},
 	PostRun: untilInterrupted,
 	Type:    peersLine{},
@@ -168,10 +147,10 @@ line {"advice":"…"} for each note.
 			case l.Advice != "":
 				_, err = fmt.Fprintln(w, "note:", printable(l.Advice))
 			case l.PeerLine == nil:
-				err = errors.New("the daemon answered with a line that is of no peer")
+				err = errors.New("the daemon answered with a line without a peer")
 			case l.Event == "disconnect":
 				_, err = fmt.Fprintf(w, "- %s\n", l.Peer)
-			case on(req, keptOption):
+			case isSet(req, keptOption):
 				state := "not connected"
 				if l.Connected {
 					state = "connected"
@@ -179,7 +158,7 @@ line {"advice":"…"} for each note.
 				_, err = fmt.Fprintf(w, "%-52s  kept by %-6s  %s\n", l.Peer, l.Kept, state)
 			case l.Event == "connect":
 				_, err = fmt.Fprintf(w, "+ %s\n", l.row())
-			case on(req, watchOption):
+			case isSet(req, watchOption):
 				_, err = fmt.Fprintf(w, "  %s\n", l.row())
 			default:
 				_, err = fmt.Fprintln(w, l.row())
@@ -187,6 +166,15 @@ line {"advice":"…"} for each note.
 			return err
 		}),
 	},
+}
+
+func newPeerEventLine(e swarm.Event) *peersLine {
+	l := newPeerLine(e.Peer)
+	l.At, l.Connected, l.Event = &e.At, e.Connected, "connect"
+	if !e.Connected {
+		l.Event = "disconnect"
+	}
+	return &peersLine{PeerLine: l}
 }
 
 func newPeerLine(p swarm.Peer) *PeerLine {
@@ -216,15 +204,13 @@ func newPeerLine(p swarm.Peer) *PeerLine {
 
 // row is the line for a connected peer.
 func (l *PeerLine) row() string {
-	latency, direction, way, kept, npp, since := "?", "?", "direct", "-", "-", "?"
+	latency, connection, kept, npp, age := "?", "direct", "-", "-", "?"
 	if l.LatencyMS > 0 {
 		latency = fmt.Sprintf("%.1fms", l.LatencyMS)
 	}
-	if l.Direction != "" {
-		direction = strings.TrimSuffix(l.Direction, "bound")
-	}
+	direction := cmp.Or(strings.TrimSuffix(l.Direction, "bound"), "?")
 	if l.Relayed {
-		way = "relayed"
+		connection = "relayed"
 	}
 	if l.Kept != "" {
 		kept = "kept:" + l.Kept
@@ -232,17 +218,11 @@ func (l *PeerLine) row() string {
 	if l.NPP {
 		npp = "npp"
 	}
-	topics := quantity(len(l.Topics), "topic", "topics")
 	if l.Since != nil {
-		since = time.Since(*l.Since).Round(time.Second).String()
+		age = since(*l.Since)
 	}
 	return fmt.Sprintf("%-52s  %8s  %-3s  %-7s  %-11s  %-3s  %-8s  %8s  %s  %s",
-		l.Peer, latency, direction, way, kept, npp, topics, since, printable(l.Agent), l.Addr)
-}
-
-func on(req *cmds.Request, option string) bool {
-	v, _ := req.Options[option].(bool)
-	return v
+		l.Peer, latency, direction, connection, kept, npp, quantity(len(l.Topics), "topic", "topics"), age, printable(l.Agent), l.Addr)
 }
 
 func addrString(a ma.Multiaddr) string {
@@ -251,5 +231,3 @@ func addrString(a ma.Multiaddr) string {
 	}
 	return a.String()
 }
-
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

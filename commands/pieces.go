@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -41,9 +40,10 @@ var piecesCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Keep a library of sheet music.",
 		ShortDescription: `
-A piece is a file of sheet music in IPFS, known by its hash (a CID), with
-title, composer and instrument. Your pieces are in the store "pieces", which
-your companions follow as you follow theirs.
+A piece is a file of sheet music in IPFS, with a title, a composer and an
+instrument. It is named by the hash of the file (a CID), or by the beginning
+of the hash if no other piece begins so. Your companions can see and fetch
+your pieces, and you theirs.
 
   > ipfs npp pieces add prelude.pdf --composer 'J. S. Bach'
   > ipfs npp pieces ls --all --instrument Violin
@@ -51,8 +51,8 @@ your companions follow as you follow theirs.
   > ipfs npp pieces get QmNR2n
   > ipfs npp practice QmNR2n
 
-Where a command takes a piece, the hash may be written in any way that CIDs
-can be, and as much of it does as no other piece has.
+Any form of a CID is accepted. The pieces are documents in the database
+"pieces" of your library.
 `,
 	},
 	Subcommands: map[string]*cmds.Command{
@@ -67,10 +67,9 @@ can be, and as much of it does as no other piece has.
 	},
 }
 
-// pieceArg is the piece that a command is about.
-var pieceArg = cmds.StringArg("piece", true, false, "Hash of a piece, or how that begins.")
+var pieceArg = cmds.StringArg("piece", true, false, "Hash of the piece, or its beginning.")
 
-// pieceFacts is what the document of a piece says. What is not known is left out.
+// pieceFacts is what the document of a piece says. Unknown facts are empty.
 type pieceFacts struct {
 	Hash       string `json:"hash,omitempty"`
 	Title      string `json:"title,omitempty"`
@@ -82,14 +81,14 @@ type pieceFacts struct {
 }
 
 func newPieceFacts(p piece.Piece) pieceFacts {
-	return pieceFacts{p.Hash, p.Title, p.Composer, p.Instrument, typeOf(p.MediaType), p.Name, p.Size}
+	return pieceFacts{p.Hash, p.Title, p.Composer, p.Instrument, safeType(p.MediaType), p.Name, p.Size}
 }
 
-// called is how people call the piece.
-func (f *pieceFacts) called() string { return cmp.Or(f.Title, f.Name, "(no title)") }
+// displayName returns the title of the piece, or the name of its file.
+func (f *pieceFacts) displayName() string { return cmp.Or(f.Title, f.Name, "(no title)") }
 
-// about is what else there is to say in short: "(J. S. Bach, Piano, PDF)".
-func (f *pieceFacts) about() string {
+// details returns the other facts in short: "(J. S. Bach, Piano, PDF)".
+func (f *pieceFacts) details() string {
 	known := slices.DeleteFunc([]string{f.Composer, f.Instrument, kindOf(f.Type)}, func(s string) bool { return s == "" })
 	if len(known) == 0 {
 		return ""
@@ -97,13 +96,12 @@ func (f *pieceFacts) about() string {
 	return "(" + printable(strings.Join(known, ", ")) + ")"
 }
 
-// text is the piece on part of a line.
+// text is the piece on a part of a line.
 func (f *pieceFacts) text() string {
-	return strings.TrimRight(fmt.Sprintf("%s  %s  %s", printable(f.Hash), printable(f.called()), f.about()), " ")
+	return strings.TrimRight(fmt.Sprintf("%s  %s  %s", printable(f.Hash), printable(f.displayName()), f.details()), " ")
 }
 
-// kinds are the media types of sheet music: how people call them, and how the names
-// of such files end.
+// kinds are the names and the file extensions of sheet music, by media type.
 var kinds = map[string]struct{ name, extension string }{
 	"application/pdf":                        {string(sheet.PDF), ".pdf"},
 	"application/vnd.recordare.musicxml+xml": {string(sheet.MusicXML), ".musicxml"},
@@ -123,20 +121,21 @@ func kindOf(mediaType string) string {
 	return mediaType
 }
 
-// pieceLine is a piece, or a warning where pieces are listed.
+// pieceLine is a piece, or a warning among listed pieces.
 type pieceLine struct {
 	pieceFacts
-	Practice    *uint64 `json:"practice,omitempty"`    // how often it was practised, by oneself
+	Practice    *uint64 `json:"practice,omitempty"`    // the owner's practice count
 	PracticeAll *uint64 `json:"practiceAll,omitempty"` // with companions
 
-	// PracticeMore is set by `npp pieces show` where PracticeAll may be too low.
+	// PracticeMore is set, by `npp pieces show` only, if PracticeAll may be too
+	// low.
 	PracticeMore bool            `json:"practiceMore,omitempty"`
 	Owners       []ownerLine     `json:"owners,omitempty"`
 	Fields       json.RawMessage `json:"fields,omitempty"` // the document
 	Warning      string          `json:"warning,omitempty"`
 }
 
-// ownerLine is somebody who has a piece.
+// ownerLine is a library that contains a piece.
 type ownerLine struct {
 	Peer string `json:"peer"`
 	Name string `json:"name,omitempty"`
@@ -164,17 +163,7 @@ func (o ownerLine) text() string {
 	return printable(cmp.Or(o.Name, o.Peer))
 }
 
-// column is a text in a column of a table.
-func column(s string, width int) string {
-	s = printable(cmp.Or(s, "-"))
-	if runes := []rune(s); len(runes) > width {
-		s = string(runes[:width-1]) + "…"
-	}
-	return fmt.Sprintf("%-*s", width, s)
-}
-
-// counts is how often the piece was practised: by oneself and, where that differs,
-// by all.
+// counts returns the owner's practice count, and that with companions.
 func (l *pieceLine) counts() (own, all uint64) {
 	if l.Practice != nil {
 		own = *l.Practice
@@ -195,7 +184,7 @@ func (l *pieceLine) row(owners bool) string {
 	if own != all {
 		count = fmt.Sprintf("%d/%d", own, all)
 	}
-	text := fmt.Sprintf("%s  %s  %s  %s  %s  %s", printable(l.Hash), column(l.called(), 32), column(l.Composer, 20),
+	text := fmt.Sprintf("%s  %s  %s  %s  %s  %s", printable(l.Hash), column(l.displayName(), 32), column(l.Composer, 20),
 		column(l.Instrument, 10), column(kindOf(l.Type), 8), count)
 	if owners {
 		var names []string
@@ -207,70 +196,66 @@ func (l *pieceLine) row(owners bool) string {
 	return text + "\n"
 }
 
-// rowEncoders print pieces, a line for each.
+// rowEncoders print a row per piece, with the owners if owners says so.
 func rowEncoders(owners func(*cmds.Request) bool) cmds.EncoderMap {
-	return cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *pieceLine) error {
-			_, err := io.WriteString(w, l.row(owners(req)))
-			return err
-		}),
-	}
+	return encodeTextFor(func(req *cmds.Request, l *pieceLine) string { return l.row(owners(req)) })
 }
 
 // choiceOptions choose pieces.
 var choiceOptions = []cmds.Option{
 	cmds.StringOption(instrumentOption, "Only pieces for this instrument."),
-	cmds.StringOption(titleOption, "Only pieces with this in the title."),
-	cmds.StringOption(composerOption, "Only pieces with this in the composer."),
-	cmds.StringOption(textOption, "Only pieces with all of these words somewhere."),
+	cmds.StringOption(titleOption, "Only pieces whose title contains this."),
+	cmds.StringOption(composerOption, "Only pieces whose composer contains this."),
+	cmds.StringOption(textOption, "Only pieces that contain all of these words."),
 }
 
-// queryOf reads what chooses pieces.
+// queryOf reads the options that choose pieces.
 func queryOf(req *cmds.Request) (q library.Query, err error) {
 	q.Instrument, _ = req.Options[instrumentOption].(string)
 	q.Title, _ = req.Options[titleOption].(string)
 	q.Composer, _ = req.Options[composerOption].(string)
 	q.Text, _ = req.Options[textOption].(string)
-	q.All = on(req, allOption)
+	q.All = isSet(req, allOption)
 	if text, ok := req.Options[sortOption].(string); ok {
 		q.Sort = piece.Sort(text)
 		if !slices.Contains(sorts, q.Sort) {
-			return q, fmt.Errorf("--%s is %.40q, must be newest, title, composer, instrument or practice", sortOption, text)
+			return q, fmt.Errorf("--%s is %.40q, but must be newest, title, composer, instrument or practice", sortOption, text)
 		}
 	}
-	q.Amount, err = amountOf(req)
+	q.Amount, err = limitOption(req)
 	return q, err
 }
 
 var sorts = []piece.Sort{piece.Newest, piece.ByTitle, piece.ByComposer, piece.ByInstrument, library.ByPractice}
 
-var sortChoice = cmds.StringOption(sortOption, "newest, title, composer, instrument or practice.").WithDefault(string(piece.Newest))
+var sortChoice = cmds.StringOption(sortOption, "The order: newest, title, composer, instrument or practice.").WithDefault(string(piece.Newest))
 
 var piecesLsCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "List pieces.",
 		ShortDescription: `
-Prints a line for each of your pieces: hash, title (or name of the file),
-composer, instrument, kind of file, and how often you practised it, "2/5"
-where you did twice and all, with your companions, five times. With '--all'
-those of your companions are listed, too, and who has each. Upper and lower
-case and accents make no difference to what is looked for.
+Prints a line per piece: hash, title (or the name of the file), composer,
+instrument, kind of file, and how often you practised it. "2/5" means twice,
+and five times together with your companions.
 
   > ipfs npp pieces ls --instrument violin --sort composer
   QmNR2n…  Humoresque No. 7  Antonín Dvořák  Violin  PDF  2/5
   > ipfs npp pieces ls --all --amount 20
 
-In JSON a line has "hash", "title", "composer", "instrument", "type" (media
+'--all' includes the pieces of your companions, and prints who has each piece.
+Case and accents do not matter: "dvorak" finds "Dvořák".
+
+In JSON, a line has "hash", "title", "composer", "instrument", "type" (media
 type of the file), "name" and "size" (of the file), as far as they are known;
 "practice" and "practiceAll"; "owners", each with "peer", "name" and, for you,
-"self"; and "fields", the whole document. What cannot be listed is a line with
-"warning". Pieces whose documents are damaged make it fail at the end.
+"self"; and "fields", the whole document. A "warning" says which pieces are
+not listed, and why. If your database is damaged, the exit status is 1.
 `,
 	},
 	Options: append(slices.Clone(choiceOptions),
 		sortChoice,
-		cmds.IntOption(amountOption, "At most so many."),
-		cmds.BoolOption(allOption, "Those of companions, too."),
+		cmds.IntOption(amountOption, "Print at most this many."),
+		cmds.BoolOption(allOption, "Include the pieces of companions."),
 	),
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		q, err := queryOf(req)
@@ -279,20 +264,20 @@ type of the file), "name" and "size" (of the file), as far as they are known;
 		}
 		return emitPieces(req, res, env, q)
 	},
-	PostRun: noneFound("there are no pieces here that match"),
+	PostRun: noneFound,
 	Type:    pieceLine{},
 	Encoders: rowEncoders(func(req *cmds.Request) bool {
-		return on(req, allOption)
+		return isSet(req, allOption)
 	}),
 }
 
 var piecesSearchCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Search pieces, one's own and those of companions.",
+		Tagline: "Search your and your companions' pieces.",
 		ShortDescription: `
-Prints the pieces that have all of the words somewhere in title, composer,
-instrument or name of the file, as 'ipfs npp pieces ls --all' does. Upper and
-lower case and accents make no difference.
+Prints the pieces that contain all of the words in the title, the composer,
+the instrument or the name of the file, in the format of 'ipfs npp pieces ls
+--all'. Case and accents do not matter.
 
   > ipfs npp pieces search dvorak humoresque
   QmNR2n…  Humoresque No. 7  Antonín Dvořák  Violin  PDF  2/5  you, alice
@@ -301,71 +286,56 @@ lower case and accents make no difference.
 	Arguments: []cmds.Argument{cmds.StringArg("text", true, true, "Words, or parts of words.")},
 	Options: []cmds.Option{
 		sortChoice,
-		cmds.IntOption(amountOption, "At most so many.").WithDefault(defaultFound),
-		cmds.BoolOption(ownOption, "Only one's own pieces."),
+		cmds.IntOption(amountOption, "Print at most this many.").WithDefault(defaultFound),
+		cmds.BoolOption(ownOption, "Search only your own pieces."),
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		q, err := queryOf(req)
 		if err != nil {
 			return err
 		}
-		q.All = !on(req, ownOption)
+		q.All = !isSet(req, ownOption)
 		if q.Text = strings.Join(req.Arguments, " "); piece.Fold(q.Text) == "" {
 			return errors.New("there is nothing to search for; hint: ipfs npp pieces search <word>, or ipfs npp pieces ls")
 		}
 		return emitPieces(req, res, env, q)
 	},
-	PostRun: noneFound("no piece matches"),
+	PostRun: noneFound,
 	Type:    pieceLine{},
 	Encoders: rowEncoders(func(req *cmds.Request) bool {
-		return !on(req, ownOption)
+		return !isSet(req, ownOption)
 	}),
 }
 
-// noneFound says at the command line, to people, that there was no piece.
-func noneFound(text string) cmds.PostRunMap {
-	return cmds.PostRunMap{cmds.CLI: func(res cmds.Response, re cmds.ResponseEmitter) error {
-		found := false
-		for {
-			v, err := res.Next()
-			if errors.Is(err, io.EOF) {
-				if !found && forPeople(res.Request()) {
-					fmt.Fprintln(os.Stderr, text)
-				}
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if l, ok := v.(*pieceLine); ok && l.Hash != "" {
-				found = true
-			}
-			if err := re.Emit(v); err != nil {
-				return err
-			}
+// noneFound says at the command line that there was no piece.
+var noneFound = cmds.PostRunMap{cmds.CLI: func(res cmds.Response, re cmds.ResponseEmitter) error {
+	found := false
+	err := forward(res, re, func(line any) bool {
+		if l, ok := line.(*pieceLine); ok && l.Hash != "" {
+			found = true
 		}
-	}}
-}
+		return false
+	})
+	if err == nil && !found && wantsText(res.Request()) {
+		fmt.Fprintln(os.Stderr, "no piece matches")
+	}
+	return err
+}}
 
-// forPeople tells whether the output is text.
-func forPeople(req *cmds.Request) bool {
-	return cmds.GetEncoding(req, cmds.Text) == cmds.Text
-}
-
-// emitPieces emits the pieces that a query chooses. What is damaged, or not here,
-// does not keep the others from it.
+// emitPieces emits the pieces that a query chooses. It goes on after a piece
+// that is damaged or not here.
 func emitPieces(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment, q library.Query) error {
 	ctx, _, lib, err := libraryOf(req, env)
 	if err != nil {
 		return err
 	}
-	ready := patiently(res)
+	ready := noteIfSlow(res)
 	pieces, troubles, err := lib.Pieces(ctx, q)
 	ready()
 	if err != nil {
 		return storeError(ctx, err)
 	}
-	if err := emitTroubles(ctx, res, lib, troubles); err != nil {
+	if err := emitWarnings(ctx, res, lib, troubles); err != nil {
 		return err
 	}
 	damaged := 0
@@ -388,21 +358,21 @@ func emitPieces(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environmen
 	case damaged == 0:
 		return nil
 	case q.All:
-		return fmt.Errorf("%s damaged; hint: ipfs npp db rebuild, with the database that the note names", quantity(damaged, "piece is", "pieces are"))
+		return fmt.Errorf("%s damaged; hint: ipfs npp db rebuild with the database in the note", quantity(damaged, "piece is", "pieces are"))
 	}
 	return fmt.Errorf("%s damaged; hint: ipfs npp db rebuild %s", quantity(damaged, "piece is", "pieces are"), library.PiecesName)
 }
 
-// patiently emits a line where it takes more than a second until the pieces are
-// there, which is called ready then.
-func patiently(res cmds.ResponseEmitter) (ready func()) {
+// noteIfSlow emits a note if the pieces are not ready within a second. The
+// caller calls ready when they are.
+func noteIfSlow(res cmds.ResponseEmitter) (ready func()) {
 	var mu sync.Mutex
 	over := false
 	timer := time.AfterFunc(time.Second, func() {
 		mu.Lock()
 		defer mu.Unlock()
-		if !over { // where that fails, the next line does, too
-			res.Emit(&pieceLine{Warning: "the pieces are read into memory, which takes some seconds after a start"})
+		if !over { // if this fails, so does the next line
+			res.Emit(&pieceLine{Warning: "reading the pieces into memory, which takes a few seconds after a start"})
 		}
 	})
 	return func() {
@@ -413,9 +383,9 @@ func patiently(res cmds.ResponseEmitter) (ready func()) {
 	}
 }
 
-// emitTroubles emits whose pieces and practice counts are left out, or not all here,
-// and why.
-func emitTroubles(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, troubles []library.Trouble) error {
+// emitWarnings emits a warning for each library whose pieces or practice counts
+// are missing or not complete.
+func emitWarnings(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, troubles []library.Trouble) error {
 	for _, t := range troubles {
 		what, store := "your own pieces", library.PiecesName
 		if !t.Self {
@@ -426,9 +396,9 @@ func emitTroubles(ctx context.Context, res cmds.ResponseEmitter, lib *library.Li
 			}
 			what += cmp.Or(t.Name, t.Peer.String())
 		}
-		text := fmt.Sprintf("%s are left out: %v", what, dbError(t.Err, store))
+		text := fmt.Sprintf("%s are not listed: %v", what, dbError(t.Err, store))
 		if errors.Is(t.Err, library.ErrPartial) {
-			text = what + " are not all here yet"
+			text = what + " are not complete yet"
 		}
 		if err := res.Emit(&pieceLine{Warning: text}); err != nil {
 			return err
@@ -437,7 +407,7 @@ func emitTroubles(ctx context.Context, res cmds.ResponseEmitter, lib *library.Li
 	return nil
 }
 
-// storeError adds the next step to an error of the store of pieces.
+// storeError adds the next step to an error of the database of pieces.
 func storeError(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
@@ -445,8 +415,9 @@ func storeError(ctx context.Context, err error) error {
 	return dbError(err, library.PiecesName)
 }
 
-// pieceError adds the next step to an error about a piece, which was called so.
-func pieceError(ctx context.Context, err error, called string) error {
+// pieceError adds the next step to an error about the piece that an argument
+// names.
+func pieceError(ctx context.Context, err error, arg string) error {
 	if err == nil {
 		return nil
 	}
@@ -454,56 +425,57 @@ func pieceError(ctx context.Context, err error, called string) error {
 		var which []string
 		for _, p := range several.Pieces {
 			facts := newPieceFacts(p.Piece)
-			which = append(which, fmt.Sprintf("%s (%s)", printable(facts.Hash), printable(facts.called())))
+			which = append(which, fmt.Sprintf("%s (%s)", printable(facts.Hash), printable(facts.displayName())))
 		}
-		return fmt.Errorf("several pieces begin with %.80q: %s; hint: write more of the hash", called, strings.Join(which, ", "))
+		return fmt.Errorf("the hashes of several pieces begin with %.80q: %s; hint: type more of the hash", arg, strings.Join(which, ", "))
 	}
 	switch {
 	case context.Cause(ctx) != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, orbit.ErrNotFound):
-		return fmt.Errorf("no piece has the hash %.80q, or one that begins so; hint: ipfs npp pieces ls --all, or ipfs npp pieces search <text>", called)
+		return fmt.Errorf("no piece has the hash %.80q or a hash that begins with it; hint: find the piece with ipfs npp pieces ls --all, or ipfs npp pieces search <text>", arg)
 	case errors.Is(err, library.ErrBeingRead):
 		return fmt.Errorf("%w; hint: try again in a moment", err)
 	case errors.Is(err, library.ErrNoFile):
-		return fmt.Errorf("%w; hint: ipfs get %s", err, shown(called))
+		return fmt.Errorf("%w; hint: ipfs get %s", err, hintArg(arg))
 	}
 	return storeError(ctx, err)
 }
 
-// resolve is the piece that an argument names, among one's own or those of all.
-func resolve(ctx context.Context, lib *library.Library, called string, all bool) (library.Listed, error) {
-	p, err := lib.Resolve(ctx, called, all)
+// resolve returns the piece that an argument names, among the owner's pieces or
+// all.
+func resolve(ctx context.Context, lib *library.Library, arg string, all bool) (library.Listed, error) {
+	p, err := lib.Resolve(ctx, arg, all)
 	if !errors.Is(err, orbit.ErrNotFound) {
-		return p, pieceError(ctx, err, called)
+		return p, pieceError(ctx, err, arg)
 	}
-	// Where one's own pieces cannot be looked at, that is what is amiss.
+	// If the owner's pieces cannot be read, that is the error.
 	if own := lib.Stores(ctx)[0]; own.Err != nil {
-		return p, storeError(ctx, fmt.Errorf("store %q: %w", own.Name, own.Err))
+		return p, storeError(ctx, fmt.Errorf("database %q: %w", own.Name, own.Err))
 	}
 	if all {
-		return p, pieceError(ctx, err, called)
+		return p, pieceError(ctx, err, arg)
 	}
-	theirs, otherErr := lib.Resolve(ctx, called, true)
+	theirs, otherErr := lib.Resolve(ctx, arg, true)
 	if otherErr != nil || len(theirs.Owners) == 0 {
-		return p, pieceError(ctx, err, called)
+		return p, pieceError(ctx, err, arg)
 	}
 	owner := ownerLine{Peer: theirs.Owners[0].Peer.String(), Name: theirs.Owners[0].Name}
-	return p, fmt.Errorf("the piece %s is one of %s, and not yours; hint: ipfs npp pieces add %s makes it yours", printable(theirs.Hash), owner.text(), shown(theirs.Hash))
+	return p, fmt.Errorf("the piece %s belongs to %s, not to you; hint: ipfs npp pieces add %s adds it to your pieces", printable(theirs.Hash), owner.text(), hintArg(theirs.Hash))
 }
 
 var piecesRandomCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Pick a piece by chance.",
+		Tagline: "Pick a random piece.",
 		ShortDescription: `
-Prints one of your pieces, or with '--all' of those of your companions, too,
-as 'ipfs npp pieces ls' does. Each is as likely as any other.
+Prints one of your pieces, or with '--all' one of your or your companions'
+pieces, in the format of 'ipfs npp pieces ls'. All are equally likely.
 
   > ipfs npp pieces random --instrument Piano
   QmNR2n…  Prelude in C  J. S. Bach  Piano  PDF  0
 `,
 	},
-	Options: append(slices.Clone(choiceOptions), cmds.BoolOption(allOption, "Those of companions, too.")),
+	Options: append(slices.Clone(choiceOptions), cmds.BoolOption(allOption, "Include the pieces of companions.")),
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		ctx, _, lib, err := libraryOf(req, env)
 		if err != nil {
@@ -513,29 +485,29 @@ as 'ipfs npp pieces ls' does. Each is as likely as any other.
 		if err != nil {
 			return err
 		}
-		ready := patiently(res)
+		ready := noteIfSlow(res)
 		p, troubles, err := lib.Random(ctx, q)
 		ready()
 		switch {
 		case errors.Is(err, orbit.ErrNotFound) && context.Cause(ctx) == nil:
-			// What is left out may be why.
-			if err := emitTroubles(ctx, res, lib, troubles); err != nil {
+			// The piece may be among those that are not listed.
+			if err := emitWarnings(ctx, res, lib, troubles); err != nil {
 				return err
 			}
 			if q.Query == (piece.Query{}) {
-				return errors.New("there is no piece; hint: ipfs npp pieces add <file>")
+				return errors.New("there are no pieces yet; hint: ipfs npp pieces add <file>")
 			}
-			return errors.New("no piece matches; hint: ipfs npp pieces ls shows what is there")
+			return errors.New("no piece matches; hint: ipfs npp pieces ls shows all of them")
 		case err != nil:
 			return storeError(ctx, err)
 		}
-		if err := emitTroubles(ctx, res, lib, troubles); err != nil {
+		if err := emitWarnings(ctx, res, lib, troubles); err != nil {
 			return err
 		}
 		return res.Emit(newPieceLine(p))
 	},
 	Type: pieceLine{},
 	Encoders: rowEncoders(func(req *cmds.Request) bool {
-		return on(req, allOption)
+		return isSet(req, allOption)
 	}),
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/ipfs/boxo/files"
 	cmds "github.com/ipfs/go-ipfs-cmds"
-	"golang.org/x/term"
 
 	"github.com/newpieceplease/npp/library"
 	"github.com/newpieceplease/npp/library/piece"
@@ -24,25 +23,25 @@ import (
 	"github.com/newpieceplease/npp/space"
 )
 
-// addLine is a line of `npp pieces add`: what became of a file or CID, how far it is,
-// or how many there were; and of `npp pieces update`.
+// addLine is a line of `npp pieces add`: the result for a file or CID, the
+// progress, or the summary. It is also the output of `npp pieces update`.
 type addLine struct {
 	Outcome string `json:"outcome,omitempty"` // "added", "updated", "unchanged", "skipped" or "failed"
 	File    string `json:"file,omitempty"`    // as it was given
 	pieceFacts
-	Reason   string       `json:"reason,omitempty"` // of what is skipped
-	Error    string       `json:"error,omitempty"`  // of what failed
+	Reason   string       `json:"reason,omitempty"` // why it was skipped
+	Error    string       `json:"error,omitempty"`  // why it failed
 	Progress *addProgress `json:"progress,omitempty"`
 	Summary  *addSummary  `json:"summary,omitempty"`
 }
 
-// addProgress is how far a file or CID is.
+// addProgress is the progress of a file, in bytes, or of a CID, in blocks.
 type addProgress struct {
-	Bytes  *uint64 `json:"bytes,omitempty"`  // of the file that were read
-	Blocks *int    `json:"blocks,omitempty"` // of what is pinned that are here
+	Bytes  *uint64 `json:"bytes,omitempty"`  // that were read
+	Blocks *int    `json:"blocks,omitempty"` // that are here
 }
 
-// addSummary is how many there were of each outcome.
+// addSummary counts the outcomes.
 type addSummary struct {
 	Added     int `json:"added"`
 	Updated   int `json:"updated"`
@@ -51,7 +50,7 @@ type addSummary struct {
 	Failed    int `json:"failed"`
 }
 
-// tried is how many were not skipped.
+// tried returns how many were not skipped.
 func (s *addSummary) tried() int { return s.Added + s.Updated + s.Unchanged + s.Failed }
 
 func (s *addSummary) text() string {
@@ -62,18 +61,13 @@ func (s *addSummary) text() string {
 	return text
 }
 
-var addEncoders = cmds.EncoderMap{
-	cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *addLine) error {
-		_, err := io.WriteString(w, l.text())
-		return err
-	}),
-}
+var addEncoders = encodeText((*addLine).text)
 
 func (l *addLine) text() string {
 	what := printable(cmp.Or(l.File, l.Hash))
 	switch {
 	case l.Progress != nil:
-		return "" // it is shown apart
+		return "" // PostRun shows it
 	case l.Summary != nil:
 		return l.Summary.text() + "\n"
 	case l.Error != "":
@@ -84,7 +78,7 @@ func (l *addLine) text() string {
 	return fmt.Sprintf("%-9s  %s\n", l.Outcome, l.pieceFacts.text())
 }
 
-// progress is how far it is, for people.
+// progress returns the progress for people.
 func (l *addLine) progress() string {
 	what := printable(cmp.Or(l.File, l.Hash))
 	switch p := l.Progress; {
@@ -98,43 +92,43 @@ func (l *addLine) progress() string {
 
 var piecesAddCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Add files, folders or CIDs to one's pieces.",
+		Tagline: "Add files, folders or CIDs to your pieces.",
 		ShortDescription: `
-Adds a file to IPFS, pins it and puts it into your pieces, with the title and
-composer that it has (PDF, MusicXML, ABC, MIDI and LilyPond). A piece that is
-there already is updated with what is new. Of a folder, with all below it,
-what is known to be sheet music or an image is added.
+Adds a file to IPFS, pins it, and adds it to your pieces. The title and the
+composer are read from the file, if it is PDF, MusicXML, ABC, MIDI or
+LilyPond. If you have the piece already, it is updated. Of a folder and its
+subfolders, sheet music and images are added and everything else is skipped.
 
   > ipfs npp pieces add prelude.pdf --instrument Piano
   added      QmNR2n…  Prelude in C  (J. S. Bach, Piano, PDF)
   > ipfs npp pieces add ~/scores
   > ipfs npp pieces add QmZ4tD… --pin
 
-What is neither a file nor a folder is a CID, which is put as it is: with
-'--pin' the file is fetched, pinned and looked at first.
+An argument that is neither a file nor a folder must be a CID. It is added as
+it is; with '--pin', the file is first fetched, pinned and read.
 
-Over the RPC, files are in the multipart body, as for 'ipfs add', and CIDs are
-arg=. In JSON a line has an "outcome": added, updated, unchanged, skipped (and
-the "reason") or failed (and the "error"); the "file"; and of the piece
-"hash", "title", "composer", "instrument", "type", "name" and "size". At the
-end of a folder there is a line with a "summary", and with '--progress' lines
-with "progress", in "bytes" or "blocks".
+Over HTTP, files are parts of the multipart body, as with 'ipfs add', and CIDs
+are arg=. In JSON, a line has an "outcome": added, updated, unchanged, skipped
+(with a "reason") or failed (with an "error"); the "file"; and "hash",
+"title", "composer", "instrument", "type", "name" and "size" of the piece. A
+folder ends with a line that has a "summary". With '--progress' there are
+lines with "progress", in "bytes" or "blocks".
 `,
 	},
 	Arguments: []cmds.Argument{
 		cmds.StringArg("file", false, true, "File, folder or CID."),
 	},
 	Options: []cmds.Option{
-		cmds.StringOption(instrumentOption, "Whom it is for; Piano if not given."),
-		cmds.StringOption(titleOption, "Its title, of one file or CID."),
-		cmds.StringOption(composerOption, "Its composer."),
-		cmds.BoolOption(pinOption, "Fetch and pin what a CID is of."),
-		cmds.BoolOption(allFilesOption, "Of folders, add files of any kind."),
-		cmds.BoolOption(progressOption, "p", "Tell how far it is; at a terminal, if not given."),
+		cmds.StringOption(instrumentOption, "The instrument that the piece is for; default: Piano."),
+		cmds.StringOption(titleOption, "The title, for a single file or CID."),
+		cmds.StringOption(composerOption, "The composer."),
+		cmds.BoolOption(pinOption, "Fetch and pin the file of a CID."),
+		cmds.BoolOption(allFilesOption, "Add files of any kind in folders."),
+		cmds.BoolOption(progressOption, "p", "Print the progress; default: only at a terminal."),
 	},
 	PreRun: func(req *cmds.Request, env cmds.Environment) error {
-		if req.Files != nil {
-			return nil // kubo runs this twice where the daemon does not answer
+		if hasBody(req) {
+			return nil
 		}
 		sent, hashes, err := sourcesOf(req.Arguments)
 		if err != nil {
@@ -143,7 +137,7 @@ with "progress", in "bytes" or "blocks".
 		if _, ok := req.Options[titleOption]; ok && (len(sent.paths)+len(hashes) > 1 || sent.folders) {
 			return errOneTitle
 		}
-		if _, ok := req.Options[progressOption]; !ok && forPeople(req) && term.IsTerminal(int(os.Stderr.Fd())) {
+		if _, ok := req.Options[progressOption]; !ok && wantsText(req) && isTerminal(os.Stderr) {
 			req.SetOption(progressOption, true)
 		}
 		req.Arguments = hashes
@@ -160,13 +154,13 @@ with "progress", in "bytes" or "blocks".
 		if err := checkBody(req, res); err != nil {
 			return err
 		}
-		a := &adding{ctx: ctx, lib: lib, details: detailsOf(req), all: on(req, allFilesOption), pin: on(req, pinOption)}
+		a := &addRun{ctx: ctx, lib: lib, details: detailsOf(req), allFiles: isSet(req, allFilesOption), pin: isSet(req, pinOption)}
 		a.emit = func(l *addLine) error { return res.Emit(l) }
-		a.progress = on(req, progressOption)
+		a.progress = isSet(req, progressOption)
 		for _, arg := range req.Arguments {
 			hash, ok := cidOf(arg)
 			if !ok {
-				return fmt.Errorf("%.80q is no CID; hint: files are posted as a multipart body", arg)
+				return fmt.Errorf("%.80q is not a CID; hint: post files as a multipart body", arg)
 			}
 			a.hashes = append(a.hashes, hash)
 		}
@@ -176,7 +170,7 @@ with "progress", in "bytes" or "blocks".
 		case a.details.Title != nil && (len(a.hashes) > 1 || len(a.hashes) == 1 && req.Files != nil):
 			return errOneTitle
 		}
-		// What is read from the client ends only when the request does.
+		// Reading from the client may block until the request ends.
 		done := make(chan error, 1)
 		go func() { done <- a.run(req.Files) }()
 		select {
@@ -187,71 +181,65 @@ with "progress", in "bytes" or "blocks".
 		}
 	},
 	PostRun: cmds.PostRunMap{cmds.CLI: func(res cmds.Response, re cmds.ResponseEmitter) error {
-		shown := &shownProgress{w: os.Stderr}
+		shown := &progressLine{w: os.Stderr}
 		defer shown.clear()
-		for {
-			v, err := res.Next()
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if l, ok := v.(*addLine); ok && l.Progress != nil && forPeople(res.Request()) {
+		return forward(res, re, func(line any) bool {
+			if l, ok := line.(*addLine); ok && l.Progress != nil && wantsText(res.Request()) {
 				shown.show(l.progress())
-				continue
+				return true
 			}
 			shown.clear()
-			if err := re.Emit(v); err != nil {
-				return err
-			}
-		}
+			return false
+		})
 	}},
 	Type:     addLine{},
 	Encoders: addEncoders,
 }
 
 const (
-	// maxDepth is how deep folders may nest.
+	// maxDepth bounds the nesting of folders.
 	maxDepth = 100
 
-	// tellEvery is how often it is told how far a file is.
-	tellEvery = 500 * time.Millisecond
+	// progressInterval is the time between two progress lines of a file.
+	progressInterval = 500 * time.Millisecond
 )
 
-// adding is a run of `npp pieces add`.
-type adding struct {
+// addRun is a run of `npp pieces add`.
+type addRun struct {
 	ctx      context.Context
 	lib      *library.Library
 	details  library.Details
-	all      bool // files of any kind
+	allFiles bool // add files of any kind
 	pin      bool
 	progress bool
 	hashes   []string
 
-	telling sync.Mutex // one line at a time
-	emit    func(*addLine) error
+	emitting sync.Mutex // one line at a time
+	emit     func(*addLine) error
 
 	sum     addSummary
-	folders bool     // there were some
-	held    *addLine // the first, if it failed: alone, it is the error
-	heldErr error
+	folders bool // a folder was given
+
+	// The first line if it is a failure, and its error. If there is no other
+	// line, the run returns the error instead.
+	firstFailure *addLine
+	firstErr     error
 }
 
-func (a *adding) run(sent files.Directory) error {
-	err := a.each(sent)
+func (a *addRun) run(sent files.Directory) error {
+	err := a.addAll(sent)
 	switch {
-	case err != nil && a.held != nil && a.ctx.Err() == nil:
-		if emitErr := a.emit(a.held); emitErr != nil {
+	case err != nil && a.firstFailure != nil && a.ctx.Err() == nil:
+		if emitErr := a.emit(a.firstFailure); emitErr != nil {
 			return emitErr
 		}
 		return err
 	case err != nil:
 		return err
-	case a.held != nil:
-		return a.heldErr
+	case a.firstFailure != nil:
+		return a.firstErr
 	case a.folders:
-		if err := a.tell(&addLine{Summary: &a.sum}); err != nil {
+		if err := a.emitLine(&addLine{Summary: &a.sum}); err != nil {
 			return err
 		}
 	}
@@ -264,80 +252,81 @@ func (a *adding) run(sent files.Directory) error {
 	return nil
 }
 
-// each adds what is sent, and then the CIDs.
-func (a *adding) each(sent files.Directory) error {
+// addAll adds the files that were sent, and then the CIDs.
+func (a *addRun) addAll(sent files.Directory) error {
 	if sent != nil {
 		it := sent.Entries()
 		for it.Next() {
-			if err := a.entry(it); err != nil {
+			if err := a.addEntry(it); err != nil {
 				return err
 			}
 		}
 		if err := it.Err(); err != nil {
-			return a.ended(fmt.Errorf("read the files: %w", err))
+			return a.cause(fmt.Errorf("read the files: %w", err))
 		}
 	}
 	for _, hash := range a.hashes {
-		if err := a.hash(hash); err != nil {
+		if err := a.addCID(hash); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// ended is an error that ends it all: where the request ended, that.
-func (a *adding) ended(err error) error {
+// cause returns the cause of the context, or else the error, which ends the
+// run.
+func (a *addRun) cause(err error) error {
 	if cause := context.Cause(a.ctx); cause != nil {
 		return cause
 	}
 	return err
 }
 
-// tell emits a line, behind one that was held back.
-func (a *adding) tell(l *addLine) error {
-	a.telling.Lock()
-	defer a.telling.Unlock()
-	if held := a.held; held != nil {
-		a.held, a.heldErr = nil, nil
-		if err := a.emit(held); err != nil {
+// emitLine emits a line, after the first failure if that was held back.
+func (a *addRun) emitLine(l *addLine) error {
+	a.emitting.Lock()
+	defer a.emitting.Unlock()
+	if first := a.firstFailure; first != nil {
+		a.firstFailure, a.firstErr = nil, nil
+		if err := a.emit(first); err != nil {
 			return err
 		}
 	}
 	return a.emit(l)
 }
 
-// show emits how far something is, until the context is done.
-func (a *adding) show(ctx context.Context, l *addLine) {
-	a.telling.Lock()
-	defer a.telling.Unlock()
+// emitProgress emits a progress line, unless the context is done.
+func (a *addRun) emitProgress(ctx context.Context, l *addLine) {
+	a.emitting.Lock()
+	defer a.emitting.Unlock()
 	if a.progress && ctx.Err() == nil {
-		a.emit(l) // where that fails, the next line does, too
+		a.emit(l) // if this fails, so does the next line
 	}
 }
 
-func (a *adding) skip(name, reason string) error {
+func (a *addRun) skip(name, reason string) error {
 	a.sum.Skipped++
-	return a.tell(&addLine{Outcome: "skipped", File: name, Reason: reason})
+	return a.emitLine(&addLine{Outcome: "skipped", File: name, Reason: reason})
 }
 
-// done tells what became of a file or CID. It returns an error that would be that of
-// all others, too.
-func (a *adding) done(l *addLine, p piece.Piece, outcome library.Outcome, err error) error {
+// record counts and emits the outcome for a file or CID. It returns an error
+// that would be the same for all others.
+func (a *addRun) record(l *addLine, p piece.Piece, outcome library.Outcome, err error) error {
 	if err != nil {
 		a.sum.Failed++
 		switch {
 		case a.ctx.Err() != nil:
-			return a.ended(err)
-		case errors.Is(err, library.ErrInvalid), errors.Is(err, orbit.ErrNotAllowed), errors.Is(err, orbit.ErrClosed), errors.Is(err, oplog.ErrDamaged), errors.Is(err, space.ErrFull), errors.Is(err, errUnread):
+			return a.cause(err)
+		case errors.Is(err, library.ErrInvalid), errors.Is(err, orbit.ErrNotAllowed), errors.Is(err, orbit.ErrClosed), errors.Is(err, oplog.ErrDamaged), errors.Is(err, space.ErrFull), errors.Is(err, errReadFile):
 			return changeError(a.ctx, err, l.Hash, "add")
 		}
 		err = pieceError(a.ctx, err, l.Hash)
 		l.Outcome, l.Error = "failed", err.Error()
 		if a.sum.tried() == 1 && a.sum.Skipped == 0 && !a.folders {
-			a.held, a.heldErr = l, err
+			a.firstFailure, a.firstErr = l, err
 			return nil
 		}
-		return a.tell(l)
+		return a.emitLine(l)
 	}
 	switch outcome {
 	case library.Added:
@@ -348,63 +337,65 @@ func (a *adding) done(l *addLine, p piece.Piece, outcome library.Outcome, err er
 		a.sum.Unchanged++
 	}
 	l.Outcome, l.pieceFacts = string(outcome), newPieceFacts(p)
-	return a.tell(l)
+	return a.emitLine(l)
 }
 
-// changeError is pieceError of a command that adds or updates pieces.
-func changeError(ctx context.Context, err error, called, command string) error {
+// changeError is pieceError for a command that adds or updates pieces.
+func changeError(ctx context.Context, err error, arg, command string) error {
 	if errors.Is(err, library.ErrInvalid) && ctx.Err() == nil {
 		return fmt.Errorf("%w; hint: ipfs npp pieces %s --help", err, command)
 	}
-	return pieceError(ctx, err, called)
+	return pieceError(ctx, err, arg)
 }
 
-func (a *adding) hash(hash string) error {
+func (a *addRun) addCID(hash string) error {
 	ctx, cancel := context.WithCancel(a.ctx)
 	defer cancel()
 	begin := time.Now()
 	p, outcome, err := a.lib.AddHash(ctx, hash, a.details, a.pin, func(blocks int) {
 		if time.Since(begin) > time.Second {
-			a.show(ctx, &addLine{pieceFacts: pieceFacts{Hash: hash}, Progress: &addProgress{Blocks: &blocks}})
+			a.emitProgress(ctx, &addLine{pieceFacts: pieceFacts{Hash: hash}, Progress: &addProgress{Blocks: &blocks}})
 		}
 	})
-	cancel() // it may be told once more
-	return a.done(&addLine{pieceFacts: pieceFacts{Hash: hash}}, p, outcome, err)
+	cancel() // no progress after the outcome
+	return a.record(&addLine{pieceFacts: pieceFacts{Hash: hash}}, p, outcome, err)
 }
 
-// errUnread says that the client's file could not be read to its end.
-var errUnread = errors.New("read the file")
+// errReadFile says that the client could not send all of a file.
+var errReadFile = errors.New("read the file")
 
-// given is a file that comes from the client. It tells how far it is.
-type given struct {
+// uploadedFile is a file that the client sends. Reading it emits progress
+// lines.
+type uploadedFile struct {
 	io.Reader
-	adding *adding
-	name   string
-	read   uint64
-	told   time.Time
+	adding  *addRun
+	name    string
+	read    uint64
+	emitted time.Time
 }
 
-func (g *given) Read(b []byte) (int, error) {
+func (g *uploadedFile) Read(b []byte) (int, error) {
 	n, err := g.Reader.Read(b)
 	g.read += uint64(n)
-	if time.Since(g.told) > tellEvery {
-		g.told = time.Now()
+	if time.Since(g.emitted) > progressInterval {
+		g.emitted = time.Now()
 		read := g.read
-		g.adding.show(g.adding.ctx, &addLine{File: g.name, Progress: &addProgress{Bytes: &read}})
+		g.adding.emitProgress(g.adding.ctx, &addLine{File: g.name, Progress: &addProgress{Bytes: &read}})
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%w: %w", errUnread, err)
+		err = fmt.Errorf("%w: %w", errReadFile, err)
 	}
 	return n, err
 }
 
-// given returns a file that tells from the first second on how far it is.
-func (a *adding) given(name string, r io.Reader) io.Reader {
-	return &given{Reader: r, adding: a, name: name, told: time.Now().Add(time.Second - tellEvery)}
+// clientFile returns an [uploadedFile] whose first progress line comes after a
+// second.
+func (a *addRun) clientFile(name string, r io.Reader) io.Reader {
+	return &uploadedFile{Reader: r, adding: a, name: name, emitted: time.Now().Add(time.Second - progressInterval)}
 }
 
-// entry adds what was named itself: a file, whatever it is, or a folder.
-func (a *adding) entry(it files.DirIterator) error {
+// addEntry adds a file of any kind, or a folder, that an argument named.
+func (a *addRun) addEntry(it files.DirIterator) error {
 	name := it.Name()
 	switch node := it.Node().(type) {
 	case *files.Symlink:
@@ -414,69 +405,70 @@ func (a *adding) entry(it files.DirIterator) error {
 			return errOneTitle
 		}
 		a.folders = true
-		return a.folder(name, node, 0)
+		return a.addFolder(name, node, 0)
 	case files.File:
-		if ok, err := a.regular(name, node); !ok {
+		if ok, err := a.isRegular(name, node); !ok {
 			return err
 		}
-		r := a.given(name, node)
+		r := a.clientFile(name, node)
 		if a.details.Title == nil {
-			return a.add(name, r)
+			return a.addFile(name, r)
 		}
-		// Before anything is added, there must be no other.
+		// With a title there must be no second file, so look for one before
+		// adding the first.
 		f, err := spool(r)
 		if err != nil {
-			return a.ended(err)
+			return a.cause(err)
 		}
 		defer f.Close()
 		if it.Next() {
 			return errOneTitle
 		}
-		return a.add(name, f)
+		return a.addFile(name, f)
 	}
-	return a.skip(name, "it is no file")
+	return a.skip(name, "it is not a regular file")
 }
 
-// add adds a file.
-func (a *adding) add(name string, r io.Reader) error {
+// addFile adds a file.
+func (a *addRun) addFile(name string, r io.Reader) error {
 	p, outcome, err := a.lib.AddFile(a.ctx, files.NewReaderFile(r), path.Base(name), a.details)
-	return a.done(&addLine{File: name}, p, outcome, err)
+	return a.record(&addLine{File: name}, p, outcome, err)
 }
 
-// regular reports whether a file is one to be added, and else tells why not.
-func (a *adding) regular(name string, f files.File) (bool, error) {
+// isRegular reports whether a file can be added; if not, it records why.
+func (a *addRun) isRegular(name string, f files.File) (bool, error) {
 	switch mode := f.Mode().Type(); mode {
 	case 0:
 		return true, nil
-	case fs.ModeIrregular: // see marked
+	case fs.ModeIrregular: // see placeholder
 		text, err := io.ReadAll(io.LimitReader(f, 4<<10))
 		if err != nil {
-			return false, a.ended(err)
+			return false, a.cause(err)
 		}
-		return false, a.done(&addLine{File: name}, piece.Piece{}, "", errors.New(string(text)))
+		return false, a.record(&addLine{File: name}, piece.Piece{}, "", errors.New(string(text)))
 	default:
-		return false, a.skip(name, "it is no file")
+		return false, a.skip(name, "it is not a regular file")
 	}
 }
 
-// folder adds what is sheet music in a folder, and below it.
-func (a *adding) folder(name string, dir files.Directory, depth int) error {
+// addFolder adds the sheet music in a folder and its subfolders.
+func (a *addRun) addFolder(name string, dir files.Directory, depth int) error {
 	if depth > maxDepth {
-		return a.skip(name, "it is too deep in folders")
+		return a.skip(name, "its folders are nested too deep")
 	}
 	it := dir.Entries()
 	for it.Next() {
-		if err := a.inFolder(name+"/"+it.Name(), it, depth); err != nil {
+		if err := a.addInFolder(name+"/"+it.Name(), it, depth); err != nil {
 			return err
 		}
 	}
 	if err := it.Err(); err != nil {
-		return a.ended(fmt.Errorf("read the files: %w", err))
+		return a.cause(fmt.Errorf("read the files: %w", err))
 	}
 	return nil
 }
 
-func (a *adding) inFolder(name string, it files.DirIterator, depth int) error {
+func (a *addRun) addInFolder(name string, it files.DirIterator, depth int) error {
 	if isHidden(it.Name()) {
 		return a.skip(name, "it is hidden")
 	}
@@ -484,32 +476,32 @@ func (a *adding) inFolder(name string, it files.DirIterator, depth int) error {
 	case *files.Symlink:
 		return a.skip(name, "it is a link")
 	case files.Directory:
-		return a.folder(name, node, depth+1)
+		return a.addFolder(name, node, depth+1)
 	case files.File:
-		if ok, err := a.regular(name, node); !ok {
+		if ok, err := a.isRegular(name, node); !ok {
 			return err
 		}
-		return a.ifSheet(name, a.given(name, node))
+		return a.addIfSheet(name, a.clientFile(name, node))
 	}
-	return a.skip(name, "it is no file")
+	return a.skip(name, "it is not a regular file")
 }
 
-// ifSheet adds a file if it is sheet music, or all are wanted.
-func (a *adding) ifSheet(name string, r io.Reader) error {
-	if a.all {
-		return a.add(name, r)
+// addIfSheet adds a file if it is sheet music, or with --all-files.
+func (a *addRun) addIfSheet(name string, r io.Reader) error {
+	if a.allFiles {
+		return a.addFile(name, r)
 	}
 	s, whole, err := sheet.Peek(a.ctx, r)
 	if err != nil {
-		return a.ended(err)
+		return a.cause(err)
 	}
 	if s.Kind == "" {
-		return a.skip(name, "no sheet music that is known; hint: --"+allFilesOption)
+		return a.skip(name, "not a known kind of sheet music; hint: --"+allFilesOption+" adds it anyway")
 	}
-	return a.add(name, whole)
+	return a.addFile(name, whole)
 }
 
-// spool puts what r has into a temporary file, which is removed when it is closed.
+// spool copies r to a temporary file, which Close removes.
 func spool(r io.Reader) (*spooled, error) {
 	f, err := os.CreateTemp("", "npp-piece-*")
 	if err != nil {

@@ -3,7 +3,6 @@ package commands
 import (
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
@@ -13,7 +12,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// detailsOf reads what is said about a piece.
+// detailsOf reads the options that describe a piece.
 func detailsOf(req *cmds.Request) library.Details {
 	text := func(option string) *string {
 		if s, ok := req.Options[option].(string); ok {
@@ -26,11 +25,11 @@ func detailsOf(req *cmds.Request) library.Details {
 
 var piecesUpdateCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Change what is said about a piece.",
+		Tagline: "Change the title or other fields of a piece.",
 		ShortDescription: `
-Changes instrument, title or composer of one of your pieces; an empty title or
-composer removes it. '--set' sets any other field of its document to JSON, or
-to a text where it is no JSON; null removes the field.
+Changes the instrument, title or composer of one of your pieces; an empty
+title or composer is removed. '--set' sets any other field to a JSON value, or
+to the text itself if it is not JSON; null removes the field.
 
   > ipfs npp pieces update QmNR2n --title 'Humoresque No. 7' --set year=1894
   updated    QmNR2n…  Humoresque No. 7  (Antonín Dvořák, Violin, PDF)
@@ -39,10 +38,10 @@ to a text where it is no JSON; null removes the field.
 	},
 	Arguments: []cmds.Argument{pieceArg},
 	Options: []cmds.Option{
-		cmds.StringOption(instrumentOption, "Whom the piece is for."),
-		cmds.StringOption(titleOption, "Its title."),
-		cmds.StringOption(composerOption, "Its composer."),
-		cmds.StringsOption(setOption, "Another field, as key=value; may be repeated."),
+		cmds.StringOption(instrumentOption, "The instrument that the piece is for."),
+		cmds.StringOption(titleOption, "The title."),
+		cmds.StringOption(composerOption, "The composer."),
+		cmds.StringsOption(setOption, "Another field, as key=value; repeatable."),
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		ctx, _, lib, err := libraryOf(req, env)
@@ -52,13 +51,13 @@ to a text where it is no JSON; null removes the field.
 		details := detailsOf(req)
 		sets, _ := req.Options[setOption].([]string)
 		if details.Instrument == nil && details.Title == nil && details.Composer == nil && len(sets) == 0 {
-			return errors.New("there is nothing to update; hint: --title, --composer, --instrument or --set key=value")
+			return errors.New("there is nothing to update; hint: use --title, --composer, --instrument or --set key=value")
 		}
 		details.Fields = make(map[string]value.Value)
 		for _, set := range sets {
 			key, text, ok := strings.Cut(set, "=")
 			if !ok || key == "" {
-				return fmt.Errorf("--%s is %.80q, must be key=value; hint: --%s year=1894", setOption, set, setOption)
+				return fmt.Errorf("--%s is %.80q, but must be key=value; hint: --%s year=1894", setOption, set, setOption)
 			}
 			details.Fields[key] = valueOf(text)
 		}
@@ -76,7 +75,7 @@ to a text where it is no JSON; null removes the field.
 	Encoders: addEncoders,
 }
 
-// valueOf is the JSON that a text is, or else the text.
+// valueOf returns the value of a text that is JSON, or else the text.
 func valueOf(text string) value.Value {
 	v, err := value.FromJSON([]byte(text))
 	if err != nil {
@@ -92,7 +91,7 @@ type rmLine struct {
 	Title    string `json:"title,omitempty"`
 	Name     string `json:"name,omitempty"` // of the file
 	Removed  bool   `json:"removed"`
-	Unpinned bool   `json:"unpinned,omitempty"` // the pin that adding it made is gone
+	Unpinned bool   `json:"unpinned,omitempty"` // the pin that adding the piece made was removed
 	Error    string `json:"error,omitempty"`
 }
 
@@ -100,34 +99,35 @@ var piecesRmCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Remove pieces.",
 		ShortDescription: `
-Removes pieces of yours, and the pins that adding them made: garbage
-collection takes the files then. What you pinned yourself stays pinned, and
-the counts of 'ipfs npp practice' stay.
+Removes pieces from your library and unpins their files, so that 'ipfs repo
+gc' can delete them. Files that you pinned yourself stay pinned, and practice
+counts stay.
 
   > ipfs npp pieces rm QmNR2n
   removed  QmNR2n…  Prelude in C, and unpinned its file
 `,
 	},
-	Arguments: []cmds.Argument{cmds.StringArg("piece", true, true, "Hash of a piece, or how that begins.")},
+	Arguments: []cmds.Argument{cmds.StringArg("piece", true, true, "Hash of the piece, or its beginning.")},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		ctx, _, lib, err := libraryOf(req, env)
 		if err != nil {
 			return err
 		}
-		// What an argument names must not depend on what goes because of another.
+		// Resolve all arguments first: what the beginning of a hash names must
+		// not depend on the pieces that are removed.
 		found := make([]library.Listed, len(req.Arguments))
 		errs := make([]error, len(req.Arguments))
-		for i, called := range req.Arguments {
-			found[i], errs[i] = resolve(ctx, lib, called, false)
+		for i, arg := range req.Arguments {
+			found[i], errs[i] = resolve(ctx, lib, arg, false)
 		}
 		failed := 0
-		for i, called := range req.Arguments {
-			l := &rmLine{Piece: called}
+		for i, arg := range req.Arguments {
+			l := &rmLine{Piece: arg}
 			err := errs[i]
 			if err == nil {
 				var p piece.Piece
 				p, l.Unpinned, err = lib.Remove(ctx, found[i].Hash)
-				err = pieceError(ctx, err, called)
+				err = pieceError(ctx, err, arg)
 				l.Hash, l.Title, l.Name = p.Hash, p.Title, p.Name
 				l.Removed = err == nil || errors.Is(err, library.ErrStillPinned)
 			}
@@ -147,20 +147,18 @@ the counts of 'ipfs npp practice' stay.
 		}
 		return nil
 	},
-	Type: rmLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *rmLine) error {
-			if l.Error != "" {
-				_, err := fmt.Fprintf(w, "failed   %s: %s\n", printable(l.Piece), printable(l.Error))
-				return err
-			}
-			facts := pieceFacts{Title: l.Title, Name: l.Name}
-			text := fmt.Sprintf("removed  %s  %s", printable(l.Hash), printable(facts.called()))
-			if l.Unpinned {
-				text += ", and unpinned its file"
-			}
-			_, err := fmt.Fprintln(w, text)
-			return err
-		}),
-	},
+	Type:     rmLine{},
+	Encoders: encodeText((*rmLine).text),
+}
+
+func (l *rmLine) text() string {
+	if l.Error != "" {
+		return fmt.Sprintf("failed   %s: %s\n", printable(l.Piece), printable(l.Error))
+	}
+	facts := pieceFacts{Title: l.Title, Name: l.Name}
+	text := fmt.Sprintf("removed  %s  %s", printable(l.Hash), printable(facts.displayName()))
+	if l.Unpinned {
+		text += ", and unpinned its file"
+	}
+	return text + "\n"
 }

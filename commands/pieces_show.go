@@ -3,10 +3,8 @@ package commands
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
-	"strings"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
 
@@ -15,11 +13,10 @@ import (
 
 var piecesShowCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Show all that is known of a piece.",
+		Tagline: "Show everything about a piece.",
 		ShortDescription: `
-Prints what the document of the piece says, how often it was practised, and
-who has it: you, or companions. In JSON it is a line as of 'ipfs npp pieces
-ls'.
+Prints all fields of the piece, how often it was practised, and who has it:
+you or companions. In JSON, the line is that of 'ipfs npp pieces ls'.
 
   > ipfs npp pieces show QmNR2n
   hash        QmNR2n…
@@ -48,33 +45,26 @@ ls'.
 		}
 		return res.Emit(newPieceLine(p))
 	},
-	Type: pieceLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *pieceLine) error {
-			_, err := io.WriteString(w, l.text())
-			return err
-		}),
-	},
+	Type:     pieceLine{},
+	Encoders: encodeText((*pieceLine).text),
 }
 
-// text is all of the piece.
+// text is the piece as a table.
 func (l *pieceLine) text() string {
-	var b strings.Builder
-	shownSo := make(map[string]bool)
-	row := func(name, text string) {
-		if text != "" {
-			fmt.Fprintf(&b, "%-10s  %s\n", printable(name), text)
-			shownSo[name] = true
-		}
+	t := table{width: 10}
+	shown := make(map[string]bool)
+	field := func(name, text string) {
+		t.optional(name, text)
+		shown[name] = text != ""
 	}
-	row(piece.FieldHash, printable(l.Hash))
-	row(piece.FieldTitle, printable(l.Title))
-	row(piece.FieldComposer, printable(l.Composer))
-	row(piece.FieldInstrument, printable(l.Instrument))
-	row(piece.FieldType, printable(l.Type))
-	row(piece.FieldName, printable(l.Name))
+	field(piece.FieldHash, l.Hash)
+	field(piece.FieldTitle, l.Title)
+	field(piece.FieldComposer, l.Composer)
+	field(piece.FieldInstrument, l.Instrument)
+	field(piece.FieldType, l.Type)
+	field(piece.FieldName, l.Name)
 	if l.Size > 0 {
-		row(piece.FieldSize, quantity(l.Size, "byte", "bytes"))
+		field(piece.FieldSize, size(l.Size))
 	}
 	own, all := l.counts()
 	practised := quantity(own, "time", "times")
@@ -84,23 +74,21 @@ func (l *pieceLine) text() string {
 	case own != all:
 		practised += fmt.Sprintf(", %d with companions", all)
 	}
-	row("practised", practised)
+	t.row("practised", practised)
 	for _, o := range l.Owners {
 		text := o.text()
 		if !o.Self && o.Name != "" {
 			text += ", " + o.Peer
 		}
-		row("owner", text)
+		t.row("owner", text)
 	}
-	delete(shownSo, "practised") // which a document may have, too
-	delete(shownSo, "owner")
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(l.Fields, &fields) == nil {
 		for _, name := range slices.Sorted(maps.Keys(fields)) {
-			if !shownSo[name] {
-				row(name, jsonText(fields[name]))
+			if !shown[name] {
+				t.optional(name, jsonText(fields[name]))
 			}
 		}
 	}
-	return b.String()
+	return t.String()
 }

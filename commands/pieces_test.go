@@ -113,7 +113,7 @@ func FuzzFileNamesAreSafe(f *testing.F) {
 	})
 }
 
-// sent is what a client sends: names, with what is in the files.
+// sent returns the names of the files that a client sends, with their contents.
 func sent(t *testing.T, dir files.Directory, below string) (all []string) {
 	t.Helper()
 	it := dir.Entries()
@@ -138,7 +138,7 @@ func sent(t *testing.T, dir files.Directory, below string) (all []string) {
 	return all
 }
 
-// What cannot be read is sent as that, and what is not to be added is not read.
+// An unreadable file is sent as a placeholder. Hidden files are not read.
 func TestFilesAreReadOneAtATimeWhereTheyCanBe(t *testing.T) {
 	dir := t.TempDir()
 	for name, content := range map[string]string{"a.pdf": "A", "b/c.pdf": "C", "b/.git/x": "never", "b/.x": "never"} {
@@ -184,7 +184,7 @@ func TestPieceFileIsThereWhenItIsWhole(t *testing.T) {
 	if n, err := saveFile(path, strings.NewReader("old"), false); err != nil || n != 3 {
 		t.Errorf("%d, %v", n, err)
 	}
-	// One that came while the other was read, too, is not replaced.
+	// A file that appeared while the other one was read is not replaced either.
 	if _, err := saveFile(path, strings.NewReader("new"), false); err == nil || !strings.Contains(err.Error(), "; hint: --force") {
 		t.Errorf("over another: %v", err)
 	}
@@ -211,7 +211,7 @@ func TestPieceFileIsThereWhenItIsWhole(t *testing.T) {
 	}
 }
 
-// slowFile gives a byte whenever it is told to, until its context is done.
+// slowFile returns a byte for each value of give, until its context is done.
 type slowFile struct {
 	library.File
 	ctx  context.Context
@@ -230,17 +230,17 @@ func (f slowFile) Read(b []byte) (int, error) {
 	}
 }
 
-// Only what brings nothing for all of the time is given up, however long all takes.
+// The timeout bounds the time between two bytes, not the time of the file.
 func TestFileIsGivenUpWhereNothingComes(t *testing.T) {
-	const patience = 200 * time.Millisecond
+	const timeout = 200 * time.Millisecond
 	give := make(chan struct{})
-	f, err := openStalling(t.Context(), patience, func(ctx context.Context) (library.File, error) { return slowFile{ctx: ctx, give: give}, nil })
+	f, err := openStallReader(t.Context(), timeout, func(ctx context.Context) (library.File, error) { return slowFile{ctx: ctx, give: give}, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	begin, n := time.Now(), 0
-	for b := make([]byte, 1); time.Since(begin) < 2*patience; n++ {
+	for b := make([]byte, 1); time.Since(begin) < 2*timeout; n++ {
 		go func() { give <- struct{}{} }()
 		if _, err := f.Read(b); err != nil {
 			t.Fatalf("after %d bytes: %v", n, err)
@@ -249,7 +249,7 @@ func TestFileIsGivenUpWhereNothingComes(t *testing.T) {
 	if _, err := f.Read(make([]byte, 1)); !errors.Is(err, errStalled) {
 		t.Errorf("nothing comes: %v", err)
 	}
-	_, err = openStalling(t.Context(), patience, func(ctx context.Context) (library.File, error) {
+	_, err = openStallReader(t.Context(), timeout, func(ctx context.Context) (library.File, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	})
@@ -257,7 +257,7 @@ func TestFileIsGivenUpWhereNothingComes(t *testing.T) {
 		t.Errorf("it does not open: %v", err)
 	}
 	failed := errors.New("failed")
-	if _, err = openStalling(t.Context(), time.Hour, func(context.Context) (library.File, error) { return nil, failed }); !errors.Is(err, failed) {
+	if _, err = openStallReader(t.Context(), time.Hour, func(context.Context) (library.File, error) { return nil, failed }); !errors.Is(err, failed) {
 		t.Errorf("it cannot be opened: %v", err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
 
@@ -16,11 +15,11 @@ import (
 
 var profileCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Say about oneself what others see.",
+		Tagline: "Show and change what others see of you.",
 		ShortDescription: `
-Your profile is the store "user": your username, and whatever else you put
-there. Your companions follow it. The daemon itself keeps your peer ID
-("nodeId") and the addresses of your stores there ("pieces", "practice").
+Your profile is a set of fields in the database "user" that your companions
+follow: your username, and whatever else you add. The daemon itself sets
+"nodeId", your peer ID, and the addresses "pieces" and "practice".
 
   > ipfs npp profile set username Anna
   > ipfs npp profile set instruments '["Piano","Violin"]'
@@ -38,20 +37,18 @@ there. Your companions follow it. The daemon itself keeps your peer ID
 // fieldLine is a field of the profile.
 type fieldLine struct {
 	Key   json.RawMessage `json:"key"`
-	Value json.RawMessage `json:"value,omitempty"` // none of one that was removed
+	Value json.RawMessage `json:"value,omitempty"` // none if the field was removed
 }
 
-// fieldEncoders print key and value.
-var fieldEncoders = cmds.EncoderMap{
-	cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *fieldLine) error {
-		if l.Value == nil {
-			_, err := fmt.Fprintln(w, "removed", keyText(l.Key))
-			return err
-		}
-		_, err := fmt.Fprintf(w, "%-12s  %s\n", keyText(l.Key), keyText(l.Value))
-		return err
-	}),
-}
+// fieldEncoders print the name and the value of a field.
+var fieldEncoders = encodeText(func(l *fieldLine) string {
+	if l.Value == nil {
+		return "removed " + keyText(l.Key) + "\n"
+	}
+	t := table{width: 12}
+	t.row(keyText(l.Key), keyText(l.Value))
+	return t.String()
+})
 
 // profileError adds the next step to an error about a field of the profile.
 func profileError(ctx context.Context, err error, key string) error {
@@ -68,7 +65,7 @@ func profileError(ctx context.Context, err error, key string) error {
 	case errors.Is(err, library.ErrInvalid):
 		hint = "ipfs npp profile set --help"
 	case errors.Is(err, orbit.ErrNotFound):
-		hint = "ipfs npp profile ls shows what is there"
+		hint = "ipfs npp profile ls shows all fields"
 	default:
 		return dbError(err, library.UserName)
 	}
@@ -77,10 +74,10 @@ func profileError(ctx context.Context, err error, key string) error {
 
 var profileLsCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "List what the profile says.",
+		Tagline: "List the fields of your profile.",
 		ShortDescription: `
-Prints each field of your profile with its value: a text as it is, all else as
-JSON. In JSON a line has "key" and "value".
+Prints each field of your profile with its value: text as it is, other values
+as JSON. With '--enc=json', a line has "key" and "value".
 
   > ipfs npp profile ls
   username      Anna
@@ -93,29 +90,22 @@ JSON. In JSON a line has "key" and "value".
 		if err != nil {
 			return err
 		}
-		for item, err := range lib.Profile(ctx) {
-			if err != nil {
-				return profileError(ctx, err, "")
-			}
-			if err := res.Emit(&fieldLine{valueJSON(item.Key), valueJSON(item.Value)}); err != nil {
-				return err
-			}
-		}
-		return nil
+		return emitEach(res, lib.Profile(ctx), func(item orbit.Item) *fieldLine {
+			return &fieldLine{valueJSON(item.Key), valueJSON(item.Value)}
+		}, func(err error) error { return profileError(ctx, err, "") })
 	},
 	Type:     fieldLine{},
 	Encoders: fieldEncoders,
 }
 
-// fieldArg is the field that a command is about.
 var fieldArg = cmds.StringArg("key", true, false, "Name of the field.")
 
 var profileGetCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Print a field of the profile.",
+		Tagline: "Print a field of your profile.",
 		ShortDescription: `
-Prints the value: a text as it is, all else as JSON. It is an error if there
-is none.
+Prints the value of the field: text as it is, other values as JSON. If there
+is no such field, the exit status is 1.
 
   > ipfs npp profile get username
   Anna
@@ -134,21 +124,16 @@ is none.
 		}
 		return res.Emit(&fieldLine{valueJSON(value.Text(key)), valueJSON(v)})
 	},
-	Type: fieldLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *fieldLine) error {
-			_, err := fmt.Fprintln(w, keyText(l.Value))
-			return err
-		}),
-	},
+	Type:     fieldLine{},
+	Encoders: encodeText(func(l *fieldLine) string { return keyText(l.Value) + "\n" }),
 }
 
 var profileSetCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Set a field of the profile.",
+		Tagline: "Set a field of your profile.",
 		ShortDescription: `
-Sets a field to JSON, or to a text where it is no JSON. The username is a text
-in any case: 1 to 64 characters that can be shown.
+Sets a field to a JSON value, or to the text itself if it is not JSON. The
+username is always text: 1 to 64 printable characters.
 
   > ipfs npp profile set username Anna
   username      Anna
@@ -156,7 +141,7 @@ in any case: 1 to 64 characters that can be shown.
   > ipfs npp profile set instruments '["Piano","Violin"]'
 `,
 	},
-	Arguments: []cmds.Argument{fieldArg, cmds.StringArg("value", true, false, "JSON or a text.")},
+	Arguments: []cmds.Argument{fieldArg, cmds.StringArg("value", true, false, "JSON or plain text.")},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
 		ctx, _, lib, err := libraryOf(req, env)
 		if err != nil {
@@ -178,10 +163,10 @@ in any case: 1 to 64 characters that can be shown.
 
 var profileRmCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Remove a field of the profile.",
+		Tagline: "Remove a field of your profile.",
 		ShortDescription: `
-Removes a field that you put there. The username, and what the daemon itself
-keeps in the profile, stay.
+Removes a field that you added. The username and the fields that the daemon
+sets cannot be removed.
 
   > ipfs npp profile rm instruments
   removed instruments

@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
-	"github.com/ipfs/boxo/files"
 	cmds "github.com/ipfs/go-ipfs-cmds"
-	"golang.org/x/term"
 
 	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/message"
@@ -28,7 +25,7 @@ const (
 
 	defaultDeadline = 30 * time.Second
 
-	// bodyName is the name of the message in the multipart body.
+	// bodyName names the part of the multipart body that contains the message.
 	bodyName = "message"
 )
 
@@ -43,7 +40,7 @@ type sendLine struct {
 	Topic               string    `json:"topic,omitempty"`
 	Status              string    `json:"status"` // "delivered", "published", "unknown" or "failed"
 	Via                 string    `json:"via,omitempty"`
-	MS                  float64   `json:"ms,omitempty"` // from sending to the receipt, without connecting
+	MS                  float64   `json:"ms,omitempty"` // from sending to the receipt, not counting the time to connect
 	Addr                string    `json:"addr,omitempty"`
 	Relayed             bool      `json:"relayed,omitempty"`
 	Subscribers         int       `json:"subscribers,omitempty"`
@@ -57,50 +54,51 @@ var sendCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Send a message to a peer.",
 		ShortDescription: `
-'ipfs npp send' sends any JSON value to a peer. What is no JSON is sent as a
-JSON string. It connects by itself, see 'ipfs npp connect --help'.
+Sends a message to a peer and waits for the receipt. A message is any JSON
+value; what is not JSON is sent as a JSON string. If there is no connection to
+the peer yet, the command connects first.
 
   > ipfs npp send 12D3KooWQK5Uh9… '{"piece":"Prelude in C","page":2}'
   delivered 7d0e… to 12D3KooWQK5Uh9… in 1.1 ms
-
   > ipfs npp send 12D3KooWQK5Uh9… --file score.json
   > echo hello | ipfs npp send 12D3KooWQK5Uh9…
   > ipfs npp send 12D3KooWQK5Uh9… -- -5
 
-"delivered" means that the peer's daemon has stored it. Where no receipt comes
-back the status is "unknown" (exit status 1): send it again with '--id' and
-the ID that was printed, it is stored once.
+"delivered" means that the peer's daemon has stored the message. If no receipt
+arrives, it is unknown whether the message was delivered, and the exit status
+is 1: send it again with '--id' and the printed ID. It is stored only once.
 
-A peer that does not speak npp's protocol, and never did, gets the message on
-the pubsub topic named after its peer ID, if somebody is subscribed to that:
-"published". There is no receipt for that, and anyone can read it; '--private'
-refuses it. '--topic' publishes to any topic, to whoever is subscribed:
+To a peer that has never supported npp, the message is "published" on the
+pubsub topic of the peer's ID, if somebody is subscribed to it. There is no
+receipt, and anybody can read the message; '--private' refuses to do this.
+
+'--topic' publishes to any pubsub topic:
 
   > ipfs npp send --topic rehearsals '"tuesday at eight"'
 `,
 	},
 	Arguments: []cmds.Argument{
 		cmds.StringArg("peer", false, false, "Peer ID, multiaddr or name of a companion; not with --topic."),
-		cmds.StringArg("message", false, false, "The message; '-' or nothing: from standard input."),
+		cmds.StringArg("message", false, false, "The message; '-' or nothing for standard input."),
 	},
 	Options: []cmds.Option{
 		cmds.StringOption(fileOption, "Read the message from this file."),
-		cmds.BoolOption(jsonOption, "Refuse a message that is no JSON."),
-		cmds.StringOption(idOption, "Send again under this message ID."),
-		cmds.BoolOption(privateOption, "Never by pubsub."),
+		cmds.BoolOption(jsonOption, "Refuse a message that is not JSON."),
+		cmds.StringOption(idOption, "Send with this message ID, to repeat a message."),
+		cmds.BoolOption(privateOption, "Never publish the message."),
 		cmds.StringOption(topicOption, "Publish to this pubsub topic."),
-		cmds.StringOption(deadlineOption, "Give up after this time, connecting included.").WithDefault(defaultDeadline.String()),
+		cmds.StringOption(deadlineOption, "Give up after this time, including the time to connect.").WithDefault(defaultDeadline.String()),
 	},
 	PreRun: func(req *cmds.Request, env cmds.Environment) error {
-		if req.Files != nil {
-			return nil // kubo runs this twice where the daemon does not answer
+		if hasBody(req) {
+			return nil
 		}
 		body, err := messageBody(req)
 		if err != nil {
 			return err
 		}
 		delete(req.Options, fileOption)
-		req.Files = files.NewMapDirectory(map[string]files.Node{bodyName: files.NewReaderFile(body)})
+		setBody(req, bodyName, body)
 		return nil
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
@@ -113,15 +111,15 @@ refuses it. '--topic' publishes to any topic, to whoever is subscribed:
 			return err
 		}
 		if _, ok := req.Options[fileOption]; ok {
-			return fmt.Errorf("--%s is for the command line; hint: post the message as a multipart body", fileOption)
+			return errCommandLineOnly(fileOption, "post the message as a multipart body")
 		}
 		text, err := readMessage(req, res, d.Messages.Limits().MaxMessageBytes)
 		if err != nil {
 			return err
 		}
-		data, err := message.Encode(text, on(req, jsonOption))
+		data, err := message.Encode(text, isSet(req, jsonOption))
 		if err != nil {
-			return encodeHint(err)
+			return encodeError(err)
 		}
 		ctx, cancel := context.WithTimeout(req.Context, deadline)
 		defer cancel()
@@ -142,25 +140,22 @@ refuses it. '--topic' publishes to any topic, to whoever is subscribed:
 		}
 		return err
 	},
-	Type: sendLine{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, l *sendLine) error {
-			var err error
-			switch message.Status(l.Status) {
-			case message.Delivered:
-				relayed := ""
-				if l.Relayed {
-					relayed = ", relayed"
-				}
-				_, err = fmt.Fprintf(w, "delivered %s to %s in %.1f ms%s\n", l.ID, l.To, l.MS, relayed)
-			case message.Published:
-				_, err = fmt.Fprintf(w, "published to the topic %s, %s\nwarning: %s\n", printable(l.Topic), l.audience(), l.Warning)
-			default:
-				_, err = io.WriteString(w, triedText(l.Tried))
-			}
-			return err
-		}),
-	},
+	Type:     sendLine{},
+	Encoders: encodeText((*sendLine).text),
+}
+
+func (l *sendLine) text() string {
+	switch message.Status(l.Status) {
+	case message.Delivered:
+		relayed := ""
+		if l.Relayed {
+			relayed = ", relayed"
+		}
+		return fmt.Sprintf("delivered %s to %s in %.1f ms%s\n", l.ID, l.To, l.MS, relayed)
+	case message.Published:
+		return fmt.Sprintf("published to the topic %s, %s\nwarning: %s\n", printable(l.Topic), l.audience(), l.Warning)
+	}
+	return attemptsText(l.Tried)
 }
 
 func (l *sendLine) audience() string {
@@ -175,8 +170,8 @@ func (l *sendLine) audience() string {
 	return s
 }
 
-// messageBody is the message at the command line: the argument, a file, or
-// standard input. The argument is taken out of the request.
+// messageBody returns what the command line sends: the argument, which it
+// removes from the request, a file, or standard input.
 func messageBody(req *cmds.Request) (io.Reader, error) {
 	before := 1
 	if _, ok := req.Options[topicOption]; ok {
@@ -194,26 +189,20 @@ func messageBody(req *cmds.Request) (io.Reader, error) {
 	case len(req.Arguments) > before+1:
 		return nil, errTopicAndPeer
 	case hasArg && hasFile:
-		return nil, fmt.Errorf("the message is given twice, as an argument and as --%s", fileOption)
+		return nil, fmt.Errorf("the message is given twice, as an argument and as --%s; hint: leave out one of them", fileOption)
 	}
 	req.Arguments = req.Arguments[:before]
 	switch {
 	case hasFile:
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, fmt.Errorf("read the message: %w", err)
-		}
-		return f, nil
+		return openInput(path, "message")
 	case hasArg && arg != "-":
 		return strings.NewReader(arg), nil
 	}
-	if term.IsTerminal(int(os.Stdin.Fd())) {
-		fmt.Fprintln(os.Stderr, "(the message comes from the terminal; end it with Ctrl-D)")
-	}
-	return os.Stdin, nil
+	return stdin("message"), nil
 }
 
-// readMessage is the message in the daemon: the multipart body, or the last argument.
+// readMessage returns what the daemon received: the multipart body, or the last
+// argument.
 func readMessage(req *cmds.Request, res cmds.ResponseEmitter, limit uint64) ([]byte, error) {
 	f, err := body(req, res, "message", message.ErrEmpty)
 	if err != nil {
@@ -228,19 +217,19 @@ func readMessage(req *cmds.Request, res cmds.ResponseEmitter, limit uint64) ([]b
 		req.Arguments = req.Arguments[:last]
 		return []byte(text), nil
 	}
-	// JSON may be longer before white space is taken out of it
+	// JSON may be longer than the message, which has no white space.
 	most := int64(2*limit + 1)
 	text, err := io.ReadAll(io.LimitReader(f, most))
 	if err != nil {
 		return nil, fmt.Errorf("read the message: %w", err)
 	}
 	if int64(len(text)) == most {
-		return nil, fmt.Errorf("%w: the limit is %d bytes; hint: add it to IPFS and send its CID", message.ErrTooLarge, limit)
+		return nil, fmt.Errorf("%w: the limit is %d bytes; hint: add it to IPFS (ipfs add) and send its CID", message.ErrTooLarge, limit)
 	}
 	return text, nil
 }
 
-func encodeHint(err error) error {
+func encodeError(err error) error {
 	switch {
 	case errors.Is(err, message.ErrEmpty):
 		return fmt.Errorf(`%w; hint: '""' is an empty string`, err)
@@ -254,9 +243,9 @@ func encodeHint(err error) error {
 
 func send(ctx context.Context, d *daemon.Daemon, req *cmds.Request, data []byte) (*sendLine, error) {
 	if len(req.Arguments) != 1 {
-		return nil, fmt.Errorf("one peer is needed beside the message, not %d", len(req.Arguments))
+		return nil, fmt.Errorf("one peer is needed besides the message, not %d; hint: pass the peer as arg=", len(req.Arguments))
 	}
-	to, err := target(ctx, req, d, req.Arguments[0])
+	to, err := resolvePeer(ctx, req, d, req.Arguments[0])
 	if err != nil {
 		return nil, err
 	}
@@ -264,7 +253,7 @@ func send(ctx context.Context, d *daemon.Daemon, req *cmds.Request, data []byte)
 	if given && id == "" {
 		return nil, message.ErrBadID
 	}
-	out, err := d.Messages.Send(ctx, message.Outgoing{To: to, ID: id, Data: data, DirectOnly: on(req, privateOption)})
+	out, err := d.Messages.Send(ctx, message.Outgoing{To: to, ID: id, Data: data, DirectOnly: isSet(req, privateOption)})
 	l := &sendLine{
 		ID:      out.ID,
 		To:      to.ID.String(),
@@ -286,33 +275,33 @@ func send(ctx context.Context, d *daemon.Daemon, req *cmds.Request, data []byte)
 		if errors.As(err, &failure) {
 			l.Tried = tryLines(failure.Tried)
 		}
-		err = sendHint(err, l, on(req, privateOption))
+		err = sendError(err, l, isSet(req, privateOption))
 		l.Error = err.Error()
 	}
 	return l, err
 }
 
-func sendHint(err error, l *sendLine, private bool) error {
+func sendError(err error, l *sendLine, private bool) error {
 	switch {
 	case errors.Is(err, message.ErrUnknownFate):
-		return fmt.Errorf("unknown whether %s was delivered: %w; hint: send it again with --id %s, it is stored once", l.ID, err, l.ID)
+		return fmt.Errorf("unknown whether %s was delivered: %w; hint: send it again with --id %s; it is stored only once", l.ID, err, l.ID)
 	case errors.Is(err, message.ErrNoPubsub):
 		return fmt.Errorf("%w by Pubsub.Enabled; hint: ipfs config --json Pubsub.Enabled true, and restart the daemon", err)
 	case errors.Is(err, message.ErrNobody) && l.Relayed:
-		return fmt.Errorf("%w; hint: pubsub does not run over relayed connections such as this one, connect directly", err)
+		return fmt.Errorf("%w; hint: connect directly; pubsub does not work over relayed connections such as this one", err)
 	case errors.Is(err, message.ErrNobody):
 		return fmt.Errorf("%w; hint: try again when the peer is listening", err)
 	case errors.Is(err, message.ErrNoProtocol) && private:
-		return fmt.Errorf("%w, so there is no private way; hint: without --private it goes by pubsub, which anyone can read", err)
+		return fmt.Errorf("%w, so there is no private way; hint: without --private it is published by pubsub, where anybody can read it", err)
 	case errors.Is(err, message.ErrNoProtocol):
-		return fmt.Errorf("%w now but did before, so it gets nothing by pubsub; hint: to publish all the same, --topic %s", err, l.To)
+		return fmt.Errorf("%w now but did before, so nothing is published; hint: to publish it anyway, use --topic %s", err, l.To)
 	case errors.Is(err, message.ErrNoRoom):
-		return fmt.Errorf("%w; hint: send it again when the recipient has made room", err)
+		return fmt.Errorf("%w; hint: send it again when the recipient has freed space", err)
 	case errors.Is(err, message.ErrTooLarge):
-		return fmt.Errorf("%w; hint: add it to IPFS and send its CID", err)
+		return fmt.Errorf("%w; hint: add it to IPFS (ipfs add) and send its CID", err)
 	}
 	if len(l.Tried) > 0 {
-		return fmt.Errorf("no way to %s; hint: is it online? give an address of it, /ip4/…/p2p/%s", l.To, l.To)
+		return fmt.Errorf("no way to %s; hint: check that it is online, or use its address: /ip4/…/p2p/%s", l.To, l.To)
 	}
 	return err
 }
@@ -321,7 +310,7 @@ func publish(ctx context.Context, d *daemon.Daemon, topic string, data []byte) (
 	l := &sendLine{Topic: topic, Via: string(message.Pubsub), Status: string(message.Failed)}
 	subscribers, err := d.Messages.Publish(ctx, topic, data)
 	if err != nil {
-		err = sendHint(err, l, false)
+		err = sendError(err, l, false)
 		l.Error = err.Error()
 		return l, err
 	}

@@ -2,7 +2,6 @@ package commands
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -18,14 +17,14 @@ type statusOutput struct {
 	Version    string            `json:"version"`
 	Since      time.Time         `json:"since"`
 	Peers      int               `json:"peers"` // connected
-	NPP        int               `json:"npp"`   // of them, with npp
+	NPP        int               `json:"npp"`   // connected peers with npp
 	Pubsub     bool              `json:"pubsub"`
 	Stores     []storeStatusLine `json:"stores"`
 	Databases  int               `json:"databases"`
-	Fetching   int               `json:"fetching"` // databases that are not here yet
-	Full       []string          `json:"full"`     // addresses of databases that take nothing of others because of a quota
+	Fetching   int               `json:"fetching"` // databases whose manifest is not here yet
+	Full       []string          `json:"full"`     // addresses of databases whose quota is used up
 	Others     othersStatus      `json:"others"`
-	NotLive    []string          `json:"notLive"` // addresses of databases that get what is new late or not at all
+	NotLive    []string          `json:"notLive"` // addresses of databases without a topic: new entries come late or not at all
 	Companions companionsStatus  `json:"companions"`
 	Messages   messagesStatus    `json:"messages"`
 	Disk       diskStatus        `json:"disk"`
@@ -52,27 +51,28 @@ type messagesStatus struct {
 	PubsubBytes uint64 `json:"pubsubBytes"`
 	MaxBytes    uint64 `json:"maxBytes"` // for direct ones
 	Refused     uint64 `json:"refused"`
-	// pubsub streams that were reset since the start because their peers did not read
+	// StreamsReset counts the pubsub streams that were reset since the start
+	// because their peers did not read.
 	StreamsReset uint64 `json:"streamsReset"`
 }
 
-// othersStatus is what the databases take together that others write, in bytes of
-// blocks.
+// othersStatus is the space that all databases that others write take together,
+// in bytes of blocks.
 type othersStatus struct {
 	Bytes    uint64 `json:"bytes"`
-	Waiting  uint64 `json:"waiting"`  // entries that wait for others, not among bytes
-	MaxBytes uint64 `json:"maxBytes"` // for both
+	Pending  uint64 `json:"waiting"`  // pending entries, which bytes does not contain
+	MaxBytes uint64 `json:"maxBytes"` // the quota for both
 }
 
-// diskStatus is how much of the datastore's disk is free, in bytes.
+// diskStatus is the free space of the datastore's disk, in bytes.
 type diskStatus struct {
 	Free    uint64 `json:"free"`
-	Floor   uint64 `json:"floor"`   // with less, nothing is accepted from other peers
-	Reserve uint64 `json:"reserve"` // with less, nothing is written
-	Known   bool   `json:"known"`   // whether the free space can be read
+	Floor   uint64 `json:"floor"`   // below it, data from other peers is refused
+	Reserve uint64 `json:"reserve"` // below it, every write is refused
+	Known   bool   `json:"known"`   // the system tells the free space
 }
 
-// attentionLine is something that is not as it should be.
+// attentionLine is a problem.
 type attentionLine struct {
 	About  string `json:"about"`
 	Name   string `json:"name,omitempty"`
@@ -82,16 +82,19 @@ type attentionLine struct {
 
 var statusCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Show how the daemon is, and what needs attention.",
+		Tagline: "Show how the daemon is doing, and what needs attention.",
 		ShortDescription: `
-Prints who the daemon is, how many peers are connected, how the library's own
-stores are and who has them, companions, messages, the free space of the disk,
-and what is not as it should be, with what to do.
+Prints the peer ID and username, the number of connected peers, the databases
+of your library, your companions, messages, disk space and, as "attention",
+every problem with what to do about it.
+
+A library database is "open" at a peer that replicates it, and "in sync" when
+it was last found equal to a peer's copy.
 
   > ipfs npp status
   peer        12D3KooWCP9aGS… (alice), since 2h3m0s
   peers       5 connected, 2 with npp
-  pieces      120 pieces, 2 peers have it open, in step 3s ago
+  pieces      120 items, open at 2 peers, in sync 3s ago
   …
   attention   nothing
 `,
@@ -107,13 +110,8 @@ and what is not as it should be, with what to do.
 		}
 		return res.Emit(newStatusOutput(s))
 	},
-	Type: statusOutput{},
-	Encoders: cmds.EncoderMap{
-		cmds.Text: cmds.MakeTypedEncoder(func(req *cmds.Request, w io.Writer, s *statusOutput) error {
-			_, err := io.WriteString(w, s.text())
-			return err
-		}),
-	},
+	Type:     statusOutput{},
+	Encoders: encodeText((*statusOutput).text),
 }
 
 func newStatusOutput(s daemon.Status) *statusOutput {
@@ -147,62 +145,65 @@ func newStatusOutput(s daemon.Status) *statusOutput {
 }
 
 func (s *statusOutput) text() string {
-	var b strings.Builder
-	row := func(name, format string, a ...any) {
-		fmt.Fprintf(&b, "%-10s  %s\n", name, printable(fmt.Sprintf(format, a...)))
-	}
+	t := table{width: 10}
 	name := ""
 	if s.Username != "" {
 		name = " (" + s.Username + ")"
 	}
-	row("peer", "%s%s, since %s", s.Peer, name, time.Since(s.Since).Round(time.Second))
-	row("peers", "%d connected, %d with npp", s.Peers, s.NPP)
+	t.row("peer", fmt.Sprintf("%s%s, started %s ago", s.Peer, name, since(s.Since)))
+	t.row("peers", fmt.Sprintf("%d connected, %d with npp", s.Peers, s.NPP))
 	for _, st := range s.Stores {
-		switch {
-		case st.Error != "":
-			row(st.Name, "see below")
-		case st.InStep == nil:
-			row(st.Name, "%s, %s it open", quantity(int(st.Keys), "item", "items"), quantity(st.Open, "peer has", "peers have"))
-		default:
-			row(st.Name, "%s, %s it open, in step %s", quantity(int(st.Keys), "item", "items"), quantity(st.Open, "peer has", "peers have"), ago(st.InStep))
-		}
+		t.row(st.Name, st.text())
 	}
 	c := s.Companions
-	row("following", "%d followed, %d of them online, with %s; %s you", c.Followed, c.Online,
-		quantity(c.Pieces, "piece", "pieces"), quantity(c.Followers, "peer follows", "peers follow"))
-	databases := quantity(s.Databases, "database", "databases")
-	if s.Fetching > 0 {
-		databases += fmt.Sprintf(", %d being fetched", s.Fetching)
-	}
-	if len(s.NotLive) > 0 {
-		databases += fmt.Sprintf(", %d not live", len(s.NotLive))
-	}
-	if len(s.Full) > 0 {
-		databases += fmt.Sprintf(", %d full", len(s.Full))
-	}
-	row("databases", "%s", databases)
-	row("of others", "%d of %d bytes", s.Others.Bytes+s.Others.Waiting, s.Others.MaxBytes)
-	row("messages", "%d of %d bytes, and %d from pubsub", s.Messages.DirectBytes, s.Messages.MaxBytes, s.Messages.PubsubBytes)
+	t.row("following", fmt.Sprintf("%s, %d online, with %s; %s you", quantity(c.Followed, "companion", "companions"), c.Online,
+		quantity(c.Pieces, "piece", "pieces"), quantity(c.Followers, "peer follows", "peers follow")))
+	t.row("databases", s.databasesText())
+	t.row("others", fmt.Sprintf("%s of %s used by databases of others", size(s.Others.Bytes+s.Others.Pending), size(s.Others.MaxBytes)))
+	t.row("messages", fmt.Sprintf("%s of %s used, and %s from pubsub", size(s.Messages.DirectBytes), size(s.Messages.MaxBytes), size(s.Messages.PubsubBytes)))
 	if n := s.Messages.StreamsReset; n > 0 {
-		row("pubsub", "%s reset whose peers did not read", quantity(n, "stream was", "streams were"))
+		t.row("pubsub", quantity(n, "stream was", "streams were")+" reset because the peer did not read")
 	}
 	if s.Disk.Known {
-		row("disk", "%d bytes free, data from other peers needs %d", s.Disk.Free, s.Disk.Floor)
+		t.row("disk", fmt.Sprintf("%s free; data from other peers needs %s", size(s.Disk.Free), size(s.Disk.Floor)))
 	} else {
-		row("disk", "its free space is unknown")
+		t.row("disk", "the free space is unknown")
 	}
 	if len(s.Attention) == 0 {
-		row("attention", "nothing")
+		t.row("attention", "nothing")
 	}
 	for _, a := range s.Attention {
 		about := a.About
 		if a.Name != "" {
 			about += " " + a.Name
 		}
-		row("attention", "%s: %s", about, a.Text)
-		if a.Advice != "" {
-			row("", "%s", a.Advice)
-		}
+		t.row("attention", about+": "+a.Text)
+		t.optional("", a.Advice)
 	}
-	return b.String()
+	return t.String()
+}
+
+func (l *storeStatusLine) text() string {
+	if l.Error != "" {
+		return "see below"
+	}
+	text := fmt.Sprintf("%s, open at %s", quantity(l.Keys, "item", "items"), quantity(l.Open, "peer", "peers"))
+	if l.InStep != nil {
+		text += ", in sync " + ago(l.InStep)
+	}
+	return text
+}
+
+func (s *statusOutput) databasesText() string {
+	text := quantity(s.Databases, "database", "databases")
+	if s.Fetching > 0 {
+		text += fmt.Sprintf(", %d being fetched", s.Fetching)
+	}
+	if len(s.NotLive) > 0 {
+		text += fmt.Sprintf(", %d not live", len(s.NotLive))
+	}
+	if len(s.Full) > 0 {
+		text += fmt.Sprintf(", %d full", len(s.Full))
+	}
+	return text
 }

@@ -21,8 +21,8 @@ import (
 	cmds "github.com/ipfs/go-ipfs-cmds"
 )
 
-// hostile is what a peer may put where it chooses the text: colours, a title
-// for the terminal, a cleared line, text from right to left, a forged line.
+// hostile is a text that a peer may choose: colours, a title for the terminal, a
+// cleared line, right-to-left text, a forged line.
 const hostile = "kubo\n\x1b[31m\x1b]0;owned\a\r\x00\u202e\u009b2J\u2028x\x7f\xff"
 
 const escaped = `kubo\n\x1b[31m\x1b]0;owned\a\r\x00\u202e\u009b2J\u2028x\x7f` + "\ufffd"
@@ -57,7 +57,7 @@ func FuzzPrintable(f *testing.F) {
 	})
 }
 
-// text is what a command prints for people.
+// text returns what a command prints for a line.
 func text[T any](t *testing.T, c *cmds.Command, options cmds.OptMap, line *T) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -118,7 +118,7 @@ func TestPeersJSONIsAPeerOrTheCountOrAdviceAlone(t *testing.T) {
 	}
 }
 
-// plurals are words that do not stand beside a 1.
+// plurals matches a plural after the number 1.
 var plurals = regexp.MustCompile(`(?:^|\D)1 (?:\w+s|entries|were|are|have)\b`)
 
 func TestTextsCountOneRight(t *testing.T) {
@@ -206,7 +206,7 @@ func TestBeforeIsADurationOrATime(t *testing.T) {
 	}
 }
 
-// source is a command line, and what is read because of it.
+// source is a command line, and the input that it chooses.
 type source struct {
 	name    string
 	args    []string
@@ -216,8 +216,8 @@ type source struct {
 	err     string
 }
 
-// check reads what open returns. Standard input is empty meanwhile; it is used
-// where the name says so, and not elsewhere.
+// check reads what open returns. Standard input is empty, and must be used if and
+// only if the name contains "stdin".
 func (s source) check(t *testing.T, open func(*cmds.Request) (io.Reader, error)) {
 	t.Helper()
 	stdin, write, err := os.Pipe()
@@ -278,7 +278,7 @@ func TestMessageComesFromOnePlace(t *testing.T) {
 	}
 }
 
-// A daemon without npp knows no /npp/; nothing else is said to be without npp.
+// Only a path below /npp/ that is not found means that the daemon has no npp.
 func TestNotFoundIsExplainedForNPPAlone(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/fine") {
@@ -305,8 +305,8 @@ func TestNotFoundIsExplainedForNPPAlone(t *testing.T) {
 	}
 }
 
-// The client reports what a daemon answers that does not read the body. It sends the
-// body to a daemon that does.
+// The client reports the answer of a daemon that does not read the body. It sends
+// the body to a daemon that does.
 func TestAnswerIsReportedWhereTheBodyIsNotRead(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/read" {

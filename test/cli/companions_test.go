@@ -330,7 +330,7 @@ func TestCompanionsComeAndGo(t *testing.T) {
 		t.Errorf("companion: %+v", r)
 	}
 	out := bob.MustRun("npp", "companions", "ls")
-	if !strings.HasPrefix(out, fmt.Sprintf("%-20s  %-52s  you follow   online   1 piece  in step ", "Alice", a)) || strings.Count(out, "\n") != 1 {
+	if !strings.HasPrefix(out, fmt.Sprintf("%-20s  %-52s  you follow   online   1 piece  in sync ", "Alice", a)) || strings.Count(out, "\n") != 1 {
 		t.Errorf("ls: %s", out)
 	}
 	if out, want := alice.MustRun("npp", "companions", "ls"), fmt.Sprintf("%-20s  %-52s  follows you  online \n", "bob", b); out != want {
@@ -354,7 +354,7 @@ func TestCompanionsComeAndGo(t *testing.T) {
 	}
 	see(t, alice, bob, "both follow")
 	see(t, bob, alice, "both follow")
-	if out, want := addOf(alice, "BOB"), "bob "+b+" is a companion already, and goes by its present name\nhere: 0 pieces\n"; out != want {
+	if out, want := addOf(alice, "BOB"), "bob "+b+" is a companion already; its present name is accepted\nhere: 0 pieces\n"; out != want {
 		t.Errorf("add again: %q, want %q", out, want)
 	}
 	if out := alice.MustRun("npp", "companions", "ls", "--nearby"); !strings.HasSuffix(out, "  both follow\n") {
@@ -632,13 +632,12 @@ func TestNamesStandForPeers(t *testing.T) {
 		}
 	}
 
-	// The username of a peer that is not a companion is shown, but does not
-	// identify it.
-	refusedBy(t, bob, peerCommands, "aLICE", `no companion has this name: "aLICE", and 2 peers call themselves so: `, a, o, "; hint: if one of them is who you mean: ipfs npp ", "<peer ID>\n")
-	refusedBy(t, bob, peerCommands, "nobody", `"nobody"`, "no companion has that name", "; hint: ipfs npp companions ls shows names")
+	// A stranger's name is shown, and stands for nobody.
+	refusedBy(t, bob, peerCommands, "aLICE", `no companion has this name: "aLICE", and 2 peers use it: `, a, o, "; hint: if one of them is the peer you mean: ipfs npp ", "<peer ID>\n")
+	refusedBy(t, bob, peerCommands, "nobody", `"nobody"`, "no companion has that name", "; hint: ipfs npp companions ls shows the names")
 	rename(t, other, "otto")
 	meet(t, bob, other)
-	refusedBy(t, bob, peerCommands, "OTTO", `no companion has this name: "OTTO", and the peer `+o+" that calls itself so may be anyone", "; hint: if that is who you mean: ipfs npp ")
+	refusedBy(t, bob, peerCommands, "OTTO", `no companion has this name: "OTTO", and the peer `+o+", which uses it, may be anyone", "; hint: if that is the peer you mean: ipfs npp ")
 	refusedBy(t, bob, peerCommands[1:2], "otto", "ipfs npp send --json --private "+o+"\n")
 	refusedBy(t, bob, peerCommands[3:4], "otto", "ipfs npp connect --keep "+o+"\n")
 	refusedBy(t, bob, peerCommands[len(peerCommands)-1:], "otto", "ipfs npp messages rm --all --from="+o+"\n")
@@ -685,16 +684,16 @@ func TestNamesStandForPeers(t *testing.T) {
 	refusedBy(t, bob, peerCommands, "alice", `several companions have this name: "alice": `, a, o, "; hint: use a peer ID: ipfs npp ")
 	rename(t, other, "Carol ♪")
 	eventually(t, "the new name", func() bool { return companions(t, bob)[o].NameNow == "Carol ♪" })
-	if out := bob.MustRun("npp", "companions", "ls"); !strings.Contains(out, "\n  it is called Carol ♪ now; to take that name: ipfs npp companions add "+o+"\n") {
+	if out := bob.MustRun("npp", "companions", "ls"); !strings.Contains(out, "\n  its name is Carol ♪ now; to accept that name: ipfs npp companions add "+o+"\n") {
 		t.Errorf("ls: %s", out)
 	}
 	if found := statusOf(t, bob).about("companion"); len(found) != 1 || found[0].Name != o || !strings.Contains(found[0].Text, `"alice" is called "Carol ♪" now`) || found[0].Advice == "" {
 		t.Errorf("status: %+v", found)
 	}
-	refusedBy(t, bob, peerCommands, "carol ♪", "has another one now", o, `was "alice" when it was added`, "; hint: ipfs npp ", "ipfs npp companions add "+o+" to take the new name")
+	refusedBy(t, bob, peerCommands, "carol ♪", "has another one now", o, `was "alice" when it was added`, "; hint: ipfs npp ", "ipfs npp companions add "+o+" to accept the new name")
 	refusedBy(t, bob, peerCommands[:1], "alice", "several companions have this name", a, o)
 	got("the name changed", 1, 0)
-	if out, want := addOf(bob, o), "Carol ♪ "+o+" is a companion already, and goes by its present name\nhere: 0 pieces\n"; out != want {
+	if out, want := addOf(bob, o), "Carol ♪ "+o+" is a companion already; its present name is accepted\nhere: 0 pieces\n"; out != want {
 		t.Errorf("add again: %q, want %q", out, want)
 	}
 	bob.MustRun("npp", "send", "CAROL ♪", "3")
@@ -761,7 +760,7 @@ func TestStrangerIsAddedByNameOnlyWithAYes(t *testing.T) {
 	}
 	question := a + " calls itself Alice. Is that who you mean? [y/N] "
 	for _, no := range []string{"\n", "n\n", "no\n", "yess\n", "\x04"} {
-		if out := ask(no, "alice"); out != question+"Error: nobody is added\n" {
+		if out := ask(no, "alice"); out != question+"Error: no companion was added\n" {
 			t.Errorf("%q: %s", no, out)
 		}
 	}
@@ -772,7 +771,7 @@ func TestStrangerIsAddedByNameOnlyWithAYes(t *testing.T) {
 		t.Errorf("--preview: %s", out)
 	}
 	for name, way := range ways {
-		if out, err := way(t, bob, call{"companions/add", []string{"alice"}, nil, nil}); out != "" || !strings.Contains(err, "the peer "+a+" that calls itself so may be anyone; hint: if that is who you mean: ipfs npp companions add "+a) {
+		if out, err := way(t, bob, call{"companions/add", []string{"alice"}, nil, nil}); out != "" || !strings.Contains(err, "the peer "+a+", which uses it, may be anyone; hint: if that is the peer you mean: ipfs npp companions add "+a) {
 			t.Errorf("%s: %s: %s", name, out, err)
 		}
 	}
@@ -782,7 +781,7 @@ func TestStrangerIsAddedByNameOnlyWithAYes(t *testing.T) {
 		t.Errorf("yes: %s", out)
 	}
 	followed(a)
-	if out := ask("", "alice"); out != "Alice "+a+" is a companion already, and goes by its present name\nhere: 0 pieces\n" {
+	if out := ask("", "alice"); out != "Alice "+a+" is a companion already; its present name is accepted\nhere: 0 pieces\n" {
 		t.Errorf("a companion: %s", out)
 	}
 	if out := bob.MustRun("npp", "companions", "add", "--preview", "alice"); out != a+" is meant\n" {
@@ -806,7 +805,7 @@ func TestStrangerIsAddedByNameOnlyWithAYes(t *testing.T) {
 	rename(t, other, "alic\u00e9")
 	meet(t, bob, other)
 	for _, args := range [][]string{{"alice"}, {"--yes", "alice"}, {"-y", "ALIC\u00c9"}, {"--preview", "alice"}} {
-		if out := ask("y\n", args...); !strings.HasPrefix(out, "Error: no companion has this name: ") || !strings.Contains(out, "2 peers call themselves so") || !strings.Contains(out, a) || !strings.Contains(out, o) || strings.Contains(out, "[y/N]") {
+		if out := ask("y\n", args...); !strings.HasPrefix(out, "Error: no companion has this name: ") || !strings.Contains(out, "2 peers use it") || !strings.Contains(out, a) || !strings.Contains(out, o) || strings.Contains(out, "[y/N]") {
 			t.Errorf("%q: %s", args, out)
 		}
 	}
@@ -898,8 +897,8 @@ func TestOffersAreRemembered(t *testing.T) {
 		t.Errorf("before:\n%safter:\n%s", before, after)
 	}
 
-	// The user may decline an offer.
-	refused(t, bob, []string{"companions", "rm", "alice"}, "no companion has this name", "; hint: if that is who you mean: ipfs npp companions rm "+id)
+	// Whoever does not want it says so.
+	refused(t, bob, []string{"companions", "rm", "alice"}, "no companion has this name", "; hint: if that is the peer you mean: ipfs npp companions rm "+id)
 	if out := bob.MustRun("npp", "companions", "rm", id); out != "removed alice "+id+"\n" || len(offers(t, bob)) != 0 {
 		t.Errorf("rm: %s; offers: %+v", out, offers(t, bob))
 	}
@@ -929,7 +928,7 @@ func TestOfferOfAPeerWithoutNPPIsTaken(t *testing.T) {
 	id := stock.PeerID()
 	bob.Connect(alice)
 	bob.Connect(stock)
-	refused(t, bob, []string{"companions", "add", id}, "shows no user store and offered none", `; hint: have it send {"userDb":`)
+	refused(t, bob, []string{"companions", "add", id}, "shows no user store and offered none", `; hint: the peer has to send {"userDb":`)
 	pieces := db(t, alice, "create", "scores", "--type=documents", "--index-by=hash")[0].Address
 	put(t, alice, "scores", `{"hash":"QmT","instrument":"Piano"}`)
 	user := db(t, alice, "create", "user", "--type=keyvalue", "--write=*")[0].Address
@@ -944,12 +943,12 @@ func TestOfferOfAPeerWithoutNPPIsTaken(t *testing.T) {
 		})
 	}
 	publish(nowhere + "/old")
-	refused(t, bob, []string{"companions", "add", id}, "before OrbitDB 1.0", "; hint: such a library cannot be opened yet")
+	refused(t, bob, []string{"companions", "add", id}, "before OrbitDB 1.0", "; hint: npp cannot open such a library")
 	publish(user)
 	if o := offers(t, bob)[id]; o.Via != "pubsub" {
 		t.Errorf("offer: %+v", o)
 	}
-	if out, want := addOf(bob, id), "added "+id+"\nhere: 1 piece, as the peer "+alice.PeerID()+" has them; it does not have them open itself\n"; out != want {
+	if out, want := addOf(bob, id), "added "+id+"\nhere: 1 piece, as the peer "+alice.PeerID()+" has them; the companion itself does not have them open\n"; out != want {
 		t.Errorf("add: %q, want %q", out, want)
 	}
 	r := companions(t, bob)[id]
@@ -1280,7 +1279,7 @@ func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
 			t.Errorf("%s: search: %s", when, out)
 		}
 	}
-	const ghost = "the pieces of ghost are left out: not here yet"
+	const ghost = "the pieces of ghost are not listed: not here yet"
 	check("one never came", "Fugue Prelude own", ghost)
 
 	pieces := storesOf(t, carol)["pieces"]
@@ -1289,7 +1288,7 @@ func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
 	carol.Stop()
 	damage(t, bob, pieces)
 	bob.Start()
-	check("one is damaged", "Prelude own", ghost, "the pieces of carol are left out: ")
+	check("one is damaged", "Prelude own", ghost, "the pieces of carol are not listed: ")
 	if _, notes := catalog(t, bob); !strings.Contains(strings.Join(notes, "\n"), "damaged log of "+pieces+": summary: wrong checksum; hint: ipfs npp db rebuild "+pieces) {
 		t.Errorf("notes: %q", notes)
 	}
@@ -1312,7 +1311,7 @@ func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
 	bob.Stop()
 	damage(t, bob, own)
 	bob.Start()
-	check("one's own are damaged", "Fugue Prelude", ghost, "your own pieces are left out: ")
+	check("one's own are damaged", "Fugue Prelude", ghost, "your own pieces are not listed: ")
 	refused(t, bob, []string{"pieces", "ls"}, "damaged log of "+own, "; hint: ipfs npp db rebuild pieces")
 	bob.MustRun("npp", "db", "rebuild", "pieces")
 	check("one's own are mended", "Fugue Prelude own", ghost)
@@ -1342,7 +1341,7 @@ func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
 	if titles(t, bob) != "Fugue own" || len(statusOf(t, bob).about("companion")) != 1 {
 		t.Errorf("titles %s, status %+v", titles(t, bob), statusOf(t, bob))
 	}
-	if out, want := addOf(bob, "alice"), "alice "+alice.PeerID()+" is a companion already, and goes by its present name\nhere: 1 piece\n"; out != want {
+	if out, want := addOf(bob, "alice"), "alice "+alice.PeerID()+" is a companion already; its present name is accepted\nhere: 1 piece\n"; out != want {
 		t.Errorf("add again: %q, want %q", out, want)
 	}
 	check("what was dropped is back", "Fugue Prelude own")
@@ -1371,7 +1370,7 @@ func TestCompanionCommandsRefuseBadInput(t *testing.T) {
 			want []string
 		}{call{"companions/" + command, args, options, nil}, want})
 	}
-	add("ls", nil, url.Values{"nearby": {"true"}, "offers": {"true"}}, "--nearby and --offers exclude each other")
+	add("ls", nil, url.Values{"nearby": {"true"}, "offers": {"true"}}, "--nearby and --offers cannot be combined")
 	add("add", []string{self}, nil, "self")
 	add("rm", []string{self}, nil, "no companion", "; hint: ipfs npp companions ls")
 	add("rm", []string{somePeer}, nil, "no companion", "; hint: ipfs npp companions ls")
@@ -1484,12 +1483,12 @@ func TestStatusSaysHowTheDaemonIs(t *testing.T) {
 	}
 	out := bob.MustRun("npp", "status")
 	for _, line := range []string{
-		"peer        " + bob.PeerID() + " (böb), since ",
+		"peer        " + bob.PeerID() + " (böb), started ",
 		"peers       0 connected, 0 with npp\n",
-		"pieces      0 items, 0 peers have it open\n",
-		"user        4 items, 0 peers have it open\n",
+		"pieces      0 items, open at 0 peers\n",
+		"user        4 items, open at 0 peers\n",
 		"practice    see below\n",
-		"following   1 followed, 0 of them online, with 1 piece; 1 peer follows you\n",
+		"following   1 companion, 0 online, with 1 piece; 1 peer follows you\n",
 		"databases   ",
 		"messages    ",
 		"attention   practice: ",

@@ -262,7 +262,7 @@ func TestConnectRefusesBadInput(t *testing.T) {
 		{"dial-timeout without unit", `--dial-timeout is "30"`, url.Values{"arg": {somePeer}, "dial-timeout": {"30"}}},
 		{"dial-timeout negative", `--dial-timeout is "-1s"`, url.Values{"arg": {somePeer}, "dial-timeout": {"-1s"}}},
 		{"dial-timeout zero", `--dial-timeout is "0s"`, url.Values{"arg": {somePeer}, "dial-timeout": {"0s"}}},
-		{"keep and forget", "exclude each other", url.Values{"arg": {somePeer}, "keep": {"true"}, "forget": {"true"}}},
+		{"keep and forget", "cannot be combined", url.Values{"arg": {somePeer}, "keep": {"true"}, "forget": {"true"}}},
 		{"forget who is not kept", "is not kept", url.Values{"arg": {somePeer}, "forget": {"true"}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

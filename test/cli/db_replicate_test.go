@@ -103,7 +103,7 @@ func TestDatabaseIsOpenedByItsAddress(t *testing.T) {
 	if l := replica(t, b, "open", address); l.State != "fetching" || l.Address != address || len(l.MissingBlocks) != 1 || l.MissingBlocks[0].Hash != manifest {
 		t.Errorf("open: %+v", l)
 	}
-	if out := b.MustRun("npp", "db", "open", address); !strings.HasPrefix(out, "fetching "+address+": 0 peers have it open") || !strings.Contains(out, "missing  "+manifest) {
+	if out := b.MustRun("npp", "db", "open", address); !strings.HasPrefix(out, "fetching "+address+": open at 0 peers") || !strings.Contains(out, "missing  "+manifest) {
 		t.Errorf("open: %s", out)
 	}
 	if l := replica(t, b, "info", address); l.State != "fetching" || len(l.Missing) != 1 || l.Missing[0] != manifest || l.MissingBlocks[0].Since.IsZero() {
@@ -120,7 +120,7 @@ func TestDatabaseIsOpenedByItsAddress(t *testing.T) {
 		t.Errorf("doctor: %+v", f)
 	}
 	r := b.Run("npp", "db", "open", address, "--wait", "--timeout=1s")
-	if r.Code != 1 || r.Stdout != "" || !strings.HasPrefix(r.Stderr, "fetching: 0 peers have it open, 1 missing\n") || !strings.Contains(r.Stderr, "Error: "+address+" is not in step with a peer yet; hint: ") {
+	if r.Code != 1 || r.Stdout != "" || !strings.HasPrefix(r.Stderr, "fetching: open at 0 peers, 1 missing\n") || !strings.Contains(r.Stderr, "Error: "+address+" is not in sync with a peer yet; hint: ") {
 		t.Errorf("open --wait: %v", r)
 	}
 	waiting := b.Spawn("npp", "db", "open", address, "--wait")
@@ -148,7 +148,7 @@ func TestDatabaseIsOpenedByItsAddress(t *testing.T) {
 	go func() { byRPC <- rpc(t, b, "npp/db/open", url.Values{"wait": {"true"}, "arg": {address}}) }()
 	waiting = b.Spawn("npp", "db", "open", address, "--wait")
 	b.Connect(a)
-	if r := waiting.Wait(); r.Code != 0 || r.Stdout != "open "+address+" gigs: 1 entry, 0 waiting, 1 peer has it open\n" {
+	if r := waiting.Wait(); r.Code != 0 || r.Stdout != "open "+address+" gigs: 1 entry, 0 pending, open at 1 peer\n" {
 		t.Errorf("open --wait: %v", r)
 	}
 	progress := decodeLines[replicaLine](t, <-byRPC)
@@ -170,7 +170,7 @@ func TestDatabaseIsOpenedByItsAddress(t *testing.T) {
 	if p.Peer != a.PeerID() || !p.Open || !p.Connected || p.Relayed || p.Exchanged.IsZero() || p.Error != "" || p.Database != "" {
 		t.Errorf("peers: %+v", p)
 	}
-	if out := b.MustRun("npp", "db", "peers", "gigs"); !strings.HasPrefix(out, a.PeerID()+"  open  direct   exchanged ") || !strings.Contains(out, "in step ") {
+	if out := b.MustRun("npp", "db", "peers", "gigs"); !strings.HasPrefix(out, a.PeerID()+"  open  direct   exchanged ") || !strings.Contains(out, "in sync ") {
 		t.Errorf("peers: %s", out)
 	}
 	if out := b.MustRun("npp", "db", "peers"); !strings.HasPrefix(out, address+"  "+a.PeerID()+"  open") {
@@ -272,7 +272,7 @@ func TestClosedDatabaseStaysAsItIs(t *testing.T) {
 	db(t, a, "put", "gigs", "1")
 	b.Connect(a)
 	b.MustRun("npp", "db", "open", address, "--wait")
-	if out := b.MustRun("npp", "db", "close", "gigs"); out != "closed "+address+" gigs: what is here stays, 1 entry\n" {
+	if out := b.MustRun("npp", "db", "close", "gigs"); out != "closed "+address+" gigs: 1 entry stays here\n" {
 		t.Errorf("close: %s", out)
 	}
 	b.Stop()
@@ -338,7 +338,7 @@ func TestDroppedDatabaseIsGoneButForPins(t *testing.T) {
 		t.Fatal(above)
 	}
 	for name, way := range ways {
-		if _, err := way(t, b, call{"db/drop", []string{"gigs"}, nil, nil}); !strings.Contains(err, "hint: say --force (over the RPC: force=true)") {
+		if _, err := way(t, b, call{"db/drop", []string{"gigs"}, nil, nil}); !strings.Contains(err, "hint: add --force (over HTTP: force=true)") {
 			t.Errorf("%s: not forced: %s", name, err)
 		}
 	}
@@ -399,8 +399,8 @@ func TestOnlyAdminsChangeWhoMayWrite(t *testing.T) {
 	if f["writable"].Level != "note" || !strings.HasSuffix(f["writable"].Advice, "ipfs npp db grant "+address+" "+id) {
 		t.Errorf("doctor: %+v", f)
 	}
-	if r := b.Run("npp", "db", "grant", "band", id); r.Code != 1 || !strings.Contains(r.Stderr, "not allowed to write") || !strings.Contains(r.Stderr, "hint: ipfs npp db info band shows who may") {
-		t.Errorf("grant without authorization: %v", r)
+	if r := b.Run("npp", "db", "grant", "band", id); r.Code != 1 || !strings.Contains(r.Stderr, "not allowed to write") || !strings.Contains(r.Stderr, "hint: ipfs npp db info band shows who may write") {
+		t.Errorf("grant by who may not: %v", r)
 	}
 	for name, way := range ways {
 		out, err := way(t, a, call{"db/grant", []string{"band", id}, url.Values{"capability": {"write"}}, nil})
@@ -457,23 +457,23 @@ func TestReplicationCommandsRefuseBadInput(t *testing.T) {
 		want []string
 	}{
 		{call{"db/open", []string{"/orbitdb/" + hash + "/old"}, nil, nil}, []string{"format before OrbitDB 1.0", "hint: "}},
-		{call{"db/drop", []string{"pieces"}, force, nil}, []string{`is the daemon's own "pieces" and stays`, "hint: ipfs npp db close pieces"}},
-		{call{"db/drop", []string{"user"}, force, nil}, []string{`is the daemon's own "user" and stays`}},
-		{call{"db/drop", []string{"fixed"}, nil, nil}, []string{"hint: say --force"}},
-		{call{"db/drop", []string{"fixed"}, url.Values{"force": {"false"}}, nil}, []string{"hint: say --force"}},
+		{call{"db/drop", []string{"pieces"}, force, nil}, []string{`is the daemon's own "pieces" and cannot be dropped`, "hint: ipfs npp db close pieces"}},
+		{call{"db/drop", []string{"user"}, force, nil}, []string{`is the daemon's own "user" and cannot be dropped`}},
+		{call{"db/drop", []string{"fixed"}, nil, nil}, []string{"hint: add --force"}},
+		{call{"db/drop", []string{"fixed"}, url.Values{"force": {"false"}}, nil}, []string{"hint: add --force"}},
 		{call{"db/grant", []string{"fixed", someIdentity}, nil, nil}, []string{"the access list at /ipfs/zdpu", "is fixed", "hint: ", "--managed"}},
 		{call{"db/revoke", []string{"fixed", someIdentity}, nil, nil}, []string{"is fixed", "--managed"}},
-		{call{"db/grant", []string{"band", "somebody"}, nil, nil}, []string{`"somebody" is no identity`, "hint: ipfs npp id"}},
-		{call{"db/grant", []string{"band", n.PeerID()}, nil, nil}, []string{"is no identity"}},
-		{call{"db/grant", []string{"band", strings.ToUpper(someIdentity)}, nil, nil}, []string{"is no identity"}},
-		{call{"db/grant", []string{"band", someIdentity[:62]}, nil, nil}, []string{"is no identity"}},
-		{call{"db/grant", []string{"band", "00" + someIdentity[2:]}, nil, nil}, []string{"is no identity"}},
-		{call{"db/grant", []string{"band", strings.Repeat("ab", 1<<15)}, nil, nil}, []string{"is no identity"}},
-		{call{"db/revoke", []string{"band", "somebody"}, nil, nil}, []string{"is no identity"}},
+		{call{"db/grant", []string{"band", "somebody"}, nil, nil}, []string{`"somebody" is not an identity`, "hint: ipfs npp id"}},
+		{call{"db/grant", []string{"band", n.PeerID()}, nil, nil}, []string{"is not an identity"}},
+		{call{"db/grant", []string{"band", strings.ToUpper(someIdentity)}, nil, nil}, []string{"is not an identity"}},
+		{call{"db/grant", []string{"band", someIdentity[:62]}, nil, nil}, []string{"is not an identity"}},
+		{call{"db/grant", []string{"band", "00" + someIdentity[2:]}, nil, nil}, []string{"is not an identity"}},
+		{call{"db/grant", []string{"band", strings.Repeat("ab", 1<<15)}, nil, nil}, []string{"is not an identity"}},
+		{call{"db/revoke", []string{"band", "somebody"}, nil, nil}, []string{"is not an identity"}},
 		{call{"db/revoke", []string{"band", someIdentity}, nil, nil}, []string{"revoke write from " + someIdentity + ": it was not granted", "hint: ipfs npp db info band"}},
-		{call{"db/revoke", []string{"band", id}, capability("admin"), nil}, []string{"was made an admin with the database, and stays one"}},
-		{call{"db/grant", []string{"band", someIdentity}, capability("read"), nil}, []string{`--capability is "read", must be write or admin`}},
-		{call{"db/revoke", []string{"band", someIdentity}, capability(""), nil}, []string{`--capability is "", must be write or admin`}},
+		{call{"db/revoke", []string{"band", id}, capability("admin"), nil}, []string{"is an admin since the database was created, and stays one"}},
+		{call{"db/grant", []string{"band", someIdentity}, capability("read"), nil}, []string{`--capability is "read", but must be write or admin`}},
+		{call{"db/revoke", []string{"band", someIdentity}, capability(""), nil}, []string{`--capability is "", but must be write or admin`}},
 	}
 	for _, command := range []string{"open", "close", "drop", "peers", "watch", "doctor", "grant", "revoke"} {
 		for arg, want := range map[string][]string{
@@ -565,14 +565,14 @@ func TestDropAsksATerminal(t *testing.T) {
 	}
 	question := "drop gigs (" + address + "), 1 entry? [y/N] "
 	for _, no := range []string{"\n", "n\n", "no\n", "yess\n", "\x04"} {
-		if out, err := ask(no, "gigs"); err == nil || out != question+"Error: nothing is dropped\n" {
+		if out, err := ask(no, "gigs"); err == nil || out != question+"Error: nothing was dropped\n" {
 			t.Errorf("%q: %v: %s", no, err, out)
 		}
 	}
 	if out, err := ask("y\n", "nobody"); err == nil || !strings.HasPrefix(out, `Error: unknown database: "nobody"; hint: `) {
 		t.Errorf("unknown: %v: %s", err, out)
 	}
-	if out, err := ask("y\n", "pieces"); err == nil || !strings.Contains(out, `the daemon's own "pieces" and stays`) {
+	if out, err := ask("y\n", "pieces"); err == nil || !strings.Contains(out, `the daemon's own "pieces" and cannot be dropped`) {
 		t.Errorf("own: %v: %s", err, out)
 	}
 	if l := replica(t, n, "info", "gigs"); l.Entries != 1 || l.State != "open" {

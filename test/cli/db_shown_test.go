@@ -103,7 +103,7 @@ func TestPlainValuesArePutWhereAppsEncryptIfThatIsSaid(t *testing.T) {
 		if text := n.MustRun("npp", "db", "doctor", address); !strings.Contains(text, "\nnote     values ") {
 			t.Errorf("doctor: %s", text)
 		}
-		hint := []string{address + ": the apps that write to it encrypt the values", "; hint: --plain writes it all the same"}
+		hint := []string{address + ": the apps that write to it encrypt the values", "; hint: --plain writes it anyway"}
 		failsAs(t, n, call{"db/put", []string{address, "key"}, nil, []byte(`1`)}, hint...)
 		failsAs(t, n, call{"db/put", []string{address}, url.Values{"many": {"true"}}, []byte(`{"key":"a","value":1}`)}, hint...)
 		failsAs(t, n, call{"db/del", []string{address, "key"}, nil, nil}, hint...)
@@ -137,9 +137,9 @@ func TestEventsAreOpenedAsWhatAnAppKeepsInThem(t *testing.T) {
 	if text := n.MustRun("npp", "db", "doctor", address); !strings.Contains(text, "ipfs npp db open "+address+" --type keyvalue") {
 		t.Errorf("doctor: %s", text)
 	}
-	failsAs(t, n, call{"db/open", []string{address}, url.Values{"type": {"counter"}}, nil}, `--type is "counter", must be documents, keyvalue or events`)
-	failsAs(t, n, call{"db/open", []string{address}, url.Values{"type": {"keyvalue"}, "index-by": {"hash"}}, nil}, "--index-by is for documents alone, not for keyvalue")
-	failsAs(t, n, call{"db/open", []string{address}, url.Values{"index-by": {"hash"}}, nil}, "is open, and is events", "hint: --type documents")
+	failsAs(t, n, call{"db/open", []string{address}, url.Values{"type": {"counter"}}, nil}, `--type is "counter", but must be documents, keyvalue or events`)
+	failsAs(t, n, call{"db/open", []string{address}, url.Values{"type": {"keyvalue"}, "index-by": {"hash"}}, nil}, "--index-by works only for documents, not for keyvalue")
+	failsAs(t, n, call{"db/open", []string{address}, url.Values{"index-by": {"hash"}}, nil}, "is open with the type events", "hint: --type documents")
 	failsAs(t, n, call{"db/open", []string{"pieces"}, url.Values{"type": {"events"}}, nil}, "its manifest says documents, so it cannot be opened as events")
 	n.MustRun("npp", "db", "open", address, "--type=documents", "--index-by=hash")
 	for _, when := range []string{"at once", "after a restart"} {
@@ -172,7 +172,7 @@ func TestAKeyThatIsNoTextIsNamed(t *testing.T) {
 	for key, arg := range map[string]string{"42": "42", "-1.5": "-- -1.5", `[1,"a b"]`: `'[1,"a b"]'`, `["it's"]`: "<key>"} {
 		n.MustRun("npp", "db", "put", "scores", `{"_id":`+key+`}`)
 		for _, command := range []string{"get", "del"} {
-			failsAs(t, n, call{"db/" + command, []string{"scores", key}, nil, nil}, "there is one that is no text; hint: ipfs npp db "+command+" scores --json-key "+arg)
+			failsAs(t, n, call{"db/" + command, []string{"scores", key}, nil, nil}, "there is one that is JSON, not text; hint: ipfs npp db "+command+" scores --json-key "+arg)
 		}
 	}
 	if got := n.MustRun("npp", "db", "get", "scores", "--json-key", "--", "-1.5"); got != "{\"_id\":-1.5}\n" {

@@ -253,22 +253,22 @@ func TestDatabaseCommandsRefuseBadInput(t *testing.T) {
 		{call{"db/rebuild", []string{"nobody"}, nil, nil}, []string{"unknown database"}},
 		{call{"db/put", []string{"closed", "k", "1"}, nil, nil}, []string{"not allowed to write", "hint: ipfs npp db info closed"}},
 		{call{"db/del", []string{"closed", "k"}, nil, nil}, []string{"not allowed to write"}},
-		{call{"db/put", []string{"pieces", "hello"}, nil, nil}, []string{"the value is no JSON", "hint: a text has quotes"}},
-		{call{"db/put", []string{"pieces", `{"a":1,"a":2}`}, nil, nil}, []string{"is no JSON"}},
-		{call{"db/put", []string{"pieces", ``}, nil, nil}, []string{"is no JSON"}},
+		{call{"db/put", []string{"pieces", "hello"}, nil, nil}, []string{"the value is not JSON", "hint: plain text needs quotes"}},
+		{call{"db/put", []string{"pieces", `{"a":1,"a":2}`}, nil, nil}, []string{"is not JSON"}},
+		{call{"db/put", []string{"pieces", ``}, nil, nil}, []string{"is not JSON"}},
 		{call{"db/put", []string{"pieces", `{"title":"no key"}`}, nil, nil}, []string{`document without a "hash"`}},
 		{call{"db/put", []string{"pieces", `"a"`}, nil, nil}, []string{`document without a "hash"`}},
 		{call{"db/put", []string{"pieces", "Qm1", `{"hash":"Qm1"}`}, nil, nil}, []string{`whose key is the field "hash"`, "hint: "}},
 		{call{"db/put", []string{"user", "1"}, nil, nil}, []string{"there must be a key and a value", "hint: ipfs npp db put user <key> <value>"}},
 		{call{"db/put", []string{"user", "k", "[", "1"}, nil, nil}, []string{"too many", "hint: "}},
 		{call{"db/put", []string{"events", "k", "1"}, nil, nil}, []string{"too many", "hint: "}},
-		{call{"db/put", []string{"user", "{", "1"}, url.Values{"json-key": {"true"}}, nil}, []string{"the key is no JSON"}},
+		{call{"db/put", []string{"user", "{", "1"}, url.Values{"json-key": {"true"}}, nil}, []string{"the key is not JSON"}},
 		{call{"db/put", []string{"events"}, nil, huge}, []string{"too large", "hint: add it to IPFS"}},
 		{call{"db/put", []string{"events"}, nil, large}, []string{"too large", "hint: add it to IPFS"}},
 		{call{"db/put", []string{"events"}, many, huge}, []string{"0 put, and then: line 1: ", "too large", "hint: add it to IPFS"}},
 		{call{"db/put", []string{"events"}, many, large}, []string{"0 put, and then: line 1: ", "too large", "hint: add it to IPFS"}},
-		{call{"db/put", []string{"events"}, nil, []byte{}}, []string{"is no JSON"}},
-		{call{"db/put", []string{"events"}, nil, []byte("\xff\xfe")}, []string{"is no JSON"}},
+		{call{"db/put", []string{"events"}, nil, []byte{}}, []string{"is not JSON"}},
+		{call{"db/put", []string{"events"}, nil, []byte("\xff\xfe")}, []string{"is not JSON"}},
 		{call{"db/put", []string{"events"}, nil, []byte(strings.Repeat("[", 5000))}, []string{"nested"}},
 		{call{"db/put", []string{"user"}, many, []byte(`{"key":1}`)}, []string{"line 1: it is not", `{"key":…,"value":…}`}},
 		{call{"db/get", []string{"user", "nobody"}, nil, nil}, []string{`no such key: "nobody"`}},
@@ -276,12 +276,12 @@ func TestDatabaseCommandsRefuseBadInput(t *testing.T) {
 		{call{"db/get", []string{"events", "../../x"}, nil, nil}, []string{"no such entry in the log"}},
 		{call{"db/del", []string{"pieces", "nobody"}, nil, nil}, []string{"no such key"}},
 		{call{"db/del", []string{"events", hash}, nil, nil}, []string{"wrong type of database", "events, which stay"}},
-		{call{"db/all", []string{"pieces"}, url.Values{"amount": {"-1"}}, nil}, []string{"--amount is -1, must be 1 or more"}},
+		{call{"db/all", []string{"pieces"}, url.Values{"amount": {"-1"}}, nil}, []string{"--amount is -1, but must be 1 or more"}},
 		{call{"db/all", []string{"pieces"}, url.Values{"amount": {"0"}}, nil}, []string{"--amount is 0"}},
 		{call{"db/all", []string{"pieces"}, url.Values{"behind": {hash}}, nil}, []string{"no such entry"}},
 		{call{"db/all", []string{"events"}, url.Values{"behind": {hash}}, nil}, []string{"no such entry"}},
-		{call{"db/all", []string{"events"}, url.Values{"behind": {"../x"}}, nil}, []string{`--behind is "../x", must be the hash of an entry`}},
-		{call{"db/all", []string{"pieces"}, url.Values{"behind": {hash}, "oldest": {"true"}}, nil}, []string{"exclude each other"}},
+		{call{"db/all", []string{"events"}, url.Values{"behind": {"../x"}}, nil}, []string{`--behind is "../x", but must be the hash of an entry`}},
+		{call{"db/all", []string{"pieces"}, url.Values{"behind": {hash}, "oldest": {"true"}}, nil}, []string{"cannot be combined"}},
 		{call{"db/query", []string{"pieces"}, nil, nil}, []string{"--where is missing", "hint: "}},
 		{call{"db/query", []string{"pieces"}, where(""), nil}, []string{"invalid expression: it is empty"}},
 		{call{"db/query", []string{"pieces"}, where(`a = 1`), nil}, []string{"invalid expression", "== compares", "hint: "}},
@@ -289,10 +289,10 @@ func TestDatabaseCommandsRefuseBadInput(t *testing.T) {
 		{call{"db/log", []string{"pieces"}, url.Values{"lt": {"x"}}, nil}, []string{`--lt is "x"`}},
 		{call{"db/log", []string{"user"}, url.Values{"gt": {hash}}, nil}, []string{"no such entry"}},
 		{call{"db/log", []string{"user"}, url.Values{"gt": {hash}, "gte": {hash}}, nil}, []string{"both gt and gte"}},
-		{call{"db/log", []string{"user"}, url.Values{"gt": {hash}, "since": {"1"}}, nil}, []string{"exclude each other"}},
+		{call{"db/log", []string{"user"}, url.Values{"gt": {hash}, "since": {"1"}}, nil}, []string{"cannot be combined"}},
 		{call{"db/log", []string{"user"}, url.Values{"amount": {"-5"}}, nil}, []string{"--amount is -5"}},
 		{call{"db/create", []string{"x"}, url.Values{"type": {"table"}}, nil}, []string{`type "table"; there are documents, keyvalue and events`}},
-		{call{"db/create", []string{"x"}, url.Values{"meta": {"{"}}, nil}, []string{"--meta is no JSON"}},
+		{call{"db/create", []string{"x"}, url.Values{"meta": {"{"}}, nil}, []string{"--meta is not JSON"}},
 		{call{"db/create", []string{"x"}, url.Values{"index-by": {"a"}}, nil}, []string{"only documents"}},
 		{call{"db/create", []string{"/orbitdb/x"}, nil, nil}, []string{"begins like an address"}},
 	} {
@@ -319,7 +319,7 @@ func TestDatabaseCommandsRefuseBadInput(t *testing.T) {
 			t.Errorf("%s: bad line: %s", name, err)
 		}
 	}
-	if _, err := ways["RPC"](t, n, call{"db/put", []string{"pieces"}, url.Values{"file": {"/etc/hostname"}}, []byte("1")}); !strings.Contains(err, "--file is for the command line") {
+	if _, err := ways["RPC"](t, n, call{"db/put", []string{"pieces"}, url.Values{"file": {"/etc/hostname"}}, []byte("1")}); !strings.Contains(err, "--file works only at the command line") {
 		t.Errorf("a file of the daemon: %s", err)
 	}
 	for _, args := range [][]string{

@@ -105,7 +105,7 @@ func TestDaemonOutlivesAFullDisk(t *testing.T) {
 		!strings.Contains(attention[0].Text, "35651584 are needed") || !strings.Contains(attention[0].Advice, "Disk.FreeBytes (33554432 now)") {
 		t.Errorf("status: %+v", attention)
 	}
-	if s := statusOf(t, bob); len(s.about("companion")) > 0 || !strings.Contains(bob.MustRun("npp", "status"), "data from other peers needs 33554432") {
+	if s := statusOf(t, bob); len(s.about("companion")) > 0 || !strings.Contains(bob.MustRun("npp", "status"), "data from other peers needs 32.0 MiB") {
 		t.Errorf("status: %+v", s)
 	}
 	if c := companions(t, bob)[alice.PeerID()]; !strings.Contains(fmt.Sprint(c.Troubles), "nothing is fetched: the disk is almost full") {

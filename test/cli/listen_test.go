@@ -249,7 +249,7 @@ func TestFiltersChooseMessages(t *testing.T) {
 	}
 	for _, args := range []string{"", "z --all"} {
 		r := b.Run(append([]string{"npp", "messages", "rm"}, strings.Fields(args)...)...)
-		if r.Code != 1 || r.Stderr != "Error: either message IDs or --all; hint: ipfs npp messages ls shows the IDs\n" {
+		if r.Code != 1 || r.Stderr != "Error: either message IDs or --all is needed; hint: ipfs npp messages ls shows the IDs\n" {
 			t.Errorf("rm %s: %v", args, r)
 		}
 	}

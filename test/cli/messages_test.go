@@ -362,16 +362,16 @@ func TestRPCRefusesWithReason(t *testing.T) {
 		message       []byte // nil: no body
 		want          string
 	}{
-		{"no peer", "send", nil, []byte("hello"), "one peer is needed beside the message, not 0"},
-		{"no message", "send", url.Values{"arg": {to}}, nil, "one peer is needed beside the message, not 0"},
+		{"no peer", "send", nil, []byte("hello"), "one peer is needed besides the message, not 0"},
+		{"no message", "send", url.Values{"arg": {to}}, nil, "one peer is needed besides the message, not 0"},
 		{"neither", "send", nil, nil, "there is no message"},
-		{"two peers", "send", url.Values{"arg": {to, to}}, []byte("hello"), "one peer is needed beside the message, not 2"},
+		{"two peers", "send", url.Values{"arg": {to, to}}, []byte("hello"), "one peer is needed besides the message, not 2"},
 		{"bad peer", "send", url.Values{"arg": {"nobody"}}, []byte("hello"), `peer "nobody"`},
 		{"empty body", "send", url.Values{"arg": {to}}, []byte{}, "the message is empty"},
 		{"empty argument", "send", url.Values{"arg": {to, ""}}, nil, "the message is empty"},
 		{"not text", "send", url.Values{"arg": {to}}, []byte{0xff}, "neither JSON nor UTF-8 text"},
 		{"not JSON", "send", url.Values{"arg": {to}, "json": {"true"}}, []byte("hello"), "the message is not JSON"},
-		{"a file of the daemon", "send", url.Values{"arg": {to}, "file": {"/etc/hostname"}}, nil, "--file is for the command line"},
+		{"a file of the daemon", "send", url.Values{"arg": {to}, "file": {"/etc/hostname"}}, nil, "--file works only at the command line"},
 		{"bad ID", "send", url.Values{"arg": {to}, "id": {"a b"}}, []byte("hello"), "a message ID is 1 to 64"},
 		{"empty ID", "send", url.Values{"arg": {to}, "id": {""}}, []byte("hello"), "a message ID is 1 to 64"},
 		{"bad deadline", "send", url.Values{"arg": {to}, "deadline": {"-1s"}}, []byte("hello"), `--deadline is "-1s"`},
@@ -415,7 +415,7 @@ func TestLostReceiptIsUnknown(t *testing.T) {
 	b.Daemon().Signal(syscall.SIGSTOP)
 	r := a.Run("npp", "send", "--id=second", "--deadline=3s", b.PeerID(), "hello")
 	if r.Code != 1 || !strings.HasPrefix(r.Stderr, "Error: unknown whether second was delivered: no receipt arrived: ") ||
-		!strings.HasSuffix(r.Stderr, "; hint: send it again with --id second, it is stored once\n") {
+		!strings.HasSuffix(r.Stderr, "; hint: send it again with --id second; it is stored only once\n") {
 		t.Errorf("send to a peer that hangs: %v", r)
 	}
 	s, err := newMailer(t, a).send(url.Values{"arg": {b.PeerID()}, "id": {"third"}, "deadline": {"3s"}}, []byte("hello"))

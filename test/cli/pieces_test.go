@@ -33,7 +33,7 @@ const (
 	someCID   = "QmNR2n4zywCV61MeMLB6JwPueAPqheqpfiA4fLPMxouEmQ"
 	otherCID  = "QmZ4tDuvesekSs4qM5ZBKpXiZGun7S2CYtEZRB3DYXkjGx"
 	absentCID = "QmTudJSaoKxtbEnTddJ9vh8hbN84ZLVvD5pNpUaSbxwGoa"
-	noText    = "no sheet music that is known; hint: --all-files"
+	noText    = "not a known kind of sheet music; hint: --all-files adds it anyway"
 	noPiece   = "no piece has the hash"
 	notesText = "practise more\n"
 )
@@ -255,7 +255,7 @@ func TestPiecesAreAddedFromFilesAndFolders(t *testing.T) {
 			outcome + " scores/large.mxl Large Anon Piano application/vnd.recordare.musicxml large.mxl",
 			"skipped scores/link.pdf: it is a link",
 			"skipped scores/notes.txt: " + noText,
-			"skipped scores/pipe.pdf: it is no file",
+			"skipped scores/pipe.pdf: it is not a regular file",
 			"skipped scores/recording.wav: " + noText,
 			"skipped scores/zipped.zip: " + noText,
 		}
@@ -365,7 +365,7 @@ func TestPiecesAreAddedOverTheRPC(t *testing.T) {
 		"skipped deep/.git: it is hidden",
 		"skipped link: it is a link",
 		"failed scores/gone.pdf: open gone.pdf: no such file",
-		"skipped scores/socket: it is no file",
+		"skipped scores/socket: it is not a regular file",
 		"added scores/d.abc D Anon Piano text/vnd.abc d.abc",
 		"added scores/e.abc E Anon Piano text/vnd.abc e.abc",
 		"added   Anon Piano  ",
@@ -388,10 +388,10 @@ func TestPiecesAreAddedOverTheRPC(t *testing.T) {
 		parts []part
 		want  string
 	}{
-		{url.Values{"title": {"T"}}, []part{one, one}, "--title is for one piece; hint: "},
-		{url.Values{"title": {"T"}, "arg": {otherCID}}, []part{one}, "--title is for one piece; hint: "},
-		{url.Values{"title": {"T"}}, []part{{name: "in/f.abc", content: one.content}}, "--title is for one piece; hint: "},
-		{url.Values{"arg": {otherCID, "/etc/passwd"}}, []part{one}, `"/etc/passwd" is no CID; hint: `},
+		{url.Values{"title": {"T"}}, []part{one, one}, "--title is for a single piece; hint: "},
+		{url.Values{"title": {"T"}, "arg": {otherCID}}, []part{one}, "--title is for a single piece; hint: "},
+		{url.Values{"title": {"T"}}, []part{{name: "in/f.abc", content: one.content}}, "--title is for a single piece; hint: "},
+		{url.Values{"arg": {otherCID, "/etc/passwd"}}, []part{one}, `"/etc/passwd" is not a CID; hint: `},
 		{url.Values{"instrument": {""}}, []part{one, one}, "invalid: a piece is for some instrument; hint: "},
 		{url.Values{"composer": {"a\nb"}}, []part{one}, "invalid: composer has more than one line; hint: "},
 	} {
@@ -506,7 +506,7 @@ func TestPieceOfACIDStaysAsItIsWritten(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, absentCID), abc("A file", ""))
 	r := runIn(t, n, dir, "npp", "pieces", "add", absentCID)
-	if want := "Error: " + absentCID + " is a CID, and there is a file of that name; hint: ./" + absentCID + " is the file, /ipfs/" + absentCID + " the CID\n"; r.Code != 1 || r.Stdout != "" || r.Stderr != want {
+	if want := "Error: " + absentCID + " is a CID, and a file has the same name; hint: ./" + absentCID + " is the file, /ipfs/" + absentCID + " is the CID\n"; r.Code != 1 || r.Stdout != "" || r.Stderr != want {
 		t.Errorf("both: %v", r)
 	}
 	r = runIn(t, n, dir, "npp", "pieces", "add", "./"+absentCID, "/ipfs/"+absentCID)
@@ -693,7 +693,7 @@ func TestPieceIsNamedByAnySpellingOfItsHash(t *testing.T) {
 	}
 	for way, f := range ways {
 		_, err := f(t, n, call{"pieces/show", []string{"QmN"}, nil, nil})
-		if !strings.HasPrefix(err, `several pieces begin with "QmN": `+someCID+` (One), QmNTUPZjm1LmbZYRpqcR9grefwCBfRcwqZeSYGNUJ1GuV1 (Three\t); hint: write more`) {
+		if !strings.HasPrefix(err, `the hashes of several pieces begin with "QmN": `+someCID+` (One), QmNTUPZjm1LmbZYRpqcR9grefwCBfRcwqZeSYGNUJ1GuV1 (Three\t); hint: type more`) {
 			t.Errorf("%s: %s", way, err)
 		}
 	}
@@ -703,7 +703,7 @@ func TestPieceIsNamedByAnySpellingOfItsHash(t *testing.T) {
 	// A removal for one argument does not change the meaning of another
 	// argument.
 	r := n.Run("npp", "pieces", "rm", "QmNT", "QmN")
-	if r.Code != 1 || strings.Count(r.Stdout, "\n") != 2 || !strings.HasPrefix(r.Stdout, "removed  QmNTUPZ") || !strings.Contains(r.Stdout, `failed   QmN: several pieces begin with "QmN"`) || r.Stderr != "Error: 1 of 2 failed\n" {
+	if r.Code != 1 || strings.Count(r.Stdout, "\n") != 2 || !strings.HasPrefix(r.Stdout, "removed  QmNTUPZ") || !strings.Contains(r.Stdout, `failed   QmN: the hashes of several pieces begin with "QmN"`) || r.Stderr != "Error: 1 of 2 failed\n" {
 		t.Errorf("rm: %v", r)
 	}
 	if got := titlesOf(piecesBy(t, "RPC", n, "pieces/ls", nil)); got != "Two, One" {
@@ -732,7 +732,7 @@ func TestFileOfAPieceIsWrittenWhole(t *testing.T) {
 	if r := runIn(t, n, out, "npp", "pieces", "get", hash); r.Code != 0 || r.Stdout != fmt.Sprintf("got %d bytes: air.pdf\n", len(content)) || r.Stderr != "" {
 		t.Errorf("get: %v", r)
 	}
-	if r := runIn(t, n, out, "npp", "pieces", "get", hash); r.Code != 1 || r.Stdout != "" || r.Stderr != "Error: there is a file air.pdf; hint: --force replaces it, -o <file> writes another\n" {
+	if r := runIn(t, n, out, "npp", "pieces", "get", hash); r.Code != 1 || r.Stdout != "" || r.Stderr != "Error: the file air.pdf exists; hint: --force replaces it, and -o <file> writes another one\n" {
 		t.Errorf("again: %v", r)
 	}
 	check("air.pdf")
@@ -764,7 +764,7 @@ func TestFileOfAPieceIsWrittenWhole(t *testing.T) {
 	if got := rpc(t, n, "npp/pieces/get", url.Values{"arg": {hash}}); got != content {
 		t.Errorf("RPC: %d bytes", len(got))
 	}
-	if status, answer := n.RPC("npp/pieces/get", url.Values{"arg": {hash}, "output": {"/tmp/x"}}, nil); status != http.StatusInternalServerError || !strings.Contains(answer, "--output is for the command line") {
+	if status, answer := n.RPC("npp/pieces/get", url.Values{"arg": {hash}, "output": {"/tmp/x"}}, nil); status != http.StatusInternalServerError || !strings.Contains(answer, "--output works only at the command line") {
 		t.Errorf("a file of the daemon's: %d: %s", status, answer)
 	}
 	empty := add(t, n, filepath.Join(folder(t, map[string]string{"empty": ""}), "empty"))[0].Hash
@@ -833,7 +833,7 @@ func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 	}
 	for _, lost := range []string{absentCID, half} {
 		r := get(lost)
-		if want := "Error: nothing of the file " + lost + " came for 2s; the piece is one of Alice, which is connected; hint: try again, or ask"; r.Code != 1 || r.Stdout != "" || !strings.HasPrefix(r.Stderr, want) || strings.Count(r.Stderr, "\n") != 1 {
+		if want := "Error: nothing of the file " + lost + " arrived for 2s, and the piece belongs to Alice, which is connected; hint: try again, or ask"; r.Code != 1 || r.Stdout != "" || !strings.HasPrefix(r.Stderr, want) || strings.Count(r.Stderr, "\n") != 1 {
 			t.Errorf("%s: %v", lost, r)
 		}
 		nothing()
@@ -848,15 +848,15 @@ func TestFileOfACompanionsPieceIsFetched(t *testing.T) {
 	alice.Stop()
 	eventually(t, "Alice is gone", func() bool { return !companions(t, bob)[alice.PeerID()].Connected })
 	r := get(absentCID)
-	if want := "the piece is one of Alice, which is not connected; hint: ipfs npp connect " + alice.PeerID() + ", and try again\n"; r.Code != 1 || !strings.HasSuffix(r.Stderr, want) {
+	if want := "the piece belongs to Alice, which is not connected; hint: ipfs npp connect " + alice.PeerID() + ", and try again\n"; r.Code != 1 || !strings.HasSuffix(r.Stderr, want) {
 		t.Errorf("Alice is away: %v", r)
 	}
 	add(t, bob, otherCID)
-	if r := get(otherCID); r.Code != 1 || !strings.Contains(r.Stderr, "; no companion has the piece; hint: ipfs npp connect <peer> ") {
+	if r := get(otherCID); r.Code != 1 || !strings.Contains(r.Stderr, ", and no companion has the piece; hint: connect to a peer that has the file: ipfs npp connect <peer>") {
 		t.Errorf("one's own: %v", r)
 	}
 	status, answer := bob.RPC("npp/pieces/get", url.Values{"arg": {otherCID}, "stall-timeout": {"1s"}}, nil)
-	if status != http.StatusInternalServerError || !strings.Contains(answer, "came for 1s") {
+	if status != http.StatusInternalServerError || !strings.Contains(answer, "arrived for 1s") {
 		t.Errorf("RPC: %d: %s", status, answer)
 	}
 	nothing()
@@ -920,7 +920,7 @@ func TestPiecesOfCompanionsAreListedWithOnesOwn(t *testing.T) {
 		t.Errorf("show: %s", got)
 	}
 	for _, command := range [][]string{{"pieces", "update", otherCID, "--title=Mine"}, {"pieces", "rm", otherCID}} {
-		refused(t, bob, command, "the piece "+otherCID+" is one of Alice, and not yours; hint: ipfs npp pieces add "+otherCID+" makes it yours")
+		refused(t, bob, command, "the piece "+otherCID+" belongs to Alice, not to you; hint: ipfs npp pieces add "+otherCID+" adds it to your pieces")
 	}
 	if got := bob.MustRun("npp", "practice", otherCID); got != "practised 1 time  Alone\n" {
 		t.Errorf("practice: %s", got)
@@ -931,10 +931,10 @@ func TestPiecesOfCompanionsAreListedWithOnesOwn(t *testing.T) {
 	put(t, alice, "user", "pieces", `"`+nowhere+`"`)
 	eventually(t, "a warning", func() bool {
 		_, notes := catalog(t, bob)
-		return len(notes) == 1 && strings.HasPrefix(notes[0], "the pieces of Alice are left out: ")
+		return len(notes) == 1 && strings.HasPrefix(notes[0], "the pieces of Alice are not listed: ")
 	})
 	r := bob.Run("npp", "pieces", "search", "air")
-	if r.Code != 0 || r.Stderr != "" || !strings.HasPrefix(r.Stdout, "note: the pieces of Alice are left out: not here yet\n") || !strings.HasSuffix(r.Stdout, "  3/5    you\n") && !strings.HasSuffix(r.Stdout, "  3      you\n") {
+	if r.Code != 0 || r.Stderr != "" || !strings.HasPrefix(r.Stdout, "note: the pieces of Alice are not listed: not here yet\n") || !strings.HasSuffix(r.Stdout, "  3/5    you\n") && !strings.HasSuffix(r.Stdout, "  3      you\n") {
 		t.Errorf("search: %v", r)
 	}
 }
@@ -1021,7 +1021,7 @@ func TestRemovingAPieceUnpinsWhatAddingPinned(t *testing.T) {
 	}
 	refused(t, n, []string{"pieces", "rm", hashes[0]}, noPiece)
 	r := n.Run("npp", "pieces", "ls")
-	if r.Code != 0 || r.Stdout != "" || r.Stderr != "there are no pieces here that match\n" {
+	if r.Code != 0 || r.Stdout != "" || r.Stderr != "no piece matches\n" {
 		t.Errorf("ls: %v", r)
 	}
 }
@@ -1085,39 +1085,39 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		call
 		want []string
 	}{
-		{call{"pieces/ls", nil, option("sort", "size"), nil}, []string{`--sort is "size", must be newest, title, composer, instrument or practice`}},
+		{call{"pieces/ls", nil, option("sort", "size"), nil}, []string{`--sort is "size", but must be newest, title, composer, instrument or practice`}},
 		{call{"pieces/ls", nil, option("sort", ""), nil}, []string{`--sort is ""`}},
-		{call{"pieces/ls", nil, option("amount", "0"), nil}, []string{"--amount is 0, must be 1 or more"}},
+		{call{"pieces/ls", nil, option("amount", "0"), nil}, []string{"--amount is 0, but must be 1 or more"}},
 		{call{"pieces/search", []string{"x"}, option("amount", "-1"), nil}, []string{"--amount is -1"}},
 		{call{"pieces/search", []string{"x"}, option("sort", "\x1b[31m"), nil}, []string{`--sort is "\x1b[31m"`}},
 		{call{"pieces/search", []string{" "}, nil, nil}, []string{"there is nothing to search for; hint: "}},
 		{call{"pieces/random", nil, option("instrument", "Kazoo"), nil}, []string{"no piece matches; hint: ipfs npp pieces ls"}},
-		{call{"pieces/show", []string{absentCID}, nil, nil}, []string{noPiece + ` "` + absentCID + `", or one that begins so; hint: ipfs npp pieces ls --all, or ipfs npp pieces search`}},
+		{call{"pieces/show", []string{absentCID}, nil, nil}, []string{noPiece + ` "` + absentCID + `" or a hash that begins with it; hint: find the piece with ipfs npp pieces ls --all, or ipfs npp pieces search`}},
 		{call{"pieces/show", []string{"../\x1b[31m"}, nil, nil}, []string{noPiece + ` "../\x1b[31m"`}},
 		{call{"pieces/show", []string{long}, nil, nil}, []string{"invalid: a hash has 1 to 256 bytes"}},
 		{call{"pieces/show", []string{" "}, nil, nil}, []string{"invalid: a hash has 1 to 256 bytes"}},
 		{call{"pieces/show", []string{"/ipfs/"}, nil, nil}, []string{"invalid: a hash has 1 to 256 bytes"}},
 		{call{"pieces/get", []string{absentCID}, nil, nil}, []string{noPiece}},
-		{call{"pieces/get", []string{someCID}, option("stall-timeout", "soon"), nil}, []string{`--stall-timeout is "soon", must be a duration`}},
+		{call{"pieces/get", []string{someCID}, option("stall-timeout", "soon"), nil}, []string{`--stall-timeout is "soon", but must be a duration`}},
 		{call{"pieces/get", []string{"no CID"}, nil, nil}, []string{`the hash "no CID" of the piece is no CID`}},
-		{call{"pieces/update", []string{someCID}, nil, nil}, []string{"there is nothing to update; hint: --title"}},
+		{call{"pieces/update", []string{someCID}, nil, nil}, []string{"there is nothing to update; hint: use --title"}},
 		{call{"pieces/update", []string{absentCID}, option("title", "x"), nil}, []string{noPiece}},
 		{call{"pieces/update", []string{someCID}, option("instrument", " "), nil}, []string{"a piece is for some instrument; hint: "}},
 		{call{"pieces/update", []string{someCID}, option("title", "a\nb"), nil}, []string{"title has more than one line; hint: "}},
 		{call{"pieces/update", []string{someCID}, option("title", strings.Repeat("x", 1025)), nil}, []string{"title of 1025 bytes, at most 1024; hint: "}},
-		{call{"pieces/update", []string{someCID}, option("set", "year"), nil}, []string{`--set is "year", must be key=value; hint: `}},
+		{call{"pieces/update", []string{someCID}, option("set", "year"), nil}, []string{`--set is "year", but must be key=value; hint: `}},
 		{call{"pieces/update", []string{someCID}, option("set", "=1"), nil}, []string{`--set is "=1"`}},
 		{call{"pieces/update", []string{someCID}, option("set", "hash=1"), nil}, []string{`field "hash" is not one to set so; hint: `}},
 		{call{"pieces/update", []string{someCID}, option("set", "size=1"), nil}, []string{`field "size"`}},
-		{call{"pieces/update", []string{someCID}, option("set", "x="+strings.Repeat("x", 9000)+strings.Repeat("[", 3000)), nil}, nil}, // an overlong text
+		{call{"pieces/update", []string{someCID}, option("set", "x="+strings.Repeat("x", 9000)+strings.Repeat("[", 3000)), nil}, nil}, // a text
 		{call{"pieces/rm", []string{absentCID}, nil, nil}, []string{noPiece}},
 		{call{"practice", []string{absentCID}, nil, nil}, []string{noPiece, "hint: "}},
-		{call{"practice", []string{someCID, "0"}, nil, nil}, []string{`"0" is not how many times, must be from 1 to 1000000; hint: `}},
-		{call{"practice", []string{someCID, "1000001"}, nil, nil}, []string{"is not how many times"}},
-		{call{"practice", []string{someCID, "-1"}, nil, nil}, []string{"is not how many times"}},
-		{call{"practice", []string{someCID, "++1"}, nil, nil}, []string{"is not how many times"}},
-		{call{"practice", []string{someCID, "1e3"}, nil, nil}, []string{"is not how many times"}},
-		{call{"practice", []string{someCID, strings.Repeat("9", 400)}, nil, nil}, []string{"is not how many times"}},
+		{call{"practice", []string{someCID, "0"}, nil, nil}, []string{`"0" is not a number of times from 1 to 1000000; hint: `}},
+		{call{"practice", []string{someCID, "1000001"}, nil, nil}, []string{"is not a number of times"}},
+		{call{"practice", []string{someCID, "-1"}, nil, nil}, []string{"is not a number of times"}},
+		{call{"practice", []string{someCID, "++1"}, nil, nil}, []string{"is not a number of times"}},
+		{call{"practice", []string{someCID, "1e3"}, nil, nil}, []string{"is not a number of times"}},
+		{call{"practice", []string{someCID, strings.Repeat("9", 400)}, nil, nil}, []string{"is not a number of times"}},
 	} {
 		for name, way := range ways {
 			if name == "CLI" && test.command == "pieces/get" {
@@ -1153,14 +1153,14 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		want string
 	}{
 		{nil, "there is nothing to add; hint: "},
-		{[]string{a, "nothing"}, `"nothing": no such file, and no CID`},
-		{[]string{someCID + "x"}, "no such file, and no CID"},
-		{[]string{"/ipfs/" + someCID + "/air.pdf"}, "no such file, and no CID"},
+		{[]string{a, "nothing"}, `"nothing" is neither a file nor a CID`},
+		{[]string{someCID + "x"}, "is neither a file nor a CID"},
+		{[]string{"/ipfs/" + someCID + "/air.pdf"}, "is neither a file nor a CID"},
 		{[]string{a + "/x"}, "not a directory"},
 		{[]string{fifo}, "is neither a file nor a folder"},
-		{[]string{a, someCID, "--title=x"}, "--title is for one piece"},
-		{[]string{a, filepath.Join(dir, "b/c.abc"), "--title=x"}, "--title is for one piece"},
-		{[]string{dir, "--title=x"}, "--title is for one piece"},
+		{[]string{a, someCID, "--title=x"}, "--title is for a single piece"},
+		{[]string{a, filepath.Join(dir, "b/c.abc"), "--title=x"}, "--title is for a single piece"},
+		{[]string{dir, "--title=x"}, "--title is for a single piece"},
 		{[]string{a, "--instrument="}, "a piece is for some instrument"},
 		{[]string{dir, "--composer=a\nb"}, "composer has more than one line"},
 		{[]string{absentCID, "--composer=" + strings.Repeat("x", 2000)}, "composer of 2000 bytes"},
@@ -1174,7 +1174,7 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{[]string{absentCID}, noPiece},
 		{[]string{"no CID"}, "is no CID"},
 		{[]string{someCID, "--stall-timeout=0s"}, "--stall-timeout is "},
-		{[]string{someCID, "-o", a}, "there is a file " + a + "; hint: --force"},
+		{[]string{someCID, "-o", a}, "the file " + a + " exists; hint: --force"},
 	} {
 		refused(t, n, append([]string{"pieces", "get"}, test.args...), test.want)
 	}
@@ -1226,7 +1226,7 @@ func TestDamagedPieceIsNamedAndNoOtherIsMissing(t *testing.T) {
 		refused(t, n, args, "damaged log of "+address, want)
 	}
 	r = n.Run("npp", "pieces", "search", "a")
-	if r.Code != 0 || !strings.HasPrefix(r.Stdout, "note: your own pieces are left out: ") || !strings.HasSuffix(r.Stdout, want+"\n") {
+	if r.Code != 0 || !strings.HasPrefix(r.Stdout, "note: your own pieces are not listed: ") || !strings.HasSuffix(r.Stdout, want+"\n") {
 		t.Errorf("search: %v", r)
 	}
 }

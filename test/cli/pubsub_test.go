@@ -327,7 +327,7 @@ func TestPeerThatSpokeNPPGetsNothingByPubsub(t *testing.T) {
 			sub := b.Spawn("pubsub", "sub", "--enc=json", to)
 			awaitSubscriber(t, a, to, b)
 			r := a.Run("npp", "send", to, "secret")
-			if r.Code != 1 || r.Stdout != "" || !strings.Contains(r.Stderr, "now but did before, so it gets nothing by pubsub; hint: ") {
+			if r.Code != 1 || r.Stdout != "" || !strings.Contains(r.Stderr, "now but did before, so nothing is published; hint: ") {
 				t.Errorf("send: %v", r)
 			}
 			if s, err := newMailer(t, a).send(url.Values{"arg": {to}}, []byte("secret")); err == nil || s.Status == "published" {

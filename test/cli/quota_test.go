@@ -36,7 +36,7 @@ func TestFullDatabaseIsShownAndGoesOnOnceItsQuotaIsRaised(t *testing.T) {
 	if found := statusOf(t, b).about(db); len(found) != 1 || !strings.Contains(found[0].Text, "takes nothing of others") {
 		t.Errorf("status: %+v", found)
 	}
-	if text := b.MustRun("npp", "db", "info", db); !strings.Contains(text, " of 8388608\n") {
+	if text := b.MustRun("npp", "db", "info", db); !strings.Contains(text, " of 8.0 MiB\n") {
 		t.Errorf("db info: %s", text)
 	}
 	if r := b.Run("npp", "db", "open", "--wait", "--timeout=2s", db); r.Code == 0 {

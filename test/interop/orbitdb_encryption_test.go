@@ -87,7 +87,7 @@ func TestDaemonSaysThatALogIsEncrypted(t *testing.T) {
 		!strings.Contains(text, "problem  refused ") || strings.Contains(text, "in step") || strings.Contains(text, "nothing keeps it") {
 		t.Errorf("doctor: %s", text)
 	}
-	if text := shown("peers", inJS.address); !strings.Contains(text, "in step never") {
+	if text := shown("peers", inJS.address); !strings.Contains(text, "in sync never") {
 		t.Errorf("peers: %s", text)
 	}
 	if i := inDaemon.info(); i.Entries+i.Faults+i.Waiting != 0 {

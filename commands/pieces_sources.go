@@ -3,7 +3,6 @@ package commands
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,44 +15,27 @@ import (
 )
 
 var (
-	errNothingToAdd = errors.New("there is nothing to add; hint: ipfs npp pieces add <file>, a folder or a CID")
-	errOneTitle     = errors.New("--title is for one piece; hint: add the files one by one, or ipfs npp pieces update <piece> --title")
+	errNothingToAdd = errors.New("there is nothing to add; hint: ipfs npp pieces add <file, folder or CID>")
+	errOneTitle     = errors.New("--title is for a single piece; hint: add the files one by one, or use ipfs npp pieces update <piece> --title")
 )
 
-// shownProgress is a line at a terminal that gives way to what is printed.
-type shownProgress struct {
-	w     io.Writer
-	shown bool
-}
-
-func (p *shownProgress) show(text string) {
-	p.shown = true
-	fmt.Fprintf(p.w, "\r\x1b[K%s", text)
-}
-
-func (p *shownProgress) clear() {
-	if p.shown {
-		p.shown = false
-		fmt.Fprint(p.w, "\r\x1b[K")
-	}
-}
-
-// cidOf is the CID that an argument is, as it is written.
+// cidOf returns the CID that an argument contains, as it is written.
 func cidOf(arg string) (hash string, ok bool) {
 	hash = strings.TrimPrefix(arg, "/ipfs/")
 	_, err := piece.Decode(hash)
 	return hash, err == nil
 }
 
-// sources are files and folders at the command line, which are opened one at a time.
-// They are a [files.Directory] of what is sent.
+// sources are the files and folders that the command line sends. They are a
+// [files.Directory] that opens one file at a time.
 type sources struct {
 	paths, names []string
-	folders      bool // there are folders among them
-	inFolder     bool // these are what a folder has
+	folders      bool // there is a folder among them
+	inFolder     bool // they are the content of a folder
 }
 
-// sourcesOf tells files and folders from CIDs, which are returned as they are.
+// sourcesOf separates files and folders from CIDs, which it returns as they
+// are.
 func sourcesOf(args []string) (sent *sources, hashes []string, err error) {
 	sent = &sources{}
 	for _, arg := range args {
@@ -64,9 +46,9 @@ func sourcesOf(args []string) (sent *sources, hashes []string, err error) {
 			hashes = append(hashes, arg)
 			continue
 		case isCID:
-			return nil, nil, fmt.Errorf("%s is a CID, and there is a file of that name; hint: ./%s is the file, /ipfs/%s the CID", arg, arg, arg)
+			return nil, nil, fmt.Errorf("%s is a CID, and a file has the same name; hint: ./%s is the file, /ipfs/%s is the CID", arg, arg, arg)
 		case errors.Is(statErr, fs.ErrNotExist):
-			return nil, nil, fmt.Errorf("%.80q: no such file, and no CID", arg)
+			return nil, nil, fmt.Errorf("%.80q is neither a file nor a CID; hint: check the path", arg)
 		case statErr != nil:
 			return nil, nil, statErr
 		}
@@ -86,7 +68,7 @@ func sourcesOf(args []string) (sent *sources, hashes []string, err error) {
 	return sent, hashes, nil
 }
 
-// readable reports what keeps a file or folder from being read.
+// readable returns an error if a file or folder cannot be read.
 func readable(path string, info fs.FileInfo) error {
 	if !info.IsDir() && !info.Mode().IsRegular() {
 		return fmt.Errorf("%q is neither a file nor a folder", path)
@@ -126,13 +108,13 @@ func (it *sourceIterator) Next() bool {
 	}
 	node, err := it.of.open(it.at)
 	if err != nil {
-		node = marked(fs.ModeIrregular, err.Error())
+		node = placeholder(fs.ModeIrregular, err.Error())
 	}
 	it.node = node
 	return true
 }
 
-// open opens a file or folder. What is not sent is a mark of its kind.
+// open opens a file or folder. For what is not sent, it returns a placeholder.
 func (s *sources) open(at int) (files.Node, error) {
 	path := s.paths[at]
 	stat := os.Stat
@@ -144,7 +126,7 @@ func (s *sources) open(at int) (files.Node, error) {
 	case err != nil:
 		return nil, err
 	case s.inFolder && isHidden(s.names[at]):
-		return marked(0, ""), nil
+		return placeholder(0, ""), nil
 	case info.Mode()&fs.ModeSymlink != 0:
 		return files.NewLinkFile("", nil), nil
 	case info.Mode().IsRegular():
@@ -154,7 +136,7 @@ func (s *sources) open(at int) (files.Node, error) {
 		}
 		return files.NewReaderFile(f), nil
 	case !info.IsDir():
-		return marked(info.Mode().Type(), ""), nil
+		return placeholder(info.Mode().Type(), ""), nil
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -169,22 +151,23 @@ func (s *sources) open(at int) (files.Node, error) {
 
 func isHidden(name string) bool { return strings.HasPrefix(name, ".") }
 
-// marked is a file whose mode says that it is none to be added: one that could not be
-// read is irregular, and has the reason in it.
-func marked(mode fs.FileMode, text string) files.Node {
-	return files.NewReaderStatFile(strings.NewReader(text), markInfo{mode})
+// placeholder returns an empty file whose mode says why it was not sent. The
+// mode of a file that could not be read is irregular, and its content is the
+// reason.
+func placeholder(mode fs.FileMode, text string) files.Node {
+	return files.NewReaderStatFile(strings.NewReader(text), placeholderInfo{mode})
 }
 
-type markInfo struct{ mode fs.FileMode }
+type placeholderInfo struct{ mode fs.FileMode }
 
-func (markInfo) Name() string { return "" }
+func (placeholderInfo) Name() string { return "" }
 
-func (markInfo) Size() int64 { return 0 }
+func (placeholderInfo) Size() int64 { return 0 }
 
-func (i markInfo) Mode() fs.FileMode { return i.mode }
+func (i placeholderInfo) Mode() fs.FileMode { return i.mode }
 
-func (markInfo) ModTime() (t time.Time) { return t }
+func (placeholderInfo) ModTime() (t time.Time) { return t }
 
-func (markInfo) IsDir() bool { return false }
+func (placeholderInfo) IsDir() bool { return false }
 
-func (markInfo) Sys() any { return nil }
+func (placeholderInfo) Sys() any { return nil }
