@@ -133,7 +133,7 @@ func (l *Library) companionChanged(key value.Value, item *orbit.Item, number uin
 		l.emit(Event{Kind: EventAdded, Peer: id, Name: r.Username})
 	}
 	if old != nil || c != nil {
-		l.cards.Tell()
+		l.cards.Announce()
 	}
 }
 

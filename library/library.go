@@ -172,7 +172,7 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 	}
 	l.tasks.Go(func() {
 		if l.Wait(l.ctx) == nil {
-			l.cards.Tell() // a peer that asked before got no card
+			l.cards.Announce() // a peer that asked before got no card
 		}
 	})
 	l.tasks.Go(l.watchPeers)

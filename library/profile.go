@@ -173,6 +173,6 @@ func (l *Library) renamed(name string) {
 	l.username = name
 	l.mu.Unlock()
 	if changed {
-		l.cards.Tell()
+		l.cards.Announce()
 	}
 }

@@ -32,7 +32,7 @@ func (l *Library) askAgain() {
 		if l.cfg.Disk.AwaitIncoming(l.ctx) != nil {
 			return
 		}
-		l.cards.Tell() // who is shown a card answers with its own
+		l.cards.Announce() // who is shown a card answers with its own
 	}
 }
 
