@@ -23,7 +23,7 @@ type collection struct {
 }
 
 // newCollection returns an empty collection, of what finds room.
-func newCollection(owner peer.ID, rooms ...*piece.Room) *collection {
+func newCollection(owner peer.ID, rooms ...*piece.Budget) *collection {
 	return &collection{owner: owner, index: piece.NewIndex(rooms...), counts: newCounts(rooms...)}
 }
 

@@ -179,7 +179,7 @@ func (l *Library) newCompanion(id peer.ID, user, name string) *companion {
 		cancel:     cancel,
 		id:         id,
 		user:       user,
-		collection: newCollection(id, piece.NewRoom(companionRoom), l.room),
+		collection: newCollection(id, piece.NewBudget(companionRoom), l.room),
 		ended:      make(chan struct{}),
 		gone:       make(chan struct{}),
 		name:       name,

@@ -56,7 +56,7 @@ func TestFieldsOfAUserStoreChangeTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Library{ctx: t.Context(), room: piece.NewRoom(companionsRoom)}
+	l := &Library{ctx: t.Context(), room: piece.NewBudget(companionsRoom)}
 	c := l.newCompanion(ptest.RandPeerIDFatal(t), db.Address(), "")
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

@@ -90,7 +90,7 @@ type Library struct {
 	cfg   Config
 	self  peer.ID
 	cards *card.Exchanger
-	room  *piece.Room // of the companions
+	room  *piece.Budget // of the companions
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
@@ -130,7 +130,7 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 	l := &Library{
 		cfg:        cfg,
 		self:       cfg.Host.ID(),
-		room:       piece.NewRoom(companionsRoom),
+		room:       piece.NewBudget(companionsRoom),
 		companions: make(map[string]*companion),
 		partial:    make(map[string]bool),
 		invalid:    make(map[string]string),

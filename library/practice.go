@@ -38,10 +38,10 @@ type counts struct {
 	mu    sync.RWMutex
 	slots map[string]map[string]uint64 // by canonical hash, and by key of the store
 	full  bool                         // some found no room
-	rooms piece.Rooms
+	rooms piece.Budgets
 }
 
-func newCounts(rooms ...*piece.Room) *counts {
+func newCounts(rooms ...*piece.Budget) *counts {
 	return &counts{slots: make(map[string]map[string]uint64), rooms: rooms}
 }
 
@@ -68,14 +68,14 @@ func (c *counts) set(key value.Value, item *orbit.Item) {
 	switch {
 	case n == 0:
 		if known {
-			c.rooms.Give(size)
+			c.rooms.Release(size)
 		}
 		delete(of, text)
 		if len(of) == 0 {
 			delete(c.slots, hash)
 		}
 		return
-	case !known && !c.rooms.Take(size):
+	case !known && !c.rooms.Reserve(size):
 		c.full = true
 		return
 	}
@@ -92,7 +92,7 @@ func (c *counts) clear() {
 	defer c.mu.Unlock()
 	for hash, of := range c.slots {
 		for text := range of {
-			c.rooms.Give(slotSize + len(hash) + len(text))
+			c.rooms.Release(slotSize + len(hash) + len(text))
 		}
 	}
 	clear(c.slots)
