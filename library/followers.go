@@ -14,20 +14,21 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// MaxFollowers is how many peers are remembered to follow this one.
+// MaxFollowers is the maximum number of followers that are stored.
 const MaxFollowers = 1000
 
 const (
 	followerPrefix = "follower"
 
-	// cardPatience is how long a peer waits for our card after a start.
-	cardPatience = 5 * time.Second
+	// cardTimeout is how long an exchange of cards waits for the own card after a
+	// start.
+	cardTimeout = 5 * time.Second
 )
 
-// Follower is a peer that follows this one, as it said itself.
+// Follower is a follower, according to its own card.
 type Follower struct {
 	Peer  peer.ID   `json:"-"`
-	Name  string    `json:"name,omitempty"` // that it had then
+	Name  string    `json:"name,omitempty"` // on its card
 	Since time.Time `json:"since"`
 }
 
@@ -40,8 +41,8 @@ func (l *Library) loadFollowers(ctx context.Context) error {
 	})
 }
 
-// scanPeers reads the records below a prefix, each of a peer. One that is damaged is
-// logged and left out.
+// scanPeers decodes the records with a prefix, whose keys are peer IDs. It logs and
+// skips damaged records.
 func scanPeers[R any](ctx context.Context, s *store.Store, prefix string, take func(peer.ID, R)) error {
 	for e, err := range s.Scan(ctx, prefix) {
 		if err != nil {
@@ -58,16 +59,16 @@ func scanPeers[R any](ctx context.Context, s *store.Store, prefix string, take f
 	return nil
 }
 
-// ownCard returns the card that a peer is shown. While the stores are being read after
-// a start, there is none: it would say that the peer is not followed.
+// ownCard returns the card for a peer. It fails while the companions are being read
+// after a start: the card would say that the peer is not followed.
 func (l *Library) ownCard(to peer.ID) (card.Card, error) {
-	ctx, cancel := context.WithTimeout(l.ctx, cardPatience)
+	ctx, cancel := context.WithTimeout(l.ctx, cardTimeout)
 	defer cancel()
 	if err := l.Wait(ctx); err != nil {
 		return card.Card{}, err
 	}
 	l.opening.Lock()
-	user := l.stores[userAt].DB
+	user := l.databases[userAt].DB
 	l.opening.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,13 +76,14 @@ func (l *Library) ownCard(to peer.ID) (card.Card, error) {
 	if user != nil {
 		c.User = user.Address()
 	}
-	for _, companion := range l.companions {
-		c.Follows = c.Follows || companion.id == to
+	for _, followed := range l.companions {
+		c.Follows = c.Follows || followed.id == to
 	}
 	return c, nil
 }
 
-// dropFollower forgets the follower that is not connected and followed first.
+// dropFollower removes the oldest follower that is not connected, and reports whether
+// there was one.
 func (l *Library) dropFollower() bool {
 	l.mu.Lock()
 	followers := maps.Clone(l.followers)
@@ -101,7 +103,7 @@ func (l *Library) dropFollower() bool {
 	return true
 }
 
-// received takes the card of a peer.
+// received handles the card of a peer.
 func (l *Library) received(from peer.ID, c card.Card) {
 	c.Username = checkedName(c.Username)
 	l.mu.Lock()
@@ -113,22 +115,22 @@ func (l *Library) received(from peer.ID, c card.Card) {
 	if !seen || name != c.Username {
 		l.emit(Event{Kind: EventNearby, Peer: from, Name: c.Username})
 	}
-	if companion := l.companionOf(from); companion != nil {
-		if err := l.keepAt(companion.ctx, companion); err != nil && companion.ctx.Err() == nil {
-			log.Warnw("connection to a companion is not kept", "peer", from, "err", err)
+	if followed := l.companionOf(from); followed != nil {
+		if err := l.keepAt(followed.ctx, followed); err != nil && followed.ctx.Err() == nil {
+			log.Warnw("companion is not a kept peer", "peer", from, "err", err)
 		}
 	}
 	switch {
 	case !c.Follows && known:
 		if err := l.erase(l.ctx, followerKey(from)); err != nil {
-			return // the next card tells again
+			return // the next card repeats it
 		}
 		l.mu.Lock()
 		delete(l.followers, from)
 		l.mu.Unlock()
 		l.emit(Event{Kind: EventUnfollows, Peer: from, Name: c.Username})
 	case c.Follows && known && before.Name == c.Username, !c.Follows:
-	case !l.accepts(): // the next card tells again
+	case !l.accepts(): // the next card repeats it
 	default:
 		if full && !known && !l.dropFollower() {
 			return

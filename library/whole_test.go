@@ -240,7 +240,7 @@ func (s *stage) becomesWhole(address, incomplete string) {
 	})
 }
 
-const partial = ": not all of it is here yet: it was not in step with any peer"
+const partial = ": not complete yet: it was not in sync with any peer"
 
 // wholeStage returns a stage on which all stores of the companion are whole.
 func wholeStage(t testing.TB, pieces ...string) *stage {
@@ -632,7 +632,7 @@ func TestNameThatIsTakenLaterIsNotThatOfACompanion(t *testing.T) {
 	s.await("user" + partial)
 	s.sayInVain(t, s.userAt) // it is followed from now on
 	s.say(s.userAt, inStep(s.them))
-	s.await("pieces: its user store names none")
+	s.await("pieces: its user database names none")
 	s.tells(library.KeyUsername, "alice")
 	for _, when := range []string{"now", "after a restart"} {
 		eventually(t, "its name is shown", func() bool { return s.NameOf(s.them) == "alice" })
