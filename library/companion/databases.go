@@ -132,9 +132,13 @@ func (d *Databases) MarkManual(ctx context.Context, address string) error {
 
 // Prune drops the auto-opened databases that no companion needs any more, and forgets
 // that such databases are incomplete. A daemon that stops may leave some behind.
-// needed has the addresses of all databases that companions have.
+// needed has the addresses of the databases in the records of companions. A companion
+// whose user database is needed also needs all that was opened for it.
 func (d *Databases) Prune(needed map[string]bool) {
-	var unneeded []string // hashes
+	unneeded := make(map[string]bool) // by hash
+	for _, hash := range d.incomplete.list() {
+		unneeded[hash] = !needed[manifest.Address(hash)]
+	}
 	for e, err := range d.cfg.Store.Scan(d.ctx, autoOpenedPrefix) {
 		if err != nil {
 			return
@@ -142,16 +146,12 @@ func (d *Databases) Prune(needed map[string]bool) {
 		hash := strings.TrimPrefix(e.Key, autoOpenedPrefix+"/")
 		var user string
 		_ = json.Unmarshal(e.Value, &user) // a damaged record belongs to no companion
-		if !needed[manifest.Address(hash)] && !needed[user] {
-			unneeded = append(unneeded, hash)
-		}
+		unneeded[hash] = !needed[manifest.Address(hash)] && !needed[user]
 	}
-	for _, hash := range d.incomplete.list() {
-		if !needed[manifest.Address(hash)] {
-			unneeded = append(unneeded, hash)
+	for hash, is := range unneeded {
+		if !is {
+			continue
 		}
-	}
-	for _, hash := range unneeded {
 		d.mu.Lock()
 		if d.users[manifest.Address(hash)] == 0 {
 			d.forget(hash)
