@@ -82,7 +82,7 @@ func TestFieldsOfAUserDatabaseChangeTogether(t *testing.T) {
 			last, _ = c.fields[KeyNodeID].Text()
 			c.mu.Unlock()
 			if pieces != last {
-				t.Fatalf("in round %d, the pieces are of round %q and the peer ID is of round %q", round, pieces, last)
+				t.Fatalf("in round %d, the pieces are from round %q and the peer ID from round %q", round, pieces, last)
 			}
 		}
 	}
