@@ -45,8 +45,8 @@ type Owner struct {
 	Self bool
 }
 
-// Trouble is a problem with a pieces or practice database, because of which a result
-// may lack something.
+// Trouble is a problem with a pieces or practice database, because of which a
+// result may lack something.
 type Trouble struct {
 	Owner
 	Store string // PiecesName or PracticeName
@@ -67,8 +67,8 @@ func (e *AmbiguousError) Error() string {
 	return fmt.Sprintf("several pieces begin with %.80q: %s", e.Prefix, strings.Join(hashes, ", "))
 }
 
-// collections returns the own collection, and then those of companions, sorted by peer
-// ID.
+// collections returns the own collection, and then those of companions, sorted
+// by peer ID.
 func (l *Library) collections() []*collection {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -80,8 +80,8 @@ func (l *Library) collections() []*collection {
 	return all
 }
 
-// searchable returns the collections whose pieces are in memory, after it waited for
-// them, and the problems of all collections.
+// searchable returns the collections whose pieces are in memory, after it
+// waited for them, and the problems of all collections.
 func (l *Library) searchable(ctx context.Context, all bool) (found []*collection, problems []Trouble, err error) {
 	from := []*collection{l.own}
 	if all {
@@ -123,8 +123,8 @@ func (l *Library) searchable(ctx context.Context, all bool) (found []*collection
 	return found, problems, nil
 }
 
-// awaitCounts waits until the practice counts are in memory, and returns the problems
-// with those of companions.
+// awaitCounts waits until the practice counts are in memory, and returns the
+// problems with those of companions.
 func (l *Library) awaitCounts(ctx context.Context) (problems []Trouble, err error) {
 	if err := l.awaitOwnCounts(ctx); err != nil {
 		return nil, err
@@ -167,13 +167,14 @@ func (l *Library) awaitOwnCounts(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Pieces returns the pieces that match a query, and the problems because of which pieces
-// or counts may be missing. For a damaged document it yields an error, and the loop may
-// continue.
+// Pieces returns the pieces that match a query, and the problems because of
+// which pieces or counts may be missing. For a damaged document it yields an
+// error, and the loop may continue.
 //
-// Pieces waits until the practice counts are in memory, which takes some seconds after
-// the start of the daemon. The own pieces, newest first and without a filter, are then
-// read from disk. Any other query also waits until the pieces are in memory.
+// Pieces waits until the practice counts are in memory, which takes some
+// seconds after the start of the daemon. The own pieces, newest first and
+// without a filter, are then read from disk. Any other query also waits until
+// the pieces are in memory.
 func (l *Library) Pieces(ctx context.Context, q Query) (iter.Seq2[Listed, error], []Trouble, error) {
 	problems, err := l.awaitCounts(ctx)
 	if err != nil {
@@ -235,8 +236,8 @@ func (h *hits) Pop() any {
 	return x
 }
 
-// search returns the hits of a query in collections. In the order by age, the hits are
-// grouped by collection.
+// search returns the hits of a query in collections. In the order by age, the
+// hits are grouped by collection.
 func (l *Library) search(from []*collection, q piece.Query, by piece.Sort) *hits {
 	found := &hits{}
 	for rank, c := range from {
@@ -314,8 +315,8 @@ func (l *Library) list(p piece.Piece, in *collection, among []*collection) Liste
 	return listed
 }
 
-// WithOwners returns a piece with all its owners and its complete practice count. It
-// waits until the collections of companions are in memory.
+// WithOwners returns a piece with all its owners and its complete practice
+// count. It waits until the collections of companions are in memory.
 func (l *Library) WithOwners(ctx context.Context, p Listed) (Listed, error) {
 	from, _, err := l.searchable(ctx, true)
 	if err != nil {
@@ -392,11 +393,12 @@ func (l *Library) Random(ctx context.Context, q Query) (Listed, []Trouble, error
 	return Listed{}, problems, fmt.Errorf("no such piece: %w", orbit.ErrNotFound)
 }
 
-// Resolve returns the piece with a hash in any spelling, or else the only piece whose
-// hash has the given prefix. It searches the own pieces and, with all, those of
-// companions. If only a companion has a hash and it is not a CID, it also counts as a
-// prefix of other hashes. The error wraps [orbit.ErrNotFound], is an [*AmbiguousError],
-// or wraps [ErrBeingRead] if a database that is being read may have a match.
+// Resolve returns the piece with a hash in any spelling, or else the only piece
+// whose hash has the given prefix. It searches the own pieces and, with all,
+// those of companions. If only a companion has a hash and it is not a CID, it
+// also counts as a prefix of other hashes. The error wraps [orbit.ErrNotFound],
+// is an [*AmbiguousError], or wraps [ErrBeingRead] if a database that is being
+// read may have a match.
 func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, error) {
 	hash := strings.TrimPrefix(strings.TrimSpace(given), "/ipfs/")
 	if hash == "" || len(given) > piece.MaxHash {
@@ -405,7 +407,8 @@ func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, 
 	if err := l.awaitOwnCounts(ctx); err != nil {
 		return Listed{}, err
 	}
-	// The look-up of an own piece by its complete hash does not wait for companions.
+	// The look-up of an own piece by its complete hash does not wait for
+	// companions.
 	docs, err := l.documents(ctx)
 	if err != nil && !all {
 		return Listed{}, err

@@ -11,7 +11,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// collection is the pieces and practice counts of the owner or a companion, in memory.
+// collection is the pieces and practice counts of the owner or a companion, in
+// memory.
 type collection struct {
 	owner    peer.ID
 	index    *piece.Index
@@ -25,7 +26,8 @@ func newCollection(owner peer.ID, budgets ...*piece.Budget) *collection {
 	return &collection{owner: owner, index: piece.NewIndex(budgets...), counts: newCounts(budgets...)}
 }
 
-// documents returns the documents of the pieces database, or nil before it is read.
+// documents returns the documents of the pieces database, or nil before it is
+// read.
 func (c *collection) documents() *orbit.Documents {
 	db := c.pieces.database()
 	if db == nil {
@@ -46,9 +48,10 @@ func (c *collection) indexFull() error {
 	return nil
 }
 
-// readPieces keeps the index in sync with a pieces database until ctx is done. It calls
-// added, unless that is nil, for each piece that was not in the database at first, with
-// the number of the entry that put it. The caller has begun the latch.
+// readPieces keeps the index in sync with a pieces database until ctx is done.
+// It calls added, unless that is nil, for each piece that was not in the
+// database at first, with the number of the entry that put it. The caller has
+// begun the latch.
 func (c *collection) readPieces(ctx context.Context, db *orbit.Database, added func(p piece.Piece, number uint64)) error {
 	if _, err := db.Documents(); err != nil {
 		c.pieces.end(err)
@@ -75,8 +78,8 @@ func (c *collection) readPieces(ctx context.Context, db *orbit.Database, added f
 	return err
 }
 
-// readPractice keeps the counts in sync with a practice database until ctx is done. The
-// caller has begun the latch.
+// readPractice keeps the counts in sync with a practice database until ctx is
+// done. The caller has begun the latch.
 func (c *collection) readPractice(ctx context.Context, db *orbit.Database) error {
 	if _, err := db.KeyValue(); err != nil {
 		c.practice.end(err)

@@ -82,8 +82,8 @@ func (c *companionState) setName(name string) {
 	c.name = name
 }
 
-// names returns the name in the record, and the current name: that on the card of a
-// connected peer, or else that in the user database.
+// names returns the name in the record, and the current name: that on the card
+// of a connected peer, or else that in the user database.
 func (c *companionState) names() (recorded, current string) {
 	onCard := c.lib.cardName(c.id)
 	c.mu.Lock()
@@ -102,8 +102,9 @@ func (c *companionState) displayName() string {
 	return name
 }
 
-// profileRecord returns the content of the user database as a record, or why the
-// database is not followed. The record is empty before the database was read.
+// profileRecord returns the content of the user database as a record, or why
+// the database is not followed. The record is empty before the database was
+// read.
 func (c *companionState) profileRecord() (record, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -153,8 +154,8 @@ func (c *companionState) Read(ctx context.Context, kind companion.Kind, db *orbi
 	return c.readPractice(ctx, db)
 }
 
-// Failed implements [companion.Content]. Without the user database, the others are
-// unknown.
+// Failed implements [companion.Content]. Without the user database, the others
+// are unknown.
 func (c *companionState) Failed(kind companion.Kind, err error) {
 	if kind == companion.User {
 		c.profile.fail(err)
@@ -181,8 +182,8 @@ func (c *companionState) Reset(kind companion.Kind) {
 	}
 }
 
-// readUser keeps the fields in sync with the user database until ctx is done. They
-// change together, once all entries that are here were read.
+// readUser keeps the fields in sync with the user database until ctx is done.
+// They change together, once all entries that are here were read.
 func (c *companionState) readUser(ctx context.Context, db *orbit.Database) error {
 	c.profile.begin()
 	c.profile.reading(db)
@@ -220,8 +221,9 @@ func (c *companionState) setFields(fields map[string]value.Value) {
 	c.databases.NamesChanged()
 }
 
-// awaitCounts waits until the practice counts are in memory, and returns why they are
-// incomplete, or nil. A companion without a practice database has no counts.
+// awaitCounts waits until the practice counts are in memory, and returns why
+// they are incomplete, or nil. A companion without a practice database has no
+// counts.
 func (c *companionState) awaitCounts(ctx context.Context) error {
 	err := c.practice.wait(ctx)
 	names, _ := c.Names()

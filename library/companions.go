@@ -24,23 +24,24 @@ const (
 	// MaxCompanions is the maximum number of companions.
 	MaxCompanions = 256
 
-	// companionBudget bounds the memory for the pieces and counts of a companion, and
-	// companionsBudget for those of all companions, in bytes.
+	// companionBudget bounds the memory for the pieces and counts of a
+	// companion, and companionsBudget for those of all companions, in bytes.
 	companionBudget  = 64 << 20
 	companionsBudget = 512 << 20
 
-	// rememberPause is the minimum time between two changes of a record that the
-	// companion causes. Each change adds an entry to the companions database.
+	// rememberPause is the minimum time between two changes of a record that
+	// the companion causes. Each change adds an entry to the companions
+	// database.
 	rememberPause = time.Hour
 
-	// maxProfileValue is the longest value of a companion's profile that is read, in
-	// bytes.
+	// maxProfileValue is the longest value of a companion's profile that is
+	// read, in bytes.
 	maxProfileValue = 4 << 10
 )
 
 var (
-	// ErrNoStore is returned for a peer that neither announces nor offered a user
-	// database.
+	// ErrNoStore is returned for a peer that neither announces nor offered a
+	// user database.
 	ErrNoStore = errors.New("the peer announces no user database and offered none")
 	// ErrNotCompanion is returned for a peer that is not a companion.
 	ErrNotCompanion = errors.New("the peer is not a companion")
@@ -48,7 +49,8 @@ var (
 	ErrSelf = swarm.ErrSelf
 	// ErrNotHere is returned for a database of which nothing is here yet.
 	ErrNotHere = companion.ErrNotHere
-	// ErrPartial is returned for a database that was not in sync with any peer yet.
+	// ErrPartial is returned for a database that was not in sync with any peer
+	// yet.
 	ErrPartial = companion.ErrIncomplete
 	// ErrBeingRead is returned for a database that is being read into memory.
 	ErrBeingRead = errors.New("being read")
@@ -73,9 +75,9 @@ type Companion struct {
 	PiecesAddr string    // address of its pieces database, "" if unknown
 	CountsAddr string    // address of its practice database, "" if unknown
 
-	// Incomplete are the databases that are not complete and read yet. Err wraps
-	// [ErrNotHere], [ErrPartial] or [ErrBeingRead], or says that there is no such
-	// database.
+	// Incomplete are the databases that are not complete and read yet. Err
+	// wraps [ErrNotHere], [ErrPartial] or [ErrBeingRead], or says that there is
+	// no such database.
 	Incomplete []StoreTrouble
 	Troubles   []StoreTrouble
 	Broken     bool // whether its user database or its pieces are not followed because of a problem
@@ -85,8 +87,8 @@ type Companion struct {
 	proven struct{ user, pieces time.Time }
 }
 
-// Whole reports whether the companion's user and pieces databases are complete and
-// read, with all entries that a peer had at since or later.
+// Whole reports whether the companion's user and pieces databases are complete
+// and read, with all entries that a peer had at since or later.
 func (c Companion) Whole(since time.Time) bool {
 	for _, s := range c.Incomplete {
 		if s.Store != PracticeName {
@@ -112,21 +114,23 @@ type Nearby struct {
 	Follows   bool
 }
 
-// AddCompanion makes a peer a companion. The address of the user database is on the
-// peer's card. If the peer does not support cards, it is the one that the peer offered
-// in a message. AddCompanion returns once the companion is recorded on disk; its
-// databases are fetched in the background, see [Library.Companion]. If the peer is a
-// companion already, its record gets the current name and user database, databases
-// that failed are tried again, and again is true.
+// AddCompanion makes a peer a companion. The address of the user database is on
+// the peer's card. If the peer does not support cards, it is the one that the
+// peer offered in a message. AddCompanion returns once the companion is
+// recorded on disk; its databases are fetched in the background, see
+// [Library.Companion]. If the peer is a companion already, its record gets the
+// current name and user database, databases that failed are tried again, and
+// again is true.
 //
-// The error wraps [ErrSelf], [ErrNoStore], [manifest.ErrLegacyAddress] or an error of
-// [swarm.Swarm.Connect].
+// The error wraps [ErrSelf], [ErrNoStore], [manifest.ErrLegacyAddress] or an
+// error of [swarm.Swarm.Connect].
 func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again bool, err error) {
 	id := target.ID
 	if id == l.self {
 		return false, ErrSelf
 	}
-	// A record that is added before the companions are read would count as an old one.
+	// A record that is added before the companions are read would count as an
+	// old one.
 	if err := l.Wait(ctx); err != nil {
 		return false, err
 	}
@@ -190,7 +194,8 @@ func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again
 	return again, nil
 }
 
-// belongs reports whether a user database is complete and has the peer ID of a peer.
+// belongs reports whether a user database is complete and has the peer ID of a
+// peer.
 func (l *Library) belongs(ctx context.Context, user string, id peer.ID) bool {
 	if l.followed.Check(user) != nil {
 		return false
@@ -265,10 +270,11 @@ func (l *Library) exchangeCards(ctx context.Context, target peer.AddrInfo) (card
 	return l.cards.Exchange(ctx, target.ID)
 }
 
-// RemoveCompanion removes a companion: its auto-opened databases are dropped, and the
-// daemon does not reconnect to it any more, unless a person asked for that. It returns
-// when that is done. If the peer is not a companion but offered its user database, the
-// offer is removed. The error wraps [ErrNotCompanion].
+// RemoveCompanion removes a companion: its auto-opened databases are dropped,
+// and the daemon does not reconnect to it any more, unless a person asked for
+// that. It returns when that is done. If the peer is not a companion but
+// offered its user database, the offer is removed. The error wraps
+// [ErrNotCompanion].
 func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 	kv, err := l.keyValue(ctx, companionsAt)
 	if err != nil {
@@ -322,14 +328,14 @@ func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 	return nil
 }
 
-// Claim records that a person asked for a database: it stays when its companion is
-// removed.
+// Claim records that a person asked for a database: it stays when its companion
+// is removed.
 func (l *Library) Claim(ctx context.Context, address string) error {
 	return l.followed.MarkManual(ctx, address)
 }
 
-// Companions returns the companions and then the other followers, each sorted by name
-// and peer ID.
+// Companions returns the companions and then the other followers, each sorted
+// by name and peer ID.
 func (l *Library) Companions(ctx context.Context) []Companion {
 	l.mu.Lock()
 	followers := maps.Clone(l.followers)
@@ -372,9 +378,9 @@ func (l *Library) Companion(ctx context.Context, id peer.ID) (Companion, error) 
 	return l.describe(ctx, c, follows), nil
 }
 
-// describe describes a companion. It looks at each database in this order: when it was
-// in sync, whether it was read, and what was read. So a database that it describes as
-// complete has all entries that the peer had.
+// describe describes a companion. It looks at each database in this order: when
+// it was in sync, whether it was read, and what was read. So a database that it
+// describes as complete has all entries that the peer had.
 func (l *Library) describe(ctx context.Context, c *companionState, follows bool) Companion {
 	recorded, current := c.names()
 	d := Companion{
@@ -418,8 +424,8 @@ func (l *Library) describe(ctx context.Context, c *companionState, follows bool)
 	return d
 }
 
-// incomplete returns why a database is not complete and read yet, or nil. loaded is the
-// latch of the database.
+// incomplete returns why a database is not complete and read yet, or nil.
+// loaded is the latch of the database.
 func (l *Library) incomplete(ctx context.Context, loaded *latch, address string) error {
 	if address == "" {
 		return errNotNamed
@@ -433,7 +439,8 @@ func (l *Library) incomplete(ctx context.Context, loaded *latch, address string)
 	return nil
 }
 
-// note adds an incomplete database, if err is not nil and the database has no problem.
+// note adds an incomplete database, if err is not nil and the database has no
+// problem.
 func (c *Companion) note(database, address string, err error) {
 	hasProblem := slices.ContainsFunc(c.Troubles, func(t StoreTrouble) bool { return t.Store == database })
 	if err != nil && !hasProblem {
@@ -455,8 +462,8 @@ func (l *Library) Connected(id peer.ID) bool {
 	return len(l.cfg.Host.Network().ConnsToPeer(id)) > 0
 }
 
-// Invalid returns the invalid records of the companions database: why each is invalid,
-// by key.
+// Invalid returns the invalid records of the companions database: why each is
+// invalid, by key.
 func (l *Library) Invalid() map[string]string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -22,8 +22,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
-// stagedReplicator is a Replicator whose statuses a test sets. It fetches nothing: the
-// test creates the databases and their content.
+// stagedReplicator is a Replicator whose statuses a test sets. It fetches
+// nothing: the test creates the databases and their content.
 type stagedReplicator struct {
 	mu       sync.Mutex
 	statuses map[string]replicate.Status // by address
@@ -107,7 +107,8 @@ func (s *stagedReplicator) reportMissing(t testing.TB, address string, peers ...
 	s.missing = nil
 }
 
-// reportInsufficient is report, and waits until Follow yielded the status and goes on.
+// reportInsufficient is report, and waits until Follow yielded the status and
+// goes on.
 func (s *stagedReplicator) reportInsufficient(t testing.TB, address string, peers ...replicate.Peer) {
 	t.Helper()
 	s.report(address, peers...)
@@ -145,7 +146,8 @@ func inSync(id peer.ID) replicate.Peer {
 	return replicate.Peer{ID: id, Open: true, Exchanged: now, InStep: now, Heads: 1}
 }
 
-// stagedCompanion is a library with a companion whose databases the test controls.
+// stagedCompanion is a library with a companion whose databases the test
+// controls.
 type stagedCompanion struct {
 	*testLibrary
 	*stagedReplicator
@@ -157,7 +159,8 @@ type stagedCompanion struct {
 	userAt, scoresAt, countsAt string // addresses
 }
 
-// newStagedCompanion returns a library with a companion whose databases are empty.
+// newStagedCompanion returns a library with a companion whose databases are
+// empty.
 func newStagedCompanion(t testing.TB) *stagedCompanion {
 	t.Helper()
 	s := &stagedCompanion{testLibrary: newTestLibrary(t), stagedReplicator: newStagedReplicator(), t: t, them: ptest.RandPeerIDFatal(t)}
@@ -230,8 +233,9 @@ func (s *stagedCompanion) awaitIncomplete(want string) {
 	eventually(s.t, "incomplete: "+want, func() bool { return s.incomplete() == want })
 }
 
-// complete reports a database as in sync with its owner until these databases are
-// incomplete. It reports repeatedly, because only times after the start count.
+// complete reports a database as in sync with its owner until these databases
+// are incomplete. It reports repeatedly, because only times after the start
+// count.
 func (s *stagedCompanion) complete(address, incomplete string) {
 	s.t.Helper()
 	eventually(s.t, "incomplete: "+incomplete, func() bool {
@@ -242,7 +246,8 @@ func (s *stagedCompanion) complete(address, incomplete string) {
 
 const partial = ": not complete yet: it was not in sync with any peer"
 
-// newCompleteCompanion returns a library whose companion has complete databases.
+// newCompleteCompanion returns a library whose companion has complete
+// databases.
 func newCompleteCompanion(t testing.TB, pieces ...string) *stagedCompanion {
 	t.Helper()
 	s := newStagedCompanion(t)
@@ -319,7 +324,8 @@ func TestUserDatabaseIsCompletedByItsOwnerOrAPeerThatHasIt(t *testing.T) {
 	s.report(s.userAt, other(func(*replicate.Peer) {}))
 	s.awaitIncomplete("pieces: not here yet")
 
-	// Daemons of an earlier version are not comparable, so they are never in sync.
+	// Daemons of an earlier version are not comparable, so they are never in
+	// sync.
 	older := newStagedCompanion(t)
 	older.putProfile(library.KeyPieces, older.absentAddress(t, "scores"))
 	older.addRecord("alice")

@@ -44,8 +44,8 @@ type Store struct {
 	Err  error           // the database cannot be used, or only in part; or nil
 }
 
-// Stores returns the library databases: pieces, user, companions and practice, in this
-// order. It opens again those that failed before.
+// Stores returns the library databases: pieces, user, companions and practice,
+// in this order. It opens again those that failed before.
 func (l *Library) Stores(ctx context.Context) []Store {
 	l.opening.Lock()
 	defer l.opening.Unlock()
@@ -91,8 +91,8 @@ func (l *Library) documents(ctx context.Context) (*orbit.Documents, error) {
 	return db.Documents()
 }
 
-// open opens or creates a database, unless it is open without an error. It reports
-// whether it succeeded. The caller holds l.opening.
+// open opens or creates a database, unless it is open without an error. It
+// reports whether it succeeded. The caller holds l.opening.
 func (l *Library) open(ctx context.Context, at int) bool {
 	s := &l.databases[at]
 	if s.DB != nil && s.Err == nil {
@@ -116,9 +116,9 @@ func (l *Library) open(ctx context.Context, at int) bool {
 	return err == nil
 }
 
-// optionsOf returns the options of a database: those with a changeable access list,
-// unless only the database with a fixed access list is here, which earlier versions
-// created.
+// optionsOf returns the options of a database: those with a changeable access
+// list, unless only the database with a fixed access list is here, which
+// earlier versions created.
 func (l *Library) optionsOf(ctx context.Context, name string, fixed orbit.Options) (orbit.Options, error) {
 	managed := fixed
 	managed.Access.Managed = true
@@ -138,8 +138,8 @@ func (l *Library) optionsOf(ctx context.Context, name string, fixed orbit.Option
 	return managed, nil
 }
 
-// Addresses returns the addresses of the library databases, also of those that cannot
-// be opened.
+// Addresses returns the addresses of the library databases, also of those that
+// cannot be opened.
 func (l *Library) Addresses() []string {
 	l.opening.Lock()
 	defer l.opening.Unlock()
@@ -156,7 +156,8 @@ func (l *Library) latchOf(at int) *latch {
 	return [...]*latch{piecesAt: &l.own.pieces, userAt: &l.profileLoaded, companionsAt: &l.companionsLoaded, practiceAt: &l.own.practice}[at]
 }
 
-// read reads a database into memory and follows its changes until the library closes.
+// read reads a database into memory and follows its changes until the library
+// closes.
 func (l *Library) read(at int, db *orbit.Database) {
 	var err error
 	switch at {
@@ -178,8 +179,8 @@ func (l *Library) read(at int, db *orbit.Database) {
 	}
 }
 
-// fillProfile puts the initial fields that the user database lacks, and corrects those
-// by which peers follow this daemon.
+// fillProfile puts the initial fields that the user database lacks, and
+// corrects those by which peers follow this daemon.
 func (l *Library) fillProfile(ctx context.Context) error {
 	user, err := l.databases[userAt].DB.KeyValue()
 	if err != nil {

@@ -55,9 +55,9 @@ func (l *Library) emit(e Event) {
 	}
 }
 
-// Watch yields events until the context is done or the library closes. It calls ready,
-// if that is not nil, once events are buffered. A reader that falls more than 4096
-// events behind misses some.
+// Watch yields events until the context is done or the library closes. It calls
+// ready, if that is not nil, once events are buffered. A reader that falls more
+// than 4096 events behind misses some.
 func (l *Library) Watch(ctx context.Context, ready func()) iter.Seq[Event] {
 	return func(yield func(Event) bool) {
 		w := &watcher{events: make(chan Event, maxEvents)}

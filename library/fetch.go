@@ -14,8 +14,9 @@ import (
 // connectTimeout bounds a connection attempt to a companion that has a file.
 const connectTimeout = 20 * time.Second
 
-// Fetch returns the file of a piece. Reading it fetches its blocks, from companions that
-// have the piece and from other providers. Reading fails when ctx is done.
+// Fetch returns the file of a piece. Reading it fetches its blocks, from
+// companions that have the piece and from other providers. Reading fails when
+// ctx is done.
 func (l *Library) Fetch(ctx context.Context, p piece.Piece) (File, error) {
 	c, err := piece.Decode(p.Hash)
 	if err != nil {

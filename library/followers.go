@@ -20,8 +20,8 @@ const MaxFollowers = 1000
 const (
 	followerPrefix = "follower"
 
-	// cardTimeout is how long an exchange of cards waits for the own card after a
-	// start.
+	// cardTimeout is how long an exchange of cards waits for the own card after
+	// a start.
 	cardTimeout = 5 * time.Second
 )
 
@@ -41,8 +41,8 @@ func (l *Library) loadFollowers(ctx context.Context) error {
 	})
 }
 
-// scanPeers decodes the records with a prefix, whose keys are peer IDs. It logs and
-// skips damaged records.
+// scanPeers decodes the records with a prefix, whose keys are peer IDs. It logs
+// and skips damaged records.
 func scanPeers[R any](ctx context.Context, s *store.Store, prefix string, take func(peer.ID, R)) error {
 	for e, err := range s.Scan(ctx, prefix) {
 		if err != nil {
@@ -59,8 +59,8 @@ func scanPeers[R any](ctx context.Context, s *store.Store, prefix string, take f
 	return nil
 }
 
-// ownCard returns the card for a peer. It fails while the companions are being read
-// after a start: the card would say that the peer is not followed.
+// ownCard returns the card for a peer. It fails while the companions are being
+// read after a start: the card would say that the peer is not followed.
 func (l *Library) ownCard(to peer.ID) (card.Card, error) {
 	ctx, cancel := context.WithTimeout(l.ctx, cardTimeout)
 	defer cancel()
@@ -82,8 +82,8 @@ func (l *Library) ownCard(to peer.ID) (card.Card, error) {
 	return c, nil
 }
 
-// dropFollower removes the oldest follower that is not connected, and reports whether
-// there was one.
+// dropFollower removes the oldest follower that is not connected, and reports
+// whether there was one.
 func (l *Library) dropFollower() bool {
 	l.mu.Lock()
 	followers := maps.Clone(l.followers)

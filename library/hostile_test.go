@@ -346,8 +346,8 @@ func TestShortHashOfACompanionIsAmbiguous(t *testing.T) {
 	}
 }
 
-// slowReplicator is a Replicator that never finishes fetching a database, and is slow to
-// stop.
+// slowReplicator is a Replicator that never finishes fetching a database, and
+// is slow to stop.
 type slowReplicator struct {
 	address      string
 	begun, ended atomic.Bool
@@ -371,8 +371,8 @@ func (s *slowReplicator) Follow(ctx context.Context, _ string) iter.Seq2[replica
 	}
 }
 
-// newSlowLibrary returns a library with a companion whose pieces are here, and whose user
-// database never arrives.
+// newSlowLibrary returns a library with a companion whose pieces are here, and
+// whose user database never arrives.
 func newSlowLibrary(t testing.TB) (h *testLibrary, s *slowReplicator, companion peer.ID) {
 	t.Helper()
 	h = newTestLibrary(t)

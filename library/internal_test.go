@@ -20,8 +20,8 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// While the companions are being read, the card would tell each companion that it is
-// not followed any more.
+// While the companions are being read, the card would tell each companion that
+// it is not followed any more.
 func TestNoCardIsSentBeforeTheCompanionsAreRead(t *testing.T) {
 	id := ptest.RandPeerIDFatal(t)
 	l := &Library{companions: map[string]*companionState{"theirs": {id: id}}}
@@ -41,8 +41,8 @@ func TestNoCardIsSentBeforeTheCompanionsAreRead(t *testing.T) {
 	}
 }
 
-// Fields that change in one batch, such as the peer ID and the address of the pieces,
-// take effect together.
+// Fields that change in one batch, such as the peer ID and the address of the
+// pieces, take effect together.
 func TestFieldsOfAUserDatabaseChangeTogether(t *testing.T) {
 	o, err := orbit.New(t.Context(), orbit.Config{Store: store.New(storetest.NewDisk(), "/orbit"), Keystore: keystore.NewMemKeystore()})
 	if err != nil {
@@ -90,8 +90,8 @@ func TestFieldsOfAUserDatabaseChangeTogether(t *testing.T) {
 	<-ended
 }
 
-// Decoding base36 takes quadratic time: a megabyte in a hostile user database would take
-// minutes.
+// Decoding base36 takes quadratic time: a megabyte in a hostile user database
+// would take minutes.
 func TestLongTextIsNotDecodedAsAPeerID(t *testing.T) {
 	id := ptest.RandPeerIDFatal(t)
 	short, err := peer.ToCid(id).StringOfBase(multibase.Base36)

@@ -13,8 +13,8 @@ const keptPrefix = "kept"
 
 func keptKey(id peer.ID) string { return keptPrefix + "/" + id.String() }
 
-// keep makes a companion a kept peer. If it was none before, keep records that, so that
-// unkeep undoes it.
+// keep makes a companion a kept peer. If it was none before, keep records that,
+// so that unkeep undoes it.
 func (l *Library) keep(ctx context.Context, c *companionState) {
 	id := c.id
 	recorded, err := l.cfg.Store.Has(ctx, keptKey(id))
@@ -29,8 +29,8 @@ func (l *Library) keep(ctx context.Context, c *companionState) {
 	}
 }
 
-// keepAt makes a companion a kept peer at the addresses in the peerstore, which include
-// those from identify if the companion opened the connection.
+// keepAt makes a companion a kept peer at the addresses in the peerstore, which
+// include those from identify if the companion opened the connection.
 func (l *Library) keepAt(ctx context.Context, c *companionState) error {
 	addrs := l.cfg.Host.Peerstore().Addrs(c.id)
 	slices.SortFunc(addrs, func(a, b ma.Multiaddr) int { return a.Compare(b) })
@@ -95,8 +95,8 @@ func (l *Library) pruneKept(records map[string]record) {
 	}
 }
 
-// ClaimPeer records that a person asked for a kept peer: it stays one when it is not a
-// companion any more.
+// ClaimPeer records that a person asked for a kept peer: it stays one when it
+// is not a companion any more.
 func (l *Library) ClaimPeer(ctx context.Context, id peer.ID) error {
 	return l.erase(ctx, keptKey(id))
 }

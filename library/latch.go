@@ -8,8 +8,8 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 )
 
-// latch tells when a database was loaded into memory. It is closed while the database
-// is being read, and open once it was read or reading failed.
+// latch tells when a database was loaded into memory. It is closed while the
+// database is being read, and open once it was read or reading failed.
 type latch struct {
 	mu     sync.Mutex
 	opened chan struct{}   // closed when the latch opens; nil before reading begins
@@ -59,7 +59,8 @@ func (l *latch) fail(err error) {
 	}
 }
 
-// reset returns the latch to its initial state. Calls of wait return ErrNotHere.
+// reset returns the latch to its initial state. Calls of wait return
+// ErrNotHere.
 func (l *latch) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,8 +76,8 @@ func (l *latch) open(err error) {
 	}
 }
 
-// wait waits until the latch is open, and returns why the database cannot be read. It
-// does not wait if reading did not begin.
+// wait waits until the latch is open, and returns why the database cannot be
+// read. It does not wait if reading did not begin.
 func (l *latch) wait(ctx context.Context) error {
 	l.mu.Lock()
 	opened := l.opened
@@ -120,7 +121,8 @@ func (l *latch) address() string {
 	return ""
 }
 
-// isUpToDate reports whether all entries of the database with an address were read.
+// isUpToDate reports whether all entries of the database with an address were
+// read.
 func (l *latch) isUpToDate(ctx context.Context, address string) bool {
 	l.mu.Lock()
 	db, last := l.db, l.last

@@ -40,11 +40,13 @@ type Config struct {
 	// Store is for the library alone.
 	Store *store.Store
 
-	// Disk is the disk of Store and Files. While it is almost full, the library stores
-	// no data from peers and adds no files. nil: the disk always has space.
+	// Disk is the disk of Store and Files. While it is almost full, the library
+	// stores no data from peers and adds no files. nil: the disk always has
+	// space.
 	Disk *space.Disk
 
-	// Replicator replicates the databases of companions. nil: none is replicated.
+	// Replicator replicates the databases of companions. nil: none is
+	// replicated.
 	Replicator Replicator
 
 	// Swarm reconnects to companions.
@@ -53,12 +55,13 @@ type Config struct {
 	// Messages has the messages that contain offers. nil: there are no offers.
 	Messages Messages
 
-	// Patience is how long a query waits for the databases of companions that are being
-	// read into memory. Default: 10 seconds.
+	// Patience is how long a query waits for the databases of companions that
+	// are being read into memory. Default: 10 seconds.
 	Patience time.Duration
 
-	// Keep returns a function that receives the blocks of a database that is dropped;
-	// see [orbit.Orbit.Drop]. It is called once per database. nil: none.
+	// Keep returns a function that receives the blocks of a database that is
+	// dropped; see [orbit.Orbit.Drop]. It is called once per database. nil:
+	// none.
 	Keep func() func(context.Context, []block.Block) error
 }
 
@@ -113,9 +116,9 @@ type Library struct {
 	watchers   map[*watcher]struct{}
 }
 
-// New opens or creates the library databases, and follows the companions. It logs a
-// database that cannot be opened, and does not fail because of it. The error is that of
-// the Store. New does not wait for peers.
+// New opens or creates the library databases, and follows the companions. It
+// logs a database that cannot be opened, and does not fail because of it. The
+// error is that of the Store. New does not wait for peers.
 func New(ctx context.Context, cfg Config) (*Library, error) {
 	cfg.Patience = cmp.Or(cfg.Patience, defaultPatience)
 	l := &Library{
@@ -184,7 +187,8 @@ func (l *Library) Wait(ctx context.Context) error {
 	return nil
 }
 
-// Close stops the library and waits for its goroutines. The databases stay open.
+// Close stops the library and waits for its goroutines. The databases stay
+// open.
 func (l *Library) Close() error {
 	l.followed.Close()
 	l.cancel()
@@ -193,8 +197,8 @@ func (l *Library) Close() error {
 	return err
 }
 
-// prune undoes what was done for companions that were removed, where the daemon stopped
-// before it could.
+// prune undoes what was done for companions that were removed, where the daemon
+// stopped before it could.
 func (l *Library) prune() {
 	if l.cfg.Replicator == nil {
 		return

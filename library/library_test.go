@@ -328,7 +328,8 @@ func TestDatabasesOfEarlierVersionsRetainTheirAddresses(t *testing.T) {
 	if got := h.list(t, library.Query{}); !slices.Equal(got, []string{"QmOld Old 0/0"}) {
 		t.Errorf("%q", got)
 	}
-	// A database that is created by hand later does not replace the library's own.
+	// A database that is created by hand later does not replace the library's
+	// own.
 	user := h.Stores(t.Context())[1].DB.Address()
 	_, err = h.orbit.Create(t.Context(), "user", orbit.Options{Type: orbit.TypeKeyValue, Access: orbit.Access{Write: []string{"*"}}})
 	must(t, err)
@@ -441,7 +442,8 @@ func TestNoCountIsLost(t *testing.T) {
 		})
 	}
 	group.Wait()
-	// Other identities count for the same piece, in any spelling. Invalid items do not count.
+	// Other identities count for the same piece, in any spelling. Invalid items
+	// do not count.
 	kv, err := h.Stores(t.Context())[3].DB.KeyValue()
 	must(t, err)
 	v1 := cid.NewCidV1(cid.DagProtobuf, cidOf(prelude).Hash()).String()

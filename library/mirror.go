@@ -25,12 +25,13 @@ func keyedOf(db *orbit.Database) (keyedDatabase, error) {
 	return db.KeyValue()
 }
 
-// mirror reads a keyed database, and then follows its changes. It passes to take all
-// items, newest first and with number 0, and then each changed key with the number of
-// the entry that changed it, and a nil item if the key was deleted. Whenever take has
-// received all changes, mirror calls read with the number of the log's last entry; only
-// then are the items a consistent state. mirror logs and skips damaged items. It returns
-// when ctx is done, the Orbit is closed or the database is dropped.
+// mirror reads a keyed database, and then follows its changes. It passes to
+// take all items, newest first and with number 0, and then each changed key
+// with the number of the entry that changed it, and a nil item if the key was
+// deleted. Whenever take has received all changes, mirror calls read with the
+// number of the log's last entry; only then are the items a consistent state.
+// mirror logs and skips damaged items. It returns when ctx is done, the Orbit
+// is closed or the database is dropped.
 func mirror(ctx context.Context, db *orbit.Database, take func(key value.Value, item *orbit.Item, number uint64), read func(last uint64)) error {
 	view, err := keyedOf(db)
 	if err != nil {

@@ -18,8 +18,8 @@ var (
 	ErrStranger = errors.New("no companion has this name")
 	// ErrAmbiguousName is returned if several companions have a name.
 	ErrAmbiguousName = errors.New("several companions have this name")
-	// ErrChangedName is returned if the current name of a companion differs from the
-	// recorded one.
+	// ErrChangedName is returned if the current name of a companion differs
+	// from the recorded one.
 	ErrChangedName = errors.New("the companion with this name has another one now")
 )
 
@@ -50,8 +50,8 @@ func (l *Library) nameOfCompanion(id peer.ID) string {
 	return c.displayName()
 }
 
-// NameOf returns the recorded name of a companion, or else the name on the card of a
-// connected peer, or "".
+// NameOf returns the recorded name of a companion, or else the name on the card
+// of a connected peer, or "".
 func (l *Library) NameOf(id peer.ID) string {
 	if name := l.nameOfCompanion(id); name != "" {
 		return name
@@ -73,10 +73,10 @@ func checkedName(name string) string {
 	return name
 }
 
-// PeerNamed returns the companion with a name. Names are compared by [piece.Fold]: a
-// reader would not distinguish names that differ in case or accents alone. The name of
-// another peer does not identify it, because that peer chose it. The error is a
-// [*NameError] or that of the context.
+// PeerNamed returns the companion with a name. Names are compared by
+// [piece.Fold]: a reader would not distinguish names that differ in case or
+// accents alone. The name of another peer does not identify it, because that
+// peer chose it. The error is a [*NameError] or that of the context.
 func (l *Library) PeerNamed(ctx context.Context, name string) (peer.ID, error) {
 	if err := l.Wait(ctx); err != nil {
 		return "", err

@@ -164,7 +164,8 @@ func (h *testLibrary) database(t testing.TB, name string) *orbit.Database {
 	return nil
 }
 
-// putOwnProfile puts a field into the user database, without the library's checks.
+// putOwnProfile puts a field into the user database, without the library's
+// checks.
 func (h *testLibrary) putOwnProfile(t testing.TB, key string, v any) {
 	t.Helper()
 	_, err := h.keyValue(t, library.UserName).Put(t.Context(), key, v)

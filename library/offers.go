@@ -17,16 +17,16 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// MaxOffers is the maximum number of stored offers. A new one replaces that of the same
-// peer, or else the oldest.
+// MaxOffers is the maximum number of stored offers. A new one replaces that of
+// the same peer, or else the oldest.
 const MaxOffers = 1000
 
 const (
 	offerPrefix = "offer"
 	scannedKey  = "offers"
 
-	// scannedInterval is the number of messages after which the progress is stored. At
-	// most that many are scanned again after a restart.
+	// scannedInterval is the number of messages after which the progress is
+	// stored. At most that many are scanned again after a restart.
 	scannedInterval = 1000
 )
 
@@ -38,16 +38,16 @@ type Offer struct {
 	Via     message.Via `json:"via"`
 }
 
-// Check returns why the address cannot be opened, such as [manifest.ErrLegacyAddress],
-// or nil.
+// Check returns why the address cannot be opened, such as
+// [manifest.ErrLegacyAddress], or nil.
 func (o Offer) Check() error {
 	_, err := manifest.ParseAddress(o.Address)
 	return err
 }
 
-// OfferIn returns the address of the user database that a message offers. The message
-// is JSON such as {"userDb":"/orbitdb/zdpu…"}, as the app of the OrbitDB tutorial sends
-// it.
+// OfferIn returns the address of the user database that a message offers. The
+// message is JSON such as {"userDb":"/orbitdb/zdpu…"}, as the app of the
+// OrbitDB tutorial sends it.
 func OfferIn(data []byte) (address string, ok bool) {
 	if len(data) > 4<<10 {
 		return "", false
@@ -71,10 +71,10 @@ func (l *Library) loadOffers(ctx context.Context) error {
 	})
 }
 
-// Offers returns the offers of peers that were not added as companions, newest first.
-// After a start it waits up to [Config].Patience until the stored messages were
-// scanned. If that takes longer, the error wraps [ErrBeingRead], and offers may be
-// missing from the result.
+// Offers returns the offers of peers that were not added as companions, newest
+// first. After a start it waits up to [Config].Patience until the stored
+// messages were scanned. If that takes longer, the error wraps [ErrBeingRead],
+// and offers may be missing from the result.
 func (l *Library) Offers(ctx context.Context) ([]Offer, error) {
 	limited, cancel := context.WithTimeout(ctx, l.cfg.Patience)
 	defer cancel()
@@ -89,7 +89,8 @@ func (l *Library) Offers(ctx context.Context) ([]Offer, error) {
 	return offers, err
 }
 
-// awaitOffers waits until the messages that were here at the start were scanned.
+// awaitOffers waits until the messages that were here at the start were
+// scanned.
 func (l *Library) awaitOffers(ctx context.Context) error {
 	if _ = l.offersLoaded.wait(ctx); ctx.Err() != nil && !l.offersLoaded.isRead() {
 		return fmt.Errorf("messages that may be offers are %w", ErrBeingRead)
@@ -97,7 +98,8 @@ func (l *Library) awaitOffers(ctx context.Context) error {
 	return nil
 }
 
-// watchOffers scans messages for offers. It begins where it ended before the restart.
+// watchOffers scans messages for offers. It begins where it ended before the
+// restart.
 func (l *Library) watchOffers() {
 	defer l.offersLoaded.fail(errors.New("messages are not scanned"))
 	if l.cfg.Disk.AwaitIncoming(l.ctx) != nil {

@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// DefaultInstrument is the instrument of a piece that is added without one, as in
-	// the OrbitDB tutorial.
+	// DefaultInstrument is the instrument of a piece that is added without one,
+	// as in the OrbitDB tutorial.
 	DefaultInstrument = "Piano"
 
 	// maxDetail is the length of the longest text of a piece, in bytes.
@@ -32,8 +32,8 @@ var (
 	// ErrNoFile is returned for a hash that is not that of a file.
 	ErrNoFile = errors.New("not a file")
 
-	// ErrStillPinned is returned if a piece was removed, but the pin of its file could
-	// not be removed.
+	// ErrStillPinned is returned if a piece was removed, but the pin of its
+	// file could not be removed.
 	ErrStillPinned = errors.New("the piece is removed, but its file is still pinned")
 )
 
@@ -77,9 +77,10 @@ func (d Details) check() error {
 	return nil
 }
 
-// AddFile adds a file to IPFS, pins it, and adds it as a piece or updates the existing
-// piece. Title and composer come from the details, or else from the existing piece, or
-// else from the file. AddFile returns once all of that is on disk.
+// AddFile adds a file to IPFS, pins it, and adds it as a piece or updates the
+// existing piece. Title and composer come from the details, or else from the
+// existing piece, or else from the file. AddFile returns once all of that is on
+// disk.
 func (l *Library) AddFile(ctx context.Context, f files.File, name string, d Details) (piece.Piece, Outcome, error) {
 	if err := d.check(); err != nil {
 		return piece.Piece{}, "", err
@@ -96,9 +97,9 @@ func (l *Library) AddFile(ctx context.Context, f files.File, name string, d Deta
 	return l.put(ctx, c.String(), found, d)
 }
 
-// AddHash adds a piece by the CID of its file, in the given spelling, or updates the
-// existing piece. With pin, it first fetches and pins the file, and reads its title and
-// composer as [Library.AddFile] does. progress may be nil.
+// AddHash adds a piece by the CID of its file, in the given spelling, or
+// updates the existing piece. With pin, it first fetches and pins the file, and
+// reads its title and composer as [Library.AddFile] does. progress may be nil.
 func (l *Library) AddHash(ctx context.Context, hash string, d Details, pin bool, progress func(blocks int)) (piece.Piece, Outcome, error) {
 	if err := d.check(); err != nil {
 		return piece.Piece{}, "", err
@@ -203,8 +204,8 @@ func (l *Library) put(ctx context.Context, hash string, found file, d Details) (
 	return l.write(ctx, docs, doc, item.Value, outcome, d)
 }
 
-// write applies details to a document, and puts it if it changed. The caller holds
-// l.writing.
+// write applies details to a document, and puts it if it changed. The caller
+// holds l.writing.
 func (l *Library) write(ctx context.Context, docs *orbit.Documents, doc map[string]any, before value.Value, outcome Outcome, d Details) (piece.Piece, Outcome, error) {
 	d.apply(doc)
 	v, err := value.Of(doc)
@@ -271,7 +272,8 @@ func mapOf(doc value.Value) (map[string]any, error) {
 	return maps.Clone(m), nil
 }
 
-// Update changes the own piece with a hash. The error wraps [orbit.ErrNotFound].
+// Update changes the own piece with a hash. The error wraps
+// [orbit.ErrNotFound].
 func (l *Library) Update(ctx context.Context, hash string, d Details) (piece.Piece, Outcome, error) {
 	if err := d.check(); err != nil {
 		return piece.Piece{}, "", err
@@ -293,10 +295,10 @@ func (l *Library) Update(ctx context.Context, hash string, d Details) (piece.Pie
 	return l.write(ctx, docs, doc, item.Value, Updated, d)
 }
 
-// Remove removes the own piece with a hash, and its pin if a library created that;
-// unpinned reports whether there was such a pin. The practice counts stay. The error
-// wraps [orbit.ErrNotFound], or [ErrStillPinned] if the piece was removed and the pin
-// was not.
+// Remove removes the own piece with a hash, and its pin if a library created
+// that; unpinned reports whether there was such a pin. The practice counts
+// stay. The error wraps [orbit.ErrNotFound], or [ErrStillPinned] if the piece
+// was removed and the pin was not.
 func (l *Library) Remove(ctx context.Context, hash string) (p piece.Piece, unpinned bool, err error) {
 	docs, err := l.documents(ctx)
 	if err != nil {

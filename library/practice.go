@@ -16,7 +16,8 @@ const (
 	// MaxPractice is the largest number that is added to a count at once.
 	MaxPractice = 1_000_000
 
-	// maxCount is the largest count: JavaScript represents integers exactly up to it.
+	// maxCount is the largest count: JavaScript represents integers exactly up
+	// to it.
 	maxCount = 1<<53 - 1
 
 	// countSize is the approximate memory of a count besides its key, in bytes.
@@ -28,8 +29,8 @@ type Count struct {
 	Own uint64 // in the own practice database
 	All uint64 // in the practice databases of the owner and of all companions
 
-	// More is set if All may be too low, because a practice database of a companion is
-	// not complete and read yet.
+	// More is set if All may be too low, because a practice database of a
+	// companion is not complete and read yet.
 	More bool
 }
 
@@ -48,7 +49,8 @@ func newCounts(budgets ...*piece.Budget) *counts {
 // practiceKey returns the key of the count of an identity.
 func practiceKey(hash, identity string) string { return hash + "/" + identity }
 
-// set sets the count with a database key to that of an item, which is nil for none.
+// set sets the count with a database key to that of an item, which is nil for
+// none.
 func (c *counts) set(key value.Value, item *orbit.Item) {
 	text, _ := key.Text()
 	cut := strings.LastIndexByte(text, '/')
@@ -116,7 +118,8 @@ func (c *counts) of(canonical string) (sum uint64) {
 	return sum
 }
 
-// Practised returns the practice count of a hash, also of one that no library has.
+// Practised returns the practice count of a hash, also of one that no library
+// has.
 func (l *Library) Practised(ctx context.Context, hash string) (Count, error) {
 	problems, err := l.awaitCounts(ctx)
 	if err != nil {
@@ -127,8 +130,8 @@ func (l *Library) Practised(ctx context.Context, hash string) (Count, error) {
 	return total, nil
 }
 
-// count adds up the counts of a piece in collections. The own count includes those of
-// other devices that may write to the own database.
+// count adds up the counts of a piece in collections. The own count includes
+// those of other devices that may write to the own database.
 func (l *Library) count(canonical string, from []*collection) (n Count) {
 	for _, c := range from {
 		in := c.counts.of(canonical)
@@ -140,8 +143,8 @@ func (l *Library) count(canonical string, from []*collection) (n Count) {
 	return n
 }
 
-// Practise adds n, from 1 to [MaxPractice], to the practice count of a piece, and
-// returns the new count once it is on disk.
+// Practise adds n, from 1 to [MaxPractice], to the practice count of a piece,
+// and returns the new count once it is on disk.
 func (l *Library) Practise(ctx context.Context, hash string, n uint64) (Count, error) {
 	if n < 1 || n > MaxPractice {
 		return Count{}, fmt.Errorf("%w: practised %d times, must be from 1 to %d", ErrInvalid, n, MaxPractice)

@@ -54,7 +54,8 @@ func (l *Library) Profile(ctx context.Context) iter.Seq2[orbit.Item, error] {
 	}
 }
 
-// ProfileField returns a field of the profile. The error wraps [orbit.ErrNotFound].
+// ProfileField returns a field of the profile. The error wraps
+// [orbit.ErrNotFound].
 func (l *Library) ProfileField(ctx context.Context, key string) (value.Value, error) {
 	kv, err := l.keyValue(ctx, userAt)
 	if err != nil {
@@ -64,9 +65,9 @@ func (l *Library) ProfileField(ctx context.Context, key string) (value.Value, er
 	return item.Value, err
 }
 
-// SetProfileField sets a field of the profile. The error wraps [ErrInvalid] for a
-// username that [CheckUsername] refuses, and [ErrManaged] for a field by which peers
-// follow this daemon.
+// SetProfileField sets a field of the profile. The error wraps [ErrInvalid] for
+// a username that [CheckUsername] refuses, and [ErrManaged] for a field by
+// which peers follow this daemon.
 func (l *Library) SetProfileField(ctx context.Context, key string, v value.Value) error {
 	if err := checkProfileKey(key); err != nil {
 		return err
@@ -88,8 +89,8 @@ func (l *Library) SetProfileField(ctx context.Context, key string, v value.Value
 }
 
 // RemoveProfileField removes a field of the profile. The error wraps
-// [orbit.ErrNotFound], or [ErrManaged] for the username and for a field by which peers
-// follow this daemon.
+// [orbit.ErrNotFound], or [ErrManaged] for the username and for a field by
+// which peers follow this daemon.
 func (l *Library) RemoveProfileField(ctx context.Context, key string) error {
 	if err := checkProfileKey(key); err != nil {
 		return err
@@ -118,9 +119,9 @@ func checkProfileKey(key string) error {
 	return nil
 }
 
-// CheckUsername returns why a text is not a valid username, or nil. A username has 1 to
-// [MaxUsername] printable characters, no surrounding spaces and no leading "/" or "-",
-// and is not a peer ID.
+// CheckUsername returns why a text is not a valid username, or nil. A username
+// has 1 to [MaxUsername] printable characters, no surrounding spaces and no
+// leading "/" or "-", and is not a peer ID.
 func CheckUsername(name string) error {
 	switch {
 	case name == "" || utf8.RuneCountInString(name) > MaxUsername:
@@ -136,13 +137,14 @@ func CheckUsername(name string) error {
 	return nil
 }
 
-// invisible reports whether a character is not printable, or has no visible form.
+// invisible reports whether a character is not printable, or has no visible
+// form.
 func invisible(r rune) bool {
 	return !unicode.IsPrint(r) || unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
-// nameOf returns the username in a value of KeyUsername, which is a text or, in the
-// tutorial, a number. It returns "" for an invalid username.
+// nameOf returns the username in a value of KeyUsername, which is a text or, in
+// the tutorial, a number. It returns "" for an invalid username.
 func nameOf(v value.Value) string {
 	name, ok := v.Text()
 	if !ok && v != nil {
@@ -160,8 +162,8 @@ func (l *Library) Username(ctx context.Context) (string, error) {
 	return nameOf(v), err
 }
 
-// profileChanged handles a change of the user database. item is nil if the key was
-// deleted.
+// profileChanged handles a change of the user database. item is nil if the key
+// was deleted.
 func (l *Library) profileChanged(key value.Value, item *orbit.Item) {
 	if name, _ := key.Text(); name == KeyUsername && item != nil {
 		l.renamed(nameOf(item.Value))

@@ -12,8 +12,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// record is a companion in the companions database. Its key is the address of the
-// companion's user database, of which it repeats the content.
+// record is a companion in the companions database. Its key is the address of
+// the companion's user database, of which it repeats the content.
 type record struct {
 	NodeID   string `json:"nodeId"`
 	Username string `json:"username,omitempty"`
@@ -21,8 +21,8 @@ type record struct {
 	Practice string `json:"practice,omitempty"`
 }
 
-// recordOf decodes a record. Fields of other types are left out, but for a username of
-// the tutorial, which is a number.
+// recordOf decodes a record. Fields of other types are left out, but for a
+// username of the tutorial, which is a number.
 func recordOf(v value.Value) record {
 	text := func(key string) string {
 		s, _ := v.Field(key).Text()
@@ -53,8 +53,9 @@ func (l *Library) records(ctx context.Context) (map[string]record, error) {
 	return records, nil
 }
 
-// recordChanged handles a change of the companions database: item is the new value, or
-// nil if the key was deleted. number is 0 for the records at the start of the daemon.
+// recordChanged handles a change of the companions database: item is the new
+// value, or nil if the key was deleted. number is 0 for the records at the
+// start of the daemon.
 func (l *Library) recordChanged(key value.Value, item *orbit.Item, number uint64) {
 	address, _ := key.Text()
 	var r record
@@ -141,8 +142,8 @@ func shortKey(key value.Value) string {
 	return text[:min(len(text), maxProfileValue)]
 }
 
-// remember updates the record of a companion from its user database, at most once per
-// rememberPause.
+// remember updates the record of a companion from its user database, at most
+// once per rememberPause.
 func (l *Library) remember(ctx context.Context, c *companionState, r record) {
 	kv, err := l.keyValue(ctx, companionsAt)
 	if err != nil {
@@ -170,7 +171,8 @@ func (l *Library) remember(ctx context.Context, c *companionState, r record) {
 			set(key, pair[0], pair[1])
 		}
 	}
-	// Only the first username is recorded: a later one may impersonate somebody.
+	// Only the first username is recorded: a later one may impersonate
+	// somebody.
 	if before.Username == "" && c.unnamed {
 		set(KeyUsername, "", r.Username)
 	}
@@ -184,8 +186,8 @@ func (l *Library) remember(ctx context.Context, c *companionState, r record) {
 	}
 }
 
-// maxPeerID is the longest text that is decoded as a peer ID, in bytes. Decoding base58
-// and base36 takes quadratic time.
+// maxPeerID is the longest text that is decoded as a peer ID, in bytes.
+// Decoding base58 and base36 takes quadratic time.
 const maxPeerID = 1 << 10
 
 func decodePeer(text string) (peer.ID, error) {

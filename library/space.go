@@ -10,8 +10,8 @@ import (
 	"github.com/newpieceplease/npp/space"
 )
 
-// accepts reports whether the disk has space for data from peers. If not, cards are
-// exchanged again once it has.
+// accepts reports whether the disk has space for data from peers. If not, cards
+// are exchanged again once it has.
 func (l *Library) accepts() bool {
 	if l.cfg.Disk.CheckIncoming() == nil {
 		return true
@@ -52,8 +52,8 @@ func (f guardedFile) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// pin fetches and pins the DAG of a CID; see [Files.Pin]. It fails once the disk is
-// almost full.
+// pin fetches and pins the DAG of a CID; see [Files.Pin]. It fails once the
+// disk is almost full.
 func (l *Library) pin(ctx context.Context, c cid.Cid, progress func(blocks int)) error {
 	if err := l.cfg.Disk.CheckWrite(0); err != nil {
 		return err

@@ -3,8 +3,8 @@
 // whether the daemon follows the other peer.
 //
 // The connection authenticates the sender, so a card proves which user database
-// a peer claims as its own. The contents are the peer's own claims. A card opens
-// no database. It is kept in memory while the peer is connected.
+// a peer claims as its own. The contents are the peer's own claims. A card
+// opens no database. It stays in memory while the peer is connected.
 //
 // # Protocol
 //
@@ -19,21 +19,21 @@
 //
 //	{"username":"alice","user":"/orbitdb/zdpu…","follows":true}
 //
-// All members are optional, and unknown members are ignored. "user" is empty, or
-// at most 256 visible ASCII characters that begin with /orbitdb/. "follows" is a
-// boolean. Any other value of these two resets the stream. "username" has at most
-// 64 printable code points after white space around it is trimmed. An invalid
-// username is treated as empty.
+// All members are optional, and unknown members are ignored. "user" is empty,
+// or at most 256 visible ASCII characters that begin with /orbitdb/. "follows"
+// is a boolean. Any other value of these two resets the stream. "username" has
+// at most 64 printable code points after white space around it is trimmed. An
+// invalid username is treated as empty.
 //
 // An exchange takes at most ten seconds. A peer may initiate one exchange per
-// second on average, up to sixteen in a burst, and may have four streams open at
-// a time. Streams beyond these limits are reset.
+// second on average, up to sixteen in a burst, and may have four streams open
+// at a time. Streams beyond these limits are reset.
 //
 // When identify reports that a peer supports the protocol, the peer with the
 // smaller peer ID (compared as bytes) initiates an exchange at once. The other
 // peer initiates one if it received no card within three seconds. A peer whose
-// card changes initiates another exchange. A JavaScript peer therefore only needs
-// to respond:
+// card changes initiates another exchange. A JavaScript peer therefore only
+// needs to respond:
 //
 //	libp2p.handle('/npp/card/1.0.0', async (stream, connection) => {
 //	  const lp = lpStream(stream) // of @libp2p/utils
@@ -44,15 +44,16 @@
 //
 // # Cost
 //
-// This package writes nothing to disk and verifies no signatures. A card of at most
-// 4 KiB is decoded once. At most 512 bytes of it stay in memory while the peer is
-// connected, for at most 4096 peers. An inbound stream uses one goroutine for at most
-// ten seconds. A peer may have 4 inbound streams, and all peers together 1024. The
-// rates of 4096 peers are tracked. When the table is full, a scan of all its entries
-// removes the idle peers, and a new peer is refused if there are none. Calls of
-// [Config].Received do not overlap. The Exchanger initiates exchanges with at most 16
-// peers at a time, and with each peer at most once per second. After four failures it
-// waits until the peer is identified again, or until the card changes.
+// This package writes nothing to disk and verifies no signatures. A card of at
+// most 4 KiB is decoded once. At most 512 bytes of it stay in memory while the
+// peer is connected, for at most 4096 peers. An inbound stream uses one
+// goroutine for at most ten seconds. A peer may have 4 inbound streams, and all
+// peers together 1024. The rates of 4096 peers are tracked. When the table is
+// full, a scan of all its entries removes the idle peers, and a new peer is
+// refused if there are none. Calls of [Config].Received do not overlap. The
+// Exchanger initiates exchanges with at most 16 peers at a time, and with each
+// peer at most once per second. After four failures it waits until the peer is
+// identified again, or until the card changes.
 package card
 
 import (
@@ -90,9 +91,9 @@ type Card struct {
 	Follows  bool   `json:"follows"`  // whether the sender follows the recipient
 }
 
-// Check returns the card with its username trimmed, or with an empty username if
-// it is too long or unprintable. It returns [ErrInvalid] if User cannot be the
-// address of a user database.
+// Check returns the card with its username trimmed, or with an empty username
+// if it is too long or unprintable. It returns [ErrInvalid] if User cannot be
+// the address of a user database.
 func (c Card) Check() (Card, error) {
 	c.Username = strings.TrimSpace(c.Username)
 	if utf8.RuneCountInString(c.Username) > maxUsername || strings.ContainsFunc(c.Username, unprintable) {

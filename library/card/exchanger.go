@@ -25,22 +25,23 @@ const (
 	// exchangeTimeout bounds the duration of an exchange.
 	exchangeTimeout = 10 * time.Second
 
-	// largerIDDelay is how long the peer with the larger peer ID waits for a card
-	// before it initiates an exchange.
+	// largerIDDelay is how long the peer with the larger peer ID waits for a
+	// card before it initiates an exchange.
 	largerIDDelay = 3 * time.Second
 
 	// exchangeInterval is the minimum time between two exchanges that this side
 	// initiates with a peer. It stays within the peer's rate limit.
 	exchangeInterval = peerInterval
 
-	// maxWorkers bounds the number of concurrent exchanges that this side initiates.
+	// maxWorkers bounds the number of concurrent exchanges that this side
+	// initiates.
 	maxWorkers = 16
 
 	// maxPeers is the number of connected peers that are tracked.
 	maxPeers = 4096
 
-	// eventBuffer is the number of buffered host events. The event bus blocks when
-	// the buffer is full. Handling an event takes microseconds.
+	// eventBuffer is the number of buffered host events. The event bus blocks
+	// when the buffer is full. Handling an event takes microseconds.
 	eventBuffer = 1024
 )
 
@@ -61,20 +62,20 @@ type Config struct {
 	// Host is the libp2p host. The Exchanger does not own it.
 	Host host.Host
 
-	// Own returns the card to send to a peer. If it fails, the exchange fails. It is
-	// called once per exchange, possibly for several peers at a time, and must return
-	// quickly.
+	// Own returns the card to send to a peer. If it fails, the exchange fails.
+	// It is called once per exchange, possibly for several peers at a time, and
+	// must return quickly.
 	Own func(to peer.ID) (Card, error)
 
-	// Received is called with each received card before the response is sent. Calls
-	// do not overlap. It must return quickly, and must call neither
+	// Received is called with each received card before the response is sent.
+	// Calls do not overlap. It must return quickly, and must call neither
 	// [Exchanger.Exchange] nor [Exchanger.Close]. It may be nil.
 	Received func(from peer.ID, c Card)
 }
 
-// Exchanger sends the own card to connected peers that support the protocol, and
-// holds the cards received from them. It never dials. Its methods may be called
-// concurrently.
+// Exchanger sends the own card to connected peers that support the protocol,
+// and holds the cards received from them. It never dials. Its methods may be
+// called concurrently.
 type Exchanger struct {
 	cfg     Config
 	events  event.Subscription
@@ -138,8 +139,8 @@ func New(cfg Config) (*Exchanger, error) {
 	x.tasks.Go(x.handleEvents)
 	cfg.Host.SetStreamHandler(Protocol, x.handle)
 
-	// The subscription began before this scan, so it reports peers that disconnect
-	// after the scan.
+	// The subscription began before this scan, so it reports peers that
+	// disconnect after the scan.
 	for _, id := range cfg.Host.Network().Peers() {
 		if known, err := cfg.Host.Peerstore().SupportsProtocols(id, Protocol); err == nil && len(known) > 0 {
 			x.setSupported(id, nil)
@@ -202,9 +203,9 @@ func (x *Exchanger) Announce() {
 	}
 }
 
-// Exchange exchanges cards with a connected peer and returns the peer's card. The
-// error wraps [ErrNotConnected], [ErrNoProtocol], [ErrClosed] or what the context
-// or the stream returns.
+// Exchange exchanges cards with a connected peer and returns the peer's card.
+// The error wraps [ErrNotConnected], [ErrNoProtocol], [ErrClosed] or what the
+// context or the stream returns.
 func (x *Exchanger) Exchange(ctx context.Context, id peer.ID) (Card, error) {
 	if !x.beginTask() {
 		return Card{}, ErrClosed
@@ -268,7 +269,8 @@ func (x *Exchanger) initiate(ctx context.Context, id peer.ID) (Card, error) {
 	return theirs, nil
 }
 
-// swapCards writes the own card to an outbound stream, and reads the peer's card.
+// swapCards writes the own card to an outbound stream, and reads the peer's
+// card.
 func (x *Exchanger) swapCards(s network.Stream, id peer.ID) (theirs Card, version int, err error) {
 	frame, version, err := x.ownFrame(id)
 	if err != nil {
@@ -283,8 +285,8 @@ func (x *Exchanger) swapCards(s network.Stream, id peer.ID) (theirs Card, versio
 	return theirs, version, err
 }
 
-// ownFrame returns the own card as a frame, and its version. If the card changes
-// during the call, the version is the earlier one.
+// ownFrame returns the own card as a frame, and its version. If the card
+// changes during the call, the version is the earlier one.
 func (x *Exchanger) ownFrame(to peer.ID) (frame []byte, version int, err error) {
 	x.mu.Lock()
 	version = x.version
@@ -302,9 +304,9 @@ func (x *Exchanger) ownFrame(to peer.ID) (frame []byte, version int, err error) 
 	return frame, version, nil
 }
 
-// refusedProtocol reports whether the peer refused the protocol. If the peerstore
-// lists the protocol, the stream is opened optimistically, and the refusal arrives
-// as a reset after the first write.
+// refusedProtocol reports whether the peer refused the protocol. If the
+// peerstore lists the protocol, the stream is opened optimistically, and the
+// refusal arrives as a reset after the first write.
 func refusedProtocol(err error) bool {
 	if errors.As(err, new(multistream.ErrNotSupported[protocol.ID])) {
 		return true
@@ -386,8 +388,8 @@ func (x *Exchanger) receive(ctx context.Context, from peer.ID, theirs Card) erro
 }
 
 // sent records which version of the own card a peer received last. If a later
-// version exists, another exchange is scheduled, also if the peer has that version:
-// it may have received this older one after it.
+// version exists, another exchange is scheduled, also if the peer has that
+// version: it may have received this older one after it.
 func (x *Exchanger) sent(to peer.ID, version int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -424,8 +426,8 @@ func (x *Exchanger) handleEvents() {
 	}
 }
 
-// setSupported records that a peer supports the protocol, as identified on conn,
-// which is nil if the connection is unknown.
+// setSupported records that a peer supports the protocol, as identified on
+// conn, which is nil if the connection is unknown.
 func (x *Exchanger) setSupported(id peer.ID, conn network.Conn) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -457,9 +459,9 @@ func (x *Exchanger) connected(id peer.ID) bool {
 	return x.cfg.Host.Network().Connectedness(id) != network.NotConnected
 }
 
-// remote returns the state of a connected peer, which it creates if necessary. It
-// returns nil if the peer is not connected or cannot be tracked. The caller holds
-// x.mu.
+// remote returns the state of a connected peer, which it creates if necessary.
+// It returns nil if the peer is not connected or cannot be tracked. The caller
+// holds x.mu.
 func (x *Exchanger) remote(id peer.ID) *remotePeer {
 	c := x.peers[id]
 	if c == nil && !x.closed && len(x.peers) < maxPeers && x.connected(id) {
@@ -491,8 +493,8 @@ func (x *Exchanger) outdated(c *remotePeer) bool {
 	return c.supported && c.sentVersion != x.version
 }
 
-// schedule schedules an exchange with an outdated peer at a time, unless an earlier
-// one is scheduled. The caller holds x.mu.
+// schedule schedules an exchange with an outdated peer at a time, unless an
+// earlier one is scheduled. The caller holds x.mu.
 func (x *Exchanger) schedule(c *remotePeer, at time.Time) {
 	if next := c.lastBegun.Add(exchangeInterval); at.Before(next) {
 		at = next
@@ -538,8 +540,8 @@ func (x *Exchanger) work() {
 	}
 }
 
-// dequeue returns the next outdated peer. If there is none, it returns nil, and the
-// worker ends.
+// dequeue returns the next outdated peer. If there is none, it returns nil, and
+// the worker ends.
 func (x *Exchanger) dequeue() *remotePeer {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -23,8 +23,8 @@ type (
 	seconds = []time.Duration
 )
 
-// inBubble runs a test in a synctest bubble. The test fails if it leaves streams
-// open.
+// inBubble runs a test in a synctest bubble. The test fails if it leaves
+// streams open.
 func inBubble(t *testing.T, test func(t *testing.T, f *fakeNetwork)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -50,7 +50,8 @@ func wantTimes(t *testing.T, got []time.Duration, want ...time.Duration) {
 	}
 }
 
-// answerWith returns a handler that responds with a card, as a JavaScript peer does.
+// answerWith returns a handler that responds with a card, as a JavaScript peer
+// does.
 func answerWith(name string) network.StreamHandler {
 	return func(s network.Stream) {
 		defer s.Close()
@@ -486,8 +487,8 @@ func TestResponseToUnreadCardIsNotDelivery(t *testing.T) {
 	})
 }
 
-// A blocked Received callback delays other peers no longer than the timeout of an
-// exchange.
+// A blocked Received callback delays other peers no longer than the timeout of
+// an exchange.
 func TestBlockedReceivedCallbackTimesOut(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fakeNetwork) {
 		a, an := f.daemon(t, "a")

@@ -193,7 +193,8 @@ func (n *fakeHost) NewStream(ctx context.Context, id peer.ID, ps ...protocol.ID)
 	return ours, nil
 }
 
-// count returns the number of streams that one host opened to another, "" for any.
+// count returns the number of streams that one host opened to another, "" for
+// any.
 func (f *fakeNetwork) count(from, to peer.ID) int { return len(f.times(from, to)) }
 
 // times returns when they were opened.
@@ -208,7 +209,8 @@ func (f *fakeNetwork) times(from, to peer.ID) (ts []time.Duration) {
 	return ts
 }
 
-// maxAtOnce returns the maximum number of streams that were being opened at a time.
+// maxAtOnce returns the maximum number of streams that were being opened at a
+// time.
 func (f *fakeNetwork) maxAtOnce() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

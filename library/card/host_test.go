@@ -172,8 +172,8 @@ func TestHostWithoutProtocol(t *testing.T) {
 	}
 }
 
-// The peerstore may list a protocol that the peer no longer supports. The stream is
-// then opened optimistically.
+// The peerstore may list a protocol that the peer no longer supports. The
+// stream is then opened optimistically.
 func TestStaleProtocolInPeerstore(t *testing.T) {
 	a, other := newDaemon(t, newHost(t), "alice"), newHost(t)
 	dial(t, a.host, other)

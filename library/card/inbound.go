@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// maxPeerStreams is the number of inbound streams that one peer may have open,
-	// and maxStreams the number that all peers together may.
+	// maxPeerStreams is the number of inbound streams that one peer may have
+	// open, and maxStreams the number that all peers together may.
 	maxPeerStreams = 4
 	maxStreams     = 1024
 
@@ -35,8 +35,8 @@ type inboundLimiter struct {
 	byPeer  map[peer.ID]*inboundPeer
 }
 
-// admit admits another stream of a peer, or returns nil. A refused stream does not
-// count towards the rate. The caller releases what admit returns.
+// admit admits another stream of a peer, or returns nil. A refused stream does
+// not count towards the rate. The caller releases what admit returns.
 func (l *inboundLimiter) admit(id peer.ID) *inboundPeer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,8 +59,9 @@ func (l *inboundLimiter) admit(id peer.ID) *inboundPeer {
 	return p
 }
 
-// makeRoom reports whether one more peer can be tracked. If the table is full, it
-// first removes the peers whose limits are unused. The caller holds the lock.
+// makeRoom reports whether one more peer can be tracked. If the table is full,
+// it first removes the peers whose limits are unused. The caller holds the
+// lock.
 func (l *inboundLimiter) makeRoom() bool {
 	if len(l.byPeer) < maxTrackedPeers {
 		return true

@@ -26,8 +26,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const owner = peer.ID("owner")
 
-// fakeReplicator is a Replicator for databases that a test creates. Open fetches one
-// that the test has put into remote.
+// fakeReplicator is a Replicator for databases that a test creates. Open
+// fetches one that the test has put into remote.
 type fakeReplicator struct {
 	orbit *orbit.Orbit
 
@@ -106,7 +106,8 @@ func (r *fakeReplicator) drops() []string {
 	return slices.Clone(r.dropped)
 }
 
-// fakeContent is the Content of a companion whose user database names what a test says.
+// fakeContent is the Content of a companion whose user database names what a
+// test says.
 type fakeContent struct {
 	mu     sync.Mutex
 	names  Names

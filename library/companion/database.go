@@ -14,7 +14,8 @@ import (
 )
 
 // database is one of the databases of a companion. Its address may change. The
-// goroutine of [Set.Run] calls setAddress and stop, and run is a goroutine of its own.
+// goroutine of [Set.Run] calls setAddress and stop, and run is a goroutine of
+// its own.
 type database struct {
 	set     *Set
 	kind    Kind
@@ -26,16 +27,18 @@ type database struct {
 	done     chan struct{} // closed when run returned; nil if run was not started
 	released bool          // run released the database; valid once done is closed
 
-	// newAfter is the number of the last entry that the database had when it became
-	// complete: 0 for one that was complete before, the maximum for an incomplete one.
+	// newAfter is the number of the last entry that the database had when it
+	// became complete: 0 for one that was complete before, the maximum for an
+	// incomplete one.
 	newAfter atomic.Uint64
 }
 
 // differs reports whether an address is set and not the current one.
 func (d *database) differs(address string) bool { return address != "" && address != d.address }
 
-// setAddress follows the database with an address from now on, "" for none. If the
-// address is the current one, it starts again if retry is set and run gave up.
+// setAddress follows the database with an address from now on, "" for none. If
+// the address is the current one, it starts again if retry is set and run gave
+// up.
 func (d *database) setAddress(ctx context.Context, address string, retry bool) {
 	if address == d.address && !(retry && d.done != nil && isClosed(d.done)) {
 		return
@@ -78,8 +81,9 @@ func (d *database) stop() {
 	d.address, d.released = "", false
 }
 
-// run opens the database, waits until it is here, and reads it. After an error it tries
-// again, except if the database was dropped by hand or has the wrong type.
+// run opens the database, waits until it is here, and reads it. After an error
+// it tries again, except if the database was dropped by hand or has the wrong
+// type.
 func (d *database) run(ctx context.Context, address string) {
 	wasOpen := false
 	for {
@@ -123,8 +127,9 @@ func (d *database) open(ctx context.Context, address string, wasOpen bool) (*orb
 	return all.cfg.Orbit.Open(ctx, address, opts)
 }
 
-// indexed returns the database, indexed by the required field. The field matters only
-// to writers, so it may be changed in a database that this daemon may not write.
+// indexed returns the database, indexed by the required field. The field
+// matters only to writers, so it may be changed in a database that this daemon
+// may not write.
 func (d *database) indexed(ctx context.Context, db *orbit.Database) (*orbit.Database, error) {
 	if db.IndexBy() == d.indexBy {
 		return db, nil
@@ -139,8 +144,8 @@ func (d *database) indexed(ctx context.Context, db *orbit.Database) (*orbit.Data
 	return d.set.databases.cfg.Orbit.Open(ctx, db.Address(), orbit.OpenOptions{IndexBy: d.indexBy})
 }
 
-// read reads the database: an incomplete user database once it is complete, and any
-// other at once. Only what peers prove after since makes it complete.
+// read reads the database: an incomplete user database once it is complete, and
+// any other at once. Only what peers prove after since makes it complete.
 func (d *database) read(ctx context.Context, db *orbit.Database, since time.Time) error {
 	isNew := func(number uint64) bool { return number > d.newAfter.Load() }
 	d.newAfter.Store(0)

@@ -27,7 +27,8 @@ const autoOpenedPrefix = "brought"
 var (
 	// ErrNotHere is returned for a database of which nothing is here yet.
 	ErrNotHere = errors.New("not here yet")
-	// ErrIncomplete is returned for a database that was not in sync with any peer yet.
+	// ErrIncomplete is returned for a database that was not in sync with any
+	// peer yet.
 	ErrIncomplete = errors.New("not complete yet: it was not in sync with any peer")
 
 	errDropped = errors.New("it was dropped here; ipfs npp companions add fetches it again")
@@ -37,18 +38,21 @@ var (
 type Config struct {
 	Orbit *orbit.Orbit
 
-	// Replicator fetches and replicates the databases. nil: no database is followed.
+	// Replicator fetches and replicates the databases. nil: no database is
+	// followed.
 	Replicator Replicator
 
 	// Store is for the records of this package. The caller may use other keys.
 	Store *store.Store
 
-	// IsOwn reports whether an address is that of one of the daemon's own library
-	// databases. No companion may claim these.
+	// IsOwn reports whether an address is that of one of the daemon's own
+	// library databases. These are not followed, even if a companion names
+	// them.
 	IsOwn func(ctx context.Context, address string) bool
 
-	// SaveBlocks returns a function that receives the blocks of a database that is
-	// dropped; see [orbit.Orbit.Drop]. It is called once per database. nil: none.
+	// SaveBlocks returns a function that receives the blocks of a database that
+	// is dropped; see [orbit.Orbit.Drop]. It is called once per database. nil:
+	// none.
 	SaveBlocks func() func(context.Context, []block.Block) error
 }
 
@@ -75,8 +79,8 @@ type Databases struct {
 	users map[string]int // number of companions that use a database, by address
 }
 
-// New returns the databases of companions, none of which is in use yet. The error is
-// that of the store.
+// New returns the databases of companions, none of which is in use yet. The
+// error is that of the store.
 func New(ctx context.Context, cfg Config) (*Databases, error) {
 	d := &Databases{cfg: cfg, users: make(map[string]int)}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
@@ -88,8 +92,8 @@ func New(ctx context.Context, cfg Config) (*Databases, error) {
 	return d, nil
 }
 
-// Close ends the use of the databases: from now on, a [Set] that stops drops nothing.
-// It does not stop the Sets.
+// Close ends the use of the databases: from now on, a [Set] that stops drops
+// nothing. It does not stop the Sets.
 func (d *Databases) Close() { d.cancel() }
 
 // IsHere reports whether the database with an address is here.
@@ -101,7 +105,8 @@ func (d *Databases) IsHere(address string) bool {
 	return err == nil
 }
 
-// IsIncomplete reports whether a companion's database is recorded as incomplete.
+// IsIncomplete reports whether a companion's database is recorded as
+// incomplete.
 func (d *Databases) IsIncomplete(address string) bool {
 	hash, err := manifest.ParseAddress(address)
 	return err == nil && d.incomplete.has(hash)
@@ -118,8 +123,8 @@ func (d *Databases) Check(address string) error {
 	return nil
 }
 
-// MarkManual records that a person asked for a database: it stays when its companion
-// is removed.
+// MarkManual records that a person asked for a database: it stays when its
+// companion is removed.
 func (d *Databases) MarkManual(ctx context.Context, address string) error {
 	hash, err := manifest.ParseAddress(address)
 	if err != nil {
@@ -130,10 +135,11 @@ func (d *Databases) MarkManual(ctx context.Context, address string) error {
 	return remove(ctx, d.cfg.Store, autoOpenedKey(hash))
 }
 
-// Prune drops the auto-opened databases that no companion needs any more, and forgets
-// that such databases are incomplete. A daemon that stops may leave some behind.
-// needed has the addresses of the databases in the records of companions. A companion
-// whose user database is needed also needs all that was opened for it.
+// Prune drops the auto-opened databases that no companion needs any more, and
+// forgets that such databases are incomplete. A daemon that stops may leave
+// some behind. needed has the addresses of the databases in the records of
+// companions. A companion whose user database is needed also needs all that was
+// opened for it.
 func (d *Databases) Prune(needed map[string]bool) {
 	unneeded := make(map[string]bool) // by hash
 	for _, hash := range d.incomplete.list() {
@@ -160,9 +166,9 @@ func (d *Databases) Prune(needed map[string]bool) {
 	}
 }
 
-// acquire counts a companion that uses a database, until release. The database joins
-// the quota group of the first companion, which is named by the address of its user
-// database. It is incomplete if it is new to its only companion.
+// acquire counts a companion that uses a database, until release. The database
+// joins the quota group of the first companion, which is named by the address
+// of its user database. It is incomplete if it is new to its only companion.
 func (d *Databases) acquire(address, user string, isNew bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -175,8 +181,8 @@ func (d *Databases) acquire(address, user string, isNew bool) {
 	d.users[address]++
 }
 
-// release ends the use of a database by a companion. The last companion's release
-// drops an auto-opened database.
+// release ends the use of a database by a companion. The last companion's
+// release drops an auto-opened database.
 func (d *Databases) release(address string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -190,10 +196,11 @@ func (d *Databases) release(address string) {
 	}
 }
 
-// open has a database replicated, unless it is here already, and returns the options
-// to open it with and whether it is here. If the database is neither here nor being
-// fetched, it becomes an auto-opened one of the companion with a user database. Where
-// wasOpen is set, it was dropped by hand instead, and open returns errDropped.
+// open has a database replicated, unless it is here already, and returns the
+// options to open it with and whether it is here. If the database is neither
+// here nor being fetched, it becomes an auto-opened one of the companion with a
+// user database. Where wasOpen is set, it was dropped by hand instead, and open
+// returns errDropped.
 func (d *Databases) open(ctx context.Context, address, user, indexBy string, wasOpen bool) (opts orbit.OpenOptions, here bool, err error) {
 	hash, err := manifest.ParseAddress(address)
 	if err != nil {
@@ -234,8 +241,8 @@ func (d *Databases) open(ctx context.Context, address, user, indexBy string, was
 	return opts, false, d.cfg.Replicator.Open(ctx, address, opts)
 }
 
-// forget drops a database if it was auto-opened, and forgets whether it is complete.
-// The caller holds d.mu.
+// forget drops a database if it was auto-opened, and forgets whether it is
+// complete. The caller holds d.mu.
 func (d *Databases) forget(hash string) {
 	d.setIncomplete(hash, false)
 	if err := d.drop(d.ctx, hash); err != nil && d.ctx.Err() == nil {
@@ -243,8 +250,8 @@ func (d *Databases) forget(hash string) {
 	}
 }
 
-// drop drops a database if it was auto-opened. One with entries of this daemon becomes
-// manual instead. The caller holds d.mu.
+// drop drops a database if it was auto-opened. One with entries of this daemon
+// becomes manual instead. The caller holds d.mu.
 func (d *Databases) drop(ctx context.Context, hash string) error {
 	if autoOpened, err := d.cfg.Store.Has(ctx, autoOpenedKey(hash)); err != nil || !autoOpened {
 		return err
@@ -266,8 +273,8 @@ func (d *Databases) drop(ctx context.Context, hash string) error {
 	return remove(ctx, d.cfg.Store, autoOpenedKey(hash))
 }
 
-// hasOwnEntries reports whether a database has an entry of this daemon's identity. One
-// that is not here or damaged has none.
+// hasOwnEntries reports whether a database has an entry of this daemon's
+// identity. One that is not here or damaged has none.
 func (d *Databases) hasOwnEntries(ctx context.Context, address string) (bool, error) {
 	if _, err := d.cfg.Orbit.Resolve(ctx, address); errors.Is(err, orbit.ErrUnknown) {
 		return false, nil
@@ -291,8 +298,8 @@ func (d *Databases) hasOwnEntries(ctx context.Context, address string) (bool, er
 	return false, nil
 }
 
-// setIncomplete records whether a database is incomplete. A record that cannot be
-// written holds until the daemon stops.
+// setIncomplete records whether a database is incomplete. A record that cannot
+// be written holds until the daemon stops.
 func (d *Databases) setIncomplete(hash string, incomplete bool) {
 	if err := d.incomplete.set(d.ctx, hash, incomplete); err != nil && d.ctx.Err() == nil {
 		log.Warnw("database of a companion", "hash", hash, "incomplete", incomplete, "err", err)

@@ -12,8 +12,8 @@ import (
 
 const incompletePrefix = "partial"
 
-// incomplete is the set of the incomplete databases, in memory and on disk. Its members
-// are the hashes of their addresses.
+// incomplete is the set of the incomplete databases, in memory and on disk. Its
+// members are the hashes of their addresses.
 type incomplete struct {
 	store *store.Store
 
@@ -44,7 +44,8 @@ func (i *incomplete) list() []string {
 	return slices.Collect(maps.Keys(i.hashes))
 }
 
-// set adds or removes a member. An error of the store leaves the change in memory.
+// set adds or removes a member. An error of the store leaves the change in
+// memory.
 func (i *incomplete) set(ctx context.Context, hash string, member bool) error {
 	i.mu.Lock()
 	changed := i.hashes[hash] != member

@@ -12,8 +12,8 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 )
 
-// changePause is the minimum time between two changes of the addresses that a user
-// database names.
+// changePause is the minimum time between two changes of the addresses that a
+// user database names.
 const changePause = 2 * time.Second
 
 // Kind is the role of a database in a library.
@@ -26,34 +26,37 @@ const (
 	Practice Kind = "practice"
 )
 
-// Names are the addresses of the databases that a user database names, "" for none.
+// Names are the addresses of the databases that a user database names, "" for
+// none.
 type Names struct{ Pieces, Practice string }
 
-// Content is what a library reads from the databases of a companion. A [Set] calls its
-// methods. Failed may be called while Read runs; otherwise calls for a Kind do not
-// overlap.
+// Content is what a library reads from the databases of a companion. A [Set]
+// calls its methods. Failed may be called while Read runs; otherwise calls for
+// a Kind do not overlap.
 type Content interface {
-	// Names returns the databases that the user database names. It returns none while
-	// the user database was not read, and an error if it must not be followed.
+	// Names returns the databases that the user database names. It returns none
+	// while the user database was not read, and an error if it must not be
+	// followed.
 	Names() (Names, error)
 
 	// Followed is called after the Set changed over to the result of Names.
 	Followed(ctx context.Context)
 
-	// Read reads a database and its changes until it fails or ctx is done. isNew
-	// reports whether the entry with a number was added after the database was
-	// complete.
+	// Read reads a database and its changes until it fails or ctx is done.
+	// isNew reports whether the entry with a number was added after the
+	// database was complete.
 	Read(ctx context.Context, kind Kind, db *orbit.Database, isNew func(number uint64) bool) error
 
-	// Failed says why a database cannot be read for now. If that is the user database,
-	// the names of the others are not known either.
+	// Failed says why a database cannot be read for now. If that is the user
+	// database, the names of the others are not known either.
 	Failed(kind Kind, err error)
 
 	// Reset discards what was read from a database.
 	Reset(kind Kind)
 }
 
-// Set is the databases of one companion. Its methods may be called concurrently.
+// Set is the databases of one companion. Its methods may be called
+// concurrently.
 type Set struct {
 	databases *Databases
 	peer      peer.ID
@@ -69,9 +72,9 @@ type Set struct {
 	problems map[Kind]error // why a database is not followed
 }
 
-// NewSet returns the databases of the companion with a peer ID and a user database.
-// recorded are the addresses that the companion had when the daemon started: those are
-// only incomplete if they are recorded as such.
+// NewSet returns the databases of the companion with a peer ID and a user
+// database. recorded are the addresses that the companion had when the daemon
+// started: those are only incomplete if they are recorded as such.
 func (d *Databases) NewSet(id peer.ID, user string, content Content, recorded ...string) *Set {
 	s := &Set{
 		databases: d, peer: id, user: user, content: content,
@@ -86,9 +89,9 @@ func (d *Databases) NewSet(id peer.ID, user string, content Content, recorded ..
 	return s
 }
 
-// Run opens, watches and reads the databases until ctx is done. Then it releases them:
-// auto-opened databases that no other Set uses are dropped, unless [Databases.Close] was
-// called. Run is called once.
+// Run opens, watches and reads the databases until ctx is done. Then it
+// releases them: auto-opened databases that no other Set uses are dropped,
+// unless [Databases.Close] was called. Run is called once.
 func (s *Set) Run(ctx context.Context) {
 	user := &database{set: s, kind: User, typ: orbit.TypeKeyValue}
 	pieces := &database{set: s, kind: Pieces, typ: orbit.TypeDocuments, indexBy: piece.FieldHash}
@@ -131,8 +134,8 @@ func (s *Set) Run(ctx context.Context) {
 // NamesChanged says that Names of the [Content] has another result than before.
 func (s *Set) NamesChanged() { signal(s.changed) }
 
-// Retry follows again the databases that failed, also those that were dropped by hand,
-// and compares the databases with the replicas of peers.
+// Retry follows again the databases that failed, also those that were dropped
+// by hand, and compares the databases with the replicas of peers.
 func (s *Set) Retry() {
 	s.mu.Lock()
 	clear(s.problems)

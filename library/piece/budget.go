@@ -16,8 +16,8 @@ func NewBudget(bytes int64) *Budget {
 // Budgets are budgets that all apply to the same memory.
 type Budgets []*Budget
 
-// Reserve takes bytes from each budget, or from none. It reports whether each had
-// enough.
+// Reserve takes bytes from each budget, or from none. It reports whether each
+// had enough.
 func (bs Budgets) Reserve(bytes int) bool {
 	for i, b := range bs {
 		if b.free.Add(-int64(bytes)) < 0 {

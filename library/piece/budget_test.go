@@ -9,8 +9,8 @@ import (
 	"github.com/newpieceplease/npp/library/piece"
 )
 
-// bloated returns a piece whose index entry is much larger than its document: each
-// character of its title becomes 18 characters when it is folded.
+// bloated returns a piece whose index entry is much larger than its document:
+// each character of its title becomes 18 characters when it is folded.
 func bloated(i int) piece.Piece {
 	return piece.Piece{Hash: fmt.Sprintf("%0250d", i), Title: strings.Repeat("\uFDFA", 16)}
 }

@@ -15,8 +15,8 @@ import (
 // without accents and with single spaces, so that "dvorak" matches "Dvořák".
 func Fold(s string) string { return fold(s, 20*len(s)+20) }
 
-// fold is [Fold] with a limit on the length of the result, in bytes: folding can
-// turn one character into eighteen.
+// fold is [Fold] with a limit on the length of the result, in bytes: folding
+// can turn one character into eighteen.
 func fold(s string, limit int) string {
 	if isASCII(s) {
 		s = strings.ToLower(s)

@@ -9,14 +9,15 @@ import (
 )
 
 const (
-	// MaxIndexed is the maximum number of pieces in an index. A piece takes about
-	// 300 bytes.
+	// MaxIndexed is the maximum number of pieces in an index. A piece takes
+	// about 300 bytes.
 	MaxIndexed = 500_000
 
 	// maxText is the indexed length of each text of a piece, in bytes.
 	maxText = 256
 
-	// indexedSize is the approximate memory of a piece besides its texts, in bytes.
+	// indexedSize is the approximate memory of a piece besides its texts, in
+	// bytes.
 	indexedSize = 200
 )
 
@@ -53,9 +54,9 @@ func NewIndex(budgets ...*Budget) *Index {
 	return &Index{byHash: make(map[string]*indexed), hashOf: make(map[string]string), budgets: budgets}
 }
 
-// Put adds a piece as the newest or the oldest one. As the newest one, it replaces
-// a piece with the same hash. As the oldest one, it leaves such a piece as it is.
-// Put reports whether the piece was added and its hash is new.
+// Put adds a piece as the newest or the oldest one. As the newest one, it
+// replaces a piece with the same hash. As the oldest one, it leaves such a
+// piece as it is. Put reports whether the piece was added and its hash is new.
 func (x *Index) Put(p Piece, oldest bool) bool {
 	if !x.budgets.Has(indexedSize + len(p.Hash)) { // checked before the texts are folded, which is slow
 		x.mu.Lock()
@@ -140,8 +141,8 @@ func (x *Index) Clear() {
 	x.full = false
 }
 
-// Len returns the number of pieces, and whether others were left out because the
-// index or a budget was full.
+// Len returns the number of pieces, and whether others were left out because
+// the index or a budget was full.
 func (x *Index) Len() (pieces int, full bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -169,7 +170,8 @@ func (x *Index) Has(canonical string) bool {
 	return ok
 }
 
-// Prefixed returns the first hashes with a prefix in lexical order, at most limit.
+// Prefixed returns the first hashes with a prefix in lexical order, at most
+// limit.
 func (x *Index) Prefixed(prefix string, limit int) []string {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -200,8 +202,8 @@ type Query struct {
 	Instrument string // complete instrument
 	Title      string // part of the title
 	Composer   string // part of the composer
-	// Text has words. Each of them must occur in the title, composer, instrument or
-	// file name.
+	// Text has words. Each of them must occur in the title, composer,
+	// instrument or file name.
 	Text string
 }
 
@@ -214,8 +216,8 @@ func (h Hit) Hash() string { return h.piece.hash }
 // Canonical returns the canonical spelling of the hash.
 func (h Hit) Canonical() string { return h.piece.canonical }
 
-// Search yields the pieces that match a query, in no particular order; see [Order].
-// The loop body must not change the index.
+// Search yields the pieces that match a query, in no particular order; see
+// [Order]. The loop body must not change the index.
 func (x *Index) Search(q Query) iter.Seq[Hit] {
 	instrument, title, composer := Fold(q.Instrument), Fold(q.Title), Fold(q.Composer)
 	words := strings.Fields(Fold(q.Text))

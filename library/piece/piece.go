@@ -32,9 +32,10 @@ type Piece struct {
 	Doc value.Value
 }
 
-// Of returns the piece that a document describes. It reports whether the document
-// is a map whose field "hash" is a text of 1 to [MaxHash] bytes. The hash may be
-// any text, since readers of the tutorial do not always store a CID.
+// Of returns the piece that a document describes. It reports whether the
+// document is a map whose field "hash" is a text of 1 to [MaxHash] bytes. The
+// hash may be any text, since readers of the tutorial do not always store a
+// CID.
 func Of(doc value.Value) (Piece, bool) {
 	text := func(name string) string {
 		s, _ := doc.Field(name).Text()

@@ -9,18 +9,19 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// abcKey matches the value of a field K:, which is empty, "none", the key of the
-// Highland pipes, a key with or without a mode, or a clef alone.
+// abcKey matches the value of a field K:, which is empty, "none", the key of
+// the Highland pipes, a key with or without a mode, or a clef alone.
 var abcKey = regexp.MustCompile(`^(|none|H[Pp]|[A-G][#b]?([^A-Za-z].*|(?i:m|maj|min|mix|dor|phr|lyd|loc|ion|aeo|exp)[a-z]*(\W.*)?)?|(clef|treble|bass|alto|tenor|perc)\b.*)$`)
 
 // readABC returns the title and composer of the first tune of a text in ABC
-// notation, and reports whether a text is in ABC notation. It is if it has a tune
-// header, from X: with a number to K: with a key, whose lines are all fields or
-// comments. Before the header there may only be fields, comments and empty lines,
-// unless the text begins with %abc.
+// notation, and reports whether a text is in ABC notation. It is if it has a
+// tune header, from X: with a number to K: with a key, whose lines are all
+// fields or comments. Before the header there may only be fields, comments and
+// empty lines, unless the text begins with %abc.
 //
-// The rules are those of the ABC music standard 2.1, https://abcnotation.com. The
-// first T: and C: of a tune apply. A tune without C: has the C: of the file header.
+// The rules are those of the ABC music standard 2.1, https://abcnotation.com.
+// The first T: and C: of a tune apply. A tune without C: has the C: of the file
+// header.
 func readABC(text string) (title, composer string, ok bool) {
 	text = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(text)
 	sure := strings.HasPrefix(text, "%abc")
@@ -37,8 +38,8 @@ func readABC(text string) (title, composer string, ok bool) {
 		field, value := abcField(line)
 		switch {
 		case field == 0:
-			// In earlier versions of the standard, a history continues up to the next
-			// field.
+			// In earlier versions of the standard, a history continues up to
+			// the next field.
 			if !sure && !(tune && history) {
 				return "", "", false
 			}
@@ -104,8 +105,8 @@ var abcLetters = strings.NewReplacer(
 	`\/o`, "ø", `\/O`, "Ø", `\ss`, "ß",
 )
 
-// abcText replaces HTML entities and the standard's mnemonics for letters outside
-// ASCII.
+// abcText replaces HTML entities and the standard's mnemonics for letters
+// outside ASCII.
 func abcText(s string) string {
 	s = abcLetters.Replace(s[:min(len(s), 8*MaxText)])
 	var b strings.Builder

@@ -51,8 +51,8 @@ func saved(document, info string) string {
 }
 
 // packed returns a document of version 1.5 whose fourth object is in an object
-// stream, and whose cross-reference stream uses PNG predictors: its rows have the
-// given filter types in turn.
+// stream, and whose cross-reference stream uses PNG predictors: its rows have
+// the given filter types in turn.
 func packed(stream, extra string, kinds ...byte) string {
 	var b strings.Builder
 	b.WriteString("%PDF-1.5\n%\xe2\xe3\xcf\xd3\n")

@@ -10,14 +10,15 @@ import (
 // readLilyPond returns the title and composer of LilyPond source, and reports
 // whether a text is LilyPond source. It is if
 //
-//   - it begins, after comments, with a command, a block, Scheme or an assignment;
+//   - it begins, after comments, with a command, a block, Scheme or an
+//     assignment;
 //   - it has no TeX command, since LilyPond can be embedded in TeX; and
 //   - it has \version "2.24.0", or a \header with an assignment, or \relative
 //     followed by a pitch or a block, or \new with a context such as Staff, or
 //     \score { with \key, \time, \clef, \layout or \midi.
 //
-// Title and composer are the first ones that a \header sets to a string. A \markup
-// is ignored. See
+// Title and composer are the first ones that a \header sets to a string. A
+// \markup is ignored. See
 // https://lilypond.org/doc/v2.24/Documentation/notation/file-structure.
 func readLilyPond(text string) (title, composer string, ok bool) {
 	l := lilypond{rest: text}

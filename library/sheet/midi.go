@@ -8,16 +8,16 @@ import (
 // maxEvents is the number of MIDI events that are searched for a title.
 const maxEvents = 64
 
-// isMIDI reports whether head begins a Standard MIDI File: it is a header chunk of
-// at least six bytes, and the first two are a format from 0 to 2.
+// isMIDI reports whether head begins a Standard MIDI File: it is a header chunk
+// of at least six bytes, and the first two are a format from 0 to 2.
 func isMIDI(head []byte) bool {
 	return len(head) >= 14 && bytes.HasPrefix(head, []byte("MThd")) &&
 		binary.BigEndian.Uint32(head[4:]) >= 6 && binary.BigEndian.Uint16(head[8:]) <= 2
 }
 
-// midiTitle returns the name of the first track, which is the name of the sequence
-// according to Standard MIDI Files 1.0. Only the events before the first note are
-// searched.
+// midiTitle returns the name of the first track, which is the name of the
+// sequence according to Standard MIDI Files 1.0. Only the events before the
+// first note are searched.
 func midiTitle(head []byte) string {
 	n := uint64(binary.BigEndian.Uint32(head[4:])) + 8
 	if n > uint64(len(head)) {

@@ -16,24 +16,26 @@ import (
 )
 
 const (
-	// maxXML is the number of bytes that are parsed, in UTF-8. The header before the
-	// parts has a few kilobytes, and a few hundred for the largest orchestra.
+	// maxXML is the number of bytes that are parsed, in UTF-8. The header
+	// before the parts has a few kilobytes, and a few hundred for the largest
+	// orchestra.
 	maxXML   = 2 << 20
 	maxDepth = 64
 	maxField = 16 << 10 // bytes of an element that are stored
 )
 
-// readMusicXML returns the title and composer of a MusicXML document, and reports
-// whether a document is MusicXML, by its root element. It stops at the first part.
+// readMusicXML returns the title and composer of a MusicXML document, and
+// reports whether a document is MusicXML, by its root element. It stops at the
+// first part.
 //
-// The title is made of work-title and movement-title. They are joined with ": ", as
-// in "Orchestral Suite No. 3: Air", unless one contains the other. The composer is
-// made of the identification/creator elements of type composer, joined with ", ".
-// Without these elements, title and composer are the credit-words of a credit with
-// credit-type title or composer.
+// The title is made of work-title and movement-title. They are joined with ":
+// ", as in "Orchestral Suite No. 3: Air", unless one contains the other. The
+// composer is made of the identification/creator elements of type composer,
+// joined with ", ". Without these elements, title and composer are the
+// credit-words of a credit with credit-type title or composer.
 //
-// A document in an encoding other than UTF-8, UTF-16, Latin-1 or Windows-1252 has
-// neither.
+// A document in an encoding other than UTF-8, UTF-16, Latin-1 or Windows-1252
+// has neither.
 func readMusicXML(r *bufio.Reader) (title, composer string, ok bool) {
 	r, wide := toUTF8(r)
 	if start, _ := r.Peek(64); !bytes.HasPrefix(bytes.TrimLeft(start, " \t\r\n"), []byte("<")) {
@@ -71,8 +73,8 @@ func readMusicXML(r *bufio.Reader) (title, composer string, ok bool) {
 	return title, composer, true
 }
 
-// toUTF8 returns a reader of a document without its byte order mark. It converts
-// UTF-16 to UTF-8, and reports whether it did.
+// toUTF8 returns a reader of a document without its byte order mark. It
+// converts UTF-16 to UTF-8, and reports whether it did.
 func toUTF8(r *bufio.Reader) (_ *bufio.Reader, wide bool) {
 	var e encoding.Encoding
 	start, _ := r.Peek(4)

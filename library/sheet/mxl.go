@@ -10,17 +10,18 @@ import (
 )
 
 const (
-	// maxZip is the size of the largest archive that is opened. It bounds the number
-	// of files that an archive can claim, and so the allocation in package zip.
+	// maxZip is the size of the largest archive that is opened. It bounds the
+	// number of files that an archive can claim, and so the allocation in
+	// package zip.
 	maxZip = 64 << 20
 
 	maxDirectory = 1 << 20  // bytes that are read to find and parse the directory of an archive
 	maxContainer = 64 << 10 // bytes of container.xml that are parsed
 )
 
-// readCompressed returns the title and composer of a compressed MusicXML file, and
-// reports whether a file is one: a zip archive whose META-INF/container.xml names a
-// MusicXML document as the first rootfile. See
+// readCompressed returns the title and composer of a compressed MusicXML file,
+// and reports whether a file is one: a zip archive whose META-INF/container.xml
+// names a MusicXML document as the first rootfile. See
 // https://www.w3.org/2021/06/musicxml40/tutorial/compressed-mxl-files/.
 func readCompressed(src *source) (title, composer string, ok bool) {
 	if src.size > maxZip {

@@ -27,9 +27,9 @@ var errPDF = errors.New("malformed PDF")
 
 var pdfBegins = regexp.MustCompile(`%PDF-\d`)
 
-// pdfStart returns the offset of the PDF in a file, and reports whether there is
-// one. Other data, such as mail headers, may precede it if the file ends as a PDF
-// does, since a text may contain %PDF-1.7.
+// pdfStart returns the offset of the PDF in a file, and reports whether there
+// is one. Other data, such as mail headers, may precede it if the file ends as
+// a PDF does, since a text may contain %PDF-1.7.
 func pdfStart(src *source, head []byte) (int64, bool) {
 	at := pdfBegins.FindIndex(head[:min(len(head), maxStart)])
 	if at == nil {
@@ -39,8 +39,8 @@ func pdfStart(src *source, head []byte) (int64, bool) {
 	return int64(at[0]), len(bytes.TrimSpace(before)) == 0 || startxref(src) >= 0
 }
 
-// startxref returns the offset of the last cross-reference section, which is at the
-// end of the file, or -1.
+// startxref returns the offset of the last cross-reference section, which is at
+// the end of the file, or -1.
 func startxref(src *source) int64 {
 	tail := src.bytes(max(0, src.size-2*maxStart), 2*maxStart)
 	i := bytes.LastIndex(tail, []byte("startxref"))
@@ -58,20 +58,21 @@ func startxref(src *source) int64 {
 	return n
 }
 
-// readPDF returns the Title and Author of the document information dictionary of
-// the PDF at an offset. PDF has no field for the composer, and engraving programs
-// store it as Author. An Author that names a program or a user account is ignored.
-// A document that is encrypted, or that has invalid cross references, has neither.
-// XMP is not read.
+// readPDF returns the Title and Author of the document information dictionary
+// of the PDF at an offset. PDF has no field for the composer, and engraving
+// programs store it as Author. An Author that names a program or a user account
+// is ignored. A document that is encrypted, or that has invalid cross
+// references, has neither. XMP is not read.
 //
 // This reader only knows the path to that dictionary: from the end of the file
-// through cross-reference tables, cross-reference streams and object streams (ISO
-// 32000-1, 7.5). It reads a few kilobytes of a 200 MB scan, which may have to come
-// from the network, and tolerates errors elsewhere in the document. The alternative,
-// pdfcpu 0.15, reads all streams of a document into memory, by default 2 GB for a
-// hostile document of 32 kB. With limits set, it fails for documents with large
-// images and for documents with any invalid part, and a document of 9 MB without
-// cross references still occupies it, with 900 MB, until the timeout.
+// through cross-reference tables, cross-reference streams and object streams
+// (ISO 32000-1, 7.5). It reads a few kilobytes of a 200 MB scan, which may have
+// to come from the network, and tolerates errors elsewhere in the document. The
+// alternative, pdfcpu 0.15, reads all streams of a document into memory, by
+// default 2 GB for a hostile document of 32 kB. With limits set, it fails for
+// documents with large images and for documents with any invalid part, and a
+// document of 9 MB without cross references still occupies it, with 900 MB,
+// until the timeout.
 func readPDF(src *source, start int64) (title, composer string) {
 	at := startxref(src)
 	if at < 0 {
@@ -134,7 +135,8 @@ func (p *pdf) info(at int64) (dict, error) {
 		if info == nil {
 			info = s.trailer["Info"]
 		}
-		// In a hybrid file, the stream takes precedence over the previous section.
+		// In a hybrid file, the stream takes precedence over the previous
+		// section.
 		for _, key := range []name{"XRefStm", "Prev"} {
 			if at, ok := s.trailer[key].(int64); ok {
 				next = append(next, at)
@@ -207,8 +209,8 @@ func (p *pdf) section(at int64) (section, error) {
 	return s, nil
 }
 
-// entry is a cross-reference entry: the location of an object in the document or in
-// an object stream.
+// entry is a cross-reference entry: the location of an object in the document
+// or in an object stream.
 type entry struct {
 	inStream  bool
 	at, index int64 // offset, or object number of the stream and index in it
@@ -242,8 +244,8 @@ func (p *pdf) find(number int64) (entry, error) {
 	return entry{}, errPDF
 }
 
-// findInStream looks for an entry in a cross-reference stream. Each row has three
-// numbers, and /W has their widths in bytes.
+// findInStream looks for an entry in a cross-reference stream. Each row has
+// three numbers, and /W has their widths in bytes.
 func (p *pdf) findInStream(s section, number int64) (entry, bool, error) {
 	widths, _ := s.trailer["W"].([]any)
 	if len(widths) < 3 {
@@ -330,8 +332,8 @@ func (p *pdf) resolve(v any) any {
 	return v
 }
 
-// inObjectStream returns an object from an object stream. The stream has pairs of
-// object numbers and offsets, and from /First on the objects.
+// inObjectStream returns an object from an object stream. The stream has pairs
+// of object numbers and offsets, and from /First on the objects.
 func (p *pdf) inObjectStream(e entry) (any, error) {
 	stream, err := p.find(e.at)
 	if err != nil || stream.inStream {
@@ -379,8 +381,8 @@ func (p *pdf) text(v any) string {
 	return pdfText(b)
 }
 
-// pdfText decodes a string in UTF-16 if it has a byte order mark, in UTF-8 if it is
-// valid, and otherwise in PDFDocEncoding.
+// pdfText decodes a string in UTF-16 if it has a byte order mark, in UTF-8 if
+// it is valid, and otherwise in PDFDocEncoding.
 func pdfText(b octets) string {
 	switch {
 	case bytes.HasPrefix(b, bomUTF16BE), bytes.HasPrefix(b, bomUTF16LE):

@@ -39,9 +39,9 @@ func (p *pdf) lexer(at int64) (*lexer, error) {
 	return newLexer(p.src.reader(p.start+at), at, &p.values), nil
 }
 
-// object reads the object at an offset. Its object number must be number, unless
-// number is negative. The returned lexer is at the end of the object's value, where
-// its stream would begin.
+// object reads the object at an offset. Its object number must be number,
+// unless number is negative. The returned lexer is at the end of the object's
+// value, where its stream would begin.
 func (p *pdf) object(at, number int64) (any, *lexer, error) {
 	l, err := p.lexer(at)
 	if err != nil {
@@ -222,8 +222,8 @@ func (l *lexer) word() (string, error) {
 	}
 }
 
-// name reads a name after its slash. A byte may be written as # and two hexadecimal
-// digits.
+// name reads a name after its slash. A byte may be written as # and two
+// hexadecimal digits.
 func (l *lexer) name() (name, error) {
 	word, err := l.word()
 	if err != nil {

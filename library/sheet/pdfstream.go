@@ -7,8 +7,9 @@ import (
 )
 
 // unpack returns a reader of the stream of an object that l has just read. It
-// supports streams without a filter, and FlateDecode with or without PNG predictors,
-// which suffices for cross-reference streams and object streams. It ignores /Length.
+// supports streams without a filter, and FlateDecode with or without PNG
+// predictors, which suffices for cross-reference streams and object streams. It
+// ignores /Length.
 func (p *pdf) unpack(v any, l *lexer) (*bufio.Reader, error) {
 	d, ok := v.(dict)
 	if !ok {
@@ -71,7 +72,8 @@ func (c *limited) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// pngRows reverses PNG predictors. The first byte of each row is its filter type.
+// pngRows reverses PNG predictors. The first byte of each row is its filter
+// type.
 type pngRows struct {
 	r    *bufio.Reader
 	row  []byte
@@ -113,8 +115,8 @@ func (r *pngRows) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// paeth is the Paeth predictor of PNG: it returns the neighbour that is nearest to
-// left + up - corner.
+// paeth is the Paeth predictor of PNG: it returns the neighbour that is nearest
+// to left + up - corner.
 func paeth(left, up, corner byte) byte {
 	distance := func(a, b byte) int { return max(int(a)-int(b), int(b)-int(a)) }
 	toLeft, toUp := distance(up, corner), distance(left, corner)

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// peekSize is the number of bytes that Peek buffers. It suffices to detect any
-	// kind but a compressed one.
+	// peekSize is the number of bytes that Peek buffers. It suffices to detect
+	// any kind but a compressed one.
 	peekSize = 8 << 20
 
 	// peekZip is the number of bytes that Peek buffers of a zip archive, whose
@@ -17,9 +17,10 @@ const (
 	peekZip = 64 << 20
 )
 
-// Peek describes a stream by its beginning. The kind is the one that [Read] returns
-// for the complete stream; title and composer may be missing. Peek buffers up to
-// 64 MiB. It returns a reader of the complete stream. The error comes from r or ctx.
+// Peek describes a stream by its beginning. The kind is the one that [Read]
+// returns for the complete stream; title and composer may be missing. Peek
+// buffers up to 64 MiB. It returns a reader of the complete stream. The error
+// comes from r or ctx.
 func Peek(ctx context.Context, r io.Reader) (Sheet, io.Reader, error) {
 	var head bytes.Buffer
 	ended, err := readUpTo(&head, r, peekSize)

@@ -1,23 +1,25 @@
-// Package sheet detects sheet music by the content of a file, and reads its title
-// and composer. File names are ignored.
+// Package sheet detects sheet music by the content of a file, and reads its
+// title and composer. File names are ignored.
 //
-// The package github.com/gabriel-vasile/mimetype detects the type of a file. This
-// package adds detectors for types that mimetype does not know. They do not extend
-// the type tree of mimetype, because that tree is global and the gateway sets
-// Content-Type from it: an extension would change the gateway's headers.
+// The package github.com/gabriel-vasile/mimetype detects the type of a file.
+// This package adds detectors for types that mimetype does not know. They do
+// not extend the type tree of mimetype, because that tree is global and the
+// gateway sets Content-Type from it: an extension would change the gateway's
+// headers.
 //
 // # Cost
 //
-// Files may come from anybody and have any size. [Read] reads at most 256 KiB to
-// detect the kind, and reads no more of MIDI, ABC and LilyPond. For title and composer
-// it reads at most 8 MiB more of a PDF, of MusicXML (of which it parses 2 MiB) or of an
-// archive (which has at most 64 MiB, and a directory of at most 1 MiB). It decompresses
-// at most 32 MiB. Its time is proportional to what it reads and decompresses. XML is
-// parsed to a depth of 64, and PDF objects to a depth of 32. At most 64 cross-reference
-// sections and 262 144 values of a PDF are read, which use at most 20 MiB of memory until
-// Read returns. A text has at most [MaxText] runes.
-// [Peek] buffers up to 64 MiB of a zip stream, and up to 8 MiB of any other stream, in a
-// buffer that grows. This package writes nothing to disk and starts no goroutines.
+// Files may come from anybody and have any size. [Read] reads at most 256 KiB
+// to detect the kind, and reads no more of MIDI, ABC and LilyPond. For title
+// and composer it reads at most 8 MiB more of a PDF, of MusicXML (of which it
+// parses 2 MiB) or of an archive (which has at most 64 MiB, and a directory of
+// at most 1 MiB). It decompresses at most 32 MiB. Its time is proportional to
+// what it reads and decompresses. XML is parsed to a depth of 64, and PDF
+// objects to a depth of 32. At most 64 cross-reference sections and 262 144
+// values of a PDF are read, which use at most 20 MiB of memory until Read
+// returns. A text has at most [MaxText] runes. [Peek] buffers up to 64 MiB of a
+// zip stream, and up to 8 MiB of any other stream, in a buffer that grows. This
+// package writes nothing to disk and starts no goroutines.
 package sheet
 
 import (
@@ -31,8 +33,8 @@ import (
 // Kind is a type of sheet music, or "" for any other file.
 type Kind string
 
-// The kinds of sheet music. A PDF or an image counts as one, since its content is
-// not recognized.
+// The kinds of sheet music. A PDF or an image counts as one, since its content
+// is not recognized.
 const (
 	PDF      Kind = "PDF"
 	MusicXML Kind = "MusicXML" // also compressed
@@ -43,8 +45,8 @@ const (
 )
 
 const (
-	// MaxText is the maximum length of a title or composer, in runes. Longer texts
-	// are truncated.
+	// MaxText is the maximum length of a title or composer, in runes. Longer
+	// texts are truncated.
 	MaxText = 200
 
 	maxHead = 256 << 10 // bytes used to detect the kind; no more is read of text formats
@@ -53,26 +55,28 @@ const (
 // Sheet describes a file.
 type Sheet struct {
 	Kind Kind
-	// MediaType is the common media type of the kind, such as application/pdf. For
-	// other files it is the one that mimetype detects, possibly with parameters. It
-	// is never empty: an unknown file has application/octet-stream.
+	// MediaType is the common media type of the kind, such as application/pdf.
+	// For other files it is the one that mimetype detects, possibly with
+	// parameters. It is never empty: an unknown file has
+	// application/octet-stream.
 	MediaType string
 	// Extension is the common file name extension, such as ".mxl", or "".
 	Extension string
-	// Title and Composer are "" if the file has none or they cannot be read. They are
-	// valid UTF-8 of at most MaxText runes, without control characters and
-	// bidirectional controls. White space is collapsed to single spaces. Placeholders
-	// that programs write, such as "Untitled" or "Microsoft Word - x.doc", are
-	// removed.
+	// Title and Composer are "" if the file has none or they cannot be read.
+	// They are valid UTF-8 of at most MaxText runes, without control characters
+	// and bidirectional controls. White space is collapsed to single spaces.
+	// Placeholders that programs write, such as "Untitled" or "Microsoft Word -
+	// x.doc", are removed.
 	Title, Composer string
 }
 
-// Read describes a file of size bytes. It never fails because of the content of the
-// file: fields that cannot be read are empty. The error comes from r, such as
-// [io.ErrUnexpectedEOF] if r has less than size bytes, or from ctx. The sheet is
-// empty then.
+// Read describes a file of size bytes. It never fails because of the content of
+// the file: fields that cannot be read are empty. The error comes from r, such
+// as [io.ErrUnexpectedEOF] if r has less than size bytes, or from ctx. The
+// sheet is empty then.
 //
-// Read checks ctx before each call of r.ReadAt. It does not interrupt such a call.
+// Read checks ctx before each call of r.ReadAt. It does not interrupt such a
+// call.
 func Read(ctx context.Context, r io.ReaderAt, size int64) (Sheet, error) {
 	src := &source{ctx: ctx, r: r, size: max(0, size)}
 	if err := ctx.Err(); err != nil {

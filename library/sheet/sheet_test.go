@@ -458,7 +458,8 @@ func TestReadStopsAtTheMusic(t *testing.T) {
 }
 
 func TestArchiveDirectoryIsBounded(t *testing.T) {
-	// The directory claims as many files as fit into the archive, and an offset of 0.
+	// The directory claims as many files as fit into the archive, and an offset
+	// of 0.
 	le := binary.LittleEndian
 	record := le.AppendUint64([]byte("PK\x06\x06"), 44)
 	record = append(record, make([]byte, 12)...)

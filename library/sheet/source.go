@@ -14,8 +14,8 @@ const maxRead = 8 << 20
 // errTooMuch is returned when a limit is exceeded.
 var errTooMuch = errors.New("limit exceeded")
 
-// source reads a file within a limit. Its field err records failures of the reader
-// and the context, as opposed to errors in the content of the file.
+// source reads a file within a limit. Its field err records failures of the
+// reader and the context, as opposed to errors in the content of the file.
 type source struct {
 	ctx  context.Context
 	r    io.ReaderAt
@@ -67,14 +67,15 @@ func (s *source) bytes(off, n int64) []byte {
 	return p[:n2]
 }
 
-// from starts a step that reads at most n bytes, and returns a reader that begins at
-// an offset.
+// from starts a step that reads at most n bytes, and returns a reader that
+// begins at an offset.
 func (s *source) from(off, n int64) *bufio.Reader {
 	s.left = n
 	return s.reader(off)
 }
 
-// reader returns a reader that begins at an offset, within the limit of the step.
+// reader returns a reader that begins at an offset, within the limit of the
+// step.
 func (s *source) reader(off int64) *bufio.Reader {
 	return bufio.NewReader(io.NewSectionReader(s, off, max(0, s.size-off)))
 }

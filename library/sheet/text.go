@@ -17,8 +17,9 @@ var (
 )
 
 // decode decodes text in UTF-16 if it has a byte order mark, in UTF-8 if it is
-// valid, and otherwise in Windows-1252, which includes Latin-1. It reports whether
-// b is text. If more data follows b, an incomplete last rune is dropped.
+// valid, and otherwise in Windows-1252, which includes Latin-1. It reports
+// whether b is text. If more data follows b, an incomplete last rune is
+// dropped.
 func decode(b []byte, more bool) (string, bool) {
 	if bytes.HasPrefix(b, bomUTF16BE) || bytes.HasPrefix(b, bomUTF16LE) {
 		// Invalid UTF-16 decodes to replacement characters without an error.
@@ -41,7 +42,8 @@ func decode(b []byte, more bool) (string, bool) {
 	return utf8OrWindows1252(b), true
 }
 
-// utf8OrWindows1252 decodes text in UTF-8 if it is valid, or else in Windows-1252.
+// utf8OrWindows1252 decodes text in UTF-8 if it is valid, or else in
+// Windows-1252.
 func utf8OrWindows1252(b []byte) string {
 	if !utf8.Valid(b) {
 		b, _ = charmap.Windows1252.NewDecoder().Bytes(b)
@@ -49,8 +51,8 @@ func utf8OrWindows1252(b []byte) string {
 	return string(b)
 }
 
-// isControl reports whether a rune never occurs in text. The exceptions include the
-// end-of-file character of DOS (0x1a) and escape (0x1b).
+// isControl reports whether a rune never occurs in text. The exceptions include
+// the end-of-file character of DOS (0x1a) and escape (0x1b).
 func isControl(r rune) bool {
 	return r < ' ' && !strings.ContainsRune("\t\n\v\f\r\x1a\x1b", r)
 }
