@@ -28,7 +28,7 @@ type Query struct {
 	piece.Query
 	All    bool // include the pieces of companions
 	Sort   piece.Sort
-	Amount int // limit; 0 for none
+	Amount int // maximum number of results; 0 for none
 }
 
 // Listed is a piece in the catalog.
@@ -45,8 +45,8 @@ type Owner struct {
 	Self bool
 }
 
-// Trouble is a problem with a pieces or practice database, because of which a
-// result may lack something.
+// Trouble says why the result of a query may lack something: a pieces or
+// practice database was not read, or only in part.
 type Trouble struct {
 	Owner
 	Store string // PiecesName or PracticeName

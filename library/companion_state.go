@@ -82,9 +82,9 @@ func (c *companionState) setName(name string) {
 	c.name = name
 }
 
-// names returns the name in the record, and the current name: that on the card
-// of a connected peer, or else that in the user database.
-func (c *companionState) names() (recorded, current string) {
+// usernames returns the name in the record, and the current name: that on the
+// card of a connected peer, or else that in the user database.
+func (c *companionState) usernames() (recorded, current string) {
 	onCard := c.lib.cardName(c.id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -97,7 +97,7 @@ func (c *companionState) displayName() string {
 	name := c.name
 	c.mu.Unlock()
 	if name == "" {
-		_, name = c.names()
+		_, name = c.usernames()
 	}
 	return name
 }
@@ -122,10 +122,10 @@ func (c *companionState) profileRecord() (record, error) {
 	return record{c.id.String(), nameOf(c.fields[KeyUsername]), text(KeyPieces), text(KeyPractice)}, nil
 }
 
-// Names implements [companion.Content].
-func (c *companionState) Names() (companion.Names, error) {
+// Addresses implements [companion.Content].
+func (c *companionState) Addresses() (companion.Addresses, error) {
 	r, err := c.profileRecord()
-	return companion.Names{Pieces: r.Pieces, Practice: r.Practice}, err
+	return companion.Addresses{Pieces: r.Pieces, Practice: r.Practice}, err
 }
 
 // Followed implements [companion.Content]: it updates the companion's record.
@@ -218,7 +218,7 @@ func (c *companionState) setFields(fields map[string]value.Value) {
 	if name := nameOf(fields[KeyUsername]); before != nil && name != nameOf(before[KeyUsername]) {
 		c.lib.emit(Event{Kind: EventName, Peer: c.id, Name: name})
 	}
-	c.databases.NamesChanged()
+	c.databases.AddressesChanged()
 }
 
 // awaitCounts waits until the practice counts are in memory, and returns why
@@ -226,17 +226,17 @@ func (c *companionState) setFields(fields map[string]value.Value) {
 // counts.
 func (c *companionState) awaitCounts(ctx context.Context) error {
 	err := c.practice.wait(ctx)
-	names, _ := c.Names()
-	isRead := err == nil && c.practice.address() == names.Practice
+	named, _ := c.Addresses()
+	isRead := err == nil && c.practice.address() == named.Practice
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return ErrBeingRead
-	case names.Practice == "", isRead && !c.lib.followed.IsIncomplete(names.Practice):
+	case named.Practice == "", isRead && !c.lib.followed.IsIncomplete(named.Practice):
 		return nil
 	case isRead:
 		return ErrPartial
 	case err != nil && !errors.Is(err, ErrNotHere):
 		return err
 	}
-	return c.lib.incomplete(ctx, &c.practice, names.Practice)
+	return c.lib.incomplete(ctx, &c.practice, named.Practice)
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/newpieceplease/npp/library/card"
 	"github.com/newpieceplease/npp/library/companion"
 	"github.com/newpieceplease/npp/library/piece"
-	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/swarm"
 )
@@ -98,14 +97,15 @@ func (c Companion) Whole(since time.Time) bool {
 	return !c.Broken && !c.proven.user.Before(since) && !c.proven.pieces.Before(since)
 }
 
-// StoreTrouble is a problem with a database of a companion.
+// StoreTrouble says why a database of a companion is not followed or not
+// complete.
 type StoreTrouble struct {
 	Store   string // PiecesName, UserName or PracticeName
 	Address string
 	Err     error
 }
 
-// Nearby is a nearby peer.
+// Nearby is a connected peer that supports npp's protocols.
 type Nearby struct {
 	Peer      peer.ID
 	Name      string // on its card, "" if none
@@ -197,10 +197,7 @@ func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again
 // belongs reports whether a user database is complete and has the peer ID of a
 // peer.
 func (l *Library) belongs(ctx context.Context, user string, id peer.ID) bool {
-	if l.followed.Check(user) != nil {
-		return false
-	}
-	db, err := l.cfg.Orbit.Open(ctx, user, orbit.OpenOptions{})
+	db, err := l.followed.OpenComplete(ctx, user)
 	if err != nil {
 		return false
 	}
@@ -234,7 +231,7 @@ func (l *Library) userOf(ctx context.Context, target peer.AddrInfo) (user, name 
 			user = offer.Address
 		case followed != nil && (err == nil || errors.Is(err, card.ErrNoProtocol)):
 			user = followed.user
-			_, name = followed.names()
+			_, name = followed.usernames()
 		case err != nil && !errors.Is(err, card.ErrNoProtocol):
 			return "", "", err
 		default:
@@ -382,7 +379,7 @@ func (l *Library) Companion(ctx context.Context, id peer.ID) (Companion, error) 
 // it was in sync, whether it was read, and what was read. So a database that it
 // describes as complete has all entries that the peer had.
 func (l *Library) describe(ctx context.Context, c *companionState, follows bool) Companion {
-	recorded, current := c.names()
+	recorded, current := c.usernames()
 	d := Companion{
 		Peer: c.id, Name: recorded, NameNow: current, User: c.user,
 		Companion: true, Follows: follows, Connected: l.Connected(c.id),

@@ -37,7 +37,7 @@ type Config struct {
 	Host  host.Host
 	Files Files
 
-	// Store is for the library alone.
+	// The records of the library; no other package may use this Store.
 	Store *store.Store
 
 	// Disk is the disk of Store and Files. While it is almost full, the library

@@ -95,7 +95,7 @@ func (l *Library) PeerNamed(ctx context.Context, name string) (peer.ID, error) {
 	var found []peer.ID
 	var changed string
 	for _, c := range companions {
-		recorded, current := c.names()
+		recorded, current := c.usernames()
 		switch {
 		case same(recorded) && same(current):
 			found = append(found, c.id)

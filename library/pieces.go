@@ -46,10 +46,10 @@ type Details struct {
 	Fields map[string]value.Value
 }
 
-// Outcome is the result of adding or updating a piece.
+// Outcome is the effect of adding or updating a piece.
 type Outcome string
 
-// The results of adding or updating a piece.
+// The effects of adding or updating a piece.
 const (
 	Added     Outcome = "added"
 	Updated   Outcome = "updated"   // the piece existed and was changed

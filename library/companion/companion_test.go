@@ -109,24 +109,24 @@ func (r *fakeReplicator) drops() []string {
 // fakeContent is the Content of a companion whose user database names what a
 // test says.
 type fakeContent struct {
-	mu     sync.Mutex
-	names  Names
-	failed map[Kind]error
-	read   map[Kind]string // addresses of the databases that are being read
-	isNew  map[Kind]func(uint64) bool
-	ends   map[Kind]chan error // ends Read with an error
+	mu        sync.Mutex
+	addresses Addresses
+	failed    map[Kind]error
+	read      map[Kind]string // addresses of the databases that are being read
+	isNew     map[Kind]func(uint64) bool
+	ends      map[Kind]chan error // ends Read with an error
 }
 
-func newContent(names Names) *fakeContent {
-	return &fakeContent{names: names, failed: make(map[Kind]error), read: make(map[Kind]string), isNew: make(map[Kind]func(uint64) bool), ends: map[Kind]chan error{
+func newFakeContent(a Addresses) *fakeContent {
+	return &fakeContent{addresses: a, failed: make(map[Kind]error), read: make(map[Kind]string), isNew: make(map[Kind]func(uint64) bool), ends: map[Kind]chan error{
 		User: make(chan error), Pieces: make(chan error), Practice: make(chan error),
 	}}
 }
 
-func (c *fakeContent) Names() (Names, error) {
+func (c *fakeContent) Addresses() (Addresses, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.names, nil
+	return c.addresses, nil
 }
 
 func (c *fakeContent) Followed(context.Context) {}
@@ -281,11 +281,11 @@ func TestAutoOpenedDatabasesAreDroppedWithTheLastCompanion(t *testing.T) {
 		user, other, pieces := f.remote("user", User), f.remote("other", User), f.remote("pieces", Pieces)
 		var stops []func()
 		for _, address := range []string{user, other} {
-			content := newContent(Names{Pieces: pieces})
+			content := newFakeContent(Addresses{Pieces: pieces})
 			s := f.NewSet(owner, address, content)
 			stops = append(stops, f.run(s))
 			settle()
-			s.NamesChanged()
+			s.AddressesChanged()
 			settle()
 			if got := content.reads(Pieces); got != pieces {
 				t.Errorf("%q is read as the pieces", got)
@@ -307,9 +307,9 @@ func TestAutoOpenedDatabasesAreDroppedWithTheLastCompanion(t *testing.T) {
 func TestManualDatabasesStay(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fixture) {
 		user, pieces, practice := f.local("user", User), f.remote("pieces", Pieces), f.remote("practice", Practice)
-		s := f.NewSet(owner, user, newContent(Names{pieces, practice}))
+		s := f.NewSet(owner, user, newFakeContent(Addresses{pieces, practice}))
 		stop := f.run(s)
-		s.NamesChanged()
+		s.AddressesChanged()
 		settle()
 		must(t, f.MarkManual(t.Context(), pieces))
 		db, err := f.orbit.Open(t.Context(), practice, orbit.OpenOptions{})
@@ -329,9 +329,9 @@ func TestManualDatabasesStay(t *testing.T) {
 func TestCloseDropsNothingAndPruneDropsTheRest(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fixture) {
 		user, pieces := f.remote("user", User), f.remote("pieces", Pieces)
-		s := f.NewSet(owner, user, newContent(Names{Pieces: pieces}))
+		s := f.NewSet(owner, user, newFakeContent(Addresses{Pieces: pieces}))
 		stop := f.run(s)
-		s.NamesChanged()
+		s.AddressesChanged()
 		settle()
 		f.Close()
 		stop()
@@ -353,13 +353,13 @@ func TestCloseDropsNothingAndPruneDropsTheRest(t *testing.T) {
 func TestIncompleteUserDatabaseIsNotRead(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fixture) {
 		user, pieces := f.local("user", User), f.local("pieces", Pieces)
-		content := newContent(Names{Pieces: pieces})
+		content := newFakeContent(Addresses{Pieces: pieces})
 		s := f.NewSet(owner, user, content)
 		early := inSync(owner)
 		time.Sleep(time.Second)
 		stop := f.run(s)
 		defer func() { stop() }()
-		s.NamesChanged()
+		s.AddressesChanged()
 		settle()
 		if content.reads(User) != "" || content.reads(Pieces) != pieces {
 			t.Errorf("user database %q, pieces %q", content.reads(User), content.reads(Pieces))
@@ -380,7 +380,7 @@ func TestIncompleteUserDatabaseIsNotRead(t *testing.T) {
 		}
 		s = f.NewSet(owner, user, content, user, pieces)
 		stop = f.run(s)
-		s.NamesChanged()
+		s.AddressesChanged()
 		settle()
 		f.complete(user, pieces)
 		if f.Check(user) != nil || f.Check(pieces) != nil || content.reads(User) != user {
@@ -395,11 +395,11 @@ func TestIncompleteUserDatabaseIsNotRead(t *testing.T) {
 func TestDatabaseDroppedByHandComesBackWithRetry(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fixture) {
 		user, pieces := f.local("user", User), f.remote("pieces", Pieces)
-		content := newContent(Names{Pieces: pieces})
+		content := newFakeContent(Addresses{Pieces: pieces})
 		s := f.NewSet(owner, user, content, user)
 		stop := f.run(s)
 		defer func() { stop() }()
-		s.NamesChanged()
+		s.AddressesChanged()
 		settle()
 		must(t, f.orbit.Drop(t.Context(), pieces, nil))
 		content.ends[Pieces] <- orbit.ErrDropped
@@ -418,10 +418,10 @@ func TestDatabaseDroppedByHandComesBackWithRetry(t *testing.T) {
 func TestWrongTypeIsReleased(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fixture) {
 		user, pieces := f.local("user", User), f.remote("keyvalue", Practice)
-		content := newContent(Names{Pieces: pieces})
+		content := newFakeContent(Addresses{Pieces: pieces})
 		s := f.NewSet(owner, user, content)
 		stop := f.run(s)
-		s.NamesChanged()
+		s.AddressesChanged()
 		settle()
 		f.wantDropped(pieces)
 		if s.Problem(Pieces) == nil || content.reads(Pieces) != "" {
@@ -432,18 +432,18 @@ func TestWrongTypeIsReleased(t *testing.T) {
 	})
 }
 
-func TestNamesChangeAtMostEveryTwoSeconds(t *testing.T) {
+func TestAddressesChangeAtMostEveryTwoSeconds(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fixture) {
 		user := f.local("user", User)
-		content := newContent(Names{})
+		content := newFakeContent(Addresses{})
 		s := f.NewSet(owner, user, content)
 		stop := f.run(s)
 		defer func() { stop() }()
 		for range 100 {
 			content.mu.Lock()
-			content.names.Pieces = f.remote(time.Now().String(), Pieces)
+			content.addresses.Pieces = f.remote(time.Now().String(), Pieces)
 			content.mu.Unlock()
-			s.NamesChanged()
+			s.AddressesChanged()
 			time.Sleep(changePause / 10)
 		}
 		settle()
@@ -456,11 +456,11 @@ func TestNamesChangeAtMostEveryTwoSeconds(t *testing.T) {
 func TestInvalidAddressLeavesNoRecord(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fixture) {
 		user := f.local("user", User)
-		content := newContent(Names{Pieces: "/orbitdb/junk", Practice: "junk"})
+		content := newFakeContent(Addresses{Pieces: "/orbitdb/junk", Practice: "junk"})
 		s := f.NewSet(owner, user, content, user)
 		stop := f.run(s)
 		defer func() { stop() }()
-		s.NamesChanged()
+		s.AddressesChanged()
 		settle()
 		if err := s.Problem(Pieces); !errors.Is(err, manifest.ErrInvalidAddress) {
 			t.Errorf("problem: %v", err)

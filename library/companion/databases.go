@@ -123,6 +123,15 @@ func (d *Databases) Check(address string) error {
 	return nil
 }
 
+// OpenComplete opens a complete database of a companion. The error is one of
+// Check, or of opening it.
+func (d *Databases) OpenComplete(ctx context.Context, address string) (*orbit.Database, error) {
+	if err := d.Check(address); err != nil {
+		return nil, err
+	}
+	return d.cfg.Orbit.Open(ctx, address, orbit.OpenOptions{})
+}
+
 // MarkManual records that a person asked for a database: it stays when its
 // companion is removed.
 func (d *Databases) MarkManual(ctx context.Context, address string) error {

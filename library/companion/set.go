@@ -26,20 +26,20 @@ const (
 	Practice Kind = "practice"
 )
 
-// Names are the addresses of the databases that a user database names, "" for
+// Addresses are those of the databases that a user database names, "" for
 // none.
-type Names struct{ Pieces, Practice string }
+type Addresses struct{ Pieces, Practice string }
 
 // Content is what a library reads from the databases of a companion. A [Set]
 // calls its methods. Failed may be called while Read runs; otherwise calls for
 // a Kind do not overlap.
 type Content interface {
-	// Names returns the databases that the user database names. It returns none
+	// Addresses returns the databases that the user database names: none
 	// while the user database was not read, and an error if it must not be
 	// followed.
-	Names() (Names, error)
+	Addresses() (Addresses, error)
 
-	// Followed is called after the Set changed over to the result of Names.
+	// Followed is called after the Set changed to the result of Addresses.
 	Followed(ctx context.Context)
 
 	// Read reads a database and its changes until it fails or ctx is done.
@@ -48,7 +48,7 @@ type Content interface {
 	Read(ctx context.Context, kind Kind, db *orbit.Database, isNew func(number uint64) bool) error
 
 	// Failed says why a database cannot be read for now. If that is the user
-	// database, the names of the others are not known either.
+	// database, the addresses of the others are unknown, too.
 	Failed(kind Kind, err error)
 
 	// Reset discards what was read from a database.
@@ -64,11 +64,11 @@ type Set struct {
 	recorded  map[string]bool
 	content   Content
 
-	changed chan struct{} // holds a token when Names changed
+	changed chan struct{} // holds a token when Addresses changed
 	retry   chan struct{} // holds a token after Retry
 
 	mu       sync.Mutex
-	names    Names          // of the databases that are followed
+	followed Addresses      // of the databases that are followed
 	problems map[Kind]error // why a database is not followed
 }
 
@@ -110,41 +110,42 @@ func (s *Set) Run(ctx context.Context) {
 			retry = true
 			user.setAddress(ctx, s.user, true)
 		}
-		names, err := s.content.Names()
-		if pieces.differs(names.Pieces) || practice.differs(names.Practice) {
+		want, err := s.content.Addresses()
+		if pieces.differs(want.Pieces) || practice.differs(want.Practice) {
 			if !pause(ctx, changePause) {
 				return
 			}
-			names, err = s.content.Names()
+			want, err = s.content.Addresses()
 		}
 		s.setProblem(User, err)
-		s.setNames(names)
-		pieces.setAddress(ctx, names.Pieces, retry)
-		practice.setAddress(ctx, names.Practice, retry)
-		if names.Pieces == "" {
+		s.setFollowed(want)
+		pieces.setAddress(ctx, want.Pieces, retry)
+		practice.setAddress(ctx, want.Practice, retry)
+		if want.Pieces == "" {
 			s.content.Failed(Pieces, cmp.Or(err, ErrNotHere))
 		}
-		if names.Practice == "" {
+		if want.Practice == "" {
 			s.content.Failed(Practice, cmp.Or(err, ErrNotHere))
 		}
 		s.content.Followed(ctx)
 	}
 }
 
-// NamesChanged says that Names of the [Content] has another result than before.
-func (s *Set) NamesChanged() { signal(s.changed) }
+// AddressesChanged tells the Set that the result of [Content].Addresses
+// changed.
+func (s *Set) AddressesChanged() { signal(s.changed) }
 
 // Retry follows again the databases that failed, also those that were dropped
 // by hand, and compares the databases with the replicas of peers.
 func (s *Set) Retry() {
 	s.mu.Lock()
 	clear(s.problems)
-	names := s.names
+	followed := s.followed
 	s.mu.Unlock()
 	signal(s.retry)
 	if r := s.databases.cfg.Replicator; r != nil {
 		r.Ask(s.user)
-		r.Ask(names.Pieces)
+		r.Ask(followed.Pieces)
 	}
 }
 
@@ -155,10 +156,10 @@ func (s *Set) Problem(kind Kind) error {
 	return s.problems[kind]
 }
 
-func (s *Set) setNames(names Names) {
+func (s *Set) setFollowed(a Addresses) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.names = names
+	s.followed = a
 }
 
 func (s *Set) setProblem(kind Kind, err error) {
