@@ -222,9 +222,7 @@ func (l *Library) userOf(ctx context.Context, target peer.AddrInfo) (user, name 
 		if err := l.awaitOffers(ctx); err != nil {
 			return "", "", err
 		}
-		l.mu.Lock()
-		offer, ok := l.offers[target.ID]
-		l.mu.Unlock()
+		offer, ok := l.offers.get(target.ID)
 		followed := l.companionOf(target.ID)
 		switch {
 		case ok && (followed == nil || followed.user != offer.Address):
@@ -306,9 +304,7 @@ func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 			return err
 		}
 	}
-	l.mu.Lock()
-	_, offered := l.offers[id]
-	l.mu.Unlock()
+	_, offered := l.offers.get(id)
 	switch {
 	case !found && !offered:
 		return ErrNotCompanion
@@ -334,9 +330,7 @@ func (l *Library) Claim(ctx context.Context, address string) error {
 // Companions returns the companions and then the other followers, each sorted
 // by name and peer ID.
 func (l *Library) Companions(ctx context.Context) []Companion {
-	l.mu.Lock()
-	followers := maps.Clone(l.followers)
-	l.mu.Unlock()
+	followers := l.followers.all()
 	var list []Companion
 	for _, c := range l.byPeer() {
 		_, follows := followers[c.id]
@@ -365,9 +359,7 @@ func compareBools(a, b bool) int {
 
 // Companion describes a companion. The error is [ErrNotCompanion].
 func (l *Library) Companion(ctx context.Context, id peer.ID) (Companion, error) {
-	l.mu.Lock()
-	_, follows := l.followers[id]
-	l.mu.Unlock()
+	_, follows := l.followers.get(id)
 	c := l.companionOf(id)
 	if c == nil {
 		return Companion{}, ErrNotCompanion

@@ -2,16 +2,11 @@ package library
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"maps"
-	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/library/card"
-	"github.com/newpieceplease/npp/store"
 )
 
 // MaxFollowers is the maximum number of followers that are stored.
@@ -27,36 +22,8 @@ const (
 
 // Follower is a follower, according to its own card.
 type Follower struct {
-	Peer  peer.ID   `json:"-"`
 	Name  string    `json:"name,omitempty"` // on its card
 	Since time.Time `json:"since"`
-}
-
-func followerKey(id peer.ID) string { return followerPrefix + "/" + id.String() }
-
-func (l *Library) loadFollowers(ctx context.Context) error {
-	return scanPeers(ctx, l.cfg.Store, followerPrefix, func(id peer.ID, f Follower) {
-		f.Peer = id
-		l.followers[id] = f
-	})
-}
-
-// scanPeers decodes the records with a prefix, whose keys are peer IDs. It logs
-// and skips damaged records.
-func scanPeers[R any](ctx context.Context, s *store.Store, prefix string, take func(peer.ID, R)) error {
-	for e, err := range s.Scan(ctx, prefix) {
-		if err != nil {
-			return fmt.Errorf("read %s: %w", prefix, err)
-		}
-		var r R
-		id, err := peer.Decode(strings.TrimPrefix(e.Key, prefix+"/"))
-		if err != nil || json.Unmarshal(e.Value, &r) != nil {
-			log.Warnw("damaged record", "key", e.Key)
-			continue
-		}
-		take(id, r)
-	}
-	return nil
 }
 
 // ownCard returns the card for a peer. It fails while the companions are being
@@ -82,33 +49,22 @@ func (l *Library) ownCard(to peer.ID) (card.Card, error) {
 	return c, nil
 }
 
-// dropFollower removes the oldest follower that is not connected, and reports
-// whether there was one.
-func (l *Library) dropFollower() bool {
-	l.mu.Lock()
-	followers := maps.Clone(l.followers)
-	l.mu.Unlock()
-	var oldest *Follower
-	for id, f := range followers {
-		if !l.Connected(id) && (oldest == nil || f.Since.Before(oldest.Since)) {
-			oldest = &f
+// oldestFollower returns the follower to replace when the table is full: the
+// oldest one that is not connected, or "" if all are.
+func (l *Library) oldestFollower() (oldest peer.ID) {
+	var since time.Time
+	for id, f := range l.followers.all() {
+		if !l.Connected(id) && (oldest == "" || f.Since.Before(since)) {
+			oldest, since = id, f.Since
 		}
 	}
-	if oldest == nil || l.erase(l.ctx, followerKey(oldest.Peer)) != nil {
-		return false
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.followers, oldest.Peer)
-	return true
+	return oldest
 }
 
 // received handles the card of a peer.
 func (l *Library) received(from peer.ID, c card.Card) {
 	c.Username = checkedName(c.Username)
 	l.mu.Lock()
-	before, known := l.followers[from]
-	full := len(l.followers) >= MaxFollowers
 	name, seen := l.nearby[from]
 	l.nearby[from] = c.Username
 	l.mu.Unlock()
@@ -120,34 +76,33 @@ func (l *Library) received(from peer.ID, c card.Card) {
 			log.Warnw("companion is not a kept peer", "peer", from, "err", err)
 		}
 	}
+	l.updateFollower(from, c)
+}
+
+// updateFollower adds, changes or removes a follower according to its card. If
+// that fails, the next card repeats it.
+func (l *Library) updateFollower(id peer.ID, c card.Card) {
+	before, known := l.followers.get(id)
 	switch {
 	case !c.Follows && known:
-		if err := l.erase(l.ctx, followerKey(from)); err != nil {
-			return // the next card repeats it
+		if l.followers.remove(l.ctx, id) == nil {
+			l.emit(Event{Kind: EventUnfollows, Peer: id, Name: c.Username})
 		}
-		l.mu.Lock()
-		delete(l.followers, from)
-		l.mu.Unlock()
-		l.emit(Event{Kind: EventUnfollows, Peer: from, Name: c.Username})
-	case c.Follows && known && before.Name == c.Username, !c.Follows:
-	case !l.accepts(): // the next card repeats it
-	default:
-		if full && !known && !l.dropFollower() {
-			return
+		return
+	case !c.Follows, known && before.Name == c.Username, !l.accepts():
+		return
+	}
+	f := Follower{Name: c.Username, Since: before.Since}
+	var evict peer.ID
+	if !known {
+		f.Since = time.Now()
+		if l.followers.size() >= MaxFollowers {
+			if evict = l.oldestFollower(); evict == "" {
+				return
+			}
 		}
-		f := Follower{Peer: from, Name: c.Username, Since: before.Since}
-		if !known {
-			f.Since = time.Now()
-		}
-		text, err := json.Marshal(f)
-		if err != nil || l.save(l.ctx, followerKey(from), text) != nil {
-			return
-		}
-		l.mu.Lock()
-		l.followers[from] = f
-		l.mu.Unlock()
-		if !known {
-			l.emit(Event{Kind: EventFollows, Peer: from, Name: c.Username})
-		}
+	}
+	if l.followers.put(l.ctx, id, f, evict) == nil && !known {
+		l.emit(Event{Kind: EventFollows, Peer: id, Name: c.Username})
 	}
 }

@@ -19,7 +19,7 @@ func (l *Library) keep(ctx context.Context, c *companionState) {
 	id := c.id
 	recorded, err := l.cfg.Store.Has(ctx, keptKey(id))
 	if err == nil && !recorded && !l.isKept(id) {
-		err = l.save(ctx, keptKey(id), []byte("1"))
+		err = save(ctx, l.cfg.Store, keptKey(id), []byte("1"))
 	}
 	if err == nil {
 		err = l.keepAt(ctx, c)
@@ -69,7 +69,7 @@ func (l *Library) unkeep(ctx context.Context, id peer.ID) {
 	if err := l.cfg.Swarm.Forget(ctx, id); err != nil && ctx.Err() == nil {
 		log.Debugw("former companion is still a kept peer", "peer", id, "err", err)
 	}
-	if err := l.erase(ctx, keptKey(id)); err != nil && ctx.Err() == nil {
+	if err := erase(ctx, l.cfg.Store, keptKey(id)); err != nil && ctx.Err() == nil {
 		log.Warnw("former companion is still recorded as a kept peer", "peer", id, "err", err)
 	}
 }
@@ -98,5 +98,5 @@ func (l *Library) pruneKept(records map[string]record) {
 // ClaimPeer records that a person asked for a kept peer: it stays one when it
 // is not a companion any more.
 func (l *Library) ClaimPeer(ctx context.Context, id peer.ID) error {
-	return l.erase(ctx, keptKey(id))
+	return erase(ctx, l.cfg.Store, keptKey(id))
 }

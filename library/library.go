@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"sync"
 	"time"
@@ -90,6 +89,9 @@ type Library struct {
 	followed *companion.Databases // the databases of companions
 	budget   *piece.Budget        // for the collections of all companions
 
+	followers *peerTable[Follower]
+	offers    *peerTable[Offer]
+
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
@@ -110,9 +112,7 @@ type Library struct {
 	username   string
 	companions map[string]*companionState // by the address of the user database
 	invalid    map[string]string          // why records are invalid, by key
-	followers  map[peer.ID]Follower
-	offers     map[peer.ID]Offer
-	nearby     map[peer.ID]string // usernames on the cards of connected peers
+	nearby     map[peer.ID]string         // usernames on the cards of connected peers
 	watchers   map[*watcher]struct{}
 }
 
@@ -127,20 +127,18 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 		budget:     piece.NewBudget(companionsBudget),
 		companions: make(map[string]*companionState),
 		invalid:    make(map[string]string),
-		followers:  make(map[peer.ID]Follower),
-		offers:     make(map[peer.ID]Offer),
 		nearby:     make(map[peer.ID]string),
 		watchers:   make(map[*watcher]struct{}),
 		declined:   make(chan struct{}, 1),
 	}
 	l.own = newCollection(l.self)
-	if err := l.loadFollowers(ctx); err != nil {
-		return nil, err
-	}
-	if err := l.loadOffers(ctx); err != nil {
-		return nil, err
-	}
 	var err error
+	if l.followers, err = loadPeerTable[Follower](ctx, cfg.Store, followerPrefix); err != nil {
+		return nil, err
+	}
+	if l.offers, err = loadPeerTable[Offer](ctx, cfg.Store, offerPrefix); err != nil {
+		return nil, err
+	}
 	l.followed, err = companion.New(ctx, companion.Config{
 		Orbit: cfg.Orbit, Replicator: cfg.Replicator, Store: cfg.Store, IsOwn: l.isOwn, SaveBlocks: cfg.Keep,
 	})
@@ -213,20 +211,4 @@ func (l *Library) prune() {
 		needed[user], needed[r.Pieces], needed[r.Practice] = true, true, true
 	}
 	l.followed.Prune(needed)
-}
-
-func (l *Library) save(ctx context.Context, key string, val []byte) error {
-	err := l.cfg.Store.Update(ctx, func(tx *store.Tx) error { return tx.Put(key, val) })
-	if err != nil {
-		return fmt.Errorf("write %s: %w", key, err)
-	}
-	return nil
-}
-
-func (l *Library) erase(ctx context.Context, key string) error {
-	err := l.cfg.Store.Update(ctx, func(tx *store.Tx) error { return tx.Delete(key) })
-	if err != nil {
-		return fmt.Errorf("delete %s: %w", key, err)
-	}
-	return nil
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/newpieceplease/npp/message"
 	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/store"
 )
 
 // MaxOffers is the maximum number of stored offers. A new one replaces that of
@@ -62,15 +61,6 @@ func OfferIn(data []byte) (address string, ok bool) {
 	return address, strings.HasPrefix(address, "/orbitdb/") && len(address) <= 512
 }
 
-func offerKey(id peer.ID) string { return offerPrefix + "/" + id.String() }
-
-func (l *Library) loadOffers(ctx context.Context) error {
-	return scanPeers(ctx, l.cfg.Store, offerPrefix, func(id peer.ID, o Offer) {
-		o.Peer = id
-		l.offers[id] = o
-	})
-}
-
 // Offers returns the offers of peers that were not added as companions, newest
 // first. After a start it waits up to [Config].Patience until the stored
 // messages were scanned. If that takes longer, the error wraps [ErrBeingRead],
@@ -79,10 +69,9 @@ func (l *Library) Offers(ctx context.Context) ([]Offer, error) {
 	limited, cancel := context.WithTimeout(ctx, l.cfg.Patience)
 	defer cancel()
 	err := l.awaitOffers(limited)
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	var offers []Offer
-	for _, o := range l.offers {
+	for id, o := range l.offers.all() {
+		o.Peer = id
 		offers = append(offers, o)
 	}
 	slices.SortFunc(offers, func(a, b Offer) int { return cmp.Or(b.At.Compare(a.At), cmp.Compare(a.Peer, b.Peer)) })
@@ -132,7 +121,7 @@ func (l *Library) watchOffers() {
 func (l *Library) setScanned(at time.Time) {
 	text, err := at.MarshalText()
 	if err == nil {
-		err = l.save(l.ctx, scannedKey, text)
+		err = save(l.ctx, l.cfg.Store, scannedKey, text)
 	}
 	if err != nil && l.ctx.Err() == nil {
 		log.Warnw("offers", "err", err)
@@ -152,39 +141,25 @@ func (l *Library) storeOffer(m *message.Message) {
 	if l.cfg.Disk.AwaitIncoming(l.ctx) != nil { // the mailbox holds further messages
 		return
 	}
-	o := Offer{Peer: m.From, Address: address, At: m.Received, Via: m.Via}
-	text, err := json.Marshal(o)
-	if err != nil {
-		return
+	o := Offer{Address: address, At: m.Received, Via: m.Via}
+	if l.offers.put(l.ctx, m.From, o, l.offerToReplace(m.From)) == nil {
+		l.emit(Event{Kind: EventOffer, Peer: m.From, Address: address})
 	}
-	l.mu.Lock()
-	var oldest Offer
-	for _, other := range l.offers {
-		if oldest.Peer == "" || other.At.Before(oldest.At) {
-			oldest = other
+}
+
+// offerToReplace returns the peer with the oldest offer if the table is full and
+// has no offer of a peer yet, or else "".
+func (l *Library) offerToReplace(from peer.ID) (oldest peer.ID) {
+	offers := l.offers.all()
+	if _, known := offers[from]; known || len(offers) < MaxOffers {
+		return ""
+	}
+	for id, o := range offers {
+		if oldest == "" || o.At.Before(offers[oldest].At) {
+			oldest = id
 		}
 	}
-	_, known := l.offers[o.Peer]
-	full := !known && len(l.offers) >= MaxOffers
-	l.mu.Unlock()
-	err = l.cfg.Store.Update(l.ctx, func(tx *store.Tx) error {
-		if full {
-			if err := tx.Delete(offerKey(oldest.Peer)); err != nil {
-				return err
-			}
-		}
-		return tx.Put(offerKey(o.Peer), text)
-	})
-	if err != nil {
-		return
-	}
-	l.mu.Lock()
-	if full {
-		delete(l.offers, oldest.Peer)
-	}
-	l.offers[o.Peer] = o
-	l.mu.Unlock()
-	l.emit(Event{Kind: EventOffer, Peer: o.Peer, Address: address})
+	return oldest
 }
 
 // dropOffer removes the offer of a peer. After an error, the offer stays.
@@ -192,11 +167,5 @@ func (l *Library) dropOffer(ctx context.Context, id peer.ID) error {
 	if l.offersLoaded.isRead() {
 		l.setScanned(time.Now()) // so that a restart does not find the message again
 	}
-	if err := l.erase(ctx, offerKey(id)); err != nil {
-		return err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.offers, id)
-	return nil
+	return l.offers.remove(ctx, id)
 }
