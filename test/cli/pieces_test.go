@@ -1170,7 +1170,7 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{[]string{dir, "--title=x"}, "--title is for one piece"},
 		{[]string{a, "--instrument="}, "the instrument is empty"},
 		{[]string{dir, "--composer=a\nb"}, "composer has more than one line"},
-		{[]string{nobodys, "--composer=" + strings.Repeat("x", 2000)}, "composer of 2000 bytes"},
+		{[]string{nobodys, "--composer=" + strings.Repeat("x", 2000)}, "the composer has 2000 bytes"},
 	} {
 		refused(t, n, append([]string{"pieces", "add"}, test.args...), test.want)
 	}
