@@ -2,9 +2,9 @@
 // cards. A card has the owner's username, the address of the user database, and
 // whether the daemon follows the other peer.
 //
-// The connection authenticates the sender, so a card proves which user database
-// a peer claims as its own. The contents are the peer's own claims. A card
-// opens no database. It stays in memory while the peer is connected.
+// The connection authenticates the sender. The contents are claims of the
+// sender: a peer may announce the user database of another peer. A card opens
+// no database. It stays in memory while the peer is connected.
 //
 // # Protocol
 //
@@ -53,7 +53,7 @@
 // refused if there are none. Calls of [Config].Received do not overlap. The
 // Exchanger initiates exchanges with at most 16 peers at a time, and with each
 // peer at most once per second. After four failures it waits until the peer is
-// identified again, or until the card changes.
+// identified on another connection, or until the card changes.
 package card
 
 import (
