@@ -17,47 +17,46 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 )
 
-// ByPractice is the order of pieces by how often they were practised, most often
-// first.
+// ByPractice is the order of pieces by practice count, highest first.
 const ByPractice piece.Sort = "practice"
 
-// maxCandidates is how many pieces an [AmbiguousError] names.
+// maxCandidates is the maximum number of pieces in an [AmbiguousError].
 const maxCandidates = 10
 
-// Query chooses pieces.
+// Query selects pieces.
 type Query struct {
 	piece.Query
-	All    bool // those of companions, too
+	All    bool // include the pieces of companions
 	Sort   piece.Sort
-	Amount int // at most so many; 0 is no limit
+	Amount int // maximum number of results; 0 for none
 }
 
 // Listed is a piece in the catalog.
 type Listed struct {
 	piece.Piece
 	Practice Count
-	Owners   []Owner // oneself first, then by peer ID
+	Owners   []Owner // this daemon first, then by peer ID
 }
 
-// Owner is somebody who has a piece.
+// Owner is this daemon or a companion that has a piece.
 type Owner struct {
 	Peer peer.ID
-	Name string // "" if that is not known
+	Name string // "" if unknown
 	Self bool
 }
 
-// Trouble is what keeps somebody's pieces from being looked at, or practice counts from
-// being counted.
+// Trouble says why the result of a query may lack something: a pieces or
+// practice database was not read, or only in part.
 type Trouble struct {
 	Owner
 	Store string // PiecesName or PracticeName
-	Err   error  // wraps [ErrPartial] where what is here is looked at
+	Err   error  // wraps [ErrPartial] if the entries that are here were used
 }
 
-// AmbiguousError says that several pieces have a hash that begins so.
+// AmbiguousError is returned for a prefix of several hashes.
 type AmbiguousError struct {
 	Prefix string
-	Pieces []Listed // some of them
+	Pieces []Listed // at most 10 of them
 }
 
 func (e *AmbiguousError) Error() string {
@@ -68,7 +67,8 @@ func (e *AmbiguousError) Error() string {
 	return fmt.Sprintf("several pieces begin with %.80q: %s", e.Prefix, strings.Join(hashes, ", "))
 }
 
-// collections returns one's own pieces and those of the companions, by peer ID.
+// collections returns the own collection, and then those of companions, sorted
+// by peer ID.
 func (l *Library) collections() []*collection {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -80,89 +80,70 @@ func (l *Library) collections() []*collection {
 	return all
 }
 
-// readable returns the collections that can be looked at, once they are in memory,
-// and what keeps the others from it.
-func (l *Library) readable(ctx context.Context, all bool) (found []*collection, troubles []Trouble, err error) {
+// searchable returns the collections whose pieces are in memory, after it
+// waited for them, and the problems of all collections.
+func (l *Library) searchable(ctx context.Context, all bool) (found []*collection, problems []Trouble, err error) {
 	from := []*collection{l.own}
 	if all {
-		// A store of companions that is broken has none.
-		if _ = l.known.wait(ctx); ctx.Err() != nil {
+		// A companions database that cannot be read has no companions.
+		if _ = l.companionsLoaded.wait(ctx); ctx.Err() != nil {
 			return nil, nil, ctx.Err()
 		}
 		from = l.collections()
 	}
-	if _, err := l.store(ctx, piecesAt); err != nil {
+	if _, err := l.database(ctx, piecesAt); err != nil {
 		l.own.pieces.fail(err)
 	}
-	patient, cancel := context.WithTimeout(ctx, l.cfg.Patience)
+	limited, cancel := context.WithTimeout(ctx, l.cfg.Patience)
 	defer cancel()
 	for _, c := range from {
-		wait := patient
+		waitCtx := limited
 		if c == l.own {
-			wait = ctx
+			waitCtx = ctx
 		}
-		switch err := c.pieces.wait(wait); {
+		switch err := c.pieces.wait(waitCtx); {
 		case ctx.Err() != nil:
 			return nil, nil, ctx.Err()
 		case err == nil:
 			found = append(found, c)
-			if l.isPartial(c.pieces.address()) {
-				troubles = append(troubles, Trouble{l.owner(c), PiecesName, ErrPartial})
+			if l.followed.IsIncomplete(c.pieces.address()) {
+				problems = append(problems, Trouble{l.owner(c), PiecesName, ErrPartial})
 			}
 		case c == l.own && !all:
 			return nil, nil, err
 		case errors.Is(err, context.DeadlineExceeded):
-			troubles = append(troubles, Trouble{l.owner(c), PiecesName, ErrBeingRead})
+			problems = append(problems, Trouble{l.owner(c), PiecesName, ErrBeingRead})
 		default:
-			troubles = append(troubles, Trouble{l.owner(c), PiecesName, err})
+			problems = append(problems, Trouble{l.owner(c), PiecesName, err})
 		}
-		if err := c.unsearched(); err != nil {
-			troubles = append(troubles, Trouble{l.owner(c), PiecesName, err})
+		if err := c.indexFull(); err != nil {
+			problems = append(problems, Trouble{l.owner(c), PiecesName, err})
 		}
 	}
-	return found, troubles, nil
+	return found, problems, nil
 }
 
-// practiceReady waits until the counts are in memory, and returns which counts of
-// companions are not all here or not read yet.
-func (l *Library) practiceReady(ctx context.Context) (troubles []Trouble, err error) {
-	if err := l.ownPracticeReady(ctx); err != nil {
+// awaitCounts waits until the practice counts are in memory, and returns the
+// problems with those of companions.
+func (l *Library) awaitCounts(ctx context.Context) (problems []Trouble, err error) {
+	if err := l.awaitOwnCounts(ctx); err != nil {
 		return nil, err
 	}
-	if _ = l.known.wait(ctx); ctx.Err() != nil {
+	if _ = l.companionsLoaded.wait(ctx); ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	patient, cancel := context.WithTimeout(ctx, l.cfg.Patience)
+	limited, cancel := context.WithTimeout(ctx, l.cfg.Patience)
 	defer cancel()
 	for _, c := range l.byPeer() {
-		err := c.practiceReady(patient)
+		err := c.awaitCounts(limited)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 		if err != nil {
-			troubles = append(troubles, Trouble{l.owner(c.collection), PracticeName, err})
+			problems = append(problems, Trouble{l.owner(c.collection), PracticeName, err})
 		}
 	}
-	return troubles, nil
-}
-
-// practiceReady waits until the counts of a companion are in memory, and returns why
-// they are not all there, or nil. A companion whose user store names none has none.
-func (c *companion) practiceReady(ctx context.Context) error {
-	err := c.practice.wait(ctx)
-	said, _ := c.wanted()
-	isRead := err == nil && c.practice.address() == said.Practice
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return ErrBeingRead
-	case said.Practice == "", isRead && !c.lib.isPartial(said.Practice):
-		return nil
-	case isRead:
-		return ErrPartial
-	case err != nil && !errors.Is(err, ErrNotHere):
-		return err
-	}
-	return c.lib.incomplete(ctx, &c.practice, said.Practice)
+	return problems, nil
 }
 
 func (l *Library) owner(c *collection) Owner {
@@ -177,36 +158,37 @@ func (l *Library) owner(c *collection) Owner {
 	return o
 }
 
-// ownPracticeReady waits until one's own counts are in memory.
-func (l *Library) ownPracticeReady(ctx context.Context) error {
-	if _, err := l.store(ctx, practiceAt); err != nil {
+// awaitOwnCounts waits until the own practice counts are in memory.
+func (l *Library) awaitOwnCounts(ctx context.Context) error {
+	if _, err := l.database(ctx, practiceAt); err != nil {
 		return nil
 	}
 	_ = l.own.practice.wait(ctx)
 	return ctx.Err()
 }
 
-// Pieces returns the pieces that a query chooses, and whose pieces and practice counts
-// cannot be looked at, which keeps no others from being found. A piece whose document
-// is damaged is yielded as its error, and the loop may go on.
+// Pieces returns the pieces that match a query, and the problems because of
+// which pieces or counts may be missing. For a damaged document it yields an
+// error, and the loop may continue.
 //
-// One's own pieces, the newest first and without a choice, come from the disk as they
-// are read, once the counts are in memory; all else waits until what is searched is in
-// memory, too, some seconds after the start of the daemon.
+// Pieces waits until the practice counts are in memory, which takes some
+// seconds after the start of the daemon. The own pieces, newest first and
+// without a filter, are then read from disk. Any other query also waits until
+// the pieces are in memory.
 func (l *Library) Pieces(ctx context.Context, q Query) (iter.Seq2[Listed, error], []Trouble, error) {
-	troubles, err := l.practiceReady(ctx)
+	problems, err := l.awaitCounts(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	if q.Query == (piece.Query{}) && !q.All && (q.Sort == "" || q.Sort == piece.Newest) {
 		seq, err := l.newest(ctx, q.Amount)
-		return seq, troubles, err
+		return seq, problems, err
 	}
-	from, more, err := l.readable(ctx, q.All)
+	from, more, err := l.searchable(ctx, q.All)
 	if err != nil {
 		return nil, nil, err
 	}
-	troubles = append(troubles, more...)
+	problems = append(problems, more...)
 	found := l.search(from, q.Query, q.Sort)
 	return func(yield func(Listed, error) bool) {
 		count := 0
@@ -218,7 +200,7 @@ func (l *Library) Pieces(ctx context.Context, q Query) (iter.Seq2[Listed, error]
 			}
 			p, err := l.first(ctx, h, from)
 			if errors.Is(err, orbit.ErrNotFound) {
-				continue // it was removed meanwhile
+				continue // it was removed after the search
 			}
 			if len(from) > 1 {
 				seen[h.Canonical()] = true
@@ -227,16 +209,16 @@ func (l *Library) Pieces(ctx context.Context, q Query) (iter.Seq2[Listed, error]
 				return
 			}
 		}
-	}, troubles, nil
+	}, problems, nil
 }
 
 // hit is a piece that was found in a collection.
 type hit struct {
 	piece.Hit
-	rank int // of the collection
+	rank int // index of the collection
 }
 
-// hits are to be had in an order, the first of them soon. They are a heap.
+// hits is a heap, so that the first hits are available before all are sorted.
 type hits struct {
 	all    []hit
 	before func(a, b hit) bool
@@ -254,8 +236,8 @@ func (h *hits) Pop() any {
 	return x
 }
 
-// search returns what a query finds in collections. By age, what one of them has
-// comes after what one before it has.
+// search returns the hits of a query in collections. In the order by age, the
+// hits are grouped by collection.
 func (l *Library) search(from []*collection, q piece.Query, by piece.Sort) *hits {
 	found := &hits{}
 	for rank, c := range from {
@@ -293,7 +275,7 @@ func (l *Library) search(from []*collection, q piece.Query, by piece.Sort) *hits
 	return found
 }
 
-// first returns the piece that a hit is, from the first collection that has it.
+// first returns the piece of a hit, from the first collection that has it.
 func (l *Library) first(ctx context.Context, h hit, from []*collection) (Listed, error) {
 	for _, c := range from[:h.rank] {
 		if hash, ok := c.index.Find(h.Hash()); ok {
@@ -333,10 +315,10 @@ func (l *Library) list(p piece.Piece, in *collection, among []*collection) Liste
 	return listed
 }
 
-// WithOwners returns a piece with all its owners, and with all that was counted, once
-// what companions have is in memory.
+// WithOwners returns a piece with all its owners and its complete practice
+// count. It waits until the collections of companions are in memory.
 func (l *Library) WithOwners(ctx context.Context, p Listed) (Listed, error) {
-	from, _, err := l.readable(ctx, true)
+	from, _, err := l.searchable(ctx, true)
 	if err != nil {
 		return p, err
 	}
@@ -351,8 +333,8 @@ func (l *Library) WithOwners(ctx context.Context, p Listed) (Listed, error) {
 	return p, err
 }
 
-// newest yields one's own pieces as they are read from the disk.
-func (l *Library) newest(ctx context.Context, amount int) (iter.Seq2[Listed, error], error) {
+// newest yields the own pieces from disk, newest first.
+func (l *Library) newest(ctx context.Context, limit int) (iter.Seq2[Listed, error], error) {
 	docs, err := l.documents(ctx)
 	if err != nil {
 		return nil, err
@@ -368,25 +350,25 @@ func (l *Library) newest(ctx context.Context, amount int) (iter.Seq2[Listed, err
 			if err == nil {
 				listed = l.list(p, l.own, []*collection{l.own})
 			}
-			if count++; !yield(listed, err) || count == amount {
+			if count++; !yield(listed, err) || count == limit {
 				return
 			}
 		}
 	}, nil
 }
 
-// Random returns a piece by chance among those that a query chooses, each as likely
-// as any other. The error wraps [orbit.ErrNotFound] where there is none.
+// Random returns a random piece among those that match a query, with uniform
+// probability. The error wraps [orbit.ErrNotFound] if there is none.
 func (l *Library) Random(ctx context.Context, q Query) (Listed, []Trouble, error) {
-	troubles, err := l.practiceReady(ctx)
+	problems, err := l.awaitCounts(ctx)
 	if err != nil {
 		return Listed{}, nil, err
 	}
-	from, more, err := l.readable(ctx, q.All)
+	from, more, err := l.searchable(ctx, q.All)
 	if err != nil {
 		return Listed{}, nil, err
 	}
-	troubles = append(troubles, more...)
+	problems = append(problems, more...)
 	var found []hit
 	seen := make(map[string]bool)
 	for rank, c := range from {
@@ -401,31 +383,32 @@ func (l *Library) Random(ctx context.Context, q Query) (Listed, []Trouble, error
 		i, last := rand.N(len(found)), len(found)-1
 		p, err := l.first(ctx, found[i], from)
 		if !errors.Is(err, orbit.ErrNotFound) {
-			return p, troubles, err
+			return p, problems, err
 		}
 		found[i], found = found[last], found[:last]
 	}
 	if ctx.Err() != nil {
-		return Listed{}, troubles, ctx.Err()
+		return Listed{}, problems, ctx.Err()
 	}
-	return Listed{}, troubles, fmt.Errorf("no such piece: %w", orbit.ErrNotFound)
+	return Listed{}, problems, fmt.Errorf("no such piece: %w", orbit.ErrNotFound)
 }
 
-// Resolve returns the piece with a hash, written in any way, or else the only one
-// whose hash begins so: among one's own or, with all, among those of companions,
-// too. A hash that is no CID, such as other apps put, is taken for the beginning of
-// others where only a companion has it. The error wraps [orbit.ErrNotFound], or is an
-// [*AmbiguousError], or wraps [ErrBeingRead] where pieces that are being read may be
-// meant, too.
+// Resolve returns the piece with a hash in any spelling, or else the only piece
+// whose hash has the given prefix. It searches the own pieces and, with all,
+// those of companions. If only a companion has a hash and it is not a CID, it
+// also counts as a prefix of other hashes. The error wraps [orbit.ErrNotFound],
+// is an [*AmbiguousError], or wraps [ErrBeingRead] if a database that is being
+// read may have a match.
 func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, error) {
 	hash := strings.TrimPrefix(strings.TrimSpace(given), "/ipfs/")
 	if hash == "" || len(given) > piece.MaxHash {
 		return Listed{}, fmt.Errorf("%w: a hash has 1 to %d bytes", ErrInvalid, piece.MaxHash)
 	}
-	if err := l.ownPracticeReady(ctx); err != nil {
+	if err := l.awaitOwnCounts(ctx); err != nil {
 		return Listed{}, err
 	}
-	// One's own by its whole hash waits for nothing of others.
+	// The look-up of an own piece by its complete hash does not wait for
+	// companions.
 	docs, err := l.documents(ctx)
 	if err != nil && !all {
 		return Listed{}, err
@@ -442,7 +425,7 @@ func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, 
 			return Listed{}, err
 		}
 	}
-	from, troubles, err := l.readable(ctx, all)
+	from, problems, err := l.searchable(ctx, all)
 	if err != nil {
 		return Listed{}, err
 	}
@@ -451,16 +434,16 @@ func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, 
 			return p, err
 		}
 	}
-	for _, t := range troubles {
-		if errors.Is(t.Err, ErrBeingRead) {
-			return Listed{}, fmt.Errorf("the pieces of %s may be meant by %.80q and are %w", cmp.Or(t.Name, t.Peer.String()), hash, t.Err)
+	for _, p := range problems {
+		if errors.Is(p.Err, ErrBeingRead) {
+			return Listed{}, fmt.Errorf("the pieces of %s may match %.80q and are %w", cmp.Or(p.Name, p.Peer.String()), hash, p.Err)
 		}
 	}
 	var found []Listed
 	seen := make(map[string]bool)
 	for _, c := range from {
 		keys := c.index.Prefixed(hash, maxCandidates+1)
-		if given != hash { // other apps put what they like
+		if given != hash { // hashes of other apps may have spaces or a prefix
 			keys = append(keys, c.index.Prefixed(given, maxCandidates+1)...)
 		}
 		for _, key := range keys {
@@ -481,7 +464,7 @@ func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, 
 	}
 	switch len(found) {
 	case 0:
-		return Listed{}, fmt.Errorf("no piece has the hash %.80q, or one that begins so: %w", hash, orbit.ErrNotFound)
+		return Listed{}, fmt.Errorf("no piece has a hash that is or begins with %.80q: %w", hash, orbit.ErrNotFound)
 	case 1:
 		return found[0], nil
 	}

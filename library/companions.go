@@ -13,73 +13,81 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/library/card"
+	"github.com/newpieceplease/npp/library/companion"
 	"github.com/newpieceplease/npp/library/piece"
-	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/swarm"
 )
 
 const (
-	// MaxCompanions is how many peers are followed.
+	// MaxCompanions is the maximum number of companions.
 	MaxCompanions = 256
 
-	// companionRoom is what the pieces and counts of a companion may take in memory,
-	// and companionsRoom what those of all may, in bytes.
-	companionRoom  = 64 << 20
-	companionsRoom = 512 << 20
+	// companionBudget bounds the memory for the pieces and counts of a
+	// companion, and companionsBudget for those of all companions, in bytes.
+	companionBudget  = 64 << 20
+	companionsBudget = 512 << 20
 
-	// rememberPause is the least time between two changes of the record of a
-	// companion that the companion itself causes: the store keeps each.
+	// rememberPause is the minimum time between two changes of a record that
+	// the companion causes. Each change adds an entry to the companions
+	// database.
 	rememberPause = time.Hour
 
-	// maxProfileValue is the longest value of a profile that is looked at, in bytes.
+	// maxProfileValue is the longest value of a companion's profile that is
+	// read, in bytes.
 	maxProfileValue = 4 << 10
-
-	// changePause is the least time between two changes of what is followed of a
-	// companion.
-	changePause = 2 * time.Second
 )
 
 var (
-	// ErrNoStore says that a peer shows no user store, and offered none.
-	ErrNoStore = errors.New("the peer shows no user store and offered none")
-	// ErrNotCompanion says that a peer is no companion.
-	ErrNotCompanion = errors.New("the peer is no companion")
-	// ErrSelf says that a peer is this one itself.
+	// ErrNoStore is returned for a peer that neither announces nor offered a
+	// user database.
+	ErrNoStore = errors.New("the peer announces no user database and offered none")
+	// ErrNotCompanion is returned for a peer that is not a companion.
+	ErrNotCompanion = errors.New("the peer is not a companion")
+	// ErrSelf is returned for the daemon's own peer ID.
 	ErrSelf = swarm.ErrSelf
+	// ErrNotHere is returned for a database of which nothing is here yet.
+	ErrNotHere = companion.ErrNotHere
+	// ErrPartial is returned for a database that was not in sync with any peer
+	// yet.
+	ErrPartial = companion.ErrIncomplete
+	// ErrBeingRead is returned for a database that is being read into memory.
+	ErrBeingRead = errors.New("being read")
 
-	errTooMany = fmt.Errorf("%d peers are followed already, which is the limit", MaxCompanions)
+	errTooMany  = fmt.Errorf("there are %d companions already, which is the limit", MaxCompanions)
+	errNotNamed = errors.New("its user database names none")
 )
 
-// Companion is a peer that is followed, or that follows.
+// Companion describes a companion or a follower.
 type Companion struct {
 	Peer       peer.ID
-	Name       string // that it was added under, or its name at present where it is no companion
-	NameNow    string // that it has now, "" if that is not known
-	User       string // address of its user store; "" of no companion
-	Companion  bool   // it is followed
-	Follows    bool   // it said that it follows us
+	Name       string // in the companion's record; the current name of a follower
+	NameNow    string // current name, "" if unknown
+	User       string // address of its user database; "" for a follower
+	Companion  bool   // whether it is a companion
+	Follows    bool   // whether it is a follower
 	Connected  bool
-	Pieces     int       // that are here and are found
-	Ready      bool      // its pieces are here, as far as they were fetched
-	InStep     time.Time // when its pieces were in step with a peer last; zero for never
-	InStepWith peer.ID   // that peer, which is not the companion where that does not have its pieces open
-	PiecesAddr string    // address of its pieces; "" if that is not known
-	CountsAddr string    // address of its practice counts; "" if that is not known
+	Pieces     int       // number of pieces that can be searched
+	Ready      bool      // whether the pieces that are here were read
+	InStep     time.Time // when its pieces were last in sync with a peer; zero for never
+	InStepWith peer.ID   // that peer; not the companion if it does not have its pieces open
+	PiecesAddr string    // address of its pieces database, "" if unknown
+	CountsAddr string    // address of its practice database, "" if unknown
 
-	// Incomplete are the stores of which not all is here and read yet. Err wraps
-	// [ErrNotHere], [ErrPartial] or [ErrBeingRead], or says that there is no such store.
+	// Incomplete are the databases that are not complete and read yet. Err
+	// wraps [ErrNotHere], [ErrPartial] or [ErrBeingRead], or says that there is
+	// no such database.
 	Incomplete []StoreTrouble
 	Troubles   []StoreTrouble
-	Broken     bool // a trouble keeps its user store or its pieces from being followed
+	Broken     bool // whether its user database or its pieces are not followed because of a problem
 
-	// proven is when it was proven last that all is here of its user store, and of its
-	// pieces.
+	// proven is when the user and pieces databases were last proven to have all
+	// entries of a peer.
 	proven struct{ user, pieces time.Time }
 }
 
-// Whole reports whether what the companion's user store says, and its pieces, are here
-// as a peer had them at a time or later.
+// Whole reports whether the companion's user and pieces databases are complete
+// and read, with all entries that a peer had at since or later.
 func (c Companion) Whole(since time.Time) bool {
 	for _, s := range c.Incomplete {
 		if s.Store != PracticeName {
@@ -89,36 +97,40 @@ func (c Companion) Whole(since time.Time) bool {
 	return !c.Broken && !c.proven.user.Before(since) && !c.proven.pieces.Before(since)
 }
 
-// StoreTrouble is what is wrong with a store of a companion.
+// StoreTrouble says why a database of a companion is not followed or not
+// complete.
 type StoreTrouble struct {
-	Store   string // its name among the stores of a library
+	Store   string // PiecesName, UserName or PracticeName
 	Address string
 	Err     error
 }
 
-// Nearby is a peer with npp that is connected.
+// Nearby is a connected peer that supports npp's protocols.
 type Nearby struct {
 	Peer      peer.ID
-	Name      string // as it calls itself; "" if it does not
-	User      string // address of its user store
+	Name      string // on its card, "" if none
+	User      string // address of its user database
 	Companion bool
 	Follows   bool
 }
 
-// AddCompanion follows a peer from now on: it asks the peer for its user store or,
-// where the peer does not speak the protocol for that, takes the store that it
-// offered by a message. It returns once that is on disk; the stores of the peer
-// come in the background, see [Library.Companion]. One that is a companion is asked
-// again, and goes by its present name from then on; again is true then.
+// AddCompanion makes a peer a companion. The address of the user database is on
+// the peer's card. If the peer does not support cards, it is the one that the
+// peer offered in a message. AddCompanion returns once the companion is
+// recorded on disk; its databases are fetched in the background, see
+// [Library.Companion]. If the peer is a companion already, its record gets the
+// current name and user database, databases that failed are tried again, and
+// again is true.
 //
-// The error wraps [ErrSelf], [ErrNoStore], [manifest.ErrLegacyAddress] or what
-// [swarm.Swarm.Connect] returns.
+// The error wraps [ErrSelf], [ErrNoStore], [manifest.ErrLegacyAddress] or an
+// error of [swarm.Swarm.Connect].
 func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again bool, err error) {
 	id := target.ID
 	if id == l.self {
 		return false, ErrSelf
 	}
-	// What is added before the companions are read would be taken for one of them.
+	// A record that is added before the companions are read would count as an
+	// old one.
 	if err := l.Wait(ctx); err != nil {
 		return false, err
 	}
@@ -137,9 +149,9 @@ func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again
 		return false, err
 	}
 	if r, ok := records[user]; ok && r.NodeID != id.String() && !l.belongs(ctx, user, id) {
-		return false, fmt.Errorf("%w: the peer shows the user store of companion %.80q as its own; try again when that is here, or remove that companion", ErrInvalid, r.NodeID)
+		return false, fmt.Errorf("%w: the peer announces the user database of companion %.80q as its own; try again when that database is here, or remove that companion", ErrInvalid, r.NodeID)
 	}
-	var former []string // other user stores of the peer
+	var former []string // other user databases of the peer
 	for address, r := range records {
 		if r.NodeID != id.String() {
 			continue
@@ -171,32 +183,21 @@ func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again
 		}
 	}
 	if err := l.dropOffer(ctx, id); err != nil {
-		log.Warnw("an offer that was taken up stays", "peer", id, "err", err)
+		log.Warnw("accepted offer cannot be removed", "peer", id, "err", err)
 	}
 	if c := l.companionOf(id); c != nil {
 		if name != "" {
 			c.setName(name)
 		}
-		c.mu.Lock()
-		clear(c.trouble)
-		c.mu.Unlock()
-		signal(c.again)
-		if l.cfg.Replicator != nil { // whether all is here is found out now
-			for _, address := range []string{c.user, c.pieces.address()} {
-				l.cfg.Replicator.Ask(address)
-			}
-		}
+		c.databases.Retry()
 	}
 	return again, nil
 }
 
-// belongs reports whether a user store that is here, and whole, says it is that of a
+// belongs reports whether a user database is complete and has the peer ID of a
 // peer.
 func (l *Library) belongs(ctx context.Context, user string, id peer.ID) bool {
-	if !l.isHere(user) || l.isPartial(user) {
-		return false
-	}
-	db, err := l.cfg.Orbit.Open(ctx, user, orbit.OpenOptions{})
+	db, err := l.followed.OpenComplete(ctx, user)
 	if err != nil {
 		return false
 	}
@@ -212,25 +213,23 @@ func (l *Library) belongs(ctx context.Context, user string, id peer.ID) bool {
 	return isPeer(text, id)
 }
 
-// userOf returns the address of a peer's user store, and the peer's name.
+// userOf returns the address of a peer's user database, and the peer's name.
 func (l *Library) userOf(ctx context.Context, target peer.AddrInfo) (user, name string, err error) {
-	shown, err := l.ask(ctx, target)
-	if err == nil && shown.User != "" {
-		user, name = shown.User, shown.Username
+	theirs, err := l.exchangeCards(ctx, target)
+	if err == nil && theirs.User != "" {
+		user, name = theirs.User, theirs.Username
 	} else {
 		if err := l.awaitOffers(ctx); err != nil {
 			return "", "", err
 		}
-		l.mu.Lock()
-		offer, ok := l.offers[target.ID]
-		l.mu.Unlock()
+		offer, ok := l.offers.get(target.ID)
 		followed := l.companionOf(target.ID)
 		switch {
 		case ok && (followed == nil || followed.user != offer.Address):
 			user = offer.Address
 		case followed != nil && (err == nil || errors.Is(err, card.ErrNoProtocol)):
 			user = followed.user
-			_, name = followed.names()
+			_, name = followed.usernames()
 		case err != nil && !errors.Is(err, card.ErrNoProtocol):
 			return "", "", err
 		default:
@@ -238,16 +237,16 @@ func (l *Library) userOf(ctx context.Context, target peer.AddrInfo) (user, name 
 		}
 	}
 	if _, err := manifest.ParseAddress(user); err != nil {
-		return "", "", fmt.Errorf("user store %.200q: %w", user, err)
+		return "", "", fmt.Errorf("user database %.200q: %w", user, err)
 	}
 	if l.isOwn(ctx, user) {
-		return "", "", fmt.Errorf("%w: the peer shows a store of ours as its own", ErrInvalid)
+		return "", "", fmt.Errorf("%w: the peer announces one of this daemon's own databases", ErrInvalid)
 	}
 	return user, checkedName(name), nil
 }
 
-// companionOf returns the companion that a peer is, or nil.
-func (l *Library) companionOf(id peer.ID) *companion {
+// companionOf returns the companion with a peer ID, or nil.
+func (l *Library) companionOf(id peer.ID) *companionState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range l.companions {
@@ -258,18 +257,19 @@ func (l *Library) companionOf(id peer.ID) *companion {
 	return nil
 }
 
-// ask connects to a peer and asks for its card.
-func (l *Library) ask(ctx context.Context, target peer.AddrInfo) (card.Card, error) {
+// exchangeCards connects to a peer and returns its card.
+func (l *Library) exchangeCards(ctx context.Context, target peer.AddrInfo) (card.Card, error) {
 	if _, err := l.cfg.Swarm.Connect(ctx, target); err != nil {
 		return card.Card{}, err
 	}
 	return l.cards.Exchange(ctx, target.ID)
 }
 
-// RemoveCompanion ends to follow a peer: its stores are not replicated any more, and
-// dropped where they came for that alone, and its connection is not kept. It returns
-// when that is done. Of a peer that is no companion and offered its user store, the
-// offer is forgotten. The error wraps [ErrNotCompanion].
+// RemoveCompanion removes a companion: its auto-opened databases are dropped,
+// and the daemon does not reconnect to it any more, unless a person asked for
+// that. It returns when that is done. If the peer is not a companion but
+// offered its user database, the offer is removed. The error wraps
+// [ErrNotCompanion].
 func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 	kv, err := l.keyValue(ctx, companionsAt)
 	if err != nil {
@@ -279,7 +279,7 @@ func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 	if err != nil {
 		return err
 	}
-	var running []*companion
+	var running []*companionState
 	for _, c := range l.byPeer() {
 		if c.id == id {
 			running = append(running, c)
@@ -304,9 +304,7 @@ func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 			return err
 		}
 	}
-	l.mu.Lock()
-	_, offered := l.offers[id]
-	l.mu.Unlock()
+	_, offered := l.offers.get(id)
 	switch {
 	case !found && !offered:
 		return ErrNotCompanion
@@ -315,7 +313,7 @@ func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 	}
 	for _, c := range running {
 		select {
-		case <-c.gone:
+		case <-c.removed:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -323,12 +321,16 @@ func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 	return nil
 }
 
-// Companions returns the peers that are followed, and then those that only follow,
+// Claim records that a person asked for a database: it stays when its companion
+// is removed.
+func (l *Library) Claim(ctx context.Context, address string) error {
+	return l.followed.MarkManual(ctx, address)
+}
+
+// Companions returns the companions and then the other followers, each sorted
 // by name and peer ID.
 func (l *Library) Companions(ctx context.Context) []Companion {
-	l.mu.Lock()
-	followers := maps.Clone(l.followers)
-	l.mu.Unlock()
+	followers := l.followers.all()
 	var list []Companion
 	for _, c := range l.byPeer() {
 		_, follows := followers[c.id]
@@ -336,7 +338,7 @@ func (l *Library) Companions(ctx context.Context) []Companion {
 		delete(followers, c.id)
 	}
 	for id, f := range followers {
-		name := cmp.Or(l.shownName(id), f.Name)
+		name := cmp.Or(l.cardName(id), f.Name)
 		list = append(list, Companion{Peer: id, Name: name, NameNow: name, Follows: true, Connected: l.Connected(id)})
 	}
 	slices.SortFunc(list, func(a, b Companion) int {
@@ -355,11 +357,9 @@ func compareBools(a, b bool) int {
 	return 1
 }
 
-// Companion returns what is known of a companion, or [ErrNotCompanion].
+// Companion describes a companion. The error is [ErrNotCompanion].
 func (l *Library) Companion(ctx context.Context, id peer.ID) (Companion, error) {
-	l.mu.Lock()
-	_, follows := l.followers[id]
-	l.mu.Unlock()
+	_, follows := l.followers.get(id)
 	c := l.companionOf(id)
 	if c == nil {
 		return Companion{}, ErrNotCompanion
@@ -367,41 +367,40 @@ func (l *Library) Companion(ctx context.Context, id peer.ID) (Companion, error) 
 	return l.describe(ctx, c, follows), nil
 }
 
-// describe returns what is known of a companion. It looks at each store in this order:
-// when it was in step, whether all that is here was read, and what was read. So what is
-// called whole has all that the peer had.
-func (l *Library) describe(ctx context.Context, c *companion, follows bool) Companion {
-	remembered, now := c.names()
+// describe describes a companion. It looks at each database in this order: when
+// it was in sync, whether it was read, and what was read. So a database that it
+// describes as complete has all entries that the peer had.
+func (l *Library) describe(ctx context.Context, c *companionState, follows bool) Companion {
+	recorded, current := c.usernames()
 	d := Companion{
-		Peer: c.id, Name: remembered, NameNow: now, User: c.user,
+		Peer: c.id, Name: recorded, NameNow: current, User: c.user,
 		Companion: true, Follows: follows, Connected: l.Connected(c.id),
 	}
-	d.proven.user = proven(l.statusOf(ctx, c.user), c.id)
+	d.proven.user = l.followed.Sync(ctx, c.user, c.id).Proven
 	userIncomplete := l.incomplete(ctx, &c.profile, c.user)
-	_, userErr := c.wanted()
+	_, userErr := c.profileRecord()
 	c.mu.Lock()
 	d.PiecesAddr, _ = c.fields[KeyPieces].Text()
 	d.CountsAddr, _ = c.fields[KeyPractice].Text()
 	isRead := c.fields != nil
+	c.mu.Unlock()
 	if c.counts.isFull() {
-		d.Troubles = append(d.Troubles, StoreTrouble{PracticeName, d.CountsAddr, errors.New("there is no room for all of its counts")})
+		d.Troubles = append(d.Troubles, StoreTrouble{PracticeName, d.CountsAddr, errors.New("some counts are left out, because the memory for counts is full")})
 	}
 	if err := l.cfg.Disk.CheckIncoming(); err != nil {
 		d.Troubles = append(d.Troubles, StoreTrouble{PiecesName, d.PiecesAddr, fmt.Errorf("nothing is fetched: %w", err)})
 	}
-	if err := c.unsearched(); err != nil {
+	if err := c.indexFull(); err != nil {
 		d.Troubles = append(d.Troubles, StoreTrouble{PiecesName, d.PiecesAddr, err})
 	}
 	for _, t := range []StoreTrouble{{UserName, c.user, userErr}, {PiecesName, d.PiecesAddr, nil}, {PracticeName, d.CountsAddr, nil}} {
-		if t.Err = cmp.Or(t.Err, c.trouble[t.Store]); t.Err != nil {
+		if t.Err = cmp.Or(t.Err, c.databases.Problem(companion.Kind(t.Store))); t.Err != nil {
 			d.Troubles = append(d.Troubles, t)
 			d.Broken = d.Broken || t.Store != PracticeName
 		}
 	}
-	c.mu.Unlock()
-	pieces := l.statusOf(ctx, d.PiecesAddr)
-	d.InStepWith, d.InStep = inStep(pieces, c.id)
-	d.proven.pieces = proven(pieces, c.id)
+	pieces := l.followed.Sync(ctx, d.PiecesAddr, c.id)
+	d.InStepWith, d.InStep, d.proven.pieces = pieces.With, pieces.At, pieces.Proven
 	d.note(UserName, c.user, userIncomplete)
 	if isRead && userErr == nil {
 		d.note(PiecesName, d.PiecesAddr, l.incomplete(ctx, &c.pieces, d.PiecesAddr))
@@ -414,12 +413,37 @@ func (l *Library) describe(ctx context.Context, c *companion, follows bool) Comp
 	return d
 }
 
-// note adds a store that is incomplete, if err is not nil and nothing is wrong with it.
-func (c *Companion) note(store, address string, err error) {
-	isWrong := slices.ContainsFunc(c.Troubles, func(t StoreTrouble) bool { return t.Store == store })
-	if err != nil && !isWrong {
-		c.Incomplete = append(c.Incomplete, StoreTrouble{store, address, err})
+// incomplete returns why a database is not complete and read yet, or nil.
+// loaded is the latch of the database.
+func (l *Library) incomplete(ctx context.Context, loaded *latch, address string) error {
+	if address == "" {
+		return errNotNamed
 	}
+	if err := l.followed.Check(address); err != nil {
+		return err
+	}
+	if !loaded.isUpToDate(ctx, address) {
+		return ErrBeingRead
+	}
+	return nil
+}
+
+// note adds an incomplete database, if err is not nil and the database has no
+// problem.
+func (c *Companion) note(database, address string, err error) {
+	hasProblem := slices.ContainsFunc(c.Troubles, func(t StoreTrouble) bool { return t.Store == database })
+	if err != nil && !hasProblem {
+		c.Incomplete = append(c.Incomplete, StoreTrouble{database, address, err})
+	}
+}
+
+// byPeer returns the companions, sorted by peer ID.
+func (l *Library) byPeer() []*companionState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.SortedFunc(maps.Values(l.companions), func(a, b *companionState) int {
+		return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.user, b.user))
+	})
 }
 
 // Connected reports whether a peer is connected.
@@ -427,15 +451,15 @@ func (l *Library) Connected(id peer.ID) bool {
 	return len(l.cfg.Host.Network().ConnsToPeer(id)) > 0
 }
 
-// Invalid returns the records of the store of companions that name no companion,
-// with what is wrong with each.
+// Invalid returns the invalid records of the companions database: why each is
+// invalid, by key.
 func (l *Library) Invalid() map[string]string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return maps.Clone(l.invalid)
 }
 
-// NearbyPeers returns the peers with npp that are connected, by peer ID.
+// NearbyPeers returns the nearby peers, sorted by peer ID.
 func (l *Library) NearbyPeers() []Nearby {
 	followed := make(map[peer.ID]bool)
 	for _, c := range l.byPeer() {
@@ -449,7 +473,7 @@ func (l *Library) NearbyPeers() []Nearby {
 	return list
 }
 
-// Providers returns the companions that have a piece with a CID.
+// Providers returns the companions whose pieces have a CID.
 func (l *Library) Providers(of cid.Cid) []peer.ID {
 	canonical := piece.CanonicalCID(of)
 	var ids []peer.ID

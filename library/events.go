@@ -8,41 +8,41 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// EventKind is what an event tells.
+// EventKind is the kind of an event.
 type EventKind string
 
-// What happens.
+// The kinds of events.
 const (
-	EventAdded     EventKind = "added"     // a companion
-	EventRemoved   EventKind = "removed"   // a companion
-	EventOnline    EventKind = "online"    // a companion is connected
-	EventOffline   EventKind = "offline"   // a companion is not any more
-	EventFollows   EventKind = "follows"   // a peer follows us
-	EventUnfollows EventKind = "unfollows" // a peer does not any more
-	EventName      EventKind = "name"      // a companion calls itself otherwise
-	EventPiece     EventKind = "piece"     // a companion has a new piece
-	EventOffer     EventKind = "offer"     // a peer offers its user store
-	EventNearby    EventKind = "nearby"    // a peer with npp is connected, or calls itself otherwise
+	EventAdded     EventKind = "added"     // a companion was added
+	EventRemoved   EventKind = "removed"   // a companion was removed
+	EventOnline    EventKind = "online"    // a companion connected
+	EventOffline   EventKind = "offline"   // a companion disconnected
+	EventFollows   EventKind = "follows"   // a peer became a follower
+	EventUnfollows EventKind = "unfollows" // a peer is not a follower any more
+	EventName      EventKind = "name"      // a companion changed its username
+	EventPiece     EventKind = "piece"     // a companion added a piece
+	EventOffer     EventKind = "offer"     // a peer offered its user database
+	EventNearby    EventKind = "nearby"    // a nearby peer connected or changed its username
 )
 
-// maxEvents is how many events wait for a slow watcher.
+// maxEvents is the number of events that are buffered for a watcher.
 const maxEvents = 4096
 
-// Event is news of companions, and of who may become one.
+// Event is a change of a companion, a follower or a nearby peer.
 type Event struct {
 	Kind    EventKind
 	At      time.Time
 	Peer    peer.ID
-	Name    string // "" if that is not known
-	Hash    string // of EventPiece
-	Title   string // of EventPiece
-	Address string // of EventOffer
+	Name    string // "" if unknown
+	Hash    string // for EventPiece
+	Title   string // for EventPiece
+	Address string // for EventOffer
 }
 
-// watcher is the queue of one Watch.
+// watcher is the event buffer of a call of Watch.
 type watcher struct{ events chan Event }
 
-// emit tells the watchers. One that is slow misses it.
+// emit sends an event to the watchers whose buffer is not full.
 func (l *Library) emit(e Event) {
 	e.At = time.Now()
 	l.mu.Lock()
@@ -55,8 +55,9 @@ func (l *Library) emit(e Event) {
 	}
 }
 
-// Watch yields what happens from now on, until the context is done or the library
-// closes. A reader that is more than 4096 events behind misses some.
+// Watch yields events until the context is done or the library closes. It calls
+// ready, if that is not nil, once events are buffered. A reader that falls more
+// than 4096 events behind misses some.
 func (l *Library) Watch(ctx context.Context, ready func()) iter.Seq[Event] {
 	return func(yield func(Event) bool) {
 		w := &watcher{events: make(chan Event, maxEvents)}
@@ -86,12 +87,12 @@ func (l *Library) Watch(ctx context.Context, ready func()) iter.Seq[Event] {
 	}
 }
 
-// watchPeers tells when companions come and go.
+// watchPeers emits events when companions connect and disconnect.
 func (l *Library) watchPeers() {
 	_, events := l.cfg.Swarm.Watch(l.ctx)
 	for e, err := range events {
 		if err != nil {
-			log.Warnw("peers are not watched any more", "err", err)
+			log.Warnw("connections are not watched any more", "err", err)
 			return
 		}
 		if !e.Connected {
@@ -107,6 +108,6 @@ func (l *Library) watchPeers() {
 		if e.Connected {
 			kind = EventOnline
 		}
-		l.emit(Event{Kind: kind, Peer: c.id, Name: c.called()})
+		l.emit(Event{Kind: kind, Peer: c.id, Name: c.displayName()})
 	}
 }

@@ -21,39 +21,39 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-func TestOfferIsToldAsRemovedOnlyWhenItIs(t *testing.T) {
+func TestOfferStaysIfItsRemovalFails(t *testing.T) {
 	t.Parallel()
-	h := newHome(t)
-	offer, err := json.Marshal(map[string]string{"userDb": h.absent(t, "user")})
+	h := newTestLibrary(t)
+	offer, err := json.Marshal(map[string]string{"userDb": h.absentAddress(t, "user")})
 	must(t, err)
 	from := ptest.RandPeerIDFatal(t)
 	received := time.Now().Add(-time.Hour)
-	h.with(t, func(c *library.Config) {
-		c.Messages = inbox{{From: from, Data: offer, Received: received, Via: message.Direct}}
+	h.reopenWith(t, func(c *library.Config) {
+		c.Messages = fixedMessages{{From: from, Data: offer, Received: received, Via: message.Direct}}
 	})
 	eventually(t, "the offer", func() bool { return len(offersOf(t, h)) == 1 })
 	h.disk.FailAfter(1, storetest.Lasting)
 	wantErr(t, h.RemoveCompanion(t.Context(), from), syscall.ENOSPC)
 	h.disk.FailAfter(0, storetest.Lasting)
 	if len(offersOf(t, h)) != 1 {
-		t.Error("the disk is full, and the offer is gone")
+		t.Error("the disk is full, but the offer was removed")
 	}
 	must(t, h.RemoveCompanion(t.Context(), from))
 	h.restart(t)
 	if len(offersOf(t, h)) != 0 {
-		t.Error("the offer was told as removed, and is there")
+		t.Error("the offer was removed, but is there after a restart")
 	}
 }
 
-// unpinless is files whose pins cannot be removed.
-type unpinless struct{ *shelf }
+// unpinlessFiles are Files whose pins cannot be removed.
+type unpinlessFiles struct{ *memoryFiles }
 
-func (unpinless) Unpin(context.Context, cid.Cid) (bool, error) { return false, syscall.ENOSPC }
+func (unpinlessFiles) Unpin(context.Context, cid.Cid) (bool, error) { return false, syscall.ENOSPC }
 
-func TestPieceWhosePinStaysIsToldAsRemoved(t *testing.T) {
+func TestRemoveReportsAPinThatStays(t *testing.T) {
 	t.Parallel()
-	h := newHome(t)
-	h.with(t, func(c *library.Config) { c.Files = unpinless{h.files} })
+	h := newTestLibrary(t)
+	h.reopenWith(t, func(c *library.Config) { c.Files = unpinlessFiles{h.files} })
 	added, _, err := h.AddFile(t.Context(), files.NewBytesFile(prelude), "x.abc", library.Details{})
 	must(t, err)
 	h.disk.FailAfter(1, storetest.Once)
@@ -61,7 +61,7 @@ func TestPieceWhosePinStaysIsToldAsRemoved(t *testing.T) {
 		t.Errorf("the disk is full: %v", err)
 	}
 	if got := h.list(t, library.Query{}); len(got) != 1 {
-		t.Errorf("the piece could not be removed, and is gone: %q", got)
+		t.Errorf("Remove failed, but the piece is gone: %q", got)
 	}
 	p, unpinned, err := h.Remove(t.Context(), added.Hash)
 	wantErr(t, err, library.ErrStillPinned)
@@ -73,28 +73,28 @@ func TestPieceWhosePinStaysIsToldAsRemoved(t *testing.T) {
 	wantErr(t, err, orbit.ErrNotFound)
 }
 
-// forgetful is a swarm that cannot keep the first connection.
-type forgetful struct {
+// flakySwarm is a Swarm whose first Keep fails.
+type flakySwarm struct {
 	library.Swarm
 	kept atomic.Int32
 }
 
-func (s *forgetful) Keep(ctx context.Context, info peer.AddrInfo) error {
+func (s *flakySwarm) Keep(ctx context.Context, info peer.AddrInfo) error {
 	if s.kept.Add(1) == 1 {
 		return syscall.ENOSPC
 	}
 	return s.Swarm.Keep(ctx, info)
 }
 
-func TestConnectionThatCouldNotBeKeptIsKeptLater(t *testing.T) {
+func TestKeepIsRetriedWithTheNextCard(t *testing.T) {
 	t.Parallel()
-	h := newHome(t)
-	s := &forgetful{Swarm: h.swarm}
-	h.with(t, func(c *library.Config) { c.Swarm = s })
-	m := newMask(t, card.Card{Username: "alice", User: h.absent(t, "user")})
+	h := newTestLibrary(t)
+	s := &flakySwarm{Swarm: h.swarm}
+	h.reopenWith(t, func(c *library.Config) { c.Swarm = s })
+	m := newCardPeer(t, card.Card{Username: "alice", User: h.absentAddress(t, "user")})
 	_, err := h.AddCompanion(testContext(t), infoOf(m.host))
 	must(t, err)
-	eventually(t, "it was tried to keep the connection", func() bool { return s.kept.Load() > 0 })
-	h.meet(t, m) // with another card
-	eventually(t, "the connection is kept", func() bool { return len(h.swarm.Kept()) == 1 })
+	eventually(t, "Keep was called", func() bool { return s.kept.Load() > 0 })
+	h.exchangeCards(t, m) // another card
+	eventually(t, "the companion is a kept peer", func() bool { return len(h.swarm.Kept()) == 1 })
 }

@@ -28,8 +28,8 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// with opens the library anew, in another setting.
-func (h *home) with(t testing.TB, change func(*library.Config)) {
+// reopenWith closes the library and opens it with another Config.
+func (h *testLibrary) reopenWith(t testing.TB, change func(*library.Config)) {
 	t.Helper()
 	must(t, h.Library.Close())
 	c := library.Config{Orbit: h.orbit, Host: h.host, Files: h.files, Store: store.New(h.disk, "/npp/library"), Swarm: h.swarm}
@@ -39,8 +39,8 @@ func (h *home) with(t testing.TB, change func(*library.Config)) {
 	must(t, err)
 }
 
-// records returns the documents of the store of companions.
-func (h *home) records(t testing.TB) (records []string) {
+// records returns the documents of the companions database.
+func (h *testLibrary) records(t testing.TB) (records []string) {
 	t.Helper()
 	for item, err := range h.keyValue(t, library.CompanionsName).Iterate(t.Context(), orbit.Page{}) {
 		must(t, err)
@@ -49,21 +49,21 @@ func (h *home) records(t testing.TB) (records []string) {
 	return records
 }
 
-// entries returns how many entries a store of one's own has.
-func (h *home) entries(t testing.TB, name string) uint64 {
+// entries returns the number of entries of a library database.
+func (h *testLibrary) entries(t testing.TB, name string) uint64 {
 	t.Helper()
-	stats, err := h.own(t, name).Log().Stats(t.Context())
+	stats, err := h.database(t, name).Log().Stats(t.Context())
 	must(t, err)
 	return stats.Entries
 }
 
-func TestCompanionHidesNobodysPieces(t *testing.T) {
+func TestDocumentsOfACompanionHideNoOtherPieces(t *testing.T) {
 	t.Parallel()
 	reader, good, evil := newNode(t), newNode(t), newNode(t)
-	if evil.host.ID() > good.host.ID() { // its documents come first
+	if evil.host.ID() > good.host.ID() { // so that evil has the smaller peer ID
 		good, evil = evil, good
 	}
-	good.shelve(t, "QmGood", "Prelude")
+	good.putOwnPieces(t, "QmGood", "Prelude")
 	ghosts, address := evil.documents(t, "ghosts", "_id")
 	for i := range 60 {
 		_, err := ghosts.Put(t.Context(), map[string]any{"_id": fmt.Sprint(i), "hash": fmt.Sprint("QmGhost", i), "title": "!! Prelude"})
@@ -73,9 +73,9 @@ func TestCompanionHidesNobodysPieces(t *testing.T) {
 		_, err := ghosts.Put(t.Context(), map[string]any{"_id": key, "hash": hash, "title": "Fugue"})
 		must(t, err)
 	}
-	evil.says(t, library.KeyPieces, address)
-	reader.follow(good, 1)
-	reader.follow(evil, 1)
+	evil.putOwnProfile(t, library.KeyPieces, address)
+	reader.addAndAwait(good, 1)
+	reader.addAndAwait(evil, 1)
 	want := []string{"QmGood Prelude 0/0"}
 	for _, by := range []piece.Sort{piece.Newest, piece.ByTitle, library.ByPractice} {
 		q := library.Query{Query: piece.Query{Text: "prelude"}, All: true, Sort: by, Amount: 50}
@@ -90,7 +90,7 @@ func TestCompanionHidesNobodysPieces(t *testing.T) {
 	for range 20 {
 		p, _, err := reader.Random(t.Context(), library.Query{Query: piece.Query{Text: "prelude"}, All: true})
 		if p.Hash != "QmGood" || err != nil {
-			t.Errorf("by chance: %q, %v", p.Hash, err)
+			t.Errorf("random: %q, %v", p.Hash, err)
 		}
 	}
 	for _, given := range []string{"QmGood", "QmG"} {
@@ -101,18 +101,18 @@ func TestCompanionHidesNobodysPieces(t *testing.T) {
 	}
 }
 
-func TestRestlessCompanionFillsNoStoreOfOurs(t *testing.T) {
+func TestChangingAddressesDoNotFillTheCompanionsDatabase(t *testing.T) {
 	t.Parallel()
 	a, evil := newNode(t), newNode(t)
-	user := evil.own(t, library.UserName).Address()
+	user := evil.database(t, library.UserName).Address()
 	_, err := a.keyValue(t, library.CompanionsName).Put(t.Context(), user, map[string]any{
 		"nodeId": evil.host.ID().String(), "instruments": []any{"Oboe"},
 	})
 	must(t, err)
-	evil.says(t, library.KeyPieces, "")
-	evil.says(t, library.KeyPractice, strings.Repeat("junk", 900))
-	a.add(evil)
-	eventually(t, "that is no good", func() bool { return len(a.troubles(t, evil.host.ID())) > 0 })
+	evil.putOwnProfile(t, library.KeyPieces, "")
+	evil.putOwnProfile(t, library.KeyPractice, strings.Repeat("junk", 900))
+	a.addCompanion(evil)
+	eventually(t, "the addresses are problems", func() bool { return len(a.problemsOf(t, evil.host.ID())) > 0 })
 	before := a.entries(t, library.CompanionsName)
 	for i, key := range []string{library.KeyPractice, library.KeyPieces, library.KeyPractice, library.KeyPieces} {
 		db, err := evil.orbit.Create(t.Context(), fmt.Sprint("db", i), orbit.Options{Type: orbit.TypeKeyValue})
@@ -120,7 +120,7 @@ func TestRestlessCompanionFillsNoStoreOfOurs(t *testing.T) {
 			db, err = evil.orbit.Create(t.Context(), fmt.Sprint("db", i), orbit.Options{Type: orbit.TypeDocuments, IndexBy: "hash"})
 		}
 		must(t, err)
-		evil.says(t, key, db.Address())
+		evil.putOwnProfile(t, key, db.Address())
 		eventually(t, "the new address is followed", func() bool { return a.isHere(t, db.Address()) })
 	}
 	if n := a.entries(t, library.CompanionsName); n > before+2 {
@@ -136,8 +136,8 @@ func TestDatabaseWithOwnEntriesIsNeverDropped(t *testing.T) {
 	t.Parallel()
 	a, evil := newNode(t), newNode(t)
 	_, band := evil.documents(t, "band", "hash", "*")
-	evil.says(t, library.KeyPieces, band)
-	a.follow(evil, 0)
+	evil.putOwnProfile(t, library.KeyPieces, band)
+	a.addAndAwait(evil, 0)
 	db, err := a.orbit.Open(t.Context(), band, orbit.OpenOptions{})
 	must(t, err)
 	mine, err := db.Documents()
@@ -145,18 +145,18 @@ func TestDatabaseWithOwnEntriesIsNeverDropped(t *testing.T) {
 	_, err = mine.Put(t.Context(), map[string]any{"hash": "QmMine"})
 	must(t, err)
 	_, other := evil.documents(t, "other", "hash")
-	evil.says(t, library.KeyPieces, other)
-	eventually(t, "the other store is here", func() bool { return a.isHere(t, other) })
+	evil.putOwnProfile(t, library.KeyPieces, other)
+	eventually(t, "the other database is here", func() bool { return a.isHere(t, other) })
 	if _, err := mine.Get(t.Context(), "QmMine"); err != nil || !a.isHere(t, band) {
-		t.Errorf("what was written is gone: %v", err)
+		t.Errorf("the own entry is gone: %v", err)
 	}
 	must(t, a.RemoveCompanion(testContext(t), evil.host.ID()))
 	if !a.isHere(t, band) || a.isHere(t, other) {
-		t.Error("what was written is gone with the companion, or the rest is not")
+		t.Error("the database with an own entry was dropped, or the other was not")
 	}
 }
 
-func TestDatabaseOfOursIsLeftAsItIs(t *testing.T) {
+func TestManualDatabaseIsLeftUnchanged(t *testing.T) {
 	t.Parallel()
 	a, evil := newNode(t), newNode(t)
 	mine, address := a.documents(t, "rehearsals", "_id")
@@ -176,9 +176,9 @@ func TestDatabaseOfOursIsLeftAsItIs(t *testing.T) {
 			t.Errorf("%s, %v", when, err)
 		}
 	}
-	evil.says(t, library.KeyPieces, address)
-	a.add(evil)
-	eventually(t, "the companion's pieces are no good, or taken", func() bool {
+	evil.putOwnProfile(t, library.KeyPieces, address)
+	a.addCompanion(evil)
+	eventually(t, "the companion's pieces are read or have a problem", func() bool {
 		c, err := a.Companion(t.Context(), evil.host.ID())
 		return err == nil && (c.Ready || len(c.Troubles) > 0)
 	})
@@ -187,22 +187,22 @@ func TestDatabaseOfOursIsLeftAsItIs(t *testing.T) {
 	check("the companion gone")
 }
 
-func TestImpostorLocksNobodyOut(t *testing.T) {
+func TestImpostorDoesNotBlockTheOwner(t *testing.T) {
 	t.Parallel()
 	a, alice := newNode(t), newNode(t)
-	user := alice.own(t, library.UserName).Address()
-	impostor := newMask(t, card.Card{Username: "alice", User: user})
+	user := alice.database(t, library.UserName).Address()
+	impostor := newCardPeer(t, card.Card{Username: "alice", User: user})
 	_, err := a.AddCompanion(testContext(t), infoOf(impostor.host))
 	must(t, err)
 	must(t, a.host.Connect(testContext(t), infoOf(alice.host)))
-	eventually(t, "it shows whose store that is", func() bool {
-		return a.isHere(t, user) && len(a.troubles(t, impostor.host.ID())) > 0
+	eventually(t, "the owner of the user database is known", func() bool {
+		return a.isHere(t, user) && len(a.problemsOf(t, impostor.host.ID())) > 0
 	})
-	a.follow(alice, 0)
+	a.addAndAwait(alice, 0)
 	if got := a.Companions(t.Context()); len(got) != 1 || got[0].Peer != alice.host.ID() {
 		t.Errorf("companions: %+v", got)
 	}
-	// The other way round, it takes nothing away.
+	// The impostor cannot take over the companion, either.
 	_, err = a.AddCompanion(testContext(t), infoOf(impostor.host))
 	wantErr(t, err, library.ErrInvalid)
 	if _, err := a.Companion(t.Context(), alice.host.ID()); err != nil {
@@ -210,14 +210,14 @@ func TestImpostorLocksNobodyOut(t *testing.T) {
 	}
 }
 
-func TestCompanionWithANewStoreIsNotLostWhenTheDiskFails(t *testing.T) {
+func TestCompanionSurvivesADiskFailureDuringAnUpdate(t *testing.T) {
 	t.Parallel()
-	h := newHome(t)
-	m := newMask(t, card.Card{User: h.absent(t, "user")})
+	h := newTestLibrary(t)
+	m := newCardPeer(t, card.Card{User: h.absentAddress(t, "user")})
 	_, err := h.AddCompanion(testContext(t), infoOf(m.host))
 	must(t, err)
 	for n, failed := 1, true; failed; n++ {
-		m.shown.Store(&card.Card{User: h.absent(t, fmt.Sprint("user", n))})
+		m.card.Store(&card.Card{User: h.absentAddress(t, fmt.Sprint("user", n))})
 		h.disk.FailAfter(n, storetest.Lasting)
 		_, err := h.AddCompanion(testContext(t), infoOf(m.host))
 		failed = err != nil
@@ -233,38 +233,38 @@ func TestCompanionWithANewStoreIsNotLostWhenTheDiskFails(t *testing.T) {
 	}
 }
 
-func TestProfileIsPutRightAtStart(t *testing.T) {
+func TestProfileIsCorrectedAtStart(t *testing.T) {
 	t.Parallel()
-	h := newHome(t)
+	h := newTestLibrary(t)
 	for _, key := range []string{library.KeyNodeID, library.KeyPieces, library.KeyPractice} {
-		h.says(t, key, "elsewhere")
+		h.putOwnProfile(t, key, "elsewhere")
 	}
-	h.says(t, library.KeyUsername, "Clara")
-	h.says(t, "town", "Leipzig")
+	h.putOwnProfile(t, library.KeyUsername, "Clara")
+	h.putOwnProfile(t, "town", "Leipzig")
 	must(t, h.host.Close())
 	var err error
-	h.host, err = libp2p.New(libp2p.NoListenAddrs) // another key
+	h.host, err = libp2p.New(libp2p.NoListenAddrs) // a host with another key
 	must(t, err)
 	t.Cleanup(func() { h.host.Close() })
 	h.restart(t)
 	want := []string{
-		`"nodeId"="` + h.host.ID().String() + `"`, `"pieces"="` + h.own(t, library.PiecesName).Address() + `"`,
-		`"practice"="` + h.own(t, library.PracticeName).Address() + `"`, `"town"="Leipzig"`, `"username"="Clara"`,
+		`"nodeId"="` + h.host.ID().String() + `"`, `"pieces"="` + h.database(t, library.PiecesName).Address() + `"`,
+		`"practice"="` + h.database(t, library.PracticeName).Address() + `"`, `"town"="Leipzig"`, `"username"="Clara"`,
 	}
 	if got := h.profile(t); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
-func TestNamesThatLookTheSameAreTheSame(t *testing.T) {
+func TestNamesThatLookAlikeAreEqual(t *testing.T) {
 	t.Parallel()
-	h := newHome(t)
-	andre := newMask(t, card.Card{Username: "Andre\u0301", User: h.absent(t, "a")}) // as typed on a Mac
-	stranger := newMask(t, card.Card{Username: "Andr\u00e9", User: h.absent(t, "b")})
+	h := newTestLibrary(t)
+	andre := newCardPeer(t, card.Card{Username: "Andre\u0301", User: h.absentAddress(t, "a")}) // decomposed, as macOS types it
+	stranger := newCardPeer(t, card.Card{Username: "Andr\u00e9", User: h.absentAddress(t, "b")})
 	_, err := h.AddCompanion(testContext(t), infoOf(andre.host))
 	must(t, err)
-	eventually(t, "it is followed", func() bool { return len(h.Companions(t.Context())) == 1 })
-	h.meet(t, stranger)
+	eventually(t, "it is a companion", func() bool { return len(h.Companions(t.Context())) == 1 })
+	h.exchangeCards(t, stranger)
 	for _, name := range []string{"Andr\u00e9", "Andre\u0301", "andre", "ANDR\u00c9"} {
 		if id, err := h.PeerNamed(t.Context(), name); id != andre.host.ID() || err != nil {
 			t.Errorf("%+q is %s, %v; the stranger is %s", name, id, err, stranger.host.ID())
@@ -272,7 +272,7 @@ func TestNamesThatLookTheSameAreTheSame(t *testing.T) {
 	}
 	_, err = h.AddCompanion(testContext(t), infoOf(stranger.host))
 	must(t, err)
-	eventually(t, "the other one, too", func() bool { return len(h.Companions(t.Context())) == 2 })
+	eventually(t, "the other one is a companion, too", func() bool { return len(h.Companions(t.Context())) == 2 })
 	_, err = h.PeerNamed(t.Context(), "Andr\u00e9")
 	wantErr(t, err, library.ErrAmbiguousName)
 	for _, name := range []string{"\u3164", "alice\ufe0f", "alice\u034f", "\u115f", "al\u200bice", "al\u2060ice", "alice\u00ad"} {
@@ -280,13 +280,13 @@ func TestNamesThatLookTheSameAreTheSame(t *testing.T) {
 	}
 }
 
-func TestNameOfAStrangerStandsForNobody(t *testing.T) {
+func TestNameOfAnotherPeerDoesNotIdentifyIt(t *testing.T) {
 	t.Parallel()
-	h := newHome(t)
+	h := newTestLibrary(t)
 	var ids []peer.ID
 	for i := range 3 {
-		m := newMask(t, card.Card{Username: "Alice", User: h.absent(t, fmt.Sprint("user", i))})
-		h.meet(t, m)
+		m := newCardPeer(t, card.Card{Username: "Alice", User: h.absentAddress(t, fmt.Sprint("user", i))})
+		h.exchangeCards(t, m)
 		ids = append(ids, m.host.ID())
 		slices.Sort(ids)
 		id, err := h.PeerNamed(t.Context(), "alice")
@@ -295,17 +295,17 @@ func TestNameOfAStrangerStandsForNobody(t *testing.T) {
 			t.Errorf("alice is %s, %+v", id, err)
 		}
 		if name := h.NameOf(m.host.ID()); name != "Alice" {
-			t.Errorf("it is shown as %q", name)
+			t.Errorf("its name is %q", name)
 		}
 	}
 }
 
 func TestNameIsNeverAPeerID(t *testing.T) {
 	t.Parallel()
-	h := newHome(t)
+	h := newTestLibrary(t)
 	alice := ptest.RandPeerIDFatal(t).String()
-	m := newMask(t, card.Card{Username: alice, User: h.absent(t, "user")})
-	h.meet(t, m)
+	m := newCardPeer(t, card.Card{Username: alice, User: h.absentAddress(t, "user")})
+	h.exchangeCards(t, m)
 	check := func() {
 		t.Helper()
 		if name := h.NameOf(m.host.ID()); name != "" {
@@ -317,23 +317,23 @@ func TestNameIsNeverAPeerID(t *testing.T) {
 	check()
 	_, err := h.AddCompanion(testContext(t), infoOf(m.host))
 	must(t, err)
-	eventually(t, "it is followed", func() bool { return len(h.Companions(t.Context())) == 1 })
+	eventually(t, "it is a companion", func() bool { return len(h.Companions(t.Context())) == 1 })
 	check()
-	// Another device may have put it.
-	_, err = h.keyValue(t, library.CompanionsName).Put(t.Context(), h.absent(t, "user"), map[string]any{"nodeId": m.host.ID().String(), "username": alice})
+	// Another device may have written it.
+	_, err = h.keyValue(t, library.CompanionsName).Put(t.Context(), h.absentAddress(t, "user"), map[string]any{"nodeId": m.host.ID().String(), "username": alice})
 	must(t, err)
 	h.restart(t)
 	must(t, h.Wait(testContext(t)))
 	check()
 }
 
-func TestShortHashOfACompanionCapturesNothing(t *testing.T) {
+func TestShortHashOfACompanionIsAmbiguous(t *testing.T) {
 	t.Parallel()
 	a, evil := newNode(t), newNode(t)
 	whole := cidOf(prelude).String()
-	a.shelve(t, whole, "Prelude", "QmShort", "Air")
-	evil.shelve(t, whole[:6], "Trap", "QmShort1", "Trap", "QmSho", "Trap")
-	a.follow(evil, 3)
+	a.putOwnPieces(t, whole, "Prelude", "QmShort", "Air")
+	evil.putOwnPieces(t, whole[:6], "Trap", "QmShort1", "Trap", "QmSho", "Trap")
+	a.addAndAwait(evil, 3)
 	for given, want := range map[string]string{whole: "Prelude", whole[:10]: "Prelude", "QmShort": "Air", whole[:6]: "", "QmSho": ""} {
 		p, err := a.Resolve(t.Context(), given, true)
 		_, ambiguous := errors.AsType[*library.AmbiguousError](err)
@@ -346,23 +346,23 @@ func TestShortHashOfACompanionCapturesNothing(t *testing.T) {
 	}
 }
 
-// slow is a replicator by which a store is on its way for ever, and which takes its
-// time to end.
-type slow struct {
+// slowReplicator is a Replicator that never finishes fetching a database, and
+// is slow to stop.
+type slowReplicator struct {
 	address      string
 	begun, ended atomic.Bool
 }
 
-func (s *slow) Pending() []string                                              { return []string{s.address} }
-func (s *slow) Ask(string)                                                     {}
-func (s *slow) Open(context.Context, string, orbit.OpenOptions) error          { return nil }
-func (s *slow) Status(context.Context, string) (_ replicate.Status, err error) { return }
+func (s *slowReplicator) Pending() []string                                              { return []string{s.address} }
+func (s *slowReplicator) Ask(string)                                                     {}
+func (s *slowReplicator) Open(context.Context, string, orbit.OpenOptions) error          { return nil }
+func (s *slowReplicator) Status(context.Context, string) (_ replicate.Status, err error) { return }
 
-func (s *slow) Drop(context.Context, string, func(context.Context, []block.Block) error) error {
+func (s *slowReplicator) Drop(context.Context, string, func(context.Context, []block.Block) error) error {
 	return nil
 }
 
-func (s *slow) Follow(ctx context.Context, _ string) iter.Seq2[replicate.Status, error] {
+func (s *slowReplicator) Follow(ctx context.Context, _ string) iter.Seq2[replicate.Status, error] {
 	return func(func(replicate.Status, error) bool) {
 		s.begun.Store(true)
 		<-ctx.Done()
@@ -371,11 +371,11 @@ func (s *slow) Follow(ctx context.Context, _ string) iter.Seq2[replicate.Status,
 	}
 }
 
-// newSlow returns a home with a companion whose pieces are here, and are read once its
-// user store came.
-func newSlow(t testing.TB) (h *home, s *slow, companion peer.ID) {
+// newSlowLibrary returns a library with a companion whose pieces are here, and
+// whose user database never arrives.
+func newSlowLibrary(t testing.TB) (h *testLibrary, s *slowReplicator, companion peer.ID) {
 	t.Helper()
-	h = newHome(t)
+	h = newTestLibrary(t)
 	_, pieces := h.documents(t, "theirs", "hash")
 	user, err := h.orbit.Create(t.Context(), "them", orbit.Options{Type: orbit.TypeKeyValue})
 	must(t, err)
@@ -384,17 +384,17 @@ func newSlow(t testing.TB) (h *home, s *slow, companion peer.ID) {
 		"nodeId": companion.String(), "pieces": pieces,
 	})
 	must(t, err)
-	s = &slow{address: user.Address()}
-	h.with(t, func(c *library.Config) { c.Replicator = s })
-	eventually(t, "it is followed", s.begun.Load)
+	s = &slowReplicator{address: user.Address()}
+	h.reopenWith(t, func(c *library.Config) { c.Replicator = s })
+	eventually(t, "it is a companion", s.begun.Load)
 	return h, s, companion
 }
 
-func TestOwnPiecesWaitForNobody(t *testing.T) {
+func TestOwnPiecesDoNotWaitForCompanions(t *testing.T) {
 	t.Parallel()
-	h, _, companion := newSlow(t)
+	h, _, companion := newSlowLibrary(t)
 	whole := cidOf(prelude).String()
-	h.shelve(t, "QmOwn", "Prelude", whole, "Fugue")
+	h.putOwnPieces(t, "QmOwn", "Prelude", whole, "Fugue")
 	if c, err := h.Companion(t.Context(), companion); err != nil || c.Ready || len(c.Troubles) > 0 {
 		t.Fatalf("%+v, %v", c, err)
 	}
@@ -407,33 +407,33 @@ func TestOwnPiecesWaitForNobody(t *testing.T) {
 	}
 }
 
-func TestCloseWaitsForAllThatRuns(t *testing.T) {
+func TestCloseWaitsForGoroutines(t *testing.T) {
 	t.Parallel()
-	h, s, _ := newSlow(t)
+	h, s, _ := newSlowLibrary(t)
 	if must(t, h.Library.Close()); !s.ended.Load() {
-		t.Error("something of it is still running")
+		t.Error("a goroutine is still running")
 	}
 }
 
-func TestPeerIDIsTheSameHoweverItIsWritten(t *testing.T) {
+func TestAnyEncodingOfAPeerIDIsAccepted(t *testing.T) {
 	t.Parallel()
-	h := newHome(t)
-	user := h.absent(t, "user")
-	m := newMask(t, card.Card{Username: "mask", User: user})
+	h := newTestLibrary(t)
+	user := h.absentAddress(t, "user")
+	m := newCardPeer(t, card.Card{Username: "mask", User: user})
 	id := m.host.ID()
 	companions := h.keyValue(t, library.CompanionsName)
 	put := func(address string) {
 		t.Helper()
 		_, err := companions.Put(t.Context(), address, map[string]any{"nodeId": peer.ToCid(id).String()})
 		must(t, err)
-		eventually(t, "it is followed", func() bool { _, err := h.Companion(t.Context(), id); return err == nil })
+		eventually(t, "it is a companion", func() bool { _, err := h.Companion(t.Context(), id); return err == nil })
 	}
 	put(user)
 	must(t, h.RemoveCompanion(testContext(t), id))
 	if got := h.records(t); len(got) != 0 || len(h.Companions(t.Context())) != 0 {
 		t.Errorf("it is still there: %q", got)
 	}
-	for _, address := range []string{user, h.absent(t, "former")} {
+	for _, address := range []string{user, h.absentAddress(t, "former")} {
 		put(address)
 		again, err := h.AddCompanion(testContext(t), infoOf(m.host))
 		if got := h.records(t); !again || err != nil || len(got) != 1 || !strings.Contains(got[0], `"username":"mask"`) {
@@ -442,14 +442,14 @@ func TestPeerIDIsTheSameHoweverItIsWritten(t *testing.T) {
 	}
 }
 
-func TestOddHashesAreFoundByExactlyThat(t *testing.T) {
+func TestUnusualHashesAreFoundExactly(t *testing.T) {
 	t.Parallel()
 	a, b := newNode(t), newNode(t)
 	hashes := []string{"/ipfs/" + cidOf(prelude).String(), " QmSpace ", "Qm two words", "/x"}
 	for _, hash := range hashes {
-		a.shelve(t, hash, "of "+hash)
+		a.putOwnPieces(t, hash, "of "+hash)
 	}
-	b.follow(a, len(hashes))
+	b.addAndAwait(a, len(hashes))
 	for _, hash := range hashes {
 		for who, library := range map[string]*library.Library{"the owner": a.Library, "a follower": b.Library} {
 			if p, err := library.Resolve(t.Context(), hash, true); p.Hash != hash || err != nil {
@@ -457,16 +457,16 @@ func TestOddHashesAreFoundByExactlyThat(t *testing.T) {
 			}
 		}
 	}
-	a.shelve(t, "QmSpace", "another")
+	a.putOwnPieces(t, "QmSpace", "another")
 	if p, err := a.Resolve(t.Context(), " QmSpace ", true); p.Hash != " QmSpace " || err != nil {
 		t.Errorf("%q, %v", p.Hash, err)
 	}
 }
 
-// inbox is messages that came.
-type inbox []*message.Message
+// fixedMessages are stored messages.
+type fixedMessages []*message.Message
 
-func (in inbox) Listen(ctx context.Context, f message.Filter) iter.Seq2[*message.Message, error] {
+func (in fixedMessages) Listen(ctx context.Context, f message.Filter) iter.Seq2[*message.Message, error] {
 	return func(yield func(*message.Message, error) bool) {
 		for _, m := range in {
 			if !yield(m, nil) {
@@ -480,11 +480,11 @@ func (in inbox) Listen(ctx context.Context, f message.Filter) iter.Seq2[*message
 
 func TestOffersAreBoundedWhenTheClockIsSetBack(t *testing.T) {
 	t.Parallel()
-	h := newHome(t)
-	offer, err := json.Marshal(map[string]string{"userDb": h.absent(t, "user")})
+	h := newTestLibrary(t)
+	offer, err := json.Marshal(map[string]string{"userDb": h.absentAddress(t, "user")})
 	must(t, err)
 	const late = 20
-	var in inbox
+	var in fixedMessages
 	now := time.Now()
 	for i := range library.MaxOffers + late {
 		at := now
@@ -494,7 +494,7 @@ func TestOffersAreBoundedWhenTheClockIsSetBack(t *testing.T) {
 		in = append(in, &message.Message{From: ptest.RandPeerIDFatal(t), Data: offer, Received: at})
 	}
 	last := in[len(in)-1].From
-	h.with(t, func(c *library.Config) { c.Messages = in })
+	h.reopenWith(t, func(c *library.Config) { c.Messages = in })
 	all := func() []library.Offer {
 		offers, err := h.Offers(t.Context())
 		must(t, err)
@@ -513,9 +513,9 @@ func TestOffersAreBoundedWhenTheClockIsSetBack(t *testing.T) {
 	}
 }
 
-func TestFullListOfFollowersMakesRoom(t *testing.T) {
+func TestFullListReplacesADisconnectedFollower(t *testing.T) {
 	t.Parallel()
-	h := newHome(t)
+	h := newTestLibrary(t)
 	h.close(t)
 	s := store.New(h.disk, "/npp/library")
 	must(t, s.Update(t.Context(), func(tx *store.Tx) error {
@@ -532,8 +532,8 @@ func TestFullListOfFollowersMakesRoom(t *testing.T) {
 	}))
 	h.openOrbit(t)
 	h.open(t)
-	m := newMask(t, card.Card{Username: "real", Follows: true})
-	h.meet(t, m)
+	m := newCardPeer(t, card.Card{Username: "real", Follows: true})
+	h.exchangeCards(t, m)
 	for _, when := range []string{"now", "after a restart"} {
 		list := h.Companions(t.Context())
 		if len(list) != library.MaxFollowers || !slices.ContainsFunc(list, func(c library.Companion) bool { return c.Peer == m.host.ID() && c.Follows }) {
@@ -543,17 +543,17 @@ func TestFullListOfFollowersMakesRoom(t *testing.T) {
 	}
 }
 
-func TestStoreOfTheWrongTypeIsNotReplicated(t *testing.T) {
+func TestDatabaseOfTheWrongTypeIsDropped(t *testing.T) {
 	t.Parallel()
 	a, evil := newNode(t), newNode(t)
 	db, err := evil.orbit.Create(t.Context(), "log", orbit.Options{Type: orbit.TypeEvents})
 	must(t, err)
-	evil.says(t, library.KeyPieces, db.Address())
-	a.add(evil)
-	eventually(t, "it is found to be no good, and goes", func() bool {
-		return len(a.troubles(t, evil.host.ID())) > 0 && !a.isHere(t, db.Address()) && !slices.Contains(a.replicator.Pending(), db.Address())
+	evil.putOwnProfile(t, library.KeyPieces, db.Address())
+	a.addCompanion(evil)
+	eventually(t, "it is a problem and is dropped", func() bool {
+		return len(a.problemsOf(t, evil.host.ID())) > 0 && !a.isHere(t, db.Address()) && !slices.Contains(a.replicator.Pending(), db.Address())
 	})
-	if got := a.troubles(t, evil.host.ID()); got[0].Store != library.PiecesName || !strings.Contains(got[0].Err.Error(), orbit.TypeEvents) {
+	if got := a.problemsOf(t, evil.host.ID()); got[0].Store != library.PiecesName || !strings.Contains(got[0].Err.Error(), orbit.TypeEvents) {
 		t.Errorf("%+v", got)
 	}
 }

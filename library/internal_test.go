@@ -13,36 +13,37 @@ import (
 	"github.com/multiformats/go-multibase"
 	"github.com/multiformats/go-multihash"
 
+	"github.com/newpieceplease/npp/library/companion"
 	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// While the companions are being read, it is not known whether a peer is one. A card
-// that says that it is none makes it believe that it is followed no more.
-func TestNoCardIsShownBeforeTheCompanionsAreKnown(t *testing.T) {
+// While the companions are being read, the card would tell each companion that
+// it is not followed any more.
+func TestNoCardIsSentBeforeTheCompanionsAreRead(t *testing.T) {
 	id := ptest.RandPeerIDFatal(t)
-	l := &Library{companions: map[string]*companion{"theirs": {id: id}}}
-	over, cancel := context.WithCancel(t.Context())
+	l := &Library{companions: map[string]*companionState{"theirs": {id: id}}}
+	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
-	l.ctx = over // so that nothing is waited for
-	l.known.begin()
-	l.named.begin()
-	l.named.end(nil)
+	l.ctx = canceled // so that ownCard does not wait
+	l.companionsLoaded.begin()
+	l.profileLoaded.begin()
+	l.profileLoaded.end(nil)
 	if c, err := l.ownCard(id); err == nil {
-		t.Errorf("the card %+v is shown", c)
+		t.Errorf("the card is %+v", c)
 	}
 	l.ctx = t.Context()
-	l.known.end(nil)
+	l.companionsLoaded.end(nil)
 	if c, err := l.ownCard(id); !c.Follows || err != nil {
 		t.Errorf("%+v, %v", c, err)
 	}
 }
 
-// Fields that come in one commit, such as the peer ID and the address of the pieces,
-// are never told or acted on one without the other.
-func TestFieldsOfAUserStoreChangeTogether(t *testing.T) {
+// Fields that change in one batch, such as the peer ID and the address of the
+// pieces, take effect together.
+func TestFieldsOfAUserDatabaseChangeTogether(t *testing.T) {
 	o, err := orbit.New(t.Context(), orbit.Config{Store: store.New(storetest.NewDisk(), "/orbit"), Keystore: keystore.NewMemKeystore()})
 	if err != nil {
 		t.Fatal(err)
@@ -56,15 +57,16 @@ func TestFieldsOfAUserStoreChangeTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Library{ctx: t.Context(), room: piece.NewRoom(companionsRoom)}
+	l := &Library{ctx: t.Context(), budget: piece.NewBudget(companionsBudget)}
 	c := l.newCompanion(ptest.RandPeerIDFatal(t), db.Address(), "")
+	c.databases = new(companion.Databases).NewSet(c.id, c.user, c)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- c.followUser(ctx, db) }()
+	go func() { ended <- c.readUser(ctx, db) }()
 	for round := range 20 {
 		value := fmt.Sprint(round)
 		batch := []orbit.Pair{{Key: KeyPieces, Value: value}}
-		for i := range 200 { // so much that a look in between finds the first without the last
+		for i := range 200 { // enough that a reader could see the first pair without the last
 			batch = append(batch, orbit.Pair{Key: fmt.Sprint("key", i), Value: value})
 		}
 		batch = append(batch, orbit.Pair{Key: KeyNodeID, Value: value})
@@ -80,7 +82,7 @@ func TestFieldsOfAUserStoreChangeTogether(t *testing.T) {
 			last, _ = c.fields[KeyNodeID].Text()
 			c.mu.Unlock()
 			if pieces != last {
-				t.Fatalf("in round %d, the pieces are of round %q and the peer ID is of round %q", round, pieces, last)
+				t.Fatalf("in round %d, the pieces are from round %q and the peer ID from round %q", round, pieces, last)
 			}
 		}
 	}
@@ -88,9 +90,9 @@ func TestFieldsOfAUserStoreChangeTogether(t *testing.T) {
 	<-ended
 }
 
-// A peer puts what it likes into its user store. Base36 of a megabyte would take
-// minutes.
-func TestALongTextIsNotDecodedAsAPeerID(t *testing.T) {
+// Decoding base36 takes quadratic time: a megabyte in a hostile user database
+// would take minutes.
+func TestLongTextIsNotDecodedAsAPeerID(t *testing.T) {
 	id := ptest.RandPeerIDFatal(t)
 	short, err := peer.ToCid(id).StringOfBase(multibase.Base36)
 	if err != nil || !isPeer(short, id) {
@@ -102,6 +104,6 @@ func TestALongTextIsNotDecodedAsAPeerID(t *testing.T) {
 	}
 	long := cid.NewCidV1(cid.Libp2pKey, digest).String()
 	if id, err := peer.Decode(long); err != nil || isPeer(long, id) {
-		t.Errorf("%d bytes are decoded: %v", len(long), err)
+		t.Errorf("a text of %d bytes is decoded: %v", len(long), err)
 	}
 }

@@ -13,24 +13,25 @@ const keptPrefix = "kept"
 
 func keptKey(id peer.ID) string { return keptPrefix + "/" + id.String() }
 
-// keep keeps the connection to a companion, and notes it where nobody did before.
-func (l *Library) keep(ctx context.Context, c *companion) {
+// keep makes a companion a kept peer. If it was none before, keep records that,
+// so that unkeep undoes it.
+func (l *Library) keep(ctx context.Context, c *companionState) {
 	id := c.id
-	noted, err := l.cfg.Store.Has(ctx, keptKey(id))
-	if err == nil && !noted && !l.isKept(id) {
-		err = l.save(ctx, keptKey(id), []byte("1"))
+	recorded, err := l.cfg.Store.Has(ctx, keptKey(id))
+	if err == nil && !recorded && !l.isKept(id) {
+		err = save(ctx, l.cfg.Store, keptKey(id), []byte("1"))
 	}
 	if err == nil {
 		err = l.keepAt(ctx, c)
 	}
 	if err != nil && ctx.Err() == nil {
-		log.Warnw("connection to a companion is not kept", "peer", id, "err", err)
+		log.Warnw("companion is not a kept peer", "peer", id, "err", err)
 	}
 }
 
-// keepAt keeps the connection to a companion at the addresses that it says it has,
-// also where the connection is one that the companion opened.
-func (l *Library) keepAt(ctx context.Context, c *companion) error {
+// keepAt makes a companion a kept peer at the addresses in the peerstore, which
+// include those from identify if the companion opened the connection.
+func (l *Library) keepAt(ctx context.Context, c *companionState) error {
 	addrs := l.cfg.Host.Peerstore().Addrs(c.id)
 	slices.SortFunc(addrs, func(a, b ma.Multiaddr) int { return a.Compare(b) })
 	c.mu.Lock()
@@ -57,46 +58,45 @@ func (l *Library) isKept(id peer.ID) bool {
 	return false
 }
 
-// unkeep ends what keep did, unless the peer is a companion by another record.
+// unkeep undoes keep, unless another record has the same companion.
 func (l *Library) unkeep(ctx context.Context, id peer.ID) {
 	if l.companionOf(id) != nil {
 		return
 	}
-	if noted, err := l.cfg.Store.Has(ctx, keptKey(id)); err != nil || !noted {
+	if recorded, err := l.cfg.Store.Has(ctx, keptKey(id)); err != nil || !recorded {
 		return
 	}
 	if err := l.cfg.Swarm.Forget(ctx, id); err != nil && ctx.Err() == nil {
-		log.Debugw("connection to a former companion", "peer", id, "err", err)
+		log.Debugw("former companion is still a kept peer", "peer", id, "err", err)
 	}
-	if err := l.erase(ctx, keptKey(id)); err != nil && ctx.Err() == nil {
-		log.Warnw("connection to a former companion", "peer", id, "err", err)
+	if err := erase(ctx, l.cfg.Store, keptKey(id)); err != nil && ctx.Err() == nil {
+		log.Warnw("former companion is still recorded as a kept peer", "peer", id, "err", err)
 	}
 }
 
-// tidyKept keeps the connections no more that were kept for companions that are
-// gone.
-func (l *Library) tidyKept(records map[string]record) {
+// pruneKept undoes keep for peers that have no record any more.
+func (l *Library) pruneKept(records map[string]record) {
 	followed := make(map[string]bool)
 	for _, r := range records {
 		followed[r.NodeID] = true
 	}
-	var gone []peer.ID
+	var former []peer.ID
 	for e, err := range l.cfg.Store.Scan(l.ctx, keptPrefix) {
 		if err != nil {
 			return
 		}
 		name := strings.TrimPrefix(e.Key, keptPrefix+"/")
 		if id, err := peer.Decode(name); err == nil && !followed[name] {
-			gone = append(gone, id)
+			former = append(former, id)
 		}
 	}
-	for _, id := range gone {
+	for _, id := range former {
 		l.unkeep(l.ctx, id)
 	}
 }
 
-// ClaimPeer says that somebody keeps the connection to a peer by hand: it is kept
-// when the peer is a companion no more.
+// ClaimPeer records that a person asked for a kept peer: it stays one when it
+// is not a companion any more.
 func (l *Library) ClaimPeer(ctx context.Context, id peer.ID) error {
-	return l.erase(ctx, keptKey(id))
+	return erase(ctx, l.cfg.Store, keptKey(id))
 }

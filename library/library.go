@@ -13,11 +13,11 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/library/card"
+	"github.com/newpieceplease/npp/library/companion"
 	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/message"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/swarm"
@@ -27,51 +27,47 @@ var log = logging.Logger("npp/library")
 
 const defaultPatience = 10 * time.Second
 
-// ErrInvalid says that what was asked for cannot be.
+// ErrInvalid is returned for an invalid argument.
 var ErrInvalid = errors.New("invalid")
 
-// Config is what a [Library] works with. It owns none of it.
+// Config configures a [Library], which owns none of its fields.
 type Config struct {
 	Orbit *orbit.Orbit
 	Host  host.Host
 	Files Files
 
-	// Store is for the library alone.
+	// The records of the library; no other package may use this Store.
 	Store *store.Store
 
-	// Disk is that of Store and Files. While it is almost full, nothing is stored that
-	// comes from other peers, and files are not added. nil: it always has room.
+	// Disk is the disk of Store and Files. While it is almost full, the library
+	// stores no data from peers and adds no files. nil: the disk always has
+	// space.
 	Disk *space.Disk
 
-	// Replicator fetches the stores of companions. nil: there are none.
+	// Replicator replicates the databases of companions. nil: none is
+	// replicated.
 	Replicator Replicator
 
-	// Swarm keeps the connections to companions.
+	// Swarm reconnects to companions.
 	Swarm Swarm
 
-	// Messages has the offers that other peers send. nil: none.
+	// Messages has the messages that contain offers. nil: there are no offers.
 	Messages Messages
 
-	// Patience is how long a query waits for what companions have, while that is read
-	// into memory after a start. Default: 10 seconds.
+	// Patience is how long a query waits for the databases of companions that
+	// are being read into memory. Default: 10 seconds.
 	Patience time.Duration
 
-	// Keep is given the blocks of databases that are dropped, see [orbit.Orbit.Drop],
-	// by a function for each. nil: nothing is kept.
+	// Keep returns a function that receives the blocks of a database that is
+	// dropped; see [orbit.Orbit.Drop]. It is called once per database. nil:
+	// none.
 	Keep func() func(context.Context, []block.Block) error
 }
 
-// Replicator is what a library needs of a [replicate.Replicator].
-type Replicator interface {
-	Open(ctx context.Context, address string, opts orbit.OpenOptions) error
-	Drop(ctx context.Context, address string, keep func(context.Context, []block.Block) error) error
-	Follow(ctx context.Context, address string) iter.Seq2[replicate.Status, error]
-	Status(ctx context.Context, address string) (replicate.Status, error)
-	Ask(address string)
-	Pending() []string
-}
+// Replicator is the part of a [replicate.Replicator] that a library uses.
+type Replicator = companion.Replicator
 
-// Swarm is what a library needs of a [swarm.Swarm].
+// Swarm is the part of a [swarm.Swarm] that a library uses.
 type Swarm interface {
 	Connect(ctx context.Context, target peer.AddrInfo) (swarm.Route, error)
 	Keep(ctx context.Context, info peer.AddrInfo) error
@@ -80,122 +76,139 @@ type Swarm interface {
 	Watch(ctx context.Context) ([]swarm.Peer, iter.Seq2[swarm.Event, error])
 }
 
-// Messages is what a library needs of a [message.Service].
+// Messages is the part of a [message.Service] that a library uses.
 type Messages interface {
 	Listen(ctx context.Context, f message.Filter) iter.Seq2[*message.Message, error]
 }
 
 // Library is a musician's library. Its methods may be called concurrently.
 type Library struct {
-	cfg   Config
-	self  peer.ID
-	cards *card.Exchanger
-	room  *piece.Room // of the companions
+	cfg      Config
+	self     peer.ID
+	cards    *card.Exchanger
+	followed *companion.Databases // the databases of companions
+	budget   *piece.Budget        // for the collections of all companions
+
+	followers *peerTable[Follower]
+	offers    *peerTable[Offer]
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
-	opening   sync.Mutex // guards what follows
-	stores    [4]Store   // in the order of storeKinds
+	opening   sync.Mutex // guards the fields below
+	databases [4]Store   // in the order of databaseKinds
 	addresses [4]string
 
-	writing sync.Mutex // one change of a piece, a count or a companion at a time
-	own     *collection
-	known   gate // of the store of companions
-	named   gate // of the user store
-	offered gate // of the messages that were there at the start, which may be offers
+	writing          sync.Mutex // serializes changes of pieces, counts and records
+	own              *collection
+	companionsLoaded latch
+	profileLoaded    latch
+	offersLoaded     latch // of the messages that were here at the start
 
-	bringing sync.Mutex     // one change of what is brought at a time
-	users    map[string]int // how many companions have a database, by address; guarded by bringing
+	declined chan struct{} // holds a token after a card was ignored because the disk is full
 
-	declined chan struct{} // holds a token when a card was turned away for want of disk space
-
-	mu         sync.Mutex // guards what follows; never held across a call that may wait
+	mu         sync.Mutex // guards the fields below; never held across a blocking call
 	username   string
-	companions map[string]*companion // by the address of the user store
-	partial    map[string]bool       // addresses of the stores that are partial, see whole.go
-	invalid    map[string]string     // records of the store that name no companion: why not, by key
-	followers  map[peer.ID]Follower
-	offers     map[peer.ID]Offer
-	nearby     map[peer.ID]string // names of the connected peers that showed a card
+	companions map[string]*companionState // by the address of the user database
+	invalid    map[string]string          // why records are invalid, by key
+	nearby     map[peer.ID]string         // usernames on the cards of connected peers
 	watchers   map[*watcher]struct{}
 }
 
-// New opens the stores, makes them where they are new, and begins to follow the
-// companions. What does not work is logged, and keeps nothing else from working;
-// the error is one of the library's own store. It waits for nobody.
+// New opens or creates the library databases, and follows the companions. It
+// logs a database that cannot be opened, and does not fail because of it. The
+// error is that of the Store. New does not wait for peers.
 func New(ctx context.Context, cfg Config) (*Library, error) {
 	cfg.Patience = cmp.Or(cfg.Patience, defaultPatience)
 	l := &Library{
 		cfg:        cfg,
 		self:       cfg.Host.ID(),
-		room:       piece.NewRoom(companionsRoom),
-		companions: make(map[string]*companion),
-		partial:    make(map[string]bool),
+		budget:     piece.NewBudget(companionsBudget),
+		companions: make(map[string]*companionState),
 		invalid:    make(map[string]string),
-		followers:  make(map[peer.ID]Follower),
-		offers:     make(map[peer.ID]Offer),
 		nearby:     make(map[peer.ID]string),
 		watchers:   make(map[*watcher]struct{}),
-		users:      make(map[string]int),
 		declined:   make(chan struct{}, 1),
 	}
 	l.own = newCollection(l.self)
-	if err := l.loadFollowers(ctx); err != nil {
+	var err error
+	if l.followers, err = loadPeerTable[Follower](ctx, cfg.Store, followerPrefix); err != nil {
 		return nil, err
 	}
-	if err := l.loadOffers(ctx); err != nil {
+	if l.offers, err = loadPeerTable[Offer](ctx, cfg.Store, offerPrefix); err != nil {
 		return nil, err
 	}
-	if err := l.loadPartial(ctx); err != nil {
+	l.followed, err = companion.New(ctx, companion.Config{
+		Orbit: cfg.Orbit, Replicator: cfg.Replicator, Store: cfg.Store, IsOwn: l.isOwn, SaveBlocks: cfg.Keep,
+	})
+	if err != nil {
 		return nil, err
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	for at := range storeKinds {
-		l.begin(at) // who asks waits until it was read
+	for at := range databaseKinds {
+		l.latchOf(at).begin() // queries wait from now on
 	}
-	var err error
 	l.cards, err = card.New(card.Config{Host: cfg.Host, Own: l.ownCard, Received: l.received})
 	if err != nil {
+		l.followed.Close()
 		l.cancel()
 		return nil, err
 	}
-	for _, s := range l.Stores(ctx) {
-		if s.Err != nil {
-			log.Errorw("own store", "name", s.Name, "err", s.Err)
+	for _, db := range l.Stores(ctx) {
+		if db.Err != nil {
+			log.Errorw("library database", "name", db.Name, "err", db.Err)
 		}
 	}
 	if cfg.Messages != nil {
-		l.offered.begin()
+		l.offersLoaded.begin()
 		l.tasks.Go(l.watchOffers)
 	}
 	l.tasks.Go(func() {
 		if l.Wait(l.ctx) == nil {
-			l.cards.Tell() // a peer that asked before got no card
+			l.cards.Announce() // earlier exchanges failed
 		}
 	})
 	l.tasks.Go(l.watchPeers)
-	l.tasks.Go(l.askAgain)
-	l.tasks.Go(l.tidy)
+	l.tasks.Go(l.announceAgain)
+	l.tasks.Go(l.prune)
 	return l, nil
 }
 
-// Wait waits until it is known after a start who the companions are, and how the
-// owner is called.
+// Wait waits until the companions and the username were read after a start.
 func (l *Library) Wait(ctx context.Context) error {
-	for _, g := range []*gate{&l.known, &l.named} {
-		if _ = g.wait(ctx); ctx.Err() != nil { // a store that is broken says so itself
+	for _, loaded := range []*latch{&l.companionsLoaded, &l.profileLoaded} {
+		if _ = loaded.wait(ctx); ctx.Err() != nil { // a damaged database is reported by Stores
 			return ctx.Err()
 		}
 	}
 	return nil
 }
 
-// Close ends all that the library does. The stores stay open.
+// Close stops the library and waits for its goroutines. The databases stay
+// open.
 func (l *Library) Close() error {
+	l.followed.Close()
 	l.cancel()
 	err := l.cards.Close()
 	l.tasks.Wait()
 	return err
+}
+
+// prune undoes what was done for companions that were removed, where the daemon
+// stopped before it could.
+func (l *Library) prune() {
+	if l.cfg.Replicator == nil {
+		return
+	}
+	records, err := l.records(l.ctx)
+	if err != nil {
+		return
+	}
+	l.pruneKept(records)
+	needed := make(map[string]bool)
+	for user, r := range records {
+		needed[user], needed[r.Pieces], needed[r.Practice] = true, true, true
+	}
+	l.followed.Prune(needed)
 }

@@ -30,11 +30,11 @@ import (
 	"github.com/newpieceplease/npp/swarm"
 )
 
-// home is a library on a disk, without a network.
-type home struct {
+// testLibrary is a library on a disk in memory, without a network.
+type testLibrary struct {
 	disk  *storetest.Disk
 	keys  *keystore.MemKeystore
-	files *shelf
+	files *memoryFiles
 	host  host.Host
 
 	store *store.Store
@@ -43,8 +43,8 @@ type home struct {
 	*library.Library
 }
 
-func newHome(t testing.TB) *home {
-	h := &home{disk: storetest.NewDisk(), keys: keystore.NewMemKeystore(), files: newShelf()}
+func newTestLibrary(t testing.TB) *testLibrary {
+	h := &testLibrary{disk: storetest.NewDisk(), keys: keystore.NewMemKeystore(), files: newMemoryFiles()}
 	var err error
 	h.host, err = libp2p.New(libp2p.NoListenAddrs)
 	must(t, err)
@@ -55,7 +55,7 @@ func newHome(t testing.TB) *home {
 	return h
 }
 
-func (h *home) openOrbit(t testing.TB) {
+func (h *testLibrary) openOrbit(t testing.TB) {
 	t.Helper()
 	h.store = store.New(h.disk, "/npp/orbit")
 	var err error
@@ -63,7 +63,7 @@ func (h *home) openOrbit(t testing.TB) {
 	must(t, err)
 }
 
-func (h *home) open(t testing.TB) {
+func (h *testLibrary) open(t testing.TB) {
 	t.Helper()
 	var err error
 	h.swarm, err = swarm.New(t.Context(), swarm.Config{Host: h.host, Store: store.New(h.disk, "/npp/swarm")})
@@ -74,29 +74,29 @@ func (h *home) open(t testing.TB) {
 	must(t, err)
 }
 
-func (h *home) close(t testing.TB) {
+func (h *testLibrary) close(t testing.TB) {
 	t.Helper()
 	must(t, h.Library.Close())
 	must(t, h.swarm.Close())
 	must(t, h.orbit.Close())
 }
 
-func (h *home) restart(t testing.TB) {
+func (h *testLibrary) restart(t testing.TB) {
 	t.Helper()
 	h.close(t)
 	h.openOrbit(t)
 	h.open(t)
 }
 
-// shelf is files in memory.
-type shelf struct {
+// memoryFiles is Files in memory.
+type memoryFiles struct {
 	mu     sync.Mutex
 	has    map[cid.Cid][]byte
-	pinned map[cid.Cid]string // names of pins
+	pinned map[cid.Cid]string // pin names
 }
 
-func newShelf() *shelf {
-	return &shelf{has: make(map[cid.Cid][]byte), pinned: make(map[cid.Cid]string)}
+func newMemoryFiles() *memoryFiles {
+	return &memoryFiles{has: make(map[cid.Cid][]byte), pinned: make(map[cid.Cid]string)}
 }
 
 func cidOf(data []byte) cid.Cid {
@@ -107,7 +107,7 @@ func cidOf(data []byte) cid.Cid {
 	return cid.NewCidV0(sum)
 }
 
-func (s *shelf) Add(ctx context.Context, f files.File) (cid.Cid, error) {
+func (s *memoryFiles) Add(ctx context.Context, f files.File) (cid.Cid, error) {
 	data, err := io.ReadAll(f)
 	if err != nil {
 		return cid.Undef, err
@@ -119,7 +119,7 @@ func (s *shelf) Add(ctx context.Context, f files.File) (cid.Cid, error) {
 	return c, s.Pin(ctx, c, nil)
 }
 
-func (s *shelf) Pin(_ context.Context, c cid.Cid, _ func(int)) error {
+func (s *memoryFiles) Pin(_ context.Context, c cid.Cid, _ func(int)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.has[c]; !ok {
@@ -131,7 +131,7 @@ func (s *shelf) Pin(_ context.Context, c cid.Cid, _ func(int)) error {
 	return nil
 }
 
-func (s *shelf) Unpin(_ context.Context, c cid.Cid) (bool, error) {
+func (s *memoryFiles) Unpin(_ context.Context, c cid.Cid) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.pinned[c] != library.PinName {
@@ -141,34 +141,34 @@ func (s *shelf) Unpin(_ context.Context, c cid.Cid) (bool, error) {
 	return true, nil
 }
 
-// shelved is a file that can be read anywhere.
-type shelved struct {
+// memoryFile is a file in memory.
+type memoryFile struct {
 	files.File
 	data *bytes.Reader
 }
 
-func (f shelved) Read(p []byte) (int, error)               { return f.data.Read(p) }
-func (f shelved) Seek(at int64, whence int) (int64, error) { return f.data.Seek(at, whence) }
+func (f memoryFile) Read(p []byte) (int, error)               { return f.data.Read(p) }
+func (f memoryFile) Seek(at int64, whence int) (int64, error) { return f.data.Seek(at, whence) }
 
-func (s *shelf) Open(_ context.Context, c cid.Cid) (library.File, error) {
+func (s *memoryFiles) Open(_ context.Context, c cid.Cid) (library.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	data, ok := s.has[c]
 	if !ok {
 		return nil, errors.New("nobody has it")
 	}
-	return shelved{files.NewBytesFile(data), bytes.NewReader(data)}, nil
+	return memoryFile{files.NewBytesFile(data), bytes.NewReader(data)}, nil
 }
 
-func (h *home) user(t testing.TB) *orbit.KeyValue {
+func (h *testLibrary) userDatabase(t testing.TB) *orbit.KeyValue {
 	t.Helper()
 	kv, err := h.Stores(t.Context())[1].DB.KeyValue()
 	must(t, err)
 	return kv
 }
 
-// profile returns what is in the user store.
-func (h *home) profile(t testing.TB) (lines []string) {
+// profile returns the content of the user database.
+func (h *testLibrary) profile(t testing.TB) (lines []string) {
 	t.Helper()
 	for item, err := range h.Profile(t.Context()) {
 		must(t, err)
@@ -178,13 +178,13 @@ func (h *home) profile(t testing.TB) (lines []string) {
 	return lines
 }
 
-// list returns the pieces that a query chooses, as hash, title and count.
-func (h *home) list(t testing.TB, q library.Query) (lines []string) {
+// list returns the pieces that match a query, as hash, title and counts.
+func (h *testLibrary) list(t testing.TB, q library.Query) (lines []string) {
 	t.Helper()
-	pieces, troubles, err := h.Pieces(t.Context(), q)
+	pieces, problems, err := h.Pieces(t.Context(), q)
 	must(t, err)
-	if len(troubles) > 0 {
-		t.Errorf("troubles: %v", troubles)
+	if len(problems) > 0 {
+		t.Errorf("problems: %v", problems)
 	}
 	for p, err := range pieces {
 		must(t, err)
@@ -207,10 +207,10 @@ func wantErr(t testing.TB, err, want error) {
 	}
 }
 
-func said(s string) *string { return &s }
+func ptr(s string) *string { return &s }
 
-func TestUserStoreBeginsWithTheFacts(t *testing.T) {
-	h := newHome(t)
+func TestNewUserDatabaseHasTheInitialFields(t *testing.T) {
+	h := newTestLibrary(t)
 	stores := h.Stores(t.Context())
 	pieces, practice := stores[0], stores[3]
 	if pieces.Err != nil || pieces.DB.IndexBy() != "hash" || pieces.DB.Type() != orbit.TypeDocuments {
@@ -237,11 +237,11 @@ func TestUserStoreBeginsWithTheFacts(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatIsMissingIsFilledIn(t *testing.T) {
-	h := newHome(t)
-	_, err := h.user(t).Put(t.Context(), library.KeyUsername, 304532)
+func TestOnlyMissingFieldsAreFilledIn(t *testing.T) {
+	h := newTestLibrary(t)
+	_, err := h.userDatabase(t).Put(t.Context(), library.KeyUsername, 304532)
 	must(t, err)
-	_, err = h.user(t).Delete(t.Context(), library.KeyNodeID)
+	_, err = h.userDatabase(t).Delete(t.Context(), library.KeyNodeID)
 	must(t, err)
 	before := h.profile(t)
 	h.restart(t)
@@ -258,13 +258,13 @@ func TestOnlyWhatIsMissingIsFilledIn(t *testing.T) {
 	again, err := h.Stores(t.Context())[1].DB.Log().Stats(t.Context())
 	must(t, err)
 	if stats.Entries != again.Entries {
-		t.Errorf("%d entries, then %d: something is put at each start", stats.Entries, again.Entries)
+		t.Errorf("%d entries, then %d: an entry is added at each start", stats.Entries, again.Entries)
 	}
 }
 
-func TestDamagedStoreIsShownAndComesBack(t *testing.T) {
+func TestDamagedDatabaseIsReportedAndRecovers(t *testing.T) {
 	for i, name := range []string{library.PiecesName, library.UserName, library.CompanionsName, library.PracticeName} {
-		h := newHome(t)
+		h := newTestLibrary(t)
 		_, _, err := h.AddHash(t.Context(), "QmTitle", library.Details{}, false, nil)
 		wantErr(t, err, library.ErrInvalid)
 		address := h.Stores(t.Context())[i].DB.Address()
@@ -292,7 +292,7 @@ func TestDamagedStoreIsShownAndComesBack(t *testing.T) {
 	}
 }
 
-// damage breaks the summary of a log.
+// damage overwrites the summary of a log.
 func damage(t *testing.T, disk *storetest.Disk, address string) {
 	t.Helper()
 	s := store.New(disk, "/npp/orbit")
@@ -306,8 +306,8 @@ func damage(t *testing.T, disk *storetest.Disk, address string) {
 	}))
 }
 
-func TestStoresMadeBeforeKeepTheirAddresses(t *testing.T) {
-	h := newHome(t)
+func TestDatabasesOfEarlierVersionsRetainTheirAddresses(t *testing.T) {
+	h := newTestLibrary(t)
 	managed := h.Stores(t.Context())[0].DB.Address()
 	h.close(t)
 	h.disk = storetest.NewDisk()
@@ -315,7 +315,7 @@ func TestStoresMadeBeforeKeepTheirAddresses(t *testing.T) {
 	old, err := h.orbit.Create(t.Context(), "pieces", orbit.Options{Type: orbit.TypeDocuments, IndexBy: "hash"})
 	must(t, err)
 	if old.Address() == managed {
-		t.Fatal("both have one address")
+		t.Fatal("both have the same address")
 	}
 	docs, err := old.Documents()
 	must(t, err)
@@ -323,25 +323,26 @@ func TestStoresMadeBeforeKeepTheirAddresses(t *testing.T) {
 	must(t, err)
 	h.open(t)
 	if got := h.Stores(t.Context())[0].DB.Address(); got != old.Address() {
-		t.Errorf("the store of pieces is %s, was %s", got, old.Address())
+		t.Errorf("the address of the pieces is %s, was %s", got, old.Address())
 	}
 	if got := h.list(t, library.Query{}); !slices.Equal(got, []string{"QmOld Old 0/0"}) {
 		t.Errorf("%q", got)
 	}
-	// One that is made by hand later does not take the place of the own one.
+	// A database that is created by hand later does not replace the library's
+	// own.
 	user := h.Stores(t.Context())[1].DB.Address()
 	_, err = h.orbit.Create(t.Context(), "user", orbit.Options{Type: orbit.TypeKeyValue, Access: orbit.Access{Write: []string{"*"}}})
 	must(t, err)
 	h.restart(t)
 	if got := h.Stores(t.Context())[1].DB.Address(); got != user {
-		t.Errorf("the user store is %s, was %s", got, user)
+		t.Errorf("the address of the user database is %s, was %s", got, user)
 	}
 }
 
 var prelude = []byte("X:1\nT:Prelude in C\nC:J. S. Bach\nK:C\nCDEF|\n")
 
-func TestFileBecomesAPieceOnce(t *testing.T) {
-	h := newHome(t)
+func TestFileIsOnePiece(t *testing.T) {
+	h := newTestLibrary(t)
 	p, outcome, err := h.AddFile(t.Context(), files.NewBytesFile(prelude), "prelude.abc", library.Details{})
 	must(t, err)
 	if outcome != library.Added || p.Title != "Prelude in C" || p.Composer != "J. S. Bach" || p.Instrument != "Piano" || p.Name != "prelude.abc" || p.Size != uint64(len(prelude)) {
@@ -350,17 +351,17 @@ func TestFileBecomesAPieceOnce(t *testing.T) {
 	if _, outcome, err = h.AddFile(t.Context(), files.NewBytesFile(prelude), "prelude.abc", library.Details{}); outcome != library.Unchanged || err != nil {
 		t.Errorf("again: %s, %v", outcome, err)
 	}
-	p, outcome, err = h.AddFile(t.Context(), files.NewBytesFile(prelude), "other.abc", library.Details{Instrument: said("Lute"), Title: said("Präludium")})
+	p, outcome, err = h.AddFile(t.Context(), files.NewBytesFile(prelude), "other.abc", library.Details{Instrument: ptr("Lute"), Title: ptr("Präludium")})
 	if must(t, err); outcome != library.Updated || p.Instrument != "Lute" || p.Title != "Präludium" || p.Name != "prelude.abc" {
 		t.Errorf("%s: %+v", outcome, p)
 	}
-	// What the owner said stays, whatever the file says.
+	// The existing title takes precedence over that in the file.
 	if p, outcome, err = h.AddFile(t.Context(), files.NewBytesFile(prelude), "prelude.abc", library.Details{}); outcome != library.Unchanged || p.Title != "Präludium" || err != nil {
 		t.Errorf("again: %s, %+v, %v", outcome, p, err)
 	}
-	// The same CID in another way is the same piece.
+	// Another spelling of the CID is the same piece.
 	v1 := cid.NewCidV1(cid.DagProtobuf, cidOf(prelude).Hash()).String()
-	p, outcome, err = h.AddHash(t.Context(), v1, library.Details{Title: said("")}, false, nil)
+	p, outcome, err = h.AddHash(t.Context(), v1, library.Details{Title: ptr("")}, false, nil)
 	if must(t, err); outcome != library.Updated || p.Hash != cidOf(prelude).String() || p.Title != "" {
 		t.Errorf("%s: %+v", outcome, p)
 	}
@@ -373,15 +374,15 @@ func TestFileBecomesAPieceOnce(t *testing.T) {
 	}
 }
 
-func TestUpdateKeepsWhatAppsPutThere(t *testing.T) {
-	h := newHome(t)
+func TestUpdateRetainsFieldsOfOtherApps(t *testing.T) {
+	h := newTestLibrary(t)
 	docs, err := h.Stores(t.Context())[0].DB.Documents()
 	must(t, err)
 	_, err = docs.Put(t.Context(), map[string]any{"hash": "QmX", "counter": "/orbitdb/x", "tags": []any{"solo", 1.5}})
 	must(t, err)
 	note, err := value.Of("slowly")
 	must(t, err)
-	_, outcome, err := h.Update(t.Context(), "QmX", library.Details{Composer: said("Bach"), Fields: map[string]value.Value{"note": note}})
+	_, outcome, err := h.Update(t.Context(), "QmX", library.Details{Composer: ptr("Bach"), Fields: map[string]value.Value{"note": note}})
 	must(t, err)
 	item, err := docs.Get(t.Context(), "QmX")
 	must(t, err)
@@ -390,10 +391,10 @@ func TestUpdateKeepsWhatAppsPutThere(t *testing.T) {
 	if outcome != library.Updated || !item.Value.Equal(want) {
 		t.Errorf("%s: %s", outcome, item.Value)
 	}
-	_, _, err = h.Update(t.Context(), "QmY", library.Details{Composer: said("Bach")})
+	_, _, err = h.Update(t.Context(), "QmY", library.Details{Composer: ptr("Bach")})
 	wantErr(t, err, orbit.ErrNotFound)
 	for _, d := range []library.Details{
-		{Instrument: said(" ")}, {Title: said("a\nb")}, {Title: said(string(make([]byte, 2000)))},
+		{Instrument: ptr(" ")}, {Title: ptr("a\nb")}, {Title: ptr(string(make([]byte, 2000)))},
 		{Fields: map[string]value.Value{"hash": note}}, {Fields: map[string]value.Value{"": note}},
 	} {
 		_, _, err = h.Update(t.Context(), "QmX", d)
@@ -401,8 +402,8 @@ func TestUpdateKeepsWhatAppsPutThere(t *testing.T) {
 	}
 }
 
-func TestRemoveUnpinsWhatAddPinned(t *testing.T) {
-	h := newHome(t)
+func TestRemoveUnpinsOnlyPinsOfAdd(t *testing.T) {
+	h := newTestLibrary(t)
 	other := []byte("X:1\nT:Air\nK:G\nGABc|\n")
 	h.files.has[cidOf(other)] = other
 	h.files.pinned[cidOf(other)] = "by hand"
@@ -415,7 +416,7 @@ func TestRemoveUnpinsWhatAddPinned(t *testing.T) {
 		t.Errorf("%v %+v", unpinned, p)
 	}
 	if _, unpinned, err = h.Remove(t.Context(), cidOf(other).String()); unpinned || err != nil {
-		t.Errorf("what was pinned by hand: %v, %v", unpinned, err)
+		t.Errorf("a pin by hand: %v, %v", unpinned, err)
 	}
 	if _, ok := h.files.pinned[cidOf(prelude)]; ok || h.files.pinned[cidOf(other)] != "by hand" {
 		t.Errorf("%v", h.files.pinned)
@@ -428,7 +429,7 @@ func TestRemoveUnpinsWhatAddPinned(t *testing.T) {
 }
 
 func TestNoCountIsLost(t *testing.T) {
-	h := newHome(t)
+	h := newTestLibrary(t)
 	hash := cidOf(prelude).String()
 	_, _, err := h.AddFile(t.Context(), files.NewBytesFile(prelude), "x.abc", library.Details{})
 	must(t, err)
@@ -441,7 +442,8 @@ func TestNoCountIsLost(t *testing.T) {
 		})
 	}
 	group.Wait()
-	// Another identity counts the same piece, by another spelling; junk counts nothing.
+	// Other identities count for the same piece, in any spelling. Invalid items
+	// do not count.
 	kv, err := h.Stores(t.Context())[3].DB.KeyValue()
 	must(t, err)
 	v1 := cid.NewCidV1(cid.DagProtobuf, cidOf(prelude).Hash()).String()
@@ -469,8 +471,8 @@ func TestNoCountIsLost(t *testing.T) {
 	}
 }
 
-func TestHashesAreNeverGuessed(t *testing.T) {
-	h := newHome(t)
+func TestAmbiguousPrefixIsNotResolved(t *testing.T) {
+	h := newTestLibrary(t)
 	docs, err := h.Stores(t.Context())[0].DB.Documents()
 	must(t, err)
 	for _, hash := range []string{"QmAAA1", "QmAAA2", "QmAAA", "QmB"} {
@@ -493,8 +495,8 @@ func TestHashesAreNeverGuessed(t *testing.T) {
 	wantErr(t, err, library.ErrInvalid)
 }
 
-func TestProfileKeepsWhatOthersFollowBy(t *testing.T) {
-	h := newHome(t)
+func TestManagedProfileFieldsCannotBeChanged(t *testing.T) {
+	h := newTestLibrary(t)
 	text := func(s string) value.Value { return value.Text(s) }
 	must(t, h.SetProfileField(t.Context(), "username", text("Clara")))
 	must(t, h.SetProfileField(t.Context(), "town", text("Leipzig")))

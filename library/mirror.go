@@ -12,7 +12,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// keyedDatabase is what documents and keyvalue have in common.
+// keyedDatabase is the common part of [orbit.Documents] and [orbit.KeyValue].
 type keyedDatabase interface {
 	Get(ctx context.Context, key any) (orbit.Item, error)
 	Iterate(ctx context.Context, p orbit.Page) iter.Seq2[orbit.Item, error]
@@ -25,13 +25,13 @@ func keyedOf(db *orbit.Database) (keyedDatabase, error) {
 	return db.KeyValue()
 }
 
-// mirror reads a keyed database and goes on with its changes. It passes all items to
-// take, the newest first and with number 0, and then each key that was changed, with
-// the number of the entry that changed it, and nil for a key that was deleted. Each
-// time that take has been passed all that the log has, read is called with the number
-// of the log's last entry: only then do the items belong together. An item that is
-// damaged is left out. mirror returns when the context is done, the Orbit is closed or
-// the database is dropped.
+// mirror reads a keyed database, and then follows its changes. It passes to
+// take all items, newest first and with number 0, and then each changed key
+// with the number of the entry that changed it, and a nil item if the key was
+// deleted. Whenever take has received all changes, mirror calls read with the
+// number of the log's last entry; only then are the items a consistent state.
+// mirror logs and skips damaged items. It returns when ctx is done, the Orbit
+// is closed or the database is dropped.
 func mirror(ctx context.Context, db *orbit.Database, take func(key value.Value, item *orbit.Item, number uint64), read func(last uint64)) error {
 	view, err := keyedOf(db)
 	if err != nil {

@@ -12,29 +12,29 @@ import (
 )
 
 var (
-	// ErrUnknownName says that no peer that is known has a name.
-	ErrUnknownName = errors.New("nobody that is known has this name")
-	// ErrStranger says that peers call themselves by a name, and that no companion has
-	// it.
+	// ErrUnknownName is returned if no known peer has a name.
+	ErrUnknownName = errors.New("no known peer has this name")
+	// ErrStranger is returned if no companion has a name, and nearby peers do.
 	ErrStranger = errors.New("no companion has this name")
-	// ErrAmbiguousName says that several companions have a name.
+	// ErrAmbiguousName is returned if several companions have a name.
 	ErrAmbiguousName = errors.New("several companions have this name")
-	// ErrChangedName says that the companion with a name calls itself otherwise now.
+	// ErrChangedName is returned if the current name of a companion differs
+	// from the recorded one.
 	ErrChangedName = errors.New("the companion with this name has another one now")
 )
 
-// NameError says why a name stands for no peer.
+// NameError says why a name does not identify a peer.
 type NameError struct {
-	Name  string
-	Err   error     // ErrUnknownName, ErrStranger, ErrAmbiguousName or ErrChangedName
-	Peers []peer.ID // that have the name, or had it, by peer ID
-	about string    // what else there is to say
+	Name   string
+	Err    error     // ErrUnknownName, ErrStranger, ErrAmbiguousName or ErrChangedName
+	Peers  []peer.ID // the peers that have or had the name, sorted by peer ID
+	detail string
 }
 
 func (e *NameError) Error() string {
 	text := fmt.Sprintf("%v: %q", e.Err, e.Name)
-	if e.about != "" {
-		text += ": " + e.about
+	if e.detail != "" {
+		text += ": " + e.detail
 	}
 	return text
 }
@@ -47,25 +47,25 @@ func (l *Library) nameOfCompanion(id peer.ID) string {
 	if c == nil {
 		return ""
 	}
-	return c.called()
+	return c.displayName()
 }
 
-// NameOf returns the name of a peer: the one that a companion was added under, or
-// else the one on the card of a peer that is connected, or "".
+// NameOf returns the recorded name of a companion, or else the name on the card
+// of a connected peer, or "".
 func (l *Library) NameOf(id peer.ID) string {
 	if name := l.nameOfCompanion(id); name != "" {
 		return name
 	}
-	return l.shownName(id)
+	return l.cardName(id)
 }
 
-// shownName returns the name on the card of a peer that is connected, or "".
-func (l *Library) shownName(id peer.ID) string {
-	shown, _ := l.cards.Card(id)
-	return checkedName(shown.Username)
+// cardName returns the name on the card of a connected peer, or "".
+func (l *Library) cardName(id peer.ID) string {
+	c, _ := l.cards.Card(id)
+	return checkedName(c.Username)
 }
 
-// checkedName returns a name that a peer gave itself, or "" where it is none.
+// checkedName returns a username from a peer, or "" if it is invalid.
 func checkedName(name string) string {
 	if CheckUsername(name) != nil {
 		return ""
@@ -73,19 +73,20 @@ func checkedName(name string) string {
 	return name
 }
 
-// PeerNamed returns the companion with a name. Names are the same that differ in case
-// and accents alone: a reader would not tell them apart, either. The name that a
-// stranger gives itself stands for no peer. The error is a [*NameError].
+// PeerNamed returns the companion with a name. Names are compared by
+// [piece.Fold]: a reader would not distinguish names that differ in case or
+// accents alone. The name of another peer does not identify it, because that
+// peer chose it. The error is a [*NameError] or that of the context.
 func (l *Library) PeerNamed(ctx context.Context, name string) (peer.ID, error) {
 	if err := l.Wait(ctx); err != nil {
 		return "", err
 	}
-	// After a start, a new name may be in a user store that is being read.
-	patient, cancel := context.WithTimeout(ctx, l.cfg.Patience)
+	// After a start, a user database that is being read may have a new name.
+	limited, cancel := context.WithTimeout(ctx, l.cfg.Patience)
 	defer cancel()
 	companions := l.byPeer()
 	for _, c := range companions {
-		if _ = c.profile.wait(patient); ctx.Err() != nil {
+		if _ = c.profile.wait(limited); ctx.Err() != nil {
 			return "", ctx.Err()
 		}
 	}
@@ -94,14 +95,14 @@ func (l *Library) PeerNamed(ctx context.Context, name string) (peer.ID, error) {
 	var found []peer.ID
 	var changed string
 	for _, c := range companions {
-		remembered, now := c.names()
+		recorded, current := c.usernames()
 		switch {
-		case same(remembered) && same(now):
+		case same(recorded) && same(current):
 			found = append(found, c.id)
-		case same(remembered):
-			found, changed = append(found, c.id), fmt.Sprintf("%s is called %q now", c.id, now)
-		case same(now) && remembered != "":
-			found, changed = append(found, c.id), fmt.Sprintf("%s was %q when it was added", c.id, remembered)
+		case same(recorded):
+			found, changed = append(found, c.id), fmt.Sprintf("%s is called %q now", c.id, current)
+		case same(current) && recorded != "":
+			found, changed = append(found, c.id), fmt.Sprintf("%s was %q when it was added", c.id, recorded)
 		}
 	}
 	found = slices.Compact(found)

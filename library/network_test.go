@@ -38,16 +38,16 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// patience is when a test gives up; no test that passes waits for it.
-const patience = time.Minute
+// testTimeout fails a test. Tests that pass do not depend on it.
+const testTimeout = time.Minute
 
 func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// eventually waits until ok.
+// eventually polls until ok returns true.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	ctx := testContext(t)
@@ -62,9 +62,9 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// node is a library as a daemon has it: with a network, and followed by others.
+// node is a library with a network.
 type node struct {
-	*home
+	*testLibrary
 	replicator *replicate.Replicator
 	t          testing.TB
 }
@@ -74,10 +74,10 @@ func newNode(t testing.TB) *node {
 	return newNodeOn(t, nil)
 }
 
-// newNodeOn returns a node with a disk that may be full.
+// newNodeOn returns a node on a disk, which may be full.
 func newNodeOn(t testing.TB, disk *space.Disk) *node {
 	t.Helper()
-	n := &node{home: &home{disk: storetest.NewDisk(), keys: keystore.NewMemKeystore(), files: newShelf()}, t: t}
+	n := &node{testLibrary: &testLibrary{disk: storetest.NewDisk(), keys: keystore.NewMemKeystore(), files: newMemoryFiles()}, t: t}
 	n.host = newHost(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
@@ -108,7 +108,7 @@ func newNodeOn(t testing.TB, disk *space.Disk) *node {
 	return n
 }
 
-// newHost returns a host that others can connect to.
+// newHost returns a host that listens on loopback.
 func newHost(t testing.TB) host.Host {
 	t.Helper()
 	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableMetrics())
@@ -119,40 +119,40 @@ func newHost(t testing.TB) host.Host {
 
 func infoOf(h host.Host) peer.AddrInfo { return peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()} }
 
-// add makes another node a companion.
-func (n *node) add(o *node) {
+// addCompanion makes another node a companion.
+func (n *node) addCompanion(o *node) {
 	n.t.Helper()
 	_, err := n.AddCompanion(testContext(n.t), infoOf(o.host))
 	must(n.t, err)
 }
 
-// follow makes another node a companion, and waits until all that it has is here: so
-// many pieces, or more.
-func (n *node) follow(o *node, pieces int) {
+// addAndAwait makes another node a companion, and waits until its databases are
+// complete and it has a number of pieces.
+func (n *node) addAndAwait(o *node, pieces int) {
 	n.t.Helper()
-	n.add(o)
+	n.addCompanion(o)
 	eventually(n.t, "the companion's pieces are here", func() bool {
 		c, err := n.Companion(n.t.Context(), o.host.ID())
 		return err == nil && c.Ready && c.Pieces >= pieces && len(c.Incomplete) == 0
 	})
 }
 
-// troubles returns what is wrong with a companion's stores.
-func (h *home) troubles(t testing.TB, id peer.ID) []library.StoreTrouble {
-	c, _ := h.Companion(t.Context(), id) // it may be none yet
+// problemsOf returns the problems of a companion's databases.
+func (h *testLibrary) problemsOf(t testing.TB, id peer.ID) []library.StoreTrouble {
+	c, _ := h.Companion(t.Context(), id) // it may not be a companion yet
 	return c.Troubles
 }
 
-// keyValue returns one of the own stores that are keyvalue.
-func (h *home) keyValue(t testing.TB, name string) *orbit.KeyValue {
+// keyValue returns a library database of type keyvalue.
+func (h *testLibrary) keyValue(t testing.TB, name string) *orbit.KeyValue {
 	t.Helper()
-	kv, err := h.own(t, name).KeyValue()
+	kv, err := h.database(t, name).KeyValue()
 	must(t, err)
 	return kv
 }
 
-// own returns one of the own stores.
-func (h *home) own(t testing.TB, name string) *orbit.Database {
+// database returns a library database.
+func (h *testLibrary) database(t testing.TB, name string) *orbit.Database {
 	t.Helper()
 	for _, s := range h.Stores(t.Context()) {
 		if s.Name == name {
@@ -160,19 +160,20 @@ func (h *home) own(t testing.TB, name string) *orbit.Database {
 			return s.DB
 		}
 	}
-	t.Fatalf("there is no store %q", name)
+	t.Fatalf("there is no database %q", name)
 	return nil
 }
 
-// says puts a field into the profile, as an app may do that has no manners.
-func (h *home) says(t testing.TB, key string, v any) {
+// putOwnProfile puts a field into the user database, without the library's
+// checks.
+func (h *testLibrary) putOwnProfile(t testing.TB, key string, v any) {
 	t.Helper()
 	_, err := h.keyValue(t, library.UserName).Put(t.Context(), key, v)
 	must(t, err)
 }
 
-// documents makes a database of documents, and returns its address, too.
-func (h *home) documents(t testing.TB, name, indexBy string, writers ...string) (docs *orbit.Documents, address string) {
+// documents creates a documents database, and returns it with its address.
+func (h *testLibrary) documents(t testing.TB, name, indexBy string, writers ...string) (docs *orbit.Documents, address string) {
 	t.Helper()
 	db, err := h.orbit.Create(t.Context(), name, orbit.Options{Type: orbit.TypeDocuments, IndexBy: indexBy, Access: orbit.Access{Write: writers}})
 	must(t, err)
@@ -181,10 +182,10 @@ func (h *home) documents(t testing.TB, name, indexBy string, writers ...string) 
 	return docs, db.Address()
 }
 
-// shelve puts documents into the own pieces, by hash and title.
-func (h *home) shelve(t testing.TB, hashesAndTitles ...string) {
+// putOwnPieces puts documents into the own pieces, by hash and title.
+func (h *testLibrary) putOwnPieces(t testing.TB, hashesAndTitles ...string) {
 	t.Helper()
-	docs, err := h.own(t, library.PiecesName).Documents()
+	docs, err := h.database(t, library.PiecesName).Documents()
 	must(t, err)
 	for i := 0; i < len(hashesAndTitles); i += 2 {
 		_, err := docs.Put(t.Context(), map[string]any{"hash": hashesAndTitles[i], "title": hashesAndTitles[i+1]})
@@ -192,65 +193,66 @@ func (h *home) shelve(t testing.TB, hashesAndTitles ...string) {
 	}
 }
 
-// isHere reports whether there is a database with an address.
-func (h *home) isHere(t testing.TB, address string) bool {
+// isHere reports whether the database with an address is here.
+func (h *testLibrary) isHere(t testing.TB, address string) bool {
 	_, err := h.orbit.Resolve(t.Context(), address)
 	return err == nil
 }
 
-// mask is a peer that shows whatever card it likes, and does nothing else.
-type mask struct {
+// cardPeer is a peer that only exchanges cards.
+type cardPeer struct {
 	host  host.Host
 	cards *card.Exchanger
-	shown atomic.Pointer[card.Card]
+	card  atomic.Pointer[card.Card]
 }
 
-func newMask(t testing.TB, shown card.Card) *mask {
+func newCardPeer(t testing.TB, shown card.Card) *cardPeer {
 	t.Helper()
-	m := &mask{host: newHost(t)}
-	m.shown.Store(&shown)
+	m := &cardPeer{host: newHost(t)}
+	m.card.Store(&shown)
 	var err error
-	m.cards, err = card.New(card.Config{Host: m.host, Own: func(peer.ID) (card.Card, error) { return *m.shown.Load(), nil }})
+	m.cards, err = card.New(card.Config{Host: m.host, Own: func(peer.ID) (card.Card, error) { return *m.card.Load(), nil }})
 	must(t, err)
 	t.Cleanup(func() { m.cards.Close() })
 	return m
 }
 
-// meet connects to a mask, and returns once its card was taken.
-func (h *home) meet(t testing.TB, m *mask) {
+// exchangeCards connects to a peer, and returns once its card was received.
+func (h *testLibrary) exchangeCards(t testing.TB, m *cardPeer) {
 	t.Helper()
 	must(t, h.host.Connect(testContext(t), infoOf(m.host)))
-	eventually(t, "the mask knows that it is connected", func() bool { return len(m.host.Network().ConnsToPeer(h.host.ID())) > 0 })
+	eventually(t, "the peer is connected", func() bool { return len(m.host.Network().ConnsToPeer(h.host.ID())) > 0 })
 	_, err := m.cards.Exchange(testContext(t), h.host.ID())
 	must(t, err)
 }
 
-// absent returns the address of a keyvalue store that is nowhere.
-func (h *home) absent(t testing.TB, name string) string {
+// absentAddress returns the address of a keyvalue database that does not exist.
+func (h *testLibrary) absentAddress(t testing.TB, name string) string {
 	t.Helper()
 	address, err := h.orbit.AddressOf(name, orbit.Options{Type: orbit.TypeKeyValue})
 	must(t, err)
 	return address
 }
 
-// running returns the goroutines in which a library does what no caller waits for.
-func running() (found []string) {
+// libraryGoroutines returns the background goroutines of libraries.
+func libraryGoroutines() (found []string) {
 	stacks := make([]byte, 16<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
 	for _, g := range strings.Split(string(stacks), "\n\n") {
 		frames, _, _ := strings.Cut(g, "\ncreated by ")
-		if strings.Contains(frames, "npp/library.") && !strings.Contains(g, "npp/library_test.") {
+		background := strings.Contains(frames, "npp/library.") || strings.Contains(frames, "npp/library/companion.")
+		if background && !strings.Contains(g, "npp/library_test.") {
 			found = append(found, g)
 		}
 	}
 	return found
 }
 
-func TestEverythingAtOnce(t *testing.T) {
+func TestConcurrentUse(t *testing.T) {
 	nodes := []*node{newNode(t), newNode(t)}
 	hash := cidOf(prelude).String()
 	for _, n := range nodes {
-		n.shelve(t, "QmShared", "Prelude", "Qm"+n.host.ID().String(), "Fugue")
+		n.putOwnPieces(t, "QmShared", "Prelude", "Qm"+n.host.ID().String(), "Fugue")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -308,23 +310,23 @@ func TestEverythingAtOnce(t *testing.T) {
 		case err := <-closed:
 			must(t, err)
 		case <-testContext(t).Done():
-			t.Fatalf("Close does not return: %s", strings.Join(running(), "\n\n"))
+			t.Fatalf("Close does not return: %s", strings.Join(libraryGoroutines(), "\n\n"))
 		}
 	}
-	if left := running(); len(left) > 0 {
-		t.Errorf("still running after Close: %s", strings.Join(left, "\n\n"))
+	if left := libraryGoroutines(); len(left) > 0 {
+		t.Errorf("goroutines after Close: %s", strings.Join(left, "\n\n"))
 	}
 	cancel()
 	group.Wait()
 }
 
-func TestPiecesThatLoseAndRegainTheirEffectAreCountedAccordingly(t *testing.T) {
+func TestPiecesFollowTheAccessList(t *testing.T) {
 	t.Parallel()
 	a, b := newNode(t), newNode(t)
-	access, address := a.own(t, library.PiecesName).Access(), a.own(t, library.PiecesName).Address()
+	access, address := a.database(t, library.PiecesName).Access(), a.database(t, library.PiecesName).Address()
 	writer := b.orbit.Identity().ID
 	must(t, access.Grant(t.Context(), orbit.CapabilityWrite, writer))
-	b.follow(a, 0)
+	b.addAndAwait(a, 0)
 	theirs, err := b.orbit.Open(t.Context(), address, orbit.OpenOptions{})
 	must(t, err)
 	eventually(t, "the follower may write", func() bool {
@@ -343,9 +345,9 @@ func TestPiecesThatLoseAndRegainTheirEffectAreCountedAccordingly(t *testing.T) {
 		})
 	}
 	is("the piece is counted", 1)
-	eventually(t, "it is with its owner", func() bool { return len(a.list(t, library.Query{})) == 1 })
+	eventually(t, "the owner has it", func() bool { return len(a.list(t, library.Query{})) == 1 })
 	must(t, access.Discard(t.Context(), orbit.CapabilityWrite, writer))
-	is("the piece of a writer who was revoked is not", 0)
+	is("the piece of a revoked writer is not counted", 0)
 	must(t, access.Grant(t.Context(), orbit.CapabilityWrite, writer))
 	is("the piece is counted again", 1)
 }

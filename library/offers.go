@@ -14,37 +14,39 @@ import (
 
 	"github.com/newpieceplease/npp/message"
 	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/store"
 )
 
-// MaxOffers is how many offers are remembered, one of each peer: the oldest goes.
+// MaxOffers is the maximum number of stored offers. A new one replaces that of
+// the same peer, or else the oldest.
 const MaxOffers = 1000
 
 const (
 	offerPrefix = "offer"
-	lastLooked  = "offers"
+	scannedKey  = "offers"
 
-	// lookedEvery is how many messages are looked at again after a restart.
-	lookedEvery = 1000
+	// scannedInterval is the number of messages after which the progress is
+	// stored. At most that many are scanned again after a restart.
+	scannedInterval = 1000
 )
 
-// Offer is a user store that a peer offered by a message.
+// Offer is a user database that a peer offered in a message.
 type Offer struct {
-	Peer    peer.ID     `json:"-"` // proven by the connection, or the signature
+	Peer    peer.ID     `json:"-"` // authenticated by the connection or the signature
 	Address string      `json:"address"`
 	At      time.Time   `json:"at"`
 	Via     message.Via `json:"via"`
 }
 
-// Check returns what keeps the store from being opened, such as
-// [manifest.ErrLegacyAddress].
+// Check returns why the address cannot be opened, such as
+// [manifest.ErrLegacyAddress], or nil.
 func (o Offer) Check() error {
 	_, err := manifest.ParseAddress(o.Address)
 	return err
 }
 
-// OfferIn returns the address of a user store that a message offers: JSON such as
-// {"userDb":"/orbitdb/zdpu…"}, as the app of the OrbitDB tutorial sends it.
+// OfferIn returns the address of the user database that a message offers. The
+// message is JSON such as {"userDb":"/orbitdb/zdpu…"}, as the app of the
+// OrbitDB tutorial sends it.
 func OfferIn(data []byte) (address string, ok bool) {
 	if len(data) > 4<<10 {
 		return "", false
@@ -59,140 +61,111 @@ func OfferIn(data []byte) (address string, ok bool) {
 	return address, strings.HasPrefix(address, "/orbitdb/") && len(address) <= 512
 }
 
-func offerKey(id peer.ID) string { return offerPrefix + "/" + id.String() }
-
-func (l *Library) loadOffers(ctx context.Context) error {
-	return scanPeers(ctx, l.cfg.Store, offerPrefix, func(id peer.ID, o Offer) {
-		o.Peer = id
-		l.offers[id] = o
-	})
-}
-
-// Offers returns the offers that came, the newest first. One that was taken up is
-// none any more. After a start it waits some seconds until the messages that came
-// before were looked at; the error wraps [ErrBeingRead] where that takes longer, and
-// some offers may be missing.
+// Offers returns the offers of peers that were not added as companions, newest
+// first. After a start it waits up to [Config].Patience until the stored
+// messages were scanned. If that takes longer, the error wraps [ErrBeingRead],
+// and offers may be missing from the result.
 func (l *Library) Offers(ctx context.Context) ([]Offer, error) {
-	patient, cancel := context.WithTimeout(ctx, l.cfg.Patience)
+	limited, cancel := context.WithTimeout(ctx, l.cfg.Patience)
 	defer cancel()
-	err := l.awaitOffers(patient)
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	err := l.awaitOffers(limited)
 	var offers []Offer
-	for _, o := range l.offers {
+	for id, o := range l.offers.all() {
+		o.Peer = id
 		offers = append(offers, o)
 	}
 	slices.SortFunc(offers, func(a, b Offer) int { return cmp.Or(b.At.Compare(a.At), cmp.Compare(a.Peer, b.Peer)) })
 	return offers, err
 }
 
-// awaitOffers waits until the messages that were there at the start were looked at.
+// awaitOffers waits until the messages that were here at the start were
+// scanned.
 func (l *Library) awaitOffers(ctx context.Context) error {
-	if _ = l.offered.wait(ctx); ctx.Err() != nil && !l.offered.isRead() {
+	if _ = l.offersLoaded.wait(ctx); ctx.Err() != nil && !l.offersLoaded.isRead() {
 		return fmt.Errorf("messages that may be offers are %w", ErrBeingRead)
 	}
 	return nil
 }
 
-// watchOffers looks for offers among the messages, from where it was before.
+// watchOffers scans messages for offers. It begins where it ended before the
+// restart.
 func (l *Library) watchOffers() {
-	defer l.offered.fail(errors.New("messages are not looked at"))
+	defer l.offersLoaded.fail(errors.New("messages are not scanned"))
 	if l.cfg.Disk.AwaitIncoming(l.ctx) != nil {
 		return
 	}
-	_ = l.known.wait(l.ctx) // a message of a companion may be no offer
+	_ = l.companionsLoaded.wait(l.ctx) // so that storeOffer recognizes companions
 	since := message.SinceAll
 	var last time.Time
-	if text, err := l.cfg.Store.Get(l.ctx, lastLooked); err == nil && last.UnmarshalText(text) == nil {
+	if text, err := l.cfg.Store.Get(l.ctx, scannedKey); err == nil && last.UnmarshalText(text) == nil {
 		since = message.SinceTime(last)
 	}
 	begin := time.Now()
 	f := message.Filter{Since: since, Ready: func() {
-		l.looked(begin)
-		l.offered.end(nil)
+		l.setScanned(begin)
+		l.offersLoaded.end(nil)
 	}}
 	count := 0
 	for m, err := range l.cfg.Messages.Listen(l.ctx, f) {
 		if err != nil {
 			return
 		}
-		l.lookAt(m)
-		if count++; count%lookedEvery == 0 {
-			l.looked(m.Received)
+		l.storeOffer(m)
+		if count++; count%scannedInterval == 0 {
+			l.setScanned(m.Received)
 		}
 	}
 }
 
-// looked notes that all messages up to a time were looked at.
-func (l *Library) looked(at time.Time) {
+// setScanned stores that all messages up to a time were scanned.
+func (l *Library) setScanned(at time.Time) {
 	text, err := at.MarshalText()
 	if err == nil {
-		err = l.save(l.ctx, lastLooked, text)
+		err = save(l.ctx, l.cfg.Store, scannedKey, text)
 	}
 	if err != nil && l.ctx.Err() == nil {
 		log.Warnw("offers", "err", err)
 	}
 }
 
-// lookAt remembers the offer that a message is.
-func (l *Library) lookAt(m *message.Message) {
+// storeOffer stores the offer in a message, if it has one that is new.
+func (l *Library) storeOffer(m *message.Message) {
 	address, ok := OfferIn(m.Data)
 	if !ok || m.From == l.self {
 		return
 	}
-	// The tutorial's app makes its offer at each connect.
+	// The tutorial's app sends its offer on each connection.
 	if c := l.companionOf(m.From); c != nil && c.user == address {
 		return
 	}
-	if l.cfg.Disk.AwaitIncoming(l.ctx) != nil { // the messages wait on disk
+	if l.cfg.Disk.AwaitIncoming(l.ctx) != nil { // the mailbox holds further messages
 		return
 	}
-	o := Offer{Peer: m.From, Address: address, At: m.Received, Via: m.Via}
-	text, err := json.Marshal(o)
-	if err != nil {
-		return
+	o := Offer{Address: address, At: m.Received, Via: m.Via}
+	if l.offers.put(l.ctx, m.From, o, l.offerToReplace(m.From)) == nil {
+		l.emit(Event{Kind: EventOffer, Peer: m.From, Address: address})
 	}
-	l.mu.Lock()
-	var oldest Offer
-	for _, other := range l.offers {
-		if oldest.Peer == "" || other.At.Before(oldest.At) {
-			oldest = other
-		}
-	}
-	_, known := l.offers[o.Peer]
-	full := !known && len(l.offers) >= MaxOffers
-	l.mu.Unlock()
-	err = l.cfg.Store.Update(l.ctx, func(tx *store.Tx) error {
-		if full {
-			if err := tx.Delete(offerKey(oldest.Peer)); err != nil {
-				return err
-			}
-		}
-		return tx.Put(offerKey(o.Peer), text)
-	})
-	if err != nil {
-		return
-	}
-	l.mu.Lock()
-	if full {
-		delete(l.offers, oldest.Peer)
-	}
-	l.offers[o.Peer] = o
-	l.mu.Unlock()
-	l.emit(Event{Kind: EventOffer, Peer: o.Peer, Address: address})
 }
 
-// dropOffer forgets the offer of a peer, also after a restart. After an error,
-// the offer stays.
+// offerToReplace returns the peer with the oldest offer if the table is full and
+// has no offer of a peer yet, or else "".
+func (l *Library) offerToReplace(from peer.ID) (oldest peer.ID) {
+	offers := l.offers.all()
+	if _, known := offers[from]; known || len(offers) < MaxOffers {
+		return ""
+	}
+	for id, o := range offers {
+		if oldest == "" || o.At.Before(offers[oldest].At) {
+			oldest = id
+		}
+	}
+	return oldest
+}
+
+// dropOffer removes the offer of a peer. After an error, the offer stays.
 func (l *Library) dropOffer(ctx context.Context, id peer.ID) error {
-	if l.offered.isRead() {
-		l.looked(time.Now())
+	if l.offersLoaded.isRead() {
+		l.setScanned(time.Now()) // so that a restart does not find the message again
 	}
-	if err := l.erase(ctx, offerKey(id)); err != nil {
-		return err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.offers, id)
-	return nil
+	return l.offers.remove(ctx, id)
 }

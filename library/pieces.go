@@ -20,41 +20,40 @@ import (
 )
 
 const (
-	// DefaultInstrument is whom a piece is for where nothing is said, as in the
-	// OrbitDB tutorial.
+	// DefaultInstrument is the instrument of a piece that is added without one,
+	// as in the OrbitDB tutorial.
 	DefaultInstrument = "Piano"
 
-	// maxDetail is the longest text of a piece, in bytes.
+	// maxDetail is the length of the longest text of a piece, in bytes.
 	maxDetail = 1024
 )
 
 var (
-	// ErrNoFile says that a hash is that of something else than a file.
-	ErrNoFile = errors.New("no file")
+	// ErrNoFile is returned for a hash that is not that of a file.
+	ErrNoFile = errors.New("not a file")
 
-	// ErrStillPinned says that a piece was removed, and the pin of its file was
-	// not.
-	ErrStillPinned = errors.New("the piece is removed, its file is still pinned")
+	// ErrStillPinned is returned if a piece was removed, but the pin of its
+	// file could not be removed.
+	ErrStillPinned = errors.New("the piece is removed, but its file is still pinned")
 )
 
-// Details are what is said about a piece. What is nil is left as it is; an empty
-// text removes what there was.
+// Details are changes of a piece. A nil text is left unchanged; an empty one is
+// removed.
 type Details struct {
 	Instrument, Title, Composer *string
 
-	// Fields are further fields of the document; one that is [value.Null] is
-	// removed.
+	// Fields are further fields of the document. [value.Null] removes a field.
 	Fields map[string]value.Value
 }
 
-// Outcome is what became of a piece.
+// Outcome is the effect of adding or updating a piece.
 type Outcome string
 
-// What becomes of a piece that is added or updated.
+// The effects of adding or updating a piece.
 const (
 	Added     Outcome = "added"
-	Updated   Outcome = "updated"   // it was there, and is another now
-	Unchanged Outcome = "unchanged" // it was there just so
+	Updated   Outcome = "updated"   // the piece existed and was changed
+	Unchanged Outcome = "unchanged" // the piece existed with the same content
 )
 
 func (d Details) check() error {
@@ -62,35 +61,35 @@ func (d Details) check() error {
 		switch {
 		case s == nil:
 		case len(*s) > maxDetail:
-			return fmt.Errorf("%w: %s of %d bytes, at most %d", ErrInvalid, name, len(*s), maxDetail)
+			return fmt.Errorf("%w: the %s has %d bytes, at most %d are allowed", ErrInvalid, name, len(*s), maxDetail)
 		case strings.ContainsAny(*s, "\n\r\x00"):
-			return fmt.Errorf("%w: %s has more than one line", ErrInvalid, name)
+			return fmt.Errorf("%w: the %s has more than one line", ErrInvalid, name)
 		}
 	}
 	if d.Instrument != nil && strings.TrimSpace(*d.Instrument) == "" {
-		return fmt.Errorf("%w: a piece is for some instrument", ErrInvalid)
+		return fmt.Errorf("%w: the instrument is empty", ErrInvalid)
 	}
 	for name := range d.Fields {
 		if name == "" || slices.Contains([]string{piece.FieldHash, piece.FieldInstrument, piece.FieldTitle, piece.FieldComposer, piece.FieldType, piece.FieldName, piece.FieldSize}, name) {
-			return fmt.Errorf("%w: field %q is not one to set so", ErrInvalid, name)
+			return fmt.Errorf("%w: the field %q cannot be set as a further field", ErrInvalid, name)
 		}
 	}
 	return nil
 }
 
-// AddFile adds a file to IPFS, pins it and puts it into the pieces, or updates the
-// piece that it is already. Title and composer are those that the file has, where
-// neither the details nor a piece that was there say otherwise. It returns once all
-// of that is on disk.
+// AddFile adds a file to IPFS, pins it, and adds it as a piece or updates the
+// existing piece. Title and composer come from the details, or else from the
+// existing piece, or else from the file. AddFile returns once all of that is on
+// disk.
 func (l *Library) AddFile(ctx context.Context, f files.File, name string, d Details) (piece.Piece, Outcome, error) {
 	if err := d.check(); err != nil {
 		return piece.Piece{}, "", err
 	}
-	c, err := l.cfg.Files.Add(ctx, measured{f, l.cfg.Disk})
+	c, err := l.cfg.Files.Add(ctx, guardedFile{f, l.cfg.Disk})
 	if err != nil {
 		return piece.Piece{}, "", fmt.Errorf("add to IPFS: %w", err)
 	}
-	found, err := l.look(ctx, c)
+	found, err := l.inspect(ctx, c)
 	if err != nil {
 		return piece.Piece{}, "", err
 	}
@@ -98,39 +97,39 @@ func (l *Library) AddFile(ctx context.Context, f files.File, name string, d Deta
 	return l.put(ctx, c.String(), found, d)
 }
 
-// AddHash puts a piece whose file is somewhere in IPFS into the pieces, by its CID
-// as it is, or updates the piece that it is already. With pin, the file is fetched
-// and pinned first, and looked at as [Library.AddFile] does; progress may be nil.
+// AddHash adds a piece by the CID of its file, in the given spelling, or
+// updates the existing piece. With pin, it first fetches and pins the file, and
+// reads its title and composer as [Library.AddFile] does. progress may be nil.
 func (l *Library) AddHash(ctx context.Context, hash string, d Details, pin bool, progress func(blocks int)) (piece.Piece, Outcome, error) {
 	if err := d.check(); err != nil {
 		return piece.Piece{}, "", err
 	}
 	c, err := piece.Decode(hash)
 	if err != nil {
-		return piece.Piece{}, "", fmt.Errorf("%w: %.80q is no CID", ErrInvalid, hash)
+		return piece.Piece{}, "", fmt.Errorf("%w: %.80q is not a CID", ErrInvalid, hash)
 	}
 	var found file
 	if pin {
-		l.reachOwners(ctx, c)
+		l.connectProviders(ctx, c)
 		if err := l.pin(ctx, c, progress); err != nil {
 			return piece.Piece{}, "", fmt.Errorf("pin %s: %w", hash, err)
 		}
-		if found, err = l.look(ctx, c); err != nil && !errors.Is(err, ErrNoFile) {
+		if found, err = l.inspect(ctx, c); err != nil && !errors.Is(err, ErrNoFile) {
 			return piece.Piece{}, "", err
 		}
 	}
 	return l.put(ctx, hash, found, d)
 }
 
-// file is what is known of a file.
+// file describes a file.
 type file struct {
 	sheet.Sheet
 	name string
 	size int64
 }
 
-// look looks at a file that is here.
-func (l *Library) look(ctx context.Context, c cid.Cid) (file, error) {
+// inspect describes a file that is here.
+func (l *Library) inspect(ctx context.Context, c cid.Cid) (file, error) {
 	f, err := l.cfg.Files.Open(ctx, c)
 	if err != nil {
 		return file{}, err
@@ -147,7 +146,7 @@ func (l *Library) look(ctx context.Context, c cid.Cid) (file, error) {
 	return file{Sheet: s, size: size}, nil
 }
 
-// readerAt reads a file anywhere.
+// readerAt is an [io.ReaderAt] of a file.
 type readerAt struct {
 	mu   sync.Mutex
 	from io.ReadSeeker
@@ -166,7 +165,7 @@ func (r *readerAt) ReadAt(p []byte, at int64) (int, error) {
 	return n, err
 }
 
-// put puts a piece, or updates it.
+// put adds a piece or updates the existing one.
 func (l *Library) put(ctx context.Context, hash string, found file, d Details) (piece.Piece, Outcome, error) {
 	docs, err := l.documents(ctx)
 	if err != nil {
@@ -205,8 +204,8 @@ func (l *Library) put(ctx context.Context, hash string, found file, d Details) (
 	return l.write(ctx, docs, doc, item.Value, outcome, d)
 }
 
-// write puts a document with details, if that makes it another. The caller holds
-// l.writing.
+// write applies details to a document, and puts it if it changed. The caller
+// holds l.writing.
 func (l *Library) write(ctx context.Context, docs *orbit.Documents, doc map[string]any, before value.Value, outcome Outcome, d Details) (piece.Piece, Outcome, error) {
 	d.apply(doc)
 	v, err := value.Of(doc)
@@ -216,7 +215,7 @@ func (l *Library) write(ctx context.Context, docs *orbit.Documents, doc map[stri
 	p, ok := piece.Of(v)
 	switch {
 	case !ok:
-		return p, "", fmt.Errorf("%w: its hash is no text of at most %d bytes", ErrInvalid, piece.MaxHash)
+		return p, "", fmt.Errorf("%w: its hash is not a text of at most %d bytes", ErrInvalid, piece.MaxHash)
 	case v.Equal(before):
 		return p, Unchanged, nil
 	}
@@ -249,7 +248,7 @@ func (d Details) apply(doc map[string]any) {
 	}
 }
 
-// getAny returns the document with a hash, written in any way.
+// getAny returns the document with a hash in any spelling.
 func getAny(ctx context.Context, docs *orbit.Documents, hash string) (orbit.Item, error) {
 	for _, s := range piece.Spellings(hash) {
 		item, err := docs.Get(ctx, s)
@@ -260,7 +259,7 @@ func getAny(ctx context.Context, docs *orbit.Documents, hash string) (orbit.Item
 	return orbit.Item{}, fmt.Errorf("piece %s: %w", hash, orbit.ErrNotFound)
 }
 
-// mapOf returns a copy of a document, whose fields may be set.
+// mapOf returns a copy of a document that the caller may change.
 func mapOf(doc value.Value) (map[string]any, error) {
 	v, err := doc.Any()
 	if err != nil {
@@ -268,13 +267,13 @@ func mapOf(doc value.Value) (map[string]any, error) {
 	}
 	m, ok := v.(map[string]any)
 	if !ok {
-		return nil, fmt.Errorf("%w: %.80s is no document", ErrInvalid, doc)
+		return nil, fmt.Errorf("%w: %.80s is not a document", ErrInvalid, doc)
 	}
 	return maps.Clone(m), nil
 }
 
-// Update changes what is said about a piece of one's own, given by its hash. The
-// error wraps [orbit.ErrNotFound] where there is none.
+// Update changes the own piece with a hash. The error wraps
+// [orbit.ErrNotFound].
 func (l *Library) Update(ctx context.Context, hash string, d Details) (piece.Piece, Outcome, error) {
 	if err := d.check(); err != nil {
 		return piece.Piece{}, "", err
@@ -296,10 +295,10 @@ func (l *Library) Update(ctx context.Context, hash string, d Details) (piece.Pie
 	return l.write(ctx, docs, doc, item.Value, Updated, d)
 }
 
-// Remove removes a piece of one's own, given by its hash, and the pin that adding
-// it made; unpinned tells whether there was one. Its practice counts stay. The error
-// wraps [orbit.ErrNotFound] where there is no such piece, and [ErrStillPinned]
-// where the piece was removed and the pin was not.
+// Remove removes the own piece with a hash, and its pin if a library created
+// that; unpinned reports whether there was such a pin. The practice counts
+// stay. The error wraps [orbit.ErrNotFound], or [ErrStillPinned] if the piece
+// was removed and the pin was not.
 func (l *Library) Remove(ctx context.Context, hash string) (p piece.Piece, unpinned bool, err error) {
 	docs, err := l.documents(ctx)
 	if err != nil {
@@ -310,7 +309,7 @@ func (l *Library) Remove(ctx context.Context, hash string) (p piece.Piece, unpin
 	}
 	c, err := piece.Decode(p.Hash)
 	if err != nil {
-		return p, false, nil // no CID was pinned
+		return p, false, nil // a hash that is not a CID has no pin
 	}
 	if unpinned, err = l.cfg.Files.Unpin(ctx, c); err != nil {
 		return p, false, fmt.Errorf("%w: %w", ErrStillPinned, err)

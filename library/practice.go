@@ -13,42 +13,44 @@ import (
 )
 
 const (
-	// MaxPractice is the most that is added to a count at once.
+	// MaxPractice is the largest number that is added to a count at once.
 	MaxPractice = 1_000_000
 
-	// maxCount is the highest count: beyond it, JavaScript has no whole numbers.
+	// maxCount is the largest count: JavaScript represents integers exactly up
+	// to it.
 	maxCount = 1<<53 - 1
 
-	// slotSize is what a count takes beside its key, about, in bytes.
-	slotSize = 100
+	// countSize is the approximate memory of a count besides its key, in bytes.
+	countSize = 100
 )
 
-// Count is how often a piece was practised.
+// Count is the practice count of a piece.
 type Count struct {
-	Own uint64 // by whoever writes to one's own store
-	All uint64 // by all in one's own store and in those of one's companions
+	Own uint64 // in the own practice database
+	All uint64 // in the practice databases of the owner and of all companions
 
-	// More is set where All may be too low: counts of a companion are not all here or not
-	// read yet.
+	// More is set if All may be too low, because a practice database of a
+	// companion is not complete and read yet.
 	More bool
 }
 
-// counts is what a practice store has, in memory.
+// counts is the content of a practice database in memory.
 type counts struct {
-	mu    sync.RWMutex
-	slots map[string]map[string]uint64 // by canonical hash, and by key of the store
-	full  bool                         // some found no room
-	rooms piece.Rooms
+	mu      sync.RWMutex
+	slots   map[string]map[string]uint64 // by canonical hash, then by database key
+	full    bool                         // whether counts were left out
+	budgets piece.Budgets
 }
 
-func newCounts(rooms ...*piece.Room) *counts {
-	return &counts{slots: make(map[string]map[string]uint64), rooms: rooms}
+func newCounts(budgets ...*piece.Budget) *counts {
+	return &counts{slots: make(map[string]map[string]uint64), budgets: budgets}
 }
 
-// practiceKey is the key of the count of an identity.
+// practiceKey returns the key of the count of an identity.
 func practiceKey(hash, identity string) string { return hash + "/" + identity }
 
-// set takes what is at a key of the store, or nil.
+// set sets the count with a database key to that of an item, which is nil for
+// none.
 func (c *counts) set(key value.Value, item *orbit.Item) {
 	text, _ := key.Text()
 	cut := strings.LastIndexByte(text, '/')
@@ -60,7 +62,7 @@ func (c *counts) set(key value.Value, item *orbit.Item) {
 	if item != nil && item.Value.Decode(&n) != nil {
 		n = 0
 	}
-	size := slotSize + len(hash) + len(text)
+	size := countSize + len(hash) + len(text)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	of := c.slots[hash]
@@ -68,14 +70,14 @@ func (c *counts) set(key value.Value, item *orbit.Item) {
 	switch {
 	case n == 0:
 		if known {
-			c.rooms.Give(size)
+			c.budgets.Release(size)
 		}
 		delete(of, text)
 		if len(of) == 0 {
 			delete(c.slots, hash)
 		}
 		return
-	case !known && !c.rooms.Take(size):
+	case !known && !c.budgets.Reserve(size):
 		c.full = true
 		return
 	}
@@ -92,21 +94,21 @@ func (c *counts) clear() {
 	defer c.mu.Unlock()
 	for hash, of := range c.slots {
 		for text := range of {
-			c.rooms.Give(slotSize + len(hash) + len(text))
+			c.budgets.Release(countSize + len(hash) + len(text))
 		}
 	}
 	clear(c.slots)
 	c.full = false
 }
 
-// isFull reports whether some counts found no room.
+// isFull reports whether counts were left out because the memory is full.
 func (c *counts) isFull() bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.full
 }
 
-// of returns the count of a piece in the store.
+// of returns the count of a piece.
 func (c *counts) of(canonical string) (sum uint64) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -116,19 +118,20 @@ func (c *counts) of(canonical string) (sum uint64) {
 	return sum
 }
 
-// Practised returns how often a piece was practised, whether anybody has it or not.
+// Practised returns the practice count of a hash, also of one that no library
+// has.
 func (l *Library) Practised(ctx context.Context, hash string) (Count, error) {
-	troubles, err := l.practiceReady(ctx)
+	problems, err := l.awaitCounts(ctx)
 	if err != nil {
 		return Count{}, err
 	}
 	total := l.count(piece.Canonical(hash), l.collections())
-	total.More = len(troubles) > 0
+	total.More = len(problems) > 0
 	return total, nil
 }
 
-// count adds up what is known of a piece. What is one's own is that of this
-// identity and of one's devices that may write to the store.
+// count adds up the counts of a piece in collections. The own count includes
+// those of other devices that may write to the own database.
 func (l *Library) count(canonical string, from []*collection) (n Count) {
 	for _, c := range from {
 		in := c.counts.of(canonical)
@@ -140,8 +143,8 @@ func (l *Library) count(canonical string, from []*collection) (n Count) {
 	return n
 }
 
-// Practise counts that a piece was practised n times more, from 1 to
-// [MaxPractice], and returns the new count once it is on disk.
+// Practise adds n, from 1 to [MaxPractice], to the practice count of a piece,
+// and returns the new count once it is on disk.
 func (l *Library) Practise(ctx context.Context, hash string, n uint64) (Count, error) {
 	if n < 1 || n > MaxPractice {
 		return Count{}, fmt.Errorf("%w: practised %d times, must be from 1 to %d", ErrInvalid, n, MaxPractice)
@@ -150,13 +153,13 @@ func (l *Library) Practise(ctx context.Context, hash string, n uint64) (Count, e
 	if err != nil {
 		return Count{}, err
 	}
-	troubles, err := l.practiceReady(ctx)
+	problems, err := l.awaitCounts(ctx)
 	if err != nil {
 		return Count{}, err
 	}
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	// The number of another spelling of the hash stays where it is.
+	// The count with another spelling of the hash stays separate.
 	key := practiceKey(hash, l.cfg.Orbit.Identity().ID)
 	var before uint64
 	item, err := kv.Get(ctx, key)
@@ -178,6 +181,6 @@ func (l *Library) Practise(ctx context.Context, hash string, n uint64) (Count, e
 	}
 	l.own.counts.set(item.Key, &item)
 	total := l.count(piece.Canonical(hash), l.collections())
-	total.More = len(troubles) > 0
+	total.More = len(problems) > 0
 	return total, nil
 }

@@ -16,29 +16,29 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// Keys of the user store that are there from the beginning.
+// Keys of the initial fields of a user database.
 const (
-	KeyUsername = "username" // how the owner is called
-	KeyPieces   = "pieces"   // address of the store of pieces
-	KeyPractice = "practice" // address of the store of practice counts
-	KeyNodeID   = "nodeId"   // the daemon's peer ID
+	KeyUsername = "username" // name of the owner
+	KeyPieces   = "pieces"   // address of the pieces database
+	KeyPractice = "practice" // address of the practice database
+	KeyNodeID   = "nodeId"   // peer ID of the daemon
 )
 
 const (
-	// MaxUsername is the longest name of a person, in characters.
+	// MaxUsername is the length of the longest username, in characters.
 	MaxUsername = 64
 
-	// MaxProfileKey is the longest key of a profile, in bytes.
+	// MaxProfileKey is the length of the longest profile key, in bytes.
 	MaxProfileKey = 256
 )
 
-// ErrManaged says that a field of the profile is the daemon's.
-var ErrManaged = errors.New("the daemon itself keeps this field")
+// ErrManaged is returned for a field of the profile that the daemon manages.
+var ErrManaged = errors.New("the daemon manages this field")
 
-// managedKeys are what others follow us by.
+// managedKeys are the keys by which peers follow this daemon.
 var managedKeys = []string{KeyPieces, KeyPractice, KeyNodeID}
 
-// Profile yields the fields of the profile, in the order in which they were put.
+// Profile yields the fields of the profile in the order in which they were put.
 func (l *Library) Profile(ctx context.Context) iter.Seq2[orbit.Item, error] {
 	return func(yield func(orbit.Item, error) bool) {
 		kv, err := l.keyValue(ctx, userAt)
@@ -54,7 +54,8 @@ func (l *Library) Profile(ctx context.Context) iter.Seq2[orbit.Item, error] {
 	}
 }
 
-// ProfileField returns a field of the profile, or [orbit.ErrNotFound].
+// ProfileField returns a field of the profile. The error wraps
+// [orbit.ErrNotFound].
 func (l *Library) ProfileField(ctx context.Context, key string) (value.Value, error) {
 	kv, err := l.keyValue(ctx, userAt)
 	if err != nil {
@@ -64,10 +65,9 @@ func (l *Library) ProfileField(ctx context.Context, key string) (value.Value, er
 	return item.Value, err
 }
 
-// SetProfileField sets a field of the profile. The username has 1 to
-// [MaxUsername] characters that can be shown, and is not written like a peer ID
-// ([ErrInvalid]). The fields by which others follow this daemon are not to be set
-// ([ErrManaged]).
+// SetProfileField sets a field of the profile. The error wraps [ErrInvalid] for
+// a username that [CheckUsername] refuses, and [ErrManaged] for a field by
+// which peers follow this daemon.
 func (l *Library) SetProfileField(ctx context.Context, key string, v value.Value) error {
 	if err := checkProfileKey(key); err != nil {
 		return err
@@ -88,9 +88,9 @@ func (l *Library) SetProfileField(ctx context.Context, key string, v value.Value
 	return err
 }
 
-// RemoveProfileField removes a field of the profile, or returns
-// [orbit.ErrNotFound]. The fields that the daemon needs stay ([ErrManaged]), and so
-// does the username, which others call the owner by.
+// RemoveProfileField removes a field of the profile. The error wraps
+// [orbit.ErrNotFound], or [ErrManaged] for the username and for a field by
+// which peers follow this daemon.
 func (l *Library) RemoveProfileField(ctx context.Context, key string) error {
 	if err := checkProfileKey(key); err != nil {
 		return err
@@ -112,20 +112,22 @@ func (l *Library) RemoveProfileField(ctx context.Context, key string) error {
 func checkProfileKey(key string) error {
 	switch {
 	case key == "" || len(key) > MaxProfileKey || !utf8.ValidString(key):
-		return fmt.Errorf("%w: a field has a name of 1 to %d bytes of text", ErrInvalid, MaxProfileKey)
+		return fmt.Errorf("%w: the name of a field has 1 to %d bytes of text", ErrInvalid, MaxProfileKey)
 	case slices.Contains(managedKeys, key):
 		return fmt.Errorf("%w: %q", ErrManaged, key)
 	}
 	return nil
 }
 
-// CheckUsername reports what keeps a text from being the name of a person.
+// CheckUsername returns why a text is not a valid username, or nil. A username
+// has 1 to [MaxUsername] printable characters, no surrounding spaces and no
+// leading "/" or "-", and is not a peer ID.
 func CheckUsername(name string) error {
 	switch {
 	case name == "" || utf8.RuneCountInString(name) > MaxUsername:
 		return fmt.Errorf("%w: a username has 1 to %d characters", ErrInvalid, MaxUsername)
-	case strings.TrimSpace(name) != name || strings.IndexFunc(name, unseen) >= 0:
-		return fmt.Errorf("%w: a username has no spaces around it and only characters that can be shown", ErrInvalid)
+	case strings.TrimSpace(name) != name || strings.IndexFunc(name, invisible) >= 0:
+		return fmt.Errorf("%w: a username has only printable characters and no surrounding spaces", ErrInvalid)
 	case strings.HasPrefix(name, "/") || strings.HasPrefix(name, "-"):
 		return fmt.Errorf("%w: a username does not begin with %q", ErrInvalid, name[:1])
 	}
@@ -135,13 +137,14 @@ func CheckUsername(name string) error {
 	return nil
 }
 
-// unseen reports whether a character cannot be shown, or is shown as nothing.
-func unseen(r rune) bool {
+// invisible reports whether a character is not printable, or has no visible
+// form.
+func invisible(r rune) bool {
 	return !unicode.IsPrint(r) || unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
-// nameOf is the name that a value of "username" is: a text, or a number as in the
-// tutorial. It is "" where that is no name that can be shown.
+// nameOf returns the username in a value of KeyUsername, which is a text or, in
+// the tutorial, a number. It returns "" for an invalid username.
 func nameOf(v value.Value) string {
 	name, ok := v.Text()
 	if !ok && v != nil {
@@ -150,7 +153,7 @@ func nameOf(v value.Value) string {
 	return checkedName(name)
 }
 
-// Username returns how the owner is called, or "" if that is not known.
+// Username returns the username of the owner, or "" if there is none.
 func (l *Library) Username(ctx context.Context) (string, error) {
 	v, err := l.ProfileField(ctx, KeyUsername)
 	if errors.Is(err, orbit.ErrNotFound) {
@@ -159,20 +162,21 @@ func (l *Library) Username(ctx context.Context) (string, error) {
 	return nameOf(v), err
 }
 
-// ownProfile takes a field of the user store.
-func (l *Library) ownProfile(key value.Value, item *orbit.Item) {
+// profileChanged handles a change of the user database. item is nil if the key
+// was deleted.
+func (l *Library) profileChanged(key value.Value, item *orbit.Item) {
 	if name, _ := key.Text(); name == KeyUsername && item != nil {
 		l.renamed(nameOf(item.Value))
 	}
 }
 
-// renamed tells the peers how the owner is called now.
+// renamed sets the username, and sends it to peers if it changed.
 func (l *Library) renamed(name string) {
 	l.mu.Lock()
 	changed := l.username != name
 	l.username = name
 	l.mu.Unlock()
 	if changed {
-		l.cards.Tell()
+		l.cards.Announce()
 	}
 }

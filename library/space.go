@@ -10,19 +10,21 @@ import (
 	"github.com/newpieceplease/npp/space"
 )
 
-// accepts reports whether data from other peers may be stored: not while the disk is
-// almost full. Once there is room, the connected peers are asked for their cards
-// again.
+// accepts reports whether the disk has space for data from peers. If not, cards
+// are exchanged again once it has.
 func (l *Library) accepts() bool {
 	if l.cfg.Disk.CheckIncoming() == nil {
 		return true
 	}
-	signal(l.declined)
+	select {
+	case l.declined <- struct{}{}:
+	default:
+	}
 	return false
 }
 
-// askAgain exchanges cards again after some were turned away.
-func (l *Library) askAgain() {
+// announceAgain exchanges cards again after some were ignored.
+func (l *Library) announceAgain() {
 	for {
 		select {
 		case <-l.declined:
@@ -32,26 +34,26 @@ func (l *Library) askAgain() {
 		if l.cfg.Disk.AwaitIncoming(l.ctx) != nil {
 			return
 		}
-		l.cards.Tell() // who is shown a card answers with its own
+		l.cards.Announce() // peers respond with their cards
 	}
 }
 
-// measured is a file that is added, as far as the disk has room for it.
-type measured struct {
+// guardedFile is a file whose Read fails once the disk is almost full.
+type guardedFile struct {
 	files.File
 	disk *space.Disk
 }
 
-func (m measured) Read(b []byte) (int, error) {
-	n, err := m.File.Read(b)
-	if full := m.disk.CheckWrite(n); full != nil {
+func (f guardedFile) Read(b []byte) (int, error) {
+	n, err := f.File.Read(b)
+	if full := f.disk.CheckWrite(n); full != nil {
 		return 0, full
 	}
 	return n, err
 }
 
-// pin fetches and pins what a CID is of, as far as the disk has room for it; see
-// [Files.Pin].
+// pin fetches and pins the DAG of a CID; see [Files.Pin]. It fails once the
+// disk is almost full.
 func (l *Library) pin(ctx context.Context, c cid.Cid, progress func(blocks int)) error {
 	if err := l.cfg.Disk.CheckWrite(0); err != nil {
 		return err

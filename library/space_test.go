@@ -20,19 +20,19 @@ import (
 	"github.com/newpieceplease/npp/space/spacetest"
 )
 
-func TestFullDiskTakesNothingOfCompanionsAndGoesOnByItself(t *testing.T) {
+func TestFullDiskStoresNothingOfPeersAndResumes(t *testing.T) {
 	t.Parallel()
 	disk := spacetest.New()
 	a, b, c := newNode(t), newNodeOn(t, disk.Disk), newNode(t)
-	a.shelve(t, "Qm1", "one", "Qm2", "two")
+	a.putOwnPieces(t, "Qm1", "one", "Qm2", "two")
 	disk.Set(spacetest.Floor - 1)
-	b.add(a) // that is the owner's
-	c.add(b)
+	b.addCompanion(a) // The owner may still add companions.
+	c.addCompanion(b)
 	full := func() bool {
-		return slices.ContainsFunc(b.troubles(t, a.host.ID()), func(s library.StoreTrouble) bool { return errors.Is(s.Err, space.ErrFull) })
+		return slices.ContainsFunc(b.problemsOf(t, a.host.ID()), func(s library.StoreTrouble) bool { return errors.Is(s.Err, space.ErrFull) })
 	}
-	eventually(t, "it is said that the disk is full", full)
-	eventually(t, "b was shown that c follows it", func() bool {
+	eventually(t, "the full disk is reported", full)
+	eventually(t, "b has the card of c", func() bool {
 		return slices.ContainsFunc(b.NearbyPeers(), func(n library.Nearby) bool { return n.Peer == c.host.ID() && n.Follows })
 	})
 	follows := func() bool {
@@ -55,10 +55,10 @@ func TestFullDiskTakesNothingOfCompanionsAndGoesOnByItself(t *testing.T) {
 	eventually(t, "the follower is known", follows)
 }
 
-// feed is messages that come one by one.
-type feed chan *message.Message
+// liveMessages are messages that arrive one by one.
+type liveMessages chan *message.Message
 
-func (in feed) Listen(ctx context.Context, f message.Filter) iter.Seq2[*message.Message, error] {
+func (in liveMessages) Listen(ctx context.Context, f message.Filter) iter.Seq2[*message.Message, error] {
 	return func(yield func(*message.Message, error) bool) {
 		f.Ready()
 		for {
@@ -74,10 +74,10 @@ func (in feed) Listen(ctx context.Context, f message.Filter) iter.Seq2[*message.
 	}
 }
 
-func TestOffersWaitForRoomOnTheDisk(t *testing.T) {
+func TestOffersWaitForDiskSpace(t *testing.T) {
 	t.Parallel()
-	disk, h, in := spacetest.New(), newHome(t), make(feed)
-	offer, err := json.Marshal(map[string]string{"userDb": h.absent(t, "user")})
+	disk, h, in := spacetest.New(), newTestLibrary(t), make(liveMessages)
+	offer, err := json.Marshal(map[string]string{"userDb": h.absentAddress(t, "user")})
 	must(t, err)
 	waits := func(what string) {
 		t.Helper()
@@ -85,7 +85,7 @@ func TestOffersWaitForRoomOnTheDisk(t *testing.T) {
 		eventually(t, what, func() bool { return disk.Looks() > before+3 })
 	}
 	disk.Set(spacetest.Floor - 1)
-	h.with(t, func(c *library.Config) { c.Messages, c.Disk = in, disk.Disk })
+	h.reopenWith(t, func(c *library.Config) { c.Messages, c.Disk = in, disk.Disk })
 	waits("it looks at nothing after a start on a full disk")
 	for i := range 2 {
 		disk.Set(2 * spacetest.Floor)
@@ -104,8 +104,8 @@ func TestOffersWaitForRoomOnTheDisk(t *testing.T) {
 	}
 }
 
-// offersOf returns the offers that a home has, ErrBeingRead or not.
-func offersOf(t *testing.T, h *home) []library.Offer {
+// offersOf returns the offers of a library, ignoring ErrBeingRead.
+func offersOf(t *testing.T, h *testLibrary) []library.Offer {
 	t.Helper()
 	offers, err := h.Offers(t.Context())
 	if err != nil && !errors.Is(err, library.ErrBeingRead) {
@@ -114,10 +114,10 @@ func offersOf(t *testing.T, h *home) []library.Offer {
 	return offers
 }
 
-// unending is files of which the rest never comes.
-type unending struct{ *shelf }
+// endlessFiles are Files whose Pin never ends.
+type endlessFiles struct{ *memoryFiles }
 
-func (unending) Pin(ctx context.Context, _ cid.Cid, progress func(int)) error {
+func (endlessFiles) Pin(ctx context.Context, _ cid.Cid, progress func(int)) error {
 	progress(1)
 	<-ctx.Done()
 	return ctx.Err()
@@ -125,8 +125,8 @@ func (unending) Pin(ctx context.Context, _ cid.Cid, progress func(int)) error {
 
 func TestNothingIsAddedToAFullDisk(t *testing.T) {
 	t.Parallel()
-	disk, h := spacetest.New(), newHome(t)
-	h.with(t, func(c *library.Config) { c.Disk = disk.Disk })
+	disk, h := spacetest.New(), newTestLibrary(t)
+	h.reopenWith(t, func(c *library.Config) { c.Disk = disk.Disk })
 	hash := cidOf(prelude).String()
 	add := func(f files.File) error {
 		_, _, err := h.AddFile(t.Context(), f, "prelude.abc", library.Details{})
@@ -142,7 +142,7 @@ func TestNothingIsAddedToAFullDisk(t *testing.T) {
 	disk.Set(2 * spacetest.Floor)
 	must(t, add(files.NewBytesFile(prelude)))
 
-	h.with(t, func(c *library.Config) { c.Disk, c.Files = disk.Disk, unending{h.files} })
+	h.reopenWith(t, func(c *library.Config) { c.Disk, c.Files = disk.Disk, endlessFiles{h.files} })
 	_, _, err = h.AddHash(t.Context(), hash, library.Details{}, true, func(int) { disk.Set(spacetest.Reserve - 1) })
 	wantErr(t, err, space.ErrFull)
 	if p, err := h.Resolve(t.Context(), hash, false); err != nil || p.Hash != hash {
@@ -150,12 +150,12 @@ func TestNothingIsAddedToAFullDisk(t *testing.T) {
 	}
 }
 
-func TestFileThatDoesNotFitIsNotReadToItsEnd(t *testing.T) {
+func TestAddStopsReadingWhenTheDiskIsFull(t *testing.T) {
 	t.Parallel()
 	const fits = 1 << 20
-	h := newHome(t)
+	h := newTestLibrary(t)
 	large := bytes.NewReader(make([]byte, 4*fits))
-	h.with(t, func(c *library.Config) {
+	h.reopenWith(t, func(c *library.Config) {
 		c.Disk = space.New(space.Config{FreeBytes: spacetest.Floor, Interval: time.Hour, Probe: func() (space.Usage, error) {
 			written := 4*fits - large.Len()
 			return space.Usage{Free: uint64(max(spacetest.Reserve+fits-written, 0))}, nil
@@ -164,6 +164,6 @@ func TestFileThatDoesNotFitIsNotReadToItsEnd(t *testing.T) {
 	_, _, err := h.AddFile(t.Context(), files.NewReaderFile(large), "large.pdf", library.Details{})
 	wantErr(t, err, space.ErrFull)
 	if large.Len() < 2*fits || len(h.files.has) > 0 {
-		t.Errorf("%d bytes are left, %d files are there", large.Len(), len(h.files.has))
+		t.Errorf("%d bytes remain, %d files were added", large.Len(), len(h.files.has))
 	}
 }

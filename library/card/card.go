@@ -1,37 +1,39 @@
-// Package card is the protocol by which daemons that are connected show each
-// other a card: what the owner is called, the address of his user store, and
-// whether the daemon follows the other one.
+// Package card implements the protocol by which two connected daemons exchange
+// cards. A card has the owner's username, the address of the user database, and
+// whether the daemon follows the other peer.
 //
-// The connection proves whose card it is, so it answers with certainty which
-// user store belongs to a peer. What it says of that is the peer's own word. A
-// card opens nothing; it is remembered while the peer is connected.
+// The connection authenticates the sender. The contents are claims of the
+// sender: a peer may announce the user database of another peer. A card opens
+// no database. It stays in memory while the peer is connected.
 //
 // # Protocol
 //
-// The name is /npp/card/1.0.0. A stream is for one exchange: the opener writes
-// its card; the other side reads it, writes its own card and closes its end;
-// the opener reads that and closes the stream. This is how the other side
-// knows that its card arrived. Streams over a relay are taken as well.
+// The protocol ID is /npp/card/1.0.0. Each stream carries one exchange. The
+// initiator writes its card. The responder reads it, writes its own card and
+// closes its side for writing. The initiator reads the response and closes the
+// stream, which tells the responder that its card arrived. The protocol also
+// runs on limited connections.
 //
-// A card is a length, as an unsigned varint, and as many bytes of JSON, at most
-// 4096, in UTF-8:
+// A card is an unsigned varint length, followed by that many bytes of JSON in
+// UTF-8, at most 4096:
 //
 //	{"username":"alice","user":"/orbitdb/zdpu…","follows":true}
 //
-// All members may be missing, and others are ignored. "user" is empty, or at
-// most 256 characters of ASCII that can be seen and begin with /orbitdb/;
-// "follows" is true or false. Who shows another card is answered with a reset.
-// A "username" has, without white space around it, at most 64 code points, all
-// of which can be printed; another one counts as none.
+// All members are optional, and unknown members are ignored. "user" is empty,
+// or at most 256 visible ASCII characters that begin with /orbitdb/. "follows"
+// is a boolean. Any other value of these two resets the stream. "username" has
+// at most 64 printable code points after white space around it is trimmed. An
+// invalid username is treated as empty.
 //
-// An exchange takes ten seconds at most. A peer may begin one a second, sixteen
-// at once after a while of silence, and have four open at a time. Others are
-// reset.
+// An exchange takes at most ten seconds. A peer may initiate one exchange per
+// second on average, up to sixteen in a burst, and may have four streams open
+// at a time. Streams beyond these limits are reset.
 //
-// Who has met a peer that speaks the protocol, as identify tells, begins an
-// exchange: at once if its own peer ID is the smaller one (in bytes), and else
-// after three seconds without a card. Whose card has changed begins another
-// one. So a JavaScript peer may leave it at answering:
+// When identify reports that a peer supports the protocol, the peer with the
+// smaller peer ID (compared as bytes) initiates an exchange at once. The other
+// peer initiates one if it received no card within three seconds. A peer whose
+// card changes initiates another exchange. A JavaScript peer therefore only
+// needs to respond:
 //
 //	libp2p.handle('/npp/card/1.0.0', async (stream, connection) => {
 //	  const lp = lpStream(stream) // of @libp2p/utils
@@ -42,14 +44,16 @@
 //
 // # Cost
 //
-// Nothing is written to disk here, and no signature is checked. A card of at most 4 KiB
-// is decoded once, and what is kept of it has at most 512 bytes while the peer is
-// connected; 4096 peers are dealt with. A stream costs one goroutine for ten seconds at
-// most: a peer has four, all peers have 1024. Of 4096 peers the rate is remembered; a
-// further one is taken once one of them has been silent for a while, for which all are
-// looked at. [Config].Received is called for one card at a time. This side begins
-// exchanges with 16 peers at a time, and one a second with the same peer; after four
-// failures it waits for news of the peer.
+// This package writes nothing to disk and verifies no signatures. A card of at
+// most 4 KiB is decoded once. At most 512 bytes of it stay in memory while the
+// peer is connected, for at most 4096 peers. An inbound stream uses one
+// goroutine for at most ten seconds. A peer may have 4 inbound streams, and all
+// peers together 1024. The rates of 4096 peers are tracked. When the table is
+// full, a scan of all its entries removes the idle peers, and a new peer is
+// refused if there are none. Calls of [Config].Received do not overlap. The
+// Exchanger initiates exchanges with at most 16 peers at a time, and with each
+// peer at most once per second. After four failures it waits until the peer is
+// identified on another connection, or until the card changes.
 package card
 
 import (
@@ -77,42 +81,43 @@ const (
 	userPrefix = "/orbitdb/"
 )
 
-// ErrInvalid says that a card is not as it must be.
+// ErrInvalid is returned for a card that violates the protocol.
 var ErrInvalid = errors.New("invalid card")
 
-// Card is what a daemon shows of itself.
+// Card describes a daemon to a connected peer.
 type Card struct {
-	Username string `json:"username"` // how the owner is called, "" if that is not known
-	User     string `json:"user"`     // address of the user store, "" if there is none
-	Follows  bool   `json:"follows"`  // whether the peer that is shown the card is followed
+	Username string `json:"username"` // of the owner, "" if unknown
+	User     string `json:"user"`     // address of the user database, "" if there is none
+	Follows  bool   `json:"follows"`  // whether the sender follows the recipient
 }
 
-// Check returns the card as it may be shown: with its username trimmed, or
-// without one that is too long or cannot be printed. It fails for what may not
-// be a user store's address.
+// Check returns the card with its username trimmed, or with an empty username
+// if it is too long or unprintable. It returns [ErrInvalid] if User cannot be
+// the address of a user database.
 func (c Card) Check() (Card, error) {
 	c.Username = strings.TrimSpace(c.Username)
-	if utf8.RuneCountInString(c.Username) > maxUsername || strings.ContainsFunc(c.Username, hidden) {
+	if utf8.RuneCountInString(c.Username) > maxUsername || strings.ContainsFunc(c.Username, unprintable) {
 		c.Username = ""
 	}
 	switch {
 	case c.User == "":
 	case len(c.User) > maxUser:
-		return Card{}, fmt.Errorf("%w: the address of the user store has %d bytes", ErrInvalid, len(c.User))
-	case !strings.HasPrefix(c.User, userPrefix), strings.ContainsFunc(c.User, notSeen):
-		return Card{}, fmt.Errorf("%w: no address of a user store: %q", ErrInvalid, c.User)
+		return Card{}, fmt.Errorf("%w: the address of the user database has %d bytes, at most %d are allowed", ErrInvalid, len(c.User), maxUser)
+	case !strings.HasPrefix(c.User, userPrefix), strings.ContainsFunc(c.User, notVisibleASCII):
+		return Card{}, fmt.Errorf("%w: %q is not the address of a user database", ErrInvalid, c.User)
 	}
 	return c, nil
 }
 
-// hidden reports whether a rune has no place in a name. U+FFFD is what became
-// of bytes that were no text.
-func hidden(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
+// unprintable reports whether a rune is not allowed in a username. U+FFFD
+// replaces bytes that are not UTF-8.
+func unprintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
-// notSeen reports whether a rune is not of ASCII, or leaves no mark.
-func notSeen(r rune) bool { return r <= ' ' || r > '~' }
+// notVisibleASCII reports whether a rune is a space, a control character or
+// outside ASCII.
+func notVisibleASCII(r rune) bool { return r <= ' ' || r > '~' }
 
-// encode returns the frame of a card that was checked.
+// encode returns the frame of a card that passed Check.
 func encode(c Card) ([]byte, error) {
 	text, err := json.Marshal(c)
 	if err != nil {
@@ -121,7 +126,7 @@ func encode(c Card) ([]byte, error) {
 	return append(binary.AppendUvarint(nil, uint64(len(text))), text...), nil
 }
 
-// read reads one frame, and nothing after it.
+// read reads one frame and no byte after it.
 func read(r io.Reader) (Card, error) {
 	in := msgio.NewVarintReaderSize(r, maxFrame)
 	text, err := in.ReadMsg()
@@ -132,18 +137,18 @@ func read(r io.Reader) (Card, error) {
 	return decode(text)
 }
 
-// decode takes the JSON of a card. Names of members are matched exactly, as
-// JavaScript does.
+// decode decodes the JSON of a card. Member names are case-sensitive, as in
+// JavaScript.
 func decode(text []byte) (Card, error) {
 	var members map[string]json.RawMessage
 	switch err := json.Unmarshal(text, &members); {
 	case err != nil:
 		return Card{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	case members == nil, !utf8.Valid(text):
-		return Card{}, fmt.Errorf("%w: no object in UTF-8", ErrInvalid)
+		return Card{}, fmt.Errorf("%w: not a JSON object in UTF-8", ErrInvalid)
 	}
 	var c Card
-	_ = json.Unmarshal(members["username"], &c.Username) // what is no text leaves none
+	_ = json.Unmarshal(members["username"], &c.Username) // a value that is not a string counts as ""
 	for name, to := range map[string]any{"user": &c.User, "follows": &c.Follows} {
 		if value, ok := members[name]; ok {
 			if err := json.Unmarshal(value, to); err != nil {

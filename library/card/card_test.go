@@ -37,11 +37,11 @@ func TestCheckName(t *testing.T) {
 		{"ali\x1b[31mce", ""},
 		{"ali\x7fce", ""},
 		{"ali\u0085ce", ""}, // next line
-		{"ali\u009bce", ""}, // what may begin a terminal's command
+		{"ali\u009bce", ""}, // control sequence introducer
 		{"ali\u2028ce", ""}, // line separator
-		{"ali\u202ece", ""}, // turns the direction
-		{"ali\u200bce", ""}, // has no width
-		{"ali\u00a0ce", ""}, // a space that looks like another one
+		{"ali\u202ece", ""}, // right-to-left override
+		{"ali\u200bce", ""}, // zero width space
+		{"ali\u00a0ce", ""}, // no-break space
 		{"ali\ufeffce", ""},
 		{"ali\ue000ce", ""},
 		{"ali\xffce", ""},
@@ -71,14 +71,14 @@ func TestCheckUser(t *testing.T) {
 	}
 }
 
-func TestEncodeIsAsTold(t *testing.T) {
+func TestEncodingMatchesTheSpecification(t *testing.T) {
 	want := ":" + `{"username":"alice","user":"/orbitdb/zdpu","follows":true}` // 58 bytes
 	if frame, err := encode(Card{"alice", "/orbitdb/zdpu", true}); err != nil || string(frame) != want {
 		t.Errorf("%q, %v", frame, err)
 	}
 }
 
-// The largest card there may be takes less than a frame may.
+// The largest valid card fits into a frame.
 func TestLargestCardFits(t *testing.T) {
 	for _, r := range []string{"<", "\U0001f3bb", "\\", `"`} {
 		c := Card{strings.Repeat(r, maxUsername), userPrefix + strings.Repeat("<", maxUser-len(userPrefix)), false}
@@ -87,7 +87,7 @@ func TestLargestCardFits(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, err := read(bytes.NewReader(frame)); err != nil || got != c {
-			t.Errorf("%d bytes: %+v, %v", len(frame), got, err)
+			t.Errorf("frame of %d bytes: %+v, %v", len(frame), got, err)
 		}
 	}
 }
@@ -116,12 +116,12 @@ func TestRead(t *testing.T) {
 			t.Errorf("%.80q: %+v, %v; want %+v", test.text, got, err, test.want)
 		}
 		if rest, _ := io.ReadAll(in); string(rest) != "rest" {
-			t.Errorf("%.80q: %q is left", test.text, rest)
+			t.Errorf("%.80q: %q remains", test.text, rest)
 		}
 	}
 }
 
-func TestReadRefuses(t *testing.T) {
+func TestReadRefusesInvalidCards(t *testing.T) {
 	for _, text := range []string{
 		"", " ", "null", "[]", "7", `"alice"`, "{", `{"username":"alice"`, `{"username":"alice"}{}`, `{"username":"alice"}x`,
 		`{"user":7}`, `{"user":[]}`, `{"user":"alice"}`, `{"follows":1}`, `{"follows":"true"}`, `{'username':'alice'}`,
@@ -144,8 +144,8 @@ func TestReadRefuses(t *testing.T) {
 	}
 }
 
-// What is too large is refused for its length alone.
-func TestReadTakesNothingLarge(t *testing.T) {
+// A frame that is too large is refused before its contents are read.
+func TestReadRefusesLargeFrames(t *testing.T) {
 	for _, length := range []uint64{4096 + 1, 1 << 20, 1 << 31, 1 << 32, 1<<63 - 1, 1 << 63, 1<<64 - 1} {
 		head := binary.AppendUvarint(nil, length)
 		in := bytes.NewReader(append(head, bytes.Repeat([]byte(" "), 2*maxFrame)...))
@@ -159,7 +159,7 @@ func TestReadTakesNothingLarge(t *testing.T) {
 	}
 	in := bytes.NewReader(bytes.Repeat([]byte{0xff}, 1<<20))
 	if _, err := read(in); err == nil || in.Len() < 1<<20-10 {
-		t.Errorf("a length without an end: %v, %d bytes are left", err, in.Len())
+		t.Errorf("an endless length: %v, %d bytes remain", err, in.Len())
 	}
 }
 
@@ -180,7 +180,7 @@ func FuzzRead(f *testing.F) {
 		}
 		if err != nil {
 			if c != (Card{}) {
-				t.Fatalf("%+v beside %v", c, err)
+				t.Fatalf("%+v with error %v", c, err)
 			}
 			return
 		}
@@ -197,28 +197,28 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// wellFormed says what is wrong with a card that was let through.
+// wellFormed returns the rule that an accepted card violates, or nil.
 func wellFormed(c Card) error {
 	for _, r := range c.Username {
 		if unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co, unicode.Cs) || r == '\ufffd' {
-			return fmt.Errorf("the name has %U", r)
+			return fmt.Errorf("the username contains %U", r)
 		}
 	}
 	switch {
 	case !utf8.ValidString(c.Username):
-		return errors.New("the name is no text")
+		return errors.New("the username is not UTF-8")
 	case strings.TrimSpace(c.Username) != c.Username:
-		return errors.New("the name is not trimmed")
+		return errors.New("the username is not trimmed")
 	case utf8.RuneCountInString(c.Username) > 64:
-		return errors.New("the name is too long")
+		return errors.New("the username is too long")
 	case c.User == "":
 		return nil
 	case len(c.User) > 256 || !strings.HasPrefix(c.User, "/orbitdb/"):
-		return errors.New("the address is none")
+		return errors.New("the address is invalid")
 	}
 	for _, b := range []byte(c.User) {
 		if b <= ' ' || b >= 0x7f {
-			return fmt.Errorf("the address has %#x", b)
+			return fmt.Errorf("the address contains %#x", b)
 		}
 	}
 	_, err := json.Marshal(c)

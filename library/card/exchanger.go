@@ -22,58 +22,60 @@ import (
 var log = logging.Logger("npp/library")
 
 const (
-	// patience is what an exchange may take.
-	patience = 10 * time.Second
+	// exchangeTimeout bounds the duration of an exchange.
+	exchangeTimeout = 10 * time.Second
 
-	// grace is how long the side with the larger peer ID waits for the card of
-	// the other one before it begins itself.
-	grace = 3 * time.Second
+	// largerIDDelay is how long the peer with the larger peer ID waits for a
+	// card before it initiates an exchange.
+	largerIDDelay = 3 * time.Second
 
-	// gap is at least between the exchanges that we begin with a peer, so that
-	// it takes them all.
-	gap = peerPause
+	// exchangeInterval is the minimum time between two exchanges that this side
+	// initiates with a peer. It stays within the peer's rate limit.
+	exchangeInterval = peerInterval
 
-	// maxWorkers is with how many peers we begin exchanges at a time.
+	// maxWorkers bounds the number of concurrent exchanges that this side
+	// initiates.
 	maxWorkers = 16
 
-	// maxPeers is how many peers are dealt with.
+	// maxPeers is the number of connected peers that are tracked.
 	maxPeers = 4096
 
-	// eventBuffer is how many of the host's events wait for us; the bus stalls
-	// when it is full. Handling one takes microseconds.
+	// eventBuffer is the number of buffered host events. The event bus blocks
+	// when the buffer is full. Handling an event takes microseconds.
 	eventBuffer = 1024
 )
 
-// pauses are those between the attempts to show a peer the card.
-var pauses = []time.Duration{2 * time.Second, 10 * time.Second, time.Minute}
+// retryDelays are the delays after each failed exchange in a row.
+var retryDelays = []time.Duration{2 * time.Second, 10 * time.Second, time.Minute}
 
 var (
-	// ErrNoProtocol says that the peer does not speak the protocol.
+	// ErrNoProtocol is returned when the peer does not support the protocol.
 	ErrNoProtocol = errors.New("peer does not speak " + string(Protocol))
-	// ErrNotConnected says that there is no connection to the peer.
+	// ErrNotConnected is returned when there is no connection to the peer.
 	ErrNotConnected = errors.New("peer is not connected")
-	// ErrClosed says that the Exchanger was closed.
+	// ErrClosed is returned after the Exchanger was closed.
 	ErrClosed = errors.New("card exchanger is closed")
 )
 
-// Config says what an [Exchanger] works on.
+// Config configures an [Exchanger].
 type Config struct {
 	// Host is the libp2p host. The Exchanger does not own it.
 	Host host.Host
 
-	// Own returns the card to show a peer, or why there is none to show: then the
-	// exchange fails. It is called in each exchange, for several peers at a time, and
-	// must be quick.
+	// Own returns the card to send to a peer. If it fails, the exchange fails.
+	// It is called once per exchange, possibly for several peers at a time, and
+	// must return quickly.
 	Own func(to peer.ID) (Card, error)
 
-	// Received is told of each card that was received, one call after the
-	// other, before it is answered. It must be quick, and call neither
-	// [Exchanger.Exchange] nor [Exchanger.Close]. Default: nothing.
+	// Received is called with each received card before the response is sent.
+	// Calls do not overlap. It must return quickly, and must call neither
+	// [Exchanger.Exchange] nor [Exchanger.Close]. It may be nil.
 	Received func(from peer.ID, c Card)
 }
 
-// Exchanger shows the own card to the connected peers that speak the protocol,
-// and remembers theirs. It never dials. Its methods may be called concurrently.
+// Exchanger sends the own card to connected peers that support the protocol,
+// and holds the cards received from them. It never dials. Its methods may be
+// called concurrently.
 type Exchanger struct {
 	cfg     Config
 	events  event.Subscription
@@ -81,38 +83,38 @@ type Exchanger struct {
 	cancel  context.CancelFunc
 	tasks   sync.WaitGroup
 	closing sync.Once
-	guests  guests
+	inbound inboundLimiter
 
-	receiving chan struct{} // holds a token while a card is noted and Received is told
+	receiveSlot chan struct{} // holds a token while a card is stored and Received runs
 
-	mu      sync.Mutex // guards what follows; never held across a call that may wait
+	mu      sync.Mutex // guards the fields below; never held across a blocking call
 	closed  bool
 	version int // of the own card
-	peers   map[peer.ID]*contact
-	queue   []*contact // whom the workers are to deal with, in this order
+	peers   map[peer.ID]*remotePeer
+	queue   []*remotePeer // peers for the workers, first in, first out
 	workers int
 }
 
-// contact is a connected peer.
-type contact struct {
-	id     peer.ID
-	speaks bool         // the protocol
-	conn   network.Conn // the latest that was identified
-	card   *Card        // the last one received
-	shown  int          // version of our card that it has
+// remotePeer is a connected peer.
+type remotePeer struct {
+	id          peer.ID
+	supported   bool         // whether the peer supports the protocol
+	conn        network.Conn // the connection that was identified last
+	card        *Card        // the last card received, or nil
+	sentVersion int          // version of the own card that the peer has
 
-	at       time.Time // of the next exchange, zero for none
-	timer    *time.Timer
-	queued   bool
-	busy     bool      // a worker deals with it
-	began    time.Time // when a worker last did
-	failures int       // of the workers in a row
+	next      time.Time // of the next exchange, zero if none is scheduled
+	timer     *time.Timer
+	queued    bool
+	busy      bool      // a worker is exchanging cards with the peer
+	lastBegun time.Time // when a worker last began an exchange
+	failures  int       // of workers in a row
 }
 
 // New starts an Exchanger on a host. It runs until [Exchanger.Close].
 func New(cfg Config) (*Exchanger, error) {
 	if cfg.Host == nil || cfg.Own == nil {
-		return nil, errors.New("card: there is no host or no own card")
+		return nil, errors.New("card: Config needs Host and Own")
 	}
 	if cfg.Received == nil {
 		cfg.Received = func(peer.ID, Card) {}
@@ -124,36 +126,37 @@ func New(cfg Config) (*Exchanger, error) {
 		return nil, fmt.Errorf("subscribe to connection events: %w", err)
 	}
 	x := &Exchanger{
-		cfg:    cfg,
-		events: events,
-		guests: guests{byPeer: make(map[peer.ID]*guest)},
+		cfg:     cfg,
+		events:  events,
+		inbound: inboundLimiter{byPeer: make(map[peer.ID]*inboundPeer)},
 
-		receiving: make(chan struct{}, 1),
+		receiveSlot: make(chan struct{}, 1),
 
 		version: 1,
-		peers:   make(map[peer.ID]*contact),
+		peers:   make(map[peer.ID]*remotePeer),
 	}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
-	x.tasks.Go(x.follow)
+	x.tasks.Go(x.handleEvents)
 	cfg.Host.SetStreamHandler(Protocol, x.handle)
 
-	// Subscribed first, so whoever leaves after this look is announced.
+	// The subscription began before this scan, so it reports peers that
+	// disconnect after the scan.
 	for _, id := range cfg.Host.Network().Peers() {
 		if known, err := cfg.Host.Peerstore().SupportsProtocols(id, Protocol); err == nil && len(known) > 0 {
-			x.meet(id, nil)
+			x.setSupported(id, nil)
 		}
 	}
 	return x, nil
 }
 
-// Close ends all exchanges. Nothing of the Exchanger runs afterwards.
+// Close cancels all exchanges and waits for the goroutines of the Exchanger.
 func (x *Exchanger) Close() error {
 	var err error
 	x.closing.Do(func() {
 		x.mu.Lock()
 		x.closed = true
 		for id := range x.peers {
-			x.forget(id)
+			x.remove(id)
 		}
 		x.mu.Unlock()
 		x.cancel()
@@ -164,7 +167,7 @@ func (x *Exchanger) Close() error {
 	return err
 }
 
-// Cards returns the last card of each peer that is connected now.
+// Cards returns the last card of each connected peer.
 func (x *Exchanger) Cards() map[peer.ID]Card {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -177,7 +180,7 @@ func (x *Exchanger) Cards() map[peer.ID]Card {
 	return cards
 }
 
-// Card returns the last card of a peer, if it is connected and showed one.
+// Card returns the last card of a peer, if the peer is connected and sent one.
 func (x *Exchanger) Card(id peer.ID) (Card, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -187,22 +190,24 @@ func (x *Exchanger) Card(id peer.ID) (Card, bool) {
 	return Card{}, false
 }
 
-// Tell says that the own card changed. It is shown to the connected peers in
-// the background, once for all calls that come together.
-func (x *Exchanger) Tell() {
+// Announce sends the own card, which changed, to the connected peers in the
+// background. Calls in quick succession are coalesced.
+func (x *Exchanger) Announce() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.version++
 	now := time.Now()
 	for _, c := range x.peers {
 		c.failures = 0
-		x.plan(c, now)
+		x.schedule(c, now)
 	}
 }
 
-// Exchange exchanges cards with a connected peer now, and returns the peer's.
+// Exchange exchanges cards with a connected peer and returns the peer's card.
+// The error wraps [ErrNotConnected], [ErrNoProtocol], [ErrClosed] or what the
+// context or the stream returns.
 func (x *Exchanger) Exchange(ctx context.Context, id peer.ID) (Card, error) {
-	if !x.begin() {
+	if !x.beginTask() {
 		return Card{}, ErrClosed
 	}
 	defer x.tasks.Done()
@@ -216,8 +221,8 @@ func (x *Exchanger) Exchange(ctx context.Context, id peer.ID) (Card, error) {
 	return c, err
 }
 
-// begin counts a task that Close waits for, unless it is too late.
-func (x *Exchanger) begin() bool {
+// beginTask counts a task that Close waits for, unless it is too late.
+func (x *Exchanger) beginTask() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.closed {
@@ -227,11 +232,11 @@ func (x *Exchanger) begin() bool {
 	return true
 }
 
-// exchange begins an exchange, and ends it.
+// exchange runs one exchange within exchangeTimeout.
 func (x *Exchanger) exchange(ctx context.Context, id peer.ID) (Card, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
-	c, err := x.ask(ctx, id)
+	c, err := x.initiate(ctx, id)
 	switch {
 	case err == nil:
 		return c, nil
@@ -245,13 +250,13 @@ func (x *Exchanger) exchange(ctx context.Context, id peer.ID) (Card, error) {
 	return Card{}, fmt.Errorf("exchange cards with %s: %w", id, err)
 }
 
-func (x *Exchanger) ask(ctx context.Context, id peer.ID) (Card, error) {
+func (x *Exchanger) initiate(ctx context.Context, id peer.ID) (Card, error) {
 	s, err := x.cfg.Host.NewStream(network.WithAllowLimitedConn(network.WithNoDial(ctx, "npp card"), "npp card"), id, Protocol)
 	if err != nil {
 		return Card{}, err
 	}
 	defer context.AfterFunc(ctx, func() { s.Reset() })()
-	theirs, version, err := x.trade(s, id)
+	theirs, version, err := x.swapCards(s, id)
 	if err == nil {
 		err = x.receive(ctx, id, theirs)
 	}
@@ -260,18 +265,19 @@ func (x *Exchanger) ask(ctx context.Context, id peer.ID) (Card, error) {
 		return Card{}, err
 	}
 	s.Close()
-	x.showed(id, version)
+	x.sent(id, version)
 	return theirs, nil
 }
 
-// trade writes our card to a stream that we opened, and reads the peer's.
-func (x *Exchanger) trade(s network.Stream, id peer.ID) (theirs Card, version int, err error) {
-	frame, version, err := x.own(id)
+// swapCards writes the own card to an outbound stream, and reads the peer's
+// card.
+func (x *Exchanger) swapCards(s network.Stream, id peer.ID) (theirs Card, version int, err error) {
+	frame, version, err := x.ownFrame(id)
 	if err != nil {
 		return Card{}, 0, err
 	}
 	_, writeErr := s.Write(frame)
-	// where that fails, what is read tells why
+	// If the write fails, the read error has the reason.
 	theirs, err = read(s)
 	if err == nil {
 		err = writeErr
@@ -279,9 +285,9 @@ func (x *Exchanger) trade(s network.Stream, id peer.ID) (theirs Card, version in
 	return theirs, version, err
 }
 
-// own returns the own card as a frame, and its version: an earlier one when in
-// doubt.
-func (x *Exchanger) own(to peer.ID) (frame []byte, version int, err error) {
+// ownFrame returns the own card as a frame, and its version. If the card
+// changes during the call, the version is the earlier one.
+func (x *Exchanger) ownFrame(to peer.ID) (frame []byte, version int, err error) {
 	x.mu.Lock()
 	version = x.version
 	x.mu.Unlock()
@@ -298,8 +304,9 @@ func (x *Exchanger) own(to peer.ID) (frame []byte, version int, err error) {
 	return frame, version, nil
 }
 
-// refusedProtocol reports whether the peer refused the protocol, maybe on a
-// stream that was written to before it agreed, because it spoke it lately.
+// refusedProtocol reports whether the peer refused the protocol. If the
+// peerstore lists the protocol, the stream is opened optimistically, and the
+// refusal arrives as a reset after the first write.
 func refusedProtocol(err error) bool {
 	if errors.As(err, new(multistream.ErrNotSupported[protocol.ID])) {
 		return true
@@ -308,26 +315,26 @@ func refusedProtocol(err error) bool {
 	return ok && reset.Remote && reset.ErrorCode == network.StreamProtocolNegotiationFailed
 }
 
-// handle serves a stream that a peer opened.
+// handle serves an inbound stream.
 func (x *Exchanger) handle(s network.Stream) {
 	p := s.Conn().RemotePeer()
-	if !x.begin() {
+	if !x.beginTask() {
 		s.Reset()
 		return
 	}
 	defer x.tasks.Done()
-	g := x.guests.enter(p)
+	g := x.inbound.admit(p)
 	if g == nil {
 		log.Debugw("too many card streams", "peer", p)
 		s.Reset()
 		return
 	}
-	defer x.guests.leave(g)
-	ctx, cancel := context.WithTimeout(x.ctx, patience)
+	defer x.inbound.release(g)
+	ctx, cancel := context.WithTimeout(x.ctx, exchangeTimeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { s.Reset() })()
 	if err := x.serve(ctx, s, p); err != nil {
-		log.Debugw("card exchange that was begun by", "peer", p, "err", err)
+		log.Debugw("inbound card exchange", "peer", p, "err", err)
 		s.Reset()
 		return
 	}
@@ -342,7 +349,7 @@ func (x *Exchanger) serve(ctx context.Context, s network.Stream, p peer.ID) erro
 	if err := x.receive(ctx, p, theirs); err != nil {
 		return err
 	}
-	frame, version, err := x.own(p)
+	frame, version, err := x.ownFrame(p)
 	if err != nil {
 		return err
 	}
@@ -354,24 +361,24 @@ func (x *Exchanger) serve(ctx context.Context, s network.Stream, p peer.ID) erro
 	}
 	switch n, err := s.Read(make([]byte, 1)); {
 	case n > 0:
-		return fmt.Errorf("%w: more follows it", ErrInvalid)
+		return fmt.Errorf("%w: unexpected data after the card", ErrInvalid)
 	case !errors.Is(err, io.EOF):
-		return fmt.Errorf("wait for the end: %w", err)
+		return fmt.Errorf("wait for the end of the stream: %w", err)
 	}
-	x.showed(p, version)
+	x.sent(p, version)
 	return nil
 }
 
-// receive notes the card of a peer, and tells of it.
+// receive stores the card of a peer and calls Received.
 func (x *Exchanger) receive(ctx context.Context, from peer.ID, theirs Card) error {
 	select {
-	case x.receiving <- struct{}{}:
+	case x.receiveSlot <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-x.receiving }()
+	defer func() { <-x.receiveSlot }()
 	x.mu.Lock()
-	if c := x.contact(from); c != nil {
+	if c := x.remote(from); c != nil {
 		c.card = &theirs
 	}
 	x.mu.Unlock()
@@ -380,70 +387,71 @@ func (x *Exchanger) receive(ctx context.Context, from peer.ID, theirs Card) erro
 	return nil
 }
 
-// showed notes which version of our card a peer got. If there is a later one, it
-// is shown again: that may have got there before this one.
-func (x *Exchanger) showed(to peer.ID, version int) {
+// sent records which version of the own card a peer received last. If a later
+// version exists, another exchange is scheduled, also if the peer has that
+// version: it may have received this older one after it.
+func (x *Exchanger) sent(to peer.ID, version int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if c := x.contact(to); c != nil {
-		c.shown, c.failures = version, 0
-		x.plan(c, time.Now())
+	if c := x.remote(to); c != nil {
+		c.sentVersion, c.failures = version, 0
+		x.schedule(c, time.Now())
 	}
 }
 
-// follow takes the host's events, as fast as they come, until Close.
-func (x *Exchanger) follow() {
+// handleEvents handles the host's events until Close. It never blocks.
+func (x *Exchanger) handleEvents() {
 	for e := range x.events.Out() {
 		switch e := e.(type) {
-		case event.EvtPeerIdentificationCompleted: // or updated
+		case event.EvtPeerIdentificationCompleted: // also after an update
 			if slices.Contains(e.Protocols, Protocol) {
-				x.meet(e.Peer, e.Conn)
+				x.setSupported(e.Peer, e.Conn)
 			} else {
-				x.mute(e.Peer)
+				x.setUnsupported(e.Peer)
 			}
 		case event.EvtPeerProtocolsUpdated:
 			switch {
 			case slices.Contains(e.Added, Protocol):
-				x.meet(e.Peer, nil)
+				x.setSupported(e.Peer, nil)
 			case slices.Contains(e.Removed, Protocol):
-				x.mute(e.Peer)
+				x.setUnsupported(e.Peer)
 			}
 		case event.EvtPeerConnectednessChanged:
 			if e.Connectedness == network.NotConnected {
 				x.mu.Lock()
-				x.forget(e.Peer)
+				x.remove(e.Peer)
 				x.mu.Unlock()
 			}
 		}
 	}
 }
 
-// meet notes that a peer speaks the protocol, as it said on a connection or,
-// for nil, on any.
-func (x *Exchanger) meet(id peer.ID, conn network.Conn) {
+// setSupported records that a peer supports the protocol, as identified on
+// conn, which is nil if the connection is unknown.
+func (x *Exchanger) setSupported(id peer.ID, conn network.Conn) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	c := x.contact(id)
-	if c == nil || c.speaks && (conn == nil || conn == c.conn) {
+	c := x.remote(id)
+	if c == nil || c.supported && (conn == nil || conn == c.conn) {
 		return
 	}
-	c.speaks, c.failures = true, 0
+	c.supported, c.failures = true, 0
 	if conn != nil {
 		c.conn = conn
 	}
 	at := time.Now()
 	if x.cfg.Host.ID() > id {
-		at = at.Add(grace)
+		at = at.Add(largerIDDelay)
 	}
-	x.plan(c, at)
+	x.schedule(c, at)
 }
 
-// mute notes that a peer does not speak the protocol, or no more.
-func (x *Exchanger) mute(id peer.ID) {
+// setUnsupported records that a peer does not support the protocol.
+func (x *Exchanger) setUnsupported(id peer.ID) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if c := x.peers[id]; c != nil {
-		c.speaks, c.shown = false, 0
+		c.supported, c.sentVersion = false, 0
 	}
 }
 
@@ -451,64 +459,65 @@ func (x *Exchanger) connected(id peer.ID) bool {
 	return x.cfg.Host.Network().Connectedness(id) != network.NotConnected
 }
 
-// contact returns a connected peer, which is remembered from now on, or nil. The
-// caller holds x.mu.
-func (x *Exchanger) contact(id peer.ID) *contact {
+// remote returns the state of a connected peer, which it creates if necessary.
+// It returns nil if the peer is not connected or cannot be tracked. The caller
+// holds x.mu.
+func (x *Exchanger) remote(id peer.ID) *remotePeer {
 	c := x.peers[id]
 	if c == nil && !x.closed && len(x.peers) < maxPeers && x.connected(id) {
-		c = &contact{id: id}
-		c.timer = time.AfterFunc(time.Hour, func() { x.due(c) })
+		c = &remotePeer{id: id}
+		c.timer = time.AfterFunc(time.Hour, func() { x.enqueue(c) })
 		c.timer.Stop()
 		x.peers[id] = c
 	}
 	return c
 }
 
-// forget drops a peer. The caller holds x.mu.
-func (x *Exchanger) forget(id peer.ID) {
+// remove removes the state of a peer. The caller holds x.mu.
+func (x *Exchanger) remove(id peer.ID) {
 	c := x.peers[id]
 	if c == nil {
 		return
 	}
 	delete(x.peers, id)
-	c.speaks, c.at = false, time.Time{}
+	c.supported, c.next = false, time.Time{}
 	c.timer.Stop()
 	if c.queued {
-		x.queue = slices.DeleteFunc(x.queue, func(q *contact) bool { return q == c })
+		x.queue = slices.DeleteFunc(x.queue, func(q *remotePeer) bool { return q == c })
 	}
 }
 
-// owes reports whether there is a reason to begin an exchange with a peer. The
-// caller holds x.mu.
-func (x *Exchanger) owes(c *contact) bool {
-	return c.speaks && c.shown != x.version
+// outdated reports whether a peer lacks the current own card. The caller holds
+// x.mu.
+func (x *Exchanger) outdated(c *remotePeer) bool {
+	return c.supported && c.sentVersion != x.version
 }
 
-// plan has a worker deal with a peer at a time, or earlier if that was planned,
-// if there is a reason to then. The caller holds x.mu.
-func (x *Exchanger) plan(c *contact, at time.Time) {
-	if next := c.began.Add(gap); at.Before(next) {
+// schedule schedules an exchange with an outdated peer at a time, unless an
+// earlier one is scheduled. The caller holds x.mu.
+func (x *Exchanger) schedule(c *remotePeer, at time.Time) {
+	if next := c.lastBegun.Add(exchangeInterval); at.Before(next) {
 		at = next
 	}
-	if c.busy || c.queued || !x.owes(c) || !c.at.IsZero() && !at.Before(c.at) {
+	if c.busy || c.queued || !x.outdated(c) || !c.next.IsZero() && !at.Before(c.next) {
 		return
 	}
-	c.at = at
+	c.next = at
 	c.timer.Reset(time.Until(at))
 }
 
-// due hands a peer to the workers, once its time has come.
-func (x *Exchanger) due(c *contact) {
+// enqueue passes a peer to the workers when its scheduled time is reached.
+func (x *Exchanger) enqueue(c *remotePeer) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if c.at.IsZero() {
+	if c.next.IsZero() {
 		return
 	}
-	if rest := time.Until(c.at); rest > 0 {
+	if rest := time.Until(c.next); rest > 0 {
 		c.timer.Reset(rest)
 		return
 	}
-	c.at, c.queued = time.Time{}, true
+	c.next, c.queued = time.Time{}, true
 	x.queue = append(x.queue, c)
 	if x.workers < maxWorkers {
 		x.workers++
@@ -516,10 +525,10 @@ func (x *Exchanger) due(c *contact) {
 	}
 }
 
-// work begins exchanges until there are no more to begin.
+// work runs exchanges until the queue is empty.
 func (x *Exchanger) work() {
 	for {
-		c := x.next()
+		c := x.dequeue()
 		if c == nil {
 			return
 		}
@@ -527,20 +536,21 @@ func (x *Exchanger) work() {
 		if err != nil {
 			log.Debugw("card exchange", "peer", c.id, "err", err)
 		}
-		x.settle(c, err)
+		x.finish(c, err)
 	}
 }
 
-// next returns a peer to begin an exchange with, or nil: the worker is to end.
-func (x *Exchanger) next() *contact {
+// dequeue returns the next outdated peer. If there is none, it returns nil, and
+// the worker ends.
+func (x *Exchanger) dequeue() *remotePeer {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for len(x.queue) > 0 {
 		c := x.queue[0]
 		x.queue = x.queue[1:]
 		c.queued = false
-		if x.owes(c) {
-			c.busy, c.began = true, time.Now()
+		if x.outdated(c) {
+			c.busy, c.lastBegun = true, time.Now()
 			return c
 		}
 	}
@@ -548,17 +558,17 @@ func (x *Exchanger) next() *contact {
 	return nil
 }
 
-// settle plans what follows an exchange that a worker began.
-func (x *Exchanger) settle(c *contact, err error) {
+// finish schedules the next exchange after one that a worker ran.
+func (x *Exchanger) finish(c *remotePeer, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	c.busy = false
 	now := time.Now()
 	switch {
 	case err == nil:
-		x.plan(c, now)
-	case c.failures < len(pauses):
-		x.plan(c, now.Add(pauses[c.failures]))
+		x.schedule(c, now)
+	case c.failures < len(retryDelays):
+		x.schedule(c, now.Add(retryDelays[c.failures]))
 		c.failures++
 	}
 }

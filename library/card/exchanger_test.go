@@ -23,19 +23,20 @@ type (
 	seconds = []time.Duration
 )
 
-// inBubble runs a test in a bubble. It fails if anything runs on after it.
-func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
+// inBubble runs a test in a synctest bubble. The test fails if it leaves
+// streams open.
+func inBubble(t *testing.T, test func(t *testing.T, f *fakeNetwork)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld()
-		// after the Exchangers were closed
+		f := newFakeNetwork()
+		// Runs after the cleanup that closes the Exchangers.
 		t.Cleanup(func() {
-			w.tasks.Wait()
-			if n := w.leaks(); n > 0 {
-				t.Errorf("%d streams are open yet", n)
+			f.tasks.Wait()
+			if n := f.openStreams(); n > 0 {
+				t.Errorf("%d streams are still open", n)
 			}
 		})
-		test(t, w)
+		test(t, f)
 	})
 }
 
@@ -49,8 +50,9 @@ func wantTimes(t *testing.T, got []time.Duration, want ...time.Duration) {
 	}
 }
 
-// answering is a handler that answers with a card, as a JavaScript peer would.
-func answering(name string) network.StreamHandler {
+// answerWith returns a handler that responds with a card, as a JavaScript peer
+// does.
+func answerWith(name string) network.StreamHandler {
 	return func(s network.Stream) {
 		defer s.Close()
 		if _, err := read(s); err != nil {
@@ -61,36 +63,36 @@ func answering(name string) network.StreamHandler {
 	}
 }
 
-// refusing is a handler that does not answer, and counts.
-func refusing(n *atomic.Int64) network.StreamHandler {
+// refuse returns a handler that counts streams and resets them.
+func refuse(n *atomic.Int64) network.StreamHandler {
 	return func(s network.Stream) {
 		n.Add(1)
 		s.Reset()
 	}
 }
 
-// silent is a handler that reads and never answers.
+// silent is a handler that reads and never responds.
 func silent(s network.Stream) {
 	io.Copy(io.Discard, s)
 	s.Close()
 }
 
-func TestMeetingTakesOneStream(t *testing.T) {
+func TestNewConnectionTakesOneStream(t *testing.T) {
 	for _, dialer := range []peer.ID{"a", "b"} {
-		inBubble(t, func(t *testing.T, w *world) {
-			a, an := w.daemon(t, "a")
-			b, bn := w.daemon(t, "b")
+		inBubble(t, func(t *testing.T, f *fakeNetwork) {
+			a, an := f.daemon(t, "a")
+			b, bn := f.daemon(t, "b")
 			if dialer == "a" {
 				connect(an, bn)
 			} else {
 				connect(bn, an)
 			}
 			synctest.Wait()
-			a.knows(t, cards{"b": "b"})
-			b.knows(t, cards{"a": "a"})
+			a.wantCards(t, cards{"b": "b"})
+			b.wantCards(t, cards{"a": "a"})
 			time.Sleep(time.Hour)
-			wantTimes(t, w.times("a", "b"), 0)
-			wantTimes(t, w.times("b", "a"))
+			wantTimes(t, f.times("a", "b"), 0)
+			wantTimes(t, f.times("b", "a"))
 			if na, nb := a.names("b"), b.names("a"); len(na) != 1 || len(nb) != 1 {
 				t.Errorf("received %q and %q", na, nb)
 			}
@@ -98,14 +100,14 @@ func TestMeetingTakesOneStream(t *testing.T) {
 	}
 }
 
-// A peer whose identification is late gets the card before.
+// A peer can initiate an exchange before it is identified.
 func TestCardBeforeIdentification(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		b, bn := w.daemon(t, "b")
-		an := w.node("a")
-		an.SetStreamHandler(Protocol, answering("alice"))
-		join(an, bn)
-		s, err := an.NewStream(allowed(t.Context()), "b", Protocol)
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		b, bn := f.daemon(t, "b")
+		an := f.node("a")
+		an.SetStreamHandler(Protocol, answerWith("alice"))
+		connectOnly(an, bn)
+		s, err := an.NewStream(streamContext(t.Context()), "b", Protocol)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,161 +121,161 @@ func TestCardBeforeIdentification(t *testing.T) {
 		}
 		s.Close()
 		synctest.Wait()
-		b.knows(t, cards{"a": "alice"})
+		b.wantCards(t, cards{"a": "alice"})
 		bn.identify(an)
 		time.Sleep(time.Hour)
-		if n := w.count("b", "a"); n > 0 {
-			t.Errorf("%d streams to ask for what is known", n)
+		if n := f.count("b", "a"); n > 0 {
+			t.Errorf("%d streams for a known card", n)
 		}
 	})
 }
 
-func allowed(ctx context.Context) context.Context {
+func streamContext(ctx context.Context) context.Context {
 	return network.WithAllowLimitedConn(network.WithNoDial(ctx, "test"), "test")
 }
 
-func TestMeetingWhoWasThereBefore(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		an, bn, cn := w.node("a"), w.node("b"), w.node("c")
+func TestNewExchangesWithConnectedPeers(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		an, bn, cn := f.node("a"), f.node("b"), f.node("c")
 		connect(an, bn)
 		connect(an, cn)
 		a := newDaemon(t, an, "a")
-		cn.SetStreamHandler(Protocol, answering("c"))
+		cn.SetStreamHandler(Protocol, answerWith("c"))
 		bn.SetStreamHandler("/other", silent)
 		synctest.Wait()
-		a.knows(t, cards{"c": "c"})
+		a.wantCards(t, cards{"c": "c"})
 		b := newDaemon(t, bn, "b")
 		synctest.Wait()
-		a.knows(t, cards{"b": "b", "c": "c"})
-		b.knows(t, cards{"a": "a"})
+		a.wantCards(t, cards{"b": "b", "c": "c"})
+		b.wantCards(t, cards{"a": "a"})
 		time.Sleep(time.Hour)
-		if n := w.count("", ""); n > 3 { // two may cross
+		if n := f.count("", ""); n > 3 { // two exchanges may cross
 			t.Errorf("%d streams", n)
 		}
 	})
 }
 
-// New learns of itself who speaks the protocol already.
-func TestNewAsksThePeerstore(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		an, bn := w.node("a"), w.node("b")
-		bn.SetStreamHandler(Protocol, answering("b"))
+// New exchanges cards with peers that the peerstore already lists.
+func TestNewUsesThePeerstore(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		an, bn := f.node("a"), f.node("b")
+		bn.SetStreamHandler(Protocol, answerWith("b"))
 		connect(an, bn)
 		a := newDaemon(t, an, "a")
 		synctest.Wait()
-		a.knows(t, cards{"b": "b"})
+		a.wantCards(t, cards{"b": "b"})
 	})
 }
 
-func TestLargerSideBeginsAfterGrace(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		b, bn := w.daemon(t, "b")
-		an := w.node("a")
-		an.SetStreamHandler(Protocol, answering("alice"))
+func TestLargerSideInitiatesAfterDelay(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		b, bn := f.daemon(t, "b")
+		an := f.node("a")
+		an.SetStreamHandler(Protocol, answerWith("alice"))
 		time.Sleep(5 * time.Second)
 		connect(an, bn)
 		time.Sleep(time.Minute)
-		b.knows(t, cards{"a": "alice"})
-		wantTimes(t, w.times("b", "a"), 5+3)
+		b.wantCards(t, cards{"a": "alice"})
+		wantTimes(t, f.times("b", "a"), 5+3)
 	})
 }
 
-// What an identification says again changes nothing.
-func TestIdentificationAgain(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		b, bn := w.daemon(t, "b")
-		an := w.node("a")
+// A repeated identification schedules nothing.
+func TestRepeatedIdentificationChangesNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		b, bn := f.daemon(t, "b")
+		an := f.node("a")
 		var n atomic.Int64
-		an.SetStreamHandler(Protocol, refusing(&n))
+		an.SetStreamHandler(Protocol, refuse(&n))
 		connect(an, bn)
 		for range 600 {
 			bn.identify(an)
 			time.Sleep(time.Second)
 		}
-		wantTimes(t, w.times("b", "a"), 3, 3+2, 3+2+10, 3+2+10+60)
-		b.knows(t, nil)
+		wantTimes(t, f.times("b", "a"), 3, 3+2, 3+2+10, 3+2+10+60)
+		b.wantCards(t, nil)
 	})
 }
 
-func TestFailuresAreTriedAgain(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		bn := w.node("b")
+func TestFailedExchangesAreRetried(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		bn := f.node("b")
 		var n atomic.Int64
-		bn.SetStreamHandler(Protocol, refusing(&n))
+		bn.SetStreamHandler(Protocol, refuse(&n))
 		connect(an, bn)
 		time.Sleep(1000 * time.Second)
-		wantTimes(t, w.times("a", "b"), 0, 2, 12, 72)
+		wantTimes(t, f.times("a", "b"), 0, 2, 12, 72)
 
-		a.Tell()
+		a.Announce()
 		time.Sleep(1000 * time.Second)
-		wantTimes(t, w.times("a", "b")[4:], 1000, 1002, 1012, 1072)
+		wantTimes(t, f.times("a", "b")[4:], 1000, 1002, 1012, 1072)
 
 		disconnect(an, bn)
 		connect(an, bn)
 		time.Sleep(1000 * time.Second)
-		wantTimes(t, w.times("a", "b")[8:], 2000, 2002, 2012, 2072)
+		wantTimes(t, f.times("a", "b")[8:], 2000, 2002, 2012, 2072)
 
-		// another connection beside the first one
-		an.w.mu.Lock()
-		an.links["b"] = &link{from: an, to: bn, streams: make(map[*stream]bool)}
-		an.w.mu.Unlock()
+		// a second connection
+		an.net.mu.Lock()
+		an.links["b"] = &fakeConn{from: an, to: bn, streams: make(map[*fakeStream]bool)}
+		an.net.mu.Unlock()
 		an.identify(bn)
 		time.Sleep(time.Second)
-		wantTimes(t, w.times("a", "b")[12:], 3000)
-		bn.SetStreamHandler(Protocol, answering("bob"))
+		wantTimes(t, f.times("a", "b")[12:], 3000)
+		bn.SetStreamHandler(Protocol, answerWith("bob"))
 		time.Sleep(time.Hour)
-		wantTimes(t, w.times("a", "b")[12:], 3000, 3002)
-		a.knows(t, cards{"b": "bob"})
+		wantTimes(t, f.times("a", "b")[12:], 3000, 3002)
+		a.wantCards(t, cards{"b": "bob"})
 	})
 }
 
-// Another connection puts nothing off.
-func TestGraceIsNotExtended(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		b, bn := w.daemon(t, "b")
-		an := w.node("a")
-		an.SetStreamHandler(Protocol, answering("alice"))
+// A further connection does not postpone the exchange.
+func TestFurtherConnectionDoesNotExtendDelay(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		b, bn := f.daemon(t, "b")
+		an := f.node("a")
+		an.SetStreamHandler(Protocol, answerWith("alice"))
 		for range 10 {
 			connect(an, bn)
 			time.Sleep(time.Second)
 		}
-		b.knows(t, cards{"a": "alice"})
-		wantTimes(t, w.times("b", "a"), 3)
+		b.wantCards(t, cards{"a": "alice"})
+		wantTimes(t, f.times("b", "a"), 3)
 	})
 }
 
-func TestNobodyIsTriedWhoLeft(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		bn, cn := w.node("b"), w.node("c")
+func TestDisconnectedPeersAreNotRetried(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		bn, cn := f.node("b"), f.node("c")
 		var n atomic.Int64
-		bn.SetStreamHandler(Protocol, refusing(&n))
+		bn.SetStreamHandler(Protocol, refuse(&n))
 		connect(an, bn)
-		connect(an, cn) // speaks nothing
+		connect(an, cn) // supports no protocol
 		synctest.Wait()
 		disconnect(an, bn)
-		a.Tell()
+		a.Announce()
 		time.Sleep(time.Hour)
-		wantTimes(t, w.times("a", ""), 0)
+		wantTimes(t, f.times("a", ""), 0)
 
 		bn.SetStreamHandler(Protocol, silent)
 		connect(an, bn)
 		time.Sleep(time.Second)
 		disconnect(an, bn) // during an exchange
 		time.Sleep(time.Hour)
-		wantTimes(t, w.times("a", ""), 0, 3600)
-		a.knows(t, nil)
+		wantTimes(t, f.times("a", ""), 0, 3600)
+		a.wantCards(t, nil)
 	})
 }
 
-// Who waits for a worker, and leaves, is not remembered.
-func TestLeaversLeaveTheQueue(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		var others []*node
+// A peer that disconnects is removed from the queue.
+func TestDisconnectedPeersLeaveTheQueue(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		var others []*fakeHost
 		for i := range 100 {
-			other := w.node(peer.ID(fmt.Sprint("s", i)))
+			other := f.node(peer.ID(fmt.Sprint("s", i)))
 			other.SetStreamHandler(Protocol, silent)
 			connect(an, other)
 			synctest.Wait()
@@ -285,34 +287,34 @@ func TestLeaversLeaveTheQueue(t *testing.T) {
 			return len(a.queue)
 		}
 		if n := waiting(); n != 100-16 {
-			t.Fatalf("%d are waiting", n)
+			t.Fatalf("%d peers are queued", n)
 		}
 		for _, other := range others[50:] {
 			disconnect(an, other)
 		}
 		synctest.Wait()
 		if n := waiting(); n != 50-16 {
-			t.Errorf("%d are waiting after half of all left", n)
+			t.Errorf("%d peers are queued after half of them disconnected", n)
 		}
 	})
 }
 
-// What comes late of a peer that left is not kept.
-func TestNothingIsKeptOfWhoLeft(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
+// Cards and events of a peer that disconnected are ignored.
+func TestLateCardsOfDisconnectedPeersAreIgnored(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
 		a.slow = 5 * time.Second
-		bn, cn := w.node("b"), w.node("c")
-		join(an, bn)
-		join(an, cn)
-		w.tasks.Go(func() { attempt(bn, "a") })
+		bn, cn := f.node("b"), f.node("c")
+		connectOnly(an, bn)
+		connectOnly(an, cn)
+		f.tasks.Go(func() { exchangeAs(bn, "a") })
 		time.Sleep(time.Second)
-		w.tasks.Go(func() { attempt(cn, "a") })
+		f.tasks.Go(func() { exchangeAs(cn, "a") })
 		time.Sleep(time.Second)
 		disconnect(an, cn)
 		an.identified.Emit(event.EvtPeerIdentificationCompleted{Peer: "c", Protocols: []protocol.ID{Protocol}})
 		time.Sleep(time.Minute)
-		a.knows(t, cards{"b": "mallory"})
+		a.wantCards(t, cards{"b": "mallory"})
 		a.Exchanger.mu.Lock()
 		defer a.Exchanger.mu.Unlock()
 		if len(a.peers) != 1 {
@@ -321,110 +323,110 @@ func TestNothingIsKeptOfWhoLeft(t *testing.T) {
 	})
 }
 
-func TestLeaversAreForgotten(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		b, bn := w.daemon(t, "b")
-		c, cn := w.daemon(t, "c")
+func TestCardsEndWithTheConnection(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		b, bn := f.daemon(t, "b")
+		c, cn := f.daemon(t, "c")
 		connect(an, bn)
 		connect(an, cn)
 		synctest.Wait()
-		a.knows(t, cards{"b": "b", "c": "c"})
+		a.wantCards(t, cards{"b": "b", "c": "c"})
 		disconnect(an, bn)
 		synctest.Wait()
-		a.knows(t, cards{"c": "c"})
-		b.knows(t, nil)
-		c.knows(t, cards{"a": "a"})
+		a.wantCards(t, cards{"c": "c"})
+		b.wantCards(t, nil)
+		c.wantCards(t, cards{"a": "a"})
 		a.set("anna")
 		connect(bn, an)
 		synctest.Wait()
-		a.knows(t, cards{"b": "b", "c": "c"})
-		b.knows(t, cards{"a": "anna"})
+		a.wantCards(t, cards{"b": "b", "c": "c"})
+		b.wantCards(t, cards{"a": "anna"})
 	})
 }
 
-// Who stops to speak the protocol keeps its card until it leaves, and is met
-// anew when it speaks it again.
+// The card of a peer that no longer supports the protocol stays until the peer
+// disconnects. When the peer supports it again, cards are exchanged again.
 func TestProtocolComesAndGoes(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		b, bn := w.daemon(t, "b")
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		b, bn := f.daemon(t, "b")
 		connect(an, bn)
 		synctest.Wait()
 		b.Close()
 		synctest.Wait()
-		a.knows(t, cards{"b": "b"})
+		a.wantCards(t, cards{"b": "b"})
 		b = newDaemon(t, bn, "bo")
 		synctest.Wait()
-		time.Sleep(time.Second) // at the earliest
+		time.Sleep(time.Second) // exchangeInterval
 		synctest.Wait()
-		a.knows(t, cards{"b": "bo"})
-		b.knows(t, cards{"a": "a"})
-		if n := w.count("a", "b"); n != 2 {
+		a.wantCards(t, cards{"b": "bo"})
+		b.wantCards(t, cards{"a": "a"})
+		if n := f.count("a", "b"); n != 2 {
 			t.Errorf("%d streams", n)
 		}
 		b.Close()
 		synctest.Wait()
-		a.Tell()
+		a.Announce()
 		time.Sleep(time.Hour)
 		if _, err := a.Exchange(t.Context(), "b"); !errors.Is(err, ErrNoProtocol) {
 			t.Errorf("error is %v", err)
 		}
-		if n := w.count("a", "b"); n != 3 { // those that worked, and the one just now
+		if n := f.count("a", "b"); n != 3 { // two successful exchanges, and this one
 			t.Errorf("%d streams", n)
 		}
 		b = newDaemon(t, bn, "bea")
 		time.Sleep(time.Second)
 		synctest.Wait()
-		a.knows(t, cards{"b": "bea"})
-		b.knows(t, cards{"a": "a"})
+		a.wantCards(t, cards{"b": "bea"})
+		b.wantCards(t, cards{"a": "a"})
 	})
 }
 
-// A host may tell of such a change in either way.
-func TestProtocolChangesAlone(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		bn, cn := w.node("b"), w.node("c")
+// A host may report a protocol change with either event.
+func TestProtocolUpdatesAreHandled(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		bn, cn := f.node("b"), f.node("c")
 		connect(an, bn)
 		connect(an, cn)
 		synctest.Wait()
-		w.mu.Lock()
-		bn.handlers[Protocol] = answering("bob")
-		cn.handlers[Protocol] = answering("carla")
-		w.mu.Unlock()
+		f.mu.Lock()
+		bn.handlers[Protocol] = answerWith("bob")
+		cn.handlers[Protocol] = answerWith("carla")
+		f.mu.Unlock()
 		an.updated.Emit(event.EvtPeerProtocolsUpdated{Peer: "b", Added: []protocol.ID{"/other", Protocol}})
 		an.updated.Emit(event.EvtPeerProtocolsUpdated{Peer: "c", Added: []protocol.ID{"/other"}})
 		synctest.Wait()
-		a.knows(t, cards{"b": "bob"})
+		a.wantCards(t, cards{"b": "bob"})
 		an.identify(cn)
 		synctest.Wait()
-		a.knows(t, cards{"b": "bob", "c": "carla"})
+		a.wantCards(t, cards{"b": "bob", "c": "carla"})
 
-		w.mu.Lock()
+		f.mu.Lock()
 		delete(bn.handlers, Protocol)
 		delete(cn.handlers, Protocol)
-		w.mu.Unlock()
+		f.mu.Unlock()
 		an.updated.Emit(event.EvtPeerProtocolsUpdated{Peer: "b", Removed: []protocol.ID{Protocol}})
 		an.identify(cn)
 		synctest.Wait()
-		a.Tell()
+		a.Announce()
 		time.Sleep(time.Hour)
-		if n := w.count("a", ""); n != 2 {
+		if n := f.count("a", ""); n != 2 {
 			t.Errorf("%d streams", n)
 		}
 	})
 }
 
 func TestExchange(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		b, bn := w.daemon(t, "b")
-		cn, dn, en := w.node("c"), w.node("d"), w.node("e")
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		b, bn := f.daemon(t, "b")
+		cn, dn, en := f.node("c"), f.node("d"), f.node("e")
 		dn.SetStreamHandler(Protocol, silent)
 		var n atomic.Int64
-		en.SetStreamHandler(Protocol, refusing(&n))
-		for _, other := range []*node{bn, cn, dn, en} {
+		en.SetStreamHandler(Protocol, refuse(&n))
+		for _, other := range []*fakeHost{bn, cn, dn, en} {
 			connect(an, other)
 		}
 		synctest.Wait()
@@ -434,9 +436,9 @@ func TestExchange(t *testing.T) {
 		if err != nil || c.Username != "bea" {
 			t.Errorf("%+v, %v", c, err)
 		}
-		// at once, and not only in a while
-		a.knows(t, cards{"b": "bea"})
-		b.knows(t, cards{"a": "anna"})
+		// Exchange returns after both sides have the new card.
+		a.wantCards(t, cards{"b": "bea"})
+		b.wantCards(t, cards{"a": "anna"})
 		if _, err := b.Exchange(t.Context(), "a"); err != nil {
 			t.Error(err)
 		}
@@ -464,14 +466,14 @@ func TestExchange(t *testing.T) {
 	})
 }
 
-// Who answers without having read did not get our card.
-func TestAnswerToNothing(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		bn := w.node("b")
+// A response to an unread card does not count as its delivery.
+func TestResponseToUnreadCardIsNotDelivery(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		bn := f.node("b")
 		bn.SetStreamHandler(Protocol, func(s network.Stream) {
 			defer s.Close()
-			s.(*stream).in.Close()
+			s.(*fakeStream).in.Close()
 			s.Write(framed(`{"username":"bob"}`))
 		})
 		connect(an, bn)
@@ -479,28 +481,28 @@ func TestAnswerToNothing(t *testing.T) {
 			t.Error("no error")
 		}
 		time.Sleep(5 * time.Second)
-		if n := w.count("a", "b"); n != 3 { // the one just now, one at once, one after 2 s
+		if n := f.count("a", "b"); n != 3 { // this exchange, an immediate one, and one after 2 s
 			t.Errorf("%d streams", n)
 		}
 	})
 }
 
-// An owner who does not come back holds up nobody for longer than an exchange
-// may take.
-func TestStuckOwner(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
+// A blocked Received callback delays other peers no longer than the timeout of
+// an exchange.
+func TestBlockedReceivedCallbackTimesOut(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
 		a.slow = time.Hour
-		bn, cn, dn := w.node("b"), w.node("c"), w.node("d")
-		cn.SetStreamHandler(Protocol, answering("carla"))
-		for _, other := range []*node{bn, cn, dn} {
-			join(an, other)
+		bn, cn, dn := f.node("b"), f.node("c"), f.node("d")
+		cn.SetStreamHandler(Protocol, answerWith("carla"))
+		for _, other := range []*fakeHost{bn, cn, dn} {
+			connectOnly(an, other)
 		}
-		w.tasks.Go(func() { attempt(bn, "a") })
+		f.tasks.Go(func() { exchangeAs(bn, "a") })
 		time.Sleep(time.Minute)
-		w.tasks.Go(func() {
-			if attempt(dn, "a") == nil || time.Since(epoch) != 70*time.Second {
-				t.Error("an answer, or a late reset")
+		f.tasks.Go(func() {
+			if exchangeAs(dn, "a") == nil || time.Since(epoch) != 70*time.Second {
+				t.Error("a response, or a late reset")
 			}
 		})
 		if _, err := a.Exchange(t.Context(), "c"); !errors.Is(err, context.DeadlineExceeded) || time.Since(epoch) != 70*time.Second {
@@ -511,181 +513,180 @@ func TestStuckOwner(t *testing.T) {
 	})
 }
 
-// A card that may not be shown is shown to nobody.
+// An invalid own card is never sent.
 func TestOwnCardIsChecked(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		b, bn := w.daemon(t, "b")
-		a.book.own = Card{Username: "an\x1bna", User: "/ipfs/x"}
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		b, bn := f.daemon(t, "b")
+		a.recorder.own = Card{Username: "an\x1bna", User: "/ipfs/x"}
 		connect(an, bn)
 		time.Sleep(time.Second)
-		b.knows(t, nil)
+		b.wantCards(t, nil)
 		if _, err := a.Exchange(t.Context(), "b"); !errors.Is(err, ErrInvalid) {
 			t.Error(err)
 		}
 		if _, err := b.Exchange(t.Context(), "a"); err == nil {
 			t.Error("no error")
 		}
-		b.knows(t, nil)
-		a.book.mu.Lock()
-		a.book.own.User = "/orbitdb/x"
-		a.book.mu.Unlock()
+		b.wantCards(t, nil)
+		a.recorder.mu.Lock()
+		a.recorder.own.User = "/orbitdb/x"
+		a.recorder.mu.Unlock()
 		if _, err := a.Exchange(t.Context(), "b"); err != nil {
 			t.Error(err)
 		}
-		b.knows(t, cards{"a": ""})
+		b.wantCards(t, cards{"a": ""})
 	})
 }
 
-// An owner who has no card to show yet shows none, and shows it once there is one.
-func TestCardThatIsNotThereYetIsNotShown(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		b, bn := w.daemon(t, "b")
+// If Own fails, no card is sent. A later Announce sends it.
+func TestNothingIsSentWithoutAnOwnCard(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		b, bn := f.daemon(t, "b")
 		notYet := errors.New("not yet")
-		a.book.err = notYet
+		a.recorder.err = notYet
 		connect(an, bn)
 		time.Sleep(time.Hour)
-		b.knows(t, nil)
+		b.wantCards(t, nil)
 		if _, err := a.Exchange(t.Context(), "b"); !errors.Is(err, notYet) {
 			t.Error(err)
 		}
 		if _, err := b.Exchange(t.Context(), "a"); err == nil {
 			t.Error("no error")
 		}
-		b.knows(t, nil)
-		a.book.mu.Lock()
-		a.book.err = nil
-		a.book.mu.Unlock()
-		a.Tell()
+		b.wantCards(t, nil)
+		a.recorder.mu.Lock()
+		a.recorder.err = nil
+		a.recorder.mu.Unlock()
+		a.Announce()
 		time.Sleep(time.Second)
-		b.knows(t, cards{"a": a.book.card().Username})
+		b.wantCards(t, cards{"a": a.recorder.card().Username})
 	})
 }
 
-func TestTellIsCoalesced(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		w.latency = 50 * time.Millisecond
-		a, an := w.daemon(t, "a")
-		b, bn := w.daemon(t, "b") // larger and smaller than m
-		m, mn := w.daemon(t, "m")
-		_, zn := w.daemon(t, "z")
-		for _, other := range []*node{an, bn, zn} {
+func TestAnnouncementsAreCoalesced(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		f.latency = 50 * time.Millisecond
+		a, an := f.daemon(t, "a")
+		b, bn := f.daemon(t, "b") // peer IDs on both sides of m
+		m, mn := f.daemon(t, "m")
+		_, zn := f.daemon(t, "z")
+		for _, other := range []*fakeHost{an, bn, zn} {
 			connect(mn, other)
 		}
 		time.Sleep(time.Minute)
-		met := w.count("", "")
+		met := f.count("", "")
 		for i := range 100 {
 			m.set(fmt.Sprint("m", i))
-			m.Tell()
+			m.Announce()
 		}
 		time.Sleep(time.Minute)
 		for _, d := range []*daemon{a, b} {
-			d.knows(t, cards{"m": "m99"})
+			d.wantCards(t, cards{"m": "m99"})
 		}
-		if n := w.count("m", "a"); n != 1 {
-			t.Errorf("%d streams for what was told at once", n)
+		if n := f.count("m", "a"); n != 1 {
+			t.Errorf("%d streams for coalesced announcements", n)
 		}
-		if n := w.count("", ""); n != met+3 {
-			t.Errorf("%d streams more", n-met)
+		if n := f.count("", ""); n != met+3 {
+			t.Errorf("%d more streams", n-met)
 		}
 
-		// while one is on its way
-		m.Tell()
+		// during an exchange
+		m.Announce()
 		time.Sleep(10 * time.Millisecond)
 		for i := range 100 {
 			m.set(fmt.Sprint("n", i))
-			m.Tell()
+			m.Announce()
 		}
 		time.Sleep(time.Minute)
-		a.knows(t, cards{"m": "n99"})
-		if n := w.count("m", "a"); n < 2 || n > 3 {
+		a.wantCards(t, cards{"m": "n99"})
+		if n := f.count("m", "a"); n < 2 || n > 3 {
 			t.Errorf("%d streams", n)
 		}
 
-		// all the time: no more often than a peer takes
-		before := w.count("m", "a")
+		// continuously: no more often than the rate limit of a peer allows
+		before := f.count("m", "a")
 		for i := range 1000 {
 			m.set(fmt.Sprint("o", i))
-			m.Tell()
+			m.Announce()
 			time.Sleep(10 * time.Millisecond)
 		}
 		time.Sleep(time.Minute)
-		a.knows(t, cards{"m": "o999"})
-		if n := w.count("m", "a") - before; n < 5 || n > 11 {
+		a.wantCards(t, cards{"m": "o999"})
+		if n := f.count("m", "a") - before; n < 5 || n > 11 {
 			t.Errorf("%d streams in 10 s", n)
 		}
 	})
 }
 
-// What is told while an exchange shows the old card is shown in another one.
-func TestTellDuringExchange(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		b, bn := w.daemon(t, "b")
+// A change during an exchange of the old card causes another exchange.
+func TestAnnouncementDuringExchangeIsSent(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		b, bn := f.daemon(t, "b")
 		b.slow = 2 * time.Second
 		connect(an, bn)
 		time.Sleep(time.Second)
 		a.set("anna")
-		a.Tell()
+		a.Announce()
 		time.Sleep(time.Minute)
-		b.knows(t, cards{"a": "anna"})
-		wantTimes(t, w.times("a", "b"), 0, 2)
+		b.wantCards(t, cards{"a": "anna"})
+		wantTimes(t, f.times("a", "b"), 0, 2)
 	})
 }
 
-// However often is told, there is one exchange with a peer at a time.
-func TestTellWhileAllIsBusy(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		w.latency = 5 * time.Second
-		a, an := w.daemon(t, "a")
+// However often Announce is called, exchanges with a peer do not overlap.
+func TestExchangesWithAPeerDoNotOverlap(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		f.latency = 5 * time.Second
+		a, an := f.daemon(t, "a")
 		for i := range 40 {
-			other := w.node(peer.ID(fmt.Sprint("b", i)))
-			other.SetStreamHandler(Protocol, answering("bob"))
+			other := f.node(peer.ID(fmt.Sprint("b", i)))
+			other.SetStreamHandler(Protocol, answerWith("bob"))
 			connect(an, other)
 		}
 		for range 60 {
 			time.Sleep(1100 * time.Millisecond)
-			a.Tell()
+			a.Announce()
 		}
 		time.Sleep(time.Minute)
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if w.twice {
-			t.Error("two exchanges with a peer at a time")
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.overlapping {
+			t.Error("exchanges with a peer overlapped")
 		}
 	})
 }
 
-func TestTellReachesWhoFailedBefore(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		b, bn := w.daemon(t, "b")
+func TestAnnouncementReachesPeersThatFailedBefore(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		b, bn := f.daemon(t, "b")
 		connect(an, bn)
 		synctest.Wait()
 		var n atomic.Int64
-		bn.w.mu.Lock()
+		bn.net.mu.Lock()
 		good := bn.handlers[Protocol]
-		bn.handlers[Protocol] = refusing(&n)
-		bn.w.mu.Unlock()
+		bn.handlers[Protocol] = refuse(&n)
+		bn.net.mu.Unlock()
 		a.set("anna")
-		a.Tell()
+		a.Announce()
 		time.Sleep(5 * time.Second)
-		b.knows(t, cards{"a": "a"})
-		bn.w.mu.Lock()
+		b.wantCards(t, cards{"a": "a"})
+		bn.net.mu.Lock()
 		bn.handlers[Protocol] = good
-		bn.w.mu.Unlock()
+		bn.net.mu.Unlock()
 		time.Sleep(10 * time.Second)
-		b.knows(t, cards{"a": "anna"})
+		b.wantCards(t, cards{"a": "anna"})
 	})
 }
 
-// An answer that was on its way before the card changed, and after the new one
-// was shown, is made up for.
-func TestOldCardIsNotTheLast(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		bn := w.node("b")
+// If an old card may have arrived after a new one, the new one is sent again.
+func TestLastCardSentIsTheCurrentOne(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		bn := f.node("b")
 		got := make(chan string, 10)
 		bn.SetStreamHandler(Protocol, func(s network.Stream) {
 			defer s.Close()
@@ -700,15 +701,15 @@ func TestOldCardIsNotTheLast(t *testing.T) {
 		connect(an, bn)
 		time.Sleep(time.Minute)
 
-		s, err := bn.NewStream(allowed(t.Context()), "a", Protocol)
+		s, err := bn.NewStream(streamContext(t.Context()), "a", Protocol)
 		if err != nil {
 			t.Fatal(err)
 		}
 		frame, _ := encode(Card{Username: "b"})
 		s.Write(frame)
-		synctest.Wait() // the answer is on its way
+		synctest.Wait() // the response is in flight
 		a.set("anna")
-		a.Tell()
+		a.Announce()
 		time.Sleep(5 * time.Second)
 		if c, err := read(s); err != nil || c.Username != "a" {
 			t.Fatal(c, err)
@@ -718,9 +719,9 @@ func TestOldCardIsNotTheLast(t *testing.T) {
 		synctest.Wait()
 		close(got)
 		if names, want := slices.Collect(each(got)), []string{"a", "anna", "anna"}; !slices.Equal(names, want) {
-			t.Errorf("shown %q, want %q", names, want)
+			t.Errorf("sent %q, want %q", names, want)
 		}
-		a.knows(t, cards{"b": "b"})
+		a.wantCards(t, cards{"b": "b"})
 	})
 }
 
@@ -734,36 +735,36 @@ func each[T any](c <-chan T) iter.Seq[T] {
 	}
 }
 
-// Who asked after the card changed, and got it, is not shown it again.
-func TestAskedIsTold(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		b, bn := w.daemon(t, "b")
+// A peer that requested the new card is not sent it again.
+func TestResponseCountsAsDelivery(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		b, bn := f.daemon(t, "b")
 		connect(an, bn)
 		synctest.Wait()
 		a.set("anna")
-		a.Tell() // in a second at the earliest
+		a.Announce() // takes effect after exchangeInterval
 		if _, err := b.Exchange(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
-		b.knows(t, cards{"a": "anna"})
-		wantTimes(t, w.times("a", "b"), 0)
+		b.wantCards(t, cards{"a": "anna"})
+		wantTimes(t, f.times("a", "b"), 0)
 	})
 }
 
-// An answer that did not arrive is not taken for one.
-func TestLostAnswerIsMadeUpFor(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		_, bn := w.daemon(t, "b")
-		an := w.node("a")
+// A response that was lost does not count as delivered.
+func TestLostResponseIsSentAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		_, bn := f.daemon(t, "b")
+		an := f.node("a")
 		var heard atomic.Int64
 		an.SetStreamHandler(Protocol, func(s network.Stream) {
 			heard.Add(1)
-			answering("alice")(s)
+			answerWith("alice")(s)
 		})
 		connect(an, bn)
-		s, err := an.NewStream(allowed(t.Context()), "b", Protocol)
+		s, err := an.NewStream(streamContext(t.Context()), "b", Protocol)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -772,60 +773,60 @@ func TestLostAnswerIsMadeUpFor(t *testing.T) {
 		s.Reset()
 		time.Sleep(time.Hour)
 		if heard.Load() != 1 {
-			t.Errorf("our card was shown %d times", heard.Load())
+			t.Errorf("the own card was sent %d times", heard.Load())
 		}
 	})
 }
 
-func TestManyPeersFewAtATime(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		w.latency = time.Second
-		a, an := w.daemon(t, "a")
+func TestConcurrentExchangesAreBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		f.latency = time.Second
+		a, an := f.daemon(t, "a")
 		const n = 1000
 		for i := range n {
-			other := w.node(peer.ID(fmt.Sprint("b", i)))
-			other.SetStreamHandler(Protocol, answering("bob"))
+			other := f.node(peer.ID(fmt.Sprint("b", i)))
+			other.SetStreamHandler(Protocol, answerWith("bob"))
 			connect(an, other)
 			synctest.Wait()
 		}
 		time.Sleep(n / 16 * time.Second)
-		if w.atOnce() != 16 {
-			t.Errorf("%d streams were opened at a time", w.atOnce())
+		if f.maxAtOnce() != 16 {
+			t.Errorf("%d streams were opened concurrently", f.maxAtOnce())
 		}
 		time.Sleep(2 * time.Second)
-		if have := len(a.Cards()); have != n || w.count("", "") != n {
-			t.Errorf("%d cards of %d, by %d streams", have, n, w.count("", ""))
+		if have := len(a.Cards()); have != n || f.count("", "") != n {
+			t.Errorf("%d of %d cards, over %d streams", have, n, f.count("", ""))
 		}
-		a.Tell()
+		a.Announce()
 		time.Sleep(n/16*time.Second + 2*time.Second)
-		if w.count("", "") != 2*n || w.atOnce() != 16 {
-			t.Errorf("%d streams, %d at a time", w.count("", ""), w.atOnce())
+		if f.count("", "") != 2*n || f.maxAtOnce() != 16 {
+			t.Errorf("%d streams, %d at a time", f.count("", ""), f.maxAtOnce())
 		}
 	})
 }
 
-// The silent hold up the others for a while, not for good.
+// Silent peers delay other peers for a bounded time.
 func TestSilentPeersDoNotBlockOthers(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
 		for i := range 40 {
-			other := w.node(peer.ID(fmt.Sprint("s", i)))
+			other := f.node(peer.ID(fmt.Sprint("s", i)))
 			other.SetStreamHandler(Protocol, silent)
 			connect(an, other)
 		}
-		bn := w.node("b")
-		bn.SetStreamHandler(Protocol, answering("bob"))
+		bn := f.node("b")
+		bn.SetStreamHandler(Protocol, answerWith("bob"))
 		connect(an, bn)
 		time.Sleep(30 * time.Second)
-		a.knows(t, cards{"b": "bob"})
+		a.wantCards(t, cards{"b": "bob"})
 		time.Sleep(10 * time.Minute)
-		if n := w.count("a", ""); n != 1+4*40 {
+		if n := f.count("a", ""); n != 1+4*40 {
 			t.Errorf("%d streams", n)
 		}
 	})
 }
 
-func TestServedStreamsEnd(t *testing.T) {
+func TestInboundStreamsTimeOut(t *testing.T) {
 	whole, _ := encode(Card{Username: "mallory"})
 	for name, act := range map[string]func(s network.Stream){
 		"silent": func(network.Stream) {},
@@ -844,22 +845,22 @@ func TestServedStreamsEnd(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, w *world) {
-				_, an := w.daemon(t, "a")
-				mn := w.node("m")
+			inBubble(t, func(t *testing.T, f *fakeNetwork) {
+				_, an := f.daemon(t, "a")
+				mn := f.node("m")
 				connect(an, mn)
-				s, err := mn.NewStream(allowed(t.Context()), "a", Protocol)
+				s, err := mn.NewStream(streamContext(t.Context()), "a", Protocol)
 				if err != nil {
 					t.Fatal(err)
 				}
-				w.tasks.Go(func() { act(s) })
+				f.tasks.Go(func() { act(s) })
 				time.Sleep(10*time.Second - 1)
-				if w.leaksOf(an) != 1 {
-					t.Error("it was not served for 10 s")
+				if f.openStreamsOf(an) != 1 {
+					t.Error("it was served for less than 10 s")
 				}
 				time.Sleep(1)
 				synctest.Wait()
-				if w.leaksOf(an) != 0 {
+				if f.openStreamsOf(an) != 0 {
 					t.Error("it was served for longer than 10 s")
 				}
 				s.Close()
@@ -868,7 +869,7 @@ func TestServedStreamsEnd(t *testing.T) {
 	}
 }
 
-func TestJunkIsReset(t *testing.T) {
+func TestInvalidCardIsReset(t *testing.T) {
 	for name, data := range map[string][]byte{
 		"junk":           framed("junk"),
 		"bad address":    framed(`{"username":"mallory","user":"/ipfs/x"}`),
@@ -877,33 +878,33 @@ func TestJunkIsReset(t *testing.T) {
 		"endless length": slices.Repeat([]byte{0xff}, 100),
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, w *world) {
-				a, an := w.daemon(t, "a")
-				mn := w.node("m")
+			inBubble(t, func(t *testing.T, f *fakeNetwork) {
+				a, an := f.daemon(t, "a")
+				mn := f.node("m")
 				connect(an, mn)
-				s, err := mn.NewStream(allowed(t.Context()), "a", Protocol)
+				s, err := mn.NewStream(streamContext(t.Context()), "a", Protocol)
 				if err != nil {
 					t.Fatal(err)
 				}
 				defer s.Close()
-				w.tasks.Go(func() { s.Write(data) })
+				f.tasks.Go(func() { s.Write(data) })
 				_, err = io.Copy(io.Discard, s)
 				if !errors.Is(err, network.ErrReset) || time.Since(epoch) > 0 {
 					t.Errorf("%v after %s", err, time.Since(epoch))
 				}
-				a.knows(t, nil)
+				a.wantCards(t, nil)
 			})
 		})
 	}
 }
 
-// A card counts also if more follows it, but ends nothing.
-func TestMoreThanACard(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		mn := w.node("m")
-		join(an, mn)
-		s, err := mn.NewStream(allowed(t.Context()), "a", Protocol)
+// A card with data after it is accepted, and its stream is reset.
+func TestDataAfterACardResetsTheStream(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		mn := f.node("m")
+		connectOnly(an, mn)
+		s, err := mn.NewStream(streamContext(t.Context()), "a", Protocol)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -914,22 +915,22 @@ func TestMoreThanACard(t *testing.T) {
 		}
 		s.Write([]byte{0})
 		synctest.Wait()
-		if w.leaksOf(an) > 0 || time.Since(epoch) > 0 {
-			t.Error("it is served yet")
+		if f.openStreamsOf(an) > 0 || time.Since(epoch) > 0 {
+			t.Error("the stream is still served")
 		}
-		a.knows(t, cards{"m": "mallory"})
+		a.wantCards(t, cards{"m": "mallory"})
 		var heard atomic.Int64
-		mn.SetStreamHandler(Protocol, refusing(&heard))
+		mn.SetStreamHandler(Protocol, refuse(&heard))
 		synctest.Wait()
 		if heard.Load() != 1 {
-			t.Errorf("asked %d times", heard.Load())
+			t.Errorf("%d requests", heard.Load())
 		}
 	})
 }
 
-// attempt opens a stream and exchanges cards, in the name of a node.
-func attempt(n *node, to peer.ID) error {
-	s, err := n.NewStream(allowed(context.Background()), to, Protocol)
+// exchangeAs opens a stream and exchanges cards as a host.
+func exchangeAs(n *fakeHost, to peer.ID) error {
+	s, err := n.NewStream(streamContext(context.Background()), to, Protocol)
 	if err != nil {
 		return err
 	}
@@ -942,15 +943,15 @@ func attempt(n *node, to peer.ID) error {
 	return err
 }
 
-func TestFloodIsRefused(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
-		mn, nn := w.node("m"), w.node("n")
+func TestInboundRateIsLimited(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		mn, nn := f.node("m"), f.node("n")
 		connect(an, mn)
 		connect(an, nn)
 		taken := func(times int) (n int) {
 			for range times {
-				if attempt(mn, "a") == nil {
+				if exchangeAs(mn, "a") == nil {
 					n++
 				}
 				synctest.Wait() // the stream is closed on both sides
@@ -958,23 +959,23 @@ func TestFloodIsRefused(t *testing.T) {
 			return n
 		}
 		if n := taken(100); n != 16 {
-			t.Errorf("%d at once were taken", n)
+			t.Errorf("%d streams of a burst were accepted", n)
 		}
-		if err := attempt(nn, "a"); err != nil {
+		if err := exchangeAs(nn, "a"); err != nil {
 			t.Errorf("another peer: %v", err)
 		}
 		time.Sleep(3 * time.Second)
 		if n := taken(100); n != 3 {
-			t.Errorf("%d were taken after 3 s", n)
+			t.Errorf("%d streams were accepted after 3 s", n)
 		}
 		disconnect(an, mn)
 		connect(an, mn)
 		if n := taken(100); n != 0 {
-			t.Errorf("%d were taken after a reconnect", n)
+			t.Errorf("%d streams were accepted after a reconnect", n)
 		}
 		time.Sleep(time.Minute)
 		if n := taken(100); n != 16 {
-			t.Errorf("%d were taken after a minute", n)
+			t.Errorf("%d streams were accepted after a minute", n)
 		}
 		if n := len(a.names("m")); n != 16+3+16 {
 			t.Errorf("%d cards were received", n)
@@ -982,26 +983,26 @@ func TestFloodIsRefused(t *testing.T) {
 	})
 }
 
-func TestStreamsAtATime(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		_, an := w.daemon(t, "a")
-		open := func(n *node) bool {
-			s, err := n.NewStream(allowed(t.Context()), "a", Protocol)
+func TestInboundStreamsAreLimited(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		_, an := f.daemon(t, "a")
+		open := func(n *fakeHost) bool {
+			s, err := n.NewStream(streamContext(t.Context()), "a", Protocol)
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.tasks.Go(func() { silent(s) })
+			f.tasks.Go(func() { silent(s) })
 			synctest.Wait()
-			return w.leaksOf(n) > 0
+			return f.openStreamsOf(n) > 0
 		}
 		var all int
 		for i := range 300 {
-			n := w.node(peer.ID(fmt.Sprint("m", i)))
+			n := f.node(peer.ID(fmt.Sprint("m", i)))
 			connect(an, n)
 			for range 10 {
 				open(n)
 			}
-			have := w.leaksOf(n)
+			have := f.openStreamsOf(n)
 			all += have
 			if want := min(4, 1024-(all-have)); have != want {
 				t.Fatalf("peer %d has %d streams, want %d", i, have, want)
@@ -1012,18 +1013,18 @@ func TestStreamsAtATime(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		n := w.node("n")
+		n := f.node("n")
 		connect(an, n)
-		if err := attempt(n, "a"); err != nil {
-			t.Errorf("after all ended: %v", err)
+		if err := exchangeAs(n, "a"); err != nil {
+			t.Errorf("after the streams ended: %v", err)
 		}
 	})
 }
 
-// leaksOf is how many streams a node has open.
-func (w *world) leaksOf(n *node) int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+// openStreamsOf returns the number of open streams of a host.
+func (f *fakeNetwork) openStreamsOf(n *fakeHost) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	open := 0
 	for _, l := range n.links {
 		open += len(l.streams)
@@ -1032,12 +1033,12 @@ func (w *world) leaksOf(n *node) int {
 }
 
 func TestMemoryIsBounded(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
 		for i := range 4096 + 100 {
-			n := w.node(peer.ID(fmt.Sprint("m", i)))
+			n := f.node(peer.ID(fmt.Sprint("m", i)))
 			connect(an, n)
-			if err := attempt(n, "a"); (err == nil) != (i < 4096) {
+			if err := exchangeAs(n, "a"); (err == nil) != (i < 4096) {
 				t.Fatalf("peer %d: %v", i, err)
 			}
 			n.SetStreamHandler(Protocol, silent)
@@ -1048,48 +1049,48 @@ func TestMemoryIsBounded(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		for i := range 4096 + 100 {
-			disconnect(an, w.hosts[peer.ID(fmt.Sprint("m", i))])
+			disconnect(an, f.hosts[peer.ID(fmt.Sprint("m", i))])
 			if i%100 == 0 {
 				synctest.Wait()
 			}
 		}
 		synctest.Wait()
 		if len(a.Cards()) > 0 || len(a.peers) > 0 || len(a.queue) > 0 {
-			t.Errorf("%d cards, %d peers, %d waiting", len(a.Cards()), len(a.peers), len(a.queue))
+			t.Errorf("%d cards, %d peers, %d queued", len(a.Cards()), len(a.peers), len(a.queue))
 		}
-		n := w.node("n")
+		n := f.node("n")
 		connect(an, n)
-		if err := attempt(n, "a"); err != nil {
+		if err := exchangeAs(n, "a"); err != nil {
 			t.Error(err)
 		}
-		if len(a.guests.byPeer) != 1 {
-			t.Errorf("%d guests", len(a.guests.byPeer))
+		if len(a.inbound.byPeer) != 1 {
+			t.Errorf("%d tracked peers", len(a.inbound.byPeer))
 		}
 	})
 }
 
-func TestReceivedOneAtATime(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a, an := w.daemon(t, "a")
+func TestReceivedCallsDoNotOverlap(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
 		a.slow = 10 * time.Millisecond
 		var others []*daemon
 		for i := range 20 {
-			b, bn := w.daemon(t, peer.ID(fmt.Sprint("b", i)))
+			b, bn := f.daemon(t, peer.ID(fmt.Sprint("b", i)))
 			connect(an, bn)
 			others = append(others, b)
 		}
 		for i := range 10 {
 			for _, b := range others {
 				b.set(fmt.Sprint(string(b.host.ID()), " ", i))
-				w.tasks.Go(func() { b.Exchange(t.Context(), "a") })
-				w.tasks.Go(func() { a.Exchange(t.Context(), b.host.ID()) })
+				f.tasks.Go(func() { b.Exchange(t.Context(), "a") })
+				f.tasks.Go(func() { a.Exchange(t.Context(), b.host.ID()) })
 			}
 			time.Sleep(2 * time.Second)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if a.overlap {
-			t.Error("Received was called while it ran")
+			t.Error("calls of Received overlapped")
 		}
 		want := cards{}
 		for _, b := range others {
@@ -1100,19 +1101,19 @@ func TestReceivedOneAtATime(t *testing.T) {
 				t.Errorf("received %q", names)
 			}
 		}
-		a.knows(t, want)
+		a.wantCards(t, want)
 	})
 }
 
-// However slow the owner is, the host's events are taken.
-func TestEventsAreTaken(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		w.latency = time.Hour
-		a, an := w.daemon(t, "a")
+// A slow Received callback does not block the event bus.
+func TestEventBusIsNeverBlocked(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		f.latency = time.Hour
+		a, an := f.daemon(t, "a")
 		a.slow = time.Hour
-		bn := w.node("b")
+		bn := f.node("b")
 		connect(an, bn)
-		w.tasks.Go(func() { attempt(bn, "a") })
+		f.tasks.Go(func() { exchangeAs(bn, "a") })
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if len(a.names("b")) != 1 {
@@ -1125,67 +1126,67 @@ func TestEventsAreTaken(t *testing.T) {
 			an.identify(bn)
 		}
 		if took := time.Since(begin); took > 0 {
-			t.Errorf("the bus waited for %s", took)
+			t.Errorf("the event bus was blocked for %s", took)
 		}
-		a.knows(t, cards{"b": "mallory"})
+		a.wantCards(t, cards{"b": "mallory"})
 	})
 }
 
 func TestCloseWhileRunning(t *testing.T) {
 	for _, after := range []time.Duration{0, 500 * time.Millisecond, time.Second, 2 * time.Second, 3500 * time.Millisecond, time.Minute} {
-		inBubble(t, func(t *testing.T, w *world) {
-			w.latency = time.Second
-			m, mn := w.daemon(t, "m")
+		inBubble(t, func(t *testing.T, f *fakeNetwork) {
+			f.latency = time.Second
+			m, mn := f.daemon(t, "m")
 			for i := range 40 {
-				other := w.node(peer.ID(fmt.Sprint("z", i)))
-				other.SetStreamHandler(Protocol, []network.StreamHandler{answering("z"), silent, func(s network.Stream) { s.Reset() }}[i%3])
+				other := f.node(peer.ID(fmt.Sprint("z", i)))
+				other.SetStreamHandler(Protocol, []network.StreamHandler{answerWith("z"), silent, func(s network.Stream) { s.Reset() }}[i%3])
 				connect(mn, other)
-				w.tasks.Go(func() {
-					s, err := other.NewStream(allowed(t.Context()), "m", Protocol)
+				f.tasks.Go(func() {
+					s, err := other.NewStream(streamContext(t.Context()), "m", Protocol)
 					if err == nil {
 						silent(s)
 					}
 				})
-				w.tasks.Go(func() {
+				f.tasks.Go(func() {
 					if _, err := m.Exchange(t.Context(), other.id); m.ctx.Err() != nil && err != nil && time.Since(epoch) == after && !errors.Is(err, ErrClosed) {
 						t.Errorf("exchange: %v", err)
 					}
 				})
 			}
-			_, an := w.daemon(t, "a")
+			_, an := f.daemon(t, "a")
 			connect(mn, an)
 			time.Sleep(after)
-			m.Tell()
+			m.Announce()
 			begin := time.Now()
-			w.tasks.Go(func() { m.Close() })
+			f.tasks.Go(func() { m.Close() })
 			m.Close()
 			if took := time.Since(begin); took > 0 {
 				t.Errorf("closing took %s", took)
 			}
-			n, received := w.count("m", ""), len(m.received)
-			m.Tell()
+			n, received := f.count("m", ""), len(m.received)
+			m.Announce()
 			if _, err := m.Exchange(t.Context(), "a"); !errors.Is(err, ErrClosed) {
 				t.Errorf("exchange: %v", err)
 			}
-			m.knows(t, nil)
-			connect(mn, w.node("y"))
+			m.wantCards(t, nil)
+			connect(mn, f.node("y"))
 			mn.identify(an)
 			time.Sleep(time.Hour)
-			if w.count("m", "") != n || len(m.received) != received {
-				t.Errorf("%d streams and %d cards after Close", w.count("m", "")-n, len(m.received)-received)
+			if f.count("m", "") != n || len(m.received) != received {
+				t.Errorf("%d streams and %d cards after Close", f.count("m", "")-n, len(m.received)-received)
 			}
-			if err := attempt(an, "m"); err == nil || !refusedProtocol(err) {
-				t.Errorf("the handler is there yet: %v", err)
+			if err := exchangeAs(an, "m"); err == nil || !refusedProtocol(err) {
+				t.Errorf("the handler is still registered: %v", err)
 			}
 		})
 	}
 }
 
-func TestNewWantsWhatItNeeds(t *testing.T) {
-	if _, err := New(Config{Host: newWorld().node("a")}); err == nil {
-		t.Error("no own card, and no error")
+func TestNewChecksConfig(t *testing.T) {
+	if _, err := New(Config{Host: newFakeNetwork().node("a")}); err == nil {
+		t.Error("no error without an own card")
 	}
 	if _, err := New(Config{Own: func(peer.ID) (Card, error) { return Card{}, nil }}); err == nil {
-		t.Error("no host, and no error")
+		t.Error("no error without a host")
 	}
 }

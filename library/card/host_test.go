@@ -26,12 +26,12 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// started by a library when it is imported, never ended
+		// opencensus starts it on import and never stops it
 		goleak.IgnoreAnyFunction("go.opencensus.io/stats/view.(*worker).start"),
 	)
 }
 
-// testContext is for what takes a moment, unless it fails.
+// testContext returns a context for steps that are quick unless they fail.
 func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
@@ -66,7 +66,7 @@ func dial(t testing.TB, from, to host.Host) {
 	}
 }
 
-// inOrder are n hosts in the order of their IDs.
+// inOrder returns n hosts, sorted by peer ID.
 func inOrder(t testing.TB, n int) []host.Host {
 	hs := make([]host.Host, n)
 	for i := range hs {
@@ -76,13 +76,13 @@ func inOrder(t testing.TB, n int) []host.Host {
 	return hs
 }
 
-func (d *daemon) hasNamed(name string, other host.Host) bool {
+func (d *daemon) hasCard(name string, other host.Host) bool {
 	c, ok := d.Cards()[other.ID()]
 	return ok && c.Username == name
 }
 
-// counting counts the streams that come to a daemon.
-func (d *daemon) counting() *atomic.Int64 {
+// countStreams counts the inbound streams of a daemon.
+func (d *daemon) countStreams() *atomic.Int64 {
 	n := new(atomic.Int64)
 	d.host.SetStreamHandler(Protocol, func(s network.Stream) {
 		n.Add(1)
@@ -96,13 +96,13 @@ func TestHostsExchange(t *testing.T) {
 		t.Run(fmt.Sprint("dialed by ", dialer), func(t *testing.T) {
 			hs := inOrder(t, 2)
 			a, b := newDaemon(t, hs[0], "alice"), newDaemon(t, hs[1], "bob")
-			a.book.own.User, a.book.own.Follows = address, true
-			na, nb := a.counting(), b.counting()
+			a.recorder.own.User, a.recorder.own.Follows = address, true
+			na, nb := a.countStreams(), b.countStreams()
 			begin := time.Now()
 			dial(t, hs[dialer], hs[1-dialer])
-			eventually(t, "a card on both sides", func() bool { return a.hasNamed("bob", b.host) && b.hasNamed("alice", a.host) })
-			// the larger side helps where that took long
-			if time.Since(begin) < grace && (na.Load() != 0 || nb.Load() != 1) {
+			eventually(t, "a card on both sides", func() bool { return a.hasCard("bob", b.host) && b.hasCard("alice", a.host) })
+			// After largerIDDelay, the larger side initiates an exchange, too.
+			if time.Since(begin) < largerIDDelay && (na.Load() != 0 || nb.Load() != 1) {
 				t.Errorf("%d streams to the smaller side, %d to the larger one", na.Load(), nb.Load())
 			}
 			if got, want := b.Cards()[a.host.ID()], (Card{"alice", address, true}); got != want {
@@ -111,42 +111,42 @@ func TestHostsExchange(t *testing.T) {
 
 			for i := range 3 {
 				b.set(fmt.Sprint("bob", i))
-				b.Tell()
-				eventually(t, "the new card", func() bool { return a.hasNamed(fmt.Sprint("bob", i), b.host) })
+				b.Announce()
+				eventually(t, "the new card", func() bool { return a.hasCard(fmt.Sprint("bob", i), b.host) })
 			}
 
 			hs[0].Network().ClosePeer(hs[1].ID())
-			eventually(t, "no card after the connection", func() bool { return len(a.Cards())+len(b.Cards()) == 0 })
+			eventually(t, "cards end with the connection", func() bool { return len(a.Cards())+len(b.Cards()) == 0 })
 			a.set("anna")
 			dial(t, hs[1-dialer], hs[dialer])
-			eventually(t, "a card on both sides again", func() bool { return a.hasNamed("bob2", b.host) && b.hasNamed("anna", a.host) })
+			eventually(t, "a card on both sides again", func() bool { return a.hasCard("bob2", b.host) && b.hasCard("anna", a.host) })
 		})
 	}
 }
 
-func TestHostsExchangeWhereConnected(t *testing.T) {
+func TestConnectedHostsExchange(t *testing.T) {
 	hs := inOrder(t, 2)
 	dial(t, hs[0], hs[1])
 	a := newDaemon(t, hs[0], "alice")
 	b := newDaemon(t, hs[1], "bob")
-	eventually(t, "a card on both sides", func() bool { return a.hasNamed("bob", b.host) && b.hasNamed("alice", a.host) })
+	eventually(t, "a card on both sides", func() bool { return a.hasCard("bob", b.host) && b.hasCard("alice", a.host) })
 	b.Close()
-	eventually(t, "the protocol is gone", func() bool {
+	eventually(t, "the protocol is removed", func() bool {
 		_, err := a.Exchange(testContext(t), b.host.ID())
 		return errors.Is(err, ErrNoProtocol)
 	})
 }
 
-// A JavaScript peer need not begin.
-func TestHostAnswersOnly(t *testing.T) {
+// A JavaScript peer only needs to respond.
+func TestRespondingHostIsEnough(t *testing.T) {
 	hs := inOrder(t, 2)
-	hs[0].SetStreamHandler(Protocol, answering("js"))
+	hs[0].SetStreamHandler(Protocol, answerWith("js"))
 	b := newDaemon(t, hs[1], "bob")
 	begin := time.Now()
 	dial(t, hs[0], hs[1])
-	eventually(t, "its card", func() bool { return b.hasNamed("js", hs[0]) })
-	if took := time.Since(begin); took < grace {
-		t.Errorf("asked after %s", took)
+	eventually(t, "its card", func() bool { return b.hasCard("js", hs[0]) })
+	if took := time.Since(begin); took < largerIDDelay {
+		t.Errorf("requested after %s", took)
 	}
 }
 
@@ -157,24 +157,24 @@ func TestHostWithoutProtocol(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 
-	// nobody is dialed
-	away.SetStreamHandler(Protocol, answering("js"))
+	// Exchange does not dial.
+	away.SetStreamHandler(Protocol, answerWith("js"))
 	a.host.Peerstore().AddAddrs(away.ID(), away.Addrs(), peerstore.PermanentAddrTTL)
-	a.Tell()
+	a.Announce()
 	if _, err := a.Exchange(testContext(t), away.ID()); !errors.Is(err, ErrNotConnected) {
 		t.Errorf("error is %v", err)
 	}
 	if n := len(away.Network().Peers()); n > 0 {
-		t.Errorf("it has %d peers", n)
+		t.Errorf("the other host has %d peers", n)
 	}
 	if n := len(a.Cards()); n > 0 {
 		t.Errorf("%d cards", n)
 	}
 }
 
-// What the peerstore says of earlier is not what the peer speaks now: where it
-// says so a stream is written to before the peer agreed.
-func TestHostSpeaksNoMore(t *testing.T) {
+// The peerstore may list a protocol that the peer no longer supports. The
+// stream is then opened optimistically.
+func TestStaleProtocolInPeerstore(t *testing.T) {
 	a, other := newDaemon(t, newHost(t), "alice"), newHost(t)
 	dial(t, a.host, other)
 	if err := a.host.Peerstore().AddProtocols(other.ID(), Protocol); err != nil {
@@ -201,9 +201,9 @@ func TestHostsBehindRelay(t *testing.T) {
 		t.Fatal(err)
 	}
 	if a.host.Network().Connectedness(b.host.ID()) != network.Limited {
-		t.Fatal("the connection is a direct one")
+		t.Fatal("the connection is direct")
 	}
-	eventually(t, "a card on both sides", func() bool { return a.hasNamed("bob", b.host) && b.hasNamed("alice", a.host) })
+	eventually(t, "a card on both sides", func() bool { return a.hasCard("bob", b.host) && b.hasCard("alice", a.host) })
 	b.set("bea")
 	if c, err := a.Exchange(testContext(t), b.host.ID()); err != nil || c.Username != "bea" {
 		t.Errorf("%+v, %v", c, err)
@@ -230,7 +230,7 @@ func TestHostileHost(t *testing.T) {
 		"huge length":     {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f},
 		"endless length":  bytes.Repeat([]byte{0xff}, 1<<20),
 		"junk":            framed("junk"),
-		"another store":   framed(`{"user":"/ipfs/x"}`),
+		"another address": framed(`{"user":"/ipfs/x"}`),
 		"control in user": framed(`{"user":"/orbitdb/\u001b[31m"}`),
 	} {
 		if err := send(data); !errors.Is(err, network.ErrReset) {
@@ -268,7 +268,7 @@ func TestHostileHost(t *testing.T) {
 	}
 }
 
-// Close ends what waits for a peer.
+// Close ends exchanges that wait for a peer.
 func TestHostClosesWhileRunning(t *testing.T) {
 	hs := inOrder(t, 3)
 	hs[0].SetStreamHandler(Protocol, silent)
@@ -306,12 +306,12 @@ func TestHostClosesWhileRunning(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 	if _, err := io.ReadAll(s); err == nil {
-		t.Error("the peer was not told")
+		t.Error("the stream of the peer was not reset")
 	}
 	if n := streams(); n > 0 {
 		t.Errorf("%d streams are open", n)
 	}
 	if slices.Contains(hs[1].Mux().Protocols(), Protocol) {
-		t.Error("the handler is there yet")
+		t.Error("the handler is still registered")
 	}
 }

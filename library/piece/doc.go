@@ -1,15 +1,15 @@
-// Package piece is a piece of sheet music as a library keeps it: its shape as a
-// document, the many ways to write its hash, and an index in memory in which it
-// is found.
+// Package piece defines the documents that describe pieces of sheet music, the
+// spellings of their hashes, and an index in memory to search them.
 //
-// # Shape
+// # Documents
 //
-// A piece is a document of an OrbitDB database whose key is the field "hash".
-// That, "instrument" and all else that an app put there is what the OrbitDB
-// tutorial's app keeps; the rest is ours, and is there where it is known:
+// A piece is a document in an OrbitDB database that is indexed by the field
+// "hash". The app of the OrbitDB tutorial writes "hash", "instrument" and
+// fields of its own. This package adds the other fields, each where its value
+// is known:
 //
 //	hash        text     CID of the file
-//	instrument  text     whom it is for, such as "Piano"
+//	instrument  text     such as "Piano"
 //	title       text
 //	composer    text
 //	type        text     media type of the file, such as "application/pdf"
@@ -18,18 +18,18 @@
 //
 // # Hashes
 //
-// The same CID may be written in several ways: version 0 and 1, and version 1 in
-// any multibase. A document keeps the one that it was given; pieces whose CIDs
-// are the same are the same piece ([Canonical]).
+// A CID has several spellings: version 0, and version 1 in any multibase. A
+// document retains the spelling with which it was written. Pieces with the same
+// CID are the same piece ([Canonical]).
 //
 // # Cost
 //
-// A document of another peer is as large as an entry may be. [Of] reads its fields. A
-// document whose hash has more than [MaxHash] bytes is no piece, and a longer text is not
-// decoded as a CID, which takes the square of the length. An [Index] holds at most
-// [MaxIndexed] pieces and what its [Room]s have room for: of a piece the hash, twice at
-// most, and 256 bytes of each of four texts. A piece that finds no room costs a look-up.
-// [Index.Search] and [Index.Prefixed] look at each piece: that takes time in proportion to
-// the pieces, and of those that are found to the length of the query. Nothing is written
-// to disk.
+// A document from a peer may be as large as an entry. [Of] reads its fields. A
+// document whose hash is longer than [MaxHash] bytes is not a piece. A longer
+// text is never decoded as a CID, which would take quadratic time. An [Index]
+// has at most [MaxIndexed] pieces and stays within its [Budget]s. For each
+// piece it stores the hash, at most twice, and 256 bytes of each of four texts.
+// A piece that exceeds a budget costs one lookup. [Index.Search] and
+// [Index.Prefixed] scan all pieces, and compare each with the query. This
+// package writes nothing to disk.
 package piece

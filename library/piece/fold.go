@@ -11,19 +11,19 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Fold returns a text as it is compared: without case and accents, so that
-// "dvorak" finds "Dvořák", and with single spaces.
+// Fold returns a text in the form in which texts are compared: case-folded,
+// without accents and with single spaces, so that "dvorak" matches "Dvořák".
 func Fold(s string) string { return fold(s, 20*len(s)+20) }
 
-// fold is [Fold] of a text that may grow to so many bytes, and is cut there: one
-// character may become eighteen.
-func fold(s string, most int) string {
-	if plain(s) {
+// fold is [Fold] with a limit on the length of the result, in bytes: folding
+// can turn one character into eighteen.
+func fold(s string, limit int) string {
+	if isASCII(s) {
 		s = strings.ToLower(s)
-		return strings.Join(strings.Fields(s[:min(len(s), most)]), " ")
+		return strings.Join(strings.Fields(s[:min(len(s), limit)]), " ")
 	}
 	t := transform.Chain(norm.NFKD, runes.Remove(runes.In(unicode.Mn)), cases.Fold(), norm.NFC)
-	folded := make([]byte, most)
+	folded := make([]byte, limit)
 	n, _, err := t.Transform(folded, []byte(s), true)
 	if err == nil || errors.Is(err, transform.ErrShortDst) {
 		s = strings.ToValidUTF8(string(folded[:n]), "")
@@ -31,7 +31,7 @@ func fold(s string, most int) string {
 	return strings.Join(strings.Fields(s), " ")
 }
 
-// plain reports whether a text is ASCII.
-func plain(s string) bool {
+// isASCII reports whether a text is ASCII.
+func isASCII(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r > unicode.MaxASCII }) < 0
 }

@@ -10,16 +10,16 @@ import (
 	"github.com/multiformats/go-multihash"
 )
 
-// Decode returns the CID that a hash is, which has at most [MaxHash] bytes.
+// Decode decodes a hash of at most [MaxHash] bytes as a CID.
 func Decode(hash string) (cid.Cid, error) {
-	if len(hash) > MaxHash { // decoding base58 and base36 takes the square of the length
-		return cid.Undef, fmt.Errorf("a hash of %d bytes, at most %d", len(hash), MaxHash)
+	if len(hash) > MaxHash { // decoding base58 and base36 takes quadratic time
+		return cid.Undef, fmt.Errorf("the hash has %d bytes, at most %d are allowed", len(hash), MaxHash)
 	}
 	return cid.Decode(hash)
 }
 
-// Canonical returns the one text for all the ways to write a hash: the CID of
-// version 1 in base32, or the hash itself where it is no CID.
+// Canonical returns the canonical spelling of a hash: the CID in version 1 and
+// base32, or the hash itself if it is not a CID.
 func Canonical(hash string) string {
 	c, err := Decode(hash)
 	if err != nil {
@@ -28,10 +28,10 @@ func Canonical(hash string) string {
 	return CanonicalCID(c)
 }
 
-// CanonicalCID is [Canonical] of a CID.
+// CanonicalCID returns the canonical spelling of a CID.
 func CanonicalCID(c cid.Cid) string { return cid.NewCidV1(c.Type(), c.Hash()).String() }
 
-// Versions returns a CID in each version that there is of it.
+// Versions returns a CID in each version in which it can be expressed.
 func Versions(c cid.Cid) []cid.Cid {
 	all := []cid.Cid{cid.NewCidV1(c.Type(), c.Hash())}
 	p := c.Prefix()
@@ -41,8 +41,8 @@ func Versions(c cid.Cid) []cid.Cid {
 	return all
 }
 
-// Spellings returns the ways in which documents are likely to have a hash, the
-// one given first.
+// Spellings returns the spellings of a hash that documents are likely to use,
+// beginning with the given one.
 func Spellings(hash string) []string {
 	all := []string{hash}
 	c, err := Decode(hash)

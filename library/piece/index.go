@@ -9,68 +9,69 @@ import (
 )
 
 const (
-	// MaxIndexed is how many pieces an index holds: one of them takes some 300
-	// bytes.
+	// MaxIndexed is the maximum number of pieces in an index. A piece takes
+	// about 300 bytes.
 	MaxIndexed = 500_000
 
-	// maxText is how much of each text of a piece is found, in bytes.
+	// maxText is the indexed length of each text of a piece, in bytes.
 	maxText = 256
 
-	// placeSize is what a piece takes beside its texts, about.
-	placeSize = 200
+	// indexedSize is the approximate memory of a piece besides its texts, in
+	// bytes.
+	indexedSize = 200
 )
 
-// Index finds pieces of a database by what is in their documents. It holds no
+// Index is a search index of the pieces in a database. It does not contain the
 // documents. Its methods may be called concurrently.
 type Index struct {
-	mu     sync.RWMutex
-	places map[string]*place // by the hash as the document has it
-	same   map[string]string // one such hash of each canonical hash
-	first  int64             // order of the oldest place
-	last   int64             // order of the newest place
-	full   bool              // some pieces found no room
-	rooms  Rooms
+	mu      sync.RWMutex
+	byHash  map[string]*indexed // by the hash in the document
+	hashOf  map[string]string   // a hash in byHash, by canonical hash
+	first   int64               // order of the oldest piece
+	last    int64               // order of the newest piece
+	full    bool                // whether pieces were left out
+	budgets Budgets
 }
 
-// place is what the index has of a piece.
-type place struct {
-	hash  string
-	same  string // the canonical hash
-	order int64  // the newest highest
-	text  string // folded: title, composer, instrument and name, each behind a line break
-	ends  [3]uint16
+// indexed is a piece in the index.
+type indexed struct {
+	hash      string
+	canonical string // canonical hash
+	order     int64  // rises from the oldest to the newest
+	text      string // folded title, composer, instrument and name, separated by line breaks
+	ends      [3]uint16
 }
 
-func (p *place) title() string      { return p.text[:p.ends[0]] }
-func (p *place) composer() string   { return p.text[p.ends[0]+1 : p.ends[1]] }
-func (p *place) instrument() string { return p.text[p.ends[1]+1 : p.ends[2]] }
+func (p *indexed) title() string      { return p.text[:p.ends[0]] }
+func (p *indexed) composer() string   { return p.text[p.ends[0]+1 : p.ends[1]] }
+func (p *indexed) instrument() string { return p.text[p.ends[1]+1 : p.ends[2]] }
 
-// size is what the piece takes in memory.
-func (p *place) size() int { return placeSize + len(p.hash) + len(p.same) + len(p.text) }
+// size returns the memory that the piece uses, in bytes.
+func (p *indexed) size() int { return indexedSize + len(p.hash) + len(p.canonical) + len(p.text) }
 
-// NewIndex returns an empty index of pieces that find room.
-func NewIndex(rooms ...*Room) *Index {
-	return &Index{places: make(map[string]*place), same: make(map[string]string), rooms: rooms}
+// NewIndex returns an empty index that stays within the budgets.
+func NewIndex(budgets ...*Budget) *Index {
+	return &Index{byHash: make(map[string]*indexed), hashOf: make(map[string]string), budgets: budgets}
 }
 
-// Put adds a piece as the newest, or as the oldest, and replaces the one with its
-// hash, which keeps its place where it is the oldest that is put. It reports
-// whether the piece was not there.
+// Put adds a piece as the newest or the oldest one. As the newest one, it
+// replaces a piece with the same hash. As the oldest one, it leaves such a
+// piece as it is. Put reports whether the piece was added and its hash is new.
 func (x *Index) Put(p Piece, oldest bool) bool {
-	if !x.rooms.Has(placeSize + len(p.Hash)) { // before its texts are looked at, which takes time
+	if !x.budgets.Has(indexedSize + len(p.Hash)) { // checked before the texts are folded, which is slow
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		x.full = x.full || x.places[p.Hash] == nil || !oldest
+		x.full = x.full || x.byHash[p.Hash] == nil || !oldest
 		return false
 	}
-	n := newPlace(p)
+	n := newIndexed(p)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	known := x.places[p.Hash]
+	known := x.byHash[p.Hash]
 	switch {
-	case oldest && known != nil: // it was put anew while the rest was read
+	case oldest && known != nil: // a newer version was put while the database was being read
 		return false
-	case known == nil && len(x.places) >= MaxIndexed, !x.rooms.Take(n.size()):
+	case known == nil && len(x.byHash) >= MaxIndexed, !x.budgets.Reserve(n.size()):
 		x.full = true
 		return false
 	case oldest:
@@ -81,19 +82,19 @@ func (x *Index) Put(p Piece, oldest bool) bool {
 		n.order = x.last
 	}
 	if known != nil {
-		x.rooms.Give(known.size())
+		x.budgets.Release(known.size())
 	}
-	x.places[p.Hash] = n
-	if _, ok := x.same[n.same]; !ok {
-		x.same[n.same] = p.Hash
+	x.byHash[p.Hash] = n
+	if _, ok := x.hashOf[n.canonical]; !ok {
+		x.hashOf[n.canonical] = p.Hash
 	}
 	return known == nil
 }
 
-func newPlace(p Piece) *place {
-	n := &place{hash: p.Hash, same: Canonical(p.Hash)}
-	if n.same == n.hash {
-		n.same = n.hash // one text in memory
+func newIndexed(p Piece) *indexed {
+	n := &indexed{hash: p.Hash, canonical: Canonical(p.Hash)}
+	if n.canonical == n.hash {
+		n.canonical = n.hash // share the string's memory
 	}
 	var b strings.Builder
 	for i, s := range []string{p.Title, p.Composer, p.Instrument, p.Name} {
@@ -107,22 +108,22 @@ func newPlace(p Piece) *place {
 	return n
 }
 
-// Delete removes the piece with a hash, as its document had it.
+// Delete removes the piece with a hash in the spelling of its document.
 func (x *Index) Delete(hash string) {
 	canonical := Canonical(hash)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if p := x.places[hash]; p != nil {
-		x.rooms.Give(p.size())
+	if p := x.byHash[hash]; p != nil {
+		x.budgets.Release(p.size())
 	}
-	delete(x.places, hash)
-	if x.same[canonical] != hash {
+	delete(x.byHash, hash)
+	if x.hashOf[canonical] != hash {
 		return
 	}
-	delete(x.same, canonical)
+	delete(x.hashOf, canonical)
 	for _, other := range Spellings(hash)[1:] {
-		if x.places[other] != nil {
-			x.same[canonical] = other
+		if x.byHash[other] != nil {
+			x.hashOf[canonical] = other
 			return
 		}
 	}
@@ -132,53 +133,56 @@ func (x *Index) Delete(hash string) {
 func (x *Index) Clear() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, p := range x.places {
-		x.rooms.Give(p.size())
+	for _, p := range x.byHash {
+		x.budgets.Release(p.size())
 	}
-	clear(x.places)
-	clear(x.same)
+	clear(x.byHash)
+	clear(x.hashOf)
 	x.full = false
 }
 
-// Len returns how many pieces there are, and whether others found no room.
+// Len returns the number of pieces, and whether others were left out because
+// the index or a budget was full.
 func (x *Index) Len() (pieces int, full bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return len(x.places), x.full
+	return len(x.byHash), x.full
 }
 
-// Find returns the hash of a piece as its document has it, given in any way.
+// Find returns the hash of a piece in the spelling of its document, given any
+// spelling.
 func (x *Index) Find(hash string) (string, bool) {
 	canonical := Canonical(hash)
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	if x.places[hash] != nil {
+	if x.byHash[hash] != nil {
 		return hash, true
 	}
-	found, ok := x.same[canonical]
+	found, ok := x.hashOf[canonical]
 	return found, ok
 }
 
-// Has reports whether there is a piece with a canonical hash.
+// Has reports whether the index has a piece with a canonical hash.
 func (x *Index) Has(canonical string) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	_, ok := x.same[canonical]
+	_, ok := x.hashOf[canonical]
 	return ok
 }
 
-// Prefixed returns the hashes that begin so, in their order, at most so many.
-func (x *Index) Prefixed(prefix string, most int) []string {
+// Prefixed returns the first hashes with a prefix in lexical order, at most
+// limit.
+func (x *Index) Prefixed(prefix string, limit int) []string {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var found []string
-	for hash := range x.places {
+	for hash := range x.byHash {
 		if strings.HasPrefix(hash, prefix) {
 			found = append(found, hash)
 		}
 	}
 	slices.Sort(found)
-	return found[:min(len(found), most)]
+	return found[:min(len(found), limit)]
 }
 
 // Sort is an order of pieces.
@@ -186,40 +190,41 @@ type Sort string
 
 // Orders of pieces.
 const (
-	Newest       Sort = "newest" // put last first
+	Newest       Sort = "newest" // the last one put comes first
 	ByTitle      Sort = "title"
 	ByComposer   Sort = "composer"
 	ByInstrument Sort = "instrument"
 )
 
-// Query chooses pieces. Texts are compared as [Fold] makes them.
+// Query selects pieces. Texts are compared after [Fold]. Empty fields match any
+// piece.
 type Query struct {
-	Instrument string // the whole of it; "" for any
+	Instrument string // complete instrument
 	Title      string // part of the title
 	Composer   string // part of the composer
-	// Text is words all of which are somewhere in title, composer, instrument or
-	// name of the file.
+	// Text has words. Each of them must occur in the title, composer,
+	// instrument or file name.
 	Text string
 }
 
-// Hit is a piece that a query chose.
-type Hit struct{ place *place }
+// Hit is a piece that matches a query.
+type Hit struct{ piece *indexed }
 
-// Hash returns the hash of the piece as its document has it.
-func (h Hit) Hash() string { return h.place.hash }
+// Hash returns the hash of the piece in the spelling of its document.
+func (h Hit) Hash() string { return h.piece.hash }
 
-// Canonical returns the hash as [Canonical] writes it.
-func (h Hit) Canonical() string { return h.place.same }
+// Canonical returns the canonical spelling of the hash.
+func (h Hit) Canonical() string { return h.piece.canonical }
 
-// Search yields the pieces that a query chooses, in no order; see [Order]. The loop
-// must not change the index.
+// Search yields the pieces that match a query, in no particular order; see
+// [Order]. The loop body must not change the index.
 func (x *Index) Search(q Query) iter.Seq[Hit] {
 	instrument, title, composer := Fold(q.Instrument), Fold(q.Title), Fold(q.Composer)
 	words := strings.Fields(Fold(q.Text))
 	return func(yield func(Hit) bool) {
 		x.mu.RLock()
 		defer x.mu.RUnlock()
-		for _, p := range x.places {
+		for _, p := range x.byHash {
 			switch {
 			case instrument != "" && p.instrument() != instrument,
 				title != "" && !strings.Contains(p.title(), title),
@@ -243,13 +248,14 @@ func containsAll(text string, words []string) bool {
 	return true
 }
 
-// Order returns what compares hits of one index or of several in an order. What has
-// no title, say, comes last by titles.
+// Order returns a comparison function for an order of hits, which may come from
+// several indexes. A piece without the value by which an order sorts, such as a
+// title, comes last.
 func Order(by Sort) func(a, b Hit) int {
 	keys := keysOf[by]
 	return func(a, b Hit) int {
 		for _, of := range keys {
-			x, y := of(a.place), of(b.place)
+			x, y := of(a.piece), of(b.piece)
 			c := strings.Compare(x, y)
 			switch {
 			case c == 0:
@@ -259,13 +265,13 @@ func Order(by Sort) func(a, b Hit) int {
 			}
 			return c
 		}
-		return cmp.Compare(b.place.order, a.place.order)
+		return cmp.Compare(b.piece.order, a.piece.order)
 	}
 }
 
-// keysOf is what decides in each order, before age does.
-var keysOf = map[Sort][]func(*place) string{
-	ByTitle:      {(*place).title, (*place).composer},
-	ByComposer:   {(*place).composer, (*place).title},
-	ByInstrument: {(*place).instrument, (*place).title},
+// keysOf has the sort keys of each order. The age breaks ties.
+var keysOf = map[Sort][]func(*indexed) string{
+	ByTitle:      {(*indexed).title, (*indexed).composer},
+	ByComposer:   {(*indexed).composer, (*indexed).title},
+	ByInstrument: {(*indexed).instrument, (*indexed).title},
 }

@@ -4,7 +4,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// Fields of a document that is a piece.
+// Fields of a piece's document.
 const (
 	FieldHash       = "hash"
 	FieldInstrument = "instrument"
@@ -15,10 +15,10 @@ const (
 	FieldSize       = "size"
 )
 
-// MaxHash is the longest text that is taken for a hash, in bytes.
+// MaxHash is the length of the longest hash, in bytes.
 const MaxHash = 256
 
-// Piece is a piece of sheet music. What is not known is empty.
+// Piece is a piece of sheet music. Unknown values are empty.
 type Piece struct {
 	Hash       string
 	Instrument string
@@ -28,13 +28,14 @@ type Piece struct {
 	Name       string // of the file
 	Size       uint64 // of the file, in bytes
 
-	// Doc is the document, with all that apps keep there.
+	// Doc is the document, including the fields of other apps.
 	Doc value.Value
 }
 
-// Of returns the piece that a document is, and reports whether it is one: a map
-// whose field "hash" is a text of 1 to [MaxHash] bytes. Whether that is a CID is
-// left open: the tutorial's readers put other texts there.
+// Of returns the piece that a document describes. It reports whether the
+// document is a map whose field "hash" is a text of 1 to [MaxHash] bytes. The
+// hash may be any text, since readers of the tutorial do not always store a
+// CID.
 func Of(doc value.Value) (Piece, bool) {
 	text := func(name string) string {
 		s, _ := doc.Field(name).Text()

@@ -26,13 +26,13 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// Base36 of a megabyte would take minutes.
-func TestALongTextIsNotDecodedAsAHash(t *testing.T) {
+// Decoding base36 takes quadratic time: a megabyte would take minutes.
+func TestLongHashIsNotDecoded(t *testing.T) {
 	digest, err := multihash.Sum(make([]byte, piece.MaxHash), multihash.IDENTITY, -1)
 	must(t, err)
 	hash := cid.NewCidV1(cid.Raw, digest).String()
 	if c, err := piece.Decode(hash); err == nil {
-		t.Errorf("%d bytes are decoded: %s", len(hash), c)
+		t.Errorf("a hash of %d bytes is decoded: %s", len(hash), c)
 	}
 	if got := piece.Canonical(hash); got != hash {
 		t.Errorf("%.40q", got)
@@ -60,11 +60,11 @@ func TestEverySpellingOfAHashIsTheSamePiece(t *testing.T) {
 		}
 	}
 	if piece.Canonical(v0) == piece.Canonical(raw) || piece.Canonical("QmNR2n4z") != "QmNR2n4z" {
-		t.Error("what differs is the same")
+		t.Error("different hashes have the same canonical spelling")
 	}
 }
 
-// blakePB is a CID of dag-pb under blake2b, which has no version 0.
+// blakePB returns a dag-pb CID with a BLAKE2b hash, which has no version 0.
 func blakePB(t *testing.T) string {
 	t.Helper()
 	sum, err := multihash.Sum([]byte("x"), multihash.BLAKE2B_MIN+31, -1)
@@ -125,10 +125,10 @@ func TestSearchFindsWhatPeopleType(t *testing.T) {
 
 func TestOrders(t *testing.T) {
 	x := piece.NewIndex()
-	x.Put(piece.Piece{Hash: "b", Title: "B", Composer: "X", Instrument: "Piano"}, true) // read from the disk, newest first
+	x.Put(piece.Piece{Hash: "b", Title: "B", Composer: "X", Instrument: "Piano"}, true) // read from disk, newest first
 	x.Put(piece.Piece{Hash: "a", Title: "a", Composer: "Y", Instrument: "Lute"}, true)
-	x.Put(piece.Piece{Hash: "n", Instrument: "Oboe"}, false) // put meanwhile
-	x.Put(piece.Piece{Hash: "n", Title: "old"}, true)        // must not replace it
+	x.Put(piece.Piece{Hash: "n", Instrument: "Oboe"}, false) // put while the rest is read
+	x.Put(piece.Piece{Hash: "n", Title: "old"}, true)        // must not replace the newer version
 	x.Put(piece.Piece{Hash: "a", Title: "A", Composer: "Y", Instrument: "Lute"}, false)
 	for by, want := range map[piece.Sort]string{
 		piece.Newest: "a n b", "": "a n b", piece.ByTitle: "a b n", piece.ByComposer: "b a n", piece.ByInstrument: "a n b",
@@ -164,7 +164,7 @@ func TestDocumentsOfOtherAppsArePieces(t *testing.T) {
 	}
 }
 
-// Texts come from any companion.
+// Documents come from any companion.
 func FuzzIndex(f *testing.F) {
 	f.Add("Qm1", "Title", "ﬁ", "dvořák \u0301", "x")
 	f.Add(v0, strings.Repeat("İ", 600), "\xff\xfe", "\n\n", "i̇")
@@ -188,7 +188,7 @@ func FuzzIndex(f *testing.F) {
 		}
 		x.Delete(hash)
 		if n, _ := x.Len(); n != 0 || x.Has(piece.Canonical(hash)) {
-			t.Errorf("%q is still there", hash)
+			t.Errorf("%q was not deleted", hash)
 		}
 	})
 }

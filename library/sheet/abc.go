@@ -9,19 +9,19 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// abcKey is what a field K: may say: nothing, none, the pipes' key, a key with
-// or without a mode, or only a clef.
+// abcKey matches the value of a field K:, which is empty, "none", the key of
+// the Highland pipes, a key with or without a mode, or a clef alone.
 var abcKey = regexp.MustCompile(`^(|none|H[Pp]|[A-G][#b]?([^A-Za-z].*|(?i:m|maj|min|mix|dor|phr|lyd|loc|ion|aeo|exp)[a-z]*(\W.*)?)?|(clef|treble|bass|alto|tenor|perc)\b.*)$`)
 
-// readABC returns title and composer of the first tune of a text in ABC
-// notation, and whether it is one: it has a tune header, from X: with a number
-// to K: with a key, of lines which are all fields or comments. What comes before
-// may only be fields, comments and empty lines, unless the text begins with
-// %abc.
+// readABC returns the title and composer of the first tune of a text in ABC
+// notation, and reports whether a text is in ABC notation. It is if it has a
+// tune header, from X: with a number to K: with a key, whose lines are all
+// fields or comments. Before the header there may only be fields, comments and
+// empty lines, unless the text begins with %abc.
 //
 // The rules are those of the ABC music standard 2.1, https://abcnotation.com.
-// Of several T: and C: the first counts; C: before all tunes holds for a tune
-// that has none.
+// The first T: and C: of a tune apply. A tune without C: has the C: of the file
+// header.
 func readABC(text string) (title, composer string, ok bool) {
 	text = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(text)
 	sure := strings.HasPrefix(text, "%abc")
@@ -38,7 +38,8 @@ func readABC(text string) (title, composer string, ok bool) {
 		field, value := abcField(line)
 		switch {
 		case field == 0:
-			// Earlier versions let a history go on to the next field.
+			// In earlier versions of the standard, a history continues up to
+			// the next field.
 			if !sure && !(tune && history) {
 				return "", "", false
 			}
@@ -65,7 +66,8 @@ func readABC(text string) (title, composer string, ok bool) {
 	return "", "", false
 }
 
-// abcField returns the letter of a field and what it says, without a comment.
+// abcField returns the letter and the value of a field, without a comment. The
+// letter is 0 if the line is not a field.
 func abcField(line string) (byte, string) {
 	if len(line) < 2 || line[1] != ':' {
 		return 0, ""
@@ -86,13 +88,13 @@ func abcField(line string) (byte, string) {
 
 func letter(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
 
-// number reports whether a text is a number as those of tunes are.
+// number reports whether a text is a decimal number, as a tune number is.
 func number(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// abcAccents are the combining marks that stand for what comes after a
-// backslash and before a letter.
+// abcAccents maps the character after a backslash to the combining mark of the
+// letter that follows.
 var abcAccents = map[byte]string{
 	'`': "\u0300", '\'': "\u0301", '^': "\u0302", '~': "\u0303", '"': "\u0308",
 	'=': "\u0304", 'c': "\u0327", 'v': "\u030c", 'u': "\u0306", ';': "\u0328",
@@ -103,8 +105,8 @@ var abcLetters = strings.NewReplacer(
 	`\/o`, "ø", `\/O`, "Ø", `\ss`, "ß",
 )
 
-// abcText replaces entities and the mnemonics of the standard for letters that
-// are not those of ASCII.
+// abcText replaces HTML entities and the standard's mnemonics for letters
+// outside ASCII.
 func abcText(s string) string {
 	s = abcLetters.Replace(s[:min(len(s), 8*MaxText)])
 	var b strings.Builder

@@ -14,7 +14,7 @@ import (
 	"unicode/utf16"
 )
 
-// Objects of a document of one empty page.
+// Objects of a document with one empty page.
 const (
 	catalog = "<</Type/Catalog/Pages 2 0 R>>"
 	pages   = "<</Type/Pages/Kids[3 0 R]/Count 1>>"
@@ -22,8 +22,8 @@ const (
 	air     = "<</Title(Air)/Author(J. S. Bach)>>"
 )
 
-// pdf makes a document whose fourth object is what Info says, with what else is
-// in the trailer. Other objects follow from the fifth on.
+// pdf returns a document whose fourth object is the information dictionary. The
+// trailer has additional entries, and further objects have numbers from 5 on.
 func pdf(info, trailer string, objects ...string) string {
 	var b strings.Builder
 	b.WriteString("%PDF-1.4\n%\xe2\xe3\xcf\xd3\n")
@@ -41,7 +41,7 @@ func pdf(info, trailer string, objects ...string) string {
 	return b.String()
 }
 
-// saved appends a newer object 4, as programs do which save only what changed.
+// saved appends a new version of object 4, as an incremental save does.
 func saved(document, info string) string {
 	prev := strings.TrimSuffix(document[strings.LastIndex(document, "startxref\n")+len("startxref\n"):], "\n%%EOF\n")
 	object := len(document)
@@ -50,9 +50,9 @@ func saved(document, info string) string {
 		object, prev, len(document))
 }
 
-// packed makes a document of version 1.5, whose fourth object is in an object
-// stream, and whose cross references are a stream with predictors. The rows of
-// these are so filtered as kinds says, in turn.
+// packed returns a document of version 1.5 whose fourth object is in an object
+// stream, and whose cross-reference stream uses PNG predictors: its rows have
+// the given filter types in turn.
 func packed(stream, extra string, kinds ...byte) string {
 	var b strings.Builder
 	b.WriteString("%PDF-1.5\n%\xe2\xe3\xcf\xd3\n")
@@ -99,7 +99,7 @@ func packed(stream, extra string, kinds ...byte) string {
 	return b.String()
 }
 
-// guess is what the filters of PNG subtract.
+// guess returns the prediction of a PNG filter type.
 func guess(kind, left, up, corner byte) byte {
 	switch kind {
 	case 1:
@@ -121,7 +121,7 @@ func guess(kind, left, up, corner byte) byte {
 	return 0
 }
 
-// objects is an object stream of two objects, the second of which is info.
+// objects returns an object stream of two objects, the second of which is info.
 func objects(info string) (stream, extra string) {
 	head := "9 0 4 5 "
 	return string(deflate([]byte(head + "null " + info))), fmt.Sprintf("/N 2/First %d", len(head))
@@ -135,7 +135,7 @@ func deflate(b []byte) []byte {
 	return out.Bytes()
 }
 
-// bomb deflates a beginning, so many MiB of what is repeated, and an end.
+// bomb deflates a head, many MiB of a repeated text, and an end.
 func bomb(head, fill string, many int, end string) string {
 	var b bytes.Buffer
 	w, err := flate.NewWriter(&b, flate.BestSpeed)
@@ -150,13 +150,13 @@ func bomb(head, fill string, many int, end string) string {
 	}
 	fill = strings.Repeat(fill, 1<<20/len(fill))
 	all := part(head) + part(fill)
-	// From here on the same follows the same.
+	// From here on, each repetition compresses to the same bytes.
 	return all + strings.Repeat(part(fill), many-1) + part(end) + "\x03\x00"
 }
 
 type file struct{ name, content string }
 
-// explosive makes an archive of files, and one more, which is packed already.
+// explosive returns an archive of files and of one that is already compressed.
 func explosive(t testing.TB, name, packed string, files ...file) string {
 	return archived(t, func(w *zip.Writer) error {
 		out, err := w.CreateRaw(&zip.FileHeader{
@@ -210,7 +210,7 @@ func wide(order binary.AppendByteOrder, s string) string {
 	return string(b)
 }
 
-// partwise makes a document of what comes before the parts, and one part.
+// partwise returns a document with a header and one part.
 func partwise(head string) string {
 	return `<?xml version="1.0" encoding="UTF-8" standalone="no"?>
 <!DOCTYPE score-partwise PUBLIC "-//Recordare//DTD MusicXML 4.0 Partwise//EN" "http://www.musicxml.org/dtds/partwise.dtd">
@@ -219,7 +219,7 @@ func partwise(head string) string {
 <part id="P1"><measure number="1"><work><work-title>not this</work-title></work></measure></part></score-partwise>`
 }
 
-// song makes a MIDI file of one track of events.
+// song returns a MIDI file with one track of events.
 func song(events string) string {
 	events += "\x00\xff\x2f\x00"
 	return "MThd\x00\x00\x00\x06\x00\x01\x00\x01\x01\xe0MTrk" + string(binary.BigEndian.AppendUint32(nil, uint32(len(events)))) + events

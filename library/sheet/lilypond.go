@@ -7,18 +7,18 @@ import (
 	"unicode/utf8"
 )
 
-// readLilyPond returns title and composer of LilyPond source, and whether a
-// text is such. It is, if
+// readLilyPond returns the title and composer of LilyPond source, and reports
+// whether a text is LilyPond source. It is if
 //
-//   - after comments it begins as a file of LilyPond can: with a command, a
-//     block, Scheme, or an assignment;
-//   - no command of TeX is in it, where LilyPond may be embedded; and
+//   - it begins, after comments, with a command, a block, Scheme or an
+//     assignment;
+//   - it has no TeX command, since LilyPond can be embedded in TeX; and
 //   - it has \version "2.24.0", or a \header with an assignment, or \relative
-//     and a pitch or a block, or \new Staff and the like, or \score { with
-//     \key, \time, \clef, \layout or \midi.
+//     followed by a pitch or a block, or \new with a context such as Staff, or
+//     \score { with \key, \time, \clef, \layout or \midi.
 //
-// Title and composer are the first that a \header sets to a string; those that
-// are \markup are left out. See
+// Title and composer are the first ones that a \header sets to a string. A
+// \markup is ignored. See
 // https://lilypond.org/doc/v2.24/Documentation/notation/file-structure.
 func readLilyPond(text string) (title, composer string, ok bool) {
 	l := lilypond{rest: text}
@@ -38,7 +38,7 @@ func readLilyPond(text string) (title, composer string, ok bool) {
 		if slices.Contains(ofTeX, t.text) {
 			return "", "", false
 		}
-		after := l // looks ahead
+		after := l // for lookahead
 		a, _ := after.next()
 		switch t.text {
 		case "version":
@@ -93,9 +93,9 @@ var (
 // Kinds of tokens.
 const (
 	mark    = iota // any other character
-	word           // letters, digits, _ and -, as of a name
-	command        // a word after a backslash, without that
-	quoted         // what is between quotes
+	word           // a name
+	command        // a name after a backslash, without the backslash
+	quoted         // a string, without the quotes
 )
 
 type lexeme struct {
@@ -108,7 +108,7 @@ func (t lexeme) is(kind int, text string) bool { return t.kind == kind && t.text
 // lilypond splits source into tokens.
 type lilypond struct{ rest string }
 
-// skip skips white space and comments.
+// skip consumes white space and comments.
 func (l *lilypond) skip() {
 	for {
 		l.rest = strings.TrimLeft(l.rest, " \t\r\n\v\f")
@@ -123,7 +123,7 @@ func (l *lilypond) skip() {
 	}
 }
 
-// next returns the next token, if there is any.
+// next returns the next token, and whether there is one.
 func (l *lilypond) next() (lexeme, bool) {
 	l.skip()
 	if l.rest == "" {
@@ -150,7 +150,7 @@ func (l *lilypond) next() (lexeme, bool) {
 	return t, true
 }
 
-// nameLength is the length of the name that a text begins with.
+// nameLength returns the length of the name at the beginning of a text.
 func nameLength(s string) int {
 	i := 0
 	for i < len(s) && (letter(s[i]) || i > 0 && (s[i] == '-' || s[i] == '_')) {
@@ -159,7 +159,7 @@ func nameLength(s string) int {
 	return i
 }
 
-// quoted takes a string.
+// quoted consumes a string.
 func (l *lilypond) quoted() string {
 	var b strings.Builder
 	for i := 1; i < len(l.rest); i++ {
@@ -182,13 +182,13 @@ func (l *lilypond) quoted() string {
 	return b.String()
 }
 
-// fields are what a \header sets.
+// fields are the fields of a \header.
 type fields struct {
 	title, composer string
-	any             bool
+	any             bool // whether there is an assignment
 }
 
-// header takes a \header block, whose brace is taken.
+// header consumes a \header block after its opening brace.
 func (l *lilypond) header() fields {
 	var f fields
 	depth := 1

@@ -5,20 +5,19 @@ import (
 	"encoding/binary"
 )
 
-// maxEvents is how far the title of a MIDI file is looked for.
+// maxEvents is the number of MIDI events that are searched for a title.
 const maxEvents = 64
 
-// isMIDI reports whether a file that begins with head is a Standard MIDI File:
-// a header chunk of six bytes or more, of which the first two are a format from
-// 0 to 2.
+// isMIDI reports whether head begins a Standard MIDI File: it is a header chunk
+// of at least six bytes, and the first two are a format from 0 to 2.
 func isMIDI(head []byte) bool {
 	return len(head) >= 14 && bytes.HasPrefix(head, []byte("MThd")) &&
 		binary.BigEndian.Uint32(head[4:]) >= 6 && binary.BigEndian.Uint16(head[8:]) <= 2
 }
 
-// midiTitle returns the name of the first track, which the specification of
-// Standard MIDI Files 1.0 says is that of the sequence. It is looked for before
-// the first note.
+// midiTitle returns the name of the first track, which is the name of the
+// sequence according to Standard MIDI Files 1.0. Only the events before the
+// first note are searched.
 func midiTitle(head []byte) string {
 	n := uint64(binary.BigEndian.Uint32(head[4:])) + 8
 	if n > uint64(len(head)) {
@@ -32,7 +31,7 @@ func midiTitle(head []byte) string {
 	track = track[4:]
 	track = track[:min(n, uint64(len(track)))]
 	for range maxEvents {
-		_, event, ok := quantity(track) // the time
+		_, event, ok := variableLength(track) // delta time
 		if !ok || len(event) < 2 {
 			return ""
 		}
@@ -45,21 +44,21 @@ func midiTitle(head []byte) string {
 		default:
 			return ""
 		}
-		size, data, ok := quantity(event)
+		size, data, ok := variableLength(event)
 		if !ok || size > len(data) {
 			return ""
 		}
 		if kind == 3 {
-			return cleanTitle(legacy(data[:size]))
+			return cleanTitle(utf8OrWindows1252(data[:size]))
 		}
 		track = data[size:]
 	}
 	return ""
 }
 
-// quantity reads a number of variable length, of at most four bytes, and
-// returns what follows it.
-func quantity(b []byte) (int, []byte, bool) {
+// variableLength reads a variable-length quantity of at most four bytes, and
+// returns it and the bytes after it.
+func variableLength(b []byte) (int, []byte, bool) {
 	n := 0
 	for i := 0; i < 4 && i < len(b); i++ {
 		if n = n<<7 | int(b[i]&0x7f); b[i] < 0x80 {

@@ -16,26 +16,28 @@ import (
 )
 
 const (
-	// What comes before the parts is a few kilobytes, some hundred for the
-	// largest orchestra.
-	maxXML   = 2 << 20 // bytes that are parsed, in UTF-8
+	// maxXML is the number of bytes that are parsed, in UTF-8. The header
+	// before the parts has a few kilobytes, and a few hundred for the largest
+	// orchestra.
+	maxXML   = 2 << 20
 	maxDepth = 64
-	maxField = 16 << 10 // bytes of an element that are kept
+	maxField = 16 << 10 // bytes of an element that are stored
 )
 
-// readMusicXML returns title and composer of a MusicXML document, and whether
-// it is one, which its root element tells. It stops where the music begins.
+// readMusicXML returns the title and composer of a MusicXML document, and
+// reports whether a document is MusicXML, by its root element. It stops at the
+// first part.
 //
-// The title is work-title and movement-title, joined with ": " where both are
-// there and neither says what the other does, as in "Orchestral Suite No. 3:
-// Air". The composer is identification/creator of type composer; several are
-// joined with ", ". Where there is none, both are those that are credited on the
-// page: the credit-words of a credit of credit-type title, or composer.
+// The title is made of work-title and movement-title. They are joined with ":
+// ", as in "Orchestral Suite No. 3: Air", unless one contains the other. The
+// composer is made of the identification/creator elements of type composer,
+// joined with ", ". Without these elements, title and composer are the
+// credit-words of a credit with credit-type title or composer.
 //
-// Of a document whose encoding is other than UTF-8, UTF-16, Latin-1 or
-// Windows-1252 there are no texts.
+// A document in an encoding other than UTF-8, UTF-16, Latin-1 or Windows-1252
+// has neither.
 func readMusicXML(r *bufio.Reader) (title, composer string, ok bool) {
-	r, wide := widths(r)
+	r, wide := toUTF8(r)
 	if start, _ := r.Peek(64); !bytes.HasPrefix(bytes.TrimLeft(start, " \t\r\n"), []byte("<")) {
 		return "", "", false
 	}
@@ -46,7 +48,7 @@ func readMusicXML(r *bufio.Reader) (title, composer string, ok bool) {
 			return in, nil
 		}
 		switch strings.ToLower(label) {
-		case "us-ascii", "ascii", "utf8", "utf-16": // the last where it was recoded since
+		case "us-ascii", "ascii", "utf8", "utf-16": // UTF-16 that was converted to UTF-8 without a new declaration
 			return in, nil
 		case "windows-1252", "iso-8859-1", "latin1":
 		default:
@@ -71,9 +73,9 @@ func readMusicXML(r *bufio.Reader) (title, composer string, ok bool) {
 	return title, composer, true
 }
 
-// widths returns a reader of a document without its byte order mark, and, if
-// it is one of UTF-16, of UTF-8 instead of it.
-func widths(r *bufio.Reader) (_ *bufio.Reader, wide bool) {
+// toUTF8 returns a reader of a document without its byte order mark. It
+// converts UTF-16 to UTF-8, and reports whether it did.
+func toUTF8(r *bufio.Reader) (_ *bufio.Reader, wide bool) {
 	var e encoding.Encoding
 	start, _ := r.Peek(4)
 	switch {
@@ -94,8 +96,8 @@ func widths(r *bufio.Reader) (_ *bufio.Reader, wide bool) {
 type score struct {
 	root bool
 	path []string
-	text strings.Builder // of the element at hand
-	role string          // its attribute type
+	text strings.Builder // of the current element
+	role string          // attribute "type" of the current element
 
 	work, movement   string
 	composers        []string
@@ -104,19 +106,19 @@ type score struct {
 	creditedComposer string
 }
 
-// credit is what stands on a page, and what it is meant to be.
+// credit is a text that is printed on a page, with its types.
 type credit struct {
 	types []string
 	words strings.Builder
 }
 
-// take takes the next token, and reports whether there is any use in one more.
+// take processes a token, and reports whether further tokens are needed.
 func (s *score) take(token xml.Token) bool {
 	switch t := token.(type) {
 	case xml.StartElement:
 		switch {
 		case len(s.path) == 0:
-			// The root may come but once.
+			// A document has one root element.
 			if s.root || t.Name.Local != "score-partwise" && t.Name.Local != "score-timewise" {
 				return false
 			}
@@ -152,7 +154,7 @@ func (s *score) take(token xml.Token) bool {
 	return true
 }
 
-// end takes the element at hand, which is complete.
+// end processes the end of the current element.
 func (s *score) end() {
 	if len(s.path) != 2 && len(s.path) != 3 {
 		return
@@ -185,7 +187,7 @@ func (s *score) end() {
 	}
 }
 
-// names returns title and composer.
+// names returns the title and composer.
 func (s *score) names() (title, composer string) {
 	title, composer = s.creditedTitle, s.creditedComposer
 	work, movement := words(s.work), words(s.movement)
@@ -204,7 +206,8 @@ func (s *score) names() (title, composer string) {
 	return title, composer
 }
 
-// words returns the words of a text, in lower case, each between single spaces.
+// words returns the words of a text in lower case, each with a space before and
+// after it.
 func words(s string) string {
 	return " " + strings.Join(strings.FieldsFunc(strings.ToLower(s), func(r rune) bool {
 		return !unicode.IsLetter(r) && !unicode.IsMark(r) && !unicode.IsDigit(r)

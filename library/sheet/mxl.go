@@ -10,17 +10,18 @@ import (
 )
 
 const (
-	// maxZip is the size of the largest archive that is opened. The size of an
-	// archive bounds what package zip allocates for what the archive says it has.
+	// maxZip is the size of the largest archive that is opened. It bounds the
+	// number of files that an archive can claim, and so the allocation in
+	// package zip.
 	maxZip = 64 << 20
 
-	maxDirectory = 1 << 20  // bytes of the directory of an archive, and what is read to find it
-	maxContainer = 64 << 10 // bytes of the list of documents that are parsed
+	maxDirectory = 1 << 20  // bytes that are read to find and parse the directory of an archive
+	maxContainer = 64 << 10 // bytes of container.xml that are parsed
 )
 
-// readCompressed returns title and composer of a compressed MusicXML file, and
-// whether it is one: a zip archive whose META-INF/container.xml names a MusicXML
-// document as the first rootfile. See
+// readCompressed returns the title and composer of a compressed MusicXML file,
+// and reports whether a file is one: a zip archive whose META-INF/container.xml
+// names a MusicXML document as the first rootfile. See
 // https://www.w3.org/2021/06/musicxml40/tutorial/compressed-mxl-files/.
 func readCompressed(src *source) (title, composer string, ok bool) {
 	if src.size > maxZip {
@@ -43,9 +44,9 @@ func readCompressed(src *source) (title, composer string, ok bool) {
 	return readMusicXML(document)
 }
 
-// rootfile returns the path of the first document that a list of them names.
+// rootfile returns the path of the first rootfile in a container.xml, or "".
 func rootfile(list *bufio.Reader) string {
-	list, _ = widths(list)
+	list, _ = toUTF8(list)
 	d := xml.NewDecoder(io.LimitReader(list, maxContainer))
 	d.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil }
 	for {
@@ -66,8 +67,7 @@ func rootfile(list *bufio.Reader) string {
 	}
 }
 
-// open returns a reader of a file in an archive. Nothing is held that would
-// need closing.
+// open returns a reader of a file in an archive. It need not be closed.
 func open(archive *zip.Reader, name string) (*bufio.Reader, error) {
 	for _, f := range archive.File {
 		if f.Name == name {

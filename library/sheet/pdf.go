@@ -15,21 +15,21 @@ import (
 )
 
 const (
-	maxStart    = 1 << 10  // bytes within which a PDF begins, and within which it ends
-	maxSections = 64       // sections of cross references that are followed
-	maxUnpacked = 32 << 20 // bytes that are unpacked of one file
-	maxNumber   = 1 << 31  // of objects, and of what a table has of them
-	maxPacked   = 1 << 16  // objects of an object stream
-	maxValues   = 1 << 18  // values that are read of one file: one may take 400 bytes in memory
+	maxStart    = 1 << 10  // bytes at the start and the end of a file that are searched for those of the PDF
+	maxSections = 64       // cross-reference sections that are read
+	maxUnpacked = 32 << 20 // bytes that are decompressed per file
+	maxNumber   = 1 << 31  // object number, and number of entries in a table
+	maxPacked   = 1 << 16  // objects per object stream
+	maxValues   = 1 << 18  // values that are read per file; one may use 400 bytes of memory
 )
 
 var errPDF = errors.New("malformed PDF")
 
 var pdfBegins = regexp.MustCompile(`%PDF-\d`)
 
-// pdfStart returns where a PDF begins in a file, and whether it is one: there
-// may be something before it, as mail has, if what every PDF ends with is at the
-// end of the file. A text may say %PDF-1.7.
+// pdfStart returns the offset of the PDF in a file, and reports whether there
+// is one. Other data, such as mail headers, may precede it if the file ends as
+// a PDF does, since a text may contain %PDF-1.7.
 func pdfStart(src *source, head []byte) (int64, bool) {
 	at := pdfBegins.FindIndex(head[:min(len(head), maxStart)])
 	if at == nil {
@@ -39,7 +39,8 @@ func pdfStart(src *source, head []byte) (int64, bool) {
 	return int64(at[0]), len(bytes.TrimSpace(before)) == 0 || startxref(src) >= 0
 }
 
-// startxref returns what a PDF says last: where its cross references are, or -1.
+// startxref returns the offset of the last cross-reference section, which is at
+// the end of the file, or -1.
 func startxref(src *source) int64 {
 	tail := src.bytes(max(0, src.size-2*maxStart), 2*maxStart)
 	i := bytes.LastIndex(tail, []byte("startxref"))
@@ -57,21 +58,21 @@ func startxref(src *source) int64 {
 	return n
 }
 
-// readPDF returns Title and Author of the document information dictionary of
-// the PDF that begins at an offset. PDF knows of no composer, and those who
-// engrave music write it as Author; an Author that is the program, or an account
-// of a computer, is left out. Encrypted documents have neither here, nor have
-// those whose cross references are broken; XMP is not read.
+// readPDF returns the Title and Author of the document information dictionary
+// of the PDF at an offset. PDF has no field for the composer, and engraving
+// programs store it as Author. An Author that names a program or a user account
+// is ignored. A document that is encrypted, or that has invalid cross
+// references, has neither. XMP is not read.
 //
-// The reader is its own, and knows only of the way to that dictionary: from the
-// end of the file through cross references, as tables and streams, and object
-// streams (ISO 32000-1, 7.5). It reads a few kilobytes of a scan of 200 MB, which
-// may have to come from the network, and what is wrong elsewhere in the document
-// does not matter. The library in question, pdfcpu 0.15, reads all streams of a
-// document into memory, 2 GB for a hostile one of 32 kB unless told otherwise;
-// within the limits it can be told, it is lost for documents with large images,
-// it gives up on documents that are invalid in any part, and still one of 9 MB
-// with no cross references keeps it busy, with 900 MB, until its time is over.
+// This reader only knows the path to that dictionary: from the end of the file
+// through cross-reference tables, cross-reference streams and object streams
+// (ISO 32000-1, 7.5). It reads a few kilobytes of a 200 MB scan, which may have
+// to come from the network, and tolerates errors elsewhere in the document. The
+// alternative, pdfcpu 0.15, reads all streams of a document into memory, by
+// default 2 GB for a hostile document of 32 kB. With limits set, it fails for
+// documents with large images and for documents with any invalid part, and a
+// document of 9 MB without cross references still occupies it, with 900 MB,
+// until the timeout.
 func readPDF(src *source, start int64) (title, composer string) {
 	at := startxref(src)
 	if at < 0 {
@@ -91,8 +92,8 @@ func readPDF(src *source, start int64) (title, composer string) {
 	return cleanTitle(p.text(info["Title"])), author
 }
 
-// notAuthor matches programs and accounts. Sibelius is a composer unless with a
-// version.
+// notAuthor matches programs and user accounts. Sibelius without a version is a
+// composer.
 var notAuthor = regexp.MustCompile(`(?i)^(user|admin|administrator|owner|root|unknown|` +
 	`(musescore( studio)?|lilypond|(gpl )?ghostscript|microsoft|adobe|libreoffice|openoffice(\.org)?)( .*)?|(pdf|xe|lua)?(la)?tex|` +
 	`(dorico|finale|sibelius|encore|capella|noteflight|flat|guitar pro)( version)? v?[\d.]+)$`)
@@ -100,29 +101,28 @@ var notAuthor = regexp.MustCompile(`(?i)^(user|admin|administrator|owner|root|un
 // pdf is a document.
 type pdf struct {
 	src      *source
-	start    int64 // offset of the document, from which its offsets count
-	left     int64 // bytes that may be unpacked yet
-	values   int   // that may be read yet
+	start    int64 // offset in the file, to which offsets in the document are relative
+	left     int64 // bytes that may still be decompressed
+	values   int   // values that may still be read
 	sections []section
 }
 
-// section is one of the sections of cross references, of which there is one for
-// each time that the document was saved.
+// section is a cross-reference section. Each incremental save appends one.
 type section struct {
-	tables  []table // of a section that is a table
-	at      int64   // offset of one that is a stream, else -1
+	tables  []table // of a section in table form
+	at      int64   // offset of a cross-reference stream, else -1
 	trailer dict
 }
 
-// table is a run of entries of 20 bytes.
+// table is a run of cross-reference entries of 20 bytes each.
 type table struct{ first, count, at int64 }
 
-// info returns the document information dictionary, by way of the section at an
-// offset and those that it names.
+// info returns the document information dictionary. It reads the section at an
+// offset and the sections to which that one refers.
 func (p *pdf) info(at int64) (dict, error) {
 	var info any
 	next := []int64{at}
-	for len(next) > 0 && len(p.sections) < maxSections { // they may go round
+	for len(next) > 0 && len(p.sections) < maxSections { // sections may form a cycle
 		at, next = next[0], next[1:]
 		s, err := p.section(at)
 		if err != nil {
@@ -135,7 +135,8 @@ func (p *pdf) info(at int64) (dict, error) {
 		if info == nil {
 			info = s.trailer["Info"]
 		}
-		// What a hybrid table has as a stream comes before what is older.
+		// In a hybrid file, the stream takes precedence over the previous
+		// section.
 		for _, key := range []name{"XRefStm", "Prev"} {
 			if at, ok := s.trailer[key].(int64); ok {
 				next = append(next, at)
@@ -208,17 +209,18 @@ func (p *pdf) section(at int64) (section, error) {
 	return s, nil
 }
 
-// entry says where an object is: at an offset, or as one of those in a stream.
+// entry is a cross-reference entry: the location of an object in the document
+// or in an object stream.
 type entry struct {
-	packed    bool
-	at, index int64 // offset, or number of the stream and place in it
+	inStream  bool
+	at, index int64 // offset, or object number of the stream and index in it
 }
 
-// find returns the newest entry of an object.
+// find returns the newest cross-reference entry of an object.
 func (p *pdf) find(number int64) (entry, error) {
 	for _, s := range p.sections {
 		if s.at >= 0 {
-			if e, ok, err := p.findPacked(s, number); ok || err != nil {
+			if e, ok, err := p.findInStream(s, number); ok || err != nil {
 				return e, err
 			}
 			continue
@@ -242,9 +244,9 @@ func (p *pdf) find(number int64) (entry, error) {
 	return entry{}, errPDF
 }
 
-// findPacked looks for an entry in a section that is a stream, whose rows have
-// three numbers of so many bytes as /W says.
-func (p *pdf) findPacked(s section, number int64) (entry, bool, error) {
+// findInStream looks for an entry in a cross-reference stream. Each row has
+// three numbers, and /W has their widths in bytes.
+func (p *pdf) findInStream(s section, number int64) (entry, bool, error) {
 	widths, _ := s.trailer["W"].([]any)
 	if len(widths) < 3 {
 		return entry{}, false, errPDF
@@ -308,8 +310,8 @@ func (p *pdf) findPacked(s section, number int64) (entry, bool, error) {
 	return entry{fields[0] == 2, fields[1], fields[2]}, true, nil
 }
 
-// resolve returns the object that a value refers to, nil if there is none, or
-// the value if it is no reference.
+// resolve returns the object to which a reference points, or nil if it does not
+// exist. It returns any other value unchanged.
 func (p *pdf) resolve(v any) any {
 	number, ok := v.(reference)
 	if !ok {
@@ -319,8 +321,8 @@ func (p *pdf) resolve(v any) any {
 	if err != nil {
 		return nil
 	}
-	if e.packed {
-		v, err = p.packed(e)
+	if e.inStream {
+		v, err = p.inObjectStream(e)
 	} else {
 		v, _, err = p.object(e.at, int64(number))
 	}
@@ -330,11 +332,11 @@ func (p *pdf) resolve(v any) any {
 	return v
 }
 
-// packed returns an object of an object stream, which has pairs of numbers and
-// offsets, and then, from /First on, the objects.
-func (p *pdf) packed(e entry) (any, error) {
+// inObjectStream returns an object from an object stream. The stream has pairs
+// of object numbers and offsets, and from /First on the objects.
+func (p *pdf) inObjectStream(e entry) (any, error) {
 	stream, err := p.find(e.at)
-	if err != nil || stream.packed {
+	if err != nil || stream.inStream {
 		return nil, errPDF
 	}
 	v, l, err := p.object(stream.at, e.at)
@@ -350,7 +352,7 @@ func (p *pdf) packed(e entry) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	numbers := 2 * maxPacked // which are not held
+	numbers := 2 * maxPacked // a separate limit, because these values are not stored
 	pairs := newLexer(r, 0, &numbers)
 	var offset int64
 	for range 2 * (e.index + 1) {
@@ -373,14 +375,14 @@ func (p *pdf) packed(e entry) (any, error) {
 	return newLexer(pairs.r, 0, &p.values).value(0)
 }
 
-// text returns the text that a value is or refers to.
+// text decodes the string that a value is or refers to.
 func (p *pdf) text(v any) string {
 	b, _ := p.resolve(v).(octets)
 	return pdfText(b)
 }
 
-// pdfText returns the text that a string is: UTF-16 or UTF-8 with a byte order
-// mark, else in PDFDocEncoding, unless it is UTF-8 all the same.
+// pdfText decodes a string in UTF-16 if it has a byte order mark, in UTF-8 if
+// it is valid, and otherwise in PDFDocEncoding.
 func pdfText(b octets) string {
 	switch {
 	case bytes.HasPrefix(b, bomUTF16BE), bytes.HasPrefix(b, bomUTF16LE):
@@ -403,7 +405,7 @@ func pdfText(b octets) string {
 	return s.String()
 }
 
-// Where PDFDocEncoding differs from Latin-1 (ISO 32000-1, D.2).
+// The ranges in which PDFDocEncoding differs from Latin-1 (ISO 32000-1, D.2).
 var (
 	pdfLow  = []rune("˘ˇˆ˙˝˛˚˜")
 	pdfHigh = []rune("•†‡…—–ƒ⁄‹›−‰„“”‘’‚™ﬁﬂŁŒŠŸŽıłœšž\ufffd€")

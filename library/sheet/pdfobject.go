@@ -8,30 +8,30 @@ import (
 
 const (
 	maxObject  = 256 << 10 // bytes of an object, without its stream
-	maxNesting = 32        // arrays and dictionaries in each other
+	maxNesting = 32        // depth of nested arrays and dictionaries
 )
 
-// Values are these, int64, []any and, for what needs no telling apart, keyword.
+// The types of PDF values, besides int64 and []any.
 type (
 	name      string
-	octets    []byte // string
-	keyword   string // also real numbers and what closes
-	reference int64  // number of an object
+	octets    []byte // a string
+	keyword   string // also a real number, a boolean, null or a closing delimiter
+	reference int64  // object number
 	dict      map[name]any
 )
 
-// lexer reads objects.
+// lexer reads the values of a PDF.
 type lexer struct {
 	r    *bufio.Reader
-	at   int64 // offset in the document of what comes next
-	left int   // bytes that may be read yet
+	at   int64 // offset of the next byte in the document
+	left int   // bytes that may still be read
 
-	values *int // that may be read yet, of the document
+	values *int // values that may still be read from the document
 }
 
 func newLexer(r *bufio.Reader, at int64, values *int) *lexer { return &lexer{r, at, maxObject, values} }
 
-// lexer returns a lexer from an offset on.
+// lexer returns a lexer that begins at an offset.
 func (p *pdf) lexer(at int64) (*lexer, error) {
 	if at < 0 || at >= p.src.size-p.start {
 		return nil, errPDF
@@ -39,8 +39,9 @@ func (p *pdf) lexer(at int64) (*lexer, error) {
 	return newLexer(p.src.reader(p.start+at), at, &p.values), nil
 }
 
-// object reads the object at an offset, which must have a number unless that is
-// negative. The lexer is where its stream would begin.
+// object reads the object at an offset. Its object number must be number,
+// unless number is negative. The returned lexer is at the end of the object's
+// value, where its stream would begin.
 func (p *pdf) object(at, number int64) (any, *lexer, error) {
 	l, err := p.lexer(at)
 	if err != nil {
@@ -71,7 +72,7 @@ func (l *lexer) next() (byte, error) {
 	return c, err
 }
 
-// back undoes next.
+// back unreads the last byte.
 func (l *lexer) back() {
 	l.r.UnreadByte()
 	l.at--
@@ -113,8 +114,8 @@ func (l *lexer) space() {
 	}
 }
 
-// value reads a value at a depth of others. What closes an array or a dictionary
-// is a keyword.
+// value reads a value at a nesting depth. A closing delimiter of an array or a
+// dictionary is returned as a keyword.
 func (l *lexer) value(depth int) (any, error) {
 	if *l.values--; *l.values < 0 {
 		return nil, errTooMuch
@@ -173,7 +174,7 @@ func (l *lexer) value(depth int) (any, error) {
 	return keyword(word), nil
 }
 
-// sequence reads values up to what closes them.
+// sequence reads values up to a closing delimiter.
 func (l *lexer) sequence(end keyword, depth int) ([]any, error) {
 	if depth == maxNesting {
 		return nil, errTooMuch
@@ -221,8 +222,8 @@ func (l *lexer) word() (string, error) {
 	}
 }
 
-// name reads a name, whose slash is read. A byte may be # and two hexadecimal
-// digits.
+// name reads a name after its slash. A byte may be written as # and two
+// hexadecimal digits.
 func (l *lexer) name() (name, error) {
 	word, err := l.word()
 	if err != nil {
@@ -242,7 +243,7 @@ func (l *lexer) name() (name, error) {
 	return name(b), nil
 }
 
-// literal reads a string in parentheses, of which the first is read.
+// literal reads a literal string after its opening parenthesis.
 func (l *lexer) literal() (octets, error) {
 	b := octets{}
 	for depth := 1; ; {
@@ -267,7 +268,7 @@ func (l *lexer) literal() (octets, error) {
 	}
 }
 
-// escape appends what a backslash and what follows it stand for.
+// escape reads an escape sequence after its backslash, and appends its value.
 func (l *lexer) escape(b octets) (octets, error) {
 	c, err := l.next()
 	if err != nil {
@@ -278,7 +279,7 @@ func (l *lexer) escape(b octets) (octets, error) {
 		return append(b, ' '), nil
 	case 'b', 'f':
 		return b, nil
-	case '\n': // the line goes on
+	case '\n': // line continuation
 		return b, nil
 	case '\r':
 		if c, err = l.next(); err == nil && c != '\n' {
@@ -303,8 +304,7 @@ func (l *lexer) escape(b octets) (octets, error) {
 	return append(b, n), nil
 }
 
-// hex reads a string of hexadecimal digits in angle brackets, of which the first
-// is read.
+// hex reads a hexadecimal string after its opening angle bracket.
 func (l *lexer) hex() (octets, error) {
 	b := octets{}
 	half := false

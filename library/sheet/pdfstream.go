@@ -6,10 +6,10 @@ import (
 	"io"
 )
 
-// unpack returns a reader of the stream of an object that a lexer has just
-// read. It knows of streams as they are and of FlateDecode, with or without
-// predictors of PNG, which are what cross references and object streams come
-// in. It needs no /Length.
+// unpack returns a reader of the stream of an object that l has just read. It
+// supports streams without a filter, and FlateDecode with or without PNG
+// predictors, which suffices for cross-reference streams and object streams. It
+// ignores /Length.
 func (p *pdf) unpack(v any, l *lexer) (*bufio.Reader, error) {
 	d, ok := v.(dict)
 	if !ok {
@@ -23,9 +23,9 @@ func (p *pdf) unpack(v any, l *lexer) (*bufio.Reader, error) {
 			l.back()
 		}
 	}
-	filter, parms := only(d["Filter"]), only(d["DecodeParms"])
+	filter, parms := soleMember(d["Filter"]), soleMember(d["DecodeParms"])
 	if filter == nil {
-		return bufio.NewReader(&counted{l.r, &p.left}), nil
+		return bufio.NewReader(&limited{l.r, &p.left}), nil
 	}
 	if filter != name("FlateDecode") {
 		return nil, errPDF
@@ -34,7 +34,7 @@ func (p *pdf) unpack(v any, l *lexer) (*bufio.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := bufio.NewReader(&counted{z, &p.left})
+	r := bufio.NewReader(&limited{z, &p.left})
 	d, _ = parms.(dict)
 	predictor, _ := d["Predictor"].(int64)
 	if predictor <= 1 {
@@ -45,25 +45,25 @@ func (p *pdf) unpack(v any, l *lexer) (*bufio.Reader, error) {
 		d["BitsPerComponent"] != nil && d["BitsPerComponent"] != int64(8) {
 		return nil, errPDF
 	}
-	return bufio.NewReader(&rows{r: r, row: make([]byte, columns)}), nil
+	return bufio.NewReader(&pngRows{r: r, row: make([]byte, columns)}), nil
 }
 
-// only returns the member of an array that has but one, and other values as they
-// are.
-func only(v any) any {
+// soleMember returns the element of an array that has one. It returns any other
+// value unchanged.
+func soleMember(v any) any {
 	if a, ok := v.([]any); ok && len(a) == 1 {
 		return a[0]
 	}
 	return v
 }
 
-// counted ends what unpacks too much.
-type counted struct {
+// limited is a reader that fails once the limit is used up.
+type limited struct {
 	r    io.Reader
 	left *int64
 }
 
-func (c *counted) Read(b []byte) (int, error) {
+func (c *limited) Read(b []byte) (int, error) {
 	if *c.left <= 0 {
 		return 0, errTooMuch
 	}
@@ -72,15 +72,15 @@ func (c *counted) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// rows undoes predictors of PNG: each row has a byte that says what its bytes
-// are the differences to.
-type rows struct {
+// pngRows reverses PNG predictors. The first byte of each row is its filter
+// type.
+type pngRows struct {
 	r    *bufio.Reader
 	row  []byte
-	rest []byte // of row
+	rest []byte // unread part of row
 }
 
-func (r *rows) Read(b []byte) (int, error) {
+func (r *pngRows) Read(b []byte) (int, error) {
 	if len(r.rest) == 0 {
 		how, err := r.r.ReadByte()
 		if err != nil {
@@ -115,8 +115,8 @@ func (r *rows) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// paeth returns which of left, up and what is above left is nearest to left
-// plus up minus that.
+// paeth is the Paeth predictor of PNG: it returns the neighbour that is nearest
+// to left + up - corner.
 func paeth(left, up, corner byte) byte {
 	distance := func(a, b byte) int { return max(int(a)-int(b), int(b)-int(a)) }
 	toLeft, toUp := distance(up, corner), distance(left, corner)

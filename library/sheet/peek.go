@@ -8,22 +8,24 @@ import (
 )
 
 const (
-	// peekSize is how much of a stream is looked at, in bytes: more than it takes to
-	// tell what it is, but for a zip.
+	// peekSize is the number of bytes that Peek buffers. It suffices to detect
+	// any kind but a compressed one.
 	peekSize = 8 << 20
 
-	// peekZip is how much of a zip is, in bytes: what it has is told at its end.
+	// peekZip is the number of bytes that Peek buffers of a zip archive, whose
+	// directory is at its end.
 	peekZip = 64 << 20
 )
 
-// Peek tells what a stream has, as [Read] does by its beginning: the kind is that of
-// the whole, title and composer may be missing. It takes up to 64 MiB of memory, and
-// returns a stream of all that r had. The error is one of reading r or ctx's.
+// Peek describes a stream by its beginning. The kind is the one that [Read]
+// returns for the complete stream; title and composer may be missing. Peek
+// buffers up to 64 MiB. It returns a reader of the complete stream. The error
+// comes from r or ctx.
 func Peek(ctx context.Context, r io.Reader) (Sheet, io.Reader, error) {
 	var head bytes.Buffer
-	whole, err := more(&head, r, peekSize)
-	if err == nil && !whole && bytes.HasPrefix(head.Bytes(), []byte("PK")) {
-		_, err = more(&head, r, peekZip-peekSize)
+	ended, err := readUpTo(&head, r, peekSize)
+	if err == nil && !ended && bytes.HasPrefix(head.Bytes(), []byte("PK")) {
+		_, err = readUpTo(&head, r, peekZip-peekSize)
 	}
 	if err != nil {
 		return Sheet{}, nil, err
@@ -35,8 +37,8 @@ func Peek(ctx context.Context, r io.Reader) (Sheet, io.Reader, error) {
 	return s, io.MultiReader(bytes.NewReader(head.Bytes()), r), nil
 }
 
-// more reads up to n bytes, and reports whether r ended.
-func more(to *bytes.Buffer, r io.Reader, n int64) (ended bool, err error) {
+// readUpTo appends up to n bytes of r to a buffer, and reports whether r ended.
+func readUpTo(to *bytes.Buffer, r io.Reader, n int64) (ended bool, err error) {
 	_, err = io.CopyN(to, r, n)
 	if errors.Is(err, io.EOF) {
 		return true, nil

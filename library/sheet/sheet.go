@@ -1,24 +1,25 @@
-// Package sheet tells from the content of a file whether it is sheet music,
-// and reads title and composer from it where it has them. Names of files do not
-// matter.
+// Package sheet detects sheet music by the content of a file, and reads its
+// title and composer. File names are ignored.
 //
-// What kind of file it is says github.com/gabriel-vasile/mimetype, and for what
-// it does not know, functions of this package that are asked after it. They do
-// not extend it: its tree of types is one for the whole process, and the
-// gateway, which takes Content-Type from it, would then serve other headers.
+// The package github.com/gabriel-vasile/mimetype detects the type of a file.
+// This package adds detectors for types that mimetype does not know. They do
+// not extend the type tree of mimetype, because that tree is global and the
+// gateway sets Content-Type from it: an extension would change the gateway's
+// headers.
 //
 // # Cost
 //
-// Files may come from anybody and have any size. [Read] reads at most 256 KiB to tell
-// the kind, all there is to read of MIDI, ABC and LilyPond; 8 MiB more to find the
-// texts of a PDF, of MusicXML (of which 2 MiB are parsed) or of an archive (of at most
-// 64 MiB, with a directory of at most 1 MiB); and unpacks 32 MiB at most. It takes time
-// in proportion to what it reads and unpacks. XML nests 64 deep and values of a PDF 32.
-// Of a PDF, at most 64 sections and 262 144 values are read, which take some 20 MiB in
-// memory at most until Read returns. A text has [MaxText] runes.
-// [Peek] holds up to 64 MiB of a stream that is a zip, and 8 MiB of another one, in a
-// buffer that grows. Nothing is written to disk, and nothing runs on after Read has
-// returned.
+// Files may come from anybody and have any size. [Read] reads at most 256 KiB
+// to detect the kind, and reads no more of MIDI, ABC and LilyPond. For title
+// and composer it reads at most 8 MiB more of a PDF, of MusicXML (of which it
+// parses 2 MiB) or of an archive (which has at most 64 MiB, and a directory of
+// at most 1 MiB). It decompresses at most 32 MiB. Its time is proportional to
+// what it reads and decompresses. XML is parsed to a depth of 64, and PDF
+// objects to a depth of 32. At most 64 cross-reference sections and 262 144
+// values of a PDF are read, which use at most 20 MiB of memory until Read
+// returns. A text has at most [MaxText] runes. [Peek] buffers up to 64 MiB of a
+// zip stream, and up to 8 MiB of any other stream, in a buffer that grows. This
+// package writes nothing to disk and starts no goroutines.
 package sheet
 
 import (
@@ -29,11 +30,11 @@ import (
 	"github.com/gabriel-vasile/mimetype"
 )
 
-// Kind names a type of sheet music; it is "" for anything else.
+// Kind is a type of sheet music, or "" for any other file.
 type Kind string
 
-// The kinds. Whether there is music on the pages of a PDF, or on an image,
-// cannot be told.
+// The kinds of sheet music. A PDF or an image counts as one, since its content
+// is not recognized.
 const (
 	PDF      Kind = "PDF"
 	MusicXML Kind = "MusicXML" // also compressed
@@ -44,37 +45,38 @@ const (
 )
 
 const (
-	// MaxText is the length of the longest title and composer, in runes. What is
-	// longer is cut.
+	// MaxText is the maximum length of a title or composer, in runes. Longer
+	// texts are truncated.
 	MaxText = 200
 
-	maxHead = 256 << 10 // bytes by which a file is recognized, all that is read of text
+	maxHead = 256 << 10 // bytes used to detect the kind; no more is read of text formats
 )
 
-// Sheet is what a file says of itself.
+// Sheet describes a file.
 type Sheet struct {
 	Kind Kind
-	// MediaType is the usual one of the kind, such as application/pdf. For what is
-	// no sheet music it is what the library says, which may have parameters:
-	// application/octet-stream if nothing is known, never "".
+	// MediaType is the common media type of the kind, such as application/pdf.
+	// For other files it is the one that mimetype detects, possibly with
+	// parameters. It is never empty: an unknown file has
+	// application/octet-stream.
 	MediaType string
-	// Extension is how names of such files usually end, such as ".mxl", or "".
+	// Extension is the common file name extension, such as ".mxl", or "".
 	Extension string
-	// Title and Composer are "" where the file has none, or none that can be read.
+	// Title and Composer are "" if the file has none or they cannot be read.
 	// They are valid UTF-8 of at most MaxText runes, without control characters
-	// and marks of writing direction, and have no white space but single spaces
-	// within. What programs write where they know of no title, such as "Untitled"
-	// or "Microsoft Word - x.doc", is none.
+	// and bidirectional controls. White space is collapsed to single spaces.
+	// Placeholders that programs write, such as "Untitled" or "Microsoft Word -
+	// x.doc", are removed.
 	Title, Composer string
 }
 
-// Read looks at a file of size bytes. It never fails because of what is in the
-// file: what cannot be read is left empty. An error is one of reading r, among
-// them [io.ErrUnexpectedEOF] if r has less than size bytes, or ctx's; the sheet
-// is then empty.
+// Read describes a file of size bytes. It never fails because of the content of
+// the file: fields that cannot be read are empty. The error comes from r, such
+// as [io.ErrUnexpectedEOF] if r has less than size bytes, or from ctx. The
+// sheet is empty then.
 //
-// Read looks at ctx before each time it reads r. It is up to r to end what it
-// does when ctx ends.
+// Read checks ctx before each call of r.ReadAt. It does not interrupt such a
+// call.
 func Read(ctx context.Context, r io.ReaderAt, size int64) (Sheet, error) {
 	src := &source{ctx: ctx, r: r, size: max(0, size)}
 	if err := ctx.Err(); err != nil {
@@ -91,7 +93,7 @@ func Read(ctx context.Context, r io.ReaderAt, size int64) (Sheet, error) {
 	return s, nil
 }
 
-// examine finds out what a file is that begins with head.
+// examine describes the file that begins with head.
 func examine(src *source, head []byte) Sheet {
 	found := mimetype.Detect(head)
 	switch {
@@ -126,7 +128,7 @@ func examine(src *source, head []byte) Sheet {
 	return s
 }
 
-// within reports whether a type is another one or based on it.
+// within reports whether m is the named type or one of its descendants.
 func within(m *mimetype.MIME, name string) bool {
 	for ; m != nil; m = m.Parent() {
 		if m.Is(name) {

@@ -149,7 +149,7 @@ func compressed(t testing.TB) []example {
 	}
 }
 
-func TestCompressed(t *testing.T) {
+func TestCompressedMusicXML(t *testing.T) {
 	check(t, sheet.MusicXML, "application/vnd.recordare.musicxml", ".mxl", compressed(t))
 }
 
@@ -302,12 +302,12 @@ func others(t testing.TB) []other {
 	}
 }
 
-func TestOthers(t *testing.T) {
+func TestOtherFilesAreNotSheetMusic(t *testing.T) {
 	for _, o := range others(t) {
 		t.Run(o.name, func(t *testing.T) {
 			s := read(t, o.content)
 			if s.Kind != "" || s.Title != "" || s.Composer != "" {
-				t.Errorf("taken for %+q", s)
+				t.Errorf("detected as %+q", s)
 			}
 			if s.MediaType == "" || o.media != "" && s.MediaType != o.media {
 				t.Errorf("media type %q, want %q", s.MediaType, o.media)
@@ -316,7 +316,7 @@ func TestOthers(t *testing.T) {
 	}
 }
 
-func TestTexts(t *testing.T) {
+func TestTextsAreCleaned(t *testing.T) {
 	title := func(s string) string { return read(t, "X:1\nT:"+s+"\nK:C\n").Title }
 	for in, want := range map[string]string{
 		" a \t b\u00a0\u2003c ":          "a b c",
@@ -337,7 +337,7 @@ func TestTexts(t *testing.T) {
 	}
 }
 
-// hostile are files that would take much if they got it.
+// hostile returns files that would be expensive without limits.
 func hostile(t testing.TB) []example {
 	const n = 1 << 20
 	stream := "\x78\x9c" + bomb("9 0 4 0 ", " ", 64, air)
@@ -379,7 +379,7 @@ func hostile(t testing.TB) []example {
 	}
 }
 
-func TestHostile(t *testing.T) {
+func TestHostileFilesAreBounded(t *testing.T) {
 	for _, e := range hostile(t) {
 		t.Run(e.name, func(t *testing.T) {
 			var before, after runtime.MemStats
@@ -402,7 +402,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// sparse is a large file of which but the ends are there. It counts what is
+// sparse is a large file with content at its start and end. It counts the bytes
 // read.
 type sparse struct {
 	start, end string
@@ -428,8 +428,8 @@ func (s *sparse) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-func TestReadsLittle(t *testing.T) {
-	// A scan of 1 GiB between the page and the dictionary.
+func TestReadSkipsTheBodyOfAPDF(t *testing.T) {
+	// A 1 GiB scan is between the header and the dictionary.
 	const size, tail = 1 << 30, 400
 	start := "%PDF-1.4\n"
 	end := fmt.Sprintf("4 0 obj\n%s\nendobj\n", air)
@@ -446,7 +446,7 @@ func TestReadsLittle(t *testing.T) {
 	}
 }
 
-func TestReadsNoMusic(t *testing.T) {
+func TestReadStopsAtTheMusic(t *testing.T) {
 	music := strings.Replace(partwise(identified), "not this", strings.Repeat("Air", 1<<20), 1)
 	f := &sparse{start: music, size: int64(len(music))}
 	if s, err := sheet.Read(context.Background(), f, f.size); err != nil || s.Title == "" {
@@ -457,8 +457,9 @@ func TestReadsNoMusic(t *testing.T) {
 	}
 }
 
-func TestLargeArchive(t *testing.T) {
-	// It claims as many files as would fit in it, and to begin with them at 0.
+func TestArchiveDirectoryIsBounded(t *testing.T) {
+	// The directory claims as many files as fit into the archive, and an offset
+	// of 0.
 	le := binary.LittleEndian
 	record := le.AppendUint64([]byte("PK\x06\x06"), 44)
 	record = append(record, make([]byte, 12)...)
@@ -483,14 +484,14 @@ func TestLargeArchive(t *testing.T) {
 	}
 }
 
-// failing fails from an offset on, or ends a context there.
+// failing is a file that fails, or cancels a context, from an offset on.
 type failing struct {
 	io.ReaderAt
 	from   int64
 	cancel func()
 }
 
-var errFailing = errors.New("out of order")
+var errFailing = errors.New("read failed")
 
 func (f failing) ReadAt(p []byte, off int64) (int, error) {
 	if off+int64(len(p)) > f.from {
@@ -502,7 +503,7 @@ func (f failing) ReadAt(p []byte, off int64) (int, error) {
 	return f.ReaderAt.ReadAt(p, off)
 }
 
-func TestErrors(t *testing.T) {
+func TestReadReturnsErrorsOfTheReader(t *testing.T) {
 	ctx := context.Background()
 	blank := strings.Repeat(" ", 300<<10)
 	files := map[string]string{
@@ -534,12 +535,12 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// The gateway takes Content-Type from the same library.
-func TestLibraryIsAsItWas(t *testing.T) {
+// The gateway sets Content-Type by the same package.
+func TestMimetypeIsNotExtended(t *testing.T) {
 	for _, content := range []string{partwise(identified), tune, aria} {
 		read(t, content)
 		if m := mimetype.Detect([]byte(content)).String(); !strings.HasPrefix(m, "text/plain") && !strings.HasPrefix(m, "text/xml") {
-			t.Errorf("now %s", m)
+			t.Errorf("mimetype returns %s", m)
 		}
 	}
 }
@@ -576,7 +577,7 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// What is told of a stream by its beginning is what it is, and nothing of it is lost.
+// Peek detects the kind that Read detects, and its stream is complete.
 func TestPeekLosesNothing(t *testing.T) {
 	big := bytes.Repeat([]byte("%%%%\n"), 2<<20)
 	for name, data := range map[string][]byte{
@@ -595,10 +596,10 @@ func TestPeekLosesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		if s.Kind != want.Kind {
-			t.Errorf("%s: %q, the whole is %q", name, s.Kind, want.Kind)
+			t.Errorf("%s: kind %q, the complete file has %q", name, s.Kind, want.Kind)
 		}
 		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) {
-			t.Errorf("%s: %d bytes of %d, %v", name, len(got), len(data), err)
+			t.Errorf("%s: %d of %d bytes, %v", name, len(got), len(data), err)
 		}
 	}
 	broken := errors.New("broken")
@@ -607,7 +608,7 @@ func TestPeekLosesNothing(t *testing.T) {
 	}
 }
 
-// A few bytes of a PDF may be a value that takes hundreds in memory.
+// A few bytes of a PDF can be a value that uses hundreds of bytes in memory.
 func TestValuesOfAPDFAreBounded(t *testing.T) {
 	for _, v := range []string{"[]", "<</a[]>>", "1 "} {
 		var b bytes.Buffer

@@ -8,20 +8,20 @@ import (
 	"io"
 )
 
-// maxRead is how many bytes one step of reading a file takes at most.
+// maxRead is the maximum number of bytes that one step reads from a file.
 const maxRead = 8 << 20
 
-// errTooMuch ends what would take more than it may.
-var errTooMuch = errors.New("too much to read")
+// errTooMuch is returned when a limit is exceeded.
+var errTooMuch = errors.New("limit exceeded")
 
-// source is the file. It tells what goes wrong with reading it from what is
-// wrong with its content: only the former is kept in err.
+// source reads a file within a limit. Its field err records failures of the
+// reader and the context, as opposed to errors in the content of the file.
 type source struct {
 	ctx  context.Context
 	r    io.ReaderAt
 	size int64
-	left int64 // bytes that may be read yet
-	err  error // first one of ctx or r
+	left int64 // bytes that may still be read
+	err  error // first error of ctx or r
 }
 
 // ReadAt implements [io.ReaderAt].
@@ -56,7 +56,7 @@ func (s *source) ReadAt(p []byte, off int64) (int, error) {
 	return n, short
 }
 
-// bytes returns up to n bytes at an offset, fewer at the end of the file.
+// bytes returns n bytes at an offset, or fewer at the end of the file.
 func (s *source) bytes(off, n int64) []byte {
 	if off < 0 || off >= s.size {
 		return nil
@@ -67,14 +67,15 @@ func (s *source) bytes(off, n int64) []byte {
 	return p[:n2]
 }
 
-// from starts a step that takes at most n bytes, with a reader from an offset
-// on.
+// from starts a step that reads at most n bytes, and returns a reader that
+// begins at an offset.
 func (s *source) from(off, n int64) *bufio.Reader {
 	s.left = n
 	return s.reader(off)
 }
 
-// reader reads from an offset on, as long as the step may.
+// reader returns a reader that begins at an offset, within the limit of the
+// step.
 func (s *source) reader(off int64) *bufio.Reader {
 	return bufio.NewReader(io.NewSectionReader(s, off, max(0, s.size-off)))
 }

@@ -16,16 +16,17 @@ var (
 	bomUTF16LE = []byte("\xff\xfe")
 )
 
-// decode returns the text that bytes are, in UTF-8 or, with a byte order mark,
-// UTF-16, else in Windows-1252, of which Latin-1 is a part. It reports whether
-// they are text. The last rune may be cut off if there is more.
+// decode decodes text in UTF-16 if it has a byte order mark, in UTF-8 if it is
+// valid, and otherwise in Windows-1252, which includes Latin-1. It reports
+// whether b is text. If more data follows b, an incomplete last rune is
+// dropped.
 func decode(b []byte, more bool) (string, bool) {
 	if bytes.HasPrefix(b, bomUTF16BE) || bytes.HasPrefix(b, bomUTF16LE) {
-		// What is no UTF-16 becomes replacement characters, not an error.
+		// Invalid UTF-16 decodes to replacement characters without an error.
 		b, _ = utf.UTF16(utf.BigEndian, utf.UseBOM).NewDecoder().Bytes(b)
 	}
 	b = bytes.TrimPrefix(b, bomUTF8)
-	if bytes.ContainsFunc(b, notText) {
+	if bytes.ContainsFunc(b, isControl) {
 		return "", false
 	}
 	if more {
@@ -38,24 +39,25 @@ func decode(b []byte, more bool) (string, bool) {
 			}
 		}
 	}
-	return legacy(b), true
+	return utf8OrWindows1252(b), true
 }
 
-// legacy returns the text that bytes are, in UTF-8 or else in Windows-1252.
-func legacy(b []byte) string {
+// utf8OrWindows1252 decodes text in UTF-8 if it is valid, or else in
+// Windows-1252.
+func utf8OrWindows1252(b []byte) string {
 	if !utf8.Valid(b) {
 		b, _ = charmap.Windows1252.NewDecoder().Bytes(b)
 	}
 	return string(b)
 }
 
-// notText tells what never is in text. The last two are the end of a file in
-// DOS, and escape.
-func notText(r rune) bool {
+// isControl reports whether a rune never occurs in text. The exceptions include
+// the end-of-file character of DOS (0x1a) and escape (0x1b).
+func isControl(r rune) bool {
 	return r < ' ' && !strings.ContainsRune("\t\n\v\f\r\x1a\x1b", r)
 }
 
-// clean makes a text one line that can be shown, as [Sheet] promises.
+// clean turns a text into one printable line as documented at [Sheet].
 func clean(s string) string {
 	var b strings.Builder
 	n, space := 0, false
@@ -81,7 +83,7 @@ func clean(s string) string {
 	return strings.TrimSuffix(b.String(), " ")
 }
 
-// cleanTitle cleans a title, and drops what is none.
+// cleanTitle cleans a title, and returns "" for a placeholder.
 func cleanTitle(s string) string {
 	s = clean(s)
 	lower := strings.ToLower(s)
@@ -89,15 +91,14 @@ func cleanTitle(s string) string {
 	case "untitled", "untitled score", "untitled document", "(untitled)", "unnamed", "(unnamed)", "title":
 		return ""
 	}
-	// As printed from an office, "Microsoft Word - x.doc".
+	// The title of a printed document, such as "Microsoft Word - x.doc".
 	if rest, ok := strings.CutPrefix(lower, "microsoft "); ok && strings.Contains(rest, " - ") {
 		return ""
 	}
 	return s
 }
 
-// cleanComposer cleans a composer, and drops what stands where one is to be
-// written.
+// cleanComposer cleans a composer, and returns "" for a placeholder.
 func cleanComposer(s string) string {
 	s = clean(s)
 	switch strings.ToLower(s) {

@@ -374,7 +374,7 @@ func TestCompanionsComeAndGo(t *testing.T) {
 	see(t, bob, alice, "follows you")
 	see(t, alice, bob, "you follow")
 	refused(t, bob, []string{"companions", "rm", "Alice"}, "no companion has this name", "; hint: ")
-	refused(t, bob, []string{"companions", "rm", a}, "the peer is no companion", "; hint: ")
+	refused(t, bob, []string{"companions", "rm", a}, "the peer is not a companion", "; hint: ")
 	addPiece(t, alice, "QmB", "Fugue")
 	eventually(t, "the database opened by the user still replicates", func() bool { return databasesOf(t, bob)[stores["pieces"]].Entries == 2 })
 
@@ -902,7 +902,7 @@ func TestOffersAreRemembered(t *testing.T) {
 	if out := bob.MustRun("npp", "companions", "rm", id); out != "removed alice "+id+"\n" || len(offers(t, bob)) != 0 {
 		t.Errorf("rm: %s; offers: %+v", out, offers(t, bob))
 	}
-	refused(t, bob, []string{"companions", "rm", id}, "no companion", "; hint: ")
+	refused(t, bob, []string{"companions", "rm", id}, "not a companion", "; hint: ")
 	alice.MustRun("npp", "send", bob.PeerID(), `{"userDb":"`+nowhere+`"}`)
 	watch.expect("offer")
 
@@ -928,7 +928,7 @@ func TestOfferOfAPeerWithoutNPPIsTaken(t *testing.T) {
 	id := stock.PeerID()
 	bob.Connect(alice)
 	bob.Connect(stock)
-	refused(t, bob, []string{"companions", "add", id}, "shows no user store and offered none", `; hint: the peer has to send {"userDb":`)
+	refused(t, bob, []string{"companions", "add", id}, "announces no user database and offered none", `; hint: the peer has to send {"userDb":`)
 	pieces := db(t, alice, "create", "scores", "--type=documents", "--index-by=hash")[0].Address
 	put(t, alice, "scores", `{"hash":"QmT","instrument":"Piano"}`)
 	user := db(t, alice, "create", "user", "--type=keyvalue", "--write=*")[0].Address
@@ -1000,7 +1000,7 @@ func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
 
 	// A peer announces the store of a peer that is not a companion.
 	liar, addr := showCard(t, `{"username":"liar","user":"`+user+`"}`)
-	if out := bob.MustRun("npp", "companions", "add", "--wait=1m", addr); !strings.Contains(out, "note: user: its user store says that it is that of peer") || !strings.Contains(out, alice.PeerID()) {
+	if out := bob.MustRun("npp", "companions", "add", "--wait=1m", addr); !strings.Contains(out, "note: user: its user database belongs to peer") || !strings.Contains(out, alice.PeerID()) {
 		t.Errorf("add: %s", out)
 	}
 	if r := companions(t, bob)[liar]; !r.Companion || r.Pieces != nil || r.Address == "" {
@@ -1022,10 +1022,10 @@ func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
 
 	// A peer announces Bob's own store, or invalid ones.
 	for card, want := range map[string]string{
-		`{"user":"` + storesOf(t, bob)["user"] + `"}`: "a store of ours",
+		`{"user":"` + storesOf(t, bob)["user"] + `"}`: "one of this daemon's own databases",
 		`{"user":"/orbitdb/nothing"}`:                 "invalid OrbitDB address",
 		`{"user":"` + nowhere + `/old"}`:              "before OrbitDB 1.0",
-		`{"username":"x"}`:                            "shows no user store",
+		`{"username":"x"}`:                            "announces no user database",
 		`{"user":5}`:                                  "card",
 		`no card`:                                     "card",
 	} {
@@ -1041,7 +1041,7 @@ func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
 	put(t, carol, "user", "nodeId", `"`+alice.PeerID()+`"`)
 	eventually(t, "the store that is announced as alice's", func() bool { return strings.Contains(troubles(carol.PeerID()), alice.PeerID()) })
 	eventually(t, "carol's pieces are gone", func() bool { return piecesOf(t, bob, carol) == -1 })
-	if out := bob.MustRun("npp", "companions", "ls"); !strings.Contains(out, "\n  user: its user store says that it is that of peer") {
+	if out := bob.MustRun("npp", "companions", "ls"); !strings.Contains(out, "\n  user: its user database belongs to peer") {
 		t.Errorf("ls: %s", out)
 	}
 	if found := statusOf(t, bob).about("companion"); len(found) != 1 || found[0].Name != carol.PeerID() || found[0].Advice == "" {
@@ -1056,7 +1056,7 @@ func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
 	// A companion announces the pieces of Bob, or of another companion, as his
 	// own.
 	put(t, carol, "user", "pieces", `"`+storesOf(t, bob)["pieces"]+`"`)
-	eventually(t, "the store that is bob's", func() bool { return strings.Contains(troubles(carol.PeerID()), "a store of ours") })
+	eventually(t, "the store that is bob's", func() bool { return strings.Contains(troubles(carol.PeerID()), "one of this daemon's own databases") })
 	shared := storesOf(t, alice)["pieces"]
 	put(t, carol, "user", "pieces", `"`+shared+`"`)
 	eventually(t, "the store that is alice's, too", func() bool {
@@ -1372,12 +1372,12 @@ func TestCompanionCommandsRefuseBadInput(t *testing.T) {
 	}
 	add("ls", nil, url.Values{"nearby": {"true"}, "offers": {"true"}}, "--nearby and --offers cannot be combined")
 	add("add", []string{self}, nil, "self")
-	add("rm", []string{self}, nil, "no companion", "; hint: ipfs npp companions ls")
-	add("rm", []string{somePeer}, nil, "no companion", "; hint: ipfs npp companions ls")
-	add("rm", []string{"/ip4/127.0.0.1/tcp/1/p2p/" + somePeer}, nil, "no companion", "; hint: ")
+	add("rm", []string{self}, nil, "not a companion", "; hint: ipfs npp companions ls")
+	add("rm", []string{somePeer}, nil, "not a companion", "; hint: ipfs npp companions ls")
+	add("rm", []string{"/ip4/127.0.0.1/tcp/1/p2p/" + somePeer}, nil, "not a companion", "; hint: ")
 	add("add", []string{somePeer}, timeout("dial-timeout", "5s"), "no way to "+somePeer, "; hint: ipfs npp connect "+somePeer)
 	add("add", []string{"/ip4/127.0.0.1/tcp/1/p2p/" + somePeer}, timeout("dial-timeout", "5s"), "no way to "+somePeer, "; hint: ")
-	add("add", []string{stock.PeerID()}, nil, "shows no user store and offered none", "; hint: ")
+	add("add", []string{stock.PeerID()}, nil, "announces no user database and offered none", "; hint: ")
 	for _, bad := range []string{"", "0s", "-1s", "soon", "5"} {
 		add("add", []string{somePeer}, timeout("dial-timeout", bad), "--dial-timeout is ", "must be a duration")
 		add("add", []string{somePeer}, timeout("wait", bad), "--wait is ", "must be a duration")

@@ -392,8 +392,8 @@ func TestPiecesAreAddedOverTheRPC(t *testing.T) {
 		{url.Values{"title": {"T"}, "arg": {otherCID}}, []part{one}, "--title is for a single piece; hint: "},
 		{url.Values{"title": {"T"}}, []part{{name: "in/f.abc", content: one.content}}, "--title is for a single piece; hint: "},
 		{url.Values{"arg": {otherCID, "/etc/passwd"}}, []part{one}, `"/etc/passwd" is not a CID; hint: `},
-		{url.Values{"instrument": {""}}, []part{one, one}, "invalid: a piece is for some instrument; hint: "},
-		{url.Values{"composer": {"a\nb"}}, []part{one}, "invalid: composer has more than one line; hint: "},
+		{url.Values{"instrument": {""}}, []part{one, one}, "invalid: the instrument is empty; hint: "},
+		{url.Values{"composer": {"a\nb"}}, []part{one}, "invalid: the composer has more than one line; hint: "},
 	} {
 		if rows, failure := upload(t, n, test.query, test.parts...); rows != nil || !strings.HasPrefix(failure, test.want) {
 			t.Errorf("%v: %q, %q", test.query, shorts(rows), failure)
@@ -541,7 +541,7 @@ func TestPinnedPieceComesFromAnotherDaemon(t *testing.T) {
 	if got, err := os.ReadFile(out); err != nil || string(got) != content {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-	refused(t, b, []string{"pieces", "get", tree}, "no file", "; hint: ipfs get "+tree)
+	refused(t, b, []string{"pieces", "get", tree}, "not a file", "; hint: ipfs get "+tree)
 	r := b.Run("npp", "pieces", "add", "--pin", absentCID, "--timeout=1s")
 	if r.Code != 1 || r.Stdout != "" || strings.Count(r.Stderr, "\n") != 1 {
 		t.Errorf("a piece that no peer has: %v", r)
@@ -799,7 +799,7 @@ func TestFileOfAPieceIsWrittenWhole(t *testing.T) {
 	}
 	check("Air- on a-the G string.png")
 	put(t, n, "pieces", `{"hash":"no CID"}`)
-	refused(t, n, []string{"pieces", "get", "no CID"}, `the hash "no CID" of the piece is no CID`)
+	refused(t, n, []string{"pieces", "get", "no CID"}, `the hash "no CID" of the piece is not a CID`)
 }
 
 // A file is fetched from a companion. A failed fetch leaves nothing, and the
@@ -1099,15 +1099,15 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{call{"pieces/show", []string{"/ipfs/"}, nil, nil}, []string{"invalid: a hash has 1 to 256 bytes"}},
 		{call{"pieces/get", []string{absentCID}, nil, nil}, []string{noPiece}},
 		{call{"pieces/get", []string{someCID}, option("stall-timeout", "soon"), nil}, []string{`--stall-timeout is "soon", but must be a duration`}},
-		{call{"pieces/get", []string{"no CID"}, nil, nil}, []string{`the hash "no CID" of the piece is no CID`}},
+		{call{"pieces/get", []string{"no CID"}, nil, nil}, []string{`the hash "no CID" of the piece is not a CID`}},
 		{call{"pieces/update", []string{someCID}, nil, nil}, []string{"there is nothing to update; hint: use --title"}},
 		{call{"pieces/update", []string{absentCID}, option("title", "x"), nil}, []string{noPiece}},
-		{call{"pieces/update", []string{someCID}, option("instrument", " "), nil}, []string{"a piece is for some instrument; hint: "}},
+		{call{"pieces/update", []string{someCID}, option("instrument", " "), nil}, []string{"the instrument is empty; hint: "}},
 		{call{"pieces/update", []string{someCID}, option("title", "a\nb"), nil}, []string{"title has more than one line; hint: "}},
-		{call{"pieces/update", []string{someCID}, option("title", strings.Repeat("x", 1025)), nil}, []string{"title of 1025 bytes, at most 1024; hint: "}},
+		{call{"pieces/update", []string{someCID}, option("title", strings.Repeat("x", 1025)), nil}, []string{"the title has 1025 bytes, at most 1024 are allowed; hint: "}},
 		{call{"pieces/update", []string{someCID}, option("set", "year"), nil}, []string{`--set is "year", but must be key=value; hint: `}},
 		{call{"pieces/update", []string{someCID}, option("set", "=1"), nil}, []string{`--set is "=1"`}},
-		{call{"pieces/update", []string{someCID}, option("set", "hash=1"), nil}, []string{`field "hash" is not one to set so; hint: `}},
+		{call{"pieces/update", []string{someCID}, option("set", "hash=1"), nil}, []string{`field "hash" cannot be set as a further field; hint: `}},
 		{call{"pieces/update", []string{someCID}, option("set", "size=1"), nil}, []string{`field "size"`}},
 		{call{"pieces/update", []string{someCID}, option("set", "x="+strings.Repeat("x", 9000)+strings.Repeat("[", 3000)), nil}, nil}, // a text
 		{call{"pieces/rm", []string{absentCID}, nil, nil}, []string{noPiece}},
@@ -1161,9 +1161,9 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		{[]string{a, someCID, "--title=x"}, "--title is for a single piece"},
 		{[]string{a, filepath.Join(dir, "b/c.abc"), "--title=x"}, "--title is for a single piece"},
 		{[]string{dir, "--title=x"}, "--title is for a single piece"},
-		{[]string{a, "--instrument="}, "a piece is for some instrument"},
+		{[]string{a, "--instrument="}, "the instrument is empty"},
 		{[]string{dir, "--composer=a\nb"}, "composer has more than one line"},
-		{[]string{absentCID, "--composer=" + strings.Repeat("x", 2000)}, "composer of 2000 bytes"},
+		{[]string{absentCID, "--composer=" + strings.Repeat("x", 2000)}, "the composer has 2000 bytes"},
 	} {
 		refused(t, n, append([]string{"pieces", "add"}, test.args...), test.want)
 	}
@@ -1172,7 +1172,7 @@ func TestPieceCommandsRefuseBadInput(t *testing.T) {
 		want string
 	}{
 		{[]string{absentCID}, noPiece},
-		{[]string{"no CID"}, "is no CID"},
+		{[]string{"no CID"}, "is not a CID"},
 		{[]string{someCID, "--stall-timeout=0s"}, "--stall-timeout is "},
 		{[]string{someCID, "-o", a}, "the file " + a + " exists; hint: --force"},
 	} {

@@ -102,15 +102,15 @@ func TestProfileCommandsRefuseBadInput(t *testing.T) {
 		{call{"profile/get", []string{"nothing"}, nil, nil}, []string{`no such key: "nothing"; hint: ipfs npp profile ls`}},
 		{call{"profile/get", []string{"\x1b[31m"}, nil, nil}, []string{`"\u001b[31m"`}},
 		{call{"profile/rm", []string{"nothing"}, nil, nil}, []string{`no such key: "nothing"; hint: ipfs npp profile ls`}},
-		{call{"profile/rm", []string{"username"}, nil, nil}, []string{"the daemon itself keeps this field", "; hint: ipfs npp profile set username <name>"}},
-		{call{"profile/rm", []string{"nodeId"}, nil, nil}, []string{`keeps this field: "nodeId"; hint: ipfs npp profile get nodeId`}},
-		{call{"profile/set", []string{"nodeId", "x"}, nil, nil}, []string{`keeps this field: "nodeId"; hint: ipfs npp profile get nodeId`}},
-		{call{"profile/set", []string{"pieces", "x"}, nil, nil}, []string{`keeps this field: "pieces"`, "hint: "}},
-		{call{"profile/set", []string{"practice", "x"}, nil, nil}, []string{`keeps this field: "practice"`, "hint: "}},
-		{call{"profile/set", []string{long, "x"}, nil, nil}, []string{"a field has a name of 1 to 256 bytes", "hint: "}},
+		{call{"profile/rm", []string{"username"}, nil, nil}, []string{"the daemon manages this field", "; hint: ipfs npp profile set username <name>"}},
+		{call{"profile/rm", []string{"nodeId"}, nil, nil}, []string{`manages this field: "nodeId"; hint: ipfs npp profile get nodeId`}},
+		{call{"profile/set", []string{"nodeId", "x"}, nil, nil}, []string{`manages this field: "nodeId"; hint: ipfs npp profile get nodeId`}},
+		{call{"profile/set", []string{"pieces", "x"}, nil, nil}, []string{`manages this field: "pieces"`, "hint: "}},
+		{call{"profile/set", []string{"practice", "x"}, nil, nil}, []string{`manages this field: "practice"`, "hint: "}},
+		{call{"profile/set", []string{long, "x"}, nil, nil}, []string{"the name of a field has 1 to 256 bytes", "hint: "}},
 		{call{"profile/set", []string{"username", strings.Repeat("x", 65)}, nil, nil}, []string{"a username has 1 to 64 characters; hint: "}},
-		{call{"profile/set", []string{"username", " x"}, nil, nil}, []string{"no spaces around it", "hint: "}},
-		{call{"profile/set", []string{"username", "a\u202eb"}, nil, nil}, []string{"only characters that can be shown; hint: "}},
+		{call{"profile/set", []string{"username", " x"}, nil, nil}, []string{"no surrounding spaces", "hint: "}},
+		{call{"profile/set", []string{"username", "a\u202eb"}, nil, nil}, []string{"only printable characters and no surrounding spaces; hint: "}},
 		{call{"profile/set", []string{"username", "/x"}, nil, nil}, []string{`does not begin with "/"; hint: `}},
 		{call{"profile/set", []string{"username", somePeer}, nil, nil}, []string{"a username is not a peer ID; hint: "}},
 		{call{"profile/set", []string{"about", strings.Repeat("x", 1<<20-1)[:120000]}, nil, nil}, nil}, // long, but valid
@@ -135,7 +135,7 @@ func TestProfileCommandsRefuseBadInput(t *testing.T) {
 		}
 	}
 	refused(t, n, []string{"profile", "set", "username", ""}, "a username has 1 to 64 characters")
-	refused(t, n, []string{"profile", "set", "", "x"}, "a field has a name of 1 to 256 bytes")
+	refused(t, n, []string{"profile", "set", "", "x"}, "the name of a field has 1 to 256 bytes")
 	if after := n.MustRun("npp", "profile", "ls", "--enc=json"); after != before {
 		t.Errorf("a refused command changed something: %s\nbefore: %s", after, before)
 	}

@@ -9,13 +9,13 @@ import (
 	"github.com/newpieceplease/npp/library/piece"
 )
 
-// bloated is a piece that takes much more memory than its document: the text is of
-// characters that are 18 each when they are folded.
+// bloated returns a piece whose index entry is much larger than its document:
+// each character of its title becomes 18 characters when it is folded.
 func bloated(i int) piece.Piece {
 	return piece.Piece{Hash: fmt.Sprintf("%0250d", i), Title: strings.Repeat("\uFDFA", 16)}
 }
 
-// fill puts pieces until one finds no room, and returns how many did.
+// fill puts pieces until one is left out, and returns the number of the others.
 func fill(t testing.TB, x *piece.Index, of func(i int) piece.Piece) (n int) {
 	t.Helper()
 	for n = range 20_000 {
@@ -24,7 +24,7 @@ func fill(t testing.TB, x *piece.Index, of func(i int) piece.Piece) (n int) {
 			return n
 		}
 	}
-	t.Fatal("it is never full")
+	t.Fatal("the index never becomes full")
 	return 0
 }
 
@@ -36,29 +36,29 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-func TestIndexTakesNoMoreThanItsRoom(t *testing.T) {
-	const room = 1 << 20
+func TestIndexStaysWithinItsBudget(t *testing.T) {
+	const budget = 1 << 20
 	for name, of := range map[string]func(int) piece.Piece{
 		"bloated": bloated,
 		"small":   func(i int) piece.Piece { return piece.Piece{Hash: fmt.Sprint(i)} },
 	} {
 		before := heap()
-		x := piece.NewIndex(piece.NewRoom(room))
+		x := piece.NewIndex(piece.NewBudget(budget))
 		n := fill(t, x, of)
-		if took := heap() - before; n < 500 || took > 3*room/2 {
-			t.Errorf("%s: %d pieces in %d bytes, the room has %d", name, n, took, room)
+		if took := heap() - before; n < 500 || took > 3*budget/2 {
+			t.Errorf("%s: %d pieces in %d bytes, the budget has %d", name, n, took, budget)
 		}
 		if pieces, full := x.Len(); pieces != n || !full {
-			t.Errorf("%s: %d pieces are said of %d, full: %v", name, pieces, n, full)
+			t.Errorf("%s: Len returns %d of %d pieces, full: %v", name, pieces, n, full)
 		}
 		if _, ok := x.Find(of(0).Hash); !ok || x.Has(of(n).Hash) {
-			t.Errorf("%s: what found room is not there, or what did not is", name)
+			t.Errorf("%s: an indexed piece is missing, or one that was left out is not", name)
 		}
 	}
 }
 
-func TestRoomIsGivenBack(t *testing.T) {
-	shared := piece.NewRoom(1 << 18)
+func TestMemoryIsReleased(t *testing.T) {
+	shared := piece.NewBudget(1 << 18)
 	x := piece.NewIndex(shared)
 	n := fill(t, x, bloated)
 	for name, leave := range map[string]func(){
@@ -70,7 +70,7 @@ func TestRoomIsGivenBack(t *testing.T) {
 		},
 		"replaced": func() {
 			for i := range n {
-				if i < 10 { // where nothing is left, nothing can be replaced
+				if i < 10 { // A full budget has no memory for a replacement.
 					x.Delete(bloated(i).Hash)
 				} else {
 					x.Put(piece.Piece{Hash: bloated(i).Hash}, false)
@@ -81,17 +81,17 @@ func TestRoomIsGivenBack(t *testing.T) {
 		leave()
 		x.Clear()
 		if again := fill(t, x, bloated); again != n {
-			t.Errorf("%s: room for %d pieces, there was for %d", name, again, n)
+			t.Errorf("%s: space for %d pieces, was for %d", name, again, n)
 		}
 	}
 }
 
-func TestWhoFindsNoRoomHarmsNobody(t *testing.T) {
-	shared := piece.NewRoom(1 << 19)
-	greedy := piece.NewIndex(piece.NewRoom(1<<18), shared)
-	modest := piece.NewIndex(piece.NewRoom(1<<18), shared)
+func TestFullIndexLeavesOthersTheirBudget(t *testing.T) {
+	shared := piece.NewBudget(1 << 19)
+	greedy := piece.NewIndex(piece.NewBudget(1<<18), shared)
+	modest := piece.NewIndex(piece.NewBudget(1<<18), shared)
 	n := fill(t, greedy, bloated)
-	for i := range 10 * n { // what finds no room takes none
+	for i := range 10 * n { // A piece that is left out must not use memory.
 		greedy.Put(bloated(n+i), false)
 	}
 	const few = 500
@@ -99,30 +99,30 @@ func TestWhoFindsNoRoomHarmsNobody(t *testing.T) {
 		modest.Put(piece.Piece{Hash: fmt.Sprint("Qm", i), Title: "Prelude"}, false)
 	}
 	if pieces, full := modest.Len(); pieces != few || full {
-		t.Errorf("%d pieces beside a greedy one, full: %v", pieces, full)
+		t.Errorf("%d pieces beside a full index, full: %v", pieces, full)
 	}
-	// Those that are there are found as before, and may be changed.
+	// Pieces in a full index can still be found and replaced.
 	if greedy.Delete(bloated(0).Hash); !greedy.Put(bloated(n), false) {
-		t.Error("there is no room in place of what went")
+		t.Error("no piece can be put in place of a deleted one")
 	}
 }
 
-func TestRoomThatOthersLeaveIsTaken(t *testing.T) {
-	shared := piece.NewRoom(1 << 18)
-	first := piece.NewIndex(piece.NewRoom(1<<18), shared)
-	second := piece.NewIndex(piece.NewRoom(1<<18), shared)
+func TestReleasedMemoryIsAvailableToOthers(t *testing.T) {
+	shared := piece.NewBudget(1 << 18)
+	first := piece.NewIndex(piece.NewBudget(1<<18), shared)
+	second := piece.NewIndex(piece.NewBudget(1<<18), shared)
 	const few = 50
 	for i := range few {
 		first.Put(bloated(i), false)
 	}
 	n := fill(t, second, bloated)
-	for i := range 10 * n { // in vain
+	for i := range 10 * n { // These pieces are left out.
 		second.Put(bloated(n+i), false)
 	}
 	first.Clear()
 	for i := range few {
 		if !second.Put(bloated(n+i), false) {
-			t.Fatalf("room for %d more, %d were cleared", i, few)
+			t.Fatalf("space for %d more pieces, %d were cleared", i, few)
 		}
 	}
 }
