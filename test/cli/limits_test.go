@@ -183,7 +183,7 @@ func TestBadgerIsWarnedAbout(t *testing.T) {
 			b.MustRun("npp", "send", a.PeerID(), "and back")
 			before := b.MustRun("npp", "messages", "ls")
 			r := b.Stop()
-			if r.Code != 0 || strings.Contains(r.Stderr, "may split a write") != warn {
+			if r.Code != 0 || strings.Contains(r.Stderr, "may write parts of a batch") != warn {
 				t.Errorf("daemon: %v", r)
 			}
 			b.Start()

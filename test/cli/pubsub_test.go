@@ -160,7 +160,7 @@ func TestIPNSOverPubsubWithPubsubSwitchedOff(t *testing.T) {
 	}
 	a.MustRun("npp", "send", b.PeerID(), "there")
 	b.MustRun("npp", "send", a.PeerID(), "and back")
-	if r := a.Run("npp", "send", "--topic=rehearsals", "hello"); r.Code != 1 || !strings.Contains(r.Stderr, "switched off by Pubsub.Enabled") {
+	if r := a.Run("npp", "send", "--topic=rehearsals", "hello"); r.Code != 1 || !strings.Contains(r.Stderr, "disabled by Pubsub.Enabled") {
 		t.Errorf("send --topic: %v", r)
 	}
 }

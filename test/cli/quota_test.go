@@ -33,14 +33,14 @@ func TestFullDatabaseIsShownAndGoesOnOnceItsQuotaIsRaised(t *testing.T) {
 	if f := findings(t, b, db)["quota"]; f.Level != "problem" || !strings.Contains(f.Advice, "raise the quota") {
 		t.Errorf("db doctor: %+v", f)
 	}
-	if found := statusOf(t, b).about(db); len(found) != 1 || !strings.Contains(found[0].Text, "takes nothing of others") {
+	if found := statusOf(t, b).about(db); len(found) != 1 || !strings.Contains(found[0].Text, "accepts no entries from others") {
 		t.Errorf("status: %+v", found)
 	}
 	if text := b.MustRun("npp", "db", "info", db); !strings.Contains(text, " of 8.0 MiB\n") {
 		t.Errorf("db info: %s", text)
 	}
 	if r := b.Run("npp", "db", "open", "--wait", "--timeout=2s", db); r.Code == 0 {
-		t.Errorf("the replica is in step: %v", r)
+		t.Errorf("the replica is in sync: %v", r)
 	}
 	b.Stop()
 	b.Set(key, map[string]any{}).Start()
