@@ -12,6 +12,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/newpieceplease/npp/internal/task"
+	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/library/card"
 	"github.com/newpieceplease/npp/library/companion"
 	"github.com/newpieceplease/npp/library/piece"
@@ -92,9 +94,8 @@ type Library struct {
 	followers *peerTable[Follower]
 	offers    *peerTable[Offer]
 
-	ctx    context.Context // ends at Close
-	cancel context.CancelFunc
-	tasks  sync.WaitGroup
+	tasks *task.Group
+	ctx   context.Context // of tasks: done after Close
 
 	opening   sync.Mutex // guards the fields below
 	databases [4]Store   // in the order of databaseKinds
@@ -106,7 +107,7 @@ type Library struct {
 	profileLoaded    latch
 	offersLoaded     latch // of the messages that were here at the start
 
-	declined chan struct{} // holds a token after a card was ignored because the disk is full
+	declined wait.Flag // set after a card was ignored because the disk is full
 
 	mu         sync.Mutex // guards the fields below; never held across a blocking call
 	username   string
@@ -129,7 +130,7 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 		invalid:    make(map[string]string),
 		nearby:     make(map[peer.ID]string),
 		watchers:   make(map[*watcher]struct{}),
-		declined:   make(chan struct{}, 1),
+		declined:   wait.NewFlag(),
 	}
 	l.own = newCollection(l.self)
 	var err error
@@ -145,14 +146,15 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.tasks = task.NewGroup()
+	l.ctx = l.tasks.Context()
 	for at := range databaseKinds {
 		l.latchOf(at).begin() // queries wait from now on
 	}
 	l.cards, err = card.New(card.Config{Host: cfg.Host, Own: l.ownCard, Received: l.received})
 	if err != nil {
 		l.followed.Close()
-		l.cancel()
+		l.tasks.Stop()
 		return nil, err
 	}
 	for _, db := range l.Stores(ctx) {
@@ -189,7 +191,7 @@ func (l *Library) Wait(ctx context.Context) error {
 // open.
 func (l *Library) Close() error {
 	l.followed.Close()
-	l.cancel()
+	l.tasks.Stop()
 	err := l.cards.Close()
 	l.tasks.Wait()
 	return err

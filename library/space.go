@@ -16,10 +16,7 @@ func (l *Library) accepts() bool {
 	if l.cfg.Disk.CheckIncoming() == nil {
 		return true
 	}
-	select {
-	case l.declined <- struct{}{}:
-	default:
-	}
+	l.declined.Set()
 	return false
 }
 

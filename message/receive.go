@@ -41,8 +41,10 @@ const (
 	framesPerPeer = 2
 	allBuffer     = 2 * framesPerPeer * (maxMessageBytes + envelopeBytes)
 
-	// ratedPeers is how many peers keep their rate limiter after it has recovered.
-	ratedPeers = 3072
+	// ratedPeers is how many peers keep their rate limiter after it has recovered,
+	// and maxRatedPeers how many have one.
+	ratedPeers    = 3072
+	maxRatedPeers = 64 << 10
 )
 
 // writeFrame writes m, preceded by its length, with one call of Write.
@@ -71,7 +73,7 @@ func newInbound(l Limits) inbound {
 	return inbound{
 		streams: admission.NewQuota(allStreams, peerStreams),
 		memory:  admission.NewQuota(allBuffer, framesPerPeer*int64(l.maxFrame())),
-		rates:   admission.NewRates(rate.Limit(l.MaxPerSecond), int(2*l.MaxPerSecond), ratedPeers),
+		rates:   admission.NewRates(rate.Limit(l.MaxPerSecond), int(2*l.MaxPerSecond), ratedPeers, maxRatedPeers),
 	}
 }
 

@@ -20,9 +20,10 @@ const (
 	peerTopicBytes    = 4 << 20  // per peer
 	allTopicBytes     = 32 << 20 // of all peers; above it, minTopicBytes per peer
 	minTopicBytes     = 64 << 10
-	openBurst         = 16   // streams that a peer may open at once
-	openRate          = 1    // streams that it may open per second afterwards
-	rememberedOpeners = 1024 // peers whose rate limiter is remembered
+	openBurst         = 16       // streams that a peer may open at once
+	openRate          = 1        // streams that it may open per second afterwards
+	rememberedOpeners = 1024     // peers whose rate limiter is remembered
+	maxOpeners        = 64 << 10 // peers that have a rate limiter
 )
 
 // inbound bounds the cost of peers that open streams and subscribe to topics.
@@ -47,7 +48,7 @@ type inPeer struct {
 }
 
 func newInbound(open func(topic string) bool) *inbound {
-	return &inbound{open: open, peers: make(map[peer.ID]*inPeer), openers: admission.NewRates(openRate, openBurst, rememberedOpeners), all: allTopicBytes}
+	return &inbound{open: open, peers: make(map[peer.ID]*inPeer), openers: admission.NewRates(openRate, openBurst, rememberedOpeners, maxOpeners), all: allTopicBytes}
 }
 
 // begin registers a stream that a peer opened. It reports whether the peer may

@@ -128,13 +128,13 @@ func (q *Quota) HeldBy(p peer.ID) int64 {
 }
 
 // Rates bounds how often each peer may do something. It remembers a peer until its
-// burst is available again, so a peer gains nothing from connecting anew, and the
-// memory is bounded by the number of peers that are active within that time. Its
-// methods may be called concurrently.
+// burst is available again, so a peer gains nothing from connecting anew. Its methods
+// may be called concurrently.
 type Rates struct {
 	limit    rate.Limit
 	burst    int
 	remember int
+	most     int
 
 	mu    sync.Mutex
 	peers map[peer.ID]*rate.Limiter
@@ -142,13 +142,17 @@ type Rates struct {
 }
 
 // NewRates returns rates of limit per second with bursts of up to burst. Peers beyond
-// the number remember are forgotten once their burst is available again.
-func NewRates(limit rate.Limit, burst, remember int) *Rates {
-	return &Rates{limit: limit, burst: burst, remember: remember, prune: remember, peers: make(map[peer.ID]*rate.Limiter)}
+// the number remember are forgotten once their burst is available again. Beyond the
+// number most, a new peer is refused until another one is forgotten.
+func NewRates(limit rate.Limit, burst, remember, most int) *Rates {
+	return &Rates{
+		limit: limit, burst: burst, remember: remember, most: most,
+		peers: make(map[peer.ID]*rate.Limiter), prune: remember,
+	}
 }
 
 // Take counts an event of a peer at a time. It returns 0 if the event is allowed.
-// Otherwise it counts nothing and returns the time until it would be.
+// Otherwise it counts nothing and returns how long the peer should wait.
 func (r *Rates) Take(p peer.ID, now time.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -156,6 +160,9 @@ func (r *Rates) Take(p peer.ID, now time.Time) time.Duration {
 	if l == nil {
 		if len(r.peers) >= r.prune {
 			r.forget(now)
+		}
+		if len(r.peers) >= r.most {
+			return time.Duration(float64(time.Second) / float64(r.limit))
 		}
 		l = rate.NewLimiter(r.limit, r.burst)
 		r.peers[p] = l
@@ -169,13 +176,13 @@ func (r *Rates) Take(p peer.ID, now time.Time) time.Duration {
 }
 
 // forget removes the peers for which a new limiter would be the same. The next look
-// at all peers is due when their number has doubled, so the cost of an event does
-// not grow with it.
+// at all peers is due when their number has doubled or reached its bound, so below
+// the bound the cost of an event does not grow with it.
 func (r *Rates) forget(now time.Time) {
 	for p, l := range r.peers {
 		if l.TokensAt(now) >= float64(r.burst) {
 			delete(r.peers, p)
 		}
 	}
-	r.prune = max(r.remember, 2*len(r.peers))
+	r.prune = min(max(r.remember, 2*len(r.peers)), r.most)
 }

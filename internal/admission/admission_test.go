@@ -103,7 +103,7 @@ func TestQuotaHoldsUnderConcurrency(t *testing.T) {
 
 func TestRatesBoundEachPeer(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	r := NewRates(rate.Every(time.Second), 2, 10)
+	r := NewRates(rate.Every(time.Second), 2, 10, 10)
 	for i, want := range []time.Duration{0, 0, time.Second, time.Second} {
 		if got := r.Take(alice, now); got != want {
 			t.Errorf("event %d is allowed in %s, want %s", i, got, want)
@@ -121,7 +121,7 @@ func TestRatesBoundEachPeer(t *testing.T) {
 // whose burst is available again is not.
 func TestRatesForgetOnlyPeersWithTheirFullBurst(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	r := NewRates(1, 2, 10)
+	r := NewRates(1, 2, 10, 2000)
 	r.Take(alice, now)
 	r.Take(alice, now)
 	for i := range 1000 {
@@ -136,5 +136,19 @@ func TestRatesForgetOnlyPeersWithTheirFullBurst(t *testing.T) {
 	}
 	if n := len(r.peers); n > 20 {
 		t.Errorf("%d peers are remembered whose bursts are available", n)
+	}
+}
+
+func TestRatesRefuseNewPeersBeyondTheirNumber(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	r := NewRates(1, 1, 2, 2)
+	if r.Take(alice, now) != 0 || r.Take(bob, now) != 0 {
+		t.Fatal("a peer is refused")
+	}
+	if got := r.Take(carol, now); got != time.Second {
+		t.Errorf("a peer too many is told to wait for %s", got)
+	}
+	if got := r.Take(carol, now.Add(time.Second)); got != 0 {
+		t.Errorf("once others have recovered, a peer is told to wait for %s", got)
 	}
 }

@@ -14,9 +14,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
-	"github.com/multiformats/go-multistream"
+
+	"github.com/newpieceplease/npp/internal/negotiate"
+	"github.com/newpieceplease/npp/internal/task"
 )
 
 var log = logging.Logger("npp/library")
@@ -79,11 +80,10 @@ type Config struct {
 type Exchanger struct {
 	cfg     Config
 	events  event.Subscription
-	ctx     context.Context // ends at Close
-	cancel  context.CancelFunc
-	tasks   sync.WaitGroup
+	tasks   *task.Group
+	ctx     context.Context // of tasks: done after Close
 	closing sync.Once
-	inbound inboundLimiter
+	inbound inbound
 
 	receiveSlot chan struct{} // holds a token while a card is stored and Received runs
 
@@ -128,21 +128,22 @@ func New(cfg Config) (*Exchanger, error) {
 	x := &Exchanger{
 		cfg:     cfg,
 		events:  events,
-		inbound: inboundLimiter{byPeer: make(map[peer.ID]*inboundPeer)},
+		inbound: newInbound(),
+		tasks:   task.NewGroup(),
 
 		receiveSlot: make(chan struct{}, 1),
 
 		version: 1,
 		peers:   make(map[peer.ID]*remotePeer),
 	}
-	x.ctx, x.cancel = context.WithCancel(context.Background())
+	x.ctx = x.tasks.Context()
 	x.tasks.Go(x.handleEvents)
 	cfg.Host.SetStreamHandler(Protocol, x.handle)
 
 	// The subscription began before this scan, so it reports peers that
 	// disconnect after the scan.
 	for _, id := range cfg.Host.Network().Peers() {
-		if known, err := cfg.Host.Peerstore().SupportsProtocols(id, Protocol); err == nil && len(known) > 0 {
+		if negotiate.Speaks(cfg.Host, id, Protocol) {
 			x.setSupported(id, nil)
 		}
 	}
@@ -159,7 +160,7 @@ func (x *Exchanger) Close() error {
 			x.remove(id)
 		}
 		x.mu.Unlock()
-		x.cancel()
+		x.tasks.Stop()
 		x.cfg.Host.RemoveStreamHandler(Protocol)
 		err = x.events.Close()
 		x.tasks.Wait()
@@ -207,10 +208,11 @@ func (x *Exchanger) Announce() {
 // The error wraps [ErrNotConnected], [ErrNoProtocol], [ErrClosed] or what the
 // context or the stream returns.
 func (x *Exchanger) Exchange(ctx context.Context, id peer.ID) (Card, error) {
-	if !x.beginTask() {
+	end, ok := x.tasks.Begin()
+	if !ok {
 		return Card{}, ErrClosed
 	}
-	defer x.tasks.Done()
+	defer end()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(x.ctx, cancel)()
@@ -219,17 +221,6 @@ func (x *Exchanger) Exchange(ctx context.Context, id peer.ID) (Card, error) {
 		return Card{}, ErrClosed
 	}
 	return c, err
-}
-
-// beginTask counts a task that Close waits for, unless it is too late.
-func (x *Exchanger) beginTask() bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.closed {
-		return false
-	}
-	x.tasks.Add(1)
-	return true
 }
 
 // exchange runs one exchange within exchangeTimeout.
@@ -242,7 +233,7 @@ func (x *Exchanger) exchange(ctx context.Context, id peer.ID) (Card, error) {
 		return c, nil
 	case !x.connected(id):
 		err = ErrNotConnected
-	case refusedProtocol(err):
+	case negotiate.Refused(err):
 		err = ErrNoProtocol
 	case ctx.Err() != nil:
 		err = fmt.Errorf("%w: %w", ctx.Err(), err)
@@ -304,32 +295,21 @@ func (x *Exchanger) ownFrame(to peer.ID) (frame []byte, version int, err error) 
 	return frame, version, nil
 }
 
-// refusedProtocol reports whether the peer refused the protocol. If the
-// peerstore lists the protocol, the stream is opened optimistically, and the
-// refusal arrives as a reset after the first write.
-func refusedProtocol(err error) bool {
-	if errors.As(err, new(multistream.ErrNotSupported[protocol.ID])) {
-		return true
-	}
-	reset, ok := errors.AsType[*network.StreamError](err)
-	return ok && reset.Remote && reset.ErrorCode == network.StreamProtocolNegotiationFailed
-}
-
 // handle serves an inbound stream.
 func (x *Exchanger) handle(s network.Stream) {
 	p := s.Conn().RemotePeer()
-	if !x.beginTask() {
+	end, ok := x.tasks.Begin()
+	if !ok {
 		s.Reset()
 		return
 	}
-	defer x.tasks.Done()
-	g := x.inbound.admit(p)
-	if g == nil {
+	defer end()
+	if !x.inbound.admit(p) {
 		log.Debugw("too many card streams", "peer", p)
 		s.Reset()
 		return
 	}
-	defer x.inbound.release(g)
+	defer x.inbound.release(p)
 	ctx, cancel := context.WithTimeout(x.ctx, exchangeTimeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { s.Reset() })()

@@ -16,6 +16,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/newpieceplease/npp/internal/negotiate"
 )
 
 type (
@@ -1063,8 +1065,8 @@ func TestMemoryIsBounded(t *testing.T) {
 		if err := exchangeAs(n, "a"); err != nil {
 			t.Error(err)
 		}
-		if len(a.inbound.byPeer) != 1 {
-			t.Errorf("%d tracked peers", len(a.inbound.byPeer))
+		if n := a.inbound.streams.Held(); n != 0 {
+			t.Errorf("%d streams are counted", n)
 		}
 	})
 }
@@ -1175,7 +1177,7 @@ func TestCloseWhileRunning(t *testing.T) {
 			if f.count("m", "") != n || len(m.received) != received {
 				t.Errorf("%d streams and %d cards after Close", f.count("m", "")-n, len(m.received)-received)
 			}
-			if err := exchangeAs(an, "m"); err == nil || !refusedProtocol(err) {
+			if err := exchangeAs(an, "m"); err == nil || !negotiate.Refused(err) {
 				t.Errorf("the handler is still registered: %v", err)
 			}
 		})

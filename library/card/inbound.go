@@ -1,11 +1,12 @@
 package card
 
 import (
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/time/rate"
+
+	"github.com/newpieceplease/npp/internal/admission"
 )
 
 const (
@@ -18,65 +19,35 @@ const (
 	peerInterval = time.Second
 	peerBurst    = 16
 
-	// maxTrackedPeers is the number of peers whose rate is tracked.
-	maxTrackedPeers = 4096
+	// ratedPeers is the number of peers whose rate is remembered.
+	ratedPeers = 4096
 )
 
-// inboundPeer is the use that one peer makes of the limits.
-type inboundPeer struct {
-	streams int
-	rate    *rate.Limiter
+// inbound bounds the streams that peers open: how many at a time, and how often.
+type inbound struct {
+	streams *admission.Quota
+	rates   *admission.Rates
 }
 
-// inboundLimiter bounds the streams that peers open, per peer and in total.
-type inboundLimiter struct {
-	mu      sync.Mutex
-	streams int
-	byPeer  map[peer.ID]*inboundPeer
+func newInbound() inbound {
+	return inbound{
+		streams: admission.NewQuota(maxStreams, maxPeerStreams),
+		rates:   admission.NewRates(rate.Every(peerInterval), peerBurst, ratedPeers, ratedPeers),
+	}
 }
 
-// admit admits another stream of a peer, or returns nil. A refused stream does
-// not count towards the rate. The caller releases what admit returns.
-func (l *inboundLimiter) admit(id peer.ID) *inboundPeer {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p := l.byPeer[id]
-	if l.streams == maxStreams || p != nil && p.streams == maxPeerStreams {
-		return nil
+// admit reports whether a peer may open another stream now. A refused stream does
+// not count towards the rate. The caller calls release at the end of an admitted
+// stream.
+func (in inbound) admit(p peer.ID) bool {
+	if !in.streams.TryAcquire(p, 1) {
+		return false
 	}
-	if p == nil {
-		if !l.makeRoom() {
-			return nil
-		}
-		p = &inboundPeer{rate: rate.NewLimiter(rate.Every(peerInterval), peerBurst)}
-		l.byPeer[id] = p
+	if in.rates.Take(p, time.Now()) > 0 {
+		in.release(p)
+		return false
 	}
-	if !p.rate.Allow() {
-		return nil
-	}
-	p.streams++
-	l.streams++
-	return p
+	return true
 }
 
-// makeRoom reports whether one more peer can be tracked. If the table is full,
-// it first removes the peers whose limits are unused. The caller holds the
-// lock.
-func (l *inboundLimiter) makeRoom() bool {
-	if len(l.byPeer) < maxTrackedPeers {
-		return true
-	}
-	for id, p := range l.byPeer {
-		if p.streams == 0 && p.rate.Tokens() >= peerBurst {
-			delete(l.byPeer, id)
-		}
-	}
-	return len(l.byPeer) < maxTrackedPeers
-}
-
-func (l *inboundLimiter) release(p *inboundPeer) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p.streams--
-	l.streams--
-}
+func (in inbound) release(p peer.ID) { in.streams.Release(p, 1) }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/replicate"
 )
@@ -108,7 +109,7 @@ func (d *database) run(ctx context.Context, address string) {
 			return
 		}
 		d.failed(err)
-		if errors.Is(err, errDropped) || !pause(ctx, changePause) {
+		if errors.Is(err, errDropped) || wait.For(ctx, changePause) != nil {
 			return
 		}
 	}
@@ -164,7 +165,7 @@ func (d *database) read(ctx context.Context, db *orbit.Database, since time.Time
 	defer completing.Wait()
 	defer stop()
 	completing.Go(func() {
-		for d.complete(ctx, db, since) != nil && pause(ctx, changePause) {
+		for d.complete(ctx, db, since) != nil && wait.For(ctx, changePause) == nil {
 		}
 	})
 	return d.set.content.Read(ctx, d.kind, db, isNew)

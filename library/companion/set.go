@@ -8,6 +8,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/orbit"
 )
@@ -64,8 +65,8 @@ type Set struct {
 	recorded  map[string]bool
 	content   Content
 
-	changed chan struct{} // holds a token when Addresses changed
-	retry   chan struct{} // holds a token after Retry
+	changed wait.Flag // set when Addresses changed
+	retry   wait.Flag // set by Retry
 
 	mu       sync.Mutex
 	followed Addresses      // of the databases that are followed
@@ -79,8 +80,8 @@ func (d *Databases) NewSet(id peer.ID, user string, content Content, recorded ..
 	s := &Set{
 		databases: d, peer: id, user: user, content: content,
 		recorded: make(map[string]bool),
-		changed:  make(chan struct{}, 1),
-		retry:    make(chan struct{}, 1),
+		changed:  wait.NewFlag(),
+		retry:    wait.NewFlag(),
 		problems: make(map[Kind]error),
 	}
 	for _, address := range recorded {
@@ -112,7 +113,7 @@ func (s *Set) Run(ctx context.Context) {
 		}
 		want, err := s.content.Addresses()
 		if pieces.differs(want.Pieces) || practice.differs(want.Practice) {
-			if !pause(ctx, changePause) {
+			if wait.For(ctx, changePause) != nil {
 				return
 			}
 			want, err = s.content.Addresses()
@@ -133,7 +134,7 @@ func (s *Set) Run(ctx context.Context) {
 
 // AddressesChanged tells the Set that the result of [Content].Addresses
 // changed.
-func (s *Set) AddressesChanged() { signal(s.changed) }
+func (s *Set) AddressesChanged() { s.changed.Set() }
 
 // Retry follows again the databases that failed, also those that were dropped
 // by hand, and compares the databases with the replicas of peers.
@@ -142,7 +143,7 @@ func (s *Set) Retry() {
 	clear(s.problems)
 	followed := s.followed
 	s.mu.Unlock()
-	signal(s.retry)
+	s.retry.Set()
 	if r := s.databases.cfg.Replicator; r != nil {
 		r.Ask(s.user)
 		r.Ask(followed.Pieces)
@@ -169,23 +170,5 @@ func (s *Set) setProblem(kind Kind, err error) {
 	s.mu.Unlock()
 	if err != nil && (before == nil || before.Error() != err.Error()) {
 		log.Warnw("companion", "peer", s.peer, "database", kind, "err", err)
-	}
-}
-
-// signal puts a token into a channel that holds one.
-func signal(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// pause waits, and reports whether ctx is not done.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
