@@ -4,6 +4,10 @@
 # No VCS stamp: a build must not depend on git or on who owns the checkout.
 export GOFLAGS := $(GOFLAGS) -trimpath -buildvcs=false
 
+# What `ipfs npp version` shows. Without git, it is "(devel)".
+VERSION ?= $(shell git describe --tags --always --dirty --match 'v*' 2>/dev/null)
+LDFLAGS := -X github.com/newpieceplease/npp/internal/version.linked=$(VERSION)
+
 PREFIX ?= /usr/local
 GO     ?= go
 export GO
@@ -21,7 +25,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 ipfs: ## build ./ipfs: kubo with npp
-	$(GO) build -o ipfs ./cmd/ipfs
+	$(GO) build -ldflags '$(LDFLAGS)' -o ipfs ./cmd/ipfs
 
 stock:
 	$(GO) build -o bin/stock ./test/stock

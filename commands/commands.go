@@ -89,6 +89,7 @@ commands are at /api/v0/npp/… of the daemon's RPC.
 		"practice":   practiceCmd,
 		"profile":    profileCmd,
 		"db":         dbCmd,
+		"version":    versionCmd,
 	},
 }
 

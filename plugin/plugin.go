@@ -37,6 +37,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"go.uber.org/fx"
 
+	"github.com/newpieceplease/npp/internal/version"
 	"github.com/newpieceplease/npp/library"
 	"github.com/newpieceplease/npp/message"
 	"github.com/newpieceplease/npp/orbit"
@@ -60,7 +61,7 @@ const (
 )
 
 // Version is the version of npp.
-const Version = "0.1.0"
+var Version = version.String()
 
 // Plugins is what kubo's loader looks for.
 var Plugins = []kuboplugin.Plugin{theOne}
