@@ -14,8 +14,7 @@ import (
 	"github.com/newpieceplease/npp/internal/version"
 	"github.com/newpieceplease/npp/library/card"
 	"github.com/newpieceplease/npp/message"
-	"github.com/newpieceplease/npp/orbit/heads"
-	"github.com/newpieceplease/npp/orbit/reconcile"
+	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
 // versionOutput is the output of `npp version`.
@@ -27,16 +26,6 @@ type versionOutput struct {
 	Protocols []protocol.ID `json:"protocols"`
 }
 
-// protocols are the libp2p protocols that npp adds to kubo's. The heads exchange of
-// OrbitDB has a protocol for each database, which is the prefix listed here and the
-// database's address. The daemon advertises the prefix alone.
-var protocols = []protocol.ID{
-	message.Protocol,
-	card.Protocol,
-	reconcile.Protocol,
-	reconcile.Earlier,
-	heads.Protocol(""),
-}
 
 var versionCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
@@ -65,7 +54,7 @@ The command describes this binary and needs no daemon. /api/v0/npp/version and
 			Kubo:      kubo.CurrentVersionNumber,
 			Go:        runtime.Version(),
 			Platform:  runtime.GOOS + "/" + runtime.GOARCH,
-			Protocols: protocols,
+			Protocols: append([]protocol.ID{message.Protocol, card.Protocol}, replicate.Protocols()...),
 		})
 	},
 	Type: versionOutput{},
