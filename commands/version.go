@@ -26,7 +26,6 @@ type versionOutput struct {
 	Protocols []protocol.ID `json:"protocols"`
 }
 
-
 var versionCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
 		Tagline: "Show the version of npp, and the protocols that it speaks.",
