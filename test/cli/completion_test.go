@@ -28,9 +28,9 @@ var shells = map[string]struct {
 		rc: map[string]string{"rc": `
 			PS1='ready> '
 			ipfs() { echo "got:$*;"; }
-			source ./completions/ipfs
+			source ./completions/ipfs.bash
 		`},
-		file: "completions/ipfs",
+		file: "completions/ipfs.bash",
 	},
 	"zsh": {
 		args: []string{"-i"},
