@@ -5,8 +5,7 @@
 export GOFLAGS := $(GOFLAGS) -trimpath -buildvcs=false
 
 # What `ipfs npp version` shows. Without git, it is "(devel)".
-VERSION ?= $(shell git describe --tags --always --dirty --match 'v*' 2>/dev/null)
-export VERSION
+VERSION := $(shell git describe --tags --always --dirty --match 'v*' 2>/dev/null)
 LDFLAGS := -X github.com/newpieceplease/npp/internal/version.linked=$(VERSION)
 
 PREFIX ?= /usr/local
@@ -20,7 +19,7 @@ BINARIES := NPP_IPFS=$(CURDIR)/ipfs NPP_STOCK=$(CURDIR)/bin/stock
 MINUTES ?= 5
 SEED    ?= 1001
 
-.PHONY: help ipfs stock run demo test race interop soak bench preload install deb debtest clean
+.PHONY: help ipfs stock run demo test race interop soak bench preload install dist deb debtest clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -71,12 +70,16 @@ install: ipfs ## install ipfs into $PREFIX/bin (PREFIX=/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 ipfs $(DESTDIR)$(PREFIX)/bin/ipfs
 
+dist: ipfs ## build dist/npp_….tar.gz for Linux, macOS and Windows, and SHA256SUMS
+	scripts/completions ./ipfs bin/completions
+	nice -n 5 $(GO) run ./cmd/dist -version '$(VERSION)' -time "$$(git log -1 --format=%ct)" -completions bin/completions -o dist
+
 deb: ipfs ## build dist/npp_….deb for this machine, by nfpm
 	CGO_ENABLED=0 $(GO) build -ldflags '-s -w $(LDFLAGS)' -o bin/static/ipfs ./cmd/ipfs
-	scripts/deb bin/static/ipfs $$($(GO) env GOARCH) dist
+	VERSION='$(VERSION)' scripts/deb bin/static/ipfs $$($(GO) env GOARCH) dist
 
 debtest: ipfs ## package ./ipfs for Debian, install and run it, and purge it (needs root on Debian)
-	test/deb/run
+	VERSION='$(VERSION)' test/deb/run
 
 clean: ## remove what the other targets built
 	rm -rf ipfs bin dist
