@@ -72,11 +72,12 @@ func proxy(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for suffix, data := range map[string]string{
-		".mod":  string(mod),
-		".info": fmt.Sprintf(`{"Version":%q,"Time":"2026-01-01T00:00:00Z"}`, npp.Version),
+	for name, data := range map[string]string{
+		"list":                npp.Version + "\n",
+		npp.Version + ".mod":  string(mod),
+		npp.Version + ".info": fmt.Sprintf(`{"Version":%q,"Time":"2026-01-01T00:00:00Z"}`, npp.Version),
 	} {
-		if err := os.WriteFile(filepath.Join(versions, npp.Version+suffix), []byte(data), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(versions, name), []byte(data), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
