@@ -15,11 +15,13 @@ export GO
 # What the end-to-end tests run, see test/harness.
 BINARIES := NPP_IPFS=$(CURDIR)/ipfs NPP_STOCK=$(CURDIR)/bin/stock
 
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
 # How long make soak goes on, and the first seed of its histories.
 MINUTES ?= 5
 SEED    ?= 1001
 
-.PHONY: help ipfs stock run demo test race interop soak bench preload install dist deb debtest clean
+.PHONY: help ipfs stock run demo test race interop soak bench lint preload install dist deb debtest clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -63,12 +65,20 @@ soak: ipfs ## random histories, and kills, for MINUTES=5; simulated from SEED=10
 bench: ipfs ## measure against stock kubo and others
 	$(GO) run ./bench
 
+lint: ## look for mistakes with staticcheck, as staticcheck.conf configures it
+	$(GO) run $(STATICCHECK) ./...
+
 preload: ## generate cmd/ipfs/preload.go from preload_list
 	$(GO) run ./cmd/preload -o cmd/ipfs/preload.go preload_list
 
-install: ipfs ## install ipfs into $PREFIX/bin (PREFIX=/usr/local)
+install: ipfs ## install ipfs and its completions below $PREFIX (PREFIX=/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 ipfs $(DESTDIR)$(PREFIX)/bin/ipfs
+	./scripts/completions ./ipfs bin/completions
+	for file in ipfs.bash:bash-completion/completions/ipfs _ipfs:zsh/site-functions/_ipfs ipfs.fish:fish/vendor_completions.d/ipfs.fish; do \
+		to=$(DESTDIR)$(PREFIX)/share/$${file#*:}; \
+		install -d "$${to%/*}" && install -m 644 "bin/completions/$${file%:*}" "$$to" || exit; \
+	done
 
 dist: ipfs ## build dist/npp_….tar.gz for Linux, macOS and Windows, and SHA256SUMS
 	scripts/completions ./ipfs bin/completions

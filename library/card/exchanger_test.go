@@ -18,10 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
-type (
-	cards   = map[peer.ID]string
-	seconds = []time.Duration
-)
+type cards = map[peer.ID]string
 
 // inBubble runs a test in a bubble. It fails if anything runs on after it.
 func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
@@ -857,7 +854,7 @@ func TestServedStreamsEnd(t *testing.T) {
 				if w.leaksOf(an) != 1 {
 					t.Error("it was not served for 10 s")
 				}
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				synctest.Wait()
 				if w.leaksOf(an) != 0 {
 					t.Error("it was served for longer than 10 s")

@@ -22,15 +22,14 @@ type event struct {
 	As, Address string
 	Peer        string // of eventJoin and eventLeave
 	Hash        string // of eventUpdate
-	Error       string // of eventError and eventUnhandled
+	Error       string // of eventError
 }
 
 const (
-	eventJoin      = "join" // the heads of a peer have been read
-	eventLeave     = "leave"
-	eventUpdate    = "update" // of databases opened so
-	eventError     = "error"
-	eventUnhandled = "unhandled" // of lenient nodes; of no database
+	eventJoin   = "join" // the heads of a peer have been read
+	eventLeave  = "leave"
+	eventUpdate = "update" // of databases opened so
+	eventError  = "error"
 )
 
 // eventually waits until something holds. What ok returns otherwise says how
@@ -129,13 +128,6 @@ func (js *node) startStream(peer, protocol string, hold bool, frames ...[]byte) 
 		}
 		return pieces, nil
 	}
-}
-
-// tolerate has what would have ended an app be an event, and not fail the test.
-func (js *node) tolerate() {
-	js.mu.Lock()
-	defer js.mu.Unlock()
-	js.lenient = true
 }
 
 // happened returns the events of a kind so far, those of a database unless the

@@ -53,7 +53,6 @@ type process struct {
 	last    int                 // ID of the last command
 	waiting map[int]chan answer // for the answer to a command
 	events  []event
-	lenient bool // whether what would have ended an app is an event
 }
 
 // in returns the node for a subtest, whose failure is not one of the whole test.
@@ -139,11 +138,7 @@ func (p *process) take(text []byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if a.Unhandled != "" {
-		if !p.lenient {
-			return errors.New("it would have ended an app")
-		}
-		a.event = event{Event: eventUnhandled}
-		a.Error = a.Unhandled
+		return errors.New("it would have ended an app")
 	}
 	if a.Event != "" {
 		a.event.Error = a.Error
