@@ -4,6 +4,10 @@
 # No VCS stamp: a build must not depend on git or on who owns the checkout.
 export GOFLAGS := $(GOFLAGS) -trimpath -buildvcs=false
 
+# What `ipfs npp version` shows. Without git, it is "(devel)".
+VERSION := $(shell git describe --tags --always --dirty --match 'v*' 2>/dev/null)
+LDFLAGS := -X github.com/newpieceplease/npp/internal/version.linked=$(VERSION)
+
 PREFIX ?= /usr/local
 GO     ?= go
 export GO
@@ -11,17 +15,19 @@ export GO
 # What the end-to-end tests run, see test/harness.
 BINARIES := NPP_IPFS=$(CURDIR)/ipfs NPP_STOCK=$(CURDIR)/bin/stock
 
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
 # How long make soak goes on, and the first seed of its histories.
 MINUTES ?= 5
 SEED    ?= 1001
 
-.PHONY: help ipfs stock run demo test race interop soak bench preload install clean
+.PHONY: help ipfs stock run demo test race interop soak bench lint preload install dist deb debtest clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 ipfs: ## build ./ipfs: kubo with npp
-	$(GO) build -o ipfs ./cmd/ipfs
+	$(GO) build -ldflags '$(LDFLAGS)' -o ipfs ./cmd/ipfs
 
 stock:
 	$(GO) build -o bin/stock ./test/stock
@@ -59,12 +65,31 @@ soak: ipfs ## random histories, and kills, for MINUTES=5; simulated from SEED=10
 bench: ipfs ## measure against stock kubo and others
 	$(GO) run ./bench
 
+lint: ## look for mistakes with staticcheck, as staticcheck.conf configures it
+	$(GO) run $(STATICCHECK) ./...
+
 preload: ## generate cmd/ipfs/preload.go from preload_list
 	$(GO) run ./cmd/preload -o cmd/ipfs/preload.go preload_list
 
-install: ipfs ## install ipfs into $PREFIX/bin (PREFIX=/usr/local)
+install: ipfs ## install ipfs and its completions below $PREFIX (PREFIX=/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 ipfs $(DESTDIR)$(PREFIX)/bin/ipfs
+	./scripts/completions ./ipfs bin/completions
+	for file in ipfs.bash:bash-completion/completions/ipfs _ipfs:zsh/site-functions/_ipfs ipfs.fish:fish/vendor_completions.d/ipfs.fish; do \
+		to=$(DESTDIR)$(PREFIX)/share/$${file#*:}; \
+		install -d "$${to%/*}" && install -m 644 "bin/completions/$${file%:*}" "$$to" || exit; \
+	done
+
+dist: ipfs ## build dist/npp_….tar.gz for Linux, macOS and Windows, and SHA256SUMS
+	scripts/completions ./ipfs bin/completions
+	nice -n 5 $(GO) run ./cmd/dist -version '$(VERSION)' -time "$$(git log -1 --format=%ct)" -completions bin/completions -o dist
+
+deb: ipfs ## build dist/npp_….deb for this machine, by nfpm
+	CGO_ENABLED=0 $(GO) build -ldflags '-s -w $(LDFLAGS)' -o bin/static/ipfs ./cmd/ipfs
+	VERSION='$(VERSION)' scripts/deb bin/static/ipfs $$($(GO) env GOARCH) dist
+
+debtest: ipfs ## package ./ipfs for Debian, install and run it, and purge it (needs root on Debian)
+	VERSION='$(VERSION)' test/deb/run
 
 clean: ## remove what the other targets built
-	rm -rf ipfs bin
+	rm -rf ipfs bin dist

@@ -87,6 +87,7 @@ also available over HTTP, at /api/v0/npp/… of the daemon's RPC.
 		"practice":   practiceCmd,
 		"profile":    profileCmd,
 		"db":         dbCmd,
+		"version":    versionCmd,
 	},
 }
 

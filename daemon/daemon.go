@@ -66,6 +66,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/routing"
 
+	"github.com/newpieceplease/npp/internal/version"
 	"github.com/newpieceplease/npp/library"
 	"github.com/newpieceplease/npp/message"
 	"github.com/newpieceplease/npp/orbit"
@@ -81,7 +82,7 @@ import (
 var log = logging.Logger("npp")
 
 // Version is the version of npp.
-const Version = "0.1.0"
+var Version = version.String()
 
 // Namespaces of the datastore.
 const (

@@ -133,7 +133,7 @@ func TestDatabasesOfOthersAreHeldToTheirQuotas(t *testing.T) {
 	freed := a.Freed()
 	must(t, a.Drop(t.Context(), one.Address(), nil))
 	<-freed
-	address, at, bs = writtenBy(t, b, "three", only, 0)
+	address, at, _ = writtenBy(t, b, "three", only, 0)
 	bs = entries(t, b.create(t, "three", only))
 	_, now, err := a.taken(t, address, at, bs)
 	if !errors.Is(err, orbit.ErrFull) || now <= bytes || now > each {

@@ -20,10 +20,7 @@ import (
 	"github.com/newpieceplease/npp/internal/negotiate"
 )
 
-type (
-	cards   = map[peer.ID]string
-	seconds = []time.Duration
-)
+type cards = map[peer.ID]string
 
 // inBubble runs a test in a synctest bubble. The test fails if it leaves
 // streams open.
@@ -860,7 +857,7 @@ func TestInboundStreamsTimeOut(t *testing.T) {
 				if f.openStreamsOf(an) != 1 {
 					t.Error("it was served for less than 10 s")
 				}
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				synctest.Wait()
 				if f.openStreamsOf(an) != 0 {
 					t.Error("it was served for longer than 10 s")

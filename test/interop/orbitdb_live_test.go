@@ -22,15 +22,14 @@ type event struct {
 	As, Address string
 	Peer        string // of eventJoin and eventLeave
 	Hash        string // of eventUpdate
-	Error       string // of eventError and eventUnhandled
+	Error       string // of eventError
 }
 
 const (
-	eventJoin      = "join" // the heads of a peer have been read
-	eventLeave     = "leave"
-	eventUpdate    = "update" // of databases that are opened with updates
-	eventError     = "error"
-	eventUnhandled = "unhandled" // of lenient nodes; of no database
+	eventJoin   = "join" // the heads of a peer have been read
+	eventLeave  = "leave"
+	eventUpdate = "update" // of databases that are opened with updates
+	eventError  = "error"
 )
 
 // eventually waits until a condition holds. Otherwise ok returns the state
@@ -131,16 +130,8 @@ func (js *node) startStream(peer, protocol string, hold bool, frames ...[]byte) 
 	}
 }
 
-// tolerate turns an error that would end an app into an event, so that it does
-// not fail the test.
-func (js *node) tolerate() {
-	js.mu.Lock()
-	defer js.mu.Unlock()
-	js.lenient = true
-}
-
-// happened returns the events of a kind so far, only those of a database unless
-// the address is "".
+// happened returns the events of a kind so far, only those of a database unless the
+// address is "".
 func (js *node) happened(kind, address string) (list []event) {
 	js.mu.Lock()
 	defer js.mu.Unlock()

@@ -51,7 +51,6 @@ type process struct {
 	last    int                 // ID of the last command
 	waiting map[int]chan answer // for the answer to a command, by ID
 	events  []event
-	lenient bool // record an error that would end an app as an event
 }
 
 // in returns the node for a subtest, so that failures are those of the subtest.
@@ -126,11 +125,7 @@ func (p *process) take(text []byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if a.Unhandled != "" {
-		if !p.lenient {
-			return errors.New("it would have ended an app")
-		}
-		a.event = event{Event: eventUnhandled}
-		a.Error = a.Unhandled
+		return errors.New("it would have ended an app")
 	}
 	if a.Event != "" {
 		a.event.Error = a.Error

@@ -1,0 +1,15 @@
+package replicate
+
+import (
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/newpieceplease/npp/orbit/heads"
+	"github.com/newpieceplease/npp/orbit/reconcile"
+)
+
+// Protocols returns the libp2p protocols that a Replicator handles. The heads
+// exchange of OrbitDB has a protocol for each database: the prefix returned here,
+// followed by the database's address. The host advertises the prefix alone.
+func Protocols() []protocol.ID {
+	return []protocol.ID{reconcile.Protocol, reconcile.Earlier, heads.Protocol("")}
+}
