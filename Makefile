@@ -17,11 +17,14 @@ BINARIES := NPP_IPFS=$(CURDIR)/ipfs NPP_STOCK=$(CURDIR)/bin/stock
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
+# The version before, which make compat builds from the history of git.
+BEFORE ?= c04b64a
+
 # How long make soak goes on, and the first seed of its histories.
 MINUTES ?= 5
 SEED    ?= 1001
 
-.PHONY: help ipfs stock run demo test race interop soak bench lint preload install dist deb debtest clean
+.PHONY: help ipfs stock run demo test race interop compat soak bench lint preload install dist deb debtest clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -55,6 +58,15 @@ race: ## the tests of the packages with the race detector (needs a C compiler)
 interop: ipfs ## talk to JavaScript peers (needs npm)
 	@command -v npm >/dev/null || { echo "make interop needs npm (Node.js), which is not installed"; exit 1; }
 	$(BINARIES) ./test/interop/run
+
+compat: ipfs bin/before-$(BEFORE) ## a repo and peers of this version and of the one before (needs git and its history)
+	NPP_BEFORE=$(CURDIR)/bin/before-$(BEFORE) NPP_IPFS=$(CURDIR)/ipfs $(GO) test -count=1 -vet=off -timeout 20m ./test/compat
+
+bin/before-%:
+	rm -rf bin/before.src && mkdir -p bin/before.src
+	git archive $* | tar -x -C bin/before.src
+	cd bin/before.src && $(GO) build -o ../before-$* ./cmd/ipfs
+	rm -rf bin/before.src
 
 soak: ipfs ## random histories, and kills, for MINUTES=5; simulated from SEED=1001 on
 	$(BINARIES) NPP_SOAK=$(MINUTES)m NPP_SIM_SEED=$(SEED) NPP_SIM_SEEDS=1 NPP_ACCESS_SEEDS=$$((2000 * $(MINUTES))) \

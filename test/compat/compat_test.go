@@ -60,13 +60,14 @@ func (m *musician) view() string {
 		"pieces ls --all", "profile ls", "companions ls",
 	} {
 		fmt.Fprintf(&out, "%s\n", command)
-		args := append([]string{"npp"}, strings.Fields(command)...)
-		lines := strings.Split(strings.TrimSpace(m.MustRun(append(args, "--enc=json")...)), "\n")
-		for _, line := range lines {
+		args := append(append([]string{"npp"}, strings.Fields(command)...), "--enc=json")
+		var shown string
+		eventually(m.t, "the catalog is complete", func() bool {
+			shown = m.MustRun(args...)
+			return !strings.Contains(shown, `"warning"`)
+		})
+		for line := range strings.Lines(shown) {
 			var v any
-			if line == "" {
-				continue
-			}
 			if err := json.Unmarshal([]byte(line), &v); err != nil {
 				m.t.Fatalf("%s: %v: %s", command, err, line)
 			}
