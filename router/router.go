@@ -257,7 +257,7 @@ func (s *Subscription) Cancel() {
 
 // TakeFunc takes a message of another peer, and tells whether it is to be passed
 // on to others. It may wait; the context is done when the router stops.
-type TakeFunc func(context.Context, *pubsub.Message) bool
+type TakeFunc = func(context.Context, *pubsub.Message) bool
 
 // Follow subscribes to topic until stop is called. Each message of another peer
 // is given to take, in a goroutine of its own, 1024 at a time; messages beyond that

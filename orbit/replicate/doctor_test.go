@@ -102,11 +102,11 @@ func TestDoctorFollowsADatabaseFromNowhereToInStep(t *testing.T) {
 	b.finds(address, replicate.Finding{Check: replicate.CheckPeers, Level: replicate.Problem, Text: "1 peer is connected directly, and none has it open", Advice: "open the database there"})
 	a.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "it is closed", Advice: "ipfs npp db open " + address})
 	a.open(address)
-	b.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.OK, Text: "in step at", Peer: a.host.ID()})
+	b.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.OK, Text: "in sync at", Peer: a.host.ID()})
 	b.finds(address, replicate.Finding{Check: replicate.CheckWritable, Level: replicate.OK})
 	b.findsNoProblem(address)
 	b.disconnect(a)
-	b.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.Note, Text: "it is not here any more", Peer: a.host.ID()})
+	b.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.Note, Text: "it does not have it open any more", Peer: a.host.ID()})
 }
 
 func TestDoctorSaysThatPubsubIsOff(t *testing.T) {
@@ -160,7 +160,7 @@ func TestDoctorNamesPeersThatCannotReplicate(t *testing.T) {
 	})
 	must(t, a.host.Peerstore().SetProtocols(mute.ID()))
 	defer replicate.SetIdentifyAfter(0)()
-	a.finds(address, replicate.Finding{Check: replicate.CheckIdentify, Level: replicate.Problem, Text: "does not say what it speaks", Advice: "100 databases", Peer: mute.ID()})
+	a.finds(address, replicate.Finding{Check: replicate.CheckIdentify, Level: replicate.Problem, Text: "did not identify itself", Advice: "100 databases", Peer: mute.ID()})
 
 	dial(t, a.host, subscriber)
 	a.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.Problem, Text: "exchanges no heads", Advice: "open the database there", Peer: subscriber.ID()})
@@ -178,7 +178,7 @@ func TestDoctorSaysWhatWasRefusedAndWhatToDo(t *testing.T) {
 	for _, test := range []struct {
 		db     *orbit.Database
 		advice string
-	}{{fixed, "its list of writers is fixed"}, {managed, "ipfs npp db grant " + managed.Address() + " <identity>"}} {
+	}{{fixed, "its access list is fixed"}, {managed, "ipfs npp db grant " + managed.Address() + " <identity>"}} {
 		address := test.db.Address()
 		for i := range 2 {
 			evil.offered(a, address, written(t, evil.signer(), address, fmt.Sprint(i), nil).Block)
@@ -197,7 +197,7 @@ func TestDoctorSaysWhatWasRefusedAndWhatToDo(t *testing.T) {
 	})
 	evil.finds(managed.Address(), replicate.Finding{Check: replicate.CheckWritable, Level: replicate.OK})
 	evil.open(fixed.Address())
-	evil.finds(fixed.Address(), replicate.Finding{Check: replicate.CheckWritable, Level: replicate.Note, Text: "the list of writers is fixed"})
+	evil.finds(fixed.Address(), replicate.Finding{Check: replicate.CheckWritable, Level: replicate.Note, Text: "the access list is fixed"})
 }
 
 func TestDoctorSaysWhatIsMissingAndWhoWasAsked(t *testing.T) {
@@ -205,8 +205,8 @@ func TestDoctorSaysWhatIsMissingAndWhoWasAsked(t *testing.T) {
 	a, b, address := newPair(t)
 	lost := absent("lost")
 	b.offered(a, address, written(t, b.signer(), address, "orphan", []entry.Position{lost}).Block)
-	a.finds(address, replicate.Finding{Check: replicate.CheckMissing, Level: replicate.Note, Text: "1 entry waits"})
-	a.finds(address, replicate.Finding{Check: replicate.CheckMissing, Level: replicate.Problem, Text: lost.Hash + ", asked for since ", Advice: "connect to the peer that wrote it"})
+	a.finds(address, replicate.Finding{Check: replicate.CheckMissing, Level: replicate.Note, Text: "1 entry is pending"})
+	a.finds(address, replicate.Finding{Check: replicate.CheckMissing, Level: replicate.Problem, Text: lost.Hash + ", requested since ", Advice: "connect to the peer that wrote it"})
 	a.finds(address, replicate.Finding{Check: replicate.CheckMissing, Level: replicate.Problem, Text: ", last from " + b.host.ID().String()})
 }
 
@@ -233,8 +233,8 @@ func TestDeepExaminationNamesEntriesThatDiffer(t *testing.T) {
 		t.Helper()
 		b.finds(address, replicate.Finding{Check: replicate.CheckEntries, Level: level, Text: text, Peer: a.host.ID()})
 	}
-	compared(replicate.OK, "the same entries count there")
+	compared(replicate.OK, "the same entries are authorized there")
 	disk.Set(spacetest.Floor - 1) // b takes nothing more
 	a.add(address, "at a alone")
-	compared(replicate.Note, "entry "+a.hashes(address)[0]+" counts there and not here: it is not here")
+	compared(replicate.Note, "entry "+a.hashes(address)[0]+" is authorized there and not here: it is not here")
 }

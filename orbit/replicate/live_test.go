@@ -89,7 +89,7 @@ func TestExaminationSaysWhereTheAccessListIsNotLive(t *testing.T) {
 	eventually(t, "both topics are refused", func() bool { got, _ := a.NotLive(); return len(got) == 2 })
 	findings, err := a.Examine(t.Context(), db.Address())
 	must(t, err)
-	for _, which := range []string{"it is not live", "its list of writers is not live"} {
+	for _, which := range []string{"it is not live", "its access database is not live"} {
 		if !slices.ContainsFunc(findings, func(f replicate.Finding) bool {
 			return f.Level == replicate.Problem && strings.HasPrefix(f.Text, which)
 		}) {
