@@ -75,7 +75,8 @@ type node struct {
 	*orbit.Orbit
 	*replicate.Replicator
 	host    host.Host
-	router  *router.Router
+	router  *router.Router // nil if it is plain
+	pubsub  *pubsub.PubSub // nil unless it is plain
 	fetches *fetches
 
 	t     testing.TB
@@ -88,6 +89,7 @@ type node struct {
 	limit int  // of topics that its router opens; 0 for the default
 	quota orbit.Quotas
 	shy   bool // it begins no exchange of heads
+	plain bool // its router is a pubsub.PubSub
 	space *space.Disk
 
 	sessions atomic.Int32 // in which it asked for entries
@@ -153,7 +155,7 @@ type tellingRouter struct {
 	heard chan<- heard
 }
 
-func (r tellingRouter) Follow(topic string, take router.TakeFunc) (stop func(), err error) {
+func (r tellingRouter) Follow(topic string, take func(context.Context, *pubsub.Message) bool) (stop func(), err error) {
 	return r.Router.Follow(topic, func(ctx context.Context, m *pubsub.Message) bool {
 		ok := take(ctx, m)
 		r.heard <- heard{block.Hash(m.Data), ok}
@@ -184,20 +186,12 @@ func (n *node) start() *node {
 	n.host, err = libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.Identity(n.key), libp2p.DisableMetrics())
 	must(n.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	n.router, err = router.New(ctx, n.host, router.Options{Patient: func(libp2ppeer.ID) bool { return true }, Limits: router.Limits{Topics: n.limit}})
-	must(n.t, err)
+	r := n.startRouter(ctx)
 	orbitStore, ownStore := store.New(n.disk, "/orbit"), store.New(n.disk, "/replicate")
 	bs := blocks.Under(blockstore.NewBlockstore(n.disk), orbitStore)
 	swap := bitswap.New(ctx, bsnet.NewFromIpfsHost(n.host), nil, bs)
 	n.Orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks, Disk: n.space, Quotas: n.quota})
 	must(n.t, err)
-	var r replicate.Router = n.router
-	if n.mute {
-		r = muteRouter{n.router}
-	}
-	if n.heard != nil {
-		r = tellingRouter{r, n.heard}
-	}
 	n.fetches = &fetches{Bitswap: swap, of: make(map[string]int)}
 	c := replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: countingHost{n.host, &n.sessions}, Router: r, Exchange: n.fetches, Disk: n.space, Reads: func(libp2ppeer.ID) bool { return true }}
 	if n.old {
@@ -222,6 +216,28 @@ func (n *node) start() *node {
 	})
 	n.t.Cleanup(n.close)
 	return n
+}
+
+// startRouter returns the router of a node.
+func (n *node) startRouter(ctx context.Context) replicate.Router {
+	n.t.Helper()
+	var r replicate.Router
+	var err error
+	if n.plain {
+		n.pubsub, err = pubsub.NewGossipSub(ctx, n.host, pubsub.WithFloodPublish(true))
+		r = replicate.PubSub(n.pubsub)
+	} else {
+		n.router, err = router.New(ctx, n.host, router.Options{Patient: func(libp2ppeer.ID) bool { return true }, Limits: router.Limits{Topics: n.limit}})
+		r = n.router
+	}
+	must(n.t, err)
+	if n.mute {
+		r = muteRouter{n.router}
+	}
+	if n.heard != nil {
+		r = tellingRouter{r, n.heard}
+	}
+	return r
 }
 
 // fetches is bitswap that counts how often each block is asked for.
