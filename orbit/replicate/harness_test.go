@@ -39,7 +39,7 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// patience is when a test gives up; no test that passes waits for it.
+// patience is the time after which a test fails; a test that passes does not wait for it.
 const patience = time.Minute
 
 func must(t testing.TB, err error) {
@@ -55,7 +55,7 @@ func testContext(t testing.TB) context.Context {
 	return ctx
 }
 
-// eventually waits until ok.
+// eventually waits until ok returns true.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	ctx := testContext(t)
@@ -70,7 +70,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// node is a peer as a daemon with npp is one: what it stores outlives stop.
+// node is a peer like a daemon with npp. Its disk outlives a restart.
 type node struct {
 	*orbit.Orbit
 	*replicate.Replicator
@@ -83,22 +83,22 @@ type node struct {
 	key   crypto.PrivKey
 	disk  datastore.Batching
 	keys  *keystore.MemKeystore
-	mute  bool // nothing that it announces is heard
-	old   bool // it neither ships nor is shipped to
+	mute  bool // its announcements are lost
+	old   bool // it does not speak package reconcile, as an earlier version
 	bare  bool // it has no bitswap
-	limit int  // of topics that its router opens; 0 for the default
+	limit int  // topics that its router opens; 0 for the default
 	quota orbit.Quotas
 	shy   bool // it begins no exchange of heads
 	plain bool // its router is a pubsub.PubSub
 	space *space.Disk
 
-	sessions atomic.Int32 // in which it asked for entries
-	heard    chan heard   // what pubsub brought, if it is not nil
+	sessions atomic.Int32 // in which it requested entries
+	heard    chan heard   // entries that arrived by pubsub, unless it is nil
 
 	close func()
 }
 
-// oldHost is the host of a daemon that does not know how to ship.
+// oldHost is the host of a daemon that does not speak package reconcile.
 type oldHost struct{ host.Host }
 
 func (h oldHost) SetStreamHandler(p protocol.ID, handler network.StreamHandler) {
@@ -109,7 +109,7 @@ func (h oldHost) SetStreamHandler(p protocol.ID, handler network.StreamHandler) 
 
 func (h oldHost) NewStream(ctx context.Context, to libp2ppeer.ID, protocols ...protocol.ID) (network.Stream, error) {
 	if slices.Contains(protocols, reconcile.Protocol) {
-		return nil, errors.New("an old daemon does not ask for shipments")
+		return nil, errors.New("an old daemon requests no transfers")
 	}
 	return h.Host.NewStream(ctx, to, protocols...)
 }
@@ -125,7 +125,7 @@ func (shyNetwork) NewStream(context.Context, libp2ppeer.ID) (network.Stream, err
 	return nil, errors.New("a shy peer begins no exchange")
 }
 
-// countingHost counts the sessions in which it asks for entries.
+// countingHost counts the sessions in which it requests entries.
 type countingHost struct {
 	host.Host
 	sessions *atomic.Int32
@@ -143,13 +143,13 @@ type muteRouter struct{ *router.Router }
 
 func (muteRouter) Announce(context.Context, string, []byte) error { return nil }
 
-// heard is an entry that pubsub brought.
+// heard is an entry that arrived by pubsub.
 type heard struct {
-	hash     string
-	passedOn bool
+	hash      string
+	forwarded bool
 }
 
-// tellingRouter tells what becomes of what it hears.
+// tellingRouter reports the entries that arrive, and whether they are forwarded.
 type tellingRouter struct {
 	replicate.Router
 	heard chan<- heard
@@ -240,7 +240,7 @@ func (n *node) startRouter(ctx context.Context) replicate.Router {
 	return r
 }
 
-// fetches is bitswap that counts how often each block is asked for.
+// fetches is a bitswap that counts the requests for each block.
 type fetches struct {
 	*bitswap.Bitswap
 	mu sync.Mutex
@@ -275,7 +275,7 @@ func (f *fetches) add(cids ...cid.Cid) {
 	}
 }
 
-// count returns how often a block was asked for.
+// count returns the number of requests for a block.
 func (f *fetches) count(hash string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -297,13 +297,13 @@ func (n *node) connect(to *node) {
 func (n *node) disconnect(from *node) {
 	n.t.Helper()
 	eventually(n.t, "disconnected", func() bool {
-		must(n.t, n.host.Network().ClosePeer(from.host.ID())) // another connection may just have been opened
+		must(n.t, n.host.Network().ClosePeer(from.host.ID())) // a new connection may have been opened meanwhile
 		return len(from.host.Network().ConnsToPeer(n.host.ID())) == 0
 	})
 }
 
-// newPair returns two connected nodes that have a database of events open, which
-// anybody may write.
+// newPair returns two connected nodes with an open database of events to which anybody may
+// write.
 func newPair(t testing.TB) (a, b *node, address string) {
 	t.Helper()
 	a, b = newNode(t), newNode(t)
@@ -314,13 +314,13 @@ func newPair(t testing.TB) (a, b *node, address string) {
 	return a, b, address
 }
 
-// open opens a database at the node, also if it has not come yet.
+// open opens a database at the node, or has it fetched.
 func (n *node) open(address string) {
 	n.t.Helper()
 	must(n.t, n.Replicator.Open(n.t.Context(), address, orbit.OpenOptions{}))
 }
 
-// create makes a database that anybody may write.
+// create creates a database to which anybody may write.
 func (n *node) create(name, kind string) *orbit.Database {
 	n.t.Helper()
 	db, err := n.Create(n.t.Context(), name, orbit.Options{Type: kind, Access: orbit.Access{Write: []string{manifest.Anyone}}})
@@ -351,7 +351,7 @@ func (n *node) add(address string, events ...string) {
 	}
 }
 
-// hashes returns the log, newest first.
+// hashes returns the CIDs of the authorized entries, newest first.
 func (n *node) hashes(address string) (hashes []string) {
 	n.t.Helper()
 	for e, err := range n.database(address).Iterate(n.t.Context(), orbit.Range{}) {
@@ -361,10 +361,10 @@ func (n *node) hashes(address string) (hashes []string) {
 	return hashes
 }
 
-// count returns how many entries count.
+// count returns the number of authorized entries.
 func (n *node) count(address string) int { return int(n.stats(address).Entries) }
 
-// wantSame waits until all nodes have the same log, of so many entries.
+// wantSame waits until all nodes have the same log with a number of entries.
 func wantSame(t testing.TB, address string, entries int, nodes ...*node) {
 	t.Helper()
 	var got [][]string

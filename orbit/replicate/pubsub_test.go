@@ -30,7 +30,7 @@ func TestPlainPubSubReplicates(t *testing.T) {
 	}
 	arrived := 0
 	for len(fromA) > 0 {
-		if h := <-fromA; h.passedOn {
+		if h := <-fromA; h.forwarded {
 			arrived++
 		}
 	}
