@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	patience  = 30 * time.Minute // until all agree, once all is healed
-	hostility = 2 * time.Minute  // that hostile peers go on meanwhile
+	patience  = 30 * time.Minute // from the healing until all replicas agree
+	hostility = 2 * time.Minute  // for which hostile peers go on after the healing
 )
 
-// run has the history happen, and returns why it did not end well, or nil.
+// run runs the history, and returns which conditions it violated, or nil.
 func (s *history) run() error {
 	defer s.end()
 	for _, r := range s.replicas {
@@ -44,7 +44,7 @@ func (s *history) run() error {
 	return errors.Join(append(s.faults, s.unsettled(), s.disagreement())...)
 }
 
-// heal ends what keeps replicas from agreeing.
+// heal ends all cuts and failures, and connects the replicas of each database.
 func (s *history) heal() {
 	s.over = true
 	for _, l := range s.links {
@@ -65,7 +65,7 @@ func (s *history) heal() {
 	}
 }
 
-// having returns the replicas that have opened a database.
+// having returns the replicas that opened a database.
 func (s *history) having(b *base) (having []*replica) {
 	for _, r := range s.replicas {
 		if slices.Contains(r.opens, b) {
@@ -75,8 +75,7 @@ func (s *history) having(b *base) (having []*replica) {
 	return having
 }
 
-// connect links those of some replicas that are not linked by way of others of
-// them.
+// connect adds links so that the given replicas reach each other without other nodes.
 func (s *history) connect(some []*replica) {
 	reached := map[*node]bool{some[0].node: true}
 	for _, r := range some {
@@ -91,7 +90,7 @@ func (s *history) connect(some []*replica) {
 	}
 }
 
-// end ends all that runs.
+// end stops all nodes.
 func (s *history) end() {
 	s.ended = true
 	for _, r := range s.replicas {
@@ -100,10 +99,10 @@ func (s *history) end() {
 	for _, x := range s.hostiles {
 		x.down(noticeStop)
 	}
-	time.Sleep(hostility) // what sleeps ends by itself
+	time.Sleep(hostility) // sleeping goroutines end by themselves
 }
 
-// unsettled returns what replication has still to do, or nil.
+// unsettled returns which replicas lack entries, have pending ones or other heads, or nil.
 func (s *history) unsettled() error {
 	ctx := context.Background()
 	var errs []error
@@ -125,7 +124,7 @@ func (s *history) unsettled() error {
 					got += h.Hash
 				}
 				if waiting := int(stats.Waiting); waiting > b.orphans || waiting > 0 && d != db {
-					errs = append(errs, fmt.Errorf("%s has %d entries of %s waiting", r.name, waiting, d.Name()))
+					errs = append(errs, fmt.Errorf("%s has %d pending entries of %s", r.name, waiting, d.Name()))
 				}
 			}
 			if want == "" {
@@ -140,7 +139,7 @@ func (s *history) unsettled() error {
 	return errors.Join(errs...)
 }
 
-// withLists returns a database and that of its list of writers, if any.
+// withLists returns a database and its access database, if any.
 func withLists(db *orbit.Database) []*orbit.Database {
 	if inner := db.Access().Database(); inner != nil {
 		return []*orbit.Database{db, inner}
@@ -148,20 +147,21 @@ func withLists(db *orbit.Database) []*orbit.Database {
 	return []*orbit.Database{db}
 }
 
-// told is a status in short.
+// told returns a status as a short text.
 func (s *history) told(status replicate.Status) string {
 	text := fmt.Sprintf("%s, asks for %d, misses %d, refused %d", status.State, status.Asking, len(status.Missing), len(status.Refused))
 	for _, p := range status.Peers {
 		for _, r := range s.replicas {
 			if r.id == p.ID {
-				text += fmt.Sprintf("; %s open %v, exchanged %v, in step %v, %v", r.name, p.Open, p.Exchanged.Sub(s.begun), p.InStep.Sub(s.begun), p.Err)
+				text += fmt.Sprintf("; %s open %v, exchanged %v, in sync %v, %v", r.name, p.Open, p.Exchanged.Sub(s.begun), p.InStep.Sub(s.begun), p.Err)
 			}
 		}
 	}
 	return text
 }
 
-// disagreement returns what replicas do not agree about, or what is lost.
+// disagreement returns how the replicas differ, and which entries are lost or wrong, or
+// nil.
 func (s *history) disagreement() error {
 	var errs []error
 	for _, b := range s.bases {
@@ -195,15 +195,15 @@ func (s *history) disagreement() error {
 	return errors.Join(errs...)
 }
 
-// lost returns what somebody was told is on disk, and is not. What a writer wrote that
-// was revoked may have lost its effect.
+// lost returns an entry that is missing although its writer was told that it is on disk,
+// or nil. In a managed database, it need not be authorized: its writer may be revoked.
 func (s *history) lost(b *base, hashes []string) error {
-	counts := make(map[string]bool, len(hashes))
+	authorized := make(map[string]bool, len(hashes))
 	for _, hash := range hashes {
-		counts[hash] = true
+		authorized[hash] = true
 	}
 	for _, hash := range sortedKeys(b.written) {
-		if counts[hash] {
+		if authorized[hash] {
 			continue
 		}
 		if b.guard != managed || s.find(b, hash) == nil {
@@ -213,7 +213,7 @@ func (s *history) lost(b *base, hashes []string) error {
 	return nil
 }
 
-// find returns an entry that a replica has, whether it counts there or not, or nil.
+// find returns an entry that a replica has, authorized or not, or nil.
 func (s *history) find(b *base, hash string) *entry.Entry {
 	for _, r := range s.having(b) {
 		if db := r.database(b); db != nil {
@@ -225,8 +225,8 @@ func (s *history) find(b *base, hash string) *entry.Entry {
 	return nil
 }
 
-// misjudged returns how what counts differs from what should by the rule of
-// [orbit.AccessController], for all the entries that any replica has.
+// misjudged returns an entry that is authorized at the replica and should not be, or the
+// reverse, by the rule of [orbit.AccessController] for all entries that any replica has.
 func (s *history) misjudged(b *base, db *orbit.Database, hashes []string) error {
 	ctx := context.Background()
 	list, err := db.Log().Access(ctx)
@@ -261,26 +261,26 @@ func (s *history) misjudged(b *base, db *orbit.Database, hashes []string) error 
 			anchor(hash)
 		}
 	}
-	counts := make(map[string]bool)
+	authorized := make(map[string]bool)
 	for hash, writer := range writers {
 		if anchored[hash] && (slices.Contains(list.Known, writer) || slices.Contains(list.Kept, hash)) {
-			counts[hash] = true
+			authorized[hash] = true
 		}
 	}
 	for _, hash := range hashes {
-		if !counts[hash] {
-			return fmt.Errorf("%s counts in %s, and should not", hash, b.name)
+		if !authorized[hash] {
+			return fmt.Errorf("%s is authorized in %s, and should not be", hash, b.name)
 		}
-		delete(counts, hash)
+		delete(authorized, hash)
 	}
-	if missing := sortedKeys(counts); len(missing) > 0 {
-		return fmt.Errorf("%s does not count in %s, and should", missing[0], b.name)
+	if missing := sortedKeys(authorized); len(missing) > 0 {
+		return fmt.Errorf("%s is not authorized in %s, and should be", missing[0], b.name)
 	}
 	return nil
 }
 
-// intruders returns what counts and must not: what its writer did not sign, and
-// what hostile peers wrote where they may not.
+// intruders returns an entry that must not be authorized: its signature is invalid, or a
+// hostile peer wrote it to a database to which it may not write.
 func (s *history) intruders(b *base, r *replica, db *orbit.Database) error {
 	ctx := context.Background()
 	for _, d := range withLists(db) {
@@ -293,7 +293,7 @@ func (s *history) intruders(b *base, r *replica, db *orbit.Database) error {
 				err = e.Check(i)
 			}
 			if err != nil {
-				return fmt.Errorf("%s counts in %s: %w", e.Hash(), d.Name(), err)
+				return fmt.Errorf("%s is authorized in %s: %w", e.Hash(), d.Name(), err)
 			}
 			for _, x := range s.hostiles {
 				if i.ID == x.signer.ID && (b.guard != open || d != db) {

@@ -12,13 +12,13 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// size is how large a history is.
+// size is the size of a history.
 type size struct {
 	replicas   int // at least
 	operations int
 }
 
-// history is what happens to replicas of some databases.
+// history is a sequence of events that happen to the replicas of some databases.
 type history struct {
 	*world
 	replicas []*replica
@@ -26,9 +26,9 @@ type history struct {
 	links    []*link
 	bases    []*base
 	lasts    time.Duration
-	over     bool // all is being healed
+	over     bool // everything is being healed
 	ended    bool
-	faults   []error // what must not be
+	faults   []error // violated conditions
 }
 
 // newHistory draws a history.
@@ -40,7 +40,7 @@ func newHistory(seed uint64, n size) *history {
 	for i := range n.replicas + rng.IntN(3) {
 		r := &replica{node: newNode(s.world, fmt.Sprint("r", i)), disk: storetest.NewDisk()}
 		if rng.Float64() < old {
-			r.unknown = []string{"/npp/"} // as JavaScript
+			r.unknown = []string{"/npp/"} // like JavaScript
 		}
 		s.replicas = append(s.replicas, r)
 		if i > 0 {
@@ -65,14 +65,14 @@ func newHistory(seed uint64, n size) *history {
 
 func (s *history) anyReplica(rng *rand.Rand) *replica { return s.replicas[rng.IntN(len(s.replicas))] }
 
-// link links two nodes, unless they are.
+// link links two nodes, unless they are the same or linked.
 func (s *history) link(a, b *node) {
 	if a != b && !linked(a, b) {
 		s.links = append(s.links, newLink(a, b))
 	}
 }
 
-// drawBases draws a database of each type, one for each kind of guard.
+// drawBases draws a database of each type, each with another guard.
 func (s *history) drawBases(rng *rand.Rand) {
 	guards := rng.Perm(3)
 	for i, kind := range []string{orbit.TypeEvents, orbit.TypeDocuments, orbit.TypeKeyValue} {
@@ -88,13 +88,13 @@ func (s *history) drawBases(rng *rand.Rand) {
 	}
 }
 
-// operations are what may happen, each as often as it is here.
+// operations are the possible operations, with their relative frequency.
 var operations = map[string]int{
 	"write": 60, "attack": 30, "cut": 8, "kill": 4, "restart": 3, "grant": 5,
 	"revoke": 4, "kill while it writes": 4, "kill while its disk fails": 3, "close": 2, "split": 1,
 }
 
-// drawOperations draws what happens and when: much at a time, and then little.
+// drawOperations draws the operations and their times, in bursts.
 func (s *history) drawOperations(rng *rand.Rand, n int) {
 	var deck []string
 	for _, what := range sortedKeys(operations) {
@@ -120,7 +120,7 @@ func (s *history) drawOperations(rng *rand.Rand, n int) {
 	}
 }
 
-// plan has an operation take place.
+// plan schedules an operation.
 func (s *history) plan(at time.Time, chance digest, what string) {
 	s.world.plan(at, chance, what, func() {
 		if !s.over || what == "attack" {
@@ -129,13 +129,13 @@ func (s *history) plan(at time.Time, chance digest, what string) {
 	})
 }
 
-// after has something happen in a while.
+// after schedules an event after a delay.
 func (s *history) after(d time.Duration, what string, do func()) {
 	key := s.now(what)
 	s.world.plan(time.Now().Add(d+key.between(0, time.Millisecond)), key, what, func() { go do() })
 }
 
-// operate does what an operation is.
+// operate performs an operation.
 func (s *history) operate(what string, rng *rand.Rand) {
 	r, b := s.anyReplica(rng), s.bases[rng.IntN(len(s.bases))]
 	switch what {
@@ -168,7 +168,7 @@ func (s *history) operate(what string, rng *rand.Rand) {
 		s.restart(r, rng)
 	case "close":
 		if n := r.running; n != nil {
-			n.repl.CloseDatabase(context.Background(), b.address) // or it is not open
+			n.repl.CloseDatabase(context.Background(), b.address) // fails if it is not open
 			s.after(time.Duration(rng.Int64N(int64(time.Minute))), "open again at "+r.name, func() {
 				if slices.Contains(r.opens, b) {
 					r.open(b)
@@ -182,8 +182,8 @@ func (s *history) operate(what string, rng *rand.Rand) {
 	}
 }
 
-// write has a replica write to a database, if it has it. What it is told is on
-// disk must be everywhere in the end.
+// write writes at a replica, if it has the database. An entry that is reported to be on disk
+// must be everywhere in the end.
 func (s *history) write(r *replica, b *base, chance digest) {
 	n, db := r.running, r.database(b)
 	if db == nil {
@@ -204,8 +204,7 @@ func (s *history) write(r *replica, b *base, chance digest) {
 	}
 }
 
-// administered calls change with each database whose list can be changed, at one of
-// its admins.
+// administered calls change with each managed database, at one of its admins.
 func (s *history) administered(rng *rand.Rand, change func(b *base, db *orbit.Database)) {
 	for _, b := range s.bases {
 		if b.guard != managed {
@@ -217,16 +216,16 @@ func (s *history) administered(rng *rand.Rand, change func(b *base, db *orbit.Da
 	}
 }
 
-// grant has an admin allow another replica to write.
+// grant grants a replica the right to write.
 func (s *history) grant(rng *rand.Rand, to *replica) {
 	s.administered(rng, func(_ *base, db *orbit.Database) {
 		if to.running != nil {
-			db.Access().Grant(context.Background(), orbit.CapabilityWrite, to.orbit.Identity().ID) // or its disk fails
+			db.Access().Grant(context.Background(), orbit.CapabilityWrite, to.orbit.Identity().ID) // fails if the disk does
 		}
 	})
 }
 
-// revoke has an admin take that back, with or without keeping what was written.
+// revoke revokes the right of a replica to write, with or without retaining its entries.
 func (s *history) revoke(rng *rand.Rand, from *replica) {
 	s.administered(rng, func(_ *base, db *orbit.Database) {
 		if from.running == nil {
@@ -236,11 +235,11 @@ func (s *history) revoke(rng *rand.Rand, from *replica) {
 		if rng.IntN(2) == 0 {
 			revoke = db.Access().Discard
 		}
-		revoke(context.Background(), orbit.CapabilityWrite, from.orbit.Identity().ID) // or its disk fails
+		revoke(context.Background(), orbit.CapabilityWrite, from.orbit.Identity().ID) // fails if the disk does
 	})
 }
 
-// cut cuts links for a while.
+// cut cuts links, and heals them later.
 func (s *history) cut(rng *rand.Rand, links ...*link) {
 	for _, l := range links {
 		l.setCut(true)
@@ -252,7 +251,7 @@ func (s *history) cut(rng *rand.Rand, links ...*link) {
 	})
 }
 
-// split parts the nodes into two or three groups for a while.
+// split partitions the nodes into two or three groups, and heals them later.
 func (s *history) split(rng *rand.Rand) {
 	groups := 2 + rng.IntN(2)
 	group := make(map[*node]int)
@@ -270,7 +269,7 @@ func (s *history) split(rng *rand.Rand) {
 	s.cut(rng, between...)
 }
 
-// restart starts a replica that is down, in a while.
+// restart starts a stopped replica after a delay.
 func (s *history) restart(r *replica, rng *rand.Rand) {
 	s.after(time.Duration(rng.Int64N(int64(time.Minute))), "start "+r.name, func() { s.start(r) })
 }
@@ -284,7 +283,7 @@ func (s *history) start(r *replica) {
 	}
 }
 
-// fault notes what must not be.
+// fault notes a violated condition.
 func (s *history) fault(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
