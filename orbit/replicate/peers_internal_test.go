@@ -180,8 +180,10 @@ func TestTableForgetsNoSubscriberAndNoRunningExchange(t *testing.T) {
 		f.subscription(alice, true)
 		time.Sleep(time.Hour)
 		f.refresh(bob)
-		for i := range 2 * maxPeers {
-			f.remember(peer.ID(fmt.Sprint(i)))
+		for i := range 2 * maxPeers { // all of them are newer
+			p := peer.ID(fmt.Sprint(i))
+			f.remember(p)
+			f.exchanged(p, nil, differs, false, false)
 		}
 		s := f.snapshot()
 		has := func(id peer.ID) bool { return slices.ContainsFunc(s, func(p Peer) bool { return p.ID == id }) }

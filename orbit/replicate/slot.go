@@ -9,8 +9,9 @@ import (
 // transferSlot is the right to be the one peer that transfers entries of a
 // database. A waiter cancels the holder if it made no progress for slotStall.
 //
-// The token is in the channel and stop is not nil while a peer holds the slot. stop ends its
-// session. waiting is the number of calls of begin that were announced and did not return.
+// While a peer holds the slot, the token is in its channel and stop, which ends the
+// session of the peer, is not nil. waiting counts the calls of begin that were announced
+// and have not returned.
 type transferSlot struct {
 	token chan struct{} // holds a token while the slot is taken
 

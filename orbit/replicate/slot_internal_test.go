@@ -3,6 +3,7 @@ package replicate
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,13 +61,15 @@ func TestBitswapWaitsForTransfers(t *testing.T) {
 		}
 		must(t, s.begin(t.Context(), func() {}))
 		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		go func() {
+		var holder sync.WaitGroup
+		holder.Go(func() {
 			for ctx.Err() == nil {
 				s.progressed()
 				time.Sleep(time.Second)
 			}
-		}()
+		})
+		defer holder.Wait()
+		defer cancel()
 		if d := waits(); d < bitswapAfter || d > bitswapAfter+slotStall {
 			t.Errorf("for a transfer that goes on, it waits for %v", d)
 		}
@@ -74,25 +77,28 @@ func TestBitswapWaitsForTransfers(t *testing.T) {
 }
 
 func TestQuotaLimitsEachPeerAndAll(t *testing.T) {
-	q := newQuota(3, 2)
-	if !q.tryAcquire(alice, 2) || q.tryAcquire(alice, 1) || q.tryAcquire(bob, 2) || !q.tryAcquire(bob, 1) {
-		t.Error("the limits do not hold")
-	}
-	got := make(chan error)
-	go func() { got <- q.acquire(t.Context(), bob, 1) }()
-	q.release(alice, 1)
-	must(t, <-got)
-	for _, p := range []peer.ID{alice, bob} {
-		q.release(p, q.by[p])
-	}
-	if q.used != 0 || len(q.by) != 0 {
-		t.Errorf("%+v remains", q.by)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := q.acquire(ctx, alice, 5); !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuota(3, 2)
+		if !q.tryAcquire(alice, 2) || q.tryAcquire(alice, 1) || q.tryAcquire(bob, 2) || !q.tryAcquire(bob, 1) {
+			t.Error("the limits do not hold")
+		}
+		got := make(chan error)
+		go func() { got <- q.acquire(t.Context(), bob, 1) }()
+		synctest.Wait()
+		q.release(alice, 1)
+		must(t, <-got)
+		for _, p := range []peer.ID{alice, bob} {
+			q.release(p, q.by[p])
+		}
+		if q.used != 0 || len(q.by) != 0 {
+			t.Errorf("%+v remains", q.by)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := q.acquire(ctx, alice, 5); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
 }
 
 func TestChangesWakeAllWaiters(t *testing.T) {
