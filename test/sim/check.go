@@ -25,7 +25,7 @@ func (s *history) run() error {
 	for _, r := range s.replicas {
 		s.start(r)
 	}
-	for _, b := range s.bases {
+	for _, b := range s.databases {
 		if err := b.create(); err != nil {
 			return err
 		}
@@ -41,17 +41,17 @@ func (s *history) run() error {
 	for s.unsettled() != nil && time.Since(healed) < patience {
 		s.world.run(time.Now().Add(5 * time.Second))
 	}
-	return errors.Join(append(s.faults, s.unsettled(), s.disagreement())...)
+	return errors.Join(append(s.violations, s.unsettled(), s.disagreement())...)
 }
 
 // heal ends all cuts and failures, and connects the replicas of each database.
 func (s *history) heal() {
-	s.over = true
+	s.healing = true
 	for _, l := range s.links {
 		l.setCut(false)
 	}
-	for _, b := range s.bases {
-		s.connect(s.having(b))
+	for _, b := range s.databases {
+		s.connect(s.replicasOf(b))
 	}
 	for _, r := range s.replicas {
 		s.start(r)
@@ -65,8 +65,8 @@ func (s *history) heal() {
 	}
 }
 
-// having returns the replicas that opened a database.
-func (s *history) having(b *base) (having []*replica) {
+// replicasOf returns the replicas that opened a database.
+func (s *history) replicasOf(b *database) (having []*replica) {
 	for _, r := range s.replicas {
 		if slices.Contains(r.opens, b) {
 			having = append(having, r)
@@ -106,16 +106,16 @@ func (s *history) end() {
 func (s *history) unsettled() error {
 	ctx := context.Background()
 	var errs []error
-	for _, b := range s.bases {
+	for _, b := range s.databases {
 		want := ""
-		for _, r := range s.having(b) {
+		for _, r := range s.replicasOf(b) {
 			db := r.database(b)
 			if db == nil {
 				errs = append(errs, fmt.Errorf("%s has not %s", r.name, b.name))
 				continue
 			}
 			got := ""
-			for _, d := range withLists(db) {
+			for _, d := range withAccess(db) {
 				stats, err := d.Log().Stats(ctx)
 				if err != nil {
 					return err
@@ -132,23 +132,23 @@ func (s *history) unsettled() error {
 			}
 			if got != want {
 				status, _ := r.repl.Status(ctx, b.address)
-				errs = append(errs, fmt.Errorf("%s has other heads of %s: %s", r.name, b.name, s.told(status)))
+				errs = append(errs, fmt.Errorf("%s has other heads of %s: %s", r.name, b.name, s.short(status)))
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// withLists returns a database and its access database, if any.
-func withLists(db *orbit.Database) []*orbit.Database {
+// withAccess returns a database and its access database, if any.
+func withAccess(db *orbit.Database) []*orbit.Database {
 	if inner := db.Access().Database(); inner != nil {
 		return []*orbit.Database{db, inner}
 	}
 	return []*orbit.Database{db}
 }
 
-// told returns a status as a short text.
-func (s *history) told(status replicate.Status) string {
+// short returns a status as a short text.
+func (s *history) short(status replicate.Status) string {
 	text := fmt.Sprintf("%s, asks for %d, misses %d, refused %d", status.State, status.Asking, len(status.Missing), len(status.Refused))
 	for _, p := range status.Peers {
 		for _, r := range s.replicas {
@@ -164,9 +164,9 @@ func (s *history) told(status replicate.Status) string {
 // nil.
 func (s *history) disagreement() error {
 	var errs []error
-	for _, b := range s.bases {
+	for _, b := range s.databases {
 		var first []string
-		for i, r := range s.having(b) {
+		for i, r := range s.replicasOf(b) {
 			db := r.database(b)
 			if db == nil {
 				continue
@@ -184,7 +184,7 @@ func (s *history) disagreement() error {
 				first = got
 				errs = append(errs, s.lost(b, hashes), s.intruders(b, r, db))
 				if b.guard == managed {
-					errs = append(errs, s.misjudged(b, db, hashes))
+					errs = append(errs, s.misauthorized(b, db, hashes))
 				}
 			}
 			if !slices.Equal(got, first) {
@@ -197,7 +197,7 @@ func (s *history) disagreement() error {
 
 // lost returns an entry that is missing although its writer was told that it is on disk,
 // or nil. In a managed database, it need not be authorized: its writer may be revoked.
-func (s *history) lost(b *base, hashes []string) error {
+func (s *history) lost(b *database, hashes []string) error {
 	authorized := make(map[string]bool, len(hashes))
 	for _, hash := range hashes {
 		authorized[hash] = true
@@ -214,8 +214,8 @@ func (s *history) lost(b *base, hashes []string) error {
 }
 
 // find returns an entry that a replica has, authorized or not, or nil.
-func (s *history) find(b *base, hash string) *entry.Entry {
-	for _, r := range s.having(b) {
+func (s *history) find(b *database, hash string) *entry.Entry {
+	for _, r := range s.replicasOf(b) {
 		if db := r.database(b); db != nil {
 			if e, err := db.Log().Get(context.Background(), hash); err == nil {
 				return e
@@ -225,9 +225,9 @@ func (s *history) find(b *base, hash string) *entry.Entry {
 	return nil
 }
 
-// misjudged returns an entry that is authorized at the replica and should not be, or the
+// misauthorized returns an entry that is authorized at the replica and should not be, or the
 // reverse, by the rule of [orbit.AccessController] for all entries that any replica has.
-func (s *history) misjudged(b *base, db *orbit.Database, hashes []string) error {
+func (s *history) misauthorized(b *database, db *orbit.Database, hashes []string) error {
 	ctx := context.Background()
 	list, err := db.Log().Access(ctx)
 	if err != nil {
@@ -235,7 +235,7 @@ func (s *history) misjudged(b *base, db *orbit.Database, hashes []string) error 
 	}
 	all := make(map[string]*entry.Entry)
 	writers := make(map[string]string) // of valid entries
-	for _, r := range s.having(b) {
+	for _, r := range s.replicasOf(b) {
 		for a, err := range r.database(b).Log().Stored(ctx, 0) {
 			if err != nil {
 				return err
@@ -281,9 +281,9 @@ func (s *history) misjudged(b *base, db *orbit.Database, hashes []string) error 
 
 // intruders returns an entry that must not be authorized: its signature is invalid, or a
 // hostile peer wrote it to a database to which it may not write.
-func (s *history) intruders(b *base, r *replica, db *orbit.Database) error {
+func (s *history) intruders(b *database, r *replica, db *orbit.Database) error {
 	ctx := context.Background()
-	for _, d := range withLists(db) {
+	for _, d := range withAccess(db) {
 		for e, err := range d.Iterate(ctx, orbit.Range{}) {
 			if err != nil {
 				return err

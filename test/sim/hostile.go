@@ -28,12 +28,12 @@ import (
 // to which anybody may write.
 type hostile struct {
 	*node
-	own    *host
-	bases  []*base
-	signer *identity.Signer
-	shown  map[string]block.Block // blocks that it serves; guarded by w.mu
-	heard  []block.Block          // entries that others published; guarded by w.mu
-	taped  map[digest][]byte      // data that others sent on streams; guarded by w.mu
+	own       *host
+	databases []*database
+	signer    *identity.Signer
+	served    map[string]block.Block // blocks that it serves; guarded by w.mu
+	heard     []block.Block          // entries that others published; guarded by w.mu
+	taped     map[digest][]byte      // data that others sent on streams; guarded by w.mu
 }
 
 // Bounds of these.
@@ -43,7 +43,7 @@ const (
 )
 
 func newHostile(w *world, name string) *hostile {
-	x := &hostile{node: newNode(w, name), shown: make(map[string]block.Block), taped: make(map[digest][]byte)}
+	x := &hostile{node: newNode(w, name), served: make(map[string]block.Block), taped: make(map[digest][]byte)}
 	x.signer, _ = identity.New(x.key(rootKey), x.key(signingKey)) // the keys are valid
 	return x
 }
@@ -63,13 +63,13 @@ func (x *hostile) start() {
 		x.w.mu.Lock()
 		defer x.w.mu.Unlock()
 		hash, _ := block.HashOf(c)
-		found, err := x.shown[hash].IPFS()
+		found, err := x.served[hash].IPFS()
 		if err != nil { // it sends other bytes
 			found, err = blocks.NewBlockWithCid([]byte("something else"), c)
 		}
 		return found, err == nil
 	})
-	for _, b := range x.bases {
+	for _, b := range x.databases {
 		h.pubsub.Follow(b.address, x.listen)
 	}
 }
@@ -84,7 +84,7 @@ func (x *hostile) listen(_ context.Context, m *pubsub.Message) bool {
 
 // attack performs a random attack.
 func (x *hostile) attack(rng *rand.Rand) {
-	b := x.bases[rng.IntN(len(x.bases))]
+	b := x.databases[rng.IntN(len(x.databases))]
 	switch rng.IntN(12) {
 	case 0:
 		x.publish(b, noise(rng))
@@ -119,7 +119,7 @@ func (x *hostile) attack(rng *rand.Rand) {
 		}
 		x.offer(b, rng, x.entry(b.address, rng, parent.Hash))
 		time.Sleep(time.Duration(rng.Int64N(int64(time.Minute))))
-		x.show(parent)
+		x.serve(parent)
 	case 10, 11: // published entries, unmodified, to a peer that may not know the grant of the writer
 		x.w.mu.Lock()
 		heard := slices.Clone(x.heard)
@@ -127,14 +127,14 @@ func (x *hostile) attack(rng *rand.Rand) {
 		if len(heard) == 0 {
 			return
 		}
-		x.show(heard...)
+		x.serve(heard...)
 		genuine := heard[rng.IntN(len(heard))]
 		if e, err := entry.Decode(genuine); err == nil {
-			x.offer(&base{address: e.LogID}, rng, genuine)
+			x.offer(&database{address: e.LogID}, rng, genuine)
 		}
 	case 9: // a valid entry
 		e := x.entry(b.address, rng)
-		x.show(e, x.signer.Block())
+		x.serve(e, x.signer.Block())
 		x.offer(b, rng, e)
 	}
 }
@@ -171,11 +171,11 @@ func (x *hostile) entry(address string, rng *rand.Rand, parents ...string) block
 	return e.Block
 }
 
-// show serves blocks.
-func (x *hostile) show(bs ...block.Block) {
+// serve serves blocks.
+func (x *hostile) serve(bs ...block.Block) {
 	x.w.mu.Lock()
 	for _, b := range bs {
-		x.shown[b.Hash] = b
+		x.served[b.Hash] = b
 	}
 	x.w.mu.Unlock()
 	for _, b := range bs {
@@ -186,7 +186,7 @@ func (x *hostile) show(bs ...block.Block) {
 }
 
 // offer publishes entries, or sends them as heads.
-func (x *hostile) offer(b *base, rng *rand.Rand, es ...block.Block) {
+func (x *hostile) offer(b *database, rng *rand.Rand, es ...block.Block) {
 	if rng.IntN(2) == 0 {
 		for _, e := range es {
 			x.publish(b, e.Data)
@@ -200,7 +200,9 @@ func (x *hostile) offer(b *base, rng *rand.Rand, es ...block.Block) {
 	}
 }
 
-func (x *hostile) publish(b *base, data []byte) { x.own.pubsub.Announce(x.own.ctx, b.address, data) }
+func (x *hostile) publish(b *database, data []byte) {
+	x.own.pubsub.Announce(x.own.ctx, b.address, data)
+}
 
 // victim returns the host of a connected peer.
 func (x *hostile) victim(rng *rand.Rand) (*host, bool) {
@@ -214,7 +216,7 @@ func (x *hostile) victim(rng *rand.Rand) (*host, bool) {
 }
 
 // dial opens a stream of any protocol that a peer speaks, and misbehaves on it.
-func (x *hostile) dial(b *base, rng *rand.Rand) {
+func (x *hostile) dial(b *database, rng *rand.Rand) {
 	victim, ok := x.victim(rng)
 	if !ok {
 		return
@@ -254,7 +256,7 @@ func (x *hostile) misbehave(s network.Stream, rng *rand.Rand) {
 			}
 		}
 	case 2: // an incomplete entry
-		e := x.entry(x.bases[rng.IntN(len(x.bases))].address, rng)
+		e := x.entry(x.databases[rng.IntN(len(x.databases))].address, rng)
 		s.Write(e.Data[:rng.IntN(len(e.Data))])
 		s.CloseWrite()
 	case 3: // the beginning of an array, and nothing else

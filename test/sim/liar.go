@@ -33,7 +33,7 @@ func (x *hostile) lie(s network.Stream, rng *rand.Rand) {
 		case 2: // for nodes of the tree
 			err = out.WriteMsg(manyHashes(asked, rng))
 		default:
-			err = x.shipNothing(out, rng)
+			err = x.transferJunk(out, rng)
 		}
 		if err != nil {
 			return
@@ -54,14 +54,14 @@ func manyHashes(nodes int, rng *rand.Rand) []byte {
 	return b
 }
 
-// shipNothing transfers useless blocks, perhaps slowly, perhaps for ever.
-func (x *hostile) shipNothing(out msgio.Writer, rng *rand.Rand) error {
+// transferJunk transfers useless blocks, perhaps slowly, perhaps for ever.
+func (x *hostile) transferJunk(out msgio.Writer, rng *rand.Rand) error {
 	pack, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return err
 	}
 	var all [][]byte
-	address := x.bases[rng.IntN(len(x.bases))].address
+	address := x.databases[rng.IntN(len(x.databases))].address
 	for range 1 + rng.IntN(30) {
 		switch e := x.entry(address, rng); rng.IntN(4) {
 		case 0:

@@ -24,7 +24,7 @@ import (
 type replica struct {
 	*node
 	disk  *storetest.Disk
-	opens []*base // databases that its owner opened
+	opens []*database // databases that its owner opened
 	*running
 }
 
@@ -115,7 +115,7 @@ func (r *replica) kill(rng *rand.Rand) {
 }
 
 // open opens a database, or has it fetched.
-func (r *replica) open(b *base) {
+func (r *replica) open(b *database) {
 	if !slices.Contains(r.opens, b) {
 		r.opens = append(r.opens, b)
 	}
@@ -125,7 +125,7 @@ func (r *replica) open(b *base) {
 }
 
 // database returns an open database, or nil.
-func (r *replica) database(b *base) *orbit.Database {
+func (r *replica) database(b *database) *orbit.Database {
 	if r.running == nil {
 		return nil
 	}

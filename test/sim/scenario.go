@@ -21,14 +21,14 @@ type size struct {
 // history is a sequence of events that happen to the replicas of some databases.
 type history struct {
 	*world
-	replicas []*replica
-	hostiles []*hostile
-	links    []*link
-	bases    []*base
-	lasts    time.Duration
-	over     bool // everything is being healed
-	ended    bool
-	faults   []error // violated conditions
+	replicas   []*replica
+	hostiles   []*hostile
+	links      []*link
+	databases  []*database
+	lasts      time.Duration
+	healing    bool // everything is being healed
+	ended      bool
+	violations []error // violated conditions
 }
 
 // newHistory draws a history.
@@ -50,10 +50,10 @@ func newHistory(seed uint64, n size) *history {
 	for range n.replicas / 2 {
 		s.link(s.anyReplica(rng).node, s.anyReplica(rng).node)
 	}
-	s.drawBases(rng)
+	s.drawDatabases(rng)
 	for i := range 1 + rng.IntN(3) {
 		x := newHostile(s.world, fmt.Sprint("x", i))
-		x.bases = s.bases
+		x.databases = s.databases
 		s.hostiles = append(s.hostiles, x)
 		for range 2 + rng.IntN(3) {
 			s.link(x.node, s.anyReplica(rng).node)
@@ -72,11 +72,11 @@ func (s *history) link(a, b *node) {
 	}
 }
 
-// drawBases draws a database of each type, each with another guard.
-func (s *history) drawBases(rng *rand.Rand) {
+// drawDatabases draws a database of each type, each with another guard.
+func (s *history) drawDatabases(rng *rand.Rand) {
 	guards := rng.Perm(3)
 	for i, kind := range []string{orbit.TypeEvents, orbit.TypeDocuments, orbit.TypeKeyValue} {
-		b := &base{name: kind, kind: kind, guard: guard(guards[i]), creator: s.anyReplica(rng), written: make(map[string]bool)}
+		b := &database{name: kind, kind: kind, guard: guard(guards[i]), creator: s.anyReplica(rng), written: make(map[string]bool)}
 		b.admins = []*replica{b.creator, s.anyReplica(rng)}
 		b.writers = []*replica{b.creator}
 		for len(b.writers) < 5 {
@@ -84,7 +84,7 @@ func (s *history) drawBases(rng *rand.Rand) {
 				b.writers = append(b.writers, r)
 			}
 		}
-		s.bases = append(s.bases, b)
+		s.databases = append(s.databases, b)
 	}
 }
 
@@ -108,7 +108,7 @@ func (s *history) drawOperations(rng *rand.Rand, n int) {
 		at := time.Duration(bursts[rng.IntN(len(bursts))]*float64(s.lasts)) + time.Duration(rng.ExpFloat64()*float64(3*time.Second))
 		s.plan(s.begun.Add(min(at, s.lasts)+time.Second+time.Duration(i)), s.chance.text("operation").number(int64(i)), deck[rng.IntN(len(deck))])
 	}
-	for i, b := range s.bases {
+	for i, b := range s.databases {
 		for _, r := range s.replicas {
 			switch {
 			case slices.Contains(b.admins, r) || slices.Contains(b.writers, r) && b.guard == fixed || rng.IntN(2) == 0:
@@ -123,7 +123,7 @@ func (s *history) drawOperations(rng *rand.Rand, n int) {
 // plan schedules an operation.
 func (s *history) plan(at time.Time, chance digest, what string) {
 	s.world.plan(at, chance, what, func() {
-		if !s.over || what == "attack" {
+		if !s.healing || what == "attack" {
 			go s.operate(what, chance.rng())
 		}
 	})
@@ -137,7 +137,7 @@ func (s *history) after(d time.Duration, what string, do func()) {
 
 // operate performs an operation.
 func (s *history) operate(what string, rng *rand.Rand) {
-	r, b := s.anyReplica(rng), s.bases[rng.IntN(len(s.bases))]
+	r, b := s.anyReplica(rng), s.databases[rng.IntN(len(s.databases))]
 	switch what {
 	case "write":
 		for range 1 + rng.IntN(3) {
@@ -184,7 +184,7 @@ func (s *history) operate(what string, rng *rand.Rand) {
 
 // write writes at a replica, if it has the database. An entry that is reported to be on disk
 // must be everywhere in the end.
-func (s *history) write(r *replica, b *base, chance digest) {
+func (s *history) write(r *replica, b *database, chance digest) {
 	n, db := r.running, r.database(b)
 	if db == nil {
 		return
@@ -192,9 +192,9 @@ func (s *history) write(r *replica, b *base, chance digest) {
 	hash, err := write(db, chance)
 	switch {
 	case err == nil && b.guard != managed && !b.mayWrite(r):
-		s.fault(fmt.Errorf("%s wrote to %s, which it may not", r.name, b.name))
+		s.violate(fmt.Errorf("%s wrote to %s, which it may not", r.name, b.name))
 	case errors.Is(err, orbit.ErrNotAllowed) && b.mayWrite(r):
-		s.fault(fmt.Errorf("%s cannot write to %s: %w", r.name, b.name, err))
+		s.violate(fmt.Errorf("%s cannot write to %s: %w", r.name, b.name, err))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -205,8 +205,8 @@ func (s *history) write(r *replica, b *base, chance digest) {
 }
 
 // administered calls change with each managed database, at one of its admins.
-func (s *history) administered(rng *rand.Rand, change func(b *base, db *orbit.Database)) {
-	for _, b := range s.bases {
+func (s *history) administered(rng *rand.Rand, change func(b *database, db *orbit.Database)) {
+	for _, b := range s.databases {
 		if b.guard != managed {
 			continue
 		}
@@ -218,7 +218,7 @@ func (s *history) administered(rng *rand.Rand, change func(b *base, db *orbit.Da
 
 // grant grants a replica the right to write.
 func (s *history) grant(rng *rand.Rand, to *replica) {
-	s.administered(rng, func(_ *base, db *orbit.Database) {
+	s.administered(rng, func(_ *database, db *orbit.Database) {
 		if to.running != nil {
 			db.Access().Grant(context.Background(), orbit.CapabilityWrite, to.orbit.Identity().ID) // fails if the disk does
 		}
@@ -227,7 +227,7 @@ func (s *history) grant(rng *rand.Rand, to *replica) {
 
 // revoke revokes the right of a replica to write, with or without retaining its entries.
 func (s *history) revoke(rng *rand.Rand, from *replica) {
-	s.administered(rng, func(_ *base, db *orbit.Database) {
+	s.administered(rng, func(_ *database, db *orbit.Database) {
 		if from.running == nil {
 			return
 		}
@@ -279,13 +279,13 @@ func (s *history) start(r *replica) {
 		return
 	}
 	if err := r.start(); err != nil {
-		s.fault(err)
+		s.violate(err)
 	}
 }
 
-// fault notes a violated condition.
-func (s *history) fault(err error) {
+// violate notes a violated condition.
+func (s *history) violate(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.faults = append(s.faults, err)
+	s.violations = append(s.violations, err)
 }

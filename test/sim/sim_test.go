@@ -55,7 +55,7 @@ func happen(t *testing.T, seed uint64, n size, trace func(string)) (sum uint64) 
 			t.Errorf("%v\nTo reproduce: NPP_SIM_SEED=%d go test ./test/sim -run TestSeed", err, seed)
 		}
 		entries := 0
-		for _, b := range s.bases {
+		for _, b := range s.databases {
 			entries += len(b.written)
 		}
 		t.Logf("seed %d: %d replicas, %d hostile peers, %d entries, %d events, %v, sum %016x", seed, len(s.replicas), len(s.hostiles), entries, s.count, time.Since(s.begun), s.sum)
@@ -163,7 +163,7 @@ func plan(s *history) (text string, events map[string]bool) {
 	for _, l := range s.links {
 		fmt.Fprintln(&b, "link", l.nodes[0].name, l.nodes[1].name, l.least, l.most, l.loss, l.repeats)
 	}
-	for _, d := range s.bases {
+	for _, d := range s.databases {
 		fmt.Fprint(&b, "database ", d.name, " ", d.kind, " ", d.guard, " of ", d.creator.name)
 		for _, r := range slices.Concat(d.admins, d.writers) {
 			fmt.Fprint(&b, " ", r.name)

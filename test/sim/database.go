@@ -10,8 +10,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/manifest"
 )
 
-// base is a database of a history.
-type base struct {
+// database is a database of a history.
+type database struct {
 	name    string
 	kind    string
 	guard   guard
@@ -32,12 +32,12 @@ const (
 	managed              // the identities on a changeable access list
 )
 
-func (b *base) mayWrite(r *replica) bool {
+func (b *database) mayWrite(r *replica) bool {
 	return b.guard == open || b.guard == fixed && slices.Contains(b.writers, r)
 }
 
 // create creates the database at its creator.
-func (b *base) create() error {
+func (b *database) create() error {
 	opts := orbit.Options{Type: b.kind}
 	switch b.guard {
 	case open:
