@@ -1,7 +1,9 @@
 package orbit_test
 
 import (
+	"bytes"
 	"errors"
+	"sync"
 	"testing"
 
 	"github.com/newpieceplease/npp/orbit"
@@ -86,6 +88,46 @@ func TestClonedCandidateSharesNoMemory(t *testing.T) {
 	for _, c := range []block.Block{clone.Block(), clone.Entry().Block} {
 		if err := c.Check(); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// The entries of a CAR are decoded once on their way in.
+func TestImportedEntriesAreDecodedOnce(t *testing.T) {
+	ctx := t.Context()
+	a, b := open(ctx), open(ctx)
+	defer a.Close()
+	defer b.Close()
+	db, err := a.Create(ctx, "gigs", orbit.Options{Type: orbit.TypeEvents})
+	must(t, err)
+	events, err := db.Events()
+	must(t, err)
+	var hashes []string
+	for range 20 {
+		hash, err := events.Add(ctx, "event")
+		must(t, err)
+		hashes = append(hashes, hash)
+	}
+	var car bytes.Buffer
+	_, err = db.Export(ctx, &car)
+	must(t, err)
+
+	var mu sync.Mutex
+	decodes := make(map[string]int)
+	stop := probe.WatchDecodes(func(hash string) {
+		mu.Lock()
+		defer mu.Unlock()
+		decodes[hash]++
+	})
+	_, stats, err := b.Import(ctx, &car, nil)
+	stop()
+	must(t, err)
+	if stats.Entries != len(hashes) {
+		t.Errorf("%+v", stats)
+	}
+	for _, hash := range hashes {
+		if n := decodes[hash]; n != 1 {
+			t.Errorf("%s was decoded %d times", hash, n)
 		}
 	}
 }
