@@ -383,18 +383,18 @@ type Joined struct {
 // One for which there is no room is refused with [ErrFull] or [ErrShareFull]. It is to
 // be offered again when some was freed or a quota is raised; what is here goes on.
 func (db *Database) Join(ctx context.Context, bs []block.Block) ([]Joined, error) {
-	return db.join(ctx, bs, "", false)
+	return db.join(ctx, NewCandidates(bs...), "", false)
 }
 
 // JoinFrom is Join of entries that a peer offered, whose ID is from, as text. Of what
 // waits, and where anybody may write also of what is stored, each peer has a share.
-func (db *Database) JoinFrom(ctx context.Context, from string, bs []block.Block) ([]Joined, error) {
-	return db.join(ctx, bs, from, false)
+func (db *Database) JoinFrom(ctx context.Context, from string, cs []Candidate) ([]Joined, error) {
+	return db.join(ctx, cs, from, false)
 }
 
 // join is JoinFrom. Where the entries are trusted, those of writers that were once on
 // the access list are taken as well.
-func (db *Database) join(ctx context.Context, bs []block.Block, from string, trusted bool) ([]Joined, error) {
+func (db *Database) join(ctx context.Context, cs []Candidate, from string, trusted bool) ([]Joined, error) {
 	if db.orbit.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
@@ -406,18 +406,18 @@ func (db *Database) join(ctx context.Context, bs []block.Block, from string, tru
 		return nil, err
 	}
 	db.limit(rights, at)
-	joined := make([]Joined, len(bs))
-	candidates := make([]*oplog.Candidate, len(bs))
-	parallel(len(bs), func(i int) {
-		joined[i].Hash = bs[i].Hash
-		candidates[i], joined[i].Err = db.candidate(ctx, bs[i])
+	joined := make([]Joined, len(cs))
+	candidates := make([]*oplog.Candidate, len(cs))
+	parallel(len(cs), func(i int) {
+		joined[i].Hash = cs[i].Hash()
+		candidates[i], joined[i].Err = db.candidate(ctx, cs[i])
 	})
 	var offered []oplog.Candidate
 	var places []int
 	for i, c := range candidates {
 		if c != nil {
 			c.Trusted, c.From = trusted, from
-			if c.Fault == nil && !rights.Anchors(bs[i].Hash, c.Writer) {
+			if c.Fault == nil && !rights.Anchors(cs[i].Hash(), c.Writer) {
 				joined[i].Err = fmt.Errorf("%w to %s: identity %s", ErrNotAllowed, db.address, c.Writer)
 			}
 			offered = append(offered, *c)
@@ -436,12 +436,12 @@ func (db *Database) join(ctx context.Context, bs []block.Block, from string, tru
 		case oplog.Full:
 			joined[i].Outcome, joined[i].Err = oplog.Refused, db.account.full()
 		case oplog.ShareFull:
-			joined[i].Outcome, joined[i].Err = oplog.Refused, fmt.Errorf("%w: entry %s by %s", ErrShareFull, bs[i].Hash, offered[n].Writer)
+			joined[i].Outcome, joined[i].Err = oplog.Refused, fmt.Errorf("%w: entry %s by %s", ErrShareFull, cs[i].Hash(), offered[n].Writer)
 		}
 		if outcomes[n] != oplog.Joined {
 			continue
 		}
-		fresh = append(fresh, bs[i])
+		fresh = append(fresh, cs[i].block)
 		if identity := offered[n].Identity; identity.Hash != "" {
 			fresh = append(fresh, identity)
 		}
@@ -453,18 +453,15 @@ func (db *Database) join(ctx context.Context, bs []block.Block, from string, tru
 	return joined, err
 }
 
-// candidate verifies a block. The error is why it is invalid; without a
+// candidate verifies a candidate. The error is why it is invalid; without a
 // candidate, it cannot be part of the log.
-func (db *Database) candidate(ctx context.Context, b block.Block) (*oplog.Candidate, error) {
-	if err := b.Check(); err != nil {
+func (db *Database) candidate(ctx context.Context, offered Candidate) (*oplog.Candidate, error) {
+	if err := offered.Err(); err != nil {
 		return nil, err
 	}
-	e, err := entry.Decode(b)
-	if err != nil {
-		return nil, err
-	}
+	e := offered.entry
 	if e.LogID != db.address {
-		return nil, fmt.Errorf("%w: %s is of %.80q", oplog.ErrOtherLog, b.Hash, e.LogID)
+		return nil, fmt.Errorf("%w: %s is of %.80q", oplog.ErrOtherLog, e.Hash(), e.LogID)
 	}
 	i, fault, err := db.check(ctx, e)
 	if err != nil {
@@ -496,13 +493,10 @@ func (db *Database) check(ctx context.Context, e *entry.Entry) (i *identity.Iden
 // Verify checks the signatures of entries on all processors, so that a [Database.Join]
 // of them that follows soon does not have to. Whose writer's identity is not here
 // is left out.
-func (db *Database) Verify(ctx context.Context, bs []block.Block) {
-	parallel(len(bs), func(i int) {
-		if bs[i].Check() != nil {
-			return
-		}
-		e, err := entry.Decode(bs[i])
-		if err != nil || e.Identity == "" {
+func (db *Database) Verify(ctx context.Context, cs []Candidate) {
+	parallel(len(cs), func(i int) {
+		e := cs[i].entry
+		if e == nil || e.Identity == "" {
 			return
 		}
 		if who, err := db.orbit.IdentityOf(ctx, e.Identity); err == nil {

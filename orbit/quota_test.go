@@ -44,7 +44,7 @@ func (p *peer) taken(t *testing.T, address string, at orbit.AtHand, bs []block.B
 	db, openErr := p.Open(ctx, address, orbit.OpenOptions{})
 	must(t, openErr)
 	for _, b := range bs {
-		joined, joinErr := db.JoinFrom(ctx, "peer", []block.Block{b})
+		joined, joinErr := db.JoinFrom(ctx, "peer", orbit.NewCandidates(b))
 		must(t, joinErr)
 		if joined[0].Err != nil {
 			return db, bytes, joined[0].Err

@@ -261,7 +261,7 @@ func (s *Subscription) Cancel() {
 
 // TakeFunc handles a message of another peer and reports whether to forward it.
 // It may block; its context is done when the router stops.
-type TakeFunc func(context.Context, *pubsub.Message) bool
+type TakeFunc = func(context.Context, *pubsub.Message) bool
 
 // Follow subscribes to topic until stop is called. It calls take for each
 // message of another peer in its own goroutine, 1024 at a time; further

@@ -81,6 +81,7 @@ import (
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/internal/probe"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
@@ -223,6 +224,7 @@ func New(
 // Decode reads an entry from its block. The block's hash is taken for granted.
 // Its error wraps [ErrMalformed], and [ErrEncrypted] where that may be why.
 func Decode(b block.Block) (*Entry, error) {
+	probe.Decoded(b.Hash)
 	e := &Entry{Block: b}
 	if err := e.decode(); err != nil {
 		if isByteString(b.Data) {

@@ -16,8 +16,8 @@ func (n *node) createManaged(name string) *orbit.Database {
 	return db
 }
 
-// newUngranted returns a node with a managed database, one that was granted to
-// write to it and did, and one that has the database and knows nothing of that.
+// newUngranted returns a node a with a managed database, a node b that was granted to write
+// to it and did, and a node hub that has the database and knows neither.
 func newUngranted(t *testing.T) (a, b, hub *node, address string) {
 	t.Helper()
 	a, b, hub = newNode(t), newNode(t), newNode(t)
@@ -63,9 +63,9 @@ func TestGrantsAndRevocationsReplicate(t *testing.T) {
 	wantSame(t, address, 2, a, b)
 }
 
-// What a granted writer wrote is on top of nothing that says so: a peer that
-// gets the entries before the grant must take them all the same.
-func TestEntriesOfGrantedWritersAreTakenWhateverComesFirst(t *testing.T) {
+// The entries of a granted writer do not refer to the grant: a peer that receives them
+// before the grant must accept them all the same.
+func TestEntriesOfGrantedWritersAreAcceptedInAnyOrder(t *testing.T) {
 	a, b, late := newNode(t), newNode(t), newNode(t)
 	db := a.createManaged("band")
 	address := db.Address()
@@ -89,7 +89,7 @@ func TestEntriesOfGrantedWritersAreTakenWhateverComesFirst(t *testing.T) {
 	}
 }
 
-func TestGrantThatComesLaterLetsWaitingHeadsIn(t *testing.T) {
+func TestLateGrantAuthorizesRefusedHeads(t *testing.T) {
 	a, b, hub, address := newUngranted(t)
 	head, err := b.database(address).Log().Get(t.Context(), b.hashes(address)[0])
 	must(t, err)
@@ -102,13 +102,13 @@ func TestGrantThatComesLaterLetsWaitingHeadsIn(t *testing.T) {
 	wantSame(t, address, 1, a, b, hub)
 }
 
-// Who withholds a grant from a peer, and shows it what the granted one wrote,
-// must not make that count for nothing for ever.
-func TestWithheldGrantMakesNoEntryCountForNothing(t *testing.T) {
+// A peer that withholds a grant and shows the entries of the granted writer must not make
+// these entries unauthorized for ever.
+func TestWithheldGrantLeavesNoEntryUnauthorized(t *testing.T) {
 	a, b, hub, address := newUngranted(t)
 	evil := newNode(t)
 	wantSame(t, address, 1, a, b)
-	a.add(address, "from a, on top")
+	a.add(address, "from a, a descendant")
 	wantSame(t, address, 2, a, b)
 	blocks := make(map[string]block.Block)
 	for _, hash := range a.hashes(address) {
@@ -120,9 +120,9 @@ func TestWithheldGrantMakesNoEntryCountForNothing(t *testing.T) {
 	must(t, evil.Keep(t.Context(), a.signer().Block(), b.signer().Block()))
 	evil.connect(hub)
 	evil.offered(hub, address, blocks[a.hashes(address)[0]])
-	below := a.hashes(address)[1]
-	eventually(t, "what is below was fetched, and has no effect", func() bool {
-		fault, err := hub.database(address).Log().Fault(t.Context(), below)
+	parent := a.hashes(address)[1]
+	eventually(t, "the parent was fetched, and has no effect", func() bool {
+		fault, err := hub.database(address).Log().Fault(t.Context(), parent)
 		return err == nil && fault != ""
 	})
 	hub.connect(a)
@@ -134,14 +134,14 @@ func TestWithheldGrantMakesNoEntryCountForNothing(t *testing.T) {
 	}
 }
 
-// Two databases may have one list of writers.
-func TestListOfWritersIsReplicatedWithEachDatabaseItIsOf(t *testing.T) {
+// Two databases may share an access database.
+func TestAccessDatabaseIsReplicatedWithEachOfItsDatabases(t *testing.T) {
 	a, b := newNode(t), newNode(t)
 	x := a.createManaged("band")
 	y, err := a.Create(t.Context(), "band", orbit.Options{Type: orbit.TypeDocuments, Access: orbit.Access{Managed: true}})
 	must(t, err)
 	if x.Access().Address() != y.Access().Address() {
-		t.Fatal("they have two lists")
+		t.Fatal("they have two access databases")
 	}
 	b.open(x.Address())
 	b.connect(a)
@@ -153,9 +153,9 @@ func TestListOfWritersIsReplicatedWithEachDatabaseItIsOf(t *testing.T) {
 	eventually(t, "b may write", func() bool { return b.mayWrite(y.Address()) })
 }
 
-// Two admins grant at once, while they are apart. Both grants are there in the end,
-// though the list of one of them was overwritten.
-func TestGrantsOfTwoAdminsWhoWereApartAreBothKept(t *testing.T) {
+// Two admins grant concurrently, while they are not connected. In the end both grants are
+// there, although one of the two changes was overwritten.
+func TestConcurrentGrantsOfTwoAdminsAreBothKept(t *testing.T) {
 	a, b := newNode(t), newNode(t)
 	must(t, a.Keep(t.Context(), b.signer().Block()))
 	must(t, b.Keep(t.Context(), a.signer().Block()))
@@ -174,7 +174,7 @@ func TestGrantsOfTwoAdminsWhoWereApartAreBothKept(t *testing.T) {
 			return err == nil && len(capabilities[orbit.CapabilityWrite]) == 2
 		})
 	}
-	eventually(t, "they are in step", func() bool {
+	eventually(t, "they are in sync", func() bool {
 		s, err := a.Status(t.Context(), dbs[0].Address())
 		return err == nil && len(s.Peers) == 1 && s.Peers[0].By == replicate.ByState && !s.Peers[0].InStep.IsZero()
 	})

@@ -11,24 +11,24 @@ import (
 	"github.com/newpieceplease/npp/orbit/reconcile"
 )
 
-// CheckEntries is the comparison of entries with a peer, of a deep examination.
+// CheckEntries is the check of [Replicator.ExamineDeep]: the comparison of entries with a
+// peer.
 const CheckEntries = "entries"
 
 // Bounds of a deep examination.
 const (
-	deepWithin = time.Minute // with one peer
-	deepPeers  = 16          // that are asked
-	deepNamed  = 32          // entries of each kind that are named for a peer
+	deepWithin = time.Minute // for one peer
+	deepPeers  = 16          // peers
+	deepNamed  = 32          // named entries of each kind, per peer
 )
 
-// ExamineDeep is [Replicator.Examine], and compares what counts here, entry by
-// entry, with what counts at the daemons that have the database open. It takes up
-// to a minute for each.
+// ExamineDeep is [Replicator.Examine], and also compares the authorized entries with those
+// of the daemons that have the database open. It takes up to a minute per daemon.
 func (r *Replicator) ExamineDeep(ctx context.Context, address string) ([]Finding, error) {
 	return r.examine(ctx, address, true)
 }
 
-// compareEntries names the entries that count here or at a peer alone.
+// compareEntries adds the entries that are authorized only here or only at a peer.
 func (x *examination) compareEntries() {
 	asked := 0
 	for _, p := range x.status.Peers {
@@ -46,13 +46,13 @@ func (x *examination) compareEntries() {
 		case err != nil:
 			x.addPeer(p.ID, CheckEntries, Note, fmt.Sprintf("entries could not be compared: %v", err), "")
 		case len(d.Theirs)+len(d.Ours) == 0:
-			x.addPeer(p.ID, CheckEntries, OK, "the same entries count there", "")
+			x.addPeer(p.ID, CheckEntries, OK, "the same entries are authorized there", "")
 		default:
 			x.differing(p.ID, d)
 		}
 	}
 	if asked == 0 {
-		x.add(CheckEntries, Note, "no daemon that has it open can be compared with", "")
+		x.add(CheckEntries, Note, "no daemon with which entries can be compared has it open", "")
 	}
 }
 
@@ -67,7 +67,7 @@ func (x *examination) diff(p peer.ID) (reconcile.Diff, error) {
 	return s.Diff(ctx, x.db.Log(), deepNamed)
 }
 
-// differing names entries that count on one side alone, with the reason where that
+// differing adds the entries that are authorized on one side only, with the reason if it
 // is known.
 func (x *examination) differing(p peer.ID, d reconcile.Diff) {
 	for _, hash := range d.Theirs {
@@ -75,10 +75,10 @@ func (x *examination) differing(p peer.ID, d reconcile.Diff) {
 		if ok, err := x.db.Log().Has(x.ctx, hash); err == nil && ok {
 			why, _ = x.db.Log().Fault(x.ctx, hash)
 		}
-		x.addPeer(p, CheckEntries, Note, fmt.Sprintf("entry %s counts there and not here: %s", hash, why), "")
+		x.addPeer(p, CheckEntries, Note, fmt.Sprintf("entry %s is authorized there and not here: %s", hash, why), "")
 	}
 	for _, hash := range d.Ours {
-		x.addPeer(p, CheckEntries, Note, fmt.Sprintf("entry %s counts here and not there", hash), "")
+		x.addPeer(p, CheckEntries, Note, fmt.Sprintf("entry %s is authorized here and not there", hash), "")
 	}
 	if d.More {
 		x.addPeer(p, CheckEntries, Note, "there are more such entries", "")

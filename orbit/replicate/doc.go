@@ -1,152 +1,160 @@
-// Package replicate keeps the databases of an [orbit.Orbit] in step with those
-// of other peers, as @orbitdb/core 1 to 4 does and with such peers in browsers
-// and Node.js, over a libp2p host, a pubsub router and bitswap.
+// Package replicate keeps the databases of an [orbit.Orbit] in sync with their
+// replicas at other peers: daemons, and @orbitdb/core 1 to 4 in browsers and
+// Node.js. It needs a libp2p host, a pubsub router and bitswap.
 //
 // # Protocol
 //
-// A peer that has a database open is subscribed to the topic that is its
-// address. Peers that see each other subscribe exchange their heads (package
-// heads). A new entry is published on the topic. Whoever gets an entry from
-// either gets what it is on top of, and the identities of the writers, and makes
-// it part of its log once all of that is there. Another daemon is asked to ship
-// that over a stream (package reconcile); what nobody ships is fetched by bitswap,
-// as JavaScript does.
+// A peer that has a database open subscribes to the topic that is the address of
+// the database. Peers that see each other's subscription exchange their heads
+// (package heads). A peer publishes each new entry on the topic. On receiving an
+// entry by either route, this peer fetches the missing ancestors and the
+// identities of their writers, and only then adds the entry to its log. It asks
+// daemons to transfer them over a stream (package reconcile), and fetches what no
+// daemon transfers with bitswap, as JavaScript does.
 //
-// One peer ships at a time. Where others wait, its turn ends after ten seconds, or
-// when nothing comes for five: what was joined stays, and the next one is asked for
-// the rest. Bitswap waits meanwhile, for a minute at most.
+// One peer at a time transfers entries of a database: it holds the transfer slot.
+// If other peers wait for the slot, the holder loses it after ten seconds, or after
+// five seconds in which nothing arrives. The entries that were joined stay; the next
+// holder is asked for the rest. Bitswap waits during a transfer, for at most a
+// minute.
 //
-// # What is done beyond JavaScript
+// # Beyond JavaScript
 //
-//   - An entry that came by pubsub is passed on to others when it is part of the
-//     log here, not before ([router.Router.Follow]): a head that is announced, or
-//     shown, has its whole closure here. Entries wait on disk, so what is missing
-//     of one head keeps no other waiting, and a restart goes on where it was.
-//   - Peers that had the database open before we did are asked at once; and all
-//     again from time to time, soon after a change and rarely when nothing
-//     happens, for what pubsub lost.
-//   - Heads that came from one peer are announced to the others, unless they
-//     were heard on the topic.
-//   - What nobody sends is asked for again, less and less often, and at once when
+//   - An entry that arrived by pubsub is forwarded once it is part of the log here,
+//     not before ([router.Router.Follow]). So all ancestors of an announced or
+//     exchanged head are here. Pending entries are on disk: an entry whose ancestors
+//     are missing does not delay others, and a restart resumes the work.
+//   - This peer exchanges heads with peers that had the database open before, and
+//     repeats the exchange with all peers: soon after a change, rarely when nothing
+//     happens. So it gets what pubsub lost.
+//   - Heads that arrived from one peer are announced to the others, unless the topic
+//     had them already.
+//   - A request that nobody answers is repeated at growing intervals, and at once when
 //     another peer opens the database.
-//   - An access list that can be changed is replicated with the database. The list
-//     and the entries come by different ways, in any order; what counts is computed
-//     anew when either changes (see [orbit.AccessController]). An entry whose writer
-//     is not on the list is offered again when the list changes. What admins changed
-//     at once is merged by the one whose change was overwritten.
-//   - Daemons are in step when their states agree ([reconcile.State]); a JavaScript
-//     peer is when its heads are ours.
+//   - A changeable access list is replicated along with its database. The list and
+//     the entries travel separately and arrive in any order; a change of either
+//     recomputes which entries are authorized (see [orbit.AccessController]). An
+//     entry whose writer is not on the list is offered to the log again when the list
+//     changes. If two admins change the list concurrently, the admin whose change was
+//     overwritten restores it.
+//   - Two daemons are in sync when their states agree ([reconcile.State]). A
+//     JavaScript peer is in sync when its heads equal the heads here.
 //
-// # A disk that is almost full
+// # Low disk space
 //
-// While too little of the disk is free (package space), entries of other peers are
-// neither asked for nor joined, and databases that are not here are not fetched. What
-// is here is shown, announced and served as before, and so is what is written here.
-// Nothing is remembered of what was turned away: when there is room, what is missing is
-// asked for, and all peers are asked for their heads again.
+// While free disk space is below the floor (package space), entries of other peers
+// are neither requested nor joined, and databases that are not here are not fetched.
+// Databases that are here are still readable, announced and served, and accept local
+// writes. Rejected data is not recorded; once there is space, this peer requests what
+// is missing and exchanges heads with all peers again.
 //
-// # A database that is full
+// # Full database
 //
-// Where a quota of the database is used up ([orbit.Quotas]), no peer is asked for its
-// entries and none is in step; heads are exchanged as usual, what is here is shown and
-// served, and what is written here is announced. Once a head of a peer is taken again,
-// all goes on; it is tried at once when something was freed.
+// While a quota of a database is exhausted ([orbit.Quotas]), no peer is asked for
+// its entries and no peer is in sync. Heads are exchanged as usual, the existing
+// entries are readable and served, and local entries are announced. Replication
+// resumes when a head of a peer is accepted again; it is tried at once when storage is
+// freed.
 //
-// Entries that wait are bounded as well (package oplog). Where some were given up, all
-// peers are asked for their heads again as soon as what remained is joined, so a log of
-// any size arrives from peers that send the newest entry first.
+// Pending entries have a bound as well (package oplog). If some were abandoned, all
+// peers are asked for their heads again as soon as the remaining ones were joined. So
+// a log of any size arrives, even from peers that send the newest entry first.
 //
 // # Bounds
 //
-// What a peer sends is held to the bounds of the packages heads, router and oplog,
-// and costs no memory for long: what came and is not joined yet has at most 128
-// MiB, and some on its way for each of at most 16 peers that ship. Of that, of
-// exchanges that go on, and of identities that are asked for, each peer has a
-// share, so that none keeps the others waiting. Each exchange ends within half a
-// minute. Whose shipments are of no use is asked for them less and less often.
-// What is missing is asked for a little at a time, what was wanted last among the
-// first, and given up one by one, so that what nobody has is not in the way of
-// what somebody has. What is not taken is known by its hash alone.
+// Data from peers stays within the bounds of the packages heads, router and oplog,
+// and within a memory budget: 128 MiB for what arrived and is not joined yet, and a few
+// batches for each of at most 16 peers that transfer. Each peer has a quota of the
+// memory budget, of the concurrent exchanges, and of the identities that are requested,
+// so that no peer blocks the others. An exchange takes at most half a minute. A peer
+// whose transfers are useless is asked less and less often. The want list is requested
+// in small portions, the newest CIDs among the first, and each request times out by
+// itself, so that CIDs that nobody has do not delay CIDs that somebody has. Of a
+// rejected entry, only the CID is kept.
 //
 // # Cost
 //
-// Of what a peer begins or sends, there are at once:
+// Concurrent work that peers cause:
 //
-//	                                    of a peer   of all peers
-//	exchanges of heads that it begins   128         1024
-//	exchanges of heads with it          8           64
-//	sessions in which it asks           16          256
-//	sessions in which it is asked       4           16
-//	exchanges of states with it         8           64
-//	bytes of heads and entries          24 MiB      128 MiB
-//	identities that are asked for       8           256
+//	                                    per peer   in total
+//	exchanges of heads begun by peers   128        1024
+//	exchanges of heads begun here       8          64
+//	sessions in which peers request     16         256
+//	sessions in which this peer does    4          16
+//	comparisons of states               8          64
+//	bytes of heads and entries          24 MiB     128 MiB
+//	requested identities                8          256
 //
-// Streams beyond that are reset, messages dropped, and requests wait. An exchange costs
-// as much as package heads says, a session as much as package reconcile says, and an
-// entry as much as [orbit.Database.Join] does. A message of pubsub is one entry, which is hashed, joined
-// and held until its ancestors are here, 30 seconds at most. Of an author who published
-// 256 entries of no worth in a minute, no more are joined. A peer that ships more than
-// 256 blocks of no use besides as many as are of use ends its session.
+// Streams beyond these limits are reset, messages are dropped, and requests wait. The
+// cost of an exchange is in package heads, that of a session in package reconcile, and
+// that of an entry in [orbit.Database.Join]. A block is decoded once on its way in (see
+// [orbit.Candidate]). A pubsub message contains one entry; it is hashed, decoded, joined
+// and held until its ancestors are here, for at most 30 seconds. If an author published
+// 256 useless entries within a minute, further ones are ignored for the rest of it. A
+// session ends when the peer transferred more than 256 useless blocks in excess of the
+// useful ones.
 //
-// In memory stay, of all databases, 65 536 hashes of entries that were heard and 4096 of
-// identities that nobody sent; of each database, 256 peers and those beyond that are
-// connected and have it open, with each of which heads are exchanged; 65 536 hashes that
-// are wanted and 16 384 that were asked for in vain, 32 refusals, 32 refused heads of at most
-// 64 KiB, and, while they may be needed, 5 MiB of entries without effect. On disk,
-// peers cause nothing but what is joined.
+// In memory, for all databases: 65 536 CIDs of entries seen on topics, and 4096 CIDs
+// of identities that nobody sent. Per database: the states of 256 peers, and of all
+// connected peers beyond that which have it open; a want list of 65 536 CIDs; 16 384
+// CIDs that were requested in vain; 32 refusals; 32 heads pending authorization, of at
+// most 64 KiB each; and, while they may be needed, 5 MiB of refused entries. These heads
+// and entries are held decoded, which takes about twice the size of their blocks. On
+// disk, peers cause nothing but what is joined.
 //
-// # What is stored
+// # Stored keys
 //
 //	paused/<hash>   a database that is here and not replicated
-//	wanted/<hash>   one that is replicated and not here; the value is the field of
-//	                documents that holds their key, if that was said
+//	wanted/<hash>   a database that is replicated and not here yet; the value is
+//	                what it will be opened with, see options.go
 package replicate
 
 import "time"
 
-// Times. All but the bounds are around what is said here, at random.
+// Durations. All but the bounds vary at random around these values.
 const (
-	heardFor       = 2 * time.Minute        // an entry that was heard on its topic is not passed on or announced again
-	passOnWithin   = 30 * time.Second       // an entry that came by pubsub is passed on, or not at all
-	identityWithin = 15 * time.Second       // an identity has come
-	obtainWithin   = 10 * time.Second       // a manifest or list of writers has come, or is asked for anew
-	stallAfter     = 10 * time.Second       // what was asked for did not come, and is given up for now
-	nudgeAfter     = 3 * time.Second        // nothing came, all is asked for anew
-	hurriedStall   = time.Second            // the same, while something else waits
-	retryMin       = 2 * time.Second        // between tries to fetch what nobody sent
-	retryMax       = 5 * time.Minute        //
-	failMin        = 250 * time.Millisecond // between exchanges with a peer that fail
-	idleMin        = 30 * time.Second       // between exchanges with a peer that is in step
-	idleMax        = 8 * time.Minute        //
-	confirmAfter   = 10 * time.Second       // of a change or of an exchange with a peer that is not in step
-	againAfter     = 250 * time.Millisecond // of the session of a peer that was not in step, heads are exchanged
-	headsAfter     = 200 * time.Millisecond // of a change, heads are announced
-	refreshAfter   = 2 * time.Second        // between exchanges of a list of writers with a peer
-	settleWithin   = 10 * time.Second       // what it takes of a list of writers has come
-	blameFor       = time.Minute            // what a peer published of no worth is counted
-	unsentFor      = 30 * time.Second       // an identity that nobody sent is not asked for again
-	repairAfter    = time.Second            // of a change of the access list, what it overwrote is restored
-	largeAfter     = 5 * time.Second        // between announcements of heads that streams do not carry
-	resubscribed   = time.Second            // between exchanges with a peer that closes and opens
-	roundGap       = 100 * time.Millisecond // between rounds of fetching
-	turnFor        = 10 * time.Second       // a peer ships before others have their turn
-	shipStall      = 5 * time.Second        // nothing was shipped: others have their turn, what is missing is fetched
-	shipPatience   = 30 * time.Second       // nothing of use was shipped: that is all of the turn
-	fetchAfter     = time.Minute            // of a turn, what is missing is fetched as well
-	followPause    = 100 * time.Millisecond // between two statuses
+	seenFor          = 2 * time.Minute        // an entry that was seen on its topic is not forwarded or announced again
+	forwardWithin    = 30 * time.Second       // an entry from pubsub is forwarded, or never
+	identityWithin   = 15 * time.Second       // bounds the request for an identity
+	obtainWithin     = 10 * time.Second       // a request for a manifest or access controller is repeated
+	requestFor       = 10 * time.Second       // a request without an answer fails
+	requestBriefly   = time.Second            // the same, while other requests wait
+	repeatAfter      = 3 * time.Second        // nothing arrived: all requests are repeated
+	retryMin         = 2 * time.Second        // between attempts to fetch what nobody sent
+	retryMax         = 5 * time.Minute        //
+	failMin          = 250 * time.Millisecond // between failed exchanges with a peer
+	idleMin          = 30 * time.Second       // between exchanges with a peer that is in sync
+	idleMax          = 8 * time.Minute        //
+	confirmAfter     = 10 * time.Second       // from a change, or an exchange with a peer that is not in sync, to the next exchange
+	recheckAfter     = 250 * time.Millisecond // from the session of a peer that was not in sync to the next exchange
+	announceAfter    = 200 * time.Millisecond // from a change to the announcement of heads
+	refreshEvery     = 2 * time.Second        // between exchanges of an access list with a peer
+	refreshWithin    = 10 * time.Second       // bounds the refresh of an access list
+	offencesFor      = time.Minute            // the interval in which the useless entries of an author are counted
+	unsentFor        = 30 * time.Second       // an identity that nobody sent is not requested again
+	repairAfter      = time.Second            // from a change of the access list to the restoration of what it overwrote
+	largeEvery       = 5 * time.Second        // between announcements of heads that are too large for streams
+	resubscribeAfter = time.Second            // between exchanges with a peer that closes and opens the database
+	roundGap         = 100 * time.Millisecond // between rounds of fetching
+	slotFor          = 10 * time.Second       // the transfer slot, while other peers wait for it
+	slotStall        = 5 * time.Second        // nothing was transferred: other peers get the slot, bitswap starts
+	transferStall    = 30 * time.Second       // nothing useful was transferred: the session ends
+	bitswapAfter     = time.Minute            // from the start of a transfer until bitswap fetches as well
+	statusEvery      = 100 * time.Millisecond // between two statuses that Follow yields
 )
 
-// Bounds of a database.
+// Bounds per database.
 const (
-	maxHeads      = 4096     // that are shown
-	maxAnnounced  = 16       // heads that are announced at once
-	maxLarge      = 4        // heads that streams do not carry, announced at once
-	maxLive       = 64       // entries of our own that are announced at once
-	maxBlame      = 256      // entries of no worth that a peer may publish in a minute
-	maxPartners   = 256      // peers that are remembered
-	maxRefreshed  = 3        // peers whose list of writers is asked for at once
-	maxDisputed   = 32       // refused heads that are offered again when the list of writers changes
-	disputedBytes = 64 << 10 // of each
-	maxShown      = 64       // things of a kind in a status
-	watchQueue    = 256      // events that wait for a watcher
+	maxHeads          = 4096     // heads that are exchanged
+	maxAnnounced      = 16       // heads that are announced at once
+	maxLarge          = 4        // heads too large for streams that are announced at once
+	maxLive           = 64       // local entries that are announced at once
+	maxOffences       = 256      // useless entries of an author within offencesFor
+	maxPeers          = 256      // remembered peers
+	maxRefreshed      = 3        // peers with which the access list is refreshed at once
+	maxUnauthorized   = 32       // heads pending authorization
+	unauthorizedBytes = 64 << 10 // of each
+	maxRefusals       = 32       // remembered refusals
+	maxShown          = 64       // items of a kind in a status
+	watchQueue        = 256      // events that wait for a watcher
 )

@@ -22,65 +22,64 @@ import (
 	"github.com/newpieceplease/npp/space"
 )
 
-// Level is how much a finding matters.
+// Level is the importance of a finding.
 type Level string
 
 const (
-	OK      Level = "ok"      // it is as it should be
-	Note    Level = "note"    // it is worth knowing
-	Problem Level = "problem" // it keeps something from replicating
+	OK      Level = "ok"      // nothing is wrong
+	Note    Level = "note"    // worth knowing
+	Problem Level = "problem" // it prevents replication
 )
 
-// Finding is what an examination found in one respect.
+// Finding is a result of an examination.
 type Finding struct {
-	Check  string // what was looked at, in a word; see the constants
+	Check  string // the kind of the check, one of the constants
 	Level  Level
-	Text   string
-	Advice string  // what to do, or ""
-	Peer   peer.ID // that it is about, or ""
+	Text   string  // a clause about the database, or about the peer if there is one
+	Advice string  // what the owner can do, or ""
+	Peer   peer.ID // the peer that the text is about, or ""
 }
 
-// What is looked at.
+// The checks of an examination.
 const (
 	CheckPubsub   = "pubsub"   // whether there is a router
-	CheckDisk     = "disk"     // whether the disk has room
+	CheckDisk     = "disk"     // whether the disk has free space
 	CheckState    = "state"    // whether the database is open
-	CheckQuota    = "quota"    // whether others may still store something
-	CheckPeers    = "peers"    // who is connected, and has it open
-	CheckRelay    = "relay"    // a peer that is reached over a relay only
-	CheckIdentify = "identify" // a peer that does not say what it speaks
-	CheckHeads    = "heads"    // the exchange of heads with a peer
-	CheckBitswap  = "bitswap"  // whether blocks come from a peer
-	CheckMissing  = "missing"  // blocks that nobody sent, or that are of no use
-	CheckRefused  = "refused"  // entries that were not taken
-	CheckEffect   = "effect"   // entries that do not count
-	CheckWritable = "writable" // whether the own identity may write
+	CheckQuota    = "quota"    // whether entries of peers are accepted
+	CheckPeers    = "peers"    // which peers are connected and have it open
+	CheckRelay    = "relay"    // peers that are only reachable over a relay
+	CheckIdentify = "identify" // peers that did not identify themselves
+	CheckHeads    = "heads"    // exchanges of heads, and which peers are in sync
+	CheckBitswap  = "bitswap"  // whether a peer speaks bitswap
+	CheckMissing  = "missing"  // blocks that nobody sent, or that are useless
+	CheckRefused  = "refused"  // entries that were not accepted
+	CheckEffect   = "effect"   // invalid and unauthorized entries
+	CheckWritable = "writable" // whether this daemon may write
 	CheckValues   = "values"   // whether apps encrypt the values
 	CheckType     = "type"     // whether the entries are those of another type
-	CheckClock    = "clock"    // times of heads
-	CheckSummary  = "summary"  // that there is no problem
+	CheckClock    = "clock"    // clocks of heads
+	CheckSummary  = "summary"  // whether there is a problem
 )
 
 // Bounds of an examination.
 const (
-	shownOfAKind = 8       // findings about peers or blocks
-	shownPeers   = 3       // in a text
-	farClock     = 1 << 52 // no honest clock gets so far; from 2^53 on, they stand still
+	shownOfAKind = 8       // findings of a kind about peers or blocks
+	shownPeers   = 3       // peers in a text
+	farClock     = 1 << 52 // no honest clock reaches it; at 2^53, clocks stop
 )
 
-// identifyAfter is when a connected peer has said what it speaks.
-var identifyAfter = 10 * time.Second // which tests do not wait for
+// identifyAfter is the time in which a connected peer identifies itself. Tests set it.
+var identifyAfter = 10 * time.Second
 
-// Advice that is given more than once.
+// Advice that several findings share.
 const (
-	connectAdvice = "connect to a peer that has it: ipfs npp connect <peer>"
-	openThere     = "open the database there"
-	// Nobody without the key can hold what JavaScript encrypts as a whole.
-	encryptedAdvice = "only apps that have the key can hold it; with encryption.data in the place of encryption.replication, which leaves the entries readable, so can this daemon"
+	connectAdvice   = "connect to a peer that has it: ipfs npp connect <peer>"
+	openThere       = "open the database there"
+	encryptedAdvice = "only apps that have the key can replicate it; if they use encryption.data in place of encryption.replication, which encrypts the values alone, this daemon can as well"
 )
 
-// Examine looks for what keeps a database from being replicated, and says what
-// to do. A database that is neither here nor opened is [orbit.ErrUnknown].
+// Examine checks what prevents the replication of a database, and advises what to do. For
+// a database that is neither here nor opened, the error is [orbit.ErrUnknown].
 func (r *Replicator) Examine(ctx context.Context, address string) ([]Finding, error) {
 	return r.examine(ctx, address, false)
 }
@@ -92,14 +91,14 @@ func (r *Replicator) examine(ctx context.Context, address string, deep bool) ([]
 		return nil, err
 	}
 	if ok {
-		x.status, _ = x.rp.seen(ctx)
+		x.status, _ = x.rp.fullStatus(ctx)
 		x.db = x.rp.database()
 		x.pubsub()
 		x.disk()
 		x.state()
 		x.quota()
 		x.peers()
-		x.partners()
+		x.subscribers()
 		if x.db != nil {
 			x.access()
 			x.entries()
@@ -112,25 +111,25 @@ func (r *Replicator) examine(ctx context.Context, address string, deep bool) ([]
 	return x.findings, nil
 }
 
-// summary says that all is well where it is.
+// summary adds whether there is no problem.
 func (x *examination) summary() {
 	found := func(is func(Finding) bool) bool { return slices.ContainsFunc(x.findings, is) }
 	switch {
 	case x.status.GaveUp, found(func(f Finding) bool { return f.Level == Problem }):
 	case found(func(f Finding) bool { return f.Check == CheckRefused }):
-		x.add(CheckSummary, Note, "entries were refused, see above; the rest is as it should be", "")
+		x.add(CheckSummary, Note, "entries were refused, see above; nothing else is wrong", "")
 	default:
-		x.add(CheckSummary, OK, "nothing keeps it from being replicated", "")
+		x.add(CheckSummary, OK, "nothing prevents its replication", "")
 	}
 }
 
-// examination is one of a database.
+// examination collects the findings about one database.
 type examination struct {
 	ctx      context.Context
 	r        *Replicator
 	address  string
 	rp       *replica
-	db       *orbit.Database // nil if it is not here
+	db       *orbit.Database // nil if the database is not here
 	status   Status
 	findings []Finding
 }
@@ -143,7 +142,7 @@ func (x *examination) addPeer(p peer.ID, check string, level Level, text, advice
 	x.findings = append(x.findings, Finding{check, level, text, advice, p})
 }
 
-// open finds the replica. Without one, what is found is all there is to say.
+// open finds the replica, and reports whether there is one. If not, the findings are complete.
 func (x *examination) open() (bool, error) {
 	if x.rp = x.r.find(x.address); x.rp != nil {
 		return true, nil
@@ -152,7 +151,7 @@ func (x *examination) open() (bool, error) {
 		return false, err
 	}
 	if x.r.isPaused(x.address) {
-		x.add(CheckState, Problem, "it is closed: what is here stays as it is", "ipfs npp db open "+x.address)
+		x.add(CheckState, Problem, "it is closed: its entries stay as they are", "ipfs npp db open "+x.address)
 		return false, nil
 	}
 	if _, err := x.r.cfg.Orbit.Open(x.ctx, x.address, orbit.OpenOptions{}); err != nil {
@@ -165,18 +164,18 @@ func (x *examination) open() (bool, error) {
 	return true, nil
 }
 
-// damaged adds why the database does not open.
+// damaged adds why the database cannot be opened.
 func (x *examination) damaged(err error) {
 	advice := ""
 	if errors.Is(err, oplog.ErrDamaged) {
 		advice = "ipfs npp db rebuild " + x.address
 	}
-	x.add(CheckState, Problem, fmt.Sprintf("it does not open: %v", err), advice)
+	x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened: %v", err), advice)
 }
 
 func (x *examination) pubsub() {
 	if x.r.cfg.Router == nil {
-		x.add(CheckPubsub, Problem, "pubsub is switched off by Pubsub.Enabled: nobody learns that it is open here, and new entries do not come",
+		x.add(CheckPubsub, Problem, "pubsub is turned off by Pubsub.Enabled: peers do not learn that it is open here, and new entries do not arrive",
 			"ipfs config --json Pubsub.Enabled true, and restart the daemon")
 		return
 	}
@@ -184,7 +183,7 @@ func (x *examination) pubsub() {
 	x.live("it", x.status)
 }
 
-// live adds why a database is not live, if it is not.
+// live adds why a database is not live.
 func (x *examination) live(which string, s Status) {
 	if s.NotLive == nil {
 		return
@@ -193,7 +192,7 @@ func (x *examination) live(which string, s Status) {
 	if errors.Is(s.NotLive, router.ErrTooManyTopics) {
 		advice = FreeTopics
 	}
-	x.add(CheckPubsub, Problem, fmt.Sprintf("%s is not live, so new entries come late or not at all: %v", which, s.NotLive), advice)
+	x.add(CheckPubsub, Problem, fmt.Sprintf("%s is not live, so new entries arrive late or never: %v", which, s.NotLive), advice)
 }
 
 func (x *examination) disk() {
@@ -211,7 +210,7 @@ func (x *examination) state() {
 			return
 		}
 		if x.status.Encrypted {
-			x.add(CheckState, Problem, "it is open, but what its peers have is encrypted as a whole (encryption.replication): no entry can be read, checked or fetched here", encryptedAdvice)
+			x.add(CheckState, Problem, "it is open, but the entries of its peers are encrypted as a whole (encryption.replication): none can be read, validated or fetched here", encryptedAdvice)
 			return
 		}
 		x.add(CheckState, OK, fmt.Sprintf("it is open, with %s", count(s.Entries, "entry", "entries")), "")
@@ -222,7 +221,7 @@ func (x *examination) state() {
 			x.add(CheckState, Note, "it is being fetched", "")
 		}
 		for _, m := range x.status.Missing {
-			what := "its list of writers, or what that needs,"
+			what := "its access controller, or a block that it needs,"
 			if manifest.Address(m.Hash) == x.address {
 				what = "its manifest"
 			}
@@ -231,33 +230,33 @@ func (x *examination) state() {
 	}
 }
 
-// failed says why what came with the address cannot be opened.
+// failed adds why the blocks that arrived for the address are not a database.
 func (x *examination) failed(err error) {
 	var access *orbit.AccessTypeError
 	switch {
 	case errors.As(err, &access):
-		x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened: %v, so who may write cannot be told", access),
-			"make it with an access controller of type ipfs or orbitdb, and close this one: ipfs npp db close "+x.address)
+		x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened: %v, so its writers are not known", access),
+			"create a database with an access controller of type ipfs or orbitdb, and close this one: ipfs npp db close "+x.address)
 	case errors.Is(err, orbit.ErrType):
-		x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened: %v", err), "ipfs npp db open "+x.address+" --type with the type that its manifest says")
+		x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened: %v", err), "ipfs npp db open "+x.address+" --type with the type that its manifest names")
 	default:
-		x.add(CheckState, Problem, fmt.Sprintf("what came with its address is no database that can be opened: %v", err),
+		x.add(CheckState, Problem, fmt.Sprintf("its address is not that of a database that can be opened: %v", err),
 			"ask for the address again, and close this one: ipfs npp db close "+x.address)
 	}
 }
 
-// QuotaAdvice says how a full database can take more.
+// QuotaAdvice is the advice for a full database.
 const QuotaAdvice = "raise the quota in Plugins.Plugins.npp.Config.Databases and restart the daemon, or drop what is not needed: ipfs npp db drop <database>"
 
 func (x *examination) quota() {
 	if err := x.status.Full; err != nil && !errors.Is(err, space.ErrFull) {
-		x.add(CheckQuota, Problem, fmt.Sprintf("it takes nothing of others: %v", err), QuotaAdvice)
+		x.add(CheckQuota, Problem, fmt.Sprintf("it rejects the entries of peers: %v", err), QuotaAdvice)
 	}
 }
 
-// describe says since when a block is missing and who was asked.
+// describe says since when a block is missing, and which peers were asked for it.
 func (x *examination) describe(m Missing) string {
-	text := fmt.Sprintf("%s, asked for since %s", m.Hash, clock(m.Since))
+	text := fmt.Sprintf("%s, requested since %s", m.Hash, clock(m.Since))
 	if m.Tries > 0 {
 		text += ", in vain " + count(m.Tries, "time", "times")
 	}
@@ -265,28 +264,28 @@ func (x *examination) describe(m Missing) string {
 	case len(m.Asked) > 0:
 		text += ", last from " + names(m.Asked)
 	case m.Tries > 0:
-		text += ", with nobody there who has it open"
+		text += ", while no connected peer had it open"
 	}
 	return text
 }
 
-// peers looks at who is connected, and how.
+// peers checks which peers are connected, and how.
 func (x *examination) peers() {
 	net := x.r.cfg.Host.Network()
-	var direct, relayed, mute []peer.ID
+	var direct, relayed, silent []peer.ID
 	for _, p := range net.Peers() {
 		switch net.Connectedness(p) {
 		case network.Connected:
 			direct = append(direct, p)
-			if x.isMute(p) {
-				mute = append(mute, p)
+			if x.isUnidentified(p) {
+				silent = append(silent, p)
 			}
 		case network.Limited:
 			relayed = append(relayed, p)
 		}
 	}
 	subscribers := x.rp.subscribers()
-	// A peer may be the one that is looked for where no other is.
+	// If no peer has the database open, one of the others may be the one that should.
 	level := Note
 	if len(subscribers) == 0 {
 		level = Problem
@@ -297,7 +296,7 @@ func (x *examination) peers() {
 	case len(direct) == 0:
 		x.add(CheckPeers, Problem, "no peer is connected directly", connectAdvice)
 	case x.r.cfg.Router == nil:
-		x.add(CheckPeers, Note, fmt.Sprintf("%s connected directly; who has it open is not known without pubsub", count(len(direct), "peer is", "peers are")), "")
+		x.add(CheckPeers, Note, fmt.Sprintf("%s connected directly; without pubsub it is not known which have it open", count(len(direct), "peer is", "peers are")), "")
 	case len(subscribers) == 0:
 		x.add(CheckPeers, Problem, fmt.Sprintf("%s connected directly, and none has it open", count(len(direct), "peer is", "peers are")),
 			openThere+", or "+connectAdvice)
@@ -305,23 +304,22 @@ func (x *examination) peers() {
 		x.add(CheckPeers, OK, fmt.Sprintf("%s it open", count(len(subscribers), "connected peer has", "connected peers have")), "")
 	}
 	x.some(CheckRelay, level, relayed, func(p peer.ID) {
-		x.addPeer(p, CheckRelay, level, "it is reached over a relay only, where neither pubsub nor heads run",
-			"connect directly: ipfs npp connect <an address of its own>, or have it dial an address of this daemon (ipfs id); a browser needs one with /webrtc-direct, /webtransport or /wss")
+		x.addPeer(p, CheckRelay, level, "it is connected over a relay only, which carries neither pubsub nor heads",
+			"connect directly: ipfs npp connect <an address of its own>, or let it dial an address of this daemon (ipfs id); a browser needs one with /webrtc-direct, /webtransport or /wss")
 	})
-	x.some(CheckIdentify, level, mute, func(p peer.ID) {
-		x.addPeer(p, CheckIdentify, level, "it does not say what it speaks, so it takes no part in pubsub: it may be a JavaScript peer with more than a hundred databases open, whose list of protocols is too long to be read",
+	x.some(CheckIdentify, level, silent, func(p peer.ID) {
+		x.addPeer(p, CheckIdentify, level, "it did not identify itself, so pubsub ignores it: it may be a JavaScript peer with more than a hundred open databases, whose list of protocols is too long",
 			"open at most 100 databases on each JavaScript peer, or raise its peers' identify option maxIdentifyMessageSize")
 	})
 }
 
-// isMute reports whether a peer has not said what it speaks, though it had the
-// time to.
-func (x *examination) isMute(p peer.ID) bool {
-	if x.r.mute.has(p) {
+// isUnidentified reports whether a peer did not identify itself although it had the time.
+func (x *examination) isUnidentified(p peer.ID) bool {
+	if x.r.unidentified.has(p) {
 		return true
 	}
-	spoken, err := x.r.cfg.Host.Peerstore().GetProtocols(p)
-	if err != nil || len(spoken) > 0 {
+	known, err := x.r.cfg.Host.Peerstore().GetProtocols(p)
+	if err != nil || len(known) > 0 {
 		return false
 	}
 	return slices.ContainsFunc(x.r.cfg.Host.Network().ConnsToPeer(p), func(c network.Conn) bool {
@@ -329,7 +327,7 @@ func (x *examination) isMute(p peer.ID) bool {
 	})
 }
 
-// some adds findings about the first of many peers.
+// some adds findings about shownOfAKind peers, and the number of the others.
 func (x *examination) some(check string, level Level, peers []peer.ID, add func(peer.ID)) {
 	slices.Sort(peers)
 	for _, p := range peers[:min(len(peers), shownOfAKind)] {
@@ -340,10 +338,10 @@ func (x *examination) some(check string, level Level, peers []peer.ID, add func(
 	}
 }
 
-// partners looks at those who have the database open.
-func (x *examination) partners() {
-	var inStep, behind []peer.ID
-	var last Peer // that was in step, of those that are gone
+// subscribers checks the peers that have the database open.
+func (x *examination) subscribers() {
+	var inSync, behind []peer.ID
+	var last Peer // the last one in sync of those that are gone
 	for _, p := range x.status.Peers {
 		switch {
 		case !p.Open:
@@ -352,11 +350,11 @@ func (x *examination) partners() {
 			}
 			continue
 		case errors.Is(p.Err, heads.ErrUnsupported):
-			x.addPeer(p.ID, CheckHeads, Problem, "it is subscribed to the topic and exchanges no heads: it has closed the database, or is no OrbitDB peer ('ipfs pubsub sub')", openThere)
+			x.addPeer(p.ID, CheckHeads, Problem, "it is subscribed to the topic and exchanges no heads: it closed the database, or is not an OrbitDB peer ('ipfs pubsub sub')", openThere)
 		case p.Err != nil:
-			x.addPeer(p.ID, CheckHeads, Problem, fmt.Sprintf("the last exchange of heads failed: %v", p.Err), "it is tried again by itself; if it stays: ipfs npp connect "+p.ID.String())
+			x.addPeer(p.ID, CheckHeads, Problem, fmt.Sprintf("the last exchange of heads failed: %v", p.Err), "the exchange is repeated; if it keeps failing: ipfs npp connect "+p.ID.String())
 		case x.db != nil && !p.InStep.IsZero() && !p.InStep.Before(p.Exchanged):
-			inStep = append(inStep, p.ID)
+			inSync = append(inSync, p.ID)
 		default:
 			behind = append(behind, p.ID)
 		}
@@ -366,8 +364,8 @@ func (x *examination) partners() {
 	for _, p := range x.status.Peers {
 		at[p.ID] = p
 	}
-	x.some(CheckHeads, OK, inStep, func(p peer.ID) {
-		x.addPeer(p, CheckHeads, OK, fmt.Sprintf("in step at %s, with %s", clock(at[p].InStep), count(at[p].Heads, "head", "heads")), "")
+	x.some(CheckHeads, OK, inSync, func(p peer.ID) {
+		x.addPeer(p, CheckHeads, OK, fmt.Sprintf("in sync at %s, with %s", clock(at[p].InStep), count(at[p].Heads, "head", "heads")), "")
 	})
 	x.some(CheckHeads, Note, behind, func(p peer.ID) {
 		text, advice := "heads were not exchanged yet", ""
@@ -376,28 +374,28 @@ func (x *examination) partners() {
 		case x.status.Encrypted && at[p].Heads == 0:
 			text = "it has no entries that can be read, either"
 		case x.status.Encrypted:
-			text = fmt.Sprintf("what it has cannot be read (%s)", count(at[p].Heads, "head", "heads"))
+			text = fmt.Sprintf("its entries cannot be read (%s)", count(at[p].Heads, "head", "heads"))
 		case at[p].By == NotComparable:
-			text = fmt.Sprintf("not comparable at %s: it is a daemon of an earlier version, which does not tell what counts there", clock(at[p].Exchanged))
+			text = fmt.Sprintf("not comparable at %s: it is a daemon of an earlier version, which does not tell which entries are authorized there", clock(at[p].Exchanged))
 		case at[p].By == ByState:
-			text = fmt.Sprintf("not in step at %s: other entries count there, or its access list is another (%s)", clock(at[p].Exchanged), count(at[p].Heads, "head", "heads"))
+			text = fmt.Sprintf("not in sync at %s: other entries are authorized there, or its access list differs (%s)", clock(at[p].Exchanged), count(at[p].Heads, "head", "heads"))
 			advice = "ipfs npp db doctor --deep " + x.address + " names the entries"
 		default:
-			text = fmt.Sprintf("not in step at %s: it had other heads (%d)", clock(at[p].Exchanged), at[p].Heads)
+			text = fmt.Sprintf("not in sync at %s: it had other heads (%d)", clock(at[p].Exchanged), at[p].Heads)
 		}
 		x.addPeer(p, CheckHeads, Note, text, advice)
 	})
-	if len(inStep) == 0 && last.ID != "" {
-		x.addPeer(last.ID, CheckHeads, Note, fmt.Sprintf("in step at %s; it is not here any more", clock(last.InStep)), "")
+	if len(inSync) == 0 && last.ID != "" {
+		x.addPeer(last.ID, CheckHeads, Note, fmt.Sprintf("in sync at %s; it does not have it open any more", clock(last.InStep)), "")
 	}
 }
 
 func (x *examination) bitswap(p peer.ID) {
-	spoken, err := x.r.cfg.Host.Peerstore().GetProtocols(p)
-	if err != nil || len(spoken) == 0 {
+	known, err := x.r.cfg.Host.Peerstore().GetProtocols(p)
+	if err != nil || len(known) == 0 {
 		return
 	}
-	for _, id := range spoken {
+	for _, id := range known {
 		if strings.HasPrefix(string(id), "/ipfs/bitswap") {
 			return
 		}
@@ -405,7 +403,7 @@ func (x *examination) bitswap(p peer.ID) {
 	x.addPeer(p, CheckBitswap, Problem, "it does not speak bitswap, so no entries can be fetched from it", "start bitswap there, as Helia does by itself")
 }
 
-// access looks at a list of writers that is a database of its own.
+// access checks the access database, if any.
 func (x *examination) access() {
 	inner := x.db.Access().Database()
 	if inner == nil {
@@ -413,34 +411,34 @@ func (x *examination) access() {
 	}
 	rp := x.r.find(inner.Address())
 	if rp == nil {
-		x.add(CheckState, Problem, fmt.Sprintf("its list of writers is not replicated: %s", inner.Address()), "ipfs npp db open "+x.address)
+		x.add(CheckState, Problem, fmt.Sprintf("its access database is not replicated: %s", inner.Address()), "ipfs npp db open "+x.address)
 		return
 	}
 	s, _ := rp.status()
-	x.live("its list of writers", s)
-	x.missing("of its list of writers ", s)
-	x.refused("of its list of writers ", inner, s)
+	x.live("its access database", s)
+	x.missing("of its access database ", s)
+	x.refused("of its access database ", inner, s)
 }
 
-// entries looks at the log.
+// entries checks the log.
 func (x *examination) entries() {
 	x.missing("", x.status)
 	x.refused("", x.db, x.status)
 	s, err := x.db.Log().Stats(x.ctx)
 	if err != nil {
-		return // it was said
+		return // state added it
 	}
 	if s.Waiting > 0 {
-		x.add(CheckMissing, Note, fmt.Sprintf("%s for what is missing, %s being asked for", count(s.Waiting, "entry waits", "entries wait"), count(x.status.Asking, "block is", "blocks are")), "")
+		x.add(CheckMissing, Note, fmt.Sprintf("%s pending until others arrive; %s requested", count(s.Waiting, "entry is", "entries are"), count(x.status.Asking, "block is", "blocks are")), "")
 	}
 	if x.status.GaveUp {
-		x.add(CheckMissing, Note, "more entries came before those that they need than may wait at once: what was given up is asked for again", "")
+		x.add(CheckMissing, Note, "more entries arrived before their ancestors than may be pending at once: those that were abandoned are requested again", "")
 	}
 	if s.Faults > 0 {
-		x.add(CheckEffect, Note, fmt.Sprintf("%s no effect, such as those of who may not write", count(s.Faults, "entry has", "entries have")), "")
+		x.add(CheckEffect, Note, fmt.Sprintf("%s no effect: invalid ones, or those of writers that are not on the access list", count(s.Faults, "entry has", "entries have")), "")
 	}
 	if s.Clock >= farClock {
-		x.add(CheckClock, Note, fmt.Sprintf("the clock of a head says %g, with %s: a writer has set it; from 2^53 on, clocks do not tell what came later", s.Clock, count(s.Entries, "entry", "entries")), "")
+		x.add(CheckClock, Note, fmt.Sprintf("the clock of a head is %g, with %s: a writer set it; from 2^53 on, clocks do not tell which entry is newer", s.Clock, count(s.Entries, "entry", "entries")), "")
 	}
 	x.writable()
 	x.values()
@@ -450,22 +448,22 @@ func (x *examination) entries() {
 func (x *examination) missing(of string, s Status) {
 	for i, m := range s.Missing {
 		if i == shownOfAKind {
-			x.add(CheckMissing, Problem, fmt.Sprintf("%s missing %sbesides", count(len(s.Missing)-i, "block is", "blocks are"), of), "")
+			x.add(CheckMissing, Problem, fmt.Sprintf("%s missing %sas well", count(len(s.Missing)-i, "block is", "blocks are"), of), "")
 			return
 		}
 		if m.Err != nil {
-			x.add(CheckMissing, Problem, fmt.Sprintf("what came as entry %s%s is of no use: %v", of, m.Hash, m.Err), "ask who wrote what is on top of it")
+			x.add(CheckMissing, Problem, fmt.Sprintf("the block that arrived as entry %s%s is useless: %v", of, m.Hash, m.Err), "ask the writer of its descendants")
 			continue
 		}
 		x.add(CheckMissing, Problem, fmt.Sprintf("entry %sis missing: %s", of, x.describe(m)), "connect to the peer that wrote it, or to one that has it: ipfs npp connect <peer>")
 	}
 }
 
-// refused says what was refused for each reason.
+// refused adds a finding for each reason for which entries were refused.
 func (x *examination) refused(of string, db *orbit.Database, s Status) {
-	notAllowed := "its list of writers is fixed: ask who made the database for one that this writer is in"
+	notAllowed := "its access list is fixed: ask its creator for a database whose list has this writer"
 	if db.Access().Database() != nil {
-		notAllowed = "have an admin allow it: ipfs npp db grant " + db.Address() + " <identity>"
+		notAllowed = "ask an admin to allow it: ipfs npp db grant " + db.Address() + " <identity>"
 	}
 	reasons := []struct {
 		is     func(error) bool
@@ -474,12 +472,12 @@ func (x *examination) refused(of string, db *orbit.Database, s Status) {
 		advice string
 	}{
 		{isError(orbit.ErrNotAllowed), "refused because the writer may not write", Problem, notAllowed},
-		{isError(orbit.ErrShareFull), "refused because its writer, or who offered it, has used up the share of the quota", Problem, QuotaAdvice},
+		{isError(orbit.ErrShareFull), "refused because its writer, or the peer that sent it, has used up its quota", Problem, QuotaAdvice},
 		{isError(orbit.ErrUnavailable), "refused because the writer's identity is missing", Problem, "connect to the peer that wrote it: ipfs npp connect <peer>"},
 		{isError(oplog.ErrOtherLog), "refused because it is of another database", Note, ""},
 		{isError(entry.ErrEncrypted), "refused because it is encrypted as a whole", Problem, encryptedAdvice},
-		{isError(entry.ErrMalformed), "refused because it is no entry", Note, ""},
-		{isError(entry.ErrFault), "refused because it is forged or faulty", Note, ""},
+		{isError(entry.ErrMalformed), "refused because it is not an entry", Note, ""},
+		{isError(entry.ErrFault), "refused because it is forged or invalid", Note, ""},
 		{func(error) bool { return true }, "refused", Note, ""},
 	}
 	rest := s.Refused
@@ -519,43 +517,43 @@ func (x *examination) writable() {
 	case x.db.Access().Database() != nil:
 		x.add(CheckWritable, Note, "this daemon may not write", fmt.Sprintf("if it should, on a daemon of an admin: ipfs npp db grant %s %s", x.address, id))
 	default:
-		x.add(CheckWritable, Note, "this daemon may not write, and the list of writers is fixed", "")
+		x.add(CheckWritable, Note, "this daemon may not write, and the access list is fixed", "")
 	}
 }
 
-// values says that apps encrypt the values.
+// values adds whether apps encrypt the values.
 func (x *examination) values() {
 	encrypted, err := x.db.Encrypted(x.ctx)
 	switch {
 	case err != nil:
 		x.damaged(err)
 	case encrypted:
-		x.add(CheckValues, Note, "the apps that write to it encrypt the values (encryption.data): they are replicated as they are, and not read here",
-			"what this daemon puts, the apps cannot read: it wants --plain")
+		x.add(CheckValues, Note, "the apps that write to it encrypt the values (encryption.data): they are replicated, and cannot be read here",
+			"the apps cannot read what this daemon puts, so that needs --plain")
 	}
 }
 
-// kind says that the newest entry is not one of events, though the manifest says
-// that they are.
+// kind adds a finding if the type of the manifest is events, and the newest entry is not an
+// event.
 func (x *examination) kind() {
 	if x.db.Type() != orbit.TypeEvents {
 		return
 	}
 	for e, err := range x.db.Iterate(x.ctx, orbit.Range{Amount: 1}) {
 		if err != nil {
-			return // whoever reads it is told
+			return // readers get the same error
 		}
 		if op, ok := keyed.Parse(e.Payload); ok {
 			kind := orbit.TypeKeyValue
 			if op.Value.Kind() == dagcbor.Map {
 				kind = orbit.TypeDocuments + " or --type " + kind
 			}
-			x.add(CheckType, Note, "it is events by its manifest, and the newest entry puts or deletes a key: the app may have opened it as another type", "ipfs npp db open "+x.address+" --type "+kind)
+			x.add(CheckType, Note, "it is events by its manifest, and the newest entry puts or deletes a key: apps may use it as another type", "ipfs npp db open "+x.address+" --type "+kind)
 		}
 	}
 }
 
-// count is a number with its word.
+// count returns a number with its noun.
 func count[N int | uint64](n N, one, more string) string {
 	if n == 1 {
 		return "1 " + one
@@ -563,7 +561,7 @@ func count[N int | uint64](n N, one, more string) string {
 	return fmt.Sprintf("%d %s", n, more)
 }
 
-// names is some peers.
+// names returns the IDs of shownPeers peers, and the number of the others.
 func names(peers []peer.ID) string {
 	var texts []string
 	for _, p := range peers[:min(len(peers), shownPeers)] {

@@ -24,7 +24,7 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// finds waits until an examination finds something like this.
+// finds waits until an examination has a finding like this.
 func (n *node) finds(address string, want replicate.Finding) {
 	n.t.Helper()
 	var found []replicate.Finding
@@ -36,7 +36,7 @@ func (n *node) finds(address string, want replicate.Finding) {
 			}
 		}
 	}()
-	eventually(n.t, "it finds "+want.Check, func() bool {
+	eventually(n.t, "a finding of "+want.Check, func() bool {
 		examine := n.Examine
 		if want.Check == replicate.CheckEntries {
 			examine = n.ExamineDeep
@@ -53,7 +53,7 @@ func (n *node) finds(address string, want replicate.Finding) {
 	})
 }
 
-// findsNoProblem waits until an examination finds nothing amiss.
+// findsNoProblem waits until an examination finds no problem.
 func (n *node) findsNoProblem(address string) {
 	n.t.Helper()
 	n.finds(address, replicate.Finding{Check: replicate.CheckSummary, Level: replicate.OK})
@@ -87,7 +87,7 @@ func circuit(t testing.TB, relay libp2ppeer.ID) ma.Multiaddr {
 	return addr
 }
 
-func TestDoctorFollowsADatabaseFromNowhereToInStep(t *testing.T) {
+func TestDoctorFollowsADatabaseUntilItIsInSync(t *testing.T) {
 	a, b := newNode(t), newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	a.add(address, "one")
@@ -102,11 +102,11 @@ func TestDoctorFollowsADatabaseFromNowhereToInStep(t *testing.T) {
 	b.finds(address, replicate.Finding{Check: replicate.CheckPeers, Level: replicate.Problem, Text: "1 peer is connected directly, and none has it open", Advice: "open the database there"})
 	a.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "it is closed", Advice: "ipfs npp db open " + address})
 	a.open(address)
-	b.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.OK, Text: "in step at", Peer: a.host.ID()})
+	b.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.OK, Text: "in sync at", Peer: a.host.ID()})
 	b.finds(address, replicate.Finding{Check: replicate.CheckWritable, Level: replicate.OK})
 	b.findsNoProblem(address)
 	b.disconnect(a)
-	b.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.Note, Text: "it is not here any more", Peer: a.host.ID()})
+	b.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.Note, Text: "it does not have it open any more", Peer: a.host.ID()})
 }
 
 func TestDoctorSaysThatPubsubIsOff(t *testing.T) {
@@ -128,7 +128,7 @@ func TestDoctorNamesPeersThatCannotReplicate(t *testing.T) {
 	a := newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 
-	// One that is subscribed, and no more.
+	// A peer that only subscribes.
 	subscriber := plainHost(t)
 	r, err := router.New(t.Context(), subscriber, router.Options{})
 	must(t, err)
@@ -136,7 +136,7 @@ func TestDoctorNamesPeersThatCannotReplicate(t *testing.T) {
 	must(t, err)
 	defer stop()
 
-	// One that is reached over a relay only.
+	// A peer that is connected over a relay only.
 	relay := plainHost(t, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
 	far := plainHost(t)
 	at := libp2ppeer.AddrInfo{ID: relay.ID(), Addrs: relay.Addrs()}
@@ -150,26 +150,26 @@ func TestDoctorNamesPeersThatCannotReplicate(t *testing.T) {
 	must(t, a.host.Connect(network.WithAllowLimitedConn(testContext(t), "test"), way))
 	a.finds(address, replicate.Finding{Check: replicate.CheckRelay, Level: replicate.Problem, Text: "over a relay only", Advice: "connect directly", Peer: far.ID()})
 
-	// One that does not say what it speaks.
-	mute := plainHost(t)
-	dial(t, a.host, mute)
-	eventually(t, "it said so", func() bool {
-		spoken, err := a.host.Peerstore().GetProtocols(mute.ID())
+	// A peer that did not identify itself.
+	silent := plainHost(t)
+	dial(t, a.host, silent)
+	eventually(t, "it is identified", func() bool {
+		known, err := a.host.Peerstore().GetProtocols(silent.ID())
 		must(t, err)
-		return len(spoken) > 0
+		return len(known) > 0
 	})
-	must(t, a.host.Peerstore().SetProtocols(mute.ID()))
+	must(t, a.host.Peerstore().SetProtocols(silent.ID()))
 	defer replicate.SetIdentifyAfter(0)()
-	a.finds(address, replicate.Finding{Check: replicate.CheckIdentify, Level: replicate.Problem, Text: "does not say what it speaks", Advice: "100 databases", Peer: mute.ID()})
+	a.finds(address, replicate.Finding{Check: replicate.CheckIdentify, Level: replicate.Problem, Text: "did not identify itself", Advice: "100 databases", Peer: silent.ID()})
 
 	dial(t, a.host, subscriber)
 	a.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.Problem, Text: "exchanges no heads", Advice: "open the database there", Peer: subscriber.ID()})
 	a.finds(address, replicate.Finding{Check: replicate.CheckBitswap, Level: replicate.Problem, Text: "does not speak bitswap", Peer: subscriber.ID()})
-	// With somebody who has it open, the others matter less.
+	// If a peer has the database open, the others matter less.
 	a.finds(address, replicate.Finding{Check: replicate.CheckRelay, Level: replicate.Note, Advice: "connect directly", Peer: far.ID()})
 }
 
-func TestDoctorSaysWhatWasRefusedAndWhatToDo(t *testing.T) {
+func TestDoctorExplainsRefusals(t *testing.T) {
 	a, evil := newNode(t), newNode(t)
 	fixed, err := a.Create(t.Context(), "mine", orbit.Options{})
 	must(t, err)
@@ -178,7 +178,7 @@ func TestDoctorSaysWhatWasRefusedAndWhatToDo(t *testing.T) {
 	for _, test := range []struct {
 		db     *orbit.Database
 		advice string
-	}{{fixed, "its list of writers is fixed"}, {managed, "ipfs npp db grant " + managed.Address() + " <identity>"}} {
+	}{{fixed, "its access list is fixed"}, {managed, "ipfs npp db grant " + managed.Address() + " <identity>"}} {
 		address := test.db.Address()
 		for i := range 2 {
 			evil.offered(a, address, written(t, evil.signer(), address, fmt.Sprint(i), nil).Block)
@@ -189,24 +189,24 @@ func TestDoctorSaysWhatWasRefusedAndWhatToDo(t *testing.T) {
 		evil.offered(a, address, written(t, evil.signer(), other, "other", nil).Block)
 		a.finds(address, replicate.Finding{Check: replicate.CheckRefused, Level: replicate.Note, Text: "of another database"})
 	}
-	// What is granted is taken, and not refused any more.
+	// Entries of a granted writer are accepted, and not listed as refused any more.
 	must(t, managed.Access().Grant(t.Context(), orbit.CapabilityWrite, evil.Identity().ID))
 	evil.open(managed.Address())
-	eventually(t, "those of the writer are taken, and not among what was refused", func() bool {
+	eventually(t, "the entries of the writer are accepted, and not listed as refused", func() bool {
 		return len(a.hashes(managed.Address())) == 2 && len(a.refused(managed.Address())) == 1
 	})
 	evil.finds(managed.Address(), replicate.Finding{Check: replicate.CheckWritable, Level: replicate.OK})
 	evil.open(fixed.Address())
-	evil.finds(fixed.Address(), replicate.Finding{Check: replicate.CheckWritable, Level: replicate.Note, Text: "the list of writers is fixed"})
+	evil.finds(fixed.Address(), replicate.Finding{Check: replicate.CheckWritable, Level: replicate.Note, Text: "the access list is fixed"})
 }
 
-func TestDoctorSaysWhatIsMissingAndWhoWasAsked(t *testing.T) {
+func TestDoctorNamesMissingBlocksAndAskedPeers(t *testing.T) {
 	t.Parallel()
 	a, b, address := newPair(t)
 	lost := absent("lost")
 	b.offered(a, address, written(t, b.signer(), address, "orphan", []entry.Position{lost}).Block)
-	a.finds(address, replicate.Finding{Check: replicate.CheckMissing, Level: replicate.Note, Text: "1 entry waits"})
-	a.finds(address, replicate.Finding{Check: replicate.CheckMissing, Level: replicate.Problem, Text: lost.Hash + ", asked for since ", Advice: "connect to the peer that wrote it"})
+	a.finds(address, replicate.Finding{Check: replicate.CheckMissing, Level: replicate.Note, Text: "1 entry is pending"})
+	a.finds(address, replicate.Finding{Check: replicate.CheckMissing, Level: replicate.Problem, Text: lost.Hash + ", requested since ", Advice: "connect to the peer that wrote it"})
 	a.finds(address, replicate.Finding{Check: replicate.CheckMissing, Level: replicate.Problem, Text: ", last from " + b.host.ID().String()})
 }
 
@@ -220,7 +220,7 @@ func TestDoctorNotesAClockThatWasSet(t *testing.T) {
 	a.finds(address, replicate.Finding{Check: replicate.CheckClock, Level: replicate.Note, Text: "with 2 entries"})
 }
 
-// A deep examination names the entries that count on one side alone.
+// A deep examination names the entries that are authorized on one side only.
 func TestDeepExaminationNamesEntriesThatDiffer(t *testing.T) {
 	disk := spacetest.New()
 	a, b := newNode(t), newNodeAs(t, func(n *node) { n.space = disk.Disk })
@@ -233,8 +233,8 @@ func TestDeepExaminationNamesEntriesThatDiffer(t *testing.T) {
 		t.Helper()
 		b.finds(address, replicate.Finding{Check: replicate.CheckEntries, Level: level, Text: text, Peer: a.host.ID()})
 	}
-	compared(replicate.OK, "the same entries count there")
-	disk.Set(spacetest.Floor - 1) // b takes nothing more
+	compared(replicate.OK, "the same entries are authorized there")
+	disk.Set(spacetest.Floor - 1) // b accepts nothing any more
 	a.add(address, "at a alone")
-	compared(replicate.Note, "entry "+a.hashes(address)[0]+" counts there and not here: it is not here")
+	compared(replicate.Note, "entry "+a.hashes(address)[0]+" is authorized there and not here: it is not here")
 }

@@ -17,12 +17,13 @@ import (
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
-// encrypted is a block that JavaScript makes of an entry with encryption.replication.
+// encrypted returns a block like those in which JavaScript encrypts an entry as a whole
+// (encryption.replication).
 func encrypted(text string) block.Block {
 	return block.New(dagcbor.AppendBytes(nil, []byte(text)))
 }
 
-// status is what a node says of a database.
+// status returns the status of a database at the node.
 func (n *node) status(address string) replicate.Status {
 	n.t.Helper()
 	s, err := n.Status(n.t.Context(), address)
@@ -30,12 +31,12 @@ func (n *node) status(address string) replicate.Status {
 	return s
 }
 
-func TestADatabaseThatIsEncryptedAsAWholeIsNotHealthy(t *testing.T) {
+func TestDatabaseThatIsEncryptedAsAWholeIsNotHealthy(t *testing.T) {
 	begun := time.Now()
 	a, b, address := newPair(t)
 	app := newNode(t)
 	app.connect(a)
-	eventually(t, "two that have nothing are in step", func() bool { return a.status(address).Settled(begun) })
+	eventually(t, "two empty replicas are in sync", func() bool { return a.status(address).Settled(begun) })
 	app.offered(a, address, encrypted("one"), encrypted("two"))
 	eventually(t, "it is encrypted", func() bool { return a.status(address).Encrypted })
 	if s := a.status(address); s.State != replicate.Open || s.Settled(begun) {
@@ -43,13 +44,13 @@ func TestADatabaseThatIsEncryptedAsAWholeIsNotHealthy(t *testing.T) {
 	}
 	for _, p := range a.status(address).Peers {
 		if !p.InStep.IsZero() {
-			t.Errorf("in step with %s", p.ID)
+			t.Errorf("in sync with %s", p.ID)
 		}
 	}
 	for s, err := range a.Follow(t.Context(), address) {
 		must(t, err)
 		if !s.Encrypted {
-			t.Errorf("who follows sees %+v", s)
+			t.Errorf("a follower sees %+v", s)
 		}
 		break
 	}
@@ -60,7 +61,7 @@ func TestADatabaseThatIsEncryptedAsAWholeIsNotHealthy(t *testing.T) {
 	a.findsNot(address, replicate.CheckHeads, replicate.OK)
 	a.findsNot(address, replicate.CheckState, replicate.OK)
 
-	// Anybody can send such blocks: what there is to be read is there all the same.
+	// Anybody can send such blocks: readable entries arrive all the same.
 	b.add(address, "plain")
 	wantSame(t, address, 1, a, b)
 	eventually(t, "it is open", func() bool { s := a.status(address); return !s.Encrypted && s.Settled(begun) })
@@ -69,7 +70,7 @@ func TestADatabaseThatIsEncryptedAsAWholeIsNotHealthy(t *testing.T) {
 	a.findsNot(address, replicate.CheckSummary, replicate.OK)
 }
 
-// findsNot checks that an examination finds nothing of this kind.
+// findsNot checks that an examination has no finding like this.
 func (n *node) findsNot(address, check string, level replicate.Level) {
 	n.t.Helper()
 	found, err := n.Examine(n.t.Context(), address)
@@ -81,7 +82,7 @@ func (n *node) findsNot(address, check string, level replicate.Level) {
 	}
 }
 
-func TestDoctorDoesNotSayThatAllIsWellWhereEntriesWereRefused(t *testing.T) {
+func TestDoctorIsNotContentWithRefusals(t *testing.T) {
 	a, b, address := newPair(t)
 	b.findsNoProblem(address)
 	other := strings.Replace(address, "zdpu", "zdpv", 1)
@@ -123,7 +124,7 @@ func TestDoctorSaysThatEventsAreOfAnotherType(t *testing.T) {
 	a.findsNot(address, replicate.CheckType, replicate.Note)
 }
 
-func TestDoctorCallsAnUnknownAccessControllerThat(t *testing.T) {
+func TestDoctorNamesAnUnknownTypeOfAccessController(t *testing.T) {
 	a, b := newNode(t), newNode(t)
 	b.connect(a)
 	m, err := manifest.Manifest{Name: "band", Type: orbit.TypeEvents, AccessController: "/custom/" + a.Identity().Hash()}.Block()
@@ -138,7 +139,7 @@ func TestDoctorCallsAnUnknownAccessControllerThat(t *testing.T) {
 	}
 }
 
-func TestTheTypeIsRememberedUntilTheDatabaseComes(t *testing.T) {
+func TestTypeIsRememberedUntilTheDatabaseArrives(t *testing.T) {
 	a, b := newNode(t), newNode(t)
 	db := a.create("pieces", orbit.TypeEvents)
 	signer, err := identity.Load(a.keys, "orbitdb-root", "orbitdb-signing")
@@ -163,12 +164,12 @@ func TestTheTypeIsRememberedUntilTheDatabaseComes(t *testing.T) {
 	if _, err := docs.Get(t.Context(), "Qm1"); err != nil {
 		t.Error(err)
 	}
-	// One that is here changes, and goes on being replicated.
+	// The type of an open database changes, and its replication goes on.
 	must(t, b.Replicator.Open(t.Context(), address, orbit.OpenOptions{Type: orbit.TypeEvents}))
 	a.add(address, "more")
 	wantSame(t, address, 2, a, b)
 
-	// One whose manifest says another type is not opened as one of this type.
+	// A database whose manifest names another type is not opened with this type.
 	fixed := a.create("kv", orbit.TypeKeyValue).Address()
 	must(t, b.Replicator.Open(t.Context(), fixed, orbit.OpenOptions{Type: orbit.TypeDocuments}))
 	b.finds(fixed, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "its manifest says keyvalue", Advice: "--type"})

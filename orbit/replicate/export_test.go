@@ -6,21 +6,21 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// IdentityWithin is when an identity that is asked for has come.
+// IdentityWithin bounds the request for an identity.
 const IdentityWithin = identityWithin
 
-// SetIdentifyAfter sets when a connected peer has said what it speaks, and returns
-// what puts it back.
+// SetIdentifyAfter sets the time in which a connected peer identifies itself, and returns
+// a function that restores it.
 func SetIdentifyAfter(d time.Duration) func() {
 	old := identifyAfter
 	identifyAfter = d
 	return func() { identifyAfter = old }
 }
 
-// NextExchange returns when the next exchange of heads with a peer begins.
+// NextExchange returns when the next exchange of heads with a peer is due.
 func (r *Replicator) NextExchange(address string, with peer.ID) time.Time {
-	rp := r.find(address)
-	rp.mu.Lock()
-	defer rp.mu.Unlock()
-	return rp.peers[with].next
+	t := r.find(address).peers
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.peers[with].next
 }

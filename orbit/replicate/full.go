@@ -10,25 +10,25 @@ import (
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
-// offerer returns the peer that entries are taken to be of, as text: the only one
+// sender returns the peer to whose quotas entries are charged, as text: the only one
 // that may have sent them, or "".
-func offerer(from []peer.ID) string {
+func sender(from []peer.ID) string {
 	if len(from) != 1 {
 		return ""
 	}
 	return from[0].String()
 }
 
-// noteFull notes whether a quota keeps entries out that were offered just now.
+// noteFull notes whether a quota excluded entries that were offered just now.
 func (rp *replica) noteFull(joined []orbit.Joined) {
 	i := slices.IndexFunc(joined, func(j orbit.Joined) bool { return errors.Is(j.Err, orbit.ErrFull) })
-	taken := slices.ContainsFunc(joined, func(j orbit.Joined) bool {
+	accepted := slices.ContainsFunc(joined, func(j orbit.Joined) bool {
 		return j.Outcome == oplog.Joined || j.Outcome == oplog.Waiting
 	})
 	switch {
 	case i >= 0:
 		rp.setFull(joined[i].Err)
-	case taken:
+	case accepted:
 		rp.setFull(nil)
 	}
 }
@@ -37,14 +37,14 @@ func (rp *replica) setFull(err error) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	if (rp.full == nil) != (err == nil) {
-		rp.notify()
+		rp.changes.notify()
 	}
 	rp.full = err
 }
 
-// isFull returns why nothing is taken from others because of a quota, or nil. While
-// that is so, nothing is asked for, but peers are asked for their heads as usual:
-// once one of these is taken, all goes on.
+// isFull returns why a quota excludes entries of peers, or nil. While the database is
+// full, nothing is requested, but heads are exchanged as usual: once one of them is
+// accepted, the database is not full any more.
 func (rp *replica) isFull() error {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
@@ -54,11 +54,8 @@ func (rp *replica) isFull() error {
 // awaitQuota waits while the database is full. It reports whether the replica goes on.
 func (rp *replica) awaitQuota() bool {
 	for {
-		freed := rp.r.cfg.Orbit.Freed()
-		rp.mu.Lock()
-		full, changed := rp.full, rp.changed
-		rp.mu.Unlock()
-		if full == nil {
+		freed, changed := rp.r.cfg.Orbit.Freed(), rp.changes.next()
+		if rp.isFull() == nil {
 			return rp.ctx.Err() == nil
 		}
 		select {

@@ -10,7 +10,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
-// full waits until a database takes nothing of others because of a quota.
+// full waits until a quota excludes the entries of peers.
 func (n *node) full(address string) {
 	n.t.Helper()
 	eventually(n.t, "it is full", func() bool {
@@ -20,7 +20,7 @@ func (n *node) full(address string) {
 	})
 }
 
-// mine makes a database that the node alone may write, with events of a kilobyte.
+// mine creates a database that only the node may write to, with events of a kilobyte.
 func (n *node) mine(name string, events int) (address string) {
 	n.t.Helper()
 	db, err := n.Create(n.t.Context(), name, orbit.Options{Type: orbit.TypeEvents})
@@ -36,7 +36,7 @@ func (n *node) addLarge(address string, events int) {
 	}
 }
 
-func TestFullDatabaseIsShownServesWhatItHasAndGoesOn(t *testing.T) {
+func TestFullDatabaseIsReportedServedAndResumed(t *testing.T) {
 	for name, as := range map[string]func(*node){"of a daemon": func(*node) {}, "of JavaScript": asJavaScript} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -66,7 +66,7 @@ func TestFullDatabaseIsShownServesWhatItHasAndGoesOn(t *testing.T) {
 				t.Errorf("%+v", findings)
 			}
 
-			// What it has, it serves.
+			// Its entries are served.
 			has := b.count(address)
 			c.open(address)
 			c.connect(b)
@@ -76,7 +76,7 @@ func TestFullDatabaseIsShownServesWhatItHasAndGoesOn(t *testing.T) {
 			b.restart()
 			b.connect(a)
 			wantSame(t, address, entries, a, b)
-			eventually(t, "they are in step", func() bool {
+			eventually(t, "they are in sync", func() bool {
 				s, err := b.Status(t.Context(), address)
 				must(t, err)
 				return s.Settled(begun)
@@ -94,7 +94,7 @@ func contains(findings []replicate.Finding, check string, level replicate.Level)
 	return false
 }
 
-func TestDatabaseGoesOnWhenAnotherOneIsDropped(t *testing.T) {
+func TestFullDatabaseResumesWhenAnotherOneIsDropped(t *testing.T) {
 	t.Parallel()
 	a := newNode(t)
 	one, two := a.mine("one", 20), a.mine("two", 20)
@@ -111,8 +111,8 @@ func TestDatabaseGoesOnWhenAnotherOneIsDropped(t *testing.T) {
 	}
 }
 
-// One's own writes go on in a full database, and others get them.
-func TestOwnWritesOfAFullDatabaseReachOthers(t *testing.T) {
+// A full database still accepts local writes, and they reach peers.
+func TestLocalWritesToAFullDatabaseReachPeers(t *testing.T) {
 	t.Parallel()
 	a, b := newNode(t), newNodeAs(t, func(n *node) { n.quota.Database = 20_000 })
 	address := a.create("guests", orbit.TypeEvents).Address()

@@ -39,7 +39,7 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// patience is when a test gives up; no test that passes waits for it.
+// patience is the time after which a test fails; a test that passes does not wait for it.
 const patience = time.Minute
 
 func must(t testing.TB, err error) {
@@ -55,7 +55,7 @@ func testContext(t testing.TB) context.Context {
 	return ctx
 }
 
-// eventually waits until ok.
+// eventually waits until ok returns true.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	ctx := testContext(t)
@@ -70,33 +70,35 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// node is a peer as a daemon with npp is one: what it stores outlives stop.
+// node is a peer like a daemon with npp. Its disk outlives a restart.
 type node struct {
 	*orbit.Orbit
 	*replicate.Replicator
 	host    host.Host
-	router  *router.Router
+	router  *router.Router // nil if it is plain
+	pubsub  *pubsub.PubSub // nil unless it is plain
 	fetches *fetches
 
 	t     testing.TB
 	key   crypto.PrivKey
 	disk  datastore.Batching
 	keys  *keystore.MemKeystore
-	mute  bool // nothing that it announces is heard
-	old   bool // it neither ships nor is shipped to
+	mute  bool // its announcements are lost
+	old   bool // it does not speak package reconcile, as an earlier version
 	bare  bool // it has no bitswap
-	limit int  // of topics that its router opens; 0 for the default
+	limit int  // topics that its router opens; 0 for the default
 	quota orbit.Quotas
 	shy   bool // it begins no exchange of heads
+	plain bool // its router is a pubsub.PubSub
 	space *space.Disk
 
-	sessions atomic.Int32 // in which it asked for entries
-	heard    chan heard   // what pubsub brought, if it is not nil
+	sessions atomic.Int32 // in which it requested entries
+	heard    chan heard   // entries that arrived by pubsub, unless it is nil
 
 	close func()
 }
 
-// oldHost is the host of a daemon that does not know how to ship.
+// oldHost is the host of a daemon that does not speak package reconcile.
 type oldHost struct{ host.Host }
 
 func (h oldHost) SetStreamHandler(p protocol.ID, handler network.StreamHandler) {
@@ -107,7 +109,7 @@ func (h oldHost) SetStreamHandler(p protocol.ID, handler network.StreamHandler) 
 
 func (h oldHost) NewStream(ctx context.Context, to libp2ppeer.ID, protocols ...protocol.ID) (network.Stream, error) {
 	if slices.Contains(protocols, reconcile.Protocol) {
-		return nil, errors.New("an old daemon does not ask for shipments")
+		return nil, errors.New("an old daemon requests no transfers")
 	}
 	return h.Host.NewStream(ctx, to, protocols...)
 }
@@ -123,7 +125,7 @@ func (shyNetwork) NewStream(context.Context, libp2ppeer.ID) (network.Stream, err
 	return nil, errors.New("a shy peer begins no exchange")
 }
 
-// countingHost counts the sessions in which it asks for entries.
+// countingHost counts the sessions in which it requests entries.
 type countingHost struct {
 	host.Host
 	sessions *atomic.Int32
@@ -141,19 +143,19 @@ type muteRouter struct{ *router.Router }
 
 func (muteRouter) Announce(context.Context, string, []byte) error { return nil }
 
-// heard is an entry that pubsub brought.
+// heard is an entry that arrived by pubsub.
 type heard struct {
-	hash     string
-	passedOn bool
+	hash      string
+	forwarded bool
 }
 
-// tellingRouter tells what becomes of what it hears.
+// tellingRouter reports the entries that arrive, and whether they are forwarded.
 type tellingRouter struct {
 	replicate.Router
 	heard chan<- heard
 }
 
-func (r tellingRouter) Follow(topic string, take router.TakeFunc) (stop func(), err error) {
+func (r tellingRouter) Follow(topic string, take func(context.Context, *pubsub.Message) bool) (stop func(), err error) {
 	return r.Router.Follow(topic, func(ctx context.Context, m *pubsub.Message) bool {
 		ok := take(ctx, m)
 		r.heard <- heard{block.Hash(m.Data), ok}
@@ -184,20 +186,12 @@ func (n *node) start() *node {
 	n.host, err = libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.Identity(n.key), libp2p.DisableMetrics())
 	must(n.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	n.router, err = router.New(ctx, n.host, router.Options{Patient: func(libp2ppeer.ID) bool { return true }, Limits: router.Limits{Topics: n.limit}})
-	must(n.t, err)
+	r := n.startRouter(ctx)
 	orbitStore, ownStore := store.New(n.disk, "/orbit"), store.New(n.disk, "/replicate")
 	bs := blocks.Under(blockstore.NewBlockstore(n.disk), orbitStore)
 	swap := bitswap.New(ctx, bsnet.NewFromIpfsHost(n.host), nil, bs)
 	n.Orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks, Disk: n.space, Quotas: n.quota})
 	must(n.t, err)
-	var r replicate.Router = n.router
-	if n.mute {
-		r = muteRouter{n.router}
-	}
-	if n.heard != nil {
-		r = tellingRouter{r, n.heard}
-	}
 	n.fetches = &fetches{Bitswap: swap, of: make(map[string]int)}
 	c := replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: countingHost{n.host, &n.sessions}, Router: r, Exchange: n.fetches, Disk: n.space, Reads: func(libp2ppeer.ID) bool { return true }}
 	if n.old {
@@ -224,7 +218,29 @@ func (n *node) start() *node {
 	return n
 }
 
-// fetches is bitswap that counts how often each block is asked for.
+// startRouter returns the router of a node.
+func (n *node) startRouter(ctx context.Context) replicate.Router {
+	n.t.Helper()
+	var r replicate.Router
+	var err error
+	if n.plain {
+		n.pubsub, err = pubsub.NewGossipSub(ctx, n.host, pubsub.WithFloodPublish(true))
+		r = replicate.PubSub(n.pubsub)
+	} else {
+		n.router, err = router.New(ctx, n.host, router.Options{Patient: func(libp2ppeer.ID) bool { return true }, Limits: router.Limits{Topics: n.limit}})
+		r = n.router
+	}
+	must(n.t, err)
+	if n.mute {
+		r = muteRouter{n.router}
+	}
+	if n.heard != nil {
+		r = tellingRouter{r, n.heard}
+	}
+	return r
+}
+
+// fetches is a bitswap that counts the requests for each block.
 type fetches struct {
 	*bitswap.Bitswap
 	mu sync.Mutex
@@ -259,7 +275,7 @@ func (f *fetches) add(cids ...cid.Cid) {
 	}
 }
 
-// count returns how often a block was asked for.
+// count returns the number of requests for a block.
 func (f *fetches) count(hash string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -281,13 +297,13 @@ func (n *node) connect(to *node) {
 func (n *node) disconnect(from *node) {
 	n.t.Helper()
 	eventually(n.t, "disconnected", func() bool {
-		must(n.t, n.host.Network().ClosePeer(from.host.ID())) // another connection may just have been opened
+		must(n.t, n.host.Network().ClosePeer(from.host.ID())) // a new connection may have been opened meanwhile
 		return len(from.host.Network().ConnsToPeer(n.host.ID())) == 0
 	})
 }
 
-// newPair returns two connected nodes that have a database of events open, which
-// anybody may write.
+// newPair returns two connected nodes with an open database of events to which anybody may
+// write.
 func newPair(t testing.TB) (a, b *node, address string) {
 	t.Helper()
 	a, b = newNode(t), newNode(t)
@@ -298,13 +314,13 @@ func newPair(t testing.TB) (a, b *node, address string) {
 	return a, b, address
 }
 
-// open opens a database at the node, also if it has not come yet.
+// open opens a database at the node, or has it fetched.
 func (n *node) open(address string) {
 	n.t.Helper()
 	must(n.t, n.Replicator.Open(n.t.Context(), address, orbit.OpenOptions{}))
 }
 
-// create makes a database that anybody may write.
+// create creates a database to which anybody may write.
 func (n *node) create(name, kind string) *orbit.Database {
 	n.t.Helper()
 	db, err := n.Create(n.t.Context(), name, orbit.Options{Type: kind, Access: orbit.Access{Write: []string{manifest.Anyone}}})
@@ -335,7 +351,7 @@ func (n *node) add(address string, events ...string) {
 	}
 }
 
-// hashes returns the log, newest first.
+// hashes returns the CIDs of the authorized entries, newest first.
 func (n *node) hashes(address string) (hashes []string) {
 	n.t.Helper()
 	for e, err := range n.database(address).Iterate(n.t.Context(), orbit.Range{}) {
@@ -345,10 +361,10 @@ func (n *node) hashes(address string) (hashes []string) {
 	return hashes
 }
 
-// count returns how many entries count.
+// count returns the number of authorized entries.
 func (n *node) count(address string) int { return int(n.stats(address).Entries) }
 
-// wantSame waits until all nodes have the same log, of so many entries.
+// wantSame waits until all nodes have the same log with a number of entries.
 func wantSame(t testing.TB, address string, entries int, nodes ...*node) {
 	t.Helper()
 	var got [][]string

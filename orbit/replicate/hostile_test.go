@@ -31,7 +31,7 @@ func (n *node) stream(to *node, address string) network.Stream {
 	return s
 }
 
-// offered sends blocks as heads, and returns when the peer has taken them.
+// offered sends blocks as heads, and returns when the peer has read them.
 func (n *node) offered(to *node, address string, bs ...block.Block) {
 	n.t.Helper()
 	_, err := heads.Exchange(testContext(n.t), n.host, to.host.ID(), address, heads.Side{Heads: bs, MaxSend: block.MaxSize})
@@ -46,7 +46,7 @@ func (n *node) signer() *identity.Signer {
 	return s
 }
 
-// written is an entry that is in no log.
+// written returns an entry that is not in a log.
 func written(t testing.TB, s *identity.Signer, address, text string, next []entry.Position, refs ...string) *entry.Entry {
 	t.Helper()
 	e, err := entry.New(s, address, payload(t, text), next, refs)
@@ -61,12 +61,12 @@ func payload(t testing.TB, text string) value.Value {
 	return v
 }
 
-// absent is the position of an entry that nobody has.
+// absent returns the position of an entry that nobody has.
 func absent(text string) entry.Position {
 	return entry.Position{Rank: entry.Rank{Time: 1}, ID: strings.Repeat("02", 33), Hash: block.Hash([]byte(text))}
 }
 
-// refused returns the errors of refused entries by hash.
+// refused returns the errors of refused entries by CID.
 func (n *node) refused(address string) map[string]error {
 	n.t.Helper()
 	s, err := n.Status(n.t.Context(), address)
@@ -78,7 +78,7 @@ func (n *node) refused(address string) map[string]error {
 	return all
 }
 
-func TestHostilePeerKeepsNobodyFromReplicating(t *testing.T) {
+func TestHostilePeerDoesNotPreventReplication(t *testing.T) {
 	for name, attack := range map[string]func(t *testing.T, evil, victim *node, address string){
 		"garbage": func(t *testing.T, evil, victim *node, address string) {
 			for _, junk := range []string{"\xff\xff\xff", "\x00", "\x9b\x7f\xff\xff\xff\xff\xff\xff\xff", strings.Repeat("\x81", 1<<19), strings.Repeat("\x00", 1<<16)} {
@@ -147,7 +147,7 @@ func TestHostilePeerKeepsNobodyFromReplicating(t *testing.T) {
 	}
 }
 
-func TestHugeClockStopsNobody(t *testing.T) {
+func TestHugeClockDoesNotPreventReplication(t *testing.T) {
 	a, b, evil := newNode(t), newNode(t), newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	b.open(address)
@@ -174,13 +174,14 @@ func TestOnlyWritersChangeADatabase(t *testing.T) {
 	if got := a.hashes(db.Address()); len(got) != 0 {
 		t.Errorf("the log has %v", got)
 	}
-	// Its author's own identity does not help the owner's name either.
+	// An entry that names the identity of the owner is refused as well: the signature is not
+	// the owner's.
 	stolen := block.New([]byte(strings.Replace(string(e.Block.Data), evil.Identity().Hash(), a.Identity().Hash(), 1)))
 	evil.offered(a, db.Address(), stolen)
 	eventually(t, "it is refused", func() bool { return a.refused(db.Address())[stolen.Hash] != nil })
 }
 
-func TestMissingBlockIsFetchedOnceSomebodyHasIt(t *testing.T) {
+func TestMissingBlockIsFetchedOnceAPeerHasIt(t *testing.T) {
 	a, b, c := newNode(t), newNode(t), newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	a.add(address, numbered("a%d", 5)...)
@@ -190,23 +191,23 @@ func TestMissingBlockIsFetchedOnceSomebodyHasIt(t *testing.T) {
 	b.connect(c)
 	must(t, b.Keep(t.Context(), a.Identity().Block()))
 	b.offered(c, address, head.Block)
-	eventually(t, "the head waits", func() bool {
+	eventually(t, "the head is pending", func() bool {
 		s, err := c.database(address).Log().Stats(t.Context())
 		must(t, err)
 		return s.Waiting == 1
 	})
-	b.host.Close() // whose head it was
+	b.host.Close() // it had sent the head
 	c.connect(a)
 	wantSame(t, address, 5, a, c)
 }
 
-func TestStatusTellsWhatIsMissingAndWhoWasAsked(t *testing.T) {
+func TestStatusNamesMissingBlocksAndAskedPeers(t *testing.T) {
 	t.Parallel()
 	a, b, address := newPair(t)
 	lost := absent("lost")
 	e := written(t, b.signer(), address, "orphan", []entry.Position{lost})
 	b.offered(a, address, e.Block)
-	eventually(t, "it is missed", func() bool {
+	eventually(t, "it is missing", func() bool {
 		s, err := a.Status(t.Context(), address)
 		must(t, err)
 		i := slices.IndexFunc(s.Missing, func(m replicate.Missing) bool { return m.Hash == lost.Hash })
@@ -227,11 +228,11 @@ func TestUnknownDatabaseIsNotServed(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if _, err := a.host.NewStream(ctx, b.host.ID(), protocol.ID("/orbitdb/heads/nonsense")); err == nil {
-		t.Error("a protocol of no database is spoken")
+		t.Error("the protocol of an invalid address is spoken")
 	}
 }
 
-func TestJunkParentsKeepNothingFromBeingFetched(t *testing.T) {
+func TestMissingParentsDoNotDelayOtherEntries(t *testing.T) {
 	t.Parallel()
 	a, b, friend := newNode(t), newNode(t), newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
@@ -254,20 +255,20 @@ func TestJunkParentsKeepNothingFromBeingFetched(t *testing.T) {
 	eventually(t, "all of the friend's are here", func() bool { return a.count(address) == 30 })
 }
 
-func TestBlocksOfNoUseAreFetchedOnce(t *testing.T) {
+func TestUselessBlocksAreFetchedOnce(t *testing.T) {
 	a, b, address := newPair(t)
 	junk := block.New([]byte{0x63, 'a', 'b', 'c'})
 	must(t, b.Keep(t.Context(), junk))
-	e := written(t, b.signer(), address, "on junk", []entry.Position{{Rank: entry.Rank{Time: 1}, ID: strings.Repeat("02", 33), Hash: junk.Hash}})
+	e := written(t, b.signer(), address, "with a useless parent", []entry.Position{{Rank: entry.Rank{Time: 1}, ID: strings.Repeat("02", 33), Hash: junk.Hash}})
 	b.offered(a, address, e.Block)
-	eventually(t, "it is known to be of no use", func() bool {
+	eventually(t, "it is known to be useless", func() bool {
 		s, err := a.Status(t.Context(), address)
 		must(t, err)
 		return slices.ContainsFunc(s.Missing, func(m replicate.Missing) bool { return m.Hash == junk.Hash && m.Err != nil })
 	})
-	for i := range 3 { // rounds in which it is still missing
+	for i := range 3 { // in each round it is still missing
 		b.add(address, fmt.Sprint("b", i))
-		eventually(t, "it comes", func() bool { return a.count(address) == i+1 })
+		eventually(t, "it arrives", func() bool { return a.count(address) == i+1 })
 		b.offered(a, address, written(t, b.signer(), address, fmt.Sprint("orphan", i), []entry.Position{absent(fmt.Sprint(i))}).Block)
 		eventually(t, "a round has begun", func() bool { return a.fetches.count(absent(fmt.Sprint(i)).Hash) > 0 })
 	}
@@ -276,7 +277,7 @@ func TestBlocksOfNoUseAreFetchedOnce(t *testing.T) {
 	}
 }
 
-func TestIdentitiesThatNobodyHasKeepNoOtherWaiting(t *testing.T) {
+func TestMissingIdentitiesDoNotDelayOtherEntries(t *testing.T) {
 	a, friend, evil := newNode(t), newNode(t), newNode(t)
 	mine, err := a.Create(t.Context(), "mine", orbit.Options{Type: orbit.TypeEvents})
 	must(t, err)
@@ -302,7 +303,7 @@ func TestIdentitiesThatNobodyHasKeepNoOtherWaiting(t *testing.T) {
 	}
 }
 
-func TestPeerThatOpensManyStreamsKeepsNoOtherWaiting(t *testing.T) {
+func TestManyStreamsOfAPeerDoNotDelayOthers(t *testing.T) {
 	a, friend, evil := newNode(t), newNode(t), newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	a.add(address, "one")
@@ -324,8 +325,9 @@ func TestPeerThatOpensManyStreamsKeepsNoOtherWaiting(t *testing.T) {
 	}
 }
 
-// A stranger that asks again and again has nothing published.
-func TestLargeHeadsArePublishedForSubscribersAlone(t *testing.T) {
+// A peer that is not subscribed cannot cause announcements, however often it exchanges
+// heads.
+func TestLargeHeadsArePublishedOnlyForSubscribers(t *testing.T) {
 	a, evil := newNode(t), newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	a.add(address, strings.Repeat("x", 100_000))
@@ -341,20 +343,20 @@ func TestLargeHeadsArePublishedForSubscribersAlone(t *testing.T) {
 	must(t, err)
 	defer stop()
 	watcher.connect(a)
-	eventually(t, "the watcher is known", func() bool { return slices.Contains(a.router.ListPeers(address), watcher.host.ID()) })
+	eventually(t, "the watcher is subscribed", func() bool { return slices.Contains(a.router.ListPeers(address), watcher.host.ID()) })
 	evil.connect(a)
 	for range 20 {
 		_, err := heads.Exchange(testContext(t), evil.host, a.host.ID(), address, heads.Side{})
 		must(t, err)
 	}
-	a.add(address, "a small one on top")
-	eventually(t, "that is heard", func() bool { return len(heard) > 0 })
+	a.add(address, "a small one")
+	eventually(t, "it is announced", func() bool { return len(heard) > 0 })
 	if n := len(heard); n > 3 {
 		t.Errorf("%d messages", n)
 	}
 }
 
-func TestEntryHeardOnAnotherTopicIsTakenOnItsOwn(t *testing.T) {
+func TestEntryThatWasSeenOnAnotherTopicIsAccepted(t *testing.T) {
 	a, b, evil := newNode(t), newNode(t), newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	other := a.create("other", orbit.TypeEvents).Address()
@@ -368,5 +370,5 @@ func TestEntryHeardOnAnotherTopicIsTakenOnItsOwn(t *testing.T) {
 	must(t, evil.router.Announce(t.Context(), other, e.Block.Data))
 	eventually(t, "it is refused there", func() bool { return a.refused(other)[e.Hash()] != nil })
 	must(t, evil.router.Announce(t.Context(), address, e.Block.Data))
-	eventually(t, "it is taken", func() bool { return a.count(address) == 1 })
+	eventually(t, "it is accepted", func() bool { return a.count(address) == 1 })
 }

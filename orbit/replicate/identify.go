@@ -11,12 +11,12 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 )
 
-// unidentified knows the connected peers that could not say what they speak on
-// their latest connection. What they said on an earlier one is still in the
-// peerstore, but a pubsub router goes by the latest.
+// unidentified is the set of connected peers whose identification failed on the latest
+// connection. The peerstore still has their protocols of an earlier connection, but a
+// pubsub router uses those of the latest.
 type unidentified struct {
 	events       event.Subscription
-	disconnected func(peer.ID) // is told, too
+	disconnected func(peer.ID) // is called when a peer disconnects
 
 	mu    sync.Mutex
 	peers map[peer.ID]bool
@@ -29,7 +29,7 @@ func newUnidentified(h host.Host, disconnected func(peer.ID)) (*unidentified, er
 	return &unidentified{events: events, disconnected: disconnected, peers: make(map[peer.ID]bool)}, err
 }
 
-// follow takes the host's events until the context is done.
+// follow handles the events of the host until the context is done.
 func (u *unidentified) follow(ctx context.Context) {
 	defer u.events.Close()
 	for {

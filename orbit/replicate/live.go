@@ -7,30 +7,30 @@ import (
 	"github.com/newpieceplease/npp/router"
 )
 
-// FreeTopics is the advice where the router opens no more topics.
+// FreeTopics is the advice for a router that opens no more topics.
 const FreeTopics = "close databases that are not needed: ipfs npp db close <db>"
 
-// liveness says whether a database is live, that is, whether its topic is subscribed
-// to. The router opens a limited number of topics ([router.Limits]). A database beyond
-// that is readable, writable, and replicated with peers that have it live, by the
-// exchanges that this side begins: what is new there comes late. Two peers where it is
-// not live do not find each other. The mutex of the replica guards it.
+// liveness says whether a database is live: whether its topic is subscribed to. The
+// router limits the number of topics ([router.Limits]). A database beyond the limit is
+// readable and writable, and replicates with the peers where it is live, by the exchanges
+// that this side begins: new entries arrive late. Two peers at which it is not live do
+// not find each other.
 type liveness struct {
 	stop func() // ends the subscription; nil while the database is not live
 	err  error  // why the database is not live, or nil
 }
 
-// goLive subscribes to the topic of the database. Where the router opens no more
-// topics, the replica tries again each time that one has been closed.
+// goLive subscribes to the topic of the database. If the router opens no more topics,
+// the replica tries again whenever one was closed.
 func (rp *replica) goLive() {
 	stop, err := rp.r.cfg.Router.Follow(rp.address, rp.take)
 	var limit *router.TopicLimitError
 	if errors.As(err, &limit) {
-		err = limit // whose text does not repeat the address
+		err = limit // its text does not repeat the address
 	}
 	rp.mu.Lock()
 	rp.live = liveness{stop, err}
-	rp.notify()
+	rp.changes.notify()
 	rp.mu.Unlock()
 	switch {
 	case limit != nil:
@@ -46,7 +46,7 @@ func (rp *replica) goLive() {
 	}
 }
 
-// endLive ends the subscription. It is called when no task of the replica runs.
+// endLive ends the subscription. No task of the replica runs any more.
 func (rp *replica) endLive() {
 	rp.mu.Lock()
 	stop := rp.live.stop
@@ -56,8 +56,8 @@ func (rp *replica) endLive() {
 	}
 }
 
-// NotLive returns the addresses of the databases whose topics are not subscribed to
-// although they are replicated, and why that is so of the first.
+// NotLive returns the addresses of the replicated databases whose topics are not
+// subscribed to, sorted, and the reason for the first of them.
 func (r *Replicator) NotLive() (addresses []string, why error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

@@ -11,8 +11,8 @@ import (
 	"github.com/newpieceplease/npp/router"
 )
 
-// wantNotLive checks that of some databases these are not live, and that all that
-// tells of it says so.
+// wantNotLive checks which databases of a node are not live, and that each source of that
+// information agrees.
 func wantNotLive(t *testing.T, n *node, all []string, want ...string) {
 	t.Helper()
 	slices.Sort(want)
@@ -38,8 +38,8 @@ func wantNotLive(t *testing.T, n *node, all []string, want ...string) {
 	}
 }
 
-// A database for which the router opens no topic is used as any other, says that it
-// is not live, and goes live when another one is closed.
+// A database beyond the limit of topics can be used like any other, reports that it is not
+// live, and goes live when another one is closed.
 func TestDatabaseBeyondTheLimitOfTopicsGoesLiveWhenOneIsClosed(t *testing.T) {
 	a := newNodeAs(t, func(n *node) { n.limit = 2 })
 	b := newNode(t)
@@ -54,7 +54,7 @@ func TestDatabaseBeyondTheLimitOfTopicsGoesLiveWhenOneIsClosed(t *testing.T) {
 	eventually(t, "both are refused", func() bool { got, _ := a.NotLive(); return len(got) == 2 })
 	wantNotLive(t, a, all, third, fourth)
 
-	// It is written, and replicated with a peer where it is live.
+	// It accepts writes, and replicates with a peer at which it is live.
 	a.add(third, "ours")
 	b.open(third)
 	b.connect(a)
@@ -64,7 +64,7 @@ func TestDatabaseBeyondTheLimitOfTopicsGoesLiveWhenOneIsClosed(t *testing.T) {
 	}
 	wantNotLive(t, b, []string{third})
 
-	must(t, a.CloseDatabase(t.Context(), fourth)) // which frees no topic
+	must(t, a.CloseDatabase(t.Context(), fourth)) // this frees no topic
 	wantNotLive(t, a, all[:3], third)
 	must(t, a.CloseDatabase(t.Context(), first))
 	eventually(t, "b sees that a has it live", func() bool { return slices.Contains(b.router.ListPeers(third), a.host.ID()) })
@@ -76,7 +76,7 @@ func TestDatabaseBeyondTheLimitOfTopicsGoesLiveWhenOneIsClosed(t *testing.T) {
 	a.open(first)
 	eventually(t, "it is refused", func() bool { got, _ := a.NotLive(); return len(got) == 1 })
 	wantNotLive(t, a, []string{first, second, third}, first)
-	a.open(fourth) // and what waits ends with the replicator
+	a.open(fourth) // tasks that wait for a topic end with the replicator
 }
 
 // The access list of a database has a topic of its own.
@@ -89,7 +89,7 @@ func TestExaminationSaysWhereTheAccessListIsNotLive(t *testing.T) {
 	eventually(t, "both topics are refused", func() bool { got, _ := a.NotLive(); return len(got) == 2 })
 	findings, err := a.Examine(t.Context(), db.Address())
 	must(t, err)
-	for _, which := range []string{"it is not live", "its list of writers is not live"} {
+	for _, which := range []string{"it is not live", "its access database is not live"} {
 		if !slices.ContainsFunc(findings, func(f replicate.Finding) bool {
 			return f.Level == replicate.Problem && strings.HasPrefix(f.Text, which)
 		}) {

@@ -10,7 +10,6 @@ import (
 	"github.com/ipfs/boxo/exchange"
 	ipfsblocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
-	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
@@ -20,90 +19,54 @@ import (
 
 // Bounds of what is fetched at once.
 const (
-	maxAsked      = 64  // hashes: a bitswap session that knows no peers yet asks for no more
+	maxRequested  = 64  // CIDs: a bitswap session that knows no peers yet requests no more
 	maxBatch      = 128 // entries that are joined at once
 	maxBatchBytes = 2 << 20
-	maxOfOne      = 32      // hashes that one entry names
-	maxPending    = 1 << 16 // hashes that are remembered as wanted; the log knows all of them
-	maxUnsent     = 1 << 14 // hashes that are remembered as asked for in vain
-	maxLaterBytes = 4 << 20 // entries without effect that may turn out to be needed
+	maxOfOne      = 32      // parents of one entry
+	maxLaterBytes = 4 << 20 // refused entries that may be needed later
 )
 
-// Missing is a block that others have not sent yet.
-type Missing struct {
-	Hash  string
-	Since time.Time // when it was first asked for
-	Tries int       // that nobody answered
-	Asked []peer.ID // peers with the database that were asked by the last try
-	Err   error     // why what came is of no use, or nil
-}
-
-// want has entries fetched that the log misses, but of very many only some: the log
-// knows the others.
+// want puts missing entries on the want list, maxOfOne at most. The log knows the others.
 func (rp *replica) want(ctx context.Context, hashes ...string) {
-	rp.mu.Lock()
-	fresh := slices.DeleteFunc(slices.Clone(hashes[:min(len(hashes), maxOfOne)]), func(hash string) bool { return rp.wants[hash] })
-	rp.mu.Unlock()
-	if len(fresh) == 0 {
+	unwanted := rp.wants.unwanted(hashes[:min(len(hashes), maxOfOne)])
+	if len(unwanted) == 0 {
 		return
 	}
-	missing, err := rp.database().Log().MissingOf(ctx, fresh)
+	missing, err := rp.database().Log().MissingOf(ctx, unwanted)
 	if err != nil {
-		return // pull sees the same error
+		return // pull gets the same error
 	}
-	rp.mu.Lock()
-	defer rp.mu.Unlock()
-	for _, hash := range missing {
-		if len(rp.wants) < maxPending {
-			rp.enqueue(hash)
-		}
-	}
-	signal(rp.pulling)
+	rp.wants.add(missing...)
 }
 
-// enqueue has a hash asked for, unless it is on its way: behind all others if
-// nobody sent it before. The caller holds rp.mu.
-func (rp *replica) enqueue(hash string) {
-	if rp.wants[hash] {
-		return
-	}
-	rp.wants[hash] = true
-	if m := rp.missing[hash]; m != nil && m.Tries > 0 {
-		rp.stale = append(rp.stale, hash)
-	} else {
-		rp.queue = append(rp.queue, hash)
-	}
-}
-
-// pull fetches what is wanted, and tries again, less and less often, what
-// nobody sent.
+// pull fetches the want list in rounds, and repeats requests that nobody answered at
+// growing intervals.
 func (rp *replica) pull() {
-	pause := retryMin
-	given, err := rp.database().Log().Stats(rp.ctx)
+	var retry backoff
+	last, err := rp.database().Log().Stats(rp.ctx)
 	if err != nil {
 		rp.storeError(err)
 	}
-	for rp.awaitRoom() && rp.awaitQuota() {
+	for rp.awaitDisk() && rp.awaitQuota() {
 		begun := time.Now()
 		complete, progress, err := rp.round()
 		if rp.ctx.Err() != nil {
 			return
 		}
-		rp.resume(&given)
+		rp.resume(&last)
 		if err != nil {
 			rp.storeError(err)
 		}
 		if progress {
-			pause = retryMin
+			retry.reset()
 		}
 		var again <-chan time.Time
 		if !complete || err != nil {
-			again = time.After(rp.r.random.around(pause))
-			pause = min(2*pause, retryMax)
+			again = time.After(rp.r.random.around(retry.next()))
 		}
 		select {
 		case <-again:
-		case <-rp.pulling:
+		case <-rp.wants.wake:
 			select {
 			case <-time.After(roundGap - time.Since(begun)):
 			case <-rp.ctx.Done():
@@ -114,29 +77,33 @@ func (rp *replica) pull() {
 	}
 }
 
-// resume asks peers for their heads again where waiting entries were given up for
-// want of room, and the log grew since that was last done.
+// resume asks peers for their heads again if pending entries were abandoned, and the
+// log grew since it last did so.
 func (rp *replica) resume(last *oplog.Stats) {
 	now, err := rp.database().Log().Stats(rp.ctx)
 	if err != nil || now.GivenUp == last.GivenUp {
 		return
 	}
-	rp.mu.Lock()
-	rp.gaveUp = true
-	rp.notify()
-	rp.mu.Unlock()
+	rp.setAbandoned()
 	if now.Last != last.Last {
 		*last = now
 		rp.ask()
 	}
 }
 
-// round fetches until nothing is missing, which is complete, or what is missing
-// does not come. Progress is that something came that is of use.
+func (rp *replica) setAbandoned() {
+	rp.mu.Lock()
+	defer rp.mu.Unlock()
+	rp.abandoned = true
+	rp.changes.notify()
+}
+
+// round fetches until nothing is missing, which is complete, or until the rest does not
+// arrive. progress reports whether something useful arrived.
 func (rp *replica) round() (complete, progress bool, err error) {
-	p := &puller{rp: rp, log: rp.database().Log(), asked: make(map[string]time.Time), done: make(map[string]bool)}
+	p := &puller{rp: rp, log: rp.database().Log(), requested: make(map[string]time.Time), failed: make(map[string]bool)}
 	if !p.seed() || p.err != nil {
-		return p.err == nil && p.missed == 0, false, p.err
+		return p.err == nil && p.skipped == 0, false, p.err
 	}
 	if rp.r.cfg.Exchange == nil {
 		return false, false, nil
@@ -147,27 +114,27 @@ func (rp *replica) round() (complete, progress bool, err error) {
 	p.session = rp.r.cfg.Exchange.NewSession(ctx)
 	p.arrived = make(chan ipfsblocks.Block, maxBatch)
 	defer p.end()
-	tick := time.NewTicker(hurriedStall / 4)
+	tick := time.NewTicker(requestBriefly / 4)
 	defer tick.Stop()
 	for rp.isFull() == nil {
 		if !rp.accepts() {
 			return false, p.progress, nil
 		}
-		if rp.awaitShipment() {
-			p.heard = time.Now()
+		if rp.slot.await(rp.ctx) {
+			p.active = time.Now()
 		}
 		select {
-		case <-rp.pulling: // what is wanted by now is asked for
+		case <-rp.wants.wake: // request covers what is wanted by now
 		default:
 		}
-		p.ask()
-		if len(p.asked) == 0 {
-			if p.reoffer() {
+		p.request()
+		if len(p.requested) == 0 {
+			if p.offerAgain() {
 				p.progress = true
 				continue
 			}
 			if !p.seed() || p.err != nil {
-				return p.err == nil && p.missed == 0, p.progress, p.err
+				return p.err == nil && p.skipped == 0, p.progress, p.err
 			}
 			continue
 		}
@@ -184,16 +151,33 @@ func (rp *replica) round() (complete, progress bool, err error) {
 	return false, p.progress, nil
 }
 
-// idle reports whether more can be asked for than is known to be missing. What came may
-// have made other hashes missing.
-func (p *puller) idle() bool {
-	p.rp.mu.Lock()
-	defer p.rp.mu.Unlock()
-	return len(p.rp.queue)+len(p.rp.stale) == 0 && len(p.asked) < maxAsked/2
+// puller is a round of fetching. One goroutine uses it.
+type puller struct {
+	rp        *replica
+	log       *oplog.Log
+	ctx       context.Context
+	session   exchange.Fetcher
+	arrived   chan ipfsblocks.Block
+	requested map[string]time.Time // CIDs that are requested, and since when
+	calls     []call               // oldest first
+	failed    map[string]bool      // CIDs that nobody sent, or whose block was not accepted, in this round
+	skipped   int                  // missing CIDs that the round does not request
+	later     []orbit.Candidate    // refused entries that may be needed later
+	laterSize int                  // bytes of their blocks
+	active    time.Time            // when something arrived last, or all requests were repeated
+	queued    bool                 // CIDs are on the want list that are not requested yet
+	progress  bool
+	err       error
 }
 
-// next takes what comes next, what arrived before all else. It reports whether the
-// round goes on.
+// idle reports whether more can be requested than the want list has. Entries that
+// arrived may have made others missing.
+func (p *puller) idle() bool {
+	return p.rp.wants.queued() == 0 && len(p.requested) < maxRequested/2
+}
+
+// next handles the next event, arrived blocks first. It reports whether the round goes
+// on.
 func (p *puller) next(tick <-chan time.Time) bool {
 	var b ipfsblocks.Block
 	select {
@@ -201,42 +185,23 @@ func (p *puller) next(tick <-chan time.Time) bool {
 	default:
 		select {
 		case b = <-p.arrived:
-		case <-p.rp.pulling:
+		case <-p.rp.wants.wake:
 			return true
 		case <-tick:
 			p.expire()
-			p.nudge()
+			p.repeat()
 			return true
 		case <-p.ctx.Done():
 			return false
 		}
 	}
 	p.take(p.batch(b))
-	p.heard = time.Now()
+	p.active = time.Now()
 	return true
 }
 
-// puller is a round of fetching.
-type puller struct {
-	rp       *replica
-	log      *oplog.Log
-	ctx      context.Context
-	session  exchange.Fetcher
-	arrived  chan ipfsblocks.Block
-	asked    map[string]time.Time // when it was
-	calls    []call               // that asked, oldest first
-	done     map[string]bool      // nobody sent it, or it cannot be taken, or not yet
-	missed   int                  // of what the log misses, what is done
-	later    []block.Block        // had no effect, and nothing waited for them yet
-	held     int                  // bytes of later
-	heard    time.Time            // when something came, or all was asked for anew
-	waiting  bool                 // something is wanted and not asked for yet
-	progress bool
-	err      error
-}
-
-// seed wants what the log misses, some of very much, and reports whether there is
-// anything that can be asked for.
+// seed puts missing entries of the log on the want list, and reports whether there is
+// something to request.
 func (p *puller) seed() bool {
 	missing, err := p.log.Missing(p.rp.ctx)
 	if err != nil {
@@ -246,26 +211,14 @@ func (p *puller) seed() bool {
 	if p.err = p.rp.forgetFound(p.log); p.err != nil {
 		return false
 	}
-	p.missed = 0
-	p.rp.mu.Lock()
-	defer p.rp.mu.Unlock()
-	for _, hash := range missing {
-		switch m := p.rp.missing[hash]; {
-		case p.done[hash], m != nil && m.Err != nil:
-			p.missed++
-		default:
-			p.rp.enqueue(hash)
-		}
-	}
-	return len(p.rp.queue)+len(p.rp.stale) > 0
+	p.skipped = p.rp.wants.seed(missing, func(hash string) bool { return p.failed[hash] })
+	return p.rp.wants.queued() > 0
 }
 
-// forgetFound forgets that nobody sent what came in another way.
+// forgetFound forgets failed requests for entries that arrived by another route.
 func (rp *replica) forgetFound(l *oplog.Log) error {
-	rp.mu.Lock()
-	unsent := slices.Collect(maps.Keys(rp.missing))
-	rp.mu.Unlock()
-	missing, err := l.MissingOf(rp.ctx, unsent)
+	failed := rp.wants.failed()
+	missing, err := l.MissingOf(rp.ctx, failed)
 	if err != nil {
 		return err
 	}
@@ -273,60 +226,37 @@ func (rp *replica) forgetFound(l *oplog.Log) error {
 	for _, hash := range missing {
 		still[hash] = true
 	}
-	rp.mu.Lock()
-	defer rp.mu.Unlock()
-	for _, hash := range unsent {
-		if !still[hash] {
-			delete(rp.missing, hash)
-		}
-	}
+	rp.wants.found(slices.DeleteFunc(failed, func(hash string) bool { return still[hash] })...)
 	return nil
 }
 
-// ask asks for as much of the queue as may be asked for at once, half of it what
-// was wanted last, and half at random: what nobody has must not be in front of
-// what somebody has.
-func (p *puller) ask() {
-	rp := p.rp
+// request requests as much of the want list as the bound allows.
+func (p *puller) request() {
 	var hashes []string
-	rp.mu.Lock()
-	for _, from := range []*[]string{&rp.queue, &rp.stale} {
-		for len(*from) > 0 && len(hashes) < maxAsked-len(p.asked) {
-			last := len(*from) - 1
-			i := last
-			if len(hashes)%2 == 1 {
-				i = int(rp.r.random.below(int64(len(*from))))
-			}
-			hashes = append(hashes, (*from)[i])
-			(*from)[i] = (*from)[last]
-			*from = (*from)[:last]
-		}
-	}
-	p.waiting = len(rp.queue)+len(rp.stale) > 0
-	rp.mu.Unlock()
+	hashes, p.queued = p.rp.wants.next(maxRequested - len(p.requested))
 	var cids []cid.Cid
 	now := time.Now()
 	for _, hash := range p.stillMissing(hashes) {
 		c, err := block.ParseHash(hash)
-		if _, asked := p.asked[hash]; err != nil || asked || p.done[hash] {
-			rp.forget(hash)
+		if _, requested := p.requested[hash]; err != nil || requested || p.failed[hash] {
+			p.rp.wants.remove(hash)
 			continue
 		}
-		p.asked[hash] = now
-		rp.r.wanted.Store(hash, rp)
+		p.requested[hash] = now
+		p.rp.r.requested.Store(hash, p.rp)
 		cids = append(cids, c)
 	}
 	if len(cids) == 0 {
 		return
 	}
-	if len(p.asked) == len(cids) { // there was silence because nothing was asked for
-		p.heard = now
+	if len(p.requested) == len(cids) { // nothing arrived because nothing was requested
+		p.active = now
 	}
 	p.call(cids)
 }
 
-// stillMissing returns those of some hashes that the log still misses: others were
-// shipped meanwhile, or what needed them was given up. Those are forgotten.
+// stillMissing returns the CIDs that the log still misses. The others were transferred
+// meanwhile, or the entries that need them were abandoned; they leave the want list.
 func (p *puller) stillMissing(hashes []string) []string {
 	missing, err := p.log.MissingOf(p.ctx, hashes)
 	if err != nil {
@@ -334,14 +264,19 @@ func (p *puller) stillMissing(hashes []string) []string {
 	}
 	for _, hash := range hashes {
 		if !slices.Contains(missing, hash) {
-			p.rp.forget(hash)
-			p.rp.found(hash)
+			p.rp.wants.remove(hash)
+			p.rp.wants.found(hash)
 		}
 	}
 	return missing
 }
 
-// call asks for blocks.
+// call is a request for blocks.
+type call struct {
+	at     time.Time
+	cancel context.CancelFunc
+}
+
 func (p *puller) call(cids []cid.Cid) {
 	ctx, cancel := context.WithCancel(p.ctx)
 	found, err := p.session.GetBlocks(ctx, cids)
@@ -362,21 +297,20 @@ func (p *puller) call(cids []cid.Cid) {
 	})
 }
 
-// nudge asks anew for all that was asked for, where nothing came for a while:
-// on a busy machine, bitswap was seen to have received blocks, or sent wants,
-// that were lost on the way.
-func (p *puller) nudge() {
-	if len(p.asked) == 0 || time.Since(p.heard) < nudgeAfter {
+// repeat repeats all requests if nothing arrived for repeatAfter: on a busy machine,
+// bitswap was seen to lose blocks that it had received, and wants that it had sent.
+func (p *puller) repeat() {
+	if len(p.requested) == 0 || time.Since(p.active) < repeatAfter {
 		return
 	}
-	p.heard = time.Now()
+	p.active = time.Now()
 	for _, c := range p.calls {
 		c.cancel()
 	}
 	p.calls = nil
 	p.session = p.rp.r.cfg.Exchange.NewSession(p.ctx)
 	var cids []cid.Cid
-	for hash := range p.asked {
+	for hash := range p.requested {
 		if c, err := block.ParseHash(hash); err == nil {
 			cids = append(cids, c)
 		}
@@ -384,61 +318,61 @@ func (p *puller) nudge() {
 	p.call(cids)
 }
 
-// expire gives up for now what was asked for long enough, which is not long
-// where something else waits to be asked for.
+// expire ends requests that were not answered for requestFor, or requestBriefly if
+// others are queued.
 func (p *puller) expire() {
-	enough := stallAfter
-	if p.waiting {
-		enough = hurriedStall
+	timeout := requestFor
+	if p.queued {
+		timeout = requestBriefly
 	}
-	asked := slices.Sorted(maps.Keys(p.asked))
-	missing := p.stillMissing(asked)
-	for _, hash := range asked {
+	requested := slices.Sorted(maps.Keys(p.requested))
+	missing := p.stillMissing(requested)
+	for _, hash := range requested {
 		if !slices.Contains(missing, hash) {
-			delete(p.asked, hash)
-			p.rp.r.wanted.Delete(hash)
+			p.answered(hash)
 		}
 	}
 	expired := false
-	for hash, at := range p.asked {
-		if time.Since(at) > enough {
-			delete(p.asked, hash)
+	for hash, at := range p.requested {
+		if time.Since(at) > timeout {
+			p.answered(hash)
 			p.unanswered(hash)
 			expired = true
 		}
 	}
-	for len(p.calls) > 0 && time.Since(p.calls[0].at) > enough {
+	for len(p.calls) > 0 && time.Since(p.calls[0].at) > timeout {
 		p.calls[0].cancel()
 		p.calls = p.calls[1:]
 	}
-	if expired { // a session asks for few at once, and sticks to its peers
+	if expired { // a session requests few CIDs at once, and keeps to its peers
 		p.session = p.rp.r.cfg.Exchange.NewSession(p.ctx)
 	}
 }
 
-// call is one that asks for blocks.
-type call struct {
-	at     time.Time
-	cancel context.CancelFunc
+// answered ends the request for a CID.
+func (p *puller) answered(hash string) {
+	delete(p.requested, hash)
+	p.rp.r.requested.Delete(hash)
 }
 
+// unanswered notes that nobody sent a useful block. It is not requested again in this
+// round.
 func (p *puller) unanswered(hash string) {
-	p.done[hash] = true
-	p.rp.forget(hash)
-	p.rp.r.wanted.Delete(hash)
-	p.rp.unanswered(hash)
+	p.failed[hash] = true
+	p.rp.wants.remove(hash)
+	p.rp.r.requested.Delete(hash)
+	p.rp.wants.unanswered(hash, p.rp.someSubscribers())
 }
 
-// batch returns a block that came with those that came meanwhile.
+// batch returns a block that arrived, with others that arrived meanwhile.
 func (p *puller) batch(first ipfsblocks.Block) []block.Block {
 	var bs []block.Block
 	size := 0
 	for next := first; ; {
 		hash, ok := block.HashOf(next.Cid())
-		if _, asked := p.asked[hash]; ok && (asked || p.done[hash]) {
-			delete(p.asked, hash)
-			delete(p.done, hash)
-			p.rp.r.wanted.Delete(hash)
+		if _, requested := p.requested[hash]; ok && (requested || p.failed[hash]) {
+			p.answered(hash)
+			delete(p.failed, hash)
 			bs = append(bs, block.Block{Hash: hash, Data: next.RawData()})
 			size += len(next.RawData())
 		}
@@ -453,7 +387,7 @@ func (p *puller) batch(first ipfsblocks.Block) []block.Block {
 	}
 }
 
-// take joins entries that came.
+// take joins the entries that arrived and are still missing.
 func (p *puller) take(bs []block.Block) {
 	var hashes []string
 	for _, b := range bs {
@@ -464,133 +398,72 @@ func (p *puller) take(bs []block.Block) {
 	if len(bs) == 0 {
 		return
 	}
-	joined, err := p.rp.joinOf(p.ctx, "", p.rp.someSubscribers(), bs...)
+	cs := orbit.NewCandidates(bs...)
+	joined, err := p.rp.joinOf(p.ctx, "", p.rp.someSubscribers(), cs)
 	if err != nil {
 		p.err = err
 		return
 	}
 	for i, j := range joined {
-		hash := bs[i].Hash
-		p.rp.forget(hash)
-		switch {
+		p.rp.wants.remove(j.Hash)
+		switch size := len(bs[i].Data); {
 		case j.Outcome != oplog.Refused:
 			p.progress = true
-			p.rp.found(hash)
-		case errors.Is(j.Err, entry.ErrFault) && p.held+len(bs[i].Data) <= maxLaterBytes:
-			p.later = append(p.later, bs[i])
-			p.held += len(bs[i].Data)
-		case errors.Is(j.Err, entry.ErrFault), errors.Is(j.Err, orbit.ErrNotAllowed), errors.Is(j.Err, orbit.ErrUnavailable),
-			errors.Is(j.Err, orbit.ErrFull), errors.Is(j.Err, orbit.ErrShareFull), j.Err == nil:
-			p.unanswered(hash) // it may be of use another time
+			p.rp.wants.found(j.Hash)
+		case errors.Is(j.Err, entry.ErrFault) && p.laterSize+size <= maxLaterBytes:
+			p.later = append(p.later, cs[i])
+			p.laterSize += size
+		case mayBeAcceptedLater(j.Err):
+			p.unanswered(j.Hash)
 		default:
-			p.done[hash] = true
-			p.rp.useless(hash, j.Err)
+			p.failed[j.Hash] = true
+			p.rp.wants.useless(j.Hash, j.Err)
 		}
 	}
 }
 
-// reoffer offers again what had no effect: something may wait for it now. It
-// reports whether anything was taken.
-func (p *puller) reoffer() (taken bool) {
-	bs := p.later
-	p.later, p.held = nil, 0
-	if len(bs) == 0 {
+// mayBeAcceptedLater reports whether a fetched entry that was refused with an error may
+// be accepted when it is fetched again.
+func mayBeAcceptedLater(err error) bool {
+	return err == nil || errors.Is(err, entry.ErrFault) || errors.Is(err, orbit.ErrNotAllowed) ||
+		errors.Is(err, orbit.ErrUnavailable) || errors.Is(err, orbit.ErrFull) || errors.Is(err, orbit.ErrShareFull)
+}
+
+// offerAgain offers invalid entries to the log again, for pending entries may need them
+// now. It reports whether any was accepted.
+func (p *puller) offerAgain() (accepted bool) {
+	cs := p.later
+	p.later, p.laterSize = nil, 0
+	if len(cs) == 0 {
 		return false
 	}
-	joined, err := p.rp.joinOf(p.ctx, "", p.rp.someSubscribers(), bs...)
+	joined, err := p.rp.joinOf(p.ctx, "", p.rp.someSubscribers(), cs)
 	if err != nil {
 		p.err = err
 		return false
 	}
 	for i, j := range joined {
 		if j.Outcome == oplog.Refused {
-			p.later = append(p.later, bs[i])
-			p.held += len(bs[i].Data)
+			p.later = append(p.later, cs[i])
+			p.laterSize += len(cs[i].Block().Data)
 		} else {
-			taken = true
-			p.rp.found(bs[i].Hash)
+			accepted = true
+			p.rp.wants.found(j.Hash)
 		}
 	}
-	if !taken { // what waits for them is not ready to say so
-		for _, b := range p.later {
-			p.unanswered(b.Hash)
+	if !accepted { // the pending entries that need them are not ready to say so
+		for _, c := range p.later {
+			p.unanswered(c.Hash())
 		}
-		p.later, p.held = nil, 0
+		p.later, p.laterSize = nil, 0
 	}
-	return taken
+	return accepted
 }
 
-// end forgets what is asked for: the log knows.
+// end clears the want list: the log knows what it misses.
 func (p *puller) end() {
-	for hash := range p.asked {
-		p.rp.r.wanted.Delete(hash)
+	for hash := range p.requested {
+		p.rp.r.requested.Delete(hash)
 	}
-	p.rp.mu.Lock()
-	defer p.rp.mu.Unlock()
-	p.rp.queue, p.rp.stale = nil, nil
-	clear(p.rp.wants)
-	p.rp.notify()
-}
-
-// forget makes a hash one that is not on its way any more.
-func (rp *replica) forget(hash string) {
-	rp.mu.Lock()
-	defer rp.mu.Unlock()
-	delete(rp.wants, hash)
-}
-
-// miss changes what is known of a block that is missing.
-func (rp *replica) miss(hash string, change func(*Missing)) {
-	rp.mu.Lock()
-	defer rp.mu.Unlock()
-	m := rp.missing[hash]
-	if m == nil {
-		for some := range rp.missing {
-			if len(rp.missing) < maxUnsent {
-				break
-			}
-			delete(rp.missing, some)
-		}
-		m = &Missing{Hash: hash, Since: time.Now()}
-		rp.missing[hash] = m
-	}
-	change(m)
-	rp.notify()
-}
-
-// asking notes whom a block is asked of.
-func (rp *replica) asking(hash string) {
-	peers := rp.someSubscribers()
-	rp.miss(hash, func(m *Missing) { m.Asked = peers })
-}
-
-// unanswered notes that nobody sent a block.
-func (rp *replica) unanswered(hash string) {
-	peers := rp.someSubscribers()
-	rp.miss(hash, func(m *Missing) {
-		m.Asked = peers
-		m.Tries++
-	})
-}
-
-// useless notes that what came is no entry of the log.
-func (rp *replica) useless(hash string, why error) {
-	rp.miss(hash, func(m *Missing) { m.Err = why })
-}
-
-// found notes that a block came.
-func (rp *replica) found(hash string) {
-	rp.mu.Lock()
-	defer rp.mu.Unlock()
-	if rp.missing[hash] != nil {
-		delete(rp.missing, hash)
-		rp.notify()
-	}
-}
-
-// someSubscribers returns the peers that have opened the database, not all of
-// many.
-func (rp *replica) someSubscribers() []peer.ID {
-	peers := rp.subscribers()
-	return peers[:min(len(peers), maxShown)]
+	p.rp.wants.clear()
 }

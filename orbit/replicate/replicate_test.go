@@ -10,7 +10,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
-func TestDatabaseIsFetchedFromWhoHasIt(t *testing.T) {
+func TestDatabaseIsFetched(t *testing.T) {
 	a, b := newNode(t), newNode(t)
 	db := a.create("gigs", orbit.TypeEvents)
 	a.add(db.Address(), numbered("a%d", 300)...)
@@ -33,7 +33,7 @@ func TestUpdatesArriveLiveBothWays(t *testing.T) {
 	}
 }
 
-func TestPeersThatNeverMeetConvergeThroughOne(t *testing.T) {
+func TestPeersConvergeThroughAnotherOne(t *testing.T) {
 	hub, a, b := newNode(t), newNode(t), newNode(t)
 	db := a.create("gigs", orbit.TypeEvents)
 	address := db.Address()
@@ -70,7 +70,7 @@ func TestOpenDatabasesStayOpenOverARestart(t *testing.T) {
 	a, b := newNode(t), newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	a.add(address, "one")
-	b.open(address) // not here yet
+	b.open(address) // it is not here yet
 	b.restart()
 	b.connect(a)
 	wantSame(t, address, 1, a, b)
@@ -80,7 +80,7 @@ func TestOpenDatabasesStayOpenOverARestart(t *testing.T) {
 	wantSame(t, address, 2, a, b)
 }
 
-func TestHeadsOfAnySizeAreShown(t *testing.T) {
+func TestHeadsOfAnySizeAreExchanged(t *testing.T) {
 	a, b := newNode(t), newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	a.add(address, strings.Repeat("x", 100_000))
@@ -89,14 +89,14 @@ func TestHeadsOfAnySizeAreShown(t *testing.T) {
 	b.open(address)
 	b.connect(a)
 	wantSame(t, address, 1, a, b)
-	eventually(t, "they know that they are in step", func() bool {
+	eventually(t, "they know that they are in sync", func() bool {
 		s, err := b.Status(t.Context(), address)
 		must(t, err)
 		return s.Settled(begun) && b.hashes(address)[0] == head
 	})
 }
 
-func TestDroppedDatabaseThatComesAgainIsReplicated(t *testing.T) {
+func TestDroppedDatabaseIsReplicatedAgain(t *testing.T) {
 	a, b := newNode(t), newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	a.add(address, "one", "two")
@@ -110,7 +110,7 @@ func TestDroppedDatabaseThatComesAgainIsReplicated(t *testing.T) {
 	wantSame(t, address, 3, a, b)
 	b.add(address, "four")
 	wantSame(t, address, 4, a, b)
-	// Also where the Orbit did it.
+	// The same if the Orbit dropped it.
 	must(t, b.Orbit.Drop(t.Context(), address, nil))
 	b.create("gigs", orbit.TypeEvents)
 	wantSame(t, address, 4, a, b)
@@ -118,7 +118,7 @@ func TestDroppedDatabaseThatComesAgainIsReplicated(t *testing.T) {
 	wantSame(t, address, 5, a, b)
 }
 
-func TestConnectionThatIsLostForAMomentLosesNothing(t *testing.T) {
+func TestLostConnectionLosesNoEntry(t *testing.T) {
 	a, b, address := newPair(t)
 	for i := range 10 {
 		b.disconnect(a)
@@ -150,15 +150,15 @@ func TestClosedDatabaseStaysClosedOverARestart(t *testing.T) {
 	wantSame(t, address, 2, a, b)
 }
 
-func TestWhatPubsubLosesIsMadeUpFor(t *testing.T) {
+func TestEntriesThatPubsubLosesArrive(t *testing.T) {
 	t.Parallel()
 	a, b, address := newPair(t)
 	a.mute = true
 	a.restart()
 	begun := time.Now()
-	a.connect(b) // b may not have noticed yet that it was gone
+	a.connect(b) // b may not have noticed the end of the connection yet
 	a.database(address)
-	eventually(t, "they are in step", func() bool {
+	eventually(t, "they are in sync", func() bool {
 		s, err := b.Status(t.Context(), address)
 		must(t, err)
 		return s.Settled(begun)
@@ -167,7 +167,7 @@ func TestWhatPubsubLosesIsMadeUpFor(t *testing.T) {
 	wantSame(t, address, 1, a, b)
 }
 
-// What is put as soon as a database is there is announced like anything else.
+// An entry that is written as soon as the database is open is announced like any other.
 func TestFirstEntryIsAnnounced(t *testing.T) {
 	a := newNode(t)
 	for i := range 10 {

@@ -28,7 +28,6 @@ import (
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/reconcile"
-	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 )
@@ -36,129 +35,119 @@ import (
 var log = logging.Logger("npp/replicate")
 
 var (
-	// ErrNotReplicated says that a database is not replicated.
+	// ErrNotReplicated means that a database is not replicated.
 	ErrNotReplicated = errors.New("database is not replicated")
-	// ErrClosed says that the Replicator is closed.
+	// ErrClosed means that the Replicator is closed.
 	ErrClosed = errors.New("replication has ended")
 )
 
 // Bounds of all databases together.
 const (
-	maxExchanges   = 64        // that run because of us
-	maxServed      = 1024      // that run because of others
-	maxSessions    = 256       // in which others ask for entries
-	maxShipping    = 16        // in which others are asked, each of which holds a few batches
-	maxStates      = 64        // in which others are asked for their state
-	maxHeldBytes   = 128 << 20 // of entries that came and are not joined yet
-	maxIdentities  = 256       // that are asked for at once
-	heardRemember  = 1 << 16   // entries
+	maxExchanges   = 64        // exchanges that this side began
+	maxServed      = 1024      // exchanges that peers began
+	maxSessions    = 256       // sessions in which peers request entries
+	maxTransfers   = 16        // sessions in which this side does, each of which holds a few batches
+	maxStates      = 64        // sessions in which this side requests a state
+	memoryBudget   = 128 << 20 // bytes of entries that arrived and are not joined yet
+	maxIdentities  = 256       // requested identities
+	seenRemember   = 1 << 16   // entries
 	unsentRemember = 4096      // identities
-	refusedPerBase = 32        // refusals that are remembered of a database
 )
 
-// What of that each peer may have.
+// The quota of each peer.
 const (
 	exchangesOfOne  = 8
 	servedOfOne     = 128 // a JavaScript peer begins one for each of its databases at once
 	sessionsOfOne   = 16
-	shippingOfOne   = 4
+	transfersOfOne  = 4
 	statesOfOne     = 8
-	heldBytesOfOne  = 24 << 20
+	budgetOfOne     = 24 << 20
 	identitiesOfOne = 8
 )
-
-// Router is what replication needs of a pubsub router; see [router.Router].
-type Router interface {
-	Follow(topic string, take router.TakeFunc) (stop func(), err error)
-	Announce(ctx context.Context, topic string, data []byte) error
-	OnSubscription(func(p peer.ID, topic string, on bool))
-	ListPeers(topic string) []peer.ID
-	Unmeshed(topic string) []peer.ID
-}
 
 // Exchange is where blocks of other peers come from: bitswap.
 type Exchange interface {
 	NewSession(context.Context) exchange.Fetcher
 }
 
-// Config is what a [Replicator] works with. It owns none of it.
+// Config is what a [Replicator] uses. The Replicator closes none of it.
 type Config struct {
 	Orbit    *orbit.Orbit
 	Store    *store.Store // for the Replicator alone
 	Host     host.Host
-	Router   Router   // nil where pubsub is switched off: then only others begin exchanges
-	Exchange Exchange // nil where there is none: then nothing but heads arrives
-	// Disk is that of the databases. While it is almost full, nothing is accepted from
-	// other peers. Default: it always has room.
+	Router   Router   // nil if pubsub is off: then only peers begin exchanges
+	Exchange Exchange // nil without one: then only heads arrive, and what daemons transfer
+	// Disk is the disk of the databases. While its free space is low, data from other
+	// peers is rejected. Default: space is never low.
 	Disk *space.Disk
-	// Reads tells whether a peer reads heads as the package heads does, so that it
-	// can be sent heads of any size. Default: none does.
+	// Reads reports whether a peer reads heads as package heads does, so that it can be
+	// sent heads of any size. Default: no peer does.
 	Reads func(peer.ID) bool
-	// Rand is where chance comes from: how long to wait, what to ask for first.
-	// Default: that of math/rand/v2.
+	// Rand is the source of randomness: for pauses, and for the order of requests.
+	// Default: math/rand/v2.
 	Rand rand.Source
 }
 
 // Replicator replicates the databases of an Orbit. Its methods may be called
 // concurrently.
 type Replicator struct {
-	cfg        Config
-	ctx        context.Context // ends at Close
-	stop       context.CancelFunc
-	tasks      sync.WaitGroup
-	exchanges  *shares
-	served     *shares
-	sessions   *shares // in which peers ask
-	shipping   *shares // in which they are asked
-	states     *shares // in which they are asked for their state
-	held       *shares // bytes
-	identities *shares
-	asking     singleflight.Group            // for identities
-	unsent     *lru.Cache[string, time.Time] // identities that nobody sent, and when
-	heard      *lru.Cache[string, time.Time] // entries, behind the addresses of their databases
-	mute       *unidentified
-	random     *chance
+	cfg          Config
+	ctx          context.Context // ends at Close
+	stop         context.CancelFunc
+	tasks        sync.WaitGroup
+	exchanges    *quota
+	served       *quota
+	sessions     *quota
+	transfers    *quota
+	states       *quota
+	budget       *quota // the memory budget
+	identities   *quota
+	requests     singleflight.Group            // for identities
+	unsent       *lru.Cache[string, time.Time] // identities that nobody sent, and when they were requested
+	seen         *lru.Cache[string, time.Time] // address and CID of entries, and when their topics had them
+	unidentified *unidentified
+	random       *random
 
-	mu       sync.RWMutex
-	closed   bool
-	replicas map[string]*replica // by address
-	paused   map[string]bool     // addresses that are not replicated
-	wanted   sync.Map            // hash of a block → the *replica that asks for it
+	mu        sync.RWMutex
+	closed    bool
+	replicas  map[string]*replica // by address
+	paused    map[string]bool     // addresses that are not replicated
+	requested sync.Map            // CID of a block → the *replica that requests it
 }
 
-// The keys of the store: what is not replicated of what is here, and what is
-// replicated and not here yet.
+// The keys of the store: databases that are here and not replicated, and databases that
+// are replicated and not here yet.
 const (
 	pausedPrefix = "paused"
 	wantedPrefix = "wanted"
 )
 
 func key(prefix, address string) string {
-	hash, _ := manifest.ParseAddress(address) // which was checked
+	hash, _ := manifest.ParseAddress(address) // the address is valid
 	return prefix + "/" + hash
 }
 
 // New starts to replicate all databases of the Orbit that were not closed with
-// [Replicator.CloseDatabase], and those that it opens from now on.
+// [Replicator.CloseDatabase], and all databases that the Orbit opens from now on.
 func New(ctx context.Context, cfg Config) (*Replicator, error) {
 	r := &Replicator{
 		cfg:        cfg,
-		exchanges:  newShares(maxExchanges, exchangesOfOne),
-		served:     newShares(maxServed, servedOfOne),
-		sessions:   newShares(maxSessions, sessionsOfOne),
-		shipping:   newShares(maxShipping, shippingOfOne),
-		states:     newShares(maxStates, statesOfOne),
-		held:       newShares(maxHeldBytes, heldBytesOfOne),
-		identities: newShares(maxIdentities, identitiesOfOne),
-		random:     &chance{source: cfg.Rand},
+		exchanges:  newQuota(maxExchanges, exchangesOfOne),
+		served:     newQuota(maxServed, servedOfOne),
+		sessions:   newQuota(maxSessions, sessionsOfOne),
+		transfers:  newQuota(maxTransfers, transfersOfOne),
+		states:     newQuota(maxStates, statesOfOne),
+		budget:     newQuota(memoryBudget, budgetOfOne),
+		identities: newQuota(maxIdentities, identitiesOfOne),
+		random:     &random{source: cfg.Rand},
 		replicas:   make(map[string]*replica),
 		paused:     make(map[string]bool),
 	}
-	r.heard, _ = lru.New[string, time.Time](heardRemember) // fails for sizes below 1
+	r.seen, _ = lru.New[string, time.Time](seenRemember) // fails for sizes below 1
 	r.unsent, _ = lru.New[string, time.Time](unsentRemember)
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	var wanted []string
-	for prefix, take := range map[string]func(address string){
+	for prefix, add := range map[string]func(address string){
 		pausedPrefix: func(a string) { r.paused[a] = true },
 		wantedPrefix: func(a string) { wanted = append(wanted, a) },
 	} {
@@ -166,14 +155,14 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 			if err != nil {
 				return nil, fmt.Errorf("replication: %w", err)
 			}
-			take(manifest.Address(strings.TrimPrefix(e.Key, prefix+"/")))
+			add(manifest.Address(strings.TrimPrefix(e.Key, prefix+"/")))
 		}
 	}
 	var err error
-	if r.mute, err = newUnidentified(cfg.Host, r.disconnected); err != nil {
+	if r.unidentified, err = newUnidentified(cfg.Host, r.disconnected); err != nil {
 		return nil, fmt.Errorf("replication: %w", err)
 	}
-	r.begin(r.mute.follow)
+	r.begin(r.unidentified.follow)
 	cfg.Host.SetStreamHandlerMatch("/orbitdb/heads", r.speaks, r.serve)
 	cfg.Host.SetStreamHandler(reconcile.Protocol, r.serveSession)
 	cfg.Host.SetStreamHandler(reconcile.Earlier, r.serveSession)
@@ -188,7 +177,7 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 	return r, nil
 }
 
-// openAll opens what is replicated and not open yet.
+// openAll opens the databases that are replicated and not open yet.
 func (r *Replicator) openAll(ctx context.Context) {
 	for d, err := range r.cfg.Orbit.Databases(ctx) {
 		if err != nil {
@@ -222,7 +211,7 @@ func (r *Replicator) Close() error {
 	return nil
 }
 
-// begin runs a task that Close waits for, unless the Replicator is closed.
+// begin runs a task for which Close waits, unless the Replicator is closed.
 func (r *Replicator) begin(task func(context.Context)) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -231,7 +220,8 @@ func (r *Replicator) begin(task func(context.Context)) {
 	}
 }
 
-// enter reports whether a task may begin that Close waits for until it is done.
+// enter reports whether a task may begin. If so, Close waits until the caller calls
+// r.tasks.Done.
 func (r *Replicator) enter() bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -247,18 +237,18 @@ func (r *Replicator) isPaused(address string) bool {
 	return r.paused[address]
 }
 
-// opened begins to replicate a database that was opened, unless it is paused.
+// opened replicates a database that was opened, unless it is paused.
 func (r *Replicator) opened(db *orbit.Database) {
 	if !r.isPaused(db.Address()) {
 		r.replica(db.Address(), db)
 	}
 }
 
-// replica returns the replica of an address, which begins if it is new, and
-// gives it the database, if any. It returns nil if the Replicator is closed.
+// replica returns the replica of an address, starts it if it is new, and sets its
+// database unless db is nil. It returns nil if the Replicator is closed.
 func (r *Replicator) replica(address string, db *orbit.Database) *replica {
-	// What is written from now on is to be announced. An error is one that whoever
-	// reads the log will have, too.
+	// Entries that are written from now on are announced. Readers of the log get the
+	// same error.
 	var stats oplog.Stats
 	if db != nil {
 		stats, _ = db.Log().Stats(r.ctx)
@@ -271,7 +261,7 @@ func (r *Replicator) replica(address string, db *orbit.Database) *replica {
 	rp := r.replicas[address]
 	var after <-chan struct{}
 	if rp != nil && db != nil && rp.database() != nil && rp.database().Log() != db.Log() {
-		// That one was dropped, and this is another with its address.
+		// The database was dropped, and created again with the same address.
 		rp.cancel()
 		rp, after = nil, rp.done
 	}
@@ -294,9 +284,9 @@ func (r *Replicator) find(address string) *replica {
 	return r.replicas[address]
 }
 
-// Open replicates the database with an address from now on, also after a
-// restart. It does not wait: a database that is not here is fetched in the
-// background; see [Replicator.Status].
+// Open replicates the database with an address from now on, also after a restart. It
+// does not wait: a database that is not here is fetched in the background; see
+// [Replicator.Status].
 func (r *Replicator) Open(ctx context.Context, address string, opts orbit.OpenOptions) error {
 	if _, err := manifest.ParseAddress(address); err != nil {
 		return err
@@ -313,9 +303,9 @@ func (r *Replicator) Open(ctx context.Context, address string, opts orbit.OpenOp
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		said := decodeWanted(before) // what was said before holds, unless it is said anew
-		said.Type, said.IndexBy = cmp.Or(opts.Type, said.Type), cmp.Or(opts.IndexBy, said.IndexBy)
-		return tx.Put(key(wantedPrefix, address), encodeWanted(said))
+		all := decodeOptions(before) // options of an earlier call hold until they are overwritten
+		all.Type, all.IndexBy = cmp.Or(opts.Type, all.Type), cmp.Or(opts.IndexBy, all.IndexBy)
+		return tx.Put(key(wantedPrefix, address), encodeOptions(all))
 	})
 	if err != nil {
 		return err
@@ -328,16 +318,15 @@ func (r *Replicator) Open(ctx context.Context, address string, opts orbit.OpenOp
 	return nil
 }
 
-// Ask has a database that is replicated compared now with those of the peers that have
-// it open. It does not wait; see [Replicator.Status].
+// Ask exchanges heads of a replicated database now with the peers that have it open. It
+// does not wait; see [Replicator.Status].
 func (r *Replicator) Ask(address string) {
 	if rp := r.find(address); rp != nil {
 		rp.ask()
 	}
 }
 
-// adopt makes a database that is here one that is replicated, and with it its
-// list of writers.
+// adopt replicates a database that is here, and its access database.
 func (r *Replicator) adopt(ctx context.Context, db *orbit.Database) error {
 	all := withAccess(db)
 	err := r.cfg.Store.Update(ctx, func(tx *store.Tx) error {
@@ -374,7 +363,7 @@ func (r *Replicator) setPaused(address string, on bool) {
 	}
 }
 
-// withAccess returns a database and that of its list of writers, if any.
+// withAccess returns a database and its access database, if any.
 func withAccess(db *orbit.Database) []*orbit.Database {
 	if inner := db.Access().Database(); inner != nil {
 		return []*orbit.Database{inner, db}
@@ -382,10 +371,9 @@ func withAccess(db *orbit.Database) []*orbit.Database {
 	return []*orbit.Database{db}
 }
 
-// CloseDatabase ends the replication of a database until it is opened with
-// [Replicator.Open]. What is here of it stays. Of one that is not here yet,
-// nothing stays. The list of writers of one that is replicated is not closed
-// ([orbit.ErrInUse]).
+// CloseDatabase ends the replication of a database until [Replicator.Open]. Its entries
+// stay. A database that is not here yet is forgotten. The access database of a replicated
+// database cannot be closed ([orbit.ErrInUse]).
 func (r *Replicator) CloseDatabase(ctx context.Context, address string) error {
 	ended, err := r.pause(ctx, address)
 	if err != nil {
@@ -405,8 +393,8 @@ func (r *Replicator) CloseDatabase(ctx context.Context, address string) error {
 	return err
 }
 
-// pause ends the replication of a database for now, and of its list of writers
-// unless that of another one is the same. It returns those of them that are here.
+// pause ends the replication of a database, and of its access database unless another
+// database uses the same one. It returns the addresses of those that are here.
 func (r *Replicator) pause(ctx context.Context, address string) (ended []string, err error) {
 	if r.find(address) == nil {
 		return nil, fmt.Errorf("%w: %s", ErrNotReplicated, address)
@@ -417,13 +405,13 @@ func (r *Replicator) pause(ctx context.Context, address string) (ended []string,
 	r.setPaused(address, true)
 	r.end(address)
 	if _, err := r.cfg.Orbit.Resolve(ctx, address); errors.Is(err, orbit.ErrUnknown) {
-		r.setPaused(address, false) // it never came
+		r.setPaused(address, false) // it never arrived
 		return nil, nil
 	}
 	ended = []string{address}
 	db, err := r.cfg.Orbit.Open(ctx, address, orbit.OpenOptions{})
 	if err != nil {
-		return ended, nil // a damaged one, whose list is not known
+		return ended, nil // it is damaged, so its access database is not known
 	}
 	if inner := db.Access().Database(); inner != nil && !r.guards(inner.Address(), address) {
 		r.setPaused(inner.Address(), true)
@@ -441,8 +429,8 @@ func (r *Replicator) resume(ctx context.Context, address string) {
 	}
 }
 
-// guards reports whether a database is the list of writers of one that is
-// replicated, other than one.
+// guards reports whether a database is the access database of a replicated database
+// other than the given one.
 func (r *Replicator) guards(access, other string) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -454,7 +442,7 @@ func (r *Replicator) guards(access, other string) bool {
 	return false
 }
 
-// end stops a replica, and waits until it has.
+// end stops a replica, and waits for its end.
 func (r *Replicator) end(address string) {
 	r.mu.Lock()
 	rp := r.replicas[address]
@@ -466,8 +454,8 @@ func (r *Replicator) end(address string) {
 	}
 }
 
-// Drop ends the replication of a database and removes it; see [orbit.Orbit.Drop].
-// One that stays after an error is replicated as before.
+// Drop ends the replication of a database and deletes it; see [orbit.Orbit.Drop]. If the
+// database is still here after an error, it is replicated as before.
 func (r *Replicator) Drop(ctx context.Context, address string, keep func(context.Context, []block.Block) error) error {
 	_, err := r.pause(ctx, address)
 	replicated := err == nil
@@ -476,7 +464,7 @@ func (r *Replicator) Drop(ctx context.Context, address string, keep func(context
 	}
 	err = r.cfg.Orbit.Drop(ctx, address, keep)
 	if errors.Is(err, orbit.ErrUnknown) && replicated {
-		err = nil // it never came
+		err = nil // it never arrived
 	}
 	after := context.WithoutCancel(ctx)
 	if err != nil {
@@ -488,12 +476,12 @@ func (r *Replicator) Drop(ctx context.Context, address string, keep func(context
 	if err := r.cfg.Store.Update(after, func(tx *store.Tx) error { return tx.Delete(key(wantedPrefix, address)) }); err != nil {
 		return err
 	}
-	return r.forget(after)
+	return r.forgetGone(after)
 }
 
-// forget makes those databases that are not here any more ones that were never
-// closed: one with the address of such a one that comes later is another one.
-func (r *Replicator) forget(ctx context.Context) error {
+// forgetGone forgets that databases were closed that are not here any more: a database
+// that arrives later with the same address is replicated.
+func (r *Replicator) forgetGone(ctx context.Context) error {
 	r.mu.RLock()
 	paused := slices.Collect(maps.Keys(r.paused))
 	r.mu.RUnlock()
@@ -522,13 +510,13 @@ func (r *Replicator) forget(ctx context.Context) error {
 	return nil
 }
 
-// speaks tells whether a protocol is that of a database which is replicated.
+// speaks reports whether a protocol is the heads exchange of a replicated database.
 func (r *Replicator) speaks(p protocol.ID) bool {
 	address, ok := heads.Address(p)
 	return ok && r.find(address) != nil
 }
 
-// serve answers an exchange that a peer began.
+// serve answers an exchange of heads that a peer began.
 func (r *Replicator) serve(s network.Stream) {
 	address, _ := heads.Address(s.Protocol())
 	rp := r.find(address)
@@ -542,50 +530,51 @@ func (r *Replicator) serve(s network.Stream) {
 		return
 	}
 	defer context.AfterFunc(rp.ctx, func() { s.Reset() })()
-	rp.served(s)
+	rp.serve(s)
 }
 
-// subscription is told by the router, which waits.
+// subscription notes that a peer subscribed to a topic, or unsubscribed. The router waits
+// for it.
 func (r *Replicator) subscription(p peer.ID, topic string, on bool) {
 	if rp := r.find(topic); rp != nil {
 		rp.subscription(p, on)
 	}
 }
 
-// Providers returns the peers that are likely to have a block which is asked
-// for: those that have opened the database it is of.
+// Providers returns the peers that probably have a block which is requested: those that
+// have its database open.
 func (r *Replicator) Providers(c cid.Cid) []peer.ID {
 	hash, ok := block.HashOf(c)
 	if !ok {
 		return nil
 	}
-	rp, ok := r.wanted.Load(hash)
+	rp, ok := r.requested.Load(hash)
 	if !ok {
 		return nil
 	}
 	return rp.(*replica).subscribers()
 }
 
-// once reports whether an entry was not heard or announced on the topic of its
-// database for a while, and notes that it is now.
-func (r *Replicator) once(address, hash string) bool {
+// see reports whether the topic of a database did not have an entry for seenFor, and notes
+// that it has it now.
+func (r *Replicator) see(address, hash string) bool {
 	now := time.Now()
-	if last, ok := r.heard.Get(address + hash); ok && now.Sub(last) <= heardFor {
+	if last, ok := r.seen.Get(address + hash); ok && now.Sub(last) <= seenFor {
 		return false
 	}
-	r.heard.Add(address+hash, now)
+	r.seen.Add(address+hash, now)
 	return true
 }
 
-// unhear undoes once.
-func (r *Replicator) unhear(address, hash string) { r.heard.Remove(address + hash) }
+// forget undoes see.
+func (r *Replicator) forget(address, hash string) { r.seen.Remove(address + hash) }
 
-// disconnected is told by the host.
+// disconnected notes that a peer disconnected.
 func (r *Replicator) disconnected(p peer.ID) {
 	r.mu.RLock()
 	all := slices.Collect(maps.Values(r.replicas))
 	r.mu.RUnlock()
 	for _, rp := range all {
-		rp.disconnected(p)
+		rp.peers.disconnected(p)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
-// Once a watcher is ready, it misses no update, and it ends with the replication.
+// A watcher that is ready misses no update, and ends with the replication.
 func TestWatcherMissesNoUpdate(t *testing.T) {
 	a := newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
@@ -41,8 +41,8 @@ func TestWatcherMissesNoUpdate(t *testing.T) {
 	}
 }
 
-// What cannot be dropped is replicated as before, and what was dropped and comes
-// again is replicated, with its list of writers.
+// After a failed drop, a database is replicated as before. A dropped database that arrives
+// again is replicated, with its access database.
 func TestDropLeavesNothingPaused(t *testing.T) {
 	a, b := newNode(t), newNode(t)
 	db := a.createManaged("band")
@@ -82,7 +82,7 @@ func TestDropLeavesNothingPaused(t *testing.T) {
 	eventually(t, "b may write", func() bool { return b.mayWrite(address) })
 }
 
-func TestIndexThatWasSaidHoldsUntilTheDatabaseComes(t *testing.T) {
+func TestIndexFieldIsRememberedUntilTheDatabaseArrives(t *testing.T) {
 	a, b := newNode(t), newNode(t)
 	address := a.create("pieces", orbit.TypeDocuments).Address()
 	must(t, b.Replicator.Open(t.Context(), address, orbit.OpenOptions{IndexBy: "hash"}))

@@ -83,8 +83,8 @@ func TestDaemonSaysThatALogIsEncrypted(t *testing.T) {
 		t.Errorf("ls: %s", text)
 	}
 	text := shown("doctor", inJS.address)
-	if !strings.Contains(text, "problem  state     it is open, but what its peers have is encrypted as a whole") ||
-		!strings.Contains(text, "problem  refused ") || strings.Contains(text, "in step") || strings.Contains(text, "nothing keeps it") {
+	if !strings.Contains(text, "problem  state     it is open, but the entries of its peers are encrypted as a whole") ||
+		!strings.Contains(text, "problem  refused ") || strings.Contains(text, "in sync") || strings.Contains(text, "nothing prevents its replication") {
 		t.Errorf("doctor: %s", text)
 	}
 	if text := shown("peers", inJS.address); !strings.Contains(text, "in sync never") {

@@ -15,17 +15,17 @@ import (
 )
 
 const (
-	patience  = 30 * time.Minute // until all agree, once all is healed
-	hostility = 2 * time.Minute  // that hostile peers go on meanwhile
+	patience  = 30 * time.Minute // from the healing until all replicas agree
+	hostility = 2 * time.Minute  // for which hostile peers go on after the healing
 )
 
-// run has the history happen, and returns why it did not end well, or nil.
+// run runs the history, and returns which conditions it violated, or nil.
 func (s *history) run() error {
 	defer s.end()
 	for _, r := range s.replicas {
 		s.start(r)
 	}
-	for _, b := range s.bases {
+	for _, b := range s.databases {
 		if err := b.create(); err != nil {
 			return err
 		}
@@ -41,17 +41,17 @@ func (s *history) run() error {
 	for s.unsettled() != nil && time.Since(healed) < patience {
 		s.world.run(time.Now().Add(5 * time.Second))
 	}
-	return errors.Join(append(s.faults, s.unsettled(), s.disagreement())...)
+	return errors.Join(append(s.violations, s.unsettled(), s.disagreement())...)
 }
 
-// heal ends what keeps replicas from agreeing.
+// heal ends all cuts and failures, and connects the replicas of each database.
 func (s *history) heal() {
-	s.over = true
+	s.healing = true
 	for _, l := range s.links {
 		l.setCut(false)
 	}
-	for _, b := range s.bases {
-		s.connect(s.having(b))
+	for _, b := range s.databases {
+		s.connect(s.replicasOf(b))
 	}
 	for _, r := range s.replicas {
 		s.start(r)
@@ -65,8 +65,8 @@ func (s *history) heal() {
 	}
 }
 
-// having returns the replicas that have opened a database.
-func (s *history) having(b *base) (having []*replica) {
+// replicasOf returns the replicas that opened a database.
+func (s *history) replicasOf(b *database) (having []*replica) {
 	for _, r := range s.replicas {
 		if slices.Contains(r.opens, b) {
 			having = append(having, r)
@@ -75,8 +75,7 @@ func (s *history) having(b *base) (having []*replica) {
 	return having
 }
 
-// connect links those of some replicas that are not linked by way of others of
-// them.
+// connect adds links so that the given replicas reach each other without other nodes.
 func (s *history) connect(some []*replica) {
 	reached := map[*node]bool{some[0].node: true}
 	for _, r := range some {
@@ -91,7 +90,7 @@ func (s *history) connect(some []*replica) {
 	}
 }
 
-// end ends all that runs.
+// end stops all nodes.
 func (s *history) end() {
 	s.ended = true
 	for _, r := range s.replicas {
@@ -100,23 +99,23 @@ func (s *history) end() {
 	for _, x := range s.hostiles {
 		x.down(noticeStop)
 	}
-	time.Sleep(hostility) // what sleeps ends by itself
+	time.Sleep(hostility) // sleeping goroutines end by themselves
 }
 
-// unsettled returns what replication has still to do, or nil.
+// unsettled returns which replicas lack entries, have pending ones or other heads, or nil.
 func (s *history) unsettled() error {
 	ctx := context.Background()
 	var errs []error
-	for _, b := range s.bases {
+	for _, b := range s.databases {
 		want := ""
-		for _, r := range s.having(b) {
+		for _, r := range s.replicasOf(b) {
 			db := r.database(b)
 			if db == nil {
 				errs = append(errs, fmt.Errorf("%s has not %s", r.name, b.name))
 				continue
 			}
 			got := ""
-			for _, d := range withLists(db) {
+			for _, d := range withAccess(db) {
 				stats, err := d.Log().Stats(ctx)
 				if err != nil {
 					return err
@@ -125,7 +124,7 @@ func (s *history) unsettled() error {
 					got += h.Hash
 				}
 				if waiting := int(stats.Waiting); waiting > b.orphans || waiting > 0 && d != db {
-					errs = append(errs, fmt.Errorf("%s has %d entries of %s waiting", r.name, waiting, d.Name()))
+					errs = append(errs, fmt.Errorf("%s has %d pending entries of %s", r.name, waiting, d.Name()))
 				}
 			}
 			if want == "" {
@@ -133,40 +132,41 @@ func (s *history) unsettled() error {
 			}
 			if got != want {
 				status, _ := r.repl.Status(ctx, b.address)
-				errs = append(errs, fmt.Errorf("%s has other heads of %s: %s", r.name, b.name, s.told(status)))
+				errs = append(errs, fmt.Errorf("%s has other heads of %s: %s", r.name, b.name, s.short(status)))
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// withLists returns a database and that of its list of writers, if any.
-func withLists(db *orbit.Database) []*orbit.Database {
+// withAccess returns a database and its access database, if any.
+func withAccess(db *orbit.Database) []*orbit.Database {
 	if inner := db.Access().Database(); inner != nil {
 		return []*orbit.Database{db, inner}
 	}
 	return []*orbit.Database{db}
 }
 
-// told is a status in short.
-func (s *history) told(status replicate.Status) string {
+// short returns a status as a short text.
+func (s *history) short(status replicate.Status) string {
 	text := fmt.Sprintf("%s, asks for %d, misses %d, refused %d", status.State, status.Asking, len(status.Missing), len(status.Refused))
 	for _, p := range status.Peers {
 		for _, r := range s.replicas {
 			if r.id == p.ID {
-				text += fmt.Sprintf("; %s open %v, exchanged %v, in step %v, %v", r.name, p.Open, p.Exchanged.Sub(s.begun), p.InStep.Sub(s.begun), p.Err)
+				text += fmt.Sprintf("; %s open %v, exchanged %v, in sync %v, %v", r.name, p.Open, p.Exchanged.Sub(s.begun), p.InStep.Sub(s.begun), p.Err)
 			}
 		}
 	}
 	return text
 }
 
-// disagreement returns what replicas do not agree about, or what is lost.
+// disagreement returns how the replicas differ, and which entries are lost or wrong, or
+// nil.
 func (s *history) disagreement() error {
 	var errs []error
-	for _, b := range s.bases {
+	for _, b := range s.databases {
 		var first []string
-		for i, r := range s.having(b) {
+		for i, r := range s.replicasOf(b) {
 			db := r.database(b)
 			if db == nil {
 				continue
@@ -184,7 +184,7 @@ func (s *history) disagreement() error {
 				first = got
 				errs = append(errs, s.lost(b, hashes), s.intruders(b, r, db))
 				if b.guard == managed {
-					errs = append(errs, s.misjudged(b, db, hashes))
+					errs = append(errs, s.misauthorized(b, db, hashes))
 				}
 			}
 			if !slices.Equal(got, first) {
@@ -195,15 +195,15 @@ func (s *history) disagreement() error {
 	return errors.Join(errs...)
 }
 
-// lost returns what somebody was told is on disk, and is not. What a writer wrote that
-// was revoked may have lost its effect.
-func (s *history) lost(b *base, hashes []string) error {
-	counts := make(map[string]bool, len(hashes))
+// lost returns an entry that is missing although its writer was told that it is on disk,
+// or nil. In a managed database, it need not be authorized: its writer may be revoked.
+func (s *history) lost(b *database, hashes []string) error {
+	authorized := make(map[string]bool, len(hashes))
 	for _, hash := range hashes {
-		counts[hash] = true
+		authorized[hash] = true
 	}
 	for _, hash := range sortedKeys(b.written) {
-		if counts[hash] {
+		if authorized[hash] {
 			continue
 		}
 		if b.guard != managed || s.find(b, hash) == nil {
@@ -213,9 +213,9 @@ func (s *history) lost(b *base, hashes []string) error {
 	return nil
 }
 
-// find returns an entry that a replica has, whether it counts there or not, or nil.
-func (s *history) find(b *base, hash string) *entry.Entry {
-	for _, r := range s.having(b) {
+// find returns an entry that a replica has, authorized or not, or nil.
+func (s *history) find(b *database, hash string) *entry.Entry {
+	for _, r := range s.replicasOf(b) {
 		if db := r.database(b); db != nil {
 			if e, err := db.Log().Get(context.Background(), hash); err == nil {
 				return e
@@ -225,9 +225,9 @@ func (s *history) find(b *base, hash string) *entry.Entry {
 	return nil
 }
 
-// misjudged returns how what counts differs from what should by the rule of
-// [orbit.AccessController], for all the entries that any replica has.
-func (s *history) misjudged(b *base, db *orbit.Database, hashes []string) error {
+// misauthorized returns an entry that is authorized at the replica and should not be, or the
+// reverse, by the rule of [orbit.AccessController] for all entries that any replica has.
+func (s *history) misauthorized(b *database, db *orbit.Database, hashes []string) error {
 	ctx := context.Background()
 	list, err := db.Log().Access(ctx)
 	if err != nil {
@@ -235,7 +235,7 @@ func (s *history) misjudged(b *base, db *orbit.Database, hashes []string) error 
 	}
 	all := make(map[string]*entry.Entry)
 	writers := make(map[string]string) // of valid entries
-	for _, r := range s.having(b) {
+	for _, r := range s.replicasOf(b) {
 		for a, err := range r.database(b).Log().Stored(ctx, 0) {
 			if err != nil {
 				return err
@@ -261,29 +261,29 @@ func (s *history) misjudged(b *base, db *orbit.Database, hashes []string) error 
 			anchor(hash)
 		}
 	}
-	counts := make(map[string]bool)
+	authorized := make(map[string]bool)
 	for hash, writer := range writers {
 		if anchored[hash] && (slices.Contains(list.Known, writer) || slices.Contains(list.Kept, hash)) {
-			counts[hash] = true
+			authorized[hash] = true
 		}
 	}
 	for _, hash := range hashes {
-		if !counts[hash] {
-			return fmt.Errorf("%s counts in %s, and should not", hash, b.name)
+		if !authorized[hash] {
+			return fmt.Errorf("%s is authorized in %s, and should not be", hash, b.name)
 		}
-		delete(counts, hash)
+		delete(authorized, hash)
 	}
-	if missing := sortedKeys(counts); len(missing) > 0 {
-		return fmt.Errorf("%s does not count in %s, and should", missing[0], b.name)
+	if missing := sortedKeys(authorized); len(missing) > 0 {
+		return fmt.Errorf("%s is not authorized in %s, and should be", missing[0], b.name)
 	}
 	return nil
 }
 
-// intruders returns what counts and must not: what its writer did not sign, and
-// what hostile peers wrote where they may not.
-func (s *history) intruders(b *base, r *replica, db *orbit.Database) error {
+// intruders returns an entry that must not be authorized: its signature is invalid, or a
+// hostile peer wrote it to a database to which it may not write.
+func (s *history) intruders(b *database, r *replica, db *orbit.Database) error {
 	ctx := context.Background()
-	for _, d := range withLists(db) {
+	for _, d := range withAccess(db) {
 		for e, err := range d.Iterate(ctx, orbit.Range{}) {
 			if err != nil {
 				return err
@@ -293,7 +293,7 @@ func (s *history) intruders(b *base, r *replica, db *orbit.Database) error {
 				err = e.Check(i)
 			}
 			if err != nil {
-				return fmt.Errorf("%s counts in %s: %w", e.Hash(), d.Name(), err)
+				return fmt.Errorf("%s is authorized in %s: %w", e.Hash(), d.Name(), err)
 			}
 			for _, x := range s.hostiles {
 				if i.ID == x.signer.ID && (b.guard != open || d != db) {

@@ -1,56 +1,55 @@
-// Package sim is many replicas of databases in one process, on virtual time, with
-// all chance from one seed.
+// Package sim simulates many replicas of databases in one process, in virtual time, with
+// all randomness derived from one seed.
 //
-// # What is real
+// # Real parts
 //
 // The databases ([orbit.Orbit]), their replication ([replicate.Replicator]), the
-// negotiation of protocols, and what a power loss leaves of a disk
+// negotiation of protocols, and the state of a disk after a power loss
 // ([storetest.Disk]).
 //
-// # What is simulated
+// # Simulated parts
 //
-// What replication works with: the host, pubsub, bitswap, and the links between
-// peers. A link has a latency, which is another one for each message, loses,
-// repeats and reorders what pubsub sends, and can be cut, which its ends notice
-// one after the other, and later. A stream holds no more than a window, and what
-// is sent on it comes in order. Peers that speak as JavaScript does know no
-// other protocols than heads.
+// The host, pubsub, bitswap, and the links between peers. A link has a latency that
+// varies per message. It loses, duplicates and reorders pubsub messages. It can be cut;
+// its ends notice that later, and at different times. A stream buffers at most one
+// window, and delivers its data in order. Peers that behave like JavaScript know no
+// protocol but the heads exchange.
 //
-// There is no gossip: a message goes to all subscribers that are known for a
-// second, from peer to peer. Peers do not find each other: who is linked with
-// whom is drawn. There is no list of addresses, no relay, and no delay of a disk.
+// Pubsub has no gossip: a message goes to all subscribers that joined at least a second
+// ago, from peer to peer. There is no peer discovery: the links are drawn. There is no
+// address book, no relay, and no disk latency.
 //
-// # A history
+// # Histories
 //
-// A history is drawn from its seed: who has which database, what is written where
-// and when, which links are cut, which replicas are restarted or lose power, and
-// what hostile peers do. In the end all is healed, and all honest replicas must
-// agree, about all that anybody was told is written.
+// A history is drawn from its seed: which peer has which database, what is written where
+// and when, which links are cut, which replicas are restarted or lose power, and what
+// hostile peers do. In the end everything is healed. Then all honest replicas must agree,
+// and must have each entry whose writer was told that it is on disk.
 //
 // # The same seed, the same plan
 //
-// A seed determines the plan of a history exactly: the peers and their keys, the
-// links and their latency and loss, the databases and their writers, and each
-// operation with its time. In every run of a seed, each operation of the plan begins
-// at its time, and makes the same choices where what it finds is the same.
+// A seed determines the plan of a history exactly: the peers and their keys, the links
+// with their latency and loss, the databases and their writers, and each operation with
+// its time. In every run of a seed, each operation of the plan begins at its time, and
+// makes the same choices if it finds the same state.
 //
-// The events that follow from the plan are nearly always the same as well, but that
-// is not promised. Virtual time advances only when no goroutine can run
-// ([testing/synctest]), no two events happen at once, and a random number is a hash
-// of its purpose and the virtual time, so that it does not depend on the order in
-// which goroutines run. Three decisions of the Go runtime remain: the case that a
-// select takes when several are ready, the order of a map, and the goroutine that
-// runs next when the operating system has interrupted the process. The last one
-// depends on the load of the machine. A run that went on otherwise is a history of
-// the same plan, and all that a history must fulfil holds for it too.
+// The events that follow from the plan are nearly always the same as well, but that is
+// not guaranteed. Virtual time advances only when no goroutine can run
+// ([testing/synctest]), no two events happen at once, and a random number is a hash of
+// its purpose and the virtual time, so it does not depend on the order in which
+// goroutines run. Three decisions of the Go runtime remain: the case that a select takes
+// when several are ready, the order of a map, and the goroutine that runs next after the
+// operating system interrupted the process. The last one depends on the load of the
+// machine. A run that diverges is another history of the same plan, and must fulfil the
+// same conditions.
 //
-// So a failure of a seed is seen again by running the seed again, on an idle machine
-// nearly always at the first try: each history runs in a process of its own with one
-// goroutine at a time, and garbage is collected between events. The log shows the
-// sum of a history's events. Two runs with the same sum had the same events at the
-// same times.
+// To reproduce the failure of a seed, run the seed again: on an idle machine, the first
+// attempt nearly always succeeds. Each history runs in a process of its own with one
+// goroutine at a time, and garbage is collected between events. The log shows the sum of
+// the events of a history. Two runs with the same sum had the same events at the same
+// times.
 //
-// # By hand
+// # Manual runs
 //
 //	NPP_SIM_SEEDS=5000 go test ./test/sim -run TestHistories -timeout 0
 //	NPP_SOAK=1h NPP_SIM_SEED=1000 go test ./test/sim -run TestHistories -timeout 0

@@ -12,19 +12,19 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 )
 
-// swap is bitswap: what is wanted is asked of all connected peers, who remember
-// it, and send it when they have it. w.mu guards it.
+// swap is bitswap: it sends its want list to all connected peers, which remember it and
+// send the blocks when they have them. w.mu guards it.
 type swap struct {
 	h      *host
-	lookUp func(cid.Cid) (blocks.Block, bool) // what is sent to others; nil: nothing
+	lookUp func(cid.Cid) (blocks.Block, bool) // finds the blocks to serve; nil for none
 	wants  map[cid.Cid]map[*want]bool
-	asked  map[peer.ID]map[cid.Cid]bool // what connected peers want of us
+	asked  map[peer.ID]map[cid.Cid]bool // the want lists of connected peers
 }
 
-// want is a call that asks for blocks.
+// want is a request for blocks.
 type want struct {
 	rest map[cid.Cid]bool
-	out  chan blocks.Block // holds all of them; closed when none is waited for
+	out  chan blocks.Block // has room for all of them; closed when the request ends
 }
 
 func newSwap(h *host) *swap {
@@ -66,7 +66,7 @@ func (x *swap) GetBlocks(ctx context.Context, cids []cid.Cid) (<-chan blocks.Blo
 	return n.out, nil
 }
 
-// drop ends that a call waits for a block. The caller holds w.mu.
+// drop removes a block from a request. The caller holds w.mu.
 func (x *swap) drop(n *want, c cid.Cid) {
 	delete(n.rest, c)
 	if len(n.rest) == 0 {
@@ -79,10 +79,10 @@ func (x *swap) drop(n *want, c cid.Cid) {
 	}
 }
 
-// forget forgets what a peer wanted. The caller holds w.mu.
+// forget forgets the want list of a peer. The caller holds w.mu.
 func (x *swap) forget(p peer.ID) { delete(x.asked, p) }
 
-// note takes what a peer tells of what it wants.
+// note handles a change of the want list of a peer.
 func (x *swap) note(p peer.ID, c cid.Cid, on bool) {
 	x.h.w.mu.Lock()
 	if x.asked[p] == nil {
@@ -98,7 +98,7 @@ func (x *swap) note(p peer.ID, c cid.Cid, on bool) {
 	}
 }
 
-// NotifyNewBlocks sends blocks that are here now to who wants them.
+// NotifyNewBlocks sends new blocks to the peers that want them.
 func (x *swap) NotifyNewBlocks(_ context.Context, bs ...blocks.Block) error {
 	x.h.w.mu.Lock()
 	defer x.h.w.mu.Unlock()
@@ -114,7 +114,7 @@ func (x *swap) NotifyNewBlocks(_ context.Context, bs ...blocks.Block) error {
 	return nil
 }
 
-// receive takes a block that a peer sent, if it is what it is said to be.
+// receive handles a block that a peer sent, and ignores it if its CID is wrong.
 func (x *swap) receive(b blocks.Block) {
 	if hash, ok := block.HashOf(b.Cid()); !ok || hash != block.Hash(b.RawData()) {
 		return
@@ -127,7 +127,7 @@ func (x *swap) receive(b blocks.Block) {
 	}
 }
 
-// serve has others sent what is looked up.
+// serve sets the function that finds the blocks to serve.
 func (x *swap) serve(lookUp func(cid.Cid) (blocks.Block, bool)) {
 	x.h.w.mu.Lock()
 	defer x.h.w.mu.Unlock()

@@ -17,12 +17,12 @@ import (
 	msmux "github.com/multiformats/go-multistream"
 )
 
-// negotiateWithin is how long a peer may take to say what a stream is for.
+// negotiateWithin bounds the negotiation of the protocol of a stream.
 const negotiateWithin = 10 * time.Second
 
-// host is a libp2p host, as long as its node runs.
+// host is the libp2p host of a running node.
 type host struct {
-	libp2phost.Host // nil: what is not simulated
+	libp2phost.Host // nil: the rest is not simulated
 	w               *world
 	node            *node
 	id              peer.ID
@@ -42,7 +42,7 @@ type host struct {
 func newHost(n *node) *host {
 	h := &host{w: n.w, node: n, id: n.id, mux: msmux.NewMultistreamMuxer[protocol.ID](), bus: eventbus.NewBus(), conns: make(map[peer.ID]*conn)}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
-	h.connectedness, _ = h.bus.Emitter(new(event.EvtPeerConnectednessChanged)) // fails for no type
+	h.connectedness, _ = h.bus.Emitter(new(event.EvtPeerConnectednessChanged)) // fails only without a type
 	h.identified, _ = h.bus.Emitter(new(event.EvtPeerIdentificationCompleted))
 	h.pubsub = newPubsubRouter(h)
 	h.swap = newSwap(h)
@@ -64,7 +64,7 @@ func (h *host) close(within time.Duration) {
 	h.closed = true
 }
 
-// connected tells of a connection, which may replace another one.
+// connected handles a new connection, which may replace another one.
 func (h *host) connected(c *conn, replaces bool) {
 	p := c.other(h)
 	if !replaces {
@@ -77,8 +77,7 @@ func (h *host) disconnected(p peer.ID) {
 	h.connectedness.Emit(event.EvtPeerConnectednessChanged{Peer: p, Connectedness: network.NotConnected})
 }
 
-// changed has peers told what has changed of topics and wants. The caller holds
-// w.mu.
+// changed tells the peers of changed topics and wants. The caller holds w.mu.
 func (h *host) changed() {
 	for _, c := range h.conns {
 		c.talks[c.end(h)].changed()
@@ -107,7 +106,7 @@ func (h *host) SetStreamHandlerMatch(p protocol.ID, match func(protocol.ID) bool
 
 func (h *host) RemoveStreamHandler(p protocol.ID) { h.mux.RemoveHandler(p) }
 
-// negotiate serves a stream that a peer has opened.
+// negotiate serves a stream that a peer opened.
 func (h *host) negotiate(s *stream) {
 	s.SetDeadline(time.Now().Add(negotiateWithin))
 	p, handle, err := h.mux.Negotiate(s)
@@ -140,7 +139,7 @@ func (h *host) NewStream(ctx context.Context, p peer.ID, ps ...protocol.ID) (net
 
 // net is the network of a host.
 type net struct {
-	network.Network // nil: what is not simulated
+	network.Network // nil: the rest is not simulated
 	h               *host
 }
 
@@ -172,9 +171,9 @@ func (n net) NewStream(_ context.Context, p peer.ID) (network.Stream, error) {
 	return s, nil
 }
 
-// protocols is what a host knows of what others speak: what they speak now.
+// protocols is the peerstore of a host. It knows the present protocols of other hosts.
 type protocols struct {
-	peerstore.Peerstore // nil: what is not simulated
+	peerstore.Peerstore // nil: the rest is not simulated
 	h                   *host
 }
 
@@ -189,7 +188,7 @@ func (k protocols) GetProtocols(p peer.ID) ([]protocol.ID, error) {
 
 // knows reports whether a connected peer speaks a protocol.
 func (h *host) knows(p peer.ID, id protocol.ID) bool {
-	spoken, _ := protocols{h: h}.GetProtocols(p) // which does not fail
+	spoken, _ := protocols{h: h}.GetProtocols(p) // never fails
 	return slices.Contains(spoken, id)
 }
 

@@ -24,27 +24,27 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// hostile is a peer that wants the others not to agree. It has an identity, with
-// which it may write where anybody may.
+// hostile is a peer that tries to prevent agreement. Its identity may write to the databases
+// to which anybody may write.
 type hostile struct {
 	*node
-	own    *host
-	bases  []*base
-	signer *identity.Signer
-	shown  map[string]block.Block // what it sends who asks; guarded by w.mu
-	heard  []block.Block          // what others published; guarded by w.mu
-	taped  map[digest][]byte      // what others sent on streams; guarded by w.mu
+	own       *host
+	databases []*database
+	signer    *identity.Signer
+	served    map[string]block.Block // blocks that it serves; guarded by w.mu
+	heard     []block.Block          // entries that others published; guarded by w.mu
+	taped     map[digest][]byte      // data that others sent on streams; guarded by w.mu
 }
 
-// Bounds of what it remembers.
+// Bounds of these.
 const (
 	maxTaped = 64
 	maxHeard = 64
 )
 
 func newHostile(w *world, name string) *hostile {
-	x := &hostile{node: newNode(w, name), shown: make(map[string]block.Block), taped: make(map[digest][]byte)}
-	x.signer, _ = identity.New(x.key(rootKey), x.key(signingKey)) // which are keys
+	x := &hostile{node: newNode(w, name), served: make(map[string]block.Block), taped: make(map[digest][]byte)}
+	x.signer, _ = identity.New(x.key(rootKey), x.key(signingKey)) // the keys are valid
 	return x
 }
 
@@ -63,13 +63,13 @@ func (x *hostile) start() {
 		x.w.mu.Lock()
 		defer x.w.mu.Unlock()
 		hash, _ := block.HashOf(c)
-		found, err := x.shown[hash].IPFS()
-		if err != nil { // it sends something else
+		found, err := x.served[hash].IPFS()
+		if err != nil { // it sends other bytes
 			found, err = blocks.NewBlockWithCid([]byte("something else"), c)
 		}
 		return found, err == nil
 	})
-	for _, b := range x.bases {
+	for _, b := range x.databases {
 		h.pubsub.Follow(b.address, x.listen)
 	}
 }
@@ -82,9 +82,9 @@ func (x *hostile) listen(_ context.Context, m *pubsub.Message) bool {
 	return false
 }
 
-// attack does something.
+// attack performs a random attack.
 func (x *hostile) attack(rng *rand.Rand) {
-	b := x.bases[rng.IntN(len(x.bases))]
+	b := x.databases[rng.IntN(len(x.databases))]
 	switch rng.IntN(12) {
 	case 0:
 		x.publish(b, noise(rng))
@@ -94,7 +94,7 @@ func (x *hostile) attack(rng *rand.Rand) {
 		for range 40 {
 			x.dial(b, rng)
 		}
-	case 4: // what others published, somewhere else, and changed
+	case 4: // published entries, to another database, and modified
 		x.w.mu.Lock()
 		heard := slices.Clone(x.heard)
 		x.w.mu.Unlock()
@@ -102,44 +102,44 @@ func (x *hostile) attack(rng *rand.Rand) {
 			e := heard[rng.IntN(len(heard))]
 			x.offer(b, rng, e, changed(e))
 		}
-	case 5: // of another log
+	case 5: // an entry of another log
 		x.offer(b, rng, x.entry(block.Hash(noise(rng)), rng))
-	case 6: // by whom nobody knows
+	case 6: // an entry whose identity nobody has
 		e := x.entry(b.address, rng)
 		x.offer(b, rng, block.New(bytes.ReplaceAll(e.Data, []byte(x.signer.Hash()), []byte(block.Hash(noise(rng))))))
-	case 7: // on top of what nobody has
+	case 7: // an entry whose parents nobody has
 		if b.guard == open {
 			b.orphans++
 		}
 		x.offer(b, rng, x.entry(b.address, rng, block.Hash(noise(rng)), block.Hash(noise(rng))))
-	case 8: // on top of what comes later, if anybody asks for it then
-		below := x.entry(b.address, rng)
+	case 8: // an entry whose parent is available later
+		parent := x.entry(b.address, rng)
 		if b.guard == open {
 			b.orphans++
 		}
-		x.offer(b, rng, x.entry(b.address, rng, below.Hash))
+		x.offer(b, rng, x.entry(b.address, rng, parent.Hash))
 		time.Sleep(time.Duration(rng.Int64N(int64(time.Minute))))
-		x.show(below)
-	case 10, 11: // what others published, as it is, to a peer that may not know the writer yet
+		x.serve(parent)
+	case 10, 11: // published entries, unmodified, to a peer that may not know the grant of the writer
 		x.w.mu.Lock()
 		heard := slices.Clone(x.heard)
 		x.w.mu.Unlock()
 		if len(heard) == 0 {
 			return
 		}
-		x.show(heard...)
+		x.serve(heard...)
 		genuine := heard[rng.IntN(len(heard))]
 		if e, err := entry.Decode(genuine); err == nil {
-			x.offer(&base{address: e.LogID}, rng, genuine)
+			x.offer(&database{address: e.LogID}, rng, genuine)
 		}
-	case 9: // with nothing amiss
+	case 9: // a valid entry
 		e := x.entry(b.address, rng)
-		x.show(e, x.signer.Block())
+		x.serve(e, x.signer.Block())
 		x.offer(b, rng, e)
 	}
 }
 
-// noise is bytes that are nothing.
+// noise returns random bytes.
 func noise(rng *rand.Rand) []byte {
 	b := make([]byte, 1+rng.IntN(300))
 	for i := range b {
@@ -148,8 +148,7 @@ func noise(rng *rand.Rand) []byte {
 	return b
 }
 
-// changed returns an entry with another payload, and so with a signature of
-// something else.
+// changed returns an entry with another payload, so that its signature is invalid.
 func changed(e block.Block) block.Block {
 	data := bytes.Clone(e.Data)
 	if i := bytes.Index(data, []byte("value")); i >= 0 {
@@ -158,13 +157,13 @@ func changed(e block.Block) block.Block {
 	return block.New(data)
 }
 
-// entry writes an entry on top of others.
-func (x *hostile) entry(address string, rng *rand.Rand, below ...string) block.Block {
+// entry returns an entry with the given parents.
+func (x *hostile) entry(address string, rng *rand.Rand, parents ...string) block.Block {
 	var heads []entry.Position
-	for _, hash := range below {
+	for _, hash := range parents {
 		heads = append(heads, entry.Position{Rank: entry.Rank{Time: float64(rng.IntN(50))}, ID: strings.Repeat("02", 33), Hash: hash})
 	}
-	payload, _ := value.FromJSON(fmt.Appendf(nil, `{"op":"PUT","key":"key %d","value":"%x"}`, rng.IntN(12), rng.Uint64())) // which is JSON
+	payload, _ := value.FromJSON(fmt.Appendf(nil, `{"op":"PUT","key":"key %d","value":"%x"}`, rng.IntN(12), rng.Uint64())) // it is valid JSON
 	e, err := entry.New(x.signer, address, payload, heads, nil)
 	if err != nil {
 		panic(err)
@@ -172,11 +171,11 @@ func (x *hostile) entry(address string, rng *rand.Rand, below ...string) block.B
 	return e.Block
 }
 
-// show has blocks sent to who asks for them.
-func (x *hostile) show(bs ...block.Block) {
+// serve serves blocks.
+func (x *hostile) serve(bs ...block.Block) {
 	x.w.mu.Lock()
 	for _, b := range bs {
-		x.shown[b.Hash] = b
+		x.served[b.Hash] = b
 	}
 	x.w.mu.Unlock()
 	for _, b := range bs {
@@ -187,7 +186,7 @@ func (x *hostile) show(bs ...block.Block) {
 }
 
 // offer publishes entries, or sends them as heads.
-func (x *hostile) offer(b *base, rng *rand.Rand, es ...block.Block) {
+func (x *hostile) offer(b *database, rng *rand.Rand, es ...block.Block) {
 	if rng.IntN(2) == 0 {
 		for _, e := range es {
 			x.publish(b, e.Data)
@@ -201,7 +200,9 @@ func (x *hostile) offer(b *base, rng *rand.Rand, es ...block.Block) {
 	}
 }
 
-func (x *hostile) publish(b *base, data []byte) { x.own.pubsub.Announce(x.own.ctx, b.address, data) }
+func (x *hostile) publish(b *database, data []byte) {
+	x.own.pubsub.Announce(x.own.ctx, b.address, data)
+}
 
 // victim returns the host of a connected peer.
 func (x *hostile) victim(rng *rand.Rand) (*host, bool) {
@@ -215,7 +216,7 @@ func (x *hostile) victim(rng *rand.Rand) (*host, bool) {
 }
 
 // dial opens a stream of any protocol that a peer speaks, and misbehaves on it.
-func (x *hostile) dial(b *base, rng *rand.Rand) {
+func (x *hostile) dial(b *database, rng *rand.Rand) {
 	victim, ok := x.victim(rng)
 	if !ok {
 		return
@@ -230,7 +231,7 @@ func (x *hostile) dial(b *base, rng *rand.Rand) {
 	}
 	own := rand.New(rand.NewPCG(rng.Uint64(), rng.Uint64()))
 	go func() {
-		time.Sleep(time.Duration(own.Int64N(int64(time.Second)))) // no two are the same
+		time.Sleep(time.Duration(own.Int64N(int64(time.Second)))) // no two pauses are the same
 		ctx, cancel := context.WithTimeout(x.own.ctx, time.Minute)
 		defer cancel()
 		if s, err := x.own.NewStream(network.WithNoDial(ctx, "it is connected"), victim.id, p); err == nil {
@@ -239,14 +240,14 @@ func (x *hostile) dial(b *base, rng *rand.Rand) {
 	}()
 }
 
-// misbehave does something on a stream that the other end does not expect.
+// misbehave does something unexpected on a stream.
 func (x *hostile) misbehave(s network.Stream, rng *rand.Rand) {
 	go x.tape(s)
 	switch rng.IntN(8) {
 	case 0:
 		s.Write(noise(rng))
 		s.CloseWrite()
-	case 1: // it never ends, or not for long: a text of two gigabytes
+	case 1: // a text of two gigabytes, or its beginning
 		s.Write([]byte{0x7a, 0x7f, 0xff, 0xff, 0xff})
 		endless := rng.IntN(20) == 0
 		for frame := bytes.Repeat([]byte{'x'}, maxFrame); endless || rng.IntN(8) > 0; {
@@ -254,16 +255,16 @@ func (x *hostile) misbehave(s network.Stream, rng *rand.Rand) {
 				break
 			}
 		}
-	case 2: // it ends too early
-		e := x.entry(x.bases[rng.IntN(len(x.bases))].address, rng)
+	case 2: // an incomplete entry
+		e := x.entry(x.databases[rng.IntN(len(x.databases))].address, rng)
 		s.Write(e.Data[:rng.IntN(len(e.Data))])
 		s.CloseWrite()
-	case 3: // nothing ever comes
+	case 3: // the beginning of an array, and nothing else
 		s.Write([]byte{0x83})
-	case 4: // nor this
+	case 4: // nothing
 	case 5:
 		s.Reset()
-	case 6: // what others sent
+	case 6: // data that others sent
 		x.w.mu.Lock()
 		var again []byte
 		if keys := sortedKeys(x.taped); len(keys) > 0 {
@@ -272,7 +273,7 @@ func (x *hostile) misbehave(s network.Stream, rng *rand.Rand) {
 		x.w.mu.Unlock()
 		s.Write(again)
 		s.CloseWrite()
-	case 7: // very slowly
+	case 7: // single bytes, slowly
 		for range 20 {
 			if _, err := s.Write([]byte{byte(rng.Uint32())}); err != nil {
 				break
@@ -282,7 +283,7 @@ func (x *hostile) misbehave(s network.Stream, rng *rand.Rand) {
 	}
 }
 
-// tape remembers what the other end of a stream sends.
+// tape records the data that the other end of a stream sends.
 func (x *hostile) tape(s network.Stream) {
 	s.SetReadDeadline(time.Now().Add(time.Minute))
 	data, _ := io.ReadAll(io.LimitReader(s, 1<<20))

@@ -13,8 +13,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
-// lie answers who asks for what it lacks of a database, in the form of the protocol
-// of package reconcile: it has a lot, and what it ships is of no use.
+// lie answers a session of package reconcile in valid messages: it claims to have many
+// entries, and transfers useless blocks.
 func (x *hostile) lie(s network.Stream, rng *rand.Rand) {
 	defer s.Reset()
 	in, out := msgio.NewVarintReaderSize(s, maxFrame), msgio.NewVarintWriter(s)
@@ -30,10 +30,10 @@ func (x *hostile) lie(s network.Stream, rng *rand.Rand) {
 		switch kind.Bits {
 		case 0: // to open a database
 			err = out.WriteMsg(dagcbor.AppendArray(nil, 0))
-		case 2: // for nodes
+		case 2: // for nodes of the tree
 			err = out.WriteMsg(manyHashes(asked, rng))
 		default:
-			err = x.shipNothing(out, rng)
+			err = x.transferJunk(out, rng)
 		}
 		if err != nil {
 			return
@@ -41,7 +41,7 @@ func (x *hostile) lie(s network.Stream, rng *rand.Rand) {
 	}
 }
 
-// manyHashes is nodes of large numbers of entries, and a few of their hashes.
+// manyHashes returns nodes that claim many entries, and name a few CIDs.
 func manyHashes(nodes int, rng *rand.Rand) []byte {
 	b := dagcbor.AppendArray(nil, nodes)
 	for range nodes {
@@ -54,19 +54,19 @@ func manyHashes(nodes int, rng *rand.Rand) []byte {
 	return b
 }
 
-// shipNothing ships what is of no use, perhaps slowly, perhaps for ever.
-func (x *hostile) shipNothing(out msgio.Writer, rng *rand.Rand) error {
+// transferJunk transfers useless blocks, perhaps slowly, perhaps for ever.
+func (x *hostile) transferJunk(out msgio.Writer, rng *rand.Rand) error {
 	pack, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return err
 	}
 	var all [][]byte
-	address := x.bases[rng.IntN(len(x.bases))].address
+	address := x.databases[rng.IntN(len(x.databases))].address
 	for range 1 + rng.IntN(30) {
 		switch e := x.entry(address, rng); rng.IntN(4) {
 		case 0:
 			all = append(all, e.Data)
-		case 1: // whose signature is of another one
+		case 1: // the signature is invalid
 			all = append(all, changed(e).Data)
 		case 2:
 			all = append(all, x.signer.Block().Data)

@@ -4,18 +4,17 @@ import (
 	"time"
 )
 
-// link is a way between two nodes. It can be cut, and healed.
+// link connects two nodes. It can be cut and healed.
 type link struct {
 	w             *world
 	nodes         [2]*node
-	least, most   time.Duration // what a message takes
-	loss, repeats float64       // of what pubsub sends
+	least, most   time.Duration // the latency of a message
+	loss, repeats float64       // the probabilities that a pubsub message is lost, or duplicated
 	cut           bool
 	conn          *conn // the latest, or nil
 }
 
-// conn is a connection of two hosts over a link. Its ends notice that it is lost
-// a while after it is.
+// conn is a connection of two hosts over a link. Its ends notice its loss later.
 type conn struct {
 	link    *link
 	hosts   [2]*host
@@ -24,7 +23,7 @@ type conn struct {
 	talks   [2]*talk
 }
 
-// end returns the place of a host in a connection.
+// end returns the index of a host in a connection.
 func (c *conn) end(h *host) int {
 	if c.hosts[0] == h {
 		return 0
@@ -35,16 +34,16 @@ func (c *conn) end(h *host) int {
 // other returns the host at the other end.
 func (c *conn) other(h *host) *host { return c.hosts[1-c.end(h)] }
 
-// noticed reports whether the connection is over as a host knows.
+// noticed reports whether a host knows that the connection is over.
 func (c *conn) noticed(h *host) bool { return h.conns[c.other(h).id] != c }
 
-// key is what a message that is sent now is.
+// key returns the digest of a message that is sent now.
 func (c *conn) key(from *host, what string) digest {
 	return c.link.w.now(what).text(string(from.id)).text(string(c.other(from).id))
 }
 
-// send has a message arrive at the other end, not before a time, unless the
-// connection is lost meanwhile. The caller holds w.mu.
+// send schedules the arrival of a message at the other end, not before a time. The message
+// is lost if the connection is lost meanwhile. The caller holds w.mu.
 func (c *conn) send(from *host, key digest, what string, earliest time.Time, arrive func()) (when time.Time) {
 	l := c.link
 	when = time.Now().Add(key.between(l.least, l.most))
@@ -66,8 +65,8 @@ func (c *conn) send(from *host, key digest, what string, earliest time.Time, arr
 	return when
 }
 
-// dial connects the nodes of a link, if they are up and one of them knows that
-// they are not connected. What the other knew as a connection is over.
+// dial connects the nodes of a link, if both run and one of them knows that they are not
+// connected. It ends an old connection of which the other one still knows.
 func (l *link) dial() {
 	l.w.mu.Lock()
 	a, b := l.nodes[0].host, l.nodes[1].host
@@ -120,7 +119,7 @@ func (c *conn) lose(within time.Duration) {
 	}
 }
 
-// notice has a host know that a connection is lost, and dial again.
+// notice makes a host notice that a connection is lost, and dial again.
 func (c *conn) notice(h *host) {
 	w := c.link.w
 	w.mu.Lock()
@@ -134,13 +133,13 @@ func (c *conn) notice(h *host) {
 	h.disconnected(c.other(h).id)
 }
 
-// redial dials in a while. The caller holds w.mu.
+// redial dials after a random pause. The caller holds w.mu.
 func (l *link) redial() {
 	key := l.w.now("dial").text(l.nodes[0].name).text(l.nodes[1].name)
 	l.w.at(time.Now().Add(key.between(50*time.Millisecond, 5*time.Second)), key, "dial "+l.nodes[0].name+" "+l.nodes[1].name, l.dial)
 }
 
-// setCut cuts a link, or heals it.
+// setCut cuts or heals a link.
 func (l *link) setCut(on bool) {
 	l.w.mu.Lock()
 	defer l.w.mu.Unlock()
@@ -156,8 +155,8 @@ func (l *link) setCut(on bool) {
 	}
 }
 
-// When a lost connection is noticed.
+// Bounds of the time until the loss of a connection is noticed.
 const (
 	noticeCut  = 30 * time.Second
-	noticeStop = 500 * time.Millisecond // the other end said so
+	noticeStop = 500 * time.Millisecond // the other end closed it
 )

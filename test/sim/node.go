@@ -12,15 +12,15 @@ import (
 	"github.com/newpieceplease/npp/orbit/identity"
 )
 
-// node is a peer, honest or not. What it is stays when it stops.
+// node is a peer, honest or not. It outlives its host.
 type node struct {
 	w       *world
 	name    string
 	chance  digest
 	id      peer.ID
-	unknown []string // what the names of protocols begin with that it does not know
+	unknown []string // prefixes of the names of protocols that it does not know
 	links   []*link
-	host    *host // nil while it does not run; guarded by w.mu
+	host    *host // nil while the node does not run; guarded by w.mu
 }
 
 // Names of keys.
@@ -51,7 +51,7 @@ func (n *node) keystore() identity.Keystore {
 	return keys
 }
 
-// up begins to run the node's host, and dials.
+// up starts the host of the node, and dials.
 func (n *node) up() *host {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
@@ -62,7 +62,7 @@ func (n *node) up() *host {
 	return n.host
 }
 
-// down ends the node's host. Others notice it within a time.
+// down stops the host of the node. Others notice it within a time.
 func (n *node) down(within time.Duration) {
 	n.w.mu.Lock()
 	h := n.host

@@ -20,9 +20,9 @@ import (
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
-// prepare makes what the whole process has one of, and bubbles cannot share
-// unless it is made outside of all of them: the encoder and the decoder of
-// package reconcile, which have channels. It has a peer ask for a block.
+// prepare creates the encoder and the decoder of package reconcile by requesting a block.
+// The process has one of each. They have channels, so bubbles of synctest can share them
+// only if they are created outside of all bubbles.
 func prepare() error {
 	b := block.New(dagcbor.AppendText(nil, "a block"))
 	var asked bytes.Buffer
@@ -48,9 +48,9 @@ func prepare() error {
 	return err
 }
 
-// recorded is a stream on which all that is read was sent before.
+// recorded is a stream with recorded input.
 type recorded struct {
-	network.Stream // nil: what is not used
+	network.Stream // nil: the rest is not used
 	in             io.Reader
 	out            bytes.Buffer
 }
@@ -62,9 +62,9 @@ func (s *recorded) Reset() error                     { return nil }
 func (s *recorded) SetReadDeadline(time.Time) error  { return nil }
 func (s *recorded) SetWriteDeadline(time.Time) error { return nil }
 
-// recordings is a host with one such stream.
+// recordings is a host whose streams are one recorded stream.
 type recordings struct {
-	libp2phost.Host // nil: what is not used
+	libp2phost.Host // nil: the rest is not used
 	stream          network.Stream
 }
 
@@ -74,9 +74,9 @@ func (h recordings) NewStream(context.Context, peer.ID, ...protocol.ID) (network
 	return h.stream, nil
 }
 
-// strangers is a peerstore that knows nobody.
+// strangers is a peerstore that knows no peer.
 type strangers struct {
-	peerstore.Peerstore // nil: what is not used
+	peerstore.Peerstore // nil: the rest is not used
 }
 
 func (strangers) GetProtocols(peer.ID) ([]protocol.ID, error) { return nil, nil }

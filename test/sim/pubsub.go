@@ -14,25 +14,28 @@ import (
 )
 
 const (
-	seenFor    = 2 * time.Minute // a message is taken once
-	meshedFrom = time.Second     // a subscriber is passed on messages of others
+	seenFor    = 2 * time.Minute // a message is accepted once
+	meshedFrom = time.Second     // messages of others are forwarded to a subscriber
 )
 
-// pubsubRouter is what a [router.Router] is to replication. w.mu guards it.
+// takeFunc is the function of a follower; see [replicate.Router].
+type takeFunc = func(context.Context, *pubsub.Message) bool
+
+// pubsubRouter implements [replicate.Router]. w.mu guards it.
 type pubsubRouter struct {
 	h          *host
-	followed   map[string]router.TakeFunc
-	peers      map[peer.ID]map[string]time.Time // topics of connected peers, and since when
+	followed   map[string]takeFunc
+	peers      map[peer.ID]map[string]time.Time // topics of connected peers, and when they subscribed
 	seen       map[digest]time.Time             // messages
 	subscribed func(p peer.ID, topic string, on bool)
 }
 
 func newPubsubRouter(h *host) *pubsubRouter {
-	return &pubsubRouter{h: h, followed: make(map[string]router.TakeFunc), peers: make(map[peer.ID]map[string]time.Time), seen: make(map[digest]time.Time)}
+	return &pubsubRouter{h: h, followed: make(map[string]takeFunc), peers: make(map[peer.ID]map[string]time.Time), seen: make(map[digest]time.Time)}
 }
 
 // Follow implements [replicate.Router].
-func (r *pubsubRouter) Follow(topic string, take router.TakeFunc) (stop func(), err error) {
+func (r *pubsubRouter) Follow(topic string, take func(context.Context, *pubsub.Message) bool) (stop func(), err error) {
 	r.h.w.mu.Lock()
 	defer r.h.w.mu.Unlock()
 	r.followed[topic] = take
@@ -45,7 +48,7 @@ func (r *pubsubRouter) Follow(topic string, take router.TakeFunc) (stop func(), 
 	}, nil
 }
 
-// note takes what a peer tells of its subscription to a topic.
+// note handles a change of the subscription of a peer.
 func (r *pubsubRouter) note(p peer.ID, topic string, on bool) {
 	r.h.w.mu.Lock()
 	if r.peers[p] == nil {
@@ -63,7 +66,7 @@ func (r *pubsubRouter) note(p peer.ID, topic string, on bool) {
 	}
 }
 
-// forget forgets what a peer is subscribed to. The caller holds w.mu.
+// forget forgets the subscriptions of a peer. The caller holds w.mu.
 func (r *pubsubRouter) forget(p peer.ID) { delete(r.peers, p) }
 
 // OnSubscription implements [replicate.Router].
@@ -93,7 +96,7 @@ func (r *pubsubRouter) meshed(p peer.ID, topic string) bool {
 	return !since.IsZero() && time.Since(since) >= meshedFrom
 }
 
-// message is one of pubsub.
+// message is a pubsub message.
 type message struct {
 	id     digest
 	author peer.ID
@@ -118,8 +121,8 @@ func (r *pubsubRouter) Announce(_ context.Context, topic string, data []byte) er
 	return nil
 }
 
-// pass sends a message to a peer, which may get it never, late or twice. The
-// caller holds w.mu.
+// pass sends a message to a peer. It may arrive never, late or twice. The caller holds
+// w.mu.
 func (r *pubsubRouter) pass(p peer.ID, m message) {
 	c := r.h.conns[p]
 	key := c.key(r.h, "publish").number(int64(m.id))
@@ -133,7 +136,8 @@ func (r *pubsubRouter) pass(p peer.ID, m message) {
 	}
 }
 
-// receive has a message taken, and passes it on if it is.
+// receive offers a message to the follower of its topic, and forwards it if the follower says
+// so.
 func (r *pubsubRouter) receive(from peer.ID, m message) {
 	r.h.w.mu.Lock()
 	defer r.h.w.mu.Unlock()

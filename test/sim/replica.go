@@ -20,15 +20,15 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// replica is an honest node: a peer as a daemon with npp is one.
+// replica is an honest node, like a daemon with npp.
 type replica struct {
 	*node
 	disk  *storetest.Disk
-	opens []*base // databases that its user opened
+	opens []*database // databases that its owner opened
 	*running
 }
 
-// running is what runs until a replica stops.
+// running is the running part of a replica.
 type running struct {
 	orbit  *orbit.Orbit
 	repl   *replicate.Replicator
@@ -36,17 +36,17 @@ type running struct {
 	killed bool
 }
 
-// moments is chance that follows from the moment alone, so that it does not
-// matter who asks first of those that ask at the same time.
+// moments is a source of random numbers that depend on the time alone, so the order of
+// concurrent calls does not matter.
 type moments struct {
 	chance digest
 	begun  time.Time
 	last   time.Time
-	drawn  int // since
+	drawn  int // numbers drawn at that time
 }
 
-// Uint64 implements [rand.Source]. Who does not like what it gets, and asks again
-// and again, gets another one.
+// Uint64 implements [rand.Source]. The number changes after 1024 calls at the same time, for
+// callers that reject it again and again.
 func (m *moments) Uint64() uint64 {
 	if now := time.Now(); !now.Equal(m.last) {
 		m.last, m.drawn = now, 0
@@ -57,7 +57,7 @@ func (m *moments) Uint64() uint64 {
 
 var _ rand.Source = (*moments)(nil)
 
-// start begins to run a replica.
+// start starts a replica.
 func (r *replica) start() error {
 	ctx := context.Background()
 	r.disk.FailAfter(0, storetest.Once)
@@ -85,7 +85,7 @@ func (r *replica) start() error {
 	return nil
 }
 
-// end ends all that runs.
+// end closes all of it.
 func (n *running) end() {
 	n.repl.Close()
 	n.orbit.Close()
@@ -94,7 +94,7 @@ func (n *running) end() {
 	}
 }
 
-// stop ends a replica as it should end.
+// stop stops a replica in an orderly way.
 func (r *replica) stop() {
 	if n := r.running; n != nil {
 		r.running = nil
@@ -103,7 +103,7 @@ func (r *replica) stop() {
 	}
 }
 
-// kill ends a replica by a loss of power. What it still does is of no effect.
+// kill ends a replica by a power loss. Its running part loses its disk.
 func (r *replica) kill(rng *rand.Rand) {
 	if n := r.running; n != nil {
 		r.running = nil
@@ -114,18 +114,18 @@ func (r *replica) kill(rng *rand.Rand) {
 	}
 }
 
-// open opens a database, or has it fetched, and does so again after a restart.
-func (r *replica) open(b *base) {
+// open opens a database, or has it fetched.
+func (r *replica) open(b *database) {
 	if !slices.Contains(r.opens, b) {
 		r.opens = append(r.opens, b)
 	}
 	if n := r.running; n != nil {
-		n.repl.Open(context.Background(), b.address, orbit.OpenOptions{}) // a disk may fail: it is opened again in the end
+		n.repl.Open(context.Background(), b.address, orbit.OpenOptions{}) // fails if the disk does; heal opens it again
 	}
 }
 
 // database returns an open database, or nil.
-func (r *replica) database(b *base) *orbit.Database {
+func (r *replica) database(b *database) *orbit.Database {
 	if r.running == nil {
 		return nil
 	}

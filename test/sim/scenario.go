@@ -12,23 +12,23 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// size is how large a history is.
+// size is the size of a history.
 type size struct {
 	replicas   int // at least
 	operations int
 }
 
-// history is what happens to replicas of some databases.
+// history is a sequence of events that happen to the replicas of some databases.
 type history struct {
 	*world
-	replicas []*replica
-	hostiles []*hostile
-	links    []*link
-	bases    []*base
-	lasts    time.Duration
-	over     bool // all is being healed
-	ended    bool
-	faults   []error // what must not be
+	replicas   []*replica
+	hostiles   []*hostile
+	links      []*link
+	databases  []*database
+	lasts      time.Duration
+	healing    bool // everything is being healed
+	ended      bool
+	violations []error // violated conditions
 }
 
 // newHistory draws a history.
@@ -40,7 +40,7 @@ func newHistory(seed uint64, n size) *history {
 	for i := range n.replicas + rng.IntN(3) {
 		r := &replica{node: newNode(s.world, fmt.Sprint("r", i)), disk: storetest.NewDisk()}
 		if rng.Float64() < old {
-			r.unknown = []string{"/npp/"} // as JavaScript
+			r.unknown = []string{"/npp/"} // like JavaScript
 		}
 		s.replicas = append(s.replicas, r)
 		if i > 0 {
@@ -50,10 +50,10 @@ func newHistory(seed uint64, n size) *history {
 	for range n.replicas / 2 {
 		s.link(s.anyReplica(rng).node, s.anyReplica(rng).node)
 	}
-	s.drawBases(rng)
+	s.drawDatabases(rng)
 	for i := range 1 + rng.IntN(3) {
 		x := newHostile(s.world, fmt.Sprint("x", i))
-		x.bases = s.bases
+		x.databases = s.databases
 		s.hostiles = append(s.hostiles, x)
 		for range 2 + rng.IntN(3) {
 			s.link(x.node, s.anyReplica(rng).node)
@@ -65,18 +65,18 @@ func newHistory(seed uint64, n size) *history {
 
 func (s *history) anyReplica(rng *rand.Rand) *replica { return s.replicas[rng.IntN(len(s.replicas))] }
 
-// link links two nodes, unless they are.
+// link links two nodes, unless they are the same or linked.
 func (s *history) link(a, b *node) {
 	if a != b && !linked(a, b) {
 		s.links = append(s.links, newLink(a, b))
 	}
 }
 
-// drawBases draws a database of each type, one for each kind of guard.
-func (s *history) drawBases(rng *rand.Rand) {
+// drawDatabases draws a database of each type, each with another guard.
+func (s *history) drawDatabases(rng *rand.Rand) {
 	guards := rng.Perm(3)
 	for i, kind := range []string{orbit.TypeEvents, orbit.TypeDocuments, orbit.TypeKeyValue} {
-		b := &base{name: kind, kind: kind, guard: guard(guards[i]), creator: s.anyReplica(rng), written: make(map[string]bool)}
+		b := &database{name: kind, kind: kind, guard: guard(guards[i]), creator: s.anyReplica(rng), written: make(map[string]bool)}
 		b.admins = []*replica{b.creator, s.anyReplica(rng)}
 		b.writers = []*replica{b.creator}
 		for len(b.writers) < 5 {
@@ -84,17 +84,17 @@ func (s *history) drawBases(rng *rand.Rand) {
 				b.writers = append(b.writers, r)
 			}
 		}
-		s.bases = append(s.bases, b)
+		s.databases = append(s.databases, b)
 	}
 }
 
-// operations are what may happen, each as often as it is here.
+// operations are the possible operations, with their relative frequency.
 var operations = map[string]int{
 	"write": 60, "attack": 30, "cut": 8, "kill": 4, "restart": 3, "grant": 5,
 	"revoke": 4, "kill while it writes": 4, "kill while its disk fails": 3, "close": 2, "split": 1,
 }
 
-// drawOperations draws what happens and when: much at a time, and then little.
+// drawOperations draws the operations and their times, in bursts.
 func (s *history) drawOperations(rng *rand.Rand, n int) {
 	var deck []string
 	for _, what := range sortedKeys(operations) {
@@ -108,7 +108,7 @@ func (s *history) drawOperations(rng *rand.Rand, n int) {
 		at := time.Duration(bursts[rng.IntN(len(bursts))]*float64(s.lasts)) + time.Duration(rng.ExpFloat64()*float64(3*time.Second))
 		s.plan(s.begun.Add(min(at, s.lasts)+time.Second+time.Duration(i)), s.chance.text("operation").number(int64(i)), deck[rng.IntN(len(deck))])
 	}
-	for i, b := range s.bases {
+	for i, b := range s.databases {
 		for _, r := range s.replicas {
 			switch {
 			case slices.Contains(b.admins, r) || slices.Contains(b.writers, r) && b.guard == fixed || rng.IntN(2) == 0:
@@ -120,24 +120,24 @@ func (s *history) drawOperations(rng *rand.Rand, n int) {
 	}
 }
 
-// plan has an operation take place.
+// plan schedules an operation.
 func (s *history) plan(at time.Time, chance digest, what string) {
 	s.world.plan(at, chance, what, func() {
-		if !s.over || what == "attack" {
+		if !s.healing || what == "attack" {
 			go s.operate(what, chance.rng())
 		}
 	})
 }
 
-// after has something happen in a while.
+// after schedules an event after a delay.
 func (s *history) after(d time.Duration, what string, do func()) {
 	key := s.now(what)
 	s.world.plan(time.Now().Add(d+key.between(0, time.Millisecond)), key, what, func() { go do() })
 }
 
-// operate does what an operation is.
+// operate performs an operation.
 func (s *history) operate(what string, rng *rand.Rand) {
-	r, b := s.anyReplica(rng), s.bases[rng.IntN(len(s.bases))]
+	r, b := s.anyReplica(rng), s.databases[rng.IntN(len(s.databases))]
 	switch what {
 	case "write":
 		for range 1 + rng.IntN(3) {
@@ -168,7 +168,7 @@ func (s *history) operate(what string, rng *rand.Rand) {
 		s.restart(r, rng)
 	case "close":
 		if n := r.running; n != nil {
-			n.repl.CloseDatabase(context.Background(), b.address) // or it is not open
+			n.repl.CloseDatabase(context.Background(), b.address) // fails if it is not open
 			s.after(time.Duration(rng.Int64N(int64(time.Minute))), "open again at "+r.name, func() {
 				if slices.Contains(r.opens, b) {
 					r.open(b)
@@ -182,9 +182,9 @@ func (s *history) operate(what string, rng *rand.Rand) {
 	}
 }
 
-// write has a replica write to a database, if it has it. What it is told is on
-// disk must be everywhere in the end.
-func (s *history) write(r *replica, b *base, chance digest) {
+// write writes at a replica, if it has the database. An entry that is reported to be on disk
+// must be everywhere in the end.
+func (s *history) write(r *replica, b *database, chance digest) {
 	n, db := r.running, r.database(b)
 	if db == nil {
 		return
@@ -192,9 +192,9 @@ func (s *history) write(r *replica, b *base, chance digest) {
 	hash, err := write(db, chance)
 	switch {
 	case err == nil && b.guard != managed && !b.mayWrite(r):
-		s.fault(fmt.Errorf("%s wrote to %s, which it may not", r.name, b.name))
+		s.violate(fmt.Errorf("%s wrote to %s, which it may not", r.name, b.name))
 	case errors.Is(err, orbit.ErrNotAllowed) && b.mayWrite(r):
-		s.fault(fmt.Errorf("%s cannot write to %s: %w", r.name, b.name, err))
+		s.violate(fmt.Errorf("%s cannot write to %s: %w", r.name, b.name, err))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -204,10 +204,9 @@ func (s *history) write(r *replica, b *base, chance digest) {
 	}
 }
 
-// administered calls change with each database whose list can be changed, at one of
-// its admins.
-func (s *history) administered(rng *rand.Rand, change func(b *base, db *orbit.Database)) {
-	for _, b := range s.bases {
+// administered calls change with each managed database, at one of its admins.
+func (s *history) administered(rng *rand.Rand, change func(b *database, db *orbit.Database)) {
+	for _, b := range s.databases {
 		if b.guard != managed {
 			continue
 		}
@@ -217,18 +216,18 @@ func (s *history) administered(rng *rand.Rand, change func(b *base, db *orbit.Da
 	}
 }
 
-// grant has an admin allow another replica to write.
+// grant grants a replica the right to write.
 func (s *history) grant(rng *rand.Rand, to *replica) {
-	s.administered(rng, func(_ *base, db *orbit.Database) {
+	s.administered(rng, func(_ *database, db *orbit.Database) {
 		if to.running != nil {
-			db.Access().Grant(context.Background(), orbit.CapabilityWrite, to.orbit.Identity().ID) // or its disk fails
+			db.Access().Grant(context.Background(), orbit.CapabilityWrite, to.orbit.Identity().ID) // fails if the disk does
 		}
 	})
 }
 
-// revoke has an admin take that back, with or without keeping what was written.
+// revoke revokes the right of a replica to write, with or without retaining its entries.
 func (s *history) revoke(rng *rand.Rand, from *replica) {
-	s.administered(rng, func(_ *base, db *orbit.Database) {
+	s.administered(rng, func(_ *database, db *orbit.Database) {
 		if from.running == nil {
 			return
 		}
@@ -236,11 +235,11 @@ func (s *history) revoke(rng *rand.Rand, from *replica) {
 		if rng.IntN(2) == 0 {
 			revoke = db.Access().Discard
 		}
-		revoke(context.Background(), orbit.CapabilityWrite, from.orbit.Identity().ID) // or its disk fails
+		revoke(context.Background(), orbit.CapabilityWrite, from.orbit.Identity().ID) // fails if the disk does
 	})
 }
 
-// cut cuts links for a while.
+// cut cuts links, and heals them later.
 func (s *history) cut(rng *rand.Rand, links ...*link) {
 	for _, l := range links {
 		l.setCut(true)
@@ -252,7 +251,7 @@ func (s *history) cut(rng *rand.Rand, links ...*link) {
 	})
 }
 
-// split parts the nodes into two or three groups for a while.
+// split partitions the nodes into two or three groups, and heals them later.
 func (s *history) split(rng *rand.Rand) {
 	groups := 2 + rng.IntN(2)
 	group := make(map[*node]int)
@@ -270,7 +269,7 @@ func (s *history) split(rng *rand.Rand) {
 	s.cut(rng, between...)
 }
 
-// restart starts a replica that is down, in a while.
+// restart starts a stopped replica after a delay.
 func (s *history) restart(r *replica, rng *rand.Rand) {
 	s.after(time.Duration(rng.Int64N(int64(time.Minute))), "start "+r.name, func() { s.start(r) })
 }
@@ -280,13 +279,13 @@ func (s *history) start(r *replica) {
 		return
 	}
 	if err := r.start(); err != nil {
-		s.fault(err)
+		s.violate(err)
 	}
 }
 
-// fault notes what must not be.
-func (s *history) fault(err error) {
+// violate notes a violated condition.
+func (s *history) violate(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.faults = append(s.faults, err)
+	s.violations = append(s.violations, err)
 }

@@ -22,8 +22,9 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// TestMain has one goroutine run at a time, and garbage collected while none does:
-// goroutines that begin together then nearly always run in the same order.
+// TestMain lets one goroutine run at a time, and turns off the garbage collector, which
+// runs between events: goroutines that start together then nearly always run in the same
+// order.
 func TestMain(m *testing.M) {
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(-1)
@@ -34,27 +35,27 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// number returns that of an environment variable, or another one.
+// number returns the number in an environment variable, or a default.
 func number(name string, otherwise int) int {
 	n, _ := strconv.Atoi(os.Getenv(name))
 	return cmp.Or(n, otherwise)
 }
 
-// sized is how large the history of a seed is.
+// sized returns the size of the history of a seed.
 func sized(seed uint64) size {
 	return size{replicas: number("NPP_SIM_REPLICAS", 15), operations: number("NPP_SIM_OPERATIONS", 60+int(seed%3)*70)}
 }
 
-// happen has the history of a seed happen, and returns the sum of its events.
+// happen runs the history of a seed, and returns the sum of its events.
 func happen(t *testing.T, seed uint64, n size, trace func(string)) (sum uint64) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newHistory(seed, n)
 		s.trace = trace
 		if err := s.run(); err != nil {
-			t.Errorf("%v\nTo see that again: NPP_SIM_SEED=%d go test ./test/sim -run TestSeed", err, seed)
+			t.Errorf("%v\nTo reproduce: NPP_SIM_SEED=%d go test ./test/sim -run TestSeed", err, seed)
 		}
 		entries := 0
-		for _, b := range s.bases {
+		for _, b := range s.databases {
 			entries += len(b.written)
 		}
 		t.Logf("seed %d: %d replicas, %d hostile peers, %d entries, %d events, %v, sum %016x", seed, len(s.replicas), len(s.hostiles), entries, s.count, time.Since(s.begun), s.sum)
@@ -63,10 +64,10 @@ func happen(t *testing.T, seed uint64, n size, trace func(string)) (sum uint64) 
 	return sum
 }
 
-// TestHistories has the histories of many seeds happen: NPP_SIM_SEEDS is how many,
-// NPP_SIM_SEED the first. It goes on with further seeds while [harness.Soaking]. Each
-// history has a process of its own, as it has when it is seen again; there are as
-// many processes as processors.
+// TestHistories runs the histories of many seeds: NPP_SIM_SEEDS is their number, and
+// NPP_SIM_SEED the first. It goes on with further seeds while [harness.Soaking]. Each history
+// has a process of its own, as it has when it is reproduced. As many processes as processors
+// run at once.
 func TestHistories(t *testing.T) {
 	processes, err := children.New("npp-sim-")
 	if err != nil {
@@ -98,8 +99,7 @@ func TestHistories(t *testing.T) {
 	t.Logf("seeds %d to %d", first, next-1)
 }
 
-// TestSeed has the history of NPP_SIM_SEED happen, and tells it where NPP_SIM_TRACE
-// is set.
+// TestSeed runs the history of NPP_SIM_SEED, and prints its events if NPP_SIM_TRACE is set.
 func TestSeed(t *testing.T) {
 	var trace func(string)
 	if os.Getenv("NPP_SIM_TRACE") != "" {
@@ -109,9 +109,9 @@ func TestSeed(t *testing.T) {
 	happen(t, seed, sized(seed), trace)
 }
 
-// The same seed draws the same history, and what is drawn happens at its time
-// whenever the history happens. What follows from it is mostly the same as well,
-// which the log tells, but that is not promised: see the package.
+// A seed always draws the same plan, and each event of the plan happens at its time in each
+// run. The events that follow are mostly the same as well, which the log shows, but that is
+// not guaranteed; see the package.
 func TestSameSeedSamePlan(t *testing.T) {
 	small := size{replicas: 15, operations: 60}
 	other := ""
@@ -143,13 +143,13 @@ func TestSameSeedSamePlan(t *testing.T) {
 		}
 		other = plans[0]
 		if sums[0] != sums[1] {
-			t.Logf("seed %d: what followed from the plan differed", seed)
+			t.Logf("seed %d: the events that followed from the plan differed", seed)
 		}
 	}
 }
 
-// plan returns all that a history has drawn, as text, and those of its events that
-// are certain to happen, as [world.trace] tells them.
+// plan returns the plan of a history as text, and the events that are certain to happen, as
+// the lines of [world.trace].
 func plan(s *history) (text string, events map[string]bool) {
 	var b strings.Builder
 	name := func(n *node) string { return fmt.Sprintf("%s %s %q", n.name, n.id, n.unknown) }
@@ -163,7 +163,7 @@ func plan(s *history) (text string, events map[string]bool) {
 	for _, l := range s.links {
 		fmt.Fprintln(&b, "link", l.nodes[0].name, l.nodes[1].name, l.least, l.most, l.loss, l.repeats)
 	}
-	for _, d := range s.bases {
+	for _, d := range s.databases {
 		fmt.Fprint(&b, "database ", d.name, " ", d.kind, " ", d.guard, " of ", d.creator.name)
 		for _, r := range slices.Concat(d.admins, d.writers) {
 			fmt.Fprint(&b, " ", r.name)

@@ -11,33 +11,33 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
-// window is how many bytes a stream holds that were sent and not read.
+// window bounds the bytes on a stream that were sent and not read.
 const window = 256 << 10
 
-// maxFrame is how much of a write is sent at once.
+// maxFrame bounds the bytes of a write that are sent at once.
 const maxFrame = 64 << 10
 
 var errClosed = errors.New("stream closed")
 
 // stream is one end of a stream. w.mu guards it.
 type stream struct {
-	network.Stream // nil: what is not simulated
+	network.Stream // nil: the rest is not simulated
 	host           *host
 	conn           *conn
 	key            digest  // the same for both ends
-	peer           *stream // the other end, nil until something was sent
+	peer           *stream // the other end; nil until data was sent
 	accepted       bool    // the host knows of it
 	protocol       protocol.ID
 
 	received    []byte
-	read        int  // bytes that the other end does not know were read
+	read        int  // bytes that were read and for which the other end has no credit yet
 	ended       bool // the other end sends no more
 	readClosed  bool
 	writeClosed bool
 	failed      bool // reset
-	credit      int  // what may be sent
+	credit      int  // bytes that may be sent
 
-	last                        time.Time // when the last of what was sent arrives
+	last                        time.Time // when the last message arrives
 	readDeadline, writeDeadline time.Time
 	changed                     chan struct{} // closed at the next change
 }
@@ -46,20 +46,20 @@ func newStream(h *host, c *conn, key digest) *stream {
 	return &stream{host: h, conn: c, key: key, credit: window, changed: make(chan struct{})}
 }
 
-// accept makes a stream one that its host knows of. The caller holds w.mu.
+// accept makes a stream known to its host. The caller holds w.mu.
 func (s *stream) accept() {
 	s.accepted = true
 	s.conn.streams[s.conn.end(s.host)][s] = true
 }
 
-// notify wakes who waits. The caller holds w.mu.
+// notify wakes all waiters. The caller holds w.mu.
 func (s *stream) notify() {
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
 
-// wait waits for a change, and returns an error when the deadline has passed. The
-// caller holds w.mu, which is released meanwhile.
+// wait waits for a change, and returns an error after the deadline. The caller holds w.mu,
+// which is released meanwhile.
 func (s *stream) wait(deadline time.Time) error {
 	changed := s.changed
 	s.host.w.mu.Unlock()
@@ -105,7 +105,7 @@ func (s *stream) Read(b []byte) (int, error) {
 	}
 }
 
-// consume lets the other end send more, once that is much. The caller holds w.mu.
+// consume gives the other end credit in portions of half a window. The caller holds w.mu.
 func (s *stream) consume(n int) {
 	if s.read += n; s.read < window/2 {
 		return
@@ -138,8 +138,8 @@ func (s *stream) Write(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// send has something change the other end, after all that was sent before. What
-// is sent first opens it. The caller holds w.mu.
+// send schedules a change of the other end, after all earlier ones. The first one opens it.
+// The caller holds w.mu.
 func (s *stream) send(what string, data []byte, change func(to *stream)) {
 	w, c := s.host.w, s.conn
 	if s.peer == nil {
@@ -254,9 +254,9 @@ func (s *stream) Scope() network.StreamScope { return &network.NullScope{} }
 
 func (s *stream) Conn() network.Conn { return view{conn: s.conn, host: s.host} }
 
-// view is a connection as one of its ends sees it.
+// view is a connection from the point of view of one end.
 type view struct {
-	network.Conn // nil: what is not simulated
+	network.Conn // nil: the rest is not simulated
 	conn         *conn
 	host         *host
 }

@@ -7,26 +7,26 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// gather is how long a host waits for more to tell. What changes at one moment is
-// told at once, so that its order does not matter.
+// gather is the delay before a host tells changes. Concurrent changes are told at once, so
+// their order does not matter.
 const gather = time.Millisecond
 
-// talk is what a host has told a peer on a connection: what it is subscribed to,
-// and what blocks it wants. w.mu guards it.
+// talk has the topics and the want list that a host told a peer on a connection. w.mu guards
+// it.
 type talk struct {
 	conn   *conn
 	from   *host
 	topics map[string]bool
 	wants  map[string]bool // keys of CIDs
-	due    bool            // something is about to be told
-	last   time.Time       // when the last of it arrives
+	due    bool            // changes are about to be told
+	last   time.Time       // when the last message arrives
 }
 
 func newTalk(c *conn, from *host) *talk {
 	return &talk{conn: c, from: from, topics: make(map[string]bool), wants: make(map[string]bool)}
 }
 
-// changed has told in a moment what is not told yet. The caller holds w.mu.
+// changed schedules tell. The caller holds w.mu.
 func (t *talk) changed() {
 	if t.due {
 		return
@@ -41,7 +41,7 @@ func (t *talk) changed() {
 	})
 }
 
-// tell tells what has changed. The caller holds w.mu.
+// tell tells the changes since the last call. The caller holds w.mu.
 func (t *talk) tell() {
 	topics, wants := make(map[string]bool), make(map[string]bool)
 	for topic := range t.from.pubsub.followed {
@@ -74,7 +74,7 @@ func (t *talk) tell() {
 	})
 }
 
-// news replaces what is known with what is so, and returns what differs.
+// news replaces the known set by the present one, and returns the differences.
 func news(known *map[string]bool, is map[string]bool) map[string]bool {
 	differs := make(map[string]bool)
 	for what := range is {

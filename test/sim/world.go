@@ -9,32 +9,32 @@ import (
 	"time"
 )
 
-// world is the events of a history. It lives in a bubble of synctest.
+// world has the events of a history. It lives in a bubble of synctest.
 type world struct {
 	chance digest // of the seed
 	begun  time.Time
-	trace  func(string) // is told of each event, or nil
+	trace  func(string) // is called for each event, unless it is nil
 
-	mu    sync.Mutex // guards all that is simulated; never held while real code is called
+	mu    sync.Mutex // guards the whole simulation; never held while real code is called
 	queue queue
-	sum   uint64        // of all events until now
-	count int           // of them
-	wake  chan struct{} // holds a token when the next event is another one
+	sum   uint64        // of all past events
+	count int           // the number of past events
+	wake  chan struct{} // holds a token when another event became the next one
 }
 
 func newWorld(seed uint64) *world {
 	return &world{chance: digest(seed).text("world"), begun: time.Now(), wake: make(chan struct{}, 1)}
 }
 
-// step is something that happens. Its key tells it from all others.
+// step is a scheduled event. Its key is unique.
 type step struct {
 	at   time.Time
 	key  digest
-	what string // "" for what is no event by itself
+	what string // "" if it is not counted as an event
 	do   func()
 }
 
-// line returns what [world.trace] is told of a step that happens at a time.
+// line returns the line of [world.trace] for a step that happens at a time.
 func (e step) line(at time.Duration) string {
 	return fmt.Sprintf("%v %s %016x", at, e.what, uint64(e.key))
 }
@@ -56,17 +56,17 @@ func (q *queue) Pop() any {
 	return e
 }
 
-// now returns a digest of the moment and what chance is for.
+// now returns a digest of the time and the purpose of a random number.
 func (w *world) now(what string) digest {
 	return w.chance.number(int64(time.Since(w.begun))).text(what)
 }
 
-// between returns a duration.
+// between returns a random duration.
 func (d digest) between(least, most time.Duration) time.Duration {
 	return least + time.Duration(d.share()*float64(most-least))
 }
 
-// at has something happen. The caller holds w.mu.
+// at schedules a step. The caller holds w.mu.
 func (w *world) at(when time.Time, key digest, what string, do func()) {
 	heap.Push(&w.queue, step{when, key, what, do})
 	if w.queue[0].key == key {
@@ -77,18 +77,18 @@ func (w *world) at(when time.Time, key digest, what string, do func()) {
 	}
 }
 
-// plan is at for who does not hold w.mu.
+// plan is at for a caller that does not hold w.mu.
 func (w *world) plan(when time.Time, key digest, what string, do func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.at(when, key, what, do)
 }
 
-// tidyEvery is how many events there are between two collections of garbage, which
-// take place while nothing runs.
+// tidyEvery is the number of events between two garbage collections, which happen while no
+// other goroutine runs.
 const tidyEvery = 4096
 
-// run has happen what is to happen until a time.
+// run runs the steps that are scheduled before a time.
 func (w *world) run(until time.Time) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -117,7 +117,7 @@ func (w *world) run(until time.Time) {
 	}
 }
 
-// happen has the next event happen, if its time has come.
+// happen runs the next step, if its time has come.
 func (w *world) happen(until time.Time) {
 	w.mu.Lock()
 	if len(w.queue) == 0 || !w.queue[0].at.Before(until) || w.queue[0].at.After(time.Now()) {
@@ -132,8 +132,7 @@ func (w *world) happen(until time.Time) {
 	e.do()
 }
 
-// note adds something that happened to the sum of all events. The caller holds
-// w.mu.
+// note adds an event to the sum of all events. The caller holds w.mu.
 func (w *world) note(key digest, what string) {
 	at := time.Since(w.begun)
 	w.sum += key.number(int64(at)).mixed()

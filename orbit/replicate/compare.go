@@ -7,21 +7,22 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/reconcile"
 )
 
-// Comparison says by what the replica of a peer was compared with our own.
+// Comparison says by what the replica of a peer was compared with the one here.
 type Comparison string
 
 const (
-	// ByState compares what counts and the access list ([reconcile.State]).
+	// ByState compares the authorized entries and the access list
+	// ([reconcile.State]).
 	ByState Comparison = "state"
-	// ByHeads compares heads: a JavaScript peer tells no more. It may count other
-	// entries where a writer was revoked.
+	// ByHeads compares heads, as a JavaScript peer tells nothing else. If a writer
+	// was revoked, it may regard other entries as authorized.
 	ByHeads Comparison = "heads"
-	// NotComparable is a daemon of an earlier version, where the access list can be
-	// changed: its heads do not tell what counts there.
+	// NotComparable is the result for a daemon of an earlier version, if the access
+	// list can change: its heads do not tell which entries are authorized there.
 	NotComparable Comparison = "not comparable"
 )
 
@@ -34,7 +35,7 @@ type agreement struct {
 // stateWithin bounds a comparison of states.
 const stateWithin = 15 * time.Second
 
-// compare compares the replica of a peer that has shown these heads with our own.
+// compare compares the replica of a peer, which showed these heads, with the one here.
 func (rp *replica) compare(ctx context.Context, p peer.ID, shown []string) (a agreement, err error) {
 	a.by = ByHeads
 	if reconcile.Speaks(rp.r.cfg.Host, p) {
@@ -54,16 +55,7 @@ func (rp *replica) compare(ctx context.Context, p peer.ID, shown []string) (a ag
 	return a, err
 }
 
-// accessLog returns the log of the access database, or nil where the list is
-// fixed.
-func (rp *replica) accessLog() *oplog.Log {
-	if inner := rp.database().Access().Database(); inner != nil {
-		return inner.Log()
-	}
-	return nil
-}
-
-// stateOf asks a peer for the state of its replica.
+// stateOf requests the state of a peer's replica.
 func (rp *replica) stateOf(ctx context.Context, p peer.ID) (reconcile.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, stateWithin)
 	defer cancel()
@@ -83,22 +75,20 @@ func (rp *replica) stateOf(ctx context.Context, p peer.ID) (reconcile.State, err
 	return state, s.Close()
 }
 
-// confirm compares the replica of a peer whose heads are ours by now, and notes
-// whether it is in step.
+// settle compares the replicas of peers whose heads are the heads here since the log
+// changed: when they were shown, not all their ancestors were here.
+func (rp *replica) settle(ours []entry.Position) {
+	for p, shown := range rp.peers.settle(ours) {
+		rp.tasks.Go(func() { rp.confirm(p, shown) })
+	}
+}
+
+// confirm runs a comparison that settle asked for.
 func (rp *replica) confirm(p peer.ID, shown []string) {
 	a, err := rp.compare(rp.ctx, p, shown)
-	rp.mu.Lock()
-	defer rp.mu.Unlock()
-	q := rp.peers[p]
-	if q == nil {
+	if err != nil {
+		rp.peers.unconfirmed(p)
 		return
 	}
-	q.confirming = false
-	if err == nil {
-		q.by = a.by
-		if a.agrees {
-			rp.inStep(p, q)
-		}
-		rp.notify()
-	}
+	rp.peers.confirmed(p, a.by, rp.inSync(a))
 }

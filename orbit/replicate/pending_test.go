@@ -16,7 +16,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
-// bytesOf returns how many bytes the entries of a database have.
+// bytesOf returns the size of the entries of a database, in bytes.
 func (n *node) bytesOf(address string) uint64 {
 	n.t.Helper()
 	st, err := n.database(address).Log().Stats(n.t.Context())
@@ -24,7 +24,7 @@ func (n *node) bytesOf(address string) uint64 {
 	return st.Bytes
 }
 
-// asJavaScript makes a node one that sends heads and answers bitswap, and no more.
+// asJavaScript makes a node exchange heads and answer bitswap only.
 func asJavaScript(n *node) { n.old = true }
 
 func TestLogOfTenTimesTheBoundArrivesFromJavaScriptAlone(t *testing.T) {
@@ -42,7 +42,7 @@ func TestLogOfTenTimesTheBoundArrivesFromJavaScriptAlone(t *testing.T) {
 	b.connect(a)
 	b.database(address)
 
-	// Meanwhile it neither says that it is in step nor that nothing is missing.
+	// Meanwhile it reports neither that it is in sync nor that nothing is missing.
 	log := b.database(address).Log()
 	followed := make(chan struct{})
 	go func() {
@@ -56,15 +56,15 @@ func TestLogOfTenTimesTheBoundArrivesFromJavaScriptAlone(t *testing.T) {
 				return
 			}
 			if s.Settled(begun) {
-				t.Errorf("it is in step with %d entries", st.Entries)
+				t.Errorf("it is in sync with %d entries", st.Entries)
 			}
 			for _, p := range s.Peers {
 				if !p.InStep.IsZero() {
-					t.Errorf("a peer is in step with %d entries", st.Entries)
+					t.Errorf("a peer is in sync with %d entries", st.Entries)
 				}
 			}
 			if st.Waiting == 0 && st.GivenUp > 0 && !s.GaveUp {
-				// It is noted when the round of fetching ends.
+				// The status follows at the end of the round of fetching.
 				again, _ := b.Status(t.Context(), address)
 				if now, err := log.Stats(t.Context()); err == nil && now.Waiting == 0 && now.Last == st.Last && !again.GaveUp && again.Asking == 0 {
 					t.Errorf("nothing is missing with %d entries: %+v", st.Entries, again)
@@ -87,16 +87,16 @@ func TestLogOfTenTimesTheBoundArrivesFromJavaScriptAlone(t *testing.T) {
 	if fetched > 12*entries {
 		t.Errorf("%d blocks were asked for", fetched)
 	}
-	eventually(t, "they are in step", func() bool {
+	eventually(t, "they are in sync", func() bool {
 		s, err := b.Status(t.Context(), address)
 		must(t, err)
 		return s.Settled(begun)
 	})
 }
 
-// waitingOf returns the hashes of the entries that wait at a node, by the peers that
-// they are taken to be of.
-func (n *node) waitingOf() map[string][]string {
+// pendingOf returns the CIDs of the pending entries at a node, by the peers to whose quotas
+// they are charged.
+func (n *node) pendingOf() map[string][]string {
 	n.t.Helper()
 	results, err := n.disk.Query(n.t.Context(), query.Query{Prefix: "/orbit/log", KeysOnly: true})
 	must(n.t, err)
@@ -112,9 +112,9 @@ func (n *node) waitingOf() map[string][]string {
 	return of
 }
 
-// What waits is of the peer that offered it, and of the peer whose entry needs it where
-// it was fetched, whoever sent it.
-func TestWhatWaitsIsOfThePeerBecauseOfWhichItCame(t *testing.T) {
+// A pending entry is charged to the peer that offered it. A fetched one is charged to the
+// peer whose entry needs it, whoever sent it.
+func TestPendingEntriesAreChargedToThePeerThatCausedThem(t *testing.T) {
 	t.Parallel()
 	a, friend, evil := newNode(t), newNodeAs(t, asJavaScript), newNodeAs(t, asJavaScript)
 	address := a.create("gigs", orbit.TypeEvents).Address()
@@ -124,20 +124,20 @@ func TestWhatWaitsIsOfThePeerBecauseOfWhichItCame(t *testing.T) {
 	for _, n := range []*node{evil, friend} {
 		must(t, n.Keep(t.Context(), evil.signer().Block()))
 	}
-	below := written(t, evil.signer(), address, "below", []entry.Position{absent("nowhere")})
-	must(t, friend.Keep(t.Context(), below.Block))
-	top := written(t, evil.signer(), address, "top", []entry.Position{plainPosition(below)})
+	parent := written(t, evil.signer(), address, "parent", []entry.Position{absent("nowhere")})
+	must(t, friend.Keep(t.Context(), parent.Block))
+	child := written(t, evil.signer(), address, "child", []entry.Position{plainPosition(parent)})
 	evil.connect(a)
-	evil.offered(a, address, top.Block)
-	eventually(t, "both wait", func() bool { return len(slices.Concat(slices.Collect(maps.Values(a.waitingOf()))...)) == 2 })
-	if of := a.waitingOf(); len(of[evil.host.ID().String()]) != 2 {
-		t.Errorf("they are of %v", of)
+	evil.offered(a, address, child.Block)
+	eventually(t, "both are pending", func() bool { return len(slices.Concat(slices.Collect(maps.Values(a.pendingOf()))...)) == 2 })
+	if of := a.pendingOf(); len(of[evil.host.ID().String()]) != 2 {
+		t.Errorf("they are charged to %v", of)
 	}
 }
 
 func plainPosition(e *entry.Entry) entry.Position { return e.Position(e.Rank()) }
 
-func TestJunkThatWaitsEvictsNothingOfAnotherPeer(t *testing.T) {
+func TestPendingJunkEvictsNoEntryOfAnotherPeer(t *testing.T) {
 	t.Parallel()
 	const entries = 60
 	friend, evil := newNodeAs(t, asJavaScript), newNodeAs(t, asJavaScript)
@@ -162,7 +162,7 @@ func TestJunkThatWaitsEvictsNothingOfAnotherPeer(t *testing.T) {
 		t.Errorf("%d", n)
 	}
 	for _, hash := range friend.hashes(address) {
-		if n := a.fetches.count(hash); n > 2 { // again at most where nothing came for a while
+		if n := a.fetches.count(hash); n > 2 { // a request is repeated if nothing arrives for a while
 			t.Errorf("%s was asked for %d times", hash, n)
 		}
 	}

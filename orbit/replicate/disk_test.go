@@ -36,7 +36,7 @@ func (n *node) exchanged(address string, with *node) (at time.Time) {
 	return at
 }
 
-// ask has the node exchange heads with another one now, and waits until it did.
+// ask makes the node exchange heads with another one now, and waits for the exchange.
 func (n *node) ask(address string, with *node) {
 	n.t.Helper()
 	before := n.exchanged(address, with)
@@ -44,8 +44,8 @@ func (n *node) ask(address string, with *node) {
 	eventually(n.t, "heads are exchanged", func() bool { return n.exchanged(address, with).After(before) })
 }
 
-// askLate has the node exchange heads with another one until it waits long before
-// the next time.
+// askLate makes the node exchange heads with another one until the next exchange is due
+// late.
 func (n *node) askLate(address string, with *node) {
 	n.t.Helper()
 	for late := false; !late; late = time.Until(n.NextExchange(address, with.host.ID())) > 2*patience {
@@ -53,9 +53,10 @@ func (n *node) askLate(address string, with *node) {
 	}
 }
 
-// With room again, all comes without a restart, a new entry or a peer that asks: the
-// peer is mute and begins no exchange, and the next one is later than any test waits.
-func TestFullDiskAcceptsNothingAndGoesOnByItself(t *testing.T) {
+// When there is space again, all entries arrive without a restart, a new entry or a peer that
+// asks: the peer is mute and begins no exchange, and the next one is due later than any test
+// waits.
+func TestFullDiskAcceptsNothingAndRecovers(t *testing.T) {
 	disk := spacetest.New()
 	a := newNodeAs(t, func(n *node) { n.mute, n.shy = true, true })
 	b := newNodeAs(t, func(n *node) { n.space = disk.Disk })
@@ -67,7 +68,7 @@ func TestFullDiskAcceptsNothingAndGoesOnByItself(t *testing.T) {
 
 	disk.Set(spacetest.Floor - 1)
 	a.add(address, numbered("meanwhile %d", 50)...)
-	b.askLate(address, a) // also what began before the disk was full is over
+	b.askLate(address, a) // exchanges that began before the disk was full are over
 	b.sessions.Store(0)
 	b.ask(address, a)
 	if s := b.stats(address); s.Entries != 1 || s.Waiting != 0 {
@@ -99,8 +100,8 @@ func TestFullDiskAcceptsNothingAndGoesOnByItself(t *testing.T) {
 	wantSame(t, address, 51, a, b)
 }
 
-// What pubsub brings is turned away once. It comes later, though nobody asks.
-func TestAnnouncedEntriesComeOnceTheDiskHasRoom(t *testing.T) {
+// An announced entry that was rejected arrives later, although no peer asks.
+func TestAnnouncedEntriesArriveOnceTheDiskHasSpace(t *testing.T) {
 	disk, brought := spacetest.New(), make(chan heard, 10)
 	a := newNodeAs(t, func(n *node) { n.shy = true })
 	b := newNodeAs(t, func(n *node) { n.space, n.heard = disk.Disk, brought })
@@ -109,7 +110,7 @@ func TestAnnouncedEntriesComeOnceTheDiskHasRoom(t *testing.T) {
 	b.open(address)
 	b.connect(a)
 	wantSame(t, address, 1, a, b)
-	a.add(address, "with room")
+	a.add(address, "with free space")
 	wantSame(t, address, 2, a, b)
 	b.askLate(address, a)
 	disk.Set(spacetest.Floor - 1)
@@ -118,7 +119,7 @@ func TestAnnouncedEntriesComeOnceTheDiskHasRoom(t *testing.T) {
 	for h.hash != a.hashes(address)[0] {
 		h = <-brought
 	}
-	if h.passedOn {
+	if h.forwarded {
 		t.Error("it is passed on")
 	}
 	if s := b.stats(address); s.Entries != 2 {
@@ -128,7 +129,7 @@ func TestAnnouncedEntriesComeOnceTheDiskHasRoom(t *testing.T) {
 	wantSame(t, address, 3, a, b)
 }
 
-func TestFullDiskServesWhatIsThereAndWhatIsWrittenThere(t *testing.T) {
+func TestFullDiskServesStoredAndLocalEntries(t *testing.T) {
 	disk := spacetest.New()
 	a := newNodeAs(t, func(n *node) { n.space = disk.Disk })
 	address := a.create("gigs", orbit.TypeEvents).Address()
@@ -175,14 +176,14 @@ func TestDatabaseIsNotFetchedOnAFullDisk(t *testing.T) {
 	wantSame(t, address, 1, a, b)
 }
 
-// The disk has room until so many entries came. Then the transfer stops, whether
-// entries are shipped or fetched, and goes on when there is more room.
-func TestTransferPausesWhereTheDiskIsFull(t *testing.T) {
-	const all, room, onTheirWay = 1200, 300, 3 * 128
-	for name, old := range map[string]bool{"shipped": false, "fetched": true} {
+// The disk has space for some entries. Then replication stops, whether entries are
+// transferred or fetched, and goes on when there is more space.
+func TestReplicationPausesWhileTheDiskIsFull(t *testing.T) {
+	const all, free, onTheirWay = 1200, 300, 3 * 128
+	for name, old := range map[string]bool{"transferred": false, "fetched": true} {
 		t.Run(name, func(t *testing.T) {
 			var limit atomic.Uint64
-			limit.Store(room)
+			limit.Store(free)
 			var into atomic.Pointer[oplog.Log]
 			disk := space.New(space.Config{FreeBytes: spacetest.Floor, Interval: time.Millisecond, Probe: func() (space.Usage, error) {
 				l := into.Load()
@@ -206,7 +207,7 @@ func TestTransferPausesWhereTheDiskIsFull(t *testing.T) {
 			_, err = ev.AddMany(t.Context(), slices.Values(anyOf(numbered("event %d", all))))
 			must(t, err)
 			b.open(address) // it asks
-			eventually(t, "the transfer pauses", func() bool {
+			eventually(t, "replication pauses", func() bool {
 				s, err := b.Status(t.Context(), address)
 				must(t, err)
 				return s.Full != nil && s.Shipment == nil && s.Asking == 0
@@ -214,11 +215,11 @@ func TestTransferPausesWhereTheDiskIsFull(t *testing.T) {
 			for range 3 {
 				b.ask(address, a)
 			}
-			if s := b.stats(address); s.Entries+s.Waiting > room+onTheirWay {
-				t.Errorf("%d entries and %d that wait, with room for %d", s.Entries, s.Waiting, room)
+			if s := b.stats(address); s.Entries+s.Waiting > free+onTheirWay {
+				t.Errorf("%d entries and %d pending ones, with space for %d", s.Entries, s.Waiting, free)
 			}
 			limit.Store(all + 1)
-			eventually(t, "the rest comes", func() bool { return b.stats(address).Entries == all })
+			eventually(t, "the rest arrives", func() bool { return b.stats(address).Entries == all })
 			wantSame(t, address, all, a, b)
 		})
 	}

@@ -6,18 +6,18 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 )
 
-// The record of a database that is not here yet is what it is to be opened with:
-// the index field alone, as it always was, or where there is a type, a NUL byte,
-// the type, another NUL byte, and the index field.
+// The stored record of a database that is not here yet contains what it will be opened
+// with: the index field alone, as earlier versions wrote it, or, if there is a type, a
+// NUL byte, the type, another NUL byte, and the index field.
 
-func encodeWanted(opts orbit.OpenOptions) []byte {
+func encodeOptions(opts orbit.OpenOptions) []byte {
 	if opts.Type == "" && !strings.HasPrefix(opts.IndexBy, "\x00") {
 		return []byte(opts.IndexBy)
 	}
 	return []byte("\x00" + opts.Type + "\x00" + opts.IndexBy)
 }
 
-func decodeWanted(record []byte) orbit.OpenOptions {
+func decodeOptions(record []byte) orbit.OpenOptions {
 	typed, ok := strings.CutPrefix(string(record), "\x00")
 	kind, indexBy, whole := strings.Cut(typed, "\x00")
 	if !ok || !whole {
@@ -26,11 +26,11 @@ func decodeWanted(record []byte) orbit.OpenOptions {
 	return orbit.OpenOptions{Type: kind, IndexBy: indexBy}
 }
 
-// options returns what the database is to be opened with once it is here.
+// options returns what the database is opened with once it is here.
 func (rp *replica) options() orbit.OpenOptions {
 	record, err := rp.r.cfg.Store.Get(rp.ctx, key(wantedPrefix, rp.address))
 	if err != nil {
 		return orbit.OpenOptions{}
 	}
-	return decodeWanted(record)
+	return decodeOptions(record)
 }

@@ -22,9 +22,9 @@ func bare(n *node) { n.bare = true }
 
 func old(n *node) { n.old = true }
 
-// Between daemons, all that a database is of comes by one stream: its manifest,
-// who may write, identities and entries.
-func TestDatabaseIsShippedWithoutBitswap(t *testing.T) {
+// Between daemons, one stream transfers all blocks of a database: its manifest, its access
+// controller, identities and entries.
+func TestDatabaseIsTransferredWithoutBitswap(t *testing.T) {
 	a, b := newNodeAs(t, bare), newNodeAs(t, bare)
 	managed, err := a.Create(t.Context(), "managed", orbit.Options{Type: orbit.TypeEvents, Access: orbit.Access{Managed: true}})
 	must(t, err)
@@ -36,7 +36,7 @@ func TestDatabaseIsShippedWithoutBitswap(t *testing.T) {
 	wantSame(t, managed.Address(), 300, a, b)
 	b.database(empty.Address())
 
-	// And what was written on both sides while they were apart.
+	// The same for entries written on both sides while they are not connected.
 	must(t, managed.Access().Grant(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
 	access := managed.Access().Database().Address()
 	wantSame(t, access, 1, a, b)
@@ -47,8 +47,8 @@ func TestDatabaseIsShippedWithoutBitswap(t *testing.T) {
 	wantSame(t, managed.Address(), 700, a, b)
 }
 
-// What is shipped is not fetched one by one, too.
-func TestShippedEntriesAreNotFetched(t *testing.T) {
+// Transferred entries are not fetched as well.
+func TestTransferredEntriesAreNotFetched(t *testing.T) {
 	a, b := newNode(t), newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	a.add(address, numbered("a%d", 500)...)
@@ -63,13 +63,12 @@ func TestShippedEntriesAreNotFetched(t *testing.T) {
 	for _, hash := range a.hashes(address) {
 		fetched += b.fetches.count(hash)
 	}
-	if fetched > 100 { // below a head that came by pubsub before the shipment
+	if fetched > 100 { // the ancestors of a head that arrived by pubsub before the transfer
 		t.Errorf("%d entries were fetched", fetched)
 	}
 }
 
-// A daemon from before there were shipments replicates as JavaScript does, from
-// and to one that has them.
+// A daemon of a version without transfers replicates like JavaScript, in both directions.
 func TestOldDaemonReplicates(t *testing.T) {
 	for _, olds := range [][2]bool{{true, false}, {false, true}, {true, true}} {
 		t.Run(fmt.Sprint(olds), func(t *testing.T) {
@@ -92,7 +91,8 @@ func TestOldDaemonReplicates(t *testing.T) {
 	}
 }
 
-// The one in the middle ships what was fetched, and the other way round.
+// A peer between others transfers entries that it fetched, and serves entries that were
+// transferred to it.
 func TestOldAndNewDaemonsConvergeThroughEachOther(t *testing.T) {
 	nodes := []*node{newNode(t), newNodeAs(t, old), newNode(t), newNodeAs(t, old), newNode(t), newNode(t)}
 	address := nodes[0].create("gigs", orbit.TypeEvents).Address()
@@ -107,13 +107,13 @@ func TestOldAndNewDaemonsConvergeThroughEachOther(t *testing.T) {
 	wantSame(t, address, 40*len(nodes), nodes...)
 }
 
-// Whatever a peer ships, others are not harmed: what it has comes all the same,
-// as from a peer that ships nothing, and so does what they have.
-func TestHostileShipmentsHarmNobody(t *testing.T) {
+// A hostile transfer harms nobody: the entries of the hostile peer arrive by bitswap, and
+// those of other peers arrive as well.
+func TestHostileTransfersHarmNobody(t *testing.T) {
 	forged := func(n *node, address string) (blocks [][]byte) {
 		for i := range 1000 {
 			e := written(t, n.signer(), address, fmt.Sprint("forged ", i), nil)
-			blocks = append(blocks, bytes.Replace(e.Block.Data, []byte("forged"), []byte("FORGED"), 1)) // whose signature is of another one
+			blocks = append(blocks, bytes.Replace(e.Block.Data, []byte("forged"), []byte("FORGED"), 1)) // the signature is that of another entry
 		}
 		return blocks
 	}
@@ -163,9 +163,9 @@ func TestHostileShipmentsHarmNobody(t *testing.T) {
 	}
 }
 
-// A peer that comes after a revocation is shipped what the former writer wrote,
-// however much it is, also where it has no bitswap.
-func TestEntriesOfAFormerWriterAreShipped(t *testing.T) {
+// A peer that joins after a revocation receives all entries of the revoked writer, however
+// many, even without bitswap.
+func TestEntriesOfARevokedWriterAreTransferred(t *testing.T) {
 	a, w, late := newNode(t), newNode(t), newNodeAs(t, bare)
 	db := a.createManaged("band")
 	address := db.Address()
@@ -193,8 +193,8 @@ func TestEntriesOfAFormerWriterAreShipped(t *testing.T) {
 	wantSame(t, address, 820, a, late)
 }
 
-// However many databases two daemons share, what one lacks of them is shipped.
-func TestManyDatabasesAreShipped(t *testing.T) {
+// Two daemons that share many databases transfer the entries of all of them.
+func TestManyDatabasesAreTransferred(t *testing.T) {
 	a, b := newNode(t), newNodeAs(t, bare)
 	const databases, entries = 40, 20
 	var addresses []string
@@ -210,8 +210,8 @@ func TestManyDatabasesAreShipped(t *testing.T) {
 	}
 }
 
-// A database that was closed is not shipped any more, also by a session that runs.
-func TestClosedDatabaseIsNotShipped(t *testing.T) {
+// A closed database is not transferred any more, not even by a session that runs.
+func TestClosedDatabaseIsNotTransferred(t *testing.T) {
 	a, b, address := newPair(t)
 	a.add(address, numbered("a%d", 10)...)
 	wantSame(t, address, 10, a, b)
@@ -227,8 +227,8 @@ func TestClosedDatabaseIsNotShipped(t *testing.T) {
 	}
 }
 
-// serveForged answers each question with a few hashes of nothing, and each request
-// for entries with these blocks, so many times.
+// serveForged answers each comparison with CIDs of nothing, and each request for entries
+// with the blocks, repeated a number of times.
 func serveForged(s network.Stream, times int, blocks ...[]byte) {
 	defer s.Reset()
 	in, out := msgio.NewVarintReader(s), msgio.NewVarintWriter(s)
@@ -269,8 +269,8 @@ func serveForged(s network.Stream, times int, blocks ...[]byte) {
 	}
 }
 
-// A peer that breaks a shipment off is asked for the rest, and not for what came.
-func TestBrokenShipmentGoesOn(t *testing.T) {
+// After a broken transfer, the rest is requested, and not what arrived.
+func TestBrokenTransferResumes(t *testing.T) {
 	a, b := newNode(t), newNodeAs(t, bare)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	a.add(address, numbered("a%d", 1500)...)
@@ -281,15 +281,15 @@ func TestBrokenShipmentGoesOn(t *testing.T) {
 		return s
 	}
 	b.connect(a)
-	eventually(t, "a part was shipped", func() bool { s := status(); return s.Shipment != nil && s.Shipment.Got > 0 })
+	eventually(t, "a part arrived", func() bool { s := status(); return s.Shipment != nil && s.Shipment.Got > 0 })
 	must(t, b.host.Network().ClosePeer(a.host.ID()))
 	b.restart()
 	had := b.count(address)
 	if had == 0 || had == 1500 {
-		t.Skipf("%d entries are there: nothing to go on with", had)
+		t.Skipf("%d entries arrived: there is nothing to resume", had)
 	}
 	b.connect(a)
-	eventually(t, "the rest is shipped", func() bool {
+	eventually(t, "the rest arrives", func() bool {
 		s := status()
 		return s.Shipment != nil && s.Shipment.Of <= uint64(1500-had) || b.count(address) == 1500
 	})

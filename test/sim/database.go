@@ -10,34 +10,34 @@ import (
 	"github.com/newpieceplease/npp/orbit/manifest"
 )
 
-// base is a database of a history.
-type base struct {
+// database is a database of a history.
+type database struct {
 	name    string
 	kind    string
 	guard   guard
 	creator *replica
-	admins  []*replica // of one that is managed: the creator and another one, or the same
-	writers []*replica // of a fixed list
+	admins  []*replica // of a managed database: the creator and another replica, which may be the same
+	writers []*replica // of a database with a fixed access list
 	address string
-	written map[string]bool // hashes of entries whose writers were told that they are on disk
-	orphans int             // entries that hostile peers may have made wait for ever
+	written map[string]bool // CIDs of entries whose writers were told that they are on disk
+	orphans int             // entries of hostile peers that may stay pending for ever
 }
 
-// guard is who may write to a database.
+// guard says who may write to a database.
 type guard int
 
 const (
 	open    guard = iota // anybody
-	fixed                // who is in its list
-	managed              // who is granted to
+	fixed                // the identities on a fixed access list
+	managed              // the identities on a changeable access list
 )
 
-func (b *base) mayWrite(r *replica) bool {
+func (b *database) mayWrite(r *replica) bool {
 	return b.guard == open || b.guard == fixed && slices.Contains(b.writers, r)
 }
 
-// create makes the database at its creator.
-func (b *base) create() error {
+// create creates the database at its creator.
+func (b *database) create() error {
 	opts := orbit.Options{Type: b.kind}
 	switch b.guard {
 	case open:
@@ -62,12 +62,12 @@ func (b *base) create() error {
 	return nil
 }
 
-// write writes something to the database, and returns the hash of its entry.
+// write writes a random entry to the database, and returns its CID.
 func write(db *orbit.Database, chance digest) (string, error) {
 	ctx, rng := context.Background(), chance.rng()
 	key, val := fmt.Sprint("key ", rng.IntN(12)), fmt.Sprintf("%x", rng.Uint64())
 	if rng.IntN(40) == 0 {
-		val = string(slices.Repeat([]byte(val), 5000)) // a large one, which no stream to JavaScript carries
+		val = string(slices.Repeat([]byte(val), 5000)) // too large for a stream to JavaScript
 	}
 	switch db.Type() {
 	case orbit.TypeEvents:
@@ -96,8 +96,7 @@ func write(db *orbit.Database, chance digest) (string, error) {
 	return kv.Put(ctx, key, val)
 }
 
-// order returns the hashes of all entries that count, and state what the database
-// holds.
+// order returns the CIDs of all authorized entries, in order.
 func order(db *orbit.Database) (hashes []string, err error) {
 	for e, err := range db.Iterate(context.Background(), orbit.Range{}) {
 		if err != nil {
@@ -108,6 +107,7 @@ func order(db *orbit.Database) (hashes []string, err error) {
 	return hashes, nil
 }
 
+// state returns the items of the database, in order.
 func state(db *orbit.Database) (state []string, err error) {
 	var items iter.Seq2[orbit.Item, error]
 	switch db.Type() {

@@ -24,9 +24,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// Where entries that waited were given up, all peers are asked for their heads at once,
-// if the log grew, and the status says so until a peer is in step.
-func TestWhatWasGivenUpIsAskedForAgain(t *testing.T) {
+// If pending entries were abandoned, all peers are asked for their heads at once when the
+// log grows, and the status says so until a peer is in sync.
+func TestAbandonedEntriesAreRequestedAgain(t *testing.T) {
 	open := func(q orbit.Quotas) *orbit.Orbit {
 		keys := keystore.NewMemKeystore()
 		for _, name := range []string{"orbitdb-root", "orbitdb-signing"} {
@@ -60,33 +60,32 @@ func TestWhatWasGivenUpIsAskedForAgain(t *testing.T) {
 	defer rp.cancel()
 	rp.setDatabase(to, 0)
 	const p = peer.ID("peer")
-	q := rp.partner(p)
 	later := time.Now().Add(time.Hour)
-	q.subscribed, q.next = true, later
+	q := &peerState{subscribed: true}
+	q.apply(scheduleExchange, later)
+	rp.peers.peers[p] = q
 	last, err := to.Log().Stats(t.Context())
 	must(t, err)
-	resumed := func(gaveUp, asked bool) {
+	resumed := func(abandoned, asked bool) {
 		t.Helper()
 		rp.resume(&last)
-		s := Status{GaveUp: rp.gaveUp}
-		if s.GaveUp != gaveUp || q.next.Before(later) != asked {
-			t.Errorf("gave up: %v, asked: %v", s.GaveUp, q.next.Before(later))
+		if rp.abandoned != abandoned || q.next.Before(later) != asked {
+			t.Errorf("abandoned: %v, asked: %v", rp.abandoned, q.next.Before(later))
 		}
-		q.next = later
+		q.apply(scheduleExchange, later)
 	}
 	resumed(false, false)
 	for i := range bs[1:] {
-		_, err := to.JoinFrom(ctx, "P", bs[len(bs)-1-i:][:1])
+		_, err := to.JoinFrom(ctx, "P", orbit.NewCandidates(bs[len(bs)-1-i]))
 		must(t, err)
 	}
-	resumed(true, false) // the log did not grow: it would be the same again
-	_, err = to.JoinFrom(ctx, "P", bs[:1])
+	resumed(true, false) // the log did not grow, so the same entries would be abandoned
+	_, err = to.JoinFrom(ctx, "P", orbit.NewCandidates(bs[0]))
 	must(t, err)
 	resumed(true, true)
 	resumed(true, false)
-	rp.mu.Lock()
-	rp.inStep(p, q)
-	rp.mu.Unlock()
+	a := agreement{ByHeads, true}
+	rp.peers.exchanged(p, nil, a, rp.inSync(a), true)
 	resumed(false, false)
 }
 
@@ -97,6 +96,6 @@ func TestFullDatabaseIsNotSettled(t *testing.T) {
 		t.Error("it is not settled")
 	}
 	if s.Full = errors.New("full"); s.Settled(now) {
-		t.Error("it is settled and full")
+		t.Error("it is settled although it is full")
 	}
 }

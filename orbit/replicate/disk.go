@@ -1,0 +1,31 @@
+package replicate
+
+// accepts reports whether data from other peers may be stored: not while disk space is
+// low. When there is space again, the replica requests what it rejected.
+func (rp *replica) accepts() bool {
+	if rp.r.cfg.Disk.CheckIncoming() == nil {
+		return true
+	}
+	select {
+	case rp.declined <- struct{}{}:
+		rp.changes.notify()
+		signal(rp.wants.wake) // pull calls awaitDisk
+	default:
+	}
+	return false
+}
+
+// awaitDisk waits until data from other peers may be stored, asks all peers again if
+// data was rejected, and reports whether the replica goes on.
+func (rp *replica) awaitDisk() bool {
+	if rp.r.cfg.Disk.AwaitIncoming(rp.ctx) != nil {
+		return false
+	}
+	select {
+	case <-rp.declined:
+		rp.changes.notify()
+		rp.ask()
+	default:
+	}
+	return true
+}

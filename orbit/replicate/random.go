@@ -1,0 +1,29 @@
+package replicate
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// random draws numbers from a source, or from math/rand/v2 if the source is nil.
+type random struct {
+	mu     sync.Mutex
+	source rand.Source
+}
+
+// below returns a number from 0 to n-1.
+func (r *random) below(n int64) int64 {
+	if r.source == nil {
+		return rand.Int64N(n)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return rand.New(r.source).Int64N(n)
+}
+
+// around returns a duration from 3/4 d to 5/4 d, so that what starts at the
+// same time does not continue at the same times.
+func (r *random) around(d time.Duration) time.Duration {
+	return d*3/4 + time.Duration(r.below(int64(d/2)+1))
+}
