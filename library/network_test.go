@@ -84,7 +84,7 @@ func newNodeOn(t testing.TB, disk *space.Disk) *node {
 	rt, err := router.New(ctx, n.host, router.Options{Patient: func(peer.ID) bool { return true }})
 	must(t, err)
 	n.store = store.New(n.disk, "/npp/orbit")
-	bs := blocks.Under(blockstore.NewBlockstore(n.disk), n.store)
+	bs := blocks.Overlay(blockstore.NewBlockstore(n.disk), n.store)
 	swap := bitswap.New(ctx, bsnet.NewFromIpfsHost(n.host), nil, bs)
 	t.Cleanup(func() { swap.Close() })
 	n.orbit, err = orbit.New(ctx, orbit.Config{Store: n.store, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks, Disk: disk})

@@ -50,7 +50,7 @@ func (p *Plugin) decorateBlocks(in blocksIn) node.BaseBlocks {
 	p.mu.Lock()
 	p.orbitStore = s
 	p.mu.Unlock()
-	return blocks.Under(in.Base, s)
+	return blocks.Overlay(in.Base, s)
 }
 
 // discoveryIn is what finds peers that have blocks.

@@ -1,21 +1,21 @@
-// Package blocks keeps OrbitDB's blocks in a store, and shows them to the rest
-// of IPFS.
+// Package blocks stores OrbitDB's blocks and serves them to the rest of IPFS.
 //
-// The entries of a log are kept one after the other, in the order in which they
-// came. That is an order in which they can be sent and read again, parents
-// first, and it makes each write an append: a datastore that sorts its keys has
-// nothing to rearrange. A hash leads to an entry by way of its number:
+// The entries of a log are stored in order of arrival. Parents precede their
+// descendants in that order, so entries can be read and sent in it; and each
+// write appends, so a datastore with sorted keys does not rearrange anything.
+// The CID of an entry maps to its number in the log:
 //
-//	log/<log>/entry/<number>   hash and bytes
-//	block/<hash>               log and number of an entry, or the bytes of
-//	                           any other block (manifest, list of writers,
+//	log/<log>/entry/<number>   CID and bytes
+//	block/<CID>                log and number of an entry, or the bytes of
+//	                           any other block (manifest, access list,
 //	                           identity)
 //
-// Each read checks the bytes against the hash.
+// Each read verifies the bytes against the CID.
 //
-// [Under] lays the blocks below a node's block store, so that bitswap serves
-// them. They are not listed there: entries name each other by texts, so that no
-// walk of a DAG would find them, and garbage collection would take them.
+// [Overlay] adds the blocks to a node's block store, so that bitswap serves
+// them. The block store does not list them: entries name each other by text, so
+// a walk of a DAG would not find them, and garbage collection would delete
+// them.
 package blocks
 
 import (
@@ -31,25 +31,25 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// ErrNotFound says that a block is not here.
+// ErrNotFound is returned for a block that is not stored.
 var ErrNotFound = store.ErrNotFound
 
-// ErrDamaged says that what is stored as a block is something else.
+// ErrDamaged is returned where the stored bytes are not those of the block.
 var ErrDamaged = errors.New("damaged block")
 
-// Location is where an entry is kept.
+// Location is the position of an entry in the store.
 type Location struct {
-	Log    uint64 // number of the log, 1 or more
-	Number uint64 // of the entry in it, in the order of arrival, 1 or more
+	Log    uint64 // number of the log, from 1
+	Number uint64 // of the entry in its log, in order of arrival, from 1
 }
 
-// Getter reads keys of a store: a transaction, or a store outside of one
+// Getter reads keys of a store: a transaction, or the committed state
 // ([Reading]).
 type Getter interface {
 	Get(key string) ([]byte, error)
 }
 
-// Reading reads what is committed.
+// Reading returns a Getter of the committed state.
 func Reading(ctx context.Context, s *store.Store) Getter { return reading{ctx, s} }
 
 type reading struct {
@@ -59,15 +59,15 @@ type reading struct {
 
 func (r reading) Get(key string) ([]byte, error) { return r.s.Get(r.ctx, key) }
 
-// Entries is the series of a log's entries.
+// Entries returns the name of the series of a log's entries.
 func Entries(log uint64) string { return LogPrefix(log) + "/entry" }
 
-// LogPrefix is what the keys of a log begin with.
+// LogPrefix returns the prefix of all keys of a log.
 func LogPrefix(log uint64) string { return "log/" + strconv.FormatUint(log, 36) }
 
 func blockKey(hash string) string { return "block/" + hash }
 
-// Put stores a block that is no entry.
+// Put stores a block that is not an entry.
 func Put(tx *store.Tx, b block.Block) error {
 	return tx.Put(blockKey(b.Hash), append([]byte{0}, b.Data...))
 }
@@ -80,12 +80,12 @@ func PutEntry(tx *store.Tx, at Location, b block.Block) error {
 	return PutLocation(tx, at, b.Hash)
 }
 
-// PutLocation stores where an entry is kept.
+// PutLocation stores the location of an entry.
 func PutLocation(tx *store.Tx, at Location, hash string) error {
 	return tx.Put(blockKey(hash), binary.AppendUvarint(binary.AppendUvarint(nil, at.Log), at.Number))
 }
 
-// DeleteLocation deletes where an entry is kept, unless that is in another log.
+// DeleteLocation deletes the location of an entry, unless it is in another log.
 func DeleteLocation(tx *store.Tx, log uint64, hash string) error {
 	record, err := tx.Get(blockKey(hash))
 	if errors.Is(err, ErrNotFound) {
@@ -97,8 +97,8 @@ func DeleteLocation(tx *store.Tx, log uint64, hash string) error {
 	return tx.Delete(blockKey(hash))
 }
 
-// Located yields the hashes of the entries that are said to be kept in a log,
-// whether they are there or not. It reads all that is said of blocks.
+// Located yields the CIDs of the entries whose location is in a log, whether or
+// not the entries exist. It reads the records of all blocks.
 func Located(ctx context.Context, s *store.Store, log uint64) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		prefix := blockKey("")
@@ -114,7 +114,7 @@ func Located(ctx context.Context, s *store.Store, log uint64) iter.Seq2[string, 
 	}
 }
 
-// Delete deletes a block that is no entry.
+// Delete deletes a block that is not an entry.
 func Delete(tx *store.Tx, hash string) error {
 	record, err := tx.Get(blockKey(hash))
 	if errors.Is(err, ErrNotFound) {
@@ -126,8 +126,8 @@ func Delete(tx *store.Tx, hash string) error {
 	return tx.Delete(blockKey(hash))
 }
 
-// Locate returns where the entry with a hash is kept, [ErrNotFound], or
-// [ErrDamaged].
+// Locate returns the location of the entry with a CID. It returns [ErrNotFound]
+// or [ErrDamaged] if there is none.
 func Locate(g Getter, hash string) (Location, error) {
 	record, err := g.Get(blockKey(hash))
 	if err != nil {
@@ -151,7 +151,7 @@ func location(record []byte) (Location, bool) {
 	return Location{log, number}, m > 0 && n+m == len(record) && number > 0
 }
 
-// other returns the block that is no entry and has the record.
+// other decodes the record of a block that is not an entry.
 func other(hash string, record []byte) (block.Block, error) {
 	if len(record) == 0 || record[0] != 0 {
 		return block.Block{}, fmt.Errorf("%w: %s is neither a block nor a place", ErrDamaged, hash)
@@ -159,7 +159,7 @@ func other(hash string, record []byte) (block.Block, error) {
 	return checked(block.Block{Hash: hash, Data: record[1:]})
 }
 
-// Get returns the block with a hash, [ErrNotFound], or [ErrDamaged].
+// Get returns the block with a CID, [ErrNotFound], or [ErrDamaged].
 func Get(g Getter, hash string) (block.Block, error) {
 	record, err := g.Get(blockKey(hash))
 	if err != nil {
@@ -171,8 +171,8 @@ func Get(g Getter, hash string) (block.Block, error) {
 	return other(hash, record)
 }
 
-// Entry returns the block of the entry at a location, which has the hash, or
-// [ErrDamaged], also where it is gone.
+// Entry returns the block of the entry at a location. It returns [ErrDamaged]
+// if that block has another CID or does not exist.
 func Entry(g Getter, at Location, hash string) (block.Block, error) {
 	var b block.Block
 	record, err := g.Get(store.Key(Entries(at.Log), at.Number))
@@ -188,8 +188,8 @@ func Entry(g Getter, at Location, hash string) (block.Block, error) {
 	return b, err
 }
 
-// DecodeEntry reads a record of the series [Entries]. Of one that is damaged
-// ([ErrDamaged]) it returns the hash, if that can be read.
+// DecodeEntry decodes a record of the series [Entries]. For a damaged record it
+// returns [ErrDamaged], and the CID if it can be read.
 func DecodeEntry(record []byte) (block.Block, error) {
 	if len(record) < block.HashLen || !block.ValidHash(string(record[:block.HashLen])) {
 		return block.Block{}, fmt.Errorf("%w: no hash", ErrDamaged)
@@ -197,7 +197,7 @@ func DecodeEntry(record []byte) (block.Block, error) {
 	return checked(block.Block{Hash: string(record[:block.HashLen]), Data: record[block.HashLen:]})
 }
 
-// checked returns b, also where it is damaged.
+// checked returns b and, if b is damaged, [ErrDamaged].
 func checked(b block.Block) (block.Block, error) {
 	if b.Check() != nil {
 		return b, fmt.Errorf("%w: %s", ErrDamaged, b.Hash)

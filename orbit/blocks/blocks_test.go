@@ -23,7 +23,7 @@ func update(t testing.TB, s *store.Store, fn func(*store.Tx) error) {
 	must(t, s.Update(t.Context(), fn))
 }
 
-// filled returns a store with an entry and another block.
+// filled returns a store with an entry and a block that is not an entry.
 func filled(t testing.TB) (s *store.Store, entry, other block.Block) {
 	t.Helper()
 	s = store.New(storetest.NewDisk(), "/npp/test")

@@ -187,7 +187,7 @@ func (n *node) start() *node {
 	n.router, err = router.New(ctx, n.host, router.Options{Patient: func(libp2ppeer.ID) bool { return true }, Limits: router.Limits{Topics: n.limit}})
 	must(n.t, err)
 	orbitStore, ownStore := store.New(n.disk, "/orbit"), store.New(n.disk, "/replicate")
-	bs := blocks.Under(blockstore.NewBlockstore(n.disk), orbitStore)
+	bs := blocks.Overlay(blockstore.NewBlockstore(n.disk), orbitStore)
 	swap := bitswap.New(ctx, bsnet.NewFromIpfsHost(n.host), nil, bs)
 	n.Orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks, Disk: n.space, Quotas: n.quota})
 	must(n.t, err)

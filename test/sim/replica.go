@@ -63,7 +63,7 @@ func (r *replica) start() error {
 	r.disk.FailAfter(0, storetest.Once)
 	h := r.up()
 	orbitStore, ownStore := store.New(r.disk, "/orbit"), store.New(r.disk, "/replicate")
-	under := orbitblocks.Under(blockstore.NewBlockstore(r.disk), orbitStore)
+	under := orbitblocks.Overlay(blockstore.NewBlockstore(r.disk), orbitStore)
 	n := &running{stores: []*store.Store{orbitStore, ownStore}}
 	var err error
 	if n.orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: r.keystore(), Source: under, Announce: h.swap.NotifyNewBlocks}); err != nil {

@@ -23,7 +23,7 @@ func newBase() blockstore.Blockstore {
 	return blockstore.NewBlockstore(dssync.MutexWrap(datastore.NewMapDatastore()))
 }
 
-// names returns CIDs of other versions and codecs with the multihash of a
+// names returns CIDs of several versions and codecs with the multihash of a
 // block.
 func names(t testing.TB, b block.Block) []cid.Cid {
 	t.Helper()
@@ -32,7 +32,7 @@ func names(t testing.TB, b block.Block) []cid.Cid {
 	return []cid.Cid{c, cid.NewCidV1(cid.Raw, c.Hash()), cid.NewCidV1(cid.DagProtobuf, c.Hash()), cid.NewCidV0(c.Hash())}
 }
 
-// look checks what a block store has at a CID; nil is nothing.
+// look checks what a block store returns for a CID; nil stands for nothing.
 func look(t testing.TB, bs blockstore.Blockstore, c cid.Cid, want []byte) {
 	t.Helper()
 	ctx := t.Context()
@@ -68,7 +68,7 @@ func look(t testing.TB, bs blockstore.Blockstore, c cid.Cid, want []byte) {
 
 func TestBlocksAreServedUnderEveryNameOfTheirMultihash(t *testing.T) {
 	s, entry, other := filled(t)
-	bs := blocks.Under(newBase(), s)
+	bs := blocks.Overlay(newBase(), s)
 	for _, b := range []block.Block{entry, other} {
 		for _, c := range names(t, b) {
 			look(t, bs, c, b.Data)
@@ -87,12 +87,12 @@ func TestBlocksAreServedUnderEveryNameOfTheirMultihash(t *testing.T) {
 func TestBlocksOfTheBaseComeFirst(t *testing.T) {
 	s, entry, _ := filled(t)
 	base := newBase()
-	bs := blocks.Under(base, s)
+	bs := blocks.Overlay(base, s)
 	own := ipfsblocks.NewBlock([]byte("of the base"))
 	must(t, bs.Put(t.Context(), own))
 	look(t, base, own.Cid(), own.RawData())
 	look(t, bs, own.Cid(), own.RawData())
-	// What both have is read from the base, also when it is damaged here.
+	// A block in both is read from the base, even if it is damaged in the store.
 	both, err := entry.IPFS()
 	must(t, err)
 	must(t, base.Put(t.Context(), both))
@@ -103,7 +103,7 @@ func TestBlocksOfTheBaseComeFirst(t *testing.T) {
 func TestErrorsOfTheBaseAreNotPassedOver(t *testing.T) {
 	s, entry, _ := filled(t)
 	failure := errors.New("broken")
-	bs := blocks.Under(broken{newBase(), failure}, s)
+	bs := blocks.Overlay(broken{newBase(), failure}, s)
 	c := names(t, entry)[0]
 	_, getErr := bs.Get(t.Context(), c)
 	_, hasErr := bs.Has(t.Context(), c)
@@ -127,7 +127,7 @@ func (b broken) GetSize(context.Context, cid.Cid) (int, error)          { return
 func TestBlocksInUseAreNotDeleted(t *testing.T) {
 	s, entry, other := filled(t)
 	base := newBase()
-	bs := blocks.Under(base, s)
+	bs := blocks.Overlay(base, s)
 	for _, b := range []block.Block{entry, other} {
 		for _, c := range names(t, b) {
 			if err := bs.DeleteBlock(t.Context(), c); !errors.Is(err, blocks.ErrInUse) {
@@ -135,7 +135,7 @@ func TestBlocksInUseAreNotDeleted(t *testing.T) {
 			}
 			look(t, bs, c, b.Data)
 		}
-		// A copy in the base can be deleted, once.
+		// A copy in the base can be deleted once.
 		copied, err := b.IPFS()
 		must(t, err)
 		must(t, base.Put(t.Context(), copied))
@@ -154,7 +154,7 @@ func TestBlocksInUseAreNotDeleted(t *testing.T) {
 
 func TestBlocksAreNotListed(t *testing.T) {
 	s, _, _ := filled(t)
-	bs := blocks.Under(newBase(), s)
+	bs := blocks.Overlay(newBase(), s)
 	own := ipfsblocks.NewBlock([]byte("of the base"))
 	must(t, bs.Put(t.Context(), own))
 	keys, err := bs.AllKeysChan(t.Context())
@@ -172,7 +172,7 @@ func TestBlocksAreNotListed(t *testing.T) {
 
 func TestClosedStoreIsAsIfEmpty(t *testing.T) {
 	s, entry, other := filled(t)
-	bs := blocks.Under(newBase(), s)
+	bs := blocks.Overlay(newBase(), s)
 	must(t, s.Close())
 	for _, b := range []block.Block{entry, other} {
 		for _, c := range names(t, b) {
@@ -186,7 +186,7 @@ func TestClosedStoreIsAsIfEmpty(t *testing.T) {
 
 func TestDamagedBlocksAreNotServed(t *testing.T) {
 	s, entry, other := filled(t)
-	bs := blocks.Under(newBase(), s)
+	bs := blocks.Overlay(newBase(), s)
 	update(t, s, func(tx *store.Tx) error {
 		return errors.Join(
 			tx.Put(store.Key(blocks.Entries(200), 300), []byte(entry.Hash+"garbage")),
@@ -213,7 +213,7 @@ func TestDamagedBlocksAreNotServed(t *testing.T) {
 func TestErrorOfAViewIsReturned(t *testing.T) {
 	s, entry, _ := filled(t)
 	failure := errors.New("enough")
-	err := blocks.Under(newBase(), s).(blockstore.Viewer).View(t.Context(), names(t, entry)[0], func([]byte) error { return failure })
+	err := blocks.Overlay(newBase(), s).(blockstore.Viewer).View(t.Context(), names(t, entry)[0], func([]byte) error { return failure })
 	if !errors.Is(err, failure) {
 		t.Error(err)
 	}
