@@ -75,7 +75,7 @@ const (
 //   - A JavaScript peer that lacks them cannot join what descends from them.
 type AccessController struct {
 	address string
-	list    manifest.Writers // of type "ipfs"
+	list    manifest.AccessList // of type "ipfs"
 	managed *Database        // nil for type "ipfs"
 
 	mu        sync.Mutex
@@ -98,7 +98,7 @@ func (o *Orbit) openAccess(ctx context.Context, m manifest.Manifest) (*AccessCon
 	}
 	a := &AccessController{address: m.AccessController}
 	if kind == manifest.AccessIPFS {
-		a.list, err = manifest.DecodeWriters(b)
+		a.list, err = manifest.DecodeAccessList(b)
 		return a, []block.Block{b}, err
 	}
 	inner, err := manifest.Decode(b)

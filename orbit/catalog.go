@@ -184,7 +184,7 @@ func (o *Orbit) Resolve(ctx context.Context, addressOrName string) (address stri
 // made here to which it lets others write. Not all whose list of writers it
 // changes: any manifest can name that.
 func (o *Orbit) ownOf(ctx context.Context, addresses []string) (own []string) {
-	mine, _, err := manifest.Writers{o.signer.ID}.Address()
+	mine, _, err := manifest.AccessList{o.signer.ID}.Address()
 	for _, a := range addresses {
 		access := o.accessOf(ctx, a)
 		if err == nil && (access == mine || o.accessOf(ctx, access) == mine && o.made(ctx, a)) {

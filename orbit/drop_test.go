@@ -606,7 +606,7 @@ func TestDropLeavesWhatIsNeededMeanwhile(t *testing.T) {
 func TestListIsNotDroppedWhileADatabaseIsMadeWithIt(t *testing.T) {
 	a, h := onHooked(t)
 	db := a.create(t, "band", orbit.Options{})
-	_, list, err := manifest.Writers{a.Identity().ID}.Address()
+	_, list, err := manifest.AccessList{a.Identity().ID}.Address()
 	must(t, err)
 	ended := make(chan error, 1)
 	h.arm("/orbit/block/"+list.Hash, func() {

@@ -147,7 +147,7 @@ func TestOnlyEventsAndUnknownTypesAreOpenedAsAnother(t *testing.T) {
 	custom := manifest.Manifest{Name: "custom", Type: "counter"}
 	var list block.Block
 	var err error
-	custom.AccessController, list, err = manifest.Writers{a.Identity().ID}.Address()
+	custom.AccessController, list, err = manifest.AccessList{a.Identity().ID}.Address()
 	must(t, err)
 	b, err := custom.Block()
 	must(t, err)

@@ -80,7 +80,7 @@ func (o *Orbit) plan(name string, opts Options) (p plan, err error) {
 		opts.Access.Write = []string{o.signer.ID}
 	}
 	var access string
-	if access, p.list, err = manifest.Writers(opts.Access.Write).Address(); err != nil {
+	if access, p.list, err = manifest.AccessList(opts.Access.Write).Address(); err != nil {
 		return p, err
 	}
 	if opts.Access.Managed {

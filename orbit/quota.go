@@ -272,7 +272,7 @@ func (o *Orbit) fixedWriters(ctx context.Context, hash string) []string {
 	if err != nil {
 		return nil
 	}
-	writers, err := manifest.DecodeWriters(b)
+	writers, err := manifest.DecodeAccessList(b)
 	if err != nil {
 		return nil
 	}

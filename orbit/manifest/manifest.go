@@ -1,19 +1,20 @@
-// Package manifest is the blocks that make a database: the manifest, whose hash
-// is the database's address, and the list of writers that it names.
+// Package manifest encodes and decodes the blocks that define a database: its
+// manifest, whose CID is the database's address, and its access list.
 //
-// A manifest is dag-cbor of { name, type, accessController [, meta] }. The same
-// four make the same address on every peer. The access controller is named by
-// its own address, whose first part is its type: /ipfs/<hash> is a block
-// { type: "ipfs", write: [ id, … ] }, /orbitdb/<hash> is a keyvalue database
-// that holds the list.
+// A manifest is dag-cbor of { name, type, accessController [, meta] }. Equal
+// fields make an equal address on every peer. The manifest contains the address
+// of its access controller, which begins with the controller's type:
+// /ipfs/<CID> is a block { type: "ipfs", write: [ id, … ] }, and /orbitdb/<CID>
+// is a keyvalue database that contains the access list.
 //
 // # Cost
 //
-// A manifest or list of another peer has at most [MaxSize] bytes; a larger one is not
-// read. [Decode] and [DecodeWriters] take the time of [value.FromCBOR] and hold a copy
-// of the texts, and 16 bytes for each writer, which may have one byte in the block. How
-// a list is searched is up to the caller. [ParseAddress] compares characters and decodes
-// nothing. Nothing is written to disk.
+// A manifest or access list from a peer has at most [MaxSize] bytes; a larger
+// one is not read. [Decode] and [DecodeAccessList] take the time of
+// [value.FromCBOR], and hold a copy of the texts and 16 bytes for each writer,
+// which may be one byte of the block. The caller bounds the cost of searching
+// an access list. [ParseAddress] compares characters and decodes nothing.
+// Nothing is written to disk.
 package manifest
 
 import (
@@ -32,29 +33,32 @@ const (
 	AccessOrbitDB = "orbitdb"
 )
 
-// Anyone in a list of writers stands for everybody.
+// Anyone in an access list permits every identity to write.
 const Anyone = "*"
 
-// MaxSize is the largest manifest or list that is read or made, in bytes.
+// MaxSize is the size of the largest manifest or access list that is read or
+// made, in bytes.
 const MaxSize = 256 << 10
 
 var (
-	// ErrInvalid says that a block is no manifest, or no list of writers.
+	// ErrInvalid is returned for a block that is not a manifest or not an
+	// access list.
 	ErrInvalid = errors.New("invalid manifest")
-	// ErrInvalidAddress says that a text is no address.
+	// ErrInvalidAddress is returned for a text that is not an address.
 	ErrInvalidAddress = errors.New("invalid OrbitDB address")
-	// ErrLegacyAddress says that an address is one of OrbitDB before 1.0,
-	// which has the name behind the hash.
-	ErrLegacyAddress = fmt.Errorf("%w: it is of the format before OrbitDB 1.0",
+	// ErrLegacyAddress is returned for an address in the format before
+	// OrbitDB 1.0, which contains a name after the CID.
+	ErrLegacyAddress = fmt.Errorf("%w: its format is the one before OrbitDB 1.0",
 		ErrInvalidAddress)
 )
 
 const addressPrefix = "/orbitdb/"
 
-// Address returns the address of the database whose manifest has the hash.
+// Address returns the address of the database whose manifest has a hash.
 func Address(hash string) string { return addressPrefix + hash }
 
-// ParseAddress returns the hash in an address.
+// ParseAddress returns the hash that an address contains. It returns
+// [ErrLegacyAddress] or [ErrInvalidAddress] if there is none.
 func ParseAddress(address string) (hash string, err error) {
 	hash, ok := strings.CutPrefix(address, addressPrefix)
 	if ok && block.ValidHash(hash) {
@@ -66,16 +70,15 @@ func ParseAddress(address string) (hash string, err error) {
 	return "", fmt.Errorf("%w: %.200q, must be %s<hash>", ErrInvalidAddress, address, addressPrefix)
 }
 
-// Manifest says what a database is.
+// Manifest describes a database.
 type Manifest struct {
 	Name             string
 	Type             string
-	AccessController string      // its address
+	AccessController string      // address
 	Meta             value.Value // nil for none
 }
 
-// Access returns the type of the access controller and the hash in its
-// address.
+// Access returns the type of the access controller and the hash in its address.
 func (m Manifest) Access() (kind, hash string, err error) {
 	address, ok := strings.CutPrefix(m.AccessController, "/")
 	kind, hash, _ = strings.Cut(address, "/")
@@ -88,7 +91,7 @@ func (m Manifest) Access() (kind, hash string, err error) {
 // Block returns the manifest's block.
 func (m Manifest) Block() (block.Block, error) {
 	if blank(m.Name) || blank(m.Type) || blank(m.AccessController) {
-		return block.Block{}, fmt.Errorf("%w: it needs a name, a type and an access controller", ErrInvalid)
+		return block.Block{}, fmt.Errorf("%w: a name, a type and an access controller are required", ErrInvalid)
 	}
 	n := 3
 	if m.Meta != nil {
@@ -110,11 +113,11 @@ func (m Manifest) Block() (block.Block, error) {
 	return block.New(b), nil
 }
 
-// blank reports whether a text is empty when it is read again.
+// blank reports whether a text is empty after encoding and decoding, which
+// drops byte order marks.
 func blank(text string) bool { return strings.TrimLeft(text, "\ufeff") == "" }
 
-// Decode reads a manifest. Fields that it does not know are left alone, as in
-// JavaScript.
+// Decode decodes a manifest. Like JavaScript, it ignores unknown fields.
 func Decode(b block.Block) (Manifest, error) {
 	v, err := decode(b)
 	if err != nil {
@@ -126,20 +129,20 @@ func Decode(b block.Block) (Manifest, error) {
 	} {
 		var ok bool
 		if *text, ok = v.Field(name).Text(); !ok || *text == "" {
-			return m, fmt.Errorf("%w %s: it has no text %q", ErrInvalid, b.Hash, name)
+			return m, fmt.Errorf("%w %s: no text %q", ErrInvalid, b.Hash, name)
 		}
 	}
 	m.Meta = v.Field("meta")
 	return m, nil
 }
 
-// Writers is the list of an ipfs access controller: IDs of identities, or
-// [Anyone].
-type Writers []string
+// AccessList is the access list of an ipfs access controller: IDs of identities,
+// or [Anyone].
+type AccessList []string
 
-// Address returns the address of the access controller with this list, and the
-// block at it.
-func (w Writers) Address() (string, block.Block, error) {
+// Address returns the address of the access controller that has this list, and
+// the list's block.
+func (w AccessList) Address() (string, block.Block, error) {
 	b := dagcbor.AppendMap(nil, 2)
 	b = dagcbor.AppendText(b, "type")
 	b = dagcbor.AppendText(b, AccessIPFS)
@@ -149,15 +152,15 @@ func (w Writers) Address() (string, block.Block, error) {
 		b = dagcbor.AppendText(b, id)
 	}
 	if len(b) > MaxSize {
-		return "", block.Block{}, fmt.Errorf("%w: a list of writers of %d bytes, at most %d",
+		return "", block.Block{}, fmt.Errorf("%w: an access list of %d bytes, at most %d",
 			ErrInvalid, len(b), MaxSize)
 	}
 	list := block.New(b)
 	return "/" + AccessIPFS + "/" + list.Hash, list, nil
 }
 
-// DecodeWriters reads the list of an ipfs access controller.
-func DecodeWriters(b block.Block) (Writers, error) {
+// DecodeAccessList decodes the access list of an ipfs access controller.
+func DecodeAccessList(b block.Block) (AccessList, error) {
 	v, err := decode(b)
 	if err != nil {
 		return nil, err
@@ -169,7 +172,7 @@ func DecodeWriters(b block.Block) (Writers, error) {
 	return w, nil
 }
 
-// Texts reads a value that is a list of texts.
+// Texts decodes a value that is a list of texts.
 func Texts(v value.Value) ([]string, error) {
 	r := dagcbor.NewReader(v)
 	n, err := r.Array()

@@ -28,7 +28,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// vector is a block of JavaScript.
+// vector is a block that JavaScript made.
 type vector struct {
 	Hash string `json:"cid_base58btc"`
 	Hex  string `json:"bytes_hex"`
@@ -46,7 +46,7 @@ func (v vector) block(t testing.TB) block.Block {
 	return block.Block{Hash: v.Hash, Data: data}
 }
 
-// database is a database of JavaScript.
+// database is a database that JavaScript made.
 type database struct {
 	Address          string
 	Manifest         vector
@@ -116,13 +116,13 @@ func TestListsOfWritersAreThoseOfJavaScript(t *testing.T) {
 	for _, test := range []struct {
 		list    vector
 		address string
-		want    manifest.Writers
+		want    manifest.AccessList
 	}{
-		{all["documents_pieces"].AccessController.Block, all["documents_pieces"].AccessController.Address, manifest.Writers{idA}},
-		{all["keyvalue_user"].AccessController.Block, all["keyvalue_user"].AccessController.Address, manifest.Writers{manifest.Anyone}},
-		{nested.Admins, nested.Managed.JSON.AccessController, manifest.Writers{idA}},
+		{all["documents_pieces"].AccessController.Block, all["documents_pieces"].AccessController.Address, manifest.AccessList{idA}},
+		{all["keyvalue_user"].AccessController.Block, all["keyvalue_user"].AccessController.Address, manifest.AccessList{manifest.Anyone}},
+		{nested.Admins, nested.Managed.JSON.AccessController, manifest.AccessList{idA}},
 	} {
-		got, err := manifest.DecodeWriters(test.list.block(t))
+		got, err := manifest.DecodeAccessList(test.list.block(t))
 		if err != nil || !slices.Equal(got, test.want) {
 			t.Errorf("got %v, %v, want %v", got, err, test.want)
 		}
@@ -134,10 +134,10 @@ func TestListsOfWritersAreThoseOfJavaScript(t *testing.T) {
 }
 
 func TestWritersKeepTheirOrder(t *testing.T) {
-	for _, list := range []manifest.Writers{nil, {"b", "a"}, {"a", "b"}, {"a", "a", ""}} {
+	for _, list := range []manifest.AccessList{nil, {"b", "a"}, {"a", "b"}, {"a", "a", ""}} {
 		_, b, err := list.Address()
 		must(t, err)
-		if got, err := manifest.DecodeWriters(b); err != nil || !slices.Equal(got, list) {
+		if got, err := manifest.DecodeAccessList(b); err != nil || !slices.Equal(got, list) {
 			t.Errorf("got %v, %v, want %v", got, err, list)
 		}
 	}
@@ -234,7 +234,7 @@ func of(t testing.TB, v any) []byte {
 	return b
 }
 
-// invalid are blocks that are neither a manifest nor a list of writers.
+// invalid are blocks that are neither a manifest nor an access list.
 func invalid(t testing.TB) [][]byte {
 	valid := of(t, map[string]any{
 		"name": "n", "type": "t", "accessController": "a", "write": []any{"w"},
@@ -269,7 +269,7 @@ func TestWhatIsNoListOfWritersIsRefused(t *testing.T) {
 		blocks = append(blocks, of(t, map[string]any{"type": "ipfs", "write": other}))
 	}
 	for _, data := range blocks {
-		if w, err := manifest.DecodeWriters(block.New(data)); !errors.Is(err, manifest.ErrInvalid) {
+		if w, err := manifest.DecodeAccessList(block.New(data)); !errors.Is(err, manifest.ErrInvalid) {
 			t.Errorf("%x: %+v, %v", data, w, err)
 		}
 	}
@@ -283,7 +283,7 @@ func TestFieldsThatAreNotKnownAreLeftAlone(t *testing.T) {
 	if err != nil || m.Name != "n" || m.Type != "t" || m.AccessController != "a" || !m.Meta.Equal(of(t, 1)) {
 		t.Errorf("%+v, %v", m, err)
 	}
-	if w, err := manifest.DecodeWriters(block.New(data)); err != nil || !slices.Equal(w, manifest.Writers{"w"}) {
+	if w, err := manifest.DecodeAccessList(block.New(data)); err != nil || !slices.Equal(w, manifest.AccessList{"w"}) {
 		t.Errorf("%v, %v", w, err)
 	}
 }
@@ -317,7 +317,7 @@ func TestMaxSizeIsTheLargestManifestAndList(t *testing.T) {
 	if _, err := m.Block(); !errors.Is(err, manifest.ErrInvalid) || !strings.Contains(err.Error(), "262144") {
 		t.Error(err)
 	}
-	w := manifest.Writers{strings.Repeat("w", manifest.MaxSize-100)}
+	w := manifest.AccessList{strings.Repeat("w", manifest.MaxSize-100)}
 	_, b, err = w.Address()
 	must(t, err)
 	w[0] += strings.Repeat("w", manifest.MaxSize-len(b.Data))
@@ -325,7 +325,7 @@ func TestMaxSizeIsTheLargestManifestAndList(t *testing.T) {
 	if err != nil || len(b.Data) != manifest.MaxSize {
 		t.Fatal(len(b.Data), err)
 	}
-	if _, err := manifest.DecodeWriters(b); err != nil {
+	if _, err := manifest.DecodeAccessList(b); err != nil {
 		t.Error(err)
 	}
 	w[0] += "w"
@@ -338,7 +338,7 @@ func TestMaxSizeIsTheLargestManifestAndList(t *testing.T) {
 	if _, err := manifest.Decode(block.New(large)); !errors.Is(err, manifest.ErrInvalid) {
 		t.Error(err)
 	}
-	if _, err := manifest.DecodeWriters(block.New(large)); !errors.Is(err, manifest.ErrInvalid) {
+	if _, err := manifest.DecodeAccessList(block.New(large)); !errors.Is(err, manifest.ErrInvalid) {
 		t.Error(err)
 	}
 }
@@ -380,10 +380,10 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func FuzzDecodeWriters(f *testing.F) {
+func FuzzDecodeAccessList(f *testing.F) {
 	seed(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		w, err := manifest.DecodeWriters(block.New(data))
+		w, err := manifest.DecodeAccessList(block.New(data))
 		if err != nil {
 			if !errors.Is(err, manifest.ErrInvalid) {
 				t.Fatal(err)
@@ -392,7 +392,7 @@ func FuzzDecodeWriters(f *testing.F) {
 		}
 		_, b, err := w.Address()
 		must(t, err)
-		if again, err := manifest.DecodeWriters(b); err != nil || !slices.Equal(again, w) {
+		if again, err := manifest.DecodeAccessList(b); err != nil || !slices.Equal(again, w) {
 			t.Fatalf("%q came back as %q, %v", w, again, err)
 		}
 		v, err := value.FromCBOR(data)

@@ -194,7 +194,7 @@ func TestBlockThatJavaScriptWaitsForArrivesOncePut(t *testing.T) {
 	inAuthor := author.create(writerA, "later", orbit.Options{Type: orbit.TypeDocuments}, false)
 	entries := writeAll(t, inAuthor, inAuthor.kind)
 	car := asCAR(t, inAuthor.address, author.allBlocks())
-	access, _, err := manifest.Writers{manifest.Anyone}.Address()
+	access, _, err := manifest.AccessList{manifest.Anyone}.Address()
 	must(t, err)
 	m, err := manifest.Manifest{Name: "later", Type: orbit.TypeEvents, AccessController: access}.Block()
 	must(t, err)
