@@ -5,33 +5,34 @@ import (
 	"sync"
 )
 
-// Hints are guesses, held in memory, at which entry of a log is the newest on a
-// key. They save a look-up on disk where they are right, which the entry itself
-// shows. Of the keys used last, at least as many as a generation has are
-// remembered. Of a log all of whose keys are remembered, they also tell that a
-// key is none of its.
+// Hints cache, in memory, which entry of a log is the newest of a key. A hint
+// may be wrong; the entry to which it points shows whether it is right. A right
+// hint saves the lookup of the record. Hints hold at least as many of the most
+// recently used keys as a generation. Where they hold all keys of a log, they
+// also tell that a key does not exist.
 type Hints struct {
 	mu         sync.Mutex
 	young, old map[hintKey]hint
-	complete   map[uint64]bool // the logs all of whose keys are there
-	forgotten  int             // how many times hints were
+	complete   map[uint64]bool // logs of which all keys are held
+	forgotten  int             // rises whenever hints are dropped
 }
 
-// generation is how many keys a generation has. Two take some 10 MiB.
+// generation is the number of keys in a generation. Two generations take about
+// 10 MiB.
 const generation = 1 << 17
 
 type hintKey struct {
 	log  uint64
-	slot [16]byte // the first of its characters: one that is mixed up is a wrong guess
+	slot [16]byte // its first characters; a collision is a wrong hint
 }
 
-// NewHints returns no hints.
+// NewHints returns empty hints.
 func NewHints() *Hints {
 	return &Hints{young: make(map[hintKey]hint), complete: make(map[uint64]bool)}
 }
 
-// hint is an entry: its number, and the end of its hash. A number whose entry was
-// never stored may be given to another one.
+// hint identifies an entry by its number and the end of its hash. The number of
+// an entry that was never committed may be reused.
 type hint struct {
 	number uint64
 	hash   [8]byte
@@ -49,8 +50,8 @@ func newHintKey(log uint64, slot string) hintKey {
 	return k
 }
 
-// get returns a hint, which has no number if there is none, whether there is no
-// such key for sure, and what [Hints.found] is to be told.
+// get returns the hint of a key, whose number is 0 if there is none. none
+// reports that the key does not exist. forgotten is to be passed to found.
 func (h *Hints) get(k hintKey) (at hint, none bool, forgotten int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -63,15 +64,16 @@ func (h *Hints) get(k hintKey) (at hint, none bool, forgotten int) {
 	return at, at.number == 0 && h.complete[k.log], h.forgotten
 }
 
-// begin returns what [Hints.found] and [Hints.finish] are to be told about all
-// keys of a log.
+// begin returns a value to be passed to found and finish while all keys of a
+// log are loaded.
 func (h *Hints) begin() (forgotten int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.forgotten
 }
 
-// finish says that all keys of a log were found since begin, or put.
+// finish records that all keys of a log were passed to found or put since
+// begin.
 func (h *Hints) finish(log uint64, forgotten int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -80,8 +82,8 @@ func (h *Hints) finish(log uint64, forgotten int) {
 	}
 }
 
-// found is put of what was read since a get, unless a later one may have been
-// forgotten meanwhile.
+// found stores a hint that was read since get. It does nothing if hints were
+// dropped meanwhile, since a newer one may be among these.
 func (h *Hints) found(k hintKey, at hint, forgotten int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -90,8 +92,8 @@ func (h *Hints) found(k hintKey, at hint, forgotten int) {
 	}
 }
 
-// put remembers an entry, unless a later one is known: what is newest on a key
-// changes only to what came last.
+// put stores the hint of a new entry, unless a later entry is known. The newest
+// operation on a key changes only to one that arrived later.
 func (h *Hints) put(k hintKey, at hint) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -110,7 +112,7 @@ func (h *Hints) set(k hintKey, at hint) {
 	h.young[k] = at
 }
 
-// Drop forgets a log.
+// Drop drops the hints of a log.
 func (h *Hints) Drop(log uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -120,7 +122,7 @@ func (h *Hints) Drop(log uint64) {
 	delete(h.complete, log)
 }
 
-// Clear forgets all.
+// Clear drops all hints.
 func (h *Hints) Clear() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// counting counts the keys that are read one by one.
+// counting counts reads of single keys.
 type counting struct {
 	datastore.Batching
 	gets int
@@ -26,7 +26,7 @@ func (c *counting) Get(ctx context.Context, key datastore.Key) ([]byte, error) {
 	return c.Batching.Get(ctx, key)
 }
 
-// warmed returns a log with so many keys and hints that were warmed.
+// warmed returns a log with a number of keys, and warmed hints.
 func warmed(t *testing.T, keys int) (Index, *store.Store, *counting) {
 	t.Helper()
 	ds := &counting{Batching: storetest.NewDisk()}
@@ -85,7 +85,7 @@ func TestHintsThatWereForgottenAreNotTakenForAll(t *testing.T) {
 		if n := absent(t, x, s, ds); n != 1 {
 			t.Errorf("after %s: %d reads", what, n)
 		}
-		// Nor if that happened while they were warmed.
+		// The same holds if it happens during the warm-up.
 		begun := x.hints.begin()
 		x.Failed()
 		x.hints.finish(1, begun)
@@ -100,7 +100,7 @@ func TestKeysPutWhileHintsAreWarmedAreKnown(t *testing.T) {
 	begun := x.hints.begin()
 	x.hints.put(newHintKey(1, value.Text("absent").Slot()), hint{number: 7})
 	x.hints.finish(1, begun)
-	// The hint leads nowhere, so the key is looked up.
+	// The hint matches no entry, so the record of the key is read.
 	if n := absent(t, x, s, ds); n != 2 {
 		t.Errorf("%d reads", n)
 	}
@@ -115,7 +115,7 @@ func TestHintToANumberThatAnotherEntryGotLeadsNowhere(t *testing.T) {
 	}
 }
 
-// getter is keys and their values.
+// getter is a store in memory.
 type getter map[string][]byte
 
 func (g getter) Get(key string) ([]byte, error) {
@@ -125,8 +125,8 @@ func (g getter) Get(key string) ([]byte, error) {
 	return nil, store.ErrNotFound
 }
 
-// What was applied and forgotten before a warm-up begins is on its way to the
-// disk: the warm-up has to see it.
+// An operation that was applied and forgotten before a warm-up begins may not be
+// committed yet. The warm-up must see it.
 func TestWarmingWaitsForWhatIsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := store.New(storetest.NewDisk(), "/npp/test")

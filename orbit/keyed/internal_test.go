@@ -26,7 +26,7 @@ func TestHintsGoOnlyForward(t *testing.T) {
 	before = want(5)
 	h.found(k, hint{number: 6}, before)
 	want(6)
-	// A reader found 7, then 8 was written, then all was forgotten.
+	// A reader found 7, then 8 was written, then all hints were dropped.
 	h.put(k, hint{number: 8})
 	h.Clear()
 	h.found(k, hint{number: 7}, before)

@@ -1,37 +1,39 @@
-// Package keyed is the state of databases with keys, documents and keyvalue:
-// for each key, the newest of the operations on it.
+// Package keyed maintains the state of documents and keyvalue databases: the
+// newest operation on each key.
 //
 // Operations are {op: "PUT", key, value} and {op: "DEL", key, value: null};
-// anything else has no effect. The newest is that of the entry which is last in
-// the order of the log, whatever the order in which they came.
+// other payloads are ignored. The newest operation is the one whose entry is
+// last in the order of the log, regardless of the order of arrival.
 //
-// JavaScript keeps keys as properties of an object, so that a number and its
-// text are the same key, and the newest operation on either hides the other. It
-// is the same here ([value.Value.Slot]). What JavaScript mixes up is kept
-// apart: keys that are maps, arrays or bytes; and keys such as "constructor",
-// which it never shows, are as any other.
+// JavaScript stores keys as properties of an object. A number and its text are
+// therefore the same key, and the newest operation on either hides the other.
+// This package does the same ([value.Value.Slot]). Unlike JavaScript, it
+// distinguishes keys that are maps, arrays or bytes, and shows keys such as
+// "constructor".
 //
-// # What is stored
+// # Stored keys
 //
 //	key/<slot>                      newest operation: whether it deletes, number
-//	                                and hash of its entry
-//	live/<time>/<clock id>.<hash>   number of the entry of each live key
-//	lapsed/<slot>                   a slot whose newest operation ceased to count,
-//	                                and whose next one is not looked up yet
+//	                                and CID of its entry
+//	live/<time>/<clock id>.<CID>    number of the entry of each live key
+//	lapsed/<slot>                   a slot whose newest operation is no longer
+//	                                authorized, until the next one is found
 //
-// below the log's namespace. The second is in the order of the log, so that a
-// page of it is a page of the database.
+// All are below the prefix of the log. The series live is in the order of the
+// log, so a page of it is a page of the database.
 //
 // # Cost
 //
-// An entry of another peer that counts has its payload read ([Parse]) and its key
-// hashed, and costs three reads (the record of the key, the entry that was the newest,
-// and that one's rank), one deletion and two records of some 300 bytes together,
-// whatever the database has. One that is not the newest on its key costs the reads alone, and one
-// that ceases to count one read and three writes. A key is never deleted: its record
-// stays. [Hints] hold 262 144 keys of all logs together, some 10 MiB. [Index.Warm] reads
-// at most 131 073 records once. [Index.Get] reads one entry, and where the hint is wrong
-// the record and one more; the loops read each entry that they yield.
+// For an authorized entry from a peer, the package decodes the payload
+// ([Parse]), hashes the key, reads three records (the one of the key, the entry
+// that was the newest, and that entry's rank), deletes one, and writes two of
+// about 300 bytes together, regardless of the size of the database. If the
+// entry is not the newest of its key, it costs the reads alone. An entry that
+// is no longer authorized costs one read and three writes. The record of a key
+// is never deleted. [Hints] hold 262 144 keys of all logs together, about 10
+// MiB. [Index.Warm] reads at most 131 073 records, once. [Index.Get] reads one
+// entry, and where the hint is wrong the record and another entry; the loops
+// read each entry that they yield.
 package keyed
 
 import (
@@ -50,7 +52,7 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// ErrNotFound says that a database has no such key.
+// ErrNotFound is returned for a key that has no value.
 var ErrNotFound = errors.New("no such key")
 
 // Op is an operation on a key.
@@ -60,7 +62,7 @@ type Op struct {
 	Deleted bool
 }
 
-// Put returns the payload that puts a value at a key.
+// Put returns the payload that sets the value of a key.
 func Put(key, val value.Value) value.Value { return operation("PUT", key, val) }
 
 // Delete returns the payload that deletes a key.
@@ -70,7 +72,7 @@ func operation(op string, key, val value.Value) value.Value {
 	return value.Map(value.Member{Name: "op", Value: value.Text(op)}, value.Member{Name: "key", Value: key}, value.Member{Name: "value", Value: val})
 }
 
-// Parse reads a payload, and reports whether it is an operation.
+// Parse decodes a payload and reports whether it is an operation.
 func Parse(payload value.Value) (Op, bool) {
 	name, _ := payload.Field("op").Text()
 	op := Op{Key: payload.Field("key"), Value: payload.Field("value"), Deleted: name == "DEL"}
@@ -83,13 +85,13 @@ func Parse(payload value.Value) (Op, bool) {
 	return op, true
 }
 
-// Index is the state of the log of a number.
+// Index is the state of one log.
 type Index struct {
 	log   uint64
 	hints *Hints
 }
 
-// New returns the state of the log of a number. Logs may share hints.
+// New returns the state of the log with a number. Logs may share hints.
 func New(log uint64, hints *Hints) Index { return Index{log, hints} }
 
 var _ oplog.State = Index{}
@@ -170,14 +172,14 @@ func (x Index) Apply(tx *store.Tx, e *entry.Entry, at oplog.Ref) (int, error) {
 			return 0, err
 		}
 	}
-	// As long as this is not committed, the hint leads nowhere, and the key is
-	// looked up.
+	// Until the transaction is committed, the hint does not match any
+	// entry, and readers use the record.
 	x.hints.put(newHintKey(x.log, slot), newHint(at.Number, e.Hash()))
 	return keys, tx.Put(x.slotKey(slot), winner{op.Deleted, at.Number, e.Hash()}.encode())
 }
 
 // Retract implements [oplog.State]. A slot whose newest operation is retracted
-// has none until it is restored.
+// is empty until Restored is called.
 func (x Index) Retract(tx *store.Tx, e *entry.Entry, at oplog.Ref) (int, error) {
 	slot := x.Slot(e)
 	if slot == "" {
@@ -237,11 +239,12 @@ func (x Index) record(g blocks.Getter, slot string) ([]byte, error) {
 	return g.Get(x.slotKey(slot))
 }
 
-// Warm gives the hints all keys of the log, if they are not too many. That
-// makes them quicker, and nothing else.
+// Warm loads the hints of all keys of the log, unless there are too many. Hints
+// affect speed alone.
 func (x Index) Warm(ctx context.Context, s *store.Store) error {
 	forgotten := x.hints.begin()
-	// What was applied before, and forgotten since, is stored now or never.
+	// Once this empty transaction is committed, each operation that was
+	// applied before it is stored or never will be.
 	if err := s.Update(ctx, func(*store.Tx) error { return nil }); err != nil {
 		return err
 	}
@@ -256,7 +259,7 @@ func (x Index) Warm(ctx context.Context, s *store.Store) error {
 		}
 		w, err := decodeWinner(r.Value)
 		if err != nil {
-			return nil // it is reported where it is read
+			return nil // Get reports the error
 		}
 		x.hints.found(newHintKey(x.log, strings.TrimPrefix(r.Key, prefix)), newHint(w.number, w.hash), forgotten)
 	}
@@ -273,23 +276,23 @@ func (x Index) at(g blocks.Getter, w winner) (*entry.Entry, error) {
 
 // Item is a key with its value.
 type Item struct {
-	Hash  string // of the entry that put it
+	Hash  string // of the entry that set it
 	Key   value.Value
 	Value value.Value
 }
 
-// Get returns the value at a key, or [ErrNotFound].
+// Get returns the value of a key, or [ErrNotFound].
 func (x Index) Get(g blocks.Getter, key value.Value) (Item, error) {
 	slot := key.Slot()
 	hash, op, err := x.newest(g, slot)
-	// The newest in a slot may have another key: 42 is not "42".
+	// The newest operation in a slot may be on another key: 42 is not "42".
 	if errors.Is(err, store.ErrNotFound) || err == nil && (op.Deleted || !op.Key.Equal(key)) {
 		return Item{}, fmt.Errorf("%w: %.80s", ErrNotFound, key)
 	}
 	return Item{hash, op.Key, op.Value}, err
 }
 
-// newest returns the newest operation in a slot, with the hash of its entry.
+// newest returns the newest operation in a slot and the hash of its entry.
 func (x Index) newest(g blocks.Getter, slot string) (hash string, op Op, err error) {
 	k := newHintKey(x.log, slot)
 	at, none, forgotten := x.hints.get(k)
@@ -320,7 +323,7 @@ func (x Index) newest(g blocks.Getter, slot string) (hash string, op Op, err err
 	return w.hash, op, nil
 }
 
-// guess returns the entry of a hint, if there is one.
+// guess returns the entry to which a hint points, if it exists.
 func (x Index) guess(g blocks.Getter, at hint) (*entry.Entry, bool) {
 	record, err := g.Get(store.Key(blocks.Entries(x.log), at.number))
 	if err != nil {
@@ -343,19 +346,19 @@ func (x Index) item(g blocks.Getter, w winner) (Item, error) {
 	return Item{w.hash, op.Key, op.Value}, nil
 }
 
-// Items yields the keys that are not deleted with their values, the newest put
-// first, from the one behind a position or, with nil, from the newest. One
-// whose entry is damaged is yielded with its error, and the loop goes on.
-func (x Index) Items(ctx context.Context, s *store.Store, behind *entry.Position) iter.Seq2[Item, error] {
-	return x.items(ctx, s, oplog.Descend(ctx, s, x.live(), behind), behind)
+// Items yields the live keys with their values, the newest first, after a
+// position or, with nil, from the start. An item whose entry is damaged is
+// yielded with its error, and the loop continues.
+func (x Index) Items(ctx context.Context, s *store.Store, after *entry.Position) iter.Seq2[Item, error] {
+	return x.items(ctx, s, oplog.Descend(ctx, s, x.live(), after), after)
 }
 
-// Oldest is Items from the oldest on.
+// Oldest is Items in ascending order.
 func (x Index) Oldest(ctx context.Context, s *store.Store) iter.Seq2[Item, error] {
 	return x.items(ctx, s, oplog.Ascend(ctx, s, x.live()), nil)
 }
 
-// items yields the items at refs, but for the one at a position.
+// items yields the items of refs, except the one at a position.
 func (x Index) items(ctx context.Context, s *store.Store, refs iter.Seq2[oplog.Ref, error], but *entry.Position) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		g := blocks.Reading(ctx, s)

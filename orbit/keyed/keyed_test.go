@@ -37,7 +37,7 @@ func of(t testing.TB, v any) value.Value {
 	return made
 }
 
-// database is a log with its keys, and a writer.
+// database is a log with its keys and a writer.
 type database struct {
 	*oplog.Log
 	keyed.Index
@@ -79,7 +79,7 @@ func (d database) joinFrom(t testing.TB, other database) {
 	}
 }
 
-// want checks the value at a key; nil is none.
+// want checks the value of a key; nil stands for none.
 func (d database) want(t testing.TB, key, val any) {
 	t.Helper()
 	item, err := d.Index.Get(blocks.Reading(t.Context(), d.store), of(t, key))
@@ -91,7 +91,7 @@ func (d database) want(t testing.TB, key, val any) {
 	}
 }
 
-// wantItems checks what the database shows, newest first, and how many.
+// wantItems checks the items, newest first, and their number.
 func (d database) wantItems(t testing.TB, want ...string) {
 	t.Helper()
 	var got, oldest []string
@@ -117,8 +117,8 @@ func (d database) wantItems(t testing.TB, want ...string) {
 	}
 }
 
-// Operations of a writer who is taken from the access list have no effect. A key has
-// the newest one that counts, and all is as before once the writer is back.
+// The operations of a revoked writer are not authorized. A key has its newest
+// authorized operation, and the state is as before once the writer is granted again.
 func TestOperationsThatCeaseToCountHaveNoEffect(t *testing.T) {
 	a, b := open(t, 0), open(t, 1)
 	both := oplog.Access{Writers: []string{a.signer.ID, b.signer.ID}}
@@ -239,7 +239,7 @@ func TestGetIsRightAfterAFailedWrite(t *testing.T) {
 		if _, err := d.Append(t.Context(), d.signer, keyed.Put(a, of(t, "failed"))); !errors.Is(err, store.ErrNotDurable) {
 			t.Fatal(err)
 		}
-		// It gets the number that the failed one would have had.
+		// This entry gets the number of the one that failed.
 		_, err := d.Join(t.Context(), []oplog.Candidate{{Entry: older}})
 		must(t, err)
 		want := "newest"
@@ -273,7 +273,7 @@ func TestOperationsOfSeveralWritersEndInTheSameState(t *testing.T) {
 			w.joinFrom(t, other)
 		}
 	}
-	// The model: the newest in the order of the log.
+	// The model: the newest operation in the order of the log.
 	slots := make(map[string]bool)
 	var want []string
 	for e, err := range writers[0].Iterate(t.Context(), oplog.Range{}) {
@@ -317,7 +317,7 @@ func TestItemsGoOnBehindAPosition(t *testing.T) {
 			}
 		}
 		if len(got) == 14 && len(want) == 30 {
-			// The last one seen is put again, which changes its place.
+			// Another put of the last item seen changes its place.
 			d.write(t, keyed.Put(of(t, 16), value.Null))
 		}
 	}
