@@ -76,7 +76,7 @@ const (
 type AccessController struct {
 	address string
 	list    manifest.AccessList // of type "ipfs"
-	managed *Database        // nil for type "ipfs"
+	managed *Database           // nil for type "ipfs"
 
 	mu        sync.Mutex
 	known     writers      // IDs that are or were on the list

@@ -7,7 +7,6 @@ import (
 
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/value"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
 // ErrEncrypted says that a value was not written because the apps that write to
@@ -22,7 +21,7 @@ const (
 
 // isSealed reports whether a payload is encrypted. What JavaScript encrypts with
 // encryption.data is bytes, and no operation is.
-func isSealed(payload value.Value) bool { return payload.Kind() == dagcbor.Bytes }
+func isSealed(payload value.Value) bool { return payload.Kind() == value.KindBytes }
 
 // Plain returns the database for writes that are not refused with [ErrEncrypted].
 func (db *Database) Plain() *Database {

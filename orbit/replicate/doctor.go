@@ -17,7 +17,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/keyed"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/oplog"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/space"
 )
@@ -547,7 +547,7 @@ func (x *examination) kind() {
 		}
 		if op, ok := keyed.Parse(e.Payload); ok {
 			kind := orbit.TypeKeyValue
-			if op.Value.Kind() == dagcbor.Map {
+			if op.Value.Kind() == value.KindMap {
 				kind = orbit.TypeDocuments + " or --type " + kind
 			}
 			x.add(CheckType, Note, "it is events by its manifest, and the newest entry puts or deletes a key: the app may have opened it as another type", "ipfs npp db open "+x.address+" --type "+kind)

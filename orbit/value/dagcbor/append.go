@@ -11,20 +11,20 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// ErrUnencodable says that JavaScript cannot encode, or not read again, what
-// was to be appended.
+// ErrUnencodable is returned for data that JavaScript cannot encode, or cannot
+// decode again.
 var ErrUnencodable = errors.New("not encodable as dag-cbor")
 
-// AppendMap appends the start of a map of n members. It is up to the caller to
-// append them, each a text and an item, in the order of canonical items;
-// [OpenMap] and [CloseMap] do that for members in any order.
+// AppendMap appends the head of a map of n members. The caller appends the
+// members, each a text and an item, in the order of canonical items. [OpenMap]
+// and [CloseMap] accept members in any order.
 func AppendMap(b []byte, n int) []byte { return appendHead(b, 5, uint64(n)) }
 
-// AppendArray appends the start of an array of n items.
+// AppendArray appends the head of an array of n items.
 func AppendArray(b []byte, n int) []byte { return appendHead(b, 4, uint64(n)) }
 
-// AppendText appends a text, as JavaScript would read it: byte order marks in
-// front are dropped, and what is no UTF-8 becomes U+FFFD.
+// AppendText appends a text as JavaScript reads it: without byte order marks at
+// its start, and with U+FFFD for each malformed UTF-8 sequence.
 func AppendText(b []byte, s string) []byte {
 	if !isClean(s) {
 		return appendClean(b, clean([]byte(s)))
@@ -58,9 +58,9 @@ func AppendInt(b []byte, n int64) []byte {
 	return AppendUint(b, uint64(n))
 }
 
-// AppendFloat appends a number as JavaScript would: as an integer if it is one
-// of at most 2^53-1 in magnitude, else as a float of 64 bits. It fails with
-// [ErrUnencodable] if v is not finite.
+// AppendFloat appends a number as JavaScript does: as an integer if it is
+// integral and at most 2^53-1 in magnitude, otherwise as a float of 64 bits. It
+// returns [ErrUnencodable] if v is not finite.
 func AppendFloat(b []byte, v float64) ([]byte, error) {
 	if v-v != 0 {
 		return nil, fmt.Errorf("%w: the number %v", ErrUnencodable, v)
@@ -85,29 +85,30 @@ func AppendBool(b []byte, v bool) []byte {
 // AppendNull appends null.
 func AppendNull(b []byte) []byte { return append(b, 7<<5|infoNull) }
 
-// AppendLink appends a link. It fails with [ErrUnencodable] if c is undefined,
-// or its codec larger than JavaScript's numbers.
+// AppendLink appends a link. It returns [ErrUnencodable] if c is undefined, or
+// if its codec exceeds JavaScript's safe integers.
 func AppendLink(b []byte, c cid.Cid) ([]byte, error) {
 	if !c.Defined() || c.Type() > maxSafe {
-		return nil, fmt.Errorf("%w: a link to no CID", ErrUnencodable)
+		return nil, fmt.Errorf("%w: a link without a valid CID", ErrUnencodable)
 	}
 	b = appendHead(b, 6, tagLink)
 	b = appendHead(b, 2, uint64(1+c.ByteLen()))
 	return append(append(b, 0), c.KeyString()...), nil
 }
 
-// OpenMap begins a map of members in any order. They are appended next, each a
-// text and an item, and then [CloseMap] is called.
+// OpenMap begins a map of members in any order. The caller appends the members,
+// each a text and an item, and then calls [CloseMap].
 func OpenMap(b []byte) []byte { return append(b, 0) }
 
-// CloseMap makes a map of the members that were appended since [OpenMap] was
-// called when len(b) was open. They begin at the given offsets of b, ascending.
-// It fails with [ErrUnencodable] if two have the same key, or if JavaScript has
-// no such map.
+// CloseMap completes the map that [OpenMap] began when len(b) was open. members
+// are the ascending offsets of the members in b. CloseMap returns
+// [ErrUnencodable] if two members have the same key, or if JavaScript lacks
+// such a map.
 func CloseMap(b []byte, open int, members []int) ([]byte, error) {
 	sorted := true
 	for i := 1; i < len(members) && sorted; i++ {
-		// The head of a key has its length, and a longer length is a larger head.
+		// The head of a key encodes its length, so a longer key has a
+		// larger head.
 		sorted = bytes.Compare(keyAt(b, members[i-1]), keyAt(b, members[i])) < 0
 	}
 	if !sorted {
@@ -123,8 +124,7 @@ func CloseMap(b []byte, open int, members []int) ([]byte, error) {
 	return slices.Replace(b, open, open+1, AppendMap(buf[:0], len(members))...), nil
 }
 
-// sortMembers sorts the members, which are the end of b, and sets the offsets
-// to where they are then.
+// sortMembers sorts the members, which end b, and updates their offsets.
 func sortMembers(b []byte, members []int) ([]byte, error) {
 	type member struct{ key, all []byte }
 	order := make([]member, len(members))
@@ -149,7 +149,7 @@ func sortMembers(b []byte, members []int) ([]byte, error) {
 	return b, nil
 }
 
-// checkMembers refuses what JavaScript makes something else of.
+// checkMembers rejects the members that JavaScript lacks.
 func checkMembers(b []byte, members []int) error {
 	var slash []byte
 	for i, at := range members {
@@ -161,7 +161,7 @@ func checkMembers(b []byte, members []int) error {
 		item := b[at+len(key) : end]
 		switch string(key[1:]) {
 		case lostKey:
-			return fmt.Errorf("%w: key %q is none in JavaScript", ErrUnencodable, lostKey)
+			return fmt.Errorf("%w: JavaScript loses the key %q", ErrUnencodable, lostKey)
 		case slashKey:
 			slash = item
 		case bytesKey:
@@ -173,7 +173,7 @@ func checkMembers(b []byte, members []int) error {
 	return nil
 }
 
-// keyAt returns the key at an offset of b, with its head.
+// keyAt returns the key at an offset of b, including its head.
 func keyAt(b []byte, at int) []byte {
 	r := Reader{b: b, pos: at}
 	h, err := r.next(Text)

@@ -12,7 +12,7 @@ import (
 
 var someCID = cid.MustParse("bafyreiepmdpv3nd7d7wvwbpj6vtmcrmtxkcwqm6bzwxzvmhvqc3jbxuxqy")
 
-// everything is an item of each kind, in one array.
+// everything is an array with an item of each kind.
 func everything(tb testing.TB) []byte {
 	tb.Helper()
 	b := AppendArray(nil, 10)
@@ -296,7 +296,7 @@ func TestCloseMapSortsMembers(t *testing.T) {
 	}
 }
 
-// name returns the i-th of names in the order of keys.
+// name returns the i-th name in the order of keys.
 func name(i int) string {
 	return strings.Repeat("k", 1+i/20) + string(rune('a'+i%20))
 }
@@ -330,7 +330,7 @@ func TestCheckingACanonicalItemAllocatesNothing(t *testing.T) {
 	}
 }
 
-// document returns a canonical item of about 1.4 KB, much like an entry.
+// document returns a canonical item of about 1.4 KB, similar to an entry.
 func document(tb testing.TB) []byte {
 	tb.Helper()
 	b := AppendMap(nil, 4)

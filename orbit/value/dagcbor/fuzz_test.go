@@ -59,7 +59,7 @@ func FuzzAnotherCodecEncodesTheSame(f *testing.F) {
 		if got, ok := recode(t, want); ok && !bytes.Equal(got, want) {
 			t.Errorf("canonical %x: %x", want, got)
 		}
-		// The other codec keeps integral floats and texts that are no UTF-8.
+		// The other codec preserves integral floats and texts that are not UTF-8.
 		got, ok := recode(t, item)
 		if !ok {
 			return
@@ -70,10 +70,10 @@ func FuzzAnotherCodecEncodesTheSame(f *testing.F) {
 	})
 }
 
-// hasSmallInteger reports whether an integer below -2^63 is in the next item.
-// The other codec reads another one in its place.
+// hasSmallInteger reports whether the next item contains an integer below -2^63,
+// which the other codec reads as a different one.
 func hasSmallInteger(r *Reader) bool {
-	n := 0 // items in the next one
+	n := 0 // number of nested items
 	switch kind, _ := r.Kind(); kind {
 	case Array:
 		n, _ = r.Array()

@@ -2,10 +2,10 @@ package dagcbor
 
 import "fmt"
 
-// Normalize returns the canonical item that JavaScript makes of an item: what it
-// encodes having decoded it. If the item is canonical, it is the one returned,
-// not a copy. It fails with [ErrMalformed] if JavaScript does not decode the
-// item, and with [ErrUnencodable] if it does not encode it again.
+// Normalize returns the canonical item that JavaScript produces when it decodes
+// an item and encodes the result. A canonical item is returned as it is, not
+// copied. Normalize returns [ErrMalformed] if JavaScript does not decode the
+// item, and [ErrUnencodable] if it does not encode the result.
 func Normalize(item []byte) ([]byte, error) {
 	r := NewReader(item)
 	found, err := r.scan(0)
@@ -35,7 +35,7 @@ func Canonical(item []byte) bool {
 	return err == nil && found == 0 && r.End() == nil
 }
 
-// rewrite reads an item that scan has read, and appends it.
+// rewrite reads an item that passed scan, and appends its canonical form.
 func (r *Reader) rewrite(b []byte) ([]byte, error) {
 	kind, err := r.Kind()
 	if err != nil {

@@ -1,51 +1,53 @@
 // Package dagcbor reads and appends dag-cbor, the encoding of OrbitDB's blocks,
-// as JavaScript's @ipld/dag-cbor 9 does, byte for byte.
+// byte for byte as JavaScript's @ipld/dag-cbor 9 does.
 //
 // # Canonical items
 //
-// An item is canonical if JavaScript, having decoded it, encodes it to the same
-// bytes. JavaScript checks signatures over what it encodes again, so no other
-// items than these keep a signature. In them
+// An item is canonical if JavaScript decodes it and encodes the result to the
+// same bytes. JavaScript verifies signatures against its own encoding, so only
+// canonical items can be signed. In a canonical item
 //
-//   - integers, lengths and counts take the fewest bytes they can;
+//   - integers, lengths and counts take the fewest bytes possible;
 //   - a number that is integral and at most 2^53-1 in magnitude is an integer,
-//     also 1.0 and -0. Any other float has 64 bits. Integers beyond 2^53-1
-//     (BigInt in JavaScript) are not the same as floats;
-//   - the keys of a map ascend: shorter ones first, then by their bytes;
+//     including 1.0 and -0. All other floats have 64 bits. Integers beyond
+//     2^53-1 (BigInt in JavaScript) differ from floats;
+//   - the keys of a map ascend: shorter keys first, then in the order of their
+//     bytes;
 //   - text is UTF-8 and does not begin with a byte order mark.
 //
 // [Normalize] makes an item canonical.
 //
-// # What is read
+// # Accepted items
 //
-// A [Reader] takes what JavaScript's decoder takes, which is more than what is
-// canonical: maps in any order, floats of 16 and 32 bits, undefined in the place
-// of null, and text that is no UTF-8, of which it reads each malformed piece as
-// U+FFFD. It takes nothing else: no indefinite lengths, nothing longer than
-// necessary, no key twice in a map or other than text, no tags but the links'
-// 42, no NaN and no infinity.
+// A [Reader] accepts whatever JavaScript's decoder accepts, which includes
+// non-canonical items: maps in any order, floats of 16 and 32 bits, undefined
+// instead of null, and text that is not UTF-8, in which each malformed sequence
+// becomes U+FFFD. It rejects everything else: indefinite lengths, numbers in
+// more bytes than necessary, duplicate keys and keys that are not text, tags
+// other than 42 (links), NaN, and infinities.
 //
-// It departs from JavaScript in three ways. Arrays and maps nest at most
-// [MaxDepth] deep (JavaScript goes on until its stack is full). A link's CID
-// must be in its own shortest form. And of text all byte order marks in front
-// are dropped, of which JavaScript drops one each time it reads the text.
+// It differs from JavaScript in three ways. Arrays and maps nest at most
+// [MaxDepth] deep; JavaScript is limited by its stack. The CID of a link must
+// have its shortest form. All byte order marks at the start of a text are
+// dropped; JavaScript drops one each time it reads the text.
 //
-// # Members that JavaScript has not
+// # Members that JavaScript lacks
 //
-// Decoding a map, JavaScript takes the member "__proto__" for the prototype of
-// the object and loses it, so [Normalize] drops it, but refuses it if it is
-// bytes or a link, which make something else of the object. JavaScript cannot
-// encode a map whose members "/" and "bytes" are the same text, number or bool,
-// which it mistakes for a CID: Normalize refuses it too. [CloseMap] refuses
-// either.
+// When it decodes a map, JavaScript treats the member "__proto__" as the
+// prototype of the object and loses it. [Normalize] therefore drops it, but
+// rejects a map where it is bytes or a link, which change the object.
+// JavaScript cannot encode a map whose members "/" and "bytes" are the same
+// text, number or bool, because it mistakes the map for a CID. Normalize
+// rejects such a map too. [CloseMap] rejects both.
 //
 // # Cost
 //
-// Checking an item takes one pass over its bytes and no memory, where it is canonical.
-// Of maps whose keys do not ascend, [Reader.Raw] and Normalize sort the keys. Normalize
-// writes what is not canonical anew, and moves what is in a map once for each map around
-// it, at most [MaxDepth] times. A count or a length is never more than the bytes that
-// are left, but an array of n items may have one byte for each.
+// A canonical item is checked in one pass over its bytes, without allocation.
+// [Reader.Raw] and Normalize sort the keys of maps that are not in order.
+// Normalize writes a non-canonical item anew, and moves the contents of a map
+// once for each enclosing map, at most [MaxDepth] times. A count or length
+// never exceeds the number of remaining bytes, but an array of n items may have
+// one byte for each.
 package dagcbor
 
 import (
@@ -57,17 +59,17 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// MaxDepth is how deep arrays and maps of an item may nest.
+// MaxDepth is the maximum nesting depth of arrays and maps in an item.
 const MaxDepth = 128
 
-// ErrMalformed says that bytes are not what JavaScript's decoder takes, or not
-// of the kind that was asked for.
+// ErrMalformed is returned for bytes that JavaScript's decoder rejects, or for
+// an item that is not of the requested kind.
 var ErrMalformed = errors.New("malformed dag-cbor")
 
-// Kind is what kind of thing an item is.
+// Kind is the kind of an item.
 type Kind uint8
 
-// Each item is of one of these kinds, Invalid is that of none.
+// The kinds of items. Invalid is the kind of bytes that are not an item.
 const (
 	Invalid Kind = iota
 	Uint
@@ -91,18 +93,19 @@ func (k Kind) String() string {
 	return kindNames[Invalid]
 }
 
-// Reader reads items, one after the other. A read that fails leaves it where
-// it was. Every error wraps [ErrMalformed].
+// Reader reads consecutive items. A read that fails does not advance it. Every
+// error wraps [ErrMalformed].
 //
-// Counts and lengths are bounded by the bytes that are left, but for [Reader.Raw]
-// the reads look at no more than they return: whoever reads a map member by
-// member has to look for keys that are there twice.
+// Counts and lengths never exceed the number of remaining bytes. Except for
+// [Reader.Raw], a read inspects only what it returns, so a caller that reads a
+// map member by member must check for duplicate keys.
 type Reader struct {
 	b   []byte
 	pos int
 }
 
-// NewReader returns a reader of the items in b, which must not change meanwhile.
+// NewReader returns a reader of the items in b, which must not change during
+// its use.
 func NewReader(b []byte) *Reader { return &Reader{b: b} }
 
 // Kind returns the kind of the next item.
@@ -111,25 +114,25 @@ func (r *Reader) Kind() (Kind, error) {
 	return h.kind(), err
 }
 
-// Map reads the start of a map of n members. Each is a text and an item.
+// Map reads the head of a map of n members, each a text and an item.
 func (r *Reader) Map() (n int, err error) {
 	h, err := r.next(Map)
 	return int(h.n), err
 }
 
-// Array reads the start of an array of n items.
+// Array reads the head of an array of n items.
 func (r *Reader) Array() (n int, err error) {
 	h, err := r.next(Array)
 	return int(h.n), err
 }
 
-// Tuple reads the start of an array of just so many items.
+// Tuple reads the head of an array of exactly this many items.
 func (r *Reader) Tuple(items int) error {
 	start := r.pos
 	n, err := r.Array()
 	if err == nil && n != items {
 		r.pos = start
-		err = r.fault("an array of %d items, not of %d", n, items)
+		err = r.malformed("an array of %d items, not of %d", n, items)
 	}
 	return err
 }
@@ -146,13 +149,14 @@ func (r *Reader) Text() (string, error) {
 	return string(b), err
 }
 
-// TextBytes is [Reader.Text] without a copy: the bytes may be the reader's.
+// TextBytes is [Reader.Text] without a copy. The result may share the reader's
+// bytes.
 func (r *Reader) TextBytes() ([]byte, error) {
 	b, err := r.content(Text)
 	return clean(b), err
 }
 
-// Bytes reads a byte string. The bytes are the reader's, not a copy.
+// Bytes reads a byte string. The result shares the reader's bytes.
 func (r *Reader) Bytes() ([]byte, error) { return r.content(Bytes) }
 
 // Bool reads a bool.
@@ -161,7 +165,7 @@ func (r *Reader) Bool() (bool, error) {
 	return h.info == infoTrue, err
 }
 
-// Null reads null, or undefined.
+// Null reads null or undefined.
 func (r *Reader) Null() error {
 	_, err := r.next(Null)
 	return err
@@ -181,7 +185,7 @@ func (r *Reader) Number() (Number, error) {
 		r.pos = h.end
 		return Number{kind, math.Float64bits(h.float())}, nil
 	default:
-		return Number{}, r.fault("%s in the place of a number", kind)
+		return Number{}, r.malformed("%s instead of a number", kind)
 	}
 }
 
@@ -198,12 +202,12 @@ func (r *Reader) Link() (cid.Cid, error) {
 	}
 	if err != nil {
 		r.pos = start
-		return cid.Undef, r.fault("link: %v", err)
+		return cid.Undef, r.malformed("link: %v", err)
 	}
 	return c, nil
 }
 
-// LinkBytes reads a link, and returns what should be the bytes of a CID.
+// LinkBytes reads a link and returns its bytes, which may not be a valid CID.
 func (r *Reader) LinkBytes() ([]byte, error) {
 	start := r.pos
 	_, err := r.next(Link)
@@ -212,7 +216,7 @@ func (r *Reader) LinkBytes() ([]byte, error) {
 	}
 	b, err := r.content(Bytes)
 	if err == nil && (len(b) == 0 || b[0] != 0) {
-		err = r.fault("a link that does not begin with 00")
+		err = r.malformed("a link that does not begin with 00")
 	}
 	if err != nil {
 		r.pos = start
@@ -221,8 +225,8 @@ func (r *Reader) LinkBytes() ([]byte, error) {
 	return b[1:], nil
 }
 
-// Raw reads the next item of any kind, with all that is in it, and checks it.
-// The bytes are the reader's, not a copy.
+// Raw reads and checks the next item of any kind, with its contents. The result
+// shares the reader's bytes.
 func (r *Reader) Raw() ([]byte, error) {
 	start := r.pos
 	found, err := r.scan(0)
@@ -239,13 +243,14 @@ func (r *Reader) Raw() ([]byte, error) {
 	return r.b[start:end:end], nil
 }
 
-// Rest returns what is not read yet. The bytes are the reader's, not a copy.
+// Rest returns the bytes that are not read yet. The result shares the reader's
+// bytes.
 func (r *Reader) Rest() []byte { return r.b[r.pos:] }
 
-// End returns an error if there is more to read.
+// End returns an error unless all bytes are read.
 func (r *Reader) End() error {
 	if r.pos < len(r.b) {
-		return r.fault("more than one item")
+		return r.malformed("more than one item")
 	}
 	return nil
 }
@@ -253,10 +258,10 @@ func (r *Reader) End() error {
 // Number is an integer or a float.
 type Number struct {
 	Kind Kind   // Uint, NegInt or Float
-	Bits uint64 // n of the integers n and -1-n, the IEEE 754 bits of a float
+	Bits uint64 // n for the integers n and -1-n; IEEE 754 bits for a float
 }
 
-// Float64 returns the float, or the one nearest to the integer.
+// Float64 returns the float, or the float that is nearest to the integer.
 func (n Number) Float64() float64 {
 	switch n.Kind {
 	case Float:
@@ -271,8 +276,7 @@ func (n Number) Float64() float64 {
 	}
 }
 
-// Int64 returns the number if it is integral, an integer or a float, and has
-// room in an int64.
+// Int64 returns the number if it is integral and fits in an int64.
 func (n Number) Int64() (int64, bool) {
 	switch n.Kind {
 	case Float:
@@ -297,14 +301,14 @@ const (
 
 	tagLink = 42
 
-	maxSafe = 1<<53 - 1 // the largest integer that JavaScript's numbers tell from its neighbours
+	maxSafe = 1<<53 - 1 // JavaScript's Number.MAX_SAFE_INTEGER
 )
 
-// head is the start of an item: what it is, and its number, length or count.
+// head is the head of an item: its kind, and its number, length or count.
 type head struct {
 	major, info byte
-	n           uint64 // of a float, its bits
-	end         int    // the position behind the head
+	n           uint64 // for a float, its bits
+	end         int    // position after the head
 }
 
 func (h head) kind() Kind {
@@ -340,7 +344,7 @@ func float16(bits uint16) float64 {
 	case 0:
 		v = math.Ldexp(fraction, -24)
 	case 0x1f:
-		return math.NaN() // or infinite, neither is taken
+		return math.NaN() // or infinite; both are rejected
 	default:
 		v = math.Ldexp(fraction+0x400, exponent-25)
 	}
@@ -350,23 +354,23 @@ func float16(bits uint16) float64 {
 	return v
 }
 
-// head reads the head of the next item, and stays in front of it.
+// head reads the head of the next item without advancing.
 func (r *Reader) head() (head, error) {
 	if r.pos >= len(r.b) {
-		return head{}, r.fault("an item is missing")
+		return head{}, r.malformed("an item is missing")
 	}
 	first, rest := r.b[r.pos], r.b[r.pos+1:]
 	h := head{major: first >> 5, info: first & 31, end: r.pos + 1}
 	h.n = uint64(h.info)
 	if h.info >= 24 {
 		if h.info > 27 {
-			return head{}, r.fault("an indefinite length, or an unknown head %02x", first)
+			return head{}, r.malformed("an indefinite length, or an unknown head %02x", first)
 		}
 		size := 1 << (h.info - 24)
 		if len(rest) < size {
-			return head{}, r.fault("an item is cut off")
+			return head{}, r.malformed("an item is cut off")
 		}
-		var least uint64 // that needs this size
+		var least uint64 // smallest number that needs this size
 		switch size {
 		case 1:
 			h.n, least = uint64(rest[0]), 24
@@ -378,7 +382,7 @@ func (r *Reader) head() (head, error) {
 			h.n, least = binary.BigEndian.Uint64(rest), 1<<32
 		}
 		if h.major < 7 && h.n < least {
-			return head{}, r.fault("a number in more bytes than necessary")
+			return head{}, r.malformed("a number in more bytes than necessary")
 		}
 		h.end += size
 		rest = rest[size:]
@@ -387,43 +391,43 @@ func (r *Reader) head() (head, error) {
 	switch h.major {
 	case 2, 3, 4:
 		if h.n > left {
-			return head{}, r.fault("%s of length %d, with %d bytes left", h.kind(), h.n, left)
+			return head{}, r.malformed("%s of length %d, with %d bytes left", h.kind(), h.n, left)
 		}
 	case 5:
 		if h.n > left/2 {
-			return head{}, r.fault("%s of length %d, with %d bytes left", h.kind(), h.n, left)
+			return head{}, r.malformed("%s of length %d, with %d bytes left", h.kind(), h.n, left)
 		}
 	case 6:
 		if h.n != tagLink {
-			return head{}, r.fault("tag %d", h.n)
+			return head{}, r.malformed("tag %d", h.n)
 		}
 	case 7:
 		if h.info < 20 || h.info == 24 {
-			return head{}, r.fault("a simple value")
+			return head{}, r.malformed("a simple value")
 		}
 		if h.info >= infoFloat16 {
 			if v := h.float(); v-v != 0 {
-				return head{}, r.fault("a float that is not finite")
+				return head{}, r.malformed("a float that is not finite")
 			}
 		}
 	}
 	return h, nil
 }
 
-// next reads the head of an item of a kind.
+// next reads the head of an item of the given kind.
 func (r *Reader) next(kind Kind) (head, error) {
 	h, err := r.head()
 	if err != nil {
 		return head{}, err
 	}
 	if k := h.kind(); k != kind {
-		return head{}, r.fault("%s in the place of %s", k, kind)
+		return head{}, r.malformed("%s instead of %s", k, kind)
 	}
 	r.pos = h.end
 	return h, nil
 }
 
-// content reads a text or byte string.
+// content reads a text or a byte string.
 func (r *Reader) content(kind Kind) ([]byte, error) {
 	h, err := r.next(kind)
 	if err != nil {
@@ -433,6 +437,6 @@ func (r *Reader) content(kind Kind) ([]byte, error) {
 	return r.b[h.end:r.pos:r.pos], nil
 }
 
-func (r *Reader) fault(format string, args ...any) error {
+func (r *Reader) malformed(format string, args ...any) error {
 	return fmt.Errorf("%w at byte %d: %s", ErrMalformed, r.pos, fmt.Sprintf(format, args...))
 }

@@ -6,15 +6,15 @@ import (
 	"unicode/utf8"
 )
 
-// findings are what is to be said of an item, besides that it is well-formed.
+// findings are what scan finds out about a well-formed item.
 type findings uint8
 
 const (
-	changed  findings = 1 << iota // it is not canonical
-	unsorted                      // and a map may have a key twice
+	changed  findings = 1 << iota // the item is not canonical
+	unsorted                      // a map may have duplicate keys
 )
 
-// scan reads the next item with all that is in it.
+// scan reads and checks the next item with its contents.
 func (r *Reader) scan(depth int) (findings, error) {
 	h, err := r.head()
 	if err != nil {
@@ -57,7 +57,7 @@ func (r *Reader) scan(depth int) (findings, error) {
 
 func (r *Reader) scanArray(h head, depth int) (found findings, err error) {
 	if depth == MaxDepth {
-		return 0, r.fault("nested more than %d deep", MaxDepth)
+		return 0, r.malformed("nested more than %d deep", MaxDepth)
 	}
 	r.pos = h.end
 	for range h.n {
@@ -72,7 +72,7 @@ func (r *Reader) scanArray(h head, depth int) (found findings, err error) {
 
 func (r *Reader) scanMap(h head, depth int) (found findings, err error) {
 	if depth == MaxDepth {
-		return 0, r.fault("nested more than %d deep", MaxDepth)
+		return 0, r.malformed("nested more than %d deep", MaxDepth)
 	}
 	r.pos = h.end
 	var last, slash []byte
@@ -103,8 +103,8 @@ func (r *Reader) scanMap(h head, depth int) (found findings, err error) {
 	return found, nil
 }
 
-// distinct reads an item that scan has read, and looks in its maps for keys
-// that JavaScript reads as the same.
+// distinct reads an item that passed scan, and checks its maps for keys that
+// are equal in JavaScript.
 func (r *Reader) distinct() error {
 	h, err := r.head()
 	if err != nil {
@@ -139,7 +139,7 @@ func (r *Reader) distinct() error {
 		for i := 1; i < len(keys); i++ {
 			if bytes.Equal(keys[i-1], keys[i]) {
 				r.pos = start
-				return r.fault("key %.40q is there twice", keys[i])
+				return r.malformed("key %.40q is there twice", keys[i])
 			}
 		}
 	default:
@@ -148,7 +148,7 @@ func (r *Reader) distinct() error {
 	return err
 }
 
-// less reports whether a comes before b among the keys of a map.
+// less reports whether a precedes b among the keys of a map.
 func less(a, b []byte) bool {
 	if len(a) != len(b) {
 		return len(a) < len(b)
@@ -162,8 +162,8 @@ const (
 	bytesKey = "bytes"
 )
 
-// confused reports whether JavaScript takes a map for a CID whose members "/"
-// and "bytes" are these items: if they are the same to its operator ===.
+// confused reports whether JavaScript mistakes a map with these members "/" and
+// "bytes" for a CID: whether its operator === holds for them.
 func confused(slash, data []byte) bool {
 	if !bytes.Equal(slash, data) {
 		return false
@@ -177,7 +177,7 @@ func confused(slash, data []byte) bool {
 
 const mark = "\ufeff" // the byte order mark
 
-// isClean reports whether JavaScript reads a text as it is.
+// isClean reports whether JavaScript reads a text unchanged.
 func isClean[T string | []byte](s T) bool {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {
@@ -201,7 +201,7 @@ func valid[T string | []byte](s T) bool {
 	return false
 }
 
-// clean returns a text as JavaScript reads it. It is the one given if that is
+// clean returns a text as JavaScript reads it. It returns s itself if s is
 // clean.
 func clean(s []byte) []byte {
 	if isClean(s) {
@@ -227,8 +227,8 @@ func clean(s []byte) []byte {
 	return out
 }
 
-// malformed returns how many bytes at the start of s, which begins no
-// character, are one U+FFFD: as many as could begin a character, or one.
+// malformed returns the number of bytes at the start of s, where no character
+// begins, that become one U+FFFD: a truncated character, or one byte.
 func malformed(s []byte) int {
 	more, low, high := 0, byte(0x80), byte(0xbf) // of the second byte
 	switch lead := s[0]; {

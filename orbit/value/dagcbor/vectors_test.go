@@ -9,17 +9,17 @@ import (
 	"testing"
 )
 
-// behaviour is what JavaScript did with a value or an item.
+// behaviour is how JavaScript encodes a value or decodes an item.
 type behaviour struct {
-	Value     string // that was encoded
-	Decode    string // what was decoded
+	Value     string // the encoded value
+	Decode    string // the decoded item
 	Hex       string
 	Reencoded string
 	Error     string
 }
 
-// roundtrip is what JavaScript did with an item: its error in decoding it, or in
-// encoding it again, or what it encoded.
+// roundtrip is JavaScript's result for an item: its error in decoding the item or in
+// encoding the result, or what it encoded.
 type roundtrip struct {
 	Item, Hex, Decode, Encode, Encoded string
 }
