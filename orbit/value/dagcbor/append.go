@@ -137,7 +137,7 @@ func sortMembers(b []byte, members []int) ([]byte, error) {
 	for i := 1; i < len(order); i++ {
 		if bytes.Equal(order[i-1].key, order[i].key) {
 			text, _ := NewReader(order[i].key).TextBytes()
-			return nil, fmt.Errorf("%w: key %.40q is there twice", ErrUnencodable, text)
+			return nil, fmt.Errorf("%w: duplicate key %.40q", ErrUnencodable, text)
 		}
 	}
 	tmp := make([]byte, 0, len(b)-end)

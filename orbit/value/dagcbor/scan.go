@@ -139,7 +139,7 @@ func (r *Reader) distinct() error {
 		for i := 1; i < len(keys); i++ {
 			if bytes.Equal(keys[i-1], keys[i]) {
 				r.pos = start
-				return r.malformed("key %.40q is there twice", keys[i])
+				return r.malformed("duplicate key %.40q", keys[i])
 			}
 		}
 	default:
