@@ -19,20 +19,20 @@ import (
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
-// ErrInvalidCAR says that what is to be imported is no CAR of a database.
-var ErrInvalidCAR = errors.New("no CAR of an OrbitDB database")
+// ErrInvalidCAR is returned for input that is not the CAR of a database.
+var ErrInvalidCAR = errors.New("not a CAR of an OrbitDB database")
 
 // ExportStats counts what an export wrote.
 type ExportStats struct {
 	Entries int
 	Blocks  int      // entries included
-	Damaged []string // hashes of entries that are damaged and left out
+	Damaged []string // CIDs of damaged entries, which are left out
 }
 
-// Export writes a database as a CAR (version 1): its manifest, which is the
-// root, its access controller, and its entries in the order of arrival, each
-// writer's identity in front of the first of them. What comes while it runs is
-// left out.
+// Export writes a database as a CAR (version 1). Its root is the manifest. It
+// contains the access controller, and the entries in order of arrival, each
+// writer's identity before the first entry that names it. Entries that arrive
+// meanwhile are left out.
 func (db *Database) Export(ctx context.Context, w io.Writer) (ExportStats, error) {
 	root, err := db.orbit.block(ctx, db.hash())
 	if err != nil {
@@ -58,13 +58,13 @@ func (db *Database) Export(ctx context.Context, w io.Writer) (ExportStats, error
 }
 
 func (db *Database) hash() string {
-	hash, _ := manifest.ParseAddress(db.address) // which was made of it
+	hash, _ := manifest.ParseAddress(db.address) // the address was made from it
 	return hash
 }
 
 type exporter struct {
 	w       io.Writer
-	written map[string]bool // blocks that are no entries
+	written map[string]bool // blocks that are not entries
 	stats   ExportStats
 }
 
@@ -90,8 +90,8 @@ func (x *exporter) block(b block.Block) error {
 	return x.section(c.Bytes(), b.Data)
 }
 
-// named writes a block that is no entry, once.
-func (x *exporter) named(ctx context.Context, o *Orbit, hash string) error {
+// writeOnce writes a block that is not an entry, unless it was written before.
+func (x *exporter) writeOnce(ctx context.Context, o *Orbit, hash string) error {
 	if x.written[hash] {
 		return nil
 	}
@@ -104,7 +104,7 @@ func (x *exporter) named(ctx context.Context, o *Orbit, hash string) error {
 }
 
 func (x *exporter) database(ctx context.Context, db *Database) error {
-	if err := x.named(ctx, db.orbit, db.hash()); err != nil {
+	if err := x.writeOnce(ctx, db.orbit, db.hash()); err != nil {
 		return err
 	}
 	if inner := db.access.managed; inner != nil {
@@ -113,7 +113,7 @@ func (x *exporter) database(ctx context.Context, db *Database) error {
 		}
 	} else if _, list, err := db.manifest.Access(); err != nil {
 		return err
-	} else if err := x.named(ctx, db.orbit, list); err != nil {
+	} else if err := x.writeOnce(ctx, db.orbit, list); err != nil {
 		return err
 	}
 	for a, err := range db.log.Stored(ctx, 0) {
@@ -124,9 +124,9 @@ func (x *exporter) database(ctx context.Context, db *Database) error {
 		if err != nil {
 			return err
 		}
-		// Without its identity, an entry is of use to nobody, but those on top
-		// of it are.
-		if err := x.named(ctx, db.orbit, a.Entry.Identity); err != nil && !errors.Is(err, ErrUnavailable) {
+		// An entry without its identity cannot be verified, but its
+		// descendants need it.
+		if err := x.writeOnce(ctx, db.orbit, a.Entry.Identity); err != nil && !errors.Is(err, ErrUnavailable) {
 			return err
 		}
 		if err := x.block(a.Entry.Block); err != nil {
@@ -137,34 +137,35 @@ func (x *exporter) database(ctx context.Context, db *Database) error {
 	return nil
 }
 
-// ImportStats counts what became of the entries in a CAR.
+// ImportStats counts the entries of a CAR by their outcome.
 type ImportStats struct {
-	Entries int      // that are new here
-	Known   int      // that were here
-	Waiting int      // whose parents are neither here nor in the CAR
-	Faults  int      // that are new and have no effect
-	Refused int      // that are no entries of the database, or may not be
-	Missing []string // hashes of the parents that are waited for
+	Entries int      // new
+	Known   int      // already here
+	Waiting int      // pending: their parents are neither here nor in the CAR
+	Faults  int      // new and not authorized
+	Refused int      // not entries of the database, or not allowed to be
+	Missing []string // CIDs of the parents that pending entries need
 }
 
-// Bounds of an import, in bytes of blocks.
+// The bounds of an import, in bytes of blocks.
 const (
-	importBlock = 256      // that a block takes besides its bytes
+	importBlock = 256      // overhead of a block
 	importBatch = 4 << 20  // entries that are joined at once
-	importHeld  = 64 << 20 // blocks that are held in memory: those that are no entries, and entries that cannot be judged yet
+	importHeld  = 64 << 20 // blocks in memory: those that are not entries, and entries that cannot be verified yet
 )
 
-// Import reads the CAR of a database, its first root the manifest, opens the
-// database and joins the entries. The blocks may be in any order; where they
-// are not in that of [Database.Export], what cannot be judged yet is held in
-// memory. progress, if not nil, is told how many entries are done.
+// Import reads the CAR of a database, whose first root is the manifest, opens
+// the database and joins the entries. The blocks may be in any order; unless
+// they are in the order of [Database.Export], those that cannot be verified yet
+// are held in memory. progress, if not nil, is called with the number of joined
+// entries.
 //
-// An import also takes the entries of writers that were on the access list and
-// are not any more, where nothing waits for them yet. They count by the rule of
-// [AccessController].
+// An import also accepts entries of writers that are no longer on the access
+// list, even if no pending entry needs them. The rule of [AccessController]
+// determines whether they are authorized.
 //
-// What was joined before an error stays. Beside an error, the counts are not
-// complete.
+// Entries that were joined before an error remain. The counts are incomplete if
+// there is an error.
 func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries int)) (*Database, ImportStats, error) {
 	car, err := carv2.NewBlockReader(r, carv2.MaxAllowedSectionSize(block.MaxSize+1024), carv2.MaxAllowedHeaderSize(1<<20))
 	if errors.Is(err, io.EOF) {
@@ -174,14 +175,14 @@ func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries i
 		return nil, ImportStats{}, fmt.Errorf("%w: %w", ErrInvalidCAR, err)
 	}
 	if len(car.Roots) == 0 {
-		return nil, ImportStats{}, fmt.Errorf("%w: it has no root", ErrInvalidCAR)
+		return nil, ImportStats{}, fmt.Errorf("%w: no root", ErrInvalidCAR)
 	}
 	root, ok := block.HashOf(car.Roots[0])
 	if !ok || car.Roots[0].Prefix().Codec != cid.DagCBOR {
-		return nil, ImportStats{}, fmt.Errorf("%w: its root %s is no manifest", ErrInvalidCAR, car.Roots[0])
+		return nil, ImportStats{}, fmt.Errorf("%w: the root %s is not a manifest", ErrInvalidCAR, car.Roots[0])
 	}
-	im := &importer{orbit: o, root: root, progress: progress, others: make(AtHand)}
-	ctx = WithAtHand(ctx, im.others)
+	im := &importer{orbit: o, root: root, progress: progress, attached: make(AtHand)}
+	ctx = WithAtHand(ctx, im.attached)
 	for {
 		b, err := car.Next()
 		if errors.Is(err, io.EOF) {
@@ -191,7 +192,7 @@ func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries i
 			return im.db, im.stats, fmt.Errorf("%w: %w", ErrInvalidCAR, err)
 		}
 		if hash, ok := block.HashOf(b.Cid()); ok {
-			if err := im.take(ctx, block.Block{Hash: hash, Data: b.RawData()}); err != nil {
+			if err := im.add(ctx, block.Block{Hash: hash, Data: b.RawData()}); err != nil {
 				return im.db, im.stats, err
 			}
 		}
@@ -215,7 +216,8 @@ func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries i
 	return im.db, im.stats, err
 }
 
-// count counts what became part of the databases, and what waits.
+// count counts the entries that became part of the databases, and the pending
+// ones.
 func (im *importer) count(ctx context.Context) error {
 	for _, t := range im.targets {
 		now, err := t.db.log.Stats(ctx)
@@ -229,7 +231,8 @@ func (im *importer) count(ctx context.Context) error {
 	return nil
 }
 
-// target is a database that entries are for, and what it had.
+// target is a database to which the entries may belong, with its previous
+// counts.
 type target struct {
 	db     *Database
 	before oplog.Stats
@@ -242,22 +245,22 @@ type importer struct {
 	db       *Database // nil until its manifest and access controller are known
 	targets  []target
 
-	others  AtHand
-	entries []block.Block // to be joined
-	size    int           // bytes of entries
-	done    int           // entries that are part of a database or wait
-	fresh   int           // bytes since the last flush
-	held    int           // bytes of others
-	stats   ImportStats
+	attached AtHand
+	entries  []block.Block // to be joined
+	size     int           // bytes of entries
+	done     int           // entries that are part of a database or pending
+	fresh    int           // bytes since the last flush
+	held     int           // bytes of attached
+	stats    ImportStats
 }
 
-func (im *importer) take(ctx context.Context, b block.Block) error {
+func (im *importer) add(ctx context.Context, b block.Block) error {
 	if _, err := entry.Decode(b); err != nil {
-		if _, again := im.others[b.Hash]; again {
+		if _, again := im.attached[b.Hash]; again {
 			return nil
 		}
 		im.held += len(b.Data) + importBlock
-		im.others[b.Hash] = block.Block{Hash: b.Hash, Data: bytes.Clone(b.Data)}
+		im.attached[b.Hash] = block.Block{Hash: b.Hash, Data: bytes.Clone(b.Data)}
 	} else {
 		im.size += len(b.Data) + importBlock
 		im.entries = append(im.entries, b)
@@ -272,7 +275,7 @@ func (im *importer) take(ctx context.Context, b block.Block) error {
 	return im.flush(ctx)
 }
 
-// flush joins the entries, and keeps those that cannot be judged yet.
+// flush joins the entries and holds those that cannot be verified yet.
 func (im *importer) flush(ctx context.Context) error {
 	if im.db == nil {
 		db, err := im.orbit.Open(ctx, manifest.Address(im.root), OpenOptions{})
@@ -285,7 +288,7 @@ func (im *importer) flush(ctx context.Context) error {
 		im.db = db
 		targets := []*Database{db}
 		if inner := db.access.managed; inner != nil {
-			targets = []*Database{inner, db} // who may write comes first
+			targets = []*Database{inner, db} // the access list first
 		}
 		for _, db := range targets {
 			before, err := db.log.Stats(ctx)
@@ -307,8 +310,8 @@ func (im *importer) flush(ctx context.Context) error {
 	return nil
 }
 
-// join offers all entries to a database, and keeps those that it does not
-// take.
+// join offers all entries to a database and holds those that it does not
+// accept.
 func (im *importer) join(ctx context.Context, db *Database) error {
 	if err := im.orbit.config.Disk.CheckWrite(sizeOf(im.entries)); err != nil {
 		return err

@@ -15,8 +15,8 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// eachFailure calls run with a peer whose disk fails at the first operation, the
-// second and so on, until run needs fewer operations than that.
+// eachFailure calls run with a peer whose disk fails at the first operation, then at
+// the second and so on, until run needs fewer operations.
 func eachFailure(t *testing.T, newPeer func(testing.TB) *peer, run func(p *peer, fail func()) (err error)) {
 	t.Helper()
 	for _, failure := range []storetest.Failure{storetest.Once, storetest.Lasting} {
@@ -34,7 +34,7 @@ func eachFailure(t *testing.T, newPeer func(testing.TB) *peer, run func(p *peer,
 	}
 }
 
-// What is told as put is on the disk, and only what is on the disk is told.
+// A put that is reported is on the disk, and one that is on the disk is reported.
 func TestPutManyTellsWhatWasPutOnAFailingDisk(t *testing.T) {
 	const all = 600 // three chunks
 	values := make([]any, all)
@@ -48,7 +48,7 @@ func TestPutManyTellsWhatWasPutOnAFailingDisk(t *testing.T) {
 		p.disk.FailAfter(0, storetest.Once)
 		stats, statsErr := db.Log().Stats(t.Context())
 		must(t, statsErr)
-		// A sync that fails leaves open whether the last chunk is there.
+		// After a failed sync, the last chunk may or may not be there.
 		if unsure := int(stats.Entries) - n; unsure != 0 && (err == nil || unsure < 0 || unsure > 256) {
 			t.Errorf("%d are told as put, %d entries are there, %v", n, stats.Entries, err)
 		}
@@ -63,7 +63,7 @@ func TestPutManyTellsWhatWasPutOnAFailingDisk(t *testing.T) {
 	})
 }
 
-// An entry whose join was not committed is neither told as joined nor announced.
+// An entry whose join was not committed is neither reported as joined nor announced.
 func TestJoinTellsWhatWasJoinedOnAFailingDisk(t *testing.T) {
 	a := newA(t)
 	db := a.create(t, "log", orbit.Options{Type: orbit.TypeEvents, Access: anyone})

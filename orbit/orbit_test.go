@@ -31,7 +31,7 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// secret is a private key whose bytes are all the same, as in the vectors.
+// secret returns a private key whose bytes are all equal, as in the vectors.
 func secret(t testing.TB, b byte) crypto.PrivKey {
 	t.Helper()
 	key, err := crypto.UnmarshalSecp256k1PrivateKey(bytes.Repeat([]byte{b}, 32))
@@ -46,7 +46,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// peer is an Orbit with what is under it.
+// peer is an Orbit with its store, disk and keystore.
 type peer struct {
 	*orbit.Orbit
 	disk  *storetest.Disk
@@ -67,7 +67,7 @@ func newPeer(t testing.TB, root, signing byte) *peer {
 	return p
 }
 
-// open opens the peer's Orbit, again if it has one.
+// open opens the peer's Orbit, after closing the previous one.
 func (p *peer) open(t testing.TB, c orbit.Config) {
 	t.Helper()
 	p.store = store.New(p.disk, "/orbit")
@@ -106,7 +106,7 @@ func events(t testing.TB, db *orbit.Database) *orbit.Events {
 	return ev
 }
 
-// items collects "key=value" of a loop.
+// items collects "key=value" from an iterator.
 func items(t testing.TB, loop iter.Seq2[orbit.Item, error]) []string {
 	t.Helper()
 	var list []string
@@ -127,7 +127,7 @@ func entries(t testing.TB, db *orbit.Database) (bs []block.Block) {
 	return bs
 }
 
-// join offers blocks to a database and returns what became of them.
+// join offers blocks to a database and returns the results.
 func join(t testing.TB, db *orbit.Database, bs ...block.Block) []orbit.Joined {
 	t.Helper()
 	joined, err := db.Join(t.Context(), bs)
@@ -480,7 +480,7 @@ func TestOnlyListedWritersWrite(t *testing.T) {
 	if _, err := documents(t, dbb).Put(t.Context(), map[string]any{"_id": "foreign"}); !errors.Is(err, orbit.ErrNotAllowed) {
 		t.Errorf("b puts: %v", err)
 	}
-	// What b signs all the same, a refuses.
+	// Entries that b signs nevertheless are refused by a.
 	signer, err := identity.New(secret(t, 0x33), secret(t, 0x44))
 	must(t, err)
 	payload, err := value.Of(map[string]any{"op": "PUT", "key": "mine", "value": map[string]any{"_id": "mine", "by": "b"}})
@@ -496,15 +496,14 @@ func TestOnlyListedWritersWrite(t *testing.T) {
 	if j := join(t, dba, foreign.Block)[0]; j.Outcome != oplog.Refused || !errors.Is(j.Err, orbit.ErrNotAllowed) {
 		t.Errorf("with a known one: %+v", j)
 	}
-	// Nor may b write in a's name: neither which identity it is nor which key is
-	// signed.
+	// b may not write in a's name either: neither the identity nor the key is signed.
 	forged := bytes.Replace(foreign.Block.Data, []byte(signer.Hash()), []byte(a.Identity().Hash()), 1)
 	for _, data := range [][]byte{forged, bytes.ReplaceAll(forged, []byte(signer.PublicKey), []byte(a.Identity().PublicKey))} {
 		if j := join(t, dba, block.New(data))[0]; j.Outcome != oplog.Refused || !errors.Is(j.Err, entry.ErrFault) {
 			t.Errorf("forged: %+v", j)
 		}
 	}
-	// An entry whose identity is a block of another kind has a fault.
+	// An entry whose identity is a block of another kind is invalid.
 	none := block.New(payload)
 	forged = bytes.Replace(foreign.Block.Data, []byte(signer.Hash()), []byte(none.Hash), 1)
 	j, err := dba.Join(orbit.WithAtHand(t.Context(), orbit.AtHand{none.Hash: none}), []block.Block{block.New(forged)})
@@ -569,7 +568,7 @@ func TestManagedAccessFollowsGrantAndRevoke(t *testing.T) {
 	if got := items(t, documents(t, dba).All(t.Context())); len(got) != 2 {
 		t.Errorf("got %q", got)
 	}
-	// A rebuild changes neither what came before the revoke nor what came after.
+	// A rebuild changes neither the entries before the revocation nor those after it.
 	lost, err := a.Rebuild(t.Context(), dba.Address())
 	if err != nil || len(lost) != 0 {
 		t.Fatal(lost, err)
@@ -676,7 +675,7 @@ func TestForeignManifestTakesNoName(t *testing.T) {
 	}
 }
 
-// The one that was made here is found, whoever may write to it by now.
+// The database that was created here is found, whoever may write to it by now.
 func TestManagedDatabaseKeepsItsName(t *testing.T) {
 	a, b := newA(t), newB(t)
 	own := a.create(t, "pieces", orbit.Options{Type: orbit.TypeDocuments, Access: orbit.Access{Managed: true}})
@@ -731,7 +730,7 @@ func TestAnotherFieldToIndexByKeepsTheLog(t *testing.T) {
 func TestGrantsAtOnceAreAllKept(t *testing.T) {
 	a := newA(t)
 	access := orbit.Access{Managed: true}
-	// Two databases of one name share the list.
+	// Two databases with the same name share the list.
 	dbs := []*orbit.Database{a.create(t, "band", orbit.Options{Access: access}), a.create(t, "band", orbit.Options{Access: access, Type: orbit.TypeDocuments})}
 	var group sync.WaitGroup
 	for i := range 20 {

@@ -139,7 +139,7 @@ func Locate(g Getter, hash string) (Location, error) {
 	if _, err := other(hash, record); err != nil {
 		return Location{}, err
 	}
-	return Location{}, fmt.Errorf("%w: %s is no entry", ErrNotFound, hash)
+	return Location{}, fmt.Errorf("%w: %s is not an entry", ErrNotFound, hash)
 }
 
 func location(record []byte) (Location, bool) {
@@ -154,7 +154,7 @@ func location(record []byte) (Location, bool) {
 // other decodes the record of a block that is not an entry.
 func other(hash string, record []byte) (block.Block, error) {
 	if len(record) == 0 || record[0] != 0 {
-		return block.Block{}, fmt.Errorf("%w: %s is neither a block nor a place", ErrDamaged, hash)
+		return block.Block{}, fmt.Errorf("%w: %s is neither a block nor a location", ErrDamaged, hash)
 	}
 	return checked(block.Block{Hash: hash, Data: record[1:]})
 }

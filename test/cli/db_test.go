@@ -283,8 +283,8 @@ func TestDatabaseCommandsRefuseBadInput(t *testing.T) {
 		{call{"db/put", []string{"pieces", "hello"}, nil, nil}, []string{"the value is no JSON", "hint: a text has quotes"}},
 		{call{"db/put", []string{"pieces", `{"a":1,"a":2}`}, nil, nil}, []string{"is no JSON"}},
 		{call{"db/put", []string{"pieces", ``}, nil, nil}, []string{"is no JSON"}},
-		{call{"db/put", []string{"pieces", `{"title":"no key"}`}, nil, nil}, []string{`document without a "hash"`}},
-		{call{"db/put", []string{"pieces", `"a"`}, nil, nil}, []string{`document without a "hash"`}},
+		{call{"db/put", []string{"pieces", `{"title":"no key"}`}, nil, nil}, []string{`document without its key "hash"`}},
+		{call{"db/put", []string{"pieces", `"a"`}, nil, nil}, []string{`document without its key "hash"`}},
 		{call{"db/put", []string{"pieces", "Qm1", `{"hash":"Qm1"}`}, nil, nil}, []string{`whose key is the field "hash"`, "hint: "}},
 		{call{"db/put", []string{"user", "1"}, nil, nil}, []string{"there must be a key and a value", "hint: ipfs npp db put user <key> <value>"}},
 		{call{"db/put", []string{"user", "k", "[", "1"}, nil, nil}, []string{"too many", "hint: "}},
@@ -431,7 +431,7 @@ func TestDatabaseTravelsAsCAR(t *testing.T) {
 	for name, way := range ways {
 		for what, body := range map[string]string{"nothing": "", "no CAR": "hello", "half a CAR": string(car[:len(car)-10])} {
 			c := call{"db/import", nil, nil, []byte(body)}
-			if out, err := way(t, b, c); out != "" || !strings.Contains(err, "no CAR of an OrbitDB database") || !strings.Contains(err, "hint: ipfs npp db export") {
+			if out, err := way(t, b, c); out != "" || !strings.Contains(err, "not a CAR of an OrbitDB database") || !strings.Contains(err, "hint: ipfs npp db export") {
 				t.Errorf("%s: %s: %s, %s", name, what, out, err)
 			}
 		}
