@@ -19,7 +19,7 @@ import (
 
 	"github.com/newpieceplease/npp/library"
 	"github.com/newpieceplease/npp/library/card"
-	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/plugin"
 	"github.com/newpieceplease/npp/swarm"
 )
@@ -126,7 +126,7 @@ func newOfferLine(o library.Offer) *offerLine {
 		l.At = &o.At
 	}
 	if err := o.Check(); err != nil {
-		l.Legacy = errors.Is(err, manifest.ErrLegacyAddress)
+		l.Legacy = errors.Is(err, orbit.ErrLegacyAddress)
 		l.Error = companionError(err, "").Error()
 	}
 	return l
@@ -138,9 +138,9 @@ func companionError(err error, called string) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, manifest.ErrLegacyAddress):
+	case errors.Is(err, orbit.ErrLegacyAddress):
 		hint = "such a library cannot be opened yet, its app has to move to OrbitDB 1.0 or later"
-	case errors.Is(err, manifest.ErrInvalidAddress):
+	case errors.Is(err, orbit.ErrInvalidAddress):
 		hint = "ask for another offer"
 	case errors.Is(err, library.ErrNoStore), errors.Is(err, card.ErrNoProtocol):
 		hint = `have it send {"userDb":"<address of its user store>"}, as the OrbitDB tutorial's app does`

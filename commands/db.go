@@ -22,10 +22,7 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/orbit/where"
@@ -141,11 +138,11 @@ func dbError(err error, called string) error {
 		hint = "ipfs npp db ls shows what is here"
 	case errors.Is(err, orbit.ErrAmbiguous):
 		hint = "use one of these addresses"
-	case errors.Is(err, manifest.ErrLegacyAddress):
+	case errors.Is(err, orbit.ErrLegacyAddress):
 		hint = "such a database cannot be opened, it has to be made anew with OrbitDB 1.0 or later"
-	case errors.Is(err, manifest.ErrInvalidAddress):
+	case errors.Is(err, orbit.ErrInvalidAddress):
 		hint = "ipfs npp db ls shows addresses and names"
-	case errors.Is(err, oplog.ErrDamaged), errors.Is(err, blocks.ErrDamaged):
+	case errors.Is(err, orbit.ErrDamaged), errors.Is(err, orbit.ErrDamagedBlock):
 		hint = "ipfs npp db rebuild " + shown(called)
 	case errors.Is(err, orbit.ErrNotAllowed):
 		hint = "ipfs npp db info " + shown(called) + " shows who may"
@@ -331,8 +328,8 @@ not live, is full or does not open is listed with the reason.
 			db, err := o.Open(ctx, d.Address, orbit.OpenOptions{})
 			if err == nil {
 				accessOf[db.Access().Address()] = d.Address
-				var s oplog.Stats
-				s, err = db.Log().Stats(ctx)
+				var s orbit.Stats
+				s, err = db.Stats(ctx)
 				l.Entries, l.Keys = s.Entries, s.Keys
 			}
 			if err != nil {
@@ -538,7 +535,7 @@ daemon may write.
 			err = addStatus(req, env, l)
 		}
 		if err == nil && l.Waiting > 0 && l.Asking == 0 {
-			l.Missing, err = db.Log().Missing(ctx)
+			l.Missing, err = db.Missing(ctx)
 		}
 		if err != nil {
 			return dbError(err, called)
@@ -566,15 +563,13 @@ func infoOf(ctx context.Context, o *orbit.Orbit, db *orbit.Database) (*infoLine,
 
 		Manifest: manifestType(db.Type(), db.ManifestType()),
 	}
-	s, err := db.Log().Stats(ctx)
+	s, err := db.Stats(ctx)
 	if err != nil {
 		return nil, err
 	}
 	l.Entries, l.Keys, l.Faults, l.Waiting = s.Entries, s.Keys, s.Faults, s.Waiting
 	l.Clock, l.Last, l.Lacking, l.Stored = s.Clock, s.Last, s.Missing, newStoredLine(db.Usage())
-	for _, h := range s.Heads {
-		l.Heads = append(l.Heads, h.Hash)
-	}
+	l.Heads = append(l.Heads, s.Heads...)
 	if l.Access.Capabilities, err = db.Access().Capabilities(ctx); err != nil {
 		return nil, err
 	}
@@ -832,7 +827,7 @@ again. If it is interrupted, run it again.
 		if err != nil {
 			return dbError(err, called)
 		}
-		s, err := db.Log().Stats(ctx)
+		s, err := db.Stats(ctx)
 		if err != nil {
 			return dbError(err, called)
 		}

@@ -12,7 +12,6 @@ import (
 	cmds "github.com/ipfs/go-ipfs-cmds"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
 const (
@@ -133,7 +132,7 @@ number, oldest first, each with its number in front; '--since 0' all.
 
 // entriesOf yields the entries that the options choose. Those of a range have
 // no number.
-func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter.Seq2[oplog.Arrival, error], error) {
+func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter.Seq2[orbit.Arrival, error], error) {
 	r := orbit.Range{}
 	ranged := false
 	for option, bound := range map[string]*string{gtOption: &r.GT, gteOption: &r.GTE, ltOption: &r.LT, lteOption: &r.LTE} {
@@ -151,7 +150,7 @@ func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter
 			return nil, errors.New("--gt, --gte, --lt and --lte are in the order of the log, --since and --follow in that of arrival; they exclude each other")
 		}
 		if !hasSince {
-			s, err := db.Log().Stats(ctx)
+			s, err := db.Stats(ctx)
 			if err != nil {
 				return nil, err
 			}
@@ -160,19 +159,19 @@ func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter
 		if on(req, followOption) {
 			return db.Updates(ctx, since), nil
 		}
-		return db.Log().Arrived(ctx, since), nil
+		return db.Arrived(ctx, since), nil
 	}
 	r.Amount, _ = req.Options[amountOption].(int)
-	return func(yield func(oplog.Arrival, error) bool) {
+	return func(yield func(orbit.Arrival, error) bool) {
 		for e, err := range db.Iterate(ctx, r) {
-			if !yield(oplog.Arrival{Entry: e}, err) {
+			if !yield(orbit.Arrival{Entry: e}, err) {
 				return
 			}
 		}
 	}, nil
 }
 
-func newEntryLine(a oplog.Arrival) *entryLine {
+func newEntryLine(a orbit.Arrival) *entryLine {
 	e := a.Entry
 	return &entryLine{
 		Number:   a.Number,

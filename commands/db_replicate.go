@@ -23,7 +23,6 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/plugin"
 	"github.com/newpieceplease/npp/router"
@@ -60,7 +59,7 @@ func replicatedOf(req *cmds.Request, env cmds.Environment) (r replicated, err er
 // with a name.
 func (r replicated) address(called string) (string, error) {
 	if strings.HasPrefix(called, "/") {
-		_, err := manifest.ParseAddress(called)
+		_, err := orbit.ParseAddress(called)
 		return called, err
 	}
 	return r.orbit.Resolve(r.ctx, called)
@@ -494,7 +493,7 @@ func (r replicated) openLine(s replicate.Status) (*openLine, error) {
 	if err != nil {
 		return nil, err
 	}
-	stats, err := db.Log().Stats(r.ctx)
+	stats, err := db.Stats(r.ctx)
 	l.Name, l.Entries, l.Waiting = db.Name(), stats.Entries, stats.Waiting
 	return l, err
 }
@@ -620,7 +619,7 @@ func (r replicated) what(address string) (name string, entries uint64, here bool
 			continue
 		}
 		if db, err := r.orbit.Find(r.ctx, address); err == nil {
-			if s, err := db.Log().Stats(r.ctx); err == nil {
+			if s, err := db.Stats(r.ctx); err == nil {
 				entries = s.Entries
 			}
 		}

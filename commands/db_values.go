@@ -18,7 +18,6 @@ import (
 	"golang.org/x/term"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/orbit/where"
@@ -700,7 +699,7 @@ func emitItems(ctx context.Context, req *cmds.Request, res cmds.ResponseEmitter,
 			}
 		case context.Cause(ctx) != nil:
 			return context.Cause(ctx)
-		case !errors.Is(err, blocks.ErrDamaged) || item.Hash == "":
+		case !errors.Is(err, orbit.ErrDamagedBlock) || item.Hash == "":
 			return dbError(err, req.Arguments[0])
 		default:
 			l.Error = err.Error()

@@ -20,7 +20,6 @@ import (
 	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/library/sheet"
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/space"
 )
 
@@ -328,7 +327,7 @@ func (a *adding) done(l *addLine, p piece.Piece, outcome library.Outcome, err er
 		switch {
 		case a.ctx.Err() != nil:
 			return a.ended(err)
-		case errors.Is(err, library.ErrInvalid), errors.Is(err, orbit.ErrNotAllowed), errors.Is(err, orbit.ErrClosed), errors.Is(err, oplog.ErrDamaged), errors.Is(err, space.ErrFull), errors.Is(err, errUnread):
+		case errors.Is(err, library.ErrInvalid), errors.Is(err, orbit.ErrNotAllowed), errors.Is(err, orbit.ErrClosed), errors.Is(err, orbit.ErrDamaged), errors.Is(err, space.ErrFull), errors.Is(err, errUnread):
 			return changeError(a.ctx, err, l.Hash, "add")
 		}
 		err = pieceError(a.ctx, err, l.Hash)

@@ -10,7 +10,6 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -28,7 +27,7 @@ var errDroppedByHand = errors.New("it was dropped here; ipfs npp companions add 
 // that is here is left as it is, closed or not, and one that came before does not
 // come again. It returns the options to open it with, and whether it is here.
 func (l *Library) bring(ctx context.Context, address, user, indexBy string, came bool) (opts orbit.OpenOptions, here bool, err error) {
-	if _, err := manifest.ParseAddress(address); err != nil {
+	if _, err := orbit.ParseAddress(address); err != nil {
 		return opts, false, err
 	}
 	l.bringing.Lock()
@@ -193,7 +192,7 @@ func (l *Library) tidy() {
 // Claim says that somebody opened a database by hand: it stays when the companion is
 // removed for which it came.
 func (l *Library) Claim(ctx context.Context, address string) error {
-	if _, err := manifest.ParseAddress(address); err != nil {
+	if _, err := orbit.ParseAddress(address); err != nil {
 		return err
 	}
 	l.bringing.Lock()

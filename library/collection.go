@@ -80,7 +80,7 @@ func (g *gate) isUpToDate(ctx context.Context, address string) bool {
 	if db == nil || db.Address() != address || !g.isRead() {
 		return false
 	}
-	stats, err := db.Log().Stats(ctx)
+	stats, err := db.Stats(ctx)
 	return err == nil && last >= stats.Last
 }
 

@@ -16,7 +16,6 @@ import (
 
 	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
@@ -158,7 +157,7 @@ func shortKey(key value.Value) string {
 // checkRecord returns the peer that a record is about, or why it is none of a
 // companion.
 func (l *Library) checkRecord(address string, r record) (peer.ID, error) {
-	if _, err := manifest.ParseAddress(address); err != nil {
+	if _, err := orbit.ParseAddress(address); err != nil {
 		return "", err
 	}
 	id, err := decodePeer(r.NodeID)
@@ -412,7 +411,7 @@ func (l *Library) remember(ctx context.Context, c *companion, r record) {
 		}
 	}
 	for key, pair := range map[string][2]string{KeyPieces: {before.Pieces, r.Pieces}, KeyPractice: {before.Practice, r.Practice}} {
-		if _, err := manifest.ParseAddress(pair[1]); err == nil {
+		if _, err := orbit.ParseAddress(pair[1]); err == nil {
 			set(key, pair[0], pair[1])
 		}
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/newpieceplease/npp/library/card"
 	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/swarm"
 )
 
@@ -111,7 +110,7 @@ type Nearby struct {
 // come in the background, see [Library.Companion]. One that is a companion is asked
 // again, and goes by its present name from then on; again is true then.
 //
-// The error wraps [ErrSelf], [ErrNoStore], [manifest.ErrLegacyAddress] or what
+// The error wraps [ErrSelf], [ErrNoStore], [orbit.ErrLegacyAddress] or what
 // [swarm.Swarm.Connect] returns.
 func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again bool, err error) {
 	id := target.ID
@@ -237,7 +236,7 @@ func (l *Library) userOf(ctx context.Context, target peer.AddrInfo) (user, name 
 			return "", "", ErrNoStore
 		}
 	}
-	if _, err := manifest.ParseAddress(user); err != nil {
+	if _, err := orbit.ParseAddress(user); err != nil {
 		return "", "", fmt.Errorf("user store %.200q: %w", user, err)
 	}
 	if l.isOwn(ctx, user) {

@@ -160,7 +160,7 @@ func (f *follower) becomeWhole(ctx context.Context, db *orbit.Database, since ti
 	if err != nil {
 		return err
 	}
-	stats, err := db.Log().Stats(ctx)
+	stats, err := db.Stats(ctx)
 	if err != nil {
 		return err
 	}

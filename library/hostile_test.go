@@ -52,7 +52,7 @@ func (h *home) records(t testing.TB) (records []string) {
 // entries returns how many entries a store of one's own has.
 func (h *home) entries(t testing.TB, name string) uint64 {
 	t.Helper()
-	stats, err := h.own(t, name).Log().Stats(t.Context())
+	stats, err := h.own(t, name).Stats(t.Context())
 	must(t, err)
 	return stats.Entries
 }

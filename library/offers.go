@@ -13,7 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/message"
-	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -37,9 +37,9 @@ type Offer struct {
 }
 
 // Check returns what keeps the store from being opened, such as
-// [manifest.ErrLegacyAddress].
+// [orbit.ErrLegacyAddress].
 func (o Offer) Check() error {
-	_, err := manifest.ParseAddress(o.Address)
+	_, err := orbit.ParseAddress(o.Address)
 	return err
 }
 

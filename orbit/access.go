@@ -95,12 +95,12 @@ type AccessController struct {
 
 // openAccess opens the access controller of a database and returns the blocks
 // that the controller consists of. The caller holds o.mu.
-func (o *Orbit) openAccess(ctx context.Context, m manifest.Manifest) (*AccessController, []block.Block, error) {
+func (o *Orbit) openAccess(ctx context.Context, m manifest.Manifest, attached Attached) (*AccessController, []block.Block, error) {
 	kind, hash, err := m.Access()
 	if err != nil {
 		return nil, nil, err
 	}
-	b, err := o.block(ctx, hash)
+	b, err := o.block(ctx, hash, attached)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -118,7 +118,7 @@ func (o *Orbit) openAccess(ctx context.Context, m manifest.Manifest) (*AccessCon
 	if kind, _, _ := inner.Access(); kind != manifest.AccessIPFS || inner.Type != TypeKeyValue {
 		return nil, nil, fmt.Errorf("%w: %s is not a keyvalue database with a fixed list of admins", ErrInvalid, m.AccessController)
 	}
-	if a.managed, err = o.openLocked(ctx, hash, OpenOptions{access: true}); a.managed != nil {
+	if a.managed, err = o.openLocked(ctx, hash, OpenOptions{Attached: attached, access: true}); a.managed != nil {
 		a.managed.controls.Store(true)
 	}
 	return a, nil, err

@@ -12,7 +12,6 @@ import (
 	carv2 "github.com/ipld/go-car/v2"
 
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/oplog"
@@ -34,7 +33,7 @@ type ExportStats struct {
 // writer's identity before the first entry that names it. Entries that arrive
 // meanwhile are left out.
 func (db *Database) Export(ctx context.Context, w io.Writer) (ExportStats, error) {
-	root, err := db.orbit.block(ctx, db.hash())
+	root, err := db.orbit.block(ctx, db.hash(), nil)
 	if err != nil {
 		return ExportStats{}, err
 	}
@@ -95,7 +94,7 @@ func (x *exporter) writeOnce(ctx context.Context, o *Orbit, hash string) error {
 	if x.written[hash] {
 		return nil
 	}
-	b, err := o.block(ctx, hash)
+	b, err := o.block(ctx, hash, nil)
 	if err != nil {
 		return err
 	}
@@ -117,7 +116,7 @@ func (x *exporter) database(ctx context.Context, db *Database) error {
 		return err
 	}
 	for a, err := range db.log.Stored(ctx, 0) {
-		if errors.Is(err, blocks.ErrDamaged) {
+		if errors.Is(err, ErrDamagedBlock) {
 			x.stats.Damaged = append(x.stats.Damaged, a.Hash)
 			continue
 		}
@@ -181,8 +180,7 @@ func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries i
 	if !ok || car.Roots[0].Prefix().Codec != cid.DagCBOR {
 		return nil, ImportStats{}, fmt.Errorf("%w: the root %s is not a manifest", ErrInvalidCAR, car.Roots[0])
 	}
-	im := &importer{orbit: o, root: root, progress: progress, attached: make(AtHand)}
-	ctx = WithAtHand(ctx, im.attached)
+	im := &importer{orbit: o, root: root, progress: progress, attached: make(Attached)}
 	for {
 		b, err := car.Next()
 		if errors.Is(err, io.EOF) {
@@ -201,7 +199,7 @@ func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries i
 		return im.db, im.stats, err
 	}
 	if im.db == nil {
-		if im.db, err = o.Open(ctx, manifest.Address(root), OpenOptions{}); err != nil {
+		if im.db, err = o.Open(ctx, manifest.Address(root), OpenOptions{Attached: im.attached}); err != nil {
 			return nil, im.stats, err
 		}
 		if err := im.flush(ctx); err != nil {
@@ -245,7 +243,7 @@ type importer struct {
 	db       *Database // nil until its manifest and access controller are known
 	targets  []target
 
-	attached AtHand
+	attached Attached
 	entries  []block.Block // to be joined
 	size     int           // bytes of entries
 	done     int           // entries that are part of a database or pending
@@ -278,7 +276,7 @@ func (im *importer) add(ctx context.Context, b block.Block) error {
 // flush joins the entries and holds those that cannot be verified yet.
 func (im *importer) flush(ctx context.Context) error {
 	if im.db == nil {
-		db, err := im.orbit.Open(ctx, manifest.Address(im.root), OpenOptions{})
+		db, err := im.orbit.Open(ctx, manifest.Address(im.root), OpenOptions{Attached: im.attached})
 		if errors.Is(err, ErrUnavailable) {
 			return nil
 		}
@@ -316,21 +314,21 @@ func (im *importer) join(ctx context.Context, db *Database) error {
 	if err := im.orbit.config.Disk.CheckWrite(sizeOf(im.entries)); err != nil {
 		return err
 	}
-	results, err := db.join(ctx, im.entries, "", true)
+	results, err := db.Join(ctx, im.entries, JoinOptions{Attached: im.attached, trusted: true})
 	if err != nil {
 		return err
 	}
 	var rest []block.Block
 	for i, j := range results {
 		switch {
-		case j.Outcome == oplog.Known:
+		case j.Outcome == Known:
 			im.stats.Known++
 			im.done++
-		case j.Outcome != oplog.Refused:
+		case j.Outcome != Refused:
 			im.done++
 		case errors.Is(j.Err, ErrFull), errors.Is(j.Err, ErrShareFull):
 			return fmt.Errorf("import into %s: %w", db.address, j.Err)
-		case errors.Is(j.Err, ErrUnavailable), errors.Is(j.Err, ErrNotAllowed), errors.Is(j.Err, oplog.ErrOtherLog):
+		case errors.Is(j.Err, ErrUnavailable), errors.Is(j.Err, ErrNotAllowed), errors.Is(j.Err, ErrOtherDatabase):
 			rest = append(rest, im.entries[i])
 		default:
 			im.stats.Refused++

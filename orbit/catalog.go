@@ -214,7 +214,7 @@ func (o *Orbit) accessOf(ctx context.Context, address string) string {
 	if err != nil {
 		return ""
 	}
-	b, err := o.block(ctx, hash)
+	b, err := o.block(ctx, hash, nil)
 	if err != nil {
 		return ""
 	}

@@ -18,12 +18,6 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// Lost is an entry that a rebuild could not read.
-type Lost = oplog.Lost
-
-// Range selects entries; see [oplog.Range].
-type Range = oplog.Range
-
 // Database is a database of any type. [Database.Documents], [Database.KeyValue]
 // and [Database.Events] return the view for its type.
 type Database struct {
@@ -176,8 +170,8 @@ func (db *Database) warm() {
 
 func (db *Database) rebuild(ctx context.Context) ([]Lost, error) {
 	lost, err := db.log.Rebuild(ctx, func(e *entry.Entry) (writer string, invalid, err error) {
-		i, invalid, err := db.check(ctx, e)
-		if errors.Is(err, ErrUnavailable) || errors.Is(err, blocks.ErrDamaged) {
+		i, invalid, err := db.check(ctx, e, nil)
+		if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrDamagedBlock) {
 			return "", err, nil // the writer is no longer known
 		}
 		if i != nil {
@@ -186,11 +180,15 @@ func (db *Database) rebuild(ctx context.Context) ([]Lost, error) {
 		return writer, invalid, err
 	})
 	db.revised.Store(0)
+	list := make([]Lost, len(lost))
+	for i, l := range lost {
+		list[i] = Lost{Number: l.Number, Hash: l.Hash}
+	}
 	if err != nil {
-		return lost, err
+		return list, err
 	}
 	db.keys.stale.Store(false)
-	return lost, db.sync(ctx)
+	return list, db.sync(ctx)
 }
 
 // checkType returns [ErrType] unless the database is open as the given type,
@@ -200,7 +198,7 @@ func (db *Database) checkType(kind string) error {
 		return fmt.Errorf("%w: %s is %s, not %s", ErrType, db.address, db.kind, kind)
 	}
 	if db.keys.stale.Load() {
-		return fmt.Errorf("%w of %s: its index is being rebuilt", oplog.ErrDamaged, db.address)
+		return fmt.Errorf("%w of %s: its index is being rebuilt", ErrDamaged, db.address)
 	}
 	return nil
 }
@@ -232,44 +230,6 @@ func (db *Database) Access() *AccessController { return db.access }
 func (db *Database) Writable(ctx context.Context) (bool, error) {
 	rights, _, err := db.access.rights(ctx)
 	return err == nil && rights.MayWrite(db.orbit.signer.ID), err
-}
-
-// Log returns the log of the database.
-func (db *Database) Log() *oplog.Log { return db.log }
-
-// Iterate yields the authorized entries of a range, newest first, and ends with
-// the first error.
-func (db *Database) Iterate(ctx context.Context, r Range) iter.Seq2[*entry.Entry, error] {
-	return db.log.Iterate(ctx, r)
-}
-
-// Updates yields the authorized entries in order of arrival, after the entry
-// with the given number: 0 for all entries, or the number of the last one seen,
-// which remains valid after a restart. It then waits for new entries and yields
-// them without a gap, until the context is done, the Orbit is closed
-// ([ErrClosed]) or the database is dropped ([ErrDropped]). It also yields,
-// again and with their old numbers, entries that become authorized or cease to
-// be when the access list changes.
-func (db *Database) Updates(ctx context.Context, after uint64) iter.Seq2[oplog.Arrival, error] {
-	return db.Follow(ctx, after, func(uint64) {})
-}
-
-// Follow is Updates. It calls caughtUp with the number of the last entry each
-// time all present entries were yielded.
-func (db *Database) Follow(ctx context.Context, after uint64, caughtUp func(last uint64)) iter.Seq2[oplog.Arrival, error] {
-	return func(yield func(oplog.Arrival, error) bool) {
-		ctx, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		defer context.AfterFunc(db.orbit.ctx, func() { cancel(ErrClosed) })()
-		for a, err := range db.log.Follow(ctx, after, caughtUp) {
-			if err != nil && context.Cause(ctx) == ErrClosed {
-				err = ErrClosed
-			}
-			if !yield(a, err) {
-				return
-			}
-		}
-	}
 }
 
 // append writes an entry for each payload, unless check returns an error.
@@ -366,104 +326,9 @@ func entryBlocks(entries []*entry.Entry) []block.Block {
 	return bs
 }
 
-// Joined is the result of [Database.Join] for one block.
-type Joined struct {
-	Hash    string
-	Outcome oplog.Outcome
-	// Err is the reason why the entry is refused, or is part of the log
-	// without being authorized. It wraps [entry.ErrMalformed],
-	// [entry.ErrFault], [ErrNotAllowed], [ErrOtherDatabase], [ErrFull],
-	// [ErrShareFull], or [ErrUnavailable] if the identity of the writer is
-	// missing: the entry can be offered again, with the identity.
-	Err error
-}
-
-// Join accepts entries from other peers, in any order. It verifies them on all
-// processors and adds them to the database or to its pending entries. Its error
-// is one of the store; the results contain the errors of the blocks.
-//
-// An entry whose writer was never on the access list is refused with
-// [ErrNotAllowed], unless a pending entry needs it. Offer it again when the
-// list has changed.
-//
-// An entry for which there is no room is refused with [ErrFull] or
-// [ErrShareFull]. Offer it again when space was freed ([Orbit.Freed]) or a
-// quota was raised.
-func (db *Database) Join(ctx context.Context, bs []block.Block) ([]Joined, error) {
-	return db.join(ctx, bs, "", false)
-}
-
-// JoinFrom is Join of entries that a peer offered. from is the peer's ID as
-// text. Each peer has a quota of the pending entries and, where anybody may
-// write, also of the stored ones.
-func (db *Database) JoinFrom(ctx context.Context, from string, bs []block.Block) ([]Joined, error) {
-	return db.join(ctx, bs, from, false)
-}
-
-// join is JoinFrom. If trusted is set, entries of writers that were once on the
-// access list are accepted as well.
-func (db *Database) join(ctx context.Context, bs []block.Block, from string, trusted bool) ([]Joined, error) {
-	if db.orbit.ctx.Err() != nil {
-		return nil, ErrClosed
-	}
-	if err := db.sync(ctx); err != nil {
-		return nil, err
-	}
-	rights, at, err := db.access.rights(ctx)
-	if err != nil {
-		return nil, err
-	}
-	db.limit(rights, at)
-	joined := make([]Joined, len(bs))
-	candidates := make([]*oplog.Candidate, len(bs))
-	parallel(len(bs), func(i int) {
-		joined[i].Hash = bs[i].Hash
-		candidates[i], joined[i].Err = db.candidate(ctx, bs[i])
-	})
-	var offered []oplog.Candidate
-	var places []int
-	for i, c := range candidates {
-		if c != nil {
-			c.Trusted, c.From = trusted, from
-			if c.Fault == nil && !rights.Anchors(bs[i].Hash, c.Writer) {
-				joined[i].Err = fmt.Errorf("%w to %s: identity %s", ErrNotAllowed, db.address, c.Writer)
-			}
-			offered = append(offered, *c)
-			places = append(places, i)
-		}
-	}
-	outcomes, err := db.log.Join(ctx, offered)
-	var fresh []block.Block
-	for n, i := range places {
-		if n >= len(outcomes) {
-			break
-		}
-		switch joined[i].Outcome = outcomes[n]; outcomes[n] {
-		case oplog.NoRoom:
-			joined[i].Outcome = oplog.Refused
-		case oplog.Full:
-			joined[i].Outcome, joined[i].Err = oplog.Refused, db.account.full()
-		case oplog.ShareFull:
-			joined[i].Outcome, joined[i].Err = oplog.Refused, fmt.Errorf("%w: entry %s by %s", ErrShareFull, bs[i].Hash, offered[n].Writer)
-		}
-		if outcomes[n] != oplog.Joined {
-			continue
-		}
-		fresh = append(fresh, bs[i])
-		if identity := offered[n].Identity; identity.Hash != "" {
-			fresh = append(fresh, identity)
-		}
-	}
-	db.orbit.announce(ctx, fresh...)
-	if db.controls.Load() && len(fresh) > 0 {
-		err = errors.Join(err, db.syncControlled(ctx))
-	}
-	return joined, err
-}
-
 // candidate verifies a block. The error states why the entry is invalid or, if
 // the candidate is nil, why it cannot be part of the log.
-func (db *Database) candidate(ctx context.Context, b block.Block) (*oplog.Candidate, error) {
+func (db *Database) candidate(ctx context.Context, b block.Block, attached Attached) (*oplog.Candidate, error) {
 	if err := b.Check(); err != nil {
 		return nil, err
 	}
@@ -472,9 +337,9 @@ func (db *Database) candidate(ctx context.Context, b block.Block) (*oplog.Candid
 		return nil, err
 	}
 	if e.LogID != db.address {
-		return nil, fmt.Errorf("%w: %s is of %.80q", oplog.ErrOtherLog, b.Hash, e.LogID)
+		return nil, fmt.Errorf("%w: %s is of %.80q", ErrOtherDatabase, b.Hash, e.LogID)
 	}
-	i, invalid, err := db.check(ctx, e)
+	i, invalid, err := db.check(ctx, e, attached)
 	if err != nil {
 		return nil, err
 	}
@@ -488,11 +353,11 @@ func (db *Database) candidate(ctx context.Context, b block.Block) (*oplog.Candid
 // check returns the identity of an entry's writer, if it is valid, and the
 // reason why the entry is invalid, or nil. The error states why the entry
 // cannot be checked.
-func (db *Database) check(ctx context.Context, e *entry.Entry) (i *identity.Identity, invalid, err error) {
+func (db *Database) check(ctx context.Context, e *entry.Entry, attached Attached) (i *identity.Identity, invalid, err error) {
 	if e.Identity == "" { // there is no identity to look up
 		return nil, e.Check(nil), nil
 	}
-	i, err = db.orbit.IdentityOf(ctx, e.Identity)
+	i, err = db.orbit.identity(ctx, e.Identity, attached)
 	if errors.Is(err, identity.ErrInvalid) || errors.Is(err, block.ErrMismatch) {
 		return nil, fmt.Errorf("%w: %s: %w", entry.ErrFault, e.Hash(), err), nil
 	}

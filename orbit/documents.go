@@ -16,7 +16,11 @@ import (
 var ErrNotFound = keyed.ErrNotFound
 
 // Item is a key with its value and the CID of the entry that set it.
-type Item = keyed.Item
+type Item struct {
+	Hash  string
+	Key   value.Value
+	Value value.Value
+}
 
 // Page selects items of a database.
 type Page struct {
@@ -39,7 +43,7 @@ func (v keyedView) Get(ctx context.Context, key any) (Item, error) {
 	}
 	v.db.warm()
 	item, err := v.db.keys.Get(blocks.Reading(ctx, v.db.orbit.store), k)
-	return item, v.wrap(err)
+	return Item(item), v.wrap(err)
 }
 
 // Iterate yields items, newest first. An item whose entry is damaged is yielded
@@ -61,7 +65,7 @@ func (v keyedView) Iterate(ctx context.Context, p Page) iter.Seq2[Item, error] {
 		}
 		count := 0
 		for item, err := range v.db.keys.Items(ctx, v.db.orbit.store, behind) {
-			if count++; !yield(item, v.wrap(err)) || count == p.Amount {
+			if count++; !yield(Item(item), v.wrap(err)) || count == p.Amount {
 				return
 			}
 		}
@@ -72,7 +76,7 @@ func (v keyedView) Iterate(ctx context.Context, p Page) iter.Seq2[Item, error] {
 func (v keyedView) All(ctx context.Context) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		for item, err := range v.db.keys.Oldest(ctx, v.db.orbit.store) {
-			if !yield(item, v.wrap(err)) {
+			if !yield(Item(item), v.wrap(err)) {
 				return
 			}
 		}
@@ -95,10 +99,10 @@ func (v keyedView) Query(ctx context.Context, match func(value.Value) (bool, err
 }
 
 func (v keyedView) wrap(err error) error {
-	if errors.Is(err, blocks.ErrDamaged) && v.db.log.Dropped() {
+	if errors.Is(err, ErrDamagedBlock) && v.db.log.Dropped() {
 		return fmt.Errorf("%w: %s", ErrDropped, v.db.address)
 	}
-	if errors.Is(err, blocks.ErrDamaged) {
+	if errors.Is(err, ErrDamagedBlock) {
 		return fmt.Errorf("%w of %s", err, v.db.address)
 	}
 	return err

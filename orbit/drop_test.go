@@ -131,7 +131,7 @@ func TestDropLeavesNothingAndOffersWhatItDeletes(t *testing.T) {
 	twins := twin.create(t, "band", managedDocuments)
 	put(t, twins, "first")
 	put(t, twins, "waits")
-	equalOutcomes(t, join(t, db, entries(t, twins)[1:]...), oplog.Waiting)
+	equalOutcomes(t, join(t, db, entries(t, twins)[1:]...), orbit.Pending)
 
 	before := a.contents(t)
 	deleted := a.stored(t, before)
@@ -156,9 +156,9 @@ func TestDropLeavesNothingAndOffersWhatItDeletes(t *testing.T) {
 	}
 }
 
-func equalOutcomes(t testing.TB, joined []orbit.Joined, want ...oplog.Outcome) {
+func equalOutcomes(t testing.TB, joined []orbit.JoinResult, want ...orbit.Outcome) {
 	t.Helper()
-	var got []oplog.Outcome
+	var got []orbit.Outcome
 	for _, j := range joined {
 		got = append(got, j.Outcome)
 	}
@@ -325,7 +325,7 @@ func TestNothingIsDeletedThatKeepFails(t *testing.T) {
 			if _, err := documents(t, db).Put(t.Context(), map[string]any{"_id": "x"}); !errors.Is(err, orbit.ErrDropped) {
 				t.Errorf("put: %v", err)
 			}
-			if _, err := db.Join(t.Context(), nil); !errors.Is(err, orbit.ErrDropped) {
+			if _, err := db.Join(t.Context(), nil, orbit.JoinOptions{}); !errors.Is(err, orbit.ErrDropped) {
 				t.Errorf("join: %v", err)
 			}
 			if err := db.Access().Grant(t.Context(), orbit.CapabilityWrite, "x"); !errors.Is(err, orbit.ErrDropped) {
@@ -392,7 +392,7 @@ func TestHandlesOfADroppedDatabaseRefuse(t *testing.T) {
 		if _, err := docs.Delete(t.Context(), "1"); !errors.Is(err, orbit.ErrDropped) && !errors.Is(err, orbit.ErrNotFound) {
 			t.Errorf("delete: %v", err)
 		}
-		if _, err := db.Join(t.Context(), es); !errors.Is(err, orbit.ErrDropped) {
+		if _, err := db.Join(t.Context(), es, orbit.JoinOptions{}); !errors.Is(err, orbit.ErrDropped) {
 			t.Errorf("join: %v", err)
 		}
 		if err := db.Access().Grant(t.Context(), orbit.CapabilityWrite, "x"); !errors.Is(err, orbit.ErrDropped) {
@@ -571,7 +571,7 @@ func TestConcurrentWritesLeaveNothingBehind(t *testing.T) {
 			})
 			until(func(i int) error {
 				at := i * 7 % len(es)
-				_, err := db.Join(t.Context(), es[at:min(len(es), at+9)])
+				_, err := db.Join(t.Context(), es[at:min(len(es), at+9)], orbit.JoinOptions{})
 				return err
 			})
 		}

@@ -65,7 +65,7 @@ func (ev *Events) Get(ctx context.Context, hash string) (Event, error) {
 
 // Iterate yields the events of a range, newest first.
 func (ev *Events) Iterate(ctx context.Context, r Range) iter.Seq2[Event, error] {
-	return eventsOf(ev.db.log.Iterate(ctx, r))
+	return eventsOf(ev.db.Iterate(ctx, r))
 }
 
 // All yields all events, oldest first.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
@@ -85,12 +84,12 @@ func TestJoinTellsWhatWasJoinedOnAFailingDisk(t *testing.T) {
 		identity, identityErr := a.Block(t.Context(), a.Identity().Hash())
 		must(t, identityErr)
 		fail()
-		joined, err := here.Join(orbit.WithAtHand(t.Context(), orbit.AtHand{identity.Hash: identity}), bs)
+		joined, err := here.Join(t.Context(), bs, orbit.JoinOptions{Attached: orbit.Attached{identity.Hash: identity}})
 		b.disk.FailAfter(0, storetest.Once)
 		for i, j := range joined {
 			has, hasErr := here.Log().Has(t.Context(), bs[i].Hash)
 			must(t, hasErr)
-			if told := j.Outcome == oplog.Joined; told && !has || announced[bs[i].Hash] != told {
+			if told := j.Outcome == orbit.Joined; told && !has || announced[bs[i].Hash] != told {
 				t.Fatalf("entry %d of %d, which is here: %v, is told as %v and announced: %v (%v)", i, len(bs), has, j.Outcome, announced[bs[i].Hash], err)
 			}
 		}

@@ -128,12 +128,12 @@ func TestEventsAreOpenedAsTheDocumentsThatTheyAre(t *testing.T) {
 func TestTheTypeMayBeGivenWhenADatabaseComes(t *testing.T) {
 	a, b := newA(t), newB(t)
 	theirs := b.mistyped(t, "pieces", 3)
-	others := make(orbit.AtHand)
+	attached := make(orbit.Attached)
 	for hash, data := range b.stored(t, b.contents(t)) {
-		others[hash] = block.Block{Hash: hash, Data: []byte(data)}
+		attached[hash] = block.Block{Hash: hash, Data: []byte(data)}
 	}
 	must(t, a.Keep(t.Context(), b.Identity().Block()))
-	db, err := a.Open(orbit.WithAtHand(t.Context(), others), theirs.Address(), orbit.OpenOptions{Type: orbit.TypeDocuments})
+	db, err := a.Open(t.Context(), theirs.Address(), orbit.OpenOptions{Type: orbit.TypeDocuments, Attached: attached})
 	must(t, err)
 	for _, j := range join(t, db, entries(t, theirs)...) {
 		must(t, j.Err)

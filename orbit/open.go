@@ -9,7 +9,6 @@ import (
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/store"
 )
@@ -141,6 +140,8 @@ type OpenOptions struct {
 	// IndexBy is the field of documents that contains their key. Default:
 	// the field of the last Open, or [DefaultIndexBy].
 	IndexBy string
+	// Attached are blocks that came with the address, such as the manifest.
+	Attached Attached
 
 	access bool // the database is opened as the access database of another one
 	made   bool // Create makes the database
@@ -184,7 +185,7 @@ func (o *Orbit) openAs(ctx context.Context, hash string, opts OpenOptions) (*Dat
 	db, err := o.openLocked(ctx, hash, opts)
 	o.mu.Unlock()
 	stale := db != nil && db.keys.stale.Load()
-	if !stale || err != nil && !errors.Is(err, oplog.ErrDamaged) {
+	if !stale || err != nil && !errors.Is(err, ErrDamaged) {
 		return db, err
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -215,7 +216,7 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 		}
 		return o.reopenAs(ctx, db, hash, opts)
 	}
-	m, access, needed, err := o.describe(ctx, hash)
+	m, access, needed, err := o.describe(ctx, hash, opts.Attached)
 	if err != nil {
 		return nil, err
 	}
@@ -275,8 +276,8 @@ func (o *Orbit) withRecord(db *Database, hash string, r record) *Database {
 
 // describe returns the manifest and the access controller of a database, and
 // their blocks. The caller holds o.mu.
-func (o *Orbit) describe(ctx context.Context, hash string) (m manifest.Manifest, a *AccessController, needed []block.Block, err error) {
-	b, err := o.block(ctx, hash)
+func (o *Orbit) describe(ctx context.Context, hash string, attached Attached) (m manifest.Manifest, a *AccessController, needed []block.Block, err error) {
+	b, err := o.block(ctx, hash, attached)
 	if err != nil {
 		return m, nil, nil, err
 	}
@@ -286,7 +287,7 @@ func (o *Orbit) describe(ctx context.Context, hash string) (m manifest.Manifest,
 	if err := checkAccess(m); err != nil {
 		return m, nil, nil, err
 	}
-	if a, needed, err = o.openAccess(ctx, m); err != nil {
+	if a, needed, err = o.openAccess(ctx, m, attached); err != nil {
 		return m, nil, nil, fmt.Errorf("access controller: %w", err)
 	}
 	return m, a, append(needed, b), nil
@@ -368,7 +369,7 @@ func (o *Orbit) openDamaged(ctx context.Context, hash string) (*Database, error)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	db, err := o.openLocked(ctx, hash, OpenOptions{})
-	if db != nil && errors.Is(err, oplog.ErrDamaged) {
+	if db != nil && errors.Is(err, ErrDamaged) {
 		err = nil
 	}
 	return db, err

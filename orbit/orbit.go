@@ -283,14 +283,14 @@ func (o *Orbit) Block(ctx context.Context, hash string) (block.Block, error) {
 	return b, err
 }
 
-// block returns the block with a CID from the store or from the source. It does
-// not store a block from the source.
-func (o *Orbit) block(ctx context.Context, hash string) (block.Block, error) {
+// block returns the block with a CID from the store, from attached blocks, or from
+// the source. It does not store a block from the latter two.
+func (o *Orbit) block(ctx context.Context, hash string, attached Attached) (block.Block, error) {
 	b, err := blocks.Get(blocks.Reading(ctx, o.store), hash)
 	if !errors.Is(err, blocks.ErrNotFound) {
 		return b, err
 	}
-	if b, ok := atHand(ctx, hash); ok {
+	if b, ok := attached[hash]; ok {
 		return b, nil
 	}
 	if o.config.Source == nil {
@@ -322,10 +322,14 @@ func (o *Orbit) check(e *entry.Entry, i *identity.Identity) error {
 // IdentityOf returns the verified identity with a CID, which an entry names. It
 // returns [ErrUnavailable] if its block is missing.
 func (o *Orbit) IdentityOf(ctx context.Context, hash string) (*identity.Identity, error) {
+	return o.identity(ctx, hash, nil)
+}
+
+func (o *Orbit) identity(ctx context.Context, hash string, attached Attached) (*identity.Identity, error) {
 	if i, ok := o.identities.Get(hash); ok {
 		return i, nil
 	}
-	b, err := o.block(ctx, hash)
+	b, err := o.block(ctx, hash, attached)
 	if err != nil {
 		return nil, err
 	}
@@ -334,4 +338,14 @@ func (o *Orbit) IdentityOf(ctx context.Context, hash string) (*identity.Identity
 		o.identities.Add(hash, i)
 	}
 	return i, err
+}
+
+// CacheIdentity verifies the block of an identity and caches the identity for
+// [Orbit.IdentityOf] and [Database.Join]. It does not store the block.
+func (o *Orbit) CacheIdentity(b block.Block) error {
+	i, err := identity.Decode(b)
+	if err == nil {
+		o.identities.Add(b.Hash, i)
+	}
+	return err
 }

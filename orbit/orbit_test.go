@@ -128,9 +128,9 @@ func entries(t testing.TB, db *orbit.Database) (bs []block.Block) {
 }
 
 // join offers blocks to a database and returns the results.
-func join(t testing.TB, db *orbit.Database, bs ...block.Block) []orbit.Joined {
+func join(t testing.TB, db *orbit.Database, bs ...block.Block) []orbit.JoinResult {
 	t.Helper()
-	joined, err := db.Join(t.Context(), bs)
+	joined, err := db.Join(t.Context(), bs, orbit.JoinOptions{})
 	must(t, err)
 	return joined
 }
@@ -489,25 +489,25 @@ func TestOnlyListedWritersWrite(t *testing.T) {
 	must(t, err)
 	foreign, err := entry.New(signer, dba.Address(), payload, heads, []string{})
 	must(t, err)
-	if j := join(t, dba, foreign.Block)[0]; j.Outcome != oplog.Refused || !errors.Is(j.Err, orbit.ErrUnavailable) {
+	if j := join(t, dba, foreign.Block)[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, orbit.ErrUnavailable) {
 		t.Errorf("with an unknown identity: %+v", j)
 	}
 	must(t, a.Keep(t.Context(), signer.Block()))
-	if j := join(t, dba, foreign.Block)[0]; j.Outcome != oplog.Refused || !errors.Is(j.Err, orbit.ErrNotAllowed) {
+	if j := join(t, dba, foreign.Block)[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, orbit.ErrNotAllowed) {
 		t.Errorf("with a known one: %+v", j)
 	}
 	// b may not write in a's name either: neither the identity nor the key is signed.
 	forged := bytes.Replace(foreign.Block.Data, []byte(signer.Hash()), []byte(a.Identity().Hash()), 1)
 	for _, data := range [][]byte{forged, bytes.ReplaceAll(forged, []byte(signer.PublicKey), []byte(a.Identity().PublicKey))} {
-		if j := join(t, dba, block.New(data))[0]; j.Outcome != oplog.Refused || !errors.Is(j.Err, entry.ErrFault) {
+		if j := join(t, dba, block.New(data))[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, entry.ErrFault) {
 			t.Errorf("forged: %+v", j)
 		}
 	}
 	// An entry whose identity is a block of another kind is invalid.
 	none := block.New(payload)
 	forged = bytes.Replace(foreign.Block.Data, []byte(signer.Hash()), []byte(none.Hash), 1)
-	j, err := dba.Join(orbit.WithAtHand(t.Context(), orbit.AtHand{none.Hash: none}), []block.Block{block.New(forged)})
-	if err != nil || j[0].Outcome != oplog.Refused || !errors.Is(j[0].Err, entry.ErrFault) {
+	j, err := dba.Join(t.Context(), []block.Block{block.New(forged)}, orbit.JoinOptions{Attached: orbit.Attached{none.Hash: none}})
+	if err != nil || j[0].Outcome != orbit.Refused || !errors.Is(j[0].Err, entry.ErrFault) {
 		t.Errorf("with a block that is no identity: %+v, %v", j, err)
 	}
 	if got := items(t, documents(t, dba).All(t.Context())); !slices.Equal(got, []string{`"mine"={"_id":"mine"}`}) {
@@ -557,12 +557,12 @@ func TestManagedAccessFollowsGrantAndRevoke(t *testing.T) {
 	}
 	share()
 	must(t, put(dbb, "granted"))
-	if j := join(t, dba, entries(t, dbb)...); j[len(j)-1].Outcome != oplog.Joined {
+	if j := join(t, dba, entries(t, dbb)...); j[len(j)-1].Outcome != orbit.Joined {
 		t.Errorf("%+v", j)
 	}
 	must(t, put(dbb, "late"))
 	must(t, access.Revoke(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
-	if j := join(t, dba, entries(t, dbb)...); j[len(j)-1].Outcome != oplog.Refused || !errors.Is(j[len(j)-1].Err, orbit.ErrNotAllowed) {
+	if j := join(t, dba, entries(t, dbb)...); j[len(j)-1].Outcome != orbit.Refused || !errors.Is(j[len(j)-1].Err, orbit.ErrNotAllowed) {
 		t.Errorf("after the revoke: %+v", j)
 	}
 	if got := items(t, documents(t, dba).All(t.Context())); len(got) != 2 {
@@ -597,7 +597,7 @@ func TestCopyOfAnEntryHasNoEffect(t *testing.T) {
 	original := entries(t, db)[0]
 	// The same entry with a field that is not signed: one more member, "x".
 	twin := append([]byte{original.Data[0] + 1, 0x61, 'x', 0x01}, original.Data[1:]...)
-	if j := join(t, db, block.New(twin))[0]; j.Outcome != oplog.Refused || !errors.Is(j.Err, entry.ErrFault) {
+	if j := join(t, db, block.New(twin))[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, entry.ErrFault) {
 		t.Errorf("%+v", j)
 	}
 	if stats, err := db.Log().Stats(t.Context()); err != nil || stats.Entries != 1 {
@@ -620,7 +620,7 @@ func TestJunkIsRefusedOneByOne(t *testing.T) {
 		oplog.ErrOtherLog:  entries(t, other)[0],
 	} {
 		joined := join(t, db, b, good)
-		if joined[0].Outcome != oplog.Refused || !errors.Is(joined[0].Err, want) || joined[1].Outcome != oplog.Known {
+		if joined[0].Outcome != orbit.Refused || !errors.Is(joined[0].Err, want) || joined[1].Outcome != orbit.Known {
 			t.Errorf("%v: %+v", want, joined)
 		}
 	}
@@ -888,7 +888,7 @@ func TestUpdatesEndWithTheOrbit(t *testing.T) {
 	if _, err := events(t, db).Add(t.Context(), 2); !errors.Is(err, orbit.ErrClosed) {
 		t.Errorf("add: %v", err)
 	}
-	if _, err := db.Join(t.Context(), nil); !errors.Is(err, orbit.ErrClosed) {
+	if _, err := db.Join(t.Context(), nil, orbit.JoinOptions{}); !errors.Is(err, orbit.ErrClosed) {
 		t.Errorf("join: %v", err)
 	}
 	if _, err := a.Create(t.Context(), "concerts", orbit.Options{}); !errors.Is(err, orbit.ErrClosed) {

@@ -44,6 +44,10 @@ type Quotas struct {
 	Waiting uint64
 }
 
+// DefaultPending is the default of [Quotas.Waiting]: the bytes of about 100 000
+// entries of usual size that arrive newest first.
+const DefaultPending = oplog.DefaultWaiting
+
 // ledger accounts for the bytes of each database and applies the quotas.
 type ledger struct {
 	quotas Quotas
@@ -64,7 +68,7 @@ func newLedger(q Quotas) *ledger {
 		}
 	}
 	if q.Waiting == 0 {
-		q.Waiting = oplog.DefaultWaiting
+		q.Waiting = DefaultPending
 	}
 	return &ledger{
 		quotas: q, freed: make(chan struct{}),
@@ -225,7 +229,7 @@ func (l *ledger) drop(number uint64) {
 // limits reports whether quotas apply to a database.
 func (o *Orbit) limits(made bool, writers []string) bool {
 	switch {
-	case slices.Contains(writers, manifest.Anyone):
+	case slices.Contains(writers, Anyone):
 		return true
 	case made:
 		return false

@@ -13,12 +13,11 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
 // writtenBy returns a database of B, the blocks needed to open it, and entries of
 // about size bytes in total.
-func writtenBy(t *testing.T, b *peer, name string, opts orbit.Options, size int) (address string, at orbit.AtHand, bs []block.Block) {
+func writtenBy(t *testing.T, b *peer, name string, opts orbit.Options, size int) (address string, attached orbit.Attached, bs []block.Block) {
 	t.Helper()
 	db := b.create(t, name, opts)
 	for i := 0; size > 0; i++ {
@@ -27,24 +26,23 @@ func writtenBy(t *testing.T, b *peer, name string, opts orbit.Options, size int)
 		bs = entries(t, db)
 		size -= len(bs[len(bs)-1].Data)
 	}
-	at = orbit.AtHand{b.Identity().Hash(): b.Identity().Block()}
+	attached = orbit.Attached{b.Identity().Hash(): b.Identity().Block()}
 	for _, address := range []string{db.Address(), db.Access().Address()} {
 		one, err := b.Block(t.Context(), address[strings.LastIndexByte(address, '/')+1:])
 		must(t, err)
-		at[one.Hash] = one
+		attached[one.Hash] = one
 	}
-	return db.Address(), at, bs
+	return db.Address(), attached, bs
 }
 
 // taken opens a database with attached blocks and joins entries one by one until one
 // is refused. It returns the number of accepted bytes and the reason for the refusal.
-func (p *peer) taken(t *testing.T, address string, at orbit.AtHand, bs []block.Block) (db *orbit.Database, bytes uint64, err error) {
+func (p *peer) taken(t *testing.T, address string, attached orbit.Attached, bs []block.Block) (db *orbit.Database, bytes uint64, err error) {
 	t.Helper()
-	ctx := orbit.WithAtHand(t.Context(), at)
-	db, openErr := p.Open(ctx, address, orbit.OpenOptions{})
+	db, openErr := p.Open(t.Context(), address, orbit.OpenOptions{Attached: attached})
 	must(t, openErr)
 	for _, b := range bs {
-		joined, joinErr := db.JoinFrom(ctx, "peer", []block.Block{b})
+		joined, joinErr := db.Join(t.Context(), []block.Block{b}, orbit.JoinOptions{From: "peer", Attached: attached})
 		must(t, joinErr)
 		if joined[0].Err != nil {
 			return db, bytes, joined[0].Err
@@ -167,7 +165,7 @@ func TestOwnWritesHaveNoQuota(t *testing.T) {
 		t.Errorf("%+v", u)
 	}
 	joined := join(t, db, bs[len(bs)-1])
-	if !errors.Is(joined[0].Err, orbit.ErrFull) || joined[0].Outcome != oplog.Refused {
+	if !errors.Is(joined[0].Err, orbit.ErrFull) || joined[0].Outcome != orbit.Refused {
 		t.Errorf("%+v", joined)
 	}
 	named := a.create(t, "band", orbit.Options{Access: orbit.Access{Write: []string{a.Identity().ID, b.Identity().ID}}})

@@ -10,7 +10,6 @@ import (
 
 	"github.com/newpieceplease/npp/message"
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/space"
 )
 
@@ -40,7 +39,7 @@ type DatabaseLimits struct {
 }
 
 func defaultDatabaseLimits() DatabaseLimits {
-	return DatabaseLimits{DatabaseBytes: 2 << 30, CompanionBytes: 2 << 30, AllBytes: 10 << 30, WaitingBytes: oplog.DefaultWaiting}
+	return DatabaseLimits{DatabaseBytes: 2 << 30, CompanionBytes: 2 << 30, AllBytes: 10 << 30, WaitingBytes: orbit.DefaultPending}
 }
 
 // Bounds of the limits. With the smallest ones there is room for some entries of the

@@ -20,7 +20,6 @@ import (
 	"github.com/newpieceplease/npp/library"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/store"
@@ -50,7 +49,7 @@ func (p *Plugin) decorateBlocks(in blocksIn) node.BaseBlocks {
 	p.mu.Lock()
 	p.orbitStore = s
 	p.mu.Unlock()
-	return blocks.Overlay(in.Base, s)
+	return orbit.Overlay(in.Base, s)
 }
 
 // discoveryIn is what finds peers that have blocks.

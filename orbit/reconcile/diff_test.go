@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
 // A comparison names the entries that count on one side alone, whatever the two have.
@@ -28,7 +29,7 @@ func TestDiffNamesWhatCountsOnOneSideAlone(t *testing.T) {
 		server := newPeer(t)
 		server.serve(w.orbits[0], theirs)
 		s := session(t, server, theirs.Address())
-		d, err := s.Diff(t.Context(), ours.Log(), 1<<20)
+		d, err := s.Diff(t.Context(), oplog.Of(ours), 1<<20)
 		must(t, err)
 		wantTheirs, wantOurs := only(hashes(t, theirs), hashes(t, ours)), only(hashes(t, ours), hashes(t, theirs))
 		if slices.Sort(d.Theirs); !slices.Equal(d.Theirs, wantTheirs) {
@@ -38,7 +39,7 @@ func TestDiffNamesWhatCountsOnOneSideAlone(t *testing.T) {
 			t.Errorf("seed %d: ours: %d entries, more %v, want %d", i, len(d.Ours), d.More, len(wantOurs))
 		}
 		found += len(d.Theirs) + len(d.Ours)
-		if few, err := s.Diff(t.Context(), ours.Log(), 1); err != nil || len(few.Theirs) > 1 || len(few.Ours) > 1 {
+		if few, err := s.Diff(t.Context(), oplog.Of(ours), 1); err != nil || len(few.Theirs) > 1 || len(few.Ours) > 1 {
 			t.Errorf("%d and %d entries, %v; at most one was asked for", len(few.Theirs), len(few.Ours), err)
 		}
 	}
@@ -62,7 +63,7 @@ func TestDiffNamesWhatIsHereAndDoesNotCount(t *testing.T) {
 	must(t, theirs.Access().Discard(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
 	server := newPeer(t)
 	server.serve(a, theirs)
-	d, err := session(t, server, theirs.Address()).Diff(t.Context(), ours.Log(), 10)
+	d, err := session(t, server, theirs.Address()).Diff(t.Context(), oplog.Of(ours), 10)
 	must(t, err)
 	if len(d.Theirs) != 0 || len(d.Ours) != 2 {
 		t.Errorf("got %+v", d)

@@ -73,9 +73,9 @@ func add(t testing.TB, db *orbit.Database, n int) {
 // copyAll brings to one database what another one has.
 func copyAll(t testing.TB, from, to *orbit.Database, o, toOrbit *orbit.Orbit) {
 	t.Helper()
-	at := make(orbit.AtHand)
+	at := make(orbit.Attached)
 	var bs []block.Block
-	for a, err := range from.Log().Stored(t.Context(), 0) {
+	for a, err := range oplog.Of(from).Stored(t.Context(), 0) {
 		must(t, err)
 		bs = append(bs, a.Entry.Block)
 		if at[a.Entry.Identity].Hash == "" {
@@ -84,7 +84,7 @@ func copyAll(t testing.TB, from, to *orbit.Database, o, toOrbit *orbit.Orbit) {
 			at[b.Hash] = b
 		}
 	}
-	_, err := to.Join(orbit.WithAtHand(t.Context(), at), bs)
+	_, err := to.Join(t.Context(), bs, orbit.JoinOptions{Attached: at})
 	must(t, err)
 }
 
@@ -144,7 +144,7 @@ func handler(o *orbit.Orbit, dbs ...*orbit.Database) network.StreamHandler {
 			Log: func(address string) (log, access *oplog.Log, ok bool) {
 				for _, db := range dbs {
 					if db.Address() == address {
-						return db.Log(), accessLog(db), true
+						return oplog.Of(db), accessLog(db), true
 					}
 				}
 				return nil, nil, false
@@ -157,7 +157,7 @@ func handler(o *orbit.Orbit, dbs ...*orbit.Database) network.StreamHandler {
 // accessLog returns the log of a database's access database, or nil.
 func accessLog(db *orbit.Database) *oplog.Log {
 	if inner := db.Access().Database(); inner != nil {
-		return inner.Log()
+		return oplog.Of(inner)
 	}
 	return nil
 }
@@ -189,7 +189,7 @@ func sessionWithin(ctx context.Context, t testing.TB, server peerOf, address str
 // for how many items. Each batch is to find its parents.
 func reconciled(t testing.TB, s *Session, to *orbit.Database) (blocks, items int) {
 	t.Helper()
-	for d, err := range s.Compare(t.Context(), to.Log()) {
+	for d, err := range s.Compare(t.Context(), oplog.Of(to)) {
 		must(t, err)
 		items += len(d.items)
 		blocks += shipped(t, to, s.Ship(d))
@@ -201,7 +201,7 @@ func reconciled(t testing.TB, s *Session, to *orbit.Database) (blocks, items int
 func difference(t testing.TB, s *Session, db *orbit.Database) (found Difference) {
 	t.Helper()
 	parts := 0
-	for d, err := range s.Compare(t.Context(), db.Log()) {
+	for d, err := range s.Compare(t.Context(), oplog.Of(db)) {
 		must(t, err)
 		found = d
 		parts++
@@ -220,7 +220,7 @@ func shipped(t testing.TB, to *orbit.Database, batches iter.Seq2[[]block.Block, 
 		must(t, err)
 		blocks += len(bs)
 		for _, j := range joinBatch(t, to, bs) {
-			if j.Outcome == oplog.Waiting || j.Outcome == oplog.Known {
+			if j.Outcome == orbit.Pending || j.Outcome == orbit.Known {
 				t.Errorf("%s is %s", j.Hash, j.Outcome)
 			}
 		}
@@ -228,13 +228,13 @@ func shipped(t testing.TB, to *orbit.Database, batches iter.Seq2[[]block.Block, 
 	return blocks
 }
 
-func joinBatch(t testing.TB, to *orbit.Database, bs []block.Block) []orbit.Joined {
+func joinBatch(t testing.TB, to *orbit.Database, bs []block.Block) []orbit.JoinResult {
 	t.Helper()
-	at := make(orbit.AtHand)
+	at := make(orbit.Attached)
 	for _, b := range bs {
 		at[b.Hash] = b
 	}
-	joined, err := to.Join(orbit.WithAtHand(t.Context(), at), bs)
+	joined, err := to.Join(t.Context(), bs, orbit.JoinOptions{Attached: at})
 	must(t, err)
 	return joined
 }
@@ -254,7 +254,7 @@ func hashes(t testing.TB, db *orbit.Database) (list []string) {
 func faulty(t testing.TB, db *orbit.Database, n int) string {
 	t.Helper()
 	s := newSigner(t)
-	heads, err := db.Log().Heads(t.Context())
+	heads, err := oplog.Of(db).Heads(t.Context())
 	must(t, err)
 	bs := []block.Block{s.Block()}
 	under := heads
@@ -266,7 +266,7 @@ func faulty(t testing.TB, db *orbit.Database, n int) string {
 	}
 	top := write(t, s, db, "on top", under...)
 	joinBatch(t, db, append(bs, top.Block))
-	if fault, err := db.Log().Fault(t.Context(), under[0].Hash); err != nil || fault == "" {
+	if fault, err := oplog.Of(db).Fault(t.Context(), under[0].Hash); err != nil || fault == "" {
 		t.Fatalf("there is no entry without effect: %q, %v", fault, err)
 	}
 	return top.Hash()

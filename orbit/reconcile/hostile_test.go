@@ -109,7 +109,7 @@ func TestLiesAreRefusedOrBounded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := session(t, liar(t, c.answer), db.Address())
 			var err error
-			for _, err = range s.Compare(t.Context(), db.Log()) {
+			for _, err = range s.Compare(t.Context(), oplog.Of(db)) {
 			}
 			if !errors.Is(err, c.want) && (c.want != errAny || err == nil) {
 				t.Errorf("%v, want %v", err, c.want)
@@ -136,7 +136,7 @@ func TestWhatIsHeldOfAComparisonIsBounded(t *testing.T) {
 			return answer{Node: oplog.Node{Count: math.MaxUint64}, names: names{make([]digest, each), false}}
 		}))
 	}), db.Address())
-	c, err := newComparison(t.Context(), s, db.Log(), partSize)
+	c, err := newComparison(t.Context(), s, oplog.Of(db), partSize)
 	must(t, err)
 	total := 0
 	for d, err := range c.parts() {
@@ -157,11 +157,11 @@ func TestEntriesWithoutEffectAreNotSentForEachAboveThem(t *testing.T) {
 	w := newWriters(t, 1)
 	db := w.databases[0]
 	const faults, tops, memory = 30, 60, 8
-	top, err := db.Log().Get(t.Context(), faulty(t, db, faults))
+	top, err := oplog.Of(db).Get(t.Context(), faulty(t, db, faults))
 	must(t, err)
 	var chain []*entry.Entry
 	for e := top; len(chain) < faults; chain = append(chain, e) {
-		e, err = db.Log().Get(t.Context(), e.Next[0])
+		e, err = oplog.Of(db).Get(t.Context(), e.Next[0])
 		must(t, err)
 	}
 	s := newSigner(t)
@@ -171,12 +171,12 @@ func TestEntriesWithoutEffectAreNotSentForEachAboveThem(t *testing.T) {
 		bs = append(bs, write(t, s, db, fmt.Sprint("above ", i), entry.Position{Rank: entry.Rank{Time: float64(1000 + i)}, Hash: under.Hash()}).Block)
 	}
 	joinBatch(t, db, bs)
-	stats, err := db.Log().Stats(t.Context())
+	stats, err := oplog.Of(db).Stats(t.Context())
 	must(t, err)
 	if stats.Faults != faults || stats.Entries != tops+1 {
 		t.Fatalf("%d entries, %d of them do not count", stats.Entries, stats.Faults)
 	}
-	v := &server{ctx: t.Context(), out: msgio.NewVarintWriter(io.Discard), source: Source{Block: w.orbits[0].Block}, log: db.Log()}
+	v := &server{ctx: t.Context(), out: msgio.NewVarintWriter(io.Discard), source: Source{Block: w.orbits[0].Block}, log: oplog.Of(db)}
 	out := v.ship(stats.Faults, memory)
 	must(t, out.behind(""))
 	if out.total != stats.Entries {
@@ -286,7 +286,7 @@ func TestSessionEndsWithItsContext(t *testing.T) {
 		return io.EOF
 	})
 	s := sessionWithin(ctx, t, silent, w.databases[0].Address())
-	for _, err := range s.Compare(t.Context(), w.databases[0].Log()) {
+	for _, err := range s.Compare(t.Context(), oplog.Of(w.databases[0])) {
 		if err == nil {
 			t.Error("it was answered")
 		}

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/newpieceplease/npp/orbit/block"
+
+	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
 // Whatever two replicas have: what is shipped is just what one of them lacks,
@@ -157,7 +159,7 @@ func TestLargeDifferenceComesInParts(t *testing.T) {
 	server := newPeer(t)
 	server.serve(w.orbits[2], w.databases[2])
 	s := session(t, server, w.databases[0].Address())
-	c, err := newComparison(t.Context(), s, w.databases[0].Log(), 20)
+	c, err := newComparison(t.Context(), s, oplog.Of(w.databases[0]), 20)
 	must(t, err)
 	parts := 0
 	for d, err := range c.parts() {
@@ -186,7 +188,7 @@ func TestEntriesWithoutEffectAreShipped(t *testing.T) {
 		server.serve(w.orbits[0], from)
 		s := session(t, server, from.Address())
 		for range 2 {
-			for d, err := range s.Compare(t.Context(), to.Log()) {
+			for d, err := range s.Compare(t.Context(), oplog.Of(to)) {
 				must(t, err)
 				for bs, err := range s.Ship(d) {
 					must(t, err)
@@ -194,7 +196,7 @@ func TestEntriesWithoutEffectAreShipped(t *testing.T) {
 				}
 			}
 		}
-		if ok, err := to.Log().Has(t.Context(), top); err != nil || !ok {
+		if ok, err := oplog.Of(to).Has(t.Context(), top); err != nil || !ok {
 			t.Errorf("the entry on top of %d without effect did not come: %v", n, err)
 		}
 		if _, items := reconciled(t, s, to); items > 0 {

@@ -29,7 +29,7 @@ func TestReplicasAgreeByWhatCountsAndByTheAccessList(t *testing.T) {
 		t.Helper()
 		state, err := s.State()
 		must(t, err)
-		own, err := StateOf(t.Context(), ours.Log(), accessLog(ours))
+		own, err := StateOf(t.Context(), oplog.Of(ours), accessLog(ours))
 		must(t, err)
 		return own.Agrees(state)
 	}

@@ -41,7 +41,7 @@ func (rp *replica) compare(ctx context.Context, p peer.ID, shown []string) (a ag
 		theirs, err := rp.stateOf(ctx, p)
 		switch {
 		case err == nil:
-			ours, err := reconcile.StateOf(ctx, rp.database().Log(), rp.accessLog())
+			ours, err := reconcile.StateOf(ctx, oplog.Of(rp.database()), rp.accessLog())
 			return agreement{ByState, err == nil && ours.Agrees(theirs)}, err
 		case errors.Is(err, reconcile.ErrOlder) && rp.accessLog() != nil:
 			return agreement{by: NotComparable}, nil
@@ -49,7 +49,7 @@ func (rp *replica) compare(ctx context.Context, p peer.ID, shown []string) (a ag
 			return agreement{by: ByState}, err
 		}
 	}
-	ours, err := rp.database().Log().Heads(ctx)
+	ours, err := oplog.Of(rp.database()).Heads(ctx)
 	a.agrees = err == nil && sameHeads(ours, shown)
 	return a, err
 }
@@ -58,7 +58,7 @@ func (rp *replica) compare(ctx context.Context, p peer.ID, shown []string) (a ag
 // fixed.
 func (rp *replica) accessLog() *oplog.Log {
 	if inner := rp.database().Access().Database(); inner != nil {
-		return inner.Log()
+		return oplog.Of(inner)
 	}
 	return nil
 }

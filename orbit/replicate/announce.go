@@ -96,7 +96,7 @@ func (rp *replica) followAccess(inner *orbit.Database) {
 	if access := rp.r.find(inner.Address()); access != nil {
 		defer access.guard(rp)()
 	}
-	l := inner.Log()
+	l := oplog.Of(inner)
 	last := uint64(0)
 	var repair <-chan time.Time
 	for {
@@ -106,7 +106,7 @@ func (rp *replica) followAccess(inner *orbit.Database) {
 			rp.reofferDisputed()
 			repair = time.After(rp.r.random.around(repairAfter))
 		}
-		if ours, err := rp.database().Log().Heads(rp.ctx); err == nil {
+		if ours, err := oplog.Of(rp.database()).Heads(rp.ctx); err == nil {
 			rp.settle(ours)
 		}
 		select {

@@ -205,7 +205,7 @@ func (x *examination) disk() {
 func (x *examination) state() {
 	switch x.status.State {
 	case Open:
-		s, err := x.db.Log().Stats(x.ctx)
+		s, err := oplog.Of(x.db).Stats(x.ctx)
 		if err != nil {
 			x.damaged(err)
 			return
@@ -426,7 +426,7 @@ func (x *examination) access() {
 func (x *examination) entries() {
 	x.missing("", x.status)
 	x.refused("", x.db, x.status)
-	s, err := x.db.Log().Stats(x.ctx)
+	s, err := oplog.Of(x.db).Stats(x.ctx)
 	if err != nil {
 		return // it was said
 	}

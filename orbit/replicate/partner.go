@@ -14,6 +14,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/heads"
+
+	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
 // partner is a peer that has, or had, the database open.
@@ -413,7 +415,7 @@ func (rp *replica) settle(ours []entry.Position) {
 
 // heads returns the blocks of our heads, newest first.
 func (rp *replica) heads(ctx context.Context) ([]block.Block, error) {
-	l := rp.database().Log()
+	l := oplog.Of(rp.database())
 	positions, err := l.Heads(ctx)
 	if err != nil {
 		return nil, err
@@ -517,7 +519,7 @@ func (rp *replica) refresh(ctx context.Context, p peer.ID) {
 	if ours {
 		rp.exchange(ctx, p)
 	}
-	l := rp.database().Log()
+	l := oplog.Of(rp.database())
 	for {
 		changed := l.Changed()
 		rp.mu.Lock()

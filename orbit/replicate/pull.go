@@ -47,7 +47,7 @@ func (rp *replica) want(ctx context.Context, hashes ...string) {
 	if len(fresh) == 0 {
 		return
 	}
-	missing, err := rp.database().Log().MissingOf(ctx, fresh)
+	missing, err := oplog.Of(rp.database()).MissingOf(ctx, fresh)
 	if err != nil {
 		return // pull sees the same error
 	}
@@ -79,7 +79,7 @@ func (rp *replica) enqueue(hash string) {
 // nobody sent.
 func (rp *replica) pull() {
 	pause := retryMin
-	given, err := rp.database().Log().Stats(rp.ctx)
+	given, err := oplog.Of(rp.database()).Stats(rp.ctx)
 	if err != nil {
 		rp.storeError(err)
 	}
@@ -117,7 +117,7 @@ func (rp *replica) pull() {
 // resume asks peers for their heads again where waiting entries were given up for
 // want of room, and the log grew since that was last done.
 func (rp *replica) resume(last *oplog.Stats) {
-	now, err := rp.database().Log().Stats(rp.ctx)
+	now, err := oplog.Of(rp.database()).Stats(rp.ctx)
 	if err != nil || now.GivenUp == last.GivenUp {
 		return
 	}
@@ -134,7 +134,7 @@ func (rp *replica) resume(last *oplog.Stats) {
 // round fetches until nothing is missing, which is complete, or what is missing
 // does not come. Progress is that something came that is of use.
 func (rp *replica) round() (complete, progress bool, err error) {
-	p := &puller{rp: rp, log: rp.database().Log(), asked: make(map[string]time.Time), done: make(map[string]bool)}
+	p := &puller{rp: rp, log: oplog.Of(rp.database()), asked: make(map[string]time.Time), done: make(map[string]bool)}
 	if !p.seed() || p.err != nil {
 		return p.err == nil && p.missed == 0, false, p.err
 	}
@@ -473,7 +473,7 @@ func (p *puller) take(bs []block.Block) {
 		hash := bs[i].Hash
 		p.rp.forget(hash)
 		switch {
-		case j.Outcome != oplog.Refused:
+		case j.Outcome != orbit.Refused:
 			p.progress = true
 			p.rp.found(hash)
 		case errors.Is(j.Err, entry.ErrFault) && p.held+len(bs[i].Data) <= maxLaterBytes:
@@ -503,7 +503,7 @@ func (p *puller) reoffer() (taken bool) {
 		return false
 	}
 	for i, j := range joined {
-		if j.Outcome == oplog.Refused {
+		if j.Outcome == orbit.Refused {
 			p.later = append(p.later, bs[i])
 			p.held += len(bs[i].Data)
 		} else {

@@ -138,7 +138,7 @@ func (rp *replica) run() {
 		return
 	}
 	db := rp.database()
-	rp.tasks.Go(func() { rp.announceChanges(db.Log()) })
+	rp.tasks.Go(func() { rp.announceChanges(oplog.Of(db)) })
 	rp.tasks.Go(rp.pull)
 	if inner := db.Access().Database(); inner != nil {
 		rp.tasks.Go(func() { rp.followAccess(inner) })
@@ -190,9 +190,9 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (passOn bool) {
 		return false
 	}
 	switch joined[0].Outcome {
-	case oplog.Refused: // there is no room for it
+	case orbit.Refused: // there is no room for it
 		return false
-	case oplog.Waiting:
+	case orbit.Pending:
 		if rp.claim(from) {
 			shipping, stop := context.WithCancel(ctx)
 			var group sync.WaitGroup
@@ -215,7 +215,7 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (passOn bool) {
 
 // await waits until an entry is part of the log.
 func (rp *replica) await(ctx context.Context, hash string) bool {
-	l := rp.database().Log()
+	l := oplog.Of(rp.database())
 	for {
 		changed := l.Changed()
 		if ok, err := l.Has(ctx, hash); ok || err != nil {
@@ -231,16 +231,16 @@ func (rp *replica) await(ctx context.Context, hash string) bool {
 
 // join offers entries that came from peers, fetches what it takes to judge them,
 // and has what they wait for fetched.
-func (rp *replica) join(ctx context.Context, from []peer.ID, bs ...block.Block) ([]orbit.Joined, error) {
+func (rp *replica) join(ctx context.Context, from []peer.ID, bs ...block.Block) ([]orbit.JoinResult, error) {
 	return rp.joinOf(ctx, offerer(from), from, bs...)
 }
 
 // joinOf is join of entries that are taken to be of a peer, or with "" of those that
 // offered the entries which need them.
-func (rp *replica) joinOf(ctx context.Context, of string, from []peer.ID, bs ...block.Block) ([]orbit.Joined, error) {
+func (rp *replica) joinOf(ctx context.Context, of string, from []peer.ID, bs ...block.Block) ([]orbit.JoinResult, error) {
 	db := rp.database()
-	ctx = orbit.WithAtHand(ctx, rp.identitiesOf(ctx, db, from, bs))
-	joined, err := db.JoinFrom(ctx, of, bs)
+	opts := orbit.JoinOptions{From: of, Attached: rp.identitiesOf(ctx, db, from, bs)}
+	joined, err := db.Join(ctx, bs, opts)
 	if err != nil {
 		return joined, rp.storeError(err)
 	}
@@ -250,7 +250,7 @@ func (rp *replica) joinOf(ctx context.Context, of string, from []peer.ID, bs ...
 		for n, i := range disputed {
 			again[n] = bs[i]
 		}
-		second, err := db.JoinFrom(ctx, of, again)
+		second, err := db.Join(ctx, again, opts)
 		if err != nil {
 			return joined, rp.storeError(err)
 		}
@@ -272,12 +272,12 @@ func (rp *replica) storeError(err error) error {
 
 // disputedOf returns the places of those whose writers are not in a list of
 // writers that can be changed.
-func (rp *replica) disputedOf(joined []orbit.Joined) (places []int) {
+func (rp *replica) disputedOf(joined []orbit.JoinResult) (places []int) {
 	if rp.database().Access().Database() == nil {
 		return nil
 	}
 	for i, j := range joined {
-		if j.Outcome == oplog.Refused && errors.Is(j.Err, orbit.ErrNotAllowed) {
+		if j.Outcome == orbit.Refused && errors.Is(j.Err, orbit.ErrNotAllowed) {
 			places = append(places, i)
 		}
 	}
@@ -285,18 +285,18 @@ func (rp *replica) disputedOf(joined []orbit.Joined) (places []int) {
 }
 
 // follow has what entries wait for fetched, and remembers what was refused.
-func (rp *replica) follow(ctx context.Context, from []peer.ID, bs []block.Block, joined []orbit.Joined) {
+func (rp *replica) follow(ctx context.Context, from []peer.ID, bs []block.Block, joined []orbit.JoinResult) {
 	for i, j := range joined {
 		switch {
-		case j.Outcome == oplog.Waiting:
+		case j.Outcome == orbit.Pending:
 			if e, err := entry.Decode(bs[i]); err == nil {
 				rp.want(ctx, e.Parents()...)
 			}
 		case errors.Is(j.Err, orbit.ErrFull): // the status says so
-		case j.Outcome == oplog.Refused && j.Err != nil:
+		case j.Outcome == orbit.Refused && j.Err != nil:
 			rp.refuse(from, bs[i], j.Err)
 		}
-		if j.Outcome != oplog.Refused {
+		if j.Outcome != orbit.Refused {
 			rp.taken(bs[i].Hash)
 		}
 	}
@@ -317,7 +317,7 @@ type Refusal struct {
 	Hash string
 	From []peer.ID // who had it, or may have
 	At   time.Time
-	Err  error // wraps what [orbit.Joined] has
+	Err  error // wraps what [orbit.JoinResult] has
 }
 
 func (rp *replica) refuse(from []peer.ID, b block.Block, why error) {
@@ -346,7 +346,7 @@ func (rp *replica) dispute(b block.Block) {
 
 // identitiesOf returns the identities of entries' writers that are not here and
 // can be had in a while. Those that cannot are missed when the entry is judged.
-func (rp *replica) identitiesOf(ctx context.Context, db *orbit.Database, from []peer.ID, bs []block.Block) orbit.AtHand {
+func (rp *replica) identitiesOf(ctx context.Context, db *orbit.Database, from []peer.ID, bs []block.Block) orbit.Attached {
 	unknown := make(map[string]bool)
 	for _, b := range bs {
 		e, err := entry.Decode(b)
@@ -356,11 +356,11 @@ func (rp *replica) identitiesOf(ctx context.Context, db *orbit.Database, from []
 		if _, err := rp.r.cfg.Orbit.IdentityOf(ctx, e.Identity); !errors.Is(err, orbit.ErrUnavailable) {
 			continue
 		}
-		if ok, err := db.Log().Has(ctx, b.Hash); err == nil && !ok {
+		if ok, err := oplog.Of(db).Has(ctx, b.Hash); err == nil && !ok {
 			unknown[e.Identity] = true
 		}
 	}
-	found := make(orbit.AtHand)
+	found := make(orbit.Attached)
 	if len(unknown) == 0 {
 		return found
 	}
@@ -449,11 +449,12 @@ func (rp *replica) fetch(ctx context.Context, hash string) (block.Block, error) 
 
 // obtain fetches what it takes to open the database, unless it is open.
 func (rp *replica) obtain() {
-	at := make(orbit.AtHand)
-	ctx := orbit.WithAtHand(rp.ctx, at)
+	at := make(orbit.Attached)
 	pause := retryMin
 	for rp.database() == nil && rp.awaitRoom() && rp.database() == nil {
-		db, err := rp.r.cfg.Orbit.Open(ctx, rp.address, rp.options())
+		opts := rp.options()
+		opts.Attached = at
+		db, err := rp.r.cfg.Orbit.Open(rp.ctx, rp.address, opts)
 		if err == nil {
 			rp.obtained(db)
 			return

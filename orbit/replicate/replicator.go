@@ -261,7 +261,7 @@ func (r *Replicator) replica(address string, db *orbit.Database) *replica {
 	// reads the log will have, too.
 	var stats oplog.Stats
 	if db != nil {
-		stats, _ = db.Log().Stats(r.ctx)
+		stats, _ = oplog.Of(db).Stats(r.ctx)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -270,7 +270,7 @@ func (r *Replicator) replica(address string, db *orbit.Database) *replica {
 	}
 	rp := r.replicas[address]
 	var after <-chan struct{}
-	if rp != nil && db != nil && rp.database() != nil && rp.database().Log() != db.Log() {
+	if rp != nil && db != nil && rp.database() != nil && oplog.Of(rp.database()) != oplog.Of(db) {
 		// That one was dropped, and this is another with its address.
 		rp.cancel()
 		rp, after = nil, rp.done

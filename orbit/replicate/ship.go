@@ -54,7 +54,7 @@ func (r *Replicator) serveSession(s network.Stream) {
 			}
 			about = rp
 			release = context.AfterFunc(rp.ctx, cancel) // it may be closed
-			return rp.database().Log(), rp.accessLog(), true
+			return oplog.Of(rp.database()), rp.accessLog(), true
 		},
 		Block: r.cfg.Orbit.Block,
 	})
@@ -143,7 +143,7 @@ func (rp *replica) shipFailed(p peer.ID, err error) {
 
 // lacks reports whether one of the heads that a peer showed is not here.
 func (rp *replica) lacks(ctx context.Context, shown []string) bool {
-	l := rp.database().Log()
+	l := oplog.Of(rp.database())
 	for _, hash := range shown {
 		if ok, err := l.Has(ctx, hash); err != nil || !ok {
 			return err == nil
@@ -165,7 +165,7 @@ func (rp *replica) session(ctx context.Context, p peer.ID) (again bool, err erro
 	defer in.patience.Stop()
 	defer rp.showShipment(nil)
 	for i, phase := range []func(context.Context, *reconcile.Session) (bool, error){in.compare, in.walk} {
-		if stats, err := rp.database().Log().Stats(ctx); err != nil || i > 0 && stats.Waiting == 0 {
+		if stats, err := oplog.Of(rp.database()).Stats(ctx); err != nil || i > 0 && stats.Waiting == 0 {
 			return false, err
 		}
 		s, err := reconcile.Open(ctx, rp.r.cfg.Host, p, rp.address)
@@ -189,7 +189,7 @@ var errFormer = errors.New("many entries of writers that may not write")
 // compare takes what the peer has and the log lacks, oldest first. It reports
 // whether the turn is over before that is all.
 func (in *receiver) compare(ctx context.Context, s *reconcile.Session) (again bool, err error) {
-	for d, err := range s.Compare(ctx, in.rp.database().Log()) {
+	for d, err := range s.Compare(ctx, oplog.Of(in.rp.database())) {
 		if err != nil {
 			return false, err
 		}
@@ -204,7 +204,7 @@ func (in *receiver) compare(ctx context.Context, s *reconcile.Session) (again bo
 // the ancestors of what counts may be entries of former writers.
 func (in *receiver) walk(ctx context.Context, s *reconcile.Session) (again bool, err error) {
 	for {
-		missing, err := in.rp.database().Log().Missing(ctx)
+		missing, err := oplog.Of(in.rp.database()).Missing(ctx)
 		if err != nil || len(missing) == 0 {
 			return false, errors.Join(err, s.Close())
 		}
@@ -321,8 +321,7 @@ func (s *receiver) verify(ctx context.Context, bs []block.Block) (b batch) {
 			b.useless++
 			continue
 		}
-		at := orbit.AtHand{one.Hash: alone(one)}
-		if _, err := o.IdentityOf(orbit.WithAtHand(ctx, at), one.Hash); err != nil {
+		if err := o.CacheIdentity(alone(one)); err != nil {
 			b.useless++
 		}
 	}
@@ -364,17 +363,17 @@ func (s *receiver) take(ctx context.Context, b batch) error {
 	s.useless += b.useless
 	for i, j := range joined {
 		switch {
-		case j.Outcome == oplog.Joined:
+		case j.Outcome == orbit.Joined:
 			s.useful++
-		case j.Outcome == oplog.Waiting && s.asked[j.Hash]:
+		case j.Outcome == orbit.Pending && s.asked[j.Hash]:
 			s.walked++
-		case j.Outcome == oplog.Refused && (errors.Is(j.Err, entry.ErrFault) || errors.Is(j.Err, orbit.ErrNotAllowed)) &&
+		case j.Outcome == orbit.Refused && (errors.Is(j.Err, entry.ErrFault) || errors.Is(j.Err, orbit.ErrNotAllowed)) &&
 			len(s.later) < maxLater && s.laterSize+len(offered[i].Data) <= maxLaterSize:
 			s.later = append(s.later, alone(offered[i]))
 			s.laterSize += len(offered[i].Data)
-		case j.Outcome == oplog.Refused && errors.Is(j.Err, orbit.ErrNotAllowed):
+		case j.Outcome == orbit.Refused && errors.Is(j.Err, orbit.ErrNotAllowed):
 			s.former++
-		case i >= again || j.Outcome == oplog.Refused:
+		case i >= again || j.Outcome == orbit.Refused:
 			s.useless++
 		}
 	}
@@ -442,9 +441,11 @@ func (rp *replica) obtainFrom(ctx context.Context, p peer.ID) error {
 		return err
 	}
 	defer s.Reset()
-	at := make(orbit.AtHand)
+	at := make(orbit.Attached)
 	for range maxOpening {
-		db, err := rp.r.cfg.Orbit.Open(orbit.WithAtHand(ctx, at), rp.address, rp.options())
+		opts := rp.options()
+		opts.Attached = at
+		db, err := rp.r.cfg.Orbit.Open(ctx, rp.address, opts)
 		if err == nil {
 			rp.obtained(db)
 			return nil

@@ -93,7 +93,7 @@ func (rp *replica) seen(ctx context.Context) (Status, <-chan struct{}) {
 	if !slices.ContainsFunc(s.Refused, func(r Refusal) bool { return errors.Is(r.Err, entry.ErrEncrypted) }) {
 		return s, changed
 	}
-	stats, err := rp.database().Log().Stats(ctx)
+	stats, err := oplog.Of(rp.database()).Stats(ctx)
 	if s.Encrypted = err == nil && stats.Entries == 0; s.Encrypted {
 		for i := range s.Peers {
 			s.Peers[i].InStep = time.Time{} // what it has cannot be compared
@@ -210,7 +210,7 @@ type Event struct {
 	Kind    EventKind
 	At      time.Time
 	Peer    peer.ID       // of all but Update and Lost
-	Arrival oplog.Arrival // of Update and Lost
+	Arrival orbit.Arrival // of Update and Lost
 }
 
 // tell tells the watchers of a peer. The caller holds rp.mu.
@@ -249,7 +249,7 @@ func (r *Replicator) Watch(ctx context.Context, address string, ready func()) it
 		}()
 		after := uint64(0) // of one that is not here yet, all is new
 		if db := rp.database(); db != nil {
-			stats, err := db.Log().Stats(ctx)
+			stats, err := oplog.Of(db).Stats(ctx)
 			if err != nil {
 				yield(Event{}, err)
 				return

@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"reflect"
 	"testing"
 
 	"github.com/newpieceplease/npp/orbit"
@@ -12,13 +13,13 @@ func TestWhatAWantedDatabaseIsOpenedWithIsKept(t *testing.T) {
 		{IndexBy: "\x00"}, {IndexBy: `{"type":"events"}`}, {IndexBy: "\x00" + `{"type":"events"}`}, {IndexBy: "\x00documents\x00hash"}, {Type: "keyvalue", IndexBy: "\x00\""},
 	} {
 		record := encodeWanted(opts)
-		if got := decodeWanted(record); got != opts {
+		if got := decodeWanted(record); !reflect.DeepEqual(got, opts) {
 			t.Errorf("%+v became %q and %+v", opts, record, got)
 		}
 	}
 	// The records of before have the index field alone.
 	for _, record := range []string{"", "hash", `{"type":"events"}`, "\x00{", "\x00"} {
-		if got := decodeWanted([]byte(record)); got != (orbit.OpenOptions{IndexBy: record}) {
+		if got := decodeWanted([]byte(record)); !reflect.DeepEqual(got, orbit.OpenOptions{IndexBy: record}) {
 			t.Errorf("%q became %+v", record, got)
 		}
 	}
@@ -29,7 +30,7 @@ func FuzzDecodeWanted(f *testing.F) {
 	f.Add([]byte("\x00documents\x00hash"))
 	f.Fuzz(func(t *testing.T, record []byte) {
 		opts := decodeWanted(record)
-		if got := decodeWanted(encodeWanted(opts)); got != opts {
+		if got := decodeWanted(encodeWanted(opts)); !reflect.DeepEqual(got, opts) {
 			t.Errorf("%q became %+v, then %+v", record, opts, got)
 		}
 	})

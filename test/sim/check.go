@@ -11,6 +11,7 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
@@ -117,7 +118,7 @@ func (s *history) unsettled() error {
 			}
 			got := ""
 			for _, d := range withLists(db) {
-				stats, err := d.Log().Stats(ctx)
+				stats, err := oplog.Of(d).Stats(ctx)
 				if err != nil {
 					return err
 				}
@@ -217,7 +218,7 @@ func (s *history) lost(b *base, hashes []string) error {
 func (s *history) find(b *base, hash string) *entry.Entry {
 	for _, r := range s.having(b) {
 		if db := r.database(b); db != nil {
-			if e, err := db.Log().Get(context.Background(), hash); err == nil {
+			if e, err := oplog.Of(db).Get(context.Background(), hash); err == nil {
 				return e
 			}
 		}
@@ -229,14 +230,14 @@ func (s *history) find(b *base, hash string) *entry.Entry {
 // [orbit.AccessController], for all the entries that any replica has.
 func (s *history) misjudged(b *base, db *orbit.Database, hashes []string) error {
 	ctx := context.Background()
-	list, err := db.Log().Access(ctx)
+	list, err := oplog.Of(db).Access(ctx)
 	if err != nil {
 		return err
 	}
 	all := make(map[string]*entry.Entry)
 	writers := make(map[string]string) // of valid entries
 	for _, r := range s.having(b) {
-		for a, err := range r.database(b).Log().Stored(ctx, 0) {
+		for a, err := range oplog.Of(r.database(b)).Stored(ctx, 0) {
 			if err != nil {
 				return err
 			}

@@ -13,7 +13,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/orbit"
-	orbitblocks "github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/reconcile"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/store"
@@ -63,7 +62,7 @@ func (r *replica) start() error {
 	r.disk.FailAfter(0, storetest.Once)
 	h := r.up()
 	orbitStore, ownStore := store.New(r.disk, "/orbit"), store.New(r.disk, "/replicate")
-	under := orbitblocks.Overlay(blockstore.NewBlockstore(r.disk), orbitStore)
+	under := orbit.Overlay(blockstore.NewBlockstore(r.disk), orbitStore)
 	n := &running{stores: []*store.Store{orbitStore, ownStore}}
 	var err error
 	if n.orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: r.keystore(), Source: under, Announce: h.swap.NotifyNewBlocks}); err != nil {
