@@ -219,3 +219,16 @@ func TestTooManyKeptEntriesChangeNothing(t *testing.T) {
 		t.Errorf("%d entries in the access database, want 1", stats.Entries)
 	}
 }
+
+// Other versions and @orbitdb/core read the access database.
+func TestRetainedEntriesAreAtTheKeyThatOtherVersionsRead(t *testing.T) {
+	access := newAdmins(t, 1).dbs[0].Access()
+	hash := block.New([]byte("an entry")).Hash
+	must(t, access.Keep(t.Context(), "writer", []string{hash}))
+	kv, err := access.Database().KeyValue()
+	must(t, err)
+	item, err := kv.Get(t.Context(), "npp:kept:writer")
+	if err != nil || item.Value.String() != `["`+hash+`"]` {
+		t.Errorf("%s, %v", item.Value, err)
+	}
+}
