@@ -181,7 +181,7 @@ func floodOnce(ctx context.Context, b *bench, entries int, chain bool) (f flood,
 	}()
 	began := time.Now()
 	for i := 0; i < len(blocks) && err == nil; i += floodBatch {
-		_, err = db.Join(ctx, blocks[i:min(len(blocks), i+floodBatch)], opts)
+		_, err = db.Join(ctx, orbit.NewCandidates(blocks[i:min(len(blocks), i+floodBatch)]...), opts)
 	}
 	f.join = time.Since(began)
 	close(stop)

@@ -244,16 +244,16 @@ type importer struct {
 	targets  []target
 
 	attached Attached
-	entries  []block.Block // to be joined
-	size     int           // bytes of entries
-	done     int           // entries that are part of a database or pending
-	fresh    int           // bytes since the last flush
-	held     int           // bytes of attached
+	entries  []Candidate // to be joined
+	size     int         // bytes of entries
+	done     int         // entries that are part of a database or pending
+	fresh    int         // bytes since the last flush
+	held     int         // bytes of attached
 	stats    ImportStats
 }
 
 func (im *importer) add(ctx context.Context, b block.Block) error {
-	if _, err := entry.Decode(b); err != nil {
+	if c := NewCandidates(b)[0]; errors.Is(c.Err(), entry.ErrMalformed) {
 		if _, again := im.attached[b.Hash]; again {
 			return nil
 		}
@@ -261,7 +261,7 @@ func (im *importer) add(ctx context.Context, b block.Block) error {
 		im.attached[b.Hash] = block.Block{Hash: b.Hash, Data: bytes.Clone(b.Data)}
 	} else {
 		im.size += len(b.Data) + importBlock
-		im.entries = append(im.entries, b)
+		im.entries = append(im.entries, c)
 	}
 	if im.held+im.size > importHeld {
 		return fmt.Errorf("%w: more than %d bytes of blocks that cannot be used yet", ErrInvalidCAR, importHeld)
@@ -302,8 +302,8 @@ func (im *importer) flush(ctx context.Context) error {
 		}
 	}
 	im.size = 0
-	for _, b := range im.entries {
-		im.size += len(b.Data) + importBlock
+	for _, c := range im.entries {
+		im.size += len(c.block.Data) + importBlock
 	}
 	return nil
 }
@@ -311,14 +311,14 @@ func (im *importer) flush(ctx context.Context) error {
 // join offers all entries to a database and holds those that it does not
 // accept.
 func (im *importer) join(ctx context.Context, db *Database) error {
-	if err := im.orbit.config.Disk.CheckWrite(sizeOf(im.entries)); err != nil {
+	if err := im.orbit.config.Disk.CheckWrite(sizeOf(candidateBlocks(im.entries))); err != nil {
 		return err
 	}
 	results, err := db.Join(ctx, im.entries, JoinOptions{Attached: im.attached, trusted: true})
 	if err != nil {
 		return err
 	}
-	var rest []block.Block
+	var rest []Candidate
 	for i, j := range results {
 		switch {
 		case j.Outcome == Known:

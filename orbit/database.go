@@ -326,18 +326,15 @@ func entryBlocks(entries []*entry.Entry) []block.Block {
 	return bs
 }
 
-// candidate verifies a block. The error states why the entry is invalid or, if
+// candidate verifies a candidate. The error states why the entry is invalid or, if
 // the candidate is nil, why it cannot be part of the log.
-func (db *Database) candidate(ctx context.Context, b block.Block, attached Attached) (*oplog.Candidate, error) {
-	if err := b.Check(); err != nil {
+func (db *Database) candidate(ctx context.Context, offered Candidate, attached Attached) (*oplog.Candidate, error) {
+	if err := offered.Err(); err != nil {
 		return nil, err
 	}
-	e, err := entry.Decode(b)
-	if err != nil {
-		return nil, err
-	}
+	e := offered.entry
 	if e.LogID != db.address {
-		return nil, fmt.Errorf("%w: %s is of %.80q", ErrOtherDatabase, b.Hash, e.LogID)
+		return nil, fmt.Errorf("%w: %s is of %.80q", ErrOtherDatabase, e.Hash(), e.LogID)
 	}
 	i, invalid, err := db.check(ctx, e, attached)
 	if err != nil {
@@ -370,13 +367,10 @@ func (db *Database) check(ctx context.Context, e *entry.Entry, attached Attached
 // Verify verifies the signatures of entries on all processors and caches the
 // results for a subsequent [Database.Join]. It skips entries whose writer's
 // identity is missing.
-func (db *Database) Verify(ctx context.Context, bs []block.Block) {
-	parallel(len(bs), func(i int) {
-		if bs[i].Check() != nil {
-			return
-		}
-		e, err := entry.Decode(bs[i])
-		if err != nil || e.Identity == "" {
+func (db *Database) Verify(ctx context.Context, cs []Candidate) {
+	parallel(len(cs), func(i int) {
+		e := cs[i].entry
+		if e == nil || e.Identity == "" {
 			return
 		}
 		if who, err := db.orbit.IdentityOf(ctx, e.Identity); err == nil {

@@ -80,10 +80,10 @@
 //
 // # Joining
 //
-// [Database.Join] accepts entries from other peers in any order. An entry that
-// arrives before its parents is pending, on disk, until they arrive. Replicas
-// with the same entries and the same access list have the same heads, order and
-// state.
+// [Database.Join] accepts entries from other peers, decoded by [NewCandidates],
+// in any order. An entry that arrives before its parents is pending, on disk,
+// until they arrive. Replicas with the same entries and the same access list
+// have the same heads, order and state.
 //
 // # Differences from JavaScript
 //
@@ -111,8 +111,8 @@
 //
 // Input from peers, files and admins costs the following:
 //
-//   - A block that is passed to [Database.Join] has at most [block.MaxSize]
-//     bytes. It is hashed and decoded each time, and one signature is verified
+//   - A block from a peer has at most [block.MaxSize] bytes. [NewCandidates]
+//     hashes and decodes it. Each [Database.Join] verifies one signature,
 //     unless the entry is among the last 4096 that were verified. Its identity
 //     costs two more signatures unless it is among the last 1024. The writer is
 //     compared with each ID of the access list and, if it is not on the list,

@@ -392,7 +392,7 @@ func TestHandlesOfADroppedDatabaseRefuse(t *testing.T) {
 		if _, err := docs.Delete(t.Context(), "1"); !errors.Is(err, orbit.ErrDropped) && !errors.Is(err, orbit.ErrNotFound) {
 			t.Errorf("delete: %v", err)
 		}
-		if _, err := db.Join(t.Context(), es, orbit.JoinOptions{}); !errors.Is(err, orbit.ErrDropped) {
+		if _, err := db.Join(t.Context(), orbit.NewCandidates(es...), orbit.JoinOptions{}); !errors.Is(err, orbit.ErrDropped) {
 			t.Errorf("join: %v", err)
 		}
 		if err := db.Access().Grant(t.Context(), orbit.CapabilityWrite, "x"); !errors.Is(err, orbit.ErrDropped) {
@@ -571,7 +571,7 @@ func TestConcurrentWritesLeaveNothingBehind(t *testing.T) {
 			})
 			until(func(i int) error {
 				at := i * 7 % len(es)
-				_, err := db.Join(t.Context(), es[at:min(len(es), at+9)], orbit.JoinOptions{})
+				_, err := db.Join(t.Context(), orbit.NewCandidates(es[at:min(len(es), at+9)]...), orbit.JoinOptions{})
 				return err
 			})
 		}

@@ -134,7 +134,7 @@ func ExampleDatabase_Join() {
 		}
 		entries = append(entries, arrival.Entry.Block)
 	}
-	results, err := his.Join(ctx, entries, orbit.JoinOptions{})
+	results, err := his.Join(ctx, orbit.NewCandidates(entries...), orbit.JoinOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -84,7 +84,7 @@ func TestJoinTellsWhatWasJoinedOnAFailingDisk(t *testing.T) {
 		identity, identityErr := a.Block(t.Context(), a.Identity().Hash())
 		must(t, identityErr)
 		fail()
-		joined, err := here.Join(t.Context(), bs, orbit.JoinOptions{Attached: orbit.Attached{identity.Hash: identity}})
+		joined, err := here.Join(t.Context(), orbit.NewCandidates(bs...), orbit.JoinOptions{Attached: orbit.Attached{identity.Hash: identity}})
 		b.disk.FailAfter(0, storetest.Once)
 		for i, j := range joined {
 			has, hasErr := here.Log().Has(t.Context(), bs[i].Hash)

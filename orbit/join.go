@@ -9,12 +9,12 @@ import (
 	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
-// Outcome is the outcome of [Database.Join] for one block.
+// Outcome is the outcome of [Database.Join] for one candidate.
 type Outcome int
 
 // The outcomes of a join.
 const (
-	Refused Outcome = iota // the block is not part of the log
+	Refused Outcome = iota // the entry is not part of the log
 	Known                  // the entry was part of the log, or pending, before
 	Joined                 // the entry is now part of the log
 	Pending                // the entry is now pending
@@ -25,12 +25,12 @@ func (o Outcome) String() string {
 	return [...]string{"refused", "known", "joined", "pending"}[o]
 }
 
-// JoinResult is the result of [Database.Join] for one block.
+// JoinResult is the result of [Database.Join] for one candidate.
 type JoinResult struct {
 	Hash    string
 	Outcome Outcome
 	// Err is the reason why the entry is refused, or is part of the log without being
-	// authorized. It wraps [entry.ErrMalformed], [entry.ErrFault], [ErrNotAllowed],
+	// authorized. It wraps [Candidate.Err], [entry.ErrFault], [ErrNotAllowed],
 	// [ErrOtherDatabase], [ErrFull], [ErrShareFull], or [ErrUnavailable] if the identity
 	// of the writer is missing: the entry can be offered again, with the identity
 	// attached.
@@ -52,7 +52,7 @@ type JoinOptions struct {
 
 // Join accepts entries from other peers, in any order. It verifies them on all
 // processors and adds them to the log or to the pending entries. Its error is one of
-// the store; the results contain the errors of the blocks.
+// the store; the results contain the errors of the candidates.
 //
 // An entry whose writer was never on the access list is refused with
 // [ErrNotAllowed], unless a pending entry needs it. Offer it again when the list has
@@ -60,7 +60,7 @@ type JoinOptions struct {
 //
 // An entry for which there is no room is refused with [ErrFull] or [ErrShareFull].
 // Offer it again when space was freed ([Orbit.Freed]) or a quota was raised.
-func (db *Database) Join(ctx context.Context, bs []block.Block, opts JoinOptions) ([]JoinResult, error) {
+func (db *Database) Join(ctx context.Context, cs []Candidate, opts JoinOptions) ([]JoinResult, error) {
 	if db.orbit.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
@@ -72,18 +72,18 @@ func (db *Database) Join(ctx context.Context, bs []block.Block, opts JoinOptions
 		return nil, err
 	}
 	db.limit(rights, at)
-	results := make([]JoinResult, len(bs))
-	candidates := make([]*oplog.Candidate, len(bs))
-	parallel(len(bs), func(i int) {
-		results[i].Hash = bs[i].Hash
-		candidates[i], results[i].Err = db.candidate(ctx, bs[i], opts.Attached)
+	results := make([]JoinResult, len(cs))
+	candidates := make([]*oplog.Candidate, len(cs))
+	parallel(len(cs), func(i int) {
+		results[i].Hash = cs[i].Hash()
+		candidates[i], results[i].Err = db.candidate(ctx, cs[i], opts.Attached)
 	})
 	var offered []oplog.Candidate
 	var places []int
 	for i, c := range candidates {
 		if c != nil {
 			c.Trusted, c.From = opts.trusted, opts.From
-			if c.Fault == nil && !rights.Anchors(bs[i].Hash, c.Writer) {
+			if c.Fault == nil && !rights.Anchors(cs[i].Hash(), c.Writer) {
 				results[i].Err = fmt.Errorf("%w to %s: identity %s", ErrNotAllowed, db.address, c.Writer)
 			}
 			offered = append(offered, *c)
@@ -102,10 +102,10 @@ func (db *Database) Join(ctx context.Context, bs []block.Block, opts JoinOptions
 		case oplog.Full:
 			results[i].Err = db.account.full()
 		case oplog.ShareFull:
-			results[i].Err = fmt.Errorf("%w: entry %s by %s", ErrShareFull, bs[i].Hash, offered[n].Writer)
+			results[i].Err = fmt.Errorf("%w: entry %s by %s", ErrShareFull, cs[i].Hash(), offered[n].Writer)
 		case oplog.Joined:
 			results[i].Outcome = Joined
-			fresh = append(fresh, bs[i])
+			fresh = append(fresh, cs[i].block)
 			if identity := offered[n].Identity; identity.Hash != "" {
 				fresh = append(fresh, identity)
 			}

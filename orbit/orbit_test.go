@@ -130,7 +130,7 @@ func entries(t testing.TB, db *orbit.Database) (bs []block.Block) {
 // join offers blocks to a database and returns the results.
 func join(t testing.TB, db *orbit.Database, bs ...block.Block) []orbit.JoinResult {
 	t.Helper()
-	joined, err := db.Join(t.Context(), bs, orbit.JoinOptions{})
+	joined, err := db.Join(t.Context(), orbit.NewCandidates(bs...), orbit.JoinOptions{})
 	must(t, err)
 	return joined
 }
@@ -506,7 +506,7 @@ func TestOnlyListedWritersWrite(t *testing.T) {
 	// An entry whose identity is a block of another kind is invalid.
 	none := block.New(payload)
 	forged = bytes.Replace(foreign.Block.Data, []byte(signer.Hash()), []byte(none.Hash), 1)
-	j, err := dba.Join(t.Context(), []block.Block{block.New(forged)}, orbit.JoinOptions{Attached: orbit.Attached{none.Hash: none}})
+	j, err := dba.Join(t.Context(), orbit.NewCandidates(block.New(forged)), orbit.JoinOptions{Attached: orbit.Attached{none.Hash: none}})
 	if err != nil || j[0].Outcome != orbit.Refused || !errors.Is(j[0].Err, entry.ErrFault) {
 		t.Errorf("with a block that is no identity: %+v, %v", j, err)
 	}

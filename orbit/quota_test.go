@@ -42,7 +42,7 @@ func (p *peer) taken(t *testing.T, address string, attached orbit.Attached, bs [
 	db, openErr := p.Open(t.Context(), address, orbit.OpenOptions{Attached: attached})
 	must(t, openErr)
 	for _, b := range bs {
-		joined, joinErr := db.Join(t.Context(), []block.Block{b}, orbit.JoinOptions{From: "peer", Attached: attached})
+		joined, joinErr := db.Join(t.Context(), orbit.NewCandidates(b), orbit.JoinOptions{From: "peer", Attached: attached})
 		must(t, joinErr)
 		if joined[0].Err != nil {
 			return db, bytes, joined[0].Err

@@ -84,6 +84,7 @@ import (
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/internal/probe"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
@@ -226,6 +227,7 @@ func New(
 // error wraps [ErrMalformed], and also [ErrEncrypted] if the entry may be
 // encrypted.
 func Decode(b block.Block) (*Entry, error) {
+	probe.Decoded(b.Hash)
 	e := &Entry{Block: b}
 	if err := e.decode(); err != nil {
 		if isByteString(b.Data) {

@@ -84,7 +84,7 @@ func copyAll(t testing.TB, from, to *orbit.Database, o, toOrbit *orbit.Orbit) {
 			at[b.Hash] = b
 		}
 	}
-	_, err := to.Join(t.Context(), bs, orbit.JoinOptions{Attached: at})
+	_, err := to.Join(t.Context(), orbit.NewCandidates(bs...), orbit.JoinOptions{Attached: at})
 	must(t, err)
 }
 
@@ -234,7 +234,7 @@ func joinBatch(t testing.TB, to *orbit.Database, bs []block.Block) []orbit.JoinR
 	for _, b := range bs {
 		at[b.Hash] = b
 	}
-	joined, err := to.Join(t.Context(), bs, orbit.JoinOptions{Attached: at})
+	joined, err := to.Join(t.Context(), orbit.NewCandidates(bs...), orbit.JoinOptions{Attached: at})
 	must(t, err)
 	return joined
 }

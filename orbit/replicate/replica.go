@@ -240,7 +240,7 @@ func (rp *replica) join(ctx context.Context, from []peer.ID, bs ...block.Block) 
 func (rp *replica) joinOf(ctx context.Context, of string, from []peer.ID, bs ...block.Block) ([]orbit.JoinResult, error) {
 	db := rp.database()
 	opts := orbit.JoinOptions{From: of, Attached: rp.identitiesOf(ctx, db, from, bs)}
-	joined, err := db.Join(ctx, bs, opts)
+	joined, err := db.Join(ctx, orbit.NewCandidates(bs...), opts)
 	if err != nil {
 		return joined, rp.storeError(err)
 	}
@@ -250,7 +250,7 @@ func (rp *replica) joinOf(ctx context.Context, of string, from []peer.ID, bs ...
 		for n, i := range disputed {
 			again[n] = bs[i]
 		}
-		second, err := db.Join(ctx, again, opts)
+		second, err := db.Join(ctx, orbit.NewCandidates(again...), opts)
 		if err != nil {
 			return joined, rp.storeError(err)
 		}

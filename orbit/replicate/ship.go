@@ -325,7 +325,7 @@ func (s *receiver) verify(ctx context.Context, bs []block.Block) (b batch) {
 			b.useless++
 		}
 	}
-	s.rp.database().Verify(ctx, ours)
+	s.rp.database().Verify(ctx, orbit.NewCandidates(ours...))
 	return b
 }
 

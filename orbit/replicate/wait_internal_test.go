@@ -77,11 +77,11 @@ func TestWhatWasGivenUpIsAskedForAgain(t *testing.T) {
 	}
 	resumed(false, false)
 	for i := range bs[1:] {
-		_, err := to.Join(t.Context(), bs[len(bs)-1-i:][:1], opts)
+		_, err := to.Join(t.Context(), orbit.NewCandidates(bs[len(bs)-1-i]), opts)
 		must(t, err)
 	}
 	resumed(true, false) // the log did not grow: it would be the same again
-	_, err = to.Join(t.Context(), bs[:1], opts)
+	_, err = to.Join(t.Context(), orbit.NewCandidates(bs[0]), opts)
 	must(t, err)
 	resumed(true, true)
 	resumed(true, false)

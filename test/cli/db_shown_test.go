@@ -58,7 +58,7 @@ func (a app) database(name, kind string, payloads ...value.Value) (address, file
 		var e *entry.Entry
 		if e, err = entry.New(a.signer, db.Address(), payload, heads, []string{}); err == nil {
 			heads = []entry.Position{e.Position(e.Rank())}
-			_, err = db.Join(a.t.Context(), []block.Block{e.Block}, orbit.JoinOptions{})
+			_, err = db.Join(a.t.Context(), orbit.NewCandidates(e.Block), orbit.JoinOptions{})
 		}
 	}
 	var car bytes.Buffer

@@ -403,7 +403,7 @@ func (r goReplica) join(heads []string, bs []block.Block) {
 // joined offers blocks and returns what became of them.
 func (r goReplica) joined(bs []block.Block) []orbit.JoinResult {
 	r.t.Helper()
-	joined, err := r.Join(r.t.Context(), bs, orbit.JoinOptions{})
+	joined, err := r.Join(r.t.Context(), orbit.NewCandidates(bs...), orbit.JoinOptions{})
 	must(r.t, err)
 	return joined
 }
