@@ -1,6 +1,6 @@
 package orbit
 
-import "github.com/newpieceplease/npp/orbit/manifest"
+import "github.com/newpieceplease/npp/orbit/internal/manifest"
 
 // Anyone in an access list permits every identity to write.
 const Anyone = manifest.Anyone

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/keyed"
+	"github.com/newpieceplease/npp/orbit/internal/blocks"
+	"github.com/newpieceplease/npp/orbit/internal/keyed"
 	"github.com/newpieceplease/npp/orbit/value"
 )
 

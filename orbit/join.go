@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
 // Outcome is the outcome of [Database.Join] for one candidate.

@@ -1,7 +1,7 @@
 package orbit
 
 import (
-	"github.com/newpieceplease/npp/orbit/keyed"
+	"github.com/newpieceplease/npp/orbit/internal/keyed"
 	"github.com/newpieceplease/npp/orbit/value"
 )
 

@@ -3,7 +3,7 @@ package orbit
 import (
 	"github.com/ipfs/boxo/blockstore"
 
-	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit/internal/blocks"
 	"github.com/newpieceplease/npp/store"
 )
 

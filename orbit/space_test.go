@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
 	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/space/spacetest"
 )

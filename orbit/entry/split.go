@@ -4,7 +4,7 @@ import (
 	"fmt"
 
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
 // Split splits a concatenation of dag-cbor blocks, such as entries, into at

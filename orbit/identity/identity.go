@@ -31,7 +31,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
 // Type is the type of identities that OrbitDB's publickey provider makes.

@@ -13,9 +13,9 @@ import (
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/heads"
+	"github.com/newpieceplease/npp/orbit/internal/heads"
 
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
 // partner is a peer that has, or had, the database open.

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
 const shortDocument = `{"_id":"7f3a","title":"The quick brown fox","tags":["a","bb","ccc"],"count":42,"ratio":0.75,"ok":true,"at":"2024-05-06T07:08:09Z"}`

@@ -1,6 +1,6 @@
 package value
 
-import "github.com/newpieceplease/npp/orbit/value/dagcbor"
+import "github.com/newpieceplease/npp/orbit/internal/dagcbor"
 
 // Kind is the kind of a value.
 type Kind uint8

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
 // Null is the value null.

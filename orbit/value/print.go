@@ -6,7 +6,7 @@ import (
 	"math"
 	"strconv"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
 // MarshalJSON returns v as compact DAG-JSON, with the members of maps in the

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
 func TestASlotIsThatOfTheTextInJavaScript(t *testing.T) {

@@ -63,7 +63,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
 // ErrInvalid is returned for data that has no value.

@@ -14,7 +14,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
 var someCID = cid.MustParse("bafyreiepmdpv3nd7d7wvwbpj6vtmcrmtxkcwqm6bzwxzvmhvqc3jbxuxqy")
