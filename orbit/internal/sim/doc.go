@@ -52,8 +52,8 @@
 //
 // # By hand
 //
-//	NPP_SIM_SEEDS=5000 go test ./test/sim -run TestHistories -timeout 0
-//	NPP_SOAK=1h NPP_SIM_SEED=1000 go test ./test/sim -run TestHistories -timeout 0
-//	NPP_SIM_SEED=17 NPP_SIM_TRACE=1 go test ./test/sim -run TestSeed
-//	NPP_SIM_REPLICAS=40 NPP_SIM_OPERATIONS=1000 go test ./test/sim -run TestSeed
+//	NPP_SIM_SEEDS=5000 go test ./orbit/internal/sim -run TestHistories -timeout 0
+//	NPP_SOAK=1h NPP_SIM_SEED=1000 go test ./orbit/internal/sim -run TestHistories -timeout 0
+//	NPP_SIM_SEED=17 NPP_SIM_TRACE=1 go test ./orbit/internal/sim -run TestSeed
+//	NPP_SIM_REPLICAS=40 NPP_SIM_OPERATIONS=1000 go test ./orbit/internal/sim -run TestSeed
 package sim
