@@ -48,7 +48,7 @@ test: ipfs stock ## all checks, and all tests that need nothing but Go
 	$(GO) vet ./...
 	@$(GO) run ./cmd/preload preload_list | cmp -s - cmd/ipfs/preload.go || \
 		{ echo "cmd/ipfs/preload.go is stale: run make preload"; exit 1; }
-	$(BINARIES) $(GO) run ./test/report -vet=off -timeout 30m ./test/cli ./test/sim ./...
+	$(BINARIES) $(GO) run ./test/report -vet=off -timeout 30m ./test/cli ./orbit/internal/sim ./...
 
 # Without test/ and bench/: their tests run other processes, which it does not see.
 race: ## the tests of the packages with the race detector (needs a C compiler)
@@ -72,7 +72,7 @@ soak: ipfs ## random histories, and kills, for MINUTES=5; simulated from SEED=10
 	$(BINARIES) NPP_SOAK=$(MINUTES)m NPP_SIM_SEED=$(SEED) NPP_SIM_SEEDS=1 NPP_ACCESS_SEEDS=$$((2000 * $(MINUTES))) \
 		$(GO) test -v -count=1 -vet=off -p 3 -parallel 8 -timeout $$((4 * $(MINUTES) + 30))m \
 		-run 'TestHistories|SurvivesKill|SurviveKills|TestReplicasWithTheSame|TestReplicasAgreeAfter' \
-		./test/sim ./test/cli ./orbit ./orbit/oplog
+		./orbit/internal/sim ./test/cli ./orbit ./orbit/internal/oplog
 
 bench: ipfs ## measure against stock kubo and others
 	$(GO) run ./bench

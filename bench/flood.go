@@ -15,8 +15,6 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/identity"
-	"github.com/newpieceplease/npp/orbit/keyed"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/store"
 )
@@ -135,7 +133,7 @@ func floodOnce(ctx context.Context, b *bench, entries int, chain bool) (f flood,
 		kv, err := db.KeyValue()
 		return kv, db, err
 	}
-	flooded, db, err := open("flooded", orbit.Access{Write: []string{manifest.Anyone}})
+	flooded, db, err := open("flooded", orbit.Access{Write: []string{orbit.Anyone}})
 	if err != nil {
 		return f, err
 	}
@@ -163,7 +161,7 @@ func floodOnce(ctx context.Context, b *bench, entries int, chain bool) (f flood,
 	if err != nil {
 		return f, err
 	}
-	at := orbit.WithAtHand(ctx, orbit.AtHand{stranger.Hash(): stranger.Block()})
+	opts := orbit.JoinOptions{Attached: orbit.Attached{stranger.Hash(): stranger.Block()}}
 	stop, done := make(chan struct{}), make(chan error, 1)
 	go func() {
 		for {
@@ -183,7 +181,7 @@ func floodOnce(ctx context.Context, b *bench, entries int, chain bool) (f flood,
 	}()
 	began := time.Now()
 	for i := 0; i < len(blocks) && err == nil; i += floodBatch {
-		_, err = db.Join(at, blocks[i:min(len(blocks), i+floodBatch)])
+		_, err = db.Join(ctx, orbit.NewCandidates(blocks[i:min(len(blocks), i+floodBatch)]...), opts)
 	}
 	f.join = time.Since(began)
 	close(stop)
@@ -216,7 +214,7 @@ func strangers(address string, n int, chain bool) (blocks []block.Block, s *iden
 	}
 	var last []entry.Position
 	for i := range n {
-		e, err := entry.New(s, address, keyed.Put(value.Text(fmt.Sprint("stranger ", i)), value.Null), last, []string{})
+		e, err := entry.New(s, address, put(fmt.Sprint("stranger ", i)), last, []string{})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -226,4 +224,13 @@ func strangers(address string, n int, chain bool) (blocks []block.Block, s *iden
 		blocks = append(blocks, e.Block)
 	}
 	return blocks, s, nil
+}
+
+// put returns the payload that sets a key to null.
+func put(key string) value.Value {
+	return value.Map(
+		value.Member{Name: "op", Value: value.Text("PUT")},
+		value.Member{Name: "key", Value: value.Text(key)},
+		value.Member{Name: "value", Value: value.Null},
+	)
 }

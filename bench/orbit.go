@@ -583,7 +583,7 @@ func (m *orbitBench) memory(ctx context.Context) (*section, error) {
 		return nil, err
 	}
 	opened := heap()
-	stats, err := c.db.Log().Stats(ctx)
+	stats, err := c.db.Stats(ctx)
 	if err != nil {
 		return nil, err
 	}

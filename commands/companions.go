@@ -17,7 +17,7 @@ import (
 	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/library"
 	"github.com/newpieceplease/npp/library/card"
-	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/swarm"
 )
 
@@ -126,7 +126,7 @@ func newOfferLine(o library.Offer) *offerLine {
 		l.At = &o.At
 	}
 	if err := o.Check(); err != nil {
-		l.Legacy = errors.Is(err, manifest.ErrLegacyAddress)
+		l.Legacy = errors.Is(err, orbit.ErrLegacyAddress)
 		l.Error = companionError(err, "").Error()
 	}
 	return l
@@ -138,9 +138,9 @@ func companionError(err error, arg string) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, manifest.ErrLegacyAddress):
+	case errors.Is(err, orbit.ErrLegacyAddress):
 		hint = "npp cannot open such a library; its app has to upgrade to OrbitDB 1.0 or later"
-	case errors.Is(err, manifest.ErrInvalidAddress):
+	case errors.Is(err, orbit.ErrInvalidAddress):
 		hint = "ask the sender for another offer"
 	case errors.Is(err, library.ErrNoStore), errors.Is(err, card.ErrNoProtocol):
 		hint = `the peer has to send {"userDb":"<address of its user database>"}, as the app of the OrbitDB tutorial does`

@@ -16,10 +16,7 @@ import (
 
 	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/orbit/where"
@@ -128,11 +125,11 @@ func dbError(err error, arg string) error {
 		hint = "ipfs npp db ls shows the databases on this daemon"
 	case errors.Is(err, orbit.ErrAmbiguous):
 		hint = "use one of these addresses"
-	case errors.Is(err, manifest.ErrLegacyAddress):
+	case errors.Is(err, orbit.ErrLegacyAddress):
 		hint = "npp cannot open such a database; create it again with OrbitDB 1.0 or later"
-	case errors.Is(err, manifest.ErrInvalidAddress):
+	case errors.Is(err, orbit.ErrInvalidAddress):
 		hint = "ipfs npp db ls shows addresses and names"
-	case errors.Is(err, oplog.ErrDamaged), errors.Is(err, blocks.ErrDamaged):
+	case errors.Is(err, orbit.ErrDamaged), errors.Is(err, orbit.ErrDamagedBlock):
 		hint = "ipfs npp db rebuild " + hintArg(arg)
 	case errors.Is(err, orbit.ErrNotAllowed):
 		hint = "ipfs npp db info " + hintArg(arg) + " shows who may write"
@@ -251,8 +248,8 @@ The reason is printed below a database that is not live, full or failed.
 			db, err := o.Open(ctx, d.Address, orbit.OpenOptions{})
 			if err == nil {
 				accessOf[db.Access().Address()] = d.Address
-				var s oplog.Stats
-				s, err = db.Log().Stats(ctx)
+				var s orbit.Stats
+				s, err = db.Stats(ctx)
 				l.Entries, l.Keys = s.Entries, s.Keys
 			}
 			if err != nil {
@@ -451,7 +448,7 @@ In JSON, invalid entries are "faults" and pending entries are "waiting".
 			err = addStatus(req, env, l)
 		}
 		if err == nil && l.Pending > 0 && l.Asking == 0 {
-			l.Missing, err = db.Log().Missing(ctx)
+			l.Missing, err = db.Missing(ctx)
 		}
 		if err != nil {
 			return dbError(err, arg)
@@ -474,15 +471,13 @@ func infoOf(ctx context.Context, o *orbit.Orbit, db *orbit.Database) (*infoLine,
 
 		ManifestType: otherType(db.Type(), db.ManifestType()),
 	}
-	s, err := db.Log().Stats(ctx)
+	s, err := db.Stats(ctx)
 	if err != nil {
 		return nil, err
 	}
 	l.Entries, l.Keys, l.Invalid, l.Pending = s.Entries, s.Keys, s.Faults, s.Waiting
 	l.Clock, l.Last, l.MissingCount, l.Stored = s.Clock, s.Last, s.Missing, newStoredLine(db.Usage())
-	for _, h := range s.Heads {
-		l.Heads = append(l.Heads, h.Hash)
-	}
+	l.Heads = append(l.Heads, s.Heads...)
 	if l.Access.Capabilities, err = db.Access().Capabilities(ctx); err != nil {
 		return nil, err
 	}
@@ -696,7 +691,7 @@ them sends them again. If the command is interrupted, run it again.
 		if err != nil {
 			return dbError(err, arg)
 		}
-		s, err := db.Log().Stats(ctx)
+		s, err := db.Stats(ctx)
 		if err != nil {
 			return dbError(err, arg)
 		}

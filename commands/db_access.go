@@ -13,7 +13,6 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/identity"
-	"github.com/newpieceplease/npp/orbit/manifest"
 )
 
 const (
@@ -157,7 +156,7 @@ func changeAccess(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environm
 	if capability != orbit.CapabilityWrite && capability != orbit.CapabilityAdmin {
 		return fmt.Errorf("--%s is %.40q, but must be %s or %s", capabilityOption, capability, orbit.CapabilityWrite, orbit.CapabilityAdmin)
 	}
-	if _, err := identity.ParsePublicKey(id); err != nil && id != manifest.Anyone {
+	if _, err := identity.ParsePublicKey(id); err != nil && id != orbit.Anyone {
 		return fmt.Errorf("%.80q is not an identity: %w; hint: ipfs npp id shows the identity of a daemon", id, err)
 	}
 	access := db.Access()

@@ -11,7 +11,6 @@ import (
 	cmds "github.com/ipfs/go-ipfs-cmds"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
 const (
@@ -100,7 +99,7 @@ all. '--follow' prints entries as they arrive, until it is interrupted:
 		if follow {
 			flush(res)()
 		}
-		line := func(a oplog.Arrival) *entryLine {
+		line := func(a orbit.Arrival) *entryLine {
 			l := newEntryLine(a)
 			if writer, err := o.IdentityOf(ctx, a.Entry.Identity); err == nil {
 				l.Writer = writer.ID
@@ -124,7 +123,7 @@ all. '--follow' prints entries as they arrive, until it is interrupted:
 
 // entriesOf yields the entries that the options choose. Entries of a range have
 // no number.
-func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter.Seq2[oplog.Arrival, error], error) {
+func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter.Seq2[orbit.Arrival, error], error) {
 	r := orbit.Range{}
 	ranged := false
 	for option, bound := range map[string]*string{gtOption: &r.GT, gteOption: &r.GTE, ltOption: &r.LT, lteOption: &r.LTE} {
@@ -142,7 +141,7 @@ func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter
 			return nil, errors.New("--since and --follow print the order of arrival, so they cannot be combined with --gt, --gte, --lt and --lte, which choose from the order of the log; hint: use either")
 		}
 		if !hasSince {
-			s, err := db.Log().Stats(ctx)
+			s, err := db.Stats(ctx)
 			if err != nil {
 				return nil, err
 			}
@@ -151,19 +150,19 @@ func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter
 		if isSet(req, followOption) {
 			return db.Updates(ctx, since), nil
 		}
-		return db.Log().Arrived(ctx, since), nil
+		return db.Arrived(ctx, since), nil
 	}
 	r.Amount, _ = req.Options[amountOption].(int)
-	return func(yield func(oplog.Arrival, error) bool) {
+	return func(yield func(orbit.Arrival, error) bool) {
 		for e, err := range db.Iterate(ctx, r) {
-			if !yield(oplog.Arrival{Entry: e}, err) {
+			if !yield(orbit.Arrival{Entry: e}, err) {
 				return
 			}
 		}
 	}, nil
 }
 
-func newEntryLine(a oplog.Arrival) *entryLine {
+func newEntryLine(a orbit.Arrival) *entryLine {
 	e := a.Entry
 	return &entryLine{
 		Number:   a.Number,

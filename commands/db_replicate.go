@@ -16,7 +16,6 @@ import (
 	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/swarm"
@@ -52,7 +51,7 @@ func replicationOf(req *cmds.Request, env cmds.Environment) (r replication, err 
 // database that is named by its address may be unknown here.
 func (r replication) address(arg string) (string, error) {
 	if strings.HasPrefix(arg, "/") {
-		_, err := manifest.ParseAddress(arg)
+		_, err := orbit.ParseAddress(arg)
 		return arg, err
 	}
 	return r.orbit.Resolve(r.ctx, arg)
@@ -457,7 +456,7 @@ func (r replication) openLine(s replicate.Status) (*openLine, error) {
 	if err != nil {
 		return nil, err
 	}
-	stats, err := db.Log().Stats(r.ctx)
+	stats, err := db.Stats(r.ctx)
 	l.Name, l.Entries, l.Pending = db.Name(), stats.Entries, stats.Waiting
 	return l, err
 }
@@ -563,7 +562,7 @@ func (r replication) contents(address string) (name string, entries uint64, here
 			continue
 		}
 		if db, err := r.orbit.Find(r.ctx, address); err == nil {
-			if s, err := db.Log().Stats(r.ctx); err == nil {
+			if s, err := db.Stats(r.ctx); err == nil {
 				entries = s.Entries
 			}
 		}

@@ -21,8 +21,6 @@ import (
 	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
@@ -169,10 +167,10 @@ func TestDatabaseErrorsSayWhatToDo(t *testing.T) {
 		want   string
 	}{
 		{orbit.ErrUnknown, "x", "hint: ipfs npp db ls"},
-		{manifest.ErrLegacyAddress, "x", "hint: npp cannot open such a database"},
-		{oplog.ErrDamaged, "pieces", "hint: ipfs npp db rebuild pieces"},
-		{oplog.ErrDamaged, "two words", "hint: ipfs npp db rebuild <db>"},
-		{oplog.ErrDamaged, "\x1b[31m", "hint: ipfs npp db rebuild <db>"},
+		{orbit.ErrLegacyAddress, "x", "hint: npp cannot open such a database"},
+		{orbit.ErrDamaged, "pieces", "hint: ipfs npp db rebuild pieces"},
+		{orbit.ErrDamaged, "two words", "hint: ipfs npp db rebuild <db>"},
+		{orbit.ErrDamaged, "\x1b[31m", "hint: ipfs npp db rebuild <db>"},
 		{orbit.ErrUnavailable, "x", "hint: connect to a peer"},
 		{entry.ErrTooLarge, "x", "hint: add it to IPFS"},
 		{orbit.ErrUnknown, "/orbitdb/zdpu", "ipfs npp db open /orbitdb/zdpu fetches it"},

@@ -14,7 +14,6 @@ import (
 	cmds "github.com/ipfs/go-ipfs-cmds"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/orbit/where"
@@ -610,7 +609,7 @@ func emitItems(ctx context.Context, req *cmds.Request, res cmds.ResponseEmitter,
 			}
 		case context.Cause(ctx) != nil:
 			return context.Cause(ctx)
-		case !errors.Is(err, blocks.ErrDamaged) || item.Hash == "":
+		case !errors.Is(err, orbit.ErrDamagedBlock) || item.Hash == "":
 			return dbError(err, req.Arguments[0])
 		default:
 			l.Error = err.Error()

@@ -18,7 +18,6 @@ import (
 	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/library/sheet"
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/blocks"
 )
 
 const (
@@ -344,7 +343,7 @@ func emitPieces(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environmen
 		switch {
 		case err == nil:
 			l = newPieceLine(p)
-		case context.Cause(ctx) != nil || !errors.Is(err, blocks.ErrDamaged):
+		case context.Cause(ctx) != nil || !errors.Is(err, orbit.ErrDamagedBlock):
 			return storeError(ctx, err)
 		default:
 			damaged++

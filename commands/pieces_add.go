@@ -19,7 +19,6 @@ import (
 	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/library/sheet"
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/space"
 )
 
@@ -317,7 +316,7 @@ func (a *addRun) record(l *addLine, p piece.Piece, outcome library.Outcome, err 
 		switch {
 		case a.ctx.Err() != nil:
 			return a.cause(err)
-		case errors.Is(err, library.ErrInvalid), errors.Is(err, orbit.ErrNotAllowed), errors.Is(err, orbit.ErrClosed), errors.Is(err, oplog.ErrDamaged), errors.Is(err, space.ErrFull), errors.Is(err, errReadFile):
+		case errors.Is(err, library.ErrInvalid), errors.Is(err, orbit.ErrNotAllowed), errors.Is(err, orbit.ErrClosed), errors.Is(err, orbit.ErrDamaged), errors.Is(err, space.ErrFull), errors.Is(err, errReadFile):
 			return changeError(a.ctx, err, l.Hash, "add")
 		}
 		err = pieceError(a.ctx, err, l.Hash)

@@ -10,7 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/routing"
 
-	"github.com/newpieceplease/npp/orbit/blocks"
+	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -30,9 +30,9 @@ func NewBlocks(ds datastore.Batching) *Blocks {
 	return &Blocks{store: store.New(ds, DatabasesNamespace)}
 }
 
-// Overlay returns base with the blocks of databases; see [blocks.Under].
+// Overlay returns base with the blocks of databases; see [orbit.Overlay].
 func (b *Blocks) Overlay(base blockstore.Blockstore) blockstore.Blockstore {
-	return blocks.Under(base, b.store)
+	return orbit.Overlay(base, b.store)
 }
 
 // Discovery returns a content discovery that finds the peers that have the

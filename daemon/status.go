@@ -294,7 +294,7 @@ func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
 }
 
 func (d *Daemon) describeStore(ctx context.Context, st *StoreStatus, s *Status) {
-	stats, err := st.DB.Log().Stats(ctx)
+	stats, err := st.DB.Stats(ctx)
 	if err != nil {
 		s.attend(st.Name, "", err, "")
 		return

@@ -15,7 +15,7 @@ import (
 	"github.com/newpieceplease/npp/library/card"
 	"github.com/newpieceplease/npp/library/companion"
 	"github.com/newpieceplease/npp/library/piece"
-	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/swarm"
 )
 
@@ -122,7 +122,7 @@ type Nearby struct {
 // current name and user database, databases that failed are tried again, and
 // again is true.
 //
-// The error wraps [ErrSelf], [ErrNoStore], [manifest.ErrLegacyAddress] or an
+// The error wraps [ErrSelf], [ErrNoStore], [orbit.ErrLegacyAddress] or an
 // error of [swarm.Swarm.Connect].
 func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again bool, err error) {
 	id := target.ID
@@ -236,7 +236,7 @@ func (l *Library) userOf(ctx context.Context, target peer.AddrInfo) (user, name 
 			return "", "", ErrNoStore
 		}
 	}
-	if _, err := manifest.ParseAddress(user); err != nil {
+	if _, err := orbit.ParseAddress(user); err != nil {
 		return "", "", fmt.Errorf("user database %.200q: %w", user, err)
 	}
 	if l.isOwn(ctx, user) {

@@ -52,7 +52,7 @@ func (h *testLibrary) records(t testing.TB) (records []string) {
 // entries returns the number of entries of a library database.
 func (h *testLibrary) entries(t testing.TB, name string) uint64 {
 	t.Helper()
-	stats, err := h.database(t, name).Log().Stats(t.Context())
+	stats, err := h.database(t, name).Stats(t.Context())
 	must(t, err)
 	return stats.Entries
 }

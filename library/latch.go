@@ -130,7 +130,7 @@ func (l *latch) isUpToDate(ctx context.Context, address string) bool {
 	if db == nil || db.Address() != address || !l.isRead() {
 		return false
 	}
-	stats, err := db.Log().Stats(ctx)
+	stats, err := db.Stats(ctx)
 	return err == nil && last >= stats.Last
 }
 

@@ -23,7 +23,6 @@ import (
 	"github.com/newpieceplease/npp/library"
 	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
@@ -252,10 +251,10 @@ func TestOnlyMissingFieldsAreFilledIn(t *testing.T) {
 	if name, err := h.Username(t.Context()); name != "304532" || err != nil {
 		t.Errorf("username %q, %v", name, err)
 	}
-	stats, err := h.Stores(t.Context())[1].DB.Log().Stats(t.Context())
+	stats, err := h.Stores(t.Context())[1].DB.Stats(t.Context())
 	must(t, err)
 	h.restart(t)
-	again, err := h.Stores(t.Context())[1].DB.Log().Stats(t.Context())
+	again, err := h.Stores(t.Context())[1].DB.Stats(t.Context())
 	must(t, err)
 	if stats.Entries != again.Entries {
 		t.Errorf("%d entries, then %d: an entry is added at each start", stats.Entries, again.Entries)
@@ -275,7 +274,7 @@ func TestDamagedDatabaseIsReportedAndRecovers(t *testing.T) {
 		stores := h.Stores(t.Context())
 		for j, s := range stores {
 			switch {
-			case j == i && (!errors.Is(s.Err, oplog.ErrDamaged) || s.Name != name || s.DB != nil):
+			case j == i && (!errors.Is(s.Err, orbit.ErrDamaged) || s.Name != name || s.DB != nil):
 				t.Errorf("%s: %+v", name, s)
 			case j != i && (s.Err != nil || s.DB == nil):
 				t.Errorf("%s is damaged, and %s: %+v", name, s.Name, s)

@@ -7,8 +7,6 @@ import (
 	"iter"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/blocks"
-	"github.com/newpieceplease/npp/orbit/keyed"
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
@@ -37,7 +35,7 @@ func mirror(ctx context.Context, db *orbit.Database, take func(key value.Value, 
 	if err != nil {
 		return err
 	}
-	stats, err := db.Log().Stats(ctx)
+	stats, err := db.Stats(ctx)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", db.Address(), err)
 	}
@@ -47,7 +45,7 @@ func mirror(ctx context.Context, db *orbit.Database, take func(key value.Value, 
 			return ctx.Err()
 		case err == nil:
 			take(item.Key, &item, 0)
-		case errors.Is(err, blocks.ErrDamaged):
+		case errors.Is(err, orbit.ErrDamagedBlock):
 			log.Warnw("damaged item", "database", db.Address(), "err", err)
 		default:
 			return fmt.Errorf("read %s: %w", db.Address(), err)
@@ -58,7 +56,7 @@ func mirror(ctx context.Context, db *orbit.Database, take func(key value.Value, 
 		if err != nil {
 			return fmt.Errorf("follow %s: %w", db.Address(), err)
 		}
-		op, ok := keyed.Parse(arrival.Entry.Payload)
+		op, ok := orbit.ParseOperation(arrival.Entry.Payload)
 		if !ok {
 			continue
 		}

@@ -24,7 +24,6 @@ import (
 	"github.com/newpieceplease/npp/library/card"
 	"github.com/newpieceplease/npp/library/piece"
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/router"
@@ -84,7 +83,7 @@ func newNodeOn(t testing.TB, disk *space.Disk) *node {
 	rt, err := router.New(ctx, n.host, router.Options{Patient: func(peer.ID) bool { return true }})
 	must(t, err)
 	n.store = store.New(n.disk, "/npp/orbit")
-	bs := blocks.Under(blockstore.NewBlockstore(n.disk), n.store)
+	bs := orbit.Overlay(blockstore.NewBlockstore(n.disk), n.store)
 	swap := bitswap.New(ctx, bsnet.NewFromIpfsHost(n.host), nil, bs)
 	t.Cleanup(func() { swap.Close() })
 	n.orbit, err = orbit.New(ctx, orbit.Config{Store: n.store, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks, Disk: disk})

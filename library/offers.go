@@ -13,7 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/message"
-	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit"
 )
 
 // MaxOffers is the maximum number of stored offers. A new one replaces that of
@@ -38,9 +38,9 @@ type Offer struct {
 }
 
 // Check returns why the address cannot be opened, such as
-// [manifest.ErrLegacyAddress], or nil.
+// [orbit.ErrLegacyAddress], or nil.
 func (o Offer) Check() error {
-	_, err := manifest.ParseAddress(o.Address)
+	_, err := orbit.ParseAddress(o.Address)
 	return err
 }
 

@@ -8,7 +8,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
@@ -120,7 +119,7 @@ func (l *Library) recordChanged(key value.Value, item *orbit.Item, number uint64
 
 // checkRecord returns the peer ID of a record, or why the record is invalid.
 func (l *Library) checkRecord(address string, r record) (peer.ID, error) {
-	if _, err := manifest.ParseAddress(address); err != nil {
+	if _, err := orbit.ParseAddress(address); err != nil {
 		return "", err
 	}
 	id, err := decodePeer(r.NodeID)
@@ -167,7 +166,7 @@ func (l *Library) remember(ctx context.Context, c *companionState, r record) {
 		}
 	}
 	for key, pair := range map[string][2]string{KeyPieces: {before.Pieces, r.Pieces}, KeyPractice: {before.Practice, r.Practice}} {
-		if _, err := manifest.ParseAddress(pair[1]); err == nil {
+		if _, err := orbit.ParseAddress(pair[1]); err == nil {
 			set(key, pair[0], pair[1])
 		}
 	}

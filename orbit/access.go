@@ -10,108 +10,116 @@ import (
 	"sync"
 
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/blocks"
-	"github.com/newpieceplease/npp/orbit/keyed"
-	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/blocks"
+	"github.com/newpieceplease/npp/orbit/internal/keyed"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// Capabilities of the orbitdb access controller.
+// The capabilities of an orbitdb access controller.
 const (
 	CapabilityWrite = "write"
 	CapabilityAdmin = "admin"
 )
 
-// AccessController says who may write to a database.
+// AccessController determines who may write to a database.
 //
-// Of type "ipfs", it is a list that cannot be changed. Of type "orbitdb", it is
-// a keyvalue database of its own, whose writers are the admins: its keys are
-// capabilities, their values lists of IDs. An identity may write if it has
-// "write" or "admin" there, or is an admin by the list of that database.
+// A controller of type "ipfs" is a fixed access list. A controller of type
+// "orbitdb" is a keyvalue database, the access database, whose writers are the
+// admins. Its keys are capabilities and its values are lists of IDs. An
+// identity may write if it has "write" or "admin" there, or if it is an admin
+// by the access list of the access database itself.
 //
-// # Which entries count
+// # Authorization
 //
-// A list that can be changed differs from peer to peer for a while, and comes
-// before or after the entries that it is about. So nothing is decided for good
-// when an entry arrives. What counts is a function of the entries and of the
-// access database, and is computed anew whenever either changes:
+// A changeable list differs from peer to peer for a while, and arrives before
+// or after the entries that it concerns. So no decision about an entry is
+// final. Authorization is a function of the entries and the access database,
+// and is recomputed whenever either changes:
 //
-// An entry counts if its signature is valid and it is an ancestor of, or is
-// itself, an anchor. Anchors are the entries whose writer is on the present list,
-// and those that an admin keeps ([AccessController.Revoke]). A writer that was
-// never on the list has no entries that count, but for kept ones.
+// An entry is authorized if it is valid and is an anchor or an ancestor of one.
+// Anchors are the valid entries whose writer is on the current access list, and
+// those that an admin retains ([AccessController.Keep]). A writer that was
+// never on the list has no authorized entries other than retained ones.
 //
-//   - Never granted: an entry of such a writer does not count, whatever is built
-//     on it. It is not taken, unless an entry that is taken needs it as a parent.
-//   - Granted: all entries of the writer count, also those that came before the
-//     grant did.
-//   - Revoked: an entry that a present writer has built on counts, with all
-//     ancestors: somebody who may write had it, and let it stand. Tips that nobody
-//     built on lose effect, unless the admin who revokes keeps them. What the
-//     writer adds afterwards does not count, whatever its clock says, since honest
-//     peers do not build on entries that do not count.
-//   - Granted again: all entries of the writer count again, on every peer.
-//   - The list is on its way: a peer counts by the list that it has. When the
-//     newer list comes, it counts as all others do.
-//   - The lists of two peers differ: so may what counts, and the two are not in
-//     step until the access databases are.
+//   - Never granted: the entries of such a writer are not authorized, whatever
+//     descends from them. They are refused, unless an accepted entry needs one
+//     as a parent.
+//   - Granted: all entries of the writer are authorized, including those from
+//     before the grant.
+//   - Revoked: an entry from which an entry of a current writer descends is
+//     authorized, with all its ancestors: somebody who may write had it and
+//     accepted it. Tips, from which no such entry descends, are no longer
+//     authorized, unless the admin who revokes retains them. Later entries of
+//     the writer are not authorized, whatever their clock says, since honest
+//     peers do not build on entries that are not authorized.
+//   - Granted again: all entries of the writer are authorized again, on every
+//     peer.
+//   - List not yet arrived: a peer applies the list that it has. When the newer
+//     list arrives, it agrees with all others.
+//   - Different lists: two peers with different lists may authorize different
+//     entries, and are not in sync until their access databases are.
 //
-// Nobody gains power by this: a present writer who builds on the entries of a
-// revoked one could have written the same values. The other rule that was
-// considered, a record of the heads at each revocation, loses what former members
-// wrote and the admin did not have yet, though present members have built on it;
-// and it needs an admin at hand where JavaScript revoked.
+// Nobody gains power by this rule: a current writer who builds on the entries
+// of a revoked one could have written the same values. The alternative, to
+// record the heads at each revocation, loses entries of former members that the
+// admin did not have yet, although current members have built on them; and it
+// needs an admin of this implementation where a JavaScript admin revoked.
 //
-// @orbitdb/core joins a head with all ancestors or not at all. By its present list,
-// it judges the head, what the head names in next and refs, and the ancestors that it
-// does not have yet; and it keeps what it joined. Where all writers of a history are
-// on the present list, it counts what is counted here. Otherwise:
+// # JavaScript
 //
-//   - A JavaScript peer that has the entries of a revoked writer goes on showing them
-//     all. It cannot join an entry that names one of them in next or refs. Entries
-//     that are written here name one only where it is a head, as a kept tip is: the
-//     peer then joins that entry together with the one after it.
-//   - A JavaScript peer that lacks them cannot join what descends from them.
+// @orbitdb/core joins a head with all its ancestors or not at all. By its
+// current list, it checks the head, the entries that the head names in next and
+// refs, and the ancestors that it does not have yet; and it keeps whatever it
+// joined. If all writers of a history are on the current list, it has the same
+// entries as this package. Otherwise:
+//
+//   - A JavaScript peer that has the entries of a revoked writer continues to
+//     show all of them. It cannot join an entry that names one of them in next
+//     or refs. Entries written by this package name one only if it is a head,
+//     such as a retained tip: the peer then joins that entry together with the
+//     next one.
+//   - A JavaScript peer that lacks them cannot join their descendants.
 type AccessController struct {
 	address string
-	list    manifest.Writers // of type "ipfs"
-	managed *Database        // nil for type "ipfs"
+	list    manifest.AccessList // of type "ipfs"
+	managed *Database           // nil for type "ipfs"
 
-	mu        sync.Mutex
-	known     writers      // IDs that are or were on the list
-	scanned   uint64       // number of the entry of the access database up to which known goes
-	present   oplog.Access // the list that was read last
-	presentAt uint64       // one more than the number of the entry that was the last one then
+	mu             sync.Mutex
+	known          idSet        // IDs that are or were on the list
+	scanned        uint64       // number of the last entry of the access database that known includes
+	present        oplog.Access // the access list that was read last
+	presentVersion uint64       // its version; see rights
 }
 
-// openAccess opens the access controller of a database, and returns the blocks
-// that the database needs for it. The caller holds o.mu.
-func (o *Orbit) openAccess(ctx context.Context, m manifest.Manifest) (*AccessController, []block.Block, error) {
+// openAccess opens the access controller of a database and returns the blocks
+// that the controller consists of. The caller holds o.mu.
+func (o *Orbit) openAccess(ctx context.Context, m manifest.Manifest, attached Attached) (*AccessController, []block.Block, error) {
 	kind, hash, err := m.Access()
 	if err != nil {
 		return nil, nil, err
 	}
-	b, err := o.block(ctx, hash)
+	b, err := o.block(ctx, hash, attached)
 	if err != nil {
 		return nil, nil, err
 	}
 	a := &AccessController{address: m.AccessController}
 	if kind == manifest.AccessIPFS {
-		a.list, err = manifest.DecodeWriters(b)
+		a.list, err = manifest.DecodeAccessList(b)
 		return a, []block.Block{b}, err
 	}
 	inner, err := manifest.Decode(b)
 	if err != nil {
 		return nil, nil, err
 	}
-	// JavaScript would follow any chain; a list behind a list behind a list
-	// serves nobody but who wants to keep us busy.
+	// JavaScript follows any chain of access databases. Longer chains have
+	// no use but to keep a daemon busy.
 	if kind, _, _ := inner.Access(); kind != manifest.AccessIPFS || inner.Type != TypeKeyValue {
-		return nil, nil, fmt.Errorf("%w: %s is no keyvalue database with a fixed list of admins", ErrInvalid, m.AccessController)
+		return nil, nil, fmt.Errorf("%w: %s is not a keyvalue database with a fixed list of admins", ErrInvalid, m.AccessController)
 	}
-	if a.managed, err = o.openLocked(ctx, hash, OpenOptions{access: true}); a.managed != nil {
-		a.managed.guards.Store(true)
+	if a.managed, err = o.openLocked(ctx, hash, OpenOptions{Attached: attached, access: true}); a.managed != nil {
+		a.managed.controls.Store(true)
 	}
 	return a, nil, err
 }
@@ -127,13 +135,13 @@ func (a *AccessController) Type() string {
 // Address returns the address of the access controller.
 func (a *AccessController) Address() string { return a.address }
 
-// Database returns the database that the list of writers is in, or nil for type
-// "ipfs".
+// Database returns the access database, or nil for type "ipfs".
 func (a *AccessController) Database() *Database { return a.managed }
 
-// Capabilities returns who has what: of type "ipfs", the list as "write"; of type
-// "orbitdb", the keys of its database but for those of kept entries, and the admins
-// by its list among "admin".
+// Capabilities returns the IDs of each capability. For type "ipfs", the list is
+// under "write". For type "orbitdb", these are the keys of the access database
+// except those of retained entries; "admin" includes the admins by the access
+// list of that database.
 func (a *AccessController) Capabilities(ctx context.Context) (map[string][]string, error) {
 	if a.managed == nil {
 		return map[string][]string{CapabilityWrite: a.list}, nil
@@ -143,18 +151,18 @@ func (a *AccessController) Capabilities(ctx context.Context) (map[string][]strin
 	if err != nil {
 		return nil, err
 	}
-	listed := make(map[string]writers)
+	listed := make(map[string]idSet)
 	for item, err := range kv.All(ctx) {
 		if err != nil {
 			return nil, err
 		}
 		name, ok := item.Key.Text()
 		ids, err := manifest.Texts(item.Value)
-		if !ok || err != nil || strings.HasPrefix(name, keptPrefix) {
-			continue // not what a grant writes
+		if !ok || err != nil || strings.HasPrefix(name, retainedPrefix) {
+			continue // not written by a grant
 		}
 		if listed[name] == nil {
-			listed[name] = make(writers)
+			listed[name] = make(idSet)
 			listed[name].add(capabilities[name])
 		}
 		for _, id := range ids {
@@ -167,8 +175,9 @@ func (a *AccessController) Capabilities(ctx context.Context) (map[string][]strin
 	return capabilities, nil
 }
 
-// rights returns the access list as it is now, and a number that changes with
-// it.
+// rights returns the current access list and its version, which changes
+// whenever the list does: one more than the number of the last entry of the
+// access database, or 1 for a fixed list.
 func (a *AccessController) rights(ctx context.Context) (oplog.Access, uint64, error) {
 	if a.managed == nil {
 		return oplog.Access{Writers: a.list, Known: a.list}, 1, nil
@@ -180,10 +189,10 @@ func (a *AccessController) rights(ctx context.Context) (oplog.Access, uint64, er
 		return oplog.Access{}, 0, err
 	}
 	at := stats.Last + 1
-	if a.presentAt == at {
+	if a.presentVersion == at {
 		return a.present, at, nil
 	}
-	present := make(writers)
+	present := make(idSet)
 	present.add(a.managed.access.list)
 	for _, capability := range []string{CapabilityWrite, CapabilityAdmin} {
 		ids, err := a.granted(ctx, capability)
@@ -192,7 +201,7 @@ func (a *AccessController) rights(ctx context.Context) (oplog.Access, uint64, er
 		}
 		present.add(ids)
 	}
-	kept, err := a.kept(ctx)
+	retained, err := a.retained(ctx)
 	if err != nil {
 		return oplog.Access{}, 0, err
 	}
@@ -200,16 +209,16 @@ func (a *AccessController) rights(ctx context.Context) (oplog.Access, uint64, er
 		return oplog.Access{}, 0, err
 	}
 	a.known.add(slices.Collect(maps.Keys(present)))
-	a.present = oplog.Access{Writers: present.list(), Known: a.known.list(), Kept: kept}
-	a.presentAt = at
+	a.present = oplog.Access{Writers: present.list(), Known: a.known.list(), Kept: retained}
+	a.presentVersion = at
 	return a.present, at, nil
 }
 
-// scan adds to the known writers those that entries of the access database name,
-// up to a number.
+// scan adds to known the writers in the entries of the access database up to
+// the given number.
 func (a *AccessController) scan(ctx context.Context, last uint64) error {
 	if a.known == nil {
-		a.known = make(writers)
+		a.known = make(idSet)
 	}
 	for arrival, err := range a.managed.log.Arrived(ctx, a.scanned) {
 		if err != nil {
@@ -227,7 +236,7 @@ func (a *AccessController) scan(ctx context.Context, last uint64) error {
 	return nil
 }
 
-// granted returns who was granted a capability.
+// granted returns the IDs that have a capability.
 func (a *AccessController) granted(ctx context.Context, capability string) ([]string, error) {
 	item, err := a.managed.keys.Get(blocks.Reading(ctx, a.managed.orbit.store), value.Text(capability))
 	if errors.Is(err, keyed.ErrNotFound) {
@@ -238,24 +247,25 @@ func (a *AccessController) granted(ctx context.Context, capability string) ([]st
 	}
 	ids, err := manifest.Texts(item.Value)
 	if err != nil {
-		return nil, nil // an admin put something else there: nobody has it
+		return nil, nil // an admin wrote another value: nobody has the capability
 	}
 	return ids, nil
 }
 
-// writers is a set of IDs.
-type writers map[string]bool
+// idSet is a set of IDs.
+type idSet map[string]bool
 
-func (w writers) add(ids []string) {
+func (w idSet) add(ids []string) {
 	for _, id := range ids {
 		w[id] = true
 	}
 }
 
-func (w writers) list() []string { return slices.Sorted(maps.Keys(w)) }
+func (w idSet) list() []string { return slices.Sorted(maps.Keys(w)) }
 
-// Grant gives an identity a capability. It needs an access controller of type
-// "orbitdb" ([ErrType]) whose admin the own identity is ([ErrNotAllowed]).
+// Grant grants a capability to an identity. It requires an access controller of
+// type "orbitdb" ([ErrType]) of which the own identity is an admin
+// ([ErrNotAllowed]).
 func (a *AccessController) Grant(ctx context.Context, capability, id string) error {
 	return a.change(ctx, capability, func(ids []string) ([]string, error) {
 		if slices.Contains(ids, id) {
@@ -265,13 +275,13 @@ func (a *AccessController) Grant(ctx context.Context, capability, id string) err
 	})
 }
 
-// keptPrefix begins the keys of the access database whose values are the CIDs of
-// entries that are kept; the ID of their writer follows. The value is a list of
-// texts, as that of a capability, since JavaScript spreads each value.
-const keptPrefix = "npp:kept:"
+// retainedPrefix is the prefix of the keys of the access database that hold the
+// CIDs of retained entries; the ID of their writer follows. The value is a list
+// of texts, as for a capability, since JavaScript expects a list at every key.
+const retainedPrefix = "npp:kept:"
 
-// kept returns the CIDs of the entries that admins keep.
-func (a *AccessController) kept(ctx context.Context) (hashes []string, err error) {
+// retained returns the CIDs of the retained entries.
+func (a *AccessController) retained(ctx context.Context) (hashes []string, err error) {
 	kv, err := a.managed.KeyValue()
 	if err != nil {
 		return nil, err
@@ -280,7 +290,7 @@ func (a *AccessController) kept(ctx context.Context) (hashes []string, err error
 		if err != nil {
 			return nil, err
 		}
-		if name, _ := item.Key.Text(); !strings.HasPrefix(name, keptPrefix) {
+		if name, _ := item.Key.Text(); !strings.HasPrefix(name, retainedPrefix) {
 			continue
 		}
 		list, _ := manifest.Texts(item.Value)
@@ -293,15 +303,14 @@ func (a *AccessController) kept(ctx context.Context) (hashes []string, err error
 	return hashes, nil
 }
 
-// Revoke takes a capability from an identity. What the identity wrote until now,
-// as far as it is here, goes on to count: the tips that nobody built on are kept
-// by name first ([AccessController.Keep]), in all open databases that have this
-// access controller.
+// Revoke revokes a capability of an identity. Entries that the identity wrote
+// until now and that are here stay authorized: Revoke first retains its tips
+// ([AccessController.Keep]) in all open databases with this access controller.
 func (a *AccessController) Revoke(ctx context.Context, capability, id string) error {
 	if a.managed == nil {
 		return a.fixed()
 	}
-	for _, db := range a.managed.guarded() {
+	for _, db := range a.managed.controlled() {
 		_, tips, err := db.Losing(ctx, capability, id)
 		if err != nil {
 			return err
@@ -313,44 +322,46 @@ func (a *AccessController) Revoke(ctx context.Context, capability, id string) er
 	return a.Discard(ctx, capability, id)
 }
 
-// Discard is Revoke, but entries of the identity that nobody built on lose effect
-// ([Database.Losing]).
+// Discard is Revoke without retaining entries: those from which no authorized
+// entry descends are no longer authorized ([Database.Losing]).
 func (a *AccessController) Discard(ctx context.Context, capability, id string) error {
 	return a.change(ctx, capability, func(ids []string) ([]string, error) {
 		return slices.DeleteFunc(ids, func(other string) bool { return other == id }), nil
 	})
 }
 
-// maxKept is how many entries of a writer are kept by name.
-const maxKept = 4096
+// maxRetained is the maximum number of retained entries of a writer.
+const maxRetained = 4096
 
-// ErrTooManyKept says that a writer has more tips than can be kept.
-var ErrTooManyKept = fmt.Errorf("more than %d entries to keep", maxKept)
+// ErrTooManyKept is returned for a writer that has more tips than can be
+// retained.
+var ErrTooManyKept = fmt.Errorf("more than %d entries to retain", maxRetained)
 
-// Keep has entries of a writer, and with them their ancestors, count whether the
-// writer may write or not. It needs the same rights as [AccessController.Grant].
+// Keep retains entries of a writer: they and their ancestors are authorized
+// whether or not the writer may write. It requires the same rights as
+// [AccessController.Grant].
 func (a *AccessController) Keep(ctx context.Context, id string, hashes []string) error {
 	if len(hashes) == 0 {
 		return nil
 	}
-	return a.change(ctx, keptPrefix+id, func(kept []string) ([]string, error) {
-		all := slices.Compact(slices.Sorted(slices.Values(slices.Concat(kept, hashes))))
-		if len(all) > maxKept {
+	return a.change(ctx, retainedPrefix+id, func(retained []string) ([]string, error) {
+		all := slices.Compact(slices.Sorted(slices.Values(slices.Concat(retained, hashes))))
+		if len(all) > maxRetained {
 			return nil, ErrTooManyKept
 		}
 		return all, nil
 	})
 }
 
-// change writes the value at a key of the access database. It writes what is there
-// already, too, as JavaScript does.
+// change writes the value at a key of the access database. Like JavaScript, it
+// writes even if the value is unchanged.
 func (a *AccessController) change(ctx context.Context, key string, change func([]string) ([]string, error)) error {
 	if a.managed == nil {
 		return a.fixed()
 	}
 	a.managed.granting.Lock()
 	defer a.managed.granting.Unlock()
-	ids, err := a.listed(ctx, key)
+	ids, err := a.mergedList(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -366,7 +377,7 @@ func (a *AccessController) fixed() error {
 
 // put writes the value at a key of the access database.
 func (a *AccessController) put(ctx context.Context, key string, ids []string) error {
-	kv, err := a.managed.Plain().KeyValue() // JavaScript encrypts no access list
+	kv, err := a.managed.Plain().KeyValue() // JavaScript does not encrypt access lists
 	if err != nil {
 		return err
 	}
@@ -378,7 +389,8 @@ func (a *AccessController) put(ctx context.Context, key string, ids []string) er
 	return err
 }
 
-// WrittenBy returns how many entries of an identity count. It reads the whole log.
+// WrittenBy returns the number of authorized entries of an identity. It reads
+// the whole log.
 func (db *Database) WrittenBy(ctx context.Context, id string) (entries int, err error) {
 	g := blocks.Reading(ctx, db.orbit.store)
 	for e, err := range db.log.Ascend(ctx) {
@@ -392,9 +404,9 @@ func (db *Database) WrittenBy(ctx context.Context, id string) (entries int, err 
 	return entries, nil
 }
 
-// Losing tells what loses effect when a capability is taken from an identity: the
-// number of entries, and the CIDs of the tips, from which no entry descends that
-// counts.
+// Losing returns what would no longer be authorized if a capability of an
+// identity were revoked: the number of entries, and the CIDs of the tips, from
+// which no authorized entry descends.
 func (db *Database) Losing(ctx context.Context, capability, id string) (entries int, tips []string, err error) {
 	if db.access.managed == nil {
 		return 0, nil, nil
@@ -406,7 +418,7 @@ func (db *Database) Losing(ctx context.Context, capability, id string) (entries 
 	if err != nil {
 		return 0, nil, err
 	}
-	left := make(writers)
+	left := make(idSet)
 	left.add(db.access.managed.access.list)
 	for _, c := range []string{CapabilityWrite, CapabilityAdmin} {
 		ids, err := db.access.granted(ctx, c)

@@ -13,8 +13,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 )
 
-// members are replicas of one database: of two admins, of a member who is granted
-// and revoked, and of a stranger who never is.
+// members are replicas of one database: two admins, a member who is granted and
+// revoked, and a stranger who is never granted.
 type members struct {
 	peers   []*peer
 	address string
@@ -45,8 +45,8 @@ func (m *members) db(t *testing.T, i int) *orbit.Database {
 	return db
 }
 
-// shown is what a replica shows: all entries that count in their order, and the
-// values.
+// shown returns the observable state of a replica: the authorized entries in order,
+// and the values.
 func (m *members) shown(t *testing.T, i int) string {
 	t.Helper()
 	db := m.db(t, i)
@@ -58,7 +58,7 @@ func (m *members) shown(t *testing.T, i int) string {
 	return fmt.Sprint(hashes, items(t, keyvalue(t, db).All(t.Context())))
 }
 
-// step has something happen to replicas.
+// step applies a random event to the replicas.
 func (m *members) step(t *testing.T, rng *rand.Rand) {
 	t.Helper()
 	i, j := rng.IntN(len(m.peers)), rng.IntN(len(m.peers))
@@ -87,9 +87,9 @@ func (m *members) step(t *testing.T, rng *rand.Rand) {
 		} else {
 			allowed(access.Discard(t.Context(), orbit.CapabilityWrite, member))
 		}
-	case 5: // the list, or part of it
+	case 5: // transfer the list or a part of it
 		join(t, db.Access().Database(), some(entries(t, other.Access().Database()))...)
-	case 6, 7: // the entries, or some of them
+	case 6, 7: // transfer the entries or some of them
 		join(t, db, some(entries(t, other))...)
 	case 8:
 		var car bytes.Buffer
@@ -108,10 +108,10 @@ func (m *members) step(t *testing.T, rng *rand.Rand) {
 	}
 }
 
-// settle has all replicas get all lists and all entries of all others.
+// settle gives each replica the lists and entries of all others.
 func (m *members) settle(t *testing.T) {
 	t.Helper()
-	for range 4 { // what is refused at first may be needed by what comes later
+	for range 4 { // an entry that is refused at first may be needed later
 		for i := range m.peers {
 			for j := range m.peers {
 				if i != j {
@@ -125,11 +125,11 @@ func (m *members) settle(t *testing.T) {
 	}
 }
 
-// Whatever happens to replicas with two admins, a member that comes and goes, and a
-// stranger, and whatever way entries and lists come: in the end all show the same,
-// also after a rebuild.
+// Replicas with two admins, a member who is granted and revoked, and a stranger
+// converge, whatever happens and in whatever order entries and lists arrive, also
+// after a rebuild.
 func TestReplicasAgreeAfterAnyHistoryOfTheAccessList(t *testing.T) {
-	// NPP_ACCESS_SEEDS is how many small histories the package oplog is tried with.
+	// NPP_ACCESS_SEEDS is the number of small histories that package oplog tests.
 	small, _ := strconv.Atoi(os.Getenv("NPP_ACCESS_SEEDS"))
 	differed := 0
 	for seed := range uint64(max(25, small/50)) {

@@ -8,18 +8,18 @@ import (
 	"github.com/newpieceplease/npp/orbit/entry"
 )
 
-// Candidate is a block that is offered to a log, decoded. A candidate is decoded
-// once, by [NewCandidates], and can be verified and joined any number of times.
-// The zero Candidate is malformed.
+// Candidate is a decoded entry that is offered to a database. [NewCandidates]
+// decodes it once; it can be verified and joined any number of times. The zero
+// Candidate is malformed.
 type Candidate struct {
 	block block.Block
 	entry *entry.Entry // nil if err is not nil
 	err   error
 }
 
-// NewCandidates checks the size and the CID of each block and decodes it as an
-// entry, on all processors. A candidate holds its block and a copy of each
-// field. One whose block is not an entry has an error; see [Candidate.Err].
+// NewCandidates verifies the CIDs of blocks and decodes them as entries, on all
+// processors. A candidate holds its block and a copy of each field. If its block is
+// not an entry, [Candidate.Err] returns an error.
 func NewCandidates(bs ...block.Block) []Candidate {
 	cs := make([]Candidate, len(bs))
 	parallel(len(bs), func(i int) {
@@ -35,14 +35,13 @@ func NewCandidates(bs ...block.Block) []Candidate {
 // Block returns the block of the candidate.
 func (c Candidate) Block() block.Block { return c.block }
 
-// Hash returns the CID of the block, as text.
+// Hash returns the CID of the block.
 func (c Candidate) Hash() string { return c.block.Hash }
 
-// Entry returns the entry, which is not to be changed, or nil if there is an
-// error.
+// Entry returns the entry, which must not be modified, or nil if there is an error.
 func (c Candidate) Entry() *entry.Entry { return c.entry }
 
-// Err returns why the block is not an entry, or nil. It wraps
+// Err returns the reason why the block is not an entry, or nil. It wraps
 // [entry.ErrMalformed] or [block.ErrMismatch].
 func (c Candidate) Err() error {
 	if c.entry == nil && c.err == nil {
@@ -51,8 +50,8 @@ func (c Candidate) Err() error {
 	return c.err
 }
 
-// Clone returns a candidate that shares no memory with the batch from which its
-// block was cut, so that holding the one does not hold the other.
+// Clone returns a copy that does not share its block's memory, so that holding it
+// does not hold the batch that the block was cut from.
 func (c Candidate) Clone() Candidate {
 	c.block.Data = bytes.Clone(c.block.Data)
 	if c.entry != nil {

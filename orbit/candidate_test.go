@@ -1,9 +1,7 @@
 package orbit_test
 
 import (
-	"bytes"
 	"errors"
-	"sync"
 	"testing"
 
 	"github.com/newpieceplease/npp/orbit"
@@ -17,8 +15,9 @@ import (
 // not an entry.
 func TestCandidateIsDecodedOnce(t *testing.T) {
 	ctx := t.Context()
-	a, b := open(ctx), open(ctx)
+	a, _ := open(ctx, nil)
 	defer a.Close()
+	b, _ := open(ctx, nil)
 	defer b.Close()
 	anybody := orbit.Options{Type: orbit.TypeEvents, Access: orbit.Access{Write: []string{"*"}}}
 	from, err := a.Create(ctx, "gigs", anybody)
@@ -56,10 +55,10 @@ func TestCandidateIsDecodedOnce(t *testing.T) {
 	if zero := (orbit.Candidate{}); !errors.Is(zero.Err(), entry.ErrMalformed) {
 		t.Errorf("zero: %v", zero.Err())
 	}
-	ctx = orbit.WithAtHand(ctx, orbit.AtHand{a.Identity().Hash(): a.Identity().Block()})
+	opts := orbit.JoinOptions{From: "peer", Attached: orbit.Attached{a.Identity().Hash(): a.Identity().Block()}}
 	to.Verify(ctx, cs)
 	for range 2 {
-		joined, err := to.JoinFrom(ctx, "peer", cs)
+		joined, err := to.Join(ctx, cs, opts)
 		must(t, err)
 		if joined[0].Err != nil || !errors.Is(joined[1].Err, entry.ErrMalformed) || !errors.Is(joined[2].Err, block.ErrMismatch) {
 			t.Errorf("%+v", joined)
@@ -73,7 +72,7 @@ func TestCandidateIsDecodedOnce(t *testing.T) {
 // A clone holds its own copy of the block, and nothing of the batch around it.
 func TestClonedCandidateSharesNoMemory(t *testing.T) {
 	ctx := t.Context()
-	o := open(ctx)
+	o, _ := open(ctx, nil)
 	defer o.Close()
 	db, err := o.Create(ctx, "gigs", orbit.Options{Type: orbit.TypeEvents})
 	must(t, err)
@@ -88,46 +87,6 @@ func TestClonedCandidateSharesNoMemory(t *testing.T) {
 	for _, c := range []block.Block{clone.Block(), clone.Entry().Block} {
 		if err := c.Check(); err != nil {
 			t.Error(err)
-		}
-	}
-}
-
-// The entries of a CAR are decoded once on their way in.
-func TestImportedEntriesAreDecodedOnce(t *testing.T) {
-	ctx := t.Context()
-	a, b := open(ctx), open(ctx)
-	defer a.Close()
-	defer b.Close()
-	db, err := a.Create(ctx, "gigs", orbit.Options{Type: orbit.TypeEvents})
-	must(t, err)
-	events, err := db.Events()
-	must(t, err)
-	var hashes []string
-	for range 20 {
-		hash, err := events.Add(ctx, "event")
-		must(t, err)
-		hashes = append(hashes, hash)
-	}
-	var car bytes.Buffer
-	_, err = db.Export(ctx, &car)
-	must(t, err)
-
-	var mu sync.Mutex
-	decodes := make(map[string]int)
-	stop := probe.WatchDecodes(func(hash string) {
-		mu.Lock()
-		defer mu.Unlock()
-		decodes[hash]++
-	})
-	_, stats, err := b.Import(ctx, &car, nil)
-	stop()
-	must(t, err)
-	if stats.Entries != len(hashes) {
-		t.Errorf("%+v", stats)
-	}
-	for _, hash := range hashes {
-		if n := decodes[hash]; n != 1 {
-			t.Errorf("%s was decoded %d times", hash, n)
 		}
 	}
 }

@@ -12,29 +12,28 @@ import (
 	carv2 "github.com/ipld/go-car/v2"
 
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/oplog"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
-// ErrInvalidCAR says that what is to be imported is no CAR of a database.
-var ErrInvalidCAR = errors.New("no CAR of an OrbitDB database")
+// ErrInvalidCAR is returned for input that is not the CAR of a database.
+var ErrInvalidCAR = errors.New("not a CAR of an OrbitDB database")
 
 // ExportStats counts what an export wrote.
 type ExportStats struct {
 	Entries int
 	Blocks  int      // entries included
-	Damaged []string // hashes of entries that are damaged and left out
+	Damaged []string // CIDs of damaged entries, which are left out
 }
 
-// Export writes a database as a CAR (version 1): its manifest, which is the
-// root, its access controller, and its entries in the order of arrival, each
-// writer's identity in front of the first of them. What comes while it runs is
-// left out.
+// Export writes a database as a CAR (version 1). Its root is the manifest. It
+// contains the access controller, and the entries in order of arrival, each
+// writer's identity before the first entry that names it. Entries that arrive
+// meanwhile are left out.
 func (db *Database) Export(ctx context.Context, w io.Writer) (ExportStats, error) {
-	root, err := db.orbit.block(ctx, db.hash())
+	root, err := db.orbit.block(ctx, db.hash(), nil)
 	if err != nil {
 		return ExportStats{}, err
 	}
@@ -58,13 +57,13 @@ func (db *Database) Export(ctx context.Context, w io.Writer) (ExportStats, error
 }
 
 func (db *Database) hash() string {
-	hash, _ := manifest.ParseAddress(db.address) // which was made of it
+	hash, _ := manifest.ParseAddress(db.address) // the address was made from it
 	return hash
 }
 
 type exporter struct {
 	w       io.Writer
-	written map[string]bool // blocks that are no entries
+	written map[string]bool // blocks that are not entries
 	stats   ExportStats
 }
 
@@ -90,12 +89,12 @@ func (x *exporter) block(b block.Block) error {
 	return x.section(c.Bytes(), b.Data)
 }
 
-// named writes a block that is no entry, once.
-func (x *exporter) named(ctx context.Context, o *Orbit, hash string) error {
+// writeOnce writes a block that is not an entry, unless it was written before.
+func (x *exporter) writeOnce(ctx context.Context, o *Orbit, hash string) error {
 	if x.written[hash] {
 		return nil
 	}
-	b, err := o.block(ctx, hash)
+	b, err := o.block(ctx, hash, nil)
 	if err != nil {
 		return err
 	}
@@ -104,7 +103,7 @@ func (x *exporter) named(ctx context.Context, o *Orbit, hash string) error {
 }
 
 func (x *exporter) database(ctx context.Context, db *Database) error {
-	if err := x.named(ctx, db.orbit, db.hash()); err != nil {
+	if err := x.writeOnce(ctx, db.orbit, db.hash()); err != nil {
 		return err
 	}
 	if inner := db.access.managed; inner != nil {
@@ -113,20 +112,20 @@ func (x *exporter) database(ctx context.Context, db *Database) error {
 		}
 	} else if _, list, err := db.manifest.Access(); err != nil {
 		return err
-	} else if err := x.named(ctx, db.orbit, list); err != nil {
+	} else if err := x.writeOnce(ctx, db.orbit, list); err != nil {
 		return err
 	}
 	for a, err := range db.log.Stored(ctx, 0) {
-		if errors.Is(err, blocks.ErrDamaged) {
+		if errors.Is(err, ErrDamagedBlock) {
 			x.stats.Damaged = append(x.stats.Damaged, a.Hash)
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		// Without its identity, an entry is of use to nobody, but those on top
-		// of it are.
-		if err := x.named(ctx, db.orbit, a.Entry.Identity); err != nil && !errors.Is(err, ErrUnavailable) {
+		// An entry without its identity cannot be verified, but its
+		// descendants need it.
+		if err := x.writeOnce(ctx, db.orbit, a.Entry.Identity); err != nil && !errors.Is(err, ErrUnavailable) {
 			return err
 		}
 		if err := x.block(a.Entry.Block); err != nil {
@@ -137,34 +136,35 @@ func (x *exporter) database(ctx context.Context, db *Database) error {
 	return nil
 }
 
-// ImportStats counts what became of the entries in a CAR.
+// ImportStats counts the entries of a CAR by their outcome.
 type ImportStats struct {
-	Entries int      // that are new here
-	Known   int      // that were here
-	Waiting int      // whose parents are neither here nor in the CAR
-	Faults  int      // that are new and have no effect
-	Refused int      // that are no entries of the database, or may not be
-	Missing []string // hashes of the parents that are waited for
+	Entries int      // new
+	Known   int      // already here
+	Waiting int      // pending: their parents are neither here nor in the CAR
+	Faults  int      // new and not authorized
+	Refused int      // not entries of the database, or not allowed to be
+	Missing []string // CIDs of the parents that pending entries need
 }
 
-// Bounds of an import, in bytes of blocks.
+// The bounds of an import, in bytes of blocks.
 const (
-	importBlock = 256      // that a block takes besides its bytes
+	importBlock = 256      // overhead of a block
 	importBatch = 4 << 20  // entries that are joined at once
-	importHeld  = 64 << 20 // blocks that are held in memory: those that are no entries, and entries that cannot be judged yet
+	importHeld  = 64 << 20 // blocks in memory: those that are not entries, and entries that cannot be verified yet
 )
 
-// Import reads the CAR of a database, its first root the manifest, opens the
-// database and joins the entries. The blocks may be in any order; where they
-// are not in that of [Database.Export], what cannot be judged yet is held in
-// memory. progress, if not nil, is told how many entries are done.
+// Import reads the CAR of a database, whose first root is the manifest, opens
+// the database and joins the entries. The blocks may be in any order; unless
+// they are in the order of [Database.Export], those that cannot be verified yet
+// are held in memory. progress, if not nil, is called with the number of joined
+// entries.
 //
-// An import also takes the entries of writers that were on the access list and
-// are not any more, where nothing waits for them yet. They count by the rule of
-// [AccessController].
+// An import also accepts entries of writers that are no longer on the access
+// list, even if no pending entry needs them. The rule of [AccessController]
+// determines whether they are authorized.
 //
-// What was joined before an error stays. Beside an error, the counts are not
-// complete.
+// Entries that were joined before an error remain. The counts are incomplete if
+// there is an error.
 func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries int)) (*Database, ImportStats, error) {
 	car, err := carv2.NewBlockReader(r, carv2.MaxAllowedSectionSize(block.MaxSize+1024), carv2.MaxAllowedHeaderSize(1<<20))
 	if errors.Is(err, io.EOF) {
@@ -174,14 +174,13 @@ func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries i
 		return nil, ImportStats{}, fmt.Errorf("%w: %w", ErrInvalidCAR, err)
 	}
 	if len(car.Roots) == 0 {
-		return nil, ImportStats{}, fmt.Errorf("%w: it has no root", ErrInvalidCAR)
+		return nil, ImportStats{}, fmt.Errorf("%w: no root", ErrInvalidCAR)
 	}
 	root, ok := block.HashOf(car.Roots[0])
 	if !ok || car.Roots[0].Prefix().Codec != cid.DagCBOR {
-		return nil, ImportStats{}, fmt.Errorf("%w: its root %s is no manifest", ErrInvalidCAR, car.Roots[0])
+		return nil, ImportStats{}, fmt.Errorf("%w: the root %s is not a manifest", ErrInvalidCAR, car.Roots[0])
 	}
-	im := &importer{orbit: o, root: root, progress: progress, others: make(AtHand)}
-	ctx = WithAtHand(ctx, im.others)
+	im := &importer{orbit: o, root: root, progress: progress, attached: make(Attached)}
 	for {
 		b, err := car.Next()
 		if errors.Is(err, io.EOF) {
@@ -191,7 +190,7 @@ func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries i
 			return im.db, im.stats, fmt.Errorf("%w: %w", ErrInvalidCAR, err)
 		}
 		if hash, ok := block.HashOf(b.Cid()); ok {
-			if err := im.take(ctx, block.Block{Hash: hash, Data: b.RawData()}); err != nil {
+			if err := im.add(ctx, block.Block{Hash: hash, Data: b.RawData()}); err != nil {
 				return im.db, im.stats, err
 			}
 		}
@@ -200,7 +199,7 @@ func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries i
 		return im.db, im.stats, err
 	}
 	if im.db == nil {
-		if im.db, err = o.Open(ctx, manifest.Address(root), OpenOptions{}); err != nil {
+		if im.db, err = o.Open(ctx, manifest.Address(root), OpenOptions{Attached: im.attached}); err != nil {
 			return nil, im.stats, err
 		}
 		if err := im.flush(ctx); err != nil {
@@ -215,7 +214,8 @@ func (o *Orbit) Import(ctx context.Context, r io.Reader, progress func(entries i
 	return im.db, im.stats, err
 }
 
-// count counts what became part of the databases, and what waits.
+// count counts the entries that became part of the databases, and the pending
+// ones.
 func (im *importer) count(ctx context.Context) error {
 	for _, t := range im.targets {
 		now, err := t.db.log.Stats(ctx)
@@ -229,7 +229,8 @@ func (im *importer) count(ctx context.Context) error {
 	return nil
 }
 
-// target is a database that entries are for, and what it had.
+// target is a database to which the entries may belong, with its previous
+// counts.
 type target struct {
 	db     *Database
 	before oplog.Stats
@@ -242,22 +243,22 @@ type importer struct {
 	db       *Database // nil until its manifest and access controller are known
 	targets  []target
 
-	others  AtHand
-	entries []Candidate // to be joined
-	size    int         // bytes of entries
-	done    int         // entries that are part of a database or wait
-	fresh   int         // bytes since the last flush
-	held    int         // bytes of others
-	stats   ImportStats
+	attached Attached
+	entries  []Candidate // to be joined
+	size     int         // bytes of entries
+	done     int         // entries that are part of a database or pending
+	fresh    int         // bytes since the last flush
+	held     int         // bytes of attached
+	stats    ImportStats
 }
 
-func (im *importer) take(ctx context.Context, b block.Block) error {
+func (im *importer) add(ctx context.Context, b block.Block) error {
 	if c := NewCandidates(b)[0]; errors.Is(c.Err(), entry.ErrMalformed) {
-		if _, again := im.others[b.Hash]; again {
+		if _, again := im.attached[b.Hash]; again {
 			return nil
 		}
 		im.held += len(b.Data) + importBlock
-		im.others[b.Hash] = block.Block{Hash: b.Hash, Data: bytes.Clone(b.Data)}
+		im.attached[b.Hash] = block.Block{Hash: b.Hash, Data: bytes.Clone(b.Data)}
 	} else {
 		im.size += len(b.Data) + importBlock
 		im.entries = append(im.entries, c)
@@ -272,10 +273,10 @@ func (im *importer) take(ctx context.Context, b block.Block) error {
 	return im.flush(ctx)
 }
 
-// flush joins the entries, and keeps those that cannot be judged yet.
+// flush joins the entries and holds those that cannot be verified yet.
 func (im *importer) flush(ctx context.Context) error {
 	if im.db == nil {
-		db, err := im.orbit.Open(ctx, manifest.Address(im.root), OpenOptions{})
+		db, err := im.orbit.Open(ctx, manifest.Address(im.root), OpenOptions{Attached: im.attached})
 		if errors.Is(err, ErrUnavailable) {
 			return nil
 		}
@@ -285,7 +286,7 @@ func (im *importer) flush(ctx context.Context) error {
 		im.db = db
 		targets := []*Database{db}
 		if inner := db.access.managed; inner != nil {
-			targets = []*Database{inner, db} // who may write comes first
+			targets = []*Database{inner, db} // the access list first
 		}
 		for _, db := range targets {
 			before, err := db.log.Stats(ctx)
@@ -307,27 +308,27 @@ func (im *importer) flush(ctx context.Context) error {
 	return nil
 }
 
-// join offers all entries to a database, and keeps those that it does not
-// take.
+// join offers all entries to a database and holds those that it does not
+// accept.
 func (im *importer) join(ctx context.Context, db *Database) error {
 	if err := im.orbit.config.Disk.CheckWrite(sizeOf(candidateBlocks(im.entries))); err != nil {
 		return err
 	}
-	results, err := db.join(ctx, im.entries, "", true)
+	results, err := db.Join(ctx, im.entries, JoinOptions{Attached: im.attached, trusted: true})
 	if err != nil {
 		return err
 	}
 	var rest []Candidate
 	for i, j := range results {
 		switch {
-		case j.Outcome == oplog.Known:
+		case j.Outcome == Known:
 			im.stats.Known++
 			im.done++
-		case j.Outcome != oplog.Refused:
+		case j.Outcome != Refused:
 			im.done++
 		case errors.Is(j.Err, ErrFull), errors.Is(j.Err, ErrShareFull):
 			return fmt.Errorf("import into %s: %w", db.address, j.Err)
-		case errors.Is(j.Err, ErrUnavailable), errors.Is(j.Err, ErrNotAllowed), errors.Is(j.Err, oplog.ErrOtherLog):
+		case errors.Is(j.Err, ErrUnavailable), errors.Is(j.Err, ErrNotAllowed), errors.Is(j.Err, ErrOtherDatabase):
 			rest = append(rest, im.entries[i])
 		default:
 			im.stats.Refused++

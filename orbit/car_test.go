@@ -10,11 +10,11 @@ import (
 	"testing"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
-// sections returns the header of a CAR and its sections, each with its length
-// in front.
+// sections returns the header of a CAR and its sections, each preceded by its
+// length.
 func sections(t testing.TB, car []byte) (header []byte, rest [][]byte) {
 	t.Helper()
 	for len(car) > 0 {
@@ -28,8 +28,8 @@ func sections(t testing.TB, car []byte) (header []byte, rest [][]byte) {
 	return rest[0], rest[1:]
 }
 
-// exported returns the CAR of a database that two wrote to, and how many
-// entries it has.
+// exported returns the CAR of a database with two writers, and its number of
+// entries.
 func exported(t testing.TB, managed bool) (address string, car []byte, n int) {
 	t.Helper()
 	a, b := newA(t), newB(t)
@@ -66,7 +66,7 @@ func TestImportTakesAnyOrder(t *testing.T) {
 	}
 }
 
-// What a writer wrote before it was revoked is part of a backup.
+// A backup contains the entries that a writer wrote before it was revoked.
 func TestImportRestoresWhatRevokedWritersWrote(t *testing.T) {
 	a, b := newA(t), newB(t)
 	opts := orbit.Options{Access: orbit.Access{Write: []string{a.Identity().ID}, Managed: true}}

@@ -10,12 +10,12 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/store"
 )
 
-// The catalog: what databases are here.
+// The keys of the catalog, which lists the databases.
 const (
 	catalogPrefix = "database"
 	lastNumberKey = "databases"
@@ -25,11 +25,11 @@ const (
 type record struct {
 	Number  uint64 `json:"number"`
 	Name    string `json:"name"`
-	Type    string `json:"type"`             // that the manifest names
-	OpenAs  string `json:"openAs,omitempty"` // the type as which it is open, where one was given
+	Type    string `json:"type"`             // the type that the manifest names
+	OpenAs  string `json:"openAs,omitempty"` // the type that was passed to Open, if any
 	IndexBy string `json:"indexBy,omitempty"`
-	Access  bool   `json:"access,omitempty"` // it came as the access controller of another one
-	Made    bool   `json:"made,omitempty"`   // it came by [Orbit.Create]
+	Access  bool   `json:"access,omitempty"` // the database was opened as the access database of another one
+	Made    bool   `json:"made,omitempty"`   // the database was opened by [Orbit.Create]
 }
 
 // kind returns the type as which the database is open.
@@ -58,16 +58,16 @@ func (o *Orbit) record(ctx context.Context, hash string) (record, error) {
 	return decodeRecord(b)
 }
 
-// register returns the record of a database, and makes or changes it where
-// need be. It reports whether the index of the database is stale now, because
-// the database has another type than before; see [oplog.MarkStale]. With
-// [store.ErrNotDurable], it may be.
+// register returns the record of a database, after creating or updating it if
+// necessary. It reports whether the index of the database has become stale
+// because its type changed; see [oplog.MarkStale]. With [store.ErrNotDurable],
+// it may have.
 func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, opts OpenOptions) (r record, stale bool, err error) {
-	if err := checkKind(m.Type, opts.Type); err != nil {
+	if err := checkTypes(m.Type, opts.Type); err != nil {
 		return r, false, err
 	}
 	r, err = o.record(ctx, hash)
-	if err == nil && opts.fits(r.kind(), r.IndexBy) {
+	if err == nil && opts.matches(r.kind(), r.IndexBy) {
 		return r, false, nil
 	}
 	if err != nil && !errors.Is(err, ErrUnknown) {
@@ -107,17 +107,18 @@ func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, 
 	return r, stale, err
 }
 
-// Listed is a database of the catalog.
+// Listed describes a database of the catalog.
 type Listed struct {
 	Address      string
 	Name         string
-	Type         string // as which it is open
-	ManifestType string // that its manifest names
+	Type         string // the type as which the database is open
+	ManifestType string // the type that its manifest names
 	IndexBy      string
-	Access       bool // it came here as the access controller of another one
+	Access       bool // the database was opened as the access database of another one
 }
 
-// Databases yields the databases that are here, in the order of their addresses.
+// Databases yields the databases of the catalog in the order of their
+// addresses.
 func (o *Orbit) Databases(ctx context.Context) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
 		for e, err := range o.store.Scan(ctx, catalogPrefix) {
@@ -142,12 +143,13 @@ func (o *Orbit) Find(ctx context.Context, addressOrName string) (*Database, erro
 	return o.Open(ctx, address, OpenOptions{})
 }
 
-// Resolve returns the address of the database with an address or a name. Only
-// one that is here is found ([ErrUnknown]), whether it can be opened or not. An
-// access controller, which has the name of what it is of, goes by its address
-// alone. Where several have a name, it is that of the one which only the own
-// identity may write, or which was made here and has only it as admin, if there
-// is just one such ([ErrAmbiguous]).
+// Resolve returns the address of the database with an address or a name. It
+// finds only databases in the catalog ([ErrUnknown]), whether or not they can
+// be opened. An access database has the name of the database that it controls,
+// so only its address finds it. If several databases have the name, Resolve
+// prefers the one that only the own identity may write, or that was created
+// here with the own identity as its only admin. If there is not exactly one
+// such database, it returns [ErrAmbiguous].
 func (o *Orbit) Resolve(ctx context.Context, addressOrName string) (address string, err error) {
 	if strings.HasPrefix(addressOrName, "/") {
 		hash, err := manifest.ParseAddress(addressOrName)
@@ -167,7 +169,7 @@ func (o *Orbit) Resolve(ctx context.Context, addressOrName string) (address stri
 		}
 	}
 	if len(found) > 1 {
-		if own := o.ownOf(ctx, found); len(own) == 1 {
+		if own := o.ownDatabases(ctx, found); len(own) == 1 {
 			found = own
 		}
 	}
@@ -180,11 +182,12 @@ func (o *Orbit) Resolve(ctx context.Context, addressOrName string) (address stri
 	return "", fmt.Errorf("%w: %.80q: %s", ErrAmbiguous, addressOrName, strings.Join(found, ", "))
 }
 
-// ownOf returns the databases that the own identity alone may write, and those
-// made here to which it lets others write. Not all whose list of writers it
-// changes: any manifest can name that.
-func (o *Orbit) ownOf(ctx context.Context, addresses []string) (own []string) {
-	mine, _, err := manifest.Writers{o.signer.ID}.Address()
+// ownDatabases returns the databases that only the own identity may write, and
+// those created here with the own identity as their only admin. Other databases
+// with that admin are excluded, since any manifest can name its access
+// database.
+func (o *Orbit) ownDatabases(ctx context.Context, addresses []string) (own []string) {
+	mine, _, err := manifest.AccessList{o.signer.ID}.Address()
 	for _, a := range addresses {
 		access := o.accessOf(ctx, a)
 		if err == nil && (access == mine || o.accessOf(ctx, access) == mine && o.made(ctx, a)) {
@@ -194,7 +197,7 @@ func (o *Orbit) ownOf(ctx context.Context, addresses []string) (own []string) {
 	return own
 }
 
-// made reports whether a database came by [Orbit.Create].
+// made reports whether a database was opened by [Orbit.Create].
 func (o *Orbit) made(ctx context.Context, address string) bool {
 	hash, err := manifest.ParseAddress(address)
 	if err != nil {
@@ -205,13 +208,13 @@ func (o *Orbit) made(ctx context.Context, address string) bool {
 }
 
 // accessOf returns the address of a database's access controller, or "" if it
-// is not known.
+// is unknown.
 func (o *Orbit) accessOf(ctx context.Context, address string) string {
 	hash, err := manifest.ParseAddress(address)
 	if err != nil {
 		return ""
 	}
-	b, err := o.block(ctx, hash)
+	b, err := o.block(ctx, hash, nil)
 	if err != nil {
 		return ""
 	}

@@ -6,32 +6,36 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/keyed"
+	"github.com/newpieceplease/npp/orbit/internal/blocks"
+	"github.com/newpieceplease/npp/orbit/internal/keyed"
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// ErrNotFound says that a database has no such key.
+// ErrNotFound is returned for a key that the database does not have.
 var ErrNotFound = keyed.ErrNotFound
 
-// Item is a key with its value, and the hash of the entry that put it.
-type Item = keyed.Item
+// Item is a key with its value and the CID of the entry that set it.
+type Item struct {
+	Hash  string
+	Key   value.Value
+	Value value.Value
+}
 
-// Page chooses keys of a database.
+// Page selects items of a database.
 type Page struct {
-	// Amount is how many there are at most; 0 is no limit.
+	// Amount is the maximum number of items; 0 means no limit.
 	Amount int
-	// Behind is the hash of an entry: the page has what was put before it.
-	// That is how to go on behind the last item of a page.
+	// Behind is the CID of an entry. The page begins with the next older
+	// item. To continue after a page, pass the CID of its last item.
 	Behind string
 }
 
-// keyedView is what documents and keyvalue share.
+// keyedView implements what documents and keyvalue databases have in common.
 type keyedView struct{ db *Database }
 
-// Get returns the item with a key, or [ErrNotFound]. The key is any value that
-// [value.Of] takes.
+// Get returns the item with a key, or [ErrNotFound]. The key is any data that
+// [value.Of] accepts.
 func (v keyedView) Get(ctx context.Context, key any) (Item, error) {
 	k, err := value.Of(key)
 	if err != nil {
@@ -39,11 +43,11 @@ func (v keyedView) Get(ctx context.Context, key any) (Item, error) {
 	}
 	v.db.warm()
 	item, err := v.db.keys.Get(blocks.Reading(ctx, v.db.orbit.store), k)
-	return item, v.wrap(err)
+	return Item(item), v.wrap(err)
 }
 
-// Iterate yields items, the one put last first. One whose entry is damaged has
-// its error, which names it, and the loop may go on.
+// Iterate yields items, newest first. An item whose entry is damaged is yielded
+// with an error that names the entry, and the loop continues.
 func (v keyedView) Iterate(ctx context.Context, p Page) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		var behind *entry.Position
@@ -61,25 +65,25 @@ func (v keyedView) Iterate(ctx context.Context, p Page) iter.Seq2[Item, error] {
 		}
 		count := 0
 		for item, err := range v.db.keys.Items(ctx, v.db.orbit.store, behind) {
-			if count++; !yield(item, v.wrap(err)) || count == p.Amount {
+			if count++; !yield(Item(item), v.wrap(err)) || count == p.Amount {
 				return
 			}
 		}
 	}
 }
 
-// All yields all items, the one put last last.
+// All yields all items, oldest first.
 func (v keyedView) All(ctx context.Context) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		for item, err := range v.db.keys.Oldest(ctx, v.db.orbit.store) {
-			if !yield(item, v.wrap(err)) {
+			if !yield(Item(item), v.wrap(err)) {
 				return
 			}
 		}
 	}
 }
 
-// Query yields the items whose value matches, the one put last first.
+// Query yields the items whose values match, newest first.
 func (v keyedView) Query(ctx context.Context, match func(value.Value) (bool, error)) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		for item, err := range v.Iterate(ctx, Page{}) {
@@ -95,41 +99,42 @@ func (v keyedView) Query(ctx context.Context, match func(value.Value) (bool, err
 }
 
 func (v keyedView) wrap(err error) error {
-	if errors.Is(err, blocks.ErrDamaged) && v.db.log.Dropped() {
+	if errors.Is(err, ErrDamagedBlock) && v.db.log.Dropped() {
 		return fmt.Errorf("%w: %s", ErrDropped, v.db.address)
 	}
-	if errors.Is(err, blocks.ErrDamaged) {
+	if errors.Is(err, ErrDamagedBlock) {
 		return fmt.Errorf("%w of %s", err, v.db.address)
 	}
 	return err
 }
 
-// Documents is a database of documents, each with its key in one of its
-// fields ([Database.IndexBy]).
+// Documents is a database of documents, each with its key in one of its fields
+// ([Database.IndexBy]).
 type Documents struct{ keyedView }
 
-// Documents returns the database as one of documents, or [ErrType].
+// Documents returns the database as a database of documents, or [ErrType].
 func (db *Database) Documents() (*Documents, error) {
-	if err := db.is(TypeDocuments); err != nil {
+	if err := db.checkType(TypeDocuments); err != nil {
 		return nil, err
 	}
 	return &Documents{keyedView{db}}, nil
 }
 
-// Put puts a document, which replaces the one with its key, and returns the
-// hash of the entry when it is on disk. The document is a map or struct, or
-// anything else that [value.Of] makes a map of, with a key that is not false,
-// 0, "" or null.
+// Put stores a document, replacing the one with the same key, and returns the
+// CID of the entry when it is on disk. The document is a map, a struct, or
+// other data of which [value.Of] makes a map, and its key must not be false, 0,
+// "" or null.
 func (d *Documents) Put(ctx context.Context, doc any) (string, error) {
 	payload, err := d.put(doc)
 	if err != nil {
 		return "", err
 	}
-	return d.db.appendOne(ctx, always, payload)
+	return d.db.appendOne(ctx, noCheck, payload)
 }
 
-// PutMany puts documents, an entry for each, many to a transaction, and returns
-// how many are on disk. It ends with the first error; those before it are put.
+// PutMany stores documents, one entry for each and many in a transaction, and
+// returns the number of documents on disk. It stops at the first error; the
+// documents before it are stored.
 func (d *Documents) PutMany(ctx context.Context, docs iter.Seq[any]) (int, error) {
 	return appendMany(ctx, d.db, docs, d.put)
 }
@@ -141,12 +146,13 @@ func (d *Documents) put(doc any) (value.Value, error) {
 	}
 	key := v.Field(d.db.indexBy)
 	if key == nil || !key.Truthy() {
-		return nil, fmt.Errorf("%w: document without a %q, its key: %.80s", ErrInvalid, d.db.indexBy, v)
+		return nil, fmt.Errorf("%w: document without its key %q: %.80s", ErrInvalid, d.db.indexBy, v)
 	}
 	return keyed.Put(key, v), nil
 }
 
-// Delete deletes the document with a key, or returns [ErrNotFound].
+// Delete deletes the document with a key and returns the CID of the entry, or
+// returns [ErrNotFound].
 func (d *Documents) Delete(ctx context.Context, key any) (string, error) {
 	k, err := value.Of(key)
 	if err != nil {
@@ -158,31 +164,31 @@ func (d *Documents) Delete(ctx context.Context, key any) (string, error) {
 	}, keyed.Delete(k))
 }
 
-// KeyValue is a database of values with keys.
+// KeyValue is a database of keys and values.
 type KeyValue struct{ keyedView }
 
-// KeyValue returns the database as one of keys and values, or [ErrType].
+// KeyValue returns the database as a database of keys and values, or [ErrType].
 func (db *Database) KeyValue() (*KeyValue, error) {
-	if err := db.is(TypeKeyValue); err != nil {
+	if err := db.checkType(TypeKeyValue); err != nil {
 		return nil, err
 	}
 	return &KeyValue{keyedView{db}}, nil
 }
 
-// Pair is a key and a value to put.
+// Pair is a key with a value.
 type Pair struct{ Key, Value any }
 
-// Put puts a value at a key, and returns the hash of the entry when it is on
-// disk. Both are anything that [value.Of] takes.
+// Put stores a value at a key and returns the CID of the entry when it is on
+// disk. Both are any data that [value.Of] accepts.
 func (kv *KeyValue) Put(ctx context.Context, key, val any) (string, error) {
 	payload, err := putPair(Pair{key, val})
 	if err != nil {
 		return "", err
 	}
-	return kv.db.appendOne(ctx, always, payload)
+	return kv.db.appendOne(ctx, noCheck, payload)
 }
 
-// PutMany puts values, as [Documents.PutMany] does.
+// PutMany stores pairs; see [Documents.PutMany].
 func (kv *KeyValue) PutMany(ctx context.Context, pairs iter.Seq[Pair]) (int, error) {
 	return appendMany(ctx, kv.db, pairs, putPair)
 }
@@ -199,12 +205,12 @@ func putPair(p Pair) (value.Value, error) {
 	return keyed.Put(k, v), nil
 }
 
-// Delete deletes a key. As in JavaScript, it is no error if there is none, and
-// writes an entry all the same.
+// Delete deletes a key and returns the CID of the entry. As in JavaScript, it
+// writes an entry even if there is no such key.
 func (kv *KeyValue) Delete(ctx context.Context, key any) (string, error) {
 	k, err := value.Of(key)
 	if err != nil {
 		return "", fmt.Errorf("key: %w", err)
 	}
-	return kv.db.appendOne(ctx, always, keyed.Delete(k))
+	return kv.db.appendOne(ctx, noCheck, keyed.Delete(k))
 }

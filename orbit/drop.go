@@ -10,49 +10,51 @@ import (
 	"strings"
 
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/blocks"
-	"github.com/newpieceplease/npp/orbit/keyed"
-	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/blocks"
+	"github.com/newpieceplease/npp/orbit/internal/keyed"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/store"
 )
 
 var (
-	// ErrDropped says that a database is dropped, or about to be.
+	// ErrDropped is returned for a database that is dropped or tombstoned.
 	ErrDropped = oplog.ErrDropped
-	// ErrInUse says that a database cannot be dropped because another one that
-	// is here needs it.
+	// ErrInUse is returned for an access database that cannot be dropped
+	// because another database needs it.
 	ErrInUse = errors.New("in use as the access controller")
 )
 
-// Drop removes a database from the store: its entries, its index and what
-// waits, its place in the catalog, its manifest and its list of writers. A list
-// of writers that is a database of its own and came with it goes the same way.
-// What another database here needs stays, and so do the identities of writers,
-// whoever else may name them. A database that is the access controller of
-// another one here is not dropped ([ErrInUse]); one that is damaged is.
+// Drop deletes a database: its entries, pending ones included, its index, its
+// record in the catalog, its manifest and its access list. It also deletes an
+// access database that was opened with it. Drop does not delete what another
+// database needs, nor identities, which any database may name. A database that
+// controls the access of another one is not dropped ([ErrInUse]); a damaged one
+// is.
 //
-// All blocks that are to be deleted are given to keep first, if it is not nil,
-// at most 256 of them or 4 MiB at a time. It stores elsewhere what is to stay,
-// such as blocks that are pinned. If it fails, nothing is deleted.
+// Drop first passes all blocks that it will delete to save, if that is not nil,
+// at most 256 of them or 4 MiB at a time. save stores those that must remain,
+// such as pinned blocks, elsewhere. If save fails, nothing is deleted.
 //
-// From the beginning, the database cannot be opened nor written ([ErrDropped]).
-// Then it is gone at once, and what is left of it is deleted many entries at a
-// time. Loops over its updates end with ErrDropped, what is read through those
-// who still have it may be missing, and the same database can be made anew,
-// empty. Drop returns when all is deleted. Where ctx is done before, or the Orbit
-// is closed, the database is either whole and can be used as before, or is gone
-// and the rest is deleted in the background, now or by the next [New]. After any
-// other error, Drop can be called again; [ErrUnknown] says that nothing is left.
-func (o *Orbit) Drop(ctx context.Context, address string, keep func(ctx context.Context, bs []block.Block) error) error {
+// From the start of the drop, the database is tombstoned: it can be neither
+// opened nor written ([ErrDropped]). Then it leaves the catalog at once, and
+// its entries are deleted many at a time. Iterations over its updates end with
+// ErrDropped, reads by those who still hold it may find entries missing, and
+// the same database can be created anew, empty. Drop returns when everything is
+// deleted. If ctx is done or the Orbit is closed before that, either the
+// database is unchanged and usable, or it is gone and the rest is deleted in
+// the background, now or by the next [New]. After any other error, Drop can be
+// called again; [ErrUnknown] means that nothing is left.
+func (o *Orbit) Drop(ctx context.Context, address string, save func(ctx context.Context, bs []block.Block) error) error {
 	hash, err := manifest.ParseAddress(address)
 	if err != nil {
 		return err
 	}
-	err = o.remove(ctx, hash, keep)
+	err = o.remove(ctx, hash, save)
 	if errors.Is(err, ErrUnknown) {
-		// It may be that it was dropped before, and the rest is still here.
-		if rest, restErr := o.dropped(ctx, hash); len(rest) > 0 || restErr != nil {
+		// It may have been dropped before without its entries being
+		// deleted yet.
+		if rest, restErr := o.droppedLogs(ctx, hash); len(rest) > 0 || restErr != nil {
 			err = restErr
 		}
 	}
@@ -65,32 +67,34 @@ func (o *Orbit) Drop(ctx context.Context, address string, keep func(ctx context.
 	return nil
 }
 
-// droppingPrefix is where the logs are that are to be deleted, by their number.
+// droppingPrefix is the prefix of the keys of dropped logs, by their number.
 const droppingPrefix = "dropping"
 
-// dropped is a log that is to be deleted.
-type dropped struct {
+// droppedLog is the record of a log whose entries are to be deleted.
+type droppedLog struct {
 	Number uint64 `json:"number"`
-	With   string `json:"with"`            // hash of the database that was to be dropped
-	Whole  bool   `json:"whole,omitempty"` // no entry is damaged or gone
+	With   string `json:"with"`            // CID of the database that was dropped
+	Whole  bool   `json:"whole,omitempty"` // no entry is damaged or missing
 }
 
-func (d dropped) key() string { return droppingPrefix + "/" + strconv.FormatUint(d.Number, 36) }
+func (d droppedLog) key() string { return droppingPrefix + "/" + strconv.FormatUint(d.Number, 36) }
 
-// dropped returns the logs that are left of a database, or of any with "".
-func (o *Orbit) dropped(ctx context.Context, with string) (list []dropped, err error) {
+// droppedLogs returns the dropped logs of a database, or of all databases if
+// with is "".
+func (o *Orbit) droppedLogs(ctx context.Context, with string) (list []droppedLog, err error) {
 	for e, err := range o.store.Scan(ctx, droppingPrefix) {
 		if err != nil {
 			return nil, err
 		}
-		var d dropped
+		var d droppedLog
 		if json.Unmarshal(e.Value, &d) != nil || d.key() != e.Key {
-			// The key says enough, but for whether it is whole.
+			// The key contains everything except whether the log is
+			// whole.
 			number, err := strconv.ParseUint(strings.TrimPrefix(e.Key, droppingPrefix+"/"), 36, 64)
 			if err != nil {
 				return nil, fmt.Errorf("number of a dropped log: %w", err)
 			}
-			d = dropped{Number: number}
+			d = droppedLog{Number: number}
 		}
 		if with == "" || d.With == with {
 			list = append(list, d)
@@ -99,18 +103,18 @@ func (o *Orbit) dropped(ctx context.Context, with string) (list []dropped, err e
 	return list, nil
 }
 
-// resumeDrops deletes what is left of dropped databases.
+// resumeDrops deletes the rest of dropped databases.
 func (o *Orbit) resumeDrops(ctx context.Context) {
 	if err := o.deleteDropped(ctx, ""); err != nil && ctx.Err() == nil && !errors.Is(err, ErrClosed) {
-		log.Warnw("delete what is left of dropped databases", "err", err)
+		log.Warnw("delete the rest of dropped databases", "err", err)
 	}
 }
 
-// finish deletes what is left of a database in the background, and waits for
-// that.
+// finish deletes the rest of a database in the background and waits for the
+// end.
 func (o *Orbit) finish(ctx context.Context, hash string) error {
 	done := make(chan error, 1)
-	o.begin(func(ctx context.Context) { done <- o.deleteDropped(ctx, hash) })
+	o.goBackground(func(ctx context.Context) { done <- o.deleteDropped(ctx, hash) })
 	select {
 	case err := <-done:
 		if err != nil && o.ctx.Err() != nil {
@@ -124,10 +128,10 @@ func (o *Orbit) finish(ctx context.Context, hash string) error {
 	}
 }
 
-// deleteDropped deletes the logs that are left of a database, or of any with "".
-// It may run more than once at a time.
+// deleteDropped deletes the dropped logs of a database, or of all databases if
+// with is "". It may run concurrently with itself.
 func (o *Orbit) deleteDropped(ctx context.Context, with string) error {
-	rest, err := o.dropped(ctx, with)
+	rest, err := o.droppedLogs(ctx, with)
 	if err != nil {
 		return err
 	}
@@ -142,16 +146,17 @@ func (o *Orbit) deleteDropped(ctx context.Context, with string) error {
 	return nil
 }
 
-// condemned is a database that is to be dropped.
-type condemned struct {
+// tombstoned is a database that is being dropped.
+type tombstoned struct {
 	hash   string
 	number uint64
-	log    *oplog.Log // nil if it is not open
+	log    *oplog.Log // nil if the database is not open
 	whole  bool
 }
 
-// remove takes a database out of the catalog, with what came with it.
-func (o *Orbit) remove(ctx context.Context, hash string, keep func(context.Context, []block.Block) error) (err error) {
+// remove removes a database, and the databases that go with it, from the
+// catalog.
+func (o *Orbit) remove(ctx context.Context, hash string, save func(context.Context, []block.Block) error) (err error) {
 	o.rebuilding.Lock()
 	defer o.rebuilding.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -163,11 +168,11 @@ func (o *Orbit) remove(ctx context.Context, hash string, keep func(context.Conte
 		}
 	}()
 
-	databases, named, err := o.close(ctx, hash)
+	databases, named, err := o.tombstone(ctx, hash)
 	if err != nil {
 		return err
 	}
-	reopen := true // whether what is condemned can be used again
+	reopen := true // whether the tombstoned databases can be used again
 	defer func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
@@ -186,7 +191,7 @@ func (o *Orbit) remove(ctx context.Context, hash string, keep func(context.Conte
 			return err
 		}
 	}
-	if err := o.offer(ctx, databases, named, keep); err != nil {
+	if err := o.saveBlocks(ctx, databases, named, save); err != nil {
 		return err
 	}
 
@@ -195,15 +200,15 @@ func (o *Orbit) remove(ctx context.Context, hash string, keep func(context.Conte
 	if o.ctx.Err() != nil {
 		return ErrClosed
 	}
-	// What was not needed may be by now.
-	_, unneeded, err := o.condemn(ctx, hash)
+	// Another database may need some of these blocks by now.
+	_, unneeded, err := o.removable(ctx, hash)
 	if err != nil {
 		return err
 	}
 	named = slices.DeleteFunc(named, func(hash string) bool { return !slices.Contains(unneeded, hash) })
 	err = o.store.Update(ctx, func(tx *store.Tx) error {
 		for _, d := range databases {
-			left := dropped{Number: d.number, With: hash, Whole: d.whole}
+			left := droppedLog{Number: d.number, With: hash, Whole: d.whole}
 			record, err := json.Marshal(left)
 			if err != nil {
 				return err
@@ -228,8 +233,8 @@ func (o *Orbit) remove(ctx context.Context, hash string, keep func(context.Conte
 	if err != nil && !errors.Is(err, store.ErrNotDurable) {
 		return err
 	}
-	// What may not be durable may be there all the same: then the database is
-	// gone, and else it can be opened again.
+	// If the transaction may not be durable, it may also be: the database
+	// is either gone, or opens again later.
 	reopen = false
 	for _, d := range databases {
 		delete(o.open, d.hash)
@@ -242,15 +247,15 @@ func (o *Orbit) remove(ctx context.Context, hash string, keep func(context.Conte
 	return err
 }
 
-// close condemns a database: what it returns cannot be opened any more, but
-// that which is open can be used.
-func (o *Orbit) close(ctx context.Context, hash string) ([]condemned, []string, error) {
+// tombstone marks a database, and those that go with it, so that they cannot be
+// opened any more. Open ones remain usable.
+func (o *Orbit) tombstone(ctx context.Context, hash string) ([]tombstoned, []string, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.ctx.Err() != nil {
 		return nil, nil, ErrClosed
 	}
-	databases, named, err := o.condemn(ctx, hash)
+	databases, named, err := o.removable(ctx, hash)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -263,16 +268,16 @@ func (o *Orbit) close(ctx context.Context, hash string) ([]condemned, []string, 
 	return databases, named, nil
 }
 
-// condemn returns the databases that go with one, itself first, and the hashes
-// of their manifests and lists of writers that no other one needs. The caller
-// holds o.mu.
-func (o *Orbit) condemn(ctx context.Context, hash string) (databases []condemned, named []string, err error) {
+// removable returns the databases that go with a dropped one, starting with
+// itself, and the CIDs of their manifests and access lists that no other
+// database needs. The caller holds o.mu.
+func (o *Orbit) removable(ctx context.Context, hash string) (databases []tombstoned, named []string, err error) {
 	r, err := o.record(ctx, hash)
 	if err != nil {
 		return nil, nil, err
 	}
-	databases, named = []condemned{{hash: hash, number: r.Number}}, []string{hash}
-	users := make(map[string][]string) // hashes of databases, by that of the access controller
+	databases, named = []tombstoned{{hash: hash, number: r.Number}}, []string{hash}
+	users := make(map[string][]string) // databases by their access controller, as CIDs
 	for e, err := range o.store.Scan(ctx, catalogPrefix) {
 		if err != nil {
 			return nil, nil, err
@@ -287,10 +292,10 @@ func (o *Orbit) condemn(ctx context.Context, hash string) (databases []condemned
 	if list := users[hash]; len(list) > 0 {
 		return nil, nil, fmt.Errorf("%w of %s", ErrInUse, manifest.Address(list[0]))
 	}
-	// Of a database whose manifest is not known, anything may be needed.
+	// A database whose manifest is unknown may need any block.
 	needed := func(access string) bool {
 		for _, user := range slices.Concat(users[access], users[""]) {
-			if !slices.ContainsFunc(databases, func(d condemned) bool { return d.hash == user }) {
+			if !slices.ContainsFunc(databases, func(d tombstoned) bool { return d.hash == user }) {
 				return true
 			}
 		}
@@ -304,21 +309,21 @@ func (o *Orbit) condemn(ctx context.Context, hash string) (databases []condemned
 			return databases, named, nil
 		}
 		r, err := o.record(ctx, access)
-		if errors.Is(err, ErrUnknown) { // it is a list
+		if errors.Is(err, ErrUnknown) { // a fixed access list
 			return databases, append(named, access), nil
 		}
 		if err != nil {
 			return nil, nil, err
 		}
 		if !r.Access {
-			return databases, named, nil // it came by itself
+			return databases, named, nil // it was opened by itself
 		}
-		databases, named = append(databases, condemned{hash: access, number: r.Number}), append(named, access)
+		databases, named = append(databases, tombstoned{hash: access, number: r.Number}), append(named, access)
 	}
 }
 
-// storedAccess returns the hash of a database's access controller, or "" if its
-// manifest is not in the store or damaged.
+// storedAccess returns the CID of a database's access controller, or "" if its
+// manifest is damaged or not stored.
 func (o *Orbit) storedAccess(ctx context.Context, hash string) (string, error) {
 	b, err := blocks.Get(blocks.Reading(ctx, o.store), hash)
 	if errors.Is(err, blocks.ErrNotFound) || errors.Is(err, blocks.ErrDamaged) {
@@ -338,13 +343,13 @@ func (o *Orbit) storedAccess(ctx context.Context, hash string) (string, error) {
 	return access, nil
 }
 
-// offer gives keep all blocks that go with databases, and notes which of these
-// are whole.
-func (o *Orbit) offer(ctx context.Context, databases []condemned, named []string, keep func(context.Context, []block.Block) error) error {
-	if keep == nil {
-		keep = func(context.Context, []block.Block) error { return nil }
+// saveBlocks passes all blocks that belong to databases to save, and records
+// which of these are whole.
+func (o *Orbit) saveBlocks(ctx context.Context, databases []tombstoned, named []string, save func(context.Context, []block.Block) error) error {
+	if save == nil {
+		save = func(context.Context, []block.Block) error { return nil }
 	}
-	var batch []block.Block // of few, which are small
+	var batch []block.Block // few and small
 	for _, hash := range named {
 		b, err := blocks.Get(blocks.Reading(ctx, o.store), hash)
 		if errors.Is(err, blocks.ErrNotFound) || errors.Is(err, blocks.ErrDamaged) {
@@ -356,13 +361,13 @@ func (o *Orbit) offer(ctx context.Context, databases []condemned, named []string
 		batch = append(batch, b)
 	}
 	if len(batch) > 0 {
-		if err := keep(ctx, batch); err != nil {
+		if err := save(ctx, batch); err != nil {
 			return err
 		}
 	}
 	for i, d := range databases {
 		var err error
-		if databases[i].whole, err = oplog.Offer(ctx, o.store, d.number, keep); err != nil {
+		if databases[i].whole, err = oplog.Offer(ctx, o.store, d.number, save); err != nil {
 			return err
 		}
 	}

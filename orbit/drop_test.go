@@ -20,15 +20,15 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/blocks"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// contents returns all that is stored, but for how many databases there were.
+// contents returns all stored records except the counter of databases.
 func (p *peer) contents(t testing.TB) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
@@ -40,7 +40,7 @@ func (p *peer) contents(t testing.TB) map[string]string {
 	return all
 }
 
-// sameContents fails the test unless both are the same.
+// sameContents fails the test unless both are equal.
 func sameContents(t testing.TB, what string, got, want map[string]string) {
 	t.Helper()
 	var differ []string
@@ -75,7 +75,7 @@ func put(t testing.TB, db *orbit.Database, key string) {
 	must(t, err)
 }
 
-// fill puts documents into a database, and deletes one.
+// fill puts documents into a database and deletes one.
 func fill(t testing.TB, db *orbit.Database, n int) {
 	t.Helper()
 	docs := documents(t, db)
@@ -94,7 +94,7 @@ func fill(t testing.TB, db *orbit.Database, n int) {
 
 var managedDocuments = orbit.Options{Type: orbit.TypeDocuments, Access: orbit.Access{Managed: true}}
 
-// collect is a keep that notes what it is given.
+// collect returns a save function that records the blocks.
 func collect(to map[string]string) func(context.Context, []block.Block) error {
 	return func(_ context.Context, bs []block.Block) error {
 		for _, b := range bs {
@@ -104,7 +104,7 @@ func collect(to map[string]string) func(context.Context, []block.Block) error {
 	}
 }
 
-// stored returns the blocks there are among contents.
+// stored returns the blocks in contents.
 func (p *peer) stored(t testing.TB, contents map[string]string) map[string]string {
 	t.Helper()
 	found := make(map[string]string)
@@ -131,7 +131,7 @@ func TestDropLeavesNothingAndOffersWhatItDeletes(t *testing.T) {
 	twins := twin.create(t, "band", managedDocuments)
 	put(t, twins, "first")
 	put(t, twins, "waits")
-	equalOutcomes(t, join(t, db, entries(t, twins)[1:]...), oplog.Waiting)
+	equalOutcomes(t, join(t, db, entries(t, twins)[1:]...), orbit.Pending)
 
 	before := a.contents(t)
 	deleted := a.stored(t, before)
@@ -156,9 +156,9 @@ func TestDropLeavesNothingAndOffersWhatItDeletes(t *testing.T) {
 	}
 }
 
-func equalOutcomes(t testing.TB, joined []orbit.Joined, want ...oplog.Outcome) {
+func equalOutcomes(t testing.TB, joined []orbit.JoinResult, want ...orbit.Outcome) {
 	t.Helper()
-	var got []oplog.Outcome
+	var got []orbit.Outcome
 	for _, j := range joined {
 		got = append(got, j.Outcome)
 	}
@@ -195,7 +195,7 @@ func TestAccessControllerOfAnotherDatabaseIsNotDropped(t *testing.T) {
 func TestDropLeavesWhatOthersNeed(t *testing.T) {
 	a := newA(t)
 	want := a.contents(t)
-	// Both have the same list, which is a database with the same list of admins.
+	// Both have the same access database, with the same list of admins.
 	docs := a.create(t, "band", managedDocuments)
 	log := a.create(t, "band", orbit.Options{Access: orbit.Access{Managed: true}})
 	plain := a.create(t, "plain", orbit.Options{})
@@ -241,7 +241,7 @@ func TestListThatCameByItselfStays(t *testing.T) {
 	must(t, a.Drop(t.Context(), list.Address(), nil))
 }
 
-// While it is not known what a database needs, nothing that it could need goes.
+// While the needs of a database are unknown, no block that it may need is deleted.
 func TestDropLeavesWhatADatabaseWithoutManifestMayNeed(t *testing.T) {
 	a := newA(t)
 	docs := a.create(t, "band", managedDocuments)
@@ -292,14 +292,14 @@ func TestDamagedDatabaseIsDropped(t *testing.T) {
 		}
 		must(t, a.Drop(t.Context(), db.Address(), nil))
 		if damage == "manifest" {
-			// What it says is not known, so the list stays.
+			// Its contents are unknown, so the list stays.
 			must(t, a.Drop(t.Context(), db.Access().Address(), nil))
 		}
 		sameContents(t, damage, a.contents(t), want)
 	}
 }
 
-// lastLog returns the number of the log that was made last.
+// lastLog returns the number of the newest log.
 func lastLog(t testing.TB, p *peer) (n uint64) {
 	t.Helper()
 	b, err := p.store.Get(t.Context(), "databases")
@@ -321,11 +321,11 @@ func TestNothingIsDeletedThatKeepFails(t *testing.T) {
 			if calls++; calls == failAt {
 				return full
 			}
-			// Meanwhile.
+			// During the drop:
 			if _, err := documents(t, db).Put(t.Context(), map[string]any{"_id": "x"}); !errors.Is(err, orbit.ErrDropped) {
 				t.Errorf("put: %v", err)
 			}
-			if _, err := db.Join(t.Context(), nil); !errors.Is(err, orbit.ErrDropped) {
+			if _, err := db.Join(t.Context(), nil, orbit.JoinOptions{}); !errors.Is(err, orbit.ErrDropped) {
 				t.Errorf("join: %v", err)
 			}
 			if err := db.Access().Grant(t.Context(), orbit.CapabilityWrite, "x"); !errors.Is(err, orbit.ErrDropped) {
@@ -357,7 +357,7 @@ func TestNothingIsDeletedThatKeepFails(t *testing.T) {
 				t.Errorf("%s is changed", key)
 			}
 		}
-		// It is used as before.
+		// The database is used as before.
 		put(t, db, fmt.Sprint("after ", failAt))
 		must(t, db.Access().Grant(t.Context(), orbit.CapabilityWrite, fmt.Sprint("after ", failAt)))
 		before = a.contents(t)
@@ -392,7 +392,7 @@ func TestHandlesOfADroppedDatabaseRefuse(t *testing.T) {
 		if _, err := docs.Delete(t.Context(), "1"); !errors.Is(err, orbit.ErrDropped) && !errors.Is(err, orbit.ErrNotFound) {
 			t.Errorf("delete: %v", err)
 		}
-		if _, err := db.Join(t.Context(), es); !errors.Is(err, orbit.ErrDropped) {
+		if _, err := db.Join(t.Context(), orbit.NewCandidates(es...), orbit.JoinOptions{}); !errors.Is(err, orbit.ErrDropped) {
 			t.Errorf("join: %v", err)
 		}
 		if err := db.Access().Grant(t.Context(), orbit.CapabilityWrite, "x"); !errors.Is(err, orbit.ErrDropped) {
@@ -408,7 +408,7 @@ func TestHandlesOfADroppedDatabaseRefuse(t *testing.T) {
 			t.Errorf("items: %v", got)
 		}
 		sameContents(t, "after writes", a.contents(t), before)
-		// Nor do they reach the one that is made anew.
+		// They do not reach the new database either.
 		again := a.create(t, "band", managedDocuments)
 		if again == db || len(items(t, documents(t, again).All(t.Context()))) > 0 {
 			t.Error("it is the old one")
@@ -420,8 +420,8 @@ func TestHandlesOfADroppedDatabaseRefuse(t *testing.T) {
 	}
 }
 
-// hooked is a disk that calls a function when a key is read or a prefix queried
-// the next time, before it answers.
+// hooked is a disk that calls a function at the next read of a key or query of a
+// prefix, before it answers.
 type hooked struct {
 	*storetest.Disk
 	mu     sync.Mutex
@@ -472,14 +472,14 @@ func onHooked(t testing.TB) (*peer, *hooked) {
 	return p, h
 }
 
-// newHooked returns a peer, and a keep which makes hook be called once, when the
-// entries of the log of a number are about to be deleted.
+// newHooked returns a peer, and a save function that causes one call of hook, just
+// before the entries of the log with a number are deleted.
 func newHooked(t testing.TB, number uint64, hook func(*peer)) (p *peer, keep func(context.Context, []block.Block) error) {
 	t.Helper()
 	p, h := onHooked(t)
 	calls := 0
 	return p, func(context.Context, []block.Block) error {
-		if calls++; calls == 2 { // after the manifest and so on; the entries are being read
+		if calls++; calls == 2 { // the first call had the manifest; now the entries are read
 			h.arm("/orbit/"+blocks.Entries(number), func() { hook(p) })
 		}
 		return nil
@@ -571,7 +571,7 @@ func TestConcurrentWritesLeaveNothingBehind(t *testing.T) {
 			})
 			until(func(i int) error {
 				at := i * 7 % len(es)
-				_, err := db.Join(t.Context(), es[at:min(len(es), at+9)])
+				_, err := db.Join(t.Context(), orbit.NewCandidates(es[at:min(len(es), at+9)]...), orbit.JoinOptions{})
 				return err
 			})
 		}
@@ -602,16 +602,16 @@ func TestDropLeavesWhatIsNeededMeanwhile(t *testing.T) {
 	must(t, err)
 }
 
-// The list is there when it is to be kept, and goes before it is used.
+// The list exists when it is stored, and is deleted before it is used.
 func TestListIsNotDroppedWhileADatabaseIsMadeWithIt(t *testing.T) {
 	a, h := onHooked(t)
 	db := a.create(t, "band", orbit.Options{})
-	_, list, err := manifest.Writers{a.Identity().ID}.Address()
+	_, list, err := manifest.AccessList{a.Identity().ID}.Address()
 	must(t, err)
 	ended := make(chan error, 1)
 	h.arm("/orbit/block/"+list.Hash, func() {
 		go func() { ended <- a.Drop(t.Context(), db.Address(), nil) }()
-		for range 10_000 { // let it, if it can
+		for range 10_000 { // give it the chance
 			runtime.Gosched()
 		}
 	})
@@ -623,7 +623,7 @@ func TestListIsNotDroppedWhileADatabaseIsMadeWithIt(t *testing.T) {
 	must(t, err)
 }
 
-// Whoever creates and drops the same at once gets a database, whole, or is told.
+// Concurrent creates and drops of a database return a whole database or an error.
 func TestCreatingAndDroppingAtOnce(t *testing.T) {
 	a := newA(t)
 	want := a.contents(t)
@@ -659,14 +659,14 @@ func TestCreatingAndDroppingAtOnce(t *testing.T) {
 		})
 	}
 	group.Wait()
-	for _, address := range a.listed(t) { // dropped while the list was in use by another
+	for _, address := range a.listed(t) { // dropped while another one used the list
 		must(t, a.Drop(t.Context(), address, nil))
 	}
 	sameContents(t, "stored", a.contents(t), want)
 }
 
 func TestCanceledDropLeavesItWholeOrGone(t *testing.T) {
-	// While blocks are offered.
+	// While blocks are saved:
 	a := newA(t)
 	db := a.create(t, "band", managedDocuments)
 	fill(t, db, 20)
@@ -681,7 +681,7 @@ func TestCanceledDropLeavesItWholeOrGone(t *testing.T) {
 	}
 	sameContents(t, "stored", a.contents(t), before)
 	put(t, db, "x")
-	// When they were.
+	// After they were saved:
 	ctx, cancel = context.WithCancel(t.Context())
 	err = a.Drop(ctx, db.Address(), func(ctx context.Context, _ []block.Block) error {
 		cancel()
@@ -691,7 +691,7 @@ func TestCanceledDropLeavesItWholeOrGone(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	put(t, db, "y")
-	// While they are deleted.
+	// While they are deleted:
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		returned := make(chan struct{})
@@ -758,9 +758,8 @@ func TestClosedOrbitDropsNothing(t *testing.T) {
 	sameContents(t, "stored", a.contents(t), before)
 }
 
-// For each operation on the disk that a drop makes: it fails, or is carried out
-// and answers with an error, or is the first after which nothing works. Then
-// either the power fails, or the Orbit goes on.
+// Each disk operation of a drop either fails, or succeeds and returns an error, or is
+// the last one that works. Then either the power fails, or the Orbit continues.
 func TestDropIsAllOrNothingAfterAnyCrash(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -825,7 +824,7 @@ func TestDropIsAllOrNothingAfterAnyCrash(t *testing.T) {
 		}
 		p.disk.FailAfter(0, failure)
 		if slices.Contains(p.listed(t), address) {
-			// Whoever has it still may write or not; none of it is lost.
+			// Holders of the database may or may not write, but lose nothing.
 			_, err := events(t, db).Add(t.Context(), "z")
 			if err != nil && !errors.Is(err, orbit.ErrDropped) {
 				t.Errorf("put: %v", err)
@@ -869,7 +868,7 @@ func TestDropIsAllOrNothingAfterAnyCrash(t *testing.T) {
 	}
 }
 
-// What is damaged because it is being deleted is not called damaged.
+// A database that is being deleted is not reported as damaged.
 func TestLoopsThatMeetADropDoNotSpeakOfDamage(t *testing.T) {
 	a := newA(t)
 	db := a.create(t, "band", orbit.Options{Type: orbit.TypeDocuments})

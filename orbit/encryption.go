@@ -7,47 +7,48 @@ import (
 
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/value"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
-// ErrEncrypted says that a value was not written because the apps that write to
-// the database encrypt theirs: they could not read it. See [Database.Plain].
+// ErrEncrypted is returned for a plain value that was not written because the
+// apps that write to the database encrypt theirs and could not read it. See
+// [Database.Plain].
 var ErrEncrypted = errors.New("the apps that write to it encrypt the values (encryption.data), and could not read this one")
 
-// Bounds of what is read to see whether values are encrypted.
+// The bounds of the sample that tells whether values are encrypted.
 const (
 	sampleEntries = 256
 	sampleBytes   = 16 << 20
 )
 
-// isSealed reports whether a payload is encrypted. What JavaScript encrypts with
-// encryption.data is bytes, and no operation is.
-func isSealed(payload value.Value) bool { return payload.Kind() == dagcbor.Bytes }
+// isEncrypted reports whether a payload is encrypted. JavaScript's
+// encryption.data turns an operation into bytes, which no operation is.
+func isEncrypted(payload value.Value) bool { return payload.Kind() == value.KindBytes }
 
-// Plain returns the database for writes that are not refused with [ErrEncrypted].
+// Plain returns the database for writes that must not fail with [ErrEncrypted].
 func (db *Database) Plain() *Database {
 	db = db.clone()
 	db.plain = true
 	return db
 }
 
-// Encrypted reports whether the values of the database are encrypted, so that
-// the own identity does not write plain ones: one plain value, and every app
-// that has the key fails to read the whole log.
+// Encrypted reports whether the values of the database appear to be encrypted,
+// so that the own identity does not write plain ones: after one plain value,
+// every app that has the key fails to read the whole log.
 //
-// JavaScript with encryption.data signs and stores bytes in the place of an
-// operation, and nothing else says so. Values count as encrypted if the newest
-// entries of two writers are such bytes, or that of the only writer. The newest
-// 256 entries that count are looked at, or fewer where they are large.
+// JavaScript with encryption.data signs and stores bytes instead of an
+// operation; nothing else indicates encryption. Values are considered encrypted
+// if the newest entries of two writers are such bytes, or the newest entry of
+// the only writer. Encrypted reads the newest 256 authorized entries, or fewer
+// if they are large.
 //
-// A stranger is a writer that may write only because anybody may: the access list
-// does not name it. Entries of strangers say nothing to an owner, an identity that
-// the list names or that made the database here, so that no stranger can lock an
-// owner out. They say nothing to anybody either where one of the newest entries is
-// of a writer that the list names.
+// A stranger is a writer that may write only because anybody may: the access
+// list does not name it. An owner is an identity that the access list names or
+// that created the database here. Strangers' entries are ignored for an owner,
+// so that no stranger can lock an owner out. They are ignored for everybody if
+// one of the newest entries is by a writer that the access list names.
 //
-// Where the own identity has written a plain value before, the values do not count
-// as encrypted: an app that fails at a plain value has failed already.
+// If the own identity has written a plain value before, the values are not
+// considered encrypted: an app that fails at a plain value has failed already.
 func (db *Database) Encrypted(ctx context.Context) (bool, error) {
 	if db.keys.wrotePlain.Load() {
 		return false, nil
@@ -59,13 +60,13 @@ func (db *Database) Encrypted(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	w := make(writers)
+	w := make(idSet)
 	w.add(rights.Writers)
-	return db.encrypted(ctx, w)
+	return db.appearsEncrypted(ctx, w)
 }
 
-// checkPlain returns [ErrEncrypted] where the own identity may write, and must not
-// write a plain value.
+// checkPlain returns [ErrEncrypted] if the own identity may write, but not
+// plain values.
 func (db *Database) checkPlain(ctx context.Context) error {
 	if db.plain {
 		return nil
@@ -75,12 +76,12 @@ func (db *Database) checkPlain(ctx context.Context) error {
 		return err
 	}
 	if ok, err := db.Writable(ctx); err != nil || !ok {
-		return err // writing says that it may not
+		return err // the write fails with ErrNotAllowed
 	}
 	return fmt.Errorf("%s: %w", db.address, ErrEncrypted)
 }
 
-func (db *Database) encrypted(ctx context.Context, w writers) (bool, error) {
+func (db *Database) appearsEncrypted(ctx context.Context, w idSet) (bool, error) {
 	me := db.orbit.signer.ID
 	sealed, err := db.sample(ctx)
 	if own, wrote := sealed[me]; err != nil || wrote && !own {
@@ -104,12 +105,12 @@ func (db *Database) encrypted(ctx context.Context, w writers) (bool, error) {
 	return count >= 2 || count == 1 && len(sealed) == 1, nil
 }
 
-// sample tells of each writer of the newest entries, by its ID, whether the
-// newest of its entries is sealed. It ends where the log is damaged.
+// sample reports for each writer of the newest entries, by its ID, whether the
+// newest of its entries is encrypted. It stops where the log is damaged.
 func (db *Database) sample(ctx context.Context) (sealed map[string]bool, err error) {
 	sealed = make(map[string]bool)
 	size := 0
-	for e, err := range db.log.Iterate(ctx, Range{Amount: sampleEntries}) {
+	for e, err := range db.Iterate(ctx, Range{Amount: sampleEntries}) {
 		if err != nil {
 			return sealed, ctx.Err()
 		}
@@ -118,10 +119,10 @@ func (db *Database) sample(ctx context.Context) (sealed map[string]bool, err err
 		}
 		i, err := db.orbit.IdentityOf(ctx, e.Identity)
 		if err != nil {
-			continue // it is damaged: it was known when the entry came
+			continue // damaged: it was here when the entry arrived
 		}
 		if _, newer := sealed[i.ID]; !newer {
-			sealed[i.ID] = isSealed(e.Payload)
+			sealed[i.ID] = isEncrypted(e.Payload)
 		}
 	}
 	return sealed, nil
@@ -129,5 +130,5 @@ func (db *Database) sample(ctx context.Context) (sealed map[string]bool, err err
 
 // isOwnPlain reports whether an entry is a plain value of an identity.
 func isOwnPlain(e *entry.Entry, identity string) bool {
-	return e.Identity == identity && !isSealed(e.Payload)
+	return e.Identity == identity && !isEncrypted(e.Payload)
 }

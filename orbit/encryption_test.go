@@ -10,24 +10,24 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/identity"
-	"github.com/newpieceplease/npp/orbit/keyed"
-	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/keyed"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// fleet is replicas of one keyvalue database. A is the first.
+// fleet consists of replicas of one keyvalue database. A is the first.
 type fleet struct {
 	t       testing.TB
 	peers   map[string]*peer
 	dbs     map[string]*orbit.Database
-	entries []block.Block  // in the order in which they were written
-	joined  map[string]int // how many of them each has
+	entries []block.Block  // in the order of writing
+	joined  map[string]int // the number of entries that each has
 }
 
-// newFleet makes the database at one of A, B, C and D, and opens it at the
-// others. Writers are named so; "*" is anybody.
+// newFleet creates the database at one of A, B, C and D and opens it at the others.
+// Writers are given by these names; "*" stands for anybody.
 func newFleet(t testing.TB, maker string, managed bool, writers ...string) *fleet {
 	t.Helper()
 	f := &fleet{t: t, dbs: make(map[string]*orbit.Database), joined: make(map[string]int), peers: map[string]*peer{
@@ -64,13 +64,13 @@ func newFleet(t testing.TB, maker string, managed bool, writers ...string) *flee
 	return f
 }
 
-// sealed is a payload as JavaScript encrypts it, plain one as it does not.
+// sealed is a payload that JavaScript encrypted, plain one that it did not.
 var (
 	sealed, _ = value.Of([]byte("\x01 what only the key opens"))
 	plain     = keyed.Put(value.Text("key"), value.Text("plain"))
 )
 
-// write has a writer put a payload on top of all that was written.
+// write appends an entry of a writer that descends from all entries.
 func (f *fleet) write(name string, payload value.Value) {
 	f.t.Helper()
 	db, p := f.dbs[name], f.peers[name]
@@ -82,7 +82,7 @@ func (f *fleet) write(name string, payload value.Value) {
 	f.entries = append(f.entries, es[0].Block)
 }
 
-// sync has a replica join all that was written, and take the access list of A.
+// sync makes a replica join all entries and adopt the access list of A.
 func (f *fleet) sync(name string) {
 	f.t.Helper()
 	if list := f.dbs["A"].Access().Database(); list != nil && name != "A" {
@@ -94,7 +94,7 @@ func (f *fleet) sync(name string) {
 	f.joined[name] = len(f.entries)
 }
 
-// put has A put a value.
+// put puts a value at A.
 func (f *fleet) put() error {
 	f.t.Helper()
 	f.sync("A")
@@ -102,7 +102,7 @@ func (f *fleet) put() error {
 	return err
 }
 
-// blocks reports whether A may not put a plain value.
+// blocks reports whether A is kept from putting a plain value.
 func (f *fleet) blocks() bool {
 	f.t.Helper()
 	err := f.put()
@@ -115,8 +115,8 @@ func (f *fleet) blocks() bool {
 func TestPlainValuesAreNotWrittenWhereAppsEncrypt(t *testing.T) {
 	for _, test := range []struct {
 		maker   string
-		writers string // those whom the list names, or *
-		steps   string // who wrote what: in lower case a plain value
+		writers string // the writers on the list, or *
+		steps   string // the writer of each entry; lower case: a plain value
 		want    bool
 	}{
 		{"A", "AB", "", false},
@@ -130,7 +130,7 @@ func TestPlainValuesAreNotWrittenWhereAppsEncrypt(t *testing.T) {
 		{"A", "ABC", "BC", true},
 		{"A", "ABCD", "BCd", true}, // two writers are enough
 		{"A", "ABCD", "Bcd", false},
-		// What A wrote itself decides: an app of its own encrypts, or it writes plain values.
+		// A's own entries decide: its app encrypts, or it writes plain values.
 		{"A", "A", "A", true},
 		{"A", "AB", "AB", true},
 		{"A", "AB", "aB", false},
@@ -235,7 +235,7 @@ func TestNothingPlainIsWrittenWhereAppsEncrypt(t *testing.T) {
 			if err := write(db.Plain()); err != nil {
 				t.Errorf("plain %s of %s: %v", what, kind, err)
 			}
-			// The apps have a plain value of this writer to cope with now.
+			// The apps have met a plain value of this writer by now.
 			if err := write(db); err != nil {
 				t.Errorf("second %s of %s: %v", what, kind, err)
 			}
@@ -265,7 +265,7 @@ func TestWhatStrangersPutDoesNotHideWhatTheOwnerWrote(t *testing.T) {
 	}
 }
 
-// The version before noted nowhere what it wrote; the newest entries tell.
+// The previous version did not record plain values; the newest entries show them.
 func TestAPlainValueOfTheVersionBeforeCounts(t *testing.T) {
 	f := newFleet(t, "B", false, "*")
 	f.write("A", plain)
@@ -289,7 +289,7 @@ func TestAPlainValueOfTheVersionBeforeCounts(t *testing.T) {
 	}
 }
 
-// A value that failed to be written is none.
+// A value whose write failed does not count as plain.
 func TestWhatWasNotWrittenDoesNotCount(t *testing.T) {
 	f := newFleet(t, "A", false, "A", "B")
 	f.peers["A"].disk.FailAfter(1, storetest.Lasting)
@@ -316,8 +316,8 @@ func TestTheNewestEntriesTellWhetherAppsEncrypt(t *testing.T) {
 	}
 }
 
-// JavaScript encrypts no list of writers, and no admin may keep another from
-// changing it.
+// JavaScript does not encrypt access lists, and no admin may keep another from
+// changing one.
 func TestGrantsAreWrittenWhateverTheListHas(t *testing.T) {
 	f := newFleet(t, "A", true, "A", "B")
 	list := f.dbs["A"].Access().Database()

@@ -10,34 +10,34 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// Events is a database of events, which are added and stay.
+// Events is a database of events, which are added and never deleted.
 type Events struct{ db *Database }
 
-// Events returns the database as one of events, or [ErrType].
+// Events returns the database as a database of events, or [ErrType].
 func (db *Database) Events() (*Events, error) {
-	if err := db.is(TypeEvents); err != nil {
+	if err := db.checkType(TypeEvents); err != nil {
 		return nil, err
 	}
 	return &Events{db}, nil
 }
 
-// Event is an event with the hash of its entry.
+// Event is an event with the CID of its entry.
 type Event struct {
 	Hash  string
 	Value value.Value
 }
 
-// Add adds an event, and returns the hash of its entry when it is on disk. The
-// event is anything that [value.Of] takes.
+// Add adds an event and returns the CID of its entry when it is on disk. The
+// event is any data that [value.Of] accepts.
 func (ev *Events) Add(ctx context.Context, event any) (string, error) {
 	payload, err := add(event)
 	if err != nil {
 		return "", err
 	}
-	return ev.db.appendOne(ctx, always, payload)
+	return ev.db.appendOne(ctx, noCheck, payload)
 }
 
-// AddMany adds events, as [Documents.PutMany] puts documents.
+// AddMany adds events; see [Documents.PutMany].
 func (ev *Events) AddMany(ctx context.Context, events iter.Seq[any]) (int, error) {
 	return appendMany(ctx, ev.db, events, add)
 }
@@ -54,7 +54,7 @@ func add(event any) (value.Value, error) {
 	), nil
 }
 
-// Get returns the event whose entry has the hash, or [oplog.ErrNotFound].
+// Get returns the event whose entry has a CID, or [ErrNoEntry].
 func (ev *Events) Get(ctx context.Context, hash string) (Event, error) {
 	e, err := ev.db.log.Get(ctx, hash)
 	if err != nil {
@@ -65,7 +65,7 @@ func (ev *Events) Get(ctx context.Context, hash string) (Event, error) {
 
 // Iterate yields the events of a range, newest first.
 func (ev *Events) Iterate(ctx context.Context, r Range) iter.Seq2[Event, error] {
-	return eventsOf(ev.db.log.Iterate(ctx, r))
+	return eventsOf(ev.db.Iterate(ctx, r))
 }
 
 // All yields all events, oldest first.
@@ -87,7 +87,7 @@ func eventsOf(entries iter.Seq2[*entry.Entry, error]) iter.Seq2[Event, error] {
 	}
 }
 
-// eventOf reads an entry as JavaScript does: whatever its operation.
+// eventOf reads an entry as JavaScript does, regardless of its operation.
 func eventOf(e *entry.Entry) Event {
 	v := e.Payload.Field("value")
 	if v == nil {

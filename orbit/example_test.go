@@ -6,30 +6,32 @@ import (
 	"fmt"
 	"log"
 
+	"github.com/ipfs/boxo/blockstore"
 	"github.com/ipfs/boxo/keystore"
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/sync"
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/store"
 )
 
-// open returns an Orbit that lives in memory.
-func open(ctx context.Context) *orbit.Orbit {
-	s := store.New(sync.MutexWrap(datastore.NewMapDatastore()), "/orbitdb")
-	o, err := orbit.New(ctx, orbit.Config{Store: s, Keystore: keystore.NewMemKeystore()})
+// open returns an Orbit in memory, and a block store with its blocks. source has
+// blocks of others, or is nil.
+func open(ctx context.Context, source orbit.Source) (*orbit.Orbit, blockstore.Blockstore) {
+	ds := sync.MutexWrap(datastore.NewMapDatastore())
+	s := store.New(ds, "/orbitdb")
+	o, err := orbit.New(ctx, orbit.Config{Store: s, Keystore: keystore.NewMemKeystore(), Source: source})
 	if err != nil {
 		log.Fatal(err)
 	}
-	return o
+	return o, orbit.Overlay(blockstore.NewBlockstore(ds), s)
 }
 
 func Example() {
 	ctx := context.Background()
-	o := open(ctx)
+	o, _ := open(ctx, nil)
 	defer o.Close()
 
 	db, err := o.Create(ctx, "pieces", orbit.Options{Type: orbit.TypeDocuments})
@@ -65,7 +67,7 @@ func Example() {
 
 func ExampleDocuments_Query() {
 	ctx := context.Background()
-	o := open(ctx)
+	o, _ := open(ctx, nil)
 	defer o.Close()
 	db, err := o.Create(ctx, "pieces", orbit.Options{Type: orbit.TypeDocuments, IndexBy: "hash"})
 	if err != nil {
@@ -100,43 +102,91 @@ func ExampleDocuments_Query() {
 	// {"hash":"Qm1","year":1722}
 }
 
-// Two writers share a database, and each gets what the other wrote.
+// Bob opens Ann's database by its address and joins her entries. Here he reads her
+// blocks from her block store; package replicate transfers them between peers.
 func ExampleDatabase_Join() {
 	ctx := context.Background()
-	ann, bob := open(ctx), open(ctx)
-	anyone := orbit.Options{Access: orbit.Access{Write: []string{manifest.Anyone}}}
-	var dbs []*orbit.Database
-	for _, o := range []*orbit.Orbit{ann, bob} {
-		db, err := o.Create(ctx, "concerts", anyone)
-		if err != nil {
-			log.Fatal(err)
-		}
-		events, err := db.Events()
-		if err != nil {
-			log.Fatal(err)
-		}
-		if _, err := events.Add(ctx, "rehearsal"); err != nil {
-			log.Fatal(err)
-		}
-		dbs = append(dbs, db)
-	}
-	// What identifies bob must be at hand where his entries are joined.
-	if err := ann.Keep(ctx, bob.Identity().Block()); err != nil {
-		log.Fatal(err)
-	}
-	var news []block.Block
-	for arrival, err := range dbs[1].Log().Arrived(ctx, 0) {
-		if err != nil {
-			log.Fatal(err)
-		}
-		news = append(news, arrival.Entry.Block)
-	}
-	joined, err := dbs[0].Join(ctx, news)
+	ann, blocks := open(ctx, nil)
+	defer ann.Close()
+	bob, _ := open(ctx, blocks)
+	defer bob.Close()
+
+	hers, err := ann.Create(ctx, "concerts", orbit.Options{Type: orbit.TypeEvents})
 	if err != nil {
 		log.Fatal(err)
 	}
-	stats, err := dbs[0].Log().Stats(ctx)
-	fmt.Println(joined[0].Outcome, stats.Entries, len(stats.Heads), err)
+	concerts, err := hers.Events()
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := concerts.Add(ctx, "rehearsal"); err != nil {
+		log.Fatal(err)
+	}
+
+	his, err := bob.Open(ctx, hers.Address(), orbit.OpenOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	var entries []block.Block
+	for arrival, err := range hers.Stored(ctx, 0) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		entries = append(entries, arrival.Entry.Block)
+	}
+	results, err := his.Join(ctx, orbit.NewCandidates(entries...), orbit.JoinOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(results[0].Outcome, results[0].Err)
+
+	concerts, err = his.Events()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for event, err := range concerts.All(ctx) {
+		fmt.Println(event.Value, err)
+	}
+	_, err = concerts.Add(ctx, "concert")
+	fmt.Println(errors.Is(err, orbit.ErrNotAllowed))
 	// Output:
-	// joined 2 2 <nil>
+	// joined <nil>
+	// "rehearsal" <nil>
+	// true
+}
+
+// Ann permits Bob to write, and then revokes the permission.
+func ExampleAccessController() {
+	ctx := context.Background()
+	ann, _ := open(ctx, nil)
+	defer ann.Close()
+	bob, _ := open(ctx, nil)
+	defer bob.Close()
+
+	db, err := ann.Create(ctx, "setlist", orbit.Options{
+		Type:   orbit.TypeKeyValue,
+		Access: orbit.Access{Managed: true},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	access := db.Access()
+	fmt.Println(access.Type())
+
+	id := bob.Identity().ID
+	if err := access.Grant(ctx, orbit.CapabilityWrite, id); err != nil {
+		log.Fatal(err)
+	}
+	capabilities, err := access.Capabilities(ctx)
+	fmt.Println(len(capabilities[orbit.CapabilityWrite]), len(capabilities[orbit.CapabilityAdmin]), err)
+
+	if err := access.Revoke(ctx, orbit.CapabilityWrite, id); err != nil {
+		log.Fatal(err)
+	}
+	capabilities, err = access.Capabilities(ctx)
+	fmt.Println(len(capabilities[orbit.CapabilityWrite]), len(capabilities[orbit.CapabilityAdmin]), err)
+	// Output:
+	// orbitdb
+	// 1 1 <nil>
+	// 0 1 <nil>
 }

@@ -11,12 +11,11 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/oplog"
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// eachFailure calls run with a peer whose disk fails at the first operation, the
-// second and so on, until run needs fewer operations than that.
+// eachFailure calls run with a peer whose disk fails at the first operation, then at
+// the second and so on, until run needs fewer operations.
 func eachFailure(t *testing.T, newPeer func(testing.TB) *peer, run func(p *peer, fail func()) (err error)) {
 	t.Helper()
 	for _, failure := range []storetest.Failure{storetest.Once, storetest.Lasting} {
@@ -34,7 +33,7 @@ func eachFailure(t *testing.T, newPeer func(testing.TB) *peer, run func(p *peer,
 	}
 }
 
-// What is told as put is on the disk, and only what is on the disk is told.
+// A put that is reported is on the disk, and one that is on the disk is reported.
 func TestPutManyTellsWhatWasPutOnAFailingDisk(t *testing.T) {
 	const all = 600 // three chunks
 	values := make([]any, all)
@@ -48,7 +47,7 @@ func TestPutManyTellsWhatWasPutOnAFailingDisk(t *testing.T) {
 		p.disk.FailAfter(0, storetest.Once)
 		stats, statsErr := db.Log().Stats(t.Context())
 		must(t, statsErr)
-		// A sync that fails leaves open whether the last chunk is there.
+		// After a failed sync, the last chunk may or may not be there.
 		if unsure := int(stats.Entries) - n; unsure != 0 && (err == nil || unsure < 0 || unsure > 256) {
 			t.Errorf("%d are told as put, %d entries are there, %v", n, stats.Entries, err)
 		}
@@ -63,7 +62,7 @@ func TestPutManyTellsWhatWasPutOnAFailingDisk(t *testing.T) {
 	})
 }
 
-// An entry whose join was not committed is neither told as joined nor announced.
+// An entry whose join was not committed is neither reported as joined nor announced.
 func TestJoinTellsWhatWasJoinedOnAFailingDisk(t *testing.T) {
 	a := newA(t)
 	db := a.create(t, "log", orbit.Options{Type: orbit.TypeEvents, Access: anyone})
@@ -85,12 +84,12 @@ func TestJoinTellsWhatWasJoinedOnAFailingDisk(t *testing.T) {
 		identity, identityErr := a.Block(t.Context(), a.Identity().Hash())
 		must(t, identityErr)
 		fail()
-		joined, err := here.Join(orbit.WithAtHand(t.Context(), orbit.AtHand{identity.Hash: identity}), bs)
+		joined, err := here.Join(t.Context(), orbit.NewCandidates(bs...), orbit.JoinOptions{Attached: orbit.Attached{identity.Hash: identity}})
 		b.disk.FailAfter(0, storetest.Once)
 		for i, j := range joined {
 			has, hasErr := here.Log().Has(t.Context(), bs[i].Hash)
 			must(t, hasErr)
-			if told := j.Outcome == oplog.Joined; told && !has || announced[bs[i].Hash] != told {
+			if told := j.Outcome == orbit.Joined; told && !has || announced[bs[i].Hash] != told {
 				t.Fatalf("entry %d of %d, which is here: %v, is told as %v and announced: %v (%v)", i, len(bs), has, j.Outcome, announced[bs[i].Hash], err)
 			}
 		}

@@ -5,23 +5,24 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/keyed"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/blocks"
+	"github.com/newpieceplease/npp/orbit/internal/keyed"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/store"
 )
 
-// hasKeys reports whether the log of a database of a type has an index of keys.
+// hasKeys reports whether the log of a database of the given type has an index
+// of keys.
 func hasKeys(kind string) bool { return kind != TypeEvents }
 
-// checkKind returns [ErrInvalid] where there is no such type, and [ErrType] where
-// a database whose manifest names a type cannot be opened as one of another type;
-// "" stands for the same. JavaScript makes databases of any type whose manifest
-// says events, its default (open(name, { Database: Documents() })), so events may
-// be any other type, and so may what has a type of its own. Documents and
-// keyvalue stay what they are.
-func checkKind(manifestType, kind string) error {
+// checkTypes returns [ErrInvalid] for an unknown type, and [ErrType] if a
+// database whose manifest names one type cannot be opened as the other; ""
+// means the same type. JavaScript creates databases of any type whose manifest
+// says events, its default (open(name, { Database: Documents() })). So a
+// database of type events may be opened as any other type, and so may one of an
+// unknown type. Documents and keyvalue databases may not.
+func checkTypes(manifestType, kind string) error {
 	switch kind {
 	case "", manifestType:
 		return nil
@@ -35,26 +36,26 @@ func checkKind(manifestType, kind string) error {
 	return nil
 }
 
-// fits reports whether a database with this type and index field is what the
-// options ask for.
-func (opts OpenOptions) fits(kind, indexBy string) bool {
+// matches reports whether a database with the given type and index field
+// satisfies the options.
+func (opts OpenOptions) matches(kind, indexBy string) bool {
 	return cmp.Or(opts.Type, kind) == kind && cmp.Or(opts.IndexBy, indexBy) == indexBy
 }
 
-// index is the state of a database's log: the keys, where the type of the
-// database has keys, and whether the own identity has written a plain value
-// (see [Database.Encrypted]). Below the log's namespace in the store, it has
-// what [keyed.Index] has, and
+// index is the state of a database's log: the keys, if the type of the database
+// has keys, and whether the own identity has written a plain value (see
+// [Database.Encrypted]). Below the prefix of the log, it stores the records of
+// [keyed.Index] and
 //
-//	plain    nothing; it is there once the own identity has, and stays
+//	plain    empty; exists once the own identity has written a plain value
 type index struct {
 	keyed.Index
-	on    atomic.Bool // the type has keys
-	stale atomic.Bool // the type has changed, and the log is not rebuilt yet
+	on    atomic.Bool // whether the type has keys
+	stale atomic.Bool // whether the type has changed and the log is not rebuilt yet
 
-	own        string // hash of the own identity
+	own        string // CID of the own identity
 	plainKey   string
-	wrotePlain atomic.Bool // plainKey is stored, or is about to be
+	wrotePlain atomic.Bool // whether plainKey is stored or about to be
 }
 
 func (o *Orbit) newIndex(log uint64, kind string) *index {

@@ -12,16 +12,16 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/identity"
-	"github.com/newpieceplease/npp/orbit/keyed"
-	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/keyed"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// mistyped makes a database of documents whose manifest says events, as
-// JavaScript does with open(name, { Database: Documents() }): n documents, of
-// which the first is deleted.
+// mistyped creates a database of documents whose manifest says events, as
+// JavaScript does with open(name, { Database: Documents() }). It has n documents, the
+// first of which is deleted.
 func (p *peer) mistyped(t testing.TB, name string, n int) *orbit.Database {
 	t.Helper()
 	db := p.create(t, name, orbit.Options{})
@@ -36,7 +36,7 @@ func document(i int) value.Value {
 	return value.Map(value.Member{Name: "hash", Value: value.Text(fmt.Sprint(i))})
 }
 
-// append writes an entry with a payload of any kind.
+// append writes an entry with an arbitrary payload.
 func (p *peer) append(t testing.TB, db *orbit.Database, payload value.Value) {
 	t.Helper()
 	signer, err := identity.Load(p.keys, "orbitdb-root", "orbitdb-signing")
@@ -45,7 +45,7 @@ func (p *peer) append(t testing.TB, db *orbit.Database, payload value.Value) {
 	must(t, err)
 }
 
-// as opens a database as one of a type.
+// as opens a database as a given type.
 func (p *peer) as(t testing.TB, address, kind, indexBy string) *orbit.Database {
 	t.Helper()
 	db, err := p.Open(t.Context(), address, orbit.OpenOptions{Type: kind, IndexBy: indexBy})
@@ -95,7 +95,7 @@ func TestEventsAreOpenedAsTheDocumentsThatTheyAre(t *testing.T) {
 		t.Errorf("events: %v", err)
 	}
 
-	// It stays so, whatever the index field.
+	// The type remains, whatever the index field.
 	must(t, a.Close())
 	a.open(t, orbit.Config{})
 	for d, err := range a.Databases(t.Context()) {
@@ -115,7 +115,7 @@ func TestEventsAreOpenedAsTheDocumentsThatTheyAre(t *testing.T) {
 	must(t, err)
 	equal(t, "value", item.Value.String(), document(2).String())
 
-	// The type of the manifest undoes it, and what is put then is not forgotten.
+	// The manifest's type restores the original one, and later puts are not lost.
 	db = a.as(t, address, orbit.TypeEvents, "")
 	equal(t, "type", []string{db.Type(), db.IndexBy()}, []string{"events", ""})
 	a.append(t, db, keyed.Put(value.Text("5"), document(5)))
@@ -128,12 +128,12 @@ func TestEventsAreOpenedAsTheDocumentsThatTheyAre(t *testing.T) {
 func TestTheTypeMayBeGivenWhenADatabaseComes(t *testing.T) {
 	a, b := newA(t), newB(t)
 	theirs := b.mistyped(t, "pieces", 3)
-	others := make(orbit.AtHand)
+	attached := make(orbit.Attached)
 	for hash, data := range b.stored(t, b.contents(t)) {
-		others[hash] = block.Block{Hash: hash, Data: []byte(data)}
+		attached[hash] = block.Block{Hash: hash, Data: []byte(data)}
 	}
 	must(t, a.Keep(t.Context(), b.Identity().Block()))
-	db, err := a.Open(orbit.WithAtHand(t.Context(), others), theirs.Address(), orbit.OpenOptions{Type: orbit.TypeDocuments})
+	db, err := a.Open(t.Context(), theirs.Address(), orbit.OpenOptions{Type: orbit.TypeDocuments, Attached: attached})
 	must(t, err)
 	for _, j := range join(t, db, entries(t, theirs)...) {
 		must(t, j.Err)
@@ -147,7 +147,7 @@ func TestOnlyEventsAndUnknownTypesAreOpenedAsAnother(t *testing.T) {
 	custom := manifest.Manifest{Name: "custom", Type: "counter"}
 	var list block.Block
 	var err error
-	custom.AccessController, list, err = manifest.Writers{a.Identity().ID}.Address()
+	custom.AccessController, list, err = manifest.AccessList{a.Identity().ID}.Address()
 	must(t, err)
 	b, err := custom.Block()
 	must(t, err)
@@ -171,8 +171,8 @@ func TestOnlyEventsAndUnknownTypesAreOpenedAsAnother(t *testing.T) {
 	}
 }
 
-// What is read while the index is made anew would not be all that there is.
-// Whoever asked for that may be gone.
+// Reads during a rebuild of the index would be incomplete. The caller that requested
+// it may be gone.
 func TestNothingIsReadOfHalfAnIndex(t *testing.T) {
 	a, h := onHooked(t)
 	was := a.mistyped(t, "pieces", 3)
@@ -193,10 +193,9 @@ func TestNothingIsReadOfHalfAnIndex(t *testing.T) {
 	equal(t, "keys", keys(t, db), []string{"1", "2"})
 }
 
-// For each operation on the disk that the change of a type makes: it fails, or is
-// carried out and answers with an error, or is the first after which nothing
-// works; then the power fails. What a restart finds has either type, and all
-// that follows from it, or says that it is damaged.
+// Each disk operation of a change of type either fails, or succeeds and returns an
+// error, or is the last one that works; then the power fails. After a restart, the
+// database has either type with a matching state, or reports that it is damaged.
 func TestATypeIsChangedWholeOrNotAfterAnyCrash(t *testing.T) {
 	want := []string{"1", "2", "3", "4", "5"}
 	change := func(a *peer, address string) error {
@@ -209,7 +208,7 @@ func TestATypeIsChangedWholeOrNotAfterAnyCrash(t *testing.T) {
 	again := func(t *testing.T, p *peer, address string) {
 		db, err := p.Open(t.Context(), address, orbit.OpenOptions{Type: orbit.TypeDocuments})
 		if errors.Is(err, oplog.ErrDamaged) {
-			return // it says so
+			return // it reports the damage
 		}
 		must(t, err)
 		equal(t, "documents, asked for again", keys(t, db), want)
@@ -262,7 +261,7 @@ func TestATypeIsChangedWholeOrNotAfterAnyCrash(t *testing.T) {
 			a.disk.FailAfter(0, failure)
 			t.Run(fmt.Sprintf("open %v, failure %d of operation %d, %v", open, failure, failAt, err), func(t *testing.T) {
 				after.open(t, orbit.Config{})
-				// The process that met the failure goes on.
+				// The process continues after the failure.
 				for i, p := range []*peer{after, a} {
 					if (failAt+i)%2 == 0 {
 						again(t, p, address)

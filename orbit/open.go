@@ -8,42 +8,41 @@ import (
 	"strings"
 
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/store"
 )
 
-// Access says who may write to a new database. The zero Access is the own
-// identity alone.
+// Access defines who may write to a new database. The zero Access permits the
+// own identity only.
 type Access struct {
-	// Write lists the IDs of identities, or has manifest.Anyone. Default: the
-	// own ID. With Managed, these are the admins.
+	// Write lists the IDs of identities, or contains [Anyone]. With
+	// Managed, these are the admins. Default: the own ID.
 	Write []string
-	// Managed makes the list one that can be changed (access controller
-	// "orbitdb"): admins grant and revoke.
+	// Managed selects an access list that admins can change (access
+	// controller "orbitdb").
 	Managed bool
 }
 
-// Options are what a new database is made of.
+// Options define a new database.
 type Options struct {
 	Type    string // TypeEvents if empty
-	IndexBy string // documents only: DefaultIndexBy if empty
+	IndexBy string // field of documents that contains their key; DefaultIndexBy if empty
 	Access  Access
 	Meta    value.Value // nil for none
 }
 
-// Create opens the database that the name and the options make, and makes it
-// if it is new. The same name, type, access and meta make the same database
-// everywhere.
+// Create opens the database that a name and options define, and creates it if
+// it is new. Equal name, type, access and meta define the same database on
+// every peer.
 func (o *Orbit) Create(ctx context.Context, name string, opts Options) (*Database, error) {
 	p, err := o.plan(name, opts)
 	if err != nil {
 		return nil, err
 	}
-	o.mu.Lock() // or what is kept might go with another database before it is used
+	o.mu.Lock() // so that dropping another database does not delete the new blocks
 	defer o.mu.Unlock()
-	if err := o.Keep(ctx, p.list); err != nil {
+	if err := o.Keep(ctx, p.accessList); err != nil {
 		return nil, err
 	}
 	if p.access != nil {
@@ -54,8 +53,8 @@ func (o *Orbit) Create(ctx context.Context, name string, opts Options) (*Databas
 	return o.create(ctx, p.manifest, OpenOptions{IndexBy: opts.IndexBy, made: true})
 }
 
-// AddressOf returns the address of the database that [Orbit.Create] would make of
-// a name and options.
+// AddressOf returns the address of the database that [Orbit.Create] would open
+// for a name and options.
 func (o *Orbit) AddressOf(name string, opts Options) (string, error) {
 	p, err := o.plan(name, opts)
 	if err != nil {
@@ -64,11 +63,11 @@ func (o *Orbit) AddressOf(name string, opts Options) (string, error) {
 	return addressOf(p.manifest)
 }
 
-// plan is what a database is made of.
+// plan is the definition of a new database.
 type plan struct {
-	manifest manifest.Manifest
-	access   *manifest.Manifest // of its list of writers, where that can be changed
-	list     block.Block        // the writers, or the admins
+	manifest   manifest.Manifest
+	access     *manifest.Manifest // of the access database, if the access list can be changed
+	accessList block.Block        // of the writers, or of the admins
 }
 
 func (o *Orbit) plan(name string, opts Options) (p plan, err error) {
@@ -80,7 +79,7 @@ func (o *Orbit) plan(name string, opts Options) (p plan, err error) {
 		opts.Access.Write = []string{o.signer.ID}
 	}
 	var access string
-	if access, p.list, err = manifest.Writers(opts.Access.Write).Address(); err != nil {
+	if access, p.accessList, err = manifest.AccessList(opts.Access.Write).Address(); err != nil {
 		return p, err
 	}
 	if opts.Access.Managed {
@@ -110,7 +109,7 @@ func checkNew(name string, opts Options) error {
 	case opts.Type != TypeDocuments && opts.Type != TypeKeyValue && opts.Type != TypeEvents:
 		return fmt.Errorf("%w: type %.40q; there are %s, %s and %s", ErrInvalid, opts.Type, TypeDocuments, TypeKeyValue, TypeEvents)
 	case opts.IndexBy != "" && opts.Type != TypeDocuments:
-		return fmt.Errorf("%w: only %s have a field to index by, not %s", ErrInvalid, TypeDocuments, opts.Type)
+		return fmt.Errorf("%w: only %s have an index field, %s have none", ErrInvalid, TypeDocuments, opts.Type)
 	}
 	return nil
 }
@@ -131,32 +130,33 @@ func (o *Orbit) create(ctx context.Context, m manifest.Manifest, opts OpenOption
 	return db, nil
 }
 
-// OpenOptions are what an address does not tell.
+// OpenOptions define what an address does not determine.
 type OpenOptions struct {
-	// Type is the type as which the database is opened, where its manifest says
-	// events, or names a type that is not known here: JavaScript makes such
-	// databases. Default: the type that was given here last, or that of the
-	// manifest. That of the manifest undoes another one.
+	// Type opens the database as another type than its manifest names. The
+	// manifest must say events, or name an unknown type: JavaScript creates
+	// such databases. The type of the manifest restores the original one.
+	// Default: the type of the last Open, or that of the manifest.
 	Type string
-	// IndexBy is the field of documents that holds their key. Default: what
-	// was said here last, or DefaultIndexBy.
+	// IndexBy is the field of documents that contains their key. Default:
+	// the field of the last Open, or [DefaultIndexBy].
 	IndexBy string
+	// Attached are blocks that came with the address, such as the manifest.
+	Attached Attached
 
-	access bool // it is opened as the access controller of another one
-	made   bool // it is one that Create makes
+	access bool // the database is opened as the access database of another one
+	made   bool // Create makes the database
 }
 
-// Open opens the database with an address, and keeps it from now on. Its
-// manifest must be in the store or the source, or the error is [ErrUnavailable].
-// While it is about to be dropped, the error is [ErrDropped].
+// Open opens the database with an address and records it in the catalog. Its
+// manifest must be in the store or the source ([ErrUnavailable]). A database
+// that is being dropped does not open ([ErrDropped]), nor does a damaged one
+// ([ErrDamaged]); see [Orbit.Rebuild].
 //
-// One that is damaged is not opened ([oplog.ErrDamaged]); see [Orbit.Rebuild].
-//
-// With another type than before ([OpenOptions]), Open rebuilds the index of the
-// database, which takes as long as [Orbit.Rebuild] does, and waits for a rebuild
-// or drop of any other database. It goes on when ctx is done. Where it is
-// interrupted all the same, the database is damaged until it is rebuilt, and has
-// the new type then.
+// If the type differs from the previous one ([OpenOptions]), Open rebuilds the
+// index of the database. This takes as long as [Orbit.Rebuild], waits for the
+// rebuild or drop of any other database, and continues after ctx is done. If it
+// is interrupted nevertheless, the database is damaged until it is rebuilt,
+// which gives it the new type.
 func (o *Orbit) Open(ctx context.Context, address string, opts OpenOptions) (*Database, error) {
 	hash, err := manifest.ParseAddress(address)
 	if err != nil {
@@ -176,7 +176,7 @@ func (o *Orbit) Open(ctx context.Context, address string, opts OpenOptions) (*Da
 	return db, nil
 }
 
-// openAs opens a database as one of a type, and rebuilds its index where that
+// openAs opens a database as a given type, and rebuilds its index if the type
 // has changed.
 func (o *Orbit) openAs(ctx context.Context, hash string, opts OpenOptions) (*Database, error) {
 	o.rebuilding.Lock()
@@ -185,7 +185,7 @@ func (o *Orbit) openAs(ctx context.Context, hash string, opts OpenOptions) (*Dat
 	db, err := o.openLocked(ctx, hash, opts)
 	o.mu.Unlock()
 	stale := db != nil && db.keys.stale.Load()
-	if !stale || err != nil && !errors.Is(err, oplog.ErrDamaged) {
+	if !stale || err != nil && !errors.Is(err, ErrDamaged) {
 		return db, err
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -198,8 +198,8 @@ func (o *Orbit) openAs(ctx context.Context, hash string, opts OpenOptions) (*Dat
 	return db, err
 }
 
-// openLocked is Open for the holder of o.mu. One that is damaged is returned
-// with [oplog.ErrDamaged].
+// openLocked is Open without rebuilding. The caller holds o.mu. It returns a
+// damaged database together with [ErrDamaged].
 func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (*Database, error) {
 	if o.ctx.Err() != nil {
 		return nil, ErrClosed
@@ -208,18 +208,20 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 		return nil, ErrDropped
 	}
 	if db := o.open[hash]; db != nil {
-		// Until it is rebuilt, its record may have another type.
+		// Until the database is rebuilt, its record may have another
+		// type.
 		changing := opts.Type != "" && db.keys.stale.Load()
-		if opts.fits(db.kind, db.indexBy) && !changing {
+		if opts.matches(db.kind, db.indexBy) && !changing {
 			return db, nil
 		}
-		return o.reopened(ctx, db, hash, opts)
+		return o.reopenAs(ctx, db, hash, opts)
 	}
-	m, access, needed, err := o.describe(ctx, hash)
+	m, access, needed, err := o.describe(ctx, hash, opts.Attached)
 	if err != nil {
 		return nil, err
 	}
-	// Its list of writers may be here now: it is not to be left alone.
+	// The access database may be open now. It must not remain without the
+	// database.
 	ctx = context.WithoutCancel(ctx)
 	if err := o.Keep(ctx, needed...); err != nil {
 		return nil, err
@@ -231,51 +233,51 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 	db, err := openDatabase(ctx, o, hash, m, record, access)
 	db.keys.stale.Store(stale)
 	if err == nil {
-		o.opened(hash, db)
+		o.setOpen(hash, db)
 	}
 	return db, err
 }
 
-// opened makes a database one that is open. The caller holds o.mu.
-func (o *Orbit) opened(hash string, db *Database) {
+// setOpen adds a database to the open ones. The caller holds o.mu.
+func (o *Orbit) setOpen(hash string, db *Database) {
 	o.open[hash] = db
 	if o.onOpened != nil {
 		o.onOpened(db)
 	}
 }
 
-// reopened returns an open database as one of another type, or as one whose
-// documents have their key in another field. The caller holds o.mu.
-func (o *Orbit) reopened(ctx context.Context, db *Database, hash string, opts OpenOptions) (*Database, error) {
+// reopenAs returns an open database with another type or another index field.
+// The caller holds o.mu.
+func (o *Orbit) reopenAs(ctx context.Context, db *Database, hash string, opts OpenOptions) (*Database, error) {
 	r, stale, err := o.register(ctx, hash, db.manifest, opts)
 	if stale && (err == nil || errors.Is(err, store.ErrNotDurable)) {
-		// The database gets the type of its record with the rebuild.
+		// The rebuild gives the database the type of its record.
 		db.keys.stale.Store(true)
 		return db, err
 	}
 	if err != nil {
 		return nil, err
 	}
-	return o.become(db, hash, r), nil
+	return o.withRecord(db, hash, r), nil
 }
 
-// become returns an open database with the type and the index field of its
+// withRecord returns an open database with the type and index field of its
 // record. The caller holds o.mu.
-func (o *Orbit) become(db *Database, hash string, r record) *Database {
+func (o *Orbit) withRecord(db *Database, hash string, r record) *Database {
 	if r.kind() == db.kind && r.IndexBy == db.indexBy {
 		return db
 	}
-	// The log is the same: there must be one only.
+	// A log must be open only once, so the new database shares it.
 	db = db.clone()
 	db.kind, db.indexBy = r.kind(), r.IndexBy
-	o.opened(hash, db)
+	o.setOpen(hash, db)
 	return db
 }
 
 // describe returns the manifest and the access controller of a database, and
-// the blocks that they are in. The caller holds o.mu.
-func (o *Orbit) describe(ctx context.Context, hash string) (m manifest.Manifest, a *AccessController, needed []block.Block, err error) {
-	b, err := o.block(ctx, hash)
+// their blocks. The caller holds o.mu.
+func (o *Orbit) describe(ctx context.Context, hash string, attached Attached) (m manifest.Manifest, a *AccessController, needed []block.Block, err error) {
+	b, err := o.block(ctx, hash, attached)
 	if err != nil {
 		return m, nil, nil, err
 	}
@@ -285,14 +287,15 @@ func (o *Orbit) describe(ctx context.Context, hash string) (m manifest.Manifest,
 	if err := checkAccess(m); err != nil {
 		return m, nil, nil, err
 	}
-	if a, needed, err = o.openAccess(ctx, m); err != nil {
+	if a, needed, err = o.openAccess(ctx, m, attached); err != nil {
 		return m, nil, nil, fmt.Errorf("access controller: %w", err)
 	}
 	return m, a, append(needed, b), nil
 }
 
-// AccessTypeError says that a database has an access controller of a type which
-// an app brought along: who may write to it cannot be told. It is [ErrInvalid].
+// AccessTypeError is returned for a database whose access controller is of an
+// unknown type, which an app defines: nobody can tell who may write to it. It
+// wraps [ErrInvalid].
 type AccessTypeError struct{ Type string }
 
 func (e *AccessTypeError) Error() string {
@@ -302,9 +305,9 @@ func (e *AccessTypeError) Error() string {
 // Unwrap returns [ErrInvalid].
 func (e *AccessTypeError) Unwrap() error { return ErrInvalid }
 
-// checkAccess returns an [AccessTypeError] unless the type of a database's access
-// controller is known. The type is the first part of its address, as in
-// JavaScript; what follows may be anything.
+// checkAccess returns an [AccessTypeError] unless the type of a database's
+// access controller is known. The type is the first part of its address, as in
+// JavaScript; the rest may be anything.
 func checkAccess(m manifest.Manifest) error {
 	kind, _, err := m.Access()
 	switch {
@@ -316,8 +319,8 @@ func checkAccess(m manifest.Manifest) error {
 	return &AccessTypeError{kind}
 }
 
-// Rebuild makes the index of a database anew from its entries, and returns
-// those that were lost. Meanwhile, the database cannot be written.
+// Rebuild rebuilds the index of a database from its entries, and returns the
+// entries that were lost. The database cannot be written meanwhile.
 func (o *Orbit) Rebuild(ctx context.Context, address string) ([]Lost, error) {
 	hash, err := manifest.ParseAddress(address)
 	if err != nil {
@@ -336,9 +339,9 @@ func (o *Orbit) Rebuild(ctx context.Context, address string) ([]Lost, error) {
 	return lost, err
 }
 
-// rebuild rebuilds the index of a database, which is not open if it was damaged,
-// and returns the database with the type of its record. The caller holds
-// o.rebuilding.
+// rebuild rebuilds the index of a database, which is not open if it was
+// damaged, and returns the database with the type of its record. The caller
+// holds o.rebuilding.
 func (o *Orbit) rebuild(ctx context.Context, hash string, db *Database) (*Database, []Lost, error) {
 	r, err := o.record(ctx, hash)
 	if err != nil {
@@ -353,12 +356,12 @@ func (o *Orbit) rebuild(ctx context.Context, hash string, db *Database) (*Databa
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.open[hash] == nil {
-		o.opened(hash, db)
+		o.setOpen(hash, db)
 	}
-	return o.become(db, hash, r), lost, nil
+	return o.withRecord(db, hash, r), lost, nil
 }
 
-// openDamaged returns a database of the catalog, damaged or not.
+// openDamaged returns a database of the catalog, whether or not it is damaged.
 func (o *Orbit) openDamaged(ctx context.Context, hash string) (*Database, error) {
 	if _, err := o.record(ctx, hash); err != nil {
 		return nil, err
@@ -366,7 +369,7 @@ func (o *Orbit) openDamaged(ctx context.Context, hash string) (*Database, error)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	db, err := o.openLocked(ctx, hash, OpenOptions{})
-	if db != nil && errors.Is(err, oplog.ErrDamaged) {
+	if db != nil && errors.Is(err, ErrDamaged) {
 		err = nil
 	}
 	return db, err

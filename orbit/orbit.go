@@ -15,52 +15,55 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/identity"
-	"github.com/newpieceplease/npp/orbit/keyed"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/blocks"
+	"github.com/newpieceplease/npp/orbit/internal/keyed"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 )
 
 var log = logging.Logger("npp/orbit")
 
-// Types of databases.
+// The types of databases.
 const (
 	TypeDocuments = "documents"
 	TypeKeyValue  = "keyvalue"
 	TypeEvents    = "events"
 )
 
-// DefaultIndexBy is the field of a document that holds its key where nothing
-// else was said.
+// DefaultIndexBy is the default of [Options.IndexBy].
 const DefaultIndexBy = "_id"
 
-// MaxName is the longest name of a database, in bytes.
+// MaxName is the length of the longest name of a database, in bytes.
 const MaxName = 1024
 
 var (
-	// ErrUnknown says that there is no such database here.
+	// ErrUnknown is returned for a database that is not in the catalog.
 	ErrUnknown = errors.New("unknown database")
-	// ErrAmbiguous says that several databases have the name.
+	// ErrAmbiguous is returned for a name that several databases have.
 	ErrAmbiguous = errors.New("several databases have that name")
-	// ErrType says that a database is not of the type that is needed.
+	// ErrType is returned for an operation that the type of a database, or
+	// of an access controller, does not support.
 	ErrType = errors.New("wrong type of database")
-	// ErrNotAllowed says that an identity may not write to a database.
+	// ErrNotAllowed is returned where an identity may not write to a
+	// database.
 	ErrNotAllowed = oplog.ErrNotAllowed
-	// ErrUnavailable says that a block that is needed is not here.
+	// ErrUnavailable is returned where a required block is neither stored
+	// nor in the source; see [UnavailableError].
 	ErrUnavailable = errors.New("block is not available")
-	// ErrClosed says that the Orbit is closed.
+	// ErrClosed is returned after the Orbit was closed.
 	ErrClosed = store.ErrClosed
-	// ErrInvalid says that what was asked for cannot be.
+	// ErrInvalid is returned for invalid arguments, manifests and access
+	// controllers.
 	ErrInvalid = errors.New("invalid")
 )
 
-// UnavailableError is [ErrUnavailable] of a block.
+// UnavailableError names the block that caused [ErrUnavailable].
 type UnavailableError struct {
 	Hash string
-	Err  error // why, or nil
+	Err  error // cause, or nil
 }
 
 func (e *UnavailableError) Error() string {
@@ -73,60 +76,60 @@ func (e *UnavailableError) Error() string {
 // Unwrap returns [ErrUnavailable] and the cause.
 func (e *UnavailableError) Unwrap() []error { return []error{ErrUnavailable, e.Err} }
 
-// Source is where blocks come from that are not in the store, such as a node's
-// block store.
+// Source supplies blocks that are not in the store. A node's block store
+// implements it.
 type Source interface {
 	Get(ctx context.Context, c cid.Cid) (ipfsblocks.Block, error)
 }
 
-// Config is what an Orbit works with.
+// Config is the configuration of an Orbit.
 type Config struct {
-	// Store is for the Orbit alone. Whoever opened it closes it, after the
+	// Store is used by this Orbit alone. The caller closes it after the
 	// Orbit.
 	Store *store.Store
-	// Keystore has the keys of the identity, or gets them: secp256k1 keys are
-	// made where a name is unknown, in a store without databases only.
+	// Keystore contains the keys of the identity. A missing key is
+	// generated as secp256k1, but a root key only while the store has no
+	// databases.
 	Keystore identity.Keystore
-	// RootKey and SigningKey are names in Keystore. Defaults: "orbitdb-root",
-	// "orbitdb-signing".
+	// RootKey and SigningKey are the names of the keys in Keystore. The
+	// defaults are "orbitdb-root" and "orbitdb-signing".
 	RootKey, SigningKey string
-	// Source has further blocks. Default: none.
+	// Source supplies further blocks. Default: none.
 	Source Source
-	// Disk is that of Store. While too little of it is free, what the owner writes is
-	// refused with [space.ErrFull]. Default: it always has room.
+	// Disk is the disk of Store. While it is nearly full, the owner's
+	// writes are refused with [space.ErrFull]. Default: no limit.
 	Disk *space.Disk
-	// Quotas bound what others may have stored. Default: none.
+	// Quotas bound the data that peers may have stored here. Default: none.
 	Quotas Quotas
-	// Announce is told of the blocks that were stored, after they were.
-	// Default: nobody is.
+	// Announce is called with blocks after they are stored. Default: none.
 	Announce func(context.Context, ...ipfsblocks.Block) error
 }
 
-// Orbit is the databases of one identity in one store. Its methods may be
+// Orbit contains the databases of one identity in one store. Its methods may be
 // called concurrently.
 type Orbit struct {
 	config     Config
 	store      *store.Store
 	signer     *identity.Signer
 	identities *lru.Cache[string, *identity.Identity]
-	checked    *lru.Cache[string, error] // what [entry.Entry.Check] said, by hash
+	checks     *lru.Cache[string, error] // results of [entry.Entry.Check] by CID
 	hints      *keyed.Hints
 	ledger     *ledger
 
-	ctx        context.Context // done when closed
-	stop       context.CancelFunc
-	beginning  sync.Mutex // of background work, and of its end
-	background sync.WaitGroup
+	ctx          context.Context // done when closed
+	stop         context.CancelFunc
+	backgroundMu sync.Mutex // serializes the start of background work with Close
+	background   sync.WaitGroup
 
-	rebuilding sync.Mutex // also held while a database is dropped
+	rebuilding sync.Mutex // held while a database is rebuilt or dropped
 
 	mu       sync.Mutex
 	open     map[string]*Database // by the hash of the manifest
-	dropping map[string]bool      // those that are about to be dropped, by the same
+	dropping map[string]bool      // tombstoned databases, by the same
 	onOpened func(*Database)      // may be nil
 }
 
-// So many verified identities, and so many checks of entries, are kept in memory.
+// The sizes of the caches of verified identities and of checked entries.
 const (
 	identityCache = 1024
 	checkCache    = 4096
@@ -138,7 +141,7 @@ func New(ctx context.Context, c Config) (*Orbit, error) {
 	c.SigningKey = cmp.Or(c.SigningKey, "orbitdb-signing")
 	o := &Orbit{config: c, store: c.Store, hints: keyed.NewHints(), ledger: newLedger(c.Quotas), open: make(map[string]*Database), dropping: make(map[string]bool)}
 	o.identities, _ = lru.New[string, *identity.Identity](identityCache) // fails for sizes below 1
-	o.checked, _ = lru.New[string, error](checkCache)
+	o.checks, _ = lru.New[string, error](checkCache)
 	o.ctx, o.stop = context.WithCancel(context.Background())
 	if err := o.makeKeys(ctx); err != nil {
 		return nil, fmt.Errorf("OrbitDB identity: %w", err)
@@ -151,13 +154,13 @@ func New(ctx context.Context, c Config) (*Orbit, error) {
 	if err := o.Keep(ctx, o.signer.Block()); err != nil {
 		return o, err
 	}
-	o.begin(o.loadUsage)
-	o.begin(o.resumeDrops)
+	o.goBackground(o.loadUsage)
+	o.goBackground(o.resumeDrops)
 	return o, nil
 }
 
-// makeKeys makes the keys that are missing. Where there are databases, the
-// root key is not replaced: with another, none of them could be written any more.
+// makeKeys generates missing keys. It does not generate a root key while there
+// are databases, since none of them could be written with another key.
 func (o *Orbit) makeKeys(ctx context.Context) error {
 	for _, name := range []string{o.config.RootKey, o.config.SigningKey} {
 		ok, err := o.config.Keystore.Has(name)
@@ -172,7 +175,7 @@ func (o *Orbit) makeKeys(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				return fmt.Errorf("key %q is gone from the keystore, and the databases here were made with it", name)
+				return fmt.Errorf("key %q is missing from the keystore, and the databases here were made with it", name)
 			}
 		}
 		if err := identity.Generate(o.config.Keystore, name); err != nil {
@@ -182,8 +185,8 @@ func (o *Orbit) makeKeys(ctx context.Context) error {
 	return nil
 }
 
-// Keep stores blocks that are no entries, such as identities, unless they are
-// there.
+// Keep stores blocks that are not entries, such as identities, unless they are
+// already stored.
 func (o *Orbit) Keep(ctx context.Context, bs ...block.Block) error {
 	g := blocks.Reading(ctx, o.store)
 	bs = slices.DeleteFunc(slices.Clone(bs), func(b block.Block) bool {
@@ -210,7 +213,7 @@ func (o *Orbit) Keep(ctx context.Context, bs ...block.Block) error {
 	return err
 }
 
-// sizeOf returns how many bytes blocks have.
+// sizeOf returns the total size of blocks in bytes.
 func sizeOf(bs []block.Block) (size int) {
 	for _, b := range bs {
 		size += len(b.Data)
@@ -233,9 +236,9 @@ func (o *Orbit) announce(ctx context.Context, bs ...block.Block) {
 	}
 }
 
-// OnOpened has f called for each database that is open now, and each that is
-// opened later, for the first time or with other options. f must be quick, and
-// must not open any.
+// OnOpened registers a function that is called for each database that is open
+// now, and for each that is opened later for the first time or with other
+// options. f must return quickly and must not open a database.
 func (o *Orbit) OnOpened(f func(*Database)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -245,15 +248,15 @@ func (o *Orbit) OnOpened(f func(*Database)) {
 	}
 }
 
-// Identity returns the identity that writes.
+// Identity returns the identity that signs the entries of this Orbit.
 func (o *Orbit) Identity() *identity.Identity { return o.signer.Identity }
 
-// Close closes the databases, and ends loops over updates. Writes that run are
-// finished.
+// Close closes the databases and ends iterations over updates. It waits for
+// running writes.
 func (o *Orbit) Close() error {
-	o.beginning.Lock()
+	o.backgroundMu.Lock()
 	o.stop()
-	o.beginning.Unlock()
+	o.backgroundMu.Unlock()
 	o.mu.Lock()
 	clear(o.open)
 	o.mu.Unlock()
@@ -261,17 +264,17 @@ func (o *Orbit) Close() error {
 	return nil
 }
 
-// begin runs work in the background, unless the Orbit is closed. Close waits for
-// it, and the context is done then.
-func (o *Orbit) begin(work func(context.Context)) {
-	o.beginning.Lock()
-	defer o.beginning.Unlock()
+// goBackground runs work in the background, unless the Orbit is closed. Close
+// cancels the context and waits for the work.
+func (o *Orbit) goBackground(work func(context.Context)) {
+	o.backgroundMu.Lock()
+	defer o.backgroundMu.Unlock()
 	if o.ctx.Err() == nil {
 		o.background.Go(func() { work(o.ctx) })
 	}
 }
 
-// Block returns a block that is stored: of a database, or an identity.
+// Block returns a stored block: a block of a database, or an identity.
 func (o *Orbit) Block(ctx context.Context, hash string) (block.Block, error) {
 	b, err := blocks.Get(blocks.Reading(ctx, o.store), hash)
 	if errors.Is(err, blocks.ErrNotFound) {
@@ -280,14 +283,14 @@ func (o *Orbit) Block(ctx context.Context, hash string) (block.Block, error) {
 	return b, err
 }
 
-// block returns the block with a hash from the store, or from the source. A
-// block from the source is not stored.
-func (o *Orbit) block(ctx context.Context, hash string) (block.Block, error) {
+// block returns the block with a CID from the store, from attached blocks, or from
+// the source. It does not store a block from the latter two.
+func (o *Orbit) block(ctx context.Context, hash string, attached Attached) (block.Block, error) {
 	b, err := blocks.Get(blocks.Reading(ctx, o.store), hash)
 	if !errors.Is(err, blocks.ErrNotFound) {
 		return b, err
 	}
-	if b, ok := atHand(ctx, hash); ok {
+	if b, ok := attached[hash]; ok {
 		return b, nil
 	}
 	if o.config.Source == nil {
@@ -305,24 +308,28 @@ func (o *Orbit) block(ctx context.Context, hash string) (block.Block, error) {
 	return b, b.Check()
 }
 
-// check is [entry.Entry.Check] of an entry whose block has its hash, by the identity
-// that it names: it says the same whenever it is asked.
+// check returns the cached result of [entry.Entry.Check] for an entry and the
+// identity that it names. The block of the entry must match its CID.
 func (o *Orbit) check(e *entry.Entry, i *identity.Identity) error {
-	if fault, ok := o.checked.Get(e.Hash()); ok {
-		return fault
+	if err, ok := o.checks.Get(e.Hash()); ok {
+		return err
 	}
-	fault := e.Check(i)
-	o.checked.Add(e.Hash(), fault)
-	return fault
+	err := e.Check(i)
+	o.checks.Add(e.Hash(), err)
+	return err
 }
 
-// IdentityOf returns the verified identity with a hash, such as an entry names,
-// if its block is here ([ErrUnavailable]).
+// IdentityOf returns the verified identity with a CID, which an entry names. It
+// returns [ErrUnavailable] if its block is missing.
 func (o *Orbit) IdentityOf(ctx context.Context, hash string) (*identity.Identity, error) {
+	return o.identity(ctx, hash, nil)
+}
+
+func (o *Orbit) identity(ctx context.Context, hash string, attached Attached) (*identity.Identity, error) {
 	if i, ok := o.identities.Get(hash); ok {
 		return i, nil
 	}
-	b, err := o.block(ctx, hash)
+	b, err := o.block(ctx, hash, attached)
 	if err != nil {
 		return nil, err
 	}
@@ -331,4 +338,14 @@ func (o *Orbit) IdentityOf(ctx context.Context, hash string) (*identity.Identity
 		o.identities.Add(hash, i)
 	}
 	return i, err
+}
+
+// CacheIdentity verifies the block of an identity and caches the identity for
+// [Orbit.IdentityOf] and [Database.Join]. It does not store the block.
+func (o *Orbit) CacheIdentity(b block.Block) error {
+	i, err := identity.Decode(b)
+	if err == nil {
+		o.identities.Add(b.Hash, i)
+	}
+	return err
 }

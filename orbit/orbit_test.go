@@ -21,17 +21,17 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/identity"
-	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/blocks"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// secret is a private key whose bytes are all the same, as in the vectors.
+// secret returns a private key whose bytes are all equal, as in the vectors.
 func secret(t testing.TB, b byte) crypto.PrivKey {
 	t.Helper()
 	key, err := crypto.UnmarshalSecp256k1PrivateKey(bytes.Repeat([]byte{b}, 32))
@@ -46,7 +46,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// peer is an Orbit with what is under it.
+// peer is an Orbit with its store, disk and keystore.
 type peer struct {
 	*orbit.Orbit
 	disk  *storetest.Disk
@@ -67,7 +67,7 @@ func newPeer(t testing.TB, root, signing byte) *peer {
 	return p
 }
 
-// open opens the peer's Orbit, again if it has one.
+// open opens the peer's Orbit, after closing the previous one.
 func (p *peer) open(t testing.TB, c orbit.Config) {
 	t.Helper()
 	p.store = store.New(p.disk, "/orbit")
@@ -106,7 +106,7 @@ func events(t testing.TB, db *orbit.Database) *orbit.Events {
 	return ev
 }
 
-// items collects "key=value" of a loop.
+// items collects "key=value" from an iterator.
 func items(t testing.TB, loop iter.Seq2[orbit.Item, error]) []string {
 	t.Helper()
 	var list []string
@@ -127,10 +127,10 @@ func entries(t testing.TB, db *orbit.Database) (bs []block.Block) {
 	return bs
 }
 
-// join offers blocks to a database and returns what became of them.
-func join(t testing.TB, db *orbit.Database, bs ...block.Block) []orbit.Joined {
+// join offers blocks to a database and returns the results.
+func join(t testing.TB, db *orbit.Database, bs ...block.Block) []orbit.JoinResult {
 	t.Helper()
-	joined, err := db.Join(t.Context(), bs)
+	joined, err := db.Join(t.Context(), orbit.NewCandidates(bs...), orbit.JoinOptions{})
 	must(t, err)
 	return joined
 }
@@ -480,7 +480,7 @@ func TestOnlyListedWritersWrite(t *testing.T) {
 	if _, err := documents(t, dbb).Put(t.Context(), map[string]any{"_id": "foreign"}); !errors.Is(err, orbit.ErrNotAllowed) {
 		t.Errorf("b puts: %v", err)
 	}
-	// What b signs all the same, a refuses.
+	// Entries that b signs nevertheless are refused by a.
 	signer, err := identity.New(secret(t, 0x33), secret(t, 0x44))
 	must(t, err)
 	payload, err := value.Of(map[string]any{"op": "PUT", "key": "mine", "value": map[string]any{"_id": "mine", "by": "b"}})
@@ -489,26 +489,25 @@ func TestOnlyListedWritersWrite(t *testing.T) {
 	must(t, err)
 	foreign, err := entry.New(signer, dba.Address(), payload, heads, []string{})
 	must(t, err)
-	if j := join(t, dba, foreign.Block)[0]; j.Outcome != oplog.Refused || !errors.Is(j.Err, orbit.ErrUnavailable) {
+	if j := join(t, dba, foreign.Block)[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, orbit.ErrUnavailable) {
 		t.Errorf("with an unknown identity: %+v", j)
 	}
 	must(t, a.Keep(t.Context(), signer.Block()))
-	if j := join(t, dba, foreign.Block)[0]; j.Outcome != oplog.Refused || !errors.Is(j.Err, orbit.ErrNotAllowed) {
+	if j := join(t, dba, foreign.Block)[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, orbit.ErrNotAllowed) {
 		t.Errorf("with a known one: %+v", j)
 	}
-	// Nor may b write in a's name: neither which identity it is nor which key is
-	// signed.
+	// b may not write in a's name either: neither the identity nor the key is signed.
 	forged := bytes.Replace(foreign.Block.Data, []byte(signer.Hash()), []byte(a.Identity().Hash()), 1)
 	for _, data := range [][]byte{forged, bytes.ReplaceAll(forged, []byte(signer.PublicKey), []byte(a.Identity().PublicKey))} {
-		if j := join(t, dba, block.New(data))[0]; j.Outcome != oplog.Refused || !errors.Is(j.Err, entry.ErrFault) {
+		if j := join(t, dba, block.New(data))[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, entry.ErrFault) {
 			t.Errorf("forged: %+v", j)
 		}
 	}
-	// An entry whose identity is a block of another kind has a fault.
+	// An entry whose identity is a block of another kind is invalid.
 	none := block.New(payload)
 	forged = bytes.Replace(foreign.Block.Data, []byte(signer.Hash()), []byte(none.Hash), 1)
-	j, err := dba.Join(orbit.WithAtHand(t.Context(), orbit.AtHand{none.Hash: none}), []block.Block{block.New(forged)})
-	if err != nil || j[0].Outcome != oplog.Refused || !errors.Is(j[0].Err, entry.ErrFault) {
+	j, err := dba.Join(t.Context(), orbit.NewCandidates(block.New(forged)), orbit.JoinOptions{Attached: orbit.Attached{none.Hash: none}})
+	if err != nil || j[0].Outcome != orbit.Refused || !errors.Is(j[0].Err, entry.ErrFault) {
 		t.Errorf("with a block that is no identity: %+v, %v", j, err)
 	}
 	if got := items(t, documents(t, dba).All(t.Context())); !slices.Equal(got, []string{`"mine"={"_id":"mine"}`}) {
@@ -558,18 +557,18 @@ func TestManagedAccessFollowsGrantAndRevoke(t *testing.T) {
 	}
 	share()
 	must(t, put(dbb, "granted"))
-	if j := join(t, dba, entries(t, dbb)...); j[len(j)-1].Outcome != oplog.Joined {
+	if j := join(t, dba, entries(t, dbb)...); j[len(j)-1].Outcome != orbit.Joined {
 		t.Errorf("%+v", j)
 	}
 	must(t, put(dbb, "late"))
 	must(t, access.Revoke(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
-	if j := join(t, dba, entries(t, dbb)...); j[len(j)-1].Outcome != oplog.Refused || !errors.Is(j[len(j)-1].Err, orbit.ErrNotAllowed) {
+	if j := join(t, dba, entries(t, dbb)...); j[len(j)-1].Outcome != orbit.Refused || !errors.Is(j[len(j)-1].Err, orbit.ErrNotAllowed) {
 		t.Errorf("after the revoke: %+v", j)
 	}
 	if got := items(t, documents(t, dba).All(t.Context())); len(got) != 2 {
 		t.Errorf("got %q", got)
 	}
-	// A rebuild changes neither what came before the revoke nor what came after.
+	// A rebuild changes neither the entries before the revocation nor those after it.
 	lost, err := a.Rebuild(t.Context(), dba.Address())
 	if err != nil || len(lost) != 0 {
 		t.Fatal(lost, err)
@@ -598,7 +597,7 @@ func TestCopyOfAnEntryHasNoEffect(t *testing.T) {
 	original := entries(t, db)[0]
 	// The same entry with a field that is not signed: one more member, "x".
 	twin := append([]byte{original.Data[0] + 1, 0x61, 'x', 0x01}, original.Data[1:]...)
-	if j := join(t, db, block.New(twin))[0]; j.Outcome != oplog.Refused || !errors.Is(j.Err, entry.ErrFault) {
+	if j := join(t, db, block.New(twin))[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, entry.ErrFault) {
 		t.Errorf("%+v", j)
 	}
 	if stats, err := db.Log().Stats(t.Context()); err != nil || stats.Entries != 1 {
@@ -621,7 +620,7 @@ func TestJunkIsRefusedOneByOne(t *testing.T) {
 		oplog.ErrOtherLog:  entries(t, other)[0],
 	} {
 		joined := join(t, db, b, good)
-		if joined[0].Outcome != oplog.Refused || !errors.Is(joined[0].Err, want) || joined[1].Outcome != oplog.Known {
+		if joined[0].Outcome != orbit.Refused || !errors.Is(joined[0].Err, want) || joined[1].Outcome != orbit.Known {
 			t.Errorf("%v: %+v", want, joined)
 		}
 	}
@@ -676,7 +675,7 @@ func TestForeignManifestTakesNoName(t *testing.T) {
 	}
 }
 
-// The one that was made here is found, whoever may write to it by now.
+// The database that was created here is found, whoever may write to it by now.
 func TestManagedDatabaseKeepsItsName(t *testing.T) {
 	a, b := newA(t), newB(t)
 	own := a.create(t, "pieces", orbit.Options{Type: orbit.TypeDocuments, Access: orbit.Access{Managed: true}})
@@ -731,7 +730,7 @@ func TestAnotherFieldToIndexByKeepsTheLog(t *testing.T) {
 func TestGrantsAtOnceAreAllKept(t *testing.T) {
 	a := newA(t)
 	access := orbit.Access{Managed: true}
-	// Two databases of one name share the list.
+	// Two databases with the same name share the list.
 	dbs := []*orbit.Database{a.create(t, "band", orbit.Options{Access: access}), a.create(t, "band", orbit.Options{Access: access, Type: orbit.TypeDocuments})}
 	var group sync.WaitGroup
 	for i := range 20 {
@@ -889,7 +888,7 @@ func TestUpdatesEndWithTheOrbit(t *testing.T) {
 	if _, err := events(t, db).Add(t.Context(), 2); !errors.Is(err, orbit.ErrClosed) {
 		t.Errorf("add: %v", err)
 	}
-	if _, err := db.Join(t.Context(), nil); !errors.Is(err, orbit.ErrClosed) {
+	if _, err := db.Join(t.Context(), nil, orbit.JoinOptions{}); !errors.Is(err, orbit.ErrClosed) {
 		t.Errorf("join: %v", err)
 	}
 	if _, err := a.Create(t.Context(), "concerts", orbit.Options{}); !errors.Is(err, orbit.ErrClosed) {

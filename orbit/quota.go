@@ -9,50 +9,56 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/newpieceplease/npp/orbit/blocks"
-	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/blocks"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
 var (
-	// ErrFull says that a database takes nothing of others because a quota is used
-	// up.
+	// ErrFull is returned for an entry that a database refuses because a
+	// quota is used up.
 	ErrFull = errors.New("quota is used up")
-	// ErrShareFull says that an entry is not taken because its writer, or the peer
-	// that offered it, has used up its share of the quota.
-	ErrShareFull = errors.New("share of the quota is used up")
+	// ErrShareFull is returned for an entry that a database refuses because
+	// its writer, or the peer that offered it, has used up its part of a
+	// quota.
+	ErrShareFull = errors.New("writer quota or peer quota is used up")
 )
 
-// Quotas bound what others may have stored here, in bytes of blocks: on disk, entries
-// take about half as much again. No quota holds for databases that only the own
-// identity may write, nor for those made here unless anybody may write them. What the
-// own identity writes is never refused. A quota that is 0 is none.
+// Quotas bound the data of others that is stored here, in bytes of blocks. On
+// disk, entries take about 1.5 times as much. Quotas apply neither to databases
+// that only the own identity may write, nor to databases created here unless
+// anybody may write them. Writes of the own identity are never refused. A quota
+// of 0 is unlimited.
 //
-// Where anybody may write, each writer, and each peer that offers entries, has a share
-// of the quota: at most four times as much as is left free. One of them alone gets four
-// fifths, and what is left is for others. An entry that another one needs is taken
-// whatever the shares say.
+// Where anybody may write, each writer and each peer that offers entries has
+// its part of the quota: at most four times the free rest of the quota. A
+// single writer gets four fifths, which leaves the rest to others. An entry
+// that another one needs is accepted regardless of the parts.
 type Quotas struct {
-	Database uint64 // for each database that is in no group
+	Database uint64 // for each database that is not in a group
 	Group    uint64 // for all databases of a group together; see [Orbit.SetGroup]
 	All      uint64 // for all databases together
-	// Waiting is how much of that the entries of one database may take that wait for
-	// others. Default: [oplog.DefaultWaiting]. All databases together have four times
-	// as much.
+	// Waiting is the part of that which the pending entries of one database
+	// may use. All databases together have four times as much. Default:
+	// [DefaultPending].
 	Waiting uint64
 }
 
-// ledger knows what the databases take, and holds them to the quotas.
+// DefaultPending is the default of [Quotas.Waiting]: the bytes of about 100 000
+// entries of usual size that arrive newest first.
+const DefaultPending = oplog.DefaultWaiting
+
+// ledger accounts for the bytes of each database and applies the quotas.
 type ledger struct {
 	quotas Quotas
 
 	mu       sync.Mutex
-	accounts map[uint64]*account // by the numbers of their logs
-	groups   map[string]string   // by the addresses of databases
-	used     map[string]uint64   // by the groups; "" for none
-	all      uint64              // of all accounts that are limited
-	waiting  uint64              // of that, what waits
-	freed    chan struct{}       // closed when something was freed
+	accounts map[uint64]*account // by the number of the log
+	groups   map[string]string   // by the address of the database
+	used     map[string]uint64   // by the group; "" for none
+	all      uint64              // of all limited accounts
+	waiting  uint64              // the part of all that is pending
+	freed    chan struct{}       // closed when space is freed
 }
 
 func newLedger(q Quotas) *ledger {
@@ -62,7 +68,7 @@ func newLedger(q Quotas) *ledger {
 		}
 	}
 	if q.Waiting == 0 {
-		q.Waiting = oplog.DefaultWaiting
+		q.Waiting = DefaultPending
 	}
 	return &ledger{
 		quotas: q, freed: make(chan struct{}),
@@ -70,21 +76,22 @@ func newLedger(q Quotas) *ledger {
 	}
 }
 
-// account is what one database takes. It is the quota of its log.
+// account holds the bytes that one database uses. It implements the quota of
+// its log.
 type account struct {
 	ledger  *ledger
 	address string
 
-	// Guarded by the ledger.
+	// Guarded by the ledger's mutex.
 	group            string
 	access           *account // of its access database, or nil
 	entries, waiting uint64
-	limited          bool   // quotas hold for it
-	at               uint64 // the access list by which that is so; 0: it was not opened yet
+	limited          bool   // quotas apply
+	accessVersion    uint64 // version of the access list that limited depends on; 0 until the database is opened
 	dropped          bool
 }
 
-// account returns the account of a log, which is made where there is none.
+// account returns the account of a log, creating it if necessary.
 func (l *ledger) account(number uint64, address string) *account {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -114,7 +121,7 @@ func (a *account) change(change func()) {
 	}
 }
 
-// count adds an account to the sums, or takes it from them. The caller holds l.mu.
+// count adds an account to the sums, or subtracts it. The caller holds l.mu.
 func (l *ledger) count(a *account, sign int) {
 	if !a.limited || a.dropped {
 		return
@@ -140,25 +147,26 @@ func (a *account) Room() (all, waiting uint64) {
 	}
 	_, all = l.tightest(a)
 	together := l.quotas.Waiting
-	if together <= math.MaxUint64/waitingTogether {
-		together *= waitingTogether
+	if together <= math.MaxUint64/pendingTogether {
+		together *= pendingTogether
 	}
 	waiting = left(together, l.waiting-a.waiting)
-	return all, max(min(waiting, l.quotas.Waiting), min(waitingLeast, l.quotas.Waiting))
+	return all, max(min(waiting, l.quotas.Waiting), min(pendingLeast, l.quotas.Waiting))
 }
 
-// All databases together have so many times what may wait in one. Each has some
-// bytes, however much waits in others: an entry of the largest size fits.
+// All databases together may have pendingTogether times the pending bytes of
+// one. Each database may use pendingLeast, whatever others use, so that an
+// entry of the largest size fits.
 const (
-	waitingTogether = 4
-	waitingLeast    = 4 << 20
+	pendingTogether = 4
+	pendingLeast    = 4 << 20
 )
 
-// left returns how much of a quota is not used.
+// left returns the unused part of a quota.
 func left(quota, used uint64) uint64 { return quota - min(quota, used) }
 
-// tightest returns what the quota is for that leaves the least to an account, and how
-// much it leaves, what the account uses included. The caller holds l.mu.
+// tightest returns the quota that leaves the fewest bytes to an account, and
+// these bytes, including those that the account uses. The caller holds l.mu.
 func (l *ledger) tightest(a *account) (of string, bytes uint64) {
 	used := a.entries + a.waiting
 	of, bytes = "this database", l.quotas.Database
@@ -176,28 +184,30 @@ func (a *account) Stored(entries, waiting uint64) {
 	a.change(func() { a.entries, a.waiting = entries, waiting })
 }
 
-// full is the error of an entry for which there is no room.
+// full returns the error for an entry for which there is no room.
 func (a *account) full() error {
 	l := a.ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	of, bytes := l.tightest(a)
-	return fmt.Errorf("%w: that of %s has room for %d bytes here, of which %d are used", ErrFull, of, bytes, a.entries+a.waiting)
+	return fmt.Errorf("%w: the quota of %s leaves %d bytes here, of which %d are used", ErrFull, of, bytes, a.entries+a.waiting)
 }
 
-// limit notes whether quotas hold for a database, by its writers as numbered.
+// limit records whether quotas apply to a database, given a version of its
+// access list.
 func (a *account) limit(limited bool, at uint64) {
-	a.change(func() { a.limited, a.at = limited, at })
+	a.change(func() { a.limited, a.accessVersion = limited, at })
 }
 
-func (a *account) limitedAt() uint64 {
+func (a *account) limitedBy() uint64 {
 	a.ledger.mu.Lock()
 	defer a.ledger.mu.Unlock()
-	return a.at
+	return a.accessVersion
 }
 
-// guard notes which account is that of the access database: it is in the same group.
-func (a *account) guard(access *account) {
+// setAccess records the account of the access database, and adds it to the same
+// group.
+func (a *account) setAccess(access *account) {
 	var group string
 	a.change(func() { a.access, group = access, a.group })
 	if group != "" {
@@ -205,7 +215,7 @@ func (a *account) guard(access *account) {
 	}
 }
 
-// drop forgets the account of a database that is gone.
+// drop removes the account of a dropped database.
 func (l *ledger) drop(number uint64) {
 	l.mu.Lock()
 	a := l.accounts[number]
@@ -216,10 +226,10 @@ func (l *ledger) drop(number uint64) {
 	}
 }
 
-// limits reports whether quotas hold for a database.
+// limits reports whether quotas apply to a database.
 func (o *Orbit) limits(made bool, writers []string) bool {
 	switch {
-	case slices.Contains(writers, manifest.Anyone):
+	case slices.Contains(writers, Anyone):
 		return true
 	case made:
 		return false
@@ -227,14 +237,14 @@ func (o *Orbit) limits(made bool, writers []string) bool {
 	return len(writers) == 0 || slices.ContainsFunc(writers, func(id string) bool { return id != o.signer.ID })
 }
 
-// loadUsage reads what the databases take that are not open.
+// loadUsage reads the usage of the databases that are not open.
 func (o *Orbit) loadUsage(ctx context.Context) {
 	for e, err := range o.store.Scan(ctx, catalogPrefix) {
 		if err == nil {
 			err = o.loadUsageOf(ctx, strings.TrimPrefix(e.Key, catalogPrefix+"/"), e.Value)
 		}
 		if err != nil && ctx.Err() == nil {
-			log.Warnw("what a database takes is not counted until it is open", "key", e.Key, "err", err)
+			log.Warnw("the usage of a database is not counted until it is open", "key", e.Key, "err", err)
 		}
 	}
 }
@@ -245,7 +255,7 @@ func (o *Orbit) loadUsageOf(ctx context.Context, hash string, value []byte) erro
 		return err
 	}
 	a := o.ledger.account(r.Number, manifest.Address(hash))
-	if a.limitedAt() > 0 { // it is open, and knows better
+	if a.limitedBy() > 0 { // it is open, and its usage is up to date
 		return nil
 	}
 	entries, waiting, err := oplog.Usage(ctx, o.store, r.Number)
@@ -254,15 +264,15 @@ func (o *Orbit) loadUsageOf(ctx context.Context, hash string, value []byte) erro
 	}
 	limited := o.limits(r.Made, o.fixedWriters(ctx, hash))
 	a.change(func() {
-		if a.at == 0 {
+		if a.accessVersion == 0 {
 			a.entries, a.waiting, a.limited = entries, waiting, limited
 		}
 	})
 	return nil
 }
 
-// fixedWriters returns the list of writers of a database, or nil where it can be
-// changed or is not known.
+// fixedWriters returns the access list of a database, or nil if it can be
+// changed or is unknown.
 func (o *Orbit) fixedWriters(ctx context.Context, hash string) []string {
 	list, err := o.storedAccess(ctx, hash)
 	if err != nil || list == "" {
@@ -272,15 +282,16 @@ func (o *Orbit) fixedWriters(ctx context.Context, hash string) []string {
 	if err != nil {
 		return nil
 	}
-	writers, err := manifest.DecodeWriters(b)
+	writers, err := manifest.DecodeAccessList(b)
 	if err != nil {
 		return nil
 	}
 	return writers
 }
 
-// SetGroup puts a database in a group, such as that of a companion, whether it is here
-// or not: all databases of a group have one quota. With "", it is in none.
+// SetGroup adds a database to a group, such as that of a companion, whether or
+// not the database is here. All databases of a group have one quota. An empty
+// group removes the database from its group.
 func (o *Orbit) SetGroup(address, group string) {
 	l := o.ledger
 	l.mu.Lock()
@@ -304,24 +315,25 @@ func (o *Orbit) SetGroup(address, group string) {
 	}
 }
 
-// Freed returns a channel that is closed when some of what counts for a quota is gone.
+// Freed returns a channel that is closed when space that counts toward a quota
+// is freed.
 func (o *Orbit) Freed() <-chan struct{} {
 	o.ledger.mu.Lock()
 	defer o.ledger.mu.Unlock()
 	return o.ledger.freed
 }
 
-// Usage is what is stored, in bytes of blocks, and what may be.
+// Usage is the number of stored bytes of blocks, and their bound.
 type Usage struct {
 	Entries uint64
-	Waiting uint64 // entries that wait for others
-	Limited bool   // a quota holds
-	Quota   uint64 // for both together; [math.MaxUint64] for none
+	Waiting uint64 // pending entries
+	Limited bool   // whether a quota applies
+	Quota   uint64 // bound of Entries and Waiting together; [math.MaxUint64] for none
 	Group   string // of the database, or ""
-	Grouped uint64 // what the databases of the group take together
+	Grouped uint64 // used by all databases of the group
 }
 
-// Usage returns what the database takes, and its quota, or that of its group.
+// Usage returns the usage of the database, and its quota or that of its group.
 func (db *Database) Usage() Usage {
 	a, l := db.account, db.orbit.ledger
 	l.mu.Lock()
@@ -336,7 +348,7 @@ func (db *Database) Usage() Usage {
 	return u
 }
 
-// Usage returns what all databases take together for which quotas hold, and their
+// Usage returns the usage of all databases to which quotas apply, and their
 // quota.
 func (o *Orbit) Usage() Usage {
 	l := o.ledger

@@ -13,12 +13,11 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
-// writtenBy returns a database of B, with the blocks that it takes to open it and
-// entries of about so many bytes in all.
-func writtenBy(t *testing.T, b *peer, name string, opts orbit.Options, size int) (address string, at orbit.AtHand, bs []block.Block) {
+// writtenBy returns a database of B, the blocks needed to open it, and entries of
+// about size bytes in total.
+func writtenBy(t *testing.T, b *peer, name string, opts orbit.Options, size int) (address string, attached orbit.Attached, bs []block.Block) {
 	t.Helper()
 	db := b.create(t, name, opts)
 	for i := 0; size > 0; i++ {
@@ -27,24 +26,23 @@ func writtenBy(t *testing.T, b *peer, name string, opts orbit.Options, size int)
 		bs = entries(t, db)
 		size -= len(bs[len(bs)-1].Data)
 	}
-	at = orbit.AtHand{b.Identity().Hash(): b.Identity().Block()}
+	attached = orbit.Attached{b.Identity().Hash(): b.Identity().Block()}
 	for _, address := range []string{db.Address(), db.Access().Address()} {
 		one, err := b.Block(t.Context(), address[strings.LastIndexByte(address, '/')+1:])
 		must(t, err)
-		at[one.Hash] = one
+		attached[one.Hash] = one
 	}
-	return db.Address(), at, bs
+	return db.Address(), attached, bs
 }
 
-// taken opens a database with blocks at hand and joins entries one by one until one is
-// refused. It returns the bytes that were taken, and why the rest was not.
-func (p *peer) taken(t *testing.T, address string, at orbit.AtHand, bs []block.Block) (db *orbit.Database, bytes uint64, err error) {
+// taken opens a database with attached blocks and joins entries one by one until one
+// is refused. It returns the number of accepted bytes and the reason for the refusal.
+func (p *peer) taken(t *testing.T, address string, attached orbit.Attached, bs []block.Block) (db *orbit.Database, bytes uint64, err error) {
 	t.Helper()
-	ctx := orbit.WithAtHand(t.Context(), at)
-	db, openErr := p.Open(ctx, address, orbit.OpenOptions{})
+	db, openErr := p.Open(t.Context(), address, orbit.OpenOptions{Attached: attached})
 	must(t, openErr)
 	for _, b := range bs {
-		joined, joinErr := db.JoinFrom(ctx, "peer", orbit.NewCandidates(b))
+		joined, joinErr := db.Join(t.Context(), orbit.NewCandidates(b), orbit.JoinOptions{From: "peer", Attached: attached})
 		must(t, joinErr)
 		if joined[0].Err != nil {
 			return db, bytes, joined[0].Err
@@ -95,7 +93,7 @@ func TestDatabasesOfOthersAreHeldToTheirQuotas(t *testing.T) {
 		t.Errorf("%+v", u)
 	}
 
-	// All together, and what is made here does not count.
+	// All databases together; those created here do not count.
 	mine := a.create(t, "mine", orbit.Options{})
 	for range 30 {
 		_, err := events(t, mine).Add(t.Context(), strings.Repeat("x", 1000))
@@ -114,14 +112,14 @@ func TestDatabasesOfOthersAreHeldToTheirQuotas(t *testing.T) {
 		t.Errorf("%+v", u)
 	}
 
-	// Closed, what is here counts all the same.
+	// Closed databases count as well.
 	before := a.Usage()
 	a.open(t, orbit.Config{Quotas: orbit.Quotas{Database: each, Group: group, All: all}})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for a.Usage() != before { // it is read in the background
+	for a.Usage() != before { // the usage is read in the background
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -129,7 +127,7 @@ func TestDatabasesOfOthersAreHeldToTheirQuotas(t *testing.T) {
 		}
 	}
 
-	// Where something goes, there is room again, and who waits for it is told.
+	// A drop frees space and notifies those who wait for it.
 	freed := a.Freed()
 	must(t, a.Drop(t.Context(), one.Address(), nil))
 	<-freed
@@ -144,8 +142,8 @@ func TestDatabasesOfOthersAreHeldToTheirQuotas(t *testing.T) {
 	}
 }
 
-// One's own writes, and a database that only one's own identity may write, have no
-// quota. A database made here that anybody may write has one.
+// Neither own writes nor a database that only the own identity may write have a
+// quota. A database that was created here and that anybody may write has one.
 func TestOwnWritesHaveNoQuota(t *testing.T) {
 	a, b := newA(t), newB(t)
 	a.open(t, orbit.Config{Quotas: orbit.Quotas{Database: 5000}})
@@ -167,7 +165,7 @@ func TestOwnWritesHaveNoQuota(t *testing.T) {
 		t.Errorf("%+v", u)
 	}
 	joined := join(t, db, bs[len(bs)-1])
-	if !errors.Is(joined[0].Err, orbit.ErrFull) || joined[0].Outcome != oplog.Refused {
+	if !errors.Is(joined[0].Err, orbit.ErrFull) || joined[0].Outcome != orbit.Refused {
 		t.Errorf("%+v", joined)
 	}
 	named := a.create(t, "band", orbit.Options{Access: orbit.Access{Write: []string{a.Identity().ID, b.Identity().ID}}})
@@ -199,8 +197,8 @@ func TestImportIntoAFullDatabaseIsAnError(t *testing.T) {
 	}
 }
 
-// The waiting entries of all databases together are bounded, and each database may
-// have some, whatever waits in others.
+// The pending entries of all databases together are bounded, and each database may
+// have some, whatever is pending in others.
 func TestWhatWaitsInAllDatabasesIsBounded(t *testing.T) {
 	const waiting = 6 << 20
 	a, b := newA(t), newB(t)

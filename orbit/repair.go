@@ -7,20 +7,21 @@ import (
 	"strings"
 
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/keyed"
-	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/keyed"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
 )
 
-// Repair restores what other admins overwrote without knowing it. Where admins
-// change the same capability at once, the access database takes the newest of the
-// lists, as in JavaScript, and the changes in the others are lost. If one of those
-// is of this identity, Repair writes a list that has the changes of all: the grants
-// less the revocations, so that a revocation wins for the same identity.
+// Repair restores changes of this identity that other admins overwrote
+// unknowingly. If admins change the same capability at the same time, the
+// access database, as in JavaScript, has the newest of the lists, and the
+// changes in the others are lost. If one of the lost changes is by this
+// identity, Repair writes a list that merges all of them: the grants minus the
+// revocations, so that a revocation prevails over a grant to the same identity.
 //
-// The new list descends from all that it merges, so Repair writes at most once for
-// a pair of lists, and admins who repair at once end with the same list. It reports
-// how many lists it wrote. Of a fixed list, or where this identity is no admin, it
-// does nothing.
+// The new list descends from all that it merges. So Repair writes at most once
+// for a pair of lists, and admins who repair at the same time end up with the
+// same list. Repair returns the number of lists that it wrote. It does nothing
+// for a fixed list, or if this identity is not an admin.
 func (a *AccessController) Repair(ctx context.Context) (repaired int, err error) {
 	if a.managed == nil {
 		return 0, nil
@@ -37,7 +38,7 @@ func (a *AccessController) Repair(ctx context.Context) (repaired int, err error)
 	own := func(x change) bool { return x.entry.Key == a.managed.orbit.signer.PublicKey }
 	for _, key := range changes.keys {
 		if !slices.ContainsFunc(changes.of[key][1:], own) {
-			continue // others may make any number of keys
+			continue // others may create any number of keys
 		}
 		tips := changes.tips(key)
 		if !slices.ContainsFunc(tips[1:], own) {
@@ -55,9 +56,9 @@ func (a *AccessController) Repair(ctx context.Context) (repaired int, err error)
 	return repaired, nil
 }
 
-// listed returns the list at a key, with the changes of admins that did not know of
-// each other.
-func (a *AccessController) listed(ctx context.Context, key string) ([]string, error) {
+// mergedList returns the list at a key, with the changes of admins that did not
+// know of each other.
+func (a *AccessController) mergedList(ctx context.Context, key string) ([]string, error) {
 	changes, err := a.changes(ctx)
 	if err != nil {
 		return nil, err
@@ -71,9 +72,9 @@ type change struct {
 	ids   []string
 }
 
-// changes are the entries of the access database that count.
+// changes are the authorized entries of the access database.
 type changes struct {
-	keys    []string            // of capabilities, and of entries that are kept
+	keys    []string            // of capabilities and of retained entries
 	of      map[string][]change // by key, newest first
 	entries map[string]*entry.Entry
 }
@@ -92,9 +93,9 @@ func (a *AccessController) changes(ctx context.Context) (changes, error) {
 		}
 		ids, err := manifest.Texts(op.Value)
 		if err != nil && !op.Deleted {
-			continue // no list
+			continue // not a list
 		}
-		if c.of[key] == nil && (key == CapabilityWrite || key == CapabilityAdmin || strings.HasPrefix(key, keptPrefix)) {
+		if c.of[key] == nil && (key == CapabilityWrite || key == CapabilityAdmin || strings.HasPrefix(key, retainedPrefix)) {
 			c.keys = append(c.keys, key)
 		}
 		c.of[key] = append(c.of[key], change{e, ids})
@@ -102,7 +103,7 @@ func (a *AccessController) changes(ctx context.Context) (changes, error) {
 	return c, nil
 }
 
-// ancestors returns the hashes of the entries that one descends from, and its own.
+// ancestors returns the CIDs of an entry and its ancestors.
 func (c changes) ancestors(e *entry.Entry) map[string]bool {
 	found := map[string]bool{e.Hash(): true}
 	for todo := []*entry.Entry{e}; len(todo) > 0; todo = todo[1:] {
@@ -116,54 +117,54 @@ func (c changes) ancestors(e *entry.Entry) map[string]bool {
 	return found
 }
 
-// maxTips is how many changes that were made at once are merged.
+// maxTips is the maximum number of simultaneous changes that are merged.
 const maxTips = 16
 
-// tips returns the changes of a key from which no other one descends, newest first.
-// The first is what the access database shows.
+// tips returns the changes of a key from which no other change descends, newest
+// first. The access database shows the first.
 func (c changes) tips(key string) (tips []change) {
-	below := make(map[string]bool)
+	ancestors := make(map[string]bool)
 	for _, x := range c.of[key] {
-		if below[x.entry.Hash()] {
+		if ancestors[x.entry.Hash()] {
 			continue
 		}
 		if tips = append(tips, x); len(tips) == maxTips {
 			break
 		}
 		for hash := range c.ancestors(x.entry) {
-			below[hash] = true
+			ancestors[hash] = true
 		}
 	}
 	return tips
 }
 
-// merge returns the list that has the changes of all tips of a key: an identity is in
-// it if it is in one of theirs, and no two of them began with a list that had it and
-// one of the two took it away.
+// merge returns the list that has the changes of all tips of a key. It contains
+// an identity if one of the tips does, unless two tips began with a list that
+// contained the identity and one of them removed it.
 func (c changes) merge(key string, tips []change) (ids []string) {
-	lists := make([]writers, len(tips))
-	above := make([]map[string]bool, len(tips))
+	lists := make([]idSet, len(tips))
+	ancestors := make([]map[string]bool, len(tips))
 	for i, x := range tips {
-		lists[i] = make(writers, len(x.ids))
+		lists[i] = make(idSet, len(x.ids))
 		lists[i].add(x.ids)
 		if len(tips) > 1 {
-			above[i] = c.ancestors(x.entry)
+			ancestors[i] = c.ancestors(x.entry)
 		}
 	}
-	left := make(writers) // what is not added: it was revoked, or was added
+	done := make(idSet) // identities that were revoked or are already added
 	for i := range tips {
 		for j := range i {
-			for _, id := range c.base(key, above[i], above[j]) {
+			for _, id := range c.base(key, ancestors[i], ancestors[j]) {
 				if !lists[i][id] || !lists[j][id] {
-					left[id] = true
+					done[id] = true
 				}
 			}
 		}
 	}
 	for _, x := range tips {
 		for _, id := range x.ids {
-			if !left[id] {
-				left[id] = true
+			if !done[id] {
+				done[id] = true
 				ids = append(ids, id)
 			}
 		}
@@ -171,7 +172,8 @@ func (c changes) merge(key string, tips []change) (ids []string) {
 	return ids
 }
 
-// base returns the list of a key that two entries with these ancestors began with.
+// base returns the list of a key with which two entries began, given their
+// ancestors.
 func (c changes) base(key string, a, b map[string]bool) []string {
 	for _, x := range c.of[key] {
 		if a[x.entry.Hash()] && b[x.entry.Hash()] {
@@ -181,9 +183,9 @@ func (c changes) base(key string, a, b map[string]bool) []string {
 	return nil
 }
 
-// sameSet reports whether two lists have the same IDs.
+// sameSet reports whether two lists contain the same IDs.
 func sameSet(a, b []string) bool {
-	in, of := make(writers), make(writers)
+	in, of := make(idSet), make(idSet)
 	in.add(a)
 	of.add(b)
 	return maps.Equal(in, of)

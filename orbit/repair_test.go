@@ -12,7 +12,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 )
 
-// admins are peers that all may change the list of one database.
+// admins are peers that may all change the access list of one database.
 type admins struct {
 	peers []*peer
 	dbs   []*orbit.Database
@@ -36,14 +36,14 @@ func newAdmins(t *testing.T, n int) admins {
 	return a
 }
 
-// meet has one admin get the changes of another.
+// meet transfers the changes of one admin to another.
 func (a admins) meet(t *testing.T, from, to int) {
 	t.Helper()
 	join(t, a.dbs[to].Access().Database(), entries(t, a.dbs[from].Access().Database())...)
 }
 
-// settle has all meet and repair until nobody has anything to repair, and returns
-// how many lists were written.
+// settle makes all admins meet and repair until there is nothing to repair, and
+// returns the number of lists that were written.
 func (a admins) settle(t *testing.T) (repairs int) {
 	t.Helper()
 	for round := 0; ; round++ {
@@ -55,7 +55,7 @@ func (a admins) settle(t *testing.T) (repairs int) {
 				}
 			}
 		}
-		for _, db := range a.dbs { // at once: none knows of the repairs of the others
+		for _, db := range a.dbs { // concurrently: no admin knows of the repairs of the others
 			n, err := db.Access().Repair(t.Context())
 			must(t, err)
 			repairs += n
@@ -92,7 +92,7 @@ func TestChangesOfTwoAdminsAtOnceAreBothKept(t *testing.T) {
 	must(t, revoke(a.dbs[0], "first"))
 	must(t, revoke(a.dbs[0], "both"))
 	must(t, revoke(a.dbs[1], "both"))
-	must(t, grant(a.dbs[1], "both")) // a revocation wins
+	must(t, grant(a.dbs[1], "both")) // the revocation prevails
 	must(t, revoke(a.dbs[1], "second"))
 	must(t, grant(a.dbs[1], "new of the second"))
 	if repairs := a.settle(t); repairs != 1 {
@@ -105,8 +105,8 @@ func TestChangesOfTwoAdminsAtOnceAreBothKept(t *testing.T) {
 	}
 }
 
-// Another admin may make a long list, so no ID is looked up in the list itself: that
-// would take the square of its length.
+// Another admin may write a long list, so IDs are not looked up in the list itself,
+// which would take time quadratic in its length.
 func TestLongListsAreMergedAsSets(t *testing.T) {
 	a := newAdmins(t, 2)
 	ids := make([]string, 60_000)
@@ -129,8 +129,8 @@ func TestLongListsAreMergedAsSets(t *testing.T) {
 	}
 }
 
-// An admin that only JavaScript speaks for does not repair, and nobody repairs for
-// it: the newer list stays as it is.
+// A JavaScript admin does not repair, and nobody repairs for it: the newer list
+// stays.
 func TestListThatWasOverwrittenKnowinglyStays(t *testing.T) {
 	a := newAdmins(t, 2)
 	must(t, a.dbs[0].Access().Grant(t.Context(), orbit.CapabilityWrite, "x"))
@@ -144,9 +144,8 @@ func TestListThatWasOverwrittenKnowinglyStays(t *testing.T) {
 	}
 }
 
-// Admins change a list in partitions that come and go. In the end all have the
-// same list; what one granted and nobody revoked is in it, and what nobody granted
-// is not.
+// Admins change a list during changing partitions. In the end all have the same list.
+// It contains each identity that was granted and not revoked, and no other.
 func TestAdminsWhoRepairAtOnceEndWithOneList(t *testing.T) {
 	repaired := 0
 	for seed := range uint64(60) {
@@ -199,7 +198,7 @@ func TestAdminsWhoRepairAtOnceEndWithOneList(t *testing.T) {
 	}
 }
 
-// Keep that fails since there are too many entries writes nothing.
+// Retaining too many entries fails and writes nothing.
 func TestTooManyKeptEntriesChangeNothing(t *testing.T) {
 	a := newAdmins(t, 1)
 	access := a.dbs[0].Access()
@@ -218,5 +217,18 @@ func TestTooManyKeptEntriesChangeNothing(t *testing.T) {
 	must(t, err)
 	if stats.Entries != 1 {
 		t.Errorf("%d entries in the access database, want 1", stats.Entries)
+	}
+}
+
+// Other versions and @orbitdb/core read the access database.
+func TestRetainedEntriesAreAtTheKeyThatOtherVersionsRead(t *testing.T) {
+	access := newAdmins(t, 1).dbs[0].Access()
+	hash := block.New([]byte("an entry")).Hash
+	must(t, access.Keep(t.Context(), "writer", []string{hash}))
+	kv, err := access.Database().KeyValue()
+	must(t, err)
+	item, err := kv.Get(t.Context(), "npp:kept:writer")
+	if err != nil || item.Value.String() != `["`+hash+`"]` {
+		t.Errorf("%s, %v", item.Value, err)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
 	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/space/spacetest"
 )
@@ -34,7 +34,7 @@ func TestNothingIsWrittenOnAFullDiskAndAllCanBeRead(t *testing.T) {
 	kv := keyvalue(t, db)
 	_, err = kv.Put(ctx, "key", "value")
 	must(t, err)
-	disk.Set(spacetest.Floor - 1) // the owner may write still
+	disk.Set(spacetest.Floor - 1) // the owner may still write
 	_, err = kv.Put(ctx, "key", "another")
 	must(t, err)
 
@@ -62,7 +62,7 @@ func TestNothingIsWrittenOnAFullDiskAndAllCanBeRead(t *testing.T) {
 	if got := items(t, kv.Iterate(ctx, orbit.Page{})); !slices.Equal(got, []string{`"key"="another"`}) {
 		t.Errorf("read: %q", got)
 	}
-	p.create(t, "kept", managed) // opens what is here
+	p.create(t, "kept", managed) // opens the existing database
 	gone := p.create(t, "kept", managed)
 	must(t, p.Drop(ctx, gone.Address(), nil))
 

@@ -16,7 +16,6 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
@@ -462,7 +461,7 @@ func TestInvalidAddressLeavesNoRecord(t *testing.T) {
 		defer func() { stop() }()
 		s.AddressesChanged()
 		settle()
-		if err := s.Problem(Pieces); !errors.Is(err, manifest.ErrInvalidAddress) {
+		if err := s.Problem(Pieces); !errors.Is(err, orbit.ErrInvalidAddress) {
 			t.Errorf("problem: %v", err)
 		}
 		for e, err := range f.store.Scan(t.Context(), incompletePrefix) {

@@ -180,7 +180,7 @@ func (d *database) complete(ctx context.Context, db *orbit.Database, since time.
 	if err != nil {
 		return err
 	}
-	stats, err := db.Log().Stats(ctx)
+	stats, err := db.Stats(ctx)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/store"
 )
@@ -108,7 +107,7 @@ func (d *Databases) IsHere(address string) bool {
 // IsIncomplete reports whether a companion's database is recorded as
 // incomplete.
 func (d *Databases) IsIncomplete(address string) bool {
-	hash, err := manifest.ParseAddress(address)
+	hash, err := orbit.ParseAddress(address)
 	return err == nil && d.incomplete.has(hash)
 }
 
@@ -135,7 +134,7 @@ func (d *Databases) OpenComplete(ctx context.Context, address string) (*orbit.Da
 // MarkManual records that a person asked for a database: it stays when its
 // companion is removed.
 func (d *Databases) MarkManual(ctx context.Context, address string) error {
-	hash, err := manifest.ParseAddress(address)
+	hash, err := orbit.ParseAddress(address)
 	if err != nil {
 		return err
 	}
@@ -152,7 +151,7 @@ func (d *Databases) MarkManual(ctx context.Context, address string) error {
 func (d *Databases) Prune(needed map[string]bool) {
 	unneeded := make(map[string]bool) // by hash
 	for _, hash := range d.incomplete.list() {
-		unneeded[hash] = !needed[manifest.Address(hash)]
+		unneeded[hash] = !needed[orbit.FormatAddress(hash)]
 	}
 	for e, err := range d.cfg.Store.Scan(d.ctx, autoOpenedPrefix) {
 		if err != nil {
@@ -161,14 +160,14 @@ func (d *Databases) Prune(needed map[string]bool) {
 		hash := strings.TrimPrefix(e.Key, autoOpenedPrefix+"/")
 		var user string
 		_ = json.Unmarshal(e.Value, &user) // a damaged record belongs to no companion
-		unneeded[hash] = !needed[manifest.Address(hash)] && !needed[user]
+		unneeded[hash] = !needed[orbit.FormatAddress(hash)] && !needed[user]
 	}
 	for hash, is := range unneeded {
 		if !is {
 			continue
 		}
 		d.mu.Lock()
-		if d.users[manifest.Address(hash)] == 0 {
+		if d.users[orbit.FormatAddress(hash)] == 0 {
 			d.forget(hash)
 		}
 		d.mu.Unlock()
@@ -183,7 +182,7 @@ func (d *Databases) acquire(address, user string, isNew bool) {
 	defer d.mu.Unlock()
 	if d.users[address] == 0 {
 		d.cfg.Orbit.SetGroup(address, user)
-		if hash, err := manifest.ParseAddress(address); err == nil && isNew {
+		if hash, err := orbit.ParseAddress(address); err == nil && isNew {
 			d.setIncomplete(hash, true)
 		}
 	}
@@ -200,7 +199,7 @@ func (d *Databases) release(address string) {
 	}
 	delete(d.users, address)
 	d.cfg.Orbit.SetGroup(address, "")
-	if hash, err := manifest.ParseAddress(address); err == nil {
+	if hash, err := orbit.ParseAddress(address); err == nil {
 		d.forget(hash)
 	}
 }
@@ -211,7 +210,7 @@ func (d *Databases) release(address string) {
 // user database. Where wasOpen is set, it was dropped by hand instead, and open
 // returns errDropped.
 func (d *Databases) open(ctx context.Context, address, user, indexBy string, wasOpen bool) (opts orbit.OpenOptions, here bool, err error) {
-	hash, err := manifest.ParseAddress(address)
+	hash, err := orbit.ParseAddress(address)
 	if err != nil {
 		return opts, false, err
 	}
@@ -265,7 +264,7 @@ func (d *Databases) drop(ctx context.Context, hash string) error {
 	if autoOpened, err := d.cfg.Store.Has(ctx, autoOpenedKey(hash)); err != nil || !autoOpened {
 		return err
 	}
-	address := manifest.Address(hash)
+	address := orbit.FormatAddress(hash)
 	written, err := d.hasOwnEntries(ctx, address)
 	if err != nil {
 		return err
@@ -317,7 +316,7 @@ func (d *Databases) setIncomplete(hash string, incomplete bool) {
 
 // setComplete records that a database is complete.
 func (d *Databases) setComplete(address string) {
-	if hash, err := manifest.ParseAddress(address); err == nil {
+	if hash, err := orbit.ParseAddress(address); err == nil {
 		d.setIncomplete(hash, false)
 	}
 }

@@ -1,16 +1,16 @@
-// Package block is OrbitDB's blocks: dag-cbor, named by the SHA-256 of their
-// bytes.
+// Package block defines OrbitDB's blocks: dag-cbor bytes, identified by their
+// SHA-256.
 //
-// A hash is always the text of a CIDv1 with the codec dag-cbor in base58btc
-// ("zdpu…", 49 characters). OrbitDB's blocks name each other by such texts, not
-// by CBOR links, and compare them as texts, so another text of the same CID is
-// another hash: [ParseHash] takes none but this one.
+// A hash is the text of a CIDv1 with the codec dag-cbor in base58btc ("zdpu…",
+// 49 characters). OrbitDB's blocks name each other by such texts instead of
+// CBOR links, and compare them as texts. Another text of the same CID is
+// therefore a different hash, and [ParseHash] rejects it.
 //
 // # Cost
 //
-// A block of another peer has at most [MaxSize] bytes, which who reads it checks.
-// [Hash] and [Block.Check] take one SHA-256 of it and copy nothing. A text of another
-// length than [HashLen] is no hash and is not decoded.
+// A block from a peer has at most [MaxSize] bytes; the reader of the block
+// enforces this. [Hash] and [Block.Check] compute one SHA-256 of it and copy
+// nothing. A text whose length is not [HashLen] is rejected without decoding.
 package block
 
 import (
@@ -25,20 +25,21 @@ import (
 	"github.com/multiformats/go-multihash"
 )
 
-// MaxSize is the largest block that is read, in bytes: the most that bitswap
-// transfers.
+// MaxSize is the size of the largest block that is read, in bytes. Bitswap
+// transfers no larger one.
 const MaxSize = 2 << 20
 
-// HashLen is the length of every hash.
+// HashLen is the length of a hash, in characters.
 const HashLen = 49
 
-// ErrInvalidHash says that a text is no hash of an OrbitDB block.
+// ErrInvalidHash is returned for a text that is not the hash of an OrbitDB
+// block.
 var ErrInvalidHash = errors.New("invalid hash")
 
-// ErrMismatch says that a block's bytes do not have its hash.
-var ErrMismatch = errors.New("bytes do not have the hash")
+// ErrMismatch is returned for a block whose bytes do not match its hash.
+var ErrMismatch = errors.New("bytes do not match the hash")
 
-// Block is the bytes of a block and their hash.
+// Block is a block's bytes and their hash.
 type Block struct {
 	Hash string
 	Data []byte
@@ -57,8 +58,8 @@ func hashOf(sum []byte) string {
 	return text(append([]byte{multihash.SHA2_256, sha256.Size}, sum...))
 }
 
-// HashOf returns the hash of a CID, whatever its version and codec, if its
-// multihash is SHA-256: block stores go by the multihash alone.
+// HashOf returns the hash for a CID of any version and codec, if its multihash
+// is SHA-256. Block stores compare multihashes alone.
 func HashOf(c cid.Cid) (string, bool) {
 	mh := c.Hash()
 	if len(mh) != 2+sha256.Size || mh[0] != multihash.SHA2_256 {
@@ -67,7 +68,7 @@ func HashOf(c cid.Cid) (string, bool) {
 	return text(mh), true
 }
 
-// Digest returns the SHA-256 that a hash is the text of.
+// Digest returns the SHA-256 that a hash contains.
 func Digest(hash string) (digest [sha256.Size]byte, err error) {
 	c, err := ParseHash(hash)
 	if err == nil {
@@ -76,11 +77,11 @@ func Digest(hash string) (digest [sha256.Size]byte, err error) {
 	return digest, err
 }
 
-// OfDigest returns the hash that is the text of a SHA-256.
+// OfDigest returns the hash that contains a SHA-256.
 func OfDigest(digest [sha256.Size]byte) string { return hashOf(digest[:]) }
 
-// The smallest and the largest hash. The digits of base58 are in the order of
-// their characters, so texts of one length compare as their numbers do.
+// The smallest and the largest hash. The digits of base58 are in ASCII order, so
+// texts of equal length compare as their numbers do.
 var (
 	firstHash = hashOf(make([]byte, sha256.Size))
 	lastHash  = hashOf(bytes.Repeat([]byte{0xff}, sha256.Size))
@@ -101,7 +102,7 @@ func ValidHash(text string) bool {
 
 const digits = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
-// digit tells the digits of base58.
+// digit reports which bytes are digits of base58.
 var digit = func() (is [256]bool) {
 	for _, c := range []byte(digits) {
 		is[c] = true
@@ -125,7 +126,7 @@ func (b Block) Check() error {
 	return nil
 }
 
-// IPFS returns the block as the rest of IPFS knows it.
+// IPFS returns the block in the form that IPFS libraries use.
 func (b Block) IPFS() (blocks.Block, error) {
 	c, err := ParseHash(b.Hash)
 	if err != nil {

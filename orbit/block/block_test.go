@@ -28,7 +28,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// vectors yields all blocks of JavaScript with their hashes.
+// vectors yields the blocks that JavaScript made, with their hashes.
 func vectors(t testing.TB, yield func(hash, base32 string, cidBytes, data []byte)) {
 	t.Helper()
 	b, err := os.ReadFile("../testdata/javascript.json")

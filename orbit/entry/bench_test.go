@@ -9,7 +9,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// typical is what an entry of 1.4 KB with 16 references is made of.
+// typical returns the arguments for an entry of 1.4 KB with 16 references.
 func typical(b *testing.B) (s *identity.Signer, p value.Value, heads []entry.Position, refs []string) {
 	s = signer(b, "A")
 	for i := range entry.MaxRefs {

@@ -6,11 +6,11 @@ import (
 	"fmt"
 
 	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 	"github.com/newpieceplease/npp/orbit/value"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
-// field is a bit for each field of an entry.
+// field is a set of fields of an entry, a bit for each.
 type field int
 
 const (
@@ -48,7 +48,7 @@ func (e *Entry) decode() error {
 			return fmt.Errorf("%.40q: %w", name, err)
 		}
 		if f != 0 && seen&f != 0 {
-			return fmt.Errorf("%q is there twice", name)
+			return fmt.Errorf("duplicate field %q", name)
 		}
 		seen |= f
 	}
@@ -58,28 +58,29 @@ func (e *Entry) decode() error {
 	if seen != allFields {
 		return errors.New("a field is missing")
 	}
-	if e.fault == "" && !bytes.Equal(e.encode(), data) {
-		e.fault = "it is not encoded as OrbitDB does"
+	if e.invalid == "" && !bytes.Equal(e.encode(), data) {
+		e.invalid = "it is not encoded as OrbitDB encodes it"
 	}
 	return nil
 }
 
-// isByteString reports whether data is one byte string, which is not empty, and
-// no larger than a block may be.
+// isByteString reports whether data is one non-empty byte string, and no larger
+// than a block may be.
 func isByteString(data []byte) bool {
 	r := dagcbor.NewReader(data)
 	content, err := r.Bytes()
 	return err == nil && len(content) > 0 && r.End() == nil && len(data) <= block.MaxSize
 }
 
-// decodeField reads the field of a name. Of a field that is none it returns 0.
+// decodeField reads the field with the given name. For an unknown name it
+// returns 0.
 func (e *Entry) decodeField(r *dagcbor.Reader, name string) (field, error) {
 	var err error
 	switch name {
 	case "v":
 		var version []byte
 		if version, err = e.item(r); err == nil && !bytes.Equal(version, []byte{Version}) {
-			e.fault = "its version is not known"
+			e.invalid = "its version is unknown"
 		}
 		return fieldV, err
 	case "id":
@@ -108,30 +109,31 @@ func (e *Entry) decodeField(r *dagcbor.Reader, name string) (field, error) {
 	case "identity":
 		e.Identity, err = e.text(r, name)
 		if !block.ValidHash(e.Identity) {
-			// JavaScript goes by what the CID is of, whatever its text.
-			e.fault, e.Identity = "its identity is no hash", ""
+			// JavaScript uses the CID, whatever its text.
+			e.invalid, e.Identity = "its identity is not a CID", ""
 		}
 		return fieldIdentity, err
 	}
-	e.fault = fmt.Sprintf("it has a field %.40q, which is not signed", name)
+	e.invalid = fmt.Sprintf("it has a field %.40q, which is not signed", name)
 	_, err = e.item(r)
 	return 0, err
 }
 
-// item reads the next item of any kind. It is nil, and the entry has a fault,
-// if it is no value but JavaScript takes it: nested deeper than values are, or
-// with a CID that is written longer than need be.
+// item reads the next item of any kind. If the item is not a value but
+// JavaScript accepts it, because it is nested deeper than a value may be or has
+// a CID that is not in its shortest form, item returns nil and the entry is
+// invalid.
 func (e *Entry) item(r *dagcbor.Reader) ([]byte, error) {
 	raw, err := r.Raw()
 	if err != nil && skip(r) == nil {
-		e.fault = "it has an item that is no value: " + err.Error()
+		e.invalid = "it has an item that is not a value: " + err.Error()
 		return nil, nil
 	}
 	return raw, err
 }
 
-// skip reads the next item of any kind, as JavaScript does where values are
-// narrower.
+// skip reads the next item of any kind, including those that JavaScript accepts
+// and that are not values.
 func skip(r *dagcbor.Reader) error {
 	for left := 1; left > 0; left-- {
 		kind, err := r.Kind()
@@ -146,7 +148,7 @@ func skip(r *dagcbor.Reader) error {
 		case kind == dagcbor.Link:
 			var b []byte
 			if b, err = r.LinkBytes(); err == nil && !looseCID(b) {
-				err = errors.New("no CID")
+				err = errors.New("not a CID")
 			}
 		default:
 			_, err = r.Raw()
@@ -159,8 +161,8 @@ func skip(r *dagcbor.Reader) error {
 	return nil
 }
 
-// looseCID reports whether JavaScript takes bytes for a CID: it does not mind
-// how long its numbers are written.
+// looseCID reports whether JavaScript accepts bytes as a CID: its numbers need
+// not be in their shortest form.
 func looseCID(b []byte) bool {
 	number := func() (n float64) {
 		for scale := 1.0; len(b) > 0; scale *= 128 {
@@ -176,26 +178,26 @@ func looseCID(b []byte) bool {
 	case 0, 1:
 		number() // codec
 		number() // hash function
-	case 0x12: // an old CID is a multihash, and this its function
+	case 0x12: // a CID of version 0 is a multihash, which begins with this function
 	default:
 		return false
 	}
 	return number() == float64(len(b))
 }
 
-// text reads one of the texts that are not signed. JavaScript makes a text of
-// anything there, so another kind of item is a fault.
+// text reads one of the texts that are not signed. JavaScript converts an item
+// of any kind to a text there; here the entry is invalid.
 func (e *Entry) text(r *dagcbor.Reader, name string) (string, error) {
 	if kind, err := r.Kind(); err != nil || kind == dagcbor.Text {
 		text, _ := r.Text()
 		return text, err
 	}
-	e.fault = "its " + name + " is no text"
+	e.invalid = "its " + name + " is not a text"
 	_, err := e.item(r)
 	return "", err
 }
 
-// decodeClock reads the clock. JavaScript takes anything for one.
+// decodeClock reads the clock. JavaScript accepts an item of any kind.
 func (e *Entry) decodeClock(r *dagcbor.Reader) error {
 	raw, err := e.item(r)
 	if err != nil {
@@ -204,7 +206,7 @@ func (e *Entry) decodeClock(r *dagcbor.Reader) error {
 	c := dagcbor.NewReader(raw)
 	n, err := c.Map()
 	if err != nil || n != 2 {
-		e.fault = "its clock is none"
+		e.invalid = "its clock is malformed"
 		return nil
 	}
 	for range n {
@@ -221,7 +223,7 @@ func (e *Entry) decodeClock(r *dagcbor.Reader) error {
 			err = fmt.Errorf("unknown field %.40q", name)
 		}
 		if err != nil {
-			e.fault = "its clock is none: " + err.Error()
+			e.invalid = "its clock is malformed: " + err.Error()
 			e.Clock = Clock{}
 			return nil
 		}
@@ -229,18 +231,18 @@ func (e *Entry) decodeClock(r *dagcbor.Reader) error {
 	return nil
 }
 
-// hashes reads a list of hashes. JavaScript also takes an empty text or empty
-// bytes for one, of none.
+// hashes reads a list of CIDs. JavaScript accepts an empty text or empty bytes
+// as an empty list.
 func (e *Entry) hashes(r *dagcbor.Reader, name string) ([]string, error) {
 	n, err := r.Array()
 	if err != nil {
 		if !empty(r) {
 			return nil, err
 		}
-		e.fault = "its " + name + " is no list"
+		e.invalid = "its " + name + " is not a list"
 	}
-	if n > len(r.Rest())/(block.HashLen+2) { // before there is memory for so many
-		return nil, fmt.Errorf("%d items in %d bytes are not all hashes", n, len(r.Rest()))
+	if n > len(r.Rest())/(block.HashLen+2) { // checked before the allocation
+		return nil, fmt.Errorf("%d items in %d bytes cannot all be CIDs", n, len(r.Rest()))
 	}
 	hashes := make([]string, n)
 	for i := range hashes {
@@ -254,7 +256,7 @@ func (e *Entry) hashes(r *dagcbor.Reader, name string) ([]string, error) {
 	return hashes, nil
 }
 
-// empty reads a text or bytes, and reports whether they are empty.
+// empty reads a text or bytes and reports whether they are empty.
 func empty(r *dagcbor.Reader) bool {
 	b, err := r.TextBytes()
 	if err != nil {
@@ -263,8 +265,8 @@ func empty(r *dagcbor.Reader) bool {
 	return err == nil && len(b) == 0
 }
 
-// readTime reads a time: a number that is not negative, and no BigInt, with
-// which JavaScript's clocks do not calculate.
+// readTime reads a time: a number that is neither negative nor a BigInt, with
+// which JavaScript's clocks cannot calculate.
 func readTime(r *dagcbor.Reader) (float64, error) {
 	n, err := r.Number()
 	if err != nil {

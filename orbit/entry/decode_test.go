@@ -18,11 +18,11 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 	"github.com/newpieceplease/npp/orbit/value"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
-// parts are the fields of an entry, as items, in the order of its block.
+// parts are the fields of an entry as items, in the order of its block.
 type parts []part
 
 type part struct {
@@ -40,13 +40,13 @@ func texts(list ...string) []byte {
 	return b
 }
 
-// clock is the item of a clock with an item as time.
+// clock returns the item of a clock with the given time.
 func clock(id string, time ...byte) []byte {
 	b := dagcbor.AppendText([]byte{0xa2, 0x62, 'i', 'd'}, id)
 	return append(append(b, 0x64, 't', 'i', 'm', 'e'), time...)
 }
 
-// honest are the parts of an entry that counts.
+// honest returns the parts of a valid entry.
 func honest(s *identity.Signer) parts {
 	p := parts{
 		{"v", []byte{2}}, {"id", text(logID)}, {"key", text(s.PublicKey)}, {"sig", nil}, {"next", texts(hash(1), hash(2))},
@@ -59,7 +59,7 @@ func (p parts) index(name string) int {
 	return slices.IndexFunc(p, func(p part) bool { return p.name == name })
 }
 
-// with returns the parts with another item.
+// with returns the parts with one item replaced.
 func (p parts) with(name string, item []byte) parts {
 	p = slices.Clone(p)
 	p[p.index(name)].item = item
@@ -71,14 +71,14 @@ func (p parts) without(name string) parts {
 	return slices.Delete(slices.Clone(p), i, i+1)
 }
 
-// signed returns the parts with the signature that JavaScript takes: over what
-// it encodes again.
+// signed returns the parts with the signature that JavaScript accepts: the one over
+// its own encoding.
 func (p parts) signed(s *identity.Signer) parts {
 	b := []byte{0xa6}
 	for _, name := range []string{"v", "id", "next", "refs", "clock", "payload"} {
 		b = append(dagcbor.AppendText(b, name), p[p.index(name)].item...)
 	}
-	// What is nested too deep cannot be encoded again here.
+	// An item that is nested too deep cannot be encoded here.
 	if normal, err := dagcbor.Normalize(b); err == nil {
 		b = normal
 	}
@@ -99,7 +99,7 @@ func (p parts) data() []byte {
 
 func (p parts) block() block.Block { return block.New(p.data()) }
 
-// nested is an item in arrays.
+// nested returns an item in arrays.
 func nested(depth int) []byte { return append(bytes.Repeat([]byte{0x81}, depth), 0) }
 
 func malformed(t *testing.T, what string, data []byte) {
@@ -222,7 +222,7 @@ func TestFieldsOfAnotherTypeAreMalformed(t *testing.T) {
 	}
 }
 
-// What a block says of the length of a list has no memory reserved.
+// No memory is allocated for the length of a list that a block claims.
 func TestAListIsNotLongerThanItsBytes(t *testing.T) {
 	const n = block.MaxSize - 64
 	data := dagcbor.AppendText(dagcbor.AppendMap(nil, 9), "next")
@@ -245,7 +245,7 @@ func TestAnOversizeBlockIsMalformed(t *testing.T) {
 	sample := strings.Repeat("x", 1<<20)
 	overhead := len(honest(s).with("payload", text(sample)).signed(s).data()) - len(sample)
 	sized := func(size int) []byte {
-		// The length of a signature varies with what is signed.
+		// The length of a signature depends on the signed data.
 		for filler := 'a'; ; filler++ {
 			sample := strings.Repeat(string(filler), size-overhead)
 			if data := honest(s).with("payload", text(sample)).signed(s).data(); len(data) == size {
@@ -259,12 +259,12 @@ func TestAnOversizeBlockIsMalformed(t *testing.T) {
 	malformed(t, "oversize", sized(block.MaxSize+1))
 }
 
-// float is the item of a float of 64 bits.
+// float returns the item of a 64-bit float.
 func float(v float64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{0xfb}, math.Float64bits(v))
 }
 
-// wrongClocks are items that are no clock, or not that of a key.
+// wrongClocks are items that are not a clock, or not the clock of the key.
 func wrongClocks(s *identity.Signer) map[string][]byte {
 	id := s.PublicKey
 	withoutTime := clock(id)[1 : len(clock(id))-5]
@@ -330,7 +330,7 @@ var wrongPayloads = map[string][]byte{
 	"deep in maps": append(bytes.Repeat([]byte("\xa1\x61a"), 1000), 0x82, 1, 2),
 }
 
-// wrongIdentities are, but for the last, of the same block to JavaScript.
+// wrongIdentities all name the same block in JavaScript, except the last one.
 func wrongIdentities(s *identity.Signer) map[string][]byte {
 	c := cid.MustParse(s.Hash())
 	raw, _ := cid.NewCidV1(cid.Raw, c.Hash()).StringOfBase(multibase.Base58BTC)
@@ -361,8 +361,8 @@ func wrongSignatures(t testing.TB, sig string) map[string][]byte {
 	}
 }
 
-// wrong are entries that have a fault. Where it is in what is signed, the
-// signature is one that JavaScript takes.
+// wrong are invalid entries. Where the signed part is invalid, the signature is one
+// that JavaScript accepts.
 func wrong(t testing.TB, s, other *identity.Signer) map[string]parts {
 	p := honest(s)
 	all := map[string]parts{
@@ -456,7 +456,7 @@ func TestFaultyEntriesHaveNoEffectAndStayInTheGraph(t *testing.T) {
 	}
 }
 
-// longLink is a link to a CID with this in front of 32 bytes of hash.
+// longLink returns a link to a CID with a prefix before 32 bytes of hash.
 func longLink(prefix ...byte) []byte {
 	b := []byte{0xd8, 0x2a, 0x58, byte(1 + len(prefix) + 32), 0}
 	return append(append(b, prefix...), make([]byte, 32)...)
@@ -466,24 +466,24 @@ func TestAFaultSaysWhy(t *testing.T) {
 	s := signer(t, "A")
 	all := wrong(t, s, signer(t, "B"))
 	for what, why := range map[string]string{
-		"v: 3":                              "version is not known",
-		"payload: deep":                     "no value",
+		"v: 3":                              "version is unknown",
+		"payload: deep":                     "not a value",
 		"extra: null":                       `field "zzzzzzzzz"`,
-		"sig: in a list":                    "sig is no text",
-		"key: null":                         "key is no text",
-		"identity: raw":                     "identity is no hash",
-		"next: empty text":                  "next is no list",
-		"refs: empty bytes":                 "refs is no list",
-		"clock: null":                       "clock is none",
-		"clock: only a time":                "clock is none",
+		"sig: in a list":                    "sig is not a text",
+		"key: null":                         "key is not a text",
+		"identity: raw":                     "identity is not a CID",
+		"next: empty text":                  "next is not a list",
+		"refs: empty bytes":                 "refs is not a list",
+		"clock: null":                       "clock is malformed",
+		"clock: only a time":                "clock is malformed",
 		"clock: another clock field":        `unknown field "x"`,
 		"clock: -1.5":                       "time is negative",
 		"clock: an int of 2^53":             "a BigInt",
-		"clock: a text as time":             "clock is none",
+		"clock: a text as time":             "clock is malformed",
 		"clock: another id":                 "clock is not that of its key",
-		"clock: f32 time":                   "not encoded as OrbitDB does",
-		"payload: unsorted":                 "not encoded as OrbitDB does",
-		"moved v":                           "not encoded as OrbitDB does",
+		"clock: f32 time":                   "not encoded as OrbitDB encodes it",
+		"payload: unsorted":                 "not encoded as OrbitDB encodes it",
+		"moved v":                           "not encoded as OrbitDB encodes it",
 		"key: of another":                   "not that of its identity",
 		"another's identity":                "not that of its identity",
 		"another's key, the identity's sig": "not that of its identity",
@@ -614,7 +614,7 @@ func FuzzDecode(f *testing.F) {
 				t.Fatal(err)
 			}
 			v, valueErr := value.FromCBOR(data)
-			encrypted := valueErr == nil && v.Kind() == dagcbor.Bytes && len(v) > 1
+			encrypted := valueErr == nil && v.Kind() == value.KindBytes && len(v) > 1
 			if errors.Is(err, entry.ErrEncrypted) != encrypted {
 				t.Fatalf("%x: %v", data, err)
 			}
@@ -630,7 +630,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		fault := e.Check(s.Identity)
 		if fault == nil {
-			// New makes no clock that is not that of the heads.
+			// New derives the clock from the heads.
 			usual := e.Clock.Time == 1 || e.Clock.Time > 1 && e.Clock.Time-1+1 == e.Clock.Time && len(e.Next) > 0
 			if usual && !bytes.Equal(again(t, s, e).Block.Data, data) {
 				t.Fatalf("%x was made again otherwise", data)

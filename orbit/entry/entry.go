@@ -1,6 +1,5 @@
-// Package entry is the entries of OrbitDB's oplog in the format of
-// @orbitdb/core 1 to 4: how they are encoded, signed, named and ordered, and
-// which of them count.
+// Package entry implements the entries of OrbitDB's oplog in the format of
+// @orbitdb/core 1 to 4: their encoding, signatures, validity and order.
 //
 // # Format
 //
@@ -9,67 +8,71 @@
 //	v         2
 //	id        the log's ID: the address of the database
 //	key       the writer's signing public key, hex
-//	sig       its signature, hex
-//	next      hashes of the log's heads when it was written, newest first
+//	sig       the signature, hex
+//	next      CIDs of the log's heads at the time of writing, newest first
 //	          (the newest 512 of them)
-//	refs      hashes of up to 16 entries before those, newest first
+//	refs      CIDs of up to 16 older entries, newest first
 //	clock     { id: key, time: 1 + the largest time of the heads }
 //	payload   the operation: any value
-//	identity  hash of the writer's identity block
+//	identity  CID of the writer's identity block
 //
-// What is signed is the encoding of the entry without key, sig and identity.
-// JavaScript verifies the signature of a re-encoding of what it decoded, so the
-// same entry, differently encoded or with fields added, has a signature that
-// holds and another hash.
+// The signature covers the encoding of the entry without key, sig and identity.
+// JavaScript verifies it against its own encoding of the decoded entry. The
+// same entry in another encoding, or with additional fields, therefore has a
+// valid signature and another CID.
 //
-// # What counts
+// # Validity
 //
 // There are three classes of blocks:
 //
-//   - One that JavaScript cannot have in a log either is [ErrMalformed]: it is
-//     no dag-cbor, lacks a field, or has an id that is no text, a payload that
-//     is no value, or a next or refs that is no list of hashes. It is never
-//     part of a log. A block of one byte string is what JavaScript makes of an
-//     entry with encryption.replication, and is [ErrEncrypted]: it shows neither
-//     its signature nor its parents. Anybody can make such a block.
-//   - One that JavaScript may have in a log, and that must not count, has a
-//     fault ([Entry.Check]). Honest entries may have been written on top of it,
-//     so it stays in the graph, but has no effect. Its faults are:
-//     an encoding that is not canonical, a field that is not signed, a key, sig
-//     or identity of another form (anybody could make such copies of honest
-//     entries); a version other than 2; a key that is not its identity's
-//     (anybody could claim any identity); a clock whose id is not the key, or
-//     whose time is no number, a negative one, or a BigInt; an empty text or
-//     empty bytes as next or refs; items nested deeper than values are.
-//   - All others count, if the access controller lets their writer write.
+//   - Malformed blocks ([ErrMalformed]) cannot be part of a log in JavaScript
+//     either: they are not dag-cbor, lack a field, or have an id that is not a
+//     text, a payload that is not a value, or a next or refs that is not a list
+//     of CIDs. They are never part of a log. A block that is one byte string
+//     ([ErrEncrypted]) is what JavaScript makes of an entry with
+//     encryption.replication. It shows neither signature nor parents, and
+//     anybody can make such a block.
+//   - Invalid entries ([Entry.Check]) may be part of a log in JavaScript, but
+//     must not be authorized. Valid entries may descend from them, so they stay
+//     in the graph. An entry is invalid if its encoding is not canonical, it
+//     has a field that is not signed, or its key, sig or identity has another
+//     form (anybody could make such copies of valid entries); if its version is
+//     not 2; if its key is not the key of its identity (anybody could claim any
+//     identity); if the id of its clock is not the key, or the time of its
+//     clock is not a number, negative, or a BigInt; if next or refs is an empty
+//     text or empty bytes; or if an item is nested deeper than a value may be.
+//   - All other entries are valid. The access controller decides whether they
+//     are authorized.
 //
-// Any other time counts, as in JavaScript, whose numbers are floats: a large
-// one, for its writer was allowed to write, and one with a fraction. An honest
-// writer may well have one: it goes on from the largest that it knows, and
-// JavaScript knows those of entries which count nowhere else.
+// Any other time is valid, as in JavaScript, whose numbers are floats. This
+// includes large times, since the writer was allowed to write, and times with a
+// fraction. An honest writer may have such a time: it continues from the
+// largest time that it knows, and JavaScript also knows the times of entries
+// that are valid nowhere else.
 //
 // # Order
 //
-// Entries are ordered by time, then the text of the clock's id, then their
-// hash. JavaScript has the first two, and leaves the order of entries that
-// agree in both, from two devices with one key, to chance.
+// Entries are ordered by time, then by the text of the clock's id, then by CID.
+// JavaScript compares the first two only. The order of entries that are equal
+// in both, from two devices with one key, is undefined there.
 //
-// Clocks rise from an entry to those on top of it, but where a writer is not
-// honest or time stands still, which it does at 2⁵³, where a float no longer
-// changes by one. JavaScript goes from the heads down, and so has what is on
-// top as the newer one all the same. Here such an entry has the [Rank] of what
-// it is on top of, and a depth that counts on from there.
+// Times rise from an entry to its descendants, unless a writer is dishonest or
+// the time has reached 2⁵³, where a float no longer changes by one. JavaScript
+// traverses the log from the heads, so it treats a descendant as newer even
+// then. Here such an entry has the time of its latest ancestor as its [Rank],
+// with a depth that continues from it.
 //
 // # Cost
 //
-// A block of another peer has at most [block.MaxSize] bytes; a larger one is malformed
-// and not read. [Decode] takes time in proportion to the size, and that of a value for
-// the payload (see package value), and encodes the entry once more to compare the two.
-// The entry holds its block and a copy of each field. next and refs name some 40 000
-// hashes in a block of the largest size: what is done for each parent is for the
-// package oplog to bound. [Entry.Check] encodes the entry once more, hashes that, and
-// verifies one signature, which is the only one of an entry. [Split] hashes each block
-// once, and holds no copy. Nothing is written to disk.
+// A block from a peer has at most [block.MaxSize] bytes; a larger one is
+// malformed and not read. [Decode] takes time proportional to the size, plus
+// that of a value for the payload (see package value), and encodes the entry
+// once more for comparison. The entry holds its block and a copy of each field.
+// A block of the largest size names about 40 000 CIDs in next and refs; package
+// oplog bounds the work for each parent. [Entry.Check] encodes the entry once
+// more, hashes that encoding, and verifies one signature, the only one of an
+// entry. [Split] hashes each block once and holds no copy. Nothing is written
+// to disk.
 package entry
 
 import (
@@ -81,35 +84,36 @@ import (
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 	"github.com/newpieceplease/npp/orbit/internal/probe"
 	"github.com/newpieceplease/npp/orbit/value"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
-// Version is the version of the format.
+// Version is the supported version of the format.
 const Version = 2
 
-// MaxRefs is how many references an entry has at most.
+// MaxRefs is the maximum number of refs in an entry.
 const MaxRefs = 16
 
-// MaxNext is how many heads an entry names at most. JavaScript names all; but
-// a log that anybody may write can be given so many that no entry could.
+// MaxNext is the maximum number of heads that an entry names. JavaScript names
+// all heads, but anybody can give a log with open access more heads than an
+// entry can name.
 const MaxNext = 512
 
-// MaxSize is the largest entry that is written, in bytes of its block.
-// JavaScript peers are sent an entry as a message of gossipsub, which carries
-// no more than a mebibyte with all that is around it.
+// MaxSize is the size of the largest entry that is written, in bytes of its
+// block. JavaScript peers receive entries as gossipsub messages, which carry at
+// most a mebibyte including their envelope.
 const MaxSize = 1<<20 - 4<<10
 
 var (
-	// ErrMalformed says that a block is no entry.
+	// ErrMalformed is returned for a block that is not an entry.
 	ErrMalformed = errors.New("malformed entry")
-	// ErrEncrypted says that a block may be an entry that only the holders of a
-	// key can read. It is [ErrMalformed] as well.
+	// ErrEncrypted is returned for a block that may be an entry which only
+	// the holders of a key can read. It wraps [ErrMalformed].
 	ErrEncrypted = fmt.Errorf("%w: it is encrypted as a whole (encryption.replication)", ErrMalformed)
-	// ErrFault says that an entry has no effect, whoever wrote it.
-	ErrFault = errors.New("entry has no effect")
-	// ErrTooLarge says that an entry would have more than [MaxSize] bytes.
+	// ErrFault is returned for an invalid entry.
+	ErrFault = errors.New("invalid entry")
+	// ErrTooLarge is returned for an entry that would exceed [MaxSize].
 	ErrTooLarge = errors.New("entry is too large")
 )
 
@@ -119,11 +123,11 @@ type Clock struct {
 	Time float64 // 0 or more; 1 in the first entry of a log
 }
 
-// Rank is what decides first in the order of a log. It is larger than that of
-// all that an entry is on top of.
+// Rank is the part of a position that rises from ancestors to descendants. It
+// is compared first.
 type Rank struct {
-	Time  float64 // of the clock, or a larger one of what the entry is on top of
-	Depth uint64  // how many entries with this time it is on top of
+	Time  float64 // of the entry's clock, or a larger one of an ancestor
+	Depth uint64  // length of the longest chain of ancestors with this time
 }
 
 // Compare returns -1, 0 or 1.
@@ -138,8 +142,8 @@ type Position struct {
 	Hash string
 }
 
-// Compare returns -1 where p is older than q, 0 where they are the same, 1
-// where p is newer.
+// Compare returns -1 if p is older than q, 0 if they are equal, and 1 if p is
+// newer.
 func (p Position) Compare(q Position) int {
 	return cmp.Or(
 		p.Rank.Compare(q.Rank),
@@ -148,8 +152,8 @@ func (p Position) Compare(q Position) int {
 	)
 }
 
-// Entry is a decoded entry. It must not be changed. One that has a fault may
-// lack what follows Refs.
+// Entry is a decoded entry. It must not be modified. An invalid entry may lack
+// the fields after Refs.
 type Entry struct {
 	Block    block.Block
 	LogID    string
@@ -159,40 +163,38 @@ type Entry struct {
 	Sig      string
 	Clock    Clock
 	Payload  value.Value
-	Identity string // hash of the identity's block
+	Identity string // CID of the identity's block
 
-	fault string // why it does not count, whoever wrote it
+	invalid string // why the entry is invalid, if its encoding shows it
 }
 
-// Hash returns the hash of the entry.
+// Hash returns the CID of the entry.
 func (e *Entry) Hash() string { return e.Block.Hash }
 
-// Rank returns the entry's rank, on top of entries with these.
-func (e *Entry) Rank(below ...Rank) Rank {
+// Rank returns the rank of an entry whose parents have the given ranks.
+func (e *Entry) Rank(parents ...Rank) Rank {
 	r := Rank{Time: e.Clock.Time}
-	for _, b := range below {
-		if r.Compare(b) <= 0 {
-			r = Rank{b.Time, b.Depth + 1}
+	for _, p := range parents {
+		if r.Compare(p) <= 0 {
+			r = Rank{p.Time, p.Depth + 1}
 		}
 	}
 	return r
 }
 
-// Position returns the place of the entry in the order of its log, where it has
-// a rank.
+// Position returns the position of an entry with a rank.
 func (e *Entry) Position(r Rank) Position { return Position{r, e.Clock.ID, e.Block.Hash} }
 
-// Parents returns the hashes that must be known before the entry is part of a
-// log: next, then refs.
+// Parents returns the CIDs of the entry's parents: next, then refs.
 func (e *Entry) Parents() []string { return slices.Concat(e.Next, e.Refs) }
 
-// New makes and signs an entry. heads are the positions of the log's heads,
-// newest first.
+// New returns a signed entry. heads are the positions of the log's heads,
+// newest first. New returns [ErrTooLarge] if the entry exceeds [MaxSize].
 func New(
 	s *identity.Signer, logID string, payload value.Value, heads []Position, refs []string,
 ) (*Entry, error) {
 	if payload == nil {
-		return nil, fmt.Errorf("%w: it has no payload", ErrMalformed)
+		return nil, fmt.Errorf("%w: no payload", ErrMalformed)
 	}
 	heads = heads[:min(len(heads), MaxNext)]
 	e := &Entry{
@@ -214,15 +216,16 @@ func New(
 	}
 	data := e.encode()
 	if len(data) > MaxSize {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d, of which the value may have some %d",
+		return nil, fmt.Errorf("%w: %d bytes, at most %d, of which the value may have about %d",
 			ErrTooLarge, len(data), MaxSize, MaxSize-len(data)+len(payload))
 	}
 	e.Block = block.New(data)
 	return e, nil
 }
 
-// Decode reads an entry from its block. The block's hash is taken for granted.
-// Its error wraps [ErrMalformed], and [ErrEncrypted] where that may be why.
+// Decode decodes the entry of a block. It does not verify the block's hash. Its
+// error wraps [ErrMalformed], and also [ErrEncrypted] if the entry may be
+// encrypted.
 func Decode(b block.Block) (*Entry, error) {
 	probe.Decoded(b.Hash)
 	e := &Entry{Block: b}
@@ -235,29 +238,29 @@ func Decode(b block.Block) (*Entry, error) {
 	return e, nil
 }
 
-// Check returns nil if the entry counts provided that its identity may write,
-// and otherwise an error that wraps [ErrFault] and says why not. i is the
-// identity that the entry names, or nil if it names none.
+// Check returns nil if the entry is valid, and otherwise an error that wraps
+// [ErrFault] and states the reason. i is the identity that the entry names, or
+// nil if it names none.
 func (e *Entry) Check(i *identity.Identity) error {
-	fault := e.fault
+	reason := e.invalid
 	switch {
-	case fault != "":
+	case reason != "":
 	case i == nil || i.Hash() != e.Identity || i.PublicKey != e.Key:
-		fault = "its key is not that of its identity"
+		reason = "its key is not that of its identity"
 	case e.Clock.ID != e.Key:
-		fault = "its clock is not that of its key"
+		reason = "its clock is not that of its key"
 	default:
 		if err := i.Verify(e.signed(), e.Sig); err != nil {
-			fault = err.Error()
+			reason = err.Error()
 		}
 	}
-	if fault != "" {
-		return fmt.Errorf("%w: %s: %s", ErrFault, e.Block.Hash, fault)
+	if reason != "" {
+		return fmt.Errorf("%w: %s: %s", ErrFault, e.Block.Hash, reason)
 	}
 	return nil
 }
 
-// signed returns what the signature is of.
+// signed returns the bytes that the signature covers.
 func (e *Entry) signed() []byte {
 	b := make([]byte, 0, e.sizeHint())
 	b = dagcbor.AppendMap(b, 6)
@@ -296,7 +299,7 @@ func (e *Entry) appendLinksAndClock(b []byte) []byte {
 	b = dagcbor.AppendMap(b, 2)
 	b = appendField(b, "id", e.Clock.ID)
 	b = dagcbor.AppendText(b, "time")
-	b, _ = dagcbor.AppendFloat(b, e.Clock.Time) // which is a number
+	b, _ = dagcbor.AppendFloat(b, e.Clock.Time) // it is finite
 	return b
 }
 

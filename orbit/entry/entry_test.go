@@ -16,7 +16,7 @@ import (
 
 const logID = "/orbitdb/zdpuAuySXMgf9yscFjEEZCeWqUQMa9rwq8Pe68DDr67DJWao4"
 
-// hash returns some hash.
+// hash returns an arbitrary hash.
 func hash(n int) string { return block.Hash([]byte(strconv.Itoa(n))) }
 
 func at(time float64, n int) entry.Position {
@@ -39,7 +39,7 @@ func TestTheClockIsOneMoreThanThatOfTheHeads(t *testing.T) {
 		{[]entry.Position{at(1e-300, 1)}, 1},
 		{[]entry.Position{at(1<<53-2, 1)}, 1<<53 - 1},
 		{[]entry.Position{at(1<<53-1, 1)}, 1 << 53},
-		// Here, one more is no other number.
+		// Here, adding one does not change the number.
 		{[]entry.Position{at(1<<53, 1)}, 1 << 53},
 		{[]entry.Position{at(1<<53+2, 1)}, 1<<53 + 4}, // as JavaScript rounds 2⁵³+3
 		{[]entry.Position{at(1<<53+4, 1)}, 1<<53 + 4},
@@ -159,8 +159,8 @@ func TestAnEntryNeedsAPayload(t *testing.T) {
 
 func TestMaxSizeIsTheLargestEntry(t *testing.T) {
 	s := signer(t, "A")
-	// The length of a signature differs by a byte or two: all that is near the
-	// limit is tried.
+	// The length of a signature varies by a byte or two, so all sizes near the limit
+	// are tried.
 	var largest, smallest int
 	for n := entry.MaxSize - 520; n < entry.MaxSize; n++ {
 		e, err := entry.New(s, logID, value.Text(strings.Repeat("x", n)), nil, nil)

@@ -4,22 +4,22 @@ import (
 	"fmt"
 
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
-// Split returns the blocks in a sequence of blocks of dag-cbor, such as entries,
-// that follow each other without anything between them, at most so many. An
-// item of dag-cbor says itself where it ends. What follows the last whole item, or
-// that many, is [ErrMalformed]; the blocks before it are returned.
-func Split(data []byte, most int) ([]block.Block, error) {
+// Split splits a concatenation of dag-cbor blocks, such as entries, into at
+// most limit blocks. Each item of dag-cbor encodes its own length. Split
+// returns [ErrMalformed] if data does not end with a whole item, or if it has
+// more than limit blocks; it then returns the blocks before that.
+func Split(data []byte, limit int) ([]block.Block, error) {
 	var bs []block.Block
 	for r := dagcbor.NewReader(data); ; {
 		rest := r.Rest()
 		if len(rest) == 0 {
 			return bs, nil
 		}
-		if len(bs) == most {
-			return bs, fmt.Errorf("%w: more than %d blocks", ErrMalformed, most)
+		if len(bs) == limit {
+			return bs, fmt.Errorf("%w: more than %d blocks", ErrMalformed, limit)
 		}
 		if err := skip(r); err != nil {
 			return bs, fmt.Errorf("%w: %w", ErrMalformed, err)

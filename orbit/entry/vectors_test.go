@@ -17,8 +17,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 	"github.com/newpieceplease/npp/orbit/value"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
 func must(t testing.TB, err error) {
@@ -35,7 +35,7 @@ func unhex(t testing.TB, text string) []byte {
 	return b
 }
 
-// jsEntry is an entry as JavaScript has it.
+// jsEntry is an entry in JavaScript's form.
 type jsEntry struct {
 	V                      int
 	ID, Key, Sig, Identity string
@@ -47,7 +47,7 @@ type jsEntry struct {
 	Payload json.RawMessage
 }
 
-// vector is an entry of JavaScript and its block.
+// vector is an entry that JavaScript made, and its block.
 type vector struct {
 	Hash   string  `json:"cid_base58btc"`
 	Hex    string  `json:"bytes_hex"`
@@ -65,7 +65,7 @@ type database struct {
 	Entries []vector
 }
 
-// file has the vectors that JavaScript made.
+// file contains the vectors that JavaScript made.
 type file struct {
 	Identities map[string]struct {
 		Root    string `json:"root_private_key_hex"`
@@ -149,7 +149,7 @@ func payload(t testing.TB, text json.RawMessage) value.Value {
 	return got
 }
 
-// signed is the encoding of an entry without key, sig and identity.
+// signed returns the encoding of an entry without key, sig and identity.
 func signed(e *entry.Entry) []byte {
 	hashes := func(b []byte, list []string) []byte {
 		b = dagcbor.AppendArray(b, len(list))
@@ -170,7 +170,7 @@ func signed(e *entry.Entry) []byte {
 	return append(field(b, "payload"), e.Payload...)
 }
 
-// agree checks that an entry has the fields of one of JavaScript.
+// agree checks that an entry has the fields of a JavaScript entry.
 func agree(t *testing.T, e *entry.Entry, want jsEntry) {
 	t.Helper()
 	if e.LogID != want.ID || e.Key != want.Key || e.Sig != want.Sig || e.Identity != want.Identity ||
@@ -189,12 +189,12 @@ func agree(t *testing.T, e *entry.Entry, want jsEntry) {
 	}
 }
 
-// again makes an entry once more from its fields.
+// again makes an entry from the fields of another.
 func again(t testing.TB, s *identity.Signer, e *entry.Entry) *entry.Entry {
 	t.Helper()
 	var heads []entry.Position
 	for _, hash := range e.Next {
-		// Only the largest time counts.
+		// Only the largest time matters.
 		heads = append(heads, entry.Position{Rank: entry.Rank{Time: e.Clock.Time - 1}, Hash: hash})
 	}
 	made, err := entry.New(s, e.LogID, e.Payload, heads, e.Refs)
@@ -202,7 +202,7 @@ func again(t testing.TB, s *identity.Signer, e *entry.Entry) *entry.Entry {
 	return made
 }
 
-// same checks an entry of JavaScript both ways.
+// same checks that a JavaScript entry decodes and encodes to the same.
 func same(t *testing.T, s *identity.Signer, hash string, data []byte) *entry.Entry {
 	t.Helper()
 	e, err := entry.Decode(block.Block{Hash: hash, Data: data})
@@ -312,7 +312,7 @@ func xor(data []byte) []byte {
 func TestAnEncryptedEntryIsThatOfJavaScript(t *testing.T) {
 	f := load(t).Encryption
 	a := signer(t, "A")
-	// The payload is encrypted, and signed so.
+	// The payload is encrypted, and the signature covers the encrypted one.
 	e, err := entry.New(a, f.Entry.ID, dagcbor.AppendBytes(nil, xor(unhex(t, f.Decrypted))), nil, nil)
 	must(t, err)
 	if hex.EncodeToString(e.Block.Data) != f.Inner {
@@ -320,7 +320,7 @@ func TestAnEncryptedEntryIsThatOfJavaScript(t *testing.T) {
 	}
 	agree(t, e, f.Entry)
 	same(t, a, e.Hash(), unhex(t, f.Inner))
-	// So is the entry, whose hash is then that of what is stored.
+	// The entry is encrypted too, and its CID is that of the encrypted block.
 	outer := block.New(dagcbor.AppendBytes(nil, xor(e.Block.Data)))
 	if outer.Hash != f.Hash || hex.EncodeToString(outer.Data) != f.Outer {
 		t.Errorf("got %s %x, want %s", outer.Hash, outer.Data, f.Hash)

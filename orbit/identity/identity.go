@@ -1,25 +1,27 @@
-// Package identity is OrbitDB's identities: who may write, and the keys that
-// sign what they write.
+// Package identity implements OrbitDB's identities: the writers of entries and
+// the keys with which they sign.
 //
-// An identity has two keys. The root key is the writer: its public key in
-// lower-case hex is the identity's ID, which write lists name. The signing key
-// signs entries. The identity block ties them together: the signing key has
-// signed the ID, and the root key has signed the signing key's hex with that
-// signature's hex behind it, so that neither can be claimed without its owner.
-// Entries name the block by its hash, and every reader needs it.
+// An identity has two key pairs. The root key identifies the writer: its public
+// key in lower-case hex is the identity's ID, which access lists contain. The
+// signing key signs entries. The identity block binds them to each other: the
+// signing key signs the ID, and the root key signs the concatenation of the
+// signing key's hex and the hex of that signature. Nobody can claim either key
+// without owning it. Entries name the block by its CID, and every reader needs
+// it.
 //
 // The block is dag-cbor of { id, type, publicKey, signatures: { id, publicKey }
-// }, all of them texts, as @orbitdb/core writes it; the one type is
-// "publickey", its built-in provider.
+// }, all of which are texts, as @orbitdb/core writes it. The only type is
+// "publickey", the built-in provider of @orbitdb/core.
 //
 // # Cost
 //
-// [Decode] reads and hashes a block of another peer, whose size the caller bounds, in
-// proportion to that size. A key or a signature of more than 2200 characters, which is
-// RSA of 8192 bits, is refused before it is decoded, so an identity has some 9 KiB at
-// most and is held twice, as texts and as a block. Decode verifies two signatures.
-// Each takes about as long as any of that kind of key: P-521 is the slowest one. Who
-// keeps identities, and how many, is up to the caller. Nothing is written to disk.
+// [Decode] reads and hashes a block from a peer in time proportional to its
+// size, which the caller bounds. It rejects a key or a signature of more than
+// 2200 characters, the size of RSA with 8192 bits, before decoding it. An
+// identity therefore has at most about 9 KiB, and is held twice, as texts and
+// as a block. Decode verifies two signatures; P-521 is the slowest kind. The
+// caller bounds the number of identities that it holds. Nothing is written to
+// disk.
 package identity
 
 import (
@@ -29,20 +31,20 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
-// Type is the identity type of OrbitDB's publickey provider.
+// Type is the type of identities that OrbitDB's publickey provider makes.
 const Type = "publickey"
 
-// ErrInvalid says that a block is no identity, or one whose signatures do not
-// hold.
+// ErrInvalid is returned for a block that is not an identity, or whose
+// signatures are invalid.
 var ErrInvalid = errors.New("invalid identity")
 
-// Signatures are in lower-case hex.
+// Signatures are the two signatures of an identity block, in lower-case hex.
 type Signatures struct {
-	ID        string // of the ID, by the signing key
-	PublicKey string // of PublicKey and Signatures.ID, by the root key
+	ID        string // by the signing key, of the ID
+	PublicKey string // by the root key, of PublicKey and Signatures.ID
 }
 
 // Identity is a verified identity.
@@ -55,28 +57,30 @@ type Identity struct {
 	key   *PublicKey
 }
 
-// Block returns the identity's block, whose hash entries name.
+// Block returns the identity's block.
 func (i *Identity) Block() block.Block { return i.block }
 
-// Hash returns the hash of the identity's block.
+// Hash returns the hash of the identity's block, by which entries name it.
 func (i *Identity) Hash() string { return i.block.Hash }
 
-// Verify checks a signature in lower-case hex by the identity's signing key.
+// Verify checks a signature, in lower-case hex, by the identity's signing key.
+// It returns [ErrInvalidSignature] if the signature is invalid.
 func (i *Identity) Verify(msg []byte, signature string) error {
 	return i.key.Verify(msg, signature)
 }
 
-// Decode reads an identity block and checks its signatures. It takes nothing
-// but the encoding that [New] makes: JavaScript also takes a block with further
-// fields, but goes by the hash of one without, so there is no need for them,
-// and with them anybody could make more blocks of one identity.
+// Decode reads an identity block and verifies its signatures. It accepts only
+// the encoding that [New] produces. JavaScript also accepts a block with
+// further fields, but names it by the hash of the block without them. Such
+// blocks are not needed, and would let anybody make several blocks of one
+// identity.
 func Decode(b block.Block) (*Identity, error) {
 	i, err := decode(b.Data)
 	if err != nil {
 		return nil, fmt.Errorf("%w %s: %v", ErrInvalid, b.Hash, err)
 	}
 	if i.block = block.New(i.encode()); i.block.Hash != b.Hash {
-		return nil, fmt.Errorf("%w %s: not encoded as OrbitDB does", ErrInvalid, b.Hash)
+		return nil, fmt.Errorf("%w %s: not encoded as OrbitDB encodes it", ErrInvalid, b.Hash)
 	}
 	if err := i.check(); err != nil {
 		return nil, fmt.Errorf("%w %s: %v", ErrInvalid, b.Hash, err)
@@ -101,12 +105,12 @@ func decode(data []byte) (*Identity, error) {
 		err = r.End()
 	}
 	if err == nil && kind != Type {
-		err = fmt.Errorf("type %.40q is not known", kind)
+		err = fmt.Errorf("unknown type %.40q", kind)
 	}
 	return i, err
 }
 
-// readTexts reads a map of just these fields: texts, or maps of the same kind.
+// readTexts reads a map of exactly these fields: texts, or maps of texts.
 func readTexts(r *dagcbor.Reader, fields map[string]any) error {
 	n, err := r.Map()
 	if err != nil {
@@ -176,9 +180,9 @@ type Signer struct {
 	key crypto.PrivKey
 }
 
-// New makes the identity of two private keys, which may be the same. They must
-// be secp256k1 or Ed25519 ([ErrInvalidKey]): the same keys always make the same
-// block.
+// New returns the identity of two private keys, which may be the same key. Both
+// must be secp256k1 or Ed25519 ([ErrInvalidKey]), whose signatures are
+// deterministic, so the same keys always make the same block.
 func New(root, signing crypto.PrivKey) (*Signer, error) {
 	s := &Signer{new(Identity), signing}
 	var err error
@@ -201,5 +205,6 @@ func New(root, signing crypto.PrivKey) (*Signer, error) {
 	return s, nil
 }
 
-// Sign returns the signing key's signature of a message in lower-case hex.
+// Sign returns the signature of a message by the signing key, in lower-case
+// hex.
 func (s *Signer) Sign(msg []byte) (string, error) { return signHex(s.key, msg) }

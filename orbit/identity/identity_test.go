@@ -14,8 +14,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 	"github.com/newpieceplease/npp/orbit/value"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
 func must(t testing.TB, err error) {
@@ -39,7 +39,7 @@ func load(t testing.TB, name string, to any) {
 	must(t, json.Unmarshal(b, to))
 }
 
-// vector is an identity of JavaScript.
+// vector is an identity that JavaScript made.
 type vector struct {
 	Root    string `json:"root_private_key_hex"`
 	Signing string `json:"signing_private_key_hex"`
@@ -78,7 +78,7 @@ func signer(t testing.TB, name string) *identity.Signer {
 	return s
 }
 
-// fields are those of an identity block.
+// fields are the fields of an identity block.
 type fields struct {
 	id, kind, publicKey, sigID, sigKey string
 }
@@ -115,7 +115,7 @@ func TestIdentitiesAreThoseOfJavaScript(t *testing.T) {
 	}
 }
 
-// sample is an identity whose keys JavaScript made, and what it signed.
+// sample is an identity whose keys JavaScript made, and data that it signed.
 type sample struct {
 	Name, ID, PublicKey, Message, Signature string
 	Identity, Entry                         struct{ Hash, Hex string }
@@ -221,7 +221,7 @@ func TestSwappedAndForeignSignaturesAreRefused(t *testing.T) {
 func TestOwnershipOfBothKeysIsProven(t *testing.T) {
 	keys := allKeys(t)
 	mallory, victim := keys[0], keys[1]
-	// A stranger has the victim's public key, but not what it signs with.
+	// The attacker has the victim's public key but not its private key.
 	f := made(victim, mallory)
 	f.sigKey = mallory.signHex(f.publicKey + f.sigID)
 	refused(t, "the root key claimed", f.block())
@@ -277,7 +277,7 @@ func TestNoOtherEncodingIsAnIdentity(t *testing.T) {
 	}
 }
 
-// item2 is a text that is not cleaned.
+// item2 appends a text without cleaning it.
 func item2(name, text string) []byte {
 	b := dagcbor.AppendText(nil, name)
 	return append(append(b, 0x78, byte(len(text))), text...)

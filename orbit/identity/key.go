@@ -16,15 +16,16 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 )
 
-// ErrInvalidSignature says that a signature is not what the key, or any key,
-// would have made of the message.
+// ErrInvalidSignature is returned for a text that is not a signature of the
+// message by the key.
 var ErrInvalidSignature = errors.New("invalid signature")
 
-// ErrInvalidKey says that a key is not one that is accepted here.
+// ErrInvalidKey is returned for a key that is malformed or of an unsupported
+// kind.
 var ErrInvalidKey = errors.New("invalid public key")
 
-// maxKeyText bounds the hex of a public key and of a signature: those of RSA
-// with 8192 bits.
+// maxKeyText bounds the hex of a public key or signature. RSA with 8192 bits
+// needs that much.
 const maxKeyText = 2 * 1100
 
 // PublicKey verifies signatures as JavaScript's @libp2p/crypto does.
@@ -33,24 +34,24 @@ type PublicKey struct {
 	verify func(msg, sig []byte) bool
 }
 
-// ParsePublicKey reads a public key in lower-case hex. The kind of key follows
-// from the length and the form of its bytes, as in JavaScript:
+// ParsePublicKey parses a public key in lower-case hex. As in JavaScript, the
+// length and form of its bytes determine the kind of key:
 //
-//   - 32 bytes: Ed25519; signatures are over the message itself;
-//   - 33 bytes: secp256k1, compressed; signatures over the SHA-256 of the
-//     message, in DER, with a low S;
-//   - an X.509 SubjectPublicKeyInfo: RSA of 2048 to 8192 bits; signatures of
-//     PKCS #1 v1.5 with SHA-256;
-//   - js-libp2p's own DER of an ECDSA key, which is no SubjectPublicKeyInfo:
-//     P-256, P-384 or P-521; signatures over the SHA-256 of the message, r and
-//     s one after the other at full length.
+//   - 32 bytes: Ed25519. Signatures are of the message itself.
+//   - 33 bytes: secp256k1, compressed. Signatures are of the SHA-256 of the
+//     message, in DER, with a low S.
+//   - an X.509 SubjectPublicKeyInfo: RSA of 2048 to 8192 bits. Signatures are
+//     PKCS #1 v1.5 with SHA-256.
+//   - js-libp2p's own DER of an ECDSA key, which is not a SubjectPublicKeyInfo:
+//     P-256, P-384 or P-521. Signatures are of the SHA-256 of the message, r
+//     and s concatenated at full length.
 //
-// Only the form that an encoder would have written is taken, so that a key has
-// one text. JavaScript also takes other DER and RSA keys of other sizes.
+// ParsePublicKey accepts only the form that an encoder writes, so that a key
+// has one text. JavaScript also accepts other DER, and RSA keys of other sizes.
 //
-// From a signature of the last kind anybody can make a second one that holds,
-// with the other of the two possible values of s. JavaScript makes and takes
-// both, so both are taken here: what is signed with such a key can come twice.
+// Anybody can turn an ECDSA signature into a second valid one, with the other
+// of the two possible values of s. JavaScript produces and accepts both, and so
+// does Verify. Data signed with such a key can therefore appear twice.
 func ParsePublicKey(text string) (*PublicKey, error) {
 	raw, err := parseHex(text, maxKeyText)
 	if err != nil {
@@ -75,7 +76,8 @@ func ParsePublicKey(text string) (*PublicKey, error) {
 	return k, nil
 }
 
-// Verify checks a signature in lower-case hex of a message.
+// Verify checks a signature of a message, in lower-case hex. It returns
+// [ErrInvalidSignature] if the signature is invalid.
 func (k *PublicKey) Verify(msg []byte, signature string) error {
 	sig, err := parseHex(signature, maxKeyText)
 	if err != nil {
@@ -113,8 +115,8 @@ func (k *PublicKey) rsa(raw []byte) error {
 	return k.libp2p(crypto.UnmarshalRsaPublicKey, raw)
 }
 
-// lowS tells whether a secp256k1 signature has the lower of its two possible
-// values of S. JavaScript refuses the other; go-libp2p takes both.
+// lowS reports whether a secp256k1 signature has the lower of its two possible
+// values of S. JavaScript rejects the other; go-libp2p accepts both.
 func lowS(der []byte) bool {
 	sig, err := secp.ParseDERSignature(der)
 	if err != nil {
@@ -137,7 +139,7 @@ var curves = map[string]elliptic.Curve{
 	"1.3.132.0.35":        elliptic.P521(),
 }
 
-// ecdsaVerifier returns nil if raw is no ECDSA key.
+// ecdsaVerifier returns nil if raw is not an ECDSA key.
 func ecdsaVerifier(raw []byte) func(msg, sig []byte) bool {
 	var parsed ecdsaKey
 	rest, err := asn1.Unmarshal(raw, &parsed)
@@ -164,7 +166,7 @@ func ecdsaVerifier(raw []byte) func(msg, sig []byte) bool {
 	}
 }
 
-// parseHex reads lower-case hex, which is what JavaScript accepts.
+// parseHex decodes lower-case hex, the only kind that JavaScript accepts.
 func parseHex(text string, maxLen int) ([]byte, error) {
 	if len(text) > maxLen {
 		return nil, fmt.Errorf("%d characters are more than %d", len(text), maxLen)

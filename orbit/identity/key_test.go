@@ -26,7 +26,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/identity"
 )
 
-// key is a key as JavaScript has it.
+// key is a key in JavaScript's form.
 type key struct {
 	name   string
 	public []byte
@@ -36,7 +36,7 @@ type key struct {
 func (k key) text() string              { return hex.EncodeToString(k.public) }
 func (k key) signHex(msg string) string { return hex.EncodeToString(k.sign([]byte(msg))) }
 
-// made is the identity of two keys.
+// made returns the identity of two keys.
 func made(root, signing key) fields {
 	f := fields{id: root.text(), kind: identity.Type, publicKey: signing.text(), sigID: signing.signHex(root.text())}
 	f.sigKey = root.signHex(f.publicKey + f.sigID)
@@ -81,7 +81,7 @@ func rsaKey(bits int) key {
 	}}
 }
 
-// publicECDSA is the DER that js-libp2p has for a point.
+// publicECDSA returns js-libp2p's DER of a point.
 func publicECDSA(version int, curve asn1.ObjectIdentifier, point []byte) []byte {
 	der, err := asn1.Marshal(struct {
 		Version int
@@ -129,7 +129,7 @@ var makeKeys = sync.OnceValue(func() []key {
 	}
 })
 
-// allKeys are one key of each kind.
+// allKeys returns one key of each kind.
 func allKeys(t testing.TB) []key {
 	t.Helper()
 	return makeKeys()
@@ -167,7 +167,7 @@ func TestAHighSOfSecp256k1IsRefused(t *testing.T) {
 	sig := k.signHex("message")
 	must(t, public.Verify([]byte("message"), sig))
 	high := highS(t, sig)
-	// It is a signature: only JavaScript's rule refuses it.
+	// The signature is valid; only JavaScript's rule rejects it.
 	parsed, err := dcr.ParseDERSignature(unhex(t, high))
 	must(t, err)
 	point, err := secp256k1.ParsePubKey(k.public)
@@ -288,7 +288,7 @@ func TestOnlyTheOneTextOfAKeyIsTaken(t *testing.T) {
 		}
 		text := k.text()
 		texts = append(texts, strings.ToUpper(text), "00"+text, text+"0", text[1:], " "+text, "0x"+text)
-		// The length tells Ed25519 from secp256k1, nothing else.
+		// Only the length distinguishes Ed25519 from secp256k1.
 		if k.name != "Ed25519" {
 			texts = append(texts, text+"00")
 		}
@@ -374,7 +374,7 @@ func TestOnlyOneDEROfAnRSAKeyIsTaken(t *testing.T) {
 	must(t, err)
 	public := parsed.(*rsa.PublicKey)
 	refusedKey(t, "PKCS #1", x509.MarshalPKCS1PublicKey(public))
-	// Go and JavaScript read over what is behind the exponent.
+	// Go and JavaScript ignore whatever follows the exponent.
 	longer, err := asn1.Marshal(struct {
 		N       *big.Int
 		E, More int

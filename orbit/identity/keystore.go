@@ -8,14 +8,14 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 )
 
-// Keystore keeps private keys by name, as kubo's does.
+// Keystore stores private keys by name. The keystore of boxo implements it.
 type Keystore interface {
 	Has(name string) (bool, error)
 	Get(name string) (crypto.PrivKey, error)
 	Put(name string, key crypto.PrivKey) error
 }
 
-// Load makes the identity of the keys that a keystore has by these names.
+// Load returns the identity of the two named keys of a keystore.
 func Load(ks Keystore, rootName, signingName string) (*Signer, error) {
 	root, err := ks.Get(rootName)
 	if err != nil {
@@ -28,7 +28,7 @@ func Load(ks Keystore, rootName, signingName string) (*Signer, error) {
 	return New(root, signing)
 }
 
-// Generate puts a new secp256k1 key into a keystore.
+// Generate stores a new secp256k1 key in a keystore.
 func Generate(ks Keystore, name string) error {
 	key, _, err := crypto.GenerateSecp256k1Key(rand.Reader)
 	if err != nil {
@@ -41,7 +41,7 @@ func publicHex(key crypto.PrivKey) (string, error) {
 	switch key.Type() {
 	case crypto.Secp256k1, crypto.Ed25519:
 	default:
-		return "", fmt.Errorf("%w: it is %v, must be secp256k1 or Ed25519", ErrInvalidKey, key.Type())
+		return "", fmt.Errorf("%w: it is %v, and must be secp256k1 or Ed25519", ErrInvalidKey, key.Type())
 	}
 	raw, err := key.GetPublic().Raw()
 	return hex.EncodeToString(raw), err

@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
 // followAccess acts on changes of the access database: it offers entries pending
@@ -18,7 +19,7 @@ func (rp *replica) followAccess(inner *orbit.Database) {
 	if access := rp.r.find(inner.Address()); access != nil {
 		defer access.guard(rp)()
 	}
-	l := inner.Log()
+	l := oplog.Of(inner)
 	last := uint64(0)
 	var repair <-chan time.Time
 	for {
@@ -28,7 +29,7 @@ func (rp *replica) followAccess(inner *orbit.Database) {
 			rp.offerUnauthorized()
 			repair = time.After(rp.r.random.around(repairAfter))
 		}
-		if ours, err := rp.database().Log().Heads(rp.ctx); err == nil {
+		if ours, err := oplog.Of(rp.database()).Heads(rp.ctx); err == nil {
 			rp.settle(ours)
 		}
 		select {
@@ -93,7 +94,7 @@ func (rp *replica) refresh(ctx context.Context, p peer.ID) {
 	if begins {
 		rp.exchange(ctx, p)
 	}
-	l := rp.database().Log()
+	l := oplog.Of(rp.database())
 	for {
 		changed, status := l.Changed(), rp.changes.next()
 		if s, err := l.Stats(ctx); err != nil || s.Waiting == 0 && !rp.peers.runs(p) {

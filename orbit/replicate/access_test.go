@@ -5,6 +5,7 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
@@ -82,7 +83,7 @@ func TestEntriesOfGrantedWritersAreAcceptedInAnyOrder(t *testing.T) {
 	late.open(address)
 	late.connect(a)
 	wantSame(t, address, 60, a, b, late)
-	s, err := late.database(address).Log().Stats(t.Context())
+	s, err := oplog.Of(late.database(address)).Stats(t.Context())
 	must(t, err)
 	if s.Faults != 0 {
 		t.Errorf("%d entries have no effect", s.Faults)
@@ -91,7 +92,7 @@ func TestEntriesOfGrantedWritersAreAcceptedInAnyOrder(t *testing.T) {
 
 func TestLateGrantAuthorizesRefusedHeads(t *testing.T) {
 	a, b, hub, address := newUngranted(t)
-	head, err := b.database(address).Log().Get(t.Context(), b.hashes(address)[0])
+	head, err := oplog.Of(b.database(address)).Get(t.Context(), b.hashes(address)[0])
 	must(t, err)
 	evil := newNode(t)
 	evil.connect(hub)
@@ -112,7 +113,7 @@ func TestWithheldGrantLeavesNoEntryUnauthorized(t *testing.T) {
 	wantSame(t, address, 2, a, b)
 	blocks := make(map[string]block.Block)
 	for _, hash := range a.hashes(address) {
-		e, err := a.database(address).Log().Get(t.Context(), hash)
+		e, err := oplog.Of(a.database(address)).Get(t.Context(), hash)
 		must(t, err)
 		blocks[hash] = e.Block
 		must(t, evil.Keep(t.Context(), e.Block))
@@ -122,12 +123,12 @@ func TestWithheldGrantLeavesNoEntryUnauthorized(t *testing.T) {
 	evil.offered(hub, address, blocks[a.hashes(address)[0]])
 	parent := a.hashes(address)[1]
 	eventually(t, "the parent was fetched, and has no effect", func() bool {
-		fault, err := hub.database(address).Log().Fault(t.Context(), parent)
+		fault, err := oplog.Of(hub.database(address)).Fault(t.Context(), parent)
 		return err == nil && fault != ""
 	})
 	hub.connect(a)
 	wantSame(t, address, 2, a, b, hub)
-	s, err := hub.database(address).Log().Stats(t.Context())
+	s, err := oplog.Of(hub.database(address)).Stats(t.Context())
 	must(t, err)
 	if s.Faults != 0 {
 		t.Errorf("%d entries have no effect", s.Faults)

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
 // announceChanges publishes what is new in the log: local entries at once, unless there

@@ -8,7 +8,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/reconcile"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/reconcile"
 )
 
 // Comparison says by what the replica of a peer was compared with the one here.
@@ -42,7 +43,7 @@ func (rp *replica) compare(ctx context.Context, p peer.ID, shown []string) (a ag
 		theirs, err := rp.stateOf(ctx, p)
 		switch {
 		case err == nil:
-			ours, err := reconcile.StateOf(ctx, rp.database().Log(), rp.accessLog())
+			ours, err := reconcile.StateOf(ctx, oplog.Of(rp.database()), rp.accessLog())
 			return agreement{ByState, err == nil && ours.Agrees(theirs)}, err
 		case errors.Is(err, reconcile.ErrOlder) && rp.accessLog() != nil:
 			return agreement{by: NotComparable}, nil
@@ -50,7 +51,7 @@ func (rp *replica) compare(ctx context.Context, p peer.ID, shown []string) (a ag
 			return agreement{by: ByState}, err
 		}
 	}
-	ours, err := rp.database().Log().Heads(ctx)
+	ours, err := oplog.Of(rp.database()).Heads(ctx)
 	a.agrees = err == nil && sameHeads(ours, shown)
 	return a, err
 }

@@ -8,7 +8,9 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"github.com/newpieceplease/npp/orbit/reconcile"
+	"github.com/newpieceplease/npp/orbit/internal/reconcile"
+
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
 // CheckEntries is the check of [Replicator.ExamineDeep]: the comparison of entries with a
@@ -64,7 +66,7 @@ func (x *examination) diff(p peer.ID) (reconcile.Diff, error) {
 		return reconcile.Diff{}, err
 	}
 	defer s.Reset()
-	return s.Diff(ctx, x.db.Log(), deepNamed)
+	return s.Diff(ctx, oplog.Of(x.db), deepNamed)
 }
 
 // differing adds the entries that are authorized on one side only, with the reason if it
@@ -72,8 +74,8 @@ func (x *examination) diff(p peer.ID) (reconcile.Diff, error) {
 func (x *examination) differing(p peer.ID, d reconcile.Diff) {
 	for _, hash := range d.Theirs {
 		why := "it is not here"
-		if ok, err := x.db.Log().Has(x.ctx, hash); err == nil && ok {
-			why, _ = x.db.Log().Fault(x.ctx, hash)
+		if ok, err := oplog.Of(x.db).Has(x.ctx, hash); err == nil && ok {
+			why, _ = oplog.Of(x.db).Fault(x.ctx, hash)
 		}
 		x.addPeer(p, CheckEntries, Note, fmt.Sprintf("entry %s is authorized there and not here: %s", hash, why), "")
 	}

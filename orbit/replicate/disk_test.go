@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/space/spacetest"
@@ -18,7 +18,7 @@ import (
 // stats returns the counts of a log.
 func (n *node) stats(address string) oplog.Stats {
 	n.t.Helper()
-	s, err := n.database(address).Log().Stats(n.t.Context())
+	s, err := oplog.Of(n.database(address)).Stats(n.t.Context())
 	must(n.t, err)
 	return s
 }
@@ -201,7 +201,7 @@ func TestReplicationPausesWhileTheDiskIsFull(t *testing.T) {
 			address := a.create("gigs", orbit.TypeEvents).Address()
 			b.open(address)
 			b.connect(a)
-			into.Store(b.database(address).Log())
+			into.Store(oplog.Of(b.database(address)))
 			ev, err := a.database(address).Events()
 			must(t, err)
 			_, err = ev.AddMany(t.Context(), slices.Values(anyOf(numbered("event %d", all))))

@@ -13,11 +13,11 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/heads"
-	"github.com/newpieceplease/npp/orbit/keyed"
-	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/oplog"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/heads"
+	"github.com/newpieceplease/npp/orbit/internal/keyed"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
+	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/space"
 )
@@ -204,7 +204,7 @@ func (x *examination) disk() {
 func (x *examination) state() {
 	switch x.status.State {
 	case Open:
-		s, err := x.db.Log().Stats(x.ctx)
+		s, err := oplog.Of(x.db).Stats(x.ctx)
 		if err != nil {
 			x.damaged(err)
 			return
@@ -424,7 +424,7 @@ func (x *examination) access() {
 func (x *examination) entries() {
 	x.missing("", x.status)
 	x.refused("", x.db, x.status)
-	s, err := x.db.Log().Stats(x.ctx)
+	s, err := oplog.Of(x.db).Stats(x.ctx)
 	if err != nil {
 		return // state added it
 	}
@@ -545,7 +545,7 @@ func (x *examination) kind() {
 		}
 		if op, ok := keyed.Parse(e.Payload); ok {
 			kind := orbit.TypeKeyValue
-			if op.Value.Kind() == dagcbor.Map {
+			if op.Value.Kind() == value.KindMap {
 				kind = orbit.TypeDocuments + " or --type " + kind
 			}
 			x.add(CheckType, Note, "it is events by its manifest, and the newest entry puts or deletes a key: apps may use it as another type", "ipfs npp db open "+x.address+" --type "+kind)

@@ -16,7 +16,6 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/router"
@@ -215,7 +214,7 @@ func TestDoctorNotesAClockThatWasSet(t *testing.T) {
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	first := written(t, a.signer(), address, "first", nil)
 	far := entry.Position{Rank: entry.Rank{Time: 1 << 52}, ID: first.Clock.ID, Hash: first.Hash()}
-	_, err := a.database(address).Join(t.Context(), []block.Block{first.Block, written(t, a.signer(), address, "far", []entry.Position{far}).Block})
+	_, err := a.database(address).Join(t.Context(), orbit.NewCandidates(first.Block, written(t, a.signer(), address, "far", []entry.Position{far}).Block), orbit.JoinOptions{})
 	must(t, err)
 	a.finds(address, replicate.Finding{Check: replicate.CheckClock, Level: replicate.Note, Text: "with 2 entries"})
 }

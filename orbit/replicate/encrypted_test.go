@@ -10,11 +10,12 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/identity"
-	"github.com/newpieceplease/npp/orbit/keyed"
-	"github.com/newpieceplease/npp/orbit/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/keyed"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/orbit/value"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
 // encrypted returns a block like those in which JavaScript encrypts an entry as a whole
@@ -116,7 +117,7 @@ func TestDoctorSaysThatEventsAreOfAnotherType(t *testing.T) {
 	} {
 		v, err := value.FromJSON([]byte(payload))
 		must(t, err)
-		_, err = a.database(address).Log().Append(t.Context(), a.signer(), v)
+		_, err = oplog.Of(a.database(address)).Append(t.Context(), a.signer(), v)
 		must(t, err)
 		a.finds(address, replicate.Finding{Check: replicate.CheckType, Level: replicate.Note, Text: "events by its manifest", Advice: "ipfs npp db open " + address + " " + advice})
 	}
@@ -146,7 +147,7 @@ func TestTypeIsRememberedUntilTheDatabaseArrives(t *testing.T) {
 	must(t, err)
 	doc, err := value.FromJSON([]byte(`{"hash":"Qm1"}`))
 	must(t, err)
-	_, err = db.Log().Append(t.Context(), signer, keyed.Put(value.Text("Qm1"), doc))
+	_, err = oplog.Of(db).Append(t.Context(), signer, keyed.Put(value.Text("Qm1"), doc))
 	must(t, err)
 	address := db.Address()
 	must(t, b.Replicator.Open(t.Context(), address, orbit.OpenOptions{Type: orbit.TypeDocuments}))

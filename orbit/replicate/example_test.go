@@ -18,7 +18,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/store"
 )
@@ -42,7 +41,7 @@ func Example() {
 		}
 		disk := dssync.MutexWrap(datastore.NewMapDatastore())
 		databases := store.New(disk, "/orbitdb")
-		bs := blocks.Under(blockstore.NewBlockstore(disk), databases)
+		bs := orbit.Overlay(blockstore.NewBlockstore(disk), databases)
 		swap := bitswap.New(ctx, bsnet.NewFromIpfsHost(h), nil, bs)
 		o, err := orbit.New(ctx, orbit.Config{
 			Store: databases, Keystore: keystore.NewMemKeystore(), Source: bs, Announce: swap.NotifyNewBlocks,

@@ -13,7 +13,8 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/heads"
+	"github.com/newpieceplease/npp/orbit/internal/heads"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
 // exchangeAlways runs the exchanges that are due, until the replica is cancelled.
@@ -138,7 +139,7 @@ func (rp *replica) side(ctx context.Context, p peer.ID, charged *budgetReader) (
 
 // heads returns the blocks of the heads, newest first, maxHeads at most.
 func (rp *replica) heads(ctx context.Context) ([]block.Block, error) {
-	l := rp.database().Log()
+	l := oplog.Of(rp.database())
 	positions, err := l.Heads(ctx)
 	if err != nil {
 		return nil, err
@@ -156,7 +157,7 @@ func (rp *replica) heads(ctx context.Context) ([]block.Block, error) {
 
 // lacks reports whether one of the entries is not part of the log.
 func (rp *replica) lacks(ctx context.Context, hashes []string) bool {
-	l := rp.database().Log()
+	l := oplog.Of(rp.database())
 	for _, hash := range hashes {
 		if ok, err := l.Has(ctx, hash); err != nil || !ok {
 			return err == nil

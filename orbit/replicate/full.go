@@ -7,7 +7,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/oplog"
 )
 
 // sender returns the peer to whose quotas entries are charged, as text: the only one
@@ -20,10 +19,10 @@ func sender(from []peer.ID) string {
 }
 
 // noteFull notes whether a quota excluded entries that were offered just now.
-func (rp *replica) noteFull(joined []orbit.Joined) {
-	i := slices.IndexFunc(joined, func(j orbit.Joined) bool { return errors.Is(j.Err, orbit.ErrFull) })
-	accepted := slices.ContainsFunc(joined, func(j orbit.Joined) bool {
-		return j.Outcome == oplog.Joined || j.Outcome == oplog.Waiting
+func (rp *replica) noteFull(joined []orbit.JoinResult) {
+	i := slices.IndexFunc(joined, func(j orbit.JoinResult) bool { return errors.Is(j.Err, orbit.ErrFull) })
+	accepted := slices.ContainsFunc(joined, func(j orbit.JoinResult) bool {
+		return j.Outcome == orbit.Joined || j.Outcome == orbit.Pending
 	})
 	switch {
 	case i >= 0:

@@ -29,10 +29,10 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/orbit/identity"
-	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/reconcile"
+	"github.com/newpieceplease/npp/orbit/internal/blocks"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/reconcile"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/space"
@@ -188,7 +188,7 @@ func (n *node) start() *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := n.startRouter(ctx)
 	orbitStore, ownStore := store.New(n.disk, "/orbit"), store.New(n.disk, "/replicate")
-	bs := blocks.Under(blockstore.NewBlockstore(n.disk), orbitStore)
+	bs := blocks.Overlay(blockstore.NewBlockstore(n.disk), orbitStore)
 	swap := bitswap.New(ctx, bsnet.NewFromIpfsHost(n.host), nil, bs)
 	n.Orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks, Disk: n.space, Quotas: n.quota})
 	must(n.t, err)

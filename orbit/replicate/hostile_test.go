@@ -16,8 +16,9 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/heads"
 	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/internal/heads"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/orbit/value"
 )
@@ -185,14 +186,14 @@ func TestMissingBlockIsFetchedOnceAPeerHasIt(t *testing.T) {
 	a, b, c := newNode(t), newNode(t), newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	a.add(address, numbered("a%d", 5)...)
-	head, err := a.database(address).Log().Get(t.Context(), a.hashes(address)[0])
+	head, err := oplog.Of(a.database(address)).Get(t.Context(), a.hashes(address)[0])
 	must(t, err)
 	c.create("gigs", orbit.TypeEvents)
 	b.connect(c)
 	must(t, b.Keep(t.Context(), a.Identity().Block()))
 	b.offered(c, address, head.Block)
 	eventually(t, "the head is pending", func() bool {
-		s, err := c.database(address).Log().Stats(t.Context())
+		s, err := oplog.Of(c.database(address)).Stats(t.Context())
 		must(t, err)
 		return s.Waiting == 1
 	})
@@ -213,7 +214,7 @@ func TestStatusNamesMissingBlocksAndAskedPeers(t *testing.T) {
 		i := slices.IndexFunc(s.Missing, func(m replicate.Missing) bool { return m.Hash == lost.Hash })
 		return i >= 0 && s.Missing[i].Tries > 0 && slices.Equal(s.Missing[i].Asked, []libp2ppeer.ID{b.host.ID()})
 	})
-	if ours, err := a.database(address).Log().Heads(t.Context()); err != nil || len(ours) != 0 {
+	if ours, err := oplog.Of(a.database(address)).Heads(t.Context()); err != nil || len(ours) != 0 {
 		t.Errorf("heads are %v, %v: one has no parents here", ours, err)
 	}
 }

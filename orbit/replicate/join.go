@@ -12,7 +12,7 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
 // take joins an entry that arrived by pubsub, and reports whether to forward it: it is
@@ -51,9 +51,9 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (forward bool) {
 		return false
 	}
 	switch joined[0].Outcome {
-	case oplog.Refused: // no budget for pending entries is left
+	case orbit.Refused: // no budget for pending entries is left
 		return false
-	case oplog.Waiting:
+	case orbit.Pending:
 		if rp.claimTransfer(from) {
 			transfer, stop := context.WithCancel(ctx)
 			var group sync.WaitGroup
@@ -77,7 +77,7 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (forward bool) {
 
 // await waits until an entry is part of the log, and reports whether it is.
 func (rp *replica) await(ctx context.Context, hash string) bool {
-	l := rp.database().Log()
+	l := oplog.Of(rp.database())
 	for {
 		changed := l.Changed()
 		if ok, err := l.Has(ctx, hash); ok || err != nil {
@@ -94,16 +94,16 @@ func (rp *replica) await(ctx context.Context, hash string) bool {
 // join offers entries that arrived from peers to the log, fetches the identities that
 // are needed to validate them, and requests the missing parents of those that are
 // pending.
-func (rp *replica) join(ctx context.Context, from []peer.ID, cs []orbit.Candidate) ([]orbit.Joined, error) {
+func (rp *replica) join(ctx context.Context, from []peer.ID, cs []orbit.Candidate) ([]orbit.JoinResult, error) {
 	return rp.joinOf(ctx, sender(from), from, cs)
 }
 
 // joinOf is join of entries that are charged to the quotas of a peer or, if of is "", to
 // those of the peers whose entries need them.
-func (rp *replica) joinOf(ctx context.Context, of string, from []peer.ID, cs []orbit.Candidate) ([]orbit.Joined, error) {
+func (rp *replica) joinOf(ctx context.Context, of string, from []peer.ID, cs []orbit.Candidate) ([]orbit.JoinResult, error) {
 	db := rp.database()
-	ctx = orbit.WithAtHand(ctx, rp.identitiesOf(ctx, db, from, cs))
-	joined, err := db.JoinFrom(ctx, of, cs)
+	opts := orbit.JoinOptions{From: of, Attached: rp.identitiesOf(ctx, db, from, cs)}
+	joined, err := db.Join(ctx, cs, opts)
 	if err != nil {
 		return joined, rp.storeError(err)
 	}
@@ -113,7 +113,7 @@ func (rp *replica) joinOf(ctx context.Context, of string, from []peer.ID, cs []o
 		for n, i := range places {
 			again[n] = cs[i]
 		}
-		second, err := db.JoinFrom(ctx, of, again)
+		second, err := db.Join(ctx, again, opts)
 		if err != nil {
 			return joined, rp.storeError(err)
 		}
@@ -128,12 +128,12 @@ func (rp *replica) joinOf(ctx context.Context, of string, from []peer.ID, cs []o
 
 // unauthorized returns the indices of the entries that were refused because their
 // writers are not on the access list, if the list can change.
-func (rp *replica) unauthorized(joined []orbit.Joined) (places []int) {
+func (rp *replica) unauthorized(joined []orbit.JoinResult) (places []int) {
 	if rp.accessLog() == nil {
 		return nil
 	}
 	for i, j := range joined {
-		if j.Outcome == oplog.Refused && errors.Is(j.Err, orbit.ErrNotAllowed) {
+		if j.Outcome == orbit.Refused && errors.Is(j.Err, orbit.ErrNotAllowed) {
 			places = append(places, i)
 		}
 	}
@@ -141,16 +141,16 @@ func (rp *replica) unauthorized(joined []orbit.Joined) (places []int) {
 }
 
 // follow requests the missing parents of pending entries, and remembers refusals.
-func (rp *replica) follow(ctx context.Context, from []peer.ID, cs []orbit.Candidate, joined []orbit.Joined) {
+func (rp *replica) follow(ctx context.Context, from []peer.ID, cs []orbit.Candidate, joined []orbit.JoinResult) {
 	for i, j := range joined {
 		switch {
-		case j.Outcome == oplog.Waiting:
+		case j.Outcome == orbit.Pending:
 			rp.want(ctx, cs[i].Entry().Parents()...)
 		case errors.Is(j.Err, orbit.ErrFull): // the status says so
-		case j.Outcome == oplog.Refused && j.Err != nil:
+		case j.Outcome == orbit.Refused && j.Err != nil:
 			rp.refuse(from, cs[i], j.Err)
 		}
-		if j.Outcome != oplog.Refused && rp.refusals.remove(j.Hash) {
+		if j.Outcome != orbit.Refused && rp.refusals.remove(j.Hash) {
 			rp.changes.notify()
 		}
 	}
@@ -168,7 +168,7 @@ func (rp *replica) refuse(from []peer.ID, c orbit.Candidate, why error) {
 
 // identitiesOf returns the identities of the entries' writers that are not here and can
 // be fetched within identityWithin.
-func (rp *replica) identitiesOf(ctx context.Context, db *orbit.Database, from []peer.ID, cs []orbit.Candidate) orbit.AtHand {
+func (rp *replica) identitiesOf(ctx context.Context, db *orbit.Database, from []peer.ID, cs []orbit.Candidate) orbit.Attached {
 	unknown := make(map[string]bool)
 	for _, c := range cs {
 		e := c.Entry()
@@ -178,11 +178,11 @@ func (rp *replica) identitiesOf(ctx context.Context, db *orbit.Database, from []
 		if _, err := rp.r.cfg.Orbit.IdentityOf(ctx, e.Identity); !errors.Is(err, orbit.ErrUnavailable) {
 			continue
 		}
-		if ok, err := db.Log().Has(ctx, c.Hash()); err == nil && !ok {
+		if ok, err := oplog.Of(db).Has(ctx, c.Hash()); err == nil && !ok {
 			unknown[e.Identity] = true
 		}
 	}
-	found := make(orbit.AtHand)
+	found := make(orbit.Attached)
 	if len(unknown) == 0 {
 		return found
 	}

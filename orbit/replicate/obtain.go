@@ -10,7 +10,7 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/reconcile"
+	"github.com/newpieceplease/npp/orbit/internal/reconcile"
 	"github.com/newpieceplease/npp/space"
 )
 
@@ -19,11 +19,12 @@ const maxOpening = 8
 
 // obtain fetches the blocks that are needed to open the database, unless it is open.
 func (rp *replica) obtain() {
-	at := make(orbit.AtHand)
-	ctx := orbit.WithAtHand(rp.ctx, at)
+	at := make(orbit.Attached)
 	var retry backoff
 	for rp.database() == nil && rp.awaitDisk() && rp.database() == nil {
-		db, err := rp.r.cfg.Orbit.Open(ctx, rp.address, rp.options())
+		opts := rp.options()
+		opts.Attached = at
+		db, err := rp.r.cfg.Orbit.Open(rp.ctx, rp.address, opts)
 		if err == nil {
 			rp.obtained(db)
 			return
@@ -81,9 +82,11 @@ func (rp *replica) obtainFrom(ctx context.Context, p peer.ID) error {
 		return err
 	}
 	defer s.Reset()
-	at := make(orbit.AtHand)
+	at := make(orbit.Attached)
 	for range maxOpening {
-		db, err := rp.r.cfg.Orbit.Open(orbit.WithAtHand(ctx, at), rp.address, rp.options())
+		opts := rp.options()
+		opts.Attached = at
+		db, err := rp.r.cfg.Orbit.Open(ctx, rp.address, opts)
 		if err == nil {
 			rp.obtained(db)
 			return nil

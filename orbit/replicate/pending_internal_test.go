@@ -13,6 +13,7 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/identity"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
 )
@@ -48,13 +49,13 @@ func TestAbandonedEntriesAreRequestedAgain(t *testing.T) {
 		_, err := events.Add(t.Context(), fmt.Sprint(i, strings.Repeat("x", 500)))
 		must(t, err)
 	}
-	for a, err := range from.Log().Stored(t.Context(), 0) {
+	for a, err := range oplog.Of(from).Stored(t.Context(), 0) {
 		must(t, err)
 		bs = append(bs, a.Entry.Block)
 	}
 	to, err := open(orbit.Quotas{Waiting: 10_000}).Create(t.Context(), "gigs", anybody)
 	must(t, err)
-	ctx := orbit.WithAtHand(t.Context(), orbit.AtHand{writer.Identity().Hash(): writer.Identity().Block()})
+	opts := orbit.JoinOptions{From: "P", Attached: orbit.Attached{writer.Identity().Hash(): writer.Identity().Block()}}
 
 	rp := newReplica(&Replicator{ctx: t.Context()}, to.Address())
 	defer rp.cancel()
@@ -64,7 +65,7 @@ func TestAbandonedEntriesAreRequestedAgain(t *testing.T) {
 	q := &peerState{subscribed: true}
 	q.apply(scheduleExchange, later)
 	rp.peers.peers[p] = q
-	last, err := to.Log().Stats(t.Context())
+	last, err := oplog.Of(to).Stats(t.Context())
 	must(t, err)
 	resumed := func(abandoned, asked bool) {
 		t.Helper()
@@ -76,11 +77,11 @@ func TestAbandonedEntriesAreRequestedAgain(t *testing.T) {
 	}
 	resumed(false, false)
 	for i := range bs[1:] {
-		_, err := to.JoinFrom(ctx, "P", orbit.NewCandidates(bs[len(bs)-1-i]))
+		_, err := to.Join(t.Context(), orbit.NewCandidates(bs[len(bs)-1-i]), opts)
 		must(t, err)
 	}
 	resumed(true, false) // the log did not grow, so the same entries would be abandoned
-	_, err = to.JoinFrom(ctx, "P", orbit.NewCandidates(bs[0]))
+	_, err = to.Join(t.Context(), orbit.NewCandidates(bs[0]), opts)
 	must(t, err)
 	resumed(true, true)
 	resumed(true, false)

@@ -13,13 +13,14 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
 // bytesOf returns the size of the entries of a database, in bytes.
 func (n *node) bytesOf(address string) uint64 {
 	n.t.Helper()
-	st, err := n.database(address).Log().Stats(n.t.Context())
+	st, err := oplog.Of(n.database(address)).Stats(n.t.Context())
 	must(n.t, err)
 	return st.Bytes
 }
@@ -43,7 +44,7 @@ func TestLogOfTenTimesTheBoundArrivesFromJavaScriptAlone(t *testing.T) {
 	b.database(address)
 
 	// Meanwhile it reports neither that it is in sync nor that nothing is missing.
-	log := b.database(address).Log()
+	log := oplog.Of(b.database(address))
 	followed := make(chan struct{})
 	go func() {
 		defer close(followed)
@@ -166,7 +167,7 @@ func TestPendingJunkEvictsNoEntryOfAnotherPeer(t *testing.T) {
 			t.Errorf("%s was asked for %d times", hash, n)
 		}
 	}
-	st, err := a.database(address).Log().Stats(t.Context())
+	st, err := oplog.Of(a.database(address)).Stats(t.Context())
 	must(t, err)
 	if st.Waiting == 0 || st.Pending > 1<<20 {
 		t.Errorf("%+v", st)

@@ -3,8 +3,8 @@ package replicate
 import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
-	"github.com/newpieceplease/npp/orbit/heads"
-	"github.com/newpieceplease/npp/orbit/reconcile"
+	"github.com/newpieceplease/npp/orbit/internal/heads"
+	"github.com/newpieceplease/npp/orbit/internal/reconcile"
 )
 
 // Protocols returns the libp2p protocols that a Replicator handles. The heads

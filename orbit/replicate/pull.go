@@ -14,7 +14,7 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
 // Bounds of what is fetched at once.
@@ -32,7 +32,7 @@ func (rp *replica) want(ctx context.Context, hashes ...string) {
 	if len(unwanted) == 0 {
 		return
 	}
-	missing, err := rp.database().Log().MissingOf(ctx, unwanted)
+	missing, err := oplog.Of(rp.database()).MissingOf(ctx, unwanted)
 	if err != nil {
 		return // pull gets the same error
 	}
@@ -43,7 +43,7 @@ func (rp *replica) want(ctx context.Context, hashes ...string) {
 // growing intervals.
 func (rp *replica) pull() {
 	var retry backoff
-	last, err := rp.database().Log().Stats(rp.ctx)
+	last, err := oplog.Of(rp.database()).Stats(rp.ctx)
 	if err != nil {
 		rp.storeError(err)
 	}
@@ -80,7 +80,7 @@ func (rp *replica) pull() {
 // resume asks peers for their heads again if pending entries were abandoned, and the
 // log grew since it last did so.
 func (rp *replica) resume(last *oplog.Stats) {
-	now, err := rp.database().Log().Stats(rp.ctx)
+	now, err := oplog.Of(rp.database()).Stats(rp.ctx)
 	if err != nil || now.GivenUp == last.GivenUp {
 		return
 	}
@@ -101,7 +101,7 @@ func (rp *replica) setAbandoned() {
 // round fetches until nothing is missing, which is complete, or until the rest does not
 // arrive. progress reports whether something useful arrived.
 func (rp *replica) round() (complete, progress bool, err error) {
-	p := &puller{rp: rp, log: rp.database().Log(), requested: make(map[string]time.Time), failed: make(map[string]bool)}
+	p := &puller{rp: rp, log: oplog.Of(rp.database()), requested: make(map[string]time.Time), failed: make(map[string]bool)}
 	if !p.seed() || p.err != nil {
 		return p.err == nil && p.skipped == 0, false, p.err
 	}
@@ -407,7 +407,7 @@ func (p *puller) take(bs []block.Block) {
 	for i, j := range joined {
 		p.rp.wants.remove(j.Hash)
 		switch size := len(bs[i].Data); {
-		case j.Outcome != oplog.Refused:
+		case j.Outcome != orbit.Refused:
 			p.progress = true
 			p.rp.wants.found(j.Hash)
 		case errors.Is(j.Err, entry.ErrFault) && p.laterSize+size <= maxLaterBytes:
@@ -443,7 +443,7 @@ func (p *puller) offerAgain() (accepted bool) {
 		return false
 	}
 	for i, j := range joined {
-		if j.Outcome == oplog.Refused {
+		if j.Outcome == orbit.Refused {
 			p.later = append(p.later, cs[i])
 			p.laterSize += len(cs[i].Block().Data)
 		} else {

@@ -15,7 +15,7 @@ type Refusal struct {
 	Hash string
 	From []peer.ID // the peers that sent it, or may have
 	At   time.Time
-	Err  error // wraps the error of [orbit.Joined]
+	Err  error // wraps the error of [orbit.JoinResult]
 }
 
 // refusals has the entries that were not accepted, and those of them that wait for a

@@ -9,7 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
 // replica is the replication of one database: the tasks that connect the parts of its
@@ -120,7 +120,7 @@ func (rp *replica) run() {
 		return
 	}
 	db := rp.database()
-	rp.tasks.Go(func() { rp.announceChanges(db.Log()) })
+	rp.tasks.Go(func() { rp.announceChanges(oplog.Of(db)) })
 	rp.tasks.Go(rp.pull)
 	if inner := db.Access().Database(); inner != nil {
 		rp.tasks.Go(func() { rp.followAccess(inner) })
@@ -177,7 +177,7 @@ func (rp *replica) inSync(a agreement) bool {
 // accessLog returns the log of the access database, or nil if the list is fixed.
 func (rp *replica) accessLog() *oplog.Log {
 	if inner := rp.database().Access().Database(); inner != nil {
-		return inner.Log()
+		return oplog.Of(inner)
 	}
 	return nil
 }

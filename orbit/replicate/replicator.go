@@ -24,10 +24,10 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/heads"
-	"github.com/newpieceplease/npp/orbit/manifest"
-	"github.com/newpieceplease/npp/orbit/oplog"
-	"github.com/newpieceplease/npp/orbit/reconcile"
+	"github.com/newpieceplease/npp/orbit/internal/heads"
+	"github.com/newpieceplease/npp/orbit/internal/manifest"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/reconcile"
 	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
 )
@@ -251,7 +251,7 @@ func (r *Replicator) replica(address string, db *orbit.Database) *replica {
 	// same error.
 	var stats oplog.Stats
 	if db != nil {
-		stats, _ = db.Log().Stats(r.ctx)
+		stats, _ = oplog.Of(db).Stats(r.ctx)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -260,7 +260,7 @@ func (r *Replicator) replica(address string, db *orbit.Database) *replica {
 	}
 	rp := r.replicas[address]
 	var after <-chan struct{}
-	if rp != nil && db != nil && rp.database() != nil && rp.database().Log() != db.Log() {
+	if rp != nil && db != nil && rp.database() != nil && oplog.Of(rp.database()) != oplog.Of(db) {
 		// The database was dropped, and created again with the same address.
 		rp.cancel()
 		rp, after = nil, rp.done

@@ -13,6 +13,7 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
 // State is the state of the replication of a database.
@@ -90,7 +91,7 @@ func (rp *replica) fullStatus(ctx context.Context) (Status, <-chan struct{}) {
 	if !slices.ContainsFunc(s.Refused, func(r Refusal) bool { return errors.Is(r.Err, entry.ErrEncrypted) }) {
 		return s, changed
 	}
-	stats, err := rp.database().Log().Stats(ctx)
+	stats, err := oplog.Of(rp.database()).Stats(ctx)
 	if s.Encrypted = err == nil && stats.Entries == 0; s.Encrypted {
 		for i := range s.Peers {
 			s.Peers[i].InStep = time.Time{} // the replica of the peer cannot be compared

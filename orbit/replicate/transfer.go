@@ -13,8 +13,8 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/oplog"
-	"github.com/newpieceplease/npp/orbit/reconcile"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/reconcile"
 	"github.com/newpieceplease/npp/space"
 )
 
@@ -52,7 +52,7 @@ func (r *Replicator) serveSession(s network.Stream) {
 			}
 			about = rp
 			release = context.AfterFunc(rp.ctx, cancel) // the database may be closed
-			return rp.database().Log(), rp.accessLog(), true
+			return oplog.Of(rp.database()), rp.accessLog(), true
 		},
 		Block: r.cfg.Orbit.Block,
 	})
@@ -131,7 +131,7 @@ func (rp *replica) session(ctx context.Context, p peer.ID) (again bool, err erro
 	defer in.stall.Stop()
 	defer rp.setTransfer(nil)
 	for i, phase := range []func(context.Context, *reconcile.Session) (bool, error){in.compare, in.walk} {
-		if stats, err := rp.database().Log().Stats(ctx); err != nil || i > 0 && stats.Waiting == 0 {
+		if stats, err := oplog.Of(rp.database()).Stats(ctx); err != nil || i > 0 && stats.Waiting == 0 {
 			return false, err
 		}
 		s, err := reconcile.Open(ctx, rp.r.cfg.Host, p, rp.address)
@@ -171,7 +171,7 @@ type receiver struct {
 // compare receives the entries that the peer has and the log lacks, oldest first. It
 // reports whether the slot passes on before the end.
 func (in *receiver) compare(ctx context.Context, s *reconcile.Session) (again bool, err error) {
-	for d, err := range s.Compare(ctx, in.rp.database().Log()) {
+	for d, err := range s.Compare(ctx, oplog.Of(in.rp.database())) {
 		if err != nil {
 			return false, err
 		}
@@ -186,7 +186,7 @@ func (in *receiver) compare(ctx context.Context, s *reconcile.Session) (again bo
 // the ancestors of an authorized entry may be entries of revoked writers.
 func (in *receiver) walk(ctx context.Context, s *reconcile.Session) (again bool, err error) {
 	for {
-		missing, err := in.rp.database().Log().Missing(ctx)
+		missing, err := oplog.Of(in.rp.database()).Missing(ctx)
 		if err != nil || len(missing) == 0 {
 			return false, errors.Join(err, s.Close())
 		}
@@ -289,8 +289,7 @@ func (in *receiver) verify(ctx context.Context, bs []block.Block) (b batch) {
 			b.useless++
 			continue
 		}
-		at := orbit.AtHand{c.Hash(): c.Clone().Block()}
-		if _, err := o.IdentityOf(orbit.WithAtHand(ctx, at), c.Hash()); err != nil {
+		if err := o.CacheIdentity(c.Clone().Block()); err != nil {
 			b.useless++
 		}
 	}
@@ -345,21 +344,21 @@ func (in *receiver) take(ctx context.Context, b batch) error {
 
 // count counts an entry by its outcome, and keeps it if it may be needed later. again
 // says that it was kept before.
-func (in *receiver) count(j orbit.Joined, c orbit.Candidate, again bool) {
-	notAllowed := j.Outcome == oplog.Refused && errors.Is(j.Err, orbit.ErrNotAllowed)
-	invalid := j.Outcome == oplog.Refused && errors.Is(j.Err, entry.ErrFault)
+func (in *receiver) count(j orbit.JoinResult, c orbit.Candidate, again bool) {
+	notAllowed := j.Outcome == orbit.Refused && errors.Is(j.Err, orbit.ErrNotAllowed)
+	invalid := j.Outcome == orbit.Refused && errors.Is(j.Err, entry.ErrFault)
 	size := len(c.Block().Data)
 	switch {
-	case j.Outcome == oplog.Joined:
+	case j.Outcome == orbit.Joined:
 		in.useful++
-	case j.Outcome == oplog.Waiting && in.requested[j.Hash]:
+	case j.Outcome == orbit.Pending && in.requested[j.Hash]:
 		in.walked++
 	case (invalid || notAllowed) && len(in.later) < maxLater && in.laterSize+size <= maxLaterSize:
 		in.later = append(in.later, c.Clone())
 		in.laterSize += size
 	case notAllowed:
 		in.revoked++
-	case !again || j.Outcome == oplog.Refused:
+	case !again || j.Outcome == orbit.Refused:
 		in.useless++
 	}
 }

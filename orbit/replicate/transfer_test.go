@@ -13,9 +13,9 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/reconcile"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/reconcile"
 	"github.com/newpieceplease/npp/orbit/replicate"
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
 )
 
 func bare(n *node) { n.bare = true }

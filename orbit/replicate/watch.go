@@ -10,7 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/oplog"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
 // EventKind is the kind of an event.
@@ -29,7 +29,7 @@ type Event struct {
 	Kind    EventKind
 	At      time.Time
 	Peer    peer.ID       // of all kinds but Update and Lost
-	Arrival oplog.Arrival // of Update and Lost
+	Arrival orbit.Arrival // of Update and Lost
 }
 
 // watchers receive the events of peers. The zero value is ready to use.
@@ -86,7 +86,7 @@ func (r *Replicator) Watch(ctx context.Context, address string, ready func()) it
 		defer remove()
 		after := uint64(0) // of a database that is not here yet, all entries are new
 		if db := rp.database(); db != nil {
-			stats, err := db.Log().Stats(ctx)
+			stats, err := oplog.Of(db).Stats(ctx)
 			if err != nil {
 				yield(Event{}, err)
 				return

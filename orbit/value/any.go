@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"math/big"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
-// Any returns v as Go has it in the package's table. Integers are int64, those
-// that have no room there uint64 or, below -2^63, *[big.Int]. If there is no
-// value, it is nil.
+// Any returns v as the Go type in the package's table. Integers are int64;
+// those that do not fit are uint64 or, below -2^63, *[big.Int]. If v is nil,
+// Any returns nil.
 func (v Value) Any() (any, error) {
 	if v == nil {
 		return nil, nil
@@ -24,12 +24,12 @@ func (v Value) Any() (any, error) {
 	return anyItem(r)
 }
 
-// Decode sets what dst points to: an any as [Value.Any], a Value to a copy of v,
-// all else from the JSON of v as encoding/json does. It fails if there is no
-// value.
+// Decode stores v in the variable to which dst points: in an any the result of
+// [Value.Any], in a Value a copy of v, and in any other type what encoding/json
+// decodes from the JSON of v. It fails if v is nil.
 func (v Value) Decode(dst any) error {
 	if v == nil {
-		return fmt.Errorf("%w: there is none", ErrInvalid)
+		return fmt.Errorf("%w: no value", ErrInvalid)
 	}
 	switch dst := dst.(type) {
 	case *any:

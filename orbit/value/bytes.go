@@ -6,11 +6,11 @@ import (
 	"fmt"
 )
 
-// Bytes are bytes for the fields of structs, in JSON as DAG-JSON has them; nil
-// is null there. encoding/json makes a text of a []byte.
+// Bytes are bytes in fields of structs. Their JSON is that of DAG-JSON, or null
+// for nil; encoding/json encodes a []byte as a text.
 type Bytes []byte
 
-// MarshalJSON returns {"/":{"bytes":"…"}} with the base64 of b, without padding.
+// MarshalJSON returns {"/":{"bytes":"…"}} with the unpadded base64 of b.
 func (b Bytes) MarshalJSON() ([]byte, error) {
 	if b == nil {
 		return []byte("null"), nil
@@ -19,7 +19,7 @@ func (b Bytes) MarshalJSON() ([]byte, error) {
 	return append(text, `"}}`...), nil
 }
 
-// UnmarshalJSON takes what MarshalJSON returns.
+// UnmarshalJSON decodes the result of MarshalJSON.
 func (b *Bytes) UnmarshalJSON(text []byte) error {
 	if string(text) == "null" {
 		*b = nil
@@ -35,7 +35,7 @@ func (b *Bytes) UnmarshalJSON(text []byte) error {
 	}
 	data, ok := a.([]byte)
 	if !ok {
-		return fmt.Errorf("%w: %s in the place of bytes", ErrInvalid, v.Kind())
+		return fmt.Errorf("%w: %s instead of bytes", ErrInvalid, v.Kind())
 	}
 	*b = data
 	return nil

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
 const shortDocument = `{"_id":"7f3a","title":"The quick brown fox","tags":["a","bb","ccc"],"count":42,"ratio":0.75,"ok":true,"at":"2024-05-06T07:08:09Z"}`
@@ -57,7 +57,7 @@ func FuzzFromJSON(f *testing.F) {
 	})
 }
 
-// use calls the methods of anything, none of which panics.
+// use calls methods that must not panic for any bytes.
 func use(v Value) {
 	_, _ = v.Any()
 	_ = v.String()
@@ -69,7 +69,7 @@ func use(v Value) {
 	_ = v.Decode(&to)
 }
 
-// checkValue checks what holds for every value.
+// checkValue checks the properties of every value.
 func checkValue(t *testing.T, v Value) {
 	t.Helper()
 	use(v)
@@ -95,8 +95,8 @@ func checkValue(t *testing.T, v Value) {
 	}
 }
 
-// looksReserved reports whether there is a map in a that DAG-JSON has for a link
-// or bytes.
+// looksReserved reports whether a contains a map that is a link or bytes in
+// DAG-JSON.
 func looksReserved(a any) bool {
 	switch a := a.(type) {
 	case []any:

@@ -104,7 +104,7 @@ func TestReservedFormsBecomeLinksAndBytes(t *testing.T) {
 	}
 }
 
-// Base58 and base36 of a megabyte would take minutes.
+// Decoding a megabyte of base58 or base36 would take minutes.
 func TestALongCIDIsTakenInBase32Alone(t *testing.T) {
 	digest, err := multihash.Sum(make([]byte, 800), multihash.IDENTITY, -1)
 	if err != nil {

@@ -5,10 +5,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
-// Null is null.
+// Null is the value null.
 var Null = Value(dagcbor.AppendNull(nil))
 
 // Text returns the value of a text.
@@ -20,8 +20,8 @@ type Member struct {
 	Value Value
 }
 
-// Map returns the map of the members: their names must differ and be clean UTF-8,
-// their values must not be none.
+// Map returns the map of the members. Their names must be distinct, valid UTF-8
+// and without byte order marks, and their values must not be nil.
 func Map(members ...Member) Value {
 	members = slices.Clone(members)
 	slices.SortFunc(members, func(a, b Member) int {
@@ -41,7 +41,7 @@ func Map(members ...Member) Value {
 	return b
 }
 
-// Truthy reports whether JavaScript takes v for true: it is neither null,
+// Truthy reports whether v is true in JavaScript: whether it is neither null,
 // false, 0 nor the empty text.
 func (v Value) Truthy() bool {
 	for _, falsy := range [][]byte{{}, {0xf6}, {0xf4}, {0x00}, {0x60}} {

@@ -6,17 +6,17 @@ import (
 
 	"github.com/ipfs/go-cid"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
-// Of returns the value of v. It fails with [ErrInvalid] if there is none.
+// Of returns the value of v. It returns [ErrInvalid] if there is none.
 //
-// The types in the package's table, all integer types, Value and
-// [json.RawMessage], which is taken as [FromJSON] does, are so by themselves and
-// in []any and map[string]any. All else goes through encoding/json and then
-// FromJSON: json tags and [json.Marshaler] count, a []byte in a struct is the
-// text of its base64 ([Bytes] are bytes there too), and a float32 is the
-// shortest decimal that tells it from others. A nil map, array, byte slice,
+// The types in the package's table, all integer types, Value, and
+// [json.RawMessage], which is parsed as by [FromJSON], are converted directly,
+// alone and in []any and map[string]any. All other types are encoded by
+// encoding/json and then parsed by FromJSON: json tags and [json.Marshaler]
+// apply, a []byte in a struct becomes the text of its base64 (use [Bytes]
+// instead), and a float32 becomes its shortest decimal. A nil map, slice,
 // pointer or Value is null.
 func Of(v any) (Value, error) {
 	b, err := appendGo(nil, v, 0)
@@ -26,8 +26,8 @@ func Of(v any) (Value, error) {
 	return whole(b)
 }
 
-// whole returns an item as a value, unless it is nested too deep, taken with
-// all that was put into it.
+// whole returns an item as a value, unless it is nested too deep when combined
+// with the values in it.
 func whole(item []byte) (Value, error) {
 	item, err := dagcbor.Normalize(item)
 	if err != nil {
@@ -40,7 +40,7 @@ func invalid(err error) error { return fmt.Errorf("%w: %w", ErrInvalid, err) }
 
 var errTooDeep = fmt.Errorf("nested more than %d deep", dagcbor.MaxDepth)
 
-// appendGo appends the item of v, which is in depth arrays and maps.
+// appendGo appends the item of v, which is nested in depth arrays and maps.
 func appendGo(b []byte, v any, depth int) ([]byte, error) {
 	switch v := v.(type) {
 	case nil:

@@ -15,17 +15,17 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multibase"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
-// FromJSON returns the value of one JSON text. It fails with [ErrInvalid] and
-// says at which byte.
+// FromJSON returns the value of a JSON text. It returns [ErrInvalid] with the
+// offset of the error if there is none.
 //
-// Of two keys of a map that are the same, or become so as texts do here, it
-// takes neither. What is a link or bytes in DAG-JSON, {"/":"text"} or
-// {"/":{"bytes":"text"}} with no other keys, becomes one, or is refused if the
-// text is not that of a CID or not base64. Base64 may be padded. A CID of more than
-// 1024 characters has to be in base32, as it is printed.
+// A map with duplicate keys, or with keys that become equal as texts, is
+// invalid. The DAG-JSON forms {"/":"text"} and {"/":{"bytes":"text"}} without
+// other keys become a link or bytes, and are invalid if the text is not a CID
+// or not base64. Base64 may be padded. A CID of more than 1024 characters must
+// be in base32.
 func FromJSON(b []byte) (Value, error) {
 	item, err := appendJSON(nil, b, 0)
 	if err != nil {
@@ -34,8 +34,8 @@ func FromJSON(b []byte) (Value, error) {
 	return whole(item)
 }
 
-// UnmarshalJSON sets v as [FromJSON] does. What it sets for the JSON null is
-// null, not none.
+// UnmarshalJSON sets v as [FromJSON] does. The JSON null becomes the value
+// null, not nil.
 func (v *Value) UnmarshalJSON(b []byte) error {
 	item, err := FromJSON(b)
 	if err == nil {
@@ -44,7 +44,8 @@ func (v *Value) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// appendJSON appends the item of a JSON text, which is in depth arrays and maps.
+// appendJSON appends the item of a JSON text, which is nested in depth arrays
+// and maps.
 func appendJSON(b, text []byte, depth int) ([]byte, error) {
 	p := parser{json.NewDecoder(bytes.NewReader(text))}
 	p.UseNumber()
@@ -63,7 +64,8 @@ func appendJSON(b, text []byte, depth int) ([]byte, error) {
 	return b, nil
 }
 
-// maxJSONDepth is how deep JSON nests: bytes are two maps there.
+// maxJSONDepth is the maximum nesting depth of the JSON: bytes are two maps
+// there.
 const maxJSONDepth = dagcbor.MaxDepth + 2
 
 type parser struct{ *json.Decoder }
@@ -135,8 +137,8 @@ func (p parser) appendObject(b []byte, depth int) ([]byte, error) {
 	return replaceReserved(b, open)
 }
 
-// replaceReserved makes a link or bytes of the map at the end of b if it is
-// what stands for one.
+// replaceReserved converts the map at the end of b to a link or bytes if it has
+// the form of one.
 func replaceReserved(b []byte, open int) ([]byte, error) {
 	item := only(b[open:], "/")
 	if text, ok := item.Text(); ok {
@@ -159,18 +161,18 @@ func replaceReserved(b []byte, open int) ([]byte, error) {
 	return b, nil
 }
 
-// maxCID is the longest text of a CID that may be in any base. Decoding base58 and
-// base36 takes time in proportion to the square of the length.
+// maxCID is the length of the longest text of a CID in any base. Decoding
+// base58 and base36 takes time quadratic in the length.
 const maxCID = 1 << 10
 
 func decodeCID(text string) (cid.Cid, error) {
 	if len(text) > maxCID && text[0] != multibase.Base32 {
-		return cid.Undef, fmt.Errorf("a CID of more than %d characters is not in base32", maxCID)
+		return cid.Undef, fmt.Errorf("a CID of more than %d characters must be in base32", maxCID)
 	}
 	return cid.Decode(text)
 }
 
-// only returns the member of a map that has this one only.
+// only returns the member with the given name if the map has no other.
 func only(v Value, name string) Value {
 	if n, err := dagcbor.NewReader(v).Map(); err != nil || n != 1 {
 		return nil

@@ -6,14 +6,14 @@ import (
 	"math"
 	"strconv"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
-// MarshalJSON returns v as compact DAG-JSON, the members of maps in the order of
-// the canonical item. If there is no value, it is null. [FromJSON] makes the
-// same value of it, with one exception: a map that looks like a link or bytes,
-// such as {"/":"text"}, is written as it is, since one such map must not keep
-// those around it from being read.
+// MarshalJSON returns v as compact DAG-JSON, with the members of maps in the
+// order of the canonical item. If v is nil, it returns null. [FromJSON]
+// restores v from it, with one exception: a map in the form of a link or bytes,
+// such as {"/":"text"}, is written unchanged, so that one such map does not
+// make the surrounding ones unreadable.
 func (v Value) MarshalJSON() ([]byte, error) {
 	if v == nil {
 		return []byte("null"), nil
@@ -94,7 +94,7 @@ func printItem(b []byte, r *dagcbor.Reader) ([]byte, error) {
 
 const hexDigits = "0123456789abcdef"
 
-// printText appends a text, which is UTF-8, as JSON.
+// printText appends a UTF-8 text as JSON.
 func printText(b, text []byte) []byte {
 	b = append(b, '"')
 	from := 0
@@ -121,7 +121,7 @@ func printText(b, text []byte) []byte {
 	return append(b, '"')
 }
 
-// printJSONNumber appends a number so that a float remains one.
+// printJSONNumber appends a number such that a float is parsed as a float.
 func printJSONNumber(b []byte, n dagcbor.Number) []byte {
 	start := len(b)
 	b = printNumber(b, n)
@@ -136,7 +136,7 @@ func printJSONNumber(b []byte, n dagcbor.Number) []byte {
 	return b
 }
 
-// printNumber appends a number as JavaScript's String() writes it.
+// printNumber appends a number as JavaScript's String() does.
 func printNumber(b []byte, n dagcbor.Number) []byte {
 	switch n.Kind {
 	case dagcbor.Uint:
@@ -154,7 +154,7 @@ func printNumber(b []byte, n dagcbor.Number) []byte {
 	if v < 0 {
 		b, v = append(b, '-'), -v
 	}
-	// The digits, and how many of them are in front of the point.
+	// The digits, and the position of the decimal point in them.
 	var buf [32]byte
 	digits, point := split(strconv.AppendFloat(buf[:0], v, 'e', -1, 64))
 	switch k := len(digits); {
@@ -178,7 +178,8 @@ func printNumber(b []byte, n dagcbor.Number) []byte {
 	}
 }
 
-// split takes a number like "1.25e+06" apart.
+// split splits a number like "1.25e+06" into its digits and the position of the
+// decimal point.
 func split(text []byte) (digits []byte, point int) {
 	digits = text[:1]
 	for i, c := range text {

@@ -5,7 +5,7 @@ import (
 	"encoding/base64"
 	"strconv"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
 const (
@@ -13,19 +13,20 @@ const (
 	slotOfItem
 )
 
-// Slot returns what identifies v as a key of a database: two keys are the same
-// if and only if they have the same slot. It is a text of 43 letters, digits,
-// '-' and '_', so it is one component of a datastore's key.
+// Slot returns a text that identifies v as a key of a database: two keys are
+// equal if and only if their slots are. It consists of 43 letters, digits, '-'
+// and '_', so it is one component of a datastore key.
 //
-// JavaScript uses a key as the name of a property, which is a text: a bool, a
-// number and null are the same key as their texts, 42 as "42". Of bytes, links,
-// arrays and maps it would take the address in memory, or one name for all of
-// them; here each has a slot of its own, which is that of no text.
+// JavaScript uses a key as the name of a property, which is a text. A bool, a
+// number and null are therefore the same key as their texts, such as 42 and
+// "42". For bytes, links, arrays and maps JavaScript would use an address in
+// memory, or one name for all; here each has its own slot, which differs from
+// that of every text.
 func (v Value) Slot() string {
 	var buf [64]byte
 	b := append(buf[:0], slotOfText)
 	r := dagcbor.NewReader(v)
-	switch v.Kind() {
+	switch v.item() {
 	case dagcbor.Text:
 		text, _ := r.TextBytes()
 		b = append(b, text...)

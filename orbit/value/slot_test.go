@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
 func TestASlotIsThatOfTheTextInJavaScript(t *testing.T) {
@@ -77,7 +77,7 @@ func TestASlotIsOneComponentOfAKey(t *testing.T) {
 			t.Errorf("%q", slot)
 		}
 	}
-	// A database keeps slots: they must stay what they are.
+	// Databases store slots, so they must not change.
 	if got := of(t, "42").Slot(); got != "EsdjYf8yATxLBAF8HeWZC_wlcBjj4EjxrJ30052on2U" {
 		t.Errorf("the slot of a text is %q", got)
 	}

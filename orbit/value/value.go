@@ -1,10 +1,10 @@
-// Package value is the data in an OrbitDB entry: JSON and more, as one dag-cbor
-// item, byte for byte as JavaScript encodes it.
+// Package value represents the data of OrbitDB entries: JSON and more, each
+// value as one dag-cbor item, encoded byte for byte as JavaScript does.
 //
 // # Types
 //
-// A [Value] is null, a bool, a number, a text, a byte string, a link (a CID), an
-// array, or a map with texts as keys. In Go and in JSON they are
+// A [Value] is null, a bool, a number, a text, a byte string, a link (a CID),
+// an array, or a map whose keys are texts. In Go and in JSON they are
 //
 //	item     Any, Of               JSON
 //	null     nil                   null
@@ -17,42 +17,45 @@
 //	array    []any                 [1,2]
 //	map      map[string]any        {"key":"value"}
 //
-// The JSON is DAG-JSON: bytes are in base64, by themselves in a map of the only
-// key "bytes", by itself in a map of the only key "/".
+// The JSON is DAG-JSON: bytes are base64 under the only key "bytes" of a map,
+// which is itself under the only key "/" of a map.
 //
 // # Numbers
 //
-// JavaScript has doubles. Those that are integral and at most 2^53-1 in
-// magnitude are encoded as integers, also 1.0 and -0, all others as floats; so
-// a float64 that is integral comes back as an int64. Beyond 2^53-1 integers and
-// floats are different values. Integers there are BigInt in JavaScript, which
-// does not calculate with both at once: avoid them if JavaScript is to do more
-// than to store them. In JSON such an integer is written without a '.' and
-// without an exponent, and such a float with one of them. Integers reach from
-// -2^64 to 2^64-1; in JSON, one beyond is a float.
+// JavaScript's numbers are doubles. An integral double of at most 2^53-1 in
+// magnitude is encoded as an integer, including 1.0 and -0; all others are
+// encoded as floats. An integral float64 therefore comes back as an int64.
+// Beyond 2^53-1, integers and floats are different values. JavaScript decodes
+// such integers as BigInt, which it does not mix with doubles in calculations:
+// avoid them if JavaScript must calculate with them. In JSON, such an integer
+// is written without '.' and exponent, and such a float with one of them.
+// Integers range from -2^64 to 2^64-1; in JSON, one beyond is a float.
 //
 // # Texts
 //
-// A text is UTF-8. In what is none, each malformed piece becomes U+FFFD. Byte
-// order marks in front of a text or a key are dropped, since JavaScript drops
-// one of them each time that it reads.
+// A text is UTF-8. Each malformed sequence becomes U+FFFD. Byte order marks at
+// the start of a text or key are dropped, since JavaScript drops one of them
+// each time it reads the text.
 //
-// # What there is no value of
+// # Unsupported data
 //
-// NaN and the infinities, a map with the same key twice or with the key
-// "__proto__", which JavaScript loses, a map whose members "/" and "bytes" are
-// the same text, number or bool, which JavaScript takes for a CID, and what is
-// nested more than [dagcbor.MaxDepth] deep.
+// The following have no value: NaN and the infinities; a map with a duplicate
+// key or with the key "__proto__", which JavaScript loses; a map whose members
+// "/" and "bytes" are the same text, number or bool, which JavaScript mistakes
+// for a CID; and data nested more than 128 deep.
 //
 // # Cost
 //
-// The size of what is read is for the caller to bound. [FromCBOR] takes the time of
-// [dagcbor.Normalize] and holds a copy. [FromJSON] takes time in proportion to the
-// length, and moves what is in arrays and maps once for each one around it, at most
-// 130 times; a CID of more than 1024 characters is taken in base32 alone, since other
-// bases take the square of the length. [Value.Field] reads the members in front of the
-// one that it returns. [Value.Any] and [Value.Decode] hold some 50 bytes for each item,
-// which may have one byte in the value. [Value.Slot] takes one SHA-256 of the value.
+// The caller bounds the size of what is read. [FromCBOR] checks an item in one
+// pass, and holds a copy. It sorts the keys of maps that are not in order, and
+// moves the contents of a map once for each enclosing map, at most 128 times.
+// [FromJSON] takes time proportional to the length, and moves the contents of
+// arrays and maps once for each enclosing one, at most 130 times. A CID of more
+// than 1024 characters must be in base32, since decoding other bases takes time
+// quadratic in the length. [Value.Field] reads the members that precede the one
+// it returns. [Value.Any] and [Value.Decode] hold about 50 bytes for each item,
+// which may be one byte of the value. [Value.Slot] computes one SHA-256 of the
+// value.
 package value
 
 import (
@@ -60,21 +63,20 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
-// ErrInvalid says that something cannot be a value.
+// ErrInvalid is returned for data that has no value.
 var ErrInvalid = errors.New("invalid value")
 
-// Value is one canonical dag-cbor item, or nil if there is none. It is not to
-// be modified. Values are made by [Of], [FromJSON] and [FromCBOR]; the methods
-// of one that is made by a conversion of other bytes may fail, but do not
-// panic.
+// Value is one canonical dag-cbor item, or nil for none. It must not be
+// modified. [Of], [FromJSON] and [FromCBOR] return values. The methods of a
+// Value that was converted from other bytes may fail, but do not panic.
 type Value []byte
 
-// FromCBOR returns the value that JavaScript makes of a dag-cbor item. It keeps
-// no reference to b. What JavaScript does not decode, or cannot encode again,
-// is refused with [ErrInvalid].
+// FromCBOR returns the value that JavaScript decodes from a dag-cbor item. It
+// keeps no reference to b. It returns [ErrInvalid] if JavaScript does not
+// decode the item, or cannot encode the result.
 func FromCBOR(b []byte) (Value, error) {
 	item, err := dagcbor.Normalize(b)
 	if err != nil {
@@ -83,14 +85,8 @@ func FromCBOR(b []byte) (Value, error) {
 	return bytes.Clone(item), nil
 }
 
-// Kind returns what v is, [dagcbor.Invalid] if there is no value.
-func (v Value) Kind() dagcbor.Kind {
-	kind, _ := dagcbor.NewReader(v).Kind()
-	return kind
-}
-
-// Field returns the member of a map that has a name, without a copy. It is nil
-// if there is none, or if v is no map.
+// Field returns the member of a map with the given name, without a copy. It
+// returns nil if there is none, or if v is not a map.
 func (v Value) Field(name string) Value {
 	r := dagcbor.NewReader(v)
 	n, err := r.Map()
@@ -99,7 +95,7 @@ func (v Value) Field(name string) Value {
 	}
 	for range n {
 		key, err := r.TextBytes()
-		if err != nil || len(key) > len(name) { // shorter keys are in front
+		if err != nil || len(key) > len(name) { // shorter keys precede longer ones
 			return nil
 		}
 		item, err := r.Raw()
@@ -113,16 +109,16 @@ func (v Value) Field(name string) Value {
 	return nil
 }
 
-// Text returns the text that v is, if it is one.
+// Text returns the text of v, and whether v is a text.
 func (v Value) Text() (string, bool) {
 	text, err := dagcbor.NewReader(v).Text()
 	return text, err == nil
 }
 
-// Equal reports whether v and o are the same value, or both none.
+// Equal reports whether v and o are the same value or both nil.
 func (v Value) Equal(o Value) bool { return bytes.Equal(v, o) }
 
-// reader returns a reader of v, all of which is well-formed.
+// reader returns a reader of v after checking that v is well-formed.
 func (v Value) reader() (*dagcbor.Reader, error) {
 	r := dagcbor.NewReader(v)
 	if _, err := r.Raw(); err != nil {

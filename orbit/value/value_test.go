@@ -14,7 +14,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 
-	"github.com/newpieceplease/npp/orbit/value/dagcbor"
+	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
 var someCID = cid.MustParse("bafyreiepmdpv3nd7d7wvwbpj6vtmcrmtxkcwqm6bzwxzvmhvqc3jbxuxqy")
@@ -37,12 +37,12 @@ func fromJSON(tb testing.TB, text string) Value {
 	return value
 }
 
-// behaviour is what JavaScript did with a value or an item.
+// behaviour is how JavaScript encodes a value or decodes an item.
 type behaviour struct {
-	Value     string // that was encoded
-	Decode    string // what was decoded
+	Value     string // the encoded value
+	Decode    string // the decoded item
 	Hex       string
-	JS        any // what it decoded to
+	JS        any // the result of decoding
 	Reencoded string
 	Error     string
 }
@@ -58,7 +58,7 @@ func load(tb testing.TB, name string, to any) {
 	}
 }
 
-// unexpressed are the values of JavaScript that neither Go nor JSON has.
+// unexpressed are the values of JavaScript that exist neither in Go nor in JSON.
 var unexpressed = map[string]bool{"Date": true, "undefined in map": true}
 
 func TestValuesAreEncodedAsInJavaScript(t *testing.T) {
@@ -136,7 +136,8 @@ func TestValuesAreEncodedAsInJavaScript(t *testing.T) {
 	}
 }
 
-// check fails the test unless got is an item, or err if that is empty.
+// check fails the test unless got is the item or, if item is empty, err is
+// ErrInvalid.
 func check(t *testing.T, what, item string, got Value, err error) {
 	t.Helper()
 	if item == "" {
@@ -333,7 +334,7 @@ func TestNestingIsBounded(t *testing.T) {
 	if got := of(t, nest(most)); !got.Equal(deepest) {
 		t.Errorf("%s", got)
 	}
-	// In JSON bytes are two maps, which do not count.
+	// In JSON, bytes are two maps, which do not add to the depth.
 	bytesInDepth := strings.Replace(deep, "[]", `[{"/":{"bytes":"AQ"}}]`, 1)
 	if got := fromJSON(t, bytesInDepth).String(); got != bytesInDepth {
 		t.Error(got)
@@ -370,17 +371,25 @@ func TestFieldReturnsAMember(t *testing.T) {
 }
 
 func TestKindAndText(t *testing.T) {
-	for kind, v := range map[dagcbor.Kind]Value{
-		dagcbor.Invalid: nil, dagcbor.Text: of(t, "x"), dagcbor.Map: of(t, map[string]any{}), dagcbor.Float: of(t, 0.5),
-		dagcbor.Uint: of(t, 1.0), dagcbor.NegInt: of(t, -1), dagcbor.Link: of(t, someCID), dagcbor.Null: of(t, nil),
-		dagcbor.Bool: of(t, true), dagcbor.Bytes: of(t, []byte{}), dagcbor.Array: of(t, []any{}),
+	for _, c := range []struct {
+		kind Kind
+		name string
+		v    Value
+	}{
+		{KindInvalid, "invalid", nil}, {KindInvalid, "invalid", Value{0xff}}, {KindNull, "null", of(t, nil)}, {KindBool, "bool", of(t, true)},
+		{KindInteger, "integer", of(t, 1.0)}, {KindInteger, "integer", of(t, -1)}, {KindFloat, "float", of(t, 0.5)},
+		{KindText, "text", of(t, "x")}, {KindBytes, "bytes", of(t, []byte{})}, {KindLink, "link", of(t, someCID)},
+		{KindArray, "array", of(t, []any{})}, {KindMap, "map", of(t, map[string]any{})},
 	} {
-		if got := v.Kind(); got != kind {
-			t.Errorf("%s: %v, want %v", v, got, kind)
+		if got := c.v.Kind(); got != c.kind || got.String() != c.name {
+			t.Errorf("%s: %v, want %v", c.v, got, c.name)
 		}
-		if text, ok := v.Text(); ok != (kind == dagcbor.Text) || ok && text != "x" {
-			t.Errorf("%s: %q, %v", v, text, ok)
+		if text, ok := c.v.Text(); ok != (c.kind == KindText) || ok && text != "x" {
+			t.Errorf("%s: %q, %v", c.v, text, ok)
 		}
+	}
+	if got := Kind(99).String(); got != "invalid" {
+		t.Error(got)
 	}
 }
 

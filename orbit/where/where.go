@@ -1,28 +1,29 @@
-// Package where chooses values by an expression, such as
+// Package where filters values by an expression, such as
 //
 //	instrument == "Piano" and year < 1800
 //
-// The language is that of github.com/expr-lang/expr. The names in it are the
-// members of the map that the value is, nil where there is none; "value" is the
-// value itself, also where it is no map. Numbers are numbers whether they are
-// integers or floats, a link is the text of its CID, and bytes are their base64
-// as in DAG-JSON.
+// The language is that of github.com/expr-lang/expr. Names denote the members
+// of the value, which is a map; a missing member is nil. "value" denotes the
+// value itself, whether or not it is a map. Integers and floats are both
+// numbers. A link is the text of its CID, and bytes are base64 text as in
+// DAG-JSON.
 //
-// A value on which the expression fails, such as nil < 1800, does not match:
-// say (year ?? 1900) < 1800 where a member may be missing.
+// If the evaluation fails, as for nil < 1800, the value does not match. Where a
+// member may be missing, write (year ?? 1900) < 1800.
 //
 // # Cost
 //
-// Expressions come from whoever may call the daemon, and values from any peer.
+// Expressions come from any caller of the daemon, and values from any peer.
 //
-//   - An expression has at most [MaxLength] bytes and 256 nodes. [Compile] takes time
-//     and memory in proportion to its length: the patterns of "matches" have 128 steps
-//     together, those that are repeated written out, and larger ones are refused before
-//     they are compiled.
-//   - An evaluation takes time in proportion to the size of the value times that of the
-//     expression, and holds the value decoded. There are neither ranges nor functions
-//     that make much of little, a text grows to nine times its size at most, and a
-//     predicate, as in any(tags, # == "solo"), can speak of its item alone.
+//   - An expression has at most [MaxLength] bytes and 256 nodes. [Compile]
+//     takes time and memory proportional to its length: the patterns of
+//     "matches" together compile to at most 128 instructions, with repetitions
+//     expanded, and larger ones are rejected before they are compiled.
+//   - An evaluation takes time proportional to the size of the value times the
+//     size of the expression, and holds the decoded value. The language has no
+//     ranges and no functions whose result is much larger than their arguments.
+//     A text grows to at most nine times its size. A predicate, as in any(tags,
+//     # == "solo"), can refer only to its item.
 package where
 
 import (
@@ -42,20 +43,21 @@ import (
 )
 
 const (
-	// MaxLength is the longest expression, in bytes.
+	// MaxLength is the length of the longest expression, in bytes.
 	MaxLength = 4 << 10
 
 	maxNodes  = 256
-	maxPluses = 8       // each may make a text as long as both its sides
-	maxSteps  = 128     // of all patterns, for each character of a text
-	maxMemory = 1 << 16 // items that an evaluation makes
+	maxPluses = 8       // each may concatenate two texts
+	maxSteps  = 128     // instructions of all patterns, each executed once per character
+	maxMemory = 1 << 16 // items that an evaluation may allocate
 )
 
-// ErrInvalid says that an expression is none, or one that is not allowed.
+// ErrInvalid is returned for a text that is not an expression, or that is not
+// permitted.
 var ErrInvalid = errors.New("invalid expression")
 
-// functions are those that take no longer than it takes to read their
-// arguments, and give back no more than they got.
+// functions are the permitted functions. They take time proportional to the
+// size of their arguments, and their result is no larger than these.
 var functions = []string{
 	"all", "any", "none", "one", "count",
 	"len", "lower", "upper", "trim", "hasPrefix", "hasSuffix", "indexOf",
@@ -65,7 +67,8 @@ var functions = []string{
 // Expression is a compiled expression. It may be used concurrently.
 type Expression struct{ program *vm.Program }
 
-// Compile returns the expression that a text is, or [ErrInvalid].
+// Compile parses and checks an expression. It returns [ErrInvalid] if the text
+// is not a permitted expression.
 func Compile(text string) (*Expression, error) {
 	if len(text) > MaxLength {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrInvalid, len(text), MaxLength)
@@ -73,8 +76,8 @@ func Compile(text string) (*Expression, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, fmt.Errorf("%w: it is empty", ErrInvalid)
 	}
-	// Compiling a pattern takes as much as what it repeats, written out, so that is
-	// known before.
+	// The cost of compiling a pattern depends on its size with all
+	// repetitions expanded, so this size is computed first.
 	tree, err := parser.Parse(text)
 	if err != nil {
 		return nil, invalid(err)
@@ -104,14 +107,14 @@ func Compile(text string) (*Expression, error) {
 func invalid(err error) error {
 	first, _, _ := strings.Cut(err.Error(), "\n")
 	if strings.Contains(first, `Operator("=")`) {
-		first += "; == compares"
+		first += "; use == to compare"
 	}
 	return fmt.Errorf("%w: %s", ErrInvalid, first)
 }
 
-var errTooLarge = errors.New("the patterns to match are too large")
+var errTooLarge = errors.New("the patterns of matches are too large")
 
-// patterns adds up what the patterns of an expression have at least.
+// patterns sums up the minimum size of the patterns in an expression.
 type patterns struct{ steps int }
 
 // Visit implements [ast.Visitor].
@@ -127,8 +130,9 @@ func (p *patterns) Visit(node *ast.Node) {
 	}
 }
 
-// least is how many characters and classes of characters a pattern has, those that are
-// repeated written out, up to one more than maxSteps. It has as many steps or more.
+// least returns the number of characters and character classes of a pattern
+// with all repetitions expanded, up to maxSteps+1. The pattern compiles to at
+// least that many instructions.
 func least(re *syntax.Regexp) int {
 	n := 0
 	switch re.Op {
@@ -146,8 +150,8 @@ func least(re *syntax.Regexp) int {
 	return min(n, maxSteps+1)
 }
 
-// checker refuses what would make an evaluation take more than in proportion
-// to the size of the expression and of the value.
+// checker rejects operations that would make an evaluation take more time than
+// the product of the sizes of expression and value.
 type checker struct {
 	err           error
 	pluses, steps int
@@ -159,17 +163,17 @@ func (c *checker) Visit(node *ast.Node) {
 	case *ast.BinaryNode:
 		switch n.Operator {
 		case "..":
-			c.err = errors.New("there are no ranges (..)")
+			c.err = errors.New("ranges (..) are not supported")
 		case "**", "^":
-			c.err = errors.New("there are no powers (" + n.Operator + ")")
+			c.err = errors.New("powers (" + n.Operator + ") are not supported")
 		case "+":
 			if c.pluses++; c.pluses > maxPluses {
-				c.err = fmt.Errorf("more than %d + are too many", maxPluses)
+				c.err = fmt.Errorf("more than %d operators +", maxPluses)
 			}
 		case "matches":
 			pattern, ok := n.Right.(*ast.StringNode)
 			if !ok {
-				c.err = errors.New("a pattern to match must be written out")
+				c.err = errors.New("the pattern of matches must be a literal")
 				break
 			}
 			if c.steps += steps(pattern.Value); c.steps > maxSteps {
@@ -177,23 +181,24 @@ func (c *checker) Visit(node *ast.Node) {
 			}
 		}
 	case *ast.VariableDeclaratorNode:
-		c.err = errors.New("there are no variables (let)")
+		c.err = errors.New("variables (let) are not supported")
 	case *ast.CallNode:
-		c.err = fmt.Errorf("%.40s is no function here", n.Callee)
+		c.err = fmt.Errorf("unknown function %.40s", n.Callee)
 	case *ast.PredicateNode:
 		inner := new(outward)
 		ast.Walk(&n.Node, inner)
 		if inner.found {
-			c.err = errors.New("a predicate can speak of its item (#) alone")
+			c.err = errors.New("a predicate can refer only to its item (#)")
 		}
 	}
 }
 
-// steps is how much a pattern may take for each character of a text.
+// steps returns the number of instructions to which a pattern compiles.
+// Matching executes each at most once per character.
 func steps(pattern string) int {
 	parsed, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
-		return 0 // it is refused where it is compiled
+		return 0 // the compiler rejects it
 	}
 	program, err := syntax.Compile(parsed.Simplify())
 	if err != nil {
@@ -202,8 +207,8 @@ func steps(pattern string) int {
 	return len(program.Inst)
 }
 
-// outward looks for what makes a predicate take, for each item, what depends
-// on more than the item: names, and predicates within.
+// outward finds the nodes by which the cost of a predicate depends on more than
+// its item: names and nested predicates.
 type outward struct{ found bool }
 
 // Visit implements [ast.Visitor].
@@ -214,7 +219,8 @@ func (o *outward) Visit(node *ast.Node) {
 	}
 }
 
-// Match reports whether the expression is true of a value.
+// Match reports whether the expression is true for a value. Its error is not
+// nil if the value is malformed.
 func (e *Expression) Match(v value.Value) (bool, error) {
 	decoded, err := v.Any()
 	if err != nil {
@@ -233,7 +239,8 @@ func (e *Expression) Match(v value.Value) (bool, error) {
 	return is && err == nil, nil
 }
 
-// plain makes texts of what an expression has no literals for.
+// plain converts links and bytes, for which expressions have no literals, to
+// text.
 func plain(v any) any {
 	switch v := v.(type) {
 	case cid.Cid:

@@ -95,7 +95,7 @@ func TestWhatIsNoExpressionIsRefused(t *testing.T) {
 	}
 }
 
-// Without the rules, each of these would take minutes.
+// Without the restrictions, each of these takes minutes.
 func TestTimeIsLinearInTheValue(t *testing.T) {
 	big := of(t, `{"text":"`+strings.Repeat("a", 400_000)+`","list":[`+strings.Repeat(`"aaaaaaaaa",`, 30_000)+`""]}`)
 	for _, text := range []string{
@@ -108,8 +108,8 @@ func TestTimeIsLinearInTheValue(t *testing.T) {
 	}
 }
 
-// A pattern that is too large is refused before it is compiled: written out, each of
-// these takes gigabytes.
+// A pattern that is too large is rejected before it is compiled. With repetitions
+// expanded, each of these takes gigabytes.
 func TestPatternsThatAreTooLargeAreNotCompiled(t *testing.T) {
 	for _, text := range []string{
 		`title matches "(` + strings.Repeat("a", 3000) + `){1000}"`,

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,7 +22,6 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/network"
 
-	"github.com/newpieceplease/npp/orbit/blocks"
 	"github.com/newpieceplease/npp/test/harness"
 )
 
@@ -1237,7 +1237,7 @@ func titles(t *testing.T, n *harness.Node) string {
 // damage corrupts the log of a database in the repo of a stopped node.
 func damage(t *testing.T, n *harness.Node, address string) {
 	t.Helper()
-	edit(t, n, blocks.LogPrefix(numberOf(t, n, address))+"/summary", func([]byte) []byte { return []byte("garbage") })
+	edit(t, n, "log/"+strconv.FormatUint(numberOf(t, n, address), 36)+"/summary", func([]byte) []byte { return []byte("garbage") })
 }
 
 // A damaged database of one companion, or of the user, is reported and does not

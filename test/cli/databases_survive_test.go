@@ -222,8 +222,8 @@ func checkWhole(t *testing.T, s *stopped, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stats, err := db.Log().Stats(t.Context())
-	otherStats, otherErr := other.Log().Stats(t.Context())
+	stats, err := db.Stats(t.Context())
+	otherStats, otherErr := other.Stats(t.Context())
 	if err != nil || otherErr != nil || fmt.Sprint(stats) != fmt.Sprint(otherStats) {
 		t.Errorf("%+v, %v; from the log: %+v, %v", stats, err, otherStats, otherErr)
 	}

@@ -13,9 +13,9 @@ import (
 	"github.com/ipfs/boxo/keystore"
 
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/identity"
-	"github.com/newpieceplease/npp/orbit/keyed"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
@@ -49,9 +49,17 @@ func newApp(t *testing.T) app {
 // returns its address and the file of its CAR.
 func (a app) database(name, kind string, payloads ...value.Value) (address, file string) {
 	a.t.Helper()
-	db, err := a.orbit.Create(a.t.Context(), name, orbit.Options{Type: kind, Access: orbit.Access{Write: []string{manifest.Anyone}}})
-	if err == nil {
-		_, err = db.Log().Append(a.t.Context(), a.signer, payloads...)
+	db, err := a.orbit.Create(a.t.Context(), name, orbit.Options{Type: kind, Access: orbit.Access{Write: []string{orbit.Anyone}}})
+	var heads []entry.Position
+	for _, payload := range payloads {
+		if err != nil {
+			break
+		}
+		var e *entry.Entry
+		if e, err = entry.New(a.signer, db.Address(), payload, heads, []string{}); err == nil {
+			heads = []entry.Position{e.Position(e.Rank())}
+			_, err = db.Join(a.t.Context(), orbit.NewCandidates(e.Block), orbit.JoinOptions{})
+		}
 	}
 	var car bytes.Buffer
 	if err == nil {
@@ -130,9 +138,11 @@ func TestEventsAreOpenedAsWhatAnAppKeepsInThem(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
 	doc := func(i int) value.Value {
-		return keyed.Put(value.Text(fmt.Sprint(i)), valueOf(t, map[string]any{"hash": fmt.Sprint(i)}))
+		key := fmt.Sprint(i)
+		return valueOf(t, map[string]any{"op": "PUT", "key": key, "value": map[string]any{"hash": key}})
 	}
-	address, file := newApp(t).database("scores", orbit.TypeEvents, doc(1), doc(2), keyed.Delete(value.Text("1")))
+	deleted := valueOf(t, map[string]any{"op": "DEL", "key": "1", "value": nil})
+	address, file := newApp(t).database("scores", orbit.TypeEvents, doc(1), doc(2), deleted)
 	n.MustRun("npp", "db", "import", file)
 	if text := n.MustRun("npp", "db", "doctor", address); !strings.Contains(text, "ipfs npp db open "+address+" --type keyvalue") {
 		t.Errorf("doctor: %s", text)
@@ -191,11 +201,8 @@ func TestAnUnknownAccessControllerIsNamed(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
 	hash := strings.TrimPrefix(db(t, n, "info", "pieces")[0].Address, "/orbitdb/")
-	b, err := manifest.Manifest{Name: "band", Type: orbit.TypeEvents, AccessController: "/custom/" + hash}.Block()
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := manifest.Address(b.Hash)
+	b := block.New(valueOf(t, map[string]any{"name": "band", "type": orbit.TypeEvents, "accessController": "/custom/" + hash}))
+	address := orbit.FormatAddress(b.Hash)
 	n.MustRun("npp", "db", "open", address) // before its blocks have arrived
 	if status, answer := n.RPC("block/put", url.Values{"cid-codec": {"dag-cbor"}}, bytes.NewReader(b.Data)); status != http.StatusOK {
 		t.Fatalf("block put: %s", answer)

@@ -284,8 +284,8 @@ func TestDatabaseCommandsRefuseBadInput(t *testing.T) {
 		{call{"db/all", []string{"pieces"}, url.Values{"behind": {hash}, "oldest": {"true"}}, nil}, []string{"cannot be combined"}},
 		{call{"db/query", []string{"pieces"}, nil, nil}, []string{"--where is missing", "hint: "}},
 		{call{"db/query", []string{"pieces"}, where(""), nil}, []string{"invalid expression: it is empty"}},
-		{call{"db/query", []string{"pieces"}, where(`a = 1`), nil}, []string{"invalid expression", "== compares", "hint: "}},
-		{call{"db/query", []string{"pieces"}, where(`repeat("a", 99) == a`), nil}, []string{"repeat is no function here", "hint: "}},
+		{call{"db/query", []string{"pieces"}, where(`a = 1`), nil}, []string{"invalid expression", "use == to compare", "hint: "}},
+		{call{"db/query", []string{"pieces"}, where(`repeat("a", 99) == a`), nil}, []string{"unknown function repeat", "hint: "}},
 		{call{"db/log", []string{"pieces"}, url.Values{"lt": {"x"}}, nil}, []string{`--lt is "x"`}},
 		{call{"db/log", []string{"user"}, url.Values{"gt": {hash}}, nil}, []string{"no such entry"}},
 		{call{"db/log", []string{"user"}, url.Values{"gt": {hash}, "gte": {hash}}, nil}, []string{"both gt and gte"}},
@@ -405,7 +405,7 @@ func TestDatabaseTravelsAsCAR(t *testing.T) {
 	for name, way := range ways {
 		for what, body := range map[string]string{"nothing": "", "no CAR": "hello", "half a CAR": string(car[:len(car)-10])} {
 			c := call{"db/import", nil, nil, []byte(body)}
-			if out, err := way(t, b, c); out != "" || !strings.Contains(err, "no CAR of an OrbitDB database") || !strings.Contains(err, "hint: ipfs npp db export") {
+			if out, err := way(t, b, c); out != "" || !strings.Contains(err, "not a CAR of an OrbitDB database") || !strings.Contains(err, "hint: ipfs npp db export") {
 				t.Errorf("%s: %s: %s, %s", name, what, out, err)
 			}
 		}

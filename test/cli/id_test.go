@@ -81,10 +81,10 @@ func TestIDSaysWhyThereAreNoDatabases(t *testing.T) {
 	}
 	n.Start()
 	r := n.Run("npp", "id")
-	if r.Code != 1 || r.Stdout != "peer        "+n.PeerID()+"\n" || !strings.Contains(r.Stderr, "is gone from the keystore") || !strings.Contains(r.Stderr, "; hint: ") {
+	if r.Code != 1 || r.Stdout != "peer        "+n.PeerID()+"\n" || !strings.Contains(r.Stderr, "is missing from the keystore") || !strings.Contains(r.Stderr, "; hint: ") {
 		t.Errorf("id: %v", r)
 	}
-	if r := n.Run("npp", "db", "ls"); r.Code != 1 || r.Stdout != "" || !strings.Contains(r.Stderr, "is gone from the keystore") {
+	if r := n.Run("npp", "db", "ls"); r.Code != 1 || r.Stdout != "" || !strings.Contains(r.Stderr, "is missing from the keystore") {
 		t.Errorf("db ls: %v", r)
 	}
 	n.MustRun("npp", "peers", "--count")

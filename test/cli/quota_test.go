@@ -27,7 +27,7 @@ func TestFullDatabaseIsShownAndGoesOnOnceItsQuotaIsRaised(t *testing.T) {
 	if has := replica(t, b, "info", db).Entries; has == 0 || has > 9 {
 		t.Errorf("%d entries", has)
 	}
-	if ls := b.MustRun("npp", "db", "ls"); !strings.Contains(ls, "  full ") || !strings.Contains(ls, "quota is used up: that of this database") {
+	if ls := b.MustRun("npp", "db", "ls"); !strings.Contains(ls, "  full ") || !strings.Contains(ls, "quota is used up: the quota of this database") {
 		t.Errorf("db ls: %s", ls)
 	}
 	if f := findings(t, b, db)["quota"]; f.Level != "problem" || !strings.Contains(f.Advice, "raise the quota") {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/test/harness"
 )
 
@@ -75,7 +74,7 @@ func newChaos(t *testing.T, rng *rand.Rand) *chaos {
 		c.add(kind, createIn(t, c.daemons[0], "chaos "+kind, kind).address)
 	}
 	managed := c.peers[0].createLive(writerA, "chaos managed", orbit.Options{Type: orbit.TypeDocuments, Access: orbit.Access{Managed: true}}, live{})
-	managed.change("grant", manifest.Anyone)
+	managed.change("grant", orbit.Anyone)
 	c.add(managed.kind, managed.address)
 	for _, d := range c.daemons {
 		eventually(t, "the daemon may write", func() (any, bool) {

@@ -18,7 +18,6 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/test/harness"
 )
@@ -97,7 +96,7 @@ func TestJavaScriptReadsDatabasesOfDaemon(t *testing.T) {
 	} {
 		t.Run(kind, func(t *testing.T) {
 			js := js.in(t)
-			address := strings.TrimSpace(n.MustRun("npp", "db", "create", kind, "--type", kind, "--write", manifest.Anyone))
+			address := strings.TrimSpace(n.MustRun("npp", "db", "create", kind, "--type", kind, "--write", orbit.Anyone))
 			for _, put := range puts {
 				n.MustRun(append([]string{"npp", "db", "put", address}, put...)...)
 			}
@@ -118,7 +117,7 @@ func TestJavaScriptReadsDatabasesOfDaemon(t *testing.T) {
 // asCAR returns the blocks of a database as a CAR.
 func asCAR(t testing.TB, address string, bs []block.Block) []byte {
 	t.Helper()
-	hash, err := manifest.ParseAddress(address)
+	hash, err := orbit.ParseAddress(address)
 	must(t, err)
 	root, err := block.ParseHash(hash)
 	must(t, err)
@@ -194,16 +193,16 @@ func TestBlockThatJavaScriptWaitsForArrivesOncePut(t *testing.T) {
 	inAuthor := author.create(writerA, "later", orbit.Options{Type: orbit.TypeDocuments}, false)
 	entries := writeAll(t, inAuthor, inAuthor.kind)
 	car := asCAR(t, inAuthor.address, author.allBlocks())
-	access, _, err := manifest.Writers{manifest.Anyone}.Address()
+	address, err := newOrbit(t, writerA).AddressOf("later", orbit.Options{Type: orbit.TypeEvents, Access: orbit.Access{Write: []string{orbit.Anyone}}})
 	must(t, err)
-	m, err := manifest.Manifest{Name: "later", Type: orbit.TypeEvents, AccessController: access}.Block()
+	manifest, err := orbit.ParseAddress(address)
 	must(t, err)
 
 	for _, test := range []struct {
 		name, hash string
 		put        func()
 	}{
-		{"manifest", m.Hash, func() { n.MustRun("npp", "db", "create", "later", "--write", manifest.Anyone) }},
+		{"manifest", manifest, func() { n.MustRun("npp", "db", "create", "later", "--write", orbit.Anyone) }},
 		{"entry", entries[len(entries)-1].Hash, func() { imported(t, n, car) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -5,14 +5,13 @@ import (
 	"testing"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/test/harness"
 )
 
 // anybody returns the options of a database that anybody may write.
 func anybody(kind string) orbit.Options {
-	return orbit.Options{Type: kind, Access: orbit.Access{Write: []string{manifest.Anyone}}}
+	return orbit.Options{Type: kind, Access: orbit.Access{Write: []string{orbit.Anyone}}}
 }
 
 func pair(key, val string) [2]value.Value { return [2]value.Value{value.Text(key), value.Text(val)} }

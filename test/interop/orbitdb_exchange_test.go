@@ -18,7 +18,6 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
@@ -55,7 +54,7 @@ var operations = map[string][]op{
 func forEachKind(t *testing.T, test func(t *testing.T, name string, opts orbit.Options)) {
 	for _, kind := range slices.Sorted(maps.Keys(operations)) {
 		for name, access := range map[string]orbit.Access{
-			"own": {}, "anyone": {Write: []string{manifest.Anyone}}, "managed": {Managed: true},
+			"own": {}, "anyone": {Write: []string{orbit.Anyone}}, "managed": {Managed: true},
 		} {
 			name := kind + " " + name
 			opts := orbit.Options{Type: kind, Access: access}
@@ -325,7 +324,7 @@ func TestGoAndJavaScriptWriteInTurns(t *testing.T) {
 	for _, kind := range slices.Sorted(maps.Keys(operations)) {
 		t.Run(kind, func(t *testing.T) {
 			js := js.in(t)
-			opts := orbit.Options{Type: kind, Access: orbit.Access{Write: []string{manifest.Anyone}}}
+			opts := orbit.Options{Type: kind, Access: orbit.Access{Write: []string{orbit.Anyone}}}
 			o := newOrbit(t, writerA)
 			must(t, o.Keep(t.Context(), identityBlock(t, writerB)))
 			js.takeBlocks(o.Identity().Block())

@@ -15,7 +15,6 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
@@ -116,7 +115,7 @@ func newHistory(t testing.TB, js *node, seed uint64) *history {
 		blocks: make(map[string]block.Block), entries: make(map[string]*entry.Entry), inJS: make(map[string]bool),
 	}
 	h.kind = pick(h.Rand, orbit.TypeDocuments, orbit.TypeKeyValue, orbit.TypeEvents)
-	opts := orbit.Options{Type: h.kind, Access: orbit.Access{Write: []string{manifest.Anyone}}}
+	opts := orbit.Options{Type: h.kind, Access: orbit.Access{Write: []string{orbit.Anyone}}}
 	if h.kind == orbit.TypeDocuments {
 		h.indexBy = pick(h.Rand, orbit.DefaultIndexBy, "name")
 		opts.IndexBy = h.indexBy

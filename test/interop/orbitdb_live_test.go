@@ -11,7 +11,6 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/test/harness"
 )
@@ -263,7 +262,7 @@ func TestJavaScriptPeersReplicate(t *testing.T) {
 			a.newIdentity(writerA)
 			b.newIdentity(writerB)
 			inA := a.createLive(writerA, "shared", orbit.Options{
-				Type: orbit.TypeDocuments, Access: orbit.Access{Write: []string{manifest.Anyone}},
+				Type: orbit.TypeDocuments, Access: orbit.Access{Write: []string{orbit.Anyone}},
 			}, live{})
 			inA.putMany(newDocuments("a", 20)...)
 			b.dial(a.addr)

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/newpieceplease/npp/orbit"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/test/harness"
 )
 
@@ -58,7 +57,7 @@ func (r daemonReplica) restarted(end func()) {
 // createIn makes a daemon create a database that anybody may write.
 func createIn(t *testing.T, n *harness.Node, name, kind string) daemonReplica {
 	t.Helper()
-	return daemonReplica{t, n, strings.TrimSpace(n.MustRun("npp", "db", "create", name, "--type", kind, "--write", manifest.Anyone))}
+	return daemonReplica{t, n, strings.TrimSpace(n.MustRun("npp", "db", "create", name, "--type", kind, "--write", orbit.Anyone))}
 }
 
 // openIn makes a daemon replicate a database.
@@ -231,7 +230,7 @@ func TestPeersThatNeverMeetConvergeThroughDaemon(t *testing.T) {
 		a.newIdentity(writerA)
 		b.newIdentity(writerB)
 		inA := a.createLive(writerA, "star", orbit.Options{
-			Type: orbit.TypeDocuments, Access: orbit.Access{Write: []string{manifest.Anyone}},
+			Type: orbit.TypeDocuments, Access: orbit.Access{Write: []string{orbit.Anyone}},
 		}, live{memory: true})
 		inA.putMany(newDocuments("a", 30)...)
 		inDaemon := openIn(t, n, inA.address)
@@ -442,7 +441,7 @@ func TestManyDatabasesOfManyPeersReplicate(t *testing.T) {
 	n := harness.New(t).Start()
 	var addresses []string
 	for i := range peers * each {
-		status, answer := n.RPC("npp/db/create", url.Values{"arg": {fmt.Sprintf("number %d", i)}, "type": {orbit.TypeEvents}, "write": {manifest.Anyone}}, nil)
+		status, answer := n.RPC("npp/db/create", url.Values{"arg": {fmt.Sprintf("number %d", i)}, "type": {orbit.TypeEvents}, "write": {orbit.Anyone}}, nil)
 		if status != http.StatusOK {
 			t.Fatal(answer)
 		}

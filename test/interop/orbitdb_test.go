@@ -21,7 +21,6 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/identity"
-	"github.com/newpieceplease/npp/orbit/manifest"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
@@ -367,7 +366,7 @@ func (r goReplica) write(op op) (block.Block, error) {
 	if err != nil {
 		return block.Block{}, err
 	}
-	e, err := r.Log().Get(ctx, hash)
+	e, err := r.Entry(ctx, hash)
 	must(r.t, err)
 	return e.Block, nil
 }
@@ -378,29 +377,25 @@ func (r goReplica) join(heads []string, bs []block.Block) {
 		must(r.t, j.Err)
 	}
 	for _, hash := range heads {
-		if ok, err := r.Log().Has(r.t.Context(), hash); err != nil || !ok {
+		if _, err := r.Entry(r.t.Context(), hash); err != nil {
 			r.t.Fatalf("entry %s is not part of the log: %v", hash, err)
 		}
 	}
 }
 
 // joined joins blocks and returns the outcomes.
-func (r goReplica) joined(bs []block.Block) []orbit.Joined {
+func (r goReplica) joined(bs []block.Block) []orbit.JoinResult {
 	r.t.Helper()
-	joined, err := r.Join(r.t.Context(), bs)
+	joined, err := r.Join(r.t.Context(), orbit.NewCandidates(bs...), orbit.JoinOptions{})
 	must(r.t, err)
 	return joined
 }
 
 func (r goReplica) heads() []string {
 	r.t.Helper()
-	positions, err := r.Log().Heads(r.t.Context())
+	stats, err := r.Stats(r.t.Context())
 	must(r.t, err)
-	list := make([]string, len(positions))
-	for i, p := range positions {
-		list[i] = p.Hash
-	}
-	return list
+	return stats.Heads
 }
 
 func (r goReplica) state(q query) state {
@@ -491,7 +486,7 @@ func (r goReplica) all() []item {
 // blocks returns the entries in the order of arrival.
 func (r goReplica) blocks() (bs []block.Block) {
 	r.t.Helper()
-	for a, err := range r.Log().Stored(r.t.Context(), 0) {
+	for a, err := range r.Stored(r.t.Context(), 0) {
 		must(r.t, err)
 		bs = append(bs, a.Entry.Block)
 	}
@@ -677,9 +672,9 @@ func (js *node) createWith(w writer, name string, opts orbit.Options, more args)
 	if opts.Meta != nil {
 		a["meta"] = opts.Meta
 	}
-	access := map[string]any{"type": manifest.AccessIPFS}
+	access := map[string]any{"type": "ipfs"}
 	if opts.Access.Managed {
-		access["type"] = manifest.AccessOrbitDB
+		access["type"] = "orbitdb"
 	}
 	if opts.Access.Write != nil {
 		access["write"] = texts(opts.Access.Write)
