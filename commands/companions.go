@@ -104,9 +104,9 @@ type incompleteLine struct {
 	Why   string `json:"why"`
 }
 
-func newIncompleteLines(stores []library.StoreTrouble) (lines []incompleteLine) {
+func newIncompleteLines(stores []library.DatabaseProblem) (lines []incompleteLine) {
 	for _, s := range stores {
-		lines = append(lines, incompleteLine{s.Store, s.Err.Error()})
+		lines = append(lines, incompleteLine{s.Database, s.Err.Error()})
 	}
 	return lines
 }
@@ -142,7 +142,7 @@ func companionError(err error, arg string) error {
 		hint = "npp cannot open such a library; its app has to upgrade to OrbitDB 1.0 or later"
 	case errors.Is(err, orbit.ErrInvalidAddress):
 		hint = "ask the sender for another offer"
-	case errors.Is(err, library.ErrNoStore), errors.Is(err, card.ErrNoProtocol):
+	case errors.Is(err, library.ErrNoUserDatabase), errors.Is(err, card.ErrNoProtocol):
 		hint = `the peer has to send {"userDb":"<address of its user database>"}, as the app of the OrbitDB tutorial does`
 	case errors.Is(err, library.ErrNotCompanion):
 		hint = "ipfs npp companions ls shows your companions"
@@ -186,8 +186,8 @@ that peers offered in a message, as the app of the OrbitDB tutorial does:
 		case isSet(req, nearbyOption) && isSet(req, offersOption):
 			return fmt.Errorf("--%s and --%s cannot be combined; hint: use one of them", nearbyOption, offersOption)
 		case isSet(req, nearbyOption):
-			return emitAll(res, slices.Values(lib.NearbyPeers()), func(n library.Nearby) *companionLine {
-				return &companionLine{Peer: n.Peer.String(), Name: n.Name, User: n.User, Companion: n.Companion, Follows: n.Follows, Connected: true}
+			return emitAll(res, slices.Values(lib.NearbyPeers()), func(n library.NearbyPeer) *companionLine {
+				return &companionLine{Peer: n.Peer.String(), Name: n.Name, User: n.User, Companion: n.IsCompanion, Follows: n.Follows, Connected: true}
 			})
 		case isSet(req, offersOption):
 			offers, offersErr := lib.Offers(ctx)
@@ -214,23 +214,23 @@ that peers offered in a message, as the app of the OrbitDB tutorial does:
 
 func newCompanionLine(c library.Companion) *companionLine {
 	l := &companionLine{
-		Peer: c.Peer.String(), Name: c.Name, Companion: c.Companion, Follows: c.Follows,
+		Peer: c.Peer.String(), Name: c.Name, Companion: c.IsCompanion, Follows: c.Follows,
 		Connected: c.Connected, User: c.User, Address: c.PiecesAddr,
 	}
-	if c.NameNow != c.Name {
-		l.NameNow = c.NameNow
+	if c.CurrentName != c.Name {
+		l.NameNow = c.CurrentName
 	}
 	if c.Ready {
 		l.Pieces = &c.Pieces
 	}
-	if !c.InStep.IsZero() {
-		l.InStep = &c.InStep
+	if !c.InSync.IsZero() {
+		l.InStep = &c.InSync
 	}
-	if c.InStepWith != c.Peer && !c.InStep.IsZero() {
-		l.With = c.InStepWith.String()
+	if c.InSyncWith != c.Peer && !c.InSync.IsZero() {
+		l.With = c.InSyncWith.String()
 	}
-	for _, t := range c.Troubles {
-		l.Troubles = append(l.Troubles, t.Store+": "+companionError(t.Err, t.Address).Error())
+	for _, t := range c.Problems {
+		l.Troubles = append(l.Troubles, t.Database+": "+companionError(t.Err, t.Address).Error())
 	}
 	l.Incomplete = newIncompleteLines(c.Incomplete)
 	return l
@@ -487,7 +487,7 @@ func waitForPieces(ctx context.Context, res cmds.ResponseEmitter, lib *library.L
 		line := newCompanionLine(c)
 		l := &companionAddLine{Peer: id.String(), Name: lib.NameOf(id), Troubles: line.Troubles}
 		waited := time.Since(begin)
-		complete := err == nil && c.Whole(after)
+		complete := err == nil && c.Complete(after)
 		switch {
 		case complete && (len(c.Incomplete) == 0 || waited > wait):
 			l.Status, l.Pieces, l.With, l.Incomplete = "here", &c.Pieces, line.With, line.Incomplete

@@ -18,11 +18,11 @@ import (
 func TestCompanionsTextSaysWhatIsNotHere(t *testing.T) {
 	now, twelve := time.Now(), 12
 	for want, l := range map[string]companionLine{
-		"pieces not here yet":                  {Incomplete: []incompleteLine{{"user", library.ErrPartial.Error()}}},
+		"pieces not here yet":                  {Incomplete: []incompleteLine{{"user", library.ErrIncomplete.Error()}}},
 		"pieces being read":                    {Incomplete: []incompleteLine{{"user", library.ErrBeingRead.Error()}}},
-		"12 pieces so far":                     {Pieces: &twelve, InStep: &now, Incomplete: []incompleteLine{{"pieces", library.ErrPartial.Error()}}},
+		"12 pieces so far":                     {Pieces: &twelve, InStep: &now, Incomplete: []incompleteLine{{"pieces", library.ErrIncomplete.Error()}}},
 		"12 pieces":                            {Pieces: &twelve},
-		"12 pieces  in sync 0s ago":            {Pieces: &twelve, InStep: &now, Incomplete: []incompleteLine{{"practice", library.ErrPartial.Error()}}},
+		"12 pieces  in sync 0s ago":            {Pieces: &twelve, InStep: &now, Incomplete: []incompleteLine{{"practice", library.ErrIncomplete.Error()}}},
 		"12 pieces  in sync 0s ago with 12D3K": {Pieces: &twelve, InStep: &now, With: "12D3K"},
 	} {
 		l.Companion, l.Name = true, hostile
@@ -35,12 +35,12 @@ func TestCompanionsTextSaysWhatIsNotHere(t *testing.T) {
 
 func TestCompanionsAddTextSaysWhatIsNotHere(t *testing.T) {
 	twelve := 12
-	incomplete := []incompleteLine{{"practice", library.ErrPartial.Error()}}
+	incomplete := []incompleteLine{{"practice", library.ErrIncomplete.Error()}}
 	for want, l := range map[string]companionAddLine{
 		"here: 12 pieces\n": {Status: "here", Pieces: &twelve},
-		"here: 12 pieces, as the peer 12D3K has them; the companion itself does not have them open\n":                                                                                  {Status: "here", Pieces: &twelve, With: "12D3K"},
-		"here: 12 pieces\npractice: " + library.ErrPartial.Error() + "\n":                                                                                                              {Status: "here", Pieces: &twelve, Incomplete: incomplete},
-		"its library is not complete yet; fetching continues in the background\nto see what is missing: ipfs npp db doctor /orbitdb/z\npractice: " + library.ErrPartial.Error() + "\n": {Status: "waiting", Address: "/orbitdb/z", Incomplete: incomplete},
+		"here: 12 pieces, as the peer 12D3K has them; the companion itself does not have them open\n":                                                                                     {Status: "here", Pieces: &twelve, With: "12D3K"},
+		"here: 12 pieces\npractice: " + library.ErrIncomplete.Error() + "\n":                                                                                                              {Status: "here", Pieces: &twelve, Incomplete: incomplete},
+		"its library is not complete yet; fetching continues in the background\nto see what is missing: ipfs npp db doctor /orbitdb/z\npractice: " + library.ErrIncomplete.Error() + "\n": {Status: "waiting", Address: "/orbitdb/z", Incomplete: incomplete},
 	} {
 		if got := text(t, companionsAddCmd, nil, &l); got != want {
 			t.Errorf("got %q, want %q", got, want)

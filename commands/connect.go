@@ -139,7 +139,7 @@ func connect(ctx context.Context, d *daemon.Daemon, target peer.AddrInfo, timeou
 			return l
 		}
 		if lib, err := d.Library(); err == nil {
-			if err := lib.ClaimPeer(ctx, target.ID); err != nil {
+			if err := lib.MarkPeerManual(ctx, target.ID); err != nil {
 				l.Error = err.Error()
 				return l
 			}

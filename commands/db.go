@@ -149,7 +149,7 @@ func dbError(err error, arg string) error {
 		hint = "check the address: it is not the address of a database"
 	case errors.Is(err, space.ErrFull):
 		hint = space.Advice
-	case errors.Is(err, orbit.ErrFull), errors.Is(err, orbit.ErrShareFull):
+	case errors.Is(err, orbit.ErrQuotaFull), errors.Is(err, orbit.ErrPeerQuotaFull):
 		hint = replicate.QuotaAdvice
 	case errors.Is(err, entry.ErrTooLarge):
 		hint = "add it to IPFS (ipfs add) and put its CID"
@@ -319,7 +319,7 @@ func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pen
 			}
 		}
 	}
-	for _, address := range r.Pending() {
+	for _, address := range r.Fetching() {
 		s, err := r.Status(ctx, address)
 		if err != nil || listed[address] {
 			continue // it arrived, or was dropped, meanwhile
@@ -366,7 +366,7 @@ type storedLine struct {
 }
 
 func newStoredLine(u orbit.Usage) storedLine {
-	l := storedLine{Bytes: u.Entries, PendingBytes: u.Waiting, CompanionBytes: u.Grouped}
+	l := storedLine{Bytes: u.Entries, PendingBytes: u.Pending, CompanionBytes: u.Grouped}
 	if u.Limited && u.Quota < math.MaxUint64 {
 		l.MaxBytes = u.Quota
 	}
@@ -475,7 +475,7 @@ func infoOf(ctx context.Context, o *orbit.Orbit, db *orbit.Database) (*infoLine,
 	if err != nil {
 		return nil, err
 	}
-	l.Entries, l.Keys, l.Invalid, l.Pending = s.Entries, s.Keys, s.Faults, s.Waiting
+	l.Entries, l.Keys, l.Invalid, l.Pending = s.Entries, s.Keys, s.Unauthorized, s.Pending
 	l.Clock, l.Last, l.MissingCount, l.Stored = s.Clock, s.Last, s.Missing, newStoredLine(db.Usage())
 	l.Heads = append(l.Heads, s.Heads...)
 	if l.Access.Capabilities, err = db.Access().Capabilities(ctx); err != nil {
@@ -695,7 +695,7 @@ them sends them again. If the command is interrupted, run it again.
 		if err != nil {
 			return dbError(err, arg)
 		}
-		l.Entries, l.Invalid = s.Entries, s.Faults
+		l.Entries, l.Invalid = s.Entries, s.Unauthorized
 		return res.Emit(l)
 	},
 	Type:     rebuildLine{},

@@ -186,7 +186,7 @@ func revoke(ctx context.Context, req *cmds.Request, res cmds.ResponseEmitter, db
 		return err
 	}
 	var tips []string
-	if r.Affected, tips, err = db.Losing(ctx, capability, id); err != nil {
+	if r.Affected, tips, err = db.WouldRevoke(ctx, capability, id); err != nil {
 		return err
 	}
 	change := db.Access().Discard
@@ -231,7 +231,7 @@ func accessError(err error, arg string) error {
 	switch {
 	case errors.Is(err, orbit.ErrType):
 		hint = "only a database that was created with --managed has a list that can be changed: ipfs npp db create <name> --managed"
-	case errors.Is(err, orbit.ErrTooManyKept):
+	case errors.Is(err, orbit.ErrTooManyRetained):
 		hint = "--" + discardOption + " lets them lose their effect"
 	case errors.Is(err, errNotGranted):
 		hint = "ipfs npp db info " + hintArg(arg) + " shows who may write"

@@ -181,8 +181,8 @@ from people whom you trust with that.
 			Name:    db.Name(),
 			Entries: stats.Entries,
 			Known:   stats.Known,
-			Pending: stats.Waiting,
-			Invalid: stats.Faults,
+			Pending: stats.Pending,
+			Invalid: stats.Unauthorized,
 			Refused: stats.Refused,
 			Missing: stats.Missing,
 		})

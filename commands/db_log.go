@@ -152,7 +152,7 @@ func entriesOf(ctx context.Context, db *orbit.Database, req *cmds.Request) (iter
 		}
 		return db.Arrived(ctx, since), nil
 	}
-	r.Amount, _ = req.Options[amountOption].(int)
+	r.Limit, _ = req.Options[amountOption].(int)
 	return func(yield func(orbit.Arrival, error) bool) {
 		for e, err := range db.Iterate(ctx, r) {
 			if !yield(orbit.Arrival{Entry: e}, err) {
@@ -166,7 +166,7 @@ func newEntryLine(a orbit.Arrival) *entryLine {
 	e := a.Entry
 	return &entryLine{
 		Number:   a.Number,
-		Lost:     a.Lost,
+		Lost:     a.Revoked,
 		Hash:     e.Hash(),
 		Next:     notNil(e.Next),
 		Refs:     notNil(e.Refs),

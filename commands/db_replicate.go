@@ -171,14 +171,14 @@ func stateOf(s replicate.Status) string {
 	switch {
 	case s.Encrypted:
 		return encryptedState
-	case s.State == replicate.Open && errors.Is(s.Full, orbit.ErrFull):
+	case s.State == replicate.Open && errors.Is(s.Full, orbit.ErrQuotaFull):
 		return fullState
 	}
 	return string(s.State)
 }
 
 func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusLine {
-	l := statusLine{State: stateOf(s), GaveUp: s.GaveUp, Asking: s.Asking, Peers: []dbPeerLine{}}
+	l := statusLine{State: stateOf(s), GaveUp: s.Abandoned, Asking: s.Asking, Peers: []dbPeerLine{}}
 	if s.Err != nil {
 		l.Error = s.Err.Error()
 	}
@@ -188,7 +188,7 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 	if s.Full != nil {
 		l.Full = s.Full.Error()
 	}
-	if ship := s.Shipment; ship != nil {
+	if ship := s.Transfer; ship != nil {
 		l.Transfer = &transferLine{ship.From.String(), ship.Got, ship.Of}
 	}
 	for _, m := range s.Missing {
@@ -204,7 +204,7 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 	for _, p := range s.Peers {
 		here, ok := connected[p.ID]
 		line := dbPeerLine{Peer: p.ID.String(), Open: p.Open, Connected: ok, Relayed: here.Relayed, Agent: here.Agent,
-			Exchanged: optionalTime(p.Exchanged), InStep: optionalTime(p.InStep), Compared: string(p.By), Heads: p.Heads}
+			Exchanged: optionalTime(p.Exchanged), InStep: optionalTime(p.InSync), Compared: string(p.By), Heads: p.Heads}
 		if p.Err != nil {
 			line.Error = p.Err.Error()
 		}
@@ -335,7 +335,7 @@ they contain. The type is remembered.
 			return err
 		}
 		if lib, err := r.daemon.Library(); err == nil {
-			if err := lib.Claim(r.ctx, address); err != nil {
+			if err := lib.MarkManual(r.ctx, address); err != nil {
 				return err
 			}
 		}
@@ -457,7 +457,7 @@ func (r replication) openLine(s replicate.Status) (*openLine, error) {
 		return nil, err
 	}
 	stats, err := db.Stats(r.ctx)
-	l.Name, l.Entries, l.Pending = db.Name(), stats.Entries, stats.Waiting
+	l.Name, l.Entries, l.Pending = db.Name(), stats.Entries, stats.Pending
 	return l, err
 }
 
@@ -701,7 +701,7 @@ func (r replication) checkDrop(address, name string) error {
 	if err != nil {
 		return dbError(err, address)
 	}
-	for _, s := range lib.Stores(r.ctx) {
+	for _, s := range lib.Databases(r.ctx) {
 		if s.DB != nil && s.DB.Address() == address || s.DB == nil && s.Name == name {
 			return fmt.Errorf("%s is the daemon's own %q and cannot be dropped; hint: ipfs npp db close %s ends its replication", address, s.Name, s.Name)
 		}
@@ -738,7 +738,7 @@ address of the database first.
 				}
 				addresses = append(addresses, d.Address)
 			}
-			addresses = append(addresses, r.Pending()...)
+			addresses = append(addresses, r.Fetching()...)
 		} else {
 			address, err := r.knownAddress(req.Arguments[0])
 			if err != nil {

@@ -572,7 +572,7 @@ func databaseItems(ctx context.Context, db *orbit.Database, oldest bool, behind 
 			if oldest {
 				kv.All(ctx)(yield)
 			} else {
-				kv.Iterate(ctx, orbit.Page{Behind: behind})(yield)
+				kv.Iterate(ctx, orbit.Page{After: behind})(yield)
 			}
 			return
 		}
@@ -581,7 +581,7 @@ func databaseItems(ctx context.Context, db *orbit.Database, oldest bool, behind 
 			yield(orbit.Item{}, err)
 			return
 		}
-		all := events.Iterate(ctx, orbit.Range{Behind: behind})
+		all := events.Iterate(ctx, orbit.Range{After: behind})
 		if oldest {
 			all = events.All(ctx)
 		}

@@ -102,7 +102,7 @@ func TestReadmeNamesTheVersionOfKubo(t *testing.T) {
 var words = []string{"no", "one", "two", "three", "four", "five", "six", "seven"}
 
 // ownStores returns the databases of a new library.
-func ownStores(t *testing.T) []library.Store {
+func ownStores(t *testing.T) []library.Database {
 	t.Helper()
 	host, err := libp2p.New(libp2p.NoListenAddrs)
 	if err != nil {
@@ -125,7 +125,7 @@ func ownStores(t *testing.T) []library.Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { lib.Close() })
-	return lib.Stores(t.Context())
+	return lib.Databases(t.Context())
 }
 
 func TestTextsNameAllStoresAndTypes(t *testing.T) {

@@ -70,7 +70,7 @@ be opened, the reason is printed as well.
 		}
 		id := o.Identity()
 		l.ID, l.Identity, l.PublicKey = id.ID, id.Hash(), id.PublicKey
-		for _, s := range lib.Stores(req.Context) {
+		for _, s := range lib.Databases(req.Context) {
 			l.Stores = append(l.Stores, newStoreLine(s))
 		}
 		// If the username cannot be read, its database has an error.
@@ -81,7 +81,7 @@ be opened, the reason is printed as well.
 	Encoders: encodeText((*idLine).text),
 }
 
-func newStoreLine(s library.Store) storeLine {
+func newStoreLine(s library.Database) storeLine {
 	l := storeLine{Name: s.Name}
 	if s.DB != nil {
 		l.Address = s.DB.Address()

@@ -141,12 +141,12 @@ type ownerLine struct {
 	Self bool   `json:"self,omitempty"`
 }
 
-func newPieceLine(p library.Listed) *pieceLine {
+func newPieceLine(p library.CatalogPiece) *pieceLine {
 	l := &pieceLine{
 		pieceFacts:   newPieceFacts(p.Piece),
 		Practice:     &p.Practice.Own,
 		PracticeAll:  &p.Practice.All,
-		PracticeMore: p.Practice.More,
+		PracticeMore: p.Practice.Incomplete,
 		Fields:       valueJSON(p.Doc),
 	}
 	for _, o := range p.Owners {
@@ -221,7 +221,7 @@ func queryOf(req *cmds.Request) (q library.Query, err error) {
 			return q, fmt.Errorf("--%s is %.40q, but must be newest, title, composer, instrument or practice", sortOption, text)
 		}
 	}
-	q.Amount, err = limitOption(req)
+	q.Limit, err = limitOption(req)
 	return q, err
 }
 
@@ -384,19 +384,19 @@ func noteIfSlow(res cmds.ResponseEmitter) (ready func()) {
 
 // emitWarnings emits a warning for each library whose pieces or practice counts
 // are missing or not complete.
-func emitWarnings(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, troubles []library.Trouble) error {
+func emitWarnings(ctx context.Context, res cmds.ResponseEmitter, lib *library.Library, troubles []library.Problem) error {
 	for _, t := range troubles {
 		what, store := "your own pieces", library.PiecesName
 		if !t.Self {
 			c, _ := lib.Companion(ctx, t.Peer) // it may have been removed meanwhile
 			what, store = "the pieces of ", c.PiecesAddr
-			if t.Store == library.PracticeName {
-				what, store = "the practice counts of ", c.CountsAddr
+			if t.Database == library.PracticeName {
+				what, store = "the practice counts of ", c.PracticeAddr
 			}
 			what += cmp.Or(t.Name, t.Peer.String())
 		}
 		text := fmt.Sprintf("%s are not listed: %v", what, dbError(t.Err, store))
-		if errors.Is(t.Err, library.ErrPartial) {
+		if errors.Is(t.Err, library.ErrIncomplete) {
 			text = what + " are not complete yet"
 		}
 		if err := res.Emit(&pieceLine{Warning: text}); err != nil {
@@ -443,13 +443,13 @@ func pieceError(ctx context.Context, err error, arg string) error {
 
 // resolve returns the piece that an argument names, among the owner's pieces or
 // all.
-func resolve(ctx context.Context, lib *library.Library, arg string, all bool) (library.Listed, error) {
+func resolve(ctx context.Context, lib *library.Library, arg string, all bool) (library.CatalogPiece, error) {
 	p, err := lib.Resolve(ctx, arg, all)
 	if !errors.Is(err, orbit.ErrNotFound) {
 		return p, pieceError(ctx, err, arg)
 	}
 	// If the owner's pieces cannot be read, that is the error.
-	if own := lib.Stores(ctx)[0]; own.Err != nil {
+	if own := lib.Databases(ctx)[0]; own.Err != nil {
 		return p, storeError(ctx, fmt.Errorf("database %q: %w", own.Name, own.Err))
 	}
 	if all {

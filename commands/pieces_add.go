@@ -310,7 +310,7 @@ func (a *addRun) skip(name, reason string) error {
 
 // record counts and emits the outcome for a file or CID. It returns an error
 // that would be the same for all others.
-func (a *addRun) record(l *addLine, p piece.Piece, outcome library.Outcome, err error) error {
+func (a *addRun) record(l *addLine, p piece.Piece, outcome library.Result, err error) error {
 	if err != nil {
 		a.sum.Failed++
 		switch {

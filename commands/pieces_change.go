@@ -115,7 +115,7 @@ counts stay.
 		}
 		// Resolve all arguments first: what the beginning of a hash names must
 		// not depend on the pieces that are removed.
-		found := make([]library.Listed, len(req.Arguments))
+		found := make([]library.CatalogPiece, len(req.Arguments))
 		errs := make([]error, len(req.Arguments))
 		for i, arg := range req.Arguments {
 			found[i], errs[i] = resolve(ctx, lib, arg, false)

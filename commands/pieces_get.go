@@ -260,7 +260,7 @@ func (s *stallReader) Close() error {
 }
 
 // fetchError adds the next step to the error of fetching the file of a piece.
-func fetchError(ctx context.Context, err error, d *daemon.Daemon, p library.Listed, timeout time.Duration) error {
+func fetchError(ctx context.Context, err error, d *daemon.Daemon, p library.CatalogPiece, timeout time.Duration) error {
 	switch {
 	case context.Cause(ctx) != nil:
 		return context.Cause(ctx)

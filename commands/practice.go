@@ -66,7 +66,7 @@ In JSON, a line has "hash", "title", "name", "practice" and "practiceAll", and
 			}
 			return dbError(err, library.PracticeName)
 		}
-		return res.Emit(&practiceLine{p.Hash, p.Title, p.Name, count.Own, count.All, count.More})
+		return res.Emit(&practiceLine{p.Hash, p.Title, p.Name, count.Own, count.All, count.Incomplete})
 	},
 	Type:     practiceLine{},
 	Encoders: encodeText((*practiceLine).text),

@@ -14,8 +14,8 @@ import (
 )
 
 func TestWhatIsFullIsShownWithItsReason(t *testing.T) {
-	full := fmt.Errorf("%w: that of this database", orbit.ErrFull)
-	s := newStatusLine(replicate.Status{State: replicate.Open, Full: full, GaveUp: true}, nil)
+	full := fmt.Errorf("%w: that of this database", orbit.ErrQuotaFull)
+	s := newStatusLine(replicate.Status{State: replicate.Open, Full: full, Abandoned: true}, nil)
 	if s.State != "full" || s.Full != full.Error() {
 		t.Errorf("status: %+v", s)
 	}
@@ -33,7 +33,7 @@ func TestWhatIsFullIsShownWithItsReason(t *testing.T) {
 	if err := dbError(full, "guests"); !strings.HasSuffix(err.Error(), "; hint: "+replicate.QuotaAdvice) {
 		t.Errorf("%v", err)
 	}
-	out := newStatusOutput(daemon.Status{Started: time.Now(), Databases: 3, Full: []string{"/orbitdb/z"}, Others: orbit.Usage{Entries: 70, Waiting: 5, Quota: 100}})
+	out := newStatusOutput(daemon.Status{Started: time.Now(), Databases: 3, Full: []string{"/orbitdb/z"}, Others: orbit.Usage{Entries: 70, Pending: 5, Quota: 100}})
 	for _, want := range []string{"databases   3 databases, 1 full\n", "others      75 bytes of 100 bytes used by databases of others\n"} {
 		if got := out.text(); !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q", got, want)
@@ -47,9 +47,9 @@ func TestWhatIsFullIsShownWithItsReason(t *testing.T) {
 
 func TestInfoShowsWhatADatabaseTakesOfItsQuota(t *testing.T) {
 	for want, u := range map[string]orbit.Usage{
-		"stored    7 bytes, no quota\n":                                                  {Entries: 5, Waiting: 2, Quota: math.MaxUint64},
-		"stored    7 bytes of 100 bytes\n":                                               {Entries: 5, Waiting: 2, Quota: 100, Limited: true},
-		"stored    7 bytes; all databases of the companion take 60 bytes of 100 bytes\n": {Entries: 5, Waiting: 2, Quota: 100, Limited: true, Group: "peer", Grouped: 60},
+		"stored    7 bytes, no quota\n":                                                  {Entries: 5, Pending: 2, Quota: math.MaxUint64},
+		"stored    7 bytes of 100 bytes\n":                                               {Entries: 5, Pending: 2, Quota: 100, Limited: true},
+		"stored    7 bytes; all databases of the companion take 60 bytes of 100 bytes\n": {Entries: 5, Pending: 2, Quota: 100, Limited: true, Group: "peer", Grouped: 60},
 		"entries   0, keys 0, invalid 0, pending 3 for 9 others\n":                       {},
 	} {
 		if got := text(t, dbInfoCmd, nil, &infoLine{Pending: 3, MissingCount: 9, Stored: newStoredLine(u)}); !strings.Contains(got, want) {

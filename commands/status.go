@@ -119,7 +119,7 @@ func newStatusOutput(s daemon.Status) *statusOutput {
 		Peer: s.Peer.String(), Username: s.Username, Version: daemon.Version, Since: s.Started,
 		Peers: s.Peers, NPP: s.NPP, Pubsub: s.Pubsub, Databases: s.Databases, Fetching: s.Fetching,
 		Full:       append([]string{}, s.Full...),
-		Others:     othersStatus{s.Others.Entries, s.Others.Waiting, s.Others.Quota},
+		Others:     othersStatus{s.Others.Entries, s.Others.Pending, s.Others.Quota},
 		NotLive:    append([]string{}, s.NotLive...),
 		Stores:     []storeStatusLine{},
 		Companions: companionsStatus{s.Companions, s.Online, s.Followers, s.Pieces},
@@ -128,7 +128,7 @@ func newStatusOutput(s daemon.Status) *statusOutput {
 		Attention:  []attentionLine{},
 	}
 	for _, st := range s.Stores {
-		l := storeStatusLine{storeLine: newStoreLine(st.Store), Entries: st.Entries, Keys: st.Keys, Open: st.Open}
+		l := storeStatusLine{storeLine: newStoreLine(st.Database), Entries: st.Entries, Keys: st.Keys, Open: st.Open}
 		if !st.InSync.IsZero() {
 			l.InStep = &st.InSync
 		}

@@ -298,11 +298,11 @@ func (d *Daemon) startReplicator(ctx context.Context) error {
 		return nil
 	}
 	c := replicate.Config{
-		Orbit: d.orbit,
-		Store: d.open(ReplicateNamespace),
-		Host:  d.cfg.Host,
-		Reads: speaksNPP(d.cfg.Host),
-		Disk:  d.disk,
+		Orbit:      d.orbit,
+		Store:      d.open(ReplicateNamespace),
+		Host:       d.cfg.Host,
+		LargeHeads: speaksNPP(d.cfg.Host),
+		Disk:       d.disk,
 	}
 	if d.cfg.Router != nil {
 		c.Router = d.cfg.Router
@@ -326,14 +326,14 @@ func (d *Daemon) startLibrary(ctx context.Context) error {
 		return nil
 	}
 	c := library.Config{
-		Orbit:    d.orbit,
-		Host:     d.cfg.Host,
-		Files:    diskFiles{d.cfg.Files, d.disk},
-		Disk:     d.disk,
-		Store:    d.open(LibraryNamespace),
-		Swarm:    d.Swarm,
-		Messages: d.Messages,
-		Keep:     func() func(context.Context, []block.Block) error { return d.NewSaver().Save },
+		Orbit:      d.orbit,
+		Host:       d.cfg.Host,
+		Files:      diskFiles{d.cfg.Files, d.disk},
+		Disk:       d.disk,
+		Store:      d.open(LibraryNamespace),
+		Swarm:      d.Swarm,
+		Messages:   d.Messages,
+		SaveBlocks: func() func(context.Context, []block.Block) error { return d.NewSaver().Save },
 	}
 	if d.replicator != nil {
 		c.Replicator = d.replicator

@@ -34,7 +34,7 @@ func newHost(t *testing.T) host.Host {
 // fullRouter is a router that opens no more topics.
 type fullRouter struct{}
 
-func (fullRouter) Follow(string, router.TakeFunc) (func(), error) {
+func (fullRouter) Follow(string, router.ForwardFunc) (func(), error) {
 	return nil, &router.TopicLimitError{Topics: 7000}
 }
 func (fullRouter) Announce(context.Context, string, []byte) error        { return nil }

@@ -13,7 +13,7 @@ import (
 // NewRouter starts the router of a daemon on a host, as [router.New] does. It
 // sets the option SupportsBursts: peers that run npp do.
 func NewRouter(ctx context.Context, h host.Host, o router.Options) (*router.Router, error) {
-	o.Patient = speaksNPP(h)
+	o.SupportsBursts = speaksNPP(h)
 	return router.New(ctx, h, o)
 }
 

@@ -93,7 +93,7 @@ func (l DatabaseLimits) Check() error {
 }
 
 func (l DatabaseLimits) quotas() orbit.Quotas {
-	return orbit.Quotas{Database: l.DatabaseBytes, Group: l.CompanionBytes, All: l.AllBytes, Waiting: l.WaitingBytes}
+	return orbit.Quotas{Database: l.DatabaseBytes, Group: l.CompanionBytes, All: l.AllBytes, Pending: l.WaitingBytes}
 }
 
 // DiskLimits are bounds of the free space on the disk of the datastore.

@@ -32,7 +32,7 @@ func TestCheckNamesTheSettingThatIsOutOfBounds(t *testing.T) {
 
 func TestDatabaseLimitsAreQuotas(t *testing.T) {
 	l := DatabaseLimits{DatabaseBytes: 1, CompanionBytes: 2, AllBytes: 3, WaitingBytes: 4}
-	if got, want := l.quotas(), (orbit.Quotas{Database: 1, Group: 2, All: 3, Waiting: 4}); got != want {
+	if got, want := l.quotas(), (orbit.Quotas{Database: 1, Group: 2, All: 3, Pending: 4}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

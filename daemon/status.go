@@ -47,7 +47,7 @@ type Status struct {
 
 // StoreStatus describes a library database.
 type StoreStatus struct {
-	library.Store
+	library.Database
 	Entries uint64
 	Keys    uint64
 	Open    int       // number of peers that have it open
@@ -157,11 +157,11 @@ func (s *Status) attendMessages() {
 
 // attendDatabase adds the problem of a database that cannot be replicated, is
 // full, or refused entries.
-func (s *Status) attendDatabase(d orbit.Listed, status replicate.Status) {
+func (s *Status) attendDatabase(d orbit.DatabaseInfo, status replicate.Status) {
 	switch n := len(status.Refused); {
 	case status.State == replicate.Failed:
 		s.attend(d.Address, d.Name, status.Err, "")
-	case errors.Is(status.Full, orbit.ErrFull):
+	case errors.Is(status.Full, orbit.ErrQuotaFull):
 		s.Full = append(s.Full, d.Address)
 		s.attend(d.Address, d.Name, fmt.Errorf("it accepts no entries from others: %w", status.Full), replicate.QuotaAdvice)
 	case n > 0:
@@ -200,7 +200,7 @@ func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
 	}
 	own := make(map[string]bool) // library databases have a status of their own
 	if d.library != nil {
-		for _, address := range d.library.Addresses() {
+		for _, address := range d.library.DatabaseAddresses() {
 			own[address] = true
 		}
 	}
@@ -223,7 +223,7 @@ func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
 		s.attendDatabase(listed, status)
 	}
 	if d.replicator != nil {
-		s.Fetching = len(d.replicator.Pending())
+		s.Fetching = len(d.replicator.Fetching())
 		d.statusOfTopics(s)
 	}
 	if d.libraryErr != nil {
@@ -245,8 +245,8 @@ func (d *Daemon) statusOfTopics(s *Status) {
 }
 
 func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
-	for _, store := range d.library.Stores(ctx) {
-		st := StoreStatus{Store: store}
+	for _, store := range d.library.Databases(ctx) {
+		st := StoreStatus{Database: store}
 		if store.Err != nil {
 			s.attend(store.Name, "", store.Err, "")
 		}
@@ -261,7 +261,7 @@ func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
 		if c.Follows {
 			s.Followers++
 		}
-		if !c.Companion {
+		if !c.IsCompanion {
 			continue
 		}
 		s.Companions++
@@ -269,22 +269,22 @@ func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
 		if c.Connected {
 			s.Online++
 		}
-		for _, t := range c.Troubles {
+		for _, t := range c.Problems {
 			if errors.Is(t.Err, space.ErrFull) {
 				continue // statusOfDisk adds that once
 			}
-			s.attend("companion", c.Peer.String(), fmt.Errorf("%s: %w", t.Store, t.Err), "ipfs npp companions ls")
+			s.attend("companion", c.Peer.String(), fmt.Errorf("%s: %w", t.Database, t.Err), "ipfs npp companions ls")
 		}
-		if c.NameNow == c.Name {
+		if c.CurrentName == c.Name {
 			continue
 		}
-		renamed := fmt.Errorf("%q is called %q now", c.Name, c.NameNow)
+		renamed := fmt.Errorf("%q is called %q now", c.Name, c.CurrentName)
 		if c.Name == "" {
-			renamed = fmt.Errorf("it was added without a name and is called %q now", c.NameNow)
+			renamed = fmt.Errorf("it was added without a name and is called %q now", c.CurrentName)
 		}
 		s.attend("companion", c.Peer.String(), renamed, "ipfs npp companions add "+c.Peer.String()+" takes that name")
 	}
-	for key, why := range d.library.Invalid() {
+	for key, why := range d.library.InvalidRecords() {
 		s.attend(library.CompanionsName, "", fmt.Errorf("%.100s is not the record of a companion: %s", key, why), "ipfs npp db del companions "+key)
 	}
 	brief, cancel := context.WithTimeout(ctx, offersTimeout)
@@ -314,8 +314,8 @@ func (d *Daemon) describeStore(ctx context.Context, st *StoreStatus, s *Status) 
 		if p.Open {
 			st.Open++
 		}
-		if p.InStep.After(st.InSync) {
-			st.InSync = p.InStep
+		if p.InSync.After(st.InSync) {
+			st.InSync = p.InSync
 		}
 	}
 }

@@ -61,7 +61,7 @@ func TestAttentionCountsOneRight(t *testing.T) {
 		refused := slices.Repeat([]replicate.Refusal{{Err: errors.New("bad")}}, n)
 		s := Status{Messages: message.Stats{Refused: uint64(n)}}
 		s.attendMessages()
-		s.attendDatabase(orbit.Listed{}, replicate.Status{Refused: refused})
+		s.attendDatabase(orbit.DatabaseInfo{}, replicate.Status{Refused: refused})
 		s.attendOffers(n, false)
 		for _, a := range s.Attention {
 			texts = append(texts, a.Err.Error())

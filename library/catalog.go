@@ -26,13 +26,13 @@ const maxCandidates = 10
 // Query selects pieces.
 type Query struct {
 	piece.Query
-	All    bool // include the pieces of companions
-	Sort   piece.Sort
-	Amount int // maximum number of results; 0 for none
+	All   bool // include the pieces of companions
+	Sort  piece.Sort
+	Limit int // maximum number of results; 0 for none
 }
 
-// Listed is a piece in the catalog.
-type Listed struct {
+// CatalogPiece is a piece in the catalog.
+type CatalogPiece struct {
 	piece.Piece
 	Practice Count
 	Owners   []Owner // this daemon first, then by peer ID
@@ -45,18 +45,18 @@ type Owner struct {
 	Self bool
 }
 
-// Trouble says why the result of a query may lack something: a pieces or
+// Problem says why the result of a query may lack something: a pieces or
 // practice database was not read, or only in part.
-type Trouble struct {
+type Problem struct {
 	Owner
-	Store string // PiecesName or PracticeName
-	Err   error  // wraps [ErrPartial] if the entries that are here were used
+	Database string // PiecesName or PracticeName
+	Err      error  // wraps [ErrIncomplete] if the entries that are here were used
 }
 
 // AmbiguousError is returned for a prefix of several hashes.
 type AmbiguousError struct {
 	Prefix string
-	Pieces []Listed // at most 10 of them
+	Pieces []CatalogPiece // at most 10 of them
 }
 
 func (e *AmbiguousError) Error() string {
@@ -82,7 +82,7 @@ func (l *Library) collections() []*collection {
 
 // searchable returns the collections whose pieces are in memory, after it
 // waited for them, and the problems of all collections.
-func (l *Library) searchable(ctx context.Context, all bool) (found []*collection, problems []Trouble, err error) {
+func (l *Library) searchable(ctx context.Context, all bool) (found []*collection, problems []Problem, err error) {
 	from := []*collection{l.own}
 	if all {
 		// A companions database that cannot be read has no companions.
@@ -94,7 +94,7 @@ func (l *Library) searchable(ctx context.Context, all bool) (found []*collection
 	if _, err := l.database(ctx, piecesAt); err != nil {
 		l.own.pieces.fail(err)
 	}
-	limited, cancel := context.WithTimeout(ctx, l.cfg.Patience)
+	limited, cancel := context.WithTimeout(ctx, l.cfg.ReadTimeout)
 	defer cancel()
 	for _, c := range from {
 		waitCtx := limited
@@ -107,17 +107,17 @@ func (l *Library) searchable(ctx context.Context, all bool) (found []*collection
 		case err == nil:
 			found = append(found, c)
 			if l.followed.IsIncomplete(c.pieces.address()) {
-				problems = append(problems, Trouble{l.owner(c), PiecesName, ErrPartial})
+				problems = append(problems, Problem{l.owner(c), PiecesName, ErrIncomplete})
 			}
 		case c == l.own && !all:
 			return nil, nil, err
 		case errors.Is(err, context.DeadlineExceeded):
-			problems = append(problems, Trouble{l.owner(c), PiecesName, ErrBeingRead})
+			problems = append(problems, Problem{l.owner(c), PiecesName, ErrBeingRead})
 		default:
-			problems = append(problems, Trouble{l.owner(c), PiecesName, err})
+			problems = append(problems, Problem{l.owner(c), PiecesName, err})
 		}
 		if err := c.indexFull(); err != nil {
-			problems = append(problems, Trouble{l.owner(c), PiecesName, err})
+			problems = append(problems, Problem{l.owner(c), PiecesName, err})
 		}
 	}
 	return found, problems, nil
@@ -125,14 +125,14 @@ func (l *Library) searchable(ctx context.Context, all bool) (found []*collection
 
 // awaitCounts waits until the practice counts are in memory, and returns the
 // problems with those of companions.
-func (l *Library) awaitCounts(ctx context.Context) (problems []Trouble, err error) {
+func (l *Library) awaitCounts(ctx context.Context) (problems []Problem, err error) {
 	if err := l.awaitOwnCounts(ctx); err != nil {
 		return nil, err
 	}
 	if _ = l.companionsLoaded.wait(ctx); ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	limited, cancel := context.WithTimeout(ctx, l.cfg.Patience)
+	limited, cancel := context.WithTimeout(ctx, l.cfg.ReadTimeout)
 	defer cancel()
 	for _, c := range l.byPeer() {
 		err := c.awaitCounts(limited)
@@ -140,7 +140,7 @@ func (l *Library) awaitCounts(ctx context.Context) (problems []Trouble, err erro
 			return nil, ctx.Err()
 		}
 		if err != nil {
-			problems = append(problems, Trouble{l.owner(c.collection), PracticeName, err})
+			problems = append(problems, Problem{l.owner(c.collection), PracticeName, err})
 		}
 	}
 	return problems, nil
@@ -175,13 +175,13 @@ func (l *Library) awaitOwnCounts(ctx context.Context) error {
 // seconds after the start of the daemon. The own pieces, newest first and
 // without a filter, are then read from disk. Any other query also waits until
 // the pieces are in memory.
-func (l *Library) Pieces(ctx context.Context, q Query) (iter.Seq2[Listed, error], []Trouble, error) {
+func (l *Library) Pieces(ctx context.Context, q Query) (iter.Seq2[CatalogPiece, error], []Problem, error) {
 	problems, err := l.awaitCounts(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	if q.Query == (piece.Query{}) && !q.All && (q.Sort == "" || q.Sort == piece.Newest) {
-		seq, err := l.newest(ctx, q.Amount)
+		seq, err := l.newest(ctx, q.Limit)
 		return seq, problems, err
 	}
 	from, more, err := l.searchable(ctx, q.All)
@@ -190,7 +190,7 @@ func (l *Library) Pieces(ctx context.Context, q Query) (iter.Seq2[Listed, error]
 	}
 	problems = append(problems, more...)
 	found := l.search(from, q.Query, q.Sort)
-	return func(yield func(Listed, error) bool) {
+	return func(yield func(CatalogPiece, error) bool) {
 		count := 0
 		seen := make(map[string]bool)
 		for found.Len() > 0 {
@@ -205,7 +205,7 @@ func (l *Library) Pieces(ctx context.Context, q Query) (iter.Seq2[Listed, error]
 			if len(from) > 1 {
 				seen[h.Canonical()] = true
 			}
-			if count++; !yield(p, err) || count == q.Amount {
+			if count++; !yield(p, err) || count == q.Limit {
 				return
 			}
 		}
@@ -276,7 +276,7 @@ func (l *Library) search(from []*collection, q piece.Query, by piece.Sort) *hits
 }
 
 // first returns the piece of a hit, from the first collection that has it.
-func (l *Library) first(ctx context.Context, h hit, from []*collection) (Listed, error) {
+func (l *Library) first(ctx context.Context, h hit, from []*collection) (CatalogPiece, error) {
 	for _, c := range from[:h.rank] {
 		if hash, ok := c.index.Find(h.Hash()); ok {
 			if p, err := l.listed(ctx, c, hash, from); err == nil {
@@ -288,25 +288,25 @@ func (l *Library) first(ctx context.Context, h hit, from []*collection) (Listed,
 }
 
 // listed returns the piece with a hash in a collection.
-func (l *Library) listed(ctx context.Context, in *collection, hash string, among []*collection) (Listed, error) {
+func (l *Library) listed(ctx context.Context, in *collection, hash string, among []*collection) (CatalogPiece, error) {
 	docs := in.documents()
 	if docs == nil {
-		return Listed{}, fmt.Errorf("piece %s: %w", hash, orbit.ErrNotFound)
+		return CatalogPiece{}, fmt.Errorf("piece %s: %w", hash, orbit.ErrNotFound)
 	}
 	item, err := docs.Get(ctx, hash)
 	if err != nil {
-		return Listed{}, err
+		return CatalogPiece{}, err
 	}
 	p, ok := piece.Of(item.Value)
 	if !ok {
-		return Listed{}, fmt.Errorf("piece %s: %w", hash, orbit.ErrNotFound)
+		return CatalogPiece{}, fmt.Errorf("piece %s: %w", hash, orbit.ErrNotFound)
 	}
 	return l.list(p, in, among), nil
 }
 
-func (l *Library) list(p piece.Piece, in *collection, among []*collection) Listed {
+func (l *Library) list(p piece.Piece, in *collection, among []*collection) CatalogPiece {
 	canonical := piece.Canonical(p.Hash)
-	listed := Listed{Piece: p, Practice: l.count(canonical, l.collections())}
+	listed := CatalogPiece{Piece: p, Practice: l.count(canonical, l.collections())}
 	for _, c := range among {
 		if c == in || c.index.Has(canonical) {
 			listed.Owners = append(listed.Owners, l.owner(c))
@@ -317,7 +317,7 @@ func (l *Library) list(p piece.Piece, in *collection, among []*collection) Liste
 
 // WithOwners returns a piece with all its owners and its complete practice
 // count. It waits until the collections of companions are in memory.
-func (l *Library) WithOwners(ctx context.Context, p Listed) (Listed, error) {
+func (l *Library) WithOwners(ctx context.Context, p CatalogPiece) (CatalogPiece, error) {
 	from, _, err := l.searchable(ctx, true)
 	if err != nil {
 		return p, err
@@ -334,19 +334,19 @@ func (l *Library) WithOwners(ctx context.Context, p Listed) (Listed, error) {
 }
 
 // newest yields the own pieces from disk, newest first.
-func (l *Library) newest(ctx context.Context, limit int) (iter.Seq2[Listed, error], error) {
+func (l *Library) newest(ctx context.Context, limit int) (iter.Seq2[CatalogPiece, error], error) {
 	docs, err := l.documents(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return func(yield func(Listed, error) bool) {
+	return func(yield func(CatalogPiece, error) bool) {
 		count := 0
 		for item, err := range docs.Iterate(ctx, orbit.Page{}) {
 			p, ok := piece.Of(item.Value)
 			if err == nil && !ok {
 				continue
 			}
-			var listed Listed
+			var listed CatalogPiece
 			if err == nil {
 				listed = l.list(p, l.own, []*collection{l.own})
 			}
@@ -359,14 +359,14 @@ func (l *Library) newest(ctx context.Context, limit int) (iter.Seq2[Listed, erro
 
 // Random returns a random piece among those that match a query, with uniform
 // probability. The error wraps [orbit.ErrNotFound] if there is none.
-func (l *Library) Random(ctx context.Context, q Query) (Listed, []Trouble, error) {
+func (l *Library) Random(ctx context.Context, q Query) (CatalogPiece, []Problem, error) {
 	problems, err := l.awaitCounts(ctx)
 	if err != nil {
-		return Listed{}, nil, err
+		return CatalogPiece{}, nil, err
 	}
 	from, more, err := l.searchable(ctx, q.All)
 	if err != nil {
-		return Listed{}, nil, err
+		return CatalogPiece{}, nil, err
 	}
 	problems = append(problems, more...)
 	var found []hit
@@ -388,9 +388,9 @@ func (l *Library) Random(ctx context.Context, q Query) (Listed, []Trouble, error
 		found[i], found = found[last], found[:last]
 	}
 	if ctx.Err() != nil {
-		return Listed{}, problems, ctx.Err()
+		return CatalogPiece{}, problems, ctx.Err()
 	}
-	return Listed{}, problems, fmt.Errorf("no such piece: %w", orbit.ErrNotFound)
+	return CatalogPiece{}, problems, fmt.Errorf("no such piece: %w", orbit.ErrNotFound)
 }
 
 // Resolve returns the piece with a hash in any spelling, or else the only piece
@@ -399,19 +399,19 @@ func (l *Library) Random(ctx context.Context, q Query) (Listed, []Trouble, error
 // also counts as a prefix of other hashes. The error wraps [orbit.ErrNotFound],
 // is an [*AmbiguousError], or wraps [ErrBeingRead] if a database that is being
 // read may have a match.
-func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, error) {
+func (l *Library) Resolve(ctx context.Context, given string, all bool) (CatalogPiece, error) {
 	hash := strings.TrimPrefix(strings.TrimSpace(given), "/ipfs/")
 	if hash == "" || len(given) > piece.MaxHash {
-		return Listed{}, fmt.Errorf("%w: a hash has 1 to %d bytes", ErrInvalid, piece.MaxHash)
+		return CatalogPiece{}, fmt.Errorf("%w: a hash has 1 to %d bytes", ErrInvalid, piece.MaxHash)
 	}
 	if err := l.awaitOwnCounts(ctx); err != nil {
-		return Listed{}, err
+		return CatalogPiece{}, err
 	}
 	// The look-up of an own piece by its complete hash does not wait for
 	// companions.
 	docs, err := l.documents(ctx)
 	if err != nil && !all {
-		return Listed{}, err
+		return CatalogPiece{}, err
 	}
 	for _, h := range []string{given, hash} {
 		if docs == nil {
@@ -422,12 +422,12 @@ func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, 
 			p, _ := piece.Of(item.Value)
 			return l.list(p, l.own, l.collections()), nil
 		case !errors.Is(err, orbit.ErrNotFound):
-			return Listed{}, err
+			return CatalogPiece{}, err
 		}
 	}
 	from, problems, err := l.searchable(ctx, all)
 	if err != nil {
-		return Listed{}, err
+		return CatalogPiece{}, err
 	}
 	if _, err := piece.Decode(hash); err == nil {
 		if p, err := l.find(ctx, hash, from); !errors.Is(err, orbit.ErrNotFound) {
@@ -436,10 +436,10 @@ func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, 
 	}
 	for _, p := range problems {
 		if errors.Is(p.Err, ErrBeingRead) {
-			return Listed{}, fmt.Errorf("the pieces of %s may match %.80q and are %w", cmp.Or(p.Name, p.Peer.String()), hash, p.Err)
+			return CatalogPiece{}, fmt.Errorf("the pieces of %s may match %.80q and are %w", cmp.Or(p.Name, p.Peer.String()), hash, p.Err)
 		}
 	}
-	var found []Listed
+	var found []CatalogPiece
 	seen := make(map[string]bool)
 	for _, c := range from {
 		keys := c.index.Prefixed(hash, maxCandidates+1)
@@ -456,7 +456,7 @@ func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, 
 				continue
 			}
 			if err != nil {
-				return Listed{}, err
+				return CatalogPiece{}, err
 			}
 			seen[canonical] = true
 			found = append(found, p)
@@ -464,15 +464,15 @@ func (l *Library) Resolve(ctx context.Context, given string, all bool) (Listed, 
 	}
 	switch len(found) {
 	case 0:
-		return Listed{}, fmt.Errorf("no piece has a hash that is or begins with %.80q: %w", hash, orbit.ErrNotFound)
+		return CatalogPiece{}, fmt.Errorf("no piece has a hash that is or begins with %.80q: %w", hash, orbit.ErrNotFound)
 	case 1:
 		return found[0], nil
 	}
-	return Listed{}, &AmbiguousError{Prefix: hash, Pieces: found[:min(len(found), maxCandidates)]}
+	return CatalogPiece{}, &AmbiguousError{Prefix: hash, Pieces: found[:min(len(found), maxCandidates)]}
 }
 
 // find returns the piece with a hash, from the first collection that has it.
-func (l *Library) find(ctx context.Context, hash string, from []*collection) (Listed, error) {
+func (l *Library) find(ctx context.Context, hash string, from []*collection) (CatalogPiece, error) {
 	for _, c := range from {
 		if key, ok := c.index.Find(hash); ok {
 			if p, err := l.listed(ctx, c, key, from); !errors.Is(err, orbit.ErrNotFound) {
@@ -480,5 +480,5 @@ func (l *Library) find(ctx context.Context, hash string, from []*collection) (Li
 			}
 		}
 	}
-	return Listed{}, orbit.ErrNotFound
+	return CatalogPiece{}, orbit.ErrNotFound
 }

@@ -234,7 +234,7 @@ func (c *companionState) awaitCounts(ctx context.Context) error {
 	case named.Practice == "", isRead && !c.lib.followed.IsIncomplete(named.Practice):
 		return nil
 	case isRead:
-		return ErrPartial
+		return ErrIncomplete
 	case err != nil && !errors.Is(err, ErrNotHere):
 		return err
 	}

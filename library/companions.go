@@ -39,18 +39,18 @@ const (
 )
 
 var (
-	// ErrNoStore is returned for a peer that neither announces nor offered a
+	// ErrNoUserDatabase is returned for a peer that neither announces nor offered a
 	// user database.
-	ErrNoStore = errors.New("the peer announces no user database and offered none")
+	ErrNoUserDatabase = errors.New("the peer announces no user database and offered none")
 	// ErrNotCompanion is returned for a peer that is not a companion.
 	ErrNotCompanion = errors.New("the peer is not a companion")
 	// ErrSelf is returned for the daemon's own peer ID.
 	ErrSelf = swarm.ErrSelf
 	// ErrNotHere is returned for a database of which nothing is here yet.
 	ErrNotHere = companion.ErrNotHere
-	// ErrPartial is returned for a database that was not in sync with any peer
+	// ErrIncomplete is returned for a database that was not in sync with any peer
 	// yet.
-	ErrPartial = companion.ErrIncomplete
+	ErrIncomplete = companion.ErrIncomplete
 	// ErrBeingRead is returned for a database that is being read into memory.
 	ErrBeingRead = errors.New("being read")
 
@@ -60,25 +60,25 @@ var (
 
 // Companion describes a companion or a follower.
 type Companion struct {
-	Peer       peer.ID
-	Name       string // in the companion's record; the current name of a follower
-	NameNow    string // current name, "" if unknown
-	User       string // address of its user database; "" for a follower
-	Companion  bool   // whether it is a companion
-	Follows    bool   // whether it is a follower
-	Connected  bool
-	Pieces     int       // number of pieces that can be searched
-	Ready      bool      // whether the pieces that are here were read
-	InStep     time.Time // when its pieces were last in sync with a peer; zero for never
-	InStepWith peer.ID   // that peer; not the companion if it does not have its pieces open
-	PiecesAddr string    // address of its pieces database, "" if unknown
-	CountsAddr string    // address of its practice database, "" if unknown
+	Peer         peer.ID
+	Name         string // in the companion's record; the current name of a follower
+	CurrentName  string // current name, "" if unknown
+	User         string // address of its user database; "" for a follower
+	IsCompanion  bool   // whether it is a companion
+	Follows      bool   // whether it is a follower
+	Connected    bool
+	Pieces       int       // number of pieces that can be searched
+	Ready        bool      // whether the pieces that are here were read
+	InSync       time.Time // when its pieces were last in sync with a peer; zero for never
+	InSyncWith   peer.ID   // that peer; not the companion if it does not have its pieces open
+	PiecesAddr   string    // address of its pieces database, "" if unknown
+	PracticeAddr string    // address of its practice database, "" if unknown
 
 	// Incomplete are the databases that are not complete and read yet. Err
-	// wraps [ErrNotHere], [ErrPartial] or [ErrBeingRead], or says that there is
+	// wraps [ErrNotHere], [ErrIncomplete] or [ErrBeingRead], or says that there is
 	// no such database.
-	Incomplete []StoreTrouble
-	Troubles   []StoreTrouble
+	Incomplete []DatabaseProblem
+	Problems   []DatabaseProblem
 	Broken     bool // whether its user database or its pieces are not followed because of a problem
 
 	// proven is when the user and pieces databases were last proven to have all
@@ -86,32 +86,32 @@ type Companion struct {
 	proven struct{ user, pieces time.Time }
 }
 
-// Whole reports whether the companion's user and pieces databases are complete
+// Complete reports whether the companion's user and pieces databases are complete
 // and read, with all entries that a peer had at since or later.
-func (c Companion) Whole(since time.Time) bool {
+func (c Companion) Complete(since time.Time) bool {
 	for _, s := range c.Incomplete {
-		if s.Store != PracticeName {
+		if s.Database != PracticeName {
 			return false
 		}
 	}
 	return !c.Broken && !c.proven.user.Before(since) && !c.proven.pieces.Before(since)
 }
 
-// StoreTrouble says why a database of a companion is not followed or not
+// DatabaseProblem says why a database of a companion is not followed or not
 // complete.
-type StoreTrouble struct {
-	Store   string // PiecesName, UserName or PracticeName
-	Address string
-	Err     error
+type DatabaseProblem struct {
+	Database string // PiecesName, UserName or PracticeName
+	Address  string
+	Err      error
 }
 
-// Nearby is a connected peer that supports npp's protocols.
-type Nearby struct {
-	Peer      peer.ID
-	Name      string // on its card, "" if none
-	User      string // address of its user database
-	Companion bool
-	Follows   bool
+// NearbyPeer is a connected peer that supports npp's protocols.
+type NearbyPeer struct {
+	Peer        peer.ID
+	Name        string // on its card, "" if none
+	User        string // address of its user database
+	IsCompanion bool
+	Follows     bool
 }
 
 // AddCompanion makes a peer a companion. The address of the user database is on
@@ -122,7 +122,7 @@ type Nearby struct {
 // current name and user database, databases that failed are tried again, and
 // again is true.
 //
-// The error wraps [ErrSelf], [ErrNoStore], [orbit.ErrLegacyAddress] or an
+// The error wraps [ErrSelf], [ErrNoUserDatabase], [orbit.ErrLegacyAddress] or an
 // error of [swarm.Swarm.Connect].
 func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again bool, err error) {
 	id := target.ID
@@ -233,7 +233,7 @@ func (l *Library) userOf(ctx context.Context, target peer.AddrInfo) (user, name 
 		case err != nil && !errors.Is(err, card.ErrNoProtocol):
 			return "", "", err
 		default:
-			return "", "", ErrNoStore
+			return "", "", ErrNoUserDatabase
 		}
 	}
 	if _, err := orbit.ParseAddress(user); err != nil {
@@ -321,9 +321,9 @@ func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 	return nil
 }
 
-// Claim records that a person asked for a database: it stays when its companion
+// MarkManual records that a person asked for a database: it stays when its companion
 // is removed.
-func (l *Library) Claim(ctx context.Context, address string) error {
+func (l *Library) MarkManual(ctx context.Context, address string) error {
 	return l.followed.MarkManual(ctx, address)
 }
 
@@ -339,10 +339,10 @@ func (l *Library) Companions(ctx context.Context) []Companion {
 	}
 	for id, f := range followers {
 		name := cmp.Or(l.cardName(id), f.Name)
-		list = append(list, Companion{Peer: id, Name: name, NameNow: name, Follows: true, Connected: l.Connected(id)})
+		list = append(list, Companion{Peer: id, Name: name, CurrentName: name, Follows: true, Connected: l.Connected(id)})
 	}
 	slices.SortFunc(list, func(a, b Companion) int {
-		return cmp.Or(-compareBools(a.Companion, b.Companion), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Peer, b.Peer))
+		return cmp.Or(-compareBools(a.IsCompanion, b.IsCompanion), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Peer, b.Peer))
 	})
 	return list
 }
@@ -373,39 +373,39 @@ func (l *Library) Companion(ctx context.Context, id peer.ID) (Companion, error) 
 func (l *Library) describe(ctx context.Context, c *companionState, follows bool) Companion {
 	recorded, current := c.usernames()
 	d := Companion{
-		Peer: c.id, Name: recorded, NameNow: current, User: c.user,
-		Companion: true, Follows: follows, Connected: l.Connected(c.id),
+		Peer: c.id, Name: recorded, CurrentName: current, User: c.user,
+		IsCompanion: true, Follows: follows, Connected: l.Connected(c.id),
 	}
 	d.proven.user = l.followed.Sync(ctx, c.user, c.id).Proven
 	userIncomplete := l.incomplete(ctx, &c.profile, c.user)
 	_, userErr := c.profileRecord()
 	c.mu.Lock()
 	d.PiecesAddr, _ = c.fields[KeyPieces].Text()
-	d.CountsAddr, _ = c.fields[KeyPractice].Text()
+	d.PracticeAddr, _ = c.fields[KeyPractice].Text()
 	isRead := c.fields != nil
 	c.mu.Unlock()
 	if c.counts.isFull() {
-		d.Troubles = append(d.Troubles, StoreTrouble{PracticeName, d.CountsAddr, errors.New("some counts are left out, because the memory for counts is full")})
+		d.Problems = append(d.Problems, DatabaseProblem{PracticeName, d.PracticeAddr, errors.New("some counts are left out, because the memory for counts is full")})
 	}
 	if err := l.cfg.Disk.CheckIncoming(); err != nil {
-		d.Troubles = append(d.Troubles, StoreTrouble{PiecesName, d.PiecesAddr, fmt.Errorf("nothing is fetched: %w", err)})
+		d.Problems = append(d.Problems, DatabaseProblem{PiecesName, d.PiecesAddr, fmt.Errorf("nothing is fetched: %w", err)})
 	}
 	if err := c.indexFull(); err != nil {
-		d.Troubles = append(d.Troubles, StoreTrouble{PiecesName, d.PiecesAddr, err})
+		d.Problems = append(d.Problems, DatabaseProblem{PiecesName, d.PiecesAddr, err})
 	}
-	for _, t := range []StoreTrouble{{UserName, c.user, userErr}, {PiecesName, d.PiecesAddr, nil}, {PracticeName, d.CountsAddr, nil}} {
-		if t.Err = cmp.Or(t.Err, c.databases.Problem(companion.Kind(t.Store))); t.Err != nil {
-			d.Troubles = append(d.Troubles, t)
-			d.Broken = d.Broken || t.Store != PracticeName
+	for _, t := range []DatabaseProblem{{UserName, c.user, userErr}, {PiecesName, d.PiecesAddr, nil}, {PracticeName, d.PracticeAddr, nil}} {
+		if t.Err = cmp.Or(t.Err, c.databases.Problem(companion.Kind(t.Database))); t.Err != nil {
+			d.Problems = append(d.Problems, t)
+			d.Broken = d.Broken || t.Database != PracticeName
 		}
 	}
 	pieces := l.followed.Sync(ctx, d.PiecesAddr, c.id)
-	d.InStepWith, d.InStep, d.proven.pieces = pieces.With, pieces.At, pieces.Proven
+	d.InSyncWith, d.InSync, d.proven.pieces = pieces.With, pieces.At, pieces.Proven
 	d.note(UserName, c.user, userIncomplete)
 	if isRead && userErr == nil {
 		d.note(PiecesName, d.PiecesAddr, l.incomplete(ctx, &c.pieces, d.PiecesAddr))
-		if d.CountsAddr != "" {
-			d.note(PracticeName, d.CountsAddr, l.incomplete(ctx, &c.practice, d.CountsAddr))
+		if d.PracticeAddr != "" {
+			d.note(PracticeName, d.PracticeAddr, l.incomplete(ctx, &c.practice, d.PracticeAddr))
 		}
 	}
 	d.Ready = c.pieces.isRead()
@@ -431,9 +431,9 @@ func (l *Library) incomplete(ctx context.Context, loaded *latch, address string)
 // note adds an incomplete database, if err is not nil and the database has no
 // problem.
 func (c *Companion) note(database, address string, err error) {
-	hasProblem := slices.ContainsFunc(c.Troubles, func(t StoreTrouble) bool { return t.Store == database })
+	hasProblem := slices.ContainsFunc(c.Problems, func(t DatabaseProblem) bool { return t.Database == database })
 	if err != nil && !hasProblem {
-		c.Incomplete = append(c.Incomplete, StoreTrouble{database, address, err})
+		c.Incomplete = append(c.Incomplete, DatabaseProblem{database, address, err})
 	}
 }
 
@@ -451,25 +451,25 @@ func (l *Library) Connected(id peer.ID) bool {
 	return len(l.cfg.Host.Network().ConnsToPeer(id)) > 0
 }
 
-// Invalid returns the invalid records of the companions database: why each is
+// InvalidRecords returns the invalid records of the companions database: why each is
 // invalid, by key.
-func (l *Library) Invalid() map[string]string {
+func (l *Library) InvalidRecords() map[string]string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return maps.Clone(l.invalid)
 }
 
 // NearbyPeers returns the nearby peers, sorted by peer ID.
-func (l *Library) NearbyPeers() []Nearby {
+func (l *Library) NearbyPeers() []NearbyPeer {
 	followed := make(map[peer.ID]bool)
 	for _, c := range l.byPeer() {
 		followed[c.id] = true
 	}
-	var list []Nearby
+	var list []NearbyPeer
 	for id, c := range l.cards.Cards() {
-		list = append(list, Nearby{id, checkedName(c.Username), c.User, followed[id], c.Follows})
+		list = append(list, NearbyPeer{id, checkedName(c.Username), c.User, followed[id], c.Follows})
 	}
-	slices.SortFunc(list, func(a, b Nearby) int { return cmp.Compare(a.Peer, b.Peer) })
+	slices.SortFunc(list, func(a, b NearbyPeer) int { return cmp.Compare(a.Peer, b.Peer) })
 	return list
 }
 

@@ -46,7 +46,7 @@ func (s *stagedReplicator) Open(_ context.Context, address string, _ orbit.OpenO
 	return nil
 }
 
-func (s *stagedReplicator) Pending() []string {
+func (s *stagedReplicator) Fetching() []string {
 	s.mu.Lock()
 	held := s.blocked
 	s.mu.Unlock()
@@ -56,7 +56,7 @@ func (s *stagedReplicator) Pending() []string {
 	return nil
 }
 
-func (s *stagedReplicator) Ask(string) {}
+func (s *stagedReplicator) CompareNow(string) {}
 
 func (s *stagedReplicator) Status(_ context.Context, address string) (replicate.Status, error) {
 	s.mu.Lock()
@@ -143,7 +143,7 @@ func (s *stagedReplicator) block() (release func()) {
 // inSync returns a peer that has a database open and is in sync.
 func inSync(id peer.ID) replicate.Peer {
 	now := time.Now()
-	return replicate.Peer{ID: id, Open: true, Exchanged: now, InStep: now, Heads: 1}
+	return replicate.Peer{ID: id, Open: true, Exchanged: now, InSync: now, Heads: 1}
 }
 
 // stagedCompanion is a library with a companion whose databases the test
@@ -222,7 +222,7 @@ func (s *stagedCompanion) incomplete() string {
 	}
 	var list []string
 	for _, i := range c.Incomplete {
-		list = append(list, i.Store+": "+i.Err.Error())
+		list = append(list, i.Database+": "+i.Err.Error())
 	}
 	return strings.Join(list, ", ")
 }
@@ -271,7 +271,7 @@ func newCompleteCompanion(t testing.TB, pieces ...string) *stagedCompanion {
 func (s *stagedCompanion) problems() string {
 	var list []string
 	for _, t := range s.testLibrary.problemsOf(s.t, s.them) {
-		list = append(list, t.Store+": "+t.Err.Error())
+		list = append(list, t.Database+": "+t.Err.Error())
 	}
 	return strings.Join(list, ", ")
 }
@@ -284,7 +284,7 @@ func TestIncompleteUserDatabaseIsIgnored(t *testing.T) {
 	s.addRecord("")
 	s.awaitIncomplete("user" + partial)
 	s.reportInsufficient(t, s.userAt)
-	if c, err := s.Companion(t.Context(), s.them); c.Name != "" || c.NameNow != "" || c.PiecesAddr != "" || c.Ready || err != nil {
+	if c, err := s.Companion(t.Context(), s.them); c.Name != "" || c.CurrentName != "" || c.PiecesAddr != "" || c.Ready || err != nil {
 		t.Errorf("an incomplete profile is in use: %+v, %v", c, err)
 	}
 	s.putProfile(library.KeyNodeID, other)
@@ -313,7 +313,7 @@ func TestUserDatabaseIsCompletedByItsOwnerOrAPeerThatHasIt(t *testing.T) {
 		"nobody":                          {},
 		"the owner, before it was added":  {old},
 		"a peer that is fetching it":      {other(func(p *replicate.Peer) { p.Heads = 0 })},
-		"a peer that has more by now":     {other(func(p *replicate.Peer) { p.Exchanged = p.InStep.Add(1) })},
+		"a peer that has more by now":     {other(func(p *replicate.Peer) { p.Exchanged = p.InSync.Add(1) })},
 		"another, and not with the owner": {other(func(*replicate.Peer) {}), {ID: s.them, Open: true}},
 	} {
 		s.reportInsufficient(t, s.userAt, peers...)
@@ -385,8 +385,8 @@ func TestIncompleteLibraryIsReportedAsIncomplete(t *testing.T) {
 			return c.Ready && c.Pieces == 1 && n.All == 2
 		})
 		c, err := s.Companion(t.Context(), s.them)
-		if must(t, err); c.Whole(begin) != !strings.Contains(want, "pieces") {
-			t.Errorf("%s: %+v, whole: %v", when, c, c.Whole(begin))
+		if must(t, err); c.Complete(begin) != !strings.Contains(want, "pieces") {
+			t.Errorf("%s: %+v, whole: %v", when, c, c.Complete(begin))
 		}
 		pieces, problems, err := s.Pieces(t.Context(), library.Query{All: true})
 		must(t, err)
@@ -397,15 +397,15 @@ func TestIncompleteLibraryIsReportedAsIncomplete(t *testing.T) {
 		}
 		var marked []string
 		for _, problem := range problems {
-			wantErr(t, problem.Err, library.ErrPartial)
-			marked = append(marked, problem.Store+partial)
+			wantErr(t, problem.Err, library.ErrIncomplete)
+			marked = append(marked, problem.Database+partial)
 		}
 		slices.Sort(marked)
 		if got := strings.Join(marked, ", "); got != want {
 			t.Errorf("%s: the problems are %q, want %q", when, got, want)
 		}
 		n, err := s.Practised(t.Context(), "QmA")
-		if must(t, err); n.All != 2 || n.More != more {
+		if must(t, err); n.All != 2 || n.Incomplete != more {
 			t.Errorf("%s, %+v", when, n)
 		}
 	}
@@ -434,7 +434,7 @@ func TestWholeRequiresProofSinceATime(t *testing.T) {
 	whole := func(since time.Time) bool {
 		c, err := s.Companion(t.Context(), s.them)
 		must(t, err)
-		return c.Whole(since)
+		return c.Complete(since)
 	}
 	now := time.Now()
 	if !whole(time.Time{}) || whole(now) {
@@ -452,15 +452,15 @@ func TestWholeRequiresProofSinceATime(t *testing.T) {
 	eventually(t, "the new piece is found", func() bool {
 		c, err := s.Companion(t.Context(), s.them)
 		must(t, err)
-		if c.Whole(now) && c.Pieces != 2 {
+		if c.Complete(now) && c.Pieces != 2 {
 			t.Fatalf("complete with %d of 2 pieces", c.Pieces)
 		}
-		return c.Pieces == 2 && c.Whole(now)
+		return c.Pieces == 2 && c.Complete(now)
 	})
 	other := ptest.RandPeerIDFatal(t)
 	s.report(s.scoresAt, inSync(other))
-	if c, err := s.Companion(t.Context(), s.them); c.InStepWith != other || err != nil {
-		t.Errorf("in sync with %s, %v", c.InStepWith, err)
+	if c, err := s.Companion(t.Context(), s.them); c.InSyncWith != other || err != nil {
+		t.Errorf("in sync with %s, %v", c.InSyncWith, err)
 	}
 }
 
@@ -470,7 +470,7 @@ func TestQueriesWaitForDatabasesAfterAStart(t *testing.T) {
 	_, err := s.counts.Put(t.Context(), "QmAlice1/them", 5)
 	must(t, err)
 	s.putProfile(library.KeyUsername, "anna")
-	eventually(t, "the new name is read", func() bool { c, _ := s.Companion(t.Context(), s.them); return c.NameNow == "anna" })
+	eventually(t, "the new name is read", func() bool { c, _ := s.Companion(t.Context(), s.them); return c.CurrentName == "anna" })
 	for what, look := range map[string]func() error{
 		"the name that changed": func() error {
 			if id, err := s.PeerNamed(t.Context(), "alice"); !errors.Is(err, library.ErrChangedName) {
@@ -479,7 +479,7 @@ func TestQueriesWaitForDatabasesAfterAStart(t *testing.T) {
 			return nil
 		},
 		"the counts": func() error {
-			if n, err := s.Practised(t.Context(), "QmAlice1"); n.All != 5 || n.More || err != nil {
+			if n, err := s.Practised(t.Context(), "QmAlice1"); n.All != 5 || n.Incomplete || err != nil {
 				return fmt.Errorf("%+v, %v", n, err)
 			}
 			return nil
@@ -513,7 +513,7 @@ func TestQueriesReportDatabasesThatTakeTooLong(t *testing.T) {
 	s.putOwnPieces(t, "QmAl", "mine", "QmAlice2", "mine")
 	var release func()
 	s.reopenWith(t, func(c *library.Config) {
-		c.Replicator, c.Patience, release = s.stagedReplicator, time.Millisecond, s.block()
+		c.Replicator, c.ReadTimeout, release = s.stagedReplicator, time.Millisecond, s.block()
 	})
 	defer release()
 	must(t, s.Wait(testContext(t)))
@@ -523,12 +523,12 @@ func TestQueriesReportDatabasesThatTakeTooLong(t *testing.T) {
 	var named []string
 	for _, problem := range problems {
 		wantErr(t, problem.Err, library.ErrBeingRead)
-		named = append(named, problem.Store)
+		named = append(named, problem.Database)
 	}
 	if slices.Sort(named); !slices.Equal(named, []string{library.PiecesName, library.PracticeName}) {
 		t.Errorf("the problems are %q", named)
 	}
-	if n, err := s.Practise(t.Context(), "QmAl", 1); !n.More || n.All != 1 || err != nil {
+	if n, err := s.Practise(t.Context(), "QmAl", 1); !n.Incomplete || n.All != 1 || err != nil {
 		t.Errorf("%+v, %v", n, err)
 	}
 	if p, err := s.Resolve(t.Context(), "QmAl", true); p.Hash != "QmAl" || err != nil {

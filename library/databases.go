@@ -19,7 +19,7 @@ const (
 	PracticeName   = "practice"
 )
 
-// Indexes of the library databases in the result of [Library.Stores].
+// Indexes of the library databases in the result of [Library.Databases].
 const (
 	piecesAt = iota
 	userAt
@@ -37,16 +37,16 @@ var databaseKinds = [...]struct {
 	practiceAt:   {PracticeName, orbit.Options{Type: orbit.TypeKeyValue}},
 }
 
-// Store is one of the library databases.
-type Store struct {
+// Database is one of the library databases.
+type Database struct {
 	Name string
 	DB   *orbit.Database // nil if it could not be opened
 	Err  error           // the database cannot be used, or only in part; or nil
 }
 
-// Stores returns the library databases: pieces, user, companions and practice,
+// Databases returns the library databases: pieces, user, companions and practice,
 // in this order. It opens again those that failed before.
-func (l *Library) Stores(ctx context.Context) []Store {
+func (l *Library) Databases(ctx context.Context) []Database {
 	l.opening.Lock()
 	defer l.opening.Unlock()
 	changed := false
@@ -66,7 +66,7 @@ func (l *Library) Stores(ctx context.Context) []Store {
 
 // database returns one of the library databases.
 func (l *Library) database(ctx context.Context, at int) (*orbit.Database, error) {
-	s := l.Stores(ctx)[at]
+	s := l.Databases(ctx)[at]
 	if s.DB == nil {
 		return nil, fmt.Errorf("database %q: %w", s.Name, s.Err)
 	}
@@ -108,7 +108,7 @@ func (l *Library) open(ctx context.Context, at int) bool {
 		db, err = l.cfg.Orbit.Create(ctx, kind.name, opts)
 	}
 	before := s.DB
-	*s = Store{kind.name, db, err}
+	*s = Database{kind.name, db, err}
 	if err == nil && db != before {
 		l.latchOf(at).begin()
 		l.tasks.Go(func() { l.read(at, db) })
@@ -138,9 +138,9 @@ func (l *Library) optionsOf(ctx context.Context, name string, fixed orbit.Option
 	return managed, nil
 }
 
-// Addresses returns the addresses of the library databases, also of those that
+// DatabaseAddresses returns the addresses of the library databases, also of those that
 // cannot be opened.
-func (l *Library) Addresses() []string {
+func (l *Library) DatabaseAddresses() []string {
 	l.opening.Lock()
 	defer l.opening.Unlock()
 	return slices.Clone(l.addresses[:])
@@ -148,7 +148,7 @@ func (l *Library) Addresses() []string {
 
 // isOwn reports whether an address is that of one of the library databases.
 func (l *Library) isOwn(ctx context.Context, address string) bool {
-	return slices.ContainsFunc(l.Stores(ctx), func(s Store) bool { return s.DB != nil && s.DB.Address() == address })
+	return slices.ContainsFunc(l.Databases(ctx), func(s Database) bool { return s.DB != nil && s.DB.Address() == address })
 }
 
 // latchOf returns the latch of a database.

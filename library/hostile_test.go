@@ -78,7 +78,7 @@ func TestDocumentsOfACompanionHideNoOtherPieces(t *testing.T) {
 	reader.addAndAwait(evil, 1)
 	want := []string{"QmGood Prelude 0/0"}
 	for _, by := range []piece.Sort{piece.Newest, piece.ByTitle, library.ByPractice} {
-		q := library.Query{Query: piece.Query{Text: "prelude"}, All: true, Sort: by, Amount: 50}
+		q := library.Query{Query: piece.Query{Text: "prelude"}, All: true, Sort: by, Limit: 50}
 		if got := reader.list(t, q); !slices.Equal(got, want) {
 			t.Errorf("by %s: %q, want %q", by, got, want)
 		}
@@ -180,7 +180,7 @@ func TestManualDatabaseIsLeftUnchanged(t *testing.T) {
 	a.addCompanion(evil)
 	eventually(t, "the companion's pieces are read or have a problem", func() bool {
 		c, err := a.Companion(t.Context(), evil.host.ID())
-		return err == nil && (c.Ready || len(c.Troubles) > 0)
+		return err == nil && (c.Ready || len(c.Problems) > 0)
 	})
 	check("named by a companion")
 	must(t, a.RemoveCompanion(testContext(t), evil.host.ID()))
@@ -353,8 +353,8 @@ type slowReplicator struct {
 	begun, ended atomic.Bool
 }
 
-func (s *slowReplicator) Pending() []string                                              { return []string{s.address} }
-func (s *slowReplicator) Ask(string)                                                     {}
+func (s *slowReplicator) Fetching() []string                                             { return []string{s.address} }
+func (s *slowReplicator) CompareNow(string)                                              {}
 func (s *slowReplicator) Open(context.Context, string, orbit.OpenOptions) error          { return nil }
 func (s *slowReplicator) Status(context.Context, string) (_ replicate.Status, err error) { return }
 
@@ -395,7 +395,7 @@ func TestOwnPiecesDoNotWaitForCompanions(t *testing.T) {
 	h, _, companion := newSlowLibrary(t)
 	whole := cidOf(prelude).String()
 	h.putOwnPieces(t, "QmOwn", "Prelude", whole, "Fugue")
-	if c, err := h.Companion(t.Context(), companion); err != nil || c.Ready || len(c.Troubles) > 0 {
+	if c, err := h.Companion(t.Context(), companion); err != nil || c.Ready || len(c.Problems) > 0 {
 		t.Fatalf("%+v, %v", c, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -551,9 +551,9 @@ func TestDatabaseOfTheWrongTypeIsDropped(t *testing.T) {
 	evil.putOwnProfile(t, library.KeyPieces, db.Address())
 	a.addCompanion(evil)
 	eventually(t, "it is a problem and is dropped", func() bool {
-		return len(a.problemsOf(t, evil.host.ID())) > 0 && !a.isHere(t, db.Address()) && !slices.Contains(a.replicator.Pending(), db.Address())
+		return len(a.problemsOf(t, evil.host.ID())) > 0 && !a.isHere(t, db.Address()) && !slices.Contains(a.replicator.Fetching(), db.Address())
 	})
-	if got := a.problemsOf(t, evil.host.ID()); got[0].Store != library.PiecesName || !strings.Contains(got[0].Err.Error(), orbit.TypeEvents) {
+	if got := a.problemsOf(t, evil.host.ID()); got[0].Database != library.PiecesName || !strings.Contains(got[0].Err.Error(), orbit.TypeEvents) {
 		t.Errorf("%+v", got)
 	}
 }

@@ -56,14 +56,14 @@ type Config struct {
 	// Messages has the messages that contain offers. nil: there are no offers.
 	Messages Messages
 
-	// Patience is how long a query waits for the databases of companions that
+	// ReadTimeout is how long a query waits for the databases of companions that
 	// are being read into memory. Default: 10 seconds.
-	Patience time.Duration
+	ReadTimeout time.Duration
 
-	// Keep returns a function that receives the blocks of a database that is
+	// SaveBlocks returns a function that receives the blocks of a database that is
 	// dropped; see [orbit.Orbit.Drop]. It is called once per database. nil:
 	// none.
-	Keep func() func(context.Context, []block.Block) error
+	SaveBlocks func() func(context.Context, []block.Block) error
 }
 
 // Replicator is the part of a [replicate.Replicator] that a library uses.
@@ -97,8 +97,8 @@ type Library struct {
 	tasks *task.Group
 	ctx   context.Context // of tasks: done after Close
 
-	opening   sync.Mutex // guards the fields below
-	databases [4]Store   // in the order of databaseKinds
+	opening   sync.Mutex  // guards the fields below
+	databases [4]Database // in the order of databaseKinds
 	addresses [4]string
 
 	writing          sync.Mutex // serializes changes of pieces, counts and records
@@ -121,7 +121,7 @@ type Library struct {
 // logs a database that cannot be opened, and does not fail because of it. The
 // error is that of the Store. New does not wait for peers.
 func New(ctx context.Context, cfg Config) (*Library, error) {
-	cfg.Patience = cmp.Or(cfg.Patience, defaultPatience)
+	cfg.ReadTimeout = cmp.Or(cfg.ReadTimeout, defaultPatience)
 	l := &Library{
 		cfg:        cfg,
 		self:       cfg.Host.ID(),
@@ -141,7 +141,7 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 		return nil, err
 	}
 	l.followed, err = companion.New(ctx, companion.Config{
-		Orbit: cfg.Orbit, Replicator: cfg.Replicator, Store: cfg.Store, IsOwn: l.isOwn, SaveBlocks: cfg.Keep,
+		Orbit: cfg.Orbit, Replicator: cfg.Replicator, Store: cfg.Store, IsOwn: l.isOwn, SaveBlocks: cfg.SaveBlocks,
 	})
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 		l.tasks.Stop()
 		return nil, err
 	}
-	for _, db := range l.Stores(ctx) {
+	for _, db := range l.Databases(ctx) {
 		if db.Err != nil {
 			log.Errorw("library database", "name", db.Name, "err", db.Err)
 		}

@@ -161,7 +161,7 @@ func (s *memoryFiles) Open(_ context.Context, c cid.Cid) (library.File, error) {
 
 func (h *testLibrary) userDatabase(t testing.TB) *orbit.KeyValue {
 	t.Helper()
-	kv, err := h.Stores(t.Context())[1].DB.KeyValue()
+	kv, err := h.Databases(t.Context())[1].DB.KeyValue()
 	must(t, err)
 	return kv
 }
@@ -210,7 +210,7 @@ func ptr(s string) *string { return &s }
 
 func TestNewUserDatabaseHasTheInitialFields(t *testing.T) {
 	h := newTestLibrary(t)
-	stores := h.Stores(t.Context())
+	stores := h.Databases(t.Context())
 	pieces, practice := stores[0], stores[3]
 	if pieces.Err != nil || pieces.DB.IndexBy() != "hash" || pieces.DB.Type() != orbit.TypeDocuments {
 		t.Fatalf("%+v", pieces)
@@ -251,10 +251,10 @@ func TestOnlyMissingFieldsAreFilledIn(t *testing.T) {
 	if name, err := h.Username(t.Context()); name != "304532" || err != nil {
 		t.Errorf("username %q, %v", name, err)
 	}
-	stats, err := h.Stores(t.Context())[1].DB.Stats(t.Context())
+	stats, err := h.Databases(t.Context())[1].DB.Stats(t.Context())
 	must(t, err)
 	h.restart(t)
-	again, err := h.Stores(t.Context())[1].DB.Stats(t.Context())
+	again, err := h.Databases(t.Context())[1].DB.Stats(t.Context())
 	must(t, err)
 	if stats.Entries != again.Entries {
 		t.Errorf("%d entries, then %d: an entry is added at each start", stats.Entries, again.Entries)
@@ -266,12 +266,12 @@ func TestDamagedDatabaseIsReportedAndRecovers(t *testing.T) {
 		h := newTestLibrary(t)
 		_, _, err := h.AddHash(t.Context(), "QmTitle", library.Details{}, false, nil)
 		wantErr(t, err, library.ErrInvalid)
-		address := h.Stores(t.Context())[i].DB.Address()
+		address := h.Databases(t.Context())[i].DB.Address()
 		h.close(t)
 		damage(t, h.disk, address)
 		h.openOrbit(t)
 		h.open(t)
-		stores := h.Stores(t.Context())
+		stores := h.Databases(t.Context())
 		for j, s := range stores {
 			switch {
 			case j == i && (!errors.Is(s.Err, orbit.ErrDamaged) || s.Name != name || s.DB != nil):
@@ -282,7 +282,7 @@ func TestDamagedDatabaseIsReportedAndRecovers(t *testing.T) {
 		}
 		_, err = h.orbit.Rebuild(t.Context(), address)
 		must(t, err)
-		if s := h.Stores(t.Context())[i]; s.Err != nil || s.DB.Address() != address {
+		if s := h.Databases(t.Context())[i]; s.Err != nil || s.DB.Address() != address {
 			t.Errorf("%s, rebuilt: %+v", name, s)
 		}
 		if got := h.profile(t); len(got) != 4 {
@@ -307,7 +307,7 @@ func damage(t *testing.T, disk *storetest.Disk, address string) {
 
 func TestDatabasesOfEarlierVersionsRetainTheirAddresses(t *testing.T) {
 	h := newTestLibrary(t)
-	managed := h.Stores(t.Context())[0].DB.Address()
+	managed := h.Databases(t.Context())[0].DB.Address()
 	h.close(t)
 	h.disk = storetest.NewDisk()
 	h.openOrbit(t)
@@ -321,7 +321,7 @@ func TestDatabasesOfEarlierVersionsRetainTheirAddresses(t *testing.T) {
 	_, err = docs.Put(t.Context(), map[string]any{"hash": "QmOld", "title": "Old"})
 	must(t, err)
 	h.open(t)
-	if got := h.Stores(t.Context())[0].DB.Address(); got != old.Address() {
+	if got := h.Databases(t.Context())[0].DB.Address(); got != old.Address() {
 		t.Errorf("the address of the pieces is %s, was %s", got, old.Address())
 	}
 	if got := h.list(t, library.Query{}); !slices.Equal(got, []string{"QmOld Old 0/0"}) {
@@ -329,11 +329,11 @@ func TestDatabasesOfEarlierVersionsRetainTheirAddresses(t *testing.T) {
 	}
 	// A database that is created by hand later does not replace the library's
 	// own.
-	user := h.Stores(t.Context())[1].DB.Address()
+	user := h.Databases(t.Context())[1].DB.Address()
 	_, err = h.orbit.Create(t.Context(), "user", orbit.Options{Type: orbit.TypeKeyValue, Access: orbit.Access{Write: []string{"*"}}})
 	must(t, err)
 	h.restart(t)
-	if got := h.Stores(t.Context())[1].DB.Address(); got != user {
+	if got := h.Databases(t.Context())[1].DB.Address(); got != user {
 		t.Errorf("the address of the user database is %s, was %s", got, user)
 	}
 }
@@ -375,7 +375,7 @@ func TestFileIsOnePiece(t *testing.T) {
 
 func TestUpdateRetainsFieldsOfOtherApps(t *testing.T) {
 	h := newTestLibrary(t)
-	docs, err := h.Stores(t.Context())[0].DB.Documents()
+	docs, err := h.Databases(t.Context())[0].DB.Documents()
 	must(t, err)
 	_, err = docs.Put(t.Context(), map[string]any{"hash": "QmX", "counter": "/orbitdb/x", "tags": []any{"solo", 1.5}})
 	must(t, err)
@@ -443,7 +443,7 @@ func TestNoCountIsLost(t *testing.T) {
 	group.Wait()
 	// Other identities count for the same piece, in any spelling. Invalid items
 	// do not count.
-	kv, err := h.Stores(t.Context())[3].DB.KeyValue()
+	kv, err := h.Databases(t.Context())[3].DB.KeyValue()
 	must(t, err)
 	v1 := cid.NewCidV1(cid.DagProtobuf, cidOf(prelude).Hash()).String()
 	for key, v := range map[string]any{
@@ -472,7 +472,7 @@ func TestNoCountIsLost(t *testing.T) {
 
 func TestAmbiguousPrefixIsNotResolved(t *testing.T) {
 	h := newTestLibrary(t)
-	docs, err := h.Stores(t.Context())[0].DB.Documents()
+	docs, err := h.Databases(t.Context())[0].DB.Documents()
 	must(t, err)
 	for _, hash := range []string{"QmAAA1", "QmAAA2", "QmAAA", "QmB"} {
 		_, err = docs.Put(t.Context(), map[string]any{"hash": hash})

@@ -82,7 +82,7 @@ func (l *Library) PeerNamed(ctx context.Context, name string) (peer.ID, error) {
 		return "", err
 	}
 	// After a start, a user database that is being read may have a new name.
-	limited, cancel := context.WithTimeout(ctx, l.cfg.Patience)
+	limited, cancel := context.WithTimeout(ctx, l.cfg.ReadTimeout)
 	defer cancel()
 	companions := l.byPeer()
 	for _, c := range companions {

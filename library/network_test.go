@@ -80,7 +80,7 @@ func newNodeOn(t testing.TB, disk *space.Disk) *node {
 	n.host = newHost(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	rt, err := router.New(ctx, n.host, router.Options{Patient: func(peer.ID) bool { return true }})
+	rt, err := router.New(ctx, n.host, router.Options{SupportsBursts: func(peer.ID) bool { return true }})
 	must(t, err)
 	n.store = store.New(n.disk, "/npp/orbit")
 	bs := orbit.Overlay(blockstore.NewBlockstore(n.disk), n.store)
@@ -91,7 +91,7 @@ func newNodeOn(t testing.TB, disk *space.Disk) *node {
 	t.Cleanup(func() { n.orbit.Close() })
 	n.replicator, err = replicate.New(ctx, replicate.Config{
 		Orbit: n.orbit, Store: store.New(n.disk, "/npp/replicate"), Host: n.host, Router: rt, Exchange: swap, Disk: disk,
-		Reads: func(peer.ID) bool { return true },
+		LargeHeads: func(peer.ID) bool { return true },
 	})
 	must(t, err)
 	t.Cleanup(func() { n.replicator.Close() })
@@ -137,9 +137,9 @@ func (n *node) addAndAwait(o *node, pieces int) {
 }
 
 // problemsOf returns the problems of a companion's databases.
-func (h *testLibrary) problemsOf(t testing.TB, id peer.ID) []library.StoreTrouble {
+func (h *testLibrary) problemsOf(t testing.TB, id peer.ID) []library.DatabaseProblem {
 	c, _ := h.Companion(t.Context(), id) // it may not be a companion yet
-	return c.Troubles
+	return c.Problems
 }
 
 // keyValue returns a library database of type keyvalue.
@@ -153,7 +153,7 @@ func (h *testLibrary) keyValue(t testing.TB, name string) *orbit.KeyValue {
 // database returns a library database.
 func (h *testLibrary) database(t testing.TB, name string) *orbit.Database {
 	t.Helper()
-	for _, s := range h.Stores(t.Context()) {
+	for _, s := range h.Databases(t.Context()) {
 		if s.Name == name {
 			must(t, s.Err)
 			return s.DB
@@ -277,12 +277,12 @@ func TestConcurrentUse(t *testing.T) {
 			},
 			func() {
 				n.SetProfileField(ctx, library.KeyUsername, value.Text(fmt.Sprint("n", rand.N(5))))
-				user.Put(ctx, library.KeyPieces, other.Addresses()[rand.N(4)])
+				user.Put(ctx, library.KeyPieces, other.DatabaseAddresses()[rand.N(4)])
 			},
 			func() {
 				n.Companions(ctx)
 				n.NearbyPeers()
-				n.Invalid()
+				n.InvalidRecords()
 				n.PeerNamed(ctx, "n1")
 			},
 			func() {

@@ -66,7 +66,7 @@ func OfferIn(data []byte) (address string, ok bool) {
 // messages were scanned. If that takes longer, the error wraps [ErrBeingRead],
 // and offers may be missing from the result.
 func (l *Library) Offers(ctx context.Context) ([]Offer, error) {
-	limited, cancel := context.WithTimeout(ctx, l.cfg.Patience)
+	limited, cancel := context.WithTimeout(ctx, l.cfg.ReadTimeout)
 	defer cancel()
 	err := l.awaitOffers(limited)
 	var offers []Offer

@@ -46,14 +46,14 @@ type Details struct {
 	Fields map[string]value.Value
 }
 
-// Outcome is the effect of adding or updating a piece.
-type Outcome string
+// Result is the effect of adding or updating a piece.
+type Result string
 
 // The effects of adding or updating a piece.
 const (
-	Added     Outcome = "added"
-	Updated   Outcome = "updated"   // the piece existed and was changed
-	Unchanged Outcome = "unchanged" // the piece existed with the same content
+	Added     Result = "added"
+	Updated   Result = "updated"   // the piece existed and was changed
+	Unchanged Result = "unchanged" // the piece existed with the same content
 )
 
 func (d Details) check() error {
@@ -81,7 +81,7 @@ func (d Details) check() error {
 // existing piece. Title and composer come from the details, or else from the
 // existing piece, or else from the file. AddFile returns once all of that is on
 // disk.
-func (l *Library) AddFile(ctx context.Context, f files.File, name string, d Details) (piece.Piece, Outcome, error) {
+func (l *Library) AddFile(ctx context.Context, f files.File, name string, d Details) (piece.Piece, Result, error) {
 	if err := d.check(); err != nil {
 		return piece.Piece{}, "", err
 	}
@@ -100,7 +100,7 @@ func (l *Library) AddFile(ctx context.Context, f files.File, name string, d Deta
 // AddHash adds a piece by the CID of its file, in the given spelling, or
 // updates the existing piece. With pin, it first fetches and pins the file, and
 // reads its title and composer as [Library.AddFile] does. progress may be nil.
-func (l *Library) AddHash(ctx context.Context, hash string, d Details, pin bool, progress func(blocks int)) (piece.Piece, Outcome, error) {
+func (l *Library) AddHash(ctx context.Context, hash string, d Details, pin bool, progress func(blocks int)) (piece.Piece, Result, error) {
 	if err := d.check(); err != nil {
 		return piece.Piece{}, "", err
 	}
@@ -166,7 +166,7 @@ func (r *readerAt) ReadAt(p []byte, at int64) (int, error) {
 }
 
 // put adds a piece or updates the existing one.
-func (l *Library) put(ctx context.Context, hash string, found file, d Details) (piece.Piece, Outcome, error) {
+func (l *Library) put(ctx context.Context, hash string, found file, d Details) (piece.Piece, Result, error) {
 	docs, err := l.documents(ctx)
 	if err != nil {
 		return piece.Piece{}, "", err
@@ -206,7 +206,7 @@ func (l *Library) put(ctx context.Context, hash string, found file, d Details) (
 
 // write applies details to a document, and puts it if it changed. The caller
 // holds l.writing.
-func (l *Library) write(ctx context.Context, docs *orbit.Documents, doc map[string]any, before value.Value, outcome Outcome, d Details) (piece.Piece, Outcome, error) {
+func (l *Library) write(ctx context.Context, docs *orbit.Documents, doc map[string]any, before value.Value, outcome Result, d Details) (piece.Piece, Result, error) {
 	d.apply(doc)
 	v, err := value.Of(doc)
 	if err != nil {
@@ -274,7 +274,7 @@ func mapOf(doc value.Value) (map[string]any, error) {
 
 // Update changes the own piece with a hash. The error wraps
 // [orbit.ErrNotFound].
-func (l *Library) Update(ctx context.Context, hash string, d Details) (piece.Piece, Outcome, error) {
+func (l *Library) Update(ctx context.Context, hash string, d Details) (piece.Piece, Result, error) {
 	if err := d.check(); err != nil {
 		return piece.Piece{}, "", err
 	}

@@ -29,9 +29,9 @@ type Count struct {
 	Own uint64 // in the own practice database
 	All uint64 // in the practice databases of the owner and of all companions
 
-	// More is set if All may be too low, because a practice database of a
+	// Incomplete is set if All may be too low, because a practice database of a
 	// companion is not complete and read yet.
-	More bool
+	Incomplete bool
 }
 
 // counts is the content of a practice database in memory.
@@ -126,7 +126,7 @@ func (l *Library) Practised(ctx context.Context, hash string) (Count, error) {
 		return Count{}, err
 	}
 	total := l.count(piece.Canonical(hash), l.collections())
-	total.More = len(problems) > 0
+	total.Incomplete = len(problems) > 0
 	return total, nil
 }
 
@@ -181,6 +181,6 @@ func (l *Library) Practise(ctx context.Context, hash string, n uint64) (Count, e
 	}
 	l.own.counts.set(item.Key, &item)
 	total := l.count(piece.Canonical(hash), l.collections())
-	total.More = len(problems) > 0
+	total.Incomplete = len(problems) > 0
 	return total, nil
 }

@@ -25,16 +25,16 @@ func TestDatabasesOfACompanionShareAQuota(t *testing.T) {
 			if g := access.Usage().Group; g != user {
 				t.Errorf("the access database of %s is in the group %q", name, g)
 			}
-			together += access.Usage().Entries + access.Usage().Waiting
+			together += access.Usage().Entries + access.Usage().Pending
 		}
-		if together += u.Entries + u.Waiting; name == library.PiecesName && u.Entries == 0 {
+		if together += u.Entries + u.Pending; name == library.PiecesName && u.Entries == 0 {
 			t.Errorf("%s has no entries", name)
 		}
 	}
 	if u := n.database(t, library.PiecesName).Usage(); u.Group != "" || u.Limited {
 		t.Errorf("a library database: %+v", u)
 	}
-	if u := n.orbit.Usage(); u.Entries+u.Waiting != together {
+	if u := n.orbit.Usage(); u.Entries+u.Pending != together {
 		t.Errorf("all databases of peers use %+v, the companion %d bytes", u, together)
 	}
 }

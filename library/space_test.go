@@ -29,11 +29,11 @@ func TestFullDiskStoresNothingOfPeersAndResumes(t *testing.T) {
 	b.addCompanion(a) // The owner may still add companions.
 	c.addCompanion(b)
 	full := func() bool {
-		return slices.ContainsFunc(b.problemsOf(t, a.host.ID()), func(s library.StoreTrouble) bool { return errors.Is(s.Err, space.ErrFull) })
+		return slices.ContainsFunc(b.problemsOf(t, a.host.ID()), func(s library.DatabaseProblem) bool { return errors.Is(s.Err, space.ErrFull) })
 	}
 	eventually(t, "the full disk is reported", full)
 	eventually(t, "b has the card of c", func() bool {
-		return slices.ContainsFunc(b.NearbyPeers(), func(n library.Nearby) bool { return n.Peer == c.host.ID() && n.Follows })
+		return slices.ContainsFunc(b.NearbyPeers(), func(n library.NearbyPeer) bool { return n.Peer == c.host.ID() && n.Follows })
 	})
 	follows := func() bool {
 		return slices.ContainsFunc(b.Companions(t.Context()), func(p library.Companion) bool { return p.Peer == c.host.ID() && p.Follows })
@@ -43,14 +43,14 @@ func TestFullDiskStoresNothingOfPeersAndResumes(t *testing.T) {
 	}
 	for d, err := range b.orbit.Databases(t.Context()) {
 		must(t, err)
-		if !d.Access && !slices.Contains(b.Addresses(), d.Address) {
+		if !d.Access && !slices.Contains(b.DatabaseAddresses(), d.Address) {
 			t.Errorf("a database came to a full disk: %+v", d)
 		}
 	}
 	disk.Set(2 * spacetest.Floor)
 	eventually(t, "the companion's pieces are here", func() bool {
 		p, err := b.Companion(t.Context(), a.host.ID())
-		return err == nil && p.Ready && p.Pieces == 2 && p.Troubles == nil
+		return err == nil && p.Ready && p.Pieces == 2 && p.Problems == nil
 	})
 	eventually(t, "the follower is known", follows)
 }

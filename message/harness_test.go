@@ -141,7 +141,7 @@ func newDaemon(t testing.TB, s setup) *daemon {
 	c := Config{Host: h, Swarm: sw, Store: d.store, Limits: limits, Disk: s.disk, Now: s.now}
 	ctx, cancel := context.WithCancel(context.Background())
 	if s.pubsub {
-		c.Router, err = router.New(ctx, h, router.Options{Patient: func(peer.ID) bool { return true }})
+		c.Router, err = router.New(ctx, h, router.Options{SupportsBursts: func(peer.ID) bool { return true }})
 		must(t, err)
 	}
 	d.Service, err = start(c, patience)

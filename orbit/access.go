@@ -40,7 +40,7 @@ const (
 //
 // An entry is authorized if it is valid and is an anchor or an ancestor of one.
 // Anchors are the valid entries whose writer is on the current access list, and
-// those that an admin retains ([AccessController.Keep]). A writer that was
+// those that an admin retains ([AccessController.Retain]). A writer that was
 // never on the list has no authorized entries other than retained ones.
 //
 //   - Never granted: the entries of such a writer are not authorized, whatever
@@ -209,7 +209,7 @@ func (a *AccessController) rights(ctx context.Context) (oplog.Access, uint64, er
 		return oplog.Access{}, 0, err
 	}
 	a.known.add(slices.Collect(maps.Keys(present)))
-	a.present = oplog.Access{Writers: present.list(), Known: a.known.list(), Kept: retained}
+	a.present = oplog.Access{Writers: present.list(), Known: a.known.list(), Retained: retained}
 	a.presentVersion = at
 	return a.present, at, nil
 }
@@ -305,17 +305,17 @@ func (a *AccessController) retained(ctx context.Context) (hashes []string, err e
 
 // Revoke revokes a capability of an identity. Entries that the identity wrote
 // until now and that are here stay authorized: Revoke first retains its tips
-// ([AccessController.Keep]) in all open databases with this access controller.
+// ([AccessController.Retain]) in all open databases with this access controller.
 func (a *AccessController) Revoke(ctx context.Context, capability, id string) error {
 	if a.managed == nil {
 		return a.fixed()
 	}
 	for _, db := range a.managed.controlled() {
-		_, tips, err := db.Losing(ctx, capability, id)
+		_, tips, err := db.WouldRevoke(ctx, capability, id)
 		if err != nil {
 			return err
 		}
-		if err := a.Keep(ctx, id, tips); err != nil {
+		if err := a.Retain(ctx, id, tips); err != nil {
 			return err
 		}
 	}
@@ -323,7 +323,7 @@ func (a *AccessController) Revoke(ctx context.Context, capability, id string) er
 }
 
 // Discard is Revoke without retaining entries: those from which no authorized
-// entry descends are no longer authorized ([Database.Losing]).
+// entry descends are no longer authorized ([Database.WouldRevoke]).
 func (a *AccessController) Discard(ctx context.Context, capability, id string) error {
 	return a.change(ctx, capability, func(ids []string) ([]string, error) {
 		return slices.DeleteFunc(ids, func(other string) bool { return other == id }), nil
@@ -333,21 +333,21 @@ func (a *AccessController) Discard(ctx context.Context, capability, id string) e
 // maxRetained is the maximum number of retained entries of a writer.
 const maxRetained = 4096
 
-// ErrTooManyKept is returned for a writer that has more tips than can be
+// ErrTooManyRetained is returned for a writer that has more tips than can be
 // retained.
-var ErrTooManyKept = fmt.Errorf("more than %d entries to retain", maxRetained)
+var ErrTooManyRetained = fmt.Errorf("more than %d entries to retain", maxRetained)
 
-// Keep retains entries of a writer: they and their ancestors are authorized
+// Retain retains entries of a writer: they and their ancestors are authorized
 // whether or not the writer may write. It requires the same rights as
 // [AccessController.Grant].
-func (a *AccessController) Keep(ctx context.Context, id string, hashes []string) error {
+func (a *AccessController) Retain(ctx context.Context, id string, hashes []string) error {
 	if len(hashes) == 0 {
 		return nil
 	}
 	return a.change(ctx, retainedPrefix+id, func(retained []string) ([]string, error) {
 		all := slices.Compact(slices.Sorted(slices.Values(slices.Concat(retained, hashes))))
 		if len(all) > maxRetained {
-			return nil, ErrTooManyKept
+			return nil, ErrTooManyRetained
 		}
 		return all, nil
 	})
@@ -404,10 +404,10 @@ func (db *Database) WrittenBy(ctx context.Context, id string) (entries int, err 
 	return entries, nil
 }
 
-// Losing returns what would no longer be authorized if a capability of an
+// WouldRevoke returns what would no longer be authorized if a capability of an
 // identity were revoked: the number of entries, and the CIDs of the tips, from
 // which no authorized entry descends.
-func (db *Database) Losing(ctx context.Context, capability, id string) (entries int, tips []string, err error) {
+func (db *Database) WouldRevoke(ctx context.Context, capability, id string) (entries int, tips []string, err error) {
 	if db.access.managed == nil {
 		return 0, nil, nil
 	}
@@ -431,5 +431,5 @@ func (db *Database) Losing(ctx context.Context, capability, id string) (entries 
 		left.add(ids)
 	}
 	now.Writers = left.list()
-	return db.log.Losing(ctx, now)
+	return db.log.WouldRevoke(ctx, now)
 }

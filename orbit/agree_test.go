@@ -32,7 +32,7 @@ func newMembers(t *testing.T) *members {
 	for _, p := range m.peers {
 		m.address = p.create(t, "band", opts).Address()
 		for _, q := range m.peers {
-			must(t, p.Keep(t.Context(), q.Identity().Block()))
+			must(t, p.PutBlocks(t.Context(), q.Identity().Block()))
 		}
 	}
 	return m

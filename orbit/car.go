@@ -138,12 +138,12 @@ func (x *exporter) database(ctx context.Context, db *Database) error {
 
 // ImportStats counts the entries of a CAR by their outcome.
 type ImportStats struct {
-	Entries int      // new
-	Known   int      // already here
-	Waiting int      // pending: their parents are neither here nor in the CAR
-	Faults  int      // new and not authorized
-	Refused int      // not entries of the database, or not allowed to be
-	Missing []string // CIDs of the parents that pending entries need
+	Entries      int      // new
+	Known        int      // already here
+	Pending      int      // pending: their parents are neither here nor in the CAR
+	Unauthorized int      // new and not authorized
+	Refused      int      // not entries of the database, or not allowed to be
+	Missing      []string // CIDs of the parents that pending entries need
 }
 
 // The bounds of an import, in bytes of blocks.
@@ -223,8 +223,8 @@ func (im *importer) count(ctx context.Context) error {
 			return err
 		}
 		im.stats.Entries += int(now.Entries - t.before.Entries)
-		im.stats.Faults += int(now.Faults - t.before.Faults)
-		im.stats.Waiting += int(now.Waiting)
+		im.stats.Unauthorized += int(now.Unauthorized - t.before.Unauthorized)
+		im.stats.Pending += int(now.Pending)
 	}
 	return nil
 }
@@ -326,7 +326,7 @@ func (im *importer) join(ctx context.Context, db *Database) error {
 			im.done++
 		case j.Outcome != Refused:
 			im.done++
-		case errors.Is(j.Err, ErrFull), errors.Is(j.Err, ErrShareFull):
+		case errors.Is(j.Err, ErrQuotaFull), errors.Is(j.Err, ErrPeerQuotaFull):
 			return fmt.Errorf("import into %s: %w", db.address, j.Err)
 		case errors.Is(j.Err, ErrUnavailable), errors.Is(j.Err, ErrNotAllowed), errors.Is(j.Err, ErrOtherDatabase):
 			rest = append(rest, im.entries[i])

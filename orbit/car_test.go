@@ -35,7 +35,7 @@ func exported(t testing.TB, managed bool) (address string, car []byte, n int) {
 	a, b := newA(t), newB(t)
 	opts := orbit.Options{Type: orbit.TypeDocuments, Access: orbit.Access{Write: []string{a.Identity().ID, b.Identity().ID}, Managed: managed}}
 	dba, dbb := a.create(t, "band", opts), b.create(t, "band", opts)
-	must(t, a.Keep(t.Context(), b.Identity().Block()))
+	must(t, a.PutBlocks(t.Context(), b.Identity().Block()))
 	for i := range 20 {
 		for _, db := range []*orbit.Database{dba, dbb} {
 			_, err := documents(t, db).Put(t.Context(), map[string]any{"_id": fmt.Sprint(i)})
@@ -59,7 +59,7 @@ func TestImportTakesAnyOrder(t *testing.T) {
 		for seed := range uint64(20) {
 			rand.New(rand.NewPCG(seed, 0)).Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
 			db, stats, err := newPeer(t, 0x55, 0x66).Import(t.Context(), bytes.NewReader(slices.Concat(header, slices.Concat(rest...))), nil)
-			if err != nil || db.Address() != address || stats.Entries != n || stats.Refused+stats.Waiting+stats.Faults != 0 {
+			if err != nil || db.Address() != address || stats.Entries != n || stats.Refused+stats.Pending+stats.Unauthorized != 0 {
 				t.Errorf("managed %v, seed %d: %+v, %v; want %d entries", managed, seed, stats, err, n)
 			}
 		}
@@ -72,7 +72,7 @@ func TestImportRestoresWhatRevokedWritersWrote(t *testing.T) {
 	opts := orbit.Options{Access: orbit.Access{Write: []string{a.Identity().ID}, Managed: true}}
 	dba, dbb := a.create(t, "band", opts), b.create(t, "band", opts)
 	for _, p := range []*peer{a, b} {
-		must(t, p.Keep(t.Context(), a.Identity().Block(), b.Identity().Block()))
+		must(t, p.PutBlocks(t.Context(), a.Identity().Block(), b.Identity().Block()))
 	}
 	must(t, dba.Access().Grant(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
 	list := func(p *peer) *orbit.Database {
@@ -97,7 +97,7 @@ func TestImportRestoresWhatRevokedWritersWrote(t *testing.T) {
 		must(t, err)
 		count++
 	}
-	if count != 2 || stats.Faults+stats.Refused != 0 {
+	if count != 2 || stats.Unauthorized+stats.Refused != 0 {
 		t.Errorf("%d events, %+v", count, stats)
 	}
 }
@@ -108,7 +108,7 @@ func TestImportSaysWhatIsMissing(t *testing.T) {
 	// manifest, list, identity, first entry
 	db, stats, err := newPeer(t, 0x55, 0x66).Import(t.Context(), bytes.NewReader(slices.Concat(header, slices.Concat(slices.Delete(slices.Clone(rest), 3, 4)...))), nil)
 	must(t, err)
-	if stats.Entries+stats.Waiting != n-1 || stats.Waiting == 0 || len(stats.Missing) != 1 {
+	if stats.Entries+stats.Pending != n-1 || stats.Pending == 0 || len(stats.Missing) != 1 {
 		t.Errorf("%+v of %d", stats, n)
 	}
 	if ok, err := db.Log().Has(t.Context(), stats.Missing[0]); ok || err != nil {

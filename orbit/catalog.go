@@ -107,8 +107,8 @@ func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, 
 	return r, stale, err
 }
 
-// Listed describes a database of the catalog.
-type Listed struct {
+// DatabaseInfo describes a database of the catalog.
+type DatabaseInfo struct {
 	Address      string
 	Name         string
 	Type         string // the type as which the database is open
@@ -119,15 +119,15 @@ type Listed struct {
 
 // Databases yields the databases of the catalog in the order of their
 // addresses.
-func (o *Orbit) Databases(ctx context.Context) iter.Seq2[Listed, error] {
-	return func(yield func(Listed, error) bool) {
+func (o *Orbit) Databases(ctx context.Context) iter.Seq2[DatabaseInfo, error] {
+	return func(yield func(DatabaseInfo, error) bool) {
 		for e, err := range o.store.Scan(ctx, catalogPrefix) {
 			var r record
 			if err == nil {
 				r, err = decodeRecord(e.Value)
 			}
 			hash := strings.TrimPrefix(e.Key, catalogPrefix+"/")
-			if !yield(Listed{manifest.Address(hash), r.Name, r.kind(), r.Type, r.IndexBy, r.Access}, err) || err != nil {
+			if !yield(DatabaseInfo{manifest.Address(hash), r.Name, r.kind(), r.Type, r.IndexBy, r.Access}, err) || err != nil {
 				return
 			}
 		}

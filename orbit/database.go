@@ -62,7 +62,7 @@ func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifes
 		// any of them.
 		rights.Writers = rights.Known
 	}
-	config := oplog.Config{State: db.keys, Access: rights, Writer: o.writerOf, Waiting: o.ledger.quotas.Waiting, Quota: db.account}
+	config := oplog.Config{State: db.keys, Access: rights, Writer: o.writerOf, MaxPending: o.ledger.quotas.Pending, Quota: db.account}
 	db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, config)
 	if errors.Is(err, oplog.ErrOutdated) {
 		log.Infow("bring index up to date", "database", db.address)
@@ -73,7 +73,7 @@ func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifes
 	if err != nil {
 		return db, err
 	}
-	if err := db.log.Wake(ctx); err != nil {
+	if err := db.log.Resume(ctx); err != nil {
 		return db, err
 	}
 	return db, db.sync(ctx)
@@ -340,7 +340,7 @@ func (db *Database) candidate(ctx context.Context, offered Candidate, attached A
 	if err != nil {
 		return nil, err
 	}
-	c := &oplog.Candidate{Entry: e, Fault: invalid}
+	c := &oplog.Candidate{Entry: e, Invalid: invalid}
 	if i != nil {
 		c.Identity, c.Writer = i.Block(), i.ID
 	}
@@ -356,7 +356,7 @@ func (db *Database) check(ctx context.Context, e *entry.Entry, attached Attached
 	}
 	i, err = db.orbit.identity(ctx, e.Identity, attached)
 	if errors.Is(err, identity.ErrInvalid) || errors.Is(err, block.ErrMismatch) {
-		return nil, fmt.Errorf("%w: %s: %w", entry.ErrFault, e.Hash(), err), nil
+		return nil, fmt.Errorf("%w: %s: %w", entry.ErrInvalid, e.Hash(), err), nil
 	}
 	if err != nil {
 		return nil, nil, err

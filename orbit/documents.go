@@ -24,11 +24,11 @@ type Item struct {
 
 // Page selects items of a database.
 type Page struct {
-	// Amount is the maximum number of items; 0 means no limit.
-	Amount int
-	// Behind is the CID of an entry. The page begins with the next older
+	// Limit is the maximum number of items; 0 means no limit.
+	Limit int
+	// After is the CID of an entry. The page begins with the next older
 	// item. To continue after a page, pass the CID of its last item.
-	Behind string
+	After string
 }
 
 // keyedView implements what documents and keyvalue databases have in common.
@@ -51,8 +51,8 @@ func (v keyedView) Get(ctx context.Context, key any) (Item, error) {
 func (v keyedView) Iterate(ctx context.Context, p Page) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		var behind *entry.Position
-		if p.Behind != "" {
-			e, err := v.db.log.Get(ctx, p.Behind)
+		if p.After != "" {
+			e, err := v.db.log.Get(ctx, p.After)
 			var position entry.Position
 			if err == nil {
 				position, err = v.db.log.Position(ctx, e)
@@ -65,7 +65,7 @@ func (v keyedView) Iterate(ctx context.Context, p Page) iter.Seq2[Item, error] {
 		}
 		count := 0
 		for item, err := range v.db.keys.Items(ctx, v.db.orbit.store, behind) {
-			if count++; !yield(Item(item), v.wrap(err)) || count == p.Amount {
+			if count++; !yield(Item(item), v.wrap(err)) || count == p.Limit {
 				return
 			}
 		}

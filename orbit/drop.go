@@ -219,7 +219,7 @@ func (o *Orbit) remove(ctx context.Context, hash string, save func(context.Conte
 			if err := tx.Delete(catalogKey(d.hash)); err != nil {
 				return err
 			}
-			if err := oplog.Forget(tx, d.number); err != nil {
+			if err := oplog.Clear(tx, d.number); err != nil {
 				return err
 			}
 		}
@@ -367,7 +367,7 @@ func (o *Orbit) saveBlocks(ctx context.Context, databases []tombstoned, named []
 	}
 	for i, d := range databases {
 		var err error
-		if databases[i].whole, err = oplog.Offer(ctx, o.store, d.number, save); err != nil {
+		if databases[i].whole, err = oplog.Export(ctx, o.store, d.number, save); err != nil {
 			return err
 		}
 	}

@@ -541,7 +541,7 @@ func TestConcurrentWritesLeaveNothingBehind(t *testing.T) {
 	opts := orbit.Options{Type: orbit.TypeDocuments, Access: anyone}
 	theirs := b.create(t, "band", opts)
 	fill(t, theirs, 60)
-	must(t, a.Keep(t.Context(), b.Identity().Block()))
+	must(t, a.PutBlocks(t.Context(), b.Identity().Block()))
 	es := entries(t, theirs)
 	for range 6 {
 		want := a.contents(t)

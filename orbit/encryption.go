@@ -110,7 +110,7 @@ func (db *Database) appearsEncrypted(ctx context.Context, w idSet) (bool, error)
 func (db *Database) sample(ctx context.Context) (sealed map[string]bool, err error) {
 	sealed = make(map[string]bool)
 	size := 0
-	for e, err := range db.Iterate(ctx, Range{Amount: sampleEntries}) {
+	for e, err := range db.Iterate(ctx, Range{Limit: sampleEntries}) {
 		if err != nil {
 			return sealed, ctx.Err()
 		}

@@ -52,10 +52,10 @@ func newFleet(t testing.TB, maker string, managed bool, writers ...string) *flee
 		for _, hash := range needed {
 			b, err := f.peers[maker].Block(t.Context(), hash)
 			must(t, err)
-			must(t, p.Keep(t.Context(), b))
+			must(t, p.PutBlocks(t.Context(), b))
 		}
 		for _, other := range f.peers {
-			must(t, p.Keep(t.Context(), other.Identity().Block()))
+			must(t, p.PutBlocks(t.Context(), other.Identity().Block()))
 		}
 		var err error
 		f.dbs[name], err = p.Open(t.Context(), made.Address(), orbit.OpenOptions{})
@@ -224,7 +224,7 @@ func TestNothingPlainIsWrittenWhereAppsEncrypt(t *testing.T) {
 			theirs := b.create(t, what, orbit.Options{Type: kind, Access: access})
 			_, err := theirs.Log().Append(ctx, signer, sealed)
 			must(t, err)
-			must(t, a.Keep(ctx, b.Identity().Block()))
+			must(t, a.PutBlocks(ctx, b.Identity().Block()))
 			join(t, db, entries(t, theirs)...)
 			if err := write(db); !errors.Is(err, orbit.ErrEncrypted) || !strings.Contains(err.Error(), db.Address()) {
 				t.Errorf("%s of %s: %v", what, kind, err)

@@ -30,8 +30,8 @@ type JoinResult struct {
 	Hash    string
 	Outcome Outcome
 	// Err is the reason why the entry is refused, or is part of the log without being
-	// authorized. It wraps [Candidate.Err], [entry.ErrFault], [ErrNotAllowed],
-	// [ErrOtherDatabase], [ErrFull], [ErrShareFull], or [ErrUnavailable] if the identity
+	// authorized. It wraps [Candidate.Err], [entry.ErrInvalid], [ErrNotAllowed],
+	// [ErrOtherDatabase], [ErrQuotaFull], [ErrPeerQuotaFull], or [ErrUnavailable] if the identity
 	// of the writer is missing: the entry can be offered again, with the identity
 	// attached.
 	Err error
@@ -58,7 +58,7 @@ type JoinOptions struct {
 // [ErrNotAllowed], unless a pending entry needs it. Offer it again when the list has
 // changed.
 //
-// An entry for which there is no room is refused with [ErrFull] or [ErrShareFull].
+// An entry for which there is no room is refused with [ErrQuotaFull] or [ErrPeerQuotaFull].
 // Offer it again when space was freed ([Orbit.Freed]) or a quota was raised.
 func (db *Database) Join(ctx context.Context, cs []Candidate, opts JoinOptions) ([]JoinResult, error) {
 	if db.orbit.ctx.Err() != nil {
@@ -83,7 +83,7 @@ func (db *Database) Join(ctx context.Context, cs []Candidate, opts JoinOptions) 
 	for i, c := range candidates {
 		if c != nil {
 			c.Trusted, c.From = opts.trusted, opts.From
-			if c.Fault == nil && !rights.Anchors(cs[i].Hash(), c.Writer) {
+			if c.Invalid == nil && !rights.Anchors(cs[i].Hash(), c.Writer) {
 				results[i].Err = fmt.Errorf("%w to %s: identity %s", ErrNotAllowed, db.address, c.Writer)
 			}
 			offered = append(offered, *c)
@@ -97,12 +97,12 @@ func (db *Database) Join(ctx context.Context, cs []Candidate, opts JoinOptions) 
 		switch outcome {
 		case oplog.Known:
 			results[i].Outcome = Known
-		case oplog.Waiting:
+		case oplog.Pending:
 			results[i].Outcome = Pending
-		case oplog.Full:
+		case oplog.QuotaFull:
 			results[i].Err = db.account.full()
-		case oplog.ShareFull:
-			results[i].Err = fmt.Errorf("%w: entry %s by %s", ErrShareFull, cs[i].Hash(), offered[n].Writer)
+		case oplog.PeerQuotaFull:
+			results[i].Err = fmt.Errorf("%w: entry %s by %s", ErrPeerQuotaFull, cs[i].Hash(), offered[n].Writer)
 		case oplog.Joined:
 			results[i].Outcome = Joined
 			fresh = append(fresh, cs[i].block)

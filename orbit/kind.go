@@ -92,7 +92,7 @@ func (x *index) Retract(tx *store.Tx, e *entry.Entry, at oplog.Ref) (keys int, e
 }
 
 // Failed implements [oplog.State].
-func (x *index) Failed() {
+func (x *index) Invalidate() {
 	x.wrotePlain.Store(false)
-	x.Index.Failed()
+	x.Index.Invalidate()
 }

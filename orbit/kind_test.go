@@ -132,7 +132,7 @@ func TestTheTypeMayBeGivenWhenADatabaseComes(t *testing.T) {
 	for hash, data := range b.stored(t, b.contents(t)) {
 		attached[hash] = block.Block{Hash: hash, Data: []byte(data)}
 	}
-	must(t, a.Keep(t.Context(), b.Identity().Block()))
+	must(t, a.PutBlocks(t.Context(), b.Identity().Block()))
 	db, err := a.Open(t.Context(), theirs.Address(), orbit.OpenOptions{Type: orbit.TypeDocuments, Attached: attached})
 	must(t, err)
 	for _, j := range join(t, db, entries(t, theirs)...) {
@@ -151,7 +151,7 @@ func TestOnlyEventsAndUnknownTypesAreOpenedAsAnother(t *testing.T) {
 	must(t, err)
 	b, err := custom.Block()
 	must(t, err)
-	must(t, a.Keep(t.Context(), list, b))
+	must(t, a.PutBlocks(t.Context(), list, b))
 	for _, test := range []struct {
 		address, kind string
 		want          error
@@ -294,7 +294,7 @@ func TestAnUnknownAccessControllerIsCalledThat(t *testing.T) {
 	} {
 		b, err := manifest.Manifest{Name: "band", Type: orbit.TypeEvents, AccessController: access}.Block()
 		must(t, err)
-		must(t, a.Keep(t.Context(), b))
+		must(t, a.PutBlocks(t.Context(), b))
 		_, err = a.Open(t.Context(), manifest.Address(b.Hash), orbit.OpenOptions{})
 		var unknown *orbit.AccessTypeError
 		if err == nil || !strings.Contains(err.Error(), want) || errors.As(err, &unknown) != strings.Contains(want, "of type") {

@@ -35,22 +35,22 @@ var (
 type Range struct {
 	GT, GTE string
 	LT, LTE string
-	// Behind is an upper bound in the order of the log, which is not part of the
+	// After is an upper bound in the order of the log, which is not part of the
 	// range. To continue after a page, pass the CID of its last entry.
-	Behind string
-	// Amount is the maximum number of entries; 0 means no limit. The range has the
+	After string
+	// Limit is the maximum number of entries; 0 means no limit. The range has the
 	// newest entries or, with a lower and no upper bound, those next to the lower
 	// bound.
-	Amount int
+	Limit int
 }
 
 // Arrival is an entry with its number in the order of arrival at this replica.
 // Numbers rise and never change.
 type Arrival struct {
-	Number uint64
-	Hash   string       // "" if the entry is damaged and its CID unknown
-	Entry  *entry.Entry // nil if the entry is damaged
-	Lost   bool         // the entry is no longer authorized; see [Database.Updates]
+	Number  uint64
+	Hash    string       // "" if the entry is damaged and its CID unknown
+	Entry   *entry.Entry // nil if the entry is damaged
+	Revoked bool         // the entry is no longer authorized; see [Database.Updates]
 }
 
 // Lost is an entry that a rebuild could not read.
@@ -61,21 +61,21 @@ type Lost struct {
 
 // Stats are the counts of a database.
 type Stats struct {
-	Entries uint64   // authorized entries
-	Faults  uint64   // entries that are part of the log but not authorized
-	Waiting uint64   // pending entries
-	Missing uint64   // missing entries, which pending ones need
-	Keys    uint64   // live keys of a documents or keyvalue database
-	Last    uint64   // number of the entry that arrived last
-	Clock   float64  // largest time of the heads
-	Heads   []string // CIDs, newest first, at most 4096
+	Entries      uint64   // authorized entries
+	Unauthorized uint64   // entries that are part of the log but not authorized
+	Pending      uint64   // pending entries
+	Missing      uint64   // missing entries, which pending ones need
+	Keys         uint64   // live keys of a documents or keyvalue database
+	Last         uint64   // number of the entry that arrived last
+	Clock        float64  // largest time of the heads
+	Heads        []string // CIDs, newest first, at most 4096
 }
 
 // Stats returns the counts of the database.
 func (db *Database) Stats(ctx context.Context) (Stats, error) {
 	s, err := db.log.Stats(ctx)
 	stats := Stats{
-		Entries: s.Entries, Faults: s.Faults, Waiting: s.Waiting, Missing: s.Missing,
+		Entries: s.Entries, Unauthorized: s.Unauthorized, Pending: s.Pending, Missing: s.Missing,
 		Keys: s.Keys, Last: s.Last, Clock: s.Clock, Heads: make([]string, len(s.Heads)),
 	}
 	for i, head := range s.Heads {
@@ -101,7 +101,7 @@ func (db *Database) Missing(ctx context.Context) ([]string, error) {
 // first error.
 func (db *Database) Iterate(ctx context.Context, r Range) iter.Seq2[*entry.Entry, error] {
 	return db.log.Iterate(ctx, oplog.Range{
-		GT: r.GT, GTE: r.GTE, LT: r.LT, LTE: r.LTE, Behind: r.Behind, Amount: r.Amount,
+		GT: r.GT, GTE: r.GTE, LT: r.LT, LTE: r.LTE, After: r.After, Limit: r.Limit,
 	})
 }
 
@@ -149,7 +149,7 @@ func (db *Database) Follow(ctx context.Context, after uint64, caughtUp func(last
 }
 
 func newArrival(a oplog.Arrival) Arrival {
-	return Arrival{Number: a.Number, Hash: a.Hash, Entry: a.Entry, Lost: a.Lost}
+	return Arrival{Number: a.Number, Hash: a.Hash, Entry: a.Entry, Revoked: a.Revoked}
 }
 
 func arrivals(seq iter.Seq2[oplog.Arrival, error]) iter.Seq2[Arrival, error] {

@@ -42,7 +42,7 @@ func (o *Orbit) Create(ctx context.Context, name string, opts Options) (*Databas
 	}
 	o.mu.Lock() // so that dropping another database does not delete the new blocks
 	defer o.mu.Unlock()
-	if err := o.Keep(ctx, p.accessList); err != nil {
+	if err := o.PutBlocks(ctx, p.accessList); err != nil {
 		return nil, err
 	}
 	if p.access != nil {
@@ -120,7 +120,7 @@ func (o *Orbit) create(ctx context.Context, m manifest.Manifest, opts OpenOption
 	if err != nil {
 		return nil, err
 	}
-	if err := o.Keep(ctx, b); err != nil {
+	if err := o.PutBlocks(ctx, b); err != nil {
 		return nil, err
 	}
 	db, err := o.openLocked(ctx, b.Hash, opts)
@@ -223,7 +223,7 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 	// The access database may be open now. It must not remain without the
 	// database.
 	ctx = context.WithoutCancel(ctx)
-	if err := o.Keep(ctx, needed...); err != nil {
+	if err := o.PutBlocks(ctx, needed...); err != nil {
 		return nil, err
 	}
 	record, stale, err := o.register(ctx, hash, m, opts)

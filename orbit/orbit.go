@@ -151,7 +151,7 @@ func New(ctx context.Context, c Config) (*Orbit, error) {
 		return nil, fmt.Errorf("OrbitDB identity: %w", err)
 	}
 	o.identities.Add(o.signer.Hash(), o.signer.Identity)
-	if err := o.Keep(ctx, o.signer.Block()); err != nil {
+	if err := o.PutBlocks(ctx, o.signer.Block()); err != nil {
 		return o, err
 	}
 	o.goBackground(o.loadUsage)
@@ -185,9 +185,9 @@ func (o *Orbit) makeKeys(ctx context.Context) error {
 	return nil
 }
 
-// Keep stores blocks that are not entries, such as identities, unless they are
+// PutBlocks stores blocks that are not entries, such as identities, unless they are
 // already stored.
-func (o *Orbit) Keep(ctx context.Context, bs ...block.Block) error {
+func (o *Orbit) PutBlocks(ctx context.Context, bs ...block.Block) error {
 	g := blocks.Reading(ctx, o.store)
 	bs = slices.DeleteFunc(slices.Clone(bs), func(b block.Block) bool {
 		_, err := blocks.Get(g, b.Hash)

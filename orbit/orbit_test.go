@@ -264,7 +264,7 @@ func TestPagesOfDocumentsMakeTheWhole(t *testing.T) {
 		t.Fatalf("%d documents", len(whole))
 	}
 	var pages []string
-	page := orbit.Page{Amount: 7}
+	page := orbit.Page{Limit: 7}
 	for {
 		var last string
 		n := 0
@@ -274,13 +274,13 @@ func TestPagesOfDocumentsMakeTheWhole(t *testing.T) {
 			last = item.Hash
 			n++
 		}
-		if n > page.Amount {
+		if n > page.Limit {
 			t.Fatalf("%d documents on a page", n)
 		}
 		if n == 0 {
 			break
 		}
-		page.Behind = last
+		page.After = last
 	}
 	if !slices.Equal(pages, whole) {
 		t.Errorf("pages: %q, whole: %q", pages, whole)
@@ -385,13 +385,13 @@ func TestEventsStayInOrder(t *testing.T) {
 	if got := collect(ev.All(t.Context())); strings.Join(got, "") != "01234567" {
 		t.Errorf("all: %q", got)
 	}
-	if got := collect(ev.Iterate(t.Context(), orbit.Range{LT: hashes[4], Amount: 2})); strings.Join(got, "") != "32" {
+	if got := collect(ev.Iterate(t.Context(), orbit.Range{LT: hashes[4], Limit: 2})); strings.Join(got, "") != "32" {
 		t.Errorf("iterate: %q", got)
 	}
-	if got := collect(ev.Iterate(t.Context(), orbit.Range{Behind: hashes[4], Amount: 2})); strings.Join(got, "") != "32" {
+	if got := collect(ev.Iterate(t.Context(), orbit.Range{After: hashes[4], Limit: 2})); strings.Join(got, "") != "32" {
 		t.Errorf("the page behind: %q", got)
 	}
-	if got := collect(ev.Iterate(t.Context(), orbit.Range{Behind: hashes[4], GTE: hashes[1]})); strings.Join(got, "") != "321" {
+	if got := collect(ev.Iterate(t.Context(), orbit.Range{After: hashes[4], GTE: hashes[1]})); strings.Join(got, "") != "321" {
 		t.Errorf("behind and gte: %q", got)
 	}
 	e, err := ev.Get(t.Context(), hashes[2])
@@ -492,14 +492,14 @@ func TestOnlyListedWritersWrite(t *testing.T) {
 	if j := join(t, dba, foreign.Block)[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, orbit.ErrUnavailable) {
 		t.Errorf("with an unknown identity: %+v", j)
 	}
-	must(t, a.Keep(t.Context(), signer.Block()))
+	must(t, a.PutBlocks(t.Context(), signer.Block()))
 	if j := join(t, dba, foreign.Block)[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, orbit.ErrNotAllowed) {
 		t.Errorf("with a known one: %+v", j)
 	}
 	// b may not write in a's name either: neither the identity nor the key is signed.
 	forged := bytes.Replace(foreign.Block.Data, []byte(signer.Hash()), []byte(a.Identity().Hash()), 1)
 	for _, data := range [][]byte{forged, bytes.ReplaceAll(forged, []byte(signer.PublicKey), []byte(a.Identity().PublicKey))} {
-		if j := join(t, dba, block.New(data))[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, entry.ErrFault) {
+		if j := join(t, dba, block.New(data))[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, entry.ErrInvalid) {
 			t.Errorf("forged: %+v", j)
 		}
 	}
@@ -507,7 +507,7 @@ func TestOnlyListedWritersWrite(t *testing.T) {
 	none := block.New(payload)
 	forged = bytes.Replace(foreign.Block.Data, []byte(signer.Hash()), []byte(none.Hash), 1)
 	j, err := dba.Join(t.Context(), orbit.NewCandidates(block.New(forged)), orbit.JoinOptions{Attached: orbit.Attached{none.Hash: none}})
-	if err != nil || j[0].Outcome != orbit.Refused || !errors.Is(j[0].Err, entry.ErrFault) {
+	if err != nil || j[0].Outcome != orbit.Refused || !errors.Is(j[0].Err, entry.ErrInvalid) {
 		t.Errorf("with a block that is no identity: %+v, %v", j, err)
 	}
 	if got := items(t, documents(t, dba).All(t.Context())); !slices.Equal(got, []string{`"mine"={"_id":"mine"}`}) {
@@ -524,8 +524,8 @@ func TestManagedAccessFollowsGrantAndRevoke(t *testing.T) {
 	if dba.Address() != dbb.Address() || access.Type() != manifest.AccessOrbitDB {
 		t.Fatal(dba.Address(), dbb.Address(), access.Type())
 	}
-	must(t, a.Keep(t.Context(), b.Identity().Block()))
-	must(t, b.Keep(t.Context(), a.Identity().Block()))
+	must(t, a.PutBlocks(t.Context(), b.Identity().Block()))
+	must(t, b.PutBlocks(t.Context(), a.Identity().Block()))
 	share := func() {
 		t.Helper()
 		for _, name := range []string{access.Address(), dba.Address()} {
@@ -597,7 +597,7 @@ func TestCopyOfAnEntryHasNoEffect(t *testing.T) {
 	original := entries(t, db)[0]
 	// The same entry with a field that is not signed: one more member, "x".
 	twin := append([]byte{original.Data[0] + 1, 0x61, 'x', 0x01}, original.Data[1:]...)
-	if j := join(t, db, block.New(twin))[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, entry.ErrFault) {
+	if j := join(t, db, block.New(twin))[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, entry.ErrInvalid) {
 		t.Errorf("%+v", j)
 	}
 	if stats, err := db.Log().Stats(t.Context()); err != nil || stats.Entries != 1 {
@@ -667,7 +667,7 @@ func TestForeignManifestTakesNoName(t *testing.T) {
 	own := a.create(t, "user", orbit.Options{Type: orbit.TypeKeyValue})
 	b, err := manifest.Manifest{Name: "user", Type: orbit.TypeKeyValue, AccessController: own.Address()}.Block()
 	must(t, err)
-	must(t, a.Keep(t.Context(), b))
+	must(t, a.PutBlocks(t.Context(), b))
 	_, err = a.Open(t.Context(), manifest.Address(b.Hash), orbit.OpenOptions{})
 	must(t, err)
 	if address, err := a.Resolve(t.Context(), "user"); err != nil || address != own.Address() {
@@ -682,7 +682,7 @@ func TestManagedDatabaseKeepsItsName(t *testing.T) {
 	must(t, own.Access().Grant(t.Context(), orbit.CapabilityWrite, b.Identity().ID))
 	foreign, err := manifest.Manifest{Name: "pieces", Type: orbit.TypeKeyValue, AccessController: own.Access().Address()}.Block()
 	must(t, err)
-	must(t, a.Keep(t.Context(), foreign))
+	must(t, a.PutBlocks(t.Context(), foreign))
 	_, err = a.Open(t.Context(), manifest.Address(foreign.Hash), orbit.OpenOptions{})
 	must(t, err)
 	a.create(t, "pieces", orbit.Options{Type: orbit.TypeDocuments, Access: anyone})
@@ -963,7 +963,7 @@ func TestExportIsImportedWhole(t *testing.T) {
 		if managed {
 			must(t, dba.Access().Grant(t.Context(), orbit.CapabilityWrite, "somebody"))
 		}
-		must(t, a.Keep(t.Context(), b.Identity().Block()))
+		must(t, a.PutBlocks(t.Context(), b.Identity().Block()))
 		for i := range 300 {
 			_, err := documents(t, dba).Put(t.Context(), map[string]any{"_id": fmt.Sprint("a", i)})
 			must(t, err)

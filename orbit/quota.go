@@ -15,13 +15,13 @@ import (
 )
 
 var (
-	// ErrFull is returned for an entry that a database refuses because a
+	// ErrQuotaFull is returned for an entry that a database refuses because a
 	// quota is used up.
-	ErrFull = errors.New("quota is used up")
-	// ErrShareFull is returned for an entry that a database refuses because
+	ErrQuotaFull = errors.New("quota is used up")
+	// ErrPeerQuotaFull is returned for an entry that a database refuses because
 	// its writer, or the peer that offered it, has used up its part of a
 	// quota.
-	ErrShareFull = errors.New("writer quota or peer quota is used up")
+	ErrPeerQuotaFull = errors.New("writer quota or peer quota is used up")
 )
 
 // Quotas bound the data of others that is stored here, in bytes of blocks. On
@@ -38,15 +38,15 @@ type Quotas struct {
 	Database uint64 // for each database that is not in a group
 	Group    uint64 // for all databases of a group together; see [Orbit.SetGroup]
 	All      uint64 // for all databases together
-	// Waiting is the part of that which the pending entries of one database
+	// Pending is the part of that which the pending entries of one database
 	// may use. All databases together have four times as much. Default:
 	// [DefaultPending].
-	Waiting uint64
+	Pending uint64
 }
 
-// DefaultPending is the default of [Quotas.Waiting]: the bytes of about 100 000
+// DefaultPending is the default of [Quotas.Pending]: the bytes of about 100 000
 // entries of usual size that arrive newest first.
-const DefaultPending = oplog.DefaultWaiting
+const DefaultPending = oplog.DefaultMaxPending
 
 // ledger accounts for the bytes of each database and applies the quotas.
 type ledger struct {
@@ -67,8 +67,8 @@ func newLedger(q Quotas) *ledger {
 			*bytes = math.MaxUint64
 		}
 	}
-	if q.Waiting == 0 {
-		q.Waiting = DefaultPending
+	if q.Pending == 0 {
+		q.Pending = DefaultPending
 	}
 	return &ledger{
 		quotas: q, freed: make(chan struct{}),
@@ -138,7 +138,7 @@ func (l *ledger) count(a *account, sign int) {
 }
 
 // Room implements [oplog.Quota].
-func (a *account) Room() (all, waiting uint64) {
+func (a *account) Limits() (all, waiting uint64) {
 	l := a.ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -146,12 +146,12 @@ func (a *account) Room() (all, waiting uint64) {
 		return math.MaxUint64, math.MaxUint64
 	}
 	_, all = l.tightest(a)
-	together := l.quotas.Waiting
+	together := l.quotas.Pending
 	if together <= math.MaxUint64/pendingTogether {
 		together *= pendingTogether
 	}
 	waiting = left(together, l.waiting-a.waiting)
-	return all, max(min(waiting, l.quotas.Waiting), min(pendingLeast, l.quotas.Waiting))
+	return all, max(min(waiting, l.quotas.Pending), min(pendingLeast, l.quotas.Pending))
 }
 
 // All databases together may have pendingTogether times the pending bytes of
@@ -190,7 +190,7 @@ func (a *account) full() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	of, bytes := l.tightest(a)
-	return fmt.Errorf("%w: the quota of %s leaves %d bytes here, of which %d are used", ErrFull, of, bytes, a.entries+a.waiting)
+	return fmt.Errorf("%w: the quota of %s leaves %d bytes here, of which %d are used", ErrQuotaFull, of, bytes, a.entries+a.waiting)
 }
 
 // limit records whether quotas apply to a database, given a version of its
@@ -326,7 +326,7 @@ func (o *Orbit) Freed() <-chan struct{} {
 // Usage is the number of stored bytes of blocks, and their bound.
 type Usage struct {
 	Entries uint64
-	Waiting uint64 // pending entries
+	Pending uint64 // pending entries
 	Limited bool   // whether a quota applies
 	Quota   uint64 // bound of Entries and Waiting together; [math.MaxUint64] for none
 	Group   string // of the database, or ""
@@ -338,7 +338,7 @@ func (db *Database) Usage() Usage {
 	a, l := db.account, db.orbit.ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	u := Usage{Entries: a.entries, Waiting: a.waiting, Limited: a.limited, Quota: math.MaxUint64, Group: a.group}
+	u := Usage{Entries: a.entries, Pending: a.waiting, Limited: a.limited, Quota: math.MaxUint64, Group: a.group}
 	switch {
 	case a.limited && a.group != "":
 		u.Quota, u.Grouped = l.quotas.Group, l.used[a.group]
@@ -354,5 +354,5 @@ func (o *Orbit) Usage() Usage {
 	l := o.ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Usage{Entries: l.all - l.waiting, Waiting: l.waiting, Limited: true, Quota: l.quotas.All}
+	return Usage{Entries: l.all - l.waiting, Pending: l.waiting, Limited: true, Quota: l.quotas.All}
 }

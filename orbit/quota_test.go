@@ -69,7 +69,7 @@ func TestDatabasesOfOthersAreHeldToTheirQuotas(t *testing.T) {
 		return a.taken(t, address, at, bs)
 	}
 	one, bytes, err := fill("one")
-	if !errors.Is(err, orbit.ErrFull) || !strings.Contains(err.Error(), "this database") {
+	if !errors.Is(err, orbit.ErrQuotaFull) || !strings.Contains(err.Error(), "this database") {
 		t.Errorf("%v", err)
 	}
 	about(t, "one", bytes, each)
@@ -85,7 +85,7 @@ func TestDatabasesOfOthersAreHeldToTheirQuotas(t *testing.T) {
 	address, at, bs = writtenBy(t, b, "pieces", only, 40_000)
 	a.SetGroup(address, "companion")
 	pieces, more, err := a.taken(t, address, at, bs)
-	if !errors.Is(err, orbit.ErrFull) || !strings.Contains(err.Error(), "this companion") {
+	if !errors.Is(err, orbit.ErrQuotaFull) || !strings.Contains(err.Error(), "this companion") {
 		t.Errorf("%v", err)
 	}
 	about(t, "the companion", bytes+more, group)
@@ -100,11 +100,11 @@ func TestDatabasesOfOthersAreHeldToTheirQuotas(t *testing.T) {
 		must(t, err)
 	}
 	_, _, err = fill("two")
-	if !errors.Is(err, orbit.ErrFull) {
+	if !errors.Is(err, orbit.ErrQuotaFull) {
 		t.Errorf("%v", err)
 	}
 	three, bytes, err := fill("three")
-	if !errors.Is(err, orbit.ErrFull) || !strings.Contains(err.Error(), "all databases") {
+	if !errors.Is(err, orbit.ErrQuotaFull) || !strings.Contains(err.Error(), "all databases") {
 		t.Errorf("%v", err)
 	}
 	about(t, "all", a.Usage().Entries, all)
@@ -134,7 +134,7 @@ func TestDatabasesOfOthersAreHeldToTheirQuotas(t *testing.T) {
 	address, at, _ = writtenBy(t, b, "three", only, 0)
 	bs = entries(t, b.create(t, "three", only))
 	_, now, err := a.taken(t, address, at, bs)
-	if !errors.Is(err, orbit.ErrFull) || now <= bytes || now > each {
+	if !errors.Is(err, orbit.ErrQuotaFull) || now <= bytes || now > each {
 		t.Errorf("%d bytes, %d before: %v", now, bytes, err)
 	}
 	if three.Usage().Group != "" {
@@ -154,7 +154,7 @@ func TestOwnWritesHaveNoQuota(t *testing.T) {
 		t.Fatal("it is another database")
 	}
 	db, bytes, err := a.taken(t, address, at, bs)
-	if !errors.Is(err, orbit.ErrShareFull) && !errors.Is(err, orbit.ErrFull) || bytes > 5000 {
+	if !errors.Is(err, orbit.ErrPeerQuotaFull) && !errors.Is(err, orbit.ErrQuotaFull) || bytes > 5000 {
 		t.Errorf("%d bytes, %v", bytes, err)
 	}
 	for range 10 {
@@ -165,7 +165,7 @@ func TestOwnWritesHaveNoQuota(t *testing.T) {
 		t.Errorf("%+v", u)
 	}
 	joined := join(t, db, bs[len(bs)-1])
-	if !errors.Is(joined[0].Err, orbit.ErrFull) || joined[0].Outcome != orbit.Refused {
+	if !errors.Is(joined[0].Err, orbit.ErrQuotaFull) || joined[0].Outcome != orbit.Refused {
 		t.Errorf("%+v", joined)
 	}
 	named := a.create(t, "band", orbit.Options{Access: orbit.Access{Write: []string{a.Identity().ID, b.Identity().ID}}})
@@ -186,7 +186,7 @@ func TestImportIntoAFullDatabaseIsAnError(t *testing.T) {
 	_, err := db.Export(t.Context(), &car)
 	must(t, err)
 	_, _, err = a.Import(t.Context(), &car, nil)
-	if !errors.Is(err, orbit.ErrFull) {
+	if !errors.Is(err, orbit.ErrQuotaFull) {
 		t.Errorf("%v", err)
 	}
 	for d, err := range a.Databases(t.Context()) {
@@ -202,7 +202,7 @@ func TestImportIntoAFullDatabaseIsAnError(t *testing.T) {
 func TestWhatWaitsInAllDatabasesIsBounded(t *testing.T) {
 	const waiting = 6 << 20
 	a, b := newA(t), newB(t)
-	a.open(t, orbit.Config{Quotas: orbit.Quotas{Waiting: waiting}})
+	a.open(t, orbit.Config{Quotas: orbit.Quotas{Pending: waiting}})
 	for i := range 8 {
 		db := b.create(t, fmt.Sprint("db", i), orbit.Options{})
 		for range 9 {
@@ -213,11 +213,11 @@ func TestWhatWaitsInAllDatabasesIsBounded(t *testing.T) {
 		slices.Reverse(bs)
 		db, _, err := a.taken(t, address, at, bs[:len(bs)-1])
 		must(t, err)
-		if u := db.Usage(); u.Waiting > waiting || u.Waiting < 2<<20 {
-			t.Errorf("database %d: %d bytes wait", i, u.Waiting)
+		if u := db.Usage(); u.Pending > waiting || u.Pending < 2<<20 {
+			t.Errorf("database %d: %d bytes wait", i, u.Pending)
 		}
 	}
-	if u := a.Usage(); u.Waiting > 4*waiting+4*4<<20 || u.Waiting < 3*waiting || u.Entries != 0 {
-		t.Errorf("%d bytes wait", u.Waiting)
+	if u := a.Usage(); u.Pending > 4*waiting+4*4<<20 || u.Pending < 3*waiting || u.Entries != 0 {
+		t.Errorf("%d bytes wait", u.Pending)
 	}
 }

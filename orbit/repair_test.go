@@ -29,7 +29,7 @@ func newAdmins(t *testing.T, n int) admins {
 	}
 	for _, p := range a.peers {
 		for _, q := range a.peers {
-			must(t, p.Keep(t.Context(), q.Identity().Block()))
+			must(t, p.PutBlocks(t.Context(), q.Identity().Block()))
 		}
 		a.dbs = append(a.dbs, p.create(t, "band", orbit.Options{Access: orbit.Access{Write: ids, Managed: true}}))
 	}
@@ -206,11 +206,11 @@ func TestTooManyKeptEntriesChangeNothing(t *testing.T) {
 	for i := range hashes {
 		hashes[i] = block.New(fmt.Append(nil, i)).Hash
 	}
-	if err := access.Keep(t.Context(), "x", hashes); !errors.Is(err, orbit.ErrTooManyKept) {
+	if err := access.Retain(t.Context(), "x", hashes); !errors.Is(err, orbit.ErrTooManyRetained) {
 		t.Errorf("%d entries are kept: %v", len(hashes), err)
 	}
-	must(t, access.Keep(t.Context(), "x", hashes[1:]))
-	if err := access.Keep(t.Context(), "x", hashes[:1]); !errors.Is(err, orbit.ErrTooManyKept) {
+	must(t, access.Retain(t.Context(), "x", hashes[1:]))
+	if err := access.Retain(t.Context(), "x", hashes[:1]); !errors.Is(err, orbit.ErrTooManyRetained) {
 		t.Errorf("one more is kept: %v", err)
 	}
 	stats, err := access.Database().Log().Stats(t.Context())
@@ -224,7 +224,7 @@ func TestTooManyKeptEntriesChangeNothing(t *testing.T) {
 func TestRetainedEntriesAreAtTheKeyThatOtherVersionsRead(t *testing.T) {
 	access := newAdmins(t, 1).dbs[0].Access()
 	hash := block.New([]byte("an entry")).Hash
-	must(t, access.Keep(t.Context(), "writer", []string{hash}))
+	must(t, access.Retain(t.Context(), "writer", []string{hash}))
 	kv, err := access.Database().KeyValue()
 	must(t, err)
 	item, err := kv.Get(t.Context(), "npp:kept:writer")

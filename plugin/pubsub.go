@@ -60,8 +60,8 @@ func (p *Plugin) decoratePubsub(in pubsubIn) (*pubsub.PubSub, error) {
 		}
 	}
 	o := router.Options{
-		Discovery: in.Discovery,
-		Stock:     pubsub.NewBasicSeqnoValidator(seqnos{in.Repo.Datastore()}, slog.New(logging.SlogHandler()).With("logger", "pubsub")),
+		Discovery:        in.Discovery,
+		DefaultValidator: pubsub.NewBasicSeqnoValidator(seqnos{in.Repo.Datastore()}, slog.New(logging.SlogHandler()).With("logger", "pubsub")),
 		Extra: []pubsub.Option{
 			pubsub.WithMessageSigning(!cfg.Pubsub.DisableSigning),
 			pubsub.WithSeenMessagesTTL(cfg.Pubsub.SeenMessagesTTL.WithDefault(pubsub.TimeCacheDuration)),

@@ -15,7 +15,7 @@ import (
 
 func takeAll(context.Context, *pubsub.Message) bool { return true }
 
-func follow(t *testing.T, r *Router, topic string, take TakeFunc) {
+func follow(t *testing.T, r *Router, topic string, take ForwardFunc) {
 	t.Helper()
 	stop, err := r.Follow(topic, take)
 	must(t, err)
@@ -25,9 +25,9 @@ func follow(t *testing.T, r *Router, topic string, take TakeFunc) {
 // A message is forwarded to peers behind a follower after the follower accepted
 // it, and never otherwise.
 func TestFollowerPassesOnWhatItTook(t *testing.T) {
-	a, hostA := newRouter(t, Options{Patient: patient})
-	b, hostB := newRouter(t, Options{Patient: patient})
-	c, hostC := newRouter(t, Options{Patient: patient})
+	a, hostA := newRouter(t, Options{SupportsBursts: patient})
+	b, hostB := newRouter(t, Options{SupportsBursts: patient})
+	c, hostC := newRouter(t, Options{SupportsBursts: patient})
 	release := make(chan struct{})
 	follow(t, b, topic, func(ctx context.Context, m *pubsub.Message) bool {
 		select {
@@ -65,8 +65,8 @@ func TestFollowerPassesOnWhatItTook(t *testing.T) {
 }
 
 func TestSubscriptionsAreToldOf(t *testing.T) {
-	a, hostA := newRouter(t, Options{Patient: patient})
-	b, hostB := newRouter(t, Options{Patient: patient})
+	a, hostA := newRouter(t, Options{SupportsBursts: patient})
+	b, hostB := newRouter(t, Options{SupportsBursts: patient})
 	type told struct {
 		p     peer.ID
 		topic string

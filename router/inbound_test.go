@@ -40,7 +40,7 @@ func (r *Router) remembered() int {
 }
 
 func TestPeerMakesNoMoreTopicsRememberedThanItsBound(t *testing.T) {
-	a, ha := newRouter(t, Options{Patient: patient})
+	a, ha := newRouter(t, Options{SupportsBursts: patient})
 	subscribeTo(t, a, topic)
 	p := newRawPeer(t, pubsub.GossipSubID_v11)
 	s := p.join(t, a, ha)
@@ -74,7 +74,7 @@ func TestPeerMakesNoMoreTopicsRememberedThanItsBound(t *testing.T) {
 }
 
 func TestPeersShareWhatIsRemembered(t *testing.T) {
-	a, ha := newRouter(t, Options{Patient: patient})
+	a, ha := newRouter(t, Options{SupportsBursts: patient})
 	a.in.all = 6 << 20
 	topicOf := 0
 	var streams []network.Stream
@@ -114,7 +114,7 @@ func TestPeersShareWhatIsRemembered(t *testing.T) {
 
 // A stock peer may be subscribed to as many topics as stock peers accept.
 func TestAllTopicsOfAStockPeerAreRemembered(t *testing.T) {
-	a, ha := newRouter(t, Options{Patient: patient})
+	a, ha := newRouter(t, Options{SupportsBursts: patient})
 	p := newRawPeer(t, pubsub.GossipSubID_v11)
 	all := addresses(0, 7700)
 	tell(t, p.join(t, a, ha), true, all...)

@@ -176,8 +176,8 @@ func TestPeerThatDoesNotReadIsResetAtItsBound(t *testing.T) {
 	for _, floodsub := range []bool{false, true} {
 		t.Run(fmt.Sprint("floodsub ", floodsub), func(t *testing.T) {
 			const bound, size = 4 * mib, mib / 4
-			a, ha := newRouter(t, Options{Patient: patient, Floodsub: floodsub, Limits: Limits{PeerBytes: bound}})
-			b, hb := newRouter(t, Options{Patient: patient, Floodsub: floodsub})
+			a, ha := newRouter(t, Options{SupportsBursts: patient, Floodsub: floodsub, Limits: Limits{PeerBytes: bound}})
+			b, hb := newRouter(t, Options{SupportsBursts: patient, Floodsub: floodsub})
 			sub := subscribe(t, b, acceptAll)
 			link(t, a, ha, hb)
 			protocol := pubsub.GossipSubID_v11
@@ -226,7 +226,7 @@ func TestPeerThatDoesNotReadIsResetAtItsBound(t *testing.T) {
 
 // A stock peer that does not read for a while sends and receives afterwards.
 func TestStockPeerHearsAndIsHeardAfterItsStreamWasReset(t *testing.T) {
-	a, ha := newRouter(t, Options{Patient: patient, Limits: Limits{PeerBytes: 2 * mib}})
+	a, ha := newRouter(t, Options{SupportsBursts: patient, Limits: Limits{PeerBytes: 2 * mib}})
 	heard := subscribe(t, a, acceptAll)
 	hs := newHost(t)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -301,8 +301,8 @@ func TestStockPeerHearsAndIsHeardAfterItsStreamWasReset(t *testing.T) {
 // most queued bytes is reset.
 func TestPeersThatDoNotReadShareABound(t *testing.T) {
 	const bound, size = 8 * mib, mib / 4
-	a, ha := newRouter(t, Options{Patient: patient, Limits: Limits{AllBytes: bound}})
-	b, hb := newRouter(t, Options{Patient: patient})
+	a, ha := newRouter(t, Options{SupportsBursts: patient, Limits: Limits{AllBytes: bound}})
+	b, hb := newRouter(t, Options{SupportsBursts: patient})
 	var deaf []*rawPeer
 	var subs []*Subscription
 	for i := range 4 {
@@ -349,7 +349,7 @@ func TestPeersThatDoNotReadShareABound(t *testing.T) {
 // once. A burst does not reset the streams of peers that read it.
 func TestMessageForManyPeersCountsOnce(t *testing.T) {
 	const size, messages = mib / 4, 8
-	a, ha := newRouter(t, Options{Patient: patient, Limits: Limits{AllBytes: 4 * mib}})
+	a, ha := newRouter(t, Options{SupportsBursts: patient, Limits: Limits{AllBytes: 4 * mib}})
 	var deaf []*rawPeer
 	for range 5 { // 10 MiB are queued for them
 		p := newRawPeer(t, pubsub.GossipSubID_v11, topic)
@@ -373,7 +373,7 @@ func TestMessageForManyPeersCountsOnce(t *testing.T) {
 }
 
 func TestNothingIsCountedForPeerThatIsGone(t *testing.T) {
-	a, ha := newRouter(t, Options{Patient: patient})
+	a, ha := newRouter(t, Options{SupportsBursts: patient})
 	deaf := newRawPeer(t, pubsub.GossipSubID_v11, topic)
 	deaf.join(t, a, ha)
 	for range 3 {
@@ -411,8 +411,8 @@ func TestNothingIsCountedOfWhatIsWrittenAtOnce(t *testing.T) {
 }
 
 func TestNothingIsCountedOfWhatWasRead(t *testing.T) {
-	a, ha := newRouter(t, Options{Patient: patient})
-	b, hb := newRouter(t, Options{Patient: patient})
+	a, ha := newRouter(t, Options{SupportsBursts: patient})
+	b, hb := newRouter(t, Options{SupportsBursts: patient})
 	sub := subscribe(t, b, acceptAll)
 	link(t, a, ha, hb)
 	stop, err := a.Follow("another", takeAll) // which b learns
@@ -440,7 +440,7 @@ func TestNothingIsCountedOfWhatWasRead(t *testing.T) {
 // Pubsub gives up on a peer after a few streams. The router then disconnects
 // the peer, which may connect again.
 func TestPeerThatNeverReadsIsDisconnected(t *testing.T) {
-	a, ha := newRouter(t, Options{Patient: patient, Limits: Limits{PeerBytes: 2 * mib}})
+	a, ha := newRouter(t, Options{SupportsBursts: patient, Limits: Limits{PeerBytes: 2 * mib}})
 	deaf := newRawPeer(t, pubsub.GossipSubID_v11, topic)
 	out := deaf.join(t, a, ha)
 	disconnected := func() bool { return deaf.Network().Connectedness(ha.ID()) != network.Connected }
@@ -476,7 +476,7 @@ func TestPeerThatNeverReadsIsDisconnected(t *testing.T) {
 // A stock peer that learns late of a reset then forgets this peer's
 // subscriptions. They are sent again only after it has learned of the reset.
 func TestPeerIsNotGreetedBeforeItGreets(t *testing.T) {
-	a, ha := newRouter(t, Options{Patient: patient, Limits: Limits{PeerBytes: 2 * mib}})
+	a, ha := newRouter(t, Options{SupportsBursts: patient, Limits: Limits{PeerBytes: 2 * mib}})
 	late := newRawPeer(t, pubsub.GossipSubID_v11, topic)
 	out := late.join(t, a, ha)
 	wantReset(t, func() network.Stream {
@@ -520,7 +520,7 @@ func (s impatientStream) SetWriteDeadline(time.Time) error {
 // is counted, and the peer sends and receives afterwards.
 func TestPeerThatTakesTooLongIsReset(t *testing.T) {
 	h := &wrappedHost{newHost(t), func(s network.Stream, _ context.Context) (network.Stream, error) { return impatientStream{s}, nil }}
-	a := newRouterOn(t, h, Options{Patient: patient})
+	a := newRouterOn(t, h, Options{SupportsBursts: patient})
 	deaf := newRawPeer(t, pubsub.GossipSubID_v11, topic)
 	out := deaf.join(t, a, h)
 	in := deaf.next(t)
@@ -548,7 +548,7 @@ func TestPeerThatTakesNoStreamIsDisconnectedAtItsBound(t *testing.T) {
 		s.Reset()
 		return nil, ctx.Err()
 	}}
-	a := newRouterOn(t, h, Options{Patient: patient, Limits: Limits{PeerBytes: bound}})
+	a := newRouterOn(t, h, Options{SupportsBursts: patient, Limits: Limits{PeerBytes: bound}})
 	p := newRawPeer(t, pubsub.GossipSubID_v11, topic)
 	p.join(t, a, h)
 	published := 0

@@ -40,14 +40,14 @@ var ErrTooLarge = errors.New("message too large for pubsub")
 
 // Options configures a Router.
 type Options struct {
-	Floodsub  bool                // floodsub instead of gossipsub (kubo's Pubsub.Router)
-	Discovery discovery.Discovery // finds peers of a topic; nil: only connected peers
-	Stock     pubsub.ValidatorEx  // for topics that are not used through this package
-	Extra     []pubsub.Option     // the operator's settings
-	// Patient reports whether a subscriber has queues as large as this
+	Floodsub         bool                // floodsub instead of gossipsub (kubo's Pubsub.Router)
+	Discovery        discovery.Discovery // finds peers of a topic; nil: only connected peers
+	DefaultValidator pubsub.ValidatorEx  // for topics that are not used through this package
+	Extra            []pubsub.Option     // the operator's settings
+	// SupportsBursts reports whether a subscriber has queues as large as this
 	// router's, so that a burst need not be paced.
-	Patient func(peer.ID) bool
-	Limits  Limits
+	SupportsBursts func(peer.ID) bool
+	Limits         Limits
 }
 
 // Limits bounds what peers can make the router hold. Zero means the default.
@@ -115,8 +115,8 @@ func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
 	limits := o.Limits.withDefaults()
 	r := &Router{
 		self:             h.ID(),
-		defaultValidator: o.Stock,
-		supportsBursts:   o.Patient,
+		defaultValidator: o.DefaultValidator,
+		supportsBursts:   o.SupportsBursts,
 		pace:             rate.NewLimiter(stockRate, 1),
 		publish:          make(chan struct{}, 1),
 		used:             make(map[string]*usedTopic),
@@ -259,15 +259,15 @@ func (s *Subscription) Cancel() {
 	s.release()
 }
 
-// TakeFunc handles a message of another peer and reports whether to forward it.
+// ForwardFunc handles a message of another peer and reports whether to forward it.
 // It may block; its context is done when the router stops.
-type TakeFunc = func(context.Context, *pubsub.Message) bool
+type ForwardFunc = func(context.Context, *pubsub.Message) bool
 
 // Follow subscribes to topic until stop is called. It calls take for each
 // message of another peer in its own goroutine, 1024 at a time; further
 // messages are lost. If no more topics can be opened, the error is a
 // [TopicLimitError].
-func (r *Router) Follow(topic string, take TakeFunc) (stop func(), err error) {
+func (r *Router) Follow(topic string, take ForwardFunc) (stop func(), err error) {
 	release, err := r.open(topic, nil)
 	if err != nil {
 		return nil, fmt.Errorf("follow topic %q: %w", topic, err)

@@ -100,8 +100,8 @@ func subscribe(t *testing.T, r *Router, accept AcceptFunc) *Subscription {
 func TestBurstArrivesWholeAndInOrderWithoutPacingWhereSubscribersArePatient(t *testing.T) {
 	for _, floodsub := range []bool{false, true} {
 		t.Run(fmt.Sprint("floodsub ", floodsub), func(t *testing.T) {
-			a, ha := newRouter(t, Options{Patient: patient, Floodsub: floodsub})
-			b, hb := newRouter(t, Options{Patient: patient, Floodsub: floodsub})
+			a, ha := newRouter(t, Options{SupportsBursts: patient, Floodsub: floodsub})
+			b, hb := newRouter(t, Options{SupportsBursts: patient, Floodsub: floodsub})
 			sub := subscribe(t, b, acceptAll)
 			link(t, a, ha, hb)
 			a.pace.SetBurst(0) // others are refused
@@ -124,8 +124,8 @@ func TestBurstArrivesWholeAndInOrderWithoutPacingWhereSubscribersArePatient(t *t
 }
 
 func TestConcurrentPublishersLoseNothing(t *testing.T) {
-	a, ha := newRouter(t, Options{Patient: patient})
-	b, hb := newRouter(t, Options{Patient: patient})
+	a, ha := newRouter(t, Options{SupportsBursts: patient})
+	b, hb := newRouter(t, Options{SupportsBursts: patient})
 	sub := subscribe(t, b, acceptAll)
 	link(t, a, ha, hb)
 	const publishers, each = 8, 50
@@ -157,7 +157,7 @@ func TestImpatientSubscribersArePaced(t *testing.T) {
 		"not npp":   func(peer.ID) bool { return false },
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, ha := newRouter(t, Options{Patient: ask})
+			a, ha := newRouter(t, Options{SupportsBursts: ask})
 			b, hb := newRouter(t, Options{})
 			sub := subscribe(t, b, acceptAll)
 			link(t, a, ha, hb)
@@ -187,8 +187,8 @@ func TestPublishEndsWithItsContext(t *testing.T) {
 }
 
 func TestTooLargeIsRefusedAndTheLargestArrives(t *testing.T) {
-	a, ha := newRouter(t, Options{Patient: patient})
-	b, hb := newRouter(t, Options{Patient: patient})
+	a, ha := newRouter(t, Options{SupportsBursts: patient})
+	b, hb := newRouter(t, Options{SupportsBursts: patient})
 	sub := subscribe(t, b, acceptAll)
 	link(t, a, ha, hb)
 	if err := a.Publish(t.Context(), topic, make([]byte, MaxMessageBytes+1)); !errors.Is(err, ErrTooLarge) {
@@ -226,7 +226,7 @@ func message(from peer.ID, topic string, seqno []byte) *pubsub.Message {
 
 func TestOtherTopicsFollowTheStockRule(t *testing.T) {
 	stock := pubsub.NewBasicSeqnoValidator(&seqnos{m: make(map[peer.ID][]byte)}, slog.New(slog.DiscardHandler))
-	r, h := newRouter(t, Options{Stock: stock})
+	r, h := newRouter(t, Options{DefaultValidator: stock})
 	validate := func(topic string, seqno ...byte) pubsub.ValidationResult {
 		return r.validate(t.Context(), "peer", message("author", topic, seqno))
 	}
@@ -297,7 +297,7 @@ func TestOtherTopicsFollowTheStockRule(t *testing.T) {
 }
 
 func TestSubscriptionBesideIpfsPubsub(t *testing.T) {
-	r, h := newRouter(t, Options{Patient: patient})
+	r, h := newRouter(t, Options{SupportsBursts: patient})
 	stock, err := r.PubSub().Join(topic)
 	must(t, err)
 	defer stock.Close()
@@ -329,7 +329,7 @@ func TestDropsAreCounted(t *testing.T) {
 		eventually(t, "four are counted", func() bool { return r.Drops() == Drops{Subscriber: 4} })
 	})
 	t.Run("validation queue full", func(t *testing.T) {
-		a, ha := newRouter(t, Options{Patient: patient})
+		a, ha := newRouter(t, Options{SupportsBursts: patient})
 		b, hb := newRouter(t, Options{Extra: []pubsub.Option{pubsub.WithValidateQueueSize(1), pubsub.WithValidateWorkers(1)}})
 		entered, release := make(chan struct{}, 100), make(chan struct{})
 		sub := subscribe(t, b, func(peer.ID, []byte) bool {
@@ -351,7 +351,7 @@ func TestDropsAreCounted(t *testing.T) {
 		}
 	})
 	t.Run("outbound queue full", func(t *testing.T) {
-		r, hr := newRouter(t, Options{Patient: patient, Extra: []pubsub.Option{pubsub.WithPeerOutboundQueueSize(1)}})
+		r, hr := newRouter(t, Options{SupportsBursts: patient, Extra: []pubsub.Option{pubsub.WithPeerOutboundQueueSize(1)}})
 		newRawPeer(t, pubsub.FloodSubID, topic).join(t, r, hr) // it never reads
 		for r.Drops().Outbound == 0 {
 			must(t, r.Publish(testContext(t), topic, make([]byte, MaxMessageBytes)))

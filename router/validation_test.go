@@ -21,9 +21,9 @@ func (r *Router) awaited() int {
 // it was validated.
 func TestMessagesThatAwaitValidationAreHeldToABound(t *testing.T) {
 	const bound, size, sent = 2 * mib, mib / 4, 20
-	a, ha := newRouter(t, Options{Patient: patient})
-	b, hb := newRouter(t, Options{Patient: patient, Limits: Limits{PeerBytes: bound}})
-	c, hc := newRouter(t, Options{Patient: patient})
+	a, ha := newRouter(t, Options{SupportsBursts: patient})
+	b, hb := newRouter(t, Options{SupportsBursts: patient, Limits: Limits{PeerBytes: bound}})
+	c, hc := newRouter(t, Options{SupportsBursts: patient})
 	entered, release := make(chan struct{}, 100), make(chan struct{})
 	sub := subscribe(t, b, func(_ peer.ID, _ []byte) bool {
 		entered <- struct{}{}
@@ -69,7 +69,7 @@ func signed(t *testing.T, p *rawPeer, topic string, seqno byte) *pb.Message {
 }
 
 func TestNothingAwaitsValidationThatIsNotValidated(t *testing.T) {
-	a, ha := newRouter(t, Options{Patient: patient})
+	a, ha := newRouter(t, Options{SupportsBursts: patient})
 	subscribe(t, a, acceptAll)
 	p := newRawPeer(t, pubsub.GossipSubID_v11, topic)
 	s := p.join(t, a, ha)

@@ -84,8 +84,8 @@ func (r *fakeReplicator) Status(_ context.Context, address string) (replicate.St
 	return r.statuses[address], nil
 }
 
-func (r *fakeReplicator) Ask(string)        {}
-func (r *fakeReplicator) Pending() []string { return nil }
+func (r *fakeReplicator) CompareNow(string)  {}
+func (r *fakeReplicator) Fetching() []string { return nil }
 
 func (r *fakeReplicator) setStatus(address string, peers ...replicate.Peer) {
 	r.mu.Lock()
@@ -255,7 +255,7 @@ func (f *fixture) complete(addresses ...string) {
 
 func inSync(id peer.ID) replicate.Peer {
 	now := time.Now()
-	return replicate.Peer{ID: id, Open: true, Exchanged: now, InStep: now, Heads: 1}
+	return replicate.Peer{ID: id, Open: true, Exchanged: now, InSync: now, Heads: 1}
 }
 
 func must(t testing.TB, err error) {
@@ -480,12 +480,12 @@ func TestProvenByTheOwnerOrByAPeerWithHeads(t *testing.T) {
 		want    time.Time
 	}{
 		"nobody":                      {},
-		"the owner":                   {peers: []replicate.Peer{{ID: owner, Open: true, InStep: now}}, want: now},
-		"the owner, later":            {peers: []replicate.Peer{{ID: owner, InStep: now}}, want: now},
-		"another peer":                {peers: []replicate.Peer{{ID: other, InStep: now, Exchanged: now, Heads: 1}}, want: now},
-		"another, while owner open":   {peers: []replicate.Peer{{ID: other, InStep: now, Exchanged: now, Heads: 1}, {ID: owner, Open: true}}},
-		"another, empty":              {peers: []replicate.Peer{{ID: other, InStep: now, Exchanged: now}}},
-		"another, exchanged since":    {peers: []replicate.Peer{{ID: other, InStep: now, Exchanged: now.Add(1), Heads: 1}}},
+		"the owner":                   {peers: []replicate.Peer{{ID: owner, Open: true, InSync: now}}, want: now},
+		"the owner, later":            {peers: []replicate.Peer{{ID: owner, InSync: now}}, want: now},
+		"another peer":                {peers: []replicate.Peer{{ID: other, InSync: now, Exchanged: now, Heads: 1}}, want: now},
+		"another, while owner open":   {peers: []replicate.Peer{{ID: other, InSync: now, Exchanged: now, Heads: 1}, {ID: owner, Open: true}}},
+		"another, empty":              {peers: []replicate.Peer{{ID: other, InSync: now, Exchanged: now}}},
+		"another, exchanged since":    {peers: []replicate.Peer{{ID: other, InSync: now, Exchanged: now.Add(1), Heads: 1}}},
 		"not comparable":              {peers: []replicate.Peer{{ID: owner, Open: true, By: replicate.NotComparable, Exchanged: now}}, want: now},
 		"not comparable, one missing": {peers: []replicate.Peer{{ID: owner, Open: true, By: replicate.NotComparable, Exchanged: now}}, missing: 1},
 	} {

@@ -102,7 +102,7 @@ func (d *database) run(ctx context.Context, address string) {
 		}
 		if err == nil {
 			d.failed(nil)
-			d.set.databases.cfg.Replicator.Ask(address)
+			d.set.databases.cfg.Replicator.CompareNow(address)
 			err = d.read(ctx, db, begin)
 		}
 		if ctx.Err() != nil {

@@ -61,8 +61,8 @@ type Replicator interface {
 	Drop(ctx context.Context, address string, keep func(context.Context, []block.Block) error) error
 	Follow(ctx context.Context, address string) iter.Seq2[replicate.Status, error]
 	Status(ctx context.Context, address string) (replicate.Status, error)
-	Ask(address string)
-	Pending() []string
+	CompareNow(address string)
+	Fetching() []string
 }
 
 // Databases are the databases of all companions. Their methods may be called
@@ -224,7 +224,7 @@ func (d *Databases) open(ctx context.Context, address, user, indexBy string, was
 		opts.IndexBy = indexBy
 	}
 	_, err = d.cfg.Orbit.Resolve(ctx, address)
-	pending := slices.Contains(d.cfg.Replicator.Pending(), address)
+	pending := slices.Contains(d.cfg.Replicator.Fetching(), address)
 	switch {
 	case err == nil && !pending:
 		return opts, true, nil

@@ -145,8 +145,8 @@ func (s *Set) Retry() {
 	s.mu.Unlock()
 	s.retry.Set()
 	if r := s.databases.cfg.Replicator; r != nil {
-		r.Ask(s.user)
-		r.Ask(followed.Pieces)
+		r.CompareNow(s.user)
+		r.CompareNow(followed.Pieces)
 	}
 }
 

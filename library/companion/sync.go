@@ -28,17 +28,17 @@ func (d *Databases) Sync(ctx context.Context, address string, owner peer.ID) Syn
 		return Sync{}
 	}
 	status, _ := d.cfg.Replicator.Status(ctx, address) // zero if it is unknown
-	with, at := lastWith(status, owner, func(p replicate.Peer) time.Time { return p.InStep })
+	with, at := lastWith(status, owner, func(p replicate.Peer) time.Time { return p.InSync })
 	return Sync{with, at, proven(status, owner)}
 }
 
 // proven returns Proven of [Sync].
 func proven(status replicate.Status, owner peer.ID) time.Time {
 	_, last := lastWith(status, owner, func(p replicate.Peer) time.Time {
-		if p.By == replicate.NotComparable && p.Exchanged.After(p.InStep) && status.Asking == 0 && len(status.Missing) == 0 {
+		if p.By == replicate.NotComparable && p.Exchanged.After(p.InSync) && status.Asking == 0 && len(status.Missing) == 0 {
 			return p.Exchanged
 		}
-		return p.InStep
+		return p.InSync
 	})
 	return last
 }

@@ -427,14 +427,14 @@ func TestFaultyEntriesHaveNoEffectAndStayInTheGraph(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 			continue
 		}
-		if err := e.Check(s.Identity); !errors.Is(err, entry.ErrFault) || !strings.Contains(err.Error(), b.Hash) {
+		if err := e.Check(s.Identity); !errors.Is(err, entry.ErrInvalid) || !strings.Contains(err.Error(), b.Hash) {
 			t.Errorf("%s: %v", what, err)
 		}
 		if len(e.Check(s.Identity).Error()) > 400 {
 			t.Errorf("%s: %v", what, e.Check(s.Identity))
 		}
 		if e.Identity == "" {
-			if err := e.Check(nil); !errors.Is(err, entry.ErrFault) {
+			if err := e.Check(nil); !errors.Is(err, entry.ErrInvalid) {
 				t.Errorf("%s: without an identity: %v", what, err)
 			}
 		} else if !block.ValidHash(e.Identity) {
@@ -524,7 +524,7 @@ func TestUnsignedFieldHasNoEffect(t *testing.T) {
 	s := signer(t, "A")
 	e, err := entry.Decode(append(honest(s), part{"zzzzzzzzz", []byte{0xf6}}).block())
 	must(t, err)
-	if err := e.Check(s.Identity); !errors.Is(err, entry.ErrFault) || !strings.Contains(err.Error(), "zzzzzzzzz") {
+	if err := e.Check(s.Identity); !errors.Is(err, entry.ErrInvalid) || !strings.Contains(err.Error(), "zzzzzzzzz") {
 		t.Error(err)
 	}
 }
@@ -535,7 +535,7 @@ func TestNobodyElseCanClaimAnIdentity(t *testing.T) {
 	e, err := entry.Decode(p.block())
 	must(t, err)
 	for _, i := range []*identity.Identity{a.Identity, b.Identity, nil} {
-		if err := e.Check(i); !errors.Is(err, entry.ErrFault) {
+		if err := e.Check(i); !errors.Is(err, entry.ErrInvalid) {
 			t.Errorf("%+v: %v", i, err)
 		}
 	}
@@ -546,7 +546,7 @@ func TestAClockOfAnotherKeyIsAFault(t *testing.T) {
 	for _, id := range []string{"zzz", s.ID, "", signer(t, "B").PublicKey} {
 		e, err := entry.Decode(honest(s).with("clock", clock(id, 7)).signed(s).block())
 		must(t, err)
-		if err := e.Check(s.Identity); !errors.Is(err, entry.ErrFault) || !strings.Contains(err.Error(), "clock") {
+		if err := e.Check(s.Identity); !errors.Is(err, entry.ErrInvalid) || !strings.Contains(err.Error(), "clock") {
 			t.Errorf("%q: %v", id, err)
 		}
 	}
@@ -635,10 +635,10 @@ func FuzzDecode(f *testing.F) {
 			if usual && !bytes.Equal(again(t, s, e).Block.Data, data) {
 				t.Fatalf("%x was made again otherwise", data)
 			}
-		} else if !errors.Is(fault, entry.ErrFault) {
+		} else if !errors.Is(fault, entry.ErrInvalid) {
 			t.Fatal(fault)
 		}
-		if err := e.Check(nil); !errors.Is(err, entry.ErrFault) {
+		if err := e.Check(nil); !errors.Is(err, entry.ErrInvalid) {
 			t.Fatal(err)
 		}
 	})

@@ -111,8 +111,8 @@ var (
 	// ErrEncrypted is returned for a block that may be an entry which only
 	// the holders of a key can read. It wraps [ErrMalformed].
 	ErrEncrypted = fmt.Errorf("%w: it is encrypted as a whole (encryption.replication)", ErrMalformed)
-	// ErrFault is returned for an invalid entry.
-	ErrFault = errors.New("invalid entry")
+	// ErrInvalid is returned for an invalid entry.
+	ErrInvalid = errors.New("invalid entry")
 	// ErrTooLarge is returned for an entry that would exceed [MaxSize].
 	ErrTooLarge = errors.New("entry is too large")
 )
@@ -239,7 +239,7 @@ func Decode(b block.Block) (*Entry, error) {
 }
 
 // Check returns nil if the entry is valid, and otherwise an error that wraps
-// [ErrFault] and states the reason. i is the identity that the entry names, or
+// [ErrInvalid] and states the reason. i is the identity that the entry names, or
 // nil if it names none.
 func (e *Entry) Check(i *identity.Identity) error {
 	reason := e.invalid
@@ -255,7 +255,7 @@ func (e *Entry) Check(i *identity.Identity) error {
 		}
 	}
 	if reason != "" {
-		return fmt.Errorf("%w: %s: %s", ErrFault, e.Block.Hash, reason)
+		return fmt.Errorf("%w: %s: %s", ErrInvalid, e.Block.Hash, reason)
 	}
 	return nil
 }

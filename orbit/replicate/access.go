@@ -97,7 +97,7 @@ func (rp *replica) refresh(ctx context.Context, p peer.ID) {
 	l := oplog.Of(rp.database())
 	for {
 		changed, status := l.Changed(), rp.changes.next()
-		if s, err := l.Stats(ctx); err != nil || s.Waiting == 0 && !rp.peers.runs(p) {
+		if s, err := l.Stats(ctx); err != nil || s.Pending == 0 && !rp.peers.runs(p) {
 			return
 		}
 		select {

@@ -85,8 +85,8 @@ func TestEntriesOfGrantedWritersAreAcceptedInAnyOrder(t *testing.T) {
 	wantSame(t, address, 60, a, b, late)
 	s, err := oplog.Of(late.database(address)).Stats(t.Context())
 	must(t, err)
-	if s.Faults != 0 {
-		t.Errorf("%d entries have no effect", s.Faults)
+	if s.Unauthorized != 0 {
+		t.Errorf("%d entries have no effect", s.Unauthorized)
 	}
 }
 
@@ -96,7 +96,7 @@ func TestLateGrantAuthorizesRefusedHeads(t *testing.T) {
 	must(t, err)
 	evil := newNode(t)
 	evil.connect(hub)
-	must(t, evil.Keep(t.Context(), b.Identity().Block()))
+	must(t, evil.PutBlocks(t.Context(), b.Identity().Block()))
 	evil.offered(hub, address, head.Block)
 	eventually(t, "it is refused", func() bool { return hub.refused(address)[head.Hash()] != nil })
 	hub.connect(a)
@@ -116,22 +116,22 @@ func TestWithheldGrantLeavesNoEntryUnauthorized(t *testing.T) {
 		e, err := oplog.Of(a.database(address)).Get(t.Context(), hash)
 		must(t, err)
 		blocks[hash] = e.Block
-		must(t, evil.Keep(t.Context(), e.Block))
+		must(t, evil.PutBlocks(t.Context(), e.Block))
 	}
-	must(t, evil.Keep(t.Context(), a.signer().Block(), b.signer().Block()))
+	must(t, evil.PutBlocks(t.Context(), a.signer().Block(), b.signer().Block()))
 	evil.connect(hub)
 	evil.offered(hub, address, blocks[a.hashes(address)[0]])
 	parent := a.hashes(address)[1]
 	eventually(t, "the parent was fetched, and has no effect", func() bool {
-		fault, err := oplog.Of(hub.database(address)).Fault(t.Context(), parent)
+		fault, err := oplog.Of(hub.database(address)).Unauthorized(t.Context(), parent)
 		return err == nil && fault != ""
 	})
 	hub.connect(a)
 	wantSame(t, address, 2, a, b, hub)
 	s, err := oplog.Of(hub.database(address)).Stats(t.Context())
 	must(t, err)
-	if s.Faults != 0 {
-		t.Errorf("%d entries have no effect", s.Faults)
+	if s.Unauthorized != 0 {
+		t.Errorf("%d entries have no effect", s.Unauthorized)
 	}
 }
 
@@ -158,8 +158,8 @@ func TestAccessDatabaseIsReplicatedWithEachOfItsDatabases(t *testing.T) {
 // there, although one of the two changes was overwritten.
 func TestConcurrentGrantsOfTwoAdminsAreBothKept(t *testing.T) {
 	a, b := newNode(t), newNode(t)
-	must(t, a.Keep(t.Context(), b.signer().Block()))
-	must(t, b.Keep(t.Context(), a.signer().Block()))
+	must(t, a.PutBlocks(t.Context(), b.signer().Block()))
+	must(t, b.PutBlocks(t.Context(), a.signer().Block()))
 	admins := []string{a.Identity().ID, b.Identity().ID}
 	var dbs []*orbit.Database
 	for _, n := range []*node{a, b} {
@@ -177,6 +177,6 @@ func TestConcurrentGrantsOfTwoAdminsAreBothKept(t *testing.T) {
 	}
 	eventually(t, "they are in sync", func() bool {
 		s, err := a.Status(t.Context(), dbs[0].Address())
-		return err == nil && len(s.Peers) == 1 && s.Peers[0].By == replicate.ByState && !s.Peers[0].InStep.IsZero()
+		return err == nil && len(s.Peers) == 1 && s.Peers[0].By == replicate.ByState && !s.Peers[0].InSync.IsZero()
 	})
 }

@@ -45,9 +45,9 @@ func (rp *replica) compare(ctx context.Context, p peer.ID, shown []string) (a ag
 		case err == nil:
 			ours, err := reconcile.StateOf(ctx, oplog.Of(rp.database()), rp.accessLog())
 			return agreement{ByState, err == nil && ours.Agrees(theirs)}, err
-		case errors.Is(err, reconcile.ErrOlder) && rp.accessLog() != nil:
+		case errors.Is(err, reconcile.ErrEarlierVersion) && rp.accessLog() != nil:
 			return agreement{by: NotComparable}, nil
-		case !errors.Is(err, reconcile.ErrOlder) && !errors.Is(err, reconcile.ErrUnsupported):
+		case !errors.Is(err, reconcile.ErrEarlierVersion) && !errors.Is(err, reconcile.ErrUnsupported):
 			return agreement{by: ByState}, err
 		}
 	}

@@ -60,7 +60,7 @@ func TestBlocksAreDecodedOnceOnTheirWayIn(t *testing.T) {
 	to, from := newNode(t), newNode(t)
 	address := to.create("gigs", orbit.TypeEvents).Address()
 	from.connect(to)
-	must(t, from.Keep(t.Context(), from.signer().Block()))
+	must(t, from.PutBlocks(t.Context(), from.signer().Block()))
 	eventually(t, "the topic is known", func() bool { return slices.Contains(from.router.ListPeers(address), to.host.ID()) })
 	arrives := func(entries int) {
 		t.Helper()
@@ -81,7 +81,7 @@ func TestBlocksAreDecodedOnceOnTheirWayIn(t *testing.T) {
 	must(t, from.router.Announce(t.Context(), address, two.Block.Data))
 	arrives(2)
 	three := written(t, from.signer(), address, "by bitswap", []entry.Position{plainPosition(two)})
-	must(t, from.Keep(t.Context(), three.Block))
+	must(t, from.PutBlocks(t.Context(), three.Block))
 	four := written(t, from.signer(), address, "pending", []entry.Position{plainPosition(three)})
 	from.offered(to, address, four.Block)
 	arrives(4)

@@ -75,7 +75,7 @@ func (x *examination) differing(p peer.ID, d reconcile.Diff) {
 	for _, hash := range d.Theirs {
 		why := "it is not here"
 		if ok, err := oplog.Of(x.db).Has(x.ctx, hash); err == nil && ok {
-			why, _ = oplog.Of(x.db).Fault(x.ctx, hash)
+			why, _ = oplog.Of(x.db).Unauthorized(x.ctx, hash)
 		}
 		x.addPeer(p, CheckEntries, Note, fmt.Sprintf("entry %s is authorized there and not here: %s", hash, why), "")
 	}

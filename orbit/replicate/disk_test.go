@@ -71,8 +71,8 @@ func TestFullDiskAcceptsNothingAndRecovers(t *testing.T) {
 	b.askLate(address, a) // exchanges that began before the disk was full are over
 	b.sessions.Store(0)
 	b.ask(address, a)
-	if s := b.stats(address); s.Entries != 1 || s.Waiting != 0 {
-		t.Errorf("a full disk took %d entries, and %d that wait", s.Entries-1, s.Waiting)
+	if s := b.stats(address); s.Entries != 1 || s.Pending != 0 {
+		t.Errorf("a full disk took %d entries, and %d that wait", s.Entries-1, s.Pending)
 	}
 	if n := b.sessions.Load(); n > 0 {
 		t.Errorf("entries were asked for over %d streams", n)
@@ -191,7 +191,7 @@ func TestReplicationPausesWhileTheDiskIsFull(t *testing.T) {
 					return space.Usage{Free: 2 * spacetest.Floor}, nil
 				}
 				s, err := l.Stats(t.Context())
-				if err == nil && s.Entries+s.Waiting >= limit.Load() {
+				if err == nil && s.Entries+s.Pending >= limit.Load() {
 					return space.Usage{Free: spacetest.Floor - 1}, nil
 				}
 				return space.Usage{Free: 2 * spacetest.Floor}, err
@@ -210,13 +210,13 @@ func TestReplicationPausesWhileTheDiskIsFull(t *testing.T) {
 			eventually(t, "replication pauses", func() bool {
 				s, err := b.Status(t.Context(), address)
 				must(t, err)
-				return s.Full != nil && s.Shipment == nil && s.Asking == 0
+				return s.Full != nil && s.Transfer == nil && s.Asking == 0
 			})
 			for range 3 {
 				b.ask(address, a)
 			}
-			if s := b.stats(address); s.Entries+s.Waiting > free+onTheirWay {
-				t.Errorf("%d entries and %d pending ones, with space for %d", s.Entries, s.Waiting, free)
+			if s := b.stats(address); s.Entries+s.Pending > free+onTheirWay {
+				t.Errorf("%d entries and %d pending ones, with space for %d", s.Entries, s.Pending, free)
 			}
 			limit.Store(all + 1)
 			eventually(t, "the rest arrives", func() bool { return b.stats(address).Entries == all })

@@ -115,7 +115,7 @@ func (r *Replicator) examine(ctx context.Context, address string, deep bool) ([]
 func (x *examination) summary() {
 	found := func(is func(Finding) bool) bool { return slices.ContainsFunc(x.findings, is) }
 	switch {
-	case x.status.GaveUp, found(func(f Finding) bool { return f.Level == Problem }):
+	case x.status.Abandoned, found(func(f Finding) bool { return f.Level == Problem }):
 	case found(func(f Finding) bool { return f.Check == CheckRefused }):
 		x.add(CheckSummary, Note, "entries were refused, see above; nothing else is wrong", "")
 	default:
@@ -345,7 +345,7 @@ func (x *examination) subscribers() {
 	for _, p := range x.status.Peers {
 		switch {
 		case !p.Open:
-			if p.InStep.After(last.InStep) {
+			if p.InSync.After(last.InSync) {
 				last = p
 			}
 			continue
@@ -353,7 +353,7 @@ func (x *examination) subscribers() {
 			x.addPeer(p.ID, CheckHeads, Problem, "it is subscribed to the topic and exchanges no heads: it closed the database, or is not an OrbitDB peer ('ipfs pubsub sub')", openThere)
 		case p.Err != nil:
 			x.addPeer(p.ID, CheckHeads, Problem, fmt.Sprintf("the last exchange of heads failed: %v", p.Err), "the exchange is repeated; if it keeps failing: ipfs npp connect "+p.ID.String())
-		case x.db != nil && !p.InStep.IsZero() && !p.InStep.Before(p.Exchanged):
+		case x.db != nil && !p.InSync.IsZero() && !p.InSync.Before(p.Exchanged):
 			inSync = append(inSync, p.ID)
 		default:
 			behind = append(behind, p.ID)
@@ -365,7 +365,7 @@ func (x *examination) subscribers() {
 		at[p.ID] = p
 	}
 	x.some(CheckHeads, OK, inSync, func(p peer.ID) {
-		x.addPeer(p, CheckHeads, OK, fmt.Sprintf("in sync at %s, with %s", clock(at[p].InStep), count(at[p].Heads, "head", "heads")), "")
+		x.addPeer(p, CheckHeads, OK, fmt.Sprintf("in sync at %s, with %s", clock(at[p].InSync), count(at[p].Heads, "head", "heads")), "")
 	})
 	x.some(CheckHeads, Note, behind, func(p peer.ID) {
 		text, advice := "heads were not exchanged yet", ""
@@ -386,7 +386,7 @@ func (x *examination) subscribers() {
 		x.addPeer(p, CheckHeads, Note, text, advice)
 	})
 	if len(inSync) == 0 && last.ID != "" {
-		x.addPeer(last.ID, CheckHeads, Note, fmt.Sprintf("in sync at %s; it does not have it open any more", clock(last.InStep)), "")
+		x.addPeer(last.ID, CheckHeads, Note, fmt.Sprintf("in sync at %s; it does not have it open any more", clock(last.InSync)), "")
 	}
 }
 
@@ -428,14 +428,14 @@ func (x *examination) entries() {
 	if err != nil {
 		return // state added it
 	}
-	if s.Waiting > 0 {
-		x.add(CheckMissing, Note, fmt.Sprintf("%s pending until others arrive; %s requested", count(s.Waiting, "entry is", "entries are"), count(x.status.Asking, "block is", "blocks are")), "")
+	if s.Pending > 0 {
+		x.add(CheckMissing, Note, fmt.Sprintf("%s pending until others arrive; %s requested", count(s.Pending, "entry is", "entries are"), count(x.status.Asking, "block is", "blocks are")), "")
 	}
-	if x.status.GaveUp {
+	if x.status.Abandoned {
 		x.add(CheckMissing, Note, "more entries arrived before their ancestors than may be pending at once: those that were abandoned are requested again", "")
 	}
-	if s.Faults > 0 {
-		x.add(CheckEffect, Note, fmt.Sprintf("%s no effect: invalid ones, or those of writers that are not on the access list", count(s.Faults, "entry has", "entries have")), "")
+	if s.Unauthorized > 0 {
+		x.add(CheckEffect, Note, fmt.Sprintf("%s no effect: invalid ones, or those of writers that are not on the access list", count(s.Unauthorized, "entry has", "entries have")), "")
 	}
 	if s.Clock >= farClock {
 		x.add(CheckClock, Note, fmt.Sprintf("the clock of a head is %g, with %s: a writer set it; from 2^53 on, clocks do not tell which entry is newer", s.Clock, count(s.Entries, "entry", "entries")), "")
@@ -472,12 +472,12 @@ func (x *examination) refused(of string, db *orbit.Database, s Status) {
 		advice string
 	}{
 		{isError(orbit.ErrNotAllowed), "refused because the writer may not write", Problem, notAllowed},
-		{isError(orbit.ErrShareFull), "refused because its writer, or the peer that sent it, has used up its quota", Problem, QuotaAdvice},
+		{isError(orbit.ErrPeerQuotaFull), "refused because its writer, or the peer that sent it, has used up its quota", Problem, QuotaAdvice},
 		{isError(orbit.ErrUnavailable), "refused because the writer's identity is missing", Problem, "connect to the peer that wrote it: ipfs npp connect <peer>"},
 		{isError(oplog.ErrOtherLog), "refused because it is of another database", Note, ""},
 		{isError(entry.ErrEncrypted), "refused because it is encrypted as a whole", Problem, encryptedAdvice},
 		{isError(entry.ErrMalformed), "refused because it is not an entry", Note, ""},
-		{isError(entry.ErrFault), "refused because it is forged or invalid", Note, ""},
+		{isError(entry.ErrInvalid), "refused because it is forged or invalid", Note, ""},
 		{func(error) bool { return true }, "refused", Note, ""},
 	}
 	rest := s.Refused
@@ -539,7 +539,7 @@ func (x *examination) kind() {
 	if x.db.Type() != orbit.TypeEvents {
 		return
 	}
-	for e, err := range x.db.Iterate(x.ctx, orbit.Range{Amount: 1}) {
+	for e, err := range x.db.Iterate(x.ctx, orbit.Range{Limit: 1}) {
 		if err != nil {
 			return // readers get the same error
 		}

@@ -182,7 +182,7 @@ func TestDoctorExplainsRefusals(t *testing.T) {
 		for i := range 2 {
 			evil.offered(a, address, written(t, evil.signer(), address, fmt.Sprint(i), nil).Block)
 		}
-		must(t, evil.Keep(t.Context(), evil.signer().Block()))
+		must(t, evil.PutBlocks(t.Context(), evil.signer().Block()))
 		a.finds(address, replicate.Finding{Check: replicate.CheckRefused, Level: replicate.Problem, Text: "may not write", Advice: test.advice})
 		other := strings.Replace(address, "zdpu", "zdpv", 1)
 		evil.offered(a, address, written(t, evil.signer(), other, "other", nil).Block)

@@ -44,7 +44,7 @@ func TestDatabaseThatIsEncryptedAsAWholeIsNotHealthy(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	for _, p := range a.status(address).Peers {
-		if !p.InStep.IsZero() {
+		if !p.InSync.IsZero() {
 			t.Errorf("in sync with %s", p.ID)
 		}
 	}
@@ -130,7 +130,7 @@ func TestDoctorNamesAnUnknownTypeOfAccessController(t *testing.T) {
 	b.connect(a)
 	m, err := manifest.Manifest{Name: "band", Type: orbit.TypeEvents, AccessController: "/custom/" + a.Identity().Hash()}.Block()
 	must(t, err)
-	must(t, a.Keep(t.Context(), m))
+	must(t, a.PutBlocks(t.Context(), m))
 	address := manifest.Address(m.Hash)
 	b.open(address)
 	b.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: `it cannot be opened: its access controller is of type "custom", which npp does not know`, Advice: "ipfs npp db close"})

@@ -126,7 +126,7 @@ func (rp *replica) side(ctx context.Context, p peer.ID, charged *budgetReader) (
 		charged.from = from
 		return charged
 	}}
-	if rp.r.cfg.Reads != nil && rp.r.cfg.Reads(p) {
+	if rp.r.cfg.LargeHeads != nil && rp.r.cfg.LargeHeads(p) {
 		ours.MaxSend = block.MaxSize
 	}
 	if rp.database() == nil {

@@ -20,7 +20,7 @@ func sender(from []peer.ID) string {
 
 // noteFull notes whether a quota excluded entries that were offered just now.
 func (rp *replica) noteFull(joined []orbit.JoinResult) {
-	i := slices.IndexFunc(joined, func(j orbit.JoinResult) bool { return errors.Is(j.Err, orbit.ErrFull) })
+	i := slices.IndexFunc(joined, func(j orbit.JoinResult) bool { return errors.Is(j.Err, orbit.ErrQuotaFull) })
 	accepted := slices.ContainsFunc(joined, func(j orbit.JoinResult) bool {
 		return j.Outcome == orbit.Joined || j.Outcome == orbit.Pending
 	})

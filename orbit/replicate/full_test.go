@@ -16,7 +16,7 @@ func (n *node) full(address string) {
 	eventually(n.t, "it is full", func() bool {
 		s, err := n.Status(n.t.Context(), address)
 		must(n.t, err)
-		return errors.Is(s.Full, orbit.ErrFull)
+		return errors.Is(s.Full, orbit.ErrQuotaFull)
 	})
 }
 
@@ -48,7 +48,7 @@ func TestFullDatabaseIsReportedServedAndResumed(t *testing.T) {
 			b.open(address)
 			b.connect(a)
 			b.full(address)
-			if u := b.database(address).Usage(); u.Entries+u.Waiting > quota {
+			if u := b.database(address).Usage(); u.Entries+u.Pending > quota {
 				t.Errorf("%+v", u)
 			}
 			s, err := b.Status(t.Context(), address)
@@ -56,7 +56,7 @@ func TestFullDatabaseIsReportedServedAndResumed(t *testing.T) {
 				t.Errorf("%+v, %v", s, err)
 			}
 			for _, p := range s.Peers {
-				if !p.InStep.IsZero() {
+				if !p.InSync.IsZero() {
 					t.Errorf("%+v", p)
 				}
 			}

@@ -193,7 +193,7 @@ func (n *node) start() *node {
 	n.Orbit, err = orbit.New(ctx, orbit.Config{Store: orbitStore, Keystore: n.keys, Source: bs, Announce: swap.NotifyNewBlocks, Disk: n.space, Quotas: n.quota})
 	must(n.t, err)
 	n.fetches = &fetches{Bitswap: swap, of: make(map[string]int)}
-	c := replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: countingHost{n.host, &n.sessions}, Router: r, Exchange: n.fetches, Disk: n.space, Reads: func(libp2ppeer.ID) bool { return true }}
+	c := replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: countingHost{n.host, &n.sessions}, Router: r, Exchange: n.fetches, Disk: n.space, LargeHeads: func(libp2ppeer.ID) bool { return true }}
 	if n.old {
 		c.Host = oldHost{c.Host}
 	}
@@ -227,7 +227,7 @@ func (n *node) startRouter(ctx context.Context) replicate.Router {
 		n.pubsub, err = pubsub.NewGossipSub(ctx, n.host, pubsub.WithFloodPublish(true))
 		r = replicate.PubSub(n.pubsub)
 	} else {
-		n.router, err = router.New(ctx, n.host, router.Options{Patient: func(libp2ppeer.ID) bool { return true }, Limits: router.Limits{Topics: n.limit}})
+		n.router, err = router.New(ctx, n.host, router.Options{SupportsBursts: func(libp2ppeer.ID) bool { return true }, Limits: router.Limits{Topics: n.limit}})
 		r = n.router
 	}
 	must(n.t, err)

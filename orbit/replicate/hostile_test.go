@@ -157,7 +157,7 @@ func TestHugeClockDoesNotPreventReplication(t *testing.T) {
 	evil.connect(a)
 	e := written(t, evil.signer(), address, "from the future", []entry.Position{{Rank: entry.Rank{Time: 1<<53 - 2}, ID: strings.Repeat("02", 33), Hash: block.Hash(nil)}})
 	data := []byte(strings.Replace(string(e.Block.Data), block.Hash(nil), block.Hash(nil), 1))
-	must(t, evil.Keep(t.Context(), evil.signer().Block()))
+	must(t, evil.PutBlocks(t.Context(), evil.signer().Block()))
 	evil.offered(a, address, block.New(data))
 	a.add(address, "a1", "a2")
 	b.add(address, "b1", "b2")
@@ -190,12 +190,12 @@ func TestMissingBlockIsFetchedOnceAPeerHasIt(t *testing.T) {
 	must(t, err)
 	c.create("gigs", orbit.TypeEvents)
 	b.connect(c)
-	must(t, b.Keep(t.Context(), a.Identity().Block()))
+	must(t, b.PutBlocks(t.Context(), a.Identity().Block()))
 	b.offered(c, address, head.Block)
 	eventually(t, "the head is pending", func() bool {
 		s, err := oplog.Of(c.database(address)).Stats(t.Context())
 		must(t, err)
-		return s.Waiting == 1
+		return s.Pending == 1
 	})
 	b.host.Close() // it had sent the head
 	c.connect(a)
@@ -259,7 +259,7 @@ func TestMissingParentsDoNotDelayOtherEntries(t *testing.T) {
 func TestUselessBlocksAreFetchedOnce(t *testing.T) {
 	a, b, address := newPair(t)
 	junk := block.New([]byte{0x63, 'a', 'b', 'c'})
-	must(t, b.Keep(t.Context(), junk))
+	must(t, b.PutBlocks(t.Context(), junk))
 	e := written(t, b.signer(), address, "with a useless parent", []entry.Position{{Rank: entry.Rank{Time: 1}, ID: strings.Repeat("02", 33), Hash: junk.Hash}})
 	b.offered(a, address, e.Block)
 	eventually(t, "it is known to be useless", func() bool {
@@ -366,7 +366,7 @@ func TestEntryThatWasSeenOnAnotherTopicIsAccepted(t *testing.T) {
 	b.database(address)
 	evil.connect(a)
 	e := written(t, b.signer(), address, "from b", nil)
-	must(t, b.Keep(t.Context(), b.signer().Block()))
+	must(t, b.PutBlocks(t.Context(), b.signer().Block()))
 	eventually(t, "a is known", func() bool { return len(evil.router.ListPeers(other)) > 0 && len(evil.router.ListPeers(address)) > 0 })
 	must(t, evil.router.Announce(t.Context(), other, e.Block.Data))
 	eventually(t, "it is refused there", func() bool { return a.refused(other)[e.Hash()] != nil })

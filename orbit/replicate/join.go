@@ -43,10 +43,10 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (forward bool) {
 		return false
 	}
 	if err := joined[0].Err; err != nil {
-		if errors.Is(err, orbit.ErrFull) {
+		if errors.Is(err, orbit.ErrQuotaFull) {
 			return false
 		}
-		useless = !errors.Is(err, orbit.ErrUnavailable) && !errors.Is(err, orbit.ErrNotAllowed) && !errors.Is(err, orbit.ErrShareFull)
+		useless = !errors.Is(err, orbit.ErrUnavailable) && !errors.Is(err, orbit.ErrNotAllowed) && !errors.Is(err, orbit.ErrPeerQuotaFull)
 		rp.peers.penalize(author)
 		return false
 	}
@@ -146,7 +146,7 @@ func (rp *replica) follow(ctx context.Context, from []peer.ID, cs []orbit.Candid
 		switch {
 		case j.Outcome == orbit.Pending:
 			rp.want(ctx, cs[i].Entry().Parents()...)
-		case errors.Is(j.Err, orbit.ErrFull): // the status says so
+		case errors.Is(j.Err, orbit.ErrQuotaFull): // the status says so
 		case j.Outcome == orbit.Refused && j.Err != nil:
 			rp.refuse(from, cs[i], j.Err)
 		}

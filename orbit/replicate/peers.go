@@ -523,7 +523,7 @@ func (t *peerTable) snapshot() []Peer {
 	var peers []Peer
 	for p, s := range t.peers {
 		open := s.subscribed && t.connected(p)
-		peers = append(peers, Peer{ID: p, Open: open, Exchanged: s.exchanged, InStep: s.inSync, By: s.by, Heads: s.heads, Err: s.err})
+		peers = append(peers, Peer{ID: p, Open: open, Exchanged: s.exchanged, InSync: s.inSync, By: s.by, Heads: s.heads, Err: s.err})
 	}
 	slices.SortFunc(peers, func(a, b Peer) int { return bytes.Compare([]byte(a.ID), []byte(b.ID)) })
 	return peers

@@ -223,7 +223,7 @@ func TestPeersAreSettledOnceTheirHeadsAreHere(t *testing.T) {
 	if m := f.settle(ours); len(m) != 0 {
 		t.Errorf("%v, in sync", m)
 	}
-	if s := f.snapshot(); s[0].InStep.IsZero() || s[0].By != ByState || !slices.Equal(f.told(), []EventKind{PeerInSync}) {
+	if s := f.snapshot(); s[0].InSync.IsZero() || s[0].By != ByState || !slices.Equal(f.told(), []EventKind{PeerInSync}) {
 		t.Errorf("%+v", s)
 	}
 	f.exchanged(alice, make([]string, maxShown+1), differs, false, false)

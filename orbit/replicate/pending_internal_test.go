@@ -53,7 +53,7 @@ func TestAbandonedEntriesAreRequestedAgain(t *testing.T) {
 		must(t, err)
 		bs = append(bs, a.Entry.Block)
 	}
-	to, err := open(orbit.Quotas{Waiting: 10_000}).Create(t.Context(), "gigs", anybody)
+	to, err := open(orbit.Quotas{Pending: 10_000}).Create(t.Context(), "gigs", anybody)
 	must(t, err)
 	opts := orbit.JoinOptions{From: "P", Attached: orbit.Attached{writer.Identity().Hash(): writer.Identity().Block()}}
 
@@ -92,7 +92,7 @@ func TestAbandonedEntriesAreRequestedAgain(t *testing.T) {
 
 func TestFullDatabaseIsNotSettled(t *testing.T) {
 	now := time.Now()
-	s := Status{State: Open, Peers: []Peer{{InStep: now}}}
+	s := Status{State: Open, Peers: []Peer{{InSync: now}}}
 	if !s.Settled(now) {
 		t.Error("it is not settled")
 	}

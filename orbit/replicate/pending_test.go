@@ -37,7 +37,7 @@ func TestLogOfTenTimesTheBoundArrivesFromJavaScriptAlone(t *testing.T) {
 	for i := range entries {
 		a.add(address, fmt.Sprint(i, text))
 	}
-	b := newNodeAs(t, func(n *node) { n.quota.Waiting = a.bytesOf(address) / 10 })
+	b := newNodeAs(t, func(n *node) { n.quota.Pending = a.bytesOf(address) / 10 })
 	begun := time.Now()
 	b.open(address)
 	b.connect(a)
@@ -60,19 +60,19 @@ func TestLogOfTenTimesTheBoundArrivesFromJavaScriptAlone(t *testing.T) {
 				t.Errorf("it is in sync with %d entries", st.Entries)
 			}
 			for _, p := range s.Peers {
-				if !p.InStep.IsZero() {
+				if !p.InSync.IsZero() {
 					t.Errorf("a peer is in sync with %d entries", st.Entries)
 				}
 			}
-			if st.Waiting == 0 && st.GivenUp > 0 && !s.GaveUp {
+			if st.Pending == 0 && st.Abandoned > 0 && !s.Abandoned {
 				// The status follows at the end of the round of fetching.
 				again, _ := b.Status(t.Context(), address)
-				if now, err := log.Stats(t.Context()); err == nil && now.Waiting == 0 && now.Last == st.Last && !again.GaveUp && again.Asking == 0 {
+				if now, err := log.Stats(t.Context()); err == nil && now.Pending == 0 && now.Last == st.Last && !again.Abandoned && again.Asking == 0 {
 					t.Errorf("nothing is missing with %d entries: %+v", st.Entries, again)
 				}
 			}
-			if bound := b.quota.Waiting; st.Pending > bound {
-				t.Errorf("%d bytes wait, the bound is %d", st.Pending, bound)
+			if bound := b.quota.Pending; st.PendingBytes > bound {
+				t.Errorf("%d bytes wait, the bound is %d", st.PendingBytes, bound)
 			}
 		}
 	}()
@@ -123,10 +123,10 @@ func TestPendingEntriesAreChargedToThePeerThatCausedThem(t *testing.T) {
 	friend.connect(a)
 	eventually(t, "the friend has it open", func() bool { return len(a.router.ListPeers(address)) == 1 })
 	for _, n := range []*node{evil, friend} {
-		must(t, n.Keep(t.Context(), evil.signer().Block()))
+		must(t, n.PutBlocks(t.Context(), evil.signer().Block()))
 	}
 	parent := written(t, evil.signer(), address, "parent", []entry.Position{absent("nowhere")})
-	must(t, friend.Keep(t.Context(), parent.Block))
+	must(t, friend.PutBlocks(t.Context(), parent.Block))
 	child := written(t, evil.signer(), address, "child", []entry.Position{plainPosition(parent)})
 	evil.connect(a)
 	evil.offered(a, address, child.Block)
@@ -142,12 +142,12 @@ func TestPendingJunkEvictsNoEntryOfAnotherPeer(t *testing.T) {
 	t.Parallel()
 	const entries = 60
 	friend, evil := newNodeAs(t, asJavaScript), newNodeAs(t, asJavaScript)
-	a := newNodeAs(t, func(n *node) { n.quota.Waiting = 1 << 20 })
+	a := newNodeAs(t, func(n *node) { n.quota.Pending = 1 << 20 })
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	friend.create("gigs", orbit.TypeEvents)
 	friend.add(address, numbered("friend %d", entries)...)
 	evil.connect(a)
-	must(t, evil.Keep(t.Context(), evil.signer().Block()))
+	must(t, evil.PutBlocks(t.Context(), evil.signer().Block()))
 	text := strings.Repeat("x", 100_000)
 	junk := func(from, to int) (bs []block.Block) {
 		for i := from; i < to; i++ {
@@ -169,7 +169,7 @@ func TestPendingJunkEvictsNoEntryOfAnotherPeer(t *testing.T) {
 	}
 	st, err := oplog.Of(a.database(address)).Stats(t.Context())
 	must(t, err)
-	if st.Waiting == 0 || st.Pending > 1<<20 {
+	if st.Pending == 0 || st.PendingBytes > 1<<20 {
 		t.Errorf("%+v", st)
 	}
 	if s, err := a.Status(t.Context(), address); err != nil || s.State != replicate.Open {

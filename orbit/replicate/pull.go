@@ -81,7 +81,7 @@ func (rp *replica) pull() {
 // log grew since it last did so.
 func (rp *replica) resume(last *oplog.Stats) {
 	now, err := oplog.Of(rp.database()).Stats(rp.ctx)
-	if err != nil || now.GivenUp == last.GivenUp {
+	if err != nil || now.Abandoned == last.Abandoned {
 		return
 	}
 	rp.setAbandoned()
@@ -410,7 +410,7 @@ func (p *puller) take(bs []block.Block) {
 		case j.Outcome != orbit.Refused:
 			p.progress = true
 			p.rp.wants.found(j.Hash)
-		case errors.Is(j.Err, entry.ErrFault) && p.laterSize+size <= maxLaterBytes:
+		case errors.Is(j.Err, entry.ErrInvalid) && p.laterSize+size <= maxLaterBytes:
 			p.later = append(p.later, cs[i])
 			p.laterSize += size
 		case mayBeAcceptedLater(j.Err):
@@ -425,8 +425,8 @@ func (p *puller) take(bs []block.Block) {
 // mayBeAcceptedLater reports whether a fetched entry that was refused with an error may
 // be accepted when it is fetched again.
 func mayBeAcceptedLater(err error) bool {
-	return err == nil || errors.Is(err, entry.ErrFault) || errors.Is(err, orbit.ErrNotAllowed) ||
-		errors.Is(err, orbit.ErrUnavailable) || errors.Is(err, orbit.ErrFull) || errors.Is(err, orbit.ErrShareFull)
+	return err == nil || errors.Is(err, entry.ErrInvalid) || errors.Is(err, orbit.ErrNotAllowed) ||
+		errors.Is(err, orbit.ErrUnavailable) || errors.Is(err, orbit.ErrQuotaFull) || errors.Is(err, orbit.ErrPeerQuotaFull)
 }
 
 // offerAgain offers invalid entries to the log again, for pending entries may need them

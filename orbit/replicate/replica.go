@@ -48,7 +48,7 @@ type replica struct {
 	first     uint64          // the number of the last entry at that time
 	err       error           // why the database cannot be opened, or nil
 	live      liveness
-	transfer  *Shipment         // that runs, or nil
+	transfer  *Transfer         // that runs, or nil
 	full      error             // why a quota excludes entries of peers, or nil
 	abandoned bool              // pending entries were abandoned since a peer was in sync
 	guarded   map[*replica]bool // the replicas whose access database this is

@@ -80,9 +80,9 @@ type Config struct {
 	// Disk is the disk of the databases. While its free space is low, data from other
 	// peers is rejected. Default: space is never low.
 	Disk *space.Disk
-	// Reads reports whether a peer reads heads as package heads does, so that it can be
+	// LargeHeads reports whether a peer reads heads as package heads does, so that it can be
 	// sent heads of any size. Default: no peer does.
-	Reads func(peer.ID) bool
+	LargeHeads func(peer.ID) bool
 	// Rand is the source of randomness: for pauses, and for the order of requests.
 	// Default: math/rand/v2.
 	Rand rand.Source
@@ -318,9 +318,9 @@ func (r *Replicator) Open(ctx context.Context, address string, opts orbit.OpenOp
 	return nil
 }
 
-// Ask exchanges heads of a replicated database now with the peers that have it open. It
+// CompareNow exchanges heads of a replicated database now with the peers that have it open. It
 // does not wait; see [Replicator.Status].
-func (r *Replicator) Ask(address string) {
+func (r *Replicator) CompareNow(address string) {
 	if rp := r.find(address); rp != nil {
 		rp.ask()
 	}

@@ -41,12 +41,12 @@ type Status struct {
 	// of a key can read ([entry.ErrEncrypted]), and that the database has no entry
 	// here. The database is open then, and no peer is in sync.
 	Encrypted bool
-	Full      error     // why entries of peers are rejected; wraps space.ErrFull or [orbit.ErrFull], or nil
-	GaveUp    bool      // pending entries were abandoned since a peer was in sync; its heads bring them again
+	Full      error     // why entries of peers are rejected; wraps space.ErrFull or [orbit.ErrQuotaFull], or nil
+	Abandoned bool      // pending entries were abandoned since a peer was in sync; its heads bring them again
 	NotLive   error     // why the topic is not subscribed to, so that new entries arrive late or never; or nil
 	Missing   []Missing // blocks that were requested in vain, by CID, at most 64
 	Asking    int       // requested blocks
-	Shipment  *Shipment // the transfer that runs, or nil
+	Transfer  *Transfer // the transfer that runs, or nil
 	Refused   []Refusal // newest last, at most 32
 	Peers     []Peer    // by ID
 }
@@ -56,7 +56,7 @@ type Peer struct {
 	ID        peer.ID
 	Open      bool       // it is connected, and subscribed to the topic
 	Exchanged time.Time  // when heads were exchanged last; zero for never
-	InStep    time.Time  // when it was in sync last; zero for never
+	InSync    time.Time  // when it was in sync last; zero for never
 	By        Comparison // by what that was compared; "" before the first comparison
 	Heads     int        // the number of its heads at the last exchange
 	Err       error      // of the last exchange
@@ -94,7 +94,7 @@ func (rp *replica) fullStatus(ctx context.Context) (Status, <-chan struct{}) {
 	stats, err := oplog.Of(rp.database()).Stats(ctx)
 	if s.Encrypted = err == nil && stats.Entries == 0; s.Encrypted {
 		for i := range s.Peers {
-			s.Peers[i].InStep = time.Time{} // the replica of the peer cannot be compared
+			s.Peers[i].InSync = time.Time{} // the replica of the peer cannot be compared
 		}
 	}
 	return s, changed
@@ -107,7 +107,7 @@ func (rp *replica) status() (Status, <-chan struct{}) {
 	s.Asking, s.Missing = rp.wants.snapshot()
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
-	s.Err, s.Full, s.GaveUp, s.NotLive, s.Shipment = rp.err, rp.full, rp.abandoned, rp.live.err, rp.transfer
+	s.Err, s.Full, s.Abandoned, s.NotLive, s.Transfer = rp.err, rp.full, rp.abandoned, rp.live.err, rp.transfer
 	s.Full = cmp.Or(rp.r.cfg.Disk.CheckIncoming(), s.Full)
 	switch {
 	case rp.db != nil:
@@ -118,9 +118,9 @@ func (rp *replica) status() (Status, <-chan struct{}) {
 	return s, changed
 }
 
-// Pending returns the addresses of the databases that are replicated and not here
+// Fetching returns the addresses of the databases that are replicated and not here
 // yet, sorted.
-func (r *Replicator) Pending() []string {
+func (r *Replicator) Fetching() []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	var pending []string
@@ -182,6 +182,6 @@ func (rp *replica) end() error {
 func (s Status) Settled(since time.Time) bool {
 	return s.State == Open && s.Full == nil && s.Asking == 0 && len(s.Missing) == 0 &&
 		slices.ContainsFunc(s.Peers, func(p Peer) bool {
-			return !p.InStep.Before(since) || p.By == NotComparable && !p.Exchanged.Before(since)
+			return !p.InSync.Before(since) || p.By == NotComparable && !p.Exchanged.Before(since)
 		})
 }

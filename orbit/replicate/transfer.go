@@ -131,7 +131,7 @@ func (rp *replica) session(ctx context.Context, p peer.ID) (again bool, err erro
 	defer in.stall.Stop()
 	defer rp.setTransfer(nil)
 	for i, phase := range []func(context.Context, *reconcile.Session) (bool, error){in.compare, in.walk} {
-		if stats, err := oplog.Of(rp.database()).Stats(ctx); err != nil || i > 0 && stats.Waiting == 0 {
+		if stats, err := oplog.Of(rp.database()).Stats(ctx); err != nil || i > 0 && stats.Pending == 0 {
 			return false, err
 		}
 		s, err := reconcile.Open(ctx, rp.r.cfg.Host, p, rp.address)
@@ -191,7 +191,7 @@ func (in *receiver) walk(ctx context.Context, s *reconcile.Session) (again bool,
 			return false, errors.Join(err, s.Close())
 		}
 		missing = missing[:min(len(missing), maxWalked)]
-		d, err := reconcile.Wanted(missing)
+		d, err := reconcile.DifferenceOf(missing)
 		if err != nil {
 			return false, err
 		}
@@ -214,7 +214,7 @@ func (in *receiver) walk(ctx context.Context, s *reconcile.Session) (again bool,
 func (in *receiver) receive(ctx context.Context, s *reconcile.Session, d reconcile.Difference) (again bool, err error) {
 	in.of += d.Count
 	in.show()
-	for b, err := range ahead(in.verified(ctx, s.Ship(d)), s.Reset) {
+	for b, err := range ahead(in.verified(ctx, s.Transfer(d)), s.Reset) {
 		if err == nil && !in.rp.accepts() {
 			err = space.ErrFull
 		}
@@ -233,17 +233,17 @@ func (in *receiver) receive(ctx context.Context, s *reconcile.Session, d reconci
 }
 
 func (in *receiver) show() {
-	in.rp.setTransfer(&Shipment{From: in.peer, Got: uint64(in.useful), Of: in.of})
+	in.rp.setTransfer(&Transfer{From: in.peer, Got: uint64(in.useful), Of: in.of})
 }
 
-// Shipment is the transfer that runs.
-type Shipment struct {
+// Transfer is the transfer that runs.
+type Transfer struct {
 	From peer.ID
 	Got  uint64 // entries that arrived
 	Of   uint64 // entries that the peer announced
 }
 
-func (rp *replica) setTransfer(s *Shipment) {
+func (rp *replica) setTransfer(s *Transfer) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	rp.transfer = s
@@ -346,7 +346,7 @@ func (in *receiver) take(ctx context.Context, b batch) error {
 // says that it was kept before.
 func (in *receiver) count(j orbit.JoinResult, c orbit.Candidate, again bool) {
 	notAllowed := j.Outcome == orbit.Refused && errors.Is(j.Err, orbit.ErrNotAllowed)
-	invalid := j.Outcome == orbit.Refused && errors.Is(j.Err, entry.ErrFault)
+	invalid := j.Outcome == orbit.Refused && errors.Is(j.Err, entry.ErrInvalid)
 	size := len(c.Block().Data)
 	switch {
 	case j.Outcome == orbit.Joined:

@@ -281,7 +281,7 @@ func TestBrokenTransferResumes(t *testing.T) {
 		return s
 	}
 	b.connect(a)
-	eventually(t, "a part arrived", func() bool { s := status(); return s.Shipment != nil && s.Shipment.Got > 0 })
+	eventually(t, "a part arrived", func() bool { s := status(); return s.Transfer != nil && s.Transfer.Got > 0 })
 	must(t, b.host.Network().ClosePeer(a.host.ID()))
 	b.restart()
 	had := b.count(address)
@@ -291,7 +291,7 @@ func TestBrokenTransferResumes(t *testing.T) {
 	b.connect(a)
 	eventually(t, "the rest arrives", func() bool {
 		s := status()
-		return s.Shipment != nil && s.Shipment.Of <= uint64(1500-had) || b.count(address) == 1500
+		return s.Transfer != nil && s.Transfer.Of <= uint64(1500-had) || b.count(address) == 1500
 	})
 	wantSame(t, address, 1500, a, b)
 }

@@ -134,7 +134,7 @@ func (rp *replica) updates(ctx context.Context, after uint64, to chan<- Event) e
 			return err
 		}
 		kind := Update
-		if a.Lost {
+		if a.Revoked {
 			kind = Lost
 		}
 		select {

@@ -90,7 +90,7 @@ func TestOddClocksAreFollowedAlike(t *testing.T) {
 			js := js.in(t)
 			opts := orbit.Options{Type: orbit.TypeDocuments}
 			o := newOrbit(t, writerA)
-			must(t, o.Keep(t.Context(), identityBlock(t, writerC)))
+			must(t, o.PutBlocks(t.Context(), identityBlock(t, writerC)))
 			inGo, inJS := create(t, o, test.name, opts), js.create(writerA, test.name, opts, false)
 			f := newForgery(t, inGo)
 			key := "faulty" // the key that the odd entry puts

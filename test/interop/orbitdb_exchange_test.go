@@ -83,8 +83,8 @@ func ranges(log []string) []orbit.Range {
 	newest, mid, oldest := log[0], log[len(log)/2], log[len(log)-1]
 	return []orbit.Range{
 		{GT: mid}, {GTE: mid}, {LT: mid}, {LTE: mid}, {GT: newest}, {LT: oldest}, {GTE: oldest}, {LTE: newest},
-		{Amount: 2}, {GT: oldest, Amount: 2}, {GTE: mid, Amount: 1}, {LT: newest, Amount: 2}, {LTE: mid, Amount: 100},
-		{GT: oldest, LT: newest}, {GTE: mid, LTE: newest, Amount: 2}, {GTE: mid, LTE: mid}, {GT: mid, LTE: mid},
+		{Limit: 2}, {GT: oldest, Limit: 2}, {GTE: mid, Limit: 1}, {LT: newest, Limit: 2}, {LTE: mid, Limit: 100},
+		{GT: oldest, LT: newest}, {GTE: mid, LTE: newest, Limit: 2}, {GTE: mid, LTE: mid}, {GT: mid, LTE: mid},
 	}
 }
 
@@ -244,7 +244,7 @@ func TestDatabasesOfGoAreReadByJavaScript(t *testing.T) {
 		written, err := inJS.write(last)
 		if opts.Access.Managed || opts.Access.Write != nil {
 			must(t, err)
-			must(t, o.Keep(t.Context(), identityBlock(t, writerB)))
+			must(t, o.PutBlocks(t.Context(), identityBlock(t, writerB)))
 			inGo.join([]string{written.Hash}, []block.Block{written})
 			compareTwo(t, "JavaScript, after a write there", inJS, inGo)
 		} else if err == nil {
@@ -326,7 +326,7 @@ func TestGoAndJavaScriptWriteInTurns(t *testing.T) {
 			js := js.in(t)
 			opts := orbit.Options{Type: kind, Access: orbit.Access{Write: []string{orbit.Anyone}}}
 			o := newOrbit(t, writerA)
-			must(t, o.Keep(t.Context(), identityBlock(t, writerB)))
+			must(t, o.PutBlocks(t.Context(), identityBlock(t, writerB)))
 			js.takeBlocks(o.Identity().Block())
 			inGo, inJS := create(t, o, "turns", opts), js.create(writerB, "turns", opts, false)
 			for round := range rounds {

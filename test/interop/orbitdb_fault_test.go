@@ -131,7 +131,7 @@ func TestFaultyEntriesHaveNoEffectInGo(t *testing.T) {
 			js := js.in(t)
 			opts := orbit.Options{Type: orbit.TypeDocuments}
 			o := newOrbit(t, writerA)
-			must(t, o.Keep(t.Context(), identityBlock(t, writerC)))
+			must(t, o.PutBlocks(t.Context(), identityBlock(t, writerC)))
 			inGo, inJS := create(t, o, test.name, opts), js.create(writerA, test.name, opts, false)
 			f := newForgery(t, inGo)
 			test.change(&f)
@@ -145,7 +145,7 @@ func TestFaultyEntriesHaveNoEffectInGo(t *testing.T) {
 			if counted := outcome.Outcome == orbit.Joined; counted != (test.want == valid) || counted != (outcome.Err == nil) {
 				t.Errorf("Go: %v %v", outcome.Outcome, outcome.Err)
 			}
-			if test.want == invalid && !errors.Is(outcome.Err, entry.ErrFault) {
+			if test.want == invalid && !errors.Is(outcome.Err, entry.ErrInvalid) {
 				t.Errorf("Go: %v", outcome.Err)
 			}
 

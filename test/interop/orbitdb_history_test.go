@@ -136,7 +136,7 @@ func newHistory(t testing.TB, js *node, seed uint64) *history {
 		if where == 0 || both {
 			o := newOrbit(t, m.writer)
 			for _, w := range writers {
-				must(t, o.Keep(t.Context(), identityBlock(t, w)))
+				must(t, o.PutBlocks(t.Context(), identityBlock(t, w)))
 			}
 			m.replicas = append(m.replicas, create(t, o, name, opts))
 		}
@@ -437,7 +437,7 @@ func (h *history) compare(replicas []replica) {
 // rng returns a random range of a log.
 func (h *history) rng(log []string) (r orbit.Range) {
 	if h.IntN(2) == 0 {
-		r.Amount = 1 + h.IntN(len(log)+2)
+		r.Limit = 1 + h.IntN(len(log)+2)
 	}
 	from := log
 	if h.IntN(2) == 0 {

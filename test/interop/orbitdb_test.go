@@ -590,8 +590,8 @@ func rangeOf(r orbit.Range) map[string]any {
 			m[name] = hash
 		}
 	}
-	if r.Amount > 0 {
-		m["amount"] = r.Amount
+	if r.Limit > 0 {
+		m["amount"] = r.Limit
 	}
 	return m
 }
@@ -630,7 +630,7 @@ func (r jsReplica) state(q query) state {
 	}
 	for i, rng := range q.ranges {
 		// With both bounds, JavaScript ignores the amount.
-		if n := rng.Amount; n > 0 && rng.GT+rng.GTE != "" && rng.LT+rng.LTE != "" && len(s.ranges[i]) > n {
+		if n := rng.Limit; n > 0 && rng.GT+rng.GTE != "" && rng.LT+rng.LTE != "" && len(s.ranges[i]) > n {
 			s.ranges[i] = s.ranges[i][:n]
 		}
 	}

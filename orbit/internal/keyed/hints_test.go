@@ -73,7 +73,7 @@ func TestWarmHintsKnowWhatIsNotThere(t *testing.T) {
 
 func TestHintsThatWereForgottenAreNotTakenForAll(t *testing.T) {
 	for what, forget := range map[string]func(Index){
-		"a failure": func(x Index) { x.Failed() },
+		"a failure": func(x Index) { x.Invalidate() },
 		"too many others": func(x Index) {
 			for i := range uint64(3 * generation) {
 				x.hints.put(hintKey{log: 5 + i}, hint{number: 1})
@@ -87,7 +87,7 @@ func TestHintsThatWereForgottenAreNotTakenForAll(t *testing.T) {
 		}
 		// The same holds if it happens during the warm-up.
 		begun := x.hints.begin()
-		x.Failed()
+		x.Invalidate()
 		x.hints.finish(1, begun)
 		if n := absent(t, x, s, ds); n != 1 {
 			t.Errorf("after %s meanwhile: %d reads", what, n)
@@ -135,7 +135,7 @@ func TestWarmingWaitsForWhatIsUnderWay(t *testing.T) {
 		release := make(chan struct{})
 		go s.Update(t.Context(), func(tx *store.Tx) error {
 			x.hints.put(newHintKey(1, key.Slot()), newHint(1, block.Hash(nil)))
-			x.Failed() // of another log
+			x.Invalidate() // of another log
 			<-release
 			return tx.Put(x.slotKey(key.Slot()), winner{number: 1, hash: block.Hash(nil)}.encode())
 		})

@@ -268,7 +268,7 @@ func (x Index) Warm(ctx context.Context, s *store.Store) error {
 }
 
 // Failed implements [oplog.State].
-func (x Index) Failed() { x.hints.Clear() }
+func (x Index) Invalidate() { x.hints.Clear() }
 
 func (x Index) at(g blocks.Getter, w winner) (*entry.Entry, error) {
 	return oplog.At(g, blocks.Location{Log: x.log, Number: w.number}, w.hash)

@@ -26,9 +26,9 @@ var ErrNotAllowed = errors.New("not allowed to write")
 // ancestor of one through next, and its writer is in Known or its CID is in
 // Kept.
 type Access struct {
-	Writers []string // IDs of the current writers
-	Known   []string // IDs of the current and former writers; it only grows
-	Kept    []string // CIDs of retained entries, whose writers may be revoked
+	Writers  []string // IDs of the current writers
+	Known    []string // IDs of the current and former writers; it only grows
+	Retained []string // CIDs of retained entries, whose writers may be revoked
 }
 
 // MayWrite reports whether an identity is a current writer.
@@ -38,7 +38,7 @@ func (a Access) MayWrite(id string) bool {
 
 // Anchors reports whether a valid entry of a writer is an anchor.
 func (a Access) Anchors(hash, writer string) bool {
-	return a.MayWrite(writer) || slices.Contains(a.Kept, hash)
+	return a.MayWrite(writer) || slices.Contains(a.Retained, hash)
 }
 
 // accessSets are the lists of an Access as sets.
@@ -53,7 +53,7 @@ func setOf(list []string) map[string]bool {
 }
 
 func (a Access) sets() *accessSets {
-	return &accessSets{setOf(a.Writers), setOf(a.Known), setOf(a.Kept)}
+	return &accessSets{setOf(a.Writers), setOf(a.Known), setOf(a.Retained)}
 }
 
 func contains(ids map[string]bool, id string) bool { return ids[id] || ids[Anyone] }
@@ -76,7 +76,7 @@ func (s *accessSets) hasFormer() bool {
 
 // lists returns the lists of an Access, each sorted and without duplicates.
 func (a Access) lists() [3][]string {
-	lists := [3][]string{a.Writers, a.Known, a.Kept}
+	lists := [3][]string{a.Writers, a.Known, a.Retained}
 	for i, list := range lists {
 		lists[i] = slices.Compact(slices.Sorted(slices.Values(list)))
 	}
@@ -100,7 +100,7 @@ func decodeAccess(record []byte) (a Access, err error) {
 	if err := r.Tuple(3); err != nil {
 		return a, err
 	}
-	for _, list := range []*[]string{&a.Writers, &a.Known, &a.Kept} {
+	for _, list := range []*[]string{&a.Writers, &a.Known, &a.Retained} {
 		n, err := r.Array()
 		if err != nil {
 			return a, err
@@ -123,7 +123,7 @@ func (a Access) intersect(b Access) (both Access) {
 		from []string
 		in   map[string]bool
 		to   *[]string
-	}{{a.Writers, theirs.writers, &both.Writers}, {a.Known, theirs.known, &both.Known}, {a.Kept, theirs.retained, &both.Kept}} {
+	}{{a.Writers, theirs.writers, &both.Writers}, {a.Known, theirs.known, &both.Known}, {a.Retained, theirs.retained, &both.Retained}} {
 		for _, item := range l.from {
 			if l.in[item] {
 				*l.to = append(*l.to, item)

@@ -27,7 +27,7 @@ func (g graph) decide(verify func(*entry.Entry) error, a oplog.Access) (authoriz
 	on := func(list []string, id string) bool {
 		return slices.Contains(list, id) || slices.Contains(list, oplog.Anyone)
 	}
-	kept := func(e *entry.Entry) bool { return slices.Contains(a.Kept, e.Hash()) }
+	kept := func(e *entry.Entry) bool { return slices.Contains(a.Retained, e.Hash()) }
 	anchored := make(map[string]bool)
 	var anchor func(hash string)
 	anchor = func(hash string) {
@@ -96,7 +96,7 @@ func (r replica) auditAccess(t testing.TB, a oplog.Access) {
 	same(t, "heads", st.Heads, heads)
 	equal(t, "number of heads", st.HeadCount, uint64(len(heads)))
 	equal(t, "entries", st.Entries, uint64(len(authorized)))
-	equal(t, "unauthorized", st.Faults, uint64(len(log)-len(authorized)))
+	equal(t, "unauthorized", st.Unauthorized, uint64(len(log)-len(authorized)))
 	equal(t, "to be decided", st.Revising, 0)
 
 	// The state is the newest operation on each key.
@@ -170,7 +170,7 @@ func (m *members) last() oplog.Access { return m.lists[len(m.lists)-1] }
 // entry or ceases to.
 func (m *members) change(rng *rand.Rand, ids []string) {
 	a := m.last()
-	a.Writers, a.Known, a.Kept = slices.Clone(a.Writers), slices.Clone(a.Known), slices.Clone(a.Kept)
+	a.Writers, a.Known, a.Retained = slices.Clone(a.Writers), slices.Clone(a.Known), slices.Clone(a.Retained)
 	toggle := func(list *[]string, item string) {
 		if i := slices.Index(*list, item); i >= 0 {
 			*list = slices.Delete(*list, i, i+1)
@@ -180,7 +180,7 @@ func (m *members) change(rng *rand.Rand, ids []string) {
 	}
 	for range 1 + rng.IntN(2) {
 		if rng.IntN(4) == 0 && len(m.pool) > 0 {
-			toggle(&a.Kept, slices.Sorted(maps.Keys(m.pool))[rng.IntN(len(m.pool))])
+			toggle(&a.Retained, slices.Sorted(maps.Keys(m.pool))[rng.IntN(len(m.pool))])
 			continue
 		}
 		id := ids[rng.IntN(len(ids))]
@@ -311,7 +311,7 @@ func TestChangeOfTheListGoesOnAfterAnyCrash(t *testing.T) {
 		for range 12 {
 			m.write(rng, ids[rng.IntN(len(ids))])
 		}
-		before, after := m.last(), oplog.Access{Writers: ids[:1], Known: ids, Kept: slices.Sorted(maps.Keys(m.pool))[:1]}
+		before, after := m.last(), oplog.Access{Writers: ids[:1], Known: ids, Retained: slices.Sorted(maps.Keys(m.pool))[:1]}
 		for _, failure := range []storetest.Failure{storetest.Once, storetest.Applied, storetest.Lasting} {
 			for failAt := 1; ; failAt++ {
 				disk := storetest.NewDisk()
@@ -323,7 +323,7 @@ func TestChangeOfTheListGoesOnAfterAnyCrash(t *testing.T) {
 				reached := disk.Operations() >= failAt
 				r, err = openFor(t.Context(), disk.PowerLoss(rng), before)
 				must(t, err)
-				must(t, r.Wake(t.Context()))
+				must(t, r.Resume(t.Context()))
 				must(t, r.Revise(t.Context(), after))
 				r.auditAccess(t, after)
 				must(t, r.Revise(t.Context(), before))
@@ -354,14 +354,14 @@ func TestLosingTellsWhatWouldLoseEffect(t *testing.T) {
 		r.join(t, slices.Collect(maps.Values(m.pool))...)
 		before, _ := m.pool.closed().decide(verify, m.last())
 		after := oplog.Access{Writers: ids[:1+rng.IntN(2)], Known: ids}
-		entries, tips, err := r.Losing(t.Context(), after)
+		entries, tips, err := r.WouldRevoke(t.Context(), after)
 		must(t, err)
 		must(t, r.Revise(t.Context(), after))
 		left, _ := m.pool.closed().decide(verify, after)
 		equal(t, "entries that lose effect", entries, len(before)-len(left))
 		lost += entries
 		// If the tips are retained, nothing is revoked.
-		after.Kept = tips
+		after.Retained = tips
 		must(t, r.Revise(t.Context(), after))
 		r.auditAccess(t, after)
 		equal(t, "entries that count where the tips are kept", len(all(t, r.Iterate(t.Context(), oplog.Range{}))), len(before))
@@ -387,7 +387,7 @@ func TestNewEntriesReferToNoneOfFormerWriters(t *testing.T) {
 	must(t, r.Revise(t.Context(), oplog.Access{Writers: own, Known: both.Known}))
 	want := []string{second.Hash(), first.Hash()}
 	same(t, "refs after a revocation", r.append(t, signers[0], value.Null)[0].Refs, want)
-	must(t, r.Revise(t.Context(), oplog.Access{Writers: own, Known: both.Known, Kept: []string{theirs.Hash()}}))
+	must(t, r.Revise(t.Context(), oplog.Access{Writers: own, Known: both.Known, Retained: []string{theirs.Hash()}}))
 	want = append([]string{third.Hash()}, want...)
 	same(t, "refs where the entry is kept", r.append(t, signers[0], value.Null)[0].Refs, want)
 	must(t, r.Revise(t.Context(), both))
@@ -467,7 +467,7 @@ func TestUpdatesTellOfEntriesWhoseEffectChanges(t *testing.T) {
 	for a, err := range r.Updates(t.Context(), 0) {
 		must(t, err)
 		now := all(t, r.keys.Items(t.Context(), r.store, nil))
-		text := fmt.Sprint(a.Number, " lost ", a.Lost)
+		text := fmt.Sprint(a.Number, " lost ", a.Revoked)
 		if len(now) == 1 {
 			text += " shows " + fmt.Sprint(now[0].Value)
 		}

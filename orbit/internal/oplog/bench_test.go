@@ -21,7 +21,7 @@ func BenchmarkWaiting(b *testing.B) {
 		ds, err := leveldb.NewDatastore(dir, nil)
 		must(b, err)
 		open := func() replica {
-			r, err := openWith(b.Context(), ds, func(c *oplog.Config) { c.Waiting = 2 * pending })
+			r, err := openWith(b.Context(), ds, func(c *oplog.Config) { c.MaxPending = 2 * pending })
 			must(b, err)
 			return r
 		}
@@ -41,7 +41,7 @@ func BenchmarkWaiting(b *testing.B) {
 					b.Fatalf("%d hashes", n)
 				}
 			}
-			b.ReportMetric(float64(st.Pending>>20), "MiB-waiting")
+			b.ReportMetric(float64(st.PendingBytes>>20), "MiB-waiting")
 			b.ReportMetric(float64(st.Missing), "missing")
 		})
 		b.Run(fmt.Sprintf("entries of %d bytes/open", size), func(b *testing.B) {
@@ -49,8 +49,8 @@ func BenchmarkWaiting(b *testing.B) {
 				must(b, ds.Close())
 				ds, err = leveldb.NewDatastore(dir, nil)
 				must(b, err)
-				if got := must1(open().Stats(b.Context())); got.Waiting != st.Waiting {
-					b.Fatalf("%d entries wait, want %d", got.Waiting, st.Waiting)
+				if got := must1(open().Stats(b.Context())); got.Pending != st.Pending {
+					b.Fatalf("%d entries wait, want %d", got.Pending, st.Pending)
 				}
 			}
 		})

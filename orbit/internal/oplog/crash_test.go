@@ -50,7 +50,7 @@ func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 			disk := storetest.NewDisk()
 			bound := func(c *oplog.Config) {
 				if failAt%3 > 0 { // blocks are evicted, and some entries abandoned
-					c.Waiting = uint64(failAt%3) * 12_000
+					c.MaxPending = uint64(failAt%3) * 12_000
 				}
 			}
 			r, err := openWith(t.Context(), disk, bound)
@@ -103,7 +103,7 @@ func TestLogIsClosedAndAgreesWithItsEntriesAfterAnyCrash(t *testing.T) {
 			}
 
 			r = check(rng)
-			must(t, r.Wake(t.Context()))
+			must(t, r.Resume(t.Context()))
 			r.audit(t, verify)
 			equal(t, "ready after waking", len(r.records(t, "ready")), 0)
 			r.joinAll(t, all, shuffled(rng, entries))
@@ -147,7 +147,7 @@ func TestInterruptedJoinGoesOnWhereItWas(t *testing.T) {
 	log, _ := r.audit(t, verify)
 	equal(t, "in the log", len(log), 1)
 	equal(t, "ready", len(r.records(t, "ready")), 1)
-	must(t, r.Wake(t.Context()))
+	must(t, r.Resume(t.Context()))
 	log, _ = r.audit(t, verify)
 	equal(t, "in the log", len(log), len(chain))
 }
@@ -259,7 +259,7 @@ func TestCostDoesNotGrowWithTheLog(t *testing.T) {
 				r.join(t, draft{key: "a", time: heads[0].Time + 1, next: []*entry.Entry{must1(r.Get(t.Context(), heads[0].Hash))}}.entry())
 			},
 			func() { must1(r.Stats(t.Context())) },
-			func() { all(t, r.Iterate(t.Context(), oplog.Range{Amount: 3})) },
+			func() { all(t, r.Iterate(t.Context(), oplog.Range{Limit: 3})) },
 		} {
 			before := c.reads
 			do()
@@ -291,7 +291,7 @@ func TestCostDoesNotGrowWithTheLog(t *testing.T) {
 			break
 		}
 		before := c.reads
-		equal(t, "entries", len(all(t, r.Iterate(t.Context(), oplog.Range{LT: at, Amount: 10}))), 10)
+		equal(t, "entries", len(all(t, r.Iterate(t.Context(), oplog.Range{LT: at, Limit: 10}))), 10)
 		return c.reads - before
 	}
 	equal(t, "reads of a page", page(2500), page(25))
@@ -316,7 +316,7 @@ func TestEachParentOfALargeEntryThatWaitsCostsTheSame(t *testing.T) {
 	for i := range waiters {
 		e := draft{key: fmt.Sprint("w", i), time: n + 1, next: chain[:n-20], refs: chain[n-20:], payload: large}.entry()
 		size += len(e.Block.Data)
-		same(t, "outcomes", r.join(t, e), []oplog.Outcome{oplog.Waiting})
+		same(t, "outcomes", r.join(t, e), []oplog.Outcome{oplog.Pending})
 	}
 	var costs []counter
 	for i, e := range chain {

@@ -38,7 +38,7 @@ func (l *Log) setFrozen(frozen bool) {
 	l.frozen = frozen || l.dropped
 }
 
-// Drop marks a frozen log as deleted ([Forget]) and ends the loops over its
+// Drop marks a frozen log as deleted ([Clear]) and ends the loops over its
 // updates.
 func (l *Log) Drop() {
 	l.mu.Lock()
@@ -70,11 +70,11 @@ const (
 	offerBytes  = 4 << 20
 )
 
-// Offer calls keep with the blocks of all entries of a log in the order of
+// Export calls keep with the blocks of all entries of a log in the order of
 // their arrival, in batches of at most 256 blocks or 4 MiB. It stops at the
 // first error. It reports whether the log is whole: no entry is damaged or
 // lost. The log may be damaged; it must not be written during the call.
-func Offer(ctx context.Context, s *store.Store, number uint64, keep func(context.Context, []block.Block) error) (whole bool, err error) {
+func Export(ctx context.Context, s *store.Store, number uint64, keep func(context.Context, []block.Block) error) (whole bool, err error) {
 	l := &Log{store: s, number: number, id: blocks.LogPrefix(number)}
 	sum, err := l.readSummary(blocks.Reading(ctx, s))
 	if err != nil && !errors.Is(err, ErrDamaged) {
@@ -113,9 +113,9 @@ func Offer(ctx context.Context, s *store.Store, number uint64, keep func(context
 	return whole && count == sum.Numbers, flush()
 }
 
-// Forget makes a log empty. [Delete] deletes the rest of its records. An open
+// Clear makes a log empty. [Delete] deletes the rest of its records. An open
 // [Log] must not be written any more ([Log.Freeze]).
-func Forget(tx *store.Tx, number uint64) error {
+func Clear(tx *store.Tx, number uint64) error {
 	return tx.Delete((&Log{number: number}).summaryKey())
 }
 
@@ -123,7 +123,7 @@ func Forget(tx *store.Tx, number uint64) error {
 // transaction. It starts with the keys that lead to entries: the order and the
 // prefixes of the log's [State]. If it is interrupted, run it again. Meanwhile,
 // other logs may contain and receive entries with the same hashes. If the log
-// is not whole ([Offer]), Delete also reads the locations of all blocks to find
+// is not whole ([Export]), Delete also reads the locations of all blocks to find
 // those of lost entries.
 func Delete(ctx context.Context, s *store.Store, number uint64, whole bool, prefixes ...string) error {
 	log := blocks.LogPrefix(number)

@@ -25,14 +25,14 @@ import (
 // exported hashes.
 func (r replica) remove(t testing.TB, number uint64) (offered []string, whole bool) {
 	t.Helper()
-	whole, err := oplog.Offer(t.Context(), r.store, number, func(_ context.Context, bs []block.Block) error {
+	whole, err := oplog.Export(t.Context(), r.store, number, func(_ context.Context, bs []block.Block) error {
 		for _, b := range bs {
 			offered = append(offered, b.Hash)
 		}
 		return nil
 	})
 	must(t, err)
-	must(t, r.store.Update(t.Context(), func(tx *store.Tx) error { return oplog.Forget(tx, number) }))
+	must(t, r.store.Update(t.Context(), func(tx *store.Tx) error { return oplog.Clear(tx, number) }))
 	must(t, oplog.Delete(t.Context(), r.store, number, whole, keyed.Index{}.Prefixes()...))
 	return offered, whole
 }
@@ -184,7 +184,7 @@ func TestBlocksAreOfferedSomeAtATime(t *testing.T) {
 	}
 	r.append(t, signers[0], large, large, large)
 	count := 0
-	_, err = oplog.Offer(t.Context(), r.store, logNumber, func(_ context.Context, bs []block.Block) error {
+	_, err = oplog.Export(t.Context(), r.store, logNumber, func(_ context.Context, bs []block.Block) error {
 		size := 0
 		for _, b := range bs {
 			must(t, b.Check())
@@ -200,7 +200,7 @@ func TestBlocksAreOfferedSomeAtATime(t *testing.T) {
 	equal(t, "offered", count, 609)
 	refused := errors.New("refused")
 	calls := 0
-	_, err = oplog.Offer(t.Context(), r.store, logNumber, func(context.Context, []block.Block) error {
+	_, err = oplog.Export(t.Context(), r.store, logNumber, func(context.Context, []block.Block) error {
 		calls++
 		return refused
 	})

@@ -339,7 +339,7 @@ func FuzzDependants(f *testing.F) {
 
 func FuzzAccess(f *testing.F) {
 	f.Add(Access{}.encode())
-	f.Add(Access{Writers: []string{"a", Anyone}, Known: []string{"a"}, Kept: []string{block.Hash(nil)}}.encode())
+	f.Add(Access{Writers: []string{"a", Anyone}, Known: []string{"a"}, Retained: []string{block.Hash(nil)}}.encode())
 	f.Add(append(Access{}.encode(), 0))
 	f.Fuzz(func(t *testing.T, record []byte) {
 		a, err := decodeAccess(record)

@@ -20,13 +20,13 @@ import (
 type Range struct {
 	GT, GTE string
 	LT, LTE string
-	// Behind is an exclusive upper bound in the order of the log. The hash of
+	// After is an exclusive upper bound in the order of the log. The hash of
 	// the last entry of a page selects the next page.
-	Behind string
-	// Amount is the largest number of entries; 0 means no limit. The newest
+	After string
+	// Limit is the largest number of entries; 0 means no limit. The newest
 	// entries of the range are selected or, if the range has only a lower
 	// bound, those next to that bound.
-	Amount int
+	Limit int
 }
 
 // ErrRange means that a range is contradictory or too large.
@@ -42,12 +42,12 @@ func (r Range) check() error {
 		return fmt.Errorf("%w: both gt and gte", ErrRange)
 	case r.LT != "" && r.LTE != "":
 		return fmt.Errorf("%w: both lt and lte", ErrRange)
-	case r.Behind != "" && r.LT+r.LTE != "":
+	case r.After != "" && r.LT+r.LTE != "":
 		return fmt.Errorf("%w: both after and lt or lte", ErrRange)
-	case r.Amount > maxPage && r.GT+r.GTE != "":
-		return fmt.Errorf("%w: limit %d with a lower bound, at most %d", ErrRange, r.Amount, maxPage)
-	case r.Amount < 0:
-		return fmt.Errorf("%w: limit %d", ErrRange, r.Amount)
+	case r.Limit > maxPage && r.GT+r.GTE != "":
+		return fmt.Errorf("%w: limit %d with a lower bound, at most %d", ErrRange, r.Limit, maxPage)
+	case r.Limit < 0:
+		return fmt.Errorf("%w: limit %d", ErrRange, r.Limit)
 	}
 	return nil
 }
@@ -97,7 +97,7 @@ func (l *Log) refs(ctx context.Context, r Range) iter.Seq2[Ref, error] {
 			yield(Ref{}, err)
 			return
 		}
-		if b.low != nil && b.high == nil && b.after == nil && r.Amount > 0 {
+		if b.low != nil && b.high == nil && b.after == nil && r.Limit > 0 {
 			l.nextAbove(ctx, *b.low, r, yield)
 			return
 		}
@@ -119,7 +119,7 @@ func (l *Log) refs(ctx context.Context, r Range) iter.Seq2[Ref, error] {
 					return
 				}
 			}
-			if count++; !yield(ref, nil) || count == r.Amount {
+			if count++; !yield(ref, nil) || count == r.Limit {
 				return
 			}
 		}
@@ -136,7 +136,7 @@ func (l *Log) bounds(ctx context.Context, r Range) (b bounds, err error) {
 	if b.low, err = l.bound(ctx, r.GT+r.GTE); err != nil {
 		return b, err
 	}
-	if b.after, err = l.bound(ctx, r.Behind); err != nil {
+	if b.after, err = l.bound(ctx, r.After); err != nil {
 		return b, err
 	}
 	if hash := r.LT + r.LTE; hash != "" {
@@ -169,7 +169,7 @@ func (l *Log) nextAbove(ctx context.Context, low entry.Position, r Range, yield 
 		if r.GT != "" && ref.Position == low {
 			continue
 		}
-		if page = append(page, ref); len(page) == r.Amount {
+		if page = append(page, ref); len(page) == r.Limit {
 			break
 		}
 	}

@@ -54,12 +54,12 @@ func (g graph) iterate(r oplog.Range) []*entry.Entry {
 			c := positions[e.Hash()].Compare(positions[low.Hash()])
 			return c < 0 || c == 0 && r.GT != ""
 		})
-		if n := len(list) - r.Amount; r.Amount > 0 && n > 0 && r.LT+r.LTE == "" {
+		if n := len(list) - r.Limit; r.Limit > 0 && n > 0 && r.LT+r.LTE == "" {
 			return list[n:]
 		}
 	}
-	if r.Amount > 0 {
-		list = list[:min(len(list), r.Amount)]
+	if r.Limit > 0 {
+		list = list[:min(len(list), r.Limit)]
 	}
 	return list
 }
@@ -88,7 +88,7 @@ func TestRangesAreThoseOfJavaScript(t *testing.T) {
 				rg.LTE = any()
 			}
 			if rng.IntN(2) == 0 {
-				rg.Amount = 1 + rng.IntN(len(bounds)+3)
+				rg.Limit = 1 + rng.IntN(len(bounds)+3)
 			}
 			same(t, fmt.Sprintf("%+v", rg), hashes(all(t, r.Iterate(t.Context(), rg))), hashes(log.iterate(rg)))
 		}
@@ -119,7 +119,7 @@ func TestRangesThatCannotBe(t *testing.T) {
 	}{
 		{oplog.Range{GT: e, GTE: e}, oplog.ErrRange},
 		{oplog.Range{LT: e, LTE: e}, oplog.ErrRange},
-		{oplog.Range{Amount: -1}, oplog.ErrRange},
+		{oplog.Range{Limit: -1}, oplog.ErrRange},
 		{oplog.Range{GT: unknown}, oplog.ErrNotFound},
 		{oplog.Range{GTE: unknown}, oplog.ErrNotFound},
 		{oplog.Range{LT: unknown}, oplog.ErrNotFound},
@@ -141,7 +141,7 @@ func TestPagesBelowTheLastOneAreTheWholeLogOfOneWriter(t *testing.T) {
 	slices.Reverse(want)
 	for _, amount := range []int{1, 7, 19, 57, 58} {
 		var got []string
-		rg := oplog.Range{Amount: amount}
+		rg := oplog.Range{Limit: amount}
 		for {
 			page := hashes(all(t, r.Iterate(t.Context(), rg)))
 			if len(page) == 0 {
@@ -326,8 +326,8 @@ func TestUpdatesShowWhatWasWrittenInSpiteOfAnError(t *testing.T) {
 func TestLoopsMayBeLeft(t *testing.T) {
 	r := newReplica(t)
 	r.append(t, signers[0], value.Null, value.Null, value.Null)
-	head := all(t, r.Iterate(t.Context(), oplog.Range{Amount: 1}))[0].Hash()
-	for _, rg := range []oplog.Range{{}, {LTE: head}, {GTE: head}, {GTE: head, Amount: 2}, {LT: head}} {
+	head := all(t, r.Iterate(t.Context(), oplog.Range{Limit: 1}))[0].Hash()
+	for _, rg := range []oplog.Range{{}, {LTE: head}, {GTE: head}, {GTE: head, Limit: 2}, {LT: head}} {
 		for range r.Iterate(t.Context(), rg) {
 			break
 		}

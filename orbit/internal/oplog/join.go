@@ -27,7 +27,7 @@ type Candidate struct {
 	Entry    *entry.Entry
 	Identity block.Block // of its writer; zero if unknown
 	Writer   string      // ID of the writer
-	Fault    error       // why the entry is invalid, or nil
+	Invalid  error       // why the entry is invalid, or nil
 	// From is the ID of the peer that offered the entry, as text. It is "" if
 	// the peer is unknown, for example because the entry was fetched. Such an
 	// entry is charged to the peer whose pending entry needs it.
@@ -40,13 +40,13 @@ type Candidate struct {
 type Outcome int
 
 const (
-	Refused   Outcome = iota // it is no anchor, and no pending entry needs it
-	Known                    // it was part of the log before
-	Joined                   // it is part of the log now
-	Waiting                  // it is pending
-	NoRoom                   // refused: it would be pending, and the entries that are pending now enter the log before it
-	Full                     // refused: the quota of the log is used up
-	ShareFull                // refused: the quota of its writer, or of the peer that offered it, is used up
+	Refused       Outcome = iota // it is no anchor, and no pending entry needs it
+	Known                        // it was part of the log before
+	Joined                       // it is part of the log now
+	Pending                      // it is pending
+	PendingFull                  // refused: it would be pending, and the entries that are pending now enter the log before it
+	QuotaFull                    // refused: the quota of the log is used up
+	PeerQuotaFull                // refused: the quota of its writer, or of the peer that offered it, is used up
 )
 
 // String returns the outcome in one or two words.
@@ -81,7 +81,7 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 				refused = append(refused, i)
 			}
 		}
-		if err := l.Wake(ctx); err != nil {
+		if err := l.Resume(ctx); err != nil {
 			return outcomes, err
 		}
 		var err error
@@ -90,7 +90,7 @@ func (l *Log) Join(ctx context.Context, candidates []Candidate) ([]Outcome, erro
 		}
 	}
 	for i, o := range outcomes {
-		if o != Waiting {
+		if o != Pending {
 			continue
 		}
 		ok, err := l.Has(ctx, candidates[i].Entry.Hash())
@@ -169,7 +169,7 @@ func (l *Log) join(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	order := orderOf(c.Entry)
 	switch {
 	case pe != nil && pe.held:
-		return Waiting, nil
+		return Pending, nil
 	case pe != nil:
 		order, c.From = pe.order, cmp.Or(c.From, pe.from)
 	case needed != nil:
@@ -232,7 +232,7 @@ func (l *Log) accept(tx *store.Tx, sum *summary, c Candidate, order uint64) (Out
 	if err := l.evictFor(tx, sum, uint64(len(c.Entry.Block.Data))); err != nil {
 		return Refused, err
 	}
-	return Joined, l.enter(tx, sum, c.Entry, c.Writer, c.From, c.Fault)
+	return Joined, l.enter(tx, sum, c.Entry, c.Writer, c.From, c.Invalid)
 }
 
 // checkQuotas returns [Joined] if the quota of the log and the quotas of the
@@ -240,7 +240,7 @@ func (l *Log) accept(tx *store.Tx, sum *summary, c Candidate, order uint64) (Out
 // that a pending entry needs, because entries of honest writers may name it.
 func (l *Log) checkQuotas(tx *store.Tx, sum *summary, c Candidate) (Outcome, error) {
 	if !l.inQuota(sum, uint64(len(c.Entry.Block.Data))) {
-		return Full, nil
+		return QuotaFull, nil
 	}
 	if ok, err := l.inPeerQuotas(tx, sum, c); err != nil || ok {
 		return Joined, err
@@ -248,13 +248,13 @@ func (l *Log) checkQuotas(tx *store.Tx, sum *summary, c Candidate) (Outcome, err
 	if ok, err := l.needed(tx, sum, c.Entry.Hash()); err != nil || ok {
 		return Joined, err
 	}
-	return ShareFull, nil
+	return PeerQuotaFull, nil
 }
 
 // acceptable reports whether a candidate would be an anchor, is trusted, or is
 // needed by a pending entry.
 func (l *Log) acceptable(tx *store.Tx, sum *summary, c Candidate) (bool, error) {
-	if c.Fault == nil {
+	if c.Invalid == nil {
 		lists, err := l.access(tx, sum)
 		if err != nil || lists.anchors(c.Entry.Hash(), c.Writer) || c.Trusted && contains(lists.known, c.Writer) {
 			return err == nil, err

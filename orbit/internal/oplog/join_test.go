@@ -71,7 +71,7 @@ func TestAnyOrderOfArrivalEndsInTheSameLog(t *testing.T) {
 			same(t, "in the log", slices.Sorted(maps.Keys(log)), slices.Sorted(maps.Keys(taken.closed())))
 			equal(t, "taken", len(log)+len(pending), len(taken))
 			for i, o := range outcomes {
-				if hash := batch[i].Hash(); o == oplog.Joined && log[hash] == nil || o == oplog.Waiting && pending[hash] == nil {
+				if hash := batch[i].Hash(); o == oplog.Joined && log[hash] == nil || o == oplog.Pending && pending[hash] == nil {
 					t.Errorf("%s is %v", hash, o)
 				}
 			}
@@ -152,7 +152,7 @@ func TestWhatIsMissingMayComeInAnyOrderInOneBatch(t *testing.T) {
 	slices.Reverse(backwards)
 	r := newReplica(t)
 	for i, o := range r.join(t, backwards[:len(chain)-1]...) {
-		if o != oplog.Waiting {
+		if o != oplog.Pending {
 			t.Fatalf("%d is %v", i, o)
 		}
 	}
@@ -221,7 +221,7 @@ func TestFaultyEntriesAreKeptWhereOneThatCountsNamesThem(t *testing.T) {
 		must(t, err)
 		same(t, "heads", heads, []entry.Position{plain(entries[7])})
 		for _, e := range entries {
-			reason, err := r.Fault(t.Context(), e.Hash())
+			reason, err := r.Unauthorized(t.Context(), e.Hash())
 			must(t, err)
 			if want := verify(e); want == nil && reason != "" || want != nil && reason != want.Error() {
 				t.Errorf("reason of %s: %q", e.Key, reason)
@@ -280,7 +280,7 @@ func TestJoinStoresTheIdentityOfWhatItTakes(t *testing.T) {
 	good, bad := draft{key: "a", time: 1}.entry(), draft{key: "bad", time: 1}.entry()
 	one, two := block.New([]byte("one")), block.New([]byte("two"))
 	_, err := r.Join(t.Context(), []oplog.Candidate{
-		{Entry: good, Identity: one}, {Entry: bad, Identity: two, Fault: errVandal},
+		{Entry: good, Identity: one}, {Entry: bad, Identity: two, Invalid: errVandal},
 	})
 	must(t, err)
 	g := blocks.Reading(t.Context(), r.store)
@@ -293,7 +293,7 @@ func TestJoinStoresTheIdentityOfWhatItTakes(t *testing.T) {
 }
 
 func TestOutcomesHaveNames(t *testing.T) {
-	for o, want := range map[oplog.Outcome]string{oplog.Refused: "refused", oplog.Known: "known", oplog.Joined: "joined", oplog.Waiting: "pending", oplog.NoRoom: "pending full", oplog.Full: "quota full", oplog.ShareFull: "peer quota full"} {
+	for o, want := range map[oplog.Outcome]string{oplog.Refused: "refused", oplog.Known: "known", oplog.Joined: "joined", oplog.Pending: "pending", oplog.PendingFull: "pending full", oplog.QuotaFull: "quota full", oplog.PeerQuotaFull: "peer quota full"} {
 		equal(t, "name", o.String(), want)
 	}
 }

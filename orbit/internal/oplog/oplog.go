@@ -32,16 +32,16 @@ type Config struct {
 	// Writer returns the ID of the identity that signed a valid entry of the
 	// log.
 	Writer func(g blocks.Getter, e *entry.Entry) (id string, err error)
-	// Waiting bounds the bytes of pending entries. With less than 4 MiB, the
-	// largest entries cannot be pending. Default: [DefaultWaiting].
-	Waiting uint64
+	// MaxPending bounds the bytes of pending entries. With less than 4 MiB, the
+	// largest entries cannot be pending. Default: [DefaultMaxPending].
+	MaxPending uint64
 	// Quota bounds the bytes of entries from peers. Default: no bound.
 	Quota Quota
 }
 
-// DefaultWaiting is the default bound on the bytes of pending entries. It
+// DefaultMaxPending is the default bound on the bytes of pending entries. It
 // suffices for about 100,000 entries of usual size that arrive newest first.
-const DefaultWaiting = 256 << 20
+const DefaultMaxPending = 256 << 20
 
 // Log is a log in a store. Its methods may be called concurrently. There must
 // be at most one Log for a number.
@@ -75,7 +75,7 @@ func Open(ctx context.Context, s *store.Store, number uint64, id string, c Confi
 	if c.State == nil {
 		c.State = NoState{}
 	}
-	c.Waiting = cmp.Or(c.Waiting, DefaultWaiting)
+	c.MaxPending = cmp.Or(c.MaxPending, DefaultMaxPending)
 	if c.Quota == nil {
 		c.Quota = unlimited{}
 	}
@@ -127,21 +127,21 @@ func (l *Log) key(rest string) string { return blocks.LogPrefix(l.number) + "/" 
 
 // Stats are statistics of a log.
 type Stats struct {
-	Entries uint64           // authorized entries
-	Faults  uint64           // unauthorized entries
-	Waiting uint64           // pending entries, which are not part of the log yet
-	Bytes   uint64           // size of the blocks of all entries of the log
-	Pending uint64           // approximate bytes of pending entries
-	Keys    uint64           // live keys of the state
-	Last    uint64           // number of the entry that arrived last
-	Clock   float64          // largest time of the heads
-	Heads   []entry.Position // newest first, at most [MaxHeads]
+	Entries      uint64           // authorized entries
+	Unauthorized uint64           // unauthorized entries
+	Pending      uint64           // pending entries, which are not part of the log yet
+	Bytes        uint64           // size of the blocks of all entries of the log
+	PendingBytes uint64           // approximate bytes of pending entries
+	Keys         uint64           // live keys of the state
+	Last         uint64           // number of the entry that arrived last
+	Clock        float64          // largest time of the heads
+	Heads        []entry.Position // newest first, at most [MaxHeads]
 
 	HeadCount uint64 // all heads
 	Revision  uint64 // rises when an entry of the log becomes authorized or unauthorized
 	Revising  uint64 // entries whose authorization is being decided again
 	Missing   uint64 // missing hashes; see [Log.Missing]
-	GivenUp   uint64 // rises when a pending entry is abandoned, which peers must offer again
+	Abandoned uint64 // rises when a pending entry is abandoned, which peers must offer again
 }
 
 // Stats returns statistics of the log.
@@ -151,9 +151,9 @@ func (l *Log) Stats(ctx context.Context) (Stats, error) {
 		return Stats{}, err
 	}
 	st := Stats{
-		Entries: s.Authorized, Faults: s.Unauthorized, Waiting: s.Pending, Keys: s.Keys, Last: s.Numbers,
+		Entries: s.Authorized, Unauthorized: s.Unauthorized, Pending: s.Pending, Keys: s.Keys, Last: s.Numbers,
 		HeadCount: s.HeadCount, Revision: s.Revision, Revising: s.Queue, Heads: heads[:min(len(heads), MaxHeads)],
-		Bytes: s.Bytes, Pending: s.PendingBytes, Missing: s.Missing, GivenUp: s.Abandoned,
+		Bytes: s.Bytes, PendingBytes: s.PendingBytes, Missing: s.Missing, Abandoned: s.Abandoned,
 	}
 	if len(heads) > 0 {
 		st.Clock = heads[0].Time
@@ -228,8 +228,8 @@ func At(g blocks.Getter, at blocks.Location, hash string) (*entry.Entry, error) 
 	return entry.Decode(b)
 }
 
-// Fault returns why an entry of the log is not authorized, or "" if it is.
-func (l *Log) Fault(ctx context.Context, hash string) (string, error) {
+// Unauthorized returns why an entry of the log is not authorized, or "" if it is.
+func (l *Log) Unauthorized(ctx context.Context, hash string) (string, error) {
 	return l.unauthorized(blocks.Reading(ctx, l.store), hash)
 }
 

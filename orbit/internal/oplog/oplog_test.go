@@ -83,7 +83,7 @@ var offered sync.Map
 
 func candidate(e *entry.Entry) oplog.Candidate {
 	offered.Store(e.Hash(), e)
-	return oplog.Candidate{Entry: e, Writer: e.Key, Fault: verify(e)}
+	return oplog.Candidate{Entry: e, Writer: e.Key, Invalid: verify(e)}
 }
 
 // config is the configuration of a log that anyone may write. In these tests,
@@ -180,9 +180,9 @@ func openFor(ctx context.Context, ds datastore.Batching, a oplog.Access) (replic
 func openWith(ctx context.Context, ds datastore.Batching, change func(*oplog.Config)) (replica, error) {
 	r := replica{disk: ds, store: store.New(ds, namespace), keys: keyed.New(logNumber, keyed.NewHints())}
 	c := config(r.keys)
-	c.Waiting = oplog.DefaultWaiting
+	c.MaxPending = oplog.DefaultMaxPending
 	change(&c)
-	r.bound = c.Waiting
+	r.bound = c.MaxPending
 	var err error
 	r.Log, err = oplog.Open(ctx, r.store, logNumber, logID, c)
 	return r, err
@@ -220,7 +220,7 @@ func (r replica) joinAll(t testing.TB, g graph, entries []*entry.Entry) {
 		missing, err := r.Missing(t.Context())
 		must(t, err)
 		if len(missing) == 0 {
-			if now := must1(r.Stats(t.Context())); now.GivenUp != before.GivenUp {
+			if now := must1(r.Stats(t.Context())); now.Abandoned != before.Abandoned {
 				before = now
 				r.join(t, entries...)
 				continue
@@ -232,7 +232,7 @@ func (r replica) joinAll(t testing.TB, g graph, entries []*entry.Entry) {
 			wanted = append(wanted, g[hash])
 		}
 		outcomes := r.join(t, wanted...)
-		if slices.ContainsFunc(outcomes, func(o oplog.Outcome) bool { return o == oplog.Joined || o == oplog.Waiting }) {
+		if slices.ContainsFunc(outcomes, func(o oplog.Outcome) bool { return o == oplog.Joined || o == oplog.Pending }) {
 			continue
 		}
 		if left := must1(r.Missing(t.Context())); slices.Equal(left, missing) {
@@ -569,8 +569,8 @@ func (r replica) audit(t testing.TB, verify func(*entry.Entry) error) (log, pend
 	must(t, err)
 	same(t, "heads", got, wantHeads)
 	equal(t, "entries", st.Entries, uint64(len(order)))
-	equal(t, "unauthorized", st.Faults, uint64(len(log)-len(order)))
-	equal(t, "pending", st.Waiting, uint64(len(pending)))
+	equal(t, "unauthorized", st.Unauthorized, uint64(len(log)-len(order)))
+	equal(t, "pending", st.Pending, uint64(len(pending)))
 	equal(t, "keys", st.Keys, uint64(len(live)))
 	equal(t, "last number", st.Last, uint64(len(log)))
 	bytes := 0

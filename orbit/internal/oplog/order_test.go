@@ -35,12 +35,12 @@ func (r replica) wantValue(t testing.TB, n int) {
 func (r replica) wantPages(t testing.TB, want []string) {
 	t.Helper()
 	below := func(hash string) oplog.Range { return oplog.Range{LT: hash} }
-	behind := func(hash string) oplog.Range { return oplog.Range{Behind: hash} }
+	behind := func(hash string) oplog.Range { return oplog.Range{After: hash} }
 	for name, next := range map[string]func(string) oplog.Range{"below": below, "behind": behind} {
 		for _, amount := range []int{1, 2, 7, len(want), len(want) + 1} {
 			var got []string
 			for rg := (oplog.Range{}); ; rg = next(got[len(got)-1]) {
-				rg.Amount = amount
+				rg.Limit = amount
 				page := hashes(all(t, r.Iterate(t.Context(), rg)))
 				if got = append(got, page...); len(page) < amount {
 					break
@@ -52,7 +52,7 @@ func (r replica) wantPages(t testing.TB, want []string) {
 	for i, hash := range want {
 		same(t, "gt", hashes(all(t, r.Iterate(t.Context(), oplog.Range{GT: hash}))), want[:i])
 		same(t, "gte", hashes(all(t, r.Iterate(t.Context(), oplog.Range{GTE: hash}))), want[:i+1])
-		same(t, "one gte", hashes(all(t, r.Iterate(t.Context(), oplog.Range{GTE: hash, Amount: 1}))), want[i:i+1])
+		same(t, "one gte", hashes(all(t, r.Iterate(t.Context(), oplog.Range{GTE: hash, Limit: 1}))), want[i:i+1])
 		same(t, "lte", hashes(all(t, r.Iterate(t.Context(), oplog.Range{LTE: hash}))), want[i:])
 		same(t, "gte and lte", hashes(all(t, r.Iterate(t.Context(), oplog.Range{GTE: hash, LTE: want[0]}))), want[:i+1])
 	}

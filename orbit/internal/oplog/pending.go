@@ -166,13 +166,13 @@ func (l *Log) addPending(tx *store.Tx, sum *summary, c Candidate, from int, orde
 	}
 	bound := l.pendingLimit(sum)
 	if sum.PendingBytes <= bound {
-		return Waiting, nil
+		return Pending, nil
 	}
 	if err := l.evictTo(tx, sum, bound); err != nil {
 		return Refused, err
 	}
 	if ok, err := tx.Has(l.pendingKey(pe.hash)); err != nil || ok {
-		return Waiting, err
+		return Pending, err
 	}
 	return l.overLimit(sum), nil
 }
@@ -199,8 +199,8 @@ func newPending(c Candidate, from int) *pendingEntry {
 		parents:  c.Entry.Parents()[from:],
 		fromNext: uint64(max(0, len(c.Entry.Next)-from)),
 	}
-	if c.Fault != nil {
-		pe.reason = c.Fault.Error()
+	if c.Invalid != nil {
+		pe.reason = c.Invalid.Error()
 	}
 	return pe
 }

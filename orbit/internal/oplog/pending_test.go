@@ -127,8 +127,8 @@ func (r replica) auditPending(t testing.TB, log, pending graph) {
 	if got := r.records(t, "shares"); !maps.Equal(got, wantBySize) {
 		t.Errorf("order of shares: got %q, want %q", got, wantBySize)
 	}
-	equal(t, "pending", st.Waiting, uint64(len(waiters)))
-	equal(t, "bytes that wait", st.Pending, charged)
+	equal(t, "pending", st.Pending, uint64(len(waiters)))
+	equal(t, "bytes that wait", st.PendingBytes, charged)
 	if charged > r.bound {
 		t.Errorf("%d bytes wait, the bound is %d", charged, r.bound)
 	}
@@ -207,7 +207,7 @@ func (r replica) auditPending(t testing.TB, log, pending graph) {
 	}
 	equal(t, "missing", st.Missing, uint64(len(missing)))
 	same(t, "missing", must1(r.Missing(t.Context())), slices.Sorted(maps.Keys(missing)))
-	if !evicted && st.GivenUp == 0 {
+	if !evicted && st.Abandoned == 0 {
 		for hash, w := range waiters {
 			for _, p := range w.parents {
 				if log[p] == nil && waiters[p] == nil && missing[p] == "" {
@@ -230,7 +230,7 @@ func (r replica) auditPendingEntry(t testing.TB, log graph, e *entry.Entry, w *p
 		want := candidate(e)
 		equal(t, "charge", w.charge, w.size+512)
 		equal(t, "writer", w.writer, want.Writer)
-		equal(t, "invalid", w.reason != "", want.Fault != nil)
+		equal(t, "invalid", w.reason != "", want.Invalid != nil)
 	} else if w.writer != "" || w.reason != "" || w.charge < 512 {
 		t.Errorf("evicted: %+v", w)
 	}
@@ -259,7 +259,7 @@ func (r replica) auditPendingEntry(t testing.TB, log graph, e *entry.Entry, w *p
 // bounded returns a log with a bound on the bytes of pending entries.
 func bounded(t testing.TB, ds datastore.Batching, bytes uint64) replica {
 	t.Helper()
-	r, err := openWith(t.Context(), ds, func(c *oplog.Config) { c.Waiting = bytes })
+	r, err := openWith(t.Context(), ds, func(c *oplog.Config) { c.MaxPending = bytes })
 	must(t, err)
 	return r
 }
@@ -303,12 +303,12 @@ func (r replica) fetchAll(t testing.TB, rng *rand.Rand, g graph, peer string, he
 				for hash, w := range r.pendingRecords(t) {
 					t.Logf("%s: %+v", hash[40:], w)
 				}
-				t.Fatalf("%d are missing, %d pending", len(missing), must1(r.Stats(t.Context())).Waiting)
+				t.Fatalf("%d are missing, %d pending", len(missing), must1(r.Stats(t.Context())).Pending)
 			}
 			after()
 		}
 		now := must1(r.Stats(t.Context()))
-		if now.GivenUp == before.GivenUp {
+		if now.Abandoned == before.Abandoned {
 			t.Logf("%d rounds", round+1)
 			return offers
 		}
@@ -389,8 +389,8 @@ func TestAnyOrderOfArrivalEndsInTheSameLogWhateverMayWait(t *testing.T) {
 		_, pending := r.audit(t, verify)
 		equal(t, "pending", len(pending), 0)
 		got, want := must1(r.Stats(t.Context())), must1(inOrder.Stats(t.Context()))
-		got.GivenUp, want.GivenUp = 0, 0
-		if fmt.Sprint(got.Entries, got.Faults, got.Heads) != fmt.Sprint(want.Entries, want.Faults, want.Heads) {
+		got.Abandoned, want.Abandoned = 0, 0
+		if fmt.Sprint(got.Entries, got.Unauthorized, got.Heads) != fmt.Sprint(want.Entries, want.Unauthorized, want.Heads) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 		same(t, "order", hashes(all(t, r.Iterate(t.Context(), oplog.Range{}))), hashes(all(t, inOrder.Iterate(t.Context(), oplog.Range{}))))

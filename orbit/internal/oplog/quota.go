@@ -14,9 +14,9 @@ import (
 // Quota bounds the bytes of a log's entries from peers. Its methods are called
 // often, some of them in transactions, so they must be quick.
 type Quota interface {
-	// Room returns the bound on the bytes of the log, and the bound on its
+	// Limits returns the bound on the bytes of the log, and the bound on its
 	// pending entries among them.
-	Room() (total, pending uint64)
+	Limits() (total, pending uint64)
 	// Stored receives the bytes of the log's entries and of its pending entries
 	// whenever they may have changed.
 	Stored(entries, pending uint64)
@@ -24,35 +24,35 @@ type Quota interface {
 
 type unlimited struct{}
 
-func (unlimited) Room() (total, pending uint64) { return math.MaxUint64, math.MaxUint64 }
-func (unlimited) Stored(uint64, uint64)         {}
+func (unlimited) Limits() (total, pending uint64) { return math.MaxUint64, math.MaxUint64 }
+func (unlimited) Stored(uint64, uint64)           {}
 
 // pendingLimit returns the bound on the bytes of pending entries.
 func (l *Log) pendingLimit(sum *summary) uint64 {
-	total, pending := l.config.Quota.Room()
-	return min(l.config.Waiting, pending, total-min(total, sum.Bytes))
+	total, pending := l.config.Quota.Limits()
+	return min(l.config.MaxPending, pending, total-min(total, sum.Bytes))
 }
 
 // overLimit returns the outcome for an entry that cannot be pending because of
 // a bound.
 func (l *Log) overLimit(sum *summary) Outcome {
-	total, pending := l.config.Quota.Room()
-	if total-min(total, sum.Bytes) < min(pending, l.config.Waiting) {
-		return Full
+	total, pending := l.config.Quota.Limits()
+	if total-min(total, sum.Bytes) < min(pending, l.config.MaxPending) {
+		return QuotaFull
 	}
-	return NoRoom
+	return PendingFull
 }
 
 // inQuota reports whether the quota allows another entry of a size.
 func (l *Log) inQuota(sum *summary, size uint64) bool {
-	total, _ := l.config.Quota.Room()
+	total, _ := l.config.Quota.Limits()
 	return size <= total && sum.Bytes <= total-size
 }
 
 // evictFor evicts pending entries to make another entry of a size fit into the
 // quota, which is large enough for the log with that entry.
 func (l *Log) evictFor(tx *store.Tx, sum *summary, size uint64) error {
-	total, _ := l.config.Quota.Room()
+	total, _ := l.config.Quota.Limits()
 	return l.evictTo(tx, sum, total-min(total, sum.Bytes+size))
 }
 
@@ -67,7 +67,7 @@ func (l *Log) inPeerQuotas(tx *store.Tx, sum *summary, c Candidate) (bool, error
 	if err != nil || !shared {
 		return true, err
 	}
-	total, _ := l.config.Quota.Room()
+	total, _ := l.config.Quota.Limits()
 	free := total - min(total, sum.Bytes)
 	for _, key := range l.usageKeys(c.Writer, c.From) {
 		used, err := l.used(tx, key)
@@ -83,7 +83,7 @@ func (l *Log) inPeerQuotas(tx *store.Tx, sum *summary, c Candidate) (bool, error
 
 // hasPeerQuotas reports whether writers and peers have quotas of their own.
 func (l *Log) hasPeerQuotas(tx *store.Tx, sum *summary) (bool, error) {
-	if total, _ := l.config.Quota.Room(); total == math.MaxUint64 {
+	if total, _ := l.config.Quota.Limits(); total == math.MaxUint64 {
 		return false, nil
 	}
 	lists, err := l.access(tx, sum)

@@ -20,8 +20,8 @@ type quota struct {
 	entries, pending  uint64
 }
 
-func (q *quota) Room() (total, pending uint64)  { return q.all, q.pendingLimit }
-func (q *quota) Stored(entries, pending uint64) { q.entries, q.pending = entries, pending }
+func (q *quota) Limits() (total, pending uint64) { return q.all, q.pendingLimit }
+func (q *quota) Stored(entries, pending uint64)  { q.entries, q.pending = entries, pending }
 
 // limited returns a log with a quota. Only the given writers may write it.
 func limited(t testing.TB, bytes uint64, writers ...string) (replica, *quota) {
@@ -46,9 +46,9 @@ func TestFullLogTakesNothingOfOthersUntilItsQuotaIsRaised(t *testing.T) {
 	entries := chain(60, value.Null)
 	r, q := limited(t, sizeOf(entries[:40]), "a", signers[0].PublicKey)
 	outcomes := r.join(t, entries...)
-	same(t, "outcomes", outcomes, slices.Concat(slices.Repeat([]oplog.Outcome{oplog.Joined}, 40), slices.Repeat([]oplog.Outcome{oplog.Full}, 20)))
+	same(t, "outcomes", outcomes, slices.Concat(slices.Repeat([]oplog.Outcome{oplog.Joined}, 40), slices.Repeat([]oplog.Outcome{oplog.QuotaFull}, 20)))
 	own := r.append(t, signers[0], value.Null, value.Null)
-	same(t, "outcomes", r.join(t, entries[40:]...), slices.Repeat([]oplog.Outcome{oplog.Full}, 20))
+	same(t, "outcomes", r.join(t, entries[40:]...), slices.Repeat([]oplog.Outcome{oplog.QuotaFull}, 20))
 	r.audit(t, accept)
 	equal(t, "told of entries", q.entries, must1(r.Stats(t.Context())).Bytes)
 	q.all = math.MaxUint64
@@ -92,11 +92,11 @@ func TestWhatWaitsIsInTheWayOfNothing(t *testing.T) {
 func TestLogWithoutRoomToWaitIsFull(t *testing.T) {
 	entries := chain(2, value.Null)
 	r, q := limited(t, 560, "a")
-	same(t, "outcomes", r.join(t, entries[1]), []oplog.Outcome{oplog.Full})
+	same(t, "outcomes", r.join(t, entries[1]), []oplog.Outcome{oplog.QuotaFull})
 	q.all = math.MaxUint64
-	same(t, "outcomes", r.join(t, entries[1]), []oplog.Outcome{oplog.Waiting})
+	same(t, "outcomes", r.join(t, entries[1]), []oplog.Outcome{oplog.Pending})
 	r = bounded(t, storetest.NewDisk(), 560)
-	same(t, "outcomes", r.join(t, entries[1]), []oplog.Outcome{oplog.NoRoom})
+	same(t, "outcomes", r.join(t, entries[1]), []oplog.Outcome{oplog.PendingFull})
 	r.audit(t, verify)
 }
 
@@ -114,7 +114,7 @@ func TestFullLogGoesOnWhereItWas(t *testing.T) {
 			}
 			g := newGraph(entries...)
 			for _, hash := range shuffled(rng, missing)[:min(len(missing), 5)] {
-				full = full || slices.Contains(r.join(t, g[hash]), oplog.Full)
+				full = full || slices.Contains(r.join(t, g[hash]), oplog.QuotaFull)
 			}
 			r.audit(t, accept)
 		}
@@ -141,7 +141,7 @@ func TestWriterAndPeerHaveASharePlusWhatOthersNeed(t *testing.T) {
 			peer, e := offer()
 			outcomes := must1(r.Join(t.Context(), of(peer, e)))
 			if outcomes[0] != oplog.Joined {
-				equal(t, "outcome", outcomes[0], oplog.ShareFull)
+				equal(t, "outcome", outcomes[0], oplog.PeerQuotaFull)
 				return bytes
 			}
 			bytes += uint64(len(e.Block.Data))
@@ -162,7 +162,7 @@ func TestWriterAndPeerHaveASharePlusWhatOthersNeed(t *testing.T) {
 			// An entry that another writer's entry names is accepted.
 			_, e := offer()
 			top := by("other", e)
-			same(t, "outcomes", must1(r.Join(t.Context(), of("other", top))), []oplog.Outcome{oplog.Waiting})
+			same(t, "outcomes", must1(r.Join(t.Context(), of("other", top))), []oplog.Outcome{oplog.Pending})
 			same(t, "outcomes", r.join(t, e), []oplog.Outcome{oplog.Joined})
 			log, pending := r.audit(t, accept)
 			equal(t, "pending", len(pending), 0)
@@ -177,7 +177,7 @@ func TestWriterAndPeerHaveASharePlusWhatOthersNeed(t *testing.T) {
 	for {
 		e := by("W")
 		if o := r.join(t, e)[0]; o != oplog.Joined {
-			equal(t, "outcome", o, oplog.Full)
+			equal(t, "outcome", o, oplog.QuotaFull)
 			break
 		}
 		bytes += uint64(len(e.Block.Data))
@@ -194,5 +194,5 @@ func TestUsageIsReadWithoutOpeningTheLog(t *testing.T) {
 	bytes, pending, err := oplog.Usage(t.Context(), r.store, logNumber)
 	must(t, err)
 	equal(t, "entries", bytes, sizeOf(entries[:3]))
-	equal(t, "pending", pending, must1(r.Stats(t.Context())).Pending)
+	equal(t, "pending", pending, must1(r.Stats(t.Context())).PendingBytes)
 }

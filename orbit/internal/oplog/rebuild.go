@@ -53,7 +53,7 @@ func (l *Log) Rebuild(ctx context.Context, check func(e *entry.Entry) (writer st
 			return r.lost, err
 		}
 	}
-	l.config.State.Failed() // readers may have cached the old index
+	l.config.State.Invalidate() // readers may have cached the old index
 	return r.lost, l.write(ctx, func(tx *store.Tx, sum *summary) error {
 		sum.Numbers, sum.Rebuild = r.last, 0
 		return nil

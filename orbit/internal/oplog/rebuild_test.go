@@ -58,7 +58,7 @@ func sample(t testing.TB, rng *rand.Rand) replica {
 	r.joinAll(t, newGraph(entries...), entries)
 	r.append(t, signers[0], keyed.Put(value.Text("a"), value.Null), keyed.Put(value.Text("b"), value.Null), keyed.Delete(value.Text("a")))
 	r.join(t, draft{key: "late", time: 1, payload: keyed.Put(value.Text("c"), value.Null)}.entry())
-	newest := all(t, r.Iterate(t.Context(), oplog.Range{Amount: 1}))
+	newest := all(t, r.Iterate(t.Context(), oplog.Range{Limit: 1}))
 	r.join(t, draft{key: "low", time: 1, next: newest, payload: keyed.Put(value.Text("d"), value.Null)}.entry())
 	return r
 }
@@ -133,7 +133,7 @@ func TestDamageIsReported(t *testing.T) {
 		_, err = r.Join(t.Context(), candidates(draft{key: "j", time: 99, next: next, payload: keyed.Put(value.Text("b"), value.Null)}.entry()))
 		return err
 	}
-	low := func(r replica) []*entry.Entry { return all(t, r.Iterate(t.Context(), oplog.Range{Amount: 2})) }
+	low := func(r replica) []*entry.Entry { return all(t, r.Iterate(t.Context(), oplog.Range{Limit: 2})) }
 	above := func(r replica) (err error) {
 		for _, err = range r.Iterate(t.Context(), oplog.Range{GT: low(r)[0].Hash()}) {
 		}
@@ -260,7 +260,7 @@ func TestLostEntriesAreReportedAndTheRestWorks(t *testing.T) {
 			st, err := r.Stats(t.Context())
 			must(t, err)
 			equal(t, "entries", st.Entries, uint64(len(log.order(verify))))
-			equal(t, "unauthorized", st.Faults, uint64(len(log)-len(log.order(verify))))
+			equal(t, "unauthorized", st.Unauthorized, uint64(len(log)-len(log.order(verify))))
 			equal(t, "last number", st.Last, last)
 			for _, l := range want {
 				if l.Hash == "" {
@@ -337,7 +337,7 @@ func TestInterruptedRebuildDoesNotOpenUntilItIsRunAgain(t *testing.T) {
 		equal(t, "entries", len(all(t, r.Arrived(t.Context(), 0))), 299)
 		e := r.append(t, signers[0], value.Null)[0]
 		equal(t, "number", all(t, r.Arrived(t.Context(), 299))[0].Number, 301)
-		equal(t, "next", fmt.Sprint(e.Next), fmt.Sprint(hashes(all(t, r.Iterate(t.Context(), oplog.Range{LT: e.Hash(), Amount: 1})))))
+		equal(t, "next", fmt.Sprint(e.Next), fmt.Sprint(hashes(all(t, r.Iterate(t.Context(), oplog.Range{LT: e.Hash(), Limit: 1})))))
 		if t.Failed() {
 			t.Fatalf("seed %d, failure at operation %d", seed, failAt)
 		}

@@ -10,10 +10,10 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// Wake continues with pending entries whose parents have arrived and with
+// Resume continues with pending entries whose parents have arrived and with
 // entries whose authorization must be decided again, until there are none. It
 // is needed after an interrupted Join or Revise, which call it too.
-func (l *Log) Wake(ctx context.Context) error {
+func (l *Log) Resume(ctx context.Context) error {
 	for {
 		sum, err := l.readSummary(blocks.Reading(ctx, l.store))
 		if err != nil || sum.ReadyFrom == sum.ReadyTo && sum.Queue == 0 {

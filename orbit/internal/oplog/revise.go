@@ -116,12 +116,12 @@ func (l *Log) dequeue(tx *store.Tx, sum *summary, number uint64, m mark) error {
 // all entries conform to it. The cost grows with the entries whose
 // authorization changes and, if an identity is removed, with the entries that
 // are newer than the oldest of those. Revise visits them in chunks, between
-// which other writes proceed. The next Revise, or [Log.Wake], completes an
+// which other writes proceed. The next Revise, or [Log.Resume], completes an
 // interrupted one.
 func (l *Log) Revise(ctx context.Context, a Access) error {
 	l.revising.Lock()
 	defer l.revising.Unlock()
-	if err := l.Wake(ctx); err != nil {
+	if err := l.Resume(ctx); err != nil {
 		return err
 	}
 	now, err := l.Access(ctx)
@@ -148,7 +148,7 @@ func (l *Log) Revise(ctx context.Context, a Access) error {
 		}); err != nil {
 			return err
 		}
-		if err := l.Wake(ctx); err != nil {
+		if err := l.Resume(ctx); err != nil {
 			return err
 		}
 		now = next.Access
@@ -172,7 +172,7 @@ func (l *Log) queueHeads(tx *store.Tx, sum *summary, before Access) error {
 	if err != nil {
 		return err
 	}
-	for _, hash := range before.Kept {
+	for _, hash := range before.Retained {
 		if now.retained[hash] {
 			continue
 		}
@@ -224,11 +224,11 @@ func (l *Log) queueAdded(tx *store.Tx, sum *summary, before Access) error {
 	return nil
 }
 
-// Losing returns what another access list would revoke: the number of entries,
+// WouldRevoke returns what another access list would revoke: the number of entries,
 // and the CIDs of the tips, which are the current heads among them. It reads
 // the entries that are newer than the oldest of those, and holds some of their
 // hashes in memory.
-func (l *Log) Losing(ctx context.Context, a Access) (entries int, tips []string, err error) {
+func (l *Log) WouldRevoke(ctx context.Context, a Access) (entries int, tips []string, err error) {
 	g := blocks.Reading(ctx, l.store)
 	lists := a.sets()
 	heads := make(map[string]bool)

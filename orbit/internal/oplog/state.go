@@ -24,9 +24,9 @@ type State interface {
 	Lapsed(ctx context.Context, s *store.Store, n int) ([]string, error)
 	// Restored marks a slot as no longer lapsed.
 	Restored(tx *store.Tx, slot string) error
-	// Failed invalidates caches: applied changes may not have been stored, or
+	// Invalidate invalidates caches: applied changes may not have been stored, or
 	// entries were retracted.
-	Failed()
+	Invalidate()
 	// Prefixes returns the prefixes, within the log's namespace, that only the
 	// state uses.
 	Prefixes() []string
@@ -50,8 +50,8 @@ func (NoState) Lapsed(context.Context, *store.Store, int) ([]string, error) { re
 // Restored does nothing.
 func (NoState) Restored(*store.Tx, string) error { return nil }
 
-// Failed does nothing.
-func (NoState) Failed() {}
+// Invalidate does nothing.
+func (NoState) Invalidate() {}
 
 // Prefixes returns nil.
 func (NoState) Prefixes() []string { return nil }

@@ -50,7 +50,7 @@ func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error)
 		l.lookedUp.clear()
 	}
 	if err != nil && sum.Numbers != numbers || sum.Revision != revision {
-		l.config.State.Failed()
+		l.config.State.Invalidate()
 	}
 	// A change that may not be durable may still be there.
 	if err == nil || errors.Is(err, store.ErrNotDurable) {

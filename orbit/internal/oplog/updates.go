@@ -64,7 +64,7 @@ func (l *Log) Arrived(ctx context.Context, after uint64) iter.Seq2[Arrival, erro
 			}
 			var reason string
 			if err == nil {
-				reason, err = l.Fault(ctx, a.Hash)
+				reason, err = l.Unauthorized(ctx, a.Hash)
 			} else if a.Number > 0 {
 				lost, hasErr := l.store.Has(ctx, l.lostKey(a.Number))
 				if lost {
@@ -85,10 +85,10 @@ func (l *Log) Arrived(ctx context.Context, after uint64) iter.Seq2[Arrival, erro
 // Arrival is an entry with its number in the order of arrival at this replica.
 // Numbers rise and never change.
 type Arrival struct {
-	Number uint64
-	Hash   string       // "" if even the hash is damaged
-	Entry  *entry.Entry // nil if the entry is damaged
-	Lost   bool         // the entry is no longer authorized; only from [Log.Updates]
+	Number  uint64
+	Hash    string       // "" if even the hash is damaged
+	Entry   *entry.Entry // nil if the entry is damaged
+	Revoked bool         // the entry is no longer authorized; only from [Log.Updates]
 }
 
 // Updates is like Arrived, but continues with later arrivals, without a gap,
@@ -197,5 +197,5 @@ func (l *Log) revised(ctx context.Context, number uint64) (Arrival, error) {
 		return Arrival{Number: number}, err
 	}
 	reason, err := l.unauthorized(g, e.Hash())
-	return Arrival{Number: number, Hash: e.Hash(), Entry: e, Lost: reason != ""}, err
+	return Arrival{Number: number, Hash: e.Hash(), Entry: e, Revoked: reason != ""}, err
 }

@@ -57,7 +57,7 @@ func newComparison(ctx context.Context, s *Session, log *oplog.Log, partSize int
 	if err != nil {
 		return nil, err
 	}
-	c.unauthorized = stats.Faults > 0
+	c.unauthorized = stats.Unauthorized > 0
 	spine, err := log.Spine(ctx)
 	if err != nil {
 		return nil, err

@@ -193,7 +193,7 @@ func reconcileWith(t testing.TB, s *Session, to *orbit.Database) (blocks, items 
 	for d, err := range s.Compare(t.Context(), oplog.Of(to)) {
 		must(t, err)
 		items += len(d.items)
-		blocks += joinBatches(t, to, s.Ship(d))
+		blocks += joinBatches(t, to, s.Transfer(d))
 	}
 	return blocks, items
 }
@@ -267,7 +267,7 @@ func chainOfInvalid(t testing.TB, db *orbit.Database, n int) string {
 	}
 	top := write(t, s, db, "on top", parents...)
 	joinBatch(t, db, append(bs, top.Block))
-	if reason, err := oplog.Of(db).Fault(t.Context(), parents[0].Hash); err != nil || reason == "" {
+	if reason, err := oplog.Of(db).Unauthorized(t.Context(), parents[0].Hash); err != nil || reason == "" {
 		t.Fatalf("no entry is invalid: %q, %v", reason, err)
 	}
 	return top.Hash()

@@ -172,11 +172,11 @@ func TestEntriesWithoutEffectAreNotSentForEachAboveThem(t *testing.T) {
 	joinBatch(t, db, bs)
 	stats, err := oplog.Of(db).Stats(t.Context())
 	must(t, err)
-	if stats.Faults != invalid || stats.Entries != tops+1 {
-		t.Fatalf("%d entries, %d of them unauthorized", stats.Entries, stats.Faults)
+	if stats.Unauthorized != invalid || stats.Entries != tops+1 {
+		t.Fatalf("%d entries, %d of them unauthorized", stats.Entries, stats.Unauthorized)
 	}
 	v := &server{ctx: t.Context(), out: msgio.NewVarintWriter(io.Discard), source: Source{Block: w.orbits[0].Block}, log: oplog.Of(db)}
-	out := v.newTransfer(stats.Faults, maxSent)
+	out := v.newTransfer(stats.Unauthorized, maxSent)
 	must(t, out.subtree(""))
 	if out.entries != stats.Entries {
 		t.Errorf("%d entries are sent of %d", out.entries, stats.Entries)
@@ -202,7 +202,7 @@ func TestShipmentsThatAreNoneAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := session(t, liar(t, func(_ request, send func([]byte) error) error { return answer(send) }), db.Address())
 			var failed error
-			for _, err := range s.Ship(Difference{items: []item{{path: ""}}}) {
+			for _, err := range s.Transfer(Difference{items: []item{{path: ""}}}) {
 				if failed != nil {
 					t.Fatal("the loop continues after an error")
 				}

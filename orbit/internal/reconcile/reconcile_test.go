@@ -57,7 +57,7 @@ func TestWholeDatabaseIsOneItem(t *testing.T) {
 	if len(d.items) != 1 || d.Count != 700 {
 		t.Errorf("%d items of %d entries", len(d.items), d.Count)
 	}
-	if n := joinBatches(t, w.databases[1], s.Ship(d)); n != 701 {
+	if n := joinBatches(t, w.databases[1], s.Transfer(d)); n != 701 {
 		t.Errorf("%d blocks", n)
 	}
 	// Only the manifest and the access controller can be requested in addition.
@@ -103,7 +103,7 @@ func TestTransferGoesOnWhereItBrokeOff(t *testing.T) {
 		if d.Count != uint64(1000-before) {
 			t.Errorf("with %d of 1000, %d are lacking", before, d.Count)
 		}
-		for bs, err := range s.Ship(d) {
+		for bs, err := range s.Transfer(d) {
 			must(t, err)
 			joinBatch(t, w.databases[1], bs)
 			if len(hashes(t, w.databases[1]))-before > 300 {
@@ -142,7 +142,7 @@ func TestManyEntriesOfOneTime(t *testing.T) {
 		if d.Count != uint64(n/8) {
 			t.Errorf("%d of %d are lacking", d.Count, n/8)
 		}
-		joinBatches(t, to, s.Ship(d))
+		joinBatches(t, to, s.Transfer(d))
 		if !slices.Equal(hashes(t, from), hashes(t, to)) {
 			t.Error("they differ")
 		}
@@ -165,7 +165,7 @@ func TestLargeDifferenceComesInParts(t *testing.T) {
 	for d, err := range c.parts() {
 		must(t, err)
 		parts++
-		joinBatches(t, w.databases[0], s.Ship(d))
+		joinBatches(t, w.databases[0], s.Transfer(d))
 	}
 	if parts < 2 {
 		t.Errorf("%d parts", parts)
@@ -190,7 +190,7 @@ func TestEntriesWithoutEffectAreShipped(t *testing.T) {
 		for range 2 {
 			for d, err := range s.Compare(t.Context(), oplog.Of(to)) {
 				must(t, err)
-				for bs, err := range s.Ship(d) {
+				for bs, err := range s.Transfer(d) {
 					must(t, err)
 					joinBatch(t, to, bs)
 				}

@@ -185,7 +185,7 @@ func (v *server) entries(items []item) error {
 	if err != nil {
 		return err
 	}
-	out := v.newTransfer(stats.Faults, maxSent)
+	out := v.newTransfer(stats.Unauthorized, maxSent)
 	for _, it := range items {
 		if it.hash != nil {
 			err = out.entry(block.OfDigest(*it.hash))
@@ -285,7 +285,7 @@ func (s *transfer) unauthorizedAncestors(top *entry.Entry) error {
 			if seen[hash] || s.sent[hash] || len(seen) >= s.maxSent {
 				continue
 			}
-			reason, err := v.log.Fault(v.ctx, hash)
+			reason, err := v.log.Unauthorized(v.ctx, hash)
 			if err != nil {
 				return pushed, err
 			}

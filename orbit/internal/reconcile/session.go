@@ -205,8 +205,8 @@ type Difference struct {
 	Count uint64 // entries, according to the peer
 }
 
-// Wanted returns the entries with the given hashes as a [Difference].
-func Wanted(hashes []string) (d Difference, err error) {
+// DifferenceOf returns the entries with the given hashes as a [Difference].
+func DifferenceOf(hashes []string) (d Difference, err error) {
 	for _, hash := range hashes {
 		digest, err := block.Digest(hash)
 		if err != nil {
@@ -218,10 +218,10 @@ func Wanted(hashes []string) (d Difference, err error) {
 	return d, nil
 }
 
-// Ship yields the identities and entries of a difference as the peer sends
+// Transfer yields the identities and entries of a difference as the peer sends
 // them, parents first. If the loop ends early, the session cannot be used any
 // more.
-func (s *Session) Ship(d Difference) iter.Seq2[[]block.Block, error] {
+func (s *Session) Transfer(d Difference) iter.Seq2[[]block.Block, error] {
 	return func(yield func([]block.Block, error) bool) {
 		for items := range slices.Chunk(d.items, maxItems) {
 			for bs, err := range s.batches(request{kind: askItems, items: items}) {

@@ -8,9 +8,9 @@ import (
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
-// ErrOlder means that the peer speaks an earlier version of the protocol, which
+// ErrEarlierVersion means that the peer speaks an earlier version of the protocol, which
 // does not report its state.
-var ErrOlder = errors.New("peer speaks an earlier version, which does not report its state")
+var ErrEarlierVersion = errors.New("peer speaks an earlier version, which does not report its state")
 
 // State is what two replicas of a database compare to find out whether they are
 // in sync. Equal heads do not suffice, because authorization also depends on
@@ -65,10 +65,10 @@ func decodeState(frame []byte) (s State, err error) {
 	return s, r.End()
 }
 
-// State returns the state of the peer's replica, or [ErrOlder].
+// State returns the state of the peer's replica, or [ErrEarlierVersion].
 func (s *Session) State() (State, error) {
 	if s.stream.Protocol() != Protocol {
-		return State{}, ErrOlder
+		return State{}, ErrEarlierVersion
 	}
 	return ask(s, request{kind: askState}, decodeState)
 }

@@ -56,7 +56,7 @@ func TestEarlierVersionIsNotComparable(t *testing.T) {
 	server := newPeer(t)
 	server.SetStreamHandler(Earlier, handler(w.orbits[0], w.databases[0]))
 	s := session(t, server, w.databases[0].Address())
-	if _, err := s.State(); !errors.Is(err, ErrOlder) {
+	if _, err := s.State(); !errors.Is(err, ErrEarlierVersion) {
 		t.Errorf("got %v", err)
 	}
 	add(t, w.databases[0], 5)

@@ -124,7 +124,7 @@ func (s *history) unsettled() error {
 				for _, h := range stats.Heads {
 					got += h.Hash
 				}
-				if waiting := int(stats.Waiting); waiting > b.orphans || waiting > 0 && d != db {
+				if waiting := int(stats.Pending); waiting > b.orphans || waiting > 0 && d != db {
 					errs = append(errs, fmt.Errorf("%s has %d pending entries of %s", r.name, waiting, d.Name()))
 				}
 			}
@@ -154,7 +154,7 @@ func (s *history) short(status replicate.Status) string {
 	for _, p := range status.Peers {
 		for _, r := range s.replicas {
 			if r.id == p.ID {
-				text += fmt.Sprintf("; %s open %v, exchanged %v, in sync %v, %v", r.name, p.Open, p.Exchanged.Sub(s.begun), p.InStep.Sub(s.begun), p.Err)
+				text += fmt.Sprintf("; %s open %v, exchanged %v, in sync %v, %v", r.name, p.Open, p.Exchanged.Sub(s.begun), p.InSync.Sub(s.begun), p.Err)
 			}
 		}
 	}
@@ -264,7 +264,7 @@ func (s *history) misauthorized(b *database, db *orbit.Database, hashes []string
 	}
 	authorized := make(map[string]bool)
 	for hash, writer := range writers {
-		if anchored[hash] && (slices.Contains(list.Known, writer) || slices.Contains(list.Kept, hash)) {
+		if anchored[hash] && (slices.Contains(list.Known, writer) || slices.Contains(list.Retained, hash)) {
 			authorized[hash] = true
 		}
 	}

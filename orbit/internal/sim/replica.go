@@ -74,8 +74,8 @@ func (r *replica) start() error {
 	})
 	n.repl, err = replicate.New(ctx, replicate.Config{
 		Orbit: n.orbit, Store: ownStore, Host: h, Router: h.pubsub, Exchange: h.swap,
-		Reads: func(p peer.ID) bool { return h.knows(p, reconcile.Protocol) },
-		Rand:  &moments{chance: r.chance, begun: r.w.begun},
+		LargeHeads: func(p peer.ID) bool { return h.knows(p, reconcile.Protocol) },
+		Rand:       &moments{chance: r.chance, begun: r.w.begun},
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.name, err)
