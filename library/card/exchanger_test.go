@@ -1062,6 +1062,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		if err := exchangeAs(n, "a"); err != nil {
 			t.Error(err)
 		}
+		synctest.Wait()
 		if n := a.inbound.streams.Held(); n != 0 {
 			t.Errorf("%d streams are counted", n)
 		}
