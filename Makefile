@@ -51,9 +51,10 @@ test: ipfs stock ## all checks, and all tests that need nothing but Go
 	$(BINARIES) $(GO) run ./test/report -vet=off -timeout 30m ./test/cli ./orbit/internal/sim ./...
 
 # Without test/ and bench/: their tests run other processes, which it does not see.
+# Without the simulator: it takes too long, and orbit/replicate has tests of its own.
 race: ## the tests of the packages with the race detector (needs a C compiler)
 	@test "$$($(GO) env CGO_ENABLED)" = 1 || { echo "make race needs a C compiler, which is not installed"; exit 1; }
-	$(GO) run ./test/report -race -vet=off -timeout 60m $$($(GO) list ./... | grep -v -e /bench -e /test/)
+	$(GO) run ./test/report -race -vet=off -timeout 60m $$($(GO) list ./... | grep -v -e /bench -e /test/ -e /sim)
 
 interop: ipfs ## talk to JavaScript peers (needs npm)
 	@command -v npm >/dev/null || { echo "make interop needs npm (Node.js), which is not installed"; exit 1; }
