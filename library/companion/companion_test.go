@@ -431,6 +431,22 @@ func TestWrongTypeIsReleased(t *testing.T) {
 	})
 }
 
+func TestFirstAddressesAreFollowedAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fixture) {
+		user, pieces := f.remote("user", User), f.remote("pieces", Pieces)
+		content := newFakeContent(Addresses{Pieces: pieces})
+		s := f.NewSet(owner, user, content)
+		defer f.run(s)()
+		synctest.Wait()
+		begin := time.Now()
+		s.AddressesChanged()
+		synctest.Wait()
+		if got := content.reads(Pieces); got != pieces || time.Since(begin) > 0 {
+			t.Errorf("%q is read as the pieces after %s", got, time.Since(begin))
+		}
+	})
+}
+
 func TestAddressesChangeAtMostEveryTwoSeconds(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fixture) {
 		user := f.local("user", User)

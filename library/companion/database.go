@@ -34,8 +34,8 @@ type database struct {
 	newAfter atomic.Uint64
 }
 
-// differs reports whether an address is set and not the current one.
-func (d *database) differs(address string) bool { return address != "" && address != d.address }
+// changes reports whether an address would replace another one.
+func (d *database) changes(address string) bool { return d.address != "" && d.address != address }
 
 // setAddress follows the database with an address from now on, "" for none. If
 // the address is the current one, it starts again if retry is set and run gave

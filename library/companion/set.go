@@ -112,7 +112,8 @@ func (s *Set) Run(ctx context.Context) {
 			user.setAddress(ctx, s.user, true)
 		}
 		want, err := s.content.Addresses()
-		if pieces.differs(want.Pieces) || practice.differs(want.Practice) {
+		// A user database that changes the addresses again and again is followed slowly.
+		if pieces.changes(want.Pieces) || practice.changes(want.Practice) {
 			if wait.For(ctx, changePause) != nil {
 				return
 			}

@@ -48,7 +48,7 @@ var (
 	ErrInvalidAddress = errors.New("invalid OrbitDB address")
 	// ErrLegacyAddress is returned for an address in the format before
 	// OrbitDB 1.0, which contains a name after the CID.
-	ErrLegacyAddress = fmt.Errorf("%w: its format is the one before OrbitDB 1.0",
+	ErrLegacyAddress = fmt.Errorf("%w: it has the format before OrbitDB 1.0",
 		ErrInvalidAddress)
 )
 
