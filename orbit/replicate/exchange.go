@@ -32,7 +32,7 @@ func (rp *replica) exchangeAlways() {
 		for _, p := range due {
 			rp.tasks.Go(func() {
 				rp.exchange(rp.ctx, p)
-				signal(rp.peers.due)
+				rp.peers.due.Set()
 			})
 		}
 		timer.Reset(time.Until(next))

@@ -70,7 +70,7 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (forward bool) {
 		// The router does not forward the entry to that peer, so it is announced as
 		// a head.
 		rp.r.forget(rp.address, b.Hash)
-		signal(rp.announceDue)
+		rp.announceDue.Set()
 	}
 	return true
 }
@@ -151,7 +151,7 @@ func (rp *replica) follow(ctx context.Context, from []peer.ID, cs []orbit.Candid
 			rp.refuse(from, cs[i], j.Err)
 		}
 		if j.Outcome != orbit.Refused && rp.refusals.remove(j.Hash) {
-			rp.changes.notify()
+			rp.changes.Announce()
 		}
 	}
 }
@@ -163,7 +163,7 @@ func (rp *replica) refuse(from []peer.ID, c orbit.Candidate, why error) {
 	if rp.accessLog() != nil && errors.Is(why, orbit.ErrNotAllowed) {
 		rp.refusals.hold(c)
 	}
-	rp.changes.notify()
+	rp.changes.Announce()
 }
 
 // identitiesOf returns the identities of the entries' writers that are not here and can

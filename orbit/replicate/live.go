@@ -30,7 +30,7 @@ func (rp *replica) goLive() {
 	}
 	rp.mu.Lock()
 	rp.live = liveness{stop, err}
-	rp.changes.notify()
+	rp.changes.Announce()
 	rp.mu.Unlock()
 	switch {
 	case limit != nil:

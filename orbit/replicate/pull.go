@@ -11,6 +11,7 @@ import (
 	ipfsblocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 
+	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
@@ -67,10 +68,7 @@ func (rp *replica) pull() {
 		select {
 		case <-again:
 		case <-rp.wants.wake:
-			select {
-			case <-time.After(roundGap - time.Since(begun)):
-			case <-rp.ctx.Done():
-			}
+			wait.For(rp.ctx, roundGap-time.Since(begun))
 		case <-rp.ctx.Done():
 			return
 		}
@@ -95,7 +93,7 @@ func (rp *replica) setAbandoned() {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	rp.abandoned = true
-	rp.changes.notify()
+	rp.changes.Announce()
 }
 
 // round fetches until nothing is missing, which is complete, or until the rest does not

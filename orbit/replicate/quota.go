@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/internal/wait"
 )
 
 // quota limits the use of a resource, in total and per peer.
@@ -16,7 +18,7 @@ type quota struct {
 	mu       sync.Mutex
 	used     int64             // the sum of by
 	by       map[peer.ID]int64 // positive amounts
-	released changes
+	released wait.Change
 }
 
 func newQuota(all, each int64) *quota {
@@ -39,7 +41,7 @@ func (q *quota) tryAcquire(p peer.ID, n int64) bool {
 // the context.
 func (q *quota) acquire(ctx context.Context, p peer.ID, n int64) error {
 	for {
-		released := q.released.next()
+		released := q.released.Next()
 		if q.tryAcquire(p, n) {
 			return nil
 		}
@@ -62,7 +64,7 @@ func (q *quota) release(p peer.ID, n int64) {
 	if q.by[p] -= n; q.by[p] == 0 {
 		delete(q.by, p)
 	}
-	q.released.notify()
+	q.released.Announce()
 }
 
 var errBusy = errors.New("the memory budget of the peer is exhausted")

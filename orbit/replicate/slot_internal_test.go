@@ -100,16 +100,3 @@ func TestQuotaLimitsEachPeerAndAll(t *testing.T) {
 		}
 	})
 }
-
-func TestChangesWakeAllWaiters(t *testing.T) {
-	var c changes
-	first, second := c.next(), c.next()
-	c.notify()
-	<-first
-	<-second
-	select {
-	case <-c.next():
-		t.Error("a new waiter is woken by an old change")
-	default:
-	}
-}

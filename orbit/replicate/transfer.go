@@ -247,7 +247,7 @@ func (rp *replica) setTransfer(s *Transfer) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	rp.transfer = s
-	rp.changes.notify()
+	rp.changes.Announce()
 }
 
 // batch is entries whose signatures were checked, and the number of useless blocks that
