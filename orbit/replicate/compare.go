@@ -60,10 +60,10 @@ func (rp *replica) compare(ctx context.Context, p peer.ID, shown []string) (a ag
 func (rp *replica) stateOf(ctx context.Context, p peer.ID) (reconcile.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, stateWithin)
 	defer cancel()
-	if err := rp.r.states.acquire(ctx, p, 1); err != nil {
+	if err := rp.r.states.Acquire(ctx, p, 1); err != nil {
 		return reconcile.State{}, err
 	}
-	defer rp.r.states.release(p, 1)
+	defer rp.r.states.Release(p, 1)
 	s, err := reconcile.Open(ctx, rp.r.cfg.Host, p, rp.address)
 	if err != nil {
 		return reconcile.State{}, err

@@ -31,10 +31,10 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (forward bool) {
 		}
 	}()
 	size := int64(len(b.Data))
-	if !rp.r.budget.tryAcquire(from, size) {
+	if !rp.r.budget.TryAcquire(from, size) {
 		return false
 	}
-	defer rp.r.budget.release(from, size)
+	defer rp.r.budget.Release(from, size)
 	ctx, cancel := context.WithTimeout(ctx, forwardWithin)
 	defer cancel()
 	defer context.AfterFunc(rp.ctx, cancel)()
@@ -219,12 +219,12 @@ func (rp *replica) identity(ctx context.Context, from []peer.ID, hash string) (b
 	if len(from) == 1 {
 		who = from[0]
 	}
-	if err := rp.r.identities.acquire(ctx, who, 1); err != nil {
+	if err := rp.r.identities.Acquire(ctx, who, 1); err != nil {
 		return block.Block{}, err
 	}
-	defer rp.r.identities.release(who, 1)
+	defer rp.r.identities.Release(who, 1)
 	answer := rp.r.requests.DoChan(hash, func() (any, error) {
-		ctx, cancel := context.WithTimeout(rp.r.ctx, identityWithin)
+		ctx, cancel := context.WithTimeout(rp.r.tasks.Context(), identityWithin)
 		defer cancel()
 		b, err := rp.fetch(ctx, hash)
 		if err != nil {

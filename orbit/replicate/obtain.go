@@ -73,10 +73,10 @@ func (rp *replica) pauseObtain(err error) {
 // obtainFrom opens the database with blocks that a peer transfers, if it has the
 // database open.
 func (rp *replica) obtainFrom(ctx context.Context, p peer.ID) error {
-	if err := rp.r.transfers.acquire(ctx, p, 1); err != nil {
+	if err := rp.r.transfers.Acquire(ctx, p, 1); err != nil {
 		return err
 	}
-	defer rp.r.transfers.release(p, 1)
+	defer rp.r.transfers.Release(p, 1)
 	s, err := reconcile.Open(ctx, rp.r.cfg.Host, p, rp.address)
 	if err != nil {
 		return err

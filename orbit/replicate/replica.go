@@ -68,7 +68,7 @@ func newReplica(r *Replicator, address string) *replica {
 	}
 	rp.peers = newPeerTable(rp.connected, r.random, rp.watchers.tell, rp.changes.Announce)
 	rp.wants = newWantList(r.random, rp.changes.Announce)
-	rp.ctx, rp.cancel = context.WithCancel(r.ctx)
+	rp.ctx, rp.cancel = context.WithCancel(r.tasks.Context())
 	return rp
 }
 

@@ -168,7 +168,7 @@ func (r *Replicator) Follow(ctx context.Context, address string) iter.Seq2[Statu
 
 // end returns why the replica ended.
 func (rp *replica) end() error {
-	if rp.r.ctx.Err() != nil {
+	if rp.r.tasks.Context().Err() != nil {
 		return ErrClosed
 	}
 	return fmt.Errorf("%w: %s", ErrNotReplicated, rp.address)
