@@ -300,7 +300,7 @@ func (t *peerTable) finish(p peer.ID, err error) {
 	s.began, s.err = time.Now(), err
 	if err != nil {
 		// A peer that opens a database subscribes just before it answers.
-		s.pause = doubled(failMin, s.failures)
+		s.pause = doubled(failMin, s.failures, idleMax)
 		s.failures++
 	}
 	switch {
@@ -337,7 +337,7 @@ func (t *peerTable) exchanged(p peer.ID, shown []string, a agreement, inSync, be
 	case a.agrees, a.by == NotComparable: // an earlier version is asked no more often than a peer in sync
 		s.pause = min(max(2*s.pause, idleMin), idleMax)
 	default:
-		s.pause = doubled(confirmAfter, s.diverged)
+		s.pause = doubled(confirmAfter, s.diverged, idleMax)
 		s.diverged++
 	}
 	t.changed()
@@ -401,7 +401,7 @@ func (t *peerTable) sessionEnded(p peer.ID) {
 	if s == nil || !s.subscribed || s.exchange.runs() || !s.inSync.Before(s.exchanged) {
 		return
 	}
-	if s.advance(time.Now().Add(t.random.around(doubled(recheckAfter, s.diverged)))) {
+	if s.advance(time.Now().Add(t.random.around(doubled(recheckAfter, s.diverged, idleMax)))) {
 		t.due.Set()
 	}
 }
@@ -502,7 +502,7 @@ func (t *peerTable) transferFailed(p peer.ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.state(p)
-	s.transferNext = time.Now().Add(t.random.around(doubled(failMin, s.transferFailures)))
+	s.transferNext = time.Now().Add(t.random.around(doubled(failMin, s.transferFailures, idleMax)))
 	s.transferFailures++
 	if s.subscribed && (!s.exchange.due() || s.next.After(s.transferNext)) {
 		s.apply(scheduleExchange, s.transferNext)
@@ -559,6 +559,3 @@ func later(a, b time.Time) time.Time {
 	}
 	return b
 }
-
-// doubled returns a pause that was doubled so many times, idleMax at most.
-func doubled(d time.Duration, times int) time.Duration { return min(d<<min(times, 20), idleMax) }

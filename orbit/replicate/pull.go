@@ -43,7 +43,7 @@ func (rp *replica) want(ctx context.Context, hashes ...string) {
 // pull fetches the want list in rounds, and repeats requests that nobody answered at
 // growing intervals.
 func (rp *replica) pull() {
-	var retry backoff
+	failures := 0 // rounds in a row that fetched nothing
 	last, err := oplog.Of(rp.database()).Stats(rp.ctx)
 	if err != nil {
 		rp.storeError(err)
@@ -59,11 +59,12 @@ func (rp *replica) pull() {
 			rp.storeError(err)
 		}
 		if progress {
-			retry.reset()
+			failures = 0
 		}
 		var again <-chan time.Time
 		if !complete || err != nil {
-			again = time.After(rp.r.random.around(retry.next()))
+			again = time.After(rp.r.random.around(doubled(retryMin, failures, retryMax)))
+			failures++
 		}
 		select {
 		case <-again:

@@ -215,14 +215,3 @@ func (w *wantList) snapshot() (wanted int, missing []Missing) {
 	slices.SortFunc(missing, func(a, b Missing) int { return strings.Compare(a.Hash, b.Hash) })
 	return len(w.wanted), missing[:min(len(missing), maxShown)]
 }
-
-// backoff is the pause after attempts that failed in a row: it begins with retryMin and
-// doubles up to retryMax. The zero value has no failed attempt.
-type backoff struct{ last time.Duration }
-
-func (b *backoff) next() time.Duration {
-	b.last = min(max(2*b.last, retryMin), retryMax)
-	return b.last
-}
-
-func (b *backoff) reset() { b.last = 0 }
