@@ -45,11 +45,17 @@ func TestRefusalIsToldFromOtherErrors(t *testing.T) {
 	if Speaks(a, b.ID(), spoken) {
 		t.Error("a peer that is not connected speaks a protocol")
 	}
+	if !MaySpeak(a, b.ID(), unspoken) {
+		t.Error("a peer that announced nothing does not speak a protocol")
+	}
 	if err := a.Connect(t.Context(), peer.AddrInfo{ID: b.ID(), Addrs: b.Addrs()}); err != nil {
 		t.Fatal(err)
 	}
 	if !Speaks(a, b.ID(), unspoken, spoken) || Speaks(a, b.ID(), unspoken) {
 		t.Error("what the peer announced is not what it speaks")
+	}
+	if !MaySpeak(a, b.ID(), unspoken, spoken) || MaySpeak(a, b.ID(), unspoken) {
+		t.Error("what the peer announced is not what it may speak")
 	}
 	if err := exchange(t, a, b, spoken); err == nil || Refused(err) {
 		t.Errorf("a reset counts as a refusal: %v", err)

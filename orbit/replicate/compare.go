@@ -39,7 +39,7 @@ const stateWithin = 15 * time.Second
 // compare compares the replica of a peer, which showed these heads, with the one here.
 func (rp *replica) compare(ctx context.Context, p peer.ID, shown []string) (a agreement, err error) {
 	a.by = ByHeads
-	if reconcile.Speaks(rp.r.cfg.Host, p) {
+	if reconcile.MaySpeak(rp.r.cfg.Host, p) {
 		theirs, err := rp.stateOf(ctx, p)
 		switch {
 		case err == nil:

@@ -68,7 +68,7 @@ func (r *Replicator) serveSession(s network.Stream) {
 // claimTransfer reports whether the peer is to be asked to transfer entries. If so, the
 // caller calls reconcile, and bitswap waits from now on.
 func (rp *replica) claimTransfer(p peer.ID) bool {
-	if !reconcile.Speaks(rp.r.cfg.Host, p) || !rp.accepts() || rp.isFull() != nil || !rp.peers.claimTransfer(p) {
+	if !reconcile.MaySpeak(rp.r.cfg.Host, p) || !rp.accepts() || rp.isFull() != nil || !rp.peers.claimTransfer(p) {
 		return false
 	}
 	rp.slot.announce()
