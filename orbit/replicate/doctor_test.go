@@ -94,12 +94,12 @@ func TestDoctorFollowsADatabaseUntilItIsInSync(t *testing.T) {
 		t.Errorf("unknown: %v", err)
 	}
 	b.open(address)
-	b.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "its manifest is missing: " + strings.TrimPrefix(address, "/orbitdb/"), Advice: "ipfs npp connect"})
-	b.finds(address, replicate.Finding{Check: replicate.CheckPeers, Level: replicate.Problem, Text: "no peer is connected", Advice: "ipfs npp connect"})
+	b.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "its manifest is missing: " + strings.TrimPrefix(address, "/orbitdb/"), Advice: "connect to <peer>"})
+	b.finds(address, replicate.Finding{Check: replicate.CheckPeers, Level: replicate.Problem, Text: "no peer is connected", Advice: "connect to <peer>"})
 	must(t, a.CloseDatabase(t.Context(), address))
 	b.connect(a)
 	b.finds(address, replicate.Finding{Check: replicate.CheckPeers, Level: replicate.Problem, Text: "1 peer is connected directly, and none has it open", Advice: "open the database there"})
-	a.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "it is closed", Advice: "ipfs npp db open " + address})
+	a.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "it is closed", Advice: "open " + address})
 	a.open(address)
 	b.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.OK, Text: "in sync at", Peer: a.host.ID()})
 	b.finds(address, replicate.Finding{Check: replicate.CheckWritable, Level: replicate.OK})
@@ -113,12 +113,14 @@ func TestDoctorSaysThatPubsubIsOff(t *testing.T) {
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	own := store.New(a.disk, "/other")
 	defer own.Close()
-	r, err := replicate.New(t.Context(), replicate.Config{Orbit: a.Orbit, Store: own, Host: a.host})
+	r, err := replicate.New(t.Context(), replicate.Config{Orbit: a.Orbit, Store: own, Host: a.host, Phrase: func(o replicate.Operation, _ ...string) string {
+		return "please " + string(o)
+	}})
 	must(t, err)
 	defer r.Close()
 	found, err := r.Examine(t.Context(), address)
 	must(t, err)
-	if f := found[0]; f.Check != replicate.CheckPubsub || f.Level != replicate.Problem || !strings.Contains(f.Advice, "Pubsub.Enabled") {
+	if f := found[0]; f.Check != replicate.CheckPubsub || f.Level != replicate.Problem || f.Advice != "please turn on pubsub" {
 		t.Errorf("%+v", found)
 	}
 }
@@ -177,7 +179,7 @@ func TestDoctorExplainsRefusals(t *testing.T) {
 	for _, test := range []struct {
 		db     *orbit.Database
 		advice string
-	}{{fixed, "its access list is fixed"}, {managed, "ipfs npp db grant " + managed.Address() + " <identity>"}} {
+	}{{fixed, "its access list is fixed"}, {managed, "grant " + managed.Address() + " <identity>"}} {
 		address := test.db.Address()
 		for i := range 2 {
 			evil.offered(a, address, written(t, evil.signer(), address, fmt.Sprint(i), nil).Block)

@@ -88,6 +88,9 @@ type Config struct {
 	// Rand is the source of randomness: for pauses, and for the order of requests.
 	// Default: math/rand/v2.
 	Rand rand.Source
+	// Phrase returns how findings advise an operation, such as the command for it.
+	// Default: the operation, followed by the arguments.
+	Phrase func(o Operation, args ...string) string
 }
 
 // Replicator replicates the databases of an Orbit. Its methods may be called
