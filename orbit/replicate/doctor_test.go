@@ -9,7 +9,6 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
-	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	libp2ppeer "github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
@@ -21,6 +20,7 @@ import (
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/space/spacetest"
 	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // finds waits until an examination has a finding like this.
@@ -63,20 +63,6 @@ func (n *node) findsNoProblem(address string) {
 			n.t.Errorf("%+v", f)
 		}
 	}
-}
-
-// plainHost is a peer without OrbitDB.
-func plainHost(t testing.TB, opts ...libp2p.Option) host.Host {
-	t.Helper()
-	h, err := libp2p.New(append(opts, libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableMetrics())...)
-	must(t, err)
-	t.Cleanup(func() { h.Close() })
-	return h
-}
-
-func dial(t testing.TB, from host.Host, to host.Host) {
-	t.Helper()
-	must(t, from.Connect(testContext(t), libp2ppeer.AddrInfo{ID: to.ID(), Addrs: to.Addrs()}))
 }
 
 func circuit(t testing.TB, relay libp2ppeer.ID) ma.Multiaddr {
@@ -130,7 +116,7 @@ func TestDoctorNamesPeersThatCannotReplicate(t *testing.T) {
 	address := a.create("gigs", orbit.TypeEvents).Address()
 
 	// A peer that only subscribes.
-	subscriber := plainHost(t)
+	subscriber := loopback.Host(t)
 	r, err := router.New(t.Context(), subscriber, router.Options{})
 	must(t, err)
 	stop, err := r.Follow(address, func(context.Context, *pubsub.Message) bool { return false })
@@ -138,8 +124,8 @@ func TestDoctorNamesPeersThatCannotReplicate(t *testing.T) {
 	defer stop()
 
 	// A peer that is connected over a relay only.
-	relay := plainHost(t, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
-	far := plainHost(t)
+	relay := loopback.Host(t, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
+	far := loopback.Host(t)
 	at := libp2ppeer.AddrInfo{ID: relay.ID(), Addrs: relay.Addrs()}
 	must(t, far.Connect(testContext(t), at))
 	_, err = client.Reserve(testContext(t), far, at)
@@ -152,8 +138,8 @@ func TestDoctorNamesPeersThatCannotReplicate(t *testing.T) {
 	a.finds(address, replicate.Finding{Check: replicate.CheckRelay, Level: replicate.Problem, Text: "over a relay only", Advice: "connect directly", Peer: far.ID()})
 
 	// A peer that did not identify itself.
-	silent := plainHost(t)
-	dial(t, a.host, silent)
+	silent := loopback.Host(t)
+	loopback.Connect(t, a.host, silent)
 	eventually(t, "it is identified", func() bool {
 		known, err := a.host.Peerstore().GetProtocols(silent.ID())
 		must(t, err)
@@ -163,7 +149,7 @@ func TestDoctorNamesPeersThatCannotReplicate(t *testing.T) {
 	defer replicate.SetIdentifyAfter(0)()
 	a.finds(address, replicate.Finding{Check: replicate.CheckIdentify, Level: replicate.Problem, Text: "did not identify itself", Advice: "100 databases", Peer: silent.ID()})
 
-	dial(t, a.host, subscriber)
+	loopback.Connect(t, a.host, subscriber)
 	a.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.Problem, Text: "exchanges no heads", Advice: "open the database there", Peer: subscriber.ID()})
 	a.finds(address, replicate.Finding{Check: replicate.CheckBitswap, Level: replicate.Problem, Text: "does not speak bitswap", Peer: subscriber.ID()})
 	// If a peer has the database open, the others matter less.
