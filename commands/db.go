@@ -148,9 +148,9 @@ func dbError(err error, arg string) error {
 	case errors.Is(err, replicate.ErrFailed):
 		hint = "check the address: it is not the address of a database"
 	case errors.Is(err, space.ErrFull):
-		hint = space.Advice
+		hint = daemon.SpaceAdvice
 	case errors.Is(err, orbit.ErrQuotaFull), errors.Is(err, orbit.ErrPeerQuotaFull):
-		hint = replicate.QuotaAdvice
+		hint = daemon.QuotaAdvice
 	case errors.Is(err, entry.ErrTooLarge):
 		hint = "add it to IPFS (ipfs add) and put its CID"
 	case errors.Is(err, where.ErrInvalid):

@@ -216,7 +216,7 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 // notLiveText returns why a database is not live, and the next step.
 func notLiveText(err error) string {
 	if errors.Is(err, router.ErrTooManyTopics) {
-		err = fmt.Errorf("%w; hint: %s", err, replicate.FreeTopics)
+		err = fmt.Errorf("%w; hint: %s", err, daemon.TopicsAdvice)
 	}
 	return err.Error()
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/message"
-	"github.com/newpieceplease/npp/orbit/replicate"
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/store"
 )
@@ -237,7 +236,7 @@ func messageError(err error) error {
 	case errors.Is(err, message.ErrNotFound):
 		return fmt.Errorf("%w; hint: ipfs npp messages ls shows the IDs", err)
 	case errors.Is(err, router.ErrTooManyTopics):
-		return fmt.Errorf("%w; hint: %s", err, replicate.FreeTopics)
+		return fmt.Errorf("%w; hint: %s", err, daemon.TopicsAdvice)
 	case errors.Is(err, store.ErrNotDurable):
 		return fmt.Errorf("%w; hint: %s", err, diskHint)
 	}

@@ -30,7 +30,7 @@ func TestWhatIsFullIsShownWithItsReason(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	if err := dbError(full, "guests"); !strings.HasSuffix(err.Error(), "; hint: "+replicate.QuotaAdvice) {
+	if err := dbError(full, "guests"); !strings.HasSuffix(err.Error(), "; hint: "+daemon.QuotaAdvice) {
 		t.Errorf("%v", err)
 	}
 	out := newStatusOutput(daemon.Status{Started: time.Now(), Databases: 3, Full: []string{"/orbitdb/z"}, Others: orbit.Usage{Entries: 70, Pending: 5, Quota: 100}})

@@ -303,6 +303,7 @@ func (d *Daemon) startReplicator(ctx context.Context) error {
 		Host:       d.cfg.Host,
 		LargeHeads: speaksNPP(d.cfg.Host),
 		Disk:       d.disk,
+		Phrase:     phrase,
 	}
 	if d.cfg.Router != nil {
 		c.Router = d.cfg.Router

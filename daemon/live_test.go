@@ -89,7 +89,7 @@ func TestStatusSaysWhichDatabasesAreNotLive(t *testing.T) {
 		t.Fatalf("status: %+v", s)
 	}
 	a := s.Attention[0]
-	if a.About != "databases" || !errors.Is(a.Err, router.ErrTooManyTopics) || !strings.Contains(a.Err.Error(), "1 database is not live") || !strings.HasPrefix(a.Advice, replicate.FreeTopics) {
+	if a.About != "databases" || !errors.Is(a.Err, router.ErrTooManyTopics) || !strings.Contains(a.Err.Error(), "1 database is not live") || !strings.HasPrefix(a.Advice, TopicsAdvice) {
 		t.Errorf("attention: %+v", a)
 	}
 }

@@ -123,7 +123,7 @@ func diskAdvice(err error) string {
 
 func (d *Daemon) statusOfDisk(s *Status) {
 	s.Disk = d.disk.State()
-	advice := fmt.Sprintf("%s, or lower %s.Disk.FreeBytes (%d now)", space.Advice, SettingsPath, s.Disk.Floor)
+	advice := fmt.Sprintf("%s, or lower %s.Disk.FreeBytes (%d now)", SpaceAdvice, SettingsPath, s.Disk.Floor)
 	incoming, own := d.disk.CheckIncoming(), d.disk.CheckWrite(0)
 	switch {
 	case own != nil:
@@ -163,7 +163,7 @@ func (s *Status) attendDatabase(d orbit.DatabaseInfo, status replicate.Status) {
 		s.attend(d.Address, d.Name, status.Err, "")
 	case errors.Is(status.Full, orbit.ErrQuotaFull):
 		s.Full = append(s.Full, d.Address)
-		s.attend(d.Address, d.Name, fmt.Errorf("it accepts no entries from others: %w", status.Full), replicate.QuotaAdvice)
+		s.attend(d.Address, d.Name, fmt.Errorf("it accepts no entries from others: %w", status.Full), QuotaAdvice)
 	case n > 0:
 		s.attend(d.Address, d.Name, fmt.Errorf("%s refused, the last: %w", Quantity(n, "entry was", "entries were"), status.Refused[n-1].Err), "ipfs npp db doctor "+d.Address)
 	}
@@ -241,7 +241,7 @@ func (d *Daemon) statusOfTopics(s *Status) {
 		return
 	}
 	s.attend("databases", "", fmt.Errorf("%s not live, and may get new entries late or not at all: %w", Quantity(len(s.NotLive), "database is", "databases are"), why),
-		replicate.FreeTopics+"; ipfs npp db ls shows which are not live")
+		TopicsAdvice+"; ipfs npp db ls shows which are not live")
 }
 
 func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {

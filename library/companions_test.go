@@ -20,6 +20,7 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/replicate"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // stagedReplicator is a Replicator whose statuses a test sets. It fetches
@@ -572,7 +573,7 @@ func (b lateMessages) Listen(ctx context.Context, f message.Filter) iter.Seq2[*m
 func TestOffersAreCompleteOnceAllMessagesWereScanned(t *testing.T) {
 	t.Parallel()
 	h := newTestLibrary(t)
-	stranger := newHost(t)
+	stranger := loopback.Host(t)
 	offer := func(from peer.ID, address string) *message.Message {
 		return &message.Message{From: from, Data: fmt.Appendf(nil, `{"userDb":%q}`, address), Received: time.Now()}
 	}
@@ -582,16 +583,16 @@ func TestOffersAreCompleteOnceAllMessagesWereScanned(t *testing.T) {
 	cancel()
 	_, err := h.Offers(brief)
 	wantErr(t, err, library.ErrBeingRead)
-	_, err = h.AddCompanion(testContext(t), infoOf(newCardPeer(t, card.Card{User: h.absentAddress(t, "shown")}).host))
+	_, err = h.AddCompanion(testContext(t), loopback.Info(newCardPeer(t, card.Card{User: h.absentAddress(t, "shown")}).host))
 	must(t, err) // The card suffices, whatever messages offer.
-	must(t, h.host.Connect(testContext(t), infoOf(stranger)))
+	loopback.Connect(t, h.host, stranger)
 	soon, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, err = h.AddCompanion(soon, infoOf(stranger))
+	_, err = h.AddCompanion(soon, loopback.Info(stranger))
 	wantErr(t, err, library.ErrBeingRead)
 	address := h.absentAddress(t, "last")
 	messages.last <- offer(stranger.ID(), address)
-	_, err = h.AddCompanion(testContext(t), infoOf(stranger))
+	_, err = h.AddCompanion(testContext(t), loopback.Info(stranger))
 	must(t, err)
 	eventually(t, "the offer is accepted", func() bool { c, _ := h.Companion(t.Context(), stranger.ID()); return c.User == address })
 	if offers, err := h.Offers(t.Context()); len(offers) != 1 || err != nil {

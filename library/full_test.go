@@ -19,6 +19,7 @@ import (
 	"github.com/newpieceplease/npp/message"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/store/storetest"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 func TestOfferStaysIfItsRemovalFails(t *testing.T) {
@@ -92,7 +93,7 @@ func TestKeepIsRetriedWithTheNextCard(t *testing.T) {
 	s := &flakySwarm{Swarm: h.swarm}
 	h.reopenWith(t, func(c *library.Config) { c.Swarm = s })
 	m := newCardPeer(t, card.Card{Username: "alice", User: h.absentAddress(t, "user")})
-	_, err := h.AddCompanion(testContext(t), infoOf(m.host))
+	_, err := h.AddCompanion(testContext(t), loopback.Info(m.host))
 	must(t, err)
 	eventually(t, "Keep was called", func() bool { return s.kept.Load() > 0 })
 	h.exchangeCards(t, m) // another card

@@ -26,6 +26,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // reopenWith closes the library and opens it with another Config.
@@ -192,9 +193,9 @@ func TestImpostorDoesNotBlockTheOwner(t *testing.T) {
 	a, alice := newNode(t), newNode(t)
 	user := alice.database(t, library.UserName).Address()
 	impostor := newCardPeer(t, card.Card{Username: "alice", User: user})
-	_, err := a.AddCompanion(testContext(t), infoOf(impostor.host))
+	_, err := a.AddCompanion(testContext(t), loopback.Info(impostor.host))
 	must(t, err)
-	must(t, a.host.Connect(testContext(t), infoOf(alice.host)))
+	loopback.Connect(t, a.host, alice.host)
 	eventually(t, "the owner of the user database is known", func() bool {
 		return a.isHere(t, user) && len(a.problemsOf(t, impostor.host.ID())) > 0
 	})
@@ -203,7 +204,7 @@ func TestImpostorDoesNotBlockTheOwner(t *testing.T) {
 		t.Errorf("companions: %+v", got)
 	}
 	// The impostor cannot take over the companion, either.
-	_, err = a.AddCompanion(testContext(t), infoOf(impostor.host))
+	_, err = a.AddCompanion(testContext(t), loopback.Info(impostor.host))
 	wantErr(t, err, library.ErrInvalid)
 	if _, err := a.Companion(t.Context(), alice.host.ID()); err != nil {
 		t.Error(err)
@@ -214,12 +215,12 @@ func TestCompanionSurvivesADiskFailureDuringAnUpdate(t *testing.T) {
 	t.Parallel()
 	h := newTestLibrary(t)
 	m := newCardPeer(t, card.Card{User: h.absentAddress(t, "user")})
-	_, err := h.AddCompanion(testContext(t), infoOf(m.host))
+	_, err := h.AddCompanion(testContext(t), loopback.Info(m.host))
 	must(t, err)
 	for n, failed := 1, true; failed; n++ {
 		m.card.Store(&card.Card{User: h.absentAddress(t, fmt.Sprint("user", n))})
 		h.disk.FailAfter(n, storetest.Lasting)
-		_, err := h.AddCompanion(testContext(t), infoOf(m.host))
+		_, err := h.AddCompanion(testContext(t), loopback.Info(m.host))
 		failed = err != nil
 		h.disk.FailAfter(0, storetest.Lasting)
 		h.restart(t)
@@ -261,7 +262,7 @@ func TestNamesThatLookAlikeAreEqual(t *testing.T) {
 	h := newTestLibrary(t)
 	andre := newCardPeer(t, card.Card{Username: "Andre\u0301", User: h.absentAddress(t, "a")}) // decomposed, as macOS types it
 	stranger := newCardPeer(t, card.Card{Username: "Andr\u00e9", User: h.absentAddress(t, "b")})
-	_, err := h.AddCompanion(testContext(t), infoOf(andre.host))
+	_, err := h.AddCompanion(testContext(t), loopback.Info(andre.host))
 	must(t, err)
 	eventually(t, "it is a companion", func() bool { return len(h.Companions(t.Context())) == 1 })
 	h.exchangeCards(t, stranger)
@@ -270,7 +271,7 @@ func TestNamesThatLookAlikeAreEqual(t *testing.T) {
 			t.Errorf("%+q is %s, %v; the stranger is %s", name, id, err, stranger.host.ID())
 		}
 	}
-	_, err = h.AddCompanion(testContext(t), infoOf(stranger.host))
+	_, err = h.AddCompanion(testContext(t), loopback.Info(stranger.host))
 	must(t, err)
 	eventually(t, "the other one is a companion, too", func() bool { return len(h.Companions(t.Context())) == 2 })
 	_, err = h.PeerNamed(t.Context(), "Andr\u00e9")
@@ -315,7 +316,7 @@ func TestNameIsNeverAPeerID(t *testing.T) {
 		wantErr(t, err, library.ErrUnknownName)
 	}
 	check()
-	_, err := h.AddCompanion(testContext(t), infoOf(m.host))
+	_, err := h.AddCompanion(testContext(t), loopback.Info(m.host))
 	must(t, err)
 	eventually(t, "it is a companion", func() bool { return len(h.Companions(t.Context())) == 1 })
 	check()
@@ -435,7 +436,7 @@ func TestAnyEncodingOfAPeerIDIsAccepted(t *testing.T) {
 	}
 	for _, address := range []string{user, h.absentAddress(t, "former")} {
 		put(address)
-		again, err := h.AddCompanion(testContext(t), infoOf(m.host))
+		again, err := h.AddCompanion(testContext(t), loopback.Info(m.host))
 		if got := h.records(t); !again || err != nil || len(got) != 1 || !strings.Contains(got[0], `"username":"mask"`) {
 			t.Errorf("again: %v, %v, %q", again, err, got)
 		}

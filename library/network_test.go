@@ -15,7 +15,6 @@ import (
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	"github.com/ipfs/boxo/blockstore"
 	"github.com/ipfs/boxo/keystore"
-	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/goleak"
@@ -31,6 +30,7 @@ import (
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
 	"github.com/newpieceplease/npp/swarm"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 func TestMain(m *testing.M) {
@@ -77,7 +77,7 @@ func newNode(t testing.TB) *node {
 func newNodeOn(t testing.TB, disk *space.Disk) *node {
 	t.Helper()
 	n := &node{testLibrary: &testLibrary{disk: storetest.NewDisk(), keys: keystore.NewMemKeystore(), files: newMemoryFiles()}, t: t}
-	n.host = newHost(t)
+	n.host = loopback.Host(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	rt, err := router.New(ctx, n.host, router.Options{SupportsBursts: func(peer.ID) bool { return true }})
@@ -107,21 +107,10 @@ func newNodeOn(t testing.TB, disk *space.Disk) *node {
 	return n
 }
 
-// newHost returns a host that listens on loopback.
-func newHost(t testing.TB) host.Host {
-	t.Helper()
-	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableMetrics())
-	must(t, err)
-	t.Cleanup(func() { h.Close() })
-	return h
-}
-
-func infoOf(h host.Host) peer.AddrInfo { return peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()} }
-
 // addCompanion makes another node a companion.
 func (n *node) addCompanion(o *node) {
 	n.t.Helper()
-	_, err := n.AddCompanion(testContext(n.t), infoOf(o.host))
+	_, err := n.AddCompanion(testContext(n.t), loopback.Info(o.host))
 	must(n.t, err)
 }
 
@@ -207,7 +196,7 @@ type cardPeer struct {
 
 func newCardPeer(t testing.TB, shown card.Card) *cardPeer {
 	t.Helper()
-	m := &cardPeer{host: newHost(t)}
+	m := &cardPeer{host: loopback.Host(t)}
 	m.card.Store(&shown)
 	var err error
 	m.cards, err = card.New(card.Config{Host: m.host, Own: func(peer.ID) (card.Card, error) { return *m.card.Load(), nil }})
@@ -219,7 +208,7 @@ func newCardPeer(t testing.TB, shown card.Card) *cardPeer {
 // exchangeCards connects to a peer, and returns once its card was received.
 func (h *testLibrary) exchangeCards(t testing.TB, m *cardPeer) {
 	t.Helper()
-	must(t, h.host.Connect(testContext(t), infoOf(m.host)))
+	loopback.Connect(t, h.host, m.host)
 	eventually(t, "the peer is connected", func() bool { return len(m.host.Network().ConnsToPeer(h.host.ID())) > 0 })
 	_, err := m.cards.Exchange(testContext(t), h.host.ID())
 	must(t, err)
@@ -259,7 +248,7 @@ func TestConcurrentUse(t *testing.T) {
 	for i, n := range nodes {
 		other, user := nodes[1-i], n.keyValue(t, library.UserName)
 		for _, f := range []func(){
-			func() { n.AddCompanion(ctx, infoOf(other.host)) },
+			func() { n.AddCompanion(ctx, loopback.Info(other.host)) },
 			func() { n.RemoveCompanion(ctx, other.host.ID()) },
 			func() {
 				q := library.Query{Query: piece.Query{Text: "prelude"}, All: true, Sort: library.ByPractice}

@@ -28,6 +28,7 @@ import (
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
 	"github.com/newpieceplease/npp/swarm"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 func TestMain(m *testing.M) {
@@ -83,19 +84,6 @@ func newKey(t testing.TB) crypto.PrivKey {
 	return key
 }
 
-func newHost(t testing.TB, opts ...libp2p.Option) host.Host {
-	t.Helper()
-	h, err := libp2p.New(append([]libp2p.Option{
-		libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"),
-		libp2p.DisableMetrics(),
-	}, opts...)...)
-	must(t, err)
-	t.Cleanup(func() { h.Close() })
-	return h
-}
-
-func infoOf(h host.Host) peer.AddrInfo { return peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()} }
-
 // setup configures a daemon that differs from the default.
 type setup struct {
 	ds     datastore.Batching // nil: a disk in memory
@@ -134,10 +122,10 @@ func newDaemon(t testing.TB, s setup) *daemon {
 	if s.times != nil {
 		s.times(&patience)
 	}
-	h := newHost(t, s.host...)
+	h := loopback.Host(t, s.host...)
 	sw, err := swarm.New(t.Context(), swarm.Config{Host: h, Store: store.New(storetest.NewDisk(), "/swarm"), Protocol: Protocol})
 	must(t, err)
-	d := &daemon{host: h, store: store.New(s.ds, "/messages"), info: infoOf(h)}
+	d := &daemon{host: h, store: store.New(s.ds, "/messages"), info: loopback.Info(h)}
 	c := Config{Host: h, Swarm: sw, Store: d.store, Limits: limits, Disk: s.disk, Now: s.now}
 	ctx, cancel := context.WithCancel(context.Background())
 	if s.pubsub {
@@ -254,7 +242,7 @@ func (m mute) Write(b []byte) (int, error) {
 // stores nothing.
 func answering(t testing.TB, answer func(n int, m *pb.Message) *pb.Receipt) host.Host {
 	t.Helper()
-	h := newHost(t)
+	h := loopback.Host(t)
 	var mu sync.Mutex
 	n := 0
 	h.SetStreamHandler(Protocol, func(st network.Stream) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/newpieceplease/npp/message/pb"
 	"github.com/newpieceplease/npp/store/storetest"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // heard is what a listener received, and how it ended.
@@ -331,7 +332,7 @@ func TestListenToATopicSubscribesWhileItRuns(t *testing.T) {
 
 func TestCloseEndsEverythingAtOnceAndTwice(t *testing.T) {
 	b := newDaemon(t, setup{pubsub: true})
-	stranger := newHost(t)
+	stranger := loopback.Host(t)
 	hang := make(chan struct{}, 3*maxStreams)
 	stranger.SetStreamHandler(Protocol, func(st network.Stream) {
 		defer st.Reset()
@@ -350,7 +351,7 @@ func TestCloseEndsEverythingAtOnceAndTwice(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 3 * maxStreams {
 		wg.Go(func() {
-			if out, err := b.Send(testContext(t), Outgoing{To: infoOf(stranger), Data: []byte("x")}); err == nil {
+			if out, err := b.Send(testContext(t), Outgoing{To: loopback.Info(stranger), Data: []byte("x")}); err == nil {
 				t.Errorf("send: %s", out.Status)
 			}
 		})

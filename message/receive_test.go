@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/newpieceplease/npp/message/pb"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // openTo opens a stream without the client of this package.
@@ -43,7 +44,7 @@ func frameOf(t testing.TB, m *pb.Message) []byte {
 func TestWhatIsNotAMessageForUsIsRefusedWithTheReason(t *testing.T) {
 	b := newDaemon(t, setup{limits: func(l *Limits) { l.MaxMessageBytes = 100_000 }})
 	honest := newDaemon(t, setup{})
-	h := newHost(t)
+	h := loopback.Host(t)
 	message := func(change func(*pb.Message)) []byte {
 		m := &pb.Message{Id: "id", From: []byte(h.ID()), To: []byte(b.info.ID), Data: []byte("x")}
 		change(m)
@@ -166,7 +167,7 @@ func timedOut(err error) bool {
 
 func TestSlowStreamsEnd(t *testing.T) {
 	b := newDaemon(t, setup{times: func(p *times) { p.idle, p.frame = 50*time.Millisecond, 50*time.Millisecond }})
-	h := newHost(t)
+	h := loopback.Host(t)
 	frame := frameOf(t, &pb.Message{Id: "id", From: []byte(h.ID()), To: []byte(b.info.ID), Data: make([]byte, 10_000)})
 	for name, sent := range map[string][]byte{
 		"nothing":             nil,
@@ -204,7 +205,7 @@ func TestSlowStreamsEnd(t *testing.T) {
 func TestThousandStreamsOfAPeerAreBoundedAndHarmNobody(t *testing.T) {
 	unlimited := libp2p.ResourceManager(&network.NullResourceManager{})
 	b := newDaemon(t, setup{host: []libp2p.Option{unlimited}})
-	hostile := newHost(t, unlimited)
+	hostile := loopback.Host(t, unlimited)
 	honest := newDaemon(t, setup{})
 	must(t, hostile.Connect(testContext(t), b.info))
 	// Each stream announces a large message, which reserves memory.

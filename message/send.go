@@ -11,9 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-msgio"
-	"github.com/multiformats/go-multistream"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/newpieceplease/npp/internal/negotiate"
@@ -397,7 +395,7 @@ func (o *streamPool) open(ctx context.Context, p peer.ID, connect func(context.C
 	}
 	ctx = network.WithAllowLimitedConn(network.WithNoDial(ctx, "npp message"), "npp message")
 	st, err := o.host.NewStream(ctx, p, Protocol)
-	if errors.As(err, new(multistream.ErrNotSupported[protocol.ID])) {
+	if negotiate.Refused(err) {
 		return nil, ErrNoProtocol
 	}
 	if err != nil {

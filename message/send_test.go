@@ -27,6 +27,7 @@ import (
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
 	"github.com/newpieceplease/npp/swarm"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 func readFrame(r io.Reader, m proto.Message) error {
@@ -365,7 +366,7 @@ func TestAbsurdRetryAfterIsNotBelieved(t *testing.T) {
 		h := answering(t, func(_ int, m *pb.Message) *pb.Receipt {
 			return &pb.Receipt{Id: m.GetId(), Status: pb.Receipt_TOO_FAST, RetryAfter: after}
 		})
-		wantOutcome(t, a, Outgoing{To: infoOf(h), Data: []byte("x")}, Failed, ErrTooFast)
+		wantOutcome(t, a, Outgoing{To: loopback.Info(h), Data: []byte("x")}, Failed, ErrTooFast)
 	}
 }
 
@@ -377,7 +378,7 @@ func TestTooFastAfterALostReceiptIsUnknown(t *testing.T) {
 		}
 		return &pb.Receipt{Id: m.GetId(), Status: pb.Receipt_TOO_FAST, RetryAfter: math.MaxInt64}
 	})
-	wantOutcome(t, a, Outgoing{To: infoOf(h), Data: []byte("x")}, Unknown, ErrUnknownFate)
+	wantOutcome(t, a, Outgoing{To: loopback.Info(h), Data: []byte("x")}, Unknown, ErrUnknownFate)
 }
 
 func TestReceiptForAnotherMessageIsNone(t *testing.T) {
@@ -386,7 +387,7 @@ func TestReceiptForAnotherMessageIsNone(t *testing.T) {
 		h := answering(t, func(n int, m *pb.Message) *pb.Receipt {
 			return &pb.Receipt{Id: "another", Status: status}
 		})
-		wantOutcome(t, a, Outgoing{To: infoOf(h), Data: []byte("x")}, Unknown, ErrUnknownFate)
+		wantOutcome(t, a, Outgoing{To: loopback.Info(h), Data: []byte("x")}, Unknown, ErrUnknownFate)
 	}
 	h := answering(t, func(n int, m *pb.Message) *pb.Receipt {
 		if n == 1 {
@@ -394,7 +395,7 @@ func TestReceiptForAnotherMessageIsNone(t *testing.T) {
 		}
 		return &pb.Receipt{Id: m.GetId(), Status: pb.Receipt_STORED}
 	})
-	out, err := a.Send(testContext(t), Outgoing{To: infoOf(h), Data: []byte("x")})
+	out, err := a.Send(testContext(t), Outgoing{To: loopback.Info(h), Data: []byte("x")})
 	if err != nil || out.Status != Delivered {
 		t.Errorf("after the right receipt: %s, %v", out.Status, err)
 	}
@@ -405,7 +406,7 @@ func TestReceiptIsBounded(t *testing.T) {
 	h := answering(t, func(n int, m *pb.Message) *pb.Receipt {
 		return &pb.Receipt{Id: m.GetId(), Status: pb.Receipt_STORED, Reason: string(make([]byte, maxReceipt))}
 	})
-	wantOutcome(t, a, Outgoing{To: infoOf(h), Data: []byte("x")}, Unknown, msgio.ErrMsgTooLarge)
+	wantOutcome(t, a, Outgoing{To: loopback.Info(h), Data: []byte("x")}, Unknown, msgio.ErrMsgTooLarge)
 }
 
 func TestRefusalsAreTold(t *testing.T) {
@@ -421,7 +422,7 @@ func TestRefusalsAreTold(t *testing.T) {
 		h := answering(t, func(_ int, m *pb.Message) *pb.Receipt {
 			return &pb.Receipt{Id: m.GetId(), Status: status, Reason: "why"}
 		})
-		wantOutcome(t, a, Outgoing{To: infoOf(h), Data: []byte("x")}, Failed, want)
+		wantOutcome(t, a, Outgoing{To: loopback.Info(h), Data: []byte("x")}, Failed, want)
 	}
 }
 
@@ -429,7 +430,7 @@ func TestCancelledWhileQueuedIsNotSent(t *testing.T) {
 	a := newDaemon(t, setup{})
 	arrived := make(chan struct{}, maxStreams)
 	var sent atomic.Int32
-	h := newHost(t)
+	h := loopback.Host(t)
 	h.SetStreamHandler(Protocol, func(st network.Stream) {
 		defer st.Reset()
 		var m pb.Message
@@ -443,7 +444,7 @@ func TestCancelledWhileQueuedIsNotSent(t *testing.T) {
 	var wg sync.WaitGroup
 	for range maxStreams {
 		wg.Go(func() {
-			out, err := a.Send(busy, Outgoing{To: infoOf(h), Data: []byte("x")})
+			out, err := a.Send(busy, Outgoing{To: loopback.Info(h), Data: []byte("x")})
 			if out.Status != Unknown || !errors.Is(err, ErrUnknownFate) || !errors.Is(err, context.Canceled) {
 				t.Errorf("cancelled on its way: %s, %v", out.Status, err)
 			}
@@ -454,7 +455,7 @@ func TestCancelledWhileQueuedIsNotSent(t *testing.T) {
 	}
 	queued, stopQueued := context.WithCancel(t.Context())
 	wg.Go(func() {
-		out, err := a.Send(queued, Outgoing{To: infoOf(h), Data: []byte("x")})
+		out, err := a.Send(queued, Outgoing{To: loopback.Info(h), Data: []byte("x")})
 		if out.Status != Failed || !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled while queued: %s, %v", out.Status, err)
 		}
@@ -515,11 +516,11 @@ func TestWhatCannotBeSentIsToldAtOnce(t *testing.T) {
 }
 
 func TestRelayedConnectionWillDo(t *testing.T) {
-	relay := newHost(t, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
+	relay := loopback.Host(t, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
 	a := newDaemon(t, setup{})
 	b := newDaemon(t, setup{host: []libp2p.Option{libp2p.NoListenAddrs, libp2p.EnableRelay()}})
-	must(t, b.host.Connect(testContext(t), infoOf(relay)))
-	_, err := client.Reserve(testContext(t), b.host, infoOf(relay))
+	loopback.Connect(t, b.host, relay)
+	_, err := client.Reserve(testContext(t), b.host, loopback.Info(relay))
 	must(t, err)
 	through := ma.StringCast(fmt.Sprintf("%s/p2p/%s/p2p-circuit", relay.Addrs()[0], relay.ID()))
 	b.info.Addrs = []ma.Multiaddr{through}

@@ -19,6 +19,7 @@ import (
 	"github.com/newpieceplease/npp/internal/negotiate"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/store/storetest"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // connectTopics connects two daemons and waits until each knows that the other
@@ -41,7 +42,7 @@ type author struct {
 
 func newAuthor(t *testing.T, to *daemon, opts ...libp2p.Option) *author {
 	t.Helper()
-	h := newHost(t, opts...)
+	h := loopback.Host(t, opts...)
 	must(t, h.Connect(testContext(t), to.info))
 	st, err := h.NewStream(testContext(t), to.info.ID, pubsub.FloodSubID)
 	must(t, err)
@@ -189,7 +190,7 @@ func TestForgedPubsubMessagesAreNotHeard(t *testing.T) {
 	messages, _ := listening(t, testContext(t), b, Filter{})
 	a := newAuthor(t, b)
 	topic := b.info.ID.String()
-	victim := newHost(t)
+	victim := loopback.Host(t)
 	a.send(&pubsubpb.Message{From: []byte(victim.ID()), Data: []byte("unsigned"), Seqno: []byte{1}, Topic: &topic})
 	a.send(&pubsubpb.Message{From: []byte(victim.ID()), Data: []byte("badly signed"), Seqno: []byte{2}, Topic: &topic, Signature: make([]byte, 64)})
 	a.send(&pubsubpb.Message{From: []byte(b.info.ID), Data: []byte("as ourselves"), Seqno: []byte{3}, Topic: &topic, Signature: make([]byte, 64)})

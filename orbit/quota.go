@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/orbit/internal/blocks"
 	"github.com/newpieceplease/npp/orbit/internal/manifest"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
@@ -51,6 +52,7 @@ const DefaultPending = oplog.DefaultMaxPending
 // ledger accounts for the bytes of each database and applies the quotas.
 type ledger struct {
 	quotas Quotas
+	freed  wait.Change
 
 	mu       sync.Mutex
 	accounts map[uint64]*account // by the number of the log
@@ -58,7 +60,6 @@ type ledger struct {
 	used     map[string]uint64   // by the group; "" for none
 	all      uint64              // of all limited accounts
 	waiting  uint64              // the part of all that is pending
-	freed    chan struct{}       // closed when space is freed
 }
 
 func newLedger(q Quotas) *ledger {
@@ -71,8 +72,7 @@ func newLedger(q Quotas) *ledger {
 		q.Pending = DefaultPending
 	}
 	return &ledger{
-		quotas: q, freed: make(chan struct{}),
-		accounts: make(map[uint64]*account), groups: make(map[string]string), used: make(map[string]uint64),
+		quotas: q, accounts: make(map[uint64]*account), groups: make(map[string]string), used: make(map[string]uint64),
 	}
 }
 
@@ -116,8 +116,7 @@ func (a *account) change(change func()) {
 	change()
 	l.count(a, 1)
 	if l.all-l.waiting < before {
-		close(l.freed)
-		l.freed = make(chan struct{})
+		l.freed.Announce()
 	}
 }
 
@@ -317,11 +316,7 @@ func (o *Orbit) SetGroup(address, group string) {
 
 // Freed returns a channel that is closed when space that counts toward a quota
 // is freed.
-func (o *Orbit) Freed() <-chan struct{} {
-	o.ledger.mu.Lock()
-	defer o.ledger.mu.Unlock()
-	return o.ledger.freed
-}
+func (o *Orbit) Freed() <-chan struct{} { return o.ledger.freed.Next() }
 
 // Usage is the number of stored bytes of blocks, and their bound.
 type Usage struct {

@@ -11,6 +11,8 @@ import (
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/discovery"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 func takeAll(context.Context, *pubsub.Message) bool { return true }
@@ -88,7 +90,7 @@ func TestSubscriptionsAreToldOf(t *testing.T) {
 		}
 	}
 	follow(t, b, "before", takeAll)
-	must(t, hostA.Connect(testContext(t), peer.AddrInfo{ID: hostB.ID(), Addrs: hostB.Addrs()}))
+	loopback.Connect(t, hostA, hostB)
 	want(told{hostB.ID(), "before", true})
 	stop, err := b.Follow("after", takeAll)
 	must(t, err)

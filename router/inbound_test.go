@@ -11,6 +11,8 @@ import (
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // tell subscribes a raw peer to topics, or unsubscribes it, in small RPCs.
@@ -125,7 +127,7 @@ func TestAllTopicsOfAStockPeerAreRemembered(t *testing.T) {
 
 // When a peer opens a stream, pubsub visits all topics of all peers.
 func TestPeerOpensFewStreamsInAWhile(t *testing.T) {
-	ha, hb := newHost(t), newHost(t)
+	ha, hb := loopback.Host(t), loopback.Host(t)
 	o := newOutbound(ha, newInbound(func(string) bool { return false }), Limits{}.withDefaults(), func(int) {})
 	handled, refused, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	defer close(over)
@@ -134,7 +136,7 @@ func TestPeerOpensFewStreamsInAWhile(t *testing.T) {
 		<-over
 		s.Reset()
 	})
-	must(t, hb.Connect(testContext(t), peer.AddrInfo{ID: ha.ID(), Addrs: ha.Addrs()}))
+	loopback.Connect(t, hb, ha)
 	const opened = 2 * openBurst
 	begin := time.Now()
 	for range opened {

@@ -20,6 +20,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-msgio"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // rawPeer is a peer that speaks pubsub without a router and reads on request.
@@ -32,7 +34,7 @@ type rawPeer struct {
 
 func newRawPeer(t *testing.T, protocol protocol.ID, topics ...string) *rawPeer {
 	t.Helper()
-	p := &rawPeer{newHost(t), protocol, topics, make(chan network.Stream, 64)}
+	p := &rawPeer{loopback.Host(t), protocol, topics, make(chan network.Stream, 64)}
 	p.SetStreamHandler(protocol, func(s network.Stream) { p.streams <- s })
 	return p
 }
@@ -41,7 +43,7 @@ func newRawPeer(t *testing.T, protocol protocol.ID, topics ...string) *rawPeer {
 // topics.
 func (p *rawPeer) join(t *testing.T, r *Router, h host.Host) network.Stream {
 	t.Helper()
-	must(t, p.Connect(testContext(t), peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()}))
+	loopback.Connect(t, p, h)
 	s := p.greet(t, h)
 	eventually(t, "the peer is subscribed", func() bool {
 		return !slices.ContainsFunc(p.topics, func(topic string) bool { return !slices.Contains(r.ListPeers(topic), p.ID()) })
@@ -228,7 +230,7 @@ func TestPeerThatDoesNotReadIsResetAtItsBound(t *testing.T) {
 func TestStockPeerHearsAndIsHeardAfterItsStreamWasReset(t *testing.T) {
 	a, ha := newRouter(t, Options{SupportsBursts: patient, Limits: Limits{PeerBytes: 2 * mib}})
 	heard := subscribe(t, a, acceptAll)
-	hs := newHost(t)
+	hs := loopback.Host(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var stall sync.Mutex // blocks its event loop
@@ -257,7 +259,7 @@ func TestStockPeerHearsAndIsHeardAfterItsStreamWasReset(t *testing.T) {
 			}
 		}
 	}
-	must(t, ha.Connect(testContext(t), peer.AddrInfo{ID: hs.ID(), Addrs: hs.Addrs()}))
+	loopback.Connect(t, ha, hs)
 	bothAreGreeted()
 
 	stall.Lock()
@@ -310,7 +312,7 @@ func TestPeersThatDoNotReadShareABound(t *testing.T) {
 		subs = append(subs, subscribeTo(t, b, name))
 		deaf = append(deaf, newRawPeer(t, pubsub.GossipSubID_v11, name))
 	}
-	must(t, ha.Connect(testContext(t), peer.AddrInfo{ID: hb.ID(), Addrs: hb.Addrs()}))
+	loopback.Connect(t, ha, hb)
 	for i, p := range deaf {
 		p.join(t, a, ha)
 		eventually(t, "b is subscribed", func() bool { return slices.Contains(a.ListPeers(p.topics[0]), hb.ID()) })
@@ -519,7 +521,7 @@ func (s impatientStream) SetWriteDeadline(time.Time) error {
 // Pubsub resets a stream to which it cannot write a message in time. The reset
 // is counted, and the peer sends and receives afterwards.
 func TestPeerThatTakesTooLongIsReset(t *testing.T) {
-	h := &wrappedHost{newHost(t), func(s network.Stream, _ context.Context) (network.Stream, error) { return impatientStream{s}, nil }}
+	h := &wrappedHost{loopback.Host(t), func(s network.Stream, _ context.Context) (network.Stream, error) { return impatientStream{s}, nil }}
 	a := newRouterOn(t, h, Options{SupportsBursts: patient})
 	deaf := newRawPeer(t, pubsub.GossipSubID_v11, topic)
 	out := deaf.join(t, a, h)
@@ -543,7 +545,7 @@ func TestPeerThatTakesTooLongIsReset(t *testing.T) {
 // read.
 func TestPeerThatTakesNoStreamIsDisconnectedAtItsBound(t *testing.T) {
 	const bound, size = 4 * mib, mib / 4
-	h := &wrappedHost{newHost(t), func(s network.Stream, ctx context.Context) (network.Stream, error) {
+	h := &wrappedHost{loopback.Host(t), func(s network.Stream, ctx context.Context) (network.Stream, error) {
 		<-ctx.Done()
 		s.Reset()
 		return nil, ctx.Err()

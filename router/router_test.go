@@ -12,12 +12,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	pubsubpb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/goleak"
+
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -59,17 +60,9 @@ func patient(peer.ID) bool { return true }
 
 func acceptAll(peer.ID, []byte) bool { return true }
 
-func newHost(t *testing.T) host.Host {
-	t.Helper()
-	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableMetrics())
-	must(t, err)
-	t.Cleanup(func() { h.Close() })
-	return h
-}
-
 func newRouter(t *testing.T, o Options) (*Router, host.Host) {
 	t.Helper()
-	h := newHost(t)
+	h := loopback.Host(t)
 	return newRouterOn(t, h, o), h
 }
 
@@ -85,7 +78,7 @@ func newRouterOn(t *testing.T, h host.Host, o Options) *Router {
 // link connects two hosts and waits until from knows that to is subscribed.
 func link(t *testing.T, from *Router, h host.Host, to host.Host) {
 	t.Helper()
-	must(t, h.Connect(testContext(t), peer.AddrInfo{ID: to.ID(), Addrs: to.Addrs()}))
+	loopback.Connect(t, h, to)
 	eventually(t, "the subscription is known", func() bool { return slices.Contains(from.ListPeers(topic), to.ID()) })
 }
 
@@ -360,7 +353,7 @@ func TestDropsAreCounted(t *testing.T) {
 }
 
 func TestRouterThatCannotStartIsAnError(t *testing.T) {
-	h := newHost(t)
+	h := loopback.Host(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	if _, err := New(ctx, h, Options{Floodsub: true, Extra: []pubsub.Option{pubsub.WithValidateQueueSize(0)}}); err == nil {

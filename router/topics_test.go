@@ -8,7 +8,8 @@ import (
 	"testing"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
-	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // wantRefused tries to open a topic in both ways, and returns the error.
@@ -131,10 +132,10 @@ func TestStockPeerSeesAsManyTopicsAsAreOpened(t *testing.T) {
 	if open != 7000 {
 		t.Errorf("%d topics are open", open)
 	}
-	hs := newHost(t)
+	hs := loopback.Host(t)
 	stock, err := pubsub.NewGossipSub(t.Context(), hs)
 	must(t, err)
-	must(t, ha.Connect(testContext(t), peer.AddrInfo{ID: hs.ID(), Addrs: hs.Addrs()}))
+	loopback.Connect(t, ha, hs)
 	for n := range open {
 		eventually(t, "the topic is seen", func() bool { return slices.Contains(stock.ListPeers(topicOf(n)), ha.ID()) })
 	}

@@ -18,9 +18,6 @@ var log = logging.Logger("npp/space")
 // ErrFull means that too little space is free.
 var ErrFull = errors.New("the disk is almost full")
 
-// Advice tells the owner of a daemon how to free space.
-const Advice = "make room on that disk, for example with ipfs repo gc, ipfs npp db drop or ipfs npp messages rm"
-
 // Bounds of the default floor, and of the reserve, in bytes.
 const (
 	minFloor   = 512 << 20

@@ -19,6 +19,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/newpieceplease/npp/internal/wait"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // router is a routing system with fixed records.
@@ -85,29 +86,29 @@ func TestConnectFindsTheWay(t *testing.T) {
 		tried   []Way
 	}{
 		{"over the open connection", func(t *testing.T, us host.Host) (Config, peer.AddrInfo) {
-			them := newHost(t)
-			connect(t, us, them)
+			them := loopback.Host(t)
+			loopback.Connect(t, us, them)
 			return Config{}, peer.AddrInfo{ID: them.ID(), Addrs: []ma.Multiaddr{closedAddr(t)}}
 		}, WayOpen, false, nil},
 
 		{"at the address given", func(t *testing.T, us host.Host) (Config, peer.AddrInfo) {
-			return Config{}, infoOf(newHost(t))
+			return Config{}, loopback.Info(loopback.Host(t))
 		}, WayGiven, false, nil},
 
 		{"at a known address beside a dead one given", func(t *testing.T, us host.Host) (Config, peer.AddrInfo) {
-			them := newHost(t)
+			them := loopback.Host(t)
 			us.Peerstore().AddAddrs(them.ID(), them.Addrs(), time.Hour)
 			return Config{}, peer.AddrInfo{ID: them.ID(), Addrs: []ma.Multiaddr{closedAddr(t)}}
 		}, WayKnown, false, nil},
 
 		{"by routing", func(t *testing.T, us host.Host) (Config, peer.AddrInfo) {
-			them := newHost(t)
-			return Config{Routing: router{them.ID(): infoOf(them)}}, peer.AddrInfo{ID: them.ID()}
+			them := loopback.Host(t)
+			return Config{Routing: router{them.ID(): loopback.Info(them)}}, peer.AddrInfo{ID: them.ID()}
 		}, WayRouting, false, []Way{WayKnown}},
 
 		{"by routing after a dead address", func(t *testing.T, us host.Host) (Config, peer.AddrInfo) {
-			them := newHost(t)
-			return Config{Routing: router{them.ID(): infoOf(them)}},
+			them := loopback.Host(t)
+			return Config{Routing: router{them.ID(): loopback.Info(them)}},
 				peer.AddrInfo{ID: them.ID(), Addrs: []ma.Multiaddr{closedAddr(t)}}
 		}, WayRouting, false, []Way{WayGiven}},
 
@@ -120,26 +121,26 @@ func TestConnectFindsTheWay(t *testing.T) {
 		{"through a relay that is named without address", func(t *testing.T, us host.Host) (Config, peer.AddrInfo) {
 			relay := newRelay(t)
 			them := newHidden(t, relay)
-			return Config{Routing: router{relay.ID(): infoOf(relay)}},
+			return Config{Routing: router{relay.ID(): loopback.Info(relay)}},
 				peer.AddrInfo{ID: them.ID(), Addrs: []ma.Multiaddr{ma.StringCast("/p2p/" + relay.ID().String() + "/p2p-circuit")}}
 		}, WayGiven, true, nil},
 
 		{"through one of our relays", func(t *testing.T, us host.Host) (Config, peer.AddrInfo) {
 			wrong, relay := newRelay(t), newRelay(t)
-			connect(t, us, wrong)
-			connect(t, us, relay)
+			loopback.Connect(t, us, wrong)
+			loopback.Connect(t, us, relay)
 			return Config{}, peer.AddrInfo{ID: newHidden(t, relay).ID()}
 		}, WayRelay, true, []Way{WayKnown, WayRouting}},
 
 		{"through a relay after a silent address and a stuck routing system", func(t *testing.T, us host.Host) (Config, peer.AddrInfo) {
 			relay := newRelay(t)
-			connect(t, us, relay)
+			loopback.Connect(t, us, relay)
 			return Config{Routing: newStuckRouter()},
 				peer.AddrInfo{ID: newHidden(t, relay).ID(), Addrs: []ma.Multiaddr{silentAddr(t)}}
 		}, WayRelay, true, []Way{WayGiven, WayRouting}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			us := newHost(t)
+			us := loopback.Host(t)
 			cfg, target := test.arrange(t, us)
 			cfg.Host = us
 			s := start(t, cfg)
@@ -173,8 +174,8 @@ func TestConnectFindsTheWay(t *testing.T) {
 }
 
 func TestConnectErrorNamesEachThingTried(t *testing.T) {
-	us, them, relay, wrong := newHost(t), newHost(t), newRelay(t), newHost(t)
-	connect(t, us, relay)
+	us, them, relay, wrong := loopback.Host(t), loopback.Host(t), newRelay(t), loopback.Host(t)
+	loopback.Connect(t, us, relay)
 	given, known, found := closedAddr(t), closedAddr(t), closedAddr(t)
 	us.Peerstore().AddAddrs(them.ID(), []ma.Multiaddr{known}, time.Hour)
 	s := start(t, Config{Host: us, Routing: router{them.ID(): {ID: them.ID(), Addrs: []ma.Multiaddr{given, found}}}})
@@ -212,7 +213,7 @@ func TestConnectErrorNamesEachThingTried(t *testing.T) {
 		}
 	}
 
-	s = start(t, Config{Host: wrong, Routing: router{them.ID(): infoOf(us)}})
+	s = start(t, Config{Host: wrong, Routing: router{them.ID(): loopback.Info(us)}})
 	_, err := s.Connect(testContext(t), peer.AddrInfo{ID: them.ID()})
 	for _, cause := range []error{errNothingKnown, errWrongPeer, errNoRelay} {
 		if !errors.Is(err, cause) {
@@ -222,7 +223,7 @@ func TestConnectErrorNamesEachThingTried(t *testing.T) {
 }
 
 func TestConnectAtTheEndOfItsTime(t *testing.T) {
-	us, them := newHost(t), newHost(t)
+	us, them := loopback.Host(t), loopback.Host(t)
 	s := start(t, Config{Host: us})
 	silent := silentAddr(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -234,8 +235,8 @@ func TestConnectAtTheEndOfItsTime(t *testing.T) {
 }
 
 func TestConnectTriesAgainDespiteTheBackoff(t *testing.T) {
-	us, them := newHost(t), newHost(t)
-	info := infoOf(them)
+	us, them := loopback.Host(t), loopback.Host(t)
+	info := loopback.Info(them)
 	backoff := us.Network().(*libp2pswarm.Swarm).Backoff()
 	backoff.AddBackoff(info.ID, info.Addrs[0])
 	us.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.TempAddrTTL)
@@ -248,12 +249,12 @@ func TestConnectTriesAgainDespiteTheBackoff(t *testing.T) {
 }
 
 func TestConnectRefuses(t *testing.T) {
-	us := newHost(t)
+	us := loopback.Host(t)
 	s := start(t, Config{Host: us})
-	if _, err := s.Connect(t.Context(), infoOf(us)); !errors.Is(err, ErrSelf) {
+	if _, err := s.Connect(t.Context(), loopback.Info(us)); !errors.Is(err, ErrSelf) {
 		t.Errorf("ourselves: %v", err)
 	}
-	if err := s.Keep(t.Context(), infoOf(us)); !errors.Is(err, ErrSelf) {
+	if err := s.Keep(t.Context(), loopback.Info(us)); !errors.Is(err, ErrSelf) {
 		t.Errorf("keep ourselves: %v", err)
 	}
 	if _, err := s.Connect(t.Context(), peer.AddrInfo{}); !errors.Is(err, peer.ErrEmptyPeerID) {
@@ -262,7 +263,7 @@ func TestConnectRefuses(t *testing.T) {
 }
 
 func TestCloseEndsConnect(t *testing.T) {
-	us, them, stuck := newHost(t), newHost(t), newStuckRouter()
+	us, them, stuck := loopback.Host(t), loopback.Host(t), newStuckRouter()
 	s := start(t, Config{Host: us, Routing: stuck})
 	done := make(chan error, 1)
 	go func() {
@@ -278,16 +279,16 @@ func TestCloseEndsConnect(t *testing.T) {
 
 func TestTwoPeersThatDialEachOtherAtOnceMeet(t *testing.T) {
 	for range 30 {
-		a, b := newHost(t), newHost(t)
+		a, b := loopback.Host(t), loopback.Host(t)
 		from := start(t, Config{Host: a})
 		to := start(t, Config{Host: b})
 		errs := make(chan error, 2)
 		go func() {
-			_, err := from.Connect(testContext(t), infoOf(b))
+			_, err := from.Connect(testContext(t), loopback.Info(b))
 			errs <- err
 		}()
 		go func() {
-			_, err := to.Connect(testContext(t), infoOf(a))
+			_, err := to.Connect(testContext(t), loopback.Info(a))
 			errs <- err
 		}()
 		if err := errors.Join(<-errs, <-errs); err != nil {
@@ -297,8 +298,8 @@ func TestTwoPeersThatDialEachOtherAtOnceMeet(t *testing.T) {
 }
 
 func TestConnectKnowsTheAddressesOfPinnedPeers(t *testing.T) {
-	us, pinned := newHost(t), newHost(t)
-	s := start(t, Config{Host: us, Pinned: []peer.AddrInfo{infoOf(pinned)}})
+	us, pinned := loopback.Host(t), loopback.Host(t)
+	s := start(t, Config{Host: us, Pinned: []peer.AddrInfo{loopback.Info(pinned)}})
 	route, err := s.Connect(t.Context(), peer.AddrInfo{ID: pinned.ID()})
 	if err != nil || route.Way != WayKnown {
 		t.Errorf("by %q, %v", route.Way, err)

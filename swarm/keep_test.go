@@ -15,6 +15,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 func keep(t *testing.T, s *Swarm, info peer.AddrInfo) {
@@ -32,10 +33,10 @@ func kept(s *Swarm) (ids []peer.ID) {
 }
 
 func TestKeptPeerIsConnectedAtOnceAndAfterRestart(t *testing.T) {
-	us, them := newHost(t), newHost(t)
+	us, them := loopback.Host(t), loopback.Host(t)
 	ds := newDatastore()
 	s := start(t, Config{Host: us, Store: newStore(ds)})
-	keep(t, s, infoOf(them))
+	keep(t, s, loopback.Info(them))
 	await(t, s, them.ID(), true)
 	s.Close()
 	us.Network().ClosePeer(them.ID())
@@ -50,9 +51,9 @@ func TestKeptPeerIsConnectedAtOnceAndAfterRestart(t *testing.T) {
 }
 
 func TestKeptPeerIsConnectedAgainAfterALoss(t *testing.T) {
-	us, them := newHost(t), newHost(t)
+	us, them := loopback.Host(t), loopback.Host(t)
 	s := start(t, Config{Host: us})
-	keep(t, s, infoOf(them))
+	keep(t, s, loopback.Info(them))
 	await(t, s, them.ID(), true)
 	us.Network().ClosePeer(them.ID())
 	await(t, s, them.ID(), false)
@@ -60,10 +61,10 @@ func TestKeptPeerIsConnectedAgainAfterALoss(t *testing.T) {
 }
 
 func TestKeptPeerIsConnectedAgainAfterALossOverARelay(t *testing.T) {
-	us, relay := newHost(t), newRelay(t)
+	us, relay := loopback.Host(t), newRelay(t)
 	them := newHidden(t, relay)
 	s := start(t, Config{Host: us})
-	connect(t, us, relay)
+	loopback.Connect(t, us, relay)
 	keep(t, s, peer.AddrInfo{ID: them.ID()})
 	for range 2 {
 		await(t, s, them.ID(), true)
@@ -81,12 +82,12 @@ func TestKeptPeerIsConnectedAgainAfterALossOverARelay(t *testing.T) {
 }
 
 func TestKeptPeerThatWasAwayIsFoundWhenItComesBack(t *testing.T) {
-	us, them := newHost(t), newHost(t)
-	info := infoOf(them)
+	us, them := loopback.Host(t), loopback.Host(t)
+	info := loopback.Info(them)
 	them.Close()
 	s := start(t, Config{Host: us})
 	keep(t, s, peer.AddrInfo{ID: info.ID})
-	back := newHost(t, libp2p.Identity(them.Peerstore().PrivKey(them.ID())), libp2p.ListenAddrs(info.Addrs...))
+	back := loopback.Host(t, libp2p.Identity(them.Peerstore().PrivKey(them.ID())), libp2p.ListenAddrs(info.Addrs...))
 	if back.ID() != info.ID {
 		t.Fatal("not the same peer")
 	}
@@ -95,10 +96,10 @@ func TestKeptPeerThatWasAwayIsFoundWhenItComesBack(t *testing.T) {
 }
 
 func TestAddressThatWorkedIsRemembered(t *testing.T) {
-	us, them := newHost(t), newHost(t)
+	us, them := loopback.Host(t), loopback.Host(t)
 	ds := newDatastore()
 	dead := closedAddr(t)
-	s := start(t, Config{Host: us, Store: newStore(ds), Routing: router{them.ID(): infoOf(them)}})
+	s := start(t, Config{Host: us, Store: newStore(ds), Routing: router{them.ID(): loopback.Info(them)}})
 	keep(t, s, peer.AddrInfo{ID: them.ID(), Addrs: []ma.Multiaddr{dead}})
 	want := []ma.Multiaddr{them.Addrs()[0], dead}
 	ctx := testContext(t)
@@ -110,18 +111,18 @@ func TestAddressThatWorkedIsRemembered(t *testing.T) {
 	}
 	s.Close()
 
-	other := start(t, Config{Host: newHost(t), Store: newStore(ds)})
+	other := start(t, Config{Host: loopback.Host(t), Store: newStore(ds)})
 	if got := other.Kept(); len(got) != 1 || !slices.EqualFunc(got[0].Addrs, want, ma.Multiaddr.Equal) {
 		t.Errorf("kept %v, want %v", got, want)
 	}
 }
 
 func TestForget(t *testing.T) {
-	us, them, other := newHost(t), newHost(t), newHost(t)
+	us, them, other := loopback.Host(t), loopback.Host(t), loopback.Host(t)
 	ds := newDatastore()
 	service := peering.NewPeeringService(us)
 	s := start(t, Config{Host: us, Store: newStore(ds), Peering: service})
-	keep(t, s, infoOf(them))
+	keep(t, s, loopback.Info(them))
 	await(t, s, them.ID(), true)
 	if !us.ConnManager().IsProtected(them.ID(), keepTag) || len(service.ListPeers()) != 1 {
 		t.Error("neither protected nor peering while kept")
@@ -148,7 +149,7 @@ func TestForget(t *testing.T) {
 }
 
 func TestOperatorsPeersAreLeftAlone(t *testing.T) {
-	us, pinned, peered, ours := newHost(t), newHost(t), newHost(t), newHost(t)
+	us, pinned, peered, ours := loopback.Host(t), loopback.Host(t), loopback.Host(t), loopback.Host(t)
 	service := peering.NewPeeringService(us)
 	mark := ma.StringCast("/ip4/127.0.0.1/tcp/9")
 	entry := func(h host.Host) peer.AddrInfo { return peer.AddrInfo{ID: h.ID(), Addrs: []ma.Multiaddr{mark}} }
@@ -168,7 +169,7 @@ func TestOperatorsPeersAreLeftAlone(t *testing.T) {
 	}
 	s := start(t, Config{Host: us, Peering: service, Pinned: []peer.AddrInfo{entry(pinned)}})
 	service.RemovePeer(pinned.ID()) // as ipfs swarm peering rm does
-	keep(t, s, infoOf(pinned))
+	keep(t, s, loopback.Info(pinned))
 	if listed := service.ListPeers(); len(listed) != 1 {
 		t.Errorf("npp brought back an entry that the operator removed: %v", listed)
 	}
@@ -182,7 +183,7 @@ func TestOperatorsPeersAreLeftAlone(t *testing.T) {
 		t.Errorf("kept %+v, want the pinned peer", got)
 	}
 	for _, h := range []host.Host{pinned, peered, ours} {
-		keep(t, s, infoOf(h))
+		keep(t, s, loopback.Info(h))
 	}
 	check("kept by npp too", pinned, peered)
 	if len(s.Kept()) != 3 {
@@ -212,12 +213,12 @@ func TestOperatorsPeersAreLeftAlone(t *testing.T) {
 }
 
 func TestDamagedRecordIsSkipped(t *testing.T) {
-	us, them := newHost(t), newHost(t)
+	us, them := loopback.Host(t), loopback.Host(t)
 	st := newStore(newDatastore())
 	first := start(t, Config{Host: us, Store: st})
-	keep(t, first, infoOf(them))
+	keep(t, first, loopback.Info(them))
 	first.Close()
-	bad := keepKey(newHost(t).ID())
+	bad := keepKey(loopback.Host(t).ID())
 	if err := st.Update(t.Context(), func(tx *store.Tx) error {
 		return errors.Join(tx.Put(bad, []byte(`{"addrs":["/nowhere"]}`)), tx.Put("keep/nobody", []byte("{}")))
 	}); err != nil {
@@ -249,9 +250,9 @@ func TestKeepIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	us, them := newHost(t), newHost(t)
+	us, them := loopback.Host(t), loopback.Host(t)
 	s := start(t, Config{Host: us, Store: st})
-	if err := s.Keep(t.Context(), infoOf(them)); !errors.Is(err, ErrTooManyKept) {
+	if err := s.Keep(t.Context(), loopback.Info(them)); !errors.Is(err, ErrTooManyKept) {
 		t.Errorf("one more than %d: %v", maxKept, err)
 	}
 	known := s.Kept()[0].ID
@@ -266,11 +267,11 @@ func TestKeepIsBounded(t *testing.T) {
 }
 
 func TestKeepFailsWhereTheStoreDoes(t *testing.T) {
-	us, them := newHost(t), newHost(t)
+	us, them := loopback.Host(t), loopback.Host(t)
 	st := newStore(newDatastore())
 	s := start(t, Config{Host: us, Store: st})
 	st.Close()
-	if err := s.Keep(t.Context(), infoOf(them)); !errors.Is(err, store.ErrClosed) {
+	if err := s.Keep(t.Context(), loopback.Info(them)); !errors.Is(err, store.ErrClosed) {
 		t.Errorf("got %v", err)
 	}
 	if got := kept(s); len(got) > 0 || us.ConnManager().IsProtected(them.ID(), keepTag) {
@@ -282,7 +283,7 @@ func TestKeepFailsWhereTheStoreDoes(t *testing.T) {
 }
 
 func TestKeepCutsThePauseShort(t *testing.T) {
-	s, info := start(t, Config{Host: newHost(t)}), infoOf(newHost(t))
+	s, info := start(t, Config{Host: loopback.Host(t)}), loopback.Info(loopback.Host(t))
 	k := &keeper{id: info.ID, cancel: func() {}, changed: make(chan struct{}, 1), again: make(chan struct{}, 1)}
 	s.kept[k.id] = k
 	cut := make(chan bool)

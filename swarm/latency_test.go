@@ -8,6 +8,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
+
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // shown returns a host as another swarm lists it.
@@ -23,7 +25,7 @@ func shown(t *testing.T, s *Swarm, h host.Host) Peer {
 }
 
 func TestLatencyIsFreshOrAbsent(t *testing.T) {
-	us, them := newHost(t), newHost(t)
+	us, them := loopback.Host(t), loopback.Host(t)
 	pings := make(chan struct{}, 10)
 	ponger := &ping.PingService{Host: them}
 	them.SetStreamHandler(ping.ID, func(st network.Stream) {
@@ -31,7 +33,7 @@ func TestLatencyIsFreshOrAbsent(t *testing.T) {
 		ponger.PingHandler(st)
 	})
 	s := start(t, Config{Host: us})
-	connect(t, us, them)
+	loopback.Connect(t, us, them)
 	await(t, s, them.ID(), true)
 
 	// A measurement of an unknown time says nothing about the present.
@@ -69,7 +71,7 @@ func TestLatencyIsFreshOrAbsent(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, s, them.ID(), false)
-	connect(t, us, them)
+	loopback.Connect(t, us, them)
 	await(t, s, them.ID(), true)
 	if p := shown(t, s, them); p.Latency != 0 {
 		t.Errorf("the latency of the connection before is shown: %v", p.Latency)
@@ -79,7 +81,7 @@ func TestLatencyIsFreshOrAbsent(t *testing.T) {
 // A peer that does not answer delays no caller beyond its context, and has no
 // latency.
 func TestPeerThatDoesNotAnswerHasNoLatency(t *testing.T) {
-	us, silent, deaf, them := newHost(t), newHost(t), newHost(t), newHost(t)
+	us, silent, deaf, them := loopback.Host(t), loopback.Host(t), loopback.Host(t), loopback.Host(t)
 	asked, release := make(chan struct{}), make(chan struct{})
 	silent.SetStreamHandler(ping.ID, func(st network.Stream) {
 		defer st.Reset()
@@ -89,7 +91,7 @@ func TestPeerThatDoesNotAnswerHasNoLatency(t *testing.T) {
 	deaf.RemoveStreamHandler(ping.ID)
 	s := start(t, Config{Host: us})
 	for _, h := range []host.Host{silent, deaf, them} {
-		connect(t, us, h)
+		loopback.Connect(t, us, h)
 		await(t, s, h.ID(), true)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -121,7 +123,7 @@ func TestPeerThatDoesNotAnswerHasNoLatency(t *testing.T) {
 }
 
 func TestCloseEndsMeasurements(t *testing.T) {
-	us, silent := newHost(t), newHost(t)
+	us, silent := loopback.Host(t), loopback.Host(t)
 	asked, release := make(chan struct{}), make(chan struct{})
 	silent.SetStreamHandler(ping.ID, func(st network.Stream) {
 		defer st.Reset()
@@ -130,7 +132,7 @@ func TestCloseEndsMeasurements(t *testing.T) {
 	})
 	defer close(release)
 	s := start(t, Config{Host: us})
-	connect(t, us, silent)
+	loopback.Connect(t, us, silent)
 	measured := make(chan struct{})
 	go func() {
 		defer close(measured)

@@ -25,6 +25,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // patience is when a test gives up. Passing tests do not wait for it.
@@ -36,47 +37,20 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
-func newHost(t *testing.T, opts ...libp2p.Option) host.Host {
-	t.Helper()
-	opts = append([]libp2p.Option{libp2p.DisableMetrics()}, opts...)
-	if len(opts) == 1 {
-		opts = append(opts, libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"))
-	}
-	h, err := libp2p.New(opts...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Close() })
-	return h
-}
-
 func newRelay(t *testing.T) host.Host {
 	t.Helper()
-	return newHost(t, libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"),
-		libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
+	return loopback.Host(t, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
 }
 
 // newHidden returns a host without listeners that has a reservation at relay.
 func newHidden(t *testing.T, relay host.Host) host.Host {
 	t.Helper()
-	h := newHost(t, libp2p.NoListenAddrs, libp2p.EnableRelay())
-	connect(t, h, relay)
-	if _, err := client.Reserve(testContext(t), h, infoOf(relay)); err != nil {
+	h := loopback.Host(t, libp2p.NoListenAddrs, libp2p.EnableRelay())
+	loopback.Connect(t, h, relay)
+	if _, err := client.Reserve(testContext(t), h, loopback.Info(relay)); err != nil {
 		t.Fatal(err)
 	}
 	return h
-}
-
-func infoOf(h host.Host) peer.AddrInfo {
-	return peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()}
-}
-
-// connect connects a to b and returns when a has identified b.
-func connect(t *testing.T, a, b host.Host) {
-	t.Helper()
-	if err := a.Connect(testContext(t), infoOf(b)); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func newStore(ds datastore.Batching) *store.Store {
@@ -130,8 +104,8 @@ func (ts topics) ListPeers(topic string) []peer.ID { return ts[topic] }
 
 func TestPeersDescribesEachConnectedPeer(t *testing.T) {
 	const proto = protocol.ID("/npp/test/1")
-	us := newHost(t)
-	speaker, other, stranger := newHost(t, libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.UserAgent("speaker/7")), newHost(t), newHost(t)
+	us := loopback.Host(t)
+	speaker, other, stranger := loopback.Host(t, libp2p.UserAgent("speaker/7")), loopback.Host(t), loopback.Host(t)
 	speaker.SetStreamHandler(proto, func(s network.Stream) { s.Reset() })
 	s := start(t, Config{
 		Host:     us,
@@ -142,13 +116,13 @@ func TestPeersDescribesEachConnectedPeer(t *testing.T) {
 		t.Fatalf("before any connection: %v, count %d", got, s.Count())
 	}
 	before := time.Now()
-	connect(t, us, speaker)
+	loopback.Connect(t, us, speaker)
 	identified, err := us.EventBus().Subscribe(new(event.EvtPeerIdentificationCompleted))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer identified.Close()
-	connect(t, other, us)
+	loopback.Connect(t, other, us)
 	for e := range identified.Out() {
 		if e.(event.EvtPeerIdentificationCompleted).Peer == other.ID() {
 			break
@@ -186,9 +160,9 @@ func TestPeersDescribesEachConnectedPeer(t *testing.T) {
 }
 
 func TestPeersPrefersTheDirectConnection(t *testing.T) {
-	us, them, relay := newHost(t), newHost(t), newRelay(t)
-	connect(t, them, relay)
-	if _, err := client.Reserve(testContext(t), them, infoOf(relay)); err != nil {
+	us, them, relay := loopback.Host(t), loopback.Host(t), newRelay(t)
+	loopback.Connect(t, them, relay)
+	if _, err := client.Reserve(testContext(t), them, loopback.Info(relay)); err != nil {
 		t.Fatal(err)
 	}
 	s := start(t, Config{Host: us})
@@ -226,8 +200,8 @@ func TestPeersPrefersTheDirectConnection(t *testing.T) {
 	}
 
 	// Watchers see no event for the upgrade.
-	last := newHost(t)
-	connect(t, us, last)
+	last := loopback.Host(t)
+	loopback.Connect(t, us, last)
 	var got []peer.ID
 	for e := range events {
 		if got = append(got, e.Peer.ID); e.Peer.ID == last.ID() {
@@ -240,7 +214,7 @@ func TestPeersPrefersTheDirectConnection(t *testing.T) {
 }
 
 func TestEachConnectIsLogged(t *testing.T) {
-	us, before, after := newHost(t), newHost(t), newHost(t)
+	us, before, after := loopback.Host(t), loopback.Host(t), loopback.Host(t)
 	if err := logging.SetLogLevel("npp", "info"); err != nil {
 		t.Fatal(err)
 	}
@@ -259,11 +233,11 @@ func TestEachConnectIsLogged(t *testing.T) {
 		}
 	})
 	ctx := testContext(t)
-	connect(t, us, before)
+	loopback.Connect(t, us, before)
 	var started sync.WaitGroup
 	started.Go(func() {
 		start(t, Config{Host: us})
-		connect(t, us, after)
+		loopback.Connect(t, us, after)
 	})
 	for _, h := range []host.Host{before, after} {
 		select {
@@ -279,13 +253,13 @@ func TestEachConnectIsLogged(t *testing.T) {
 }
 
 func TestCloseLeavesNothingBehind(t *testing.T) {
-	us, them, away := newHost(t), newHost(t), newHost(t)
+	us, them, away := loopback.Host(t), loopback.Host(t), loopback.Host(t)
 	away.Close()
 	service, stuck := peering.NewPeeringService(us), newStuckRouter()
 	s := start(t, Config{Host: us, Peering: service, Routing: stuck})
-	connect(t, us, them)
+	loopback.Connect(t, us, them)
 	for _, h := range []host.Host{them, away} {
-		if err := s.Keep(t.Context(), infoOf(h)); err != nil {
+		if err := s.Keep(t.Context(), loopback.Info(h)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -335,7 +309,7 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 	if us.Network().Connectedness(them.ID()) != network.Connected {
 		t.Error("the host lost its connection")
 	}
-	if err := s.Keep(t.Context(), infoOf(them)); err == nil {
+	if err := s.Keep(t.Context(), loopback.Info(them)); err == nil {
 		t.Error("Keep after Close succeeded")
 	}
 	list, events := s.Watch(t.Context())

@@ -10,6 +10,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // step is the part of an Event that the test compares.
@@ -20,7 +22,7 @@ type step struct {
 
 func TestWatchNeitherLosesNorDoubles(t *testing.T) {
 	const rounds, watchersEach = 15, 10
-	us, marker := newHost(t), newHost(t)
+	us, marker := loopback.Host(t), loopback.Host(t)
 	s := start(t, Config{Host: us})
 	ctx := testContext(t)
 
@@ -71,15 +73,15 @@ func TestWatchNeitherLosesNorDoubles(t *testing.T) {
 	var observations []observation
 	var others []host.Host
 	for range 6 {
-		others = append(others, newHost(t))
+		others = append(others, loopback.Host(t))
 	}
 	for i, h := range others {
 		churn.Go(func() {
 			for round := range rounds {
 				if i%2 == 0 {
-					connect(t, us, h)
+					loopback.Connect(t, us, h)
 				} else {
-					connect(t, h, us)
+					loopback.Connect(t, h, us)
 				}
 				if round < watchersEach {
 					observers.Go(func() {
@@ -92,11 +94,11 @@ func TestWatchNeitherLosesNorDoubles(t *testing.T) {
 				us.Network().ClosePeer(h.ID())
 				h.Network().ClosePeer(us.ID())
 			}
-			connect(t, us, h)
+			loopback.Connect(t, us, h)
 		})
 	}
 	churn.Wait()
-	connect(t, us, marker)
+	loopback.Connect(t, us, marker)
 	observers.Wait()
 
 	// The first observer saw everything: each of its steps is a change.
@@ -137,10 +139,10 @@ func TestWatchNeitherLosesNorDoubles(t *testing.T) {
 }
 
 func TestConnectEventHasThePeersDetails(t *testing.T) {
-	us, them := newHost(t), newHost(t)
+	us, them := loopback.Host(t), loopback.Host(t)
 	s := start(t, Config{Host: us})
 	_, events := s.Watch(testContext(t))
-	connect(t, us, them)
+	loopback.Connect(t, us, them)
 	for e, err := range events {
 		if err != nil {
 			t.Fatal(err)
@@ -153,7 +155,7 @@ func TestConnectEventHasThePeersDetails(t *testing.T) {
 }
 
 func TestWatchEndsWithItsContext(t *testing.T) {
-	s := start(t, Config{Host: newHost(t)})
+	s := start(t, Config{Host: loopback.Host(t)})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	_, events := s.Watch(ctx)
@@ -179,7 +181,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 }
 
 func TestSlowWatcherEndsAndHoldsUpNobody(t *testing.T) {
-	s := start(t, Config{Host: newHost(t)})
+	s := start(t, Config{Host: loopback.Host(t)})
 	_, slow := s.Watch(t.Context())
 	const total = maxWatchQueue + 10
 	for i := range total {

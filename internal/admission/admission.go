@@ -75,8 +75,12 @@ func (q *Quota) TryAcquire(p peer.ID, n int64) bool {
 }
 
 // Acquire is TryAcquire, but waits until it can take n or ctx is done. The call that
-// waits longest is served first, among those of a peer and then among all.
+// waits longest is served first, among those of a peer and then among all. An n of 0
+// is taken at once.
 func (q *Quota) Acquire(ctx context.Context, p peer.ID, n int64) error {
+	if n == 0 {
+		return nil
+	}
 	h := q.enter(p)
 	err := h.part.Acquire(ctx, n)
 	if err == nil {

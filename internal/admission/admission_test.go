@@ -48,7 +48,13 @@ func TestAcquireWaits(t *testing.T) {
 		got := make(chan error)
 		go func() { got <- q.Acquire(t.Context(), alice, 2) }()
 		synctest.Wait()
-		if err := q.Acquire(t.Context(), bob, 2); err != nil {
+		if err := q.Acquire(t.Context(), alice, 0); err != nil {
+			t.Error(err)
+		}
+		if !q.TryAcquire(bob, 1) {
+			t.Error("a peer keeps another one waiting")
+		}
+		if err := q.Acquire(t.Context(), bob, 1); err != nil {
 			t.Error(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

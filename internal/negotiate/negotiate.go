@@ -3,6 +3,7 @@ package negotiate
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -16,6 +17,14 @@ import (
 func Speaks(h host.Host, p peer.ID, protocols ...protocol.ID) bool {
 	known, err := h.Peerstore().SupportsProtocols(p, protocols...)
 	return err == nil && len(known) > 0
+}
+
+// MaySpeak is [Speaks], but true for a peer whose protocols are not known.
+func MaySpeak(h host.Host, p peer.ID, protocols ...protocol.ID) bool {
+	known, err := h.Peerstore().GetProtocols(p)
+	return err != nil || len(known) == 0 || slices.ContainsFunc(known, func(id protocol.ID) bool {
+		return slices.Contains(protocols, id)
+	})
 }
 
 // Refused reports whether an error of a stream means that the peer does not speak

@@ -5,24 +5,14 @@ import (
 	"io"
 	"testing"
 
-	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 const spoken, unspoken protocol.ID = "/test/spoken", "/test/unspoken"
-
-func newHost(t *testing.T) host.Host {
-	t.Helper()
-	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Close() })
-	return h
-}
 
 // exchange writes to a stream and reads from it.
 func exchange(t *testing.T, from, to host.Host, id protocol.ID) error {
@@ -40,16 +30,20 @@ func exchange(t *testing.T, from, to host.Host, id protocol.ID) error {
 }
 
 func TestRefusalIsToldFromOtherErrors(t *testing.T) {
-	a, b := newHost(t), newHost(t)
+	a, b := loopback.Host(t), loopback.Host(t)
 	b.SetStreamHandler(spoken, func(s network.Stream) { s.Reset() })
 	if Speaks(a, b.ID(), spoken) {
 		t.Error("a peer that is not connected speaks a protocol")
 	}
-	if err := a.Connect(t.Context(), peer.AddrInfo{ID: b.ID(), Addrs: b.Addrs()}); err != nil {
-		t.Fatal(err)
+	if !MaySpeak(a, b.ID(), unspoken) {
+		t.Error("a peer that announced nothing does not speak a protocol")
 	}
+	loopback.Connect(t, a, b)
 	if !Speaks(a, b.ID(), unspoken, spoken) || Speaks(a, b.ID(), unspoken) {
 		t.Error("what the peer announced is not what it speaks")
+	}
+	if !MaySpeak(a, b.ID(), unspoken, spoken) || MaySpeak(a, b.ID(), unspoken) {
+		t.Error("what the peer announced is not what it may speak")
 	}
 	if err := exchange(t, a, b, spoken); err == nil || Refused(err) {
 		t.Errorf("a reset counts as a refusal: %v", err)

@@ -22,6 +22,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	ma "github.com/multiformats/go-multiaddr"
 	"go.uber.org/goleak"
+
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 func TestMain(m *testing.M) {
@@ -47,30 +49,11 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-func newHost(t testing.TB, opts ...libp2p.Option) host.Host {
-	t.Helper()
-	h, err := libp2p.New(append([]libp2p.Option{libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableMetrics()}, opts...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Close() })
-	return h
-}
-
-func infoOf(h host.Host) peer.AddrInfo { return peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()} }
-
-func dial(t testing.TB, from, to host.Host) {
-	t.Helper()
-	if err := from.Connect(testContext(t), infoOf(to)); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // inOrder returns n hosts, sorted by peer ID.
 func inOrder(t testing.TB, n int) []host.Host {
 	hs := make([]host.Host, n)
 	for i := range hs {
-		hs[i] = newHost(t)
+		hs[i] = loopback.Host(t)
 	}
 	slices.SortFunc(hs, func(a, b host.Host) int { return cmp.Compare(a.ID(), b.ID()) })
 	return hs
@@ -99,7 +82,7 @@ func TestHostsExchange(t *testing.T) {
 			a.recorder.own.User, a.recorder.own.Follows = address, true
 			na, nb := a.countStreams(), b.countStreams()
 			begin := time.Now()
-			dial(t, hs[dialer], hs[1-dialer])
+			loopback.Connect(t, hs[dialer], hs[1-dialer])
 			eventually(t, "a card on both sides", func() bool { return a.hasCard("bob", b.host) && b.hasCard("alice", a.host) })
 			// After largerIDDelay, the larger side initiates an exchange, too.
 			if time.Since(begin) < largerIDDelay && (na.Load() != 0 || nb.Load() != 1) {
@@ -118,7 +101,7 @@ func TestHostsExchange(t *testing.T) {
 			hs[0].Network().ClosePeer(hs[1].ID())
 			eventually(t, "cards end with the connection", func() bool { return len(a.Cards())+len(b.Cards()) == 0 })
 			a.set("anna")
-			dial(t, hs[1-dialer], hs[dialer])
+			loopback.Connect(t, hs[1-dialer], hs[dialer])
 			eventually(t, "a card on both sides again", func() bool { return a.hasCard("bob2", b.host) && b.hasCard("anna", a.host) })
 		})
 	}
@@ -126,7 +109,7 @@ func TestHostsExchange(t *testing.T) {
 
 func TestConnectedHostsExchange(t *testing.T) {
 	hs := inOrder(t, 2)
-	dial(t, hs[0], hs[1])
+	loopback.Connect(t, hs[0], hs[1])
 	a := newDaemon(t, hs[0], "alice")
 	b := newDaemon(t, hs[1], "bob")
 	eventually(t, "a card on both sides", func() bool { return a.hasCard("bob", b.host) && b.hasCard("alice", a.host) })
@@ -143,7 +126,7 @@ func TestRespondingHostIsEnough(t *testing.T) {
 	hs[0].SetStreamHandler(Protocol, answerWith("js"))
 	b := newDaemon(t, hs[1], "bob")
 	begin := time.Now()
-	dial(t, hs[0], hs[1])
+	loopback.Connect(t, hs[0], hs[1])
 	eventually(t, "its card", func() bool { return b.hasCard("js", hs[0]) })
 	if took := time.Since(begin); took < largerIDDelay {
 		t.Errorf("requested after %s", took)
@@ -151,8 +134,8 @@ func TestRespondingHostIsEnough(t *testing.T) {
 }
 
 func TestHostWithoutProtocol(t *testing.T) {
-	a, other, away := newDaemon(t, newHost(t), "alice"), newHost(t), newHost(t)
-	dial(t, a.host, other)
+	a, other, away := newDaemon(t, loopback.Host(t), "alice"), loopback.Host(t), loopback.Host(t)
+	loopback.Connect(t, a.host, other)
 	if _, err := a.Exchange(testContext(t), other.ID()); !errors.Is(err, ErrNoProtocol) {
 		t.Errorf("error is %v", err)
 	}
@@ -175,8 +158,8 @@ func TestHostWithoutProtocol(t *testing.T) {
 // The peerstore may list a protocol that the peer no longer supports. The
 // stream is then opened optimistically.
 func TestStaleProtocolInPeerstore(t *testing.T) {
-	a, other := newDaemon(t, newHost(t), "alice"), newHost(t)
-	dial(t, a.host, other)
+	a, other := newDaemon(t, loopback.Host(t), "alice"), loopback.Host(t)
+	loopback.Connect(t, a.host, other)
 	if err := a.host.Peerstore().AddProtocols(other.ID(), Protocol); err != nil {
 		t.Fatal(err)
 	}
@@ -186,12 +169,12 @@ func TestStaleProtocolInPeerstore(t *testing.T) {
 }
 
 func TestHostsBehindRelay(t *testing.T) {
-	relay := newHost(t, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
-	hs := []host.Host{newHost(t, libp2p.NoListenAddrs, libp2p.EnableRelay()), newHost(t, libp2p.NoListenAddrs, libp2p.EnableRelay())}
+	relay := loopback.Host(t, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
+	hs := []host.Host{loopback.Host(t, libp2p.NoListenAddrs, libp2p.EnableRelay()), loopback.Host(t, libp2p.NoListenAddrs, libp2p.EnableRelay())}
 	slices.SortFunc(hs, func(a, b host.Host) int { return cmp.Compare(a.ID(), b.ID()) })
 	for _, h := range hs {
-		dial(t, h, relay)
-		if _, err := client.Reserve(testContext(t), h, infoOf(relay)); err != nil {
+		loopback.Connect(t, h, relay)
+		if _, err := client.Reserve(testContext(t), h, loopback.Info(relay)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -211,8 +194,8 @@ func TestHostsBehindRelay(t *testing.T) {
 }
 
 func TestHostileHost(t *testing.T) {
-	a, mallory := newDaemon(t, newHost(t), "alice"), newHost(t)
-	dial(t, mallory, a.host)
+	a, mallory := newDaemon(t, loopback.Host(t), "alice"), loopback.Host(t)
+	loopback.Connect(t, mallory, a.host)
 	send := func(data []byte) error {
 		s, err := mallory.NewStream(testContext(t), a.host.ID(), Protocol)
 		if err != nil {
@@ -261,8 +244,8 @@ func TestHostileHost(t *testing.T) {
 	if refused < n-20 {
 		t.Errorf("%d of %d streams were refused", refused, n)
 	}
-	b := newDaemon(t, newHost(t), "bob")
-	dial(t, b.host, a.host)
+	b := newDaemon(t, loopback.Host(t), "bob")
+	loopback.Connect(t, b.host, a.host)
 	if _, err := b.Exchange(testContext(t), a.host.ID()); err != nil {
 		t.Errorf("another peer: %v", err)
 	}
@@ -274,8 +257,8 @@ func TestHostClosesWhileRunning(t *testing.T) {
 	hs[0].SetStreamHandler(Protocol, silent)
 	hs[2].SetStreamHandler(Protocol, silent)
 	a := newDaemon(t, hs[1], "alice")
-	dial(t, hs[1], hs[0])
-	dial(t, hs[1], hs[2])
+	loopback.Connect(t, hs[1], hs[0])
+	loopback.Connect(t, hs[1], hs[2])
 	s, err := hs[0].NewStream(testContext(t), hs[1].ID(), Protocol)
 	if err != nil {
 		t.Fatal(err)

@@ -62,7 +62,7 @@ func (rp *replica) guard(guarded *replica) (stop func()) {
 // offerUnauthorized offers entries pending authorization to the log. Those that were
 // fetched are still missing, so they are requested again.
 func (rp *replica) offerUnauthorized() {
-	signal(rp.wants.wake)
+	rp.wants.wake.Set()
 	if rp.refusals.holds() && rp.accepts() {
 		rp.join(rp.ctx, nil, rp.refusals.take()) // logs its error
 	}
@@ -96,7 +96,7 @@ func (rp *replica) refresh(ctx context.Context, p peer.ID) {
 	}
 	l := oplog.Of(rp.database())
 	for {
-		changed, status := l.Changed(), rp.changes.next()
+		changed, status := l.Changed(), rp.changes.Next()
 		if s, err := l.Stats(ctx); err != nil || s.Pending == 0 && !rp.peers.runs(p) {
 			return
 		}

@@ -27,7 +27,7 @@ func (rp *replica) announceChanges(l *oplog.Log) {
 				rp.announceOwn(l, last)
 			}
 			last, revision = now.Last, now.Revision
-			signal(rp.announceDue)
+			rp.announceDue.Set()
 			rp.settle(now.Heads)
 			rp.peers.logChanged()
 		}

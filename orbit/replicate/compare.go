@@ -39,7 +39,7 @@ const stateWithin = 15 * time.Second
 // compare compares the replica of a peer, which showed these heads, with the one here.
 func (rp *replica) compare(ctx context.Context, p peer.ID, shown []string) (a agreement, err error) {
 	a.by = ByHeads
-	if reconcile.Speaks(rp.r.cfg.Host, p) {
+	if reconcile.MaySpeak(rp.r.cfg.Host, p) {
 		theirs, err := rp.stateOf(ctx, p)
 		switch {
 		case err == nil:
@@ -60,10 +60,10 @@ func (rp *replica) compare(ctx context.Context, p peer.ID, shown []string) (a ag
 func (rp *replica) stateOf(ctx context.Context, p peer.ID) (reconcile.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, stateWithin)
 	defer cancel()
-	if err := rp.r.states.acquire(ctx, p, 1); err != nil {
+	if err := rp.r.states.Acquire(ctx, p, 1); err != nil {
 		return reconcile.State{}, err
 	}
-	defer rp.r.states.release(p, 1)
+	defer rp.r.states.Release(p, 1)
 	s, err := reconcile.Open(ctx, rp.r.cfg.Host, p, rp.address)
 	if err != nil {
 		return reconcile.State{}, err

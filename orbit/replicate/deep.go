@@ -34,7 +34,7 @@ func (r *Replicator) ExamineDeep(ctx context.Context, address string) ([]Finding
 func (x *examination) compareEntries() {
 	asked := 0
 	for _, p := range x.status.Peers {
-		if !p.Open || !reconcile.Speaks(x.r.cfg.Host, p.ID) {
+		if !p.Open || !reconcile.MaySpeak(x.r.cfg.Host, p.ID) {
 			continue
 		}
 		if asked++; asked > deepPeers {

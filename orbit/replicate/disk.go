@@ -8,8 +8,8 @@ func (rp *replica) accepts() bool {
 	}
 	select {
 	case rp.declined <- struct{}{}:
-		rp.changes.notify()
-		signal(rp.wants.wake) // pull calls awaitDisk
+		rp.changes.Announce()
+		rp.wants.wake.Set() // pull calls awaitDisk
 	default:
 	}
 	return false
@@ -23,7 +23,7 @@ func (rp *replica) awaitDisk() bool {
 	}
 	select {
 	case <-rp.declined:
-		rp.changes.notify()
+		rp.changes.Announce()
 		rp.ask()
 	default:
 	}

@@ -3,13 +3,14 @@ package replicate
 import (
 	"testing"
 
+	"github.com/newpieceplease/npp/internal/task"
 	"github.com/newpieceplease/npp/space/spacetest"
 )
 
 // A replica with nothing else to do notices by itself when there is disk space again.
 func TestRejectedDataWakesTheReplica(t *testing.T) {
 	disk := spacetest.New()
-	r := &Replicator{cfg: Config{Disk: disk.Disk}, ctx: t.Context()}
+	r := &Replicator{cfg: Config{Disk: disk.Disk}, tasks: task.NewGroup()}
 	rp := newReplica(r, "/orbitdb/zdpu")
 	if !rp.accepts() || len(rp.wants.wake) > 0 {
 		t.Fatal("a disk with free space rejects data")

@@ -85,14 +85,14 @@
 //	bytes of heads and entries          24 MiB     128 MiB
 //	requested identities                8          256
 //
-// Streams beyond these limits are reset, messages are dropped, and requests wait. The
-// cost of an exchange is in package heads, that of a session in package reconcile, and
-// that of an entry in [orbit.Database.Join]. A block is decoded once on its way in (see
-// [orbit.Candidate]). A pubsub message contains one entry; it is hashed, decoded, joined
-// and held until its ancestors are here, for at most 30 seconds. If an author published
-// 256 useless entries within a minute, further ones are ignored for the rest of it. A
-// session ends when the peer transferred more than 256 useless blocks in excess of the
-// useful ones.
+// Streams beyond these limits are reset, messages are dropped, and requests wait, to be
+// served before later streams and messages. The cost of an exchange is in package
+// heads, that of a session in package reconcile, and that of an entry in
+// [orbit.Database.Join]. A block is decoded once on its way in (see [orbit.Candidate]).
+// A pubsub message contains one entry; it is hashed, decoded, joined and held until its
+// ancestors are here, for at most 30 seconds. If an author published 256 useless
+// entries within a minute, further ones are ignored for the rest of it. A session ends
+// when the peer transferred more than 256 useless blocks in excess of the useful ones.
 //
 // In memory, for all databases: 65 536 CIDs of entries seen on topics, and 4096 CIDs
 // of identities that nobody sent. Per database: the states of 256 peers, and of all

@@ -73,10 +73,17 @@ var identifyAfter = 10 * time.Second
 
 // Advice that several findings share.
 const (
-	connectAdvice   = "connect to a peer that has it: ipfs npp connect <peer>"
 	openThere       = "open the database there"
 	encryptedAdvice = "only apps that have the key can replicate it; if they use encryption.data in place of encryption.replication, which encrypts the values alone, this daemon can as well"
 )
+
+// somePeer stands for a peer in an advised operation.
+const somePeer = "<peer>"
+
+// connect is the advice to connect to a peer that has the database.
+func (x *examination) connect() string {
+	return "connect to a peer that has it: " + x.r.phrase(Connect, somePeer)
+}
 
 // Examine checks what prevents the replication of a database, and advises what to do. For
 // a database that is neither here nor opened, the error is [orbit.ErrUnknown].
@@ -151,7 +158,7 @@ func (x *examination) open() (bool, error) {
 		return false, err
 	}
 	if x.r.isPaused(x.address) {
-		x.add(CheckState, Problem, "it is closed: its entries stay as they are", "ipfs npp db open "+x.address)
+		x.add(CheckState, Problem, "it is closed: its entries stay as they are", x.r.phrase(OpenDatabase, x.address))
 		return false, nil
 	}
 	if _, err := x.r.cfg.Orbit.Open(x.ctx, x.address, orbit.OpenOptions{}); err != nil {
@@ -168,7 +175,7 @@ func (x *examination) open() (bool, error) {
 func (x *examination) damaged(err error) {
 	advice := ""
 	if errors.Is(err, oplog.ErrDamaged) {
-		advice = "ipfs npp db rebuild " + x.address
+		advice = x.r.phrase(RebuildDatabase, x.address)
 	}
 	x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened: %v", err), advice)
 }
@@ -176,7 +183,7 @@ func (x *examination) damaged(err error) {
 func (x *examination) pubsub() {
 	if x.r.cfg.Router == nil {
 		x.add(CheckPubsub, Problem, "pubsub is turned off by Pubsub.Enabled: peers do not learn that it is open here, and new entries do not arrive",
-			"ipfs config --json Pubsub.Enabled true, and restart the daemon")
+			x.r.phrase(TurnOnPubsub))
 		return
 	}
 	x.add(CheckPubsub, OK, "pubsub is on", "")
@@ -190,14 +197,14 @@ func (x *examination) live(which string, s Status) {
 	}
 	advice := ""
 	if errors.Is(s.NotLive, router.ErrTooManyTopics) {
-		advice = FreeTopics
+		advice = x.r.phrase(FreeTopics)
 	}
 	x.add(CheckPubsub, Problem, fmt.Sprintf("%s is not live, so new entries arrive late or never: %v", which, s.NotLive), advice)
 }
 
 func (x *examination) disk() {
 	if err := x.status.Full; errors.Is(err, space.ErrFull) {
-		x.add(CheckDisk, Problem, fmt.Sprintf("%v: nothing is accepted from other peers until then", err), space.Advice)
+		x.add(CheckDisk, Problem, fmt.Sprintf("%v: nothing is accepted from other peers until then", err), x.r.phrase(FreeSpace))
 	}
 }
 
@@ -225,7 +232,7 @@ func (x *examination) state() {
 			if manifest.Address(m.Hash) == x.address {
 				what = "its manifest"
 			}
-			x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened yet: %s is missing: %s", what, x.describe(m)), connectAdvice)
+			x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened yet: %s is missing: %s", what, x.describe(m)), x.connect())
 		}
 	}
 }
@@ -236,21 +243,18 @@ func (x *examination) failed(err error) {
 	switch {
 	case errors.As(err, &access):
 		x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened: %v, so its writers are not known", access),
-			"create a database with an access controller of type ipfs or orbitdb, and close this one: ipfs npp db close "+x.address)
+			"create a database with an access controller of type ipfs or orbitdb, and close this one: "+x.r.phrase(CloseDatabase, x.address))
 	case errors.Is(err, orbit.ErrType):
-		x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened: %v", err), "ipfs npp db open "+x.address+" --type with the type that its manifest names")
+		x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened: %v", err), x.r.phrase(OpenAs, x.address))
 	default:
 		x.add(CheckState, Problem, fmt.Sprintf("its address is not that of a database that can be opened: %v", err),
-			"ask for the address again, and close this one: ipfs npp db close "+x.address)
+			"ask for the address again, and close this one: "+x.r.phrase(CloseDatabase, x.address))
 	}
 }
 
-// QuotaAdvice is the advice for a full database.
-const QuotaAdvice = "raise the quota in Plugins.Plugins.npp.Config.Databases and restart the daemon, or drop what is not needed: ipfs npp db drop <database>"
-
 func (x *examination) quota() {
 	if err := x.status.Full; err != nil && !errors.Is(err, space.ErrFull) {
-		x.add(CheckQuota, Problem, fmt.Sprintf("it rejects the entries of peers: %v", err), QuotaAdvice)
+		x.add(CheckQuota, Problem, fmt.Sprintf("it rejects the entries of peers: %v", err), x.r.phrase(RaiseQuota))
 	}
 }
 
@@ -292,20 +296,20 @@ func (x *examination) peers() {
 	}
 	switch {
 	case len(direct)+len(relayed) == 0:
-		x.add(CheckPeers, Problem, "no peer is connected", connectAdvice)
+		x.add(CheckPeers, Problem, "no peer is connected", x.connect())
 	case len(direct) == 0:
-		x.add(CheckPeers, Problem, "no peer is connected directly", connectAdvice)
+		x.add(CheckPeers, Problem, "no peer is connected directly", x.connect())
 	case x.r.cfg.Router == nil:
 		x.add(CheckPeers, Note, fmt.Sprintf("%s connected directly; without pubsub it is not known which have it open", count(len(direct), "peer is", "peers are")), "")
 	case len(subscribers) == 0:
 		x.add(CheckPeers, Problem, fmt.Sprintf("%s connected directly, and none has it open", count(len(direct), "peer is", "peers are")),
-			openThere+", or "+connectAdvice)
+			openThere+", or "+x.connect())
 	default:
 		x.add(CheckPeers, OK, fmt.Sprintf("%s it open", count(len(subscribers), "connected peer has", "connected peers have")), "")
 	}
 	x.some(CheckRelay, level, relayed, func(p peer.ID) {
 		x.addPeer(p, CheckRelay, level, "it is connected over a relay only, which carries neither pubsub nor heads",
-			"connect directly: ipfs npp connect <an address of its own>, or let it dial an address of this daemon (ipfs id); a browser needs one with /webrtc-direct, /webtransport or /wss")
+			"connect directly: "+x.r.phrase(Connect, "<an address of its own>")+", or let it dial an address of this daemon ("+x.r.phrase(ShowAddresses)+"); a browser needs one with /webrtc-direct, /webtransport or /wss")
 	})
 	x.some(CheckIdentify, level, silent, func(p peer.ID) {
 		x.addPeer(p, CheckIdentify, level, "it did not identify itself, so pubsub ignores it: it may be a JavaScript peer with more than a hundred open databases, whose list of protocols is too long",
@@ -352,7 +356,7 @@ func (x *examination) subscribers() {
 		case errors.Is(p.Err, heads.ErrUnsupported):
 			x.addPeer(p.ID, CheckHeads, Problem, "it is subscribed to the topic and exchanges no heads: it closed the database, or is not an OrbitDB peer ('ipfs pubsub sub')", openThere)
 		case p.Err != nil:
-			x.addPeer(p.ID, CheckHeads, Problem, fmt.Sprintf("the last exchange of heads failed: %v", p.Err), "the exchange is repeated; if it keeps failing: ipfs npp connect "+p.ID.String())
+			x.addPeer(p.ID, CheckHeads, Problem, fmt.Sprintf("the last exchange of heads failed: %v", p.Err), "the exchange is repeated; if it keeps failing: "+x.r.phrase(Connect, p.ID.String()))
 		case x.db != nil && !p.InSync.IsZero() && !p.InSync.Before(p.Exchanged):
 			inSync = append(inSync, p.ID)
 		default:
@@ -379,7 +383,7 @@ func (x *examination) subscribers() {
 			text = fmt.Sprintf("not comparable at %s: it is a daemon of an earlier version, which does not tell which entries are authorized there", clock(at[p].Exchanged))
 		case at[p].By == ByState:
 			text = fmt.Sprintf("not in sync at %s: other entries are authorized there, or its access list differs (%s)", clock(at[p].Exchanged), count(at[p].Heads, "head", "heads"))
-			advice = "ipfs npp db doctor --deep " + x.address + " names the entries"
+			advice = x.r.phrase(CompareDeeply, x.address) + " names the entries"
 		default:
 			text = fmt.Sprintf("not in sync at %s: it had other heads (%d)", clock(at[p].Exchanged), at[p].Heads)
 		}
@@ -411,7 +415,7 @@ func (x *examination) access() {
 	}
 	rp := x.r.find(inner.Address())
 	if rp == nil {
-		x.add(CheckState, Problem, fmt.Sprintf("its access database is not replicated: %s", inner.Address()), "ipfs npp db open "+x.address)
+		x.add(CheckState, Problem, fmt.Sprintf("its access database is not replicated: %s", inner.Address()), x.r.phrase(OpenDatabase, x.address))
 		return
 	}
 	s, _ := rp.status()
@@ -455,7 +459,7 @@ func (x *examination) missing(of string, s Status) {
 			x.add(CheckMissing, Problem, fmt.Sprintf("the block that arrived as entry %s%s is useless: %v", of, m.Hash, m.Err), "ask the writer of its descendants")
 			continue
 		}
-		x.add(CheckMissing, Problem, fmt.Sprintf("entry %sis missing: %s", of, x.describe(m)), "connect to the peer that wrote it, or to one that has it: ipfs npp connect <peer>")
+		x.add(CheckMissing, Problem, fmt.Sprintf("entry %sis missing: %s", of, x.describe(m)), "connect to the peer that wrote it, or to one that has it: "+x.r.phrase(Connect, somePeer))
 	}
 }
 
@@ -463,7 +467,7 @@ func (x *examination) missing(of string, s Status) {
 func (x *examination) refused(of string, db *orbit.Database, s Status) {
 	notAllowed := "its access list is fixed: ask its creator for a database whose list has this writer"
 	if db.Access().Database() != nil {
-		notAllowed = "ask an admin to allow it: ipfs npp db grant " + db.Address() + " <identity>"
+		notAllowed = "ask an admin to allow it: " + x.r.phrase(Grant, db.Address(), "<identity>")
 	}
 	reasons := []struct {
 		is     func(error) bool
@@ -472,8 +476,8 @@ func (x *examination) refused(of string, db *orbit.Database, s Status) {
 		advice string
 	}{
 		{isError(orbit.ErrNotAllowed), "refused because the writer may not write", Problem, notAllowed},
-		{isError(orbit.ErrPeerQuotaFull), "refused because its writer, or the peer that sent it, has used up its quota", Problem, QuotaAdvice},
-		{isError(orbit.ErrUnavailable), "refused because the writer's identity is missing", Problem, "connect to the peer that wrote it: ipfs npp connect <peer>"},
+		{isError(orbit.ErrPeerQuotaFull), "refused because its writer, or the peer that sent it, has used up its quota", Problem, x.r.phrase(RaiseQuota)},
+		{isError(orbit.ErrUnavailable), "refused because the writer's identity is missing", Problem, "connect to the peer that wrote it: " + x.r.phrase(Connect, somePeer)},
 		{isError(oplog.ErrOtherLog), "refused because it is of another database", Note, ""},
 		{isError(entry.ErrEncrypted), "refused because it is encrypted as a whole", Problem, encryptedAdvice},
 		{isError(entry.ErrMalformed), "refused because it is not an entry", Note, ""},
@@ -515,7 +519,7 @@ func (x *examination) writable() {
 	case ok:
 		x.add(CheckWritable, OK, "this daemon may write", "")
 	case x.db.Access().Database() != nil:
-		x.add(CheckWritable, Note, "this daemon may not write", fmt.Sprintf("if it should, on a daemon of an admin: ipfs npp db grant %s %s", x.address, id))
+		x.add(CheckWritable, Note, "this daemon may not write", "if it should, on a daemon of an admin: "+x.r.phrase(Grant, x.address, id))
 	default:
 		x.add(CheckWritable, Note, "this daemon may not write, and the access list is fixed", "")
 	}
@@ -529,7 +533,7 @@ func (x *examination) values() {
 		x.damaged(err)
 	case encrypted:
 		x.add(CheckValues, Note, "the apps that write to it encrypt the values (encryption.data): they are replicated, and cannot be read here",
-			"the apps cannot read what this daemon puts, so that needs --plain")
+			"the apps cannot read what this daemon puts, so that needs "+x.r.phrase(WritePlain))
 	}
 }
 
@@ -544,11 +548,11 @@ func (x *examination) kind() {
 			return // readers get the same error
 		}
 		if op, ok := keyed.Parse(e.Payload); ok {
-			kind := orbit.TypeKeyValue
+			as := []string{x.address, orbit.TypeKeyValue}
 			if op.Value.Kind() == value.KindMap {
-				kind = orbit.TypeDocuments + " or --type " + kind
+				as = []string{x.address, orbit.TypeDocuments, orbit.TypeKeyValue}
 			}
-			x.add(CheckType, Note, "it is events by its manifest, and the newest entry puts or deletes a key: apps may use it as another type", "ipfs npp db open "+x.address+" --type "+kind)
+			x.add(CheckType, Note, "it is events by its manifest, and the newest entry puts or deletes a key: apps may use it as another type", x.r.phrase(OpenAs, as...))
 		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
-	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	libp2ppeer "github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
@@ -21,6 +20,7 @@ import (
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/space/spacetest"
 	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // finds waits until an examination has a finding like this.
@@ -65,20 +65,6 @@ func (n *node) findsNoProblem(address string) {
 	}
 }
 
-// plainHost is a peer without OrbitDB.
-func plainHost(t testing.TB, opts ...libp2p.Option) host.Host {
-	t.Helper()
-	h, err := libp2p.New(append(opts, libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableMetrics())...)
-	must(t, err)
-	t.Cleanup(func() { h.Close() })
-	return h
-}
-
-func dial(t testing.TB, from host.Host, to host.Host) {
-	t.Helper()
-	must(t, from.Connect(testContext(t), libp2ppeer.AddrInfo{ID: to.ID(), Addrs: to.Addrs()}))
-}
-
 func circuit(t testing.TB, relay libp2ppeer.ID) ma.Multiaddr {
 	t.Helper()
 	addr, err := ma.NewMultiaddr("/p2p/" + relay.String() + "/p2p-circuit")
@@ -94,12 +80,12 @@ func TestDoctorFollowsADatabaseUntilItIsInSync(t *testing.T) {
 		t.Errorf("unknown: %v", err)
 	}
 	b.open(address)
-	b.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "its manifest is missing: " + strings.TrimPrefix(address, "/orbitdb/"), Advice: "ipfs npp connect"})
-	b.finds(address, replicate.Finding{Check: replicate.CheckPeers, Level: replicate.Problem, Text: "no peer is connected", Advice: "ipfs npp connect"})
+	b.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "its manifest is missing: " + strings.TrimPrefix(address, "/orbitdb/"), Advice: "connect to <peer>"})
+	b.finds(address, replicate.Finding{Check: replicate.CheckPeers, Level: replicate.Problem, Text: "no peer is connected", Advice: "connect to <peer>"})
 	must(t, a.CloseDatabase(t.Context(), address))
 	b.connect(a)
 	b.finds(address, replicate.Finding{Check: replicate.CheckPeers, Level: replicate.Problem, Text: "1 peer is connected directly, and none has it open", Advice: "open the database there"})
-	a.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "it is closed", Advice: "ipfs npp db open " + address})
+	a.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "it is closed", Advice: "open " + address})
 	a.open(address)
 	b.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.OK, Text: "in sync at", Peer: a.host.ID()})
 	b.finds(address, replicate.Finding{Check: replicate.CheckWritable, Level: replicate.OK})
@@ -113,12 +99,14 @@ func TestDoctorSaysThatPubsubIsOff(t *testing.T) {
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	own := store.New(a.disk, "/other")
 	defer own.Close()
-	r, err := replicate.New(t.Context(), replicate.Config{Orbit: a.Orbit, Store: own, Host: a.host})
+	r, err := replicate.New(t.Context(), replicate.Config{Orbit: a.Orbit, Store: own, Host: a.host, Phrase: func(o replicate.Operation, _ ...string) string {
+		return "please " + string(o)
+	}})
 	must(t, err)
 	defer r.Close()
 	found, err := r.Examine(t.Context(), address)
 	must(t, err)
-	if f := found[0]; f.Check != replicate.CheckPubsub || f.Level != replicate.Problem || !strings.Contains(f.Advice, "Pubsub.Enabled") {
+	if f := found[0]; f.Check != replicate.CheckPubsub || f.Level != replicate.Problem || f.Advice != "please turn on pubsub" {
 		t.Errorf("%+v", found)
 	}
 }
@@ -128,7 +116,7 @@ func TestDoctorNamesPeersThatCannotReplicate(t *testing.T) {
 	address := a.create("gigs", orbit.TypeEvents).Address()
 
 	// A peer that only subscribes.
-	subscriber := plainHost(t)
+	subscriber := loopback.Host(t)
 	r, err := router.New(t.Context(), subscriber, router.Options{})
 	must(t, err)
 	stop, err := r.Follow(address, func(context.Context, *pubsub.Message) bool { return false })
@@ -136,8 +124,8 @@ func TestDoctorNamesPeersThatCannotReplicate(t *testing.T) {
 	defer stop()
 
 	// A peer that is connected over a relay only.
-	relay := plainHost(t, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
-	far := plainHost(t)
+	relay := loopback.Host(t, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())
+	far := loopback.Host(t)
 	at := libp2ppeer.AddrInfo{ID: relay.ID(), Addrs: relay.Addrs()}
 	must(t, far.Connect(testContext(t), at))
 	_, err = client.Reserve(testContext(t), far, at)
@@ -150,8 +138,8 @@ func TestDoctorNamesPeersThatCannotReplicate(t *testing.T) {
 	a.finds(address, replicate.Finding{Check: replicate.CheckRelay, Level: replicate.Problem, Text: "over a relay only", Advice: "connect directly", Peer: far.ID()})
 
 	// A peer that did not identify itself.
-	silent := plainHost(t)
-	dial(t, a.host, silent)
+	silent := loopback.Host(t)
+	loopback.Connect(t, a.host, silent)
 	eventually(t, "it is identified", func() bool {
 		known, err := a.host.Peerstore().GetProtocols(silent.ID())
 		must(t, err)
@@ -161,7 +149,7 @@ func TestDoctorNamesPeersThatCannotReplicate(t *testing.T) {
 	defer replicate.SetIdentifyAfter(0)()
 	a.finds(address, replicate.Finding{Check: replicate.CheckIdentify, Level: replicate.Problem, Text: "did not identify itself", Advice: "100 databases", Peer: silent.ID()})
 
-	dial(t, a.host, subscriber)
+	loopback.Connect(t, a.host, subscriber)
 	a.finds(address, replicate.Finding{Check: replicate.CheckHeads, Level: replicate.Problem, Text: "exchanges no heads", Advice: "open the database there", Peer: subscriber.ID()})
 	a.finds(address, replicate.Finding{Check: replicate.CheckBitswap, Level: replicate.Problem, Text: "does not speak bitswap", Peer: subscriber.ID()})
 	// If a peer has the database open, the others matter less.
@@ -177,7 +165,7 @@ func TestDoctorExplainsRefusals(t *testing.T) {
 	for _, test := range []struct {
 		db     *orbit.Database
 		advice string
-	}{{fixed, "its access list is fixed"}, {managed, "ipfs npp db grant " + managed.Address() + " <identity>"}} {
+	}{{fixed, "its access list is fixed"}, {managed, "grant " + managed.Address() + " <identity>"}} {
 		address := test.db.Address()
 		for i := range 2 {
 			evil.offered(a, address, written(t, evil.signer(), address, fmt.Sprint(i), nil).Block)

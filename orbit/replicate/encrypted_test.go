@@ -101,7 +101,7 @@ func TestDoctorSaysThatAppsEncryptTheValues(t *testing.T) {
 	must(t, err)
 	a.offered(b, address, e.Block)
 	wantSame(t, address, 1, b)
-	b.finds(address, replicate.Finding{Check: replicate.CheckValues, Level: replicate.Note, Text: "encryption.data", Advice: "--plain"})
+	b.finds(address, replicate.Finding{Check: replicate.CheckValues, Level: replicate.Note, Text: "encryption.data", Advice: string(replicate.WritePlain)})
 	b.findsNoProblem(address)
 }
 
@@ -111,15 +111,15 @@ func TestDoctorSaysThatEventsAreOfAnotherType(t *testing.T) {
 	a.add(address, "an event")
 	a.findsNot(address, replicate.CheckType, replicate.Note)
 	for payload, advice := range map[string]string{
-		`{"op":"PUT","key":"a","value":{"_id":"a"}}`: "--type documents or --type keyvalue",
-		`{"op":"PUT","key":"a","value":1}`:           "--type keyvalue",
-		`{"op":"DEL","key":"a","value":null}`:        "--type keyvalue",
+		`{"op":"PUT","key":"a","value":{"_id":"a"}}`: "documents keyvalue",
+		`{"op":"PUT","key":"a","value":1}`:           "keyvalue",
+		`{"op":"DEL","key":"a","value":null}`:        "keyvalue",
 	} {
 		v, err := value.FromJSON([]byte(payload))
 		must(t, err)
 		_, err = oplog.Of(a.database(address)).Append(t.Context(), a.signer(), v)
 		must(t, err)
-		a.finds(address, replicate.Finding{Check: replicate.CheckType, Level: replicate.Note, Text: "events by its manifest", Advice: "ipfs npp db open " + address + " " + advice})
+		a.finds(address, replicate.Finding{Check: replicate.CheckType, Level: replicate.Note, Text: "events by its manifest", Advice: "open as " + address + " " + advice})
 	}
 	must(t, a.Replicator.Open(t.Context(), address, orbit.OpenOptions{Type: orbit.TypeKeyValue}))
 	a.findsNot(address, replicate.CheckType, replicate.Note)
@@ -133,7 +133,7 @@ func TestDoctorNamesAnUnknownTypeOfAccessController(t *testing.T) {
 	must(t, a.PutBlocks(t.Context(), m))
 	address := manifest.Address(m.Hash)
 	b.open(address)
-	b.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: `it cannot be opened: its access controller is of type "custom", which npp does not know`, Advice: "ipfs npp db close"})
+	b.finds(address, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: `it cannot be opened: its access controller is of type "custom", which npp does not know`, Advice: "close /orbitdb/"})
 	var unknown *orbit.AccessTypeError
 	if s := b.status(address); s.State != replicate.Failed || !errors.As(s.Err, &unknown) {
 		t.Errorf("%+v", s)
@@ -173,5 +173,5 @@ func TestTypeIsRememberedUntilTheDatabaseArrives(t *testing.T) {
 	// A database whose manifest names another type is not opened with this type.
 	fixed := a.create("kv", orbit.TypeKeyValue).Address()
 	must(t, b.Replicator.Open(t.Context(), fixed, orbit.OpenOptions{Type: orbit.TypeDocuments}))
-	b.finds(fixed, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "its manifest says keyvalue", Advice: "--type"})
+	b.finds(fixed, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "its manifest says keyvalue", Advice: "open as " + fixed})
 }

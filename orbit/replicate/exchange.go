@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/newpieceplease/npp/internal/admission"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/internal/heads"
@@ -32,7 +33,7 @@ func (rp *replica) exchangeAlways() {
 		for _, p := range due {
 			rp.tasks.Go(func() {
 				rp.exchange(rp.ctx, p)
-				signal(rp.peers.due)
+				rp.peers.due.Set()
 			})
 		}
 		timer.Reset(time.Until(next))
@@ -43,7 +44,7 @@ var errNotConnected = errors.New("not connected")
 
 // exchange runs an exchange with a peer that was begun in the peer table.
 func (rp *replica) exchange(ctx context.Context, p peer.ID) {
-	err := rp.r.exchanges.acquire(ctx, p, 1)
+	err := rp.r.exchanges.Acquire(ctx, p, 1)
 	if err == nil {
 		err = rp.swap(ctx, p, rp.r.exchanges, func(ours heads.Side) ([]block.Block, error) {
 			if !rp.connected(p) {
@@ -69,9 +70,9 @@ func (rp *replica) serve(s network.Stream) {
 // swap exchanges heads with a peer by a function, joins the heads of the peer, and
 // notes what they tell of it. It releases one slot of the quota as soon as it has the
 // heads.
-func (rp *replica) swap(ctx context.Context, p peer.ID, slots *quota, exchange func(heads.Side) ([]block.Block, error)) error {
+func (rp *replica) swap(ctx context.Context, p peer.ID, slots *admission.Quota, exchange func(heads.Side) ([]block.Block, error)) error {
 	var once sync.Once
-	release := func() { once.Do(func() { slots.release(p, 1) }) }
+	release := func() { once.Do(func() { slots.Release(p, 1) }) }
 	defer release()
 	charged := &budgetReader{budget: rp.r.budget, peer: p}
 	defer charged.release()

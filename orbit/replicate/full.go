@@ -36,7 +36,7 @@ func (rp *replica) setFull(err error) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	if (rp.full == nil) != (err == nil) {
-		rp.changes.notify()
+		rp.changes.Announce()
 	}
 	rp.full = err
 }
@@ -53,7 +53,7 @@ func (rp *replica) isFull() error {
 // awaitQuota waits while the database is full. It reports whether the replica goes on.
 func (rp *replica) awaitQuota() bool {
 	for {
-		freed, changed := rp.r.cfg.Orbit.Freed(), rp.changes.next()
+		freed, changed := rp.r.cfg.Orbit.Freed(), rp.changes.Next()
 		if rp.isFull() == nil {
 			return rp.ctx.Err() == nil
 		}

@@ -37,6 +37,7 @@ import (
 	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // patience is the time after which a test fails; a test that passes does not wait for it.
@@ -291,7 +292,7 @@ func (n *node) restart() {
 
 func (n *node) connect(to *node) {
 	n.t.Helper()
-	must(n.t, n.host.Connect(testContext(n.t), libp2ppeer.AddrInfo{ID: to.host.ID(), Addrs: to.host.Addrs()}))
+	loopback.Connect(n.t, n.host, to.host)
 }
 
 func (n *node) disconnect(from *node) {

@@ -31,10 +31,10 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (forward bool) {
 		}
 	}()
 	size := int64(len(b.Data))
-	if !rp.r.budget.tryAcquire(from, size) {
+	if !rp.r.budget.TryAcquire(from, size) {
 		return false
 	}
-	defer rp.r.budget.release(from, size)
+	defer rp.r.budget.Release(from, size)
 	ctx, cancel := context.WithTimeout(ctx, forwardWithin)
 	defer cancel()
 	defer context.AfterFunc(rp.ctx, cancel)()
@@ -70,7 +70,7 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (forward bool) {
 		// The router does not forward the entry to that peer, so it is announced as
 		// a head.
 		rp.r.forget(rp.address, b.Hash)
-		signal(rp.announceDue)
+		rp.announceDue.Set()
 	}
 	return true
 }
@@ -151,7 +151,7 @@ func (rp *replica) follow(ctx context.Context, from []peer.ID, cs []orbit.Candid
 			rp.refuse(from, cs[i], j.Err)
 		}
 		if j.Outcome != orbit.Refused && rp.refusals.remove(j.Hash) {
-			rp.changes.notify()
+			rp.changes.Announce()
 		}
 	}
 }
@@ -163,7 +163,7 @@ func (rp *replica) refuse(from []peer.ID, c orbit.Candidate, why error) {
 	if rp.accessLog() != nil && errors.Is(why, orbit.ErrNotAllowed) {
 		rp.refusals.hold(c)
 	}
-	rp.changes.notify()
+	rp.changes.Announce()
 }
 
 // identitiesOf returns the identities of the entries' writers that are not here and can
@@ -219,12 +219,12 @@ func (rp *replica) identity(ctx context.Context, from []peer.ID, hash string) (b
 	if len(from) == 1 {
 		who = from[0]
 	}
-	if err := rp.r.identities.acquire(ctx, who, 1); err != nil {
+	if err := rp.r.identities.Acquire(ctx, who, 1); err != nil {
 		return block.Block{}, err
 	}
-	defer rp.r.identities.release(who, 1)
+	defer rp.r.identities.Release(who, 1)
 	answer := rp.r.requests.DoChan(hash, func() (any, error) {
-		ctx, cancel := context.WithTimeout(rp.r.ctx, identityWithin)
+		ctx, cancel := context.WithTimeout(rp.r.tasks.Context(), identityWithin)
 		defer cancel()
 		b, err := rp.fetch(ctx, hash)
 		if err != nil {

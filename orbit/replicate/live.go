@@ -7,9 +7,6 @@ import (
 	"github.com/newpieceplease/npp/router"
 )
 
-// FreeTopics is the advice for a router that opens no more topics.
-const FreeTopics = "close databases that are not needed: ipfs npp db close <db>"
-
 // liveness says whether a database is live: whether its topic is subscribed to. The
 // router limits the number of topics ([router.Limits]). A database beyond the limit is
 // readable and writable, and replicates with the peers where it is live, by the exchanges
@@ -30,7 +27,7 @@ func (rp *replica) goLive() {
 	}
 	rp.mu.Lock()
 	rp.live = liveness{stop, err}
-	rp.changes.notify()
+	rp.changes.Announce()
 	rp.mu.Unlock()
 	switch {
 	case limit != nil:

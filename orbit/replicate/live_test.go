@@ -30,7 +30,7 @@ func wantNotLive(t *testing.T, n *node, all []string, want ...string) {
 		findings, err := n.Examine(t.Context(), address)
 		must(t, err)
 		said := slices.ContainsFunc(findings, func(f replicate.Finding) bool {
-			return f.Check == replicate.CheckPubsub && f.Level == replicate.Problem && strings.Contains(f.Text, "not live") && strings.Contains(f.Advice, "ipfs npp db close")
+			return f.Check == replicate.CheckPubsub && f.Level == replicate.Problem && strings.Contains(f.Text, "not live") && f.Advice == string(replicate.FreeTopics)
 		})
 		if said == live {
 			t.Errorf("%s: the examination says %v", address, findings)

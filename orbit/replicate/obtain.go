@@ -20,7 +20,7 @@ const maxOpening = 8
 // obtain fetches the blocks that are needed to open the database, unless it is open.
 func (rp *replica) obtain() {
 	at := make(orbit.Attached)
-	var retry backoff
+	failures := 0 // requests in a row that nobody answered
 	for rp.database() == nil && rp.awaitDisk() && rp.database() == nil {
 		opts := rp.options()
 		opts.Attached = at
@@ -41,14 +41,16 @@ func (rp *replica) obtain() {
 		if err == nil {
 			at[b.Hash] = b
 			rp.wants.found(b.Hash)
-			retry.reset()
+			failures = 0
 			continue
 		}
 		rp.wants.unanswered(needed.Hash, rp.someSubscribers())
+		pause := rp.r.random.around(doubled(retryMin, failures, retryMax))
+		failures++
 		select {
-		case <-time.After(rp.r.random.around(retry.next())):
+		case <-time.After(pause):
 		case <-rp.wants.wake: // another peer may have it
-			retry.reset()
+			failures = 0
 		case <-rp.ready:
 		case <-rp.ctx.Done():
 		}
@@ -73,10 +75,10 @@ func (rp *replica) pauseObtain(err error) {
 // obtainFrom opens the database with blocks that a peer transfers, if it has the
 // database open.
 func (rp *replica) obtainFrom(ctx context.Context, p peer.ID) error {
-	if err := rp.r.transfers.acquire(ctx, p, 1); err != nil {
+	if err := rp.r.transfers.Acquire(ctx, p, 1); err != nil {
 		return err
 	}
-	defer rp.r.transfers.release(p, 1)
+	defer rp.r.transfers.Release(p, 1)
 	s, err := reconcile.Open(ctx, rp.r.cfg.Host, p, rp.address)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/orbit/entry"
 )
 
@@ -137,7 +138,7 @@ type peerTable struct {
 	random    *random
 	tell      func(Event) // is told of peers that join, leave or are in sync
 	changed   func()      // is called at each change of what snapshot returns
-	due       chan struct{}
+	due       wait.Flag   // set when an exchange may be due
 
 	mu    sync.Mutex
 	peers map[peer.ID]*peerState
@@ -147,7 +148,7 @@ type peerTable struct {
 func newPeerTable(connected func(peer.ID) bool, r *random, tell func(Event), changed func()) *peerTable {
 	return &peerTable{
 		connected: connected, random: r, tell: tell, changed: changed,
-		due:   make(chan struct{}, 1), // holds a token when an exchange may be due
+		due:   wait.NewFlag(),
 		peers: make(map[peer.ID]*peerState),
 	}
 }
@@ -199,7 +200,7 @@ func (t *peerTable) subscription(p peer.ID, on bool) (opened bool) {
 		// The peer may have reconnected before this side noticed that the old
 		// connection was lost.
 		if on && s.advance(later(time.Now(), s.began.Add(confirmAfter))) {
-			signal(t.due)
+			t.due.Set()
 		}
 		return false
 	}
@@ -208,7 +209,7 @@ func (t *peerTable) subscription(p peer.ID, on bool) (opened bool) {
 	if on {
 		t.tell(Event{Kind: PeerJoined, Peer: p})
 		s.apply(scheduleExchange, later(time.Now(), s.began.Add(resubscribeAfter)))
-		signal(t.due)
+		t.due.Set()
 	} else {
 		t.tell(Event{Kind: PeerLeft, Peer: p})
 	}
@@ -226,7 +227,7 @@ func (t *peerTable) disconnected(p peer.ID) {
 	case s == nil || !s.subscribed:
 	case t.connected(p):
 		s.apply(scheduleExchange, time.Now())
-		signal(t.due)
+		t.due.Set()
 	default:
 		t.gone(p, s)
 		t.changed()
@@ -299,7 +300,7 @@ func (t *peerTable) finish(p peer.ID, err error) {
 	s.began, s.err = time.Now(), err
 	if err != nil {
 		// A peer that opens a database subscribes just before it answers.
-		s.pause = doubled(failMin, s.failures)
+		s.pause = doubled(failMin, s.failures, idleMax)
 		s.failures++
 	}
 	switch {
@@ -336,7 +337,7 @@ func (t *peerTable) exchanged(p peer.ID, shown []string, a agreement, inSync, be
 	case a.agrees, a.by == NotComparable: // an earlier version is asked no more often than a peer in sync
 		s.pause = min(max(2*s.pause, idleMin), idleMax)
 	default:
-		s.pause = doubled(confirmAfter, s.diverged)
+		s.pause = doubled(confirmAfter, s.diverged, idleMax)
 		s.diverged++
 	}
 	t.changed()
@@ -400,8 +401,8 @@ func (t *peerTable) sessionEnded(p peer.ID) {
 	if s == nil || !s.subscribed || s.exchange.runs() || !s.inSync.Before(s.exchanged) {
 		return
 	}
-	if s.advance(time.Now().Add(t.random.around(doubled(recheckAfter, s.diverged)))) {
-		signal(t.due)
+	if s.advance(time.Now().Add(t.random.around(doubled(recheckAfter, s.diverged, idleMax)))) {
+		t.due.Set()
 	}
 }
 
@@ -415,7 +416,7 @@ func (t *peerTable) logChanged() {
 		s.advance(soon)
 	}
 	t.changed()
-	signal(t.due)
+	t.due.Set()
 }
 
 // missed moves the exchange with a peer forward: an entry that it published was lost
@@ -427,7 +428,7 @@ func (t *peerTable) missed(p peer.ID) {
 	if s := t.peers[p]; s != nil && s.subscribed {
 		s.advance(soon)
 	}
-	signal(t.due)
+	t.due.Set()
 }
 
 // askAll makes an exchange with each subscribed peer due now.
@@ -439,7 +440,7 @@ func (t *peerTable) askAll() {
 			s.apply(scheduleExchange, time.Now())
 		}
 	}
-	signal(t.due)
+	t.due.Set()
 }
 
 // announcesLarge reports whether heads that are too large for a subscriber's stream are
@@ -501,11 +502,11 @@ func (t *peerTable) transferFailed(p peer.ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.state(p)
-	s.transferNext = time.Now().Add(t.random.around(doubled(failMin, s.transferFailures)))
+	s.transferNext = time.Now().Add(t.random.around(doubled(failMin, s.transferFailures, idleMax)))
 	s.transferFailures++
 	if s.subscribed && (!s.exchange.due() || s.next.After(s.transferNext)) {
 		s.apply(scheduleExchange, s.transferNext)
-		signal(t.due)
+		t.due.Set()
 	}
 }
 
@@ -558,6 +559,3 @@ func later(a, b time.Time) time.Time {
 	}
 	return b
 }
-
-// doubled returns a pause that was doubled so many times, idleMax at most.
-func doubled(d time.Duration, times int) time.Duration { return min(d<<min(times, 20), idleMax) }

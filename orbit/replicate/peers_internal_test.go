@@ -11,6 +11,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/orbit/entry"
 )
 
@@ -346,10 +347,10 @@ func TestPeerThatRequestedEntriesIsComparedAgainSoon(t *testing.T) {
 // The table may be used concurrently.
 func TestPeerTableIsSafeForConcurrentUse(t *testing.T) {
 	var w watchers
-	var c changes
+	var c wait.Change
 	events, remove := w.add()
 	defer remove()
-	table := newPeerTable(func(peer.ID) bool { return true }, new(random), w.tell, c.notify)
+	table := newPeerTable(func(peer.ID) bool { return true }, new(random), w.tell, c.Announce)
 	var group sync.WaitGroup
 	for i := range 8 {
 		p := peer.ID(fmt.Sprint(i % 4))

@@ -10,6 +10,7 @@ import (
 	"github.com/ipfs/boxo/keystore"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/newpieceplease/npp/internal/task"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/identity"
@@ -57,7 +58,7 @@ func TestAbandonedEntriesAreRequestedAgain(t *testing.T) {
 	must(t, err)
 	opts := orbit.JoinOptions{From: "P", Attached: orbit.Attached{writer.Identity().Hash(): writer.Identity().Block()}}
 
-	rp := newReplica(&Replicator{ctx: t.Context()}, to.Address())
+	rp := newReplica(&Replicator{tasks: task.NewGroup()}, to.Address())
 	defer rp.cancel()
 	rp.setDatabase(to, 0)
 	const p = peer.ID("peer")

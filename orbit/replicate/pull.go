@@ -11,6 +11,7 @@ import (
 	ipfsblocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 
+	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
@@ -42,7 +43,7 @@ func (rp *replica) want(ctx context.Context, hashes ...string) {
 // pull fetches the want list in rounds, and repeats requests that nobody answered at
 // growing intervals.
 func (rp *replica) pull() {
-	var retry backoff
+	failures := 0 // rounds in a row that fetched nothing
 	last, err := oplog.Of(rp.database()).Stats(rp.ctx)
 	if err != nil {
 		rp.storeError(err)
@@ -58,19 +59,17 @@ func (rp *replica) pull() {
 			rp.storeError(err)
 		}
 		if progress {
-			retry.reset()
+			failures = 0
 		}
 		var again <-chan time.Time
 		if !complete || err != nil {
-			again = time.After(rp.r.random.around(retry.next()))
+			again = time.After(rp.r.random.around(doubled(retryMin, failures, retryMax)))
+			failures++
 		}
 		select {
 		case <-again:
 		case <-rp.wants.wake:
-			select {
-			case <-time.After(roundGap - time.Since(begun)):
-			case <-rp.ctx.Done():
-			}
+			wait.For(rp.ctx, roundGap-time.Since(begun))
 		case <-rp.ctx.Done():
 			return
 		}
@@ -95,7 +94,7 @@ func (rp *replica) setAbandoned() {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	rp.abandoned = true
-	rp.changes.notify()
+	rp.changes.Announce()
 }
 
 // round fetches until nothing is missing, which is complete, or until the rest does not

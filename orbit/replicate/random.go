@@ -27,3 +27,8 @@ func (r *random) below(n int64) int64 {
 func (r *random) around(d time.Duration) time.Duration {
 	return d*3/4 + time.Duration(r.below(int64(d/2)+1))
 }
+
+// doubled returns a pause that was doubled so many times, most at most.
+func doubled(d time.Duration, times int, most time.Duration) time.Duration {
+	return min(d<<min(times, 20), most)
+}

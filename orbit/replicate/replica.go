@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
@@ -20,8 +21,8 @@ import (
 // Each part has a lock of its own, which its methods hold and nobody else. mu guards
 // the fields below it. No lock is held across a call that may block. The order: a method
 // that holds the lock of peers or wants, or mu, may take that of watchers or changes, and
-// leave a token in a channel; peers may also ask the host whether a peer is connected.
-// Nothing else is called with a lock held, so no other two locks are held at once.
+// set a flag; peers may also ask the host whether a peer is connected. Nothing else is
+// called with a lock held, so no other two locks are held at once.
 type replica struct {
 	r       *Replicator
 	address string
@@ -36,12 +37,12 @@ type replica struct {
 	refusals refusals
 	slot     *transferSlot
 	watchers watchers
-	changes  changes // of the status
+	changes  wait.Change // of the status
 
 	ready        chan struct{} // closed when db is set
-	announceDue  chan struct{} // holds a token when heads are to be announced
-	accessInSync chan struct{} // holds a token when a peer is in sync with the access database
-	declined     chan struct{} // holds a token when data was rejected for lack of disk space
+	announceDue  wait.Flag     // set when heads are to be announced
+	accessInSync wait.Flag     // set when a peer is in sync with the access database
+	declined     wait.Flag     // set when data was rejected for lack of disk space
 
 	mu        sync.Mutex
 	db        *orbit.Database // nil until ready is closed
@@ -60,14 +61,14 @@ func newReplica(r *Replicator, address string) *replica {
 		done:         make(chan struct{}),
 		slot:         newTransferSlot(),
 		ready:        make(chan struct{}),
-		announceDue:  make(chan struct{}, 1),
-		accessInSync: make(chan struct{}, 1),
-		declined:     make(chan struct{}, 1),
+		announceDue:  wait.NewFlag(),
+		accessInSync: wait.NewFlag(),
+		declined:     wait.NewFlag(),
 		guarded:      make(map[*replica]bool),
 	}
-	rp.peers = newPeerTable(rp.connected, r.random, rp.watchers.tell, rp.changes.notify)
-	rp.wants = newWantList(r.random, rp.changes.notify)
-	rp.ctx, rp.cancel = context.WithCancel(r.ctx)
+	rp.peers = newPeerTable(rp.connected, r.random, rp.watchers.tell, rp.changes.Announce)
+	rp.wants = newWantList(r.random, rp.changes.Announce)
+	rp.ctx, rp.cancel = context.WithCancel(r.tasks.Context())
 	return rp
 }
 
@@ -87,7 +88,7 @@ func (rp *replica) setDatabase(db *orbit.Database, last uint64) {
 		rp.first = last
 		close(rp.ready)
 	}
-	rp.changes.notify()
+	rp.changes.Announce()
 }
 
 // setError notes why the database cannot be opened.
@@ -95,7 +96,7 @@ func (rp *replica) setError(err error) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	rp.err = err
-	rp.changes.notify()
+	rp.changes.Announce()
 }
 
 // run replicates until the replica is cancelled.
@@ -145,7 +146,7 @@ func (rp *replica) someSubscribers() []peer.ID {
 // subscription notes that a peer opened or closed the database.
 func (rp *replica) subscription(p peer.ID, on bool) {
 	if rp.peers.subscription(p, on) {
-		signal(rp.wants.wake) // the peer may have what is missing
+		rp.wants.wake.Set() // the peer may have what is missing
 	}
 }
 
@@ -156,7 +157,7 @@ func (rp *replica) connected(p peer.ID) bool {
 // ask makes exchanges with all peers due, and repeats failed requests, now.
 func (rp *replica) ask() {
 	rp.peers.askAll()
-	signal(rp.wants.wake)
+	rp.wants.wake.Set()
 }
 
 // inSync reports whether a peer with this outcome of a comparison is in sync, and notes
@@ -169,7 +170,7 @@ func (rp *replica) inSync(a agreement) bool {
 	}
 	rp.abandoned = false
 	for g := range rp.guarded {
-		signal(g.accessInSync)
+		g.accessInSync.Set()
 	}
 	return true
 }

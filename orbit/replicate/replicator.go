@@ -22,6 +22,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/newpieceplease/npp/internal/admission"
+	"github.com/newpieceplease/npp/internal/task"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/internal/heads"
@@ -86,22 +88,23 @@ type Config struct {
 	// Rand is the source of randomness: for pauses, and for the order of requests.
 	// Default: math/rand/v2.
 	Rand rand.Source
+	// Phrase returns how findings advise an operation, such as the command for it.
+	// Default: the operation, followed by the arguments.
+	Phrase func(o Operation, args ...string) string
 }
 
 // Replicator replicates the databases of an Orbit. Its methods may be called
 // concurrently.
 type Replicator struct {
 	cfg          Config
-	ctx          context.Context // ends at Close
-	stop         context.CancelFunc
-	tasks        sync.WaitGroup
-	exchanges    *quota
-	served       *quota
-	sessions     *quota
-	transfers    *quota
-	states       *quota
-	budget       *quota // the memory budget
-	identities   *quota
+	tasks        *task.Group
+	exchanges    *admission.Quota
+	served       *admission.Quota
+	sessions     *admission.Quota
+	transfers    *admission.Quota
+	states       *admission.Quota
+	budget       *admission.Quota // the memory budget
+	identities   *admission.Quota
 	requests     singleflight.Group            // for identities
 	unsent       *lru.Cache[string, time.Time] // identities that nobody sent, and when they were requested
 	seen         *lru.Cache[string, time.Time] // address and CID of entries, and when their topics had them
@@ -109,7 +112,6 @@ type Replicator struct {
 	random       *random
 
 	mu        sync.RWMutex
-	closed    bool
 	replicas  map[string]*replica // by address
 	paused    map[string]bool     // addresses that are not replicated
 	requested sync.Map            // CID of a block → the *replica that requests it
@@ -132,20 +134,20 @@ func key(prefix, address string) string {
 func New(ctx context.Context, cfg Config) (*Replicator, error) {
 	r := &Replicator{
 		cfg:        cfg,
-		exchanges:  newQuota(maxExchanges, exchangesOfOne),
-		served:     newQuota(maxServed, servedOfOne),
-		sessions:   newQuota(maxSessions, sessionsOfOne),
-		transfers:  newQuota(maxTransfers, transfersOfOne),
-		states:     newQuota(maxStates, statesOfOne),
-		budget:     newQuota(memoryBudget, budgetOfOne),
-		identities: newQuota(maxIdentities, identitiesOfOne),
+		tasks:      task.NewGroup(),
+		exchanges:  admission.NewQuota(maxExchanges, exchangesOfOne),
+		served:     admission.NewQuota(maxServed, servedOfOne),
+		sessions:   admission.NewQuota(maxSessions, sessionsOfOne),
+		transfers:  admission.NewQuota(maxTransfers, transfersOfOne),
+		states:     admission.NewQuota(maxStates, statesOfOne),
+		budget:     admission.NewQuota(memoryBudget, budgetOfOne),
+		identities: admission.NewQuota(maxIdentities, identitiesOfOne),
 		random:     &random{source: cfg.Rand},
 		replicas:   make(map[string]*replica),
 		paused:     make(map[string]bool),
 	}
 	r.seen, _ = lru.New[string, time.Time](seenRemember) // fails for sizes below 1
 	r.unsent, _ = lru.New[string, time.Time](unsentRemember)
-	r.ctx, r.stop = context.WithCancel(context.Background())
 	var wanted []string
 	for prefix, add := range map[string]func(address string){
 		pausedPrefix: func(a string) { r.paused[a] = true },
@@ -162,7 +164,7 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 	if r.unidentified, err = newUnidentified(cfg.Host, r.disconnected); err != nil {
 		return nil, fmt.Errorf("replication: %w", err)
 	}
-	r.begin(r.unidentified.follow)
+	r.tasks.Go(func() { r.unidentified.follow(r.tasks.Context()) })
 	cfg.Host.SetStreamHandlerMatch("/orbitdb/heads", r.speaks, r.serve)
 	cfg.Host.SetStreamHandler(reconcile.Protocol, r.serveSession)
 	cfg.Host.SetStreamHandler(reconcile.Earlier, r.serveSession)
@@ -173,7 +175,7 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 	for _, address := range wanted {
 		r.replica(address, nil)
 	}
-	r.begin(r.openAll)
+	r.tasks.Go(func() { r.openAll(r.tasks.Context()) })
 	return r, nil
 }
 
@@ -197,10 +199,7 @@ func (r *Replicator) openAll(ctx context.Context) {
 
 // Close ends all replication. The databases stay open.
 func (r *Replicator) Close() error {
-	r.mu.Lock()
-	r.closed = true
-	r.stop()
-	r.mu.Unlock()
+	r.tasks.Stop()
 	r.cfg.Host.RemoveStreamHandler("/orbitdb/heads")
 	r.cfg.Host.RemoveStreamHandler(reconcile.Protocol)
 	r.cfg.Host.RemoveStreamHandler(reconcile.Earlier)
@@ -209,26 +208,6 @@ func (r *Replicator) Close() error {
 	}
 	r.tasks.Wait()
 	return nil
-}
-
-// begin runs a task for which Close waits, unless the Replicator is closed.
-func (r *Replicator) begin(task func(context.Context)) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if !r.closed {
-		r.tasks.Go(func() { task(r.ctx) })
-	}
-}
-
-// enter reports whether a task may begin. If so, Close waits until the caller calls
-// r.tasks.Done.
-func (r *Replicator) enter() bool {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if !r.closed {
-		r.tasks.Add(1)
-	}
-	return !r.closed
 }
 
 func (r *Replicator) isPaused(address string) bool {
@@ -251,11 +230,11 @@ func (r *Replicator) replica(address string, db *orbit.Database) *replica {
 	// same error.
 	var stats oplog.Stats
 	if db != nil {
-		stats, _ = oplog.Of(db).Stats(r.ctx)
+		stats, _ = oplog.Of(db).Stats(r.tasks.Context())
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
+	if r.tasks.Context().Err() != nil {
 		return nil
 	}
 	rp := r.replicas[address]
@@ -268,8 +247,10 @@ func (r *Replicator) replica(address string, db *orbit.Database) *replica {
 	if rp == nil {
 		rp = newReplica(r, address)
 		rp.after = after
+		if !r.tasks.Go(rp.run) {
+			return nil
+		}
 		r.replicas[address] = rp
-		r.tasks.Go(rp.run)
 	}
 	if db != nil {
 		rp.setDatabase(db, stats.Last)
@@ -520,12 +501,13 @@ func (r *Replicator) speaks(p protocol.ID) bool {
 func (r *Replicator) serve(s network.Stream) {
 	address, _ := heads.Address(s.Protocol())
 	rp := r.find(address)
-	if rp == nil || !r.enter() {
+	end, ok := r.tasks.Begin()
+	if !ok {
 		s.Reset()
 		return
 	}
-	defer r.tasks.Done()
-	if !r.served.tryAcquire(s.Conn().RemotePeer(), 1) {
+	defer end()
+	if rp == nil || !r.served.TryAcquire(s.Conn().RemotePeer(), 1) {
 		s.Reset()
 		return
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/newpieceplease/npp/internal/wait"
 )
 
 // transferSlot is the right to be the one peer that transfers entries of a
@@ -20,7 +22,7 @@ type transferSlot struct {
 	began    time.Time // when the holder got the slot, or the first waiter announced itself
 	progress time.Time // when something arrived last since then
 	stop     func()    // ends the session of the holder; nil without a holder
-	changes  changes
+	changes  wait.Change
 }
 
 func newTransferSlot() *transferSlot { return &transferSlot{token: make(chan struct{}, 1)} }
@@ -39,7 +41,7 @@ func (s *transferSlot) withdraw() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting--
-	s.changes.notify()
+	s.changes.Announce()
 }
 
 // begin waits for the slot. A later waiter may call stop, which ends the session
@@ -55,7 +57,7 @@ func (s *transferSlot) begin(ctx context.Context, stop func()) error {
 			defer s.mu.Unlock()
 			s.waiting--
 			s.began, s.progress, s.stop = time.Now(), time.Now(), stop
-			s.changes.notify()
+			s.changes.Announce()
 			return nil
 		case <-check.C:
 			check.Reset(max(s.stopStalled(), slotStall/10))
@@ -83,7 +85,7 @@ func (s *transferSlot) stopStalled() (rest time.Duration) {
 func (s *transferSlot) end() {
 	s.mu.Lock()
 	s.stop = nil
-	s.changes.notify()
+	s.changes.Announce()
 	s.mu.Unlock()
 	<-s.token
 }
@@ -107,7 +109,7 @@ func (s *transferSlot) isUp() bool {
 // bitswapAfter in any case.
 func (s *transferSlot) await(ctx context.Context) (waited bool) {
 	for {
-		changed := s.changes.next()
+		changed := s.changes.Next()
 		s.mu.Lock()
 		until := earlier(s.progress.Add(slotStall), s.began.Add(bitswapAfter))
 		running := s.waiting > 0 || s.stop != nil

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 func TestStalledHolderLosesTheTransferSlot(t *testing.T) {
@@ -74,42 +72,4 @@ func TestBitswapWaitsForTransfers(t *testing.T) {
 			t.Errorf("for a transfer that goes on, it waits for %v", d)
 		}
 	})
-}
-
-func TestQuotaLimitsEachPeerAndAll(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		q := newQuota(3, 2)
-		if !q.tryAcquire(alice, 2) || q.tryAcquire(alice, 1) || q.tryAcquire(bob, 2) || !q.tryAcquire(bob, 1) {
-			t.Error("the limits do not hold")
-		}
-		got := make(chan error)
-		go func() { got <- q.acquire(t.Context(), bob, 1) }()
-		synctest.Wait()
-		q.release(alice, 1)
-		must(t, <-got)
-		for _, p := range []peer.ID{alice, bob} {
-			q.release(p, q.by[p])
-		}
-		if q.used != 0 || len(q.by) != 0 {
-			t.Errorf("%+v remains", q.by)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if err := q.acquire(ctx, alice, 5); !errors.Is(err, context.Canceled) {
-			t.Error(err)
-		}
-	})
-}
-
-func TestChangesWakeAllWaiters(t *testing.T) {
-	var c changes
-	first, second := c.next(), c.next()
-	c.notify()
-	<-first
-	<-second
-	select {
-	case <-c.next():
-		t.Error("a new waiter is woken by an old change")
-	default:
-	}
 }

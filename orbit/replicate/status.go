@@ -11,6 +11,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
@@ -102,7 +103,7 @@ func (rp *replica) fullStatus(ctx context.Context) (Status, <-chan struct{}) {
 
 // status returns the status, and a channel that is closed at the next change.
 func (rp *replica) status() (Status, <-chan struct{}) {
-	changed := rp.changes.next()
+	changed := rp.changes.Next()
 	s := Status{Address: rp.address, State: Fetching, Refused: rp.refusals.snapshot(), Peers: rp.peers.snapshot()}
 	s.Asking, s.Missing = rp.wants.snapshot()
 	rp.mu.Lock()
@@ -151,10 +152,7 @@ func (r *Replicator) Follow(ctx context.Context, address string) iter.Seq2[Statu
 			if !yield(s, nil) {
 				return
 			}
-			select {
-			case <-time.After(statusEvery):
-			case <-ctx.Done():
-			}
+			wait.For(ctx, statusEvery)
 			select {
 			case <-changed:
 			case <-ctx.Done():
@@ -170,7 +168,7 @@ func (r *Replicator) Follow(ctx context.Context, address string) iter.Seq2[Statu
 
 // end returns why the replica ended.
 func (rp *replica) end() error {
-	if rp.r.ctx.Err() != nil {
+	if rp.r.tasks.Context().Err() != nil {
 		return ErrClosed
 	}
 	return fmt.Errorf("%w: %s", ErrNotReplicated, rp.address)

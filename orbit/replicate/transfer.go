@@ -29,17 +29,18 @@ const (
 // serveSession answers a peer that requests the entries that it lacks.
 func (r *Replicator) serveSession(s network.Stream) {
 	p := s.Conn().RemotePeer()
-	if !r.enter() {
+	end, ok := r.tasks.Begin()
+	if !ok {
 		s.Reset()
 		return
 	}
-	defer r.tasks.Done()
-	if !r.sessions.tryAcquire(p, 1) {
+	defer end()
+	if !r.sessions.TryAcquire(p, 1) {
 		s.Reset()
 		return
 	}
-	defer r.sessions.release(p, 1)
-	ctx, cancel := context.WithCancel(r.ctx)
+	defer r.sessions.Release(p, 1)
+	ctx, cancel := context.WithCancel(r.tasks.Context())
 	defer cancel()
 	release := func() bool { return false }
 	defer func() { release() }()
@@ -67,7 +68,7 @@ func (r *Replicator) serveSession(s network.Stream) {
 // claimTransfer reports whether the peer is to be asked to transfer entries. If so, the
 // caller calls reconcile, and bitswap waits from now on.
 func (rp *replica) claimTransfer(p peer.ID) bool {
-	if !reconcile.Speaks(rp.r.cfg.Host, p) || !rp.accepts() || rp.isFull() != nil || !rp.peers.claimTransfer(p) {
+	if !reconcile.MaySpeak(rp.r.cfg.Host, p) || !rp.accepts() || rp.isFull() != nil || !rp.peers.claimTransfer(p) {
 		return false
 	}
 	rp.slot.announce()
@@ -123,10 +124,10 @@ func (rp *replica) deserves(p peer.ID, err error) bool {
 func (rp *replica) session(ctx context.Context, p peer.ID) (again bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := rp.r.transfers.acquire(ctx, p, 1); err != nil {
+	if err := rp.r.transfers.Acquire(ctx, p, 1); err != nil {
 		return false, err
 	}
-	defer rp.r.transfers.release(p, 1)
+	defer rp.r.transfers.Release(p, 1)
 	in := &receiver{rp: rp, peer: p, stall: time.AfterFunc(transferStall, cancel)}
 	defer in.stall.Stop()
 	defer rp.setTransfer(nil)
@@ -247,7 +248,7 @@ func (rp *replica) setTransfer(s *Transfer) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	rp.transfer = s
-	rp.changes.notify()
+	rp.changes.Announce()
 }
 
 // batch is entries whose signatures were checked, and the number of useless blocks that
@@ -306,12 +307,12 @@ func (in *receiver) take(ctx context.Context, b batch) error {
 		size += int64(len(c.Block().Data))
 	}
 	waiting, cancel := context.WithTimeout(ctx, slotStall)
-	err := in.rp.r.budget.acquire(waiting, in.peer, size)
+	err := in.rp.r.budget.Acquire(waiting, in.peer, size)
 	cancel()
 	if err != nil {
 		return err
 	}
-	defer in.rp.r.budget.release(in.peer, size)
+	defer in.rp.r.budget.Release(in.peer, size)
 	offered := append(in.later, b.entries...)
 	again := len(in.later)
 	in.later, in.laterSize = nil, 0

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/internal/wait"
 )
 
 // Bounds of a want list. The log knows all missing CIDs, so none is lost.
@@ -33,8 +35,8 @@ type Missing struct {
 // they are requested after all others. A CID may be missing and not wanted.
 type wantList struct {
 	random  *random
-	changed func() // is called at each change of what snapshot returns, but for the number of wanted CIDs
-	wake    chan struct{}
+	changed func()    // is called at each change of what snapshot returns, but for the number of wanted CIDs
+	wake    wait.Flag // set when there may be something to request
 
 	mu      sync.Mutex
 	wanted  map[string]bool
@@ -46,7 +48,7 @@ type wantList struct {
 func newWantList(r *random, changed func()) *wantList {
 	return &wantList{
 		random: r, changed: changed,
-		wake:    make(chan struct{}, 1), // holds a token when there may be something to request
+		wake:    wait.NewFlag(),
 		wanted:  make(map[string]bool),
 		missing: make(map[string]*Missing),
 	}
@@ -68,7 +70,7 @@ func (w *wantList) add(hashes ...string) {
 			w.queue(hash)
 		}
 	}
-	signal(w.wake)
+	w.wake.Set()
 }
 
 // queue queues a CID, unless it is on the list. The caller holds w.mu.
@@ -213,14 +215,3 @@ func (w *wantList) snapshot() (wanted int, missing []Missing) {
 	slices.SortFunc(missing, func(a, b Missing) int { return strings.Compare(a.Hash, b.Hash) })
 	return len(w.wanted), missing[:min(len(missing), maxShown)]
 }
-
-// backoff is the pause after attempts that failed in a row: it begins with retryMin and
-// doubles up to retryMax. The zero value has no failed attempt.
-type backoff struct{ last time.Duration }
-
-func (b *backoff) next() time.Duration {
-	b.last = min(max(2*b.last, retryMin), retryMax)
-	return b.last
-}
-
-func (b *backoff) reset() { b.last = 0 }

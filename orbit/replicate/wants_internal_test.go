@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -113,18 +114,15 @@ func TestFailedRequestsAreRemembered(t *testing.T) {
 	}
 }
 
-func TestBackoffDoublesUpToItsMaximum(t *testing.T) {
-	var b backoff
-	if first, second := b.next(), b.next(); first != retryMin || second != 2*retryMin {
-		t.Errorf("%v, %v", first, second)
+func TestPausesDoubleUpToTheirMaximum(t *testing.T) {
+	for times, want := range []time.Duration{retryMin, 2 * retryMin, 4 * retryMin} {
+		if d := doubled(retryMin, times, retryMax); d != want {
+			t.Errorf("%v after %d times", d, times)
+		}
 	}
-	for range 20 {
-		b.next()
-	}
-	if last := b.next(); last != retryMax {
-		t.Errorf("%v", last)
-	}
-	if b.reset(); b.next() != retryMin {
-		t.Error("it does not begin again")
+	for _, times := range []int{10, 1000} {
+		if d := doubled(retryMin, times, retryMax); d != retryMax {
+			t.Errorf("%v after %d times", d, times)
+		}
 	}
 }

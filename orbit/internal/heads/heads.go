@@ -54,6 +54,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	msmux "github.com/multiformats/go-multistream"
 
+	"github.com/newpieceplease/npp/internal/negotiate"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/internal/manifest"
@@ -120,7 +121,7 @@ func Exchange(ctx context.Context, h host.Host, p peer.ID, address string, ours 
 	id := Protocol(address)
 	if _, err := msmux.SelectOneOf([]protocol.ID{id}, s); err != nil {
 		s.Reset()
-		if errors.As(err, new(msmux.ErrNotSupported[protocol.ID])) {
+		if negotiate.Refused(err) {
 			return nil, ErrUnsupported
 		}
 		return nil, fmt.Errorf("negotiate: %w", err)

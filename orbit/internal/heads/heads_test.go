@@ -11,16 +11,15 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	msmux "github.com/multiformats/go-multistream"
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 	"github.com/newpieceplease/npp/orbit/internal/manifest"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 var address = manifest.Address(block.Hash([]byte("a manifest")))
@@ -53,15 +52,9 @@ func hashes(bs []block.Block) (list []string) {
 // pair returns two connected hosts.
 func pair(t *testing.T) (a, b host.Host) {
 	t.Helper()
-	hosts := make([]host.Host, 2)
-	for i := range hosts {
-		h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableMetrics())
-		must(t, err)
-		t.Cleanup(func() { h.Close() })
-		hosts[i] = h
-	}
-	must(t, hosts[0].Connect(testContext(t), peer.AddrInfo{ID: hosts[1].ID(), Addrs: hosts[1].Addrs()}))
-	return hosts[0], hosts[1]
+	a, b = loopback.Host(t), loopback.Host(t)
+	loopback.Connect(t, a, b)
+	return a, b
 }
 
 // served contains the results of Serve.

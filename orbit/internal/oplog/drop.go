@@ -42,9 +42,9 @@ func (l *Log) setFrozen(frozen bool) {
 // updates.
 func (l *Log) Drop() {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.frozen, l.dropped = true, true
-	l.signal()
+	l.mu.Unlock()
+	l.changed.Announce()
 }
 
 // Dropped reports whether the log is dropped. Unlike a freeze, that is final.

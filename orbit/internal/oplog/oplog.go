@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/internal/blocks"
@@ -57,9 +58,9 @@ type Log struct {
 	revising     sync.Mutex // held by Revise
 
 	lookedUp hashCache // parents of pending entries
+	changed  wait.Change
 
 	mu        sync.Mutex
-	changed   chan struct{} // closed at the next change
 	revisions revisions
 	frozen    bool // the log cannot be written
 	dropped   bool
@@ -79,7 +80,7 @@ func Open(ctx context.Context, s *store.Store, number uint64, id string, c Confi
 	if c.Quota == nil {
 		c.Quota = unlimited{}
 	}
-	l := &Log{store: s, number: number, id: id, config: c, initial: c.Access.sets(), changed: make(chan struct{})}
+	l := &Log{store: s, number: number, id: id, config: c, initial: c.Access.sets()}
 	sum, err := l.readSummary(blocks.Reading(ctx, s))
 	if err != nil {
 		return l, err

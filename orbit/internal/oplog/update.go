@@ -10,13 +10,9 @@ import (
 
 // Changed returns a channel that is closed at the next change of the log or of
 // its pending entries.
-func (l *Log) Changed() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.changed
-}
+func (l *Log) Changed() <-chan struct{} { return l.changed.Next() }
 
-// update changes the log in a transaction, and closes the channel of Changed.
+// update changes the log in a transaction, and announces that.
 func (l *Log) update(ctx context.Context, change func(*store.Tx, *summary) error) error {
 	return l.write(ctx, func(tx *store.Tx, sum *summary) error {
 		if sum.Rebuild != 0 {
@@ -56,14 +52,8 @@ func (l *Log) write(ctx context.Context, change func(*store.Tx, *summary) error)
 	if err == nil || errors.Is(err, store.ErrNotDurable) {
 		l.mu.Lock()
 		l.addRevisions(sum.revised)
-		l.signal()
 		l.mu.Unlock()
+		l.changed.Announce()
 	}
 	return err
-}
-
-// signal closes the channel of Changed. The caller holds l.mu.
-func (l *Log) signal() {
-	close(l.changed)
-	l.changed = make(chan struct{})
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/metrics"
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
@@ -25,6 +24,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/orbit/value"
 	"github.com/newpieceplease/npp/store"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 func must(t testing.TB, err error) {
@@ -126,10 +126,7 @@ type peerOf struct {
 func newPeer(t testing.TB) peerOf {
 	t.Helper()
 	p := peerOf{traffic: metrics.NewBandwidthCounter()}
-	var err error
-	p.Host, err = libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableMetrics(), libp2p.BandwidthReporter(p.traffic))
-	must(t, err)
-	t.Cleanup(func() { p.Close() })
+	p.Host = loopback.Host(t, libp2p.BandwidthReporter(p.traffic))
 	return p
 }
 
@@ -171,8 +168,8 @@ func session(t testing.TB, server peerOf, address string) *Session {
 func sessionWithin(ctx context.Context, t testing.TB, server peerOf, address string) *Session {
 	t.Helper()
 	client := newPeer(t)
-	must(t, client.Connect(t.Context(), peer.AddrInfo{ID: server.ID(), Addrs: server.Addrs()}))
-	for !Speaks(client, server.ID()) { // the announced protocols lag behind the handlers
+	loopback.Connect(t, client, server)
+	for !MaySpeak(client, server.ID()) { // the announced protocols lag behind the handlers
 		select {
 		case <-time.After(time.Millisecond):
 		case <-t.Context().Done():

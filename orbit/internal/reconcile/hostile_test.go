@@ -11,12 +11,12 @@ import (
 	"testing"
 
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-msgio"
 
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
+	"github.com/newpieceplease/npp/test/loopback"
 )
 
 // liar is a hostile server. answer receives each request except the first.
@@ -250,7 +250,7 @@ func TestServerRefusesWhatIsNoRequest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := newPeer(t)
-			must(t, client.Connect(t.Context(), peer.AddrInfo{ID: server.ID(), Addrs: server.Addrs()}))
+			loopback.Connect(t, client, server)
 			s, err := client.NewStream(t.Context(), server.ID(), Protocol)
 			must(t, err)
 			s.Write(bytes)
@@ -269,7 +269,7 @@ func TestServerRefusesWhatIsNoRequest(t *testing.T) {
 // Peers that do not speak the protocol are recognized.
 func TestPeerThatDoesNotShip(t *testing.T) {
 	server, client := newPeer(t), newPeer(t)
-	must(t, client.Connect(t.Context(), peer.AddrInfo{ID: server.ID(), Addrs: server.Addrs()}))
+	loopback.Connect(t, client, server)
 	if _, err := Open(t.Context(), client, server.ID(), "/orbitdb/x"); err == nil {
 		t.Error("a session was opened")
 	}

@@ -11,10 +11,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-msgio"
-	msmux "github.com/multiformats/go-multistream"
 
+	"github.com/newpieceplease/npp/internal/negotiate"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
@@ -38,23 +37,19 @@ type Session struct {
 	Answered func()
 }
 
-// Speaks reports whether a peer may speak the protocol. That is the case if it
-// does or if its protocols are not known yet.
-func Speaks(h host.Host, p peer.ID) bool {
-	known, err := h.Peerstore().GetProtocols(p)
-	return err != nil || len(known) == 0 || slices.Contains(known, Protocol) || slices.Contains(known, Earlier)
-}
+// MaySpeak reports whether a peer speaks the protocol, or its protocols are not known.
+func MaySpeak(h host.Host, p peer.ID) bool { return negotiate.MaySpeak(h, p, Protocol, Earlier) }
 
 // Open begins a session with a connected peer. The session ends with the
 // context at the latest.
 func Open(ctx context.Context, h host.Host, p peer.ID, address string) (*Session, error) {
-	if !Speaks(h, p) {
+	if !MaySpeak(h, p) {
 		return nil, ErrUnsupported
 	}
 	opening, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	stream, err := h.NewStream(network.WithNoDial(opening, "entries go over open connections"), p, Protocol, Earlier)
-	if errors.As(err, new(msmux.ErrNotSupported[protocol.ID])) {
+	if negotiate.Refused(err) {
 		return nil, ErrUnsupported
 	}
 	if err != nil {
