@@ -76,7 +76,7 @@ type libraryBench struct {
 }
 
 // numberedPiece returns the document of piece i of a total. Its hash is the CID
-// of a block that nobody has.
+// of a block that no peer has.
 func numberedPiece(i, of int) (map[string]any, error) {
 	sum, err := mh.Sum([]byte(fmt.Sprint("piece ", i)), mh.SHA2_256, -1)
 	if err != nil {

@@ -32,7 +32,7 @@ type stagedReplicator struct {
 	fetched  []string                    // addresses passed to Open
 	missing  []replicate.Missing         // of the statuses that are set from now on
 	changed  chan struct{}
-	blocked  chan struct{} // while it is open, Pending blocks; nil to not block
+	blocked  chan struct{} // while it is open, Fetching blocks; nil to not block
 }
 
 func newStagedReplicator() *stagedReplicator {
@@ -126,7 +126,7 @@ func (s *stagedReplicator) wasFetched(address string) bool {
 	return slices.Contains(s.fetched, address)
 }
 
-// block makes Pending block until the returned function is called.
+// block makes Fetching block until the returned function is called.
 func (s *stagedReplicator) block() (release func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

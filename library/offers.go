@@ -62,7 +62,7 @@ func OfferIn(data []byte) (address string, ok bool) {
 }
 
 // Offers returns the offers of peers that were not added as companions, newest
-// first. After a start it waits up to [Config].Patience until the stored
+// first. After a start it waits up to [Config].ReadTimeout until the stored
 // messages were scanned. If that takes longer, the error wraps [ErrBeingRead],
 // and offers may be missing from the result.
 func (l *Library) Offers(ctx context.Context) ([]Offer, error) {

@@ -171,7 +171,7 @@ func (l *Library) remember(ctx context.Context, c *companionState, r record) {
 		}
 	}
 	// Only the first username is recorded: a later one may impersonate
-	// somebody.
+	// another peer.
 	if before.Username == "" && c.unnamed {
 		set(KeyUsername, "", r.Username)
 	}

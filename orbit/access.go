@@ -49,7 +49,7 @@ const (
 //   - Granted: all entries of the writer are authorized, including those from
 //     before the grant.
 //   - Revoked: an entry from which an entry of a current writer descends is
-//     authorized, with all its ancestors: somebody who may write had it and
+//     authorized, with all its ancestors: a writer on the access list had it and
 //     accepted it. Tips, from which no such entry descends, are no longer
 //     authorized, unless the admin who revokes retains them. Later entries of
 //     the writer are not authorized, whatever their clock says, since honest
@@ -61,7 +61,7 @@ const (
 //   - Different lists: two peers with different lists may authorize different
 //     entries, and are not in sync until their access databases are.
 //
-// Nobody gains power by this rule: a current writer who builds on the entries
+// No writer gains power by this rule: a current writer who builds on the entries
 // of a revoked one could have written the same values. The alternative, to
 // record the heads at each revocation, loses entries of former members that the
 // admin did not have yet, although current members have built on them; and it
@@ -247,7 +247,7 @@ func (a *AccessController) granted(ctx context.Context, capability string) ([]st
 	}
 	ids, err := manifest.Texts(item.Value)
 	if err != nil {
-		return nil, nil // an admin wrote another value: nobody has the capability
+		return nil, nil // an admin wrote another value: no identity has the capability
 	}
 	return ids, nil
 }

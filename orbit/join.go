@@ -58,7 +58,7 @@ type JoinOptions struct {
 // [ErrNotAllowed], unless a pending entry needs it. Offer it again when the list has
 // changed.
 //
-// An entry for which there is no room is refused with [ErrQuotaFull] or [ErrPeerQuotaFull].
+// An entry that exceeds a quota is refused with [ErrQuotaFull] or [ErrPeerQuotaFull].
 // Offer it again when space was freed ([Orbit.Freed]) or a quota was raised.
 func (db *Database) Join(ctx context.Context, cs []Candidate, opts JoinOptions) ([]JoinResult, error) {
 	if db.orbit.ctx.Err() != nil {

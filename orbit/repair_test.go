@@ -129,8 +129,8 @@ func TestLongListsAreMergedAsSets(t *testing.T) {
 	}
 }
 
-// A JavaScript admin does not repair, and nobody repairs for it: the newer list
-// stays.
+// A JavaScript admin does not repair, and no other admin repairs for it: the
+// newer list stays.
 func TestListThatWasOverwrittenKnowinglyStays(t *testing.T) {
 	a := newAdmins(t, 2)
 	must(t, a.dbs[0].Access().Grant(t.Context(), orbit.CapabilityWrite, "x"))

@@ -82,7 +82,7 @@ func addOptions(cfg config.Import) ([]options.UnixfsAddOption, error) {
 }
 
 // pin pins a CID recursively, unless that is done already. The new pin replaces a
-// direct one, whose name it takes over, as somebody else made that pin. The
+// direct one, whose name it takes over, because another program made that pin. The
 // caller holds the pin lock.
 func (f nodeFiles) pin(ctx context.Context, c cid.Cid) error {
 	name := library.PinName

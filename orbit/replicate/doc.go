@@ -29,7 +29,7 @@
 //     happens. So it gets what pubsub lost.
 //   - Heads that arrived from one peer are announced to the others, unless the topic
 //     had them already.
-//   - A request that nobody answers is repeated at growing intervals, and at once when
+//   - A request that no peer answers is repeated at growing intervals, and at once when
 //     another peer opens the database.
 //   - A changeable access list is replicated along with its database. The list and
 //     the entries travel separately and arrive in any order; a change of either
@@ -69,7 +69,7 @@
 // so that no peer blocks the others. An exchange takes at most half a minute. A peer
 // whose transfers are useless is asked less and less often. The want list is requested
 // in small portions, the newest CIDs among the first, and each request times out by
-// itself, so that CIDs that nobody has do not delay CIDs that somebody has. Of a
+// itself, so that CIDs that no peer has do not delay CIDs that some peer has. Of a
 // rejected entry, only the CID is kept.
 //
 // # Cost
@@ -95,7 +95,7 @@
 // useful ones.
 //
 // In memory, for all databases: 65 536 CIDs of entries seen on topics, and 4096 CIDs
-// of identities that nobody sent. Per database: the states of 256 peers, and of all
+// of identities that no peer sent. Per database: the states of 256 peers, and of all
 // connected peers beyond that which have it open; a want list of 65 536 CIDs; 16 384
 // CIDs that were requested in vain; 32 refusals; 32 heads pending authorization, of at
 // most 64 KiB each; and, while they may be needed, 5 MiB of refused entries. These heads
@@ -120,7 +120,7 @@ const (
 	requestFor       = 10 * time.Second       // a request without an answer fails
 	requestBriefly   = time.Second            // the same, while other requests wait
 	repeatAfter      = 3 * time.Second        // nothing arrived: all requests are repeated
-	retryMin         = 2 * time.Second        // between attempts to fetch what nobody sent
+	retryMin         = 2 * time.Second        // between attempts to fetch what no peer sent
 	retryMax         = 5 * time.Minute        //
 	failMin          = 250 * time.Millisecond // between failed exchanges with a peer
 	idleMin          = 30 * time.Second       // between exchanges with a peer that is in sync
@@ -131,7 +131,7 @@ const (
 	refreshEvery     = 2 * time.Second        // between exchanges of an access list with a peer
 	refreshWithin    = 10 * time.Second       // bounds the refresh of an access list
 	offencesFor      = time.Minute            // the interval in which the useless entries of an author are counted
-	unsentFor        = 30 * time.Second       // an identity that nobody sent is not requested again
+	unsentFor        = 30 * time.Second       // an identity that no peer sent is not requested again
 	repairAfter      = time.Second            // from a change of the access list to the restoration of what it overwrote
 	largeEvery       = 5 * time.Second        // between announcements of heads that are too large for streams
 	resubscribeAfter = time.Second            // between exchanges with a peer that closes and opens the database

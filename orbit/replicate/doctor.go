@@ -51,7 +51,7 @@ const (
 	CheckIdentify = "identify" // peers that did not identify themselves
 	CheckHeads    = "heads"    // exchanges of heads, and which peers are in sync
 	CheckBitswap  = "bitswap"  // whether a peer speaks bitswap
-	CheckMissing  = "missing"  // blocks that nobody sent, or that are useless
+	CheckMissing  = "missing"  // blocks that no peer sent, or that are useless
 	CheckRefused  = "refused"  // entries that were not accepted
 	CheckEffect   = "effect"   // invalid and unauthorized entries
 	CheckWritable = "writable" // whether this daemon may write

@@ -103,7 +103,7 @@ func Example() {
 	}
 	fmt.Println(replica.Name(), item.Key, item.Value)
 
-	// What uses others is closed first.
+	// Each part is closed before those that it uses.
 	for _, c := range []interface{ Close() error }{aliceReplicator, bobReplicator, alice, bob, aliceHost, bobHost} {
 		if err := c.Close(); err != nil {
 			log.Fatal(err)

@@ -62,7 +62,7 @@ func payload(t testing.TB, text string) value.Value {
 	return v
 }
 
-// absent returns the position of an entry that nobody has.
+// absent returns the position of an entry that no peer has.
 func absent(text string) entry.Position {
 	return entry.Position{Rank: entry.Rank{Time: 1}, ID: strings.Repeat("02", 33), Hash: block.Hash([]byte(text))}
 }

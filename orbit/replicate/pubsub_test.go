@@ -61,7 +61,7 @@ func TestPlainPubSubForwardsBetweenOtherRouters(t *testing.T) {
 	wantSame(t, address, 10, a, middle, b)
 }
 
-// What is not part of the log is not forwarded.
+// An entry that is not part of the log is not forwarded.
 func TestPlainPubSubForwardsNoInvalidEntry(t *testing.T) {
 	t.Parallel()
 	evil, middle, b := newNodeAs(t, plain), newNodeAs(t, plain), newNodeAs(t, plain)

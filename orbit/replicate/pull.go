@@ -39,7 +39,7 @@ func (rp *replica) want(ctx context.Context, hashes ...string) {
 	rp.wants.add(missing...)
 }
 
-// pull fetches the want list in rounds, and repeats requests that nobody answered at
+// pull fetches the want list in rounds, and repeats requests that no peer answered at
 // growing intervals.
 func (rp *replica) pull() {
 	var retry backoff
@@ -160,7 +160,7 @@ type puller struct {
 	arrived   chan ipfsblocks.Block
 	requested map[string]time.Time // CIDs that are requested, and since when
 	calls     []call               // oldest first
-	failed    map[string]bool      // CIDs that nobody sent, or whose block was not accepted, in this round
+	failed    map[string]bool      // CIDs that no peer sent, or whose block was not accepted, in this round
 	skipped   int                  // missing CIDs that the round does not request
 	later     []orbit.Candidate    // refused entries that may be needed later
 	laterSize int                  // bytes of their blocks
@@ -355,7 +355,7 @@ func (p *puller) answered(hash string) {
 	p.rp.r.requested.Delete(hash)
 }
 
-// unanswered notes that nobody sent a useful block. It is not requested again in this
+// unanswered notes that no peer sent a useful block. It is not requested again in this
 // round.
 func (p *puller) unanswered(hash string) {
 	p.failed[hash] = true

@@ -103,7 +103,7 @@ type Replicator struct {
 	budget       *quota // the memory budget
 	identities   *quota
 	requests     singleflight.Group            // for identities
-	unsent       *lru.Cache[string, time.Time] // identities that nobody sent, and when they were requested
+	unsent       *lru.Cache[string, time.Time] // identities that no peer sent, and when they were requested
 	seen         *lru.Cache[string, time.Time] // address and CID of entries, and when their topics had them
 	unidentified *unidentified
 	random       *random

@@ -107,7 +107,7 @@ func TestOldAndNewDaemonsConvergeThroughEachOther(t *testing.T) {
 	wantSame(t, address, 40*len(nodes), nodes...)
 }
 
-// A hostile transfer harms nobody: the entries of the hostile peer arrive by bitswap, and
+// A hostile transfer harms no other peer: the entries of the hostile peer arrive by bitswap, and
 // those of other peers arrive as well.
 func TestHostileTransfersHarmNobody(t *testing.T) {
 	forged := func(n *node, address string) (blocks [][]byte) {

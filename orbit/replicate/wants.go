@@ -20,7 +20,7 @@ const (
 type Missing struct {
 	Hash  string
 	Since time.Time // when it was requested first
-	Tries int       // requests that nobody answered
+	Tries int       // requests that no peer answered
 	Asked []peer.ID // peers with the database to which the last request went
 	Err   error     // why the block that arrived is useless, or nil
 }
@@ -29,7 +29,7 @@ type Missing struct {
 // of requests that failed.
 //
 // Each CID in fresh or stale is in wanted, and in one of the two, once. A CID in wanted
-// and in neither of them is requested now. stale has the CIDs that nobody sent before:
+// and in neither of them is requested now. stale has the CIDs that no peer sent before:
 // they are requested after all others. A CID may be missing and not wanted.
 type wantList struct {
 	random  *random
@@ -108,7 +108,7 @@ func (w *wantList) queued() int {
 }
 
 // next takes at most n CIDs from the queues to request them: half of them the newest,
-// and half at random, so that CIDs that nobody has do not delay CIDs that somebody has.
+// and half at random, so that CIDs that no peer has do not delay CIDs that some peer has.
 // more reports whether others remain.
 func (w *wantList) next(n int) (hashes []string, more bool) {
 	w.mu.Lock()

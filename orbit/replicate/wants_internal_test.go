@@ -70,7 +70,7 @@ func TestWantListIsBounded(t *testing.T) {
 	}
 }
 
-// Half of what is requested is the newest, and CIDs that nobody sent come last.
+// Half of what is requested is the newest, and CIDs that no peer sent come last.
 func TestNewCIDsAreRequestedFirst(t *testing.T) {
 	w, _ := newWants()
 	for _, hash := range cids(0, 5) {

@@ -37,7 +37,7 @@ func init() {
 	calls["ipfs npp status"] = []string{"npp", "status"}
 }
 
-// nowhere is the address of a database that nobody has.
+// nowhere is the address of a database that no peer has.
 const nowhere = "/orbitdb/zdpuAwHevBbd7V9QXeP8zC1pdb3HmugJ7zgzKnyiWxJG3p2Y4"
 
 // companionRow is a line of `npp companions ls`.
@@ -632,7 +632,7 @@ func TestNamesStandForPeers(t *testing.T) {
 		}
 	}
 
-	// A stranger's name is shown, and stands for nobody.
+	// A stranger's name is shown, and identifies no peer.
 	refusedBy(t, bob, peerCommands, "aLICE", `no companion has this name: "aLICE", and 2 peers use it: `, a, o, "; hint: if one of them is the peer you mean: ipfs npp ", "<peer ID>\n")
 	refusedBy(t, bob, peerCommands, "nobody", `"nobody"`, "no companion has that name", "; hint: ipfs npp companions ls shows the names")
 	rename(t, other, "otto")
@@ -897,7 +897,7 @@ func TestOffersAreRemembered(t *testing.T) {
 		t.Errorf("before:\n%safter:\n%s", before, after)
 	}
 
-	// Whoever does not want it says so.
+	// `companions rm` rejects an offer.
 	refused(t, bob, []string{"companions", "rm", "alice"}, "no companion has this name", "; hint: if that is the peer you mean: ipfs npp companions rm "+id)
 	if out := bob.MustRun("npp", "companions", "rm", id); out != "removed alice "+id+"\n" || len(offers(t, bob)) != 0 {
 		t.Errorf("rm: %s; offers: %+v", out, offers(t, bob))

@@ -57,7 +57,7 @@ func (p managedPair) show(t *testing.T, name string, want ...string) {
 	}
 }
 
-// inStep waits until each daemon reports that the other was in step after a
+// inStep waits until each daemon reports that the other was in sync after a
 // time. The reports compare valid entries, not heads.
 func (p managedPair) inStep(t *testing.T, name string, since time.Time) {
 	t.Helper()

@@ -267,7 +267,7 @@ func (x Index) Warm(ctx context.Context, s *store.Store) error {
 	return nil
 }
 
-// Failed implements [oplog.State].
+// Invalidate implements [oplog.State].
 func (x Index) Invalidate() { x.hints.Clear() }
 
 func (x Index) at(g blocks.Getter, w winner) (*entry.Entry, error) {

@@ -339,7 +339,7 @@ func TestChangeOfTheListGoesOnAfterAnyCrash(t *testing.T) {
 	})
 }
 
-// Losing returns what a change of the list would revoke, without making the
+// WouldRevoke returns what a change of the list would revoke, without making the
 // change.
 func TestLosingTellsWhatWouldLoseEffect(t *testing.T) {
 	ids := []string{signers[0].ID, "member", "former"}

@@ -104,10 +104,10 @@ func (x *hostile) attack(rng *rand.Rand) {
 		}
 	case 5: // an entry of another log
 		x.offer(b, rng, x.entry(block.Hash(noise(rng)), rng))
-	case 6: // an entry whose identity nobody has
+	case 6: // an entry whose identity no peer has
 		e := x.entry(b.address, rng)
 		x.offer(b, rng, block.New(bytes.ReplaceAll(e.Data, []byte(x.signer.Hash()), []byte(block.Hash(noise(rng))))))
-	case 7: // an entry whose parents nobody has
+	case 7: // an entry whose parents no peer has
 		if b.guard == open {
 			b.orphans++
 		}
