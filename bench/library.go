@@ -534,9 +534,9 @@ func (m *libraryBench) follow(ctx context.Context, d *node, i int) error {
 	})
 }
 
-// startedNode is a daemon that is restarted repeatedly, with the times until it was
-// ready, until a list printed its first row, until a search was answered, and
-// until a search was complete.
+// startedNode is a daemon that is restarted repeatedly, with the times until it
+// was ready, until a list printed its first row, until a search was answered,
+// and until a search was complete.
 type startedNode struct {
 	*node
 	name                       string

@@ -56,12 +56,12 @@ type Config struct {
 	// Messages has the messages that contain offers. nil: there are no offers.
 	Messages Messages
 
-	// ReadTimeout is how long a query waits for the databases of companions that
-	// are being read into memory. Default: 10 seconds.
+	// ReadTimeout is how long a query waits for the databases of companions
+	// that are being read into memory. Default: 10 seconds.
 	ReadTimeout time.Duration
 
-	// SaveBlocks returns a function that receives the blocks of a database that is
-	// dropped; see [orbit.Orbit.Drop]. It is called once per database. nil:
+	// SaveBlocks returns a function that receives the blocks of a database that
+	// is dropped; see [orbit.Orbit.Drop]. It is called once per database. nil:
 	// none.
 	SaveBlocks func() func(context.Context, []block.Block) error
 }

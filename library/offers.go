@@ -147,8 +147,8 @@ func (l *Library) storeOffer(m *message.Message) {
 	}
 }
 
-// offerToReplace returns the peer with the oldest offer if the table is full and
-// has no offer of a peer yet, or else "".
+// offerToReplace returns the peer with the oldest offer if the table is full
+// and has no offer of a peer yet, or else "".
 func (l *Library) offerToReplace(from peer.ID) (oldest peer.ID) {
 	offers := l.offers.all()
 	if _, known := offers[from]; known || len(offers) < MaxOffers {

@@ -71,8 +71,8 @@ func (p parts) without(name string) parts {
 	return slices.Delete(slices.Clone(p), i, i+1)
 }
 
-// signed returns the parts with the signature that JavaScript accepts: the one over
-// its own encoding.
+// signed returns the parts with the signature that JavaScript accepts: the one
+// over its own encoding.
 func (p parts) signed(s *identity.Signer) parts {
 	b := []byte{0xa6}
 	for _, name := range []string{"v", "id", "next", "refs", "clock", "payload"} {
@@ -361,8 +361,8 @@ func wrongSignatures(t testing.TB, sig string) map[string][]byte {
 	}
 }
 
-// wrong are invalid entries. Where the signed part is invalid, the signature is one
-// that JavaScript accepts.
+// wrong are invalid entries. Where the signed part is invalid, the signature is
+// one that JavaScript accepts.
 func wrong(t testing.TB, s, other *identity.Signer) map[string]parts {
 	p := honest(s)
 	all := map[string]parts{

@@ -125,8 +125,8 @@ func (g getter) Get(key string) ([]byte, error) {
 	return nil, store.ErrNotFound
 }
 
-// An operation that was applied and forgotten before a warm-up begins may not be
-// committed yet. The warm-up must see it.
+// An operation that was applied and forgotten before a warm-up begins may not
+// be committed yet. The warm-up must see it.
 func TestWarmingWaitsForWhatIsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := store.New(storetest.NewDisk(), "/npp/test")

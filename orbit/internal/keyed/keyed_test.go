@@ -118,7 +118,8 @@ func (d database) wantItems(t testing.TB, want ...string) {
 }
 
 // The operations of a revoked writer are not authorized. A key has its newest
-// authorized operation, and the state is as before once the writer is granted again.
+// authorized operation, and the state is as before once the writer is granted
+// again.
 func TestOperationsThatCeaseToCountHaveNoEffect(t *testing.T) {
 	a, b := open(t, 0), open(t, 1)
 	both := oplog.Access{Writers: []string{a.signer.ID, b.signer.ID}}

@@ -22,8 +22,8 @@ var ErrNotAllowed = errors.New("not allowed to write")
 // entries, in whatever order those arrived.
 //
 // A valid entry ([entry.Entry.Check]) is an anchor if its writer is in Writers
-// or its CID is in Retained. A valid entry is authorized if it is an anchor, or an
-// ancestor of one through next, and its writer is in Known or its CID is in
+// or its CID is in Retained. A valid entry is authorized if it is an anchor, or
+// an ancestor of one through next, and its writer is in Known or its CID is in
 // Retained.
 type Access struct {
 	Writers  []string // IDs of the current writers

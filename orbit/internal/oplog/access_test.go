@@ -339,8 +339,8 @@ func TestChangeOfTheListGoesOnAfterAnyCrash(t *testing.T) {
 	})
 }
 
-// WouldRevoke returns what a change of the list would revoke, without making the
-// change.
+// WouldRevoke returns what a change of the list would revoke, without making
+// the change.
 func TestLosingTellsWhatWouldLoseEffect(t *testing.T) {
 	ids := []string{signers[0].ID, "member", "former"}
 	lost := 0
