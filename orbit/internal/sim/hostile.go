@@ -24,8 +24,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// hostile is a peer that tries to prevent agreement. Its identity may write to the databases
-// to which anybody may write.
+// hostile is a peer that tries to prevent agreement. Its identity may write to
+// the databases to which anybody may write.
 type hostile struct {
 	*node
 	own       *host
@@ -148,7 +148,8 @@ func noise(rng *rand.Rand) []byte {
 	return b
 }
 
-// changed returns an entry with another payload, so that its signature is invalid.
+// changed returns an entry with another payload, so that its signature is
+// invalid.
 func changed(e block.Block) block.Block {
 	data := bytes.Clone(e.Data)
 	if i := bytes.Index(data, []byte("value")); i >= 0 {
