@@ -428,7 +428,7 @@ func TestIncompleteLibraryIsReportedAsIncomplete(t *testing.T) {
 	check("whole, and nobody is there", "", false)
 }
 
-func TestWholeRequiresProofSinceATime(t *testing.T) {
+func TestCompleteRequiresProofSinceATime(t *testing.T) {
 	t.Parallel()
 	s := newCompleteCompanion(t, "QmA")
 	whole := func(since time.Time) bool {

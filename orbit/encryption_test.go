@@ -267,7 +267,7 @@ func TestWhatStrangersPutDoesNotHideWhatTheOwnerWrote(t *testing.T) {
 
 // The previous version did not record plain values; the newest entries show
 // them.
-func TestAPlainValueOfTheVersionBeforeCounts(t *testing.T) {
+func TestPlainValueThatThePreviousVersionWroteIsFound(t *testing.T) {
 	f := newFleet(t, "B", false, "*")
 	f.write("A", plain)
 	f.write("B", sealed)
@@ -291,7 +291,7 @@ func TestAPlainValueOfTheVersionBeforeCounts(t *testing.T) {
 }
 
 // A value whose write failed does not count as plain.
-func TestWhatWasNotWrittenDoesNotCount(t *testing.T) {
+func TestValueWhoseWriteFailedIsNotPlain(t *testing.T) {
 	f := newFleet(t, "A", false, "A", "B")
 	f.peers["A"].disk.FailAfter(1, storetest.Lasting)
 	if err := f.put(); err == nil {

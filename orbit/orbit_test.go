@@ -591,7 +591,7 @@ func TestManagedAccessFollowsGrantAndRevoke(t *testing.T) {
 	}
 }
 
-func TestCopyOfAnEntryHasNoEffect(t *testing.T) {
+func TestCopyOfAnEntryIsRefused(t *testing.T) {
 	a := newA(t)
 	db := a.create(t, "concerts", orbit.Options{Access: anyone})
 	_, err := events(t, db).Add(t.Context(), "once")

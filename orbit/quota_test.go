@@ -200,7 +200,7 @@ func TestImportIntoAFullDatabaseIsAnError(t *testing.T) {
 
 // The pending entries of all databases together are bounded, and each database
 // may have some, whatever is pending in others.
-func TestWhatWaitsInAllDatabasesIsBounded(t *testing.T) {
+func TestPendingEntriesOfAllDatabasesAreBounded(t *testing.T) {
 	const waiting = 6 << 20
 	a, b := newA(t), newB(t)
 	a.open(t, orbit.Config{Quotas: orbit.Quotas{Pending: waiting}})

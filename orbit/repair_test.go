@@ -200,7 +200,7 @@ func TestAdminsWhoRepairAtOnceEndWithOneList(t *testing.T) {
 }
 
 // Retaining too many entries fails and writes nothing.
-func TestTooManyKeptEntriesChangeNothing(t *testing.T) {
+func TestTooManyRetainedEntriesChangeNothing(t *testing.T) {
 	a := newAdmins(t, 1)
 	access := a.dbs[0].Access()
 	hashes := make([]string, 4097)

@@ -101,8 +101,8 @@
 //
 // In memory, for all databases: 65 536 CIDs of entries seen on topics, and 4096
 // CIDs of identities that no peer sent. Per database: the states of 256 peers,
-// and of all connected peers beyond that which have it open; a want list of 65
-// 536 CIDs; 16 384 CIDs that were requested in vain; 32 refusals; 32 heads
+// and of all connected peers beyond that which have it open; 65 536 CIDs on the
+// want list; 16 384 CIDs that were requested in vain; 32 refusals; 32 heads
 // pending authorization, of at most 64 KiB each; and, while they may be needed,
 // 5 MiB of refused entries. These heads and entries are held decoded, which
 // takes about twice the size of their blocks. On disk, peers cause nothing but

@@ -987,7 +987,7 @@ func showCard(t *testing.T, card string) (id, addr string) {
 
 // A peer that announces the library of another peer is not followed, and does
 // not affect the owner of the library.
-func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
+func TestLibraryOfAnotherPeerIsNotFollowed(t *testing.T) {
 	t.Parallel()
 	alice, bob, carol := musician(t, "alice"), musician(t, "bob"), musician(t, "carol")
 	addPiece(t, alice, "QmA", "Prelude")
@@ -1242,7 +1242,7 @@ func damage(t *testing.T, n *harness.Node, address string) {
 
 // A damaged database of one companion, or of the user, is reported and does not
 // affect the others.
-func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
+func TestBrokenCompanionDoesNotAffectOthers(t *testing.T) {
 	t.Parallel()
 	alice, bob, carol := musician(t, "alice"), musician(t, "bob"), musician(t, "carol")
 	addPiece(t, bob, "QmB", "own")

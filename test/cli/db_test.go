@@ -482,7 +482,7 @@ func TestFollowersEndWithTheDaemon(t *testing.T) {
 
 // The keys of the daemon's own stores exist from the start, and are recreated
 // where one was deleted.
-func TestOwnStores(t *testing.T) {
+func TestLibraryDatabases(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
 	id := decodeLines[idLine](t, n.MustRun("npp", "id", "--enc=json"))[0]
