@@ -185,7 +185,7 @@ func messageBody(req *cmds.Request) (io.Reader, error) {
 	}
 	switch {
 	case len(req.Arguments) < before:
-		return nil, errors.New("to whom? hint: ipfs npp send <peer> <message>, or --topic <topic>")
+		return nil, errors.New("the recipient is missing; hint: ipfs npp send <peer> <message>, or --topic <topic>")
 	case len(req.Arguments) > before+1:
 		return nil, errTopicAndPeer
 	case hasArg && hasFile:

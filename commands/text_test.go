@@ -272,7 +272,7 @@ func TestMessageComesFromOnePlace(t *testing.T) {
 		{"topic, stdin", nil, cmds.OptMap{topicOption: "rehearsals"}, fromStdin, 0, ""},
 		{"topic, file", nil, cmds.OptMap{topicOption: "rehearsals", fileOption: file}, "from the file", 0, ""},
 		{"topic and peer", []string{"peer", "hello"}, cmds.OptMap{topicOption: "rehearsals"}, "", 0, "--topic takes no peer"},
-		{"nobody", nil, nil, "", 0, "to whom?"},
+		{"nobody", nil, nil, "", 0, "the recipient is missing"},
 	} {
 		test.check(t, messageBody)
 	}

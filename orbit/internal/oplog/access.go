@@ -11,7 +11,7 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// Anyone, in a list of identity IDs, stands for every identity.
+// Anyone in a list of identity IDs stands for every identity.
 const Anyone = "*"
 
 // ErrNotAllowed means that an identity is not on the access list.
