@@ -108,7 +108,7 @@ func (s *stagedReplicator) reportMissing(t testing.TB, address string, peers ...
 }
 
 // reportInsufficient is report, and waits until Follow yielded the status and
-// goes on.
+// continues.
 func (s *stagedReplicator) reportInsufficient(t testing.TB, address string, peers ...replicate.Peer) {
 	t.Helper()
 	s.report(address, peers...)

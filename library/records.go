@@ -12,7 +12,7 @@ import (
 )
 
 // record is a companion in the companions database. Its key is the address of
-// the companion's user database, of which it repeats the content.
+// the companion's user database, whose content it repeats.
 type record struct {
 	NodeID   string `json:"nodeId"`
 	Username string `json:"username,omitempty"`

@@ -67,7 +67,7 @@ func (rp *replica) serve(s network.Stream) {
 }
 
 // swap exchanges heads with a peer by a function, joins the heads of the peer, and
-// notes what they tell of it. It releases one slot of the quota as soon as it has the
+// updates the state of the peer. It releases one slot of the quota as soon as it has the
 // heads.
 func (rp *replica) swap(ctx context.Context, p peer.ID, slots *quota, exchange func(heads.Side) ([]block.Block, error)) error {
 	var once sync.Once

@@ -114,7 +114,7 @@ func (n *node) pendingOf() map[string][]string {
 }
 
 // A pending entry is charged to the peer that offered it. A fetched one is charged to the
-// peer whose entry needs it, whoever sent it.
+// peer whose entry needs it, whichever peer sent it.
 func TestPendingEntriesAreChargedToThePeerThatCausedThem(t *testing.T) {
 	t.Parallel()
 	a, friend, evil := newNode(t), newNodeAs(t, asJavaScript), newNodeAs(t, asJavaScript)

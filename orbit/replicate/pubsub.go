@@ -73,8 +73,8 @@ func (r *plainRouter) Follow(topic string, take func(context.Context, *pubsub.Me
 	}, nil
 }
 
-// join subscribes to a topic and tells of its peers until leave is called. A relay
-// suffices: the validator has each message.
+// join subscribes to a topic and reports its peers until leave is called. It relays the
+// topic without reading it: the validator gets each message.
 func (r *plainRouter) join(topic string) (leave func(), err error) {
 	t, err := r.ps.Join(topic)
 	if err != nil {

@@ -85,7 +85,7 @@ func (w *wantList) queue(hash string) {
 }
 
 // seed queues the CIDs that the log misses, except those that skip reports and those
-// whose block is useless, of which it returns the number.
+// whose block is useless. It returns the number of the latter.
 func (w *wantList) seed(hashes []string, skip func(hash string) bool) (skipped int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -50,7 +50,7 @@ type companionRow struct {
 	Offer                              *offerRow
 }
 
-// offerRow is a user store that a message offers.
+// offerRow is a user database that a message offers.
 type offerRow struct {
 	Address, Via, Error string
 	Legacy              bool
@@ -232,7 +232,7 @@ func reconnected(t *testing.T, n *harness.Node, others ...*harness.Node) {
 	}
 }
 
-// storesOf returns the addresses of a daemon's own stores.
+// storesOf returns the addresses of a daemon's library databases.
 func storesOf(t *testing.T, n *harness.Node) map[string]string {
 	t.Helper()
 	stores := make(map[string]string)
@@ -998,7 +998,7 @@ func TestLibraryOfAnotherPeerIsNotFollowed(t *testing.T) {
 	user := storesOf(t, alice)["user"]
 	troubles := func(id string) string { return strings.Join(companions(t, bob)[id].Troubles, "\n") }
 
-	// A peer announces the store of a peer that is not a companion.
+	// A peer announces the user database of a peer that is not a companion.
 	liar, addr := showCard(t, `{"username":"liar","user":"`+user+`"}`)
 	if out := bob.MustRun("npp", "companions", "add", "--wait=1m", addr); !strings.Contains(out, "note: user: its user database belongs to peer") || !strings.Contains(out, alice.PeerID()) {
 		t.Errorf("add: %s", out)
@@ -1011,7 +1011,7 @@ func TestLibraryOfAnotherPeerIsNotFollowed(t *testing.T) {
 		t.Errorf("%d databases stay", n)
 	}
 
-	// A peer announces the store of a companion.
+	// A peer announces the user database of a companion.
 	follow(t, bob, alice)
 	if r := bob.Run("npp", "companions", "add", addr); r.Code != 1 {
 		t.Errorf("add: %v", r)
@@ -1020,7 +1020,7 @@ func TestLibraryOfAnotherPeerIsNotFollowed(t *testing.T) {
 		t.Errorf("alice: %+v", r)
 	}
 
-	// A peer announces Bob's own store, or invalid ones.
+	// A peer announces Bob's own user database, or invalid ones.
 	for card, want := range map[string]string{
 		`{"user":"` + storesOf(t, bob)["user"] + `"}`: "one of this daemon's own databases",
 		`{"user":"/orbitdb/nothing"}`:                 "invalid OrbitDB address",
@@ -1252,8 +1252,7 @@ func TestBrokenCompanionDoesNotAffectOthers(t *testing.T) {
 		bob.Connect(n)
 		follow(t, bob, n)
 	}
-	// Peers that are written to the store of companions are followed, whoever
-	// wrote them.
+	// Peers that any writer adds to the companions database are followed.
 	put(t, bob, "companions", nowhere, `{"nodeId":"`+somePeer+`","username":"ghost"}`)
 	eventually(t, "the ghost", func() bool { return companions(t, bob)[somePeer].Companion })
 	if r := companions(t, bob)[somePeer]; r.Name != "ghost" || r.Pieces != nil || r.Connected {
