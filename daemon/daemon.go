@@ -131,7 +131,7 @@ type Config struct {
 	Datastore datastore.Batching
 
 	// Directory is where Datastore is on disk. The daemon watches the free
-	// space there. Default: no disk is watched, and there is always room.
+	// space there. Default: no disk is watched.
 	Directory string
 
 	// Keystore holds the keys of the OrbitDB identity.
