@@ -19,20 +19,20 @@ const apartEntries = 10
 // apartWindow is the time after connecting in which bytes are counted.
 const apartWindow = 3 * time.Second
 
-// apart is two disconnected daemons that have one database and were in step.
+// apart is two disconnected daemons that have one database and were in sync.
 type apart struct {
 	*holding
 	peer *daemonReplica // the one that connects
 	puts int            // so far, beyond the entries of the holding
 }
 
-// resync is the cost of getting in step again.
+// resync is the cost of getting in sync again.
 type resync struct {
 	connected, took time.Duration
 	bytes           int64
 }
 
-// difference measures how soon two daemons are in step again.
+// difference measures how soon two daemons are in sync again.
 func (m *replicateBench) difference(ctx context.Context) ([]*section, error) {
 	h, err := m.hold(ctx, inDaemon, m.pick(100_000, 2000))
 	if err != nil {

@@ -76,7 +76,7 @@ type libraryBench struct {
 }
 
 // numberedPiece returns the document of piece i of a total. Its hash is the CID
-// of a block that nobody has.
+// of a block that no peer has.
 func numberedPiece(i, of int) (map[string]any, error) {
 	sum, err := mh.Sum([]byte(fmt.Sprint("piece ", i)), mh.SHA2_256, -1)
 	if err != nil {
@@ -534,9 +534,9 @@ func (m *libraryBench) follow(ctx context.Context, d *node, i int) error {
 	})
 }
 
-// startedNode is a daemon that is restarted repeatedly, with the times until it was
-// ready, until a list printed its first row, until a search was answered, and
-// until a search was complete.
+// startedNode is a daemon that is restarted repeatedly, with the times until it
+// was ready, until a list printed its first row, until a search was answered,
+// and until a search was complete.
 type startedNode struct {
 	*node
 	name                       string

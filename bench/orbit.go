@@ -669,7 +669,7 @@ func (m *orbitBench) start(ctx context.Context) ([]*section, error) {
 	return []*section{s}, nil
 }
 
-// fillPieces fills the daemon's own store. The daemon must not run.
+// fillPieces fills the daemon's pieces database. The daemon must not run.
 func fillPieces(ctx context.Context, n *node, count int) error {
 	h := home{n.Repo, orbit.Config{RootKey: "npp-orbitdb-root", SigningKey: "npp-orbitdb-signing"}}
 	d, err := h.open(ctx)

@@ -36,8 +36,8 @@ func form(t *testing.T, parts ...[2]string) (contentType, body string) {
 	return w.FormDataContentType(), b.String()
 }
 
-// Over HTTP, a command gets the only part of a multipart body. Any other body is
-// refused, not ignored.
+// Over HTTP, a command gets the only part of a multipart body. Any other body
+// is refused, not ignored.
 func TestBodyIsOnePartOrRefused(t *testing.T) {
 	root := &cmds.Command{Subcommands: map[string]*cmds.Command{"take": {
 		Run: func(req *cmds.Request, res cmds.ResponseEmitter, _ cmds.Environment) error {

@@ -54,13 +54,14 @@ var nppCmd = &cmds.Command{
 'ipfs npp' keeps a library of sheet music and shares it with companions. It
 also connects to other peers, sends and receives messages, and replicates
 OrbitDB databases. There is no server: the daemon does all of it, so start it
-first and leave it running ('ipfs daemon').
+first and leave it running ('ipfs daemon'). Only 'ipfs npp version' works
+without it.
 
   ipfs npp status                         show how the daemon is doing
   ipfs npp pieces add prelude.pdf         add a piece of sheet music
   ipfs npp pieces ls --all                list your and companions' pieces
   ipfs npp practice <piece>               record that you practised a piece
-  ipfs npp companions add <peer>          follow somebody's library
+  ipfs npp companions add <peer>          follow the library of a peer
   ipfs npp peers                          list the connected peers
   ipfs npp connect <peer>                 connect to a peer
   ipfs npp send <peer> '{"hello":"you"}'  send a message and get a receipt
@@ -68,7 +69,7 @@ first and leave it running ('ipfs daemon').
   ipfs npp id                             show your peer ID and addresses
   ipfs npp db ls                          list the databases on this daemon
   ipfs npp db put <db> '{"hash":"Qm…"}'   write to a database
-  ipfs npp db open <address>              replicate somebody's database
+  ipfs npp db open <address>              replicate a database of others
 
 '--enc=json' prints one JSON object per line instead of text. Every command is
 also available over HTTP, at /api/v0/npp/… of the daemon's RPC.

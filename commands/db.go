@@ -346,7 +346,7 @@ type infoLine struct {
 	Encrypted    bool            `json:"encrypted,omitempty"` // apps encrypt the values, so this daemon writes plain ones with --plain only
 	Entries      uint64          `json:"entries"`             // authorized ones
 	Keys         uint64          `json:"keys"`                // of documents and keyvalue
-	Invalid      uint64          `json:"faults"`              // entries without effect
+	Unauthorized uint64          `json:"faults"`              // entries of the log that are not authorized
 	Pending      uint64          `json:"waiting"`             // pending entries
 	Missing      []string        `json:"missing,omitempty"`   // at most 1000 missing hashes
 	MissingCount uint64          `json:"lacking,omitempty"`   // missing hashes
@@ -405,24 +405,24 @@ far it is replicated.
   access    ipfs, /ipfs/zdpuAzF…
   write     03f5a7…
   writable  yes
-  entries   12, keys 11, invalid 0, pending 0
+  entries   12, keys 11, unauthorized 0, pending 0
   stored    16.9 KiB, no quota
   head      zdpuB2g…
   clock     12, last 12
   state     open
   peer      12D3KooW… open, in sync 12s ago
 
-Invalid entries have no effect, such as those of identities that may not
-write. Pending entries wait for earlier entries, which are listed as "missing"
-unless they are being fetched. The heads are the newest entries, "clock" is
-their largest time, and "last" is the number of the entry that arrived last,
-for 'ipfs npp db log --since'.
+Unauthorized entries do not affect the content: they are invalid, or their
+writers are not on the access list. Pending entries need earlier entries,
+which are listed as "missing" unless they are being fetched. The heads are the
+newest entries, "clock" is their largest time, and "last" is the number of the
+entry that arrived last, for 'ipfs npp db log --since'.
 
 "stored" is the space that the database takes of its quota. "values" says that
 apps encrypt the values (encryption.data). 'ipfs npp db ls --help' explains
 the states. While a database is being fetched, only its state is known.
 
-In JSON, invalid entries are "faults" and pending entries are "waiting".
+In JSON, unauthorized entries are "faults" and pending entries are "waiting".
 `,
 	},
 	Arguments: []cmds.Argument{dbArg},
@@ -475,7 +475,7 @@ func infoOf(ctx context.Context, o *orbit.Orbit, db *orbit.Database) (*infoLine,
 	if err != nil {
 		return nil, err
 	}
-	l.Entries, l.Keys, l.Invalid, l.Pending = s.Entries, s.Keys, s.Unauthorized, s.Pending
+	l.Entries, l.Keys, l.Unauthorized, l.Pending = s.Entries, s.Keys, s.Unauthorized, s.Pending
 	l.Clock, l.Last, l.MissingCount, l.Stored = s.Clock, s.Last, s.Missing, newStoredLine(db.Usage())
 	l.Heads = append(l.Heads, s.Heads...)
 	if l.Access.Capabilities, err = db.Access().Capabilities(ctx); err != nil {
@@ -544,7 +544,7 @@ func (l *infoLine) text() string {
 	if l.Encrypted {
 		t.row("values", "encrypted by the apps that write them")
 	}
-	entries := fmt.Sprintf("%d, keys %d, invalid %d, pending %d", l.Entries, l.Keys, l.Invalid, l.Pending)
+	entries := fmt.Sprintf("%d, keys %d, unauthorized %d, pending %d", l.Entries, l.Keys, l.Unauthorized, l.Pending)
 	if l.MissingCount > 0 {
 		entries += " for " + quantity(l.MissingCount, "other", "others")
 	}
@@ -645,10 +645,10 @@ can grant and revoke the right to write later.
 
 // rebuildLine is the output of `npp db rebuild`.
 type rebuildLine struct {
-	Address string     `json:"address"`
-	Entries uint64     `json:"entries"`
-	Invalid uint64     `json:"faults"`
-	Lost    []lostLine `json:"lost"`
+	Address      string     `json:"address"`
+	Entries      uint64     `json:"entries"`
+	Unauthorized uint64     `json:"faults"`
+	Lost         []lostLine `json:"lost"`
 }
 
 // lostLine is an entry that could not be read.
@@ -695,7 +695,7 @@ them sends them again. If the command is interrupted, run it again.
 		if err != nil {
 			return dbError(err, arg)
 		}
-		l.Entries, l.Invalid = s.Entries, s.Unauthorized
+		l.Entries, l.Unauthorized = s.Entries, s.Unauthorized
 		return res.Emit(l)
 	},
 	Type:     rebuildLine{},

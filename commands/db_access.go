@@ -57,7 +57,7 @@ var capabilitiesEncoders = encodeText(func(l *capabilitiesLine) string {
 
 var dbGrantCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Let somebody write to a database.",
+		Tagline: "Allow an identity to write to a database.",
 		ShortDescription: `
 Adds an identity to the access list of a database that was created with
 '--managed', and prints the list. 'ipfs npp id' shows the identity of a
@@ -82,7 +82,7 @@ Granting "admin" to others lets them write, no more.
 
 var dbRevokeCmd = &cmds.Command{
 	Helptext: cmds.HelpText{
-		Tagline: "Revoke somebody's right to write to a database.",
+		Tagline: "Revoke the right of an identity to write to a database.",
 		ShortDescription: `
 Removes an identity from the access list of a database that was created with
 '--managed', and prints the list. The identities that the database was created
@@ -90,11 +90,11 @@ with stay admins.
 
   > ipfs npp db revoke band 02c1b2…
   note   apps on @orbitdb/core that lack its 12 entries cannot join them
-  note   2 entries that nobody built on are kept
+  note   2 entries from which no other writer's entry descends are retained
   admin  03f5a7…
 
 What the identity wrote before stays valid, as far as it has arrived here.
-With '--discard', entries that nobody built on lose their effect on all peers.
+With '--discard', those entries are no longer authorized on any peer.
 '--dry-run' prints the notes and changes nothing.
 
 Apps on @orbitdb/core check all entries against the present list. Such an app
@@ -105,7 +105,7 @@ entry, the app joins the next entry only together with the one after that.
 	},
 	Arguments: accessArguments,
 	Options: append(slices.Clone(accessOptions),
-		cmds.BoolOption(discardOption, "Let entries that nobody built on lose their effect."),
+		cmds.BoolOption(discardOption, "Do not retain entries from which no other writer's entry descends."),
 		cmds.BoolOption(dryRunOption, "n", "Print what would happen, and change nothing."),
 	),
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
@@ -132,9 +132,9 @@ func (r revocation) text() string {
 	}
 	switch {
 	case len(r.Kept) > 0:
-		fmt.Fprintf(&b, "note   %s that nobody built on %s kept\n", quantity(r.Affected, "entry", "entries"), isOrAre(r.Affected))
+		fmt.Fprintf(&b, "note   %s from which no other writer's entry descends %s retained\n", quantity(r.Affected, "entry", "entries"), isOrAre(r.Affected))
 	case r.Affected > 0:
-		fmt.Fprintf(&b, "note   %s that nobody built on %s discarded\n", quantity(r.Affected, "entry", "entries"), isOrAre(r.Affected))
+		fmt.Fprintf(&b, "note   %s from which no other writer's entry descends %s discarded\n", quantity(r.Affected, "entry", "entries"), isOrAre(r.Affected))
 	}
 	return b.String()
 }
@@ -232,7 +232,7 @@ func accessError(err error, arg string) error {
 	case errors.Is(err, orbit.ErrType):
 		hint = "only a database that was created with --managed has a list that can be changed: ipfs npp db create <name> --managed"
 	case errors.Is(err, orbit.ErrTooManyRetained):
-		hint = "--" + discardOption + " lets them lose their effect"
+		hint = "--" + discardOption + " revokes without retaining entries"
 	case errors.Is(err, errNotGranted):
 		hint = "ipfs npp db info " + hintArg(arg) + " shows who may write"
 	default:

@@ -105,14 +105,14 @@ import' read it, and so does @orbitdb/core.
 
 // importLine is the output of `npp db import`.
 type importLine struct {
-	Address string   `json:"address"`
-	Name    string   `json:"name"`
-	Entries int      `json:"entries"` // new ones
-	Known   int      `json:"known"`   // that were here before
-	Pending int      `json:"waiting"` // pending ones
-	Invalid int      `json:"faults"`  // new ones without effect
-	Refused int      `json:"refused"` // malformed, or of another database
-	Missing []string `json:"missing,omitempty"`
+	Address      string   `json:"address"`
+	Name         string   `json:"name"`
+	Entries      int      `json:"entries"` // new ones
+	Known        int      `json:"known"`   // that were here before
+	Pending      int      `json:"waiting"` // pending ones
+	Unauthorized int      `json:"faults"`  // new ones that are not authorized
+	Refused      int      `json:"refused"` // malformed, or of another database
+	Missing      []string `json:"missing,omitempty"`
 }
 
 var dbImportCmd = &cmds.Command{
@@ -177,20 +177,20 @@ from people whom you trust with that.
 			return importError(err)
 		}
 		return res.Emit(&importLine{
-			Address: db.Address(),
-			Name:    db.Name(),
-			Entries: stats.Entries,
-			Known:   stats.Known,
-			Pending: stats.Pending,
-			Invalid: stats.Unauthorized,
-			Refused: stats.Refused,
-			Missing: stats.Missing,
+			Address:      db.Address(),
+			Name:         db.Name(),
+			Entries:      stats.Entries,
+			Known:        stats.Known,
+			Pending:      stats.Pending,
+			Unauthorized: stats.Unauthorized,
+			Refused:      stats.Refused,
+			Missing:      stats.Missing,
 		})
 	},
 	Type: importLine{},
 	Encoders: encodeText(func(l *importLine) string {
 		return fmt.Sprintf("imported %s %s: %d new, %d known, %d pending, %d refused\n",
-			l.Address, printable(l.Name), l.Entries, l.Known, l.Pending, l.Refused+l.Invalid)
+			l.Address, printable(l.Name), l.Entries, l.Known, l.Pending, l.Refused+l.Unauthorized)
 	}),
 }
 

@@ -35,7 +35,7 @@ func TestOpenTextSaysHowFarItIs(t *testing.T) {
 	})
 }
 
-func TestProgressOfWaitingIsALineASecond(t *testing.T) {
+func TestProgressIsALineASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		p := progressLines{w: &out}

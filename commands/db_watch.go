@@ -32,7 +32,7 @@ var dbWatchCmd = &cmds.Command{
 Prints a line for each event until it is interrupted:
 
   update  an entry was added, here or by a peer
-  lost    an entry lost its effect, because its writer's right was revoked
+  lost    an entry is no longer authorized: its writer's right was revoked
   join    a peer opened the database
   leave   a peer closed the database, or disconnected
   sync    a peer turned out to be in sync: it has the same entries

@@ -117,7 +117,7 @@ stops.
   > ipfs npp listen
   2026-05-01 20:15:03  direct  12D3KooWQK5Uh9…  {"piece":"Prelude in C"}
 
-The daemon stores messages even if nobody listens. '--since' starts with
+The daemon stores messages even if no command listens. '--since' starts with
 stored ones; 'ipfs npp messages --help' says more.
 
   > ipfs npp listen --since 15m

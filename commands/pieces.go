@@ -321,7 +321,7 @@ var noneFound = cmds.PostRunMap{cmds.CLI: func(res cmds.Response, re cmds.Respon
 	return err
 }}
 
-// emitPieces emits the pieces that a query chooses. It goes on after a piece
+// emitPieces emits the pieces that a query chooses. It continues after a piece
 // that is damaged or not here.
 func emitPieces(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment, q library.Query) error {
 	ctx, _, lib, err := libraryOf(req, env)

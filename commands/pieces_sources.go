@@ -114,7 +114,8 @@ func (it *sourceIterator) Next() bool {
 	return true
 }
 
-// open opens a file or folder. For what is not sent, it returns a placeholder.
+// open opens a file or folder. If it is not to be sent, open returns a
+// placeholder.
 func (s *sources) open(at int) (files.Node, error) {
 	path := s.paths[at]
 	stat := os.Stat

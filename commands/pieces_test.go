@@ -231,7 +231,7 @@ func (f slowFile) Read(b []byte) (int, error) {
 }
 
 // The timeout bounds the time between two bytes, not the time of the file.
-func TestFileIsGivenUpWhereNothingComes(t *testing.T) {
+func TestFetchEndsIfNoBlockArrives(t *testing.T) {
 	const timeout = 200 * time.Millisecond
 	give := make(chan struct{})
 	f, err := openStallReader(t.Context(), timeout, func(ctx context.Context) (library.File, error) { return slowFile{ctx: ctx, give: give}, nil })

@@ -50,7 +50,7 @@ func TestInfoShowsWhatADatabaseTakesOfItsQuota(t *testing.T) {
 		"stored    7 bytes, no quota\n":                                                  {Entries: 5, Pending: 2, Quota: math.MaxUint64},
 		"stored    7 bytes of 100 bytes\n":                                               {Entries: 5, Pending: 2, Quota: 100, Limited: true},
 		"stored    7 bytes; all databases of the companion take 60 bytes of 100 bytes\n": {Entries: 5, Pending: 2, Quota: 100, Limited: true, Group: "peer", Grouped: 60},
-		"entries   0, keys 0, invalid 0, pending 3 for 9 others\n":                       {},
+		"entries   0, keys 0, unauthorized 0, pending 3 for 9 others\n":                  {},
 	} {
 		if got := text(t, dbInfoCmd, nil, &infoLine{Pending: 3, MissingCount: 9, Stored: newStoredLine(u)}); !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q", got, want)

@@ -69,7 +69,7 @@ arrives, it is unknown whether the message was delivered, and the exit status
 is 1: send it again with '--id' and the printed ID. It is stored only once.
 
 To a peer that has never supported npp, the message is "published" on the
-pubsub topic of the peer's ID, if somebody is subscribed to it. There is no
+pubsub topic of the peer's ID, if a peer is subscribed to it. There is no
 receipt, and anybody can read the message; '--private' refuses to do this.
 
 '--topic' publishes to any pubsub topic:
@@ -185,7 +185,7 @@ func messageBody(req *cmds.Request) (io.Reader, error) {
 	}
 	switch {
 	case len(req.Arguments) < before:
-		return nil, errors.New("to whom? hint: ipfs npp send <peer> <message>, or --topic <topic>")
+		return nil, errors.New("the recipient is missing; hint: ipfs npp send <peer> <message>, or --topic <topic>")
 	case len(req.Arguments) > before+1:
 		return nil, errTopicAndPeer
 	case hasArg && hasFile:

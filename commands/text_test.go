@@ -21,8 +21,8 @@ import (
 	cmds "github.com/ipfs/go-ipfs-cmds"
 )
 
-// hostile is a text that a peer may choose: colours, a title for the terminal, a
-// cleared line, right-to-left text, a forged line.
+// hostile is a text that a peer may choose: colours, a title for the terminal,
+// a cleared line, right-to-left text, a forged line.
 const hostile = "kubo\n\x1b[31m\x1b]0;owned\a\r\x00\u202e\u009b2J\u2028x\x7f\xff"
 
 const escaped = `kubo\n\x1b[31m\x1b]0;owned\a\r\x00\u202e\u009b2J\u2028x\x7f` + "\ufffd"
@@ -216,8 +216,8 @@ type source struct {
 	err     string
 }
 
-// check reads what open returns. Standard input is empty, and must be used if and
-// only if the name contains "stdin".
+// check reads what open returns. Standard input is empty, and must be used if
+// and only if the name contains "stdin".
 func (s source) check(t *testing.T, open func(*cmds.Request) (io.Reader, error)) {
 	t.Helper()
 	stdin, write, err := os.Pipe()
@@ -272,7 +272,7 @@ func TestMessageComesFromOnePlace(t *testing.T) {
 		{"topic, stdin", nil, cmds.OptMap{topicOption: "rehearsals"}, fromStdin, 0, ""},
 		{"topic, file", nil, cmds.OptMap{topicOption: "rehearsals", fileOption: file}, "from the file", 0, ""},
 		{"topic and peer", []string{"peer", "hello"}, cmds.OptMap{topicOption: "rehearsals"}, "", 0, "--topic takes no peer"},
-		{"nobody", nil, nil, "", 0, "to whom?"},
+		{"nobody", nil, nil, "", 0, "the recipient is missing"},
 	} {
 		test.check(t, messageBody)
 	}
@@ -305,8 +305,8 @@ func TestNotFoundIsExplainedForNPPAlone(t *testing.T) {
 	}
 }
 
-// The client reports the answer of a daemon that does not read the body. It sends
-// the body to a daemon that does.
+// The client reports the answer of a daemon that does not read the body. It
+// sends the body to a daemon that does.
 func TestAnswerIsReportedWhereTheBodyIsNotRead(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/read" {

@@ -16,16 +16,17 @@ import (
 
 // Blocks connects an IPFS node with the databases in a datastore: the node's
 // block store serves their blocks, and its bitswap requests blocks from peers
-// that the daemon knows. It is created before the node's bitswap, which is created
-// before the [Daemon]. Without a running daemon, a Blocks knows no peers.
+// that the daemon knows. It is created before the node's bitswap, which is
+// created before the [Daemon]. Without a running daemon, a Blocks knows no
+// peers.
 type Blocks struct {
 	store  *store.Store
 	daemon atomic.Pointer[Daemon] // nil if none is running
 }
 
-// NewBlocks returns the Blocks of a datastore. A datastore has at most one Blocks,
-// and a Blocks at most one Daemon, whose Close also closes the Blocks. NewBlocks
-// reads nothing from the datastore.
+// NewBlocks returns the Blocks of a datastore. A datastore has at most one
+// Blocks, and a Blocks at most one Daemon, whose Close also closes the Blocks.
+// NewBlocks reads nothing from the datastore.
 func NewBlocks(ds datastore.Batching) *Blocks {
 	return &Blocks{store: store.New(ds, DatabasesNamespace)}
 }
@@ -37,8 +38,8 @@ func (b *Blocks) Overlay(base blockstore.Blockstore) blockstore.Blockstore {
 
 // Discovery returns a content discovery that finds the peers that have the
 // database of a block open, then the companions that have its piece, then those
-// that base finds. No routing system knows the former, and bitswap does not send
-// its requests to every connected peer.
+// that base finds. No routing system knows the former, and bitswap does not
+// send its requests to every connected peer.
 func (b *Blocks) Discovery(base routing.ContentDiscovery) routing.ContentDiscovery {
 	return discovery{base, b}
 }

@@ -21,29 +21,30 @@
 // and [Daemon.Orbit], [Daemon.Replicator] and [Daemon.Library] return the
 // reason. New dials no peer and waits for nothing but the datastore.
 //
-// The namespace of a part is opened just before the part starts, and closed just
-// after it. Close waits for each part to end before it closes the next one.
-// Contexts from [Daemon.UntilClosed] end last, when no part runs any more. The
-// host, the router, the datastore, the block store and the exchange belong to
-// the caller and must work until Close returns.
+// The namespace of a part is opened just before the part starts, and closed
+// just after it. Close waits for each part to end before it closes the next
+// one. Contexts from [Daemon.UntilClosed] end last, when no part runs any more.
+// The host, the router, the datastore, the block store and the exchange belong
+// to the caller and must work until Close returns.
 //
-// A node's bitswap serves the blocks of databases, and requests blocks from peers
-// that the daemon knows. As bitswap is created first, a [Blocks] connects the two.
+// A node's bitswap serves the blocks of databases, and requests blocks from
+// peers that the daemon knows. As bitswap is created first, a [Blocks] connects
+// the two.
 //
 // # What is stored
 //
 // A namespace belongs to one part, whose package documents the keys below it
-// (packages swarm, message, orbit, replicate, library). The datastore must write
-// a batch as a whole. The keystore holds the keys of the OrbitDB identity under
-// the names npp-orbitdb-root and npp-orbitdb-signing. New generates them if there
-// is no database yet.
+// (packages swarm, message, orbit, replicate, library). The datastore must
+// write a batch as a whole. The keystore holds the keys of the OrbitDB identity
+// under the names npp-orbitdb-root and npp-orbitdb-signing. New generates them
+// if there is no database yet.
 //
 // # Locks
 //
 // New sets the fields of a Daemon, and nothing changes them until Close, so a
 // Daemon has no lock. A Blocks has an atomic pointer to the running daemon.
-// Parts have their own locks. A part calls only parts that started before it, so
-// the locks of two parts are always taken in the reverse of the order above.
+// Parts have their own locks. A part calls only parts that started before it,
+// so the locks of two parts are always taken in the reverse of the order above.
 //
 // # Cost
 //
@@ -130,7 +131,7 @@ type Config struct {
 	Datastore datastore.Batching
 
 	// Directory is where Datastore is on disk. The daemon watches the free
-	// space there. Default: no disk is watched, and there is always room.
+	// space there. Default: no disk is watched.
 	Directory string
 
 	// Keystore holds the keys of the OrbitDB identity.

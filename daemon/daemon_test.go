@@ -177,8 +177,8 @@ func TestDatabaseIsReplicated(t *testing.T) {
 	awaitKey(t, bob, db.Address(), "venue")
 }
 
-// discovers returns the peers that bitswap would ask for a piece, if routing knows
-// one more.
+// discovers returns the peers that bitswap would ask for a piece, if routing
+// knows one more.
 func discovers(t *testing.T, n *node, p piece.Piece, more peer.ID) (found []peer.ID) {
 	t.Helper()
 	c, err := cid.Decode(p.Hash)

@@ -36,8 +36,9 @@ import (
 	"github.com/newpieceplease/npp/router"
 )
 
-// Two nodes in one process: each has a host, a datastore, a block store, bitswap
-// and pins of its own, and a daemon on top. One sends the other a message.
+// Two nodes in one process: each has a host, a datastore, a block store,
+// bitswap and pins of its own, and a daemon on top. One sends the other a
+// message.
 func Example() {
 	dir, err := os.MkdirTemp("", "npp")
 	check(err)
@@ -118,8 +119,8 @@ func startNode(ctx context.Context, dir string) (_ *node, err error) {
 		return nil, err
 	}
 
-	// Bitswap serves the blocks of databases, and asks the peers that the daemon
-	// knows to have a block. This node has no other content routing.
+	// Bitswap serves the blocks of databases, and asks the peers that the
+	// daemon knows to have a block. This node has no other content routing.
 	n.npp = daemon.NewBlocks(ds)
 	blocks := n.npp.Overlay(blockstore.NewBlockstore(ds))
 	swap := bitswap.New(running, bsnet.NewFromIpfsHost(host), n.npp.Discovery(noDiscovery{}), blocks)
@@ -191,8 +192,8 @@ func (noDiscovery) FindProvidersAsync(context.Context, cid.Cid, int) <-chan peer
 	return none
 }
 
-// unixFiles are the files of a node. As the node does not collect garbage, blocks
-// need no protection before they are pinned.
+// unixFiles are the files of a node. As the node does not collect garbage,
+// blocks need no protection before they are pinned.
 type unixFiles struct {
 	dag   ipld.DAGService // fetches missing blocks
 	local ipld.DAGService // does not

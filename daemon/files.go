@@ -12,8 +12,8 @@ import (
 	"github.com/newpieceplease/npp/space"
 )
 
-// Files are the files of an IPFS node, in UnixFS. They are pinned under the name
-// [library.PinName].
+// Files are the files of an IPFS node, in UnixFS. They are pinned under the
+// name [library.PinName].
 type Files interface {
 	// Add stores a file and pins it, unless it is pinned.
 	Add(ctx context.Context, f files.File) (cid.Cid, error)

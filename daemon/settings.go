@@ -12,8 +12,8 @@ import (
 // [Daemon.Status] name settings by it.
 const SettingsPath = "Plugins.Plugins.npp.Config"
 
-// Settings are the limits that the owner of a daemon can set. The largest values
-// are 16 MiB for a message, 1 TiB for pending entries of a database, and
+// Settings are the limits that the owner of a daemon can set. The largest
+// values are 16 MiB for a message, 1 TiB for pending entries of a database, and
 // [space.MaxFreeBytes] for free space.
 type Settings struct {
 	// Messages limits messages from peers.
@@ -61,10 +61,11 @@ type DatabaseLimits struct {
 	// CompanionBytes is the quota of all databases of one companion together.
 	// Default: 2 GiB.
 	CompanionBytes uint64
-	// AllBytes is the quota of all of these databases together. Default: 10 GiB.
+	// AllBytes is the quota of all of these databases together. Default: 10
+	// GiB.
 	AllBytes uint64
-	// WaitingBytes is the quota of the pending entries of one database. Default:
-	// 256 MiB.
+	// WaitingBytes is the quota of the pending entries of one database.
+	// Default: 256 MiB.
 	WaitingBytes uint64
 }
 

@@ -39,8 +39,8 @@ const (
 )
 
 var (
-	// ErrNoUserDatabase is returned for a peer that neither announces nor offered a
-	// user database.
+	// ErrNoUserDatabase is returned for a peer that neither announces nor
+	// offered a user database.
 	ErrNoUserDatabase = errors.New("the peer announces no user database and offered none")
 	// ErrNotCompanion is returned for a peer that is not a companion.
 	ErrNotCompanion = errors.New("the peer is not a companion")
@@ -48,8 +48,8 @@ var (
 	ErrSelf = swarm.ErrSelf
 	// ErrNotHere is returned for a database of which nothing is here yet.
 	ErrNotHere = companion.ErrNotHere
-	// ErrIncomplete is returned for a database that was not in sync with any peer
-	// yet.
+	// ErrIncomplete is returned for a database that was not in sync with any
+	// peer yet.
 	ErrIncomplete = companion.ErrIncomplete
 	// ErrBeingRead is returned for a database that is being read into memory.
 	ErrBeingRead = errors.New("being read")
@@ -75,8 +75,8 @@ type Companion struct {
 	PracticeAddr string    // address of its practice database, "" if unknown
 
 	// Incomplete are the databases that are not complete and read yet. Err
-	// wraps [ErrNotHere], [ErrIncomplete] or [ErrBeingRead], or says that there is
-	// no such database.
+	// wraps [ErrNotHere], [ErrIncomplete] or [ErrBeingRead], or says that there
+	// is no such database.
 	Incomplete []DatabaseProblem
 	Problems   []DatabaseProblem
 	Broken     bool // whether its user database or its pieces are not followed because of a problem
@@ -86,8 +86,8 @@ type Companion struct {
 	proven struct{ user, pieces time.Time }
 }
 
-// Complete reports whether the companion's user and pieces databases are complete
-// and read, with all entries that a peer had at since or later.
+// Complete reports whether the companion's user and pieces databases are
+// complete and read, with all entries that a peer had at since or later.
 func (c Companion) Complete(since time.Time) bool {
 	for _, s := range c.Incomplete {
 		if s.Database != PracticeName {
@@ -122,8 +122,8 @@ type NearbyPeer struct {
 // current name and user database, databases that failed are tried again, and
 // again is true.
 //
-// The error wraps [ErrSelf], [ErrNoUserDatabase], [orbit.ErrLegacyAddress] or an
-// error of [swarm.Swarm.Connect].
+// The error wraps [ErrSelf], [ErrNoUserDatabase], [orbit.ErrLegacyAddress] or
+// an error of [swarm.Swarm.Connect].
 func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again bool, err error) {
 	id := target.ID
 	if id == l.self {
@@ -321,8 +321,8 @@ func (l *Library) RemoveCompanion(ctx context.Context, id peer.ID) error {
 	return nil
 }
 
-// MarkManual records that a person asked for a database: it stays when its companion
-// is removed.
+// MarkManual records that a person asked for a database: it stays when its
+// companion is removed.
 func (l *Library) MarkManual(ctx context.Context, address string) error {
 	return l.followed.MarkManual(ctx, address)
 }
@@ -451,8 +451,8 @@ func (l *Library) Connected(id peer.ID) bool {
 	return len(l.cfg.Host.Network().ConnsToPeer(id)) > 0
 }
 
-// InvalidRecords returns the invalid records of the companions database: why each is
-// invalid, by key.
+// InvalidRecords returns the invalid records of the companions database: why
+// each is invalid, by key.
 func (l *Library) InvalidRecords() map[string]string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -33,7 +33,7 @@ type stagedReplicator struct {
 	fetched  []string                    // addresses passed to Open
 	missing  []replicate.Missing         // of the statuses that are set from now on
 	changed  chan struct{}
-	blocked  chan struct{} // while it is open, Pending blocks; nil to not block
+	blocked  chan struct{} // while it is open, Fetching blocks; nil to not block
 }
 
 func newStagedReplicator() *stagedReplicator {
@@ -109,7 +109,7 @@ func (s *stagedReplicator) reportMissing(t testing.TB, address string, peers ...
 }
 
 // reportInsufficient is report, and waits until Follow yielded the status and
-// goes on.
+// continues.
 func (s *stagedReplicator) reportInsufficient(t testing.TB, address string, peers ...replicate.Peer) {
 	t.Helper()
 	s.report(address, peers...)
@@ -127,7 +127,7 @@ func (s *stagedReplicator) wasFetched(address string) bool {
 	return slices.Contains(s.fetched, address)
 }
 
-// block makes Pending block until the returned function is called.
+// block makes Fetching block until the returned function is called.
 func (s *stagedReplicator) block() (release func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -429,7 +429,7 @@ func TestIncompleteLibraryIsReportedAsIncomplete(t *testing.T) {
 	check("whole, and nobody is there", "", false)
 }
 
-func TestWholeRequiresProofSinceATime(t *testing.T) {
+func TestCompleteRequiresProofSinceATime(t *testing.T) {
 	t.Parallel()
 	s := newCompleteCompanion(t, "QmA")
 	whole := func(since time.Time) bool {

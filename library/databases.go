@@ -44,8 +44,8 @@ type Database struct {
 	Err  error           // the database cannot be used, or only in part; or nil
 }
 
-// Databases returns the library databases: pieces, user, companions and practice,
-// in this order. It opens again those that failed before.
+// Databases returns the library databases: pieces, user, companions and
+// practice, in this order. It opens again those that failed before.
 func (l *Library) Databases(ctx context.Context) []Database {
 	l.opening.Lock()
 	defer l.opening.Unlock()
@@ -138,8 +138,8 @@ func (l *Library) optionsOf(ctx context.Context, name string, fixed orbit.Option
 	return managed, nil
 }
 
-// DatabaseAddresses returns the addresses of the library databases, also of those that
-// cannot be opened.
+// DatabaseAddresses returns the addresses of the library databases, also of
+// those that cannot be opened.
 func (l *Library) DatabaseAddresses() []string {
 	l.opening.Lock()
 	defer l.opening.Unlock()

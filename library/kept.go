@@ -95,8 +95,8 @@ func (l *Library) pruneKept(records map[string]record) {
 	}
 }
 
-// MarkPeerManual records that a person asked for a kept peer: it stays one when it
-// is not a companion any more.
+// MarkPeerManual records that a person asked for a kept peer: it stays one when
+// it is not a companion any more.
 func (l *Library) MarkPeerManual(ctx context.Context, id peer.ID) error {
 	return erase(ctx, l.cfg.Store, keptKey(id))
 }

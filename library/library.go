@@ -38,7 +38,7 @@ type Config struct {
 	Host  host.Host
 	Files Files
 
-	// The records of the library; no other package may use this Store.
+	// Store is for the records of the library. No other package may use it.
 	Store *store.Store
 
 	// Disk is the disk of Store and Files. While it is almost full, the library
@@ -56,12 +56,12 @@ type Config struct {
 	// Messages has the messages that contain offers. nil: there are no offers.
 	Messages Messages
 
-	// ReadTimeout is how long a query waits for the databases of companions that
-	// are being read into memory. Default: 10 seconds.
+	// ReadTimeout is how long a query waits for the databases of companions
+	// that are being read into memory. Default: 10 seconds.
 	ReadTimeout time.Duration
 
-	// SaveBlocks returns a function that receives the blocks of a database that is
-	// dropped; see [orbit.Orbit.Drop]. It is called once per database. nil:
+	// SaveBlocks returns a function that receives the blocks of a database that
+	// is dropped; see [orbit.Orbit.Drop]. It is called once per database. nil:
 	// none.
 	SaveBlocks func() func(context.Context, []block.Block) error
 }
@@ -180,7 +180,7 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 // Wait waits until the companions and the username were read after a start.
 func (l *Library) Wait(ctx context.Context) error {
 	for _, loaded := range []*latch{&l.companionsLoaded, &l.profileLoaded} {
-		if _ = loaded.wait(ctx); ctx.Err() != nil { // a damaged database is reported by Stores
+		if _ = loaded.wait(ctx); ctx.Err() != nil { // Databases reports a damaged database
 			return ctx.Err()
 		}
 	}

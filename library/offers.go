@@ -62,7 +62,7 @@ func OfferIn(data []byte) (address string, ok bool) {
 }
 
 // Offers returns the offers of peers that were not added as companions, newest
-// first. After a start it waits up to [Config].Patience until the stored
+// first. After a start it waits up to [Config].ReadTimeout until the stored
 // messages were scanned. If that takes longer, the error wraps [ErrBeingRead],
 // and offers may be missing from the result.
 func (l *Library) Offers(ctx context.Context) ([]Offer, error) {
@@ -147,8 +147,8 @@ func (l *Library) storeOffer(m *message.Message) {
 	}
 }
 
-// offerToReplace returns the peer with the oldest offer if the table is full and
-// has no offer of a peer yet, or else "".
+// offerToReplace returns the peer with the oldest offer if the table is full
+// and has no offer of a peer yet, or else "".
 func (l *Library) offerToReplace(from peer.ID) (oldest peer.ID) {
 	offers := l.offers.all()
 	if _, known := offers[from]; known || len(offers) < MaxOffers {

@@ -13,8 +13,8 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// peerTable is a table of records by peer ID, in memory and on disk. Its methods
-// may be called concurrently.
+// peerTable is a table of records by peer ID, in memory and on disk. Its
+// methods may be called concurrently.
 type peerTable[R any] struct {
 	store  *store.Store
 	prefix string
@@ -64,8 +64,8 @@ func (t *peerTable[R]) all() map[peer.ID]R {
 	return maps.Clone(t.records)
 }
 
-// put sets a record and removes another one, unless evict is "". After an error,
-// nothing changed.
+// put sets a record and removes another one, unless evict is "". After an
+// error, nothing changed.
 func (t *peerTable[R]) put(ctx context.Context, id peer.ID, r R, evict peer.ID) error {
 	text, err := json.Marshal(r)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 )
 
 // record is a companion in the companions database. Its key is the address of
-// the companion's user database, of which it repeats the content.
+// the companion's user database, whose content it repeats.
 type record struct {
 	NodeID   string `json:"nodeId"`
 	Username string `json:"username,omitempty"`
@@ -171,7 +171,7 @@ func (l *Library) remember(ctx context.Context, c *companionState, r record) {
 		}
 	}
 	// Only the first username is recorded: a later one may impersonate
-	// somebody.
+	// another peer.
 	if before.Username == "" && c.unnamed {
 		set(KeyUsername, "", r.Username)
 	}

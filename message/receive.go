@@ -41,8 +41,8 @@ const (
 	framesPerPeer = 2
 	allBuffer     = 2 * framesPerPeer * (maxMessageBytes + envelopeBytes)
 
-	// ratedPeers is how many peers keep their rate limiter after it has recovered,
-	// and maxRatedPeers how many have one.
+	// ratedPeers is how many peers keep their rate limiter after it has
+	// recovered, and maxRatedPeers how many have one.
 	ratedPeers    = 3072
 	maxRatedPeers = 64 << 10
 )
@@ -58,8 +58,8 @@ func writeFrame(w io.Writer, m proto.Message) error {
 	return err
 }
 
-// inbound bounds what peers may send: the streams that they have open, the bytes of
-// larger messages in memory, and the rate of messages.
+// inbound bounds what peers may send: the streams that they have open, the
+// bytes of larger messages in memory, and the rate of messages.
 type inbound struct {
 	streams *admission.Quota
 	memory  *admission.Quota

@@ -202,7 +202,7 @@ func TestSlowStreamsEnd(t *testing.T) {
 	wantStored(t, b)
 }
 
-func TestThousandStreamsOfAPeerAreBoundedAndHarmNobody(t *testing.T) {
+func TestThousandStreamsOfAPeerAreBoundedAndAffectNoOtherPeer(t *testing.T) {
 	unlimited := libp2p.ResourceManager(&network.NullResourceManager{})
 	b := newDaemon(t, setup{host: []libp2p.Option{unlimited}})
 	hostile := loopback.Host(t, unlimited)
@@ -265,7 +265,7 @@ func TestInboundPeersAreBoundedAndKeepTheirRate(t *testing.T) {
 	}
 }
 
-func TestPeerThatFillsItsShareIsToldAndOthersGetThrough(t *testing.T) {
+func TestPeerThatFillsItsQuotaIsToldAndOthersAreNotAffected(t *testing.T) {
 	limits := func(l *Limits) { l.MaxMessageBytes, l.PeerBytes, l.StoreBytes = 10_000, 30_000, 70_000 }
 	a, c, e := newDaemon(t, setup{}), newDaemon(t, setup{}), newDaemon(t, setup{})
 	b := newDaemon(t, setup{limits: limits})
@@ -289,7 +289,7 @@ func TestPeerThatFillsItsShareIsToldAndOthersGetThrough(t *testing.T) {
 	}
 }
 
-func TestDropOldestMakesRoomInTheSendersShareAlone(t *testing.T) {
+func TestDropOldestDeletesMessagesOfTheSenderOnly(t *testing.T) {
 	a, c := newDaemon(t, setup{}), newDaemon(t, setup{})
 	b := newDaemon(t, setup{limits: func(l *Limits) {
 		l.MaxMessageBytes, l.PeerBytes, l.WhenPeerFull = 10_000, 30_000, DropOldest

@@ -116,7 +116,7 @@ func TestBurstOfAThousandArrivesWholeAndOnce(t *testing.T) {
 	})
 }
 
-func TestAuthorsWithRandomSequenceNumbersAreHeard(t *testing.T) {
+func TestMessagesWithRandomSequenceNumbersAreStored(t *testing.T) {
 	b := newDaemon(t, setup{pubsub: true})
 	messages, _ := listening(t, testContext(t), b, Filter{})
 	a := newAuthor(t, b)
@@ -140,7 +140,7 @@ func TestAuthorsWithRandomSequenceNumbersAreHeard(t *testing.T) {
 	}
 }
 
-func TestReplayedPubsubMessageIsNotHeardAgain(t *testing.T) {
+func TestReplayedPubsubMessageIsNotStoredAgain(t *testing.T) {
 	ds, key, authorKey := storetest.NewDisk(), newKey(t), newKey(t)
 	// hear publishes to a daemon that has just started, and returns what it
 	// received.
@@ -185,7 +185,7 @@ func TestReplayedPubsubMessageIsNotHeardAgain(t *testing.T) {
 	}
 }
 
-func TestForgedPubsubMessagesAreNotHeard(t *testing.T) {
+func TestForgedPubsubMessagesAreNotStored(t *testing.T) {
 	b := newDaemon(t, setup{pubsub: true})
 	messages, _ := listening(t, testContext(t), b, Filter{})
 	a := newAuthor(t, b)
@@ -217,7 +217,7 @@ func TestOwnMessagesAreNotStored(t *testing.T) {
 	}
 }
 
-func TestPublishToNobodyIsAnError(t *testing.T) {
+func TestPublishWithoutSubscribersIsAnError(t *testing.T) {
 	a := newDaemon(t, setup{pubsub: true})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
@@ -314,7 +314,7 @@ func TestWhatComesFasterThanItIsStoredIsBoundedAndCounted(t *testing.T) {
 	eventually(t, "the account is even", func() bool { return b.pubsubBudget.TryAcquire(10_000) })
 }
 
-func TestFloodOfPubsubFillsItsOwnShareAlone(t *testing.T) {
+func TestFloodOfPubsubFillsItsOwnQuotaOnly(t *testing.T) {
 	b := newDaemon(t, setup{pubsub: true, limits: func(l *Limits) { l.PubsubBytes = 1 << 20 }})
 	honest := newDaemon(t, setup{})
 	deliver(t, honest, b, "", "before")

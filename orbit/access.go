@@ -49,8 +49,8 @@ const (
 //   - Granted: all entries of the writer are authorized, including those from
 //     before the grant.
 //   - Revoked: an entry from which an entry of a current writer descends is
-//     authorized, with all its ancestors: somebody who may write had it and
-//     accepted it. Tips, from which no such entry descends, are no longer
+//     authorized, with all its ancestors: a writer on the access list had it
+//     and accepted it. Tips, from which no such entry descends, are no longer
 //     authorized, unless the admin who revokes retains them. Later entries of
 //     the writer are not authorized, whatever their clock says, since honest
 //     peers do not build on entries that are not authorized.
@@ -61,11 +61,11 @@ const (
 //   - Different lists: two peers with different lists may authorize different
 //     entries, and are not in sync until their access databases are.
 //
-// Nobody gains power by this rule: a current writer who builds on the entries
-// of a revoked one could have written the same values. The alternative, to
-// record the heads at each revocation, loses entries of former members that the
-// admin did not have yet, although current members have built on them; and it
-// needs an admin of this implementation where a JavaScript admin revoked.
+// No writer gains power by this rule: a current writer who builds on the
+// entries of a revoked one could have written the same values. The alternative,
+// to record the heads at each revocation, loses entries of former members that
+// the admin did not have yet, although current members have built on them; and
+// it needs an admin of this implementation where a JavaScript admin revoked.
 //
 // # JavaScript
 //
@@ -247,7 +247,7 @@ func (a *AccessController) granted(ctx context.Context, capability string) ([]st
 	}
 	ids, err := manifest.Texts(item.Value)
 	if err != nil {
-		return nil, nil // an admin wrote another value: nobody has the capability
+		return nil, nil // an admin wrote another value: no identity has the capability
 	}
 	return ids, nil
 }
@@ -305,7 +305,8 @@ func (a *AccessController) retained(ctx context.Context) (hashes []string, err e
 
 // Revoke revokes a capability of an identity. Entries that the identity wrote
 // until now and that are here stay authorized: Revoke first retains its tips
-// ([AccessController.Retain]) in all open databases with this access controller.
+// ([AccessController.Retain]) in all open databases with this access
+// controller.
 func (a *AccessController) Revoke(ctx context.Context, capability, id string) error {
 	if a.managed == nil {
 		return a.fixed()

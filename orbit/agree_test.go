@@ -45,8 +45,8 @@ func (m *members) db(t *testing.T, i int) *orbit.Database {
 	return db
 }
 
-// shown returns the observable state of a replica: the authorized entries in order,
-// and the values.
+// shown returns the observable state of a replica: the authorized entries in
+// order, and the values.
 func (m *members) shown(t *testing.T, i int) string {
 	t.Helper()
 	db := m.db(t, i)
@@ -126,10 +126,11 @@ func (m *members) settle(t *testing.T) {
 }
 
 // Replicas with two admins, a member who is granted and revoked, and a stranger
-// converge, whatever happens and in whatever order entries and lists arrive, also
-// after a rebuild.
+// converge, whatever happens and in whatever order entries and lists arrive,
+// also after a rebuild.
 func TestReplicasAgreeAfterAnyHistoryOfTheAccessList(t *testing.T) {
-	// NPP_ACCESS_SEEDS is the number of small histories that package oplog tests.
+	// NPP_ACCESS_SEEDS is the number of small histories that package oplog
+	// tests.
 	small, _ := strconv.Atoi(os.Getenv("NPP_ACCESS_SEEDS"))
 	differed := 0
 	for seed := range uint64(max(25, small/50)) {

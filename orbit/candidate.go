@@ -18,8 +18,8 @@ type Candidate struct {
 }
 
 // NewCandidates verifies the CIDs of blocks and decodes them as entries, on all
-// processors. A candidate holds its block and a copy of each field. If its block is
-// not an entry, [Candidate.Err] returns an error.
+// processors. A candidate holds its block and a copy of each field. If its
+// block is not an entry, [Candidate.Err] returns an error.
 func NewCandidates(bs ...block.Block) []Candidate {
 	cs := make([]Candidate, len(bs))
 	parallel(len(bs), func(i int) {
@@ -38,7 +38,8 @@ func (c Candidate) Block() block.Block { return c.block }
 // Hash returns the CID of the block.
 func (c Candidate) Hash() string { return c.block.Hash }
 
-// Entry returns the entry, which must not be modified, or nil if there is an error.
+// Entry returns the entry, which must not be modified, or nil if there is an
+// error.
 func (c Candidate) Entry() *entry.Entry { return c.entry }
 
 // Err returns the reason why the block is not an entry, or nil. It wraps
@@ -50,8 +51,8 @@ func (c Candidate) Err() error {
 	return c.err
 }
 
-// Clone returns a copy that does not share its block's memory, so that holding it
-// does not hold the batch that the block was cut from.
+// Clone returns a copy that does not share its block's memory, so that holding
+// it does not hold the batch that the block was cut from.
 func (c Candidate) Clone() Candidate {
 	c.block.Data = bytes.Clone(c.block.Data)
 	if c.entry != nil {

@@ -326,8 +326,8 @@ func entryBlocks(entries []*entry.Entry) []block.Block {
 	return bs
 }
 
-// candidate verifies a candidate. The error states why the entry is invalid or, if
-// the candidate is nil, why it cannot be part of the log.
+// candidate verifies a candidate. The error states why the entry is invalid or,
+// if the candidate is nil, why it cannot be part of the log.
 func (db *Database) candidate(ctx context.Context, offered Candidate, attached Attached) (*oplog.Candidate, error) {
 	if err := offered.Err(); err != nil {
 		return nil, err

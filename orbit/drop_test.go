@@ -241,7 +241,8 @@ func TestListThatCameByItselfStays(t *testing.T) {
 	must(t, a.Drop(t.Context(), list.Address(), nil))
 }
 
-// While the needs of a database are unknown, no block that it may need is deleted.
+// While the needs of a database are unknown, no block that it may need is
+// deleted.
 func TestDropLeavesWhatADatabaseWithoutManifestMayNeed(t *testing.T) {
 	a := newA(t)
 	docs := a.create(t, "band", managedDocuments)
@@ -420,8 +421,8 @@ func TestHandlesOfADroppedDatabaseRefuse(t *testing.T) {
 	}
 }
 
-// hooked is a disk that calls a function at the next read of a key or query of a
-// prefix, before it answers.
+// hooked is a disk that calls a function at the next read of a key or query of
+// a prefix, before it answers.
 type hooked struct {
 	*storetest.Disk
 	mu     sync.Mutex
@@ -472,8 +473,8 @@ func onHooked(t testing.TB) (*peer, *hooked) {
 	return p, h
 }
 
-// newHooked returns a peer, and a save function that causes one call of hook, just
-// before the entries of the log with a number are deleted.
+// newHooked returns a peer, and a save function that causes one call of hook,
+// just before the entries of the log with a number are deleted.
 func newHooked(t testing.TB, number uint64, hook func(*peer)) (p *peer, keep func(context.Context, []block.Block) error) {
 	t.Helper()
 	p, h := onHooked(t)
@@ -623,7 +624,8 @@ func TestListIsNotDroppedWhileADatabaseIsMadeWithIt(t *testing.T) {
 	must(t, err)
 }
 
-// Concurrent creates and drops of a database return a whole database or an error.
+// Concurrent creates and drops of a database return a whole database or an
+// error.
 func TestCreatingAndDroppingAtOnce(t *testing.T) {
 	a := newA(t)
 	want := a.contents(t)
@@ -758,8 +760,9 @@ func TestClosedOrbitDropsNothing(t *testing.T) {
 	sameContents(t, "stored", a.contents(t), before)
 }
 
-// Each disk operation of a drop either fails, or succeeds and returns an error, or is
-// the last one that works. Then either the power fails, or the Orbit continues.
+// Each disk operation of a drop either fails, or succeeds and returns an error,
+// or is the last one that works. Then either the power fails, or the Orbit
+// continues.
 func TestDropIsAllOrNothingAfterAnyCrash(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

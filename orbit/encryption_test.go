@@ -26,8 +26,8 @@ type fleet struct {
 	joined  map[string]int // the number of entries that each has
 }
 
-// newFleet creates the database at one of A, B, C and D and opens it at the others.
-// Writers are given by these names; "*" stands for anybody.
+// newFleet creates the database at one of A, B, C and D and opens it at the
+// others. Writers are given by these names; "*" stands for anybody.
 func newFleet(t testing.TB, maker string, managed bool, writers ...string) *fleet {
 	t.Helper()
 	f := &fleet{t: t, dbs: make(map[string]*orbit.Database), joined: make(map[string]int), peers: map[string]*peer{
@@ -265,8 +265,9 @@ func TestWhatStrangersPutDoesNotHideWhatTheOwnerWrote(t *testing.T) {
 	}
 }
 
-// The previous version did not record plain values; the newest entries show them.
-func TestAPlainValueOfTheVersionBeforeCounts(t *testing.T) {
+// The previous version did not record plain values; the newest entries show
+// them.
+func TestPlainValueThatThePreviousVersionWroteIsFound(t *testing.T) {
 	f := newFleet(t, "B", false, "*")
 	f.write("A", plain)
 	f.write("B", sealed)
@@ -290,7 +291,7 @@ func TestAPlainValueOfTheVersionBeforeCounts(t *testing.T) {
 }
 
 // A value whose write failed does not count as plain.
-func TestWhatWasNotWrittenDoesNotCount(t *testing.T) {
+func TestValueWhoseWriteFailedIsNotPlain(t *testing.T) {
 	f := newFleet(t, "A", false, "A", "B")
 	f.peers["A"].disk.FailAfter(1, storetest.Lasting)
 	if err := f.put(); err == nil {

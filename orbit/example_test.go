@@ -17,8 +17,8 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// open returns an Orbit in memory, and a block store with its blocks. source has
-// blocks of others, or is nil.
+// open returns an Orbit in memory, and a block store with its blocks. source
+// has blocks of others, or is nil.
 func open(ctx context.Context, source orbit.Source) (*orbit.Orbit, blockstore.Blockstore) {
 	ds := sync.MutexWrap(datastore.NewMapDatastore())
 	s := store.New(ds, "/orbitdb")
@@ -102,8 +102,9 @@ func ExampleDocuments_Query() {
 	// {"hash":"Qm1","year":1722}
 }
 
-// Bob opens Ann's database by its address and joins her entries. Here he reads her
-// blocks from her block store; package replicate transfers them between peers.
+// Bob opens Ann's database by its address and joins her entries. Here he reads
+// her blocks from her block store; package replicate transfers them between
+// peers.
 func ExampleDatabase_Join() {
 	ctx := context.Background()
 	ann, blocks := open(ctx, nil)

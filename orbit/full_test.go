@@ -14,8 +14,8 @@ import (
 	"github.com/newpieceplease/npp/store/storetest"
 )
 
-// eachFailure calls run with a peer whose disk fails at the first operation, then at
-// the second and so on, until run needs fewer operations.
+// eachFailure calls run with a peer whose disk fails at the first operation,
+// then at the second and so on, until run needs fewer operations.
 func eachFailure(t *testing.T, newPeer func(testing.TB) *peer, run func(p *peer, fail func()) (err error)) {
 	t.Helper()
 	for _, failure := range []storetest.Failure{storetest.Once, storetest.Lasting} {
@@ -33,7 +33,8 @@ func eachFailure(t *testing.T, newPeer func(testing.TB) *peer, run func(p *peer,
 	}
 }
 
-// A put that is reported is on the disk, and one that is on the disk is reported.
+// A put that is reported is on the disk, and one that is on the disk is
+// reported.
 func TestPutManyTellsWhatWasPutOnAFailingDisk(t *testing.T) {
 	const all = 600 // three chunks
 	values := make([]any, all)
@@ -62,7 +63,8 @@ func TestPutManyTellsWhatWasPutOnAFailingDisk(t *testing.T) {
 	})
 }
 
-// An entry whose join was not committed is neither reported as joined nor announced.
+// An entry whose join was not committed is neither reported as joined nor
+// announced.
 func TestJoinTellsWhatWasJoinedOnAFailingDisk(t *testing.T) {
 	a := newA(t)
 	db := a.create(t, "log", orbit.Options{Type: orbit.TypeEvents, Access: anyone})

@@ -29,37 +29,38 @@ func (o Outcome) String() string {
 type JoinResult struct {
 	Hash    string
 	Outcome Outcome
-	// Err is the reason why the entry is refused, or is part of the log without being
-	// authorized. It wraps [Candidate.Err], [entry.ErrInvalid], [ErrNotAllowed],
-	// [ErrOtherDatabase], [ErrQuotaFull], [ErrPeerQuotaFull], or [ErrUnavailable] if the identity
-	// of the writer is missing: the entry can be offered again, with the identity
-	// attached.
+	// Err is the reason why the entry is refused, or is part of the log without
+	// being authorized. It wraps [Candidate.Err], [entry.ErrInvalid],
+	// [ErrNotAllowed], [ErrOtherDatabase], [ErrQuotaFull], [ErrPeerQuotaFull],
+	// or [ErrUnavailable] if the identity of the writer is missing: the entry
+	// can be offered again, with the identity attached.
 	Err error
 }
 
 // JoinOptions are optional arguments of [Database.Join].
 type JoinOptions struct {
-	// From is the ID of the peer that offered the entries, as text. Each peer has a
-	// quota of the pending entries and, where anybody may write, also of the stored
-	// ones.
+	// From is the ID of the peer that offered the entries, as text. Each peer
+	// has a quota of the pending entries and, where anybody may write, also of
+	// the stored ones.
 	From string
-	// Attached are blocks that came with the entries, such as the identities of their
-	// writers.
+	// Attached are blocks that came with the entries, such as the identities of
+	// their writers.
 	Attached Attached
 
 	trusted bool // accept entries of writers that were once on the access list
 }
 
 // Join accepts entries from other peers, in any order. It verifies them on all
-// processors and adds them to the log or to the pending entries. Its error is one of
-// the store; the results contain the errors of the candidates.
+// processors and adds them to the log or to the pending entries. Its error is
+// one of the store; the results contain the errors of the candidates.
 //
 // An entry whose writer was never on the access list is refused with
-// [ErrNotAllowed], unless a pending entry needs it. Offer it again when the list has
-// changed.
+// [ErrNotAllowed], unless a pending entry needs it. Offer it again when the
+// list has changed.
 //
-// An entry for which there is no room is refused with [ErrQuotaFull] or [ErrPeerQuotaFull].
-// Offer it again when space was freed ([Orbit.Freed]) or a quota was raised.
+// An entry that exceeds a quota is refused with [ErrQuotaFull] or
+// [ErrPeerQuotaFull]. Offer it again when space was freed ([Orbit.Freed]) or a
+// quota was raised.
 func (db *Database) Join(ctx context.Context, cs []Candidate, opts JoinOptions) ([]JoinResult, error) {
 	if db.orbit.ctx.Err() != nil {
 		return nil, ErrClosed

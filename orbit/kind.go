@@ -91,7 +91,7 @@ func (x *index) Retract(tx *store.Tx, e *entry.Entry, at oplog.Ref) (keys int, e
 	return x.Index.Retract(tx, e, at)
 }
 
-// Failed implements [oplog.State].
+// Invalidate implements [oplog.State].
 func (x *index) Invalidate() {
 	x.wrotePlain.Store(false)
 	x.Index.Invalidate()

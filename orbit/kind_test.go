@@ -20,8 +20,8 @@ import (
 )
 
 // mistyped creates a database of documents whose manifest says events, as
-// JavaScript does with open(name, { Database: Documents() }). It has n documents, the
-// first of which is deleted.
+// JavaScript does with open(name, { Database: Documents() }). It has n
+// documents, the first of which is deleted.
 func (p *peer) mistyped(t testing.TB, name string, n int) *orbit.Database {
 	t.Helper()
 	db := p.create(t, name, orbit.Options{})
@@ -115,7 +115,8 @@ func TestEventsAreOpenedAsTheDocumentsThatTheyAre(t *testing.T) {
 	must(t, err)
 	equal(t, "value", item.Value.String(), document(2).String())
 
-	// The manifest's type restores the original one, and later puts are not lost.
+	// The manifest's type restores the original one, and later puts are not
+	// lost.
 	db = a.as(t, address, orbit.TypeEvents, "")
 	equal(t, "type", []string{db.Type(), db.IndexBy()}, []string{"events", ""})
 	a.append(t, db, keyed.Put(value.Text("5"), document(5)))
@@ -171,8 +172,8 @@ func TestOnlyEventsAndUnknownTypesAreOpenedAsAnother(t *testing.T) {
 	}
 }
 
-// Reads during a rebuild of the index would be incomplete. The caller that requested
-// it may be gone.
+// Reads during a rebuild of the index would be incomplete. The caller that
+// requested it may be gone.
 func TestNothingIsReadOfHalfAnIndex(t *testing.T) {
 	a, h := onHooked(t)
 	was := a.mistyped(t, "pieces", 3)
@@ -193,9 +194,10 @@ func TestNothingIsReadOfHalfAnIndex(t *testing.T) {
 	equal(t, "keys", keys(t, db), []string{"1", "2"})
 }
 
-// Each disk operation of a change of type either fails, or succeeds and returns an
-// error, or is the last one that works; then the power fails. After a restart, the
-// database has either type with a matching state, or reports that it is damaged.
+// Each disk operation of a change of type either fails, or succeeds and returns
+// an error, or is the last one that works; then the power fails. After a
+// restart, the database has either type with a matching state, or reports that
+// it is damaged.
 func TestATypeIsChangedWholeOrNotAfterAnyCrash(t *testing.T) {
 	want := []string{"1", "2", "3", "4", "5"}
 	change := func(a *peer, address string) error {

@@ -29,18 +29,19 @@ var (
 
 // Range selects entries. The zero Range selects all of them.
 //
-// The bounds are CIDs of entries. As in JavaScript, an upper bound is one in the
-// graph: LTE selects the entry and its ancestors, LT its ancestors, and both leave out
-// concurrent entries of other writers. A lower bound is one in the order of the log.
+// The bounds are CIDs of entries. As in JavaScript, an upper bound is one in
+// the graph: LTE selects the entry and its ancestors, LT its ancestors, and
+// both leave out concurrent entries of other writers. A lower bound is one in
+// the order of the log.
 type Range struct {
 	GT, GTE string
 	LT, LTE string
 	// After is an upper bound in the order of the log, which is not part of the
 	// range. To continue after a page, pass the CID of its last entry.
 	After string
-	// Limit is the maximum number of entries; 0 means no limit. The range has the
-	// newest entries or, with a lower and no upper bound, those next to the lower
-	// bound.
+	// Limit is the maximum number of entries; 0 means no limit. The range has
+	// the newest entries or, with a lower and no upper bound, those next to the
+	// lower bound.
 	Limit int
 }
 
@@ -84,54 +85,55 @@ func (db *Database) Stats(ctx context.Context) (Stats, error) {
 	return stats, err
 }
 
-// Entry returns the entry with a CID, whether or not it is authorized. It returns
-// [ErrNoEntry] if the entry is not part of the log, and [ErrDamagedBlock].
+// Entry returns the entry with a CID, whether or not it is authorized. It
+// returns [ErrNoEntry] if the entry is not part of the log, and
+// [ErrDamagedBlock].
 func (db *Database) Entry(ctx context.Context, hash string) (*entry.Entry, error) {
 	return db.log.Get(ctx, hash)
 }
 
-// Missing returns CIDs of missing entries, at most 1000. Fetch and join them until
-// none is missing; package replicate does. If there are more, each call returns
-// other ones.
+// Missing returns CIDs of missing entries, at most 1000. Fetch and join them
+// until none is missing; package replicate does. If there are more, each call
+// returns other ones.
 func (db *Database) Missing(ctx context.Context) ([]string, error) {
 	return db.log.Missing(ctx)
 }
 
-// Iterate yields the authorized entries of a range, newest first, and ends with the
-// first error.
+// Iterate yields the authorized entries of a range, newest first, and ends with
+// the first error.
 func (db *Database) Iterate(ctx context.Context, r Range) iter.Seq2[*entry.Entry, error] {
 	return db.log.Iterate(ctx, oplog.Range{
 		GT: r.GT, GTE: r.GTE, LT: r.LT, LTE: r.LTE, After: r.After, Limit: r.Limit,
 	})
 }
 
-// Arrived yields the authorized entries in order of arrival, after the entry with
-// the given number, and ends with the first error.
+// Arrived yields the authorized entries in order of arrival, after the entry
+// with the given number, and ends with the first error.
 func (db *Database) Arrived(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
 	return arrivals(db.log.Arrived(ctx, after))
 }
 
-// Stored yields all entries of the log, authorized or not, in order of arrival, after
-// the entry with the given number. In this order, another replica can join them one
-// by one. A damaged entry is yielded with an error, and the loop continues; any other
-// error ends it.
+// Stored yields all entries of the log, authorized or not, in order of arrival,
+// after the entry with the given number. In this order, another replica can
+// join them one by one. A damaged entry is yielded with an error, and the loop
+// continues; any other error ends it.
 func (db *Database) Stored(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
 	return arrivals(db.log.Stored(ctx, after))
 }
 
-// Updates yields the authorized entries in order of arrival, after the entry with
-// the given number: 0 for all entries, or the number of the last one seen, which
-// remains valid after a restart. It then waits for new entries and yields them
-// without a gap, until the context is done, the Orbit is closed ([ErrClosed]) or the
-// database is dropped ([ErrDropped]). It also yields, again and with their old
-// numbers, entries that become authorized or cease to be when the access list
-// changes.
+// Updates yields the authorized entries in order of arrival, after the entry
+// with the given number: 0 for all entries, or the number of the last one seen,
+// which remains valid after a restart. It then waits for new entries and yields
+// them without a gap, until the context is done, the Orbit is closed
+// ([ErrClosed]) or the database is dropped ([ErrDropped]). It also yields,
+// again and with their old numbers, entries that become authorized or cease to
+// be when the access list changes.
 func (db *Database) Updates(ctx context.Context, after uint64) iter.Seq2[Arrival, error] {
 	return db.Follow(ctx, after, func(uint64) {})
 }
 
-// Follow is Updates. It calls caughtUp with the number of the last entry each time
-// all present entries were yielded.
+// Follow is Updates. It calls caughtUp with the number of the last entry each
+// time all present entries were yielded.
 func (db *Database) Follow(ctx context.Context, after uint64, caughtUp func(last uint64)) iter.Seq2[Arrival, error] {
 	return func(yield func(Arrival, error) bool) {
 		ctx, cancel := context.WithCancelCause(ctx)

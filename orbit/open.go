@@ -294,7 +294,7 @@ func (o *Orbit) describe(ctx context.Context, hash string, attached Attached) (m
 }
 
 // AccessTypeError is returned for a database whose access controller is of an
-// unknown type, which an app defines: nobody can tell who may write to it. It
+// unknown type, which an app defines: it is unknown who may write to it. It
 // wraps [ErrInvalid].
 type AccessTypeError struct{ Type string }
 

@@ -12,7 +12,8 @@ type Operation struct {
 	Deleted bool
 }
 
-// ParseOperation decodes a payload and reports whether it is an operation on a key.
+// ParseOperation decodes a payload and reports whether it is an operation on a
+// key.
 func ParseOperation(payload value.Value) (Operation, bool) {
 	op, ok := keyed.Parse(payload)
 	return Operation(op), ok

@@ -185,8 +185,8 @@ func (o *Orbit) makeKeys(ctx context.Context) error {
 	return nil
 }
 
-// PutBlocks stores blocks that are not entries, such as identities, unless they are
-// already stored.
+// PutBlocks stores blocks that are not entries, such as identities, unless they
+// are already stored.
 func (o *Orbit) PutBlocks(ctx context.Context, bs ...block.Block) error {
 	g := blocks.Reading(ctx, o.store)
 	bs = slices.DeleteFunc(slices.Clone(bs), func(b block.Block) bool {
@@ -283,8 +283,8 @@ func (o *Orbit) Block(ctx context.Context, hash string) (block.Block, error) {
 	return b, err
 }
 
-// block returns the block with a CID from the store, from attached blocks, or from
-// the source. It does not store a block from the latter two.
+// block returns the block with a CID from the store, from attached blocks, or
+// from the source. It does not store a block from the latter two.
 func (o *Orbit) block(ctx context.Context, hash string, attached Attached) (block.Block, error) {
 	b, err := blocks.Get(blocks.Reading(ctx, o.store), hash)
 	if !errors.Is(err, blocks.ErrNotFound) {

@@ -496,7 +496,8 @@ func TestOnlyListedWritersWrite(t *testing.T) {
 	if j := join(t, dba, foreign.Block)[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, orbit.ErrNotAllowed) {
 		t.Errorf("with a known one: %+v", j)
 	}
-	// b may not write in a's name either: neither the identity nor the key is signed.
+	// b may not write in a's name either: neither the identity nor the key is
+	// signed.
 	forged := bytes.Replace(foreign.Block.Data, []byte(signer.Hash()), []byte(a.Identity().Hash()), 1)
 	for _, data := range [][]byte{forged, bytes.ReplaceAll(forged, []byte(signer.PublicKey), []byte(a.Identity().PublicKey))} {
 		if j := join(t, dba, block.New(data))[0]; j.Outcome != orbit.Refused || !errors.Is(j.Err, entry.ErrInvalid) {
@@ -568,7 +569,8 @@ func TestManagedAccessFollowsGrantAndRevoke(t *testing.T) {
 	if got := items(t, documents(t, dba).All(t.Context())); len(got) != 2 {
 		t.Errorf("got %q", got)
 	}
-	// A rebuild changes neither the entries before the revocation nor those after it.
+	// A rebuild changes neither the entries before the revocation nor those
+	// after it.
 	lost, err := a.Rebuild(t.Context(), dba.Address())
 	if err != nil || len(lost) != 0 {
 		t.Fatal(lost, err)
@@ -589,7 +591,7 @@ func TestManagedAccessFollowsGrantAndRevoke(t *testing.T) {
 	}
 }
 
-func TestCopyOfAnEntryHasNoEffect(t *testing.T) {
+func TestCopyOfAnEntryIsRefused(t *testing.T) {
 	a := newA(t)
 	db := a.create(t, "concerts", orbit.Options{Access: anyone})
 	_, err := events(t, db).Add(t.Context(), "once")

@@ -136,7 +136,7 @@ func (l *ledger) count(a *account, sign int) {
 	}
 }
 
-// Room implements [oplog.Quota].
+// Limits implements [oplog.Quota].
 func (a *account) Limits() (all, waiting uint64) {
 	l := a.ledger
 	l.mu.Lock()
@@ -183,7 +183,7 @@ func (a *account) Stored(entries, waiting uint64) {
 	a.change(func() { a.entries, a.waiting = entries, waiting })
 }
 
-// full returns the error for an entry for which there is no room.
+// full returns the error for an entry that exceeds a quota.
 func (a *account) full() error {
 	l := a.ledger
 	l.mu.Lock()
@@ -323,7 +323,7 @@ type Usage struct {
 	Entries uint64
 	Pending uint64 // pending entries
 	Limited bool   // whether a quota applies
-	Quota   uint64 // bound of Entries and Waiting together; [math.MaxUint64] for none
+	Quota   uint64 // bound of Entries and Pending together; [math.MaxUint64] for none
 	Group   string // of the database, or ""
 	Grouped uint64 // used by all databases of the group
 }

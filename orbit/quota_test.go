@@ -15,8 +15,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 )
 
-// writtenBy returns a database of B, the blocks needed to open it, and entries of
-// about size bytes in total.
+// writtenBy returns a database of B, the blocks needed to open it, and entries
+// of about size bytes in total.
 func writtenBy(t *testing.T, b *peer, name string, opts orbit.Options, size int) (address string, attached orbit.Attached, bs []block.Block) {
 	t.Helper()
 	db := b.create(t, name, opts)
@@ -35,8 +35,9 @@ func writtenBy(t *testing.T, b *peer, name string, opts orbit.Options, size int)
 	return db.Address(), attached, bs
 }
 
-// taken opens a database with attached blocks and joins entries one by one until one
-// is refused. It returns the number of accepted bytes and the reason for the refusal.
+// taken opens a database with attached blocks and joins entries one by one
+// until one is refused. It returns the number of accepted bytes and the reason
+// for the refusal.
 func (p *peer) taken(t *testing.T, address string, attached orbit.Attached, bs []block.Block) (db *orbit.Database, bytes uint64, err error) {
 	t.Helper()
 	db, openErr := p.Open(t.Context(), address, orbit.OpenOptions{Attached: attached})
@@ -197,9 +198,9 @@ func TestImportIntoAFullDatabaseIsAnError(t *testing.T) {
 	}
 }
 
-// The pending entries of all databases together are bounded, and each database may
-// have some, whatever is pending in others.
-func TestWhatWaitsInAllDatabasesIsBounded(t *testing.T) {
+// The pending entries of all databases together are bounded, and each database
+// may have some, whatever is pending in others.
+func TestPendingEntriesOfAllDatabasesAreBounded(t *testing.T) {
 	const waiting = 6 << 20
 	a, b := newA(t), newB(t)
 	a.open(t, orbit.Config{Quotas: orbit.Quotas{Pending: waiting}})

@@ -105,8 +105,8 @@ func TestChangesOfTwoAdminsAtOnceAreBothKept(t *testing.T) {
 	}
 }
 
-// Another admin may write a long list, so IDs are not looked up in the list itself,
-// which would take time quadratic in its length.
+// Another admin may write a long list, so IDs are not looked up in the list
+// itself, which would take time quadratic in its length.
 func TestLongListsAreMergedAsSets(t *testing.T) {
 	a := newAdmins(t, 2)
 	ids := make([]string, 60_000)
@@ -129,8 +129,8 @@ func TestLongListsAreMergedAsSets(t *testing.T) {
 	}
 }
 
-// A JavaScript admin does not repair, and nobody repairs for it: the newer list
-// stays.
+// A JavaScript admin does not repair, and no other admin repairs for it: the
+// newer list stays.
 func TestListThatWasOverwrittenKnowinglyStays(t *testing.T) {
 	a := newAdmins(t, 2)
 	must(t, a.dbs[0].Access().Grant(t.Context(), orbit.CapabilityWrite, "x"))
@@ -144,8 +144,9 @@ func TestListThatWasOverwrittenKnowinglyStays(t *testing.T) {
 	}
 }
 
-// Admins change a list during changing partitions. In the end all have the same list.
-// It contains each identity that was granted and not revoked, and no other.
+// Admins change a list during changing partitions. In the end all have the same
+// list. It contains each identity that was granted and not revoked, and no
+// other.
 func TestAdminsWhoRepairAtOnceEndWithOneList(t *testing.T) {
 	repaired := 0
 	for seed := range uint64(60) {
@@ -199,7 +200,7 @@ func TestAdminsWhoRepairAtOnceEndWithOneList(t *testing.T) {
 }
 
 // Retaining too many entries fails and writes nothing.
-func TestTooManyKeptEntriesChangeNothing(t *testing.T) {
+func TestTooManyRetainedEntriesChangeNothing(t *testing.T) {
 	a := newAdmins(t, 1)
 	access := a.dbs[0].Access()
 	hashes := make([]string, 4097)

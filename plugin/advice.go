@@ -9,8 +9,8 @@ import (
 	"github.com/ipfs/kubo/config"
 )
 
-// advice returns what in a configuration keeps peers away, one sentence each with
-// the kubo command that corrects it.
+// advice returns what in a configuration keeps peers away, one sentence each
+// with the kubo command that corrects it.
 func advice(cfg *config.Config) ([]string, error) {
 	var out []string
 	if len(cfg.Bootstrap) == 0 {
@@ -93,5 +93,6 @@ func mountFor(spec map[string]any, namespace string) map[string]any {
 	return best
 }
 
-// splitsBatches reports whether a datastore of a type may write parts of a batch.
+// splitsBatches reports whether a datastore of a type may write parts of a
+// batch.
 func splitsBatches(kind string) bool { return kind == "badgerds" || kind == "flatfs" }

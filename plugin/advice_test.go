@@ -11,8 +11,8 @@ import (
 	"github.com/newpieceplease/npp/daemon"
 )
 
-// specOf returns the Datastore.Spec that a kubo profile writes, as decoded from a
-// configuration file. It is nil if the profile writes none.
+// specOf returns the Datastore.Spec that a kubo profile writes, as decoded from
+// a configuration file. It is nil if the profile writes none.
 func specOf(t *testing.T, profile string) map[string]any {
 	t.Helper()
 	var c config.Config

@@ -13,8 +13,8 @@ import (
 )
 
 // parseConfig returns the settings in a configuration, which is decoded JSON or
-// nil, as kubo passes it to a plugin. Settings that it omits have their defaults.
-// The error is one sentence that begins with the path of a key.
+// nil, as kubo passes it to a plugin. Settings that it omits have their
+// defaults. The error is one sentence that begins with the path of a key.
 func parseConfig(raw any) (daemon.Settings, error) {
 	s := daemon.DefaultSettings()
 	if raw == nil {
@@ -54,8 +54,8 @@ func parseConfig(raw any) (daemon.Settings, error) {
 	return s, nil
 }
 
-// object describes a JSON object: each key has a pointer to its value, or another
-// object.
+// object describes a JSON object: each key has a pointer to its value, or
+// another object.
 type object map[string]any
 
 // decodeObject decodes the object b, which has the given path in the

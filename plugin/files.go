@@ -81,9 +81,9 @@ func addOptions(cfg config.Import) ([]options.UnixfsAddOption, error) {
 	return opts, nil
 }
 
-// pin pins a CID recursively, unless that is done already. The new pin replaces a
-// direct one, whose name it takes over, as somebody else made that pin. The
-// caller holds the pin lock.
+// pin pins a CID recursively, unless that is done already. The new pin replaces
+// a direct one, whose name it takes over, because another program made that
+// pin. The caller holds the pin lock.
 func (f nodeFiles) pin(ctx context.Context, c cid.Cid) error {
 	name := library.PinName
 	for _, mode := range []pin.Mode{pin.Recursive, pin.Direct} {

@@ -21,8 +21,8 @@ type nodePins struct{ node *core.IpfsNode }
 
 var _ daemon.Pins = nodePins{}
 
-// Pinned implements [daemon.Pins]. A pin may name a block by a CID of any codec,
-// as block stores use the multihash only.
+// Pinned implements [daemon.Pins]. A pin may name a block by a CID of any
+// codec, as block stores use the multihash only.
 func (p nodePins) Pinned(ctx context.Context) (map[string]bool, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -9,8 +9,8 @@
 // only in a daemon, when the node runs and before the API answers. Therefore
 //
 //   - Init decodes the configuration and does no I/O. It keeps an error for
-//     Start, as an error of Init would end every command, even the `ipfs config`
-//     that corrects the error;
+//     Start, as an error of Init would end every command, even the `ipfs
+//     config` that corrects the error;
 //   - the fx options add the blocks of databases to every node, and a router to
 //     nodes with a host;
 //   - Start starts the daemon;
@@ -20,8 +20,8 @@
 // # Cost
 //
 // Peers reach nothing in this package but the files and blocks of the node. The
-// configuration is decoded once in each process; an unknown key is an error. Its
-// settings bound what peers cost, see [daemon.Settings]. The API belongs to
+// configuration is decoded once in each process; an unknown key is an error.
+// Its settings bound what peers cost, see [daemon.Settings]. The API belongs to
 // package commands.
 package plugin
 
@@ -48,8 +48,8 @@ var log = logging.Logger("npp")
 // Plugins is read by kubo's plugin loader.
 var Plugins = []kuboplugin.Plugin{instance}
 
-// instance is the plugin of this process. kubo's loader has no way to pass it to
-// the commands.
+// instance is the plugin of this process. kubo's loader has no way to pass it
+// to the commands.
 var instance = &Plugin{}
 
 // Errors of [Current], besides [daemon.ErrStopping].
@@ -100,8 +100,8 @@ func (p *Plugin) Init(env *kuboplugin.Environment) error {
 	return nil
 }
 
-// Options gives each node its router, the blocks of databases, and the hook that
-// closes the daemon.
+// Options gives each node its router, the blocks of databases, and the hook
+// that closes the daemon.
 func (p *Plugin) Options(info core.FXNodeInfo) ([]fx.Option, error) {
 	return append(info.FXOptions,
 		fx.Provide(p.provideBlocks),
@@ -112,9 +112,9 @@ func (p *Plugin) Options(info core.FXNodeInfo) ([]fx.Option, error) {
 	), nil
 }
 
-// stopIn lists what must outlive the daemon. fx runs OnStop hooks in the reverse
-// order of their registration, and these are constructed, with their hooks,
-// before stopFirst is called.
+// stopIn lists what must outlive the daemon. fx runs OnStop hooks in the
+// reverse order of their registration, and these are constructed, with their
+// hooks, before stopFirst is called.
 type stopIn struct {
 	fx.In
 

@@ -121,7 +121,8 @@ func TestPubsubKeysKeepTheirMeaning(t *testing.T) {
 	}
 }
 
-// offlineNode builds a node without a host, as kubo does for an offline command.
+// offlineNode builds a node without a host, as kubo does for an offline
+// command.
 func offlineNode(t *testing.T, p *Plugin) *fxtest.App {
 	t.Helper()
 	options, err := p.Options(core.FXNodeInfo{FXOptions: []fx.Option{

@@ -19,9 +19,9 @@ const (
 	maxSearches = 8
 )
 
-// throttledDiscovery limits the searches for followed topics, of which there may
-// be thousands: gossipsub searches for peers of each topic with too few of them
-// once a second.
+// throttledDiscovery limits the searches for followed topics, of which there
+// may be thousands: gossipsub searches for peers of each topic with too few of
+// them once a second.
 type throttledDiscovery struct {
 	discovery.Discovery
 	follows func(topic string) bool

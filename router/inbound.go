@@ -95,8 +95,8 @@ func (in *inbound) forgetTopics(p peer.ID) {
 	}
 }
 
-// accepted returns those of a peer's subscriptions that pubsub is to remember. Pubsub is
-// about to forget those of a peer that has no stream open.
+// accepted returns those of a peer's subscriptions that pubsub is to remember.
+// Pubsub is about to forget those of a peer that has no stream open.
 func (in *inbound) accepted(p peer.ID, subs []*pb.RPC_SubOpts) []*pb.RPC_SubOpts {
 	in.mu.Lock()
 	defer in.mu.Unlock()

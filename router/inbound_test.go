@@ -75,7 +75,7 @@ func TestPeerMakesNoMoreTopicsRememberedThanItsBound(t *testing.T) {
 	eventually(t, "all is forgotten", func() bool { return a.remembered() == 0 && !knows(many[19999]) && !knows(topic) })
 }
 
-func TestPeersShareWhatIsRemembered(t *testing.T) {
+func TestMemoryForTopicsOfAllPeersIsBounded(t *testing.T) {
 	a, ha := newRouter(t, Options{SupportsBursts: patient})
 	a.in.all = 6 << 20
 	topicOf := 0

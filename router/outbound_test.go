@@ -227,7 +227,7 @@ func TestPeerThatDoesNotReadIsResetAtItsBound(t *testing.T) {
 }
 
 // A stock peer that does not read for a while sends and receives afterwards.
-func TestStockPeerHearsAndIsHeardAfterItsStreamWasReset(t *testing.T) {
+func TestStockPeerReceivesAndSendsAfterItsStreamWasReset(t *testing.T) {
 	a, ha := newRouter(t, Options{SupportsBursts: patient, Limits: Limits{PeerBytes: 2 * mib}})
 	heard := subscribe(t, a, acceptAll)
 	hs := loopback.Host(t)

@@ -31,7 +31,8 @@ const (
 
 	// stockRate is how many messages a second are published to a topic that
 	// peers with stock queues and the stock validator listen to. kubo 0.43.1
-	// lost none of 400 a second on an idle machine, and some of 300 on a busy one.
+	// lost none of 400 a second on an idle machine, and some of 300 on a busy
+	// one.
 	stockRate = 100
 )
 
@@ -259,8 +260,8 @@ func (s *Subscription) Cancel() {
 	s.release()
 }
 
-// ForwardFunc handles a message of another peer and reports whether to forward it.
-// It may block; its context is done when the router stops.
+// ForwardFunc handles a message of another peer and reports whether to forward
+// it. It may block; its context is done when the router stops.
 type ForwardFunc = func(context.Context, *pubsub.Message) bool
 
 // Follow subscribes to topic until stop is called. It calls take for each

@@ -90,7 +90,7 @@ func subscribe(t *testing.T, r *Router, accept AcceptFunc) *Subscription {
 	return sub
 }
 
-func TestBurstArrivesWholeAndInOrderWithoutPacingWhereSubscribersArePatient(t *testing.T) {
+func TestBurstArrivesCompleteInOrderAndUnpacedIfSubscribersSupportBursts(t *testing.T) {
 	for _, floodsub := range []bool{false, true} {
 		t.Run(fmt.Sprint("floodsub ", floodsub), func(t *testing.T) {
 			a, ha := newRouter(t, Options{SupportsBursts: patient, Floodsub: floodsub})

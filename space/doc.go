@@ -1,7 +1,7 @@
 // Package space reports whether a disk has enough free space, so that a daemon
 // stops writing before the disk is full.
 //
-// # Why before
+// # Reason
 //
 // A full disk costs more than the failed write. After a failed write, leveldb
 // (kubo's default datastore) rejects all writes until it is reopened, and
@@ -32,6 +32,6 @@
 // system is asked again. Goroutines run only while a caller waits or a context
 // is guarded, and one of any number of waiters asks for all.
 //
-// If the free space cannot be read, the disk counts as one with enough of it,
-// and [Disk.State] returns the error.
+// If the free space cannot be read, the disk is treated as one with enough of
+// it, and [Disk.State] returns the error.
 package space

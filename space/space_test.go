@@ -226,7 +226,7 @@ func TestGuardEndsWorkOnAFullDisk(t *testing.T) {
 	})
 }
 
-func TestNoDiskHasRoom(t *testing.T) {
+func TestNilDiskHasSpace(t *testing.T) {
 	var d *Disk
 	wantErr(t, "incoming", d.CheckIncoming(), nil)
 	wantErr(t, "write", d.CheckWrite(1<<30), nil)

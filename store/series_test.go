@@ -341,7 +341,7 @@ func TestAscendEndsWhereTheLastWasAlsoIfItIsGone(t *testing.T) {
 	})
 }
 
-func TestDescendSkipsWhatIsAddedBehindTheLast(t *testing.T) {
+func TestDescendSkipsRecordsAddedAfterTheLast(t *testing.T) {
 	onAll(t, func(t *testing.T, ds datastore.Batching) {
 		s := store.New(ds, namespace)
 		model{}.change(t, s, []uint64{1, 2, 3}, nil)

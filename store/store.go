@@ -124,9 +124,9 @@ func New(ds datastore.Batching, namespace string) *Store {
 }
 
 // Failing returns the error of the last write, or nil if it succeeded or there
-// was none. A write is an [Store.Update] that changes a key. A datastore may
-// reject all writes after the first failure until the process restarts; kubo's
-// leveldb does so after the disk was full.
+// was none. A write is a call of [Store.Update] that changes a key. A datastore
+// may reject all writes after the first failure until the process restarts;
+// kubo's leveldb does so after the disk was full.
 func (s *Store) Failing() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

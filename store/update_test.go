@@ -205,7 +205,7 @@ func TestFailedUpdateWritesNothing(t *testing.T) {
 	})
 }
 
-func TestFunctionThatEndsItsGoroutineHoldsNobodyUp(t *testing.T) {
+func TestFunctionThatEndsItsGoroutineDelaysNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := store.New(storetest.NewDisk(), namespace)
 		errs := group(t, s,

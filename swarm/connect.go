@@ -414,8 +414,8 @@ func (c *connecting) fail(way Way, addr ma.Multiaddr, err error, start time.Time
 	c.attempts = append(c.attempts, Attempt{Way: way, Addr: addr, Err: err, Took: time.Since(start)})
 }
 
-// stageContext returns a context for a stage. It has half of the remaining time if
-// further stages may follow.
+// stageContext returns a context for a stage. It has half of the remaining time
+// if further stages may follow.
 func stageContext(ctx context.Context, more bool) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok || !more {

@@ -180,7 +180,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestSlowWatcherEndsAndHoldsUpNobody(t *testing.T) {
+func TestSlowWatcherEndsAndDelaysNoOther(t *testing.T) {
 	s := start(t, Config{Host: loopback.Host(t)})
 	_, slow := s.Watch(t.Context())
 	const total = maxWatchQueue + 10

@@ -1,12 +1,13 @@
-// Command dist builds npp for each system that it is distributed for, one after the
-// other, and packs each binary with the README, the licences and the completions:
+// Command dist builds npp for each system that it is distributed for, one after
+// the other, and packs each binary with the README, the licences and the
+// completions:
 //
 //	dist -version v0.2.0 -time 1767225600 -completions dir -o dist
 //
-// It writes npp_<version>_<os>_<arch>.tar.gz for each system, and SHA256SUMS for
-// `sha256sum --check`. Its working directory is the root of the module. The archives
-// depend on the module, the flags and the version of Go alone: files have the time
-// that is given, in seconds of Unix time, and belong to root.
+// It writes npp_<version>_<os>_<arch>.tar.gz for each system, and SHA256SUMS
+// for `sha256sum --check`. Its working directory is the root of the module. The
+// archives depend on the module, the flags and the version of Go alone: files
+// have the time that is given, in seconds of Unix time, and belong to root.
 package main
 
 import (

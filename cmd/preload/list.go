@@ -112,7 +112,8 @@ func preload(l *loader.PluginLoader) error {
 `))
 
 // generate returns the formatted source of the preload function. It imports
-// packages in the order of their paths and loads plugins in that of the entries.
+// packages in the order of their paths and loads plugins in that of the
+// entries.
 func generate(entries []entry) ([]byte, error) {
 	imports := slices.Clone(entries)
 	slices.SortFunc(imports, func(a, b entry) int {

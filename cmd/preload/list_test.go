@@ -107,8 +107,8 @@ func TestBadListLeavesTheFileAlone(t *testing.T) {
 	}
 }
 
-// TestGeneratedFileIsFresh fails if preload_list changed and `make preload` did not
-// run.
+// TestGeneratedFileIsFresh fails if preload_list changed and `make preload` did
+// not run.
 func TestGeneratedFileIsFresh(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "preload.go")
 	if err := run("../../preload_list", out); err != nil {

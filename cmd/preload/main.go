@@ -4,9 +4,9 @@
 //	preload [-o file] preload_list
 //
 // The list has the format of kubo's plugin/loader/preload_list: each line has a
-// name, the import path of a package that exports `Plugins []plugin.Plugin`, and
-// the index of a plugin in that slice or * for all of them. Empty lines and lines
-// that start with # are ignored. The file has a function preload for
+// name, the import path of a package that exports `Plugins []plugin.Plugin`,
+// and the index of a plugin in that slice or * for all of them. Empty lines and
+// lines that start with # are ignored. The file has a function preload for
 // kubo.BuildEnv, where kubo's has an init function. It loads the plugins in the
 // order of the list.
 //

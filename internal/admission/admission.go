@@ -1,5 +1,5 @@
-// Package admission bounds what other peers may use: amounts that they hold at a
-// time, such as streams or bytes, and the rate of what they do.
+// Package admission bounds what other peers may use: amounts that they hold at
+// a time, such as streams or bytes, and the rate of what they do.
 package admission
 
 import (
@@ -29,8 +29,8 @@ type holder struct {
 	waiting int
 }
 
-// NewQuota returns a quota of which all peers together may hold all, and each of
-// them up to each.
+// NewQuota returns a quota of which all peers together may hold all, and each
+// of them up to each.
 func NewQuota(all, each int64) *Quota {
 	return &Quota{all: semaphore.NewWeighted(all), each: each, peers: make(map[peer.ID]*holder)}
 }
@@ -59,8 +59,8 @@ func (q *Quota) leave(p peer.ID, h *holder, n int64) {
 	}
 }
 
-// TryAcquire takes n for a peer. It reports false if the quota of the peer or that of
-// all is used up, or other calls wait for it.
+// TryAcquire takes n for a peer. It reports false if the quota of the peer or
+// that of all is used up, or other calls wait for it.
 func (q *Quota) TryAcquire(p peer.ID, n int64) bool {
 	h := q.enter(p)
 	if h.part.TryAcquire(n) {
@@ -74,9 +74,9 @@ func (q *Quota) TryAcquire(p peer.ID, n int64) bool {
 	return false
 }
 
-// Acquire is TryAcquire, but waits until it can take n or ctx is done. The call that
-// waits longest is served first, among those of a peer and then among all. An n of 0
-// is taken at once.
+// Acquire is TryAcquire, but waits until it can take n or ctx is done. The call
+// that waits longest is served first, among those of a peer and then among all.
+// An n of 0 is taken at once.
 func (q *Quota) Acquire(ctx context.Context, p peer.ID, n int64) error {
 	if n == 0 {
 		return nil
@@ -131,9 +131,9 @@ func (q *Quota) HeldBy(p peer.ID) int64 {
 	return 0
 }
 
-// Rates bounds how often each peer may do something. It remembers a peer until its
-// burst is available again, so a peer gains nothing from connecting anew. Its methods
-// may be called concurrently.
+// Rates bounds how often each peer may do something. It remembers a peer until
+// its burst is available again, so a peer gains nothing from connecting anew.
+// Its methods may be called concurrently.
 type Rates struct {
 	limit    rate.Limit
 	burst    int
@@ -145,9 +145,9 @@ type Rates struct {
 	prune int // number of peers at which those with a full burst are forgotten
 }
 
-// NewRates returns rates of limit per second with bursts of up to burst. Peers beyond
-// the number remember are forgotten once their burst is available again. Beyond the
-// number most, a new peer is refused until another one is forgotten.
+// NewRates returns rates of limit per second with bursts of up to burst. Peers
+// beyond the number remember are forgotten once their burst is available again.
+// Beyond the number most, a new peer is refused until another one is forgotten.
 func NewRates(limit rate.Limit, burst, remember, most int) *Rates {
 	return &Rates{
 		limit: limit, burst: burst, remember: remember, most: most,
@@ -155,8 +155,9 @@ func NewRates(limit rate.Limit, burst, remember, most int) *Rates {
 	}
 }
 
-// Take counts an event of a peer at a time. It returns 0 if the event is allowed.
-// Otherwise it counts nothing and returns how long the peer should wait.
+// Take counts an event of a peer at a time. It returns 0 if the event is
+// allowed. Otherwise it counts nothing and returns how long the peer should
+// wait.
 func (r *Rates) Take(p peer.ID, now time.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -179,9 +180,9 @@ func (r *Rates) Take(p peer.ID, now time.Time) time.Duration {
 	return delay
 }
 
-// forget removes the peers for which a new limiter would be the same. The next look
-// at all peers is due when their number has doubled or reached its bound, so below
-// the bound the cost of an event does not grow with it.
+// forget removes the peers for which a new limiter would be the same. The next
+// look at all peers is due when their number has doubled or reached its bound,
+// so below the bound the cost of an event does not grow with it.
 func (r *Rates) forget(now time.Time) {
 	for p, l := range r.peers {
 		if l.TokensAt(now) >= float64(r.burst) {

@@ -123,8 +123,8 @@ func TestRatesBoundEachPeer(t *testing.T) {
 	}
 }
 
-// However many other peers come, a peer whose burst is used up is remembered; one
-// whose burst is available again is not.
+// However many other peers come, a peer whose burst is used up is remembered;
+// one whose burst is available again is not.
 func TestRatesForgetOnlyPeersWithTheirFullBurst(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	r := NewRates(1, 2, 10, 2000)

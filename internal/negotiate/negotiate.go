@@ -12,8 +12,8 @@ import (
 	"github.com/multiformats/go-multistream"
 )
 
-// Speaks reports whether a peer has announced one of the protocols by identify. The
-// answer is false until the peer was identified.
+// Speaks reports whether a peer has announced one of the protocols by identify.
+// The answer is false until the peer was identified.
 func Speaks(h host.Host, p peer.ID, protocols ...protocol.ID) bool {
 	known, err := h.Peerstore().SupportsProtocols(p, protocols...)
 	return err == nil && len(known) > 0
@@ -27,10 +27,10 @@ func MaySpeak(h host.Host, p peer.ID, protocols ...protocol.ID) bool {
 	})
 }
 
-// Refused reports whether an error of a stream means that the peer does not speak
-// the protocol. If the peer has announced the protocol, go-libp2p negotiates it
-// together with the first write, and the refusal arrives as a reset with the first
-// read.
+// Refused reports whether an error of a stream means that the peer does not
+// speak the protocol. If the peer has announced the protocol, go-libp2p
+// negotiates it together with the first write, and the refusal arrives as a
+// reset with the first read.
 func Refused(err error) bool {
 	if errors.As(err, new(multistream.ErrNotSupported[protocol.ID])) {
 		return true

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// Group is the set of a service's running tasks. They share a context that is done
-// when the group is stopped.
+// Group is the set of a service's running tasks. They share a context that is
+// done when the group is stopped.
 type Group struct {
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -26,8 +26,8 @@ func NewGroup() *Group {
 // Context returns the context of all tasks.
 func (g *Group) Context() context.Context { return g.ctx }
 
-// Begin adds the caller as a task, unless the group is stopped. The caller calls
-// end when the task is done.
+// Begin adds the caller as a task, unless the group is stopped. The caller
+// calls end when the task is done.
 func (g *Group) Begin() (end func(), ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -50,7 +50,8 @@ func (g *Group) Go(f func()) bool {
 	return ok
 }
 
-// Stop ends the context of the group and refuses further tasks. It does not wait.
+// Stop ends the context of the group and refuses further tasks. It does not
+// wait.
 func (g *Group) Stop() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

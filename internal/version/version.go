@@ -15,10 +15,10 @@ const devel = "(devel)"
 //	go build -ldflags "-X github.com/newpieceplease/npp/internal/version.linked=v0.2.0"
 var linked string
 
-// String returns the version that the linker set. Without it, String returns the
-// version of npp's module in the build information: "v0.2.0" after `go install
-// …@v0.2.0`, and the version in go.mod where another module imports npp. A build
-// without either has the version "(devel)".
+// String returns the version that the linker set. Without it, String returns
+// the version of npp's module in the build information: "v0.2.0" after `go
+// install …@v0.2.0`, and the version in go.mod where another module imports
+// npp. A build without either has the version "(devel)".
 func String() string {
 	if linked != "" {
 		return linked

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// Change announces changes to any number of waiters. Its zero value is ready for
-// use, by several goroutines at a time.
+// Change announces changes to any number of waiters. Its zero value is ready
+// for use, by several goroutines at a time.
 //
-// A waiter that must not miss a change calls Next before it reads the state that
-// changes.
+// A waiter that must not miss a change calls Next before it reads the state
+// that changes.
 type Change struct {
 	mu   sync.Mutex
 	next chan struct{}
@@ -65,8 +65,8 @@ func For(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Within is [For], but returns [context.DeadlineExceeded] at once if the deadline of
-// ctx is earlier than the end of the wait.
+// Within is [For], but returns [context.DeadlineExceeded] at once if the
+// deadline of ctx is earlier than the end of the wait.
 func Within(ctx context.Context, d time.Duration) error {
 	if end, ok := ctx.Deadline(); ok && time.Until(end) < d {
 		return context.DeadlineExceeded
@@ -74,8 +74,8 @@ func Within(ctx context.Context, d time.Duration) error {
 	return For(ctx, d)
 }
 
-// Backoff computes the delays between repeated attempts. They double from First to
-// Max, and each is a random time between half of that and all of it.
+// Backoff computes the delays between repeated attempts. They double from First
+// to Max, and each is a random time between half of that and all of it.
 type Backoff struct {
 	First, Max time.Duration
 

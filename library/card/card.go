@@ -48,9 +48,9 @@
 // most 4 KiB is decoded once. At most 512 bytes of it stay in memory while the
 // peer is connected, for at most 4096 peers. An inbound stream uses one
 // goroutine for at most ten seconds. A peer may have 4 inbound streams, and all
-// peers together 1024. The rates of 4096 peers are remembered. When there are as
-// many, a new peer causes a scan of all of them, and is refused if none has been
-// idle for a while. Calls of [Config].Received do not overlap. The
+// peers together 1024. The rates of 4096 peers are remembered. When there are
+// as many, a new peer causes a scan of all of them, and is refused if none has
+// been idle for a while. Calls of [Config].Received do not overlap. The
 // Exchanger initiates exchanges with at most 16 peers at a time, and with each
 // peer at most once per second. After four failures it waits until the peer is
 // identified on another connection, or until the card changes.

@@ -23,7 +23,8 @@ const (
 	ratedPeers = 4096
 )
 
-// inbound bounds the streams that peers open: how many at a time, and how often.
+// inbound bounds the streams that peers open: how many at a time, and how
+// often.
 type inbound struct {
 	streams *admission.Quota
 	rates   *admission.Rates
@@ -36,9 +37,9 @@ func newInbound() inbound {
 	}
 }
 
-// admit reports whether a peer may open another stream now. A refused stream does
-// not count towards the rate. The caller calls release at the end of an admitted
-// stream.
+// admit reports whether a peer may open another stream now. A refused stream
+// does not count towards the rate. The caller calls release at the end of an
+// admitted stream.
 func (in inbound) admit(p peer.ID) bool {
 	if !in.streams.TryAcquire(p, 1) {
 		return false

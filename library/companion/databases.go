@@ -207,7 +207,7 @@ func (d *Databases) release(address string) {
 // open has a database replicated, unless it is here already, and returns the
 // options to open it with and whether it is here. If the database is neither
 // here nor being fetched, it becomes an auto-opened one of the companion with a
-// user database. Where wasOpen is set, it was dropped by hand instead, and open
+// user database. If wasOpen is set, it was dropped by hand instead, and open
 // returns errDropped.
 func (d *Databases) open(ctx context.Context, address, user, indexBy string, wasOpen bool) (opts orbit.OpenOptions, here bool, err error) {
 	hash, err := orbit.ParseAddress(address)
@@ -282,7 +282,7 @@ func (d *Databases) drop(ctx context.Context, hash string) error {
 }
 
 // hasOwnEntries reports whether a database has an entry of this daemon's
-// identity. One that is not here or damaged has none.
+// identity. It reports false for a database that is not here or damaged.
 func (d *Databases) hasOwnEntries(ctx context.Context, address string) (bool, error) {
 	if _, err := d.cfg.Orbit.Resolve(ctx, address); errors.Is(err, orbit.ErrUnknown) {
 		return false, nil

@@ -390,7 +390,7 @@ func (x *Record) GetVia() Record_Via {
 	return Record_UNKNOWN
 }
 
-// State is what a store of messages knows of itself.
+// State is the state of a mailbox.
 type State struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Next          uint64                 `protobuf:"varint,1,opt,name=next,proto3" json:"next,omitempty"`         // number of the next record

@@ -80,8 +80,8 @@ func Digest(hash string) (digest [sha256.Size]byte, err error) {
 // OfDigest returns the hash that contains a SHA-256.
 func OfDigest(digest [sha256.Size]byte) string { return hashOf(digest[:]) }
 
-// The smallest and the largest hash. The digits of base58 are in ASCII order, so
-// texts of equal length compare as their numbers do.
+// The smallest and the largest hash. The digits of base58 are in ASCII order,
+// so texts of equal length compare as their numbers do.
 var (
 	firstHash = hashOf(make([]byte, sha256.Size))
 	lastHash  = hashOf(bytes.Repeat([]byte{0xff}, sha256.Size))

@@ -71,8 +71,8 @@ func (p parts) without(name string) parts {
 	return slices.Delete(slices.Clone(p), i, i+1)
 }
 
-// signed returns the parts with the signature that JavaScript accepts: the one over
-// its own encoding.
+// signed returns the parts with the signature that JavaScript accepts: the one
+// over its own encoding.
 func (p parts) signed(s *identity.Signer) parts {
 	b := []byte{0xa6}
 	for _, name := range []string{"v", "id", "next", "refs", "clock", "payload"} {
@@ -110,7 +110,7 @@ func malformed(t *testing.T, what string, data []byte) {
 	}
 }
 
-func TestAnHonestEntryCounts(t *testing.T) {
+func TestHonestEntryIsValid(t *testing.T) {
 	s := signer(t, "A")
 	b := honest(s).block()
 	e, err := entry.Decode(b)
@@ -122,7 +122,7 @@ func TestAnHonestEntryCounts(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoEntryIsMalformed(t *testing.T) {
+func TestBlockThatIsNotAnEntryIsMalformed(t *testing.T) {
 	s := signer(t, "A")
 	p := honest(s)
 	data := p.data()
@@ -361,8 +361,8 @@ func wrongSignatures(t testing.TB, sig string) map[string][]byte {
 	}
 }
 
-// wrong are invalid entries. Where the signed part is invalid, the signature is one
-// that JavaScript accepts.
+// wrong are invalid entries. Where the signed part is invalid, the signature is
+// one that JavaScript accepts.
 func wrong(t testing.TB, s, other *identity.Signer) map[string]parts {
 	p := honest(s)
 	all := map[string]parts{
@@ -418,7 +418,7 @@ func derOf(r, s []byte) []byte {
 	return append([]byte{0x30, byte(len(content))}, content...)
 }
 
-func TestFaultyEntriesHaveNoEffectAndStayInTheGraph(t *testing.T) {
+func TestInvalidEntriesStayInTheGraph(t *testing.T) {
 	s := signer(t, "A")
 	for what, p := range wrong(t, s, signer(t, "B")) {
 		b := p.block()
@@ -462,7 +462,7 @@ func longLink(prefix ...byte) []byte {
 	return append(append(b, prefix...), make([]byte, 32)...)
 }
 
-func TestAFaultSaysWhy(t *testing.T) {
+func TestCheckStatesWhyAnEntryIsInvalid(t *testing.T) {
 	s := signer(t, "A")
 	all := wrong(t, s, signer(t, "B"))
 	for what, why := range map[string]string{
@@ -498,7 +498,7 @@ func TestAFaultSaysWhy(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoClockIsTheZeroClock(t *testing.T) {
+func TestInvalidClockIsTheZeroClock(t *testing.T) {
 	s := signer(t, "A")
 	for _, what := range []string{"-1", "-1.5", "an int of 2^53", "a text as time", "an extra clock field", "another clock field", "only a time", "only an id", "null as id", "an int of 2^53+1", "deep"} {
 		e, err := entry.Decode(honest(s).with("clock", wrongClocks(s)[what]).signed(s).block())
@@ -509,7 +509,7 @@ func TestWhatIsNoClockIsTheZeroClock(t *testing.T) {
 	}
 }
 
-func TestAnEmptyNextIsNone(t *testing.T) {
+func TestEmptyNextHasNoParents(t *testing.T) {
 	s := signer(t, "A")
 	for _, item := range [][]byte{{0x60}, {0x40}} {
 		e, err := entry.Decode(honest(s).with("next", item).with("refs", item).signed(s).block())
@@ -520,7 +520,7 @@ func TestAnEmptyNextIsNone(t *testing.T) {
 	}
 }
 
-func TestUnsignedFieldHasNoEffect(t *testing.T) {
+func TestEntryWithAnUnsignedFieldIsInvalid(t *testing.T) {
 	s := signer(t, "A")
 	e, err := entry.Decode(append(honest(s), part{"zzzzzzzzz", []byte{0xf6}}).block())
 	must(t, err)
@@ -529,7 +529,7 @@ func TestUnsignedFieldHasNoEffect(t *testing.T) {
 	}
 }
 
-func TestNobodyElseCanClaimAnIdentity(t *testing.T) {
+func TestEntryWithTheIdentityOfAnotherWriterIsInvalid(t *testing.T) {
 	a, b := signer(t, "A"), signer(t, "B")
 	p := honest(b).with("identity", text(a.Hash()))
 	e, err := entry.Decode(p.block())
@@ -541,7 +541,7 @@ func TestNobodyElseCanClaimAnIdentity(t *testing.T) {
 	}
 }
 
-func TestAClockOfAnotherKeyIsAFault(t *testing.T) {
+func TestEntryWithTheClockOfAnotherKeyIsInvalid(t *testing.T) {
 	s := signer(t, "A")
 	for _, id := range []string{"zzz", s.ID, "", signer(t, "B").PublicKey} {
 		e, err := entry.Decode(honest(s).with("clock", clock(id, 7)).signed(s).block())
@@ -552,7 +552,7 @@ func TestAClockOfAnotherKeyIsAFault(t *testing.T) {
 	}
 }
 
-func TestTimesThatJavaScriptWritesCount(t *testing.T) {
+func TestTimesThatJavaScriptWritesAreValid(t *testing.T) {
 	s := signer(t, "A")
 	for time, item := range map[float64][]byte{
 		0:                           {0},
@@ -576,7 +576,7 @@ func TestTimesThatJavaScriptWritesCount(t *testing.T) {
 	}
 }
 
-func TestAFaultDoesNotHideThatABlockIsMalformed(t *testing.T) {
+func TestMalformedBlockIsNotReportedAsInvalid(t *testing.T) {
 	s := signer(t, "A")
 	p := append(parts{{"a", []byte{0}}}, honest(s).with("v", []byte{3})...)
 	malformed(t, "a fault, then a bad list", p.with("refs", texts("x")).data())

@@ -239,8 +239,8 @@ func Decode(b block.Block) (*Entry, error) {
 }
 
 // Check returns nil if the entry is valid, and otherwise an error that wraps
-// [ErrInvalid] and states the reason. i is the identity that the entry names, or
-// nil if it names none.
+// [ErrInvalid] and states the reason. i is the identity that the entry names,
+// or nil if it names none.
 func (e *Entry) Check(i *identity.Identity) error {
 	reason := e.invalid
 	switch {

@@ -159,8 +159,8 @@ func TestAnEntryNeedsAPayload(t *testing.T) {
 
 func TestMaxSizeIsTheLargestEntry(t *testing.T) {
 	s := signer(t, "A")
-	// The length of a signature varies by a byte or two, so all sizes near the limit
-	// are tried.
+	// The length of a signature varies by a byte or two, so all sizes near the
+	// limit are tried.
 	var largest, smallest int
 	for n := entry.MaxSize - 520; n < entry.MaxSize; n++ {
 		e, err := entry.New(s, logID, value.Text(strings.Repeat("x", n)), nil, nil)

@@ -11,10 +11,10 @@ import (
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
-// followAccess acts on changes of the access database: it offers entries pending
-// authorization to the log again, and restores changes of other admins that were
-// overwritten. When the access database is in sync with that of a peer, it compares the
-// replica of the peer again.
+// followAccess acts on changes of the access database: it offers entries
+// pending authorization to the log again, and restores changes of other admins
+// that were overwritten. When the access database is in sync with that of a
+// peer, it compares the replica of the peer again.
 func (rp *replica) followAccess(inner *orbit.Database) {
 	if access := rp.r.find(inner.Address()); access != nil {
 		defer access.guard(rp)()
@@ -46,8 +46,8 @@ func (rp *replica) followAccess(inner *orbit.Database) {
 	}
 }
 
-// guard signals to a replica when a peer is in sync with this one, its access database,
-// until stop is called.
+// guard signals to a replica when a peer is in sync with this one, its access
+// database, until stop is called.
 func (rp *replica) guard(guarded *replica) (stop func()) {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
@@ -59,8 +59,8 @@ func (rp *replica) guard(guarded *replica) (stop func()) {
 	}
 }
 
-// offerUnauthorized offers entries pending authorization to the log. Those that were
-// fetched are still missing, so they are requested again.
+// offerUnauthorized offers entries pending authorization to the log. Those that
+// were fetched are still missing, so they are requested again.
 func (rp *replica) offerUnauthorized() {
 	rp.wants.wake.Set()
 	if rp.refusals.holds() && rp.accepts() {
@@ -68,8 +68,8 @@ func (rp *replica) offerUnauthorized() {
 	}
 }
 
-// refreshAccess exchanges the heads of the access database with peers that may have a
-// newer list, maxRefreshed of them at once, and waits for their entries.
+// refreshAccess exchanges the heads of the access database with peers that may
+// have a newer list, maxRefreshed of them at once, and waits for their entries.
 func (rp *replica) refreshAccess(ctx context.Context, from []peer.ID) {
 	access := rp.r.find(rp.database().Access().Address())
 	if access == nil || access.database() == nil {
@@ -84,8 +84,8 @@ func (rp *replica) refreshAccess(ctx context.Context, from []peer.ID) {
 	group.Wait()
 }
 
-// refresh exchanges heads with a peer, unless that was tried a moment ago, and waits
-// until no entry is pending.
+// refresh exchanges heads with a peer, unless that was tried a moment ago, and
+// waits until no entry is pending.
 func (rp *replica) refresh(ctx context.Context, p peer.ID) {
 	begins, runs := rp.peers.refresh(p)
 	if !runs {

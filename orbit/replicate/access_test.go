@@ -17,8 +17,9 @@ func (n *node) createManaged(name string) *orbit.Database {
 	return db
 }
 
-// newUngranted returns a node a with a managed database, a node b that was granted to write
-// to it and did, and a node hub that has the database and knows neither.
+// newUngranted returns a node a with a managed database, a node b that was
+// granted to write to it and did, and a node hub that has the database and
+// knows neither.
 func newUngranted(t *testing.T) (a, b, hub *node, address string) {
 	t.Helper()
 	a, b, hub = newNode(t), newNode(t), newNode(t)
@@ -64,8 +65,8 @@ func TestGrantsAndRevocationsReplicate(t *testing.T) {
 	wantSame(t, address, 2, a, b)
 }
 
-// The entries of a granted writer do not refer to the grant: a peer that receives them
-// before the grant must accept them all the same.
+// The entries of a granted writer do not refer to the grant: a peer that
+// receives them before the grant must accept them all the same.
 func TestEntriesOfGrantedWritersAreAcceptedInAnyOrder(t *testing.T) {
 	a, b, late := newNode(t), newNode(t), newNode(t)
 	db := a.createManaged("band")
@@ -103,8 +104,8 @@ func TestLateGrantAuthorizesRefusedHeads(t *testing.T) {
 	wantSame(t, address, 1, a, b, hub)
 }
 
-// A peer that withholds a grant and shows the entries of the granted writer must not make
-// these entries unauthorized for ever.
+// A peer that withholds a grant and shows the entries of the granted writer
+// must not make these entries unauthorized for ever.
 func TestWithheldGrantLeavesNoEntryUnauthorized(t *testing.T) {
 	a, b, hub, address := newUngranted(t)
 	evil := newNode(t)
@@ -154,8 +155,8 @@ func TestAccessDatabaseIsReplicatedWithEachOfItsDatabases(t *testing.T) {
 	eventually(t, "b may write", func() bool { return b.mayWrite(y.Address()) })
 }
 
-// Two admins grant concurrently, while they are not connected. In the end both grants are
-// there, although one of the two changes was overwritten.
+// Two admins grant concurrently, while they are not connected. In the end both
+// grants are there, although one of the two changes was overwritten.
 func TestConcurrentGrantsOfTwoAdminsAreBothKept(t *testing.T) {
 	a, b := newNode(t), newNode(t)
 	must(t, a.PutBlocks(t.Context(), b.signer().Block()))

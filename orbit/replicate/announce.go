@@ -8,9 +8,9 @@ import (
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
-// announceChanges publishes what is new in the log: local entries at once, unless there
-// are more than maxLive, and other heads after announceAfter, unless the topic has them
-// by then.
+// announceChanges publishes what is new in the log: local entries at once,
+// unless there are more than maxLive, and other heads after announceAfter,
+// unless the topic has them by then.
 func (rp *replica) announceChanges(l *oplog.Log) {
 	last, revision := rp.first, uint64(0)
 	var heads <-chan time.Time
@@ -61,7 +61,8 @@ func (rp *replica) announceOwn(l *oplog.Log, after uint64) {
 	}
 }
 
-// announceHeads publishes the newest heads that the topic did not have for seenFor.
+// announceHeads publishes the newest heads that the topic did not have for
+// seenFor.
 func (rp *replica) announceHeads() {
 	if len(rp.subscribers()) == 0 {
 		return

@@ -19,11 +19,12 @@ const (
 	// ByState compares the authorized entries and the access list
 	// ([reconcile.State]).
 	ByState Comparison = "state"
-	// ByHeads compares heads, as a JavaScript peer tells nothing else. If a writer
-	// was revoked, it may regard other entries as authorized.
+	// ByHeads compares heads, as a JavaScript peer tells nothing else. If a
+	// writer was revoked, it may regard other entries as authorized.
 	ByHeads Comparison = "heads"
-	// NotComparable is the result for a daemon of an earlier version, if the access
-	// list can change: its heads do not tell which entries are authorized there.
+	// NotComparable is the result for a daemon of an earlier version, if the
+	// access list can change: its heads do not tell which entries are
+	// authorized there.
 	NotComparable Comparison = "not comparable"
 )
 
@@ -36,7 +37,8 @@ type agreement struct {
 // stateWithin bounds a comparison of states.
 const stateWithin = 15 * time.Second
 
-// compare compares the replica of a peer, which showed these heads, with the one here.
+// compare compares the replica of a peer, which showed these heads, with the
+// one here.
 func (rp *replica) compare(ctx context.Context, p peer.ID, shown []string) (a agreement, err error) {
 	a.by = ByHeads
 	if reconcile.MaySpeak(rp.r.cfg.Host, p) {
@@ -76,8 +78,8 @@ func (rp *replica) stateOf(ctx context.Context, p peer.ID) (reconcile.State, err
 	return state, s.Close()
 }
 
-// settle compares the replicas of peers whose heads are the heads here since the log
-// changed: when they were shown, not all their ancestors were here.
+// settle compares the replicas of peers whose heads are the heads here since
+// the log changed: when they were shown, not all their ancestors were here.
 func (rp *replica) settle(ours []entry.Position) {
 	for p, shown := range rp.peers.settle(ours) {
 		rp.tasks.Go(func() { rp.confirm(p, shown) })

@@ -13,8 +13,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/internal/probe"
 )
 
-// decodes counts how often each block is decoded as an entry, at all nodes, but for reads
-// of entries that are part of a log.
+// decodes counts how often each block is decoded as an entry, at all nodes, but
+// for reads of entries that are part of a log.
 type decodes struct {
 	mu sync.Mutex
 	of map[string]int
@@ -54,8 +54,9 @@ func (d *decodes) count(hash string) int {
 	return d.of[hash]
 }
 
-// On its way from a stream, from pubsub or from bitswap to the log, a block is decoded
-// once. A pending entry is decoded once more, when it is read from the disk.
+// On its way from a stream, from pubsub or from bitswap to the log, a block is
+// decoded once. A pending entry is decoded once more, when it is read from the
+// disk.
 func TestBlocksAreDecodedOnceOnTheirWayIn(t *testing.T) {
 	to, from := newNode(t), newNode(t)
 	address := to.create("gigs", orbit.TypeEvents).Address()
@@ -92,8 +93,8 @@ func TestBlocksAreDecodedOnceOnTheirWayIn(t *testing.T) {
 	want("pending", 2, four)
 }
 
-// The same holds for a transfer, but for the few entries that were heads meanwhile: they
-// arrive by exchanges as well.
+// The same holds for a transfer, but for the few entries that were heads
+// meanwhile: they arrive by exchanges as well.
 func TestTransferredBlocksAreDecodedOnce(t *testing.T) {
 	const entries = 600
 	a, b := newNodeAs(t, bare), newNodeAs(t, bare)

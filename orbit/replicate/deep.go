@@ -13,8 +13,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
-// CheckEntries is the check of [Replicator.ExamineDeep]: the comparison of entries with a
-// peer.
+// CheckEntries is the check of [Replicator.ExamineDeep]: the comparison of
+// entries with a peer.
 const CheckEntries = "entries"
 
 // Bounds of a deep examination.
@@ -24,13 +24,15 @@ const (
 	deepNamed  = 32          // named entries of each kind, per peer
 )
 
-// ExamineDeep is [Replicator.Examine], and also compares the authorized entries with those
-// of the daemons that have the database open. It takes up to a minute per daemon.
+// ExamineDeep is [Replicator.Examine], and also compares the authorized entries
+// with those of the daemons that have the database open. It takes up to a
+// minute per daemon.
 func (r *Replicator) ExamineDeep(ctx context.Context, address string) ([]Finding, error) {
 	return r.examine(ctx, address, true)
 }
 
-// compareEntries adds the entries that are authorized only here or only at a peer.
+// compareEntries adds the entries that are authorized only here or only at a
+// peer.
 func (x *examination) compareEntries() {
 	asked := 0
 	for _, p := range x.status.Peers {
@@ -69,8 +71,8 @@ func (x *examination) diff(p peer.ID) (reconcile.Diff, error) {
 	return s.Diff(ctx, oplog.Of(x.db), deepNamed)
 }
 
-// differing adds the entries that are authorized on one side only, with the reason if it
-// is known.
+// differing adds the entries that are authorized on one side only, with the
+// reason if it is known.
 func (x *examination) differing(p peer.ID, d reconcile.Diff) {
 	for _, hash := range d.Theirs {
 		why := "it is not here"

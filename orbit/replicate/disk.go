@@ -1,7 +1,8 @@
 package replicate
 
-// accepts reports whether data from other peers may be stored: not while disk space is
-// low. When there is space again, the replica requests what it rejected.
+// accepts reports whether data from other peers may be stored: not while disk
+// space is low. When there is space again, the replica requests what it
+// rejected.
 func (rp *replica) accepts() bool {
 	if rp.r.cfg.Disk.CheckIncoming() == nil {
 		return true
@@ -15,8 +16,8 @@ func (rp *replica) accepts() bool {
 	return false
 }
 
-// awaitDisk waits until data from other peers may be stored, asks all peers again if
-// data was rejected, and reports whether the replica goes on.
+// awaitDisk waits until data from other peers may be stored, asks all peers
+// again if data was rejected, and reports whether the replica goes on.
 func (rp *replica) awaitDisk() bool {
 	if rp.r.cfg.Disk.AwaitIncoming(rp.ctx) != nil {
 		return false

@@ -7,7 +7,8 @@ import (
 	"github.com/newpieceplease/npp/space/spacetest"
 )
 
-// A replica with nothing else to do notices by itself when there is disk space again.
+// A replica with nothing else to do notices by itself when there is disk space
+// again.
 func TestRejectedDataWakesTheReplica(t *testing.T) {
 	disk := spacetest.New()
 	r := &Replicator{cfg: Config{Disk: disk.Disk}, tasks: task.NewGroup()}

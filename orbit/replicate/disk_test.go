@@ -36,7 +36,8 @@ func (n *node) exchanged(address string, with *node) (at time.Time) {
 	return at
 }
 
-// ask makes the node exchange heads with another one now, and waits for the exchange.
+// ask makes the node exchange heads with another one now, and waits for the
+// exchange.
 func (n *node) ask(address string, with *node) {
 	n.t.Helper()
 	before := n.exchanged(address, with)
@@ -44,8 +45,8 @@ func (n *node) ask(address string, with *node) {
 	eventually(n.t, "heads are exchanged", func() bool { return n.exchanged(address, with).After(before) })
 }
 
-// askLate makes the node exchange heads with another one until the next exchange is due
-// late.
+// askLate makes the node exchange heads with another one until the next
+// exchange is due late.
 func (n *node) askLate(address string, with *node) {
 	n.t.Helper()
 	for late := false; !late; late = time.Until(n.NextExchange(address, with.host.ID())) > 2*patience {
@@ -53,9 +54,9 @@ func (n *node) askLate(address string, with *node) {
 	}
 }
 
-// When there is space again, all entries arrive without a restart, a new entry or a peer that
-// asks: the peer is mute and begins no exchange, and the next one is due later than any test
-// waits.
+// When there is space again, all entries arrive without a restart, a new entry
+// or a peer that asks: the peer is mute and begins no exchange, and the next
+// one is due later than any test waits.
 func TestFullDiskAcceptsNothingAndRecovers(t *testing.T) {
 	disk := spacetest.New()
 	a := newNodeAs(t, func(n *node) { n.mute, n.shy = true, true })
@@ -176,8 +177,8 @@ func TestDatabaseIsNotFetchedOnAFullDisk(t *testing.T) {
 	wantSame(t, address, 1, a, b)
 }
 
-// The disk has space for some entries. Then replication stops, whether entries are
-// transferred or fetched, and goes on when there is more space.
+// The disk has space for some entries. Then replication stops, whether entries
+// are transferred or fetched, and goes on when there is more space.
 func TestReplicationPausesWhileTheDiskIsFull(t *testing.T) {
 	const all, free, onTheirWay = 1200, 300, 3 * 128
 	for name, old := range map[string]bool{"transferred": false, "fetched": true} {

@@ -4,73 +4,77 @@
 //
 // # Protocol
 //
-// A peer that has a database open subscribes to the topic that is the address of
-// the database. Peers that see each other's subscription exchange their heads
-// (package heads). A peer publishes each new entry on the topic. On receiving an
-// entry by either route, this peer fetches the missing ancestors and the
-// identities of their writers, and only then adds the entry to its log. It asks
-// daemons to transfer them over a stream (package reconcile), and fetches what no
-// daemon transfers with bitswap, as JavaScript does.
+// A peer that has a database open subscribes to the topic that is the address
+// of the database. Peers that see each other's subscription exchange their
+// heads (package heads). A peer publishes each new entry on the topic. On
+// receiving an entry by either route, this peer fetches the missing ancestors
+// and the identities of their writers, and only then adds the entry to its log.
+// It asks daemons to transfer them over a stream (package reconcile), and
+// fetches what no daemon transfers with bitswap, as JavaScript does.
 //
-// One peer at a time transfers entries of a database: it holds the transfer slot.
-// If other peers wait for the slot, the holder loses it after ten seconds, or after
-// five seconds in which nothing arrives. The entries that were joined stay; the next
-// holder is asked for the rest. Bitswap waits during a transfer, for at most a
-// minute.
+// One peer at a time transfers entries of a database: it holds the transfer
+// slot. If other peers wait for the slot, the holder loses it after ten
+// seconds, or after five seconds in which nothing arrives. The entries that
+// were joined stay; the next holder is asked for the rest. Bitswap waits during
+// a transfer, for at most a minute.
 //
 // # Beyond JavaScript
 //
-//   - An entry that arrived by pubsub is forwarded once it is part of the log here,
-//     not before ([router.Router.Follow]). So all ancestors of an announced or
-//     exchanged head are here. Pending entries are on disk: an entry whose ancestors
-//     are missing does not delay others, and a restart resumes the work.
-//   - This peer exchanges heads with peers that had the database open before, and
-//     repeats the exchange with all peers: soon after a change, rarely when nothing
-//     happens. So it gets what pubsub lost.
-//   - Heads that arrived from one peer are announced to the others, unless the topic
-//     had them already.
-//   - A request that nobody answers is repeated at growing intervals, and at once when
-//     another peer opens the database.
-//   - A changeable access list is replicated along with its database. The list and
-//     the entries travel separately and arrive in any order; a change of either
-//     recomputes which entries are authorized (see [orbit.AccessController]). An
-//     entry whose writer is not on the list is offered to the log again when the list
-//     changes. If two admins change the list concurrently, the admin whose change was
-//     overwritten restores it.
+//   - An entry that arrived by pubsub is forwarded once it is part of the log
+//     here, not before ([router.Router.Follow]). So all ancestors of an
+//     announced or exchanged head are here. Pending entries are on disk: an
+//     entry whose ancestors are missing does not delay others, and a restart
+//     resumes the work.
+//   - This peer exchanges heads with peers that had the database open before,
+//     and repeats the exchange with all peers: soon after a change, rarely when
+//     nothing happens. So it gets what pubsub lost.
+//   - Heads that arrived from one peer are announced to the others, unless the
+//     topic had them already.
+//   - A request that no peer answers is repeated at growing intervals, and at
+//     once when another peer opens the database.
+//   - A changeable access list is replicated along with its database. The list
+//     and the entries travel separately and arrive in any order; a change of
+//     either recomputes which entries are authorized (see
+//     [orbit.AccessController]). An entry whose writer is not on the list is
+//     offered to the log again when the list changes. If two admins change the
+//     list concurrently, the admin whose change was overwritten restores it.
 //   - Two daemons are in sync when their states agree ([reconcile.State]). A
 //     JavaScript peer is in sync when its heads equal the heads here.
 //
 // # Low disk space
 //
-// While free disk space is below the floor (package space), entries of other peers
-// are neither requested nor joined, and databases that are not here are not fetched.
-// Databases that are here are still readable, announced and served, and accept local
-// writes. Rejected data is not recorded; once there is space, this peer requests what
-// is missing and exchanges heads with all peers again.
+// While free disk space is below the floor (package space), entries of other
+// peers are neither requested nor joined, and databases that are not here are
+// not fetched. Databases that are here are still readable, announced and
+// served, and accept local writes. Rejected data is not recorded; once there is
+// space, this peer requests what is missing and exchanges heads with all peers
+// again.
 //
 // # Full database
 //
-// While a quota of a database is exhausted ([orbit.Quotas]), no peer is asked for
-// its entries and no peer is in sync. Heads are exchanged as usual, the existing
-// entries are readable and served, and local entries are announced. Replication
-// resumes when a head of a peer is accepted again; it is tried at once when storage is
-// freed.
+// While a quota of a database is exhausted ([orbit.Quotas]), no peer is asked
+// for its entries and no peer is in sync. Heads are exchanged as usual, the
+// existing entries are readable and served, and local entries are announced.
+// Replication resumes when a head of a peer is accepted again; it is tried at
+// once when storage is freed.
 //
-// Pending entries have a bound as well (package oplog). If some were abandoned, all
-// peers are asked for their heads again as soon as the remaining ones were joined. So
-// a log of any size arrives, even from peers that send the newest entry first.
+// Pending entries have a bound as well (package oplog). If some were abandoned,
+// all peers are asked for their heads again as soon as the remaining ones were
+// joined. So a log of any size arrives, even from peers that send the newest
+// entry first.
 //
 // # Bounds
 //
-// Data from peers stays within the bounds of the packages heads, router and oplog,
-// and within a memory budget: 128 MiB for what arrived and is not joined yet, and a few
-// batches for each of at most 16 peers that transfer. Each peer has a quota of the
-// memory budget, of the concurrent exchanges, and of the identities that are requested,
-// so that no peer blocks the others. An exchange takes at most half a minute. A peer
-// whose transfers are useless is asked less and less often. The want list is requested
-// in small portions, the newest CIDs among the first, and each request times out by
-// itself, so that CIDs that nobody has do not delay CIDs that somebody has. Of a
-// rejected entry, only the CID is kept.
+// Data from peers stays within the bounds of the packages heads, router and
+// oplog, and within a memory budget: 128 MiB for what arrived and is not joined
+// yet, and a few batches for each of at most 16 peers that transfer. Each peer
+// has a quota of the memory budget, of the concurrent exchanges, and of the
+// identities that are requested, so that no peer blocks the others. An exchange
+// takes at most half a minute. A peer whose transfers are useless is asked less
+// and less often. The want list is requested in small portions, the newest CIDs
+// among the first, and each request times out by itself, so that CIDs that no
+// peer has do not delay CIDs that some peer has. Of a rejected entry, only the
+// CID is kept.
 //
 // # Cost
 //
@@ -85,22 +89,24 @@
 //	bytes of heads and entries          24 MiB     128 MiB
 //	requested identities                8          256
 //
-// Streams beyond these limits are reset, messages are dropped, and requests wait, to be
-// served before later streams and messages. The cost of an exchange is in package
-// heads, that of a session in package reconcile, and that of an entry in
-// [orbit.Database.Join]. A block is decoded once on its way in (see [orbit.Candidate]).
-// A pubsub message contains one entry; it is hashed, decoded, joined and held until its
-// ancestors are here, for at most 30 seconds. If an author published 256 useless
-// entries within a minute, further ones are ignored for the rest of it. A session ends
-// when the peer transferred more than 256 useless blocks in excess of the useful ones.
+// Streams beyond these limits are reset, messages are dropped, and requests
+// wait, to be served before later streams and messages. The cost of an exchange
+// is in package heads, that of a session in package reconcile, and that of an
+// entry in [orbit.Database.Join]. A block is decoded once on its way in (see
+// [orbit.Candidate]). A pubsub message contains one entry; it is hashed,
+// decoded, joined and held until its ancestors are here, for at most 30
+// seconds. If an author published 256 useless entries within a minute, further
+// ones are ignored for the rest of it. A session ends when the peer transferred
+// more than 256 useless blocks in excess of the useful ones.
 //
-// In memory, for all databases: 65 536 CIDs of entries seen on topics, and 4096 CIDs
-// of identities that nobody sent. Per database: the states of 256 peers, and of all
-// connected peers beyond that which have it open; a want list of 65 536 CIDs; 16 384
-// CIDs that were requested in vain; 32 refusals; 32 heads pending authorization, of at
-// most 64 KiB each; and, while they may be needed, 5 MiB of refused entries. These heads
-// and entries are held decoded, which takes about twice the size of their blocks. On
-// disk, peers cause nothing but what is joined.
+// In memory, for all databases: 65 536 CIDs of entries seen on topics, and 4096
+// CIDs of identities that no peer sent. Per database: the states of 256 peers,
+// and of all connected peers beyond that which have it open; 65 536 CIDs on the
+// want list; 16 384 CIDs that were requested in vain; 32 refusals; 32 heads
+// pending authorization, of at most 64 KiB each; and, while they may be needed,
+// 5 MiB of refused entries. These heads and entries are held decoded, which
+// takes about twice the size of their blocks. On disk, peers cause nothing but
+// what is joined.
 //
 // # Stored keys
 //
@@ -120,7 +126,7 @@ const (
 	requestFor       = 10 * time.Second       // a request without an answer fails
 	requestBriefly   = time.Second            // the same, while other requests wait
 	repeatAfter      = 3 * time.Second        // nothing arrived: all requests are repeated
-	retryMin         = 2 * time.Second        // between attempts to fetch what nobody sent
+	retryMin         = 2 * time.Second        // between attempts to fetch what no peer sent
 	retryMax         = 5 * time.Minute        //
 	failMin          = 250 * time.Millisecond // between failed exchanges with a peer
 	idleMin          = 30 * time.Second       // between exchanges with a peer that is in sync
@@ -131,7 +137,7 @@ const (
 	refreshEvery     = 2 * time.Second        // between exchanges of an access list with a peer
 	refreshWithin    = 10 * time.Second       // bounds the refresh of an access list
 	offencesFor      = time.Minute            // the interval in which the useless entries of an author are counted
-	unsentFor        = 30 * time.Second       // an identity that nobody sent is not requested again
+	unsentFor        = 30 * time.Second       // an identity that no peer sent is not requested again
 	repairAfter      = time.Second            // from a change of the access list to the restoration of what it overwrote
 	largeEvery       = 5 * time.Second        // between announcements of heads that are too large for streams
 	resubscribeAfter = time.Second            // between exchanges with a peer that closes and opens the database

@@ -51,7 +51,7 @@ const (
 	CheckIdentify = "identify" // peers that did not identify themselves
 	CheckHeads    = "heads"    // exchanges of heads, and which peers are in sync
 	CheckBitswap  = "bitswap"  // whether a peer speaks bitswap
-	CheckMissing  = "missing"  // blocks that nobody sent, or that are useless
+	CheckMissing  = "missing"  // blocks that no peer sent, or that are useless
 	CheckRefused  = "refused"  // entries that were not accepted
 	CheckEffect   = "effect"   // invalid and unauthorized entries
 	CheckWritable = "writable" // whether this daemon may write
@@ -68,7 +68,8 @@ const (
 	farClock     = 1 << 52 // no honest clock reaches it; at 2^53, clocks stop
 )
 
-// identifyAfter is the time in which a connected peer identifies itself. Tests set it.
+// identifyAfter is the time in which a connected peer identifies itself. Tests
+// set it.
 var identifyAfter = 10 * time.Second
 
 // Advice that several findings share.
@@ -85,8 +86,9 @@ func (x *examination) connect() string {
 	return "connect to a peer that has it: " + x.r.phrase(Connect, somePeer)
 }
 
-// Examine checks what prevents the replication of a database, and advises what to do. For
-// a database that is neither here nor opened, the error is [orbit.ErrUnknown].
+// Examine checks what prevents the replication of a database, and advises what
+// to do. For a database that is neither here nor opened, the error is
+// [orbit.ErrUnknown].
 func (r *Replicator) Examine(ctx context.Context, address string) ([]Finding, error) {
 	return r.examine(ctx, address, false)
 }
@@ -149,7 +151,8 @@ func (x *examination) addPeer(p peer.ID, check string, level Level, text, advice
 	x.findings = append(x.findings, Finding{check, level, text, advice, p})
 }
 
-// open finds the replica, and reports whether there is one. If not, the findings are complete.
+// open finds the replica, and reports whether there is one. If not, the
+// findings are complete.
 func (x *examination) open() (bool, error) {
 	if x.rp = x.r.find(x.address); x.rp != nil {
 		return true, nil
@@ -258,7 +261,8 @@ func (x *examination) quota() {
 	}
 }
 
-// describe says since when a block is missing, and which peers were asked for it.
+// describe says since when a block is missing, and which peers were asked for
+// it.
 func (x *examination) describe(m Missing) string {
 	text := fmt.Sprintf("%s, requested since %s", m.Hash, clock(m.Since))
 	if m.Tries > 0 {
@@ -289,7 +293,8 @@ func (x *examination) peers() {
 		}
 	}
 	subscribers := x.rp.subscribers()
-	// If no peer has the database open, one of the others may be the one that should.
+	// If no peer has the database open, one of the others may be the one that
+	// should.
 	level := Note
 	if len(subscribers) == 0 {
 		level = Problem
@@ -317,7 +322,8 @@ func (x *examination) peers() {
 	})
 }
 
-// isUnidentified reports whether a peer did not identify itself although it had the time.
+// isUnidentified reports whether a peer did not identify itself although it had
+// the time.
 func (x *examination) isUnidentified(p peer.ID) bool {
 	if x.r.unidentified.has(p) {
 		return true
@@ -537,8 +543,8 @@ func (x *examination) values() {
 	}
 }
 
-// kind adds a finding if the type of the manifest is events, and the newest entry is not an
-// event.
+// kind adds a finding if the type of the manifest is events, and the newest
+// entry is not an event.
 func (x *examination) kind() {
 	if x.db.Type() != orbit.TypeEvents {
 		return

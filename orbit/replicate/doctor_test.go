@@ -176,7 +176,8 @@ func TestDoctorExplainsRefusals(t *testing.T) {
 		evil.offered(a, address, written(t, evil.signer(), other, "other", nil).Block)
 		a.finds(address, replicate.Finding{Check: replicate.CheckRefused, Level: replicate.Note, Text: "of another database"})
 	}
-	// Entries of a granted writer are accepted, and not listed as refused any more.
+	// Entries of a granted writer are accepted, and not listed as refused any
+	// more.
 	must(t, managed.Access().Grant(t.Context(), orbit.CapabilityWrite, evil.Identity().ID))
 	evil.open(managed.Address())
 	eventually(t, "the entries of the writer are accepted, and not listed as refused", func() bool {

@@ -18,8 +18,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// encrypted returns a block like those in which JavaScript encrypts an entry as a whole
-// (encryption.replication).
+// encrypted returns a block like those in which JavaScript encrypts an entry as
+// a whole (encryption.replication).
 func encrypted(text string) block.Block {
 	return block.New(dagcbor.AppendBytes(nil, []byte(text)))
 }
@@ -170,7 +170,8 @@ func TestTypeIsRememberedUntilTheDatabaseArrives(t *testing.T) {
 	a.add(address, "more")
 	wantSame(t, address, 2, a, b)
 
-	// A database whose manifest names another type is not opened with this type.
+	// A database whose manifest names another type is not opened with this
+	// type.
 	fixed := a.create("kv", orbit.TypeKeyValue).Address()
 	must(t, b.Replicator.Open(t.Context(), fixed, orbit.OpenOptions{Type: orbit.TypeDocuments}))
 	b.finds(fixed, replicate.Finding{Check: replicate.CheckState, Level: replicate.Problem, Text: "its manifest says keyvalue", Advice: "open as " + fixed})

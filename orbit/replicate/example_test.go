@@ -22,14 +22,14 @@ import (
 	"github.com/newpieceplease/npp/store"
 )
 
-// Two peers in one process: one creates a database, the other one opens it by its address
-// and reads it.
+// Two peers in one process: one creates a database, the other one opens it by
+// its address and reads it.
 func Example() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 
-	// A peer is a host, pubsub and bitswap. The blocks of the databases are below its
-	// block store, so that bitswap serves them.
+	// A peer is a host, pubsub and bitswap. The blocks of the databases are
+	// below its block store, so that bitswap serves them.
 	newPeer := func() (host.Host, *orbit.Orbit, *replicate.Replicator) {
 		h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"))
 		if err != nil {
@@ -60,7 +60,8 @@ func Example() {
 	aliceHost, alice, aliceReplicator := newPeer()
 	bobHost, bob, bobReplicator := newPeer()
 
-	// Alice creates a database, which is replicated from now on, and puts a document.
+	// Alice creates a database, which is replicated from now on, and puts a
+	// document.
 	db, err := alice.Create(ctx, "pieces", orbit.Options{Type: orbit.TypeDocuments})
 	if err != nil {
 		log.Fatal(err)
@@ -73,7 +74,8 @@ func Example() {
 		log.Fatal(err)
 	}
 
-	// Bob connects, opens the database, and waits until he is in sync with a peer.
+	// Bob connects, opens the database, and waits until he is in sync with a
+	// peer.
 	if err := bobHost.Connect(ctx, peer.AddrInfo{ID: aliceHost.ID(), Addrs: aliceHost.Addrs()}); err != nil {
 		log.Fatal(err)
 	}
@@ -103,7 +105,7 @@ func Example() {
 	}
 	fmt.Println(replica.Name(), item.Key, item.Value)
 
-	// What uses others is closed first.
+	// Each part is closed before those that it uses.
 	for _, c := range []interface{ Close() error }{aliceReplicator, bobReplicator, alice, bob, aliceHost, bobHost} {
 		if err := c.Close(); err != nil {
 			log.Fatal(err)

@@ -18,7 +18,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
-// exchangeAlways runs the exchanges that are due, until the replica is cancelled.
+// exchangeAlways runs the exchanges that are due, until the replica is
+// cancelled.
 func (rp *replica) exchangeAlways() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -67,9 +68,9 @@ func (rp *replica) serve(s network.Stream) {
 	}
 }
 
-// swap exchanges heads with a peer by a function, joins the heads of the peer, and
-// notes what they tell of it. It releases one slot of the quota as soon as it has the
-// heads.
+// swap exchanges heads with a peer by a function, joins the heads of the peer,
+// and updates the state of the peer. It releases one slot of the quota as soon
+// as it has the heads.
 func (rp *replica) swap(ctx context.Context, p peer.ID, slots *admission.Quota, exchange func(heads.Side) ([]block.Block, error)) error {
 	var once sync.Once
 	release := func() { once.Do(func() { slots.Release(p, 1) }) }
@@ -167,8 +168,8 @@ func (rp *replica) lacks(ctx context.Context, hashes []string) bool {
 	return false
 }
 
-// announceLarge publishes the heads that are too large for the stream of a subscriber,
-// maxLarge at most, and rarely.
+// announceLarge publishes the heads that are too large for the stream of a
+// subscriber, maxLarge at most, and rarely.
 func (rp *replica) announceLarge(p peer.ID, ours heads.Side) {
 	large := slices.DeleteFunc(slices.Clone(ours.Heads), func(b block.Block) bool { return len(b.Data) <= ours.MaxSend })
 	if len(large) == 0 || !rp.peers.announcesLarge(p) {

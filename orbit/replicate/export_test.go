@@ -9,8 +9,8 @@ import (
 // IdentityWithin bounds the request for an identity.
 const IdentityWithin = identityWithin
 
-// SetIdentifyAfter sets the time in which a connected peer identifies itself, and returns
-// a function that restores it.
+// SetIdentifyAfter sets the time in which a connected peer identifies itself,
+// and returns a function that restores it.
 func SetIdentifyAfter(d time.Duration) func() {
 	old := identifyAfter
 	identifyAfter = d

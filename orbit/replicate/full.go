@@ -9,8 +9,8 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 )
 
-// sender returns the peer to whose quotas entries are charged, as text: the only one
-// that may have sent them, or "".
+// sender returns the peer to whose quotas entries are charged, as text: the
+// only one that may have sent them, or "".
 func sender(from []peer.ID) string {
 	if len(from) != 1 {
 		return ""
@@ -41,16 +41,17 @@ func (rp *replica) setFull(err error) {
 	rp.full = err
 }
 
-// isFull returns why a quota excludes entries of peers, or nil. While the database is
-// full, nothing is requested, but heads are exchanged as usual: once one of them is
-// accepted, the database is not full any more.
+// isFull returns why a quota excludes entries of peers, or nil. While the
+// database is full, nothing is requested, but heads are exchanged as usual:
+// once one of them is accepted, the database is not full any more.
 func (rp *replica) isFull() error {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	return rp.full
 }
 
-// awaitQuota waits while the database is full. It reports whether the replica goes on.
+// awaitQuota waits while the database is full. It reports whether the replica
+// goes on.
 func (rp *replica) awaitQuota() bool {
 	for {
 		freed, changed := rp.r.cfg.Orbit.Freed(), rp.changes.Next()

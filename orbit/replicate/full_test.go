@@ -20,7 +20,8 @@ func (n *node) full(address string) {
 	})
 }
 
-// mine creates a database that only the node may write to, with events of a kilobyte.
+// mine creates a database that only the node may write to, with events of a
+// kilobyte.
 func (n *node) mine(name string, events int) (address string) {
 	n.t.Helper()
 	db, err := n.Create(n.t.Context(), name, orbit.Options{Type: orbit.TypeEvents})

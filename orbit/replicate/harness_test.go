@@ -40,7 +40,8 @@ import (
 	"github.com/newpieceplease/npp/test/loopback"
 )
 
-// patience is the time after which a test fails; a test that passes does not wait for it.
+// patience is the time after which a test fails; a test that passes does not
+// wait for it.
 const patience = time.Minute
 
 func must(t testing.TB, err error) {
@@ -150,7 +151,8 @@ type heard struct {
 	forwarded bool
 }
 
-// tellingRouter reports the entries that arrive, and whether they are forwarded.
+// tellingRouter reports the entries that arrive, and whether they are
+// forwarded.
 type tellingRouter struct {
 	replicate.Router
 	heard chan<- heard
@@ -303,8 +305,8 @@ func (n *node) disconnect(from *node) {
 	})
 }
 
-// newPair returns two connected nodes with an open database of events to which anybody may
-// write.
+// newPair returns two connected nodes with an open database of events to which
+// anybody may write.
 func newPair(t testing.TB) (a, b *node, address string) {
 	t.Helper()
 	a, b = newNode(t), newNode(t)

@@ -62,7 +62,7 @@ func payload(t testing.TB, text string) value.Value {
 	return v
 }
 
-// absent returns the position of an entry that nobody has.
+// absent returns the position of an entry that no peer has.
 func absent(text string) entry.Position {
 	return entry.Position{Rank: entry.Rank{Time: 1}, ID: strings.Repeat("02", 33), Hash: block.Hash([]byte(text))}
 }
@@ -175,8 +175,8 @@ func TestOnlyWritersChangeADatabase(t *testing.T) {
 	if got := a.hashes(db.Address()); len(got) != 0 {
 		t.Errorf("the log has %v", got)
 	}
-	// An entry that names the identity of the owner is refused as well: the signature is not
-	// the owner's.
+	// An entry that names the identity of the owner is refused as well: the
+	// signature is not the owner's.
 	stolen := block.New([]byte(strings.Replace(string(e.Block.Data), evil.Identity().Hash(), a.Identity().Hash(), 1)))
 	evil.offered(a, db.Address(), stolen)
 	eventually(t, "it is refused", func() bool { return a.refused(db.Address())[stolen.Hash] != nil })
@@ -326,8 +326,8 @@ func TestManyStreamsOfAPeerDoNotDelayOthers(t *testing.T) {
 	}
 }
 
-// A peer that is not subscribed cannot cause announcements, however often it exchanges
-// heads.
+// A peer that is not subscribed cannot cause announcements, however often it
+// exchanges heads.
 func TestLargeHeadsArePublishedOnlyForSubscribers(t *testing.T) {
 	a, evil := newNode(t), newNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()

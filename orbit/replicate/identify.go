@@ -11,9 +11,9 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 )
 
-// unidentified is the set of connected peers whose identification failed on the latest
-// connection. The peerstore still has their protocols of an earlier connection, but a
-// pubsub router uses those of the latest.
+// unidentified is the set of connected peers whose identification failed on the
+// latest connection. The peerstore still has their protocols of an earlier
+// connection, but a pubsub router uses those of the latest.
 type unidentified struct {
 	events       event.Subscription
 	disconnected func(peer.ID) // is called when a peer disconnects

@@ -15,8 +15,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
-// take joins an entry that arrived by pubsub, and reports whether to forward it: it is
-// part of the log, and so are its ancestors.
+// take joins an entry that arrived by pubsub, and reports whether to forward
+// it: it is part of the log, and so are its ancestors.
 func (rp *replica) take(ctx context.Context, m *pubsub.Message) (forward bool) {
 	b := block.New(m.GetData())
 	from, author := m.ReceivedFrom, m.GetFrom()
@@ -67,8 +67,8 @@ func (rp *replica) take(ctx context.Context, m *pubsub.Message) (forward bool) {
 		}
 	}
 	if slices.ContainsFunc(rp.r.cfg.Router.Unmeshed(rp.address), func(p peer.ID) bool { return p != from && p != author }) {
-		// The router does not forward the entry to that peer, so it is announced as
-		// a head.
+		// The router does not forward the entry to that peer, so it is
+		// announced as a head.
 		rp.r.forget(rp.address, b.Hash)
 		rp.announceDue.Set()
 	}
@@ -91,15 +91,15 @@ func (rp *replica) await(ctx context.Context, hash string) bool {
 	}
 }
 
-// join offers entries that arrived from peers to the log, fetches the identities that
-// are needed to validate them, and requests the missing parents of those that are
-// pending.
+// join offers entries that arrived from peers to the log, fetches the
+// identities that are needed to validate them, and requests the missing parents
+// of those that are pending.
 func (rp *replica) join(ctx context.Context, from []peer.ID, cs []orbit.Candidate) ([]orbit.JoinResult, error) {
 	return rp.joinOf(ctx, sender(from), from, cs)
 }
 
-// joinOf is join of entries that are charged to the quotas of a peer or, if of is "", to
-// those of the peers whose entries need them.
+// joinOf is join of entries that are charged to the quotas of a peer or, if of
+// is "", to those of the peers whose entries need them.
 func (rp *replica) joinOf(ctx context.Context, of string, from []peer.ID, cs []orbit.Candidate) ([]orbit.JoinResult, error) {
 	db := rp.database()
 	opts := orbit.JoinOptions{From: of, Attached: rp.identitiesOf(ctx, db, from, cs)}
@@ -126,8 +126,8 @@ func (rp *replica) joinOf(ctx context.Context, of string, from []peer.ID, cs []o
 	return joined, nil
 }
 
-// unauthorized returns the indices of the entries that were refused because their
-// writers are not on the access list, if the list can change.
+// unauthorized returns the indices of the entries that were refused because
+// their writers are not on the access list, if the list can change.
 func (rp *replica) unauthorized(joined []orbit.JoinResult) (places []int) {
 	if rp.accessLog() == nil {
 		return nil
@@ -140,7 +140,8 @@ func (rp *replica) unauthorized(joined []orbit.JoinResult) (places []int) {
 	return places
 }
 
-// follow requests the missing parents of pending entries, and remembers refusals.
+// follow requests the missing parents of pending entries, and remembers
+// refusals.
 func (rp *replica) follow(ctx context.Context, from []peer.ID, cs []orbit.Candidate, joined []orbit.JoinResult) {
 	for i, j := range joined {
 		switch {
@@ -156,8 +157,8 @@ func (rp *replica) follow(ctx context.Context, from []peer.ID, cs []orbit.Candid
 	}
 }
 
-// refuse remembers that an entry was refused. It is offered to the log again when the
-// access list changes, if its writer is not on it.
+// refuse remembers that an entry was refused. It is offered to the log again
+// when the access list changes, if its writer is not on it.
 func (rp *replica) refuse(from []peer.ID, c orbit.Candidate, why error) {
 	rp.refusals.add(from, c.Hash(), why)
 	if rp.accessLog() != nil && errors.Is(why, orbit.ErrNotAllowed) {
@@ -166,8 +167,8 @@ func (rp *replica) refuse(from []peer.ID, c orbit.Candidate, why error) {
 	rp.changes.Announce()
 }
 
-// identitiesOf returns the identities of the entries' writers that are not here and can
-// be fetched within identityWithin.
+// identitiesOf returns the identities of the entries' writers that are not here
+// and can be fetched within identityWithin.
 func (rp *replica) identitiesOf(ctx context.Context, db *orbit.Database, from []peer.ID, cs []orbit.Candidate) orbit.Attached {
 	unknown := make(map[string]bool)
 	for _, c := range cs {
@@ -208,9 +209,9 @@ func (rp *replica) identitiesOf(ctx context.Context, db *orbit.Database, from []
 
 var errUnsent = errors.New("nobody sent it a moment ago")
 
-// identity fetches the block of an identity that an entry of a peer names. Concurrent
-// requests for the same identity are one. The quota per peer keeps a peer from delaying
-// the others.
+// identity fetches the block of an identity that an entry of a peer names.
+// Concurrent requests for the same identity are one. The quota per peer keeps a
+// peer from delaying the others.
 func (rp *replica) identity(ctx context.Context, from []peer.ID, hash string) (block.Block, error) {
 	if last, ok := rp.r.unsent.Get(hash); ok && time.Since(last) < unsentFor {
 		return block.Block{}, errUnsent

@@ -7,18 +7,18 @@ import (
 	"github.com/newpieceplease/npp/router"
 )
 
-// liveness says whether a database is live: whether its topic is subscribed to. The
-// router limits the number of topics ([router.Limits]). A database beyond the limit is
-// readable and writable, and replicates with the peers where it is live, by the exchanges
-// that this side begins: new entries arrive late. Two peers at which it is not live do
-// not find each other.
+// liveness says whether a database is live: whether its topic is subscribed to.
+// The router limits the number of topics ([router.Limits]). A database beyond
+// the limit is readable and writable, and replicates with the peers where it is
+// live, by the exchanges that this side begins: new entries arrive late. Two
+// peers at which it is not live do not find each other.
 type liveness struct {
 	stop func() // ends the subscription; nil while the database is not live
 	err  error  // why the database is not live, or nil
 }
 
-// goLive subscribes to the topic of the database. If the router opens no more topics,
-// the replica tries again whenever one was closed.
+// goLive subscribes to the topic of the database. If the router opens no more
+// topics, the replica tries again whenever one was closed.
 func (rp *replica) goLive() {
 	stop, err := rp.r.cfg.Router.Follow(rp.address, rp.take)
 	var limit *router.TopicLimitError
@@ -53,8 +53,8 @@ func (rp *replica) endLive() {
 	}
 }
 
-// NotLive returns the addresses of the replicated databases whose topics are not
-// subscribed to, sorted, and the reason for the first of them.
+// NotLive returns the addresses of the replicated databases whose topics are
+// not subscribed to, sorted, and the reason for the first of them.
 func (r *Replicator) NotLive() (addresses []string, why error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

@@ -11,8 +11,8 @@ import (
 	"github.com/newpieceplease/npp/router"
 )
 
-// wantNotLive checks which databases of a node are not live, and that each source of that
-// information agrees.
+// wantNotLive checks which databases of a node are not live, and that each
+// source of that information agrees.
 func wantNotLive(t *testing.T, n *node, all []string, want ...string) {
 	t.Helper()
 	slices.Sort(want)
@@ -38,8 +38,8 @@ func wantNotLive(t *testing.T, n *node, all []string, want ...string) {
 	}
 }
 
-// A database beyond the limit of topics can be used like any other, reports that it is not
-// live, and goes live when another one is closed.
+// A database beyond the limit of topics can be used like any other, reports
+// that it is not live, and goes live when another one is closed.
 func TestDatabaseBeyondTheLimitOfTopicsGoesLiveWhenOneIsClosed(t *testing.T) {
 	a := newNodeAs(t, func(n *node) { n.limit = 2 })
 	b := newNode(t)

@@ -17,7 +17,8 @@ import (
 // maxOpening bounds the blocks that are needed to open a database.
 const maxOpening = 8
 
-// obtain fetches the blocks that are needed to open the database, unless it is open.
+// obtain fetches the blocks that are needed to open the database, unless it is
+// open.
 func (rp *replica) obtain() {
 	at := make(orbit.Attached)
 	failures := 0 // requests in a row that nobody answered
@@ -57,8 +58,8 @@ func (rp *replica) obtain() {
 	}
 }
 
-// pauseObtain waits after an error that no block of a peer can heal. It may be an error
-// of the store, or mean that the database is being dropped.
+// pauseObtain waits after an error that no block of a peer can heal. It may be
+// an error of the store, or mean that the database is being dropped.
 func (rp *replica) pauseObtain(err error) {
 	wait := retryMin
 	if !errors.Is(err, space.ErrFull) {
@@ -72,8 +73,8 @@ func (rp *replica) pauseObtain(err error) {
 	}
 }
 
-// obtainFrom opens the database with blocks that a peer transfers, if it has the
-// database open.
+// obtainFrom opens the database with blocks that a peer transfers, if it has
+// the database open.
 func (rp *replica) obtainFrom(ctx context.Context, p peer.ID) error {
 	if err := rp.r.transfers.Acquire(ctx, p, 1); err != nil {
 		return err
@@ -114,8 +115,8 @@ func (rp *replica) obtained(db *orbit.Database) {
 	}
 }
 
-// fetch requests a block from all peers until the context is done. It repeats the
-// request like [puller.repeat].
+// fetch requests a block from all peers until the context is done. It repeats
+// the request like [puller.repeat].
 func (rp *replica) fetch(ctx context.Context, hash string) (block.Block, error) {
 	if rp.r.cfg.Exchange == nil {
 		return block.Block{}, errors.New("there is no block exchange")

@@ -2,12 +2,12 @@ package replicate
 
 import "strings"
 
-// Operation is an operation that a finding advises. It is also the phrase for it
-// unless [Config].Phrase has another one.
+// Operation is an operation that a finding advises. It is also the phrase for
+// it unless [Config].Phrase has another one.
 type Operation string
 
-// The operations, and what the arguments of their phrases are. A text in place of an
-// argument that is not known is in angle brackets.
+// The operations, and what the arguments of their phrases are. A text in place
+// of an argument that is not known is in angle brackets.
 const (
 	TurnOnPubsub    Operation = "turn on pubsub"
 	FreeTopics      Operation = "close databases that are not needed"

@@ -6,9 +6,9 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 )
 
-// The stored record of a database that is not here yet contains what it will be opened
-// with: the index field alone, as earlier versions wrote it, or, if there is a type, a
-// NUL byte, the type, another NUL byte, and the index field.
+// The stored record of a database that is not here yet contains what it will be
+// opened with: the index field alone, as earlier versions wrote it, or, if
+// there is a type, a NUL byte, the type, another NUL byte, and the index field.
 
 func encodeOptions(opts orbit.OpenOptions) []byte {
 	if opts.Type == "" && !strings.HasPrefix(opts.IndexBy, "\x00") {

@@ -102,8 +102,8 @@ type peerState struct {
 	transferFailures int       // in a row
 }
 
-// apply is the only place where the exchange of a peer changes its state. at is when
-// the exchange is due, for scheduleExchange.
+// apply is the only place where the exchange of a peer changes its state. at is
+// when the exchange is due, for scheduleExchange.
 func (s *peerState) apply(e exchangeEvent, at time.Time) {
 	s.exchange = exchangeTransitions[s.exchange][e]
 	if e == scheduleExchange {
@@ -114,8 +114,8 @@ func (s *peerState) apply(e exchangeEvent, at time.Time) {
 	}
 }
 
-// advance moves the exchange that is due forward to a time, and reports whether it was
-// due later.
+// advance moves the exchange that is due forward to a time, and reports whether
+// it was due later.
 func (s *peerState) advance(at time.Time) bool {
 	if !s.next.After(at) {
 		return false
@@ -124,15 +124,15 @@ func (s *peerState) advance(at time.Time) bool {
 	return true
 }
 
-// peerTable has the states of the peers of one database: when heads are exchanged with
-// each, which of them are in sync, which transfer entries, and which are ignored
-// because of their penalties.
+// peerTable has the states of the peers of one database: when heads are
+// exchanged with each, which of them are in sync, which transfer entries, and
+// which are ignored because of their penalties.
 //
-// The table has at most maxPeers peers, and beyond that only peers that are subscribed
-// or with which an exchange runs. A peer that is neither is forgotten first. An exchange
-// with a peer is due at next, which is zero exactly if none is due. At most one exchange
-// per peer runs that this side began. At most one comparison per peer runs because of
-// settle.
+// The table has at most maxPeers peers, and beyond that only peers that are
+// subscribed or with which an exchange runs. A peer that is neither is
+// forgotten first. An exchange with a peer is due at next, which is zero
+// exactly if none is due. At most one exchange per peer runs that this side
+// began. At most one comparison per peer runs because of settle.
 type peerTable struct {
 	connected func(peer.ID) bool // does not block
 	random    *random
@@ -153,8 +153,8 @@ func newPeerTable(connected func(peer.ID) bool, r *random, tell func(Event), cha
 	}
 }
 
-// state returns the state of a peer, which is remembered from now on. The caller holds
-// t.mu.
+// state returns the state of a peer, which is remembered from now on. The
+// caller holds t.mu.
 func (t *peerTable) state(p peer.ID) *peerState {
 	s := t.peers[p]
 	if s == nil {
@@ -165,8 +165,8 @@ func (t *peerTable) state(p peer.ID) *peerState {
 	return s
 }
 
-// evict forgets the peer that was idle for longest, if the table is full. The caller
-// holds t.mu.
+// evict forgets the peer that was idle for longest, if the table is full. The
+// caller holds t.mu.
 func (t *peerTable) evict() {
 	if len(t.peers) < maxPeers {
 		return
@@ -187,8 +187,8 @@ func (t *peerTable) remember(p peer.ID) {
 	t.state(p)
 }
 
-// subscription notes that a peer opened or closed the database, and reports whether a
-// peer opened it that did not have it open.
+// subscription notes that a peer opened or closed the database, and reports
+// whether a peer opened it that did not have it open.
 func (t *peerTable) subscription(p peer.ID, on bool) (opened bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -217,8 +217,8 @@ func (t *peerTable) subscription(p peer.ID, on bool) (opened bool) {
 	return on
 }
 
-// disconnected notes that the connection to a peer was lost. If the peer is connected
-// again, heads are exchanged at once, for it may have missed some.
+// disconnected notes that the connection to a peer was lost. If the peer is
+// connected again, heads are exchanged at once, for it may have missed some.
 func (t *peerTable) disconnected(p peer.ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -243,8 +243,8 @@ func (t *peerTable) gone(p peer.ID, s *peerState) {
 	}
 }
 
-// start begins the exchanges that are due, and returns their peers, and when the next
-// exchange is due, which is in an hour at the latest.
+// start begins the exchanges that are due, and returns their peers, and when
+// the next exchange is due, which is in an hour at the latest.
 func (t *peerTable) start() (due []peer.ID, next time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -264,9 +264,9 @@ func (t *peerTable) start() (due []peer.ID, next time.Time) {
 	return due, next
 }
 
-// refresh begins an exchange with a peer besides the one that is due. begins reports
-// whether the caller is to run the exchange, and runs whether one runs now: neither is
-// true if the latest one is less than refreshEvery ago.
+// refresh begins an exchange with a peer besides the one that is due. begins
+// reports whether the caller is to run the exchange, and runs whether one runs
+// now: neither is true if the latest one is less than refreshEvery ago.
 func (t *peerTable) refresh(p peer.ID) (begins, runs bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -312,9 +312,9 @@ func (t *peerTable) finish(p peer.ID, err error) {
 	t.changed()
 }
 
-// exchanged notes what an exchange of heads told of a peer: the CIDs of its heads, how
-// its replica compares, and whether it is in sync. begun says that this side began the
-// exchange.
+// exchanged notes what an exchange of heads told of a peer: the CIDs of its
+// heads, how its replica compares, and whether it is in sync. begun says that
+// this side began the exchange.
 func (t *peerTable) exchanged(p peer.ID, shown []string, a agreement, inSync, begun bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -352,8 +352,9 @@ func (t *peerTable) agreed(p peer.ID, s *peerState) {
 	s.inSync, s.diverged, s.shown = now, 0, nil
 }
 
-// settle returns the peers to compare because the heads that they showed are the heads
-// here by now, with the CIDs of those. confirmed or unconfirmed ends each comparison.
+// settle returns the peers to compare because the heads that they showed are
+// the heads here by now, with the CIDs of those. confirmed or unconfirmed ends
+// each comparison.
 func (t *peerTable) settle(ours []entry.Position) map[peer.ID][]string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -391,9 +392,9 @@ func (t *peerTable) unconfirmed(p peer.ID) {
 	}
 }
 
-// sessionEnded schedules an exchange with a peer that requested entries or the state
-// from this side, unless it was in sync before: it may be in sync now. The pause
-// doubles each time that it is not.
+// sessionEnded schedules an exchange with a peer that requested entries or the
+// state from this side, unless it was in sync before: it may be in sync now.
+// The pause doubles each time that it is not.
 func (t *peerTable) sessionEnded(p peer.ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -406,7 +407,8 @@ func (t *peerTable) sessionEnded(p peer.ID) {
 	}
 }
 
-// logChanged moves all exchanges forward, to see whether the change reached the peers.
+// logChanged moves all exchanges forward, to see whether the change reached the
+// peers.
 func (t *peerTable) logChanged() {
 	soon := time.Now().Add(t.random.around(confirmAfter))
 	t.mu.Lock()
@@ -419,8 +421,8 @@ func (t *peerTable) logChanged() {
 	t.due.Set()
 }
 
-// missed moves the exchange with a peer forward: an entry that it published was lost
-// here.
+// missed moves the exchange with a peer forward: an entry that it published was
+// lost here.
 func (t *peerTable) missed(p peer.ID) {
 	soon := time.Now().Add(t.random.around(confirmAfter))
 	t.mu.Lock()
@@ -443,8 +445,9 @@ func (t *peerTable) askAll() {
 	t.due.Set()
 }
 
-// announcesLarge reports whether heads that are too large for a subscriber's stream are
-// to be announced now, and notes that they are. It is true rarely per peer and in total.
+// announcesLarge reports whether heads that are too large for a subscriber's
+// stream are to be announced now, and notes that they are. It is true rarely
+// per peer and in total.
 func (t *peerTable) announcesLarge(p peer.ID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -476,8 +479,8 @@ func (t *peerTable) ignores(p peer.ID) bool {
 	return s != nil && s.offences >= maxOffences && time.Since(s.offended) <= offencesFor
 }
 
-// claimTransfer reports whether a peer may be asked to transfer entries, and reserves
-// it until releaseTransfer is called.
+// claimTransfer reports whether a peer may be asked to transfer entries, and
+// reserves it until releaseTransfer is called.
 func (t *peerTable) claimTransfer(p peer.ID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -496,8 +499,8 @@ func (t *peerTable) releaseTransfer(p peer.ID) {
 	t.state(p).transfers = false
 }
 
-// transferFailed penalizes a peer: it is not asked to transfer for a while, which
-// doubles each time. Heads are exchanged after that, to ask it again.
+// transferFailed penalizes a peer: it is not asked to transfer for a while,
+// which doubles each time. Heads are exchanged after that, to ask it again.
 func (t *peerTable) transferFailed(p peer.ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -530,8 +533,8 @@ func (t *peerTable) snapshot() []Peer {
 	return peers
 }
 
-// sameHeads reports whether the CIDs that a peer showed are those of the heads that
-// this side shows.
+// sameHeads reports whether the CIDs that a peer showed are those of the heads
+// that this side shows.
 func sameHeads(ours []entry.Position, shown []string) bool {
 	ours = ours[:min(len(ours), maxHeads)]
 	theirs := make(map[string]bool, len(shown))

@@ -36,7 +36,8 @@ func (f *fixture) told() (kinds []EventKind) {
 	return kinds
 }
 
-// startedAfter waits for a time, and returns the peers with which exchanges begin.
+// startedAfter waits for a time, and returns the peers with which exchanges
+// begin.
 func (f *fixture) startedAfter(d time.Duration) []peer.ID {
 	time.Sleep(d)
 	due, _ := f.start()
@@ -47,8 +48,8 @@ const alice, bob = peer.ID("alice"), peer.ID("bob")
 
 var agrees, differs = agreement{ByState, true}, agreement{by: ByState}
 
-// Each event has the effect on each state that its name says: a running exchange runs
-// until it is finished, and none is due without a time.
+// Each event has the effect on each state that its name says: a running
+// exchange runs until it is finished, and none is due without a time.
 func TestExchangeStates(t *testing.T) {
 	at := time.Now()
 	for _, from := range []exchangeState{exchangeIdle, exchangeScheduled, exchangeRunning, exchangeRescheduled} {
@@ -200,7 +201,8 @@ func TestTableForgetsNoSubscriberAndNoRunningExchange(t *testing.T) {
 	})
 }
 
-// A peer is compared again, once at a time, when the heads that it showed are here.
+// A peer is compared again, once at a time, when the heads that it showed are
+// here.
 func TestPeersAreSettledOnceTheirHeadsAreHere(t *testing.T) {
 	f := newFixture()
 	f.subscription(alice, true)
@@ -233,7 +235,8 @@ func TestPeersAreSettledOnceTheirHeadsAreHere(t *testing.T) {
 	}
 }
 
-// The entries of an author that published too many useless ones are ignored for a while.
+// The entries of an author that published too many useless ones are ignored for
+// a while.
 func TestPenalties(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture()
@@ -311,8 +314,8 @@ func TestLargeHeadsAreAnnouncedRarely(t *testing.T) {
 	})
 }
 
-// A peer that was not in sync and requested what it lacked is compared again soon, and
-// less and less often if it stays so.
+// A peer that was not in sync and requested what it lacked is compared again
+// soon, and less and less often if it stays so.
 func TestPeerThatRequestedEntriesIsComparedAgainSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()

@@ -26,8 +26,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// If pending entries were abandoned, all peers are asked for their heads at once when the
-// log grows, and the status says so until a peer is in sync.
+// If pending entries were abandoned, all peers are asked for their heads at
+// once when the log grows, and the status says so until a peer is in sync.
 func TestAbandonedEntriesAreRequestedAgain(t *testing.T) {
 	open := func(q orbit.Quotas) *orbit.Orbit {
 		keys := keystore.NewMemKeystore()

@@ -43,7 +43,8 @@ func TestLogOfTenTimesTheBoundArrivesFromJavaScriptAlone(t *testing.T) {
 	b.connect(a)
 	b.database(address)
 
-	// Meanwhile it reports neither that it is in sync nor that nothing is missing.
+	// Meanwhile it reports neither that it is in sync nor that nothing is
+	// missing.
 	log := oplog.Of(b.database(address))
 	followed := make(chan struct{})
 	go func() {
@@ -95,8 +96,8 @@ func TestLogOfTenTimesTheBoundArrivesFromJavaScriptAlone(t *testing.T) {
 	})
 }
 
-// pendingOf returns the CIDs of the pending entries at a node, by the peers to whose quotas
-// they are charged.
+// pendingOf returns the CIDs of the pending entries at a node, by the peers to
+// whose quotas they are charged.
 func (n *node) pendingOf() map[string][]string {
 	n.t.Helper()
 	results, err := n.disk.Query(n.t.Context(), query.Query{Prefix: "/orbit/log", KeysOnly: true})
@@ -113,8 +114,8 @@ func (n *node) pendingOf() map[string][]string {
 	return of
 }
 
-// A pending entry is charged to the peer that offered it. A fetched one is charged to the
-// peer whose entry needs it, whoever sent it.
+// A pending entry is charged to the peer that offered it. A fetched one is
+// charged to the peer whose entry needs it, whichever peer sent it.
 func TestPendingEntriesAreChargedToThePeerThatCausedThem(t *testing.T) {
 	t.Parallel()
 	a, friend, evil := newNode(t), newNodeAs(t, asJavaScript), newNodeAs(t, asJavaScript)

@@ -8,8 +8,9 @@ import (
 )
 
 // Protocols returns the libp2p protocols that a Replicator handles. The heads
-// exchange of OrbitDB has a protocol for each database: the prefix returned here,
-// followed by the database's address. The host advertises the prefix alone.
+// exchange of OrbitDB has a protocol for each database: the prefix returned
+// here, followed by the database's address. The host advertises the prefix
+// alone.
 func Protocols() []protocol.ID {
 	return []protocol.ID{reconcile.Protocol, reconcile.Earlier, heads.Protocol("")}
 }

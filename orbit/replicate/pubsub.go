@@ -10,27 +10,29 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// PubSub returns a [Router] that uses a gossipsub router as it is. It registers a
-// validator for each topic of a database, so a message is forwarded once its entry is
-// part of the log, as [Router] demands. The caller must not join these topics, nor
-// register validators for them.
+// PubSub returns a [Router] that uses a gossipsub router as it is. It registers
+// a validator for each topic of a database, so a message is forwarded once its
+// entry is part of the log, as [Router] demands. The caller must not join these
+// topics, nor register validators for them.
 //
-// In comparison with a router.Router, a plain router loses messages. The exchanges of
-// heads replace them, ten seconds after a change or up to eight minutes later:
+// In comparison with a router.Router, a plain router loses messages. The
+// exchanges of heads replace them, ten seconds after a change or up to eight
+// minutes later:
 //
-//   - Without [pubsub.WithFloodPublish], it does not send the entries of this peer to
-//     subscribers that joined within the last second or so.
-//   - It does not tell to which subscribers it does not forward the entries of other
-//     peers, such as those. So [Router].Unmeshed returns none, and these subscribers are
-//     not sent the heads instead.
-//   - In a burst, it drops messages beyond the 32 that wait for validation, and beyond
-//     the 32 that wait to be sent to a peer (see [pubsub.WithValidateQueueSize] and
-//     [pubsub.WithPeerOutboundQueueSize]).
-//   - It publishes no message of more than 1 MiB (see [pubsub.WithMaxMessageSize]).
-//   - It does not limit the number of topics. Peers discard the subscriptions of a host
-//     with too many.
-//   - A peer that unsubscribes and subscribes again at once may go unnoticed. It still
-//     begins exchanges itself.
+//   - Without [pubsub.WithFloodPublish], it does not send the entries of this
+//     peer to subscribers that joined within the last second or so.
+//   - It does not tell to which subscribers it does not forward the entries of
+//     other peers, such as those. So [Router].Unmeshed returns none, and these
+//     subscribers are not sent the heads instead.
+//   - In a burst, it drops messages beyond the 32 that wait for validation, and
+//     beyond the 32 that wait to be sent to a peer (see
+//     [pubsub.WithValidateQueueSize] and [pubsub.WithPeerOutboundQueueSize]).
+//   - It publishes no message of more than 1 MiB (see
+//     [pubsub.WithMaxMessageSize]).
+//   - It does not limit the number of topics. Peers discard the subscriptions
+//     of a host with too many.
+//   - A peer that unsubscribes and subscribes again at once may go unnoticed.
+//     It still begins exchanges itself.
 func PubSub(ps *pubsub.PubSub) Router {
 	return &plainRouter{ps: ps, topics: make(map[string]*pubsub.Topic)}
 }
@@ -73,8 +75,8 @@ func (r *plainRouter) Follow(topic string, take func(context.Context, *pubsub.Me
 	}, nil
 }
 
-// join subscribes to a topic and tells of its peers until leave is called. A relay
-// suffices: the validator has each message.
+// join subscribes to a topic and reports its peers until leave is called. It
+// relays the topic without reading it: the validator gets each message.
 func (r *plainRouter) join(topic string) (leave func(), err error) {
 	t, err := r.ps.Join(topic)
 	if err != nil {
@@ -113,8 +115,8 @@ func (r *plainRouter) set(topic string, t *pubsub.Topic) {
 	}
 }
 
-// tell calls the function of OnSubscription for each peer that joins or leaves a topic,
-// until the context is done.
+// tell calls the function of OnSubscription for each peer that joins or leaves
+// a topic, until the context is done.
 func (r *plainRouter) tell(ctx context.Context, topic string, events *pubsub.TopicEventHandler) {
 	for {
 		e, err := events.NextPeerEvent(ctx)
@@ -144,8 +146,8 @@ func (r *plainRouter) Announce(ctx context.Context, topic string, data []byte) e
 	return nil
 }
 
-// OnSubscription implements [Router]. The function is called for topics that are followed
-// only.
+// OnSubscription implements [Router]. The function is called for topics that
+// are followed only.
 func (r *plainRouter) OnSubscription(f func(p peer.ID, topic string, on bool)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

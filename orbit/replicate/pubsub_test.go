@@ -11,8 +11,8 @@ import (
 
 func plain(n *node) { n.plain = true }
 
-// Two hosts replicate over plain pubsub routers, both ways, as they write, and also after
-// one of them closed the database and opened it again.
+// Two hosts replicate over plain pubsub routers, both ways, as they write, and
+// also after one of them closed the database and opened it again.
 func TestPlainPubSubReplicates(t *testing.T) {
 	t.Parallel()
 	fromA := make(chan heard, 64)
@@ -44,8 +44,8 @@ func TestPlainPubSubReplicates(t *testing.T) {
 	wantSame(t, address, 12, a, b)
 }
 
-// It replicates with a daemon's router as well, and forwards an entry once it has its
-// ancestors.
+// It replicates with a daemon's router as well, and forwards an entry once it
+// has its ancestors.
 func TestPlainPubSubForwardsBetweenOtherRouters(t *testing.T) {
 	t.Parallel()
 	a, middle, b := newNode(t), newNodeAs(t, plain), newNode(t)
@@ -61,7 +61,7 @@ func TestPlainPubSubForwardsBetweenOtherRouters(t *testing.T) {
 	wantSame(t, address, 10, a, middle, b)
 }
 
-// What is not part of the log is not forwarded.
+// An entry that is not part of the log is not forwarded.
 func TestPlainPubSubForwardsNoInvalidEntry(t *testing.T) {
 	t.Parallel()
 	evil, middle, b := newNodeAs(t, plain), newNodeAs(t, plain), newNodeAs(t, plain)

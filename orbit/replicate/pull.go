@@ -27,7 +27,8 @@ const (
 	maxLaterBytes = 4 << 20 // refused entries that may be needed later
 )
 
-// want puts missing entries on the want list, maxOfOne at most. The log knows the others.
+// want puts missing entries on the want list, maxOfOne at most. The log knows
+// the others.
 func (rp *replica) want(ctx context.Context, hashes ...string) {
 	unwanted := rp.wants.unwanted(hashes[:min(len(hashes), maxOfOne)])
 	if len(unwanted) == 0 {
@@ -40,8 +41,8 @@ func (rp *replica) want(ctx context.Context, hashes ...string) {
 	rp.wants.add(missing...)
 }
 
-// pull fetches the want list in rounds, and repeats requests that nobody answered at
-// growing intervals.
+// pull fetches the want list in rounds, and repeats requests that no peer
+// answered at growing intervals.
 func (rp *replica) pull() {
 	failures := 0 // rounds in a row that fetched nothing
 	last, err := oplog.Of(rp.database()).Stats(rp.ctx)
@@ -76,8 +77,8 @@ func (rp *replica) pull() {
 	}
 }
 
-// resume asks peers for their heads again if pending entries were abandoned, and the
-// log grew since it last did so.
+// resume asks peers for their heads again if pending entries were abandoned,
+// and the log grew since it last did so.
 func (rp *replica) resume(last *oplog.Stats) {
 	now, err := oplog.Of(rp.database()).Stats(rp.ctx)
 	if err != nil || now.Abandoned == last.Abandoned {
@@ -97,8 +98,8 @@ func (rp *replica) setAbandoned() {
 	rp.changes.Announce()
 }
 
-// round fetches until nothing is missing, which is complete, or until the rest does not
-// arrive. progress reports whether something useful arrived.
+// round fetches until nothing is missing, which is complete, or until the rest
+// does not arrive. progress reports whether something useful arrived.
 func (rp *replica) round() (complete, progress bool, err error) {
 	p := &puller{rp: rp, log: oplog.Of(rp.database()), requested: make(map[string]time.Time), failed: make(map[string]bool)}
 	if !p.seed() || p.err != nil {
@@ -159,7 +160,7 @@ type puller struct {
 	arrived   chan ipfsblocks.Block
 	requested map[string]time.Time // CIDs that are requested, and since when
 	calls     []call               // oldest first
-	failed    map[string]bool      // CIDs that nobody sent, or whose block was not accepted, in this round
+	failed    map[string]bool      // CIDs that no peer sent, or whose block was not accepted, in this round
 	skipped   int                  // missing CIDs that the round does not request
 	later     []orbit.Candidate    // refused entries that may be needed later
 	laterSize int                  // bytes of their blocks
@@ -169,14 +170,14 @@ type puller struct {
 	err       error
 }
 
-// idle reports whether more can be requested than the want list has. Entries that
-// arrived may have made others missing.
+// idle reports whether more can be requested than the want list has. Entries
+// that arrived may have made others missing.
 func (p *puller) idle() bool {
 	return p.rp.wants.queued() == 0 && len(p.requested) < maxRequested/2
 }
 
-// next handles the next event, arrived blocks first. It reports whether the round goes
-// on.
+// next handles the next event, arrived blocks first. It reports whether the
+// round goes on.
 func (p *puller) next(tick <-chan time.Time) bool {
 	var b ipfsblocks.Block
 	select {
@@ -199,8 +200,8 @@ func (p *puller) next(tick <-chan time.Time) bool {
 	return true
 }
 
-// seed puts missing entries of the log on the want list, and reports whether there is
-// something to request.
+// seed puts missing entries of the log on the want list, and reports whether
+// there is something to request.
 func (p *puller) seed() bool {
 	missing, err := p.log.Missing(p.rp.ctx)
 	if err != nil {
@@ -214,7 +215,8 @@ func (p *puller) seed() bool {
 	return p.rp.wants.queued() > 0
 }
 
-// forgetFound forgets failed requests for entries that arrived by another route.
+// forgetFound forgets failed requests for entries that arrived by another
+// route.
 func (rp *replica) forgetFound(l *oplog.Log) error {
 	failed := rp.wants.failed()
 	missing, err := l.MissingOf(rp.ctx, failed)
@@ -254,8 +256,9 @@ func (p *puller) request() {
 	p.call(cids)
 }
 
-// stillMissing returns the CIDs that the log still misses. The others were transferred
-// meanwhile, or the entries that need them were abandoned; they leave the want list.
+// stillMissing returns the CIDs that the log still misses. The others were
+// transferred meanwhile, or the entries that need them were abandoned; they
+// leave the want list.
 func (p *puller) stillMissing(hashes []string) []string {
 	missing, err := p.log.MissingOf(p.ctx, hashes)
 	if err != nil {
@@ -296,8 +299,9 @@ func (p *puller) call(cids []cid.Cid) {
 	})
 }
 
-// repeat repeats all requests if nothing arrived for repeatAfter: on a busy machine,
-// bitswap was seen to lose blocks that it had received, and wants that it had sent.
+// repeat repeats all requests if nothing arrived for repeatAfter: on a busy
+// machine, bitswap was seen to lose blocks that it had received, and wants that
+// it had sent.
 func (p *puller) repeat() {
 	if len(p.requested) == 0 || time.Since(p.active) < repeatAfter {
 		return
@@ -317,8 +321,8 @@ func (p *puller) repeat() {
 	p.call(cids)
 }
 
-// expire ends requests that were not answered for requestFor, or requestBriefly if
-// others are queued.
+// expire ends requests that were not answered for requestFor, or requestBriefly
+// if others are queued.
 func (p *puller) expire() {
 	timeout := requestFor
 	if p.queued {
@@ -354,8 +358,8 @@ func (p *puller) answered(hash string) {
 	p.rp.r.requested.Delete(hash)
 }
 
-// unanswered notes that nobody sent a useful block. It is not requested again in this
-// round.
+// unanswered notes that no peer sent a useful block. It is not requested again
+// in this round.
 func (p *puller) unanswered(hash string) {
 	p.failed[hash] = true
 	p.rp.wants.remove(hash)
@@ -421,15 +425,15 @@ func (p *puller) take(bs []block.Block) {
 	}
 }
 
-// mayBeAcceptedLater reports whether a fetched entry that was refused with an error may
-// be accepted when it is fetched again.
+// mayBeAcceptedLater reports whether a fetched entry that was refused with an
+// error may be accepted when it is fetched again.
 func mayBeAcceptedLater(err error) bool {
 	return err == nil || errors.Is(err, entry.ErrInvalid) || errors.Is(err, orbit.ErrNotAllowed) ||
 		errors.Is(err, orbit.ErrUnavailable) || errors.Is(err, orbit.ErrQuotaFull) || errors.Is(err, orbit.ErrPeerQuotaFull)
 }
 
-// offerAgain offers invalid entries to the log again, for pending entries may need them
-// now. It reports whether any was accepted.
+// offerAgain offers invalid entries to the log again, for pending entries may
+// need them now. It reports whether any was accepted.
 func (p *puller) offerAgain() (accepted bool) {
 	cs := p.later
 	p.later, p.laterSize = nil, 0

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// random draws numbers from a source, or from math/rand/v2 if the source is nil.
+// random draws numbers from a source, or from math/rand/v2 if the source is
+// nil.
 type random struct {
 	mu     sync.Mutex
 	source rand.Source

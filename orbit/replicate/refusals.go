@@ -18,13 +18,13 @@ type Refusal struct {
 	Err  error // wraps the error of [orbit.JoinResult]
 }
 
-// refusals has the entries that were not accepted, and those of them that wait for a
-// change of the access list.
+// refusals has the entries that were not accepted, and those of them that wait
+// for a change of the access list.
 //
-// There is at most one refusal of an entry, its last one, and at most maxRefusals in all.
-// At most maxUnauthorized entries wait for the access list, once each, of at most
-// unauthorizedBytes each; further ones replace the oldest. An entry may wait whose
-// refusal was forgotten.
+// There is at most one refusal of an entry, its last one, and at most
+// maxRefusals in all. At most maxUnauthorized entries wait for the access list,
+// once each, of at most unauthorizedBytes each; further ones replace the
+// oldest. An entry may wait whose refusal was forgotten.
 type refusals struct {
 	mu           sync.Mutex
 	list         []Refusal         // newest last
@@ -40,8 +40,8 @@ func (r *refusals) add(from []peer.ID, hash string, why error) {
 	r.list = r.list[max(0, len(r.list)-maxRefusals):]
 }
 
-// remove forgets the refusal of an entry that was accepted, and reports whether there
-// was one.
+// remove forgets the refusal of an entry that was accepted, and reports whether
+// there was one.
 func (r *refusals) remove(hash string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -53,8 +53,8 @@ func (r *refusals) remove(hash string) bool {
 	return true
 }
 
-// hold keeps an entry whose writer may be granted to write later, unless it is too
-// large.
+// hold keeps an entry whose writer may be granted to write later, unless it is
+// too large.
 func (r *refusals) hold(c orbit.Candidate) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -72,8 +72,8 @@ func (r *refusals) holds() bool {
 	return len(r.unauthorized) > 0
 }
 
-// take returns the entries that wait for a change of the access list, which wait no
-// longer.
+// take returns the entries that wait for a change of the access list, which
+// wait no longer.
 func (r *refusals) take() []orbit.Candidate {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -13,16 +13,17 @@ import (
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
-// replica is the replication of one database: the tasks that connect the parts of its
-// state with the log and with peers.
+// replica is the replication of one database: the tasks that connect the parts
+// of its state with the log and with peers.
 //
 // # Locks
 //
-// Each part has a lock of its own, which its methods hold and nobody else. mu guards
-// the fields below it. No lock is held across a call that may block. The order: a method
-// that holds the lock of peers or wants, or mu, may take that of watchers or changes, and
-// set a flag; peers may also ask the host whether a peer is connected. Nothing else is
-// called with a lock held, so no other two locks are held at once.
+// Each part has a lock of its own, which its methods hold and nobody else. mu
+// guards the fields below it. No lock is held across a call that may block. The
+// order: a method that holds the lock of peers or wants, or mu, may take that
+// of watchers or changes, and set a flag; peers may also ask the host whether a
+// peer is connected. Nothing else is called with a lock held, so no other two
+// locks are held at once.
 type replica struct {
 	r       *Replicator
 	address string
@@ -160,8 +161,9 @@ func (rp *replica) ask() {
 	rp.wants.wake.Set()
 }
 
-// inSync reports whether a peer with this outcome of a comparison is in sync, and notes
-// what follows if it is. No peer is in sync while the database is full.
+// inSync reports whether a peer with this outcome of a comparison is in sync,
+// and notes what follows if it is. No peer is in sync while the database is
+// full.
 func (rp *replica) inSync(a agreement) bool {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
@@ -175,7 +177,8 @@ func (rp *replica) inSync(a agreement) bool {
 	return true
 }
 
-// accessLog returns the log of the access database, or nil if the list is fixed.
+// accessLog returns the log of the access database, or nil if the list is
+// fixed.
 func (rp *replica) accessLog() *oplog.Log {
 	if inner := rp.database().Access().Database(); inner != nil {
 		return oplog.Of(inner)

@@ -167,7 +167,8 @@ func TestEntriesThatPubsubLosesArrive(t *testing.T) {
 	wantSame(t, address, 1, a, b)
 }
 
-// An entry that is written as soon as the database is open is announced like any other.
+// An entry that is written as soon as the database is open is announced like
+// any other.
 func TestFirstEntryIsAnnounced(t *testing.T) {
 	a := newNode(t)
 	for i := range 10 {

@@ -79,17 +79,17 @@ type Config struct {
 	Host     host.Host
 	Router   Router   // nil if pubsub is off: then only peers begin exchanges
 	Exchange Exchange // nil without one: then only heads arrive, and what daemons transfer
-	// Disk is the disk of the databases. While its free space is low, data from other
-	// peers is rejected. Default: space is never low.
+	// Disk is the disk of the databases. While its free space is low, data from
+	// other peers is rejected. Default: space is never low.
 	Disk *space.Disk
-	// LargeHeads reports whether a peer reads heads as package heads does, so that it can be
-	// sent heads of any size. Default: no peer does.
+	// LargeHeads reports whether a peer reads heads as package heads does, so
+	// that it can be sent heads of any size. Default: no peer does.
 	LargeHeads func(peer.ID) bool
-	// Rand is the source of randomness: for pauses, and for the order of requests.
-	// Default: math/rand/v2.
+	// Rand is the source of randomness: for pauses, and for the order of
+	// requests. Default: math/rand/v2.
 	Rand rand.Source
-	// Phrase returns how findings advise an operation, such as the command for it.
-	// Default: the operation, followed by the arguments.
+	// Phrase returns how findings advise an operation, such as the command for
+	// it. Default: the operation, followed by the arguments.
 	Phrase func(o Operation, args ...string) string
 }
 
@@ -106,7 +106,7 @@ type Replicator struct {
 	budget       *admission.Quota // the memory budget
 	identities   *admission.Quota
 	requests     singleflight.Group            // for identities
-	unsent       *lru.Cache[string, time.Time] // identities that nobody sent, and when they were requested
+	unsent       *lru.Cache[string, time.Time] // identities that no peer sent, and when they were requested
 	seen         *lru.Cache[string, time.Time] // address and CID of entries, and when their topics had them
 	unidentified *unidentified
 	random       *random
@@ -117,8 +117,8 @@ type Replicator struct {
 	requested sync.Map            // CID of a block → the *replica that requests it
 }
 
-// The keys of the store: databases that are here and not replicated, and databases that
-// are replicated and not here yet.
+// The keys of the store: databases that are here and not replicated, and
+// databases that are replicated and not here yet.
 const (
 	pausedPrefix = "paused"
 	wantedPrefix = "wanted"
@@ -130,7 +130,8 @@ func key(prefix, address string) string {
 }
 
 // New starts to replicate all databases of the Orbit that were not closed with
-// [Replicator.CloseDatabase], and all databases that the Orbit opens from now on.
+// [Replicator.CloseDatabase], and all databases that the Orbit opens from now
+// on.
 func New(ctx context.Context, cfg Config) (*Replicator, error) {
 	r := &Replicator{
 		cfg:        cfg,
@@ -223,11 +224,11 @@ func (r *Replicator) opened(db *orbit.Database) {
 	}
 }
 
-// replica returns the replica of an address, starts it if it is new, and sets its
-// database unless db is nil. It returns nil if the Replicator is closed.
+// replica returns the replica of an address, starts it if it is new, and sets
+// its database unless db is nil. It returns nil if the Replicator is closed.
 func (r *Replicator) replica(address string, db *orbit.Database) *replica {
-	// Entries that are written from now on are announced. Readers of the log get the
-	// same error.
+	// Entries that are written from now on are announced. Readers of the log
+	// get the same error.
 	var stats oplog.Stats
 	if db != nil {
 		stats, _ = oplog.Of(db).Stats(r.tasks.Context())
@@ -265,9 +266,9 @@ func (r *Replicator) find(address string) *replica {
 	return r.replicas[address]
 }
 
-// Open replicates the database with an address from now on, also after a restart. It
-// does not wait: a database that is not here is fetched in the background; see
-// [Replicator.Status].
+// Open replicates the database with an address from now on, also after a
+// restart. It does not wait: a database that is not here is fetched in the
+// background; see [Replicator.Status].
 func (r *Replicator) Open(ctx context.Context, address string, opts orbit.OpenOptions) error {
 	if _, err := manifest.ParseAddress(address); err != nil {
 		return err
@@ -299,8 +300,8 @@ func (r *Replicator) Open(ctx context.Context, address string, opts orbit.OpenOp
 	return nil
 }
 
-// CompareNow exchanges heads of a replicated database now with the peers that have it open. It
-// does not wait; see [Replicator.Status].
+// CompareNow exchanges heads of a replicated database now with the peers that
+// have it open. It does not wait; see [Replicator.Status].
 func (r *Replicator) CompareNow(address string) {
 	if rp := r.find(address); rp != nil {
 		rp.ask()
@@ -352,9 +353,9 @@ func withAccess(db *orbit.Database) []*orbit.Database {
 	return []*orbit.Database{db}
 }
 
-// CloseDatabase ends the replication of a database until [Replicator.Open]. Its entries
-// stay. A database that is not here yet is forgotten. The access database of a replicated
-// database cannot be closed ([orbit.ErrInUse]).
+// CloseDatabase ends the replication of a database until [Replicator.Open]. Its
+// entries stay. A database that is not here yet is forgotten. The access
+// database of a replicated database cannot be closed ([orbit.ErrInUse]).
 func (r *Replicator) CloseDatabase(ctx context.Context, address string) error {
 	ended, err := r.pause(ctx, address)
 	if err != nil {
@@ -374,8 +375,9 @@ func (r *Replicator) CloseDatabase(ctx context.Context, address string) error {
 	return err
 }
 
-// pause ends the replication of a database, and of its access database unless another
-// database uses the same one. It returns the addresses of those that are here.
+// pause ends the replication of a database, and of its access database unless
+// another database uses the same one. It returns the addresses of those that
+// are here.
 func (r *Replicator) pause(ctx context.Context, address string) (ended []string, err error) {
 	if r.find(address) == nil {
 		return nil, fmt.Errorf("%w: %s", ErrNotReplicated, address)
@@ -410,8 +412,8 @@ func (r *Replicator) resume(ctx context.Context, address string) {
 	}
 }
 
-// guards reports whether a database is the access database of a replicated database
-// other than the given one.
+// guards reports whether a database is the access database of a replicated
+// database other than the given one.
 func (r *Replicator) guards(access, other string) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -435,8 +437,9 @@ func (r *Replicator) end(address string) {
 	}
 }
 
-// Drop ends the replication of a database and deletes it; see [orbit.Orbit.Drop]. If the
-// database is still here after an error, it is replicated as before.
+// Drop ends the replication of a database and deletes it; see
+// [orbit.Orbit.Drop]. If the database is still here after an error, it is
+// replicated as before.
 func (r *Replicator) Drop(ctx context.Context, address string, keep func(context.Context, []block.Block) error) error {
 	_, err := r.pause(ctx, address)
 	replicated := err == nil
@@ -460,8 +463,8 @@ func (r *Replicator) Drop(ctx context.Context, address string, keep func(context
 	return r.forgetGone(after)
 }
 
-// forgetGone forgets that databases were closed that are not here any more: a database
-// that arrives later with the same address is replicated.
+// forgetGone forgets that databases were closed that are not here any more: a
+// database that arrives later with the same address is replicated.
 func (r *Replicator) forgetGone(ctx context.Context) error {
 	r.mu.RLock()
 	paused := slices.Collect(maps.Keys(r.paused))
@@ -491,7 +494,8 @@ func (r *Replicator) forgetGone(ctx context.Context) error {
 	return nil
 }
 
-// speaks reports whether a protocol is the heads exchange of a replicated database.
+// speaks reports whether a protocol is the heads exchange of a replicated
+// database.
 func (r *Replicator) speaks(p protocol.ID) bool {
 	address, ok := heads.Address(p)
 	return ok && r.find(address) != nil
@@ -515,16 +519,16 @@ func (r *Replicator) serve(s network.Stream) {
 	rp.serve(s)
 }
 
-// subscription notes that a peer subscribed to a topic, or unsubscribed. The router waits
-// for it.
+// subscription notes that a peer subscribed to a topic, or unsubscribed. The
+// router waits for it.
 func (r *Replicator) subscription(p peer.ID, topic string, on bool) {
 	if rp := r.find(topic); rp != nil {
 		rp.subscription(p, on)
 	}
 }
 
-// Providers returns the peers that probably have a block which is requested: those that
-// have its database open.
+// Providers returns the peers that probably have a block which is requested:
+// those that have its database open.
 func (r *Replicator) Providers(c cid.Cid) []peer.ID {
 	hash, ok := block.HashOf(c)
 	if !ok {
@@ -537,8 +541,8 @@ func (r *Replicator) Providers(c cid.Cid) []peer.ID {
 	return rp.(*replica).subscribers()
 }
 
-// see reports whether the topic of a database did not have an entry for seenFor, and notes
-// that it has it now.
+// see reports whether the topic of a database did not have an entry for
+// seenFor, and notes that it has it now.
 func (r *Replicator) see(address, hash string) bool {
 	now := time.Now()
 	if last, ok := r.seen.Get(address + hash); ok && now.Sub(last) <= seenFor {

@@ -11,9 +11,9 @@ import (
 // transferSlot is the right to be the one peer that transfers entries of a
 // database. A waiter cancels the holder if it made no progress for slotStall.
 //
-// While a peer holds the slot, the token is in its channel and stop, which ends the
-// session of the peer, is not nil. waiting counts the calls of begin that were announced
-// and have not returned.
+// While a peer holds the slot, the token is in its channel and stop, which ends
+// the session of the peer, is not nil. waiting counts the calls of begin that
+// were announced and have not returned.
 type transferSlot struct {
 	token chan struct{} // holds a token while the slot is taken
 
@@ -27,7 +27,8 @@ type transferSlot struct {
 
 func newTransferSlot() *transferSlot { return &transferSlot{token: make(chan struct{}, 1)} }
 
-// announce says that begin or withdraw will be called. Bitswap waits from now on.
+// announce says that begin or withdraw will be called. Bitswap waits from now
+// on.
 func (s *transferSlot) announce() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,9 +45,9 @@ func (s *transferSlot) withdraw() {
 	s.changes.Announce()
 }
 
-// begin waits for the slot. A later waiter may call stop, which ends the session
-// that uses the slot. After an error, which is that of the context, the call is
-// withdrawn.
+// begin waits for the slot. A later waiter may call stop, which ends the
+// session that uses the slot. After an error, which is that of the context, the
+// call is withdrawn.
 func (s *transferSlot) begin(ctx context.Context, stop func()) error {
 	check := time.NewTimer(slotStall)
 	defer check.Stop()
@@ -68,8 +69,8 @@ func (s *transferSlot) begin(ctx context.Context, stop func()) error {
 	}
 }
 
-// stopStalled stops a holder that made no progress for slotStall, and returns how
-// long it may go on without progress.
+// stopStalled stops a holder that made no progress for slotStall, and returns
+// how long it may go on without progress.
 func (s *transferSlot) stopStalled() (rest time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,9 +105,9 @@ func (s *transferSlot) isUp() bool {
 	return s.waiting > 0 && time.Since(s.began) > slotFor
 }
 
-// await waits during transfers, so that bitswap does not fetch the same entries, and
-// reports whether it had to. It returns after slotStall without progress, and after
-// bitswapAfter in any case.
+// await waits during transfers, so that bitswap does not fetch the same
+// entries, and reports whether it had to. It returns after slotStall without
+// progress, and after bitswapAfter in any case.
 func (s *transferSlot) await(ctx context.Context) (waited bool) {
 	for {
 		changed := s.changes.Next()

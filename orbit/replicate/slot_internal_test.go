@@ -41,7 +41,8 @@ func TestStalledHolderLosesTheTransferSlot(t *testing.T) {
 	})
 }
 
-// Bitswap waits while a transfer makes progress, but not for longer than bitswapAfter.
+// Bitswap waits while a transfer makes progress, but not for longer than
+// bitswapAfter.
 func TestBitswapWaitsForTransfers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTransferSlot()

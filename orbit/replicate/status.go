@@ -21,15 +21,15 @@ import (
 type State string
 
 const (
-	// Fetching is the state of a database that cannot be opened yet: its manifest or
-	// its access controller is missing.
+	// Fetching is the state of a database that cannot be opened yet: its
+	// manifest or its access controller is missing.
 	Fetching State = "fetching"
 	// Open is the state of a database that is open and replicated.
 	Open State = "open"
 	// Closed is the state of a database that is here and not replicated.
 	Closed State = "closed"
-	// Failed is the state of a database that is damaged, or whose address is not
-	// that of a database.
+	// Failed is the state of a database that is damaged, or whose address is
+	// not that of a database.
 	Failed State = "failed"
 )
 
@@ -38,9 +38,9 @@ type Status struct {
 	Address string
 	State   State
 	Err     error // of Failed
-	// Encrypted says that peers sent blocks in place of entries that only the holders
-	// of a key can read ([entry.ErrEncrypted]), and that the database has no entry
-	// here. The database is open then, and no peer is in sync.
+	// Encrypted says that peers sent blocks in place of entries that only the
+	// holders of a key can read ([entry.ErrEncrypted]), and that the database
+	// has no entry here. The database is open then, and no peer is in sync.
 	Encrypted bool
 	Full      error     // why entries of peers are rejected; wraps space.ErrFull or [orbit.ErrQuotaFull], or nil
 	Abandoned bool      // pending entries were abandoned since a peer was in sync; its heads bring them again
@@ -63,8 +63,8 @@ type Peer struct {
 	Err       error      // of the last exchange
 }
 
-// Status returns the status of a database that is here or was opened. For any other
-// database, the error is [orbit.ErrUnknown].
+// Status returns the status of a database that is here or was opened. For any
+// other database, the error is [orbit.ErrUnknown].
 func (r *Replicator) Status(ctx context.Context, address string) (Status, error) {
 	rp := r.find(address)
 	if rp == nil {
@@ -85,8 +85,8 @@ func (r *Replicator) Status(ctx context.Context, address string) (Status, error)
 	return s, nil
 }
 
-// fullStatus is status with Encrypted, for which it reads the log. It is false if the log
-// cannot be read.
+// fullStatus is status with Encrypted, for which it reads the log. It is false
+// if the log cannot be read.
 func (rp *replica) fullStatus(ctx context.Context) (Status, <-chan struct{}) {
 	s, changed := rp.status()
 	if !slices.ContainsFunc(s.Refused, func(r Refusal) bool { return errors.Is(r.Err, entry.ErrEncrypted) }) {
@@ -119,8 +119,8 @@ func (rp *replica) status() (Status, <-chan struct{}) {
 	return s, changed
 }
 
-// Fetching returns the addresses of the databases that are replicated and not here
-// yet, sorted.
+// Fetching returns the addresses of the databases that are replicated and not
+// here yet, sorted.
 func (r *Replicator) Fetching() []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -137,9 +137,9 @@ func (r *Replicator) Fetching() []string {
 // ErrFailed says that an address is not that of a database that can be opened.
 var ErrFailed = errors.New("cannot be opened")
 
-// Follow yields the status of a replicated database, and again after each change, at
-// most ten times a second, until the context is done or the replication of the
-// database ends.
+// Follow yields the status of a replicated database, and again after each
+// change, at most ten times a second, until the context is done or the
+// replication of the database ends.
 func (r *Replicator) Follow(ctx context.Context, address string) iter.Seq2[Status, error] {
 	return func(yield func(Status, error) bool) {
 		rp := r.find(address)
@@ -174,9 +174,9 @@ func (rp *replica) end() error {
 	return fmt.Errorf("%w: %s", ErrNotReplicated, rp.address)
 }
 
-// Settled reports whether the database had everything that a peer has at some moment
-// since a time: it is open, misses nothing, and the peer was in sync. With a peer that is
-// not comparable, an exchange of heads suffices.
+// Settled reports whether the database had everything that a peer has at some
+// moment since a time: it is open, misses nothing, and the peer was in sync.
+// With a peer that is not comparable, an exchange of heads suffices.
 func (s Status) Settled(since time.Time) bool {
 	return s.State == Open && s.Full == nil && s.Asking == 0 && len(s.Missing) == 0 &&
 		slices.ContainsFunc(s.Peers, func(p Peer) bool {

@@ -65,8 +65,8 @@ func (r *Replicator) serveSession(s network.Stream) {
 	}
 }
 
-// claimTransfer reports whether the peer is to be asked to transfer entries. If so, the
-// caller calls reconcile, and bitswap waits from now on.
+// claimTransfer reports whether the peer is to be asked to transfer entries. If
+// so, the caller calls reconcile, and bitswap waits from now on.
 func (rp *replica) claimTransfer(p peer.ID) bool {
 	if !reconcile.MaySpeak(rp.r.cfg.Host, p) || !rp.accepts() || rp.isFull() != nil || !rp.peers.claimTransfer(p) {
 		return false
@@ -75,10 +75,11 @@ func (rp *replica) claimTransfer(p peer.ID) bool {
 	return true
 }
 
-// reconcile asks a peer to transfer the entries that are missing here, until the heads
-// that it showed are here, and at least once if its state differs. It reports whether
-// it asked the peer. Bitswap fetches what no peer transfers. A peer with which this
-// fails is not asked for a while. The caller called claimTransfer.
+// reconcile asks a peer to transfer the entries that are missing here, until
+// the heads that it showed are here, and at least once if its state differs. It
+// reports whether it asked the peer. Bitswap fetches what no peer transfers. A
+// peer with which this fails is not asked for a while. The caller called
+// claimTransfer.
 func (rp *replica) reconcile(ctx context.Context, p peer.ID, shown []string, differs bool) (asked bool) {
 	defer rp.peers.releaseTransfer(p)
 	for {
@@ -112,15 +113,15 @@ func (rp *replica) reconcile(ctx context.Context, p peer.ID, shown []string, dif
 	}
 }
 
-// deserves reports whether a peer gets a penalty for a failed transfer: not if it cannot
-// transfer, is gone, or the disk here is full.
+// deserves reports whether a peer gets a penalty for a failed transfer: not if
+// it cannot transfer, is gone, or the disk here is full.
 func (rp *replica) deserves(p peer.ID, err error) bool {
 	return !errors.Is(err, reconcile.ErrUnsupported) && !errors.Is(err, space.ErrFull) && rp.connected(p)
 }
 
-// session transfers entries of a peer that holds the slot. It reports whether the peer
-// is to get the slot again: other peers wait for it, and the session did not come to its
-// end.
+// session transfers entries of a peer that holds the slot. It reports whether
+// the peer is to get the slot again: other peers wait for it, and the session
+// did not come to its end.
 func (rp *replica) session(ctx context.Context, p peer.ID) (again bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -149,12 +150,14 @@ func (rp *replica) session(ctx context.Context, p peer.ID) (again bool, err erro
 	return false, nil
 }
 
-// errRevoked says that a peer transfers many entries of revoked writers. They are
-// accepted only if a pending entry needs them, so it is better to request those.
+// errRevoked says that a peer transfers many entries of revoked writers. They
+// are accepted only if a pending entry needs them, so it is better to request
+// those.
 var errRevoked = errors.New("many entries of writers that may not write")
 
-// receiver receives the entries that a peer transfers while it holds the slot. One
-// goroutine uses it, but for verified, which uses none of its changing fields.
+// receiver receives the entries that a peer transfers while it holds the slot.
+// One goroutine uses it, but for verified, which uses none of its changing
+// fields.
 type receiver struct {
 	rp        *replica
 	peer      peer.ID
@@ -169,8 +172,8 @@ type receiver struct {
 	laterSize int               // bytes of their blocks
 }
 
-// compare receives the entries that the peer has and the log lacks, oldest first. It
-// reports whether the slot passes on before the end.
+// compare receives the entries that the peer has and the log lacks, oldest
+// first. It reports whether the slot passes on before the end.
 func (in *receiver) compare(ctx context.Context, s *reconcile.Session) (again bool, err error) {
 	for d, err := range s.Compare(ctx, oplog.Of(in.rp.database())) {
 		if err != nil {
@@ -183,8 +186,9 @@ func (in *receiver) compare(ctx context.Context, s *reconcile.Session) (again bo
 	return false, s.Close()
 }
 
-// walk receives the missing ancestors of pending entries, from the newest to the oldest:
-// the ancestors of an authorized entry may be entries of revoked writers.
+// walk receives the missing ancestors of pending entries, from the newest to
+// the oldest: the ancestors of an authorized entry may be entries of revoked
+// writers.
 func (in *receiver) walk(ctx context.Context, s *reconcile.Session) (again bool, err error) {
 	for {
 		missing, err := oplog.Of(in.rp.database()).Missing(ctx)
@@ -210,8 +214,8 @@ func (in *receiver) walk(ctx context.Context, s *reconcile.Session) (again bool,
 	}
 }
 
-// receive joins the entries of a difference. It reports whether the slot passes on
-// before the end.
+// receive joins the entries of a difference. It reports whether the slot passes
+// on before the end.
 func (in *receiver) receive(ctx context.Context, s *reconcile.Session, d reconcile.Difference) (again bool, err error) {
 	in.of += d.Count
 	in.show()
@@ -251,8 +255,8 @@ func (rp *replica) setTransfer(s *Transfer) {
 	rp.changes.Announce()
 }
 
-// batch is entries whose signatures were checked, and the number of useless blocks that
-// came with them.
+// batch is entries whose signatures were checked, and the number of useless
+// blocks that came with them.
 type batch struct {
 	entries []orbit.Candidate
 	useless int
@@ -273,8 +277,9 @@ func (in *receiver) verified(ctx context.Context, batches iter.Seq2[[]block.Bloc
 	}
 }
 
-// verify decodes the blocks, checks the signatures of the entries, and remembers the
-// identities. An identity that is known, and any other block, is useless.
+// verify decodes the blocks, checks the signatures of the entries, and
+// remembers the identities. An identity that is known, and any other block, is
+// useless.
 func (in *receiver) verify(ctx context.Context, bs []block.Block) (b batch) {
 	o := in.rp.r.cfg.Orbit
 	var ours []orbit.Candidate
@@ -343,8 +348,8 @@ func (in *receiver) take(ctx context.Context, b batch) error {
 	return nil
 }
 
-// count counts an entry by its outcome, and keeps it if it may be needed later. again
-// says that it was kept before.
+// count counts an entry by its outcome, and keeps it if it may be needed later.
+// again says that it was kept before.
 func (in *receiver) count(j orbit.JoinResult, c orbit.Candidate, again bool) {
 	notAllowed := j.Outcome == orbit.Refused && errors.Is(j.Err, orbit.ErrNotAllowed)
 	invalid := j.Outcome == orbit.Refused && errors.Is(j.Err, entry.ErrInvalid)
@@ -364,8 +369,8 @@ func (in *receiver) count(j orbit.JoinResult, c orbit.Candidate, again bool) {
 	}
 }
 
-// ahead yields the values of a sequence, and computes the next one meanwhile. If the
-// loop is left early, ahead calls stop, which ends the sequence.
+// ahead yields the values of a sequence, and computes the next one meanwhile.
+// If the loop is left early, ahead calls stop, which ends the sequence.
 func ahead[T any](seq iter.Seq2[T, error], stop func()) iter.Seq2[T, error] {
 	type result struct {
 		value T

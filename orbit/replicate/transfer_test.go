@@ -22,8 +22,8 @@ func bare(n *node) { n.bare = true }
 
 func old(n *node) { n.old = true }
 
-// Between daemons, one stream transfers all blocks of a database: its manifest, its access
-// controller, identities and entries.
+// Between daemons, one stream transfers all blocks of a database: its manifest,
+// its access controller, identities and entries.
 func TestDatabaseIsTransferredWithoutBitswap(t *testing.T) {
 	a, b := newNodeAs(t, bare), newNodeAs(t, bare)
 	managed, err := a.Create(t.Context(), "managed", orbit.Options{Type: orbit.TypeEvents, Access: orbit.Access{Managed: true}})
@@ -68,7 +68,8 @@ func TestTransferredEntriesAreNotFetched(t *testing.T) {
 	}
 }
 
-// A daemon of a version without transfers replicates like JavaScript, in both directions.
+// A daemon of a version without transfers replicates like JavaScript, in both
+// directions.
 func TestOldDaemonReplicates(t *testing.T) {
 	for _, olds := range [][2]bool{{true, false}, {false, true}, {true, true}} {
 		t.Run(fmt.Sprint(olds), func(t *testing.T) {
@@ -91,8 +92,8 @@ func TestOldDaemonReplicates(t *testing.T) {
 	}
 }
 
-// A peer between others transfers entries that it fetched, and serves entries that were
-// transferred to it.
+// A peer between others transfers entries that it fetched, and serves entries
+// that were transferred to it.
 func TestOldAndNewDaemonsConvergeThroughEachOther(t *testing.T) {
 	nodes := []*node{newNode(t), newNodeAs(t, old), newNode(t), newNodeAs(t, old), newNode(t), newNode(t)}
 	address := nodes[0].create("gigs", orbit.TypeEvents).Address()
@@ -107,9 +108,9 @@ func TestOldAndNewDaemonsConvergeThroughEachOther(t *testing.T) {
 	wantSame(t, address, 40*len(nodes), nodes...)
 }
 
-// A hostile transfer harms nobody: the entries of the hostile peer arrive by bitswap, and
-// those of other peers arrive as well.
-func TestHostileTransfersHarmNobody(t *testing.T) {
+// A hostile transfer harms no other peer: the entries of the hostile peer
+// arrive by bitswap, and those of other peers arrive as well.
+func TestHostileTransfersAffectNoOtherPeer(t *testing.T) {
 	forged := func(n *node, address string) (blocks [][]byte) {
 		for i := range 1000 {
 			e := written(t, n.signer(), address, fmt.Sprint("forged ", i), nil)
@@ -163,8 +164,8 @@ func TestHostileTransfersHarmNobody(t *testing.T) {
 	}
 }
 
-// A peer that joins after a revocation receives all entries of the revoked writer, however
-// many, even without bitswap.
+// A peer that joins after a revocation receives all entries of the revoked
+// writer, however many, even without bitswap.
 func TestEntriesOfARevokedWriterAreTransferred(t *testing.T) {
 	a, w, late := newNode(t), newNode(t), newNodeAs(t, bare)
 	db := a.createManaged("band")
@@ -210,7 +211,8 @@ func TestManyDatabasesAreTransferred(t *testing.T) {
 	}
 }
 
-// A closed database is not transferred any more, not even by a session that runs.
+// A closed database is not transferred any more, not even by a session that
+// runs.
 func TestClosedDatabaseIsNotTransferred(t *testing.T) {
 	a, b, address := newPair(t)
 	a.add(address, numbered("a%d", 10)...)
@@ -227,8 +229,8 @@ func TestClosedDatabaseIsNotTransferred(t *testing.T) {
 	}
 }
 
-// serveForged answers each comparison with CIDs of nothing, and each request for entries
-// with the blocks, repeated a number of times.
+// serveForged answers each comparison with CIDs of nothing, and each request
+// for entries with the blocks, repeated a number of times.
 func serveForged(s network.Stream, times int, blocks ...[]byte) {
 	defer s.Reset()
 	in, out := msgio.NewVarintReader(s), msgio.NewVarintWriter(s)

@@ -22,17 +22,18 @@ const (
 type Missing struct {
 	Hash  string
 	Since time.Time // when it was requested first
-	Tries int       // requests that nobody answered
+	Tries int       // requests that no peer answered
 	Asked []peer.ID // peers with the database to which the last request went
 	Err   error     // why the block that arrived is useless, or nil
 }
 
-// wantList has the CIDs that are requested from peers, or will be, and what is known
-// of requests that failed.
+// wantList has the CIDs that are requested from peers, or will be, and what is
+// known of requests that failed.
 //
-// Each CID in fresh or stale is in wanted, and in one of the two, once. A CID in wanted
-// and in neither of them is requested now. stale has the CIDs that nobody sent before:
-// they are requested after all others. A CID may be missing and not wanted.
+// Each CID in fresh or stale is in wanted, and in one of the two, once. A CID
+// in wanted and in neither of them is requested now. stale has the CIDs that no
+// peer sent before: they are requested after all others. A CID may be missing
+// and not wanted.
 type wantList struct {
 	random  *random
 	changed func()    // is called at each change of what snapshot returns, but for the number of wanted CIDs
@@ -86,8 +87,8 @@ func (w *wantList) queue(hash string) {
 	}
 }
 
-// seed queues the CIDs that the log misses, except those that skip reports and those
-// whose block is useless, of which it returns the number.
+// seed queues the CIDs that the log misses, except those that skip reports and
+// those whose block is useless. It returns the number of the latter.
 func (w *wantList) seed(hashes []string, skip func(hash string) bool) (skipped int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -109,9 +110,9 @@ func (w *wantList) queued() int {
 	return len(w.fresh) + len(w.stale)
 }
 
-// next takes at most n CIDs from the queues to request them: half of them the newest,
-// and half at random, so that CIDs that nobody has do not delay CIDs that somebody has.
-// more reports whether others remain.
+// next takes at most n CIDs from the queues to request them: half of them the
+// newest, and half at random, so that CIDs that no peer has do not delay CIDs
+// that some peer has. more reports whether others remain.
 func (w *wantList) next(n int) (hashes []string, more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -146,8 +147,8 @@ func (w *wantList) clear() {
 	w.changed()
 }
 
-// note changes what is known of a missing block. The oldest knowledge is not kept
-// beyond maxUnsent; which one goes is left to chance.
+// note changes what is known of a missing block. The oldest knowledge is not
+// kept beyond maxUnsent; which one goes is left to chance.
 func (w *wantList) note(hash string, change func(*Missing)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -179,13 +180,14 @@ func (w *wantList) unanswered(hash string, asked []peer.ID) {
 	})
 }
 
-// useless notes why the block that arrived is not an entry of the log. It is not
-// requested again.
+// useless notes why the block that arrived is not an entry of the log. It is
+// not requested again.
 func (w *wantList) useless(hash string, why error) {
 	w.note(hash, func(m *Missing) { m.Err = why })
 }
 
-// found forgets failed requests for blocks that are here or not needed any more.
+// found forgets failed requests for blocks that are here or not needed any
+// more.
 func (w *wantList) found(hashes ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -204,8 +206,8 @@ func (w *wantList) failed() []string {
 	return slices.Collect(maps.Keys(w.missing))
 }
 
-// snapshot returns the number of wanted CIDs, and the blocks that were requested in
-// vain, by CID, maxShown at most.
+// snapshot returns the number of wanted CIDs, and the blocks that were
+// requested in vain, by CID, maxShown at most.
 func (w *wantList) snapshot() (wanted int, missing []Missing) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -71,7 +71,8 @@ func TestWantListIsBounded(t *testing.T) {
 	}
 }
 
-// Half of what is requested is the newest, and CIDs that nobody sent come last.
+// Half of what is requested is the newest, and CIDs that no peer sent come
+// last.
 func TestNewCIDsAreRequestedFirst(t *testing.T) {
 	w, _ := newWants()
 	for _, hash := range cids(0, 5) {
@@ -91,8 +92,8 @@ func TestNewCIDsAreRequestedFirst(t *testing.T) {
 	}
 }
 
-// Requests that failed are counted, with the peers that were asked, until the block is
-// found. A useless block is not requested again.
+// Requests that failed are counted, with the peers that were asked, until the
+// block is found. A useless block is not requested again.
 func TestFailedRequestsAreRemembered(t *testing.T) {
 	w, changed := newWants()
 	w.requested("a", []peer.ID{alice})

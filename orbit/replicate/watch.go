@@ -38,8 +38,8 @@ type watchers struct {
 	all map[chan Event]bool
 }
 
-// add returns a channel that receives each event from now on for which it has room,
-// until remove is called.
+// add returns a channel that receives each event from now on for which it has
+// room, until remove is called.
 func (w *watchers) add() (events <-chan Event, remove func()) {
 	c := make(chan Event, watchQueue)
 	w.mu.Lock()
@@ -69,10 +69,10 @@ func (w *watchers) tell(e Event) {
 }
 
 // Watch yields the events of a replicated database from now on: each entry that
-// becomes authorized, in the order of arrival, and the events of its peers. A slow
-// reader misses some of the latter. ready, unless it is nil, is called when Watch
-// misses nothing any more. The sequence ends when the context is done or the
-// replication of the database ends.
+// becomes authorized, in the order of arrival, and the events of its peers. A
+// slow reader misses some of the latter. ready, unless it is nil, is called
+// when Watch misses nothing any more. The sequence ends when the context is
+// done or the replication of the database ends.
 func (r *Replicator) Watch(ctx context.Context, address string, ready func()) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		rp := r.find(address)
@@ -115,8 +115,8 @@ func (r *Replicator) Watch(ctx context.Context, address string, ready func()) it
 	}
 }
 
-// updates sends the entries whose authorization changes after a number of arrival. It
-// returns why it ended.
+// updates sends the entries whose authorization changes after a number of
+// arrival. It returns why it ended.
 func (rp *replica) updates(ctx context.Context, after uint64, to chan<- Event) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

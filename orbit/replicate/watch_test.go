@@ -41,8 +41,8 @@ func TestWatcherMissesNoUpdate(t *testing.T) {
 	}
 }
 
-// After a failed drop, a database is replicated as before. A dropped database that arrives
-// again is replicated, with its access database.
+// After a failed drop, a database is replicated as before. A dropped database
+// that arrives again is replicated, with its access database.
 func TestDropLeavesNothingPaused(t *testing.T) {
 	a, b := newNode(t), newNode(t)
 	db := a.createManaged("band")

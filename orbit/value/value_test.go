@@ -58,7 +58,8 @@ func load(tb testing.TB, name string, to any) {
 	}
 }
 
-// unexpressed are the values of JavaScript that exist neither in Go nor in JSON.
+// unexpressed are the values of JavaScript that exist neither in Go nor in
+// JSON.
 var unexpressed = map[string]bool{"Date": true, "undefined in map": true}
 
 func TestValuesAreEncodedAsInJavaScript(t *testing.T) {

@@ -108,8 +108,8 @@ func TestTimeIsLinearInTheValue(t *testing.T) {
 	}
 }
 
-// A pattern that is too large is rejected before it is compiled. With repetitions
-// expanded, each of these takes gigabytes.
+// A pattern that is too large is rejected before it is compiled. With
+// repetitions expanded, each of these takes gigabytes.
 func TestPatternsThatAreTooLargeAreNotCompiled(t *testing.T) {
 	for _, text := range []string{
 		`title matches "(` + strings.Repeat("a", 3000) + `){1000}"`,

@@ -18,7 +18,8 @@ import (
 	"testing"
 )
 
-// public are the packages that other modules import, as patterns of the go command.
+// public are the packages that other modules import, as patterns of the go
+// command.
 var public = []string{"./orbit/...", "./store", "./space", "./router"}
 
 // A module that imports a package cannot name a type of an internal package.
@@ -46,8 +47,8 @@ func TestNoExportedAPIMentionsAnInternalType(t *testing.T) {
 	}
 }
 
-// load returns the public packages, and the files of the export data of all packages
-// that they depend on.
+// load returns the public packages, and the files of the export data of all
+// packages that they depend on.
 func load(t *testing.T) (paths []string, exports map[string]string) {
 	t.Helper()
 	list := func(args ...string) []string {
@@ -77,8 +78,8 @@ func isInternal(path string) bool {
 	return slices.Contains(strings.Split(path, "/"), "internal")
 }
 
-// leaks returns the exported parts of a package that mention an internal type, with
-// that type.
+// leaks returns the exported parts of a package that mention an internal type,
+// with that type.
 func leaks(pkg *types.Package) []string {
 	w := walker{pkg: pkg, seen: make(map[types.Type]bool), found: make(map[string]bool)}
 	for _, name := range pkg.Scope().Names() {
@@ -106,7 +107,8 @@ func (w *walker) object(where string, object types.Object) {
 	w.walk(where, object.Type())
 }
 
-// walk looks for internal types in the part of a type that other packages can use.
+// walk looks for internal types in the part of a type that other packages can
+// use.
 func (w *walker) walk(where string, t types.Type) {
 	if w.seen[t] {
 		return
@@ -171,7 +173,8 @@ func (w *walker) named(where string, name *types.TypeName, args *types.TypeList)
 	}
 }
 
-// module returns the first three elements of a path, which are those of this module.
+// module returns the first three elements of a path, which are those of this
+// module.
 func module(path string) string {
 	return strings.Join(strings.SplitN(path, "/", 4)[:3], "/") + "/"
 }

@@ -3,12 +3,13 @@
 // An operating system does not end the children of a process with it, and a
 // process that is killed or that panics cannot end them itself. So each [Group]
 // has a guard: a shell that reads from a pipe whose other end only this process
-// holds. When this process ends, in whatever way, the guard reads the end of its
-// input. It then kills the process group of the children, which their own
+// holds. When this process ends, in whatever way, the guard reads the end of
+// its input. It then kills the process group of the children, which their own
 // children belong to as well, and removes the directory of the group.
 //
-// Children that leave their process group (setsid, a shell with job control) are
-// not killed. The package needs process groups, so it does not work on Windows.
+// Children that leave their process group (setsid, a shell with job control)
+// are not killed. The package needs process groups, so it does not work on
+// Windows.
 package children
 
 import (

@@ -37,7 +37,7 @@ func init() {
 	calls["ipfs npp status"] = []string{"npp", "status"}
 }
 
-// nowhere is the address of a database that nobody has.
+// nowhere is the address of a database that no peer has.
 const nowhere = "/orbitdb/zdpuAwHevBbd7V9QXeP8zC1pdb3HmugJ7zgzKnyiWxJG3p2Y4"
 
 // companionRow is a line of `npp companions ls`.
@@ -50,7 +50,7 @@ type companionRow struct {
 	Offer                              *offerRow
 }
 
-// offerRow is a user store that a message offers.
+// offerRow is a user database that a message offers.
 type offerRow struct {
 	Address, Via, Error string
 	Legacy              bool
@@ -232,7 +232,7 @@ func reconnected(t *testing.T, n *harness.Node, others ...*harness.Node) {
 	}
 }
 
-// storesOf returns the addresses of a daemon's own stores.
+// storesOf returns the addresses of a daemon's library databases.
 func storesOf(t *testing.T, n *harness.Node) map[string]string {
 	t.Helper()
 	stores := make(map[string]string)
@@ -632,7 +632,7 @@ func TestNamesStandForPeers(t *testing.T) {
 		}
 	}
 
-	// A stranger's name is shown, and stands for nobody.
+	// A stranger's name is shown, and identifies no peer.
 	refusedBy(t, bob, peerCommands, "aLICE", `no companion has this name: "aLICE", and 2 peers use it: `, a, o, "; hint: if one of them is the peer you mean: ipfs npp ", "<peer ID>\n")
 	refusedBy(t, bob, peerCommands, "nobody", `"nobody"`, "no companion has that name", "; hint: ipfs npp companions ls shows the names")
 	rename(t, other, "otto")
@@ -897,7 +897,7 @@ func TestOffersAreRemembered(t *testing.T) {
 		t.Errorf("before:\n%safter:\n%s", before, after)
 	}
 
-	// Whoever does not want it says so.
+	// `companions rm` rejects an offer.
 	refused(t, bob, []string{"companions", "rm", "alice"}, "no companion has this name", "; hint: if that is the peer you mean: ipfs npp companions rm "+id)
 	if out := bob.MustRun("npp", "companions", "rm", id); out != "removed alice "+id+"\n" || len(offers(t, bob)) != 0 {
 		t.Errorf("rm: %s; offers: %+v", out, offers(t, bob))
@@ -987,7 +987,7 @@ func showCard(t *testing.T, card string) (id, addr string) {
 
 // A peer that announces the library of another peer is not followed, and does
 // not affect the owner of the library.
-func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
+func TestLibraryOfAnotherPeerIsNotFollowed(t *testing.T) {
 	t.Parallel()
 	alice, bob, carol := musician(t, "alice"), musician(t, "bob"), musician(t, "carol")
 	addPiece(t, alice, "QmA", "Prelude")
@@ -998,7 +998,7 @@ func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
 	user := storesOf(t, alice)["user"]
 	troubles := func(id string) string { return strings.Join(companions(t, bob)[id].Troubles, "\n") }
 
-	// A peer announces the store of a peer that is not a companion.
+	// A peer announces the user database of a peer that is not a companion.
 	liar, addr := showCard(t, `{"username":"liar","user":"`+user+`"}`)
 	if out := bob.MustRun("npp", "companions", "add", "--wait=1m", addr); !strings.Contains(out, "note: user: its user database belongs to peer") || !strings.Contains(out, alice.PeerID()) {
 		t.Errorf("add: %s", out)
@@ -1011,7 +1011,7 @@ func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
 		t.Errorf("%d databases stay", n)
 	}
 
-	// A peer announces the store of a companion.
+	// A peer announces the user database of a companion.
 	follow(t, bob, alice)
 	if r := bob.Run("npp", "companions", "add", addr); r.Code != 1 {
 		t.Errorf("add: %v", r)
@@ -1020,7 +1020,7 @@ func TestLibraryOfSomebodyElseIsNotFollowed(t *testing.T) {
 		t.Errorf("alice: %+v", r)
 	}
 
-	// A peer announces Bob's own store, or invalid ones.
+	// A peer announces Bob's own user database, or invalid ones.
 	for card, want := range map[string]string{
 		`{"user":"` + storesOf(t, bob)["user"] + `"}`: "one of this daemon's own databases",
 		`{"user":"/orbitdb/nothing"}`:                 "invalid OrbitDB address",
@@ -1242,7 +1242,7 @@ func damage(t *testing.T, n *harness.Node, address string) {
 
 // A damaged database of one companion, or of the user, is reported and does not
 // affect the others.
-func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
+func TestBrokenCompanionDoesNotAffectOthers(t *testing.T) {
 	t.Parallel()
 	alice, bob, carol := musician(t, "alice"), musician(t, "bob"), musician(t, "carol")
 	addPiece(t, bob, "QmB", "own")
@@ -1252,8 +1252,7 @@ func TestBrokenCompanionFailsNobodyElse(t *testing.T) {
 		bob.Connect(n)
 		follow(t, bob, n)
 	}
-	// Peers that are written to the store of companions are followed, whoever
-	// wrote them.
+	// Peers that any writer adds to the companions database are followed.
 	put(t, bob, "companions", nowhere, `{"nodeId":"`+somePeer+`","username":"ghost"}`)
 	eventually(t, "the ghost", func() bool { return companions(t, bob)[somePeer].Companion })
 	if r := companions(t, bob)[somePeer]; r.Name != "ghost" || r.Pieces != nil || r.Connected {

@@ -144,8 +144,8 @@ func (s *interactive) typeLine(text string) {
 	}
 }
 
-// expect waits until the shell prints a text, and returns what it printed since the
-// call before, up to the end of the text.
+// expect waits until the shell prints a text, and returns what it printed since
+// the call before, up to the end of the text.
 func (s *interactive) expect(text string) string {
 	s.t.Helper()
 	if err := s.user.SetReadDeadline(time.Now().Add(harness.Patience)); err != nil {

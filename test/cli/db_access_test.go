@@ -57,12 +57,12 @@ func (p managedPair) show(t *testing.T, name string, want ...string) {
 	}
 }
 
-// inStep waits until each daemon reports that the other was in step after a
+// inStep waits until each daemon reports that the other was in sync after a
 // time. The reports compare valid entries, not heads.
 func (p managedPair) inStep(t *testing.T, name string, since time.Time) {
 	t.Helper()
 	for n, other := range map[*harness.Node]*harness.Node{p.admin: p.member, p.member: p.admin} {
-		eventually(t, n.PeerID()+" is in step", func() bool {
+		eventually(t, n.PeerID()+" is in sync", func() bool {
 			peers := decodeLines[dbPeerLine](t, n.MustRun("npp", "db", "peers", "--enc=json", name))
 			return slices.ContainsFunc(peers, func(l dbPeerLine) bool {
 				return l.Peer == other.PeerID() && l.Open && l.Compared == "state" && l.InStep.After(since)
@@ -91,12 +91,12 @@ func revocationKeepsOrDiscards(t *testing.T, p managedPair) {
 	keys("kept")
 
 	r := a.Run("npp", "db", "revoke", "band", id, "--dry-run")
-	if want := "note   apps on @orbitdb/core that lack its 1 entry cannot join them\nnote   1 entry that nobody built on is kept\n"; r.Code != 0 || r.Stderr != want || r.Stdout != "" {
+	if want := "note   apps on @orbitdb/core that lack its 1 entry cannot join them\nnote   1 entry from which no other writer's entry descends is retained\n"; r.Code != 0 || r.Stderr != want || r.Stdout != "" {
 		t.Errorf("dry run: %v", r)
 	}
 	write("kept too") // the writer was not revoked
 	keys("kept", "kept too")
-	if r := a.Run("npp", "db", "revoke", "band", id); r.Code != 0 || !strings.Contains(r.Stderr, "2 entries that nobody built on are kept") {
+	if r := a.Run("npp", "db", "revoke", "band", id); r.Code != 0 || !strings.Contains(r.Stderr, "2 entries from which no other writer's entry descends are retained") {
 		t.Errorf("revoke: %v", r)
 	}
 	eventually(t, "b may not write any more", func() bool { return b.Run("npp", "db", "put", "band", "no", "1").Code == 1 })
@@ -105,7 +105,7 @@ func revocationKeepsOrDiscards(t *testing.T, p managedPair) {
 	a.MustRun("npp", "db", "grant", "band", id)
 	write("discarded")
 	keys("discarded", "kept", "kept too")
-	if r := a.Run("npp", "db", "revoke", "band", id, "--discard"); r.Code != 0 || !strings.Contains(r.Stderr, "1 entry that nobody built on is discarded") {
+	if r := a.Run("npp", "db", "revoke", "band", id, "--discard"); r.Code != 0 || !strings.Contains(r.Stderr, "1 entry from which no other writer's entry descends is discarded") {
 		t.Errorf("revoke: %v", r)
 	}
 	keys("kept", "kept too")

@@ -90,7 +90,7 @@ func identityOf(t *testing.T, n *harness.Node) string {
 }
 
 // An address suffices: the database is fetched from any peer that has it, as
-// soon as there is one, and stays in step in both directions and over a
+// soon as there is one, and stays in sync in both directions and over a
 // restart.
 func TestDatabaseIsOpenedByItsAddress(t *testing.T) {
 	t.Parallel()

@@ -19,7 +19,8 @@ func held(t *testing.T, n *harness.Node, address string) dbLine {
 	return decodeLines[dbLine](t, rpc(t, n, "npp/db/info", url.Values{"arg": {address}}))[0]
 }
 
-// arrivedEntries returns the number of entries that a daemon has, including pending ones.
+// arrivedEntries returns the number of entries that a daemon has, including
+// pending ones.
 func arrivedEntries(t *testing.T, n *harness.Node, address string) uint64 {
 	t.Helper()
 	l := held(t, n, address)

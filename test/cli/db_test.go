@@ -480,9 +480,9 @@ func TestFollowersEndWithTheDaemon(t *testing.T) {
 	}
 }
 
-// The keys of the daemon's own stores exist from the start, and are recreated
-// where one was deleted.
-func TestOwnStores(t *testing.T) {
+// The fields of the library databases exist from the start, and are recreated
+// if they were deleted.
+func TestLibraryDatabases(t *testing.T) {
 	t.Parallel()
 	n := harness.New(t).Start()
 	id := decodeLines[idLine](t, n.MustRun("npp", "id", "--enc=json"))[0]

@@ -14,7 +14,7 @@ import (
 
 func init() { calls["ipfs npp id"] = []string{"npp", "id"} }
 
-// ownStores are the names of the daemon's own stores.
+// ownStores are the names of the library databases.
 var ownStores = []string{"pieces", "user", "companions", "practice"}
 
 // idLine is the output of `npp id`.

@@ -47,7 +47,7 @@ func TestRecipientsSizeLimitIsTold(t *testing.T) {
 
 // A sender whose quota in the recipient's store is used up is told so. No
 // delivered message is lost, and other senders are not affected.
-func TestFullShareRefusesItsSenderOnly(t *testing.T) {
+func TestFullPeerQuotaRefusesItsSenderOnly(t *testing.T) {
 	t.Parallel()
 	a, c := harness.New(t).Start(), harness.New(t).Start()
 	b := limited(t, map[string]any{"MaxMessageBytes": 1000, "PeerBytes": 4000})
@@ -90,7 +90,7 @@ func TestFullShareRefusesItsSenderOnly(t *testing.T) {
 }
 
 // With drop-oldest, a sender's newest messages replace its own oldest.
-func TestFullShareDropsOldestWhereConfigured(t *testing.T) {
+func TestFullPeerQuotaDropsOldestIfConfigured(t *testing.T) {
 	t.Parallel()
 	a, c := harness.New(t).Start(), harness.New(t).Start()
 	b := limited(t, map[string]any{"MaxMessageBytes": 1000, "PeerBytes": 4000, "WhenPeerFull": "drop-oldest"})

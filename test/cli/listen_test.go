@@ -86,8 +86,8 @@ func TestListenersEndWithTheDaemon(t *testing.T) {
 	}
 }
 
-// Each of several listeners receives every message once and in the order of the
-// store, by whichever way the message arrived.
+// Each of several listeners receives every message once and in the order of
+// arrival, whether it arrived directly or by pubsub.
 func TestEveryListenerGetsEveryMessageOnceInOrder(t *testing.T) {
 	t.Parallel()
 	const each = 200

@@ -329,7 +329,7 @@ func TestPeersWatchEndsWhenTheDaemonStops(t *testing.T) {
 	}
 }
 
-func TestPeersShowsWhoIsKept(t *testing.T) {
+func TestPeersShowsKeptPeers(t *testing.T) {
 	t.Parallel()
 	by := map[string]*harness.Node{"npp": harness.New(t).Start(), "config": harness.New(t).Start()}
 	away := harness.New(t)

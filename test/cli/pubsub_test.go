@@ -262,7 +262,7 @@ func TestSendToStockPeerIsPublished(t *testing.T) {
 
 // A message that a stock daemon publishes to the topic of a peer ID is in that
 // peer's store, JSON or not.
-func TestStockPeerIsHeard(t *testing.T) {
+func TestMessageOfAStockPeerIsStored(t *testing.T) {
 	t.Parallel()
 	b, stock := harness.New(t).Start(), stockPeer(t)
 	stock.Connect(b)

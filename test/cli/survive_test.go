@@ -14,8 +14,8 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// deliveries records the fate of each message by its ID. The content of a message
-// is its ID.
+// deliveries records the fate of each message by its ID. The content of a
+// message is its ID.
 type deliveries struct {
 	mu        sync.Mutex
 	fate      map[string]string // status, or empty without an answer

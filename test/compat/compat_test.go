@@ -2,8 +2,8 @@
 // repos and peers: a repo of either opens with the other and goes on, and their
 // daemons replicate with each other.
 //
-// The environment variable NPP_BEFORE names the ipfs binary of the version before;
-// make compat builds it from the history of git.
+// The environment variable NPP_BEFORE names the ipfs binary of the version
+// before; make compat builds it from the history of git.
 package compat
 
 import (
@@ -50,8 +50,8 @@ var volatile = []string{
 	"latencyMs", "open", "notLive", "online", "attention", "version",
 }
 
-// view returns what the node shows of all that it stores, without what depends on
-// the running process, as lines of JSON.
+// view returns what the node shows of all that it stores, without what depends
+// on the running process, as lines of JSON.
 func (m *musician) view() string {
 	m.t.Helper()
 	var out strings.Builder
@@ -130,8 +130,8 @@ func (m *musician) fill(friend *musician) {
 	m.MustRun("npp", "practice", piece.Hash, n)
 }
 
-// talk sends messages both ways and has each replicate a database of the other. The
-// friend writes to the database of m, and loses the right to.
+// talk sends messages both ways and has each replicate a database of the other.
+// The friend writes to the database of m, and loses the right to.
 func (m *musician) talk(friend *musician) {
 	m.t.Helper()
 	text := fmt.Sprintf(`{"step":%d}`, m.step)
@@ -184,9 +184,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// Two musicians fill their repos and talk. One repo then changes its version back
-// and forth while the other keeps the version before. Each change shows what was
-// stored and goes on.
+// Two musicians fill their repos and talk. One repo then changes its version
+// back and forth while the other keeps the version before. Each change shows
+// what was stored and goes on.
 func TestRepoGoesBackAndForthBetweenVersions(t *testing.T) {
 	old, now := before(t), harness.NPP(t)
 	m, friend := newMusician(t, old), newMusician(t, old)

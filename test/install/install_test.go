@@ -2,9 +2,9 @@
 //
 //	go install github.com/newpieceplease/npp/cmd/ipfs@v0.2.0
 //
-// does, and imported by other modules. The proxy is a directory with the module that the work tree would be if it
-// were tagged. Other modules come from the module cache, and from the proxy of the
-// environment if they are not there.
+// does, and imported by other modules. The proxy is a directory with the module
+// that the work tree would be if it were tagged. Other modules come from the
+// module cache, and from the proxy of the environment if they are not there.
 package install
 
 import (
@@ -26,8 +26,8 @@ import (
 
 var npp = module.Version{Path: "github.com/newpieceplease/npp", Version: "v0.2.0"}
 
-// workspace runs commands in an empty directory outside the work tree, with npp from
-// the proxy.
+// workspace runs commands in an empty directory outside the work tree, with npp
+// from the proxy.
 type workspace struct {
 	t   *testing.T
 	dir string
@@ -47,8 +47,8 @@ func newWorkspace(t *testing.T) *workspace {
 		"GOPROXY="+strings.Join([]string{proxy(t), fileURL(filepath.Join(goEnv(t, "GOMODCACHE"), "cache", "download")), goEnv(t, "GOPROXY")}, ","),
 		"GOSUMDB=off", // the database does not know this v0.2.0, and may be out of reach
 		"GOWORK=off",
-		// As in the Makefile, so that the build cache has kubo. The module cache is
-		// writable, so that it can be removed.
+		// As in the Makefile, so that the build cache has kubo. The module
+		// cache is writable, so that it can be removed.
 		"GOFLAGS=-mod=mod -modcacherw -trimpath -buildvcs=false",
 	)}
 }
@@ -82,8 +82,8 @@ func TestGoInstallFromAProxy(t *testing.T) {
 	}
 }
 
-// The example of orbit/replicate is a program of another module. It builds without a
-// replace directive and without kubo, and does what the example says.
+// The example of orbit/replicate is a program of another module. It builds
+// without a replace directive and without kubo, and does what the example says.
 func TestOtherModulesImportOrbit(t *testing.T) {
 	w := newWorkspace(t)
 	example, err := os.ReadFile(filepath.Join(readme.Root(t), "orbit", "replicate", "example_test.go"))

@@ -22,7 +22,8 @@ import (
 )
 
 // The tests of this file cover package library with apps on @orbitdb/core: apps
-// that share the stores of a daemon, and apps that are its companions.
+// that share the library databases of a daemon, and apps that are its
+// companions.
 
 // Hashes of pieces whose file no peer has.
 const (
@@ -56,7 +57,7 @@ type offerLine struct {
 	Legacy              bool
 }
 
-// ownStore is one of a daemon's own stores, opened by an app.
+// ownStore is one of a daemon's library databases, opened by an app.
 type ownStore struct {
 	name     string
 	inDaemon daemonReplica
@@ -82,7 +83,7 @@ func (js *node) openStore(t *testing.T, w writer, n *harness.Node, name string) 
 	return s
 }
 
-// addressOf returns the address of one of a daemon's own stores.
+// addressOf returns the address of one of a daemon's library databases.
 func addressOf(t *testing.T, n *harness.Node, name string) string {
 	t.Helper()
 	id := decode[struct {
@@ -401,7 +402,8 @@ func (app tutorialApp) putFile(data []byte, more ...string) (hash string) {
 	return hash
 }
 
-// offer connects to a daemon and offers it the user store, as in the tutorial.
+// offer connects to a daemon and offers it the user database, as in the
+// tutorial.
 func (app tutorialApp) offer(n *harness.Node) {
 	app.t.Helper()
 	app.connect(n)

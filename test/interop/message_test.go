@@ -114,7 +114,7 @@ func TestSendPublishesToJSPeer(t *testing.T) {
 	})
 }
 
-func TestSendFailsWhereNobodyIsSubscribed(t *testing.T) {
+func TestSendFailsWithoutSubscribers(t *testing.T) {
 	t.Parallel()
 	forEachGossipsub(t, func(t *testing.T, gossipsub string) {
 		n := harness.New(t).Start()

@@ -360,7 +360,7 @@ func TestGoAndJavaScriptWriteInTurns(t *testing.T) {
 // keyTypes are the key types that JavaScript's libp2p generates.
 var keyTypes = []string{"secp256k1", "Ed25519", "RSA", "ECDSA"}
 
-func TestEntriesOfAllTypesOfKeysCount(t *testing.T) {
+func TestEntriesOfAllTypesOfKeysAreAuthorized(t *testing.T) {
 	t.Parallel()
 	js := startNode(t)
 	o := newOrbitWith(t, writerA, orbit.Config{Source: blockSource{js}})

@@ -121,7 +121,7 @@ func lastFirst(data []byte) []byte {
 // Only the owner may write to the database. JavaScript joins the entry, unless
 // it refuses it. Then the owner writes an entry that references it, in
 // JavaScript and then in Go.
-func TestFaultyEntriesHaveNoEffectInGo(t *testing.T) {
+func TestInvalidEntriesAreNotAuthorizedInGo(t *testing.T) {
 	t.Parallel()
 	js := startNode(t)
 	js.newIdentity(writerA)

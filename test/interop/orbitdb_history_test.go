@@ -21,9 +21,9 @@ import (
 // histories is the default number of random histories.
 const histories = 600
 
-// TestRandomHistoriesEndTheSameEverywhere makes writers in Go, in JavaScript and
-// in both write and merge at random. NPP_SEED is the seed of a history to replay,
-// NPP_HISTORIES the number of histories.
+// TestRandomHistoriesEndTheSameEverywhere makes writers in Go, in JavaScript
+// and in both write and merge at random. NPP_SEED is the seed of a history to
+// replay, NPP_HISTORIES the number of histories.
 //
 // The test leaves out the intended differences between JavaScript and Go (see
 // package orbit):
@@ -34,9 +34,9 @@ const histories = 600
 //   - keys that are bytes, links, arrays or maps;
 //   - entries of two replicas with the same key and time, whose order is
 //     undefined in JavaScript;
-//   - ranges with an amount of 0; with two lower or two upper bounds; and with a
-//     lower bound that is not an ancestor of the upper one, which JavaScript never
-//     reaches;
+//   - ranges with an amount of 0; with two lower or two upper bounds; and with
+//     a lower bound that is not an ancestor of the upper one, which JavaScript
+//     never reaches;
 //   - an amount with both bounds, which JavaScript ignores: the test truncates
 //     the result.
 func TestRandomHistoriesEndTheSameEverywhere(t *testing.T) {

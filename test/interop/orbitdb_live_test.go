@@ -129,8 +129,8 @@ func (js *node) startStream(peer, protocol string, hold bool, frames ...[]byte) 
 	}
 }
 
-// happened returns the events of a kind so far, only those of a database unless the
-// address is "".
+// happened returns the events of a kind so far, only those of a database unless
+// the address is "".
 func (js *node) happened(kind, address string) (list []event) {
 	js.mu.Lock()
 	defer js.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// mixed is a swarm of four daemons and two JavaScript peers. All write to the same
-// databases:
+// mixed is a swarm of four daemons and two JavaScript peers. All write to the
+// same databases:
 //
 //	daemon 0 — both JavaScript peers — daemon 1 — daemon 2 — daemon 3
 //

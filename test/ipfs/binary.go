@@ -8,8 +8,9 @@ import (
 	"path/filepath"
 )
 
-// NPP returns the path of the ipfs binary with npp: the one that the environment
-// variable NPP_IPFS names, or else a new one, which it builds in dir.
+// NPP returns the path of the ipfs binary with npp: the one that the
+// environment variable NPP_IPFS names, or else a new one, which it builds in
+// dir.
 func NPP(ctx context.Context, dir string) (string, error) {
 	return binary(ctx, dir, "NPP_IPFS", "cmd/ipfs")
 }

@@ -8,9 +8,9 @@ import (
 	"sync/atomic"
 )
 
-// The ports that [FreeAddr] returns. They are below the range from which systems
-// choose ports for outgoing connections and for port 0, so no other process is
-// given one while the daemon that uses it is stopped.
+// The ports that [FreeAddr] returns. They are below the range from which
+// systems choose ports for outgoing connections and for port 0, so no other
+// process is given one while the daemon that uses it is stopped.
 const (
 	firstPort = 20000
 	ports     = 12000

@@ -104,7 +104,8 @@ func (r *RPC) Ask(ctx context.Context, answer any, path string, query url.Values
 	return nil
 }
 
-// Addrs returns the multiaddrs that the daemon announces, each with its peer ID.
+// Addrs returns the multiaddrs that the daemon announces, each with its peer
+// ID.
 func (r *RPC) Addrs(ctx context.Context) ([]string, error) {
 	id, err := r.id(ctx)
 	if err == nil && len(id.Addresses) == 0 {

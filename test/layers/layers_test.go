@@ -155,8 +155,8 @@ func (all imports) dependents() (sentences []string) {
 	return sentences
 }
 
-// layer returns the number of a folder's layer, from the top down, or -1 if it is
-// in none.
+// layer returns the number of a folder's layer, from the top down, or -1 if it
+// is in none.
 func layer(folder string) int {
 	return slices.IndexFunc(layers, func(folders []string) bool { return slices.Contains(folders, folder) })
 }

@@ -1,11 +1,11 @@
-// Command report runs go test with its arguments. It prints the output of go test
-// for each package, and at the end the slowest tests.
+// Command report runs go test with its arguments. It prints the output of go
+// test for each package, and at the end the slowest tests.
 //
 //	go run ./test/report ./...
 //
-// The time of a test does not include its wait for a turn to run in parallel. If
-// its subtests took longer in total, their total counts. The environment variable
-// GO names another go command. The exit status is that of go test.
+// The time of a test does not include its wait for a turn to run in parallel.
+// If its subtests took longer in total, their total counts. The environment
+// variable GO names another go command. The exit status is that of go test.
 package main
 
 import (

@@ -92,7 +92,8 @@ func TestBlocksOfTheBaseComeFirst(t *testing.T) {
 	must(t, bs.Put(t.Context(), own))
 	look(t, base, own.Cid(), own.RawData())
 	look(t, bs, own.Cid(), own.RawData())
-	// A block in both is read from the base, even if it is damaged in the store.
+	// A block in both is read from the base, even if it is damaged in the
+	// store.
 	both, err := entry.IPFS()
 	must(t, err)
 	must(t, base.Put(t.Context(), both))

@@ -59,7 +59,8 @@ func FuzzAnotherCodecEncodesTheSame(f *testing.F) {
 		if got, ok := recode(t, want); ok && !bytes.Equal(got, want) {
 			t.Errorf("canonical %x: %x", want, got)
 		}
-		// The other codec preserves integral floats and texts that are not UTF-8.
+		// The other codec preserves integral floats and texts that are not
+		// UTF-8.
 		got, ok := recode(t, item)
 		if !ok {
 			return
@@ -70,8 +71,8 @@ func FuzzAnotherCodecEncodesTheSame(f *testing.F) {
 	})
 }
 
-// hasSmallInteger reports whether the next item contains an integer below -2^63,
-// which the other codec reads as a different one.
+// hasSmallInteger reports whether the next item contains an integer below
+// -2^63, which the other codec reads as a different one.
 func hasSmallInteger(r *Reader) bool {
 	n := 0 // number of nested items
 	switch kind, _ := r.Kind(); kind {

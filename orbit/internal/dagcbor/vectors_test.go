@@ -18,8 +18,8 @@ type behaviour struct {
 	Error     string
 }
 
-// roundtrip is JavaScript's result for an item: its error in decoding the item or in
-// encoding the result, or what it encoded.
+// roundtrip is JavaScript's result for an item: its error in decoding the item
+// or in encoding the result, or what it encoded.
 type roundtrip struct {
 	Item, Hex, Decode, Encode, Encoded string
 }

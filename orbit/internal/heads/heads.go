@@ -18,8 +18,8 @@
 //     protocol ID. So the dialling side completes the negotiation first
 //     ([Exchange]).
 //   - JavaScript loses data that arrives together with the answer to its
-//     negotiation. So the dialled side waits for the first byte from JavaScript,
-//     or the end of the stream, which follow immediately ([Serve]).
+//     negotiation. So the dialled side waits for the first byte from
+//     JavaScript, or the end of the stream, which follow immediately ([Serve]).
 //   - The yamux of go-libp2p sends at most 64 KiB in one frame, that of
 //     JavaScript 256 KiB. A head that is larger than [MaxSend] is left out and
 //     must be announced by other means, unless the peer is known to split

@@ -209,7 +209,7 @@ func TestPeerWithoutTheDatabaseIsSaidSo(t *testing.T) {
 	}
 }
 
-func TestNobodyIsDialled(t *testing.T) {
+func TestExchangeDialsNoPeer(t *testing.T) {
 	a, b := pair(t)
 	serve(b, forJS())
 	must(t, a.Network().ClosePeer(b.ID()))
@@ -218,7 +218,7 @@ func TestNobodyIsDialled(t *testing.T) {
 	}
 }
 
-func TestHeadsBeforeGarbageCount(t *testing.T) {
+func TestHeadsBeforeGarbageAreReturned(t *testing.T) {
 	a, b := pair(t)
 	b.SetStreamHandler(Protocol(address), func(s network.Stream) {
 		io.Copy(io.Discard, s)
@@ -231,7 +231,7 @@ func TestHeadsBeforeGarbageCount(t *testing.T) {
 	}
 }
 
-func TestWhoSendsTooMuchIsCutOff(t *testing.T) {
+func TestPeerThatSendsTooMuchIsReset(t *testing.T) {
 	a, b := pair(t)
 	for name, junk := range map[string][]byte{
 		"bytes": bytes.Repeat([]byte{0x7a, 0, 0x10, 0, 0}, 1<<20),

@@ -25,8 +25,8 @@ func (c *counting) Get(ctx context.Context, key datastore.Key) ([]byte, error) {
 	return c.Disk.Get(ctx, key)
 }
 
-// An entry costs the same number of reads regardless of the size of the database,
-// even without hints.
+// An entry costs the same number of reads regardless of the size of the
+// database, even without hints.
 func TestAnEntryCostsTheSameInALargeDatabase(t *testing.T) {
 	undo := errors.New("undo")
 	for _, keys := range []int{10, 3000} {

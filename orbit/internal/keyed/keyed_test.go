@@ -118,8 +118,9 @@ func (d database) wantItems(t testing.TB, want ...string) {
 }
 
 // The operations of a revoked writer are not authorized. A key has its newest
-// authorized operation, and the state is as before once the writer is granted again.
-func TestOperationsThatCeaseToCountHaveNoEffect(t *testing.T) {
+// authorized operation, and the state is as before once the writer is granted
+// again.
+func TestOperationsOfARevokedWriterAreRetracted(t *testing.T) {
 	a, b := open(t, 0), open(t, 1)
 	both := oplog.Access{Writers: []string{a.signer.ID, b.signer.ID}}
 	must(t, a.Revise(t.Context(), both))
@@ -143,7 +144,7 @@ func TestOperationsThatCeaseToCountHaveNoEffect(t *testing.T) {
 	}
 }
 
-func TestNewestOperationOnAKeyCounts(t *testing.T) {
+func TestKeyHasTheValueOfItsNewestOperation(t *testing.T) {
 	d := open(t, 1)
 	d.wantItems(t)
 	a, b := value.Text("a"), value.Text("b")
@@ -177,7 +178,7 @@ func TestNumberAndItsTextHideEachOther(t *testing.T) {
 	}
 }
 
-func TestWhatJavaScriptMixesUpIsKeptApart(t *testing.T) {
+func TestKeysThatJavaScriptConfusesAreDistinct(t *testing.T) {
 	c := cid.MustParse("bafyreiayy7c3j7qxe7hl7dmyh5wvugjt3chitrteh65jpj4b37iybtknqm")
 	keys := []any{
 		"constructor", "__proto__", "toString", "hasOwnProperty", "",
@@ -202,7 +203,7 @@ func TestWhatJavaScriptMixesUpIsKeptApart(t *testing.T) {
 	d.wantItems(t)
 }
 
-func TestAnythingElseHasNoEffect(t *testing.T) {
+func TestOtherPayloadsAreIgnored(t *testing.T) {
 	d := open(t, 1)
 	d.write(t, keyed.Put(value.Text("a"), of(t, 1)))
 	for _, payload := range []any{
@@ -292,7 +293,7 @@ func TestOperationsOfSeveralWritersEndInTheSameState(t *testing.T) {
 	}
 }
 
-func TestItemsGoOnBehindAPosition(t *testing.T) {
+func TestItemsContinueAfterAPosition(t *testing.T) {
 	d := open(t, 1)
 	var want []string
 	for i := range 30 {

@@ -136,8 +136,8 @@ func Decode(b block.Block) (Manifest, error) {
 	return m, nil
 }
 
-// AccessList is the access list of an ipfs access controller: IDs of identities,
-// or [Anyone].
+// AccessList is the access list of an ipfs access controller: IDs of
+// identities, or [Anyone].
 type AccessList []string
 
 // Address returns the address of the access controller that has this list, and

@@ -22,9 +22,9 @@ var ErrNotAllowed = errors.New("not allowed to write")
 // entries, in whatever order those arrived.
 //
 // A valid entry ([entry.Entry.Check]) is an anchor if its writer is in Writers
-// or its CID is in Kept. A valid entry is authorized if it is an anchor, or an
-// ancestor of one through next, and its writer is in Known or its CID is in
-// Kept.
+// or its CID is in Retained. A valid entry is authorized if it is an anchor, or
+// an ancestor of one through next, and its writer is in Known or its CID is in
+// Retained.
 type Access struct {
 	Writers  []string // IDs of the current writers
 	Known    []string // IDs of the current and former writers; it only grows

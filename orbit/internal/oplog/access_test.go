@@ -339,9 +339,9 @@ func TestChangeOfTheListGoesOnAfterAnyCrash(t *testing.T) {
 	})
 }
 
-// Losing returns what a change of the list would revoke, without making the
-// change.
-func TestLosingTellsWhatWouldLoseEffect(t *testing.T) {
+// WouldRevoke returns what a change of the list would revoke, without making
+// the change.
+func TestWouldRevokeReturnsWhatWouldBeRevoked(t *testing.T) {
 	ids := []string{signers[0].ID, "member", "former"}
 	lost := 0
 	seeds(t, 60, func(t *testing.T, rng *rand.Rand) {
@@ -448,7 +448,7 @@ func TestLogOfManyHeadsNamesTheNewestAndItsOwn(t *testing.T) {
 // A follower of a log also receives entries that become authorized or
 // unauthorized. If a key gets an older value back, it receives the entry with
 // that value, too.
-func TestUpdatesTellOfEntriesWhoseEffectChanges(t *testing.T) {
+func TestUpdatesYieldEntriesWhoseAuthorizationChanges(t *testing.T) {
 	put := func(key, v string, next ...*entry.Entry) *entry.Entry {
 		time := 1.0
 		for _, e := range next {

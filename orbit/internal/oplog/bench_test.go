@@ -14,7 +14,7 @@ import (
 
 // The cost of 1 GiB of pending entries for a page of missing hashes and for
 // opening the log.
-func BenchmarkWaiting(b *testing.B) {
+func BenchmarkPending(b *testing.B) {
 	const pending = 1 << 30
 	for _, size := range []int{1_000_000, 64_000} {
 		dir := b.TempDir()

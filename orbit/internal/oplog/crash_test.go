@@ -297,7 +297,7 @@ func TestCostDoesNotGrowWithTheLog(t *testing.T) {
 	equal(t, "reads of a page", page(2500), page(25))
 }
 
-func TestEachParentOfALargeEntryThatWaitsCostsTheSame(t *testing.T) {
+func TestEachParentOfALargePendingEntryCostsTheSame(t *testing.T) {
 	const n, waiters = 300, 3
 	var chain []*entry.Entry
 	for i := range n {
@@ -346,7 +346,7 @@ func TestEachParentOfALargeEntryThatWaitsCostsTheSame(t *testing.T) {
 	equal(t, "pending", len(pending), 0)
 }
 
-func TestEntryOnTopOfAChainWithoutEffectCostsTheSame(t *testing.T) {
+func TestDescendantOfAnUnauthorizedChainCostsTheSame(t *testing.T) {
 	cost := func(n int) (most counter) {
 		root := draft{key: "a", time: 1}.entry()
 		chain := []*entry.Entry{root}

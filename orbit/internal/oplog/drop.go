@@ -123,8 +123,8 @@ func Clear(tx *store.Tx, number uint64) error {
 // transaction. It starts with the keys that lead to entries: the order and the
 // prefixes of the log's [State]. If it is interrupted, run it again. Meanwhile,
 // other logs may contain and receive entries with the same hashes. If the log
-// is not whole ([Export]), Delete also reads the locations of all blocks to find
-// those of lost entries.
+// is not whole ([Export]), Delete also reads the locations of all blocks to
+// find those of lost entries.
 func Delete(ctx context.Context, s *store.Store, number uint64, whole bool, prefixes ...string) error {
 	log := blocks.LogPrefix(number)
 	for _, prefix := range append([]string{"order"}, prefixes...) {

@@ -302,7 +302,7 @@ func FuzzNeed(f *testing.F) {
 	})
 }
 
-func FuzzShare(f *testing.F) {
+func FuzzAccount(f *testing.F) {
 	f.Add((&account{held: tally{1, 2}, evicted: tally{3, 1 << 63}}).encode())
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, record []byte) {
@@ -352,7 +352,7 @@ func FuzzAccess(f *testing.F) {
 	})
 }
 
-func TestHashesOneBehindTheOtherAreReadAsTheyWereWritten(t *testing.T) {
+func TestConcatenatedHashesAreReadAsTheyWereWritten(t *testing.T) {
 	var want []string
 	for i := range 3 {
 		want = append(want, block.Hash([]byte{byte(i)}))

@@ -163,7 +163,7 @@ func TestWhatIsMissingMayComeInAnyOrderInOneBatch(t *testing.T) {
 	r.audit(t, verify)
 }
 
-func TestFaultyEntryIsRefusedAlone(t *testing.T) {
+func TestInvalidEntryIsRefusedAlone(t *testing.T) {
 	r := newReplica(t)
 	a := draft{key: "a", time: 1}.entry()
 	bad := draft{key: "bad", time: 2, next: []*entry.Entry{a}}.entry()
@@ -195,7 +195,7 @@ func withInvalid() []*entry.Entry {
 	return []*entry.Entry{a, bad1, bad2, b, c, bad3, bad4, d}
 }
 
-func TestFaultyEntriesAreKeptWhereOneThatCountsNamesThem(t *testing.T) {
+func TestInvalidEntriesStayIfAnAuthorizedEntryNamesThem(t *testing.T) {
 	entries := withInvalid()
 	seeds(t, 200, func(t *testing.T, rng *rand.Rand) {
 		r := newReplica(t)
@@ -231,7 +231,7 @@ func TestFaultyEntriesAreKeptWhereOneThatCountsNamesThem(t *testing.T) {
 	})
 }
 
-func TestHeadsCoverWhatFaultyEntriesName(t *testing.T) {
+func TestHeadsCoverTheParentsOfInvalidEntries(t *testing.T) {
 	entries := withInvalid()
 	r := newReplica(t)
 	r.join(t, entries[:4]...) // a ← bad1 ← bad2 ← b
@@ -298,7 +298,7 @@ func TestOutcomesHaveNames(t *testing.T) {
 	}
 }
 
-func TestEntryWhosePlaceIsLostIsNotTakenTwice(t *testing.T) {
+func TestEntryWithoutLocationIsNotJoinedTwice(t *testing.T) {
 	entries := withInvalid()
 	low := draft{key: "low", time: 1, next: entries[3:4]}.entry()
 	entries = append(entries, low)

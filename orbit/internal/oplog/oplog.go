@@ -229,7 +229,8 @@ func At(g blocks.Getter, at blocks.Location, hash string) (*entry.Entry, error) 
 	return entry.Decode(b)
 }
 
-// Unauthorized returns why an entry of the log is not authorized, or "" if it is.
+// Unauthorized returns why an entry of the log is not authorized, or "" if it
+// is.
 func (l *Log) Unauthorized(ctx context.Context, hash string) (string, error) {
 	return l.unauthorized(blocks.Reading(ctx, l.store), hash)
 }

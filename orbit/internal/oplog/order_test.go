@@ -124,7 +124,7 @@ func TestClocksGoOnFromAFraction(t *testing.T) {
 	r.wantSameAgain(t)
 }
 
-func TestEntryWithALowerClockComesAfterWhatItIsOnTopOf(t *testing.T) {
+func TestEntryWithALowerClockComesAfterItsAncestors(t *testing.T) {
 	for _, time := range []float64{0, 1, 2.5, 3} {
 		a := draft{key: "z", time: 3, payload: set(1)}.entry()
 		b := draft{key: "b", time: time, next: []*entry.Entry{a}, payload: set(2)}.entry()
@@ -196,7 +196,7 @@ func TestRanksDoNotDependOnTheOrderOfJoining(t *testing.T) {
 	})
 }
 
-func TestEntryOnTopOfNothingThatCountsHasTheRankOfItsClock(t *testing.T) {
+func TestEntryWithoutAuthorizedAncestorsHasTheRankOfItsClock(t *testing.T) {
 	bad := draft{key: "bad", time: 7}.entry()
 	e := draft{key: "e", time: 0, next: []*entry.Entry{bad}}.entry()
 	other := draft{key: "o", time: 0}.entry()

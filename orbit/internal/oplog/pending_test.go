@@ -433,7 +433,7 @@ func TestJunkOfOnePeerEvictsNothingOfAnother(t *testing.T) {
 
 // An entry that is fetched because an entry of a peer names it is charged to
 // that peer.
-func TestWhatIsFetchedIsOfThePeerWhoseEntryNeedsIt(t *testing.T) {
+func TestFetchedEntryIsChargedToThePeerThatNeedsIt(t *testing.T) {
 	r := newReplica(t)
 	entries := chain(5, value.Null)
 	must1(r.Join(t.Context(), of("P", entries[4])))
@@ -534,7 +534,7 @@ func TestEntriesThatWaitForOneCostTheSame(t *testing.T) {
 
 // Entries that arrive in order cost as much as if there were no pending
 // entries.
-func TestEntryInOrderTouchesNothingOfWhatWaits(t *testing.T) {
+func TestEntryInOrderReadsNoPendingEntry(t *testing.T) {
 	c := &counter{Batching: storetest.NewDisk()}
 	r, err := open(t.Context(), c)
 	must(t, err)
@@ -552,7 +552,7 @@ func TestEntryInOrderTouchesNothingOfWhatWaits(t *testing.T) {
 
 // However large the dependants of an entry are, a transaction that resumes them
 // has a bound.
-func TestLargeEntriesWakeSomeAtATime(t *testing.T) {
+func TestLargeEntriesResumeInChunks(t *testing.T) {
 	c := &counter{Batching: storetest.NewDisk()}
 	r, err := open(t.Context(), c)
 	must(t, err)

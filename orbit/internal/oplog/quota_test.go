@@ -59,7 +59,7 @@ func TestFullLogTakesNothingOfOthersUntilItsQuotaIsRaised(t *testing.T) {
 
 // Pending entries count against the quota, and are evicted in favour of entries
 // that can be joined.
-func TestWhatWaitsIsInTheWayOfNothing(t *testing.T) {
+func TestPendingEntriesAreEvictedForEntriesThatCanBeJoined(t *testing.T) {
 	entries := chain(60, value.Null)
 	total := sizeOf(entries)
 	r, q := limited(t, total, "a")
@@ -89,7 +89,7 @@ func TestWhatWaitsIsInTheWayOfNothing(t *testing.T) {
 
 // An entry that would exceed the bound on pending entries is refused with its
 // own outcome.
-func TestLogWithoutRoomToWaitIsFull(t *testing.T) {
+func TestEntryBeyondTheBoundOnPendingEntriesIsRefused(t *testing.T) {
 	entries := chain(2, value.Null)
 	r, q := limited(t, 560, "a")
 	same(t, "outcomes", r.join(t, entries[1]), []oplog.Outcome{oplog.QuotaFull})
@@ -128,7 +128,7 @@ func TestFullLogGoesOnWhereItWas(t *testing.T) {
 	})
 }
 
-func TestWriterAndPeerHaveASharePlusWhatOthersNeed(t *testing.T) {
+func TestWriterAndPeerHaveAQuotaPlusWhatOthersNeed(t *testing.T) {
 	const all = 100_000
 	text := strings.Repeat("x", 500)
 	made := 0

@@ -344,7 +344,7 @@ func TestInterruptedRebuildDoesNotOpenUntilItIsRunAgain(t *testing.T) {
 	}
 }
 
-func TestRebuildDropsWhatWaits(t *testing.T) {
+func TestRebuildAbandonsPendingEntries(t *testing.T) {
 	r := newReplica(t)
 	a := draft{key: "a", time: 1}.entry()
 	b := draft{key: "b", time: 2, next: []*entry.Entry{a}}.entry()
@@ -387,7 +387,7 @@ func TestEntryThatIsPutBackIsFoundByTheNextRebuild(t *testing.T) {
 	}
 }
 
-func TestStoredGoesOnBehindWhatIsDamaged(t *testing.T) {
+func TestStoredContinuesAfterADamagedEntry(t *testing.T) {
 	r := newReplica(t)
 	entries := r.append(t, signers[0], value.Null, value.Null, value.Null, value.Null)
 	r.put(t, store.Key(blocks.Entries(logNumber), 2), entries[1].Hash()+"garbage")

@@ -224,10 +224,10 @@ func (l *Log) queueAdded(tx *store.Tx, sum *summary, before Access) error {
 	return nil
 }
 
-// WouldRevoke returns what another access list would revoke: the number of entries,
-// and the CIDs of the tips, which are the current heads among them. It reads
-// the entries that are newer than the oldest of those, and holds some of their
-// hashes in memory.
+// WouldRevoke returns what another access list would revoke: the number of
+// entries, and the CIDs of the tips, which are the current heads among them. It
+// reads the entries that are newer than the oldest of those, and holds some of
+// their hashes in memory.
 func (l *Log) WouldRevoke(ctx context.Context, a Access) (entries int, tips []string, err error) {
 	g := blocks.Reading(ctx, l.store)
 	lists := a.sets()

@@ -24,8 +24,8 @@ type State interface {
 	Lapsed(ctx context.Context, s *store.Store, n int) ([]string, error)
 	// Restored marks a slot as no longer lapsed.
 	Restored(tx *store.Tx, slot string) error
-	// Invalidate invalidates caches: applied changes may not have been stored, or
-	// entries were retracted.
+	// Invalidate invalidates caches: applied changes may not have been stored,
+	// or entries were retracted.
 	Invalidate()
 	// Prefixes returns the prefixes, within the log's namespace, that only the
 	// state uses.

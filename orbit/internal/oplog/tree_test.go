@@ -108,7 +108,7 @@ func TestTreeIsMadeOfALogThatHasNone(t *testing.T) {
 	})
 }
 
-func TestBehindGoesOnBehindAPlace(t *testing.T) {
+func TestSubtreeContinuesAfterAPosition(t *testing.T) {
 	seeds(t, 20, func(t *testing.T, rng *rand.Rand) {
 		r := sample(t, rng)
 		whole := all(t, r.Subtree(t.Context(), "", nil))

@@ -50,7 +50,7 @@ func TestDiffNamesWhatCountsOnOneSideAlone(t *testing.T) {
 }
 
 // Diff includes an entry that both sides have and one of them authorizes.
-func TestDiffNamesWhatIsHereAndDoesNotCount(t *testing.T) {
+func TestDiffNamesEntriesThatOnlyOneSideAuthorizes(t *testing.T) {
 	a, b := newOrbit(t), newOrbit(t)
 	managed := orbit.Options{Access: orbit.Access{Write: []string{a.Identity().ID}, Managed: true}}
 	theirs, err := a.Create(t.Context(), "band", managed)

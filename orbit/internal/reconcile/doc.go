@@ -78,9 +78,9 @@
 //   - for at most 1024 items (4), a read of each entry and of its identity, of
 //     at most twice as many entries as the log and the request contain. If the
 //     log has unauthorized entries, also a lookup for each parent of an entry;
-//     at most twice the number of those entries, plus 16,384, are sent. It holds
-//     one batch of at most 3 MiB until the peer has received it, and 16,384
-//     hashes of sent blocks.
+//     at most twice the number of those entries, plus 16,384, are sent. It
+//     holds one batch of at most 3 MiB until the peer has received it, and
+//     16,384 hashes of sent blocks.
 //
 // The client holds one answer of at most 256 KiB, or one batch of at most 3 MiB
 // both compressed and uncompressed, and hashes each block of it once. A

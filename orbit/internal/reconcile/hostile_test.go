@@ -152,7 +152,7 @@ func TestWhatIsHeldOfAComparisonIsBounded(t *testing.T) {
 
 // Unauthorized entries with many authorized descendants are sent at most twice
 // as often as there are such entries, however few of them are remembered.
-func TestEntriesWithoutEffectAreNotSentForEachAboveThem(t *testing.T) {
+func TestUnauthorizedEntriesAreNotSentForEachDescendant(t *testing.T) {
 	w := newWriters(t, 1)
 	db := w.databases[0]
 	const invalid, tops, maxSent = 30, 60, 8
@@ -186,7 +186,7 @@ func TestEntriesWithoutEffectAreNotSentForEachAboveThem(t *testing.T) {
 	}
 }
 
-func TestShipmentsThatAreNoneAreRefused(t *testing.T) {
+func TestInvalidTransfersAreRefused(t *testing.T) {
 	w := newWriters(t, 1)
 	add(t, w.databases[0], 3)
 	db := w.databases[0]
@@ -267,7 +267,7 @@ func TestServerRefusesWhatIsNoRequest(t *testing.T) {
 }
 
 // Peers that do not speak the protocol are recognized.
-func TestPeerThatDoesNotShip(t *testing.T) {
+func TestPeerThatDoesNotSpeakTheProtocol(t *testing.T) {
 	server, client := newPeer(t), newPeer(t)
 	loopback.Connect(t, client, server)
 	if _, err := Open(t.Context(), client, server.ID(), "/orbitdb/x"); err == nil {

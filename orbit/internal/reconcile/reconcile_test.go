@@ -12,7 +12,7 @@ import (
 
 // For any two replicas, exactly the entries that one of them lacks are
 // transferred, parents first, with their identities.
-func TestShippedIsWhatIsLacking(t *testing.T) {
+func TestTransferSendsTheMissingEntries(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	for i := range 4 {
@@ -177,7 +177,7 @@ func TestLargeDifferenceComesInParts(t *testing.T) {
 
 // Unauthorized entries precede those that name them, and however many there
 // are, the transfer ends.
-func TestEntriesWithoutEffectAreShipped(t *testing.T) {
+func TestUnauthorizedEntriesAreTransferred(t *testing.T) {
 	for _, n := range []int{3, 40} {
 		w := newWriters(t, 3)
 		from, to := w.databases[0], w.databases[1]

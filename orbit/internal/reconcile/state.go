@@ -8,8 +8,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
-// ErrEarlierVersion means that the peer speaks an earlier version of the protocol, which
-// does not report its state.
+// ErrEarlierVersion means that the peer speaks an earlier version of the
+// protocol, which does not report its state.
 var ErrEarlierVersion = errors.New("peer speaks an earlier version, which does not report its state")
 
 // State is what two replicas of a database compare to find out whether they are

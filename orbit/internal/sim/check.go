@@ -76,7 +76,8 @@ func (s *history) replicasOf(b *database) (having []*replica) {
 	return having
 }
 
-// connect adds links so that the given replicas reach each other without other nodes.
+// connect adds links so that the given replicas reach each other without other
+// nodes.
 func (s *history) connect(some []*replica) {
 	reached := map[*node]bool{some[0].node: true}
 	for _, r := range some {
@@ -103,7 +104,8 @@ func (s *history) end() {
 	time.Sleep(hostility) // sleeping goroutines end by themselves
 }
 
-// unsettled returns which replicas lack entries, have pending ones or other heads, or nil.
+// unsettled returns which replicas lack entries, have pending ones or other
+// heads, or nil.
 func (s *history) unsettled() error {
 	ctx := context.Background()
 	var errs []error
@@ -161,8 +163,8 @@ func (s *history) short(status replicate.Status) string {
 	return text
 }
 
-// disagreement returns how the replicas differ, and which entries are lost or wrong, or
-// nil.
+// disagreement returns how the replicas differ, and which entries are lost or
+// wrong, or nil.
 func (s *history) disagreement() error {
 	var errs []error
 	for _, b := range s.databases {
@@ -196,8 +198,9 @@ func (s *history) disagreement() error {
 	return errors.Join(errs...)
 }
 
-// lost returns an entry that is missing although its writer was told that it is on disk,
-// or nil. In a managed database, it need not be authorized: its writer may be revoked.
+// lost returns an entry that is missing although its writer was told that it is
+// on disk, or nil. In a managed database, it need not be authorized: its writer
+// may be revoked.
 func (s *history) lost(b *database, hashes []string) error {
 	authorized := make(map[string]bool, len(hashes))
 	for _, hash := range hashes {
@@ -226,8 +229,9 @@ func (s *history) find(b *database, hash string) *entry.Entry {
 	return nil
 }
 
-// misauthorized returns an entry that is authorized at the replica and should not be, or the
-// reverse, by the rule of [orbit.AccessController] for all entries that any replica has.
+// misauthorized returns an entry that is authorized at the replica and should
+// not be, or the reverse, by the rule of [orbit.AccessController] for all
+// entries that any replica has.
 func (s *history) misauthorized(b *database, db *orbit.Database, hashes []string) error {
 	ctx := context.Background()
 	list, err := oplog.Of(db).Access(ctx)
@@ -280,8 +284,8 @@ func (s *history) misauthorized(b *database, db *orbit.Database, hashes []string
 	return nil
 }
 
-// intruders returns an entry that must not be authorized: its signature is invalid, or a
-// hostile peer wrote it to a database to which it may not write.
+// intruders returns an entry that must not be authorized: its signature is
+// invalid, or a hostile peer wrote it to a database to which it may not write.
 func (s *history) intruders(b *database, r *replica, db *orbit.Database) error {
 	ctx := context.Background()
 	for _, d := range withAccess(db) {

@@ -8,7 +8,8 @@ import (
 	"slices"
 )
 
-// digest is a hash of the purpose of a random number, and determines the number.
+// digest is a hash of the purpose of a random number, and determines the
+// number.
 type digest uint64
 
 const prime digest = 1099511628211 // of FNV-1a

@@ -1,53 +1,55 @@
-// Package sim simulates many replicas of databases in one process, in virtual time, with
-// all randomness derived from one seed.
+// Package sim simulates many replicas of databases in one process, in virtual
+// time, with all randomness derived from one seed.
 //
 // # Real parts
 //
-// The databases ([orbit.Orbit]), their replication ([replicate.Replicator]), the
-// negotiation of protocols, and the state of a disk after a power loss
+// The databases ([orbit.Orbit]), their replication ([replicate.Replicator]),
+// the negotiation of protocols, and the state of a disk after a power loss
 // ([storetest.Disk]).
 //
 // # Simulated parts
 //
-// The host, pubsub, bitswap, and the links between peers. A link has a latency that
-// varies per message. It loses, duplicates and reorders pubsub messages. It can be cut;
-// its ends notice that later, and at different times. A stream buffers at most one
-// window, and delivers its data in order. Peers that behave like JavaScript know no
-// protocol but the heads exchange.
+// The host, pubsub, bitswap, and the links between peers. A link has a latency
+// that varies per message. It loses, duplicates and reorders pubsub messages.
+// It can be cut; its ends notice that later, and at different times. A stream
+// buffers at most one window, and delivers its data in order. Peers that behave
+// like JavaScript know no protocol but the heads exchange.
 //
-// Pubsub has no gossip: a message goes to all subscribers that joined at least a second
-// ago, from peer to peer. There is no peer discovery: the links are drawn. There is no
-// address book, no relay, and no disk latency.
+// Pubsub has no gossip: a message goes to all subscribers that joined at least
+// a second ago, from peer to peer. There is no peer discovery: the links are
+// drawn. There is no address book, no relay, and no disk latency.
 //
 // # Histories
 //
-// A history is drawn from its seed: which peer has which database, what is written where
-// and when, which links are cut, which replicas are restarted or lose power, and what
-// hostile peers do. In the end everything is healed. Then all honest replicas must agree,
-// and must have each entry whose writer was told that it is on disk.
+// A history is drawn from its seed: which peer has which database, what is
+// written where and when, which links are cut, which replicas are restarted or
+// lose power, and what hostile peers do. In the end everything is healed. Then
+// all honest replicas must agree, and must have each entry whose writer was
+// told that it is on disk.
 //
 // # The same seed, the same plan
 //
-// A seed determines the plan of a history exactly: the peers and their keys, the links
-// with their latency and loss, the databases and their writers, and each operation with
-// its time. In every run of a seed, each operation of the plan begins at its time, and
-// makes the same choices if it finds the same state.
+// A seed determines the plan of a history exactly: the peers and their keys,
+// the links with their latency and loss, the databases and their writers, and
+// each operation with its time. In every run of a seed, each operation of the
+// plan begins at its time, and makes the same choices if it finds the same
+// state.
 //
-// The events that follow from the plan are nearly always the same as well, but that is
-// not guaranteed. Virtual time advances only when no goroutine can run
-// ([testing/synctest]), no two events happen at once, and a random number is a hash of
-// its purpose and the virtual time, so it does not depend on the order in which
-// goroutines run. Three decisions of the Go runtime remain: the case that a select takes
-// when several are ready, the order of a map, and the goroutine that runs next after the
-// operating system interrupted the process. The last one depends on the load of the
-// machine. A run that diverges is another history of the same plan, and must fulfil the
-// same conditions.
+// The events that follow from the plan are nearly always the same as well, but
+// that is not guaranteed. Virtual time advances only when no goroutine can run
+// ([testing/synctest]), no two events happen at once, and a random number is a
+// hash of its purpose and the virtual time, so it does not depend on the order
+// in which goroutines run. Three decisions of the Go runtime remain: the case
+// that a select takes when several are ready, the order of a map, and the
+// goroutine that runs next after the operating system interrupted the process.
+// The last one depends on the load of the machine. A run that diverges is
+// another history of the same plan, and must fulfil the same conditions.
 //
-// To reproduce the failure of a seed, run the seed again: on an idle machine, the first
-// attempt nearly always succeeds. Each history runs in a process of its own with one
-// goroutine at a time, and garbage is collected between events. The log shows the sum of
-// the events of a history. Two runs with the same sum had the same events at the same
-// times.
+// To reproduce the failure of a seed, run the seed again: on an idle machine,
+// the first attempt nearly always succeeds. Each history runs in a process of
+// its own with one goroutine at a time, and garbage is collected between
+// events. The log shows the sum of the events of a history. Two runs with the
+// same sum had the same events at the same times.
 //
 // # Manual runs
 //

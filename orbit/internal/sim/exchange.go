@@ -12,8 +12,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 )
 
-// swap is bitswap: it sends its want list to all connected peers, which remember it and
-// send the blocks when they have them. w.mu guards it.
+// swap is bitswap: it sends its want list to all connected peers, which
+// remember it and send the blocks when they have them. w.mu guards it.
 type swap struct {
 	h      *host
 	lookUp func(cid.Cid) (blocks.Block, bool) // finds the blocks to serve; nil for none

@@ -171,7 +171,8 @@ func (n net) NewStream(_ context.Context, p peer.ID) (network.Stream, error) {
 	return s, nil
 }
 
-// protocols is the peerstore of a host. It knows the present protocols of other hosts.
+// protocols is the peerstore of a host. It knows the present protocols of other
+// hosts.
 type protocols struct {
 	peerstore.Peerstore // nil: the rest is not simulated
 	h                   *host

@@ -24,8 +24,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/value"
 )
 
-// hostile is a peer that tries to prevent agreement. Its identity may write to the databases
-// to which anybody may write.
+// hostile is a peer that tries to prevent agreement. Its identity may write to
+// the databases to which anybody may write.
 type hostile struct {
 	*node
 	own       *host
@@ -104,10 +104,10 @@ func (x *hostile) attack(rng *rand.Rand) {
 		}
 	case 5: // an entry of another log
 		x.offer(b, rng, x.entry(block.Hash(noise(rng)), rng))
-	case 6: // an entry whose identity nobody has
+	case 6: // an entry whose identity no peer has
 		e := x.entry(b.address, rng)
 		x.offer(b, rng, block.New(bytes.ReplaceAll(e.Data, []byte(x.signer.Hash()), []byte(block.Hash(noise(rng))))))
-	case 7: // an entry whose parents nobody has
+	case 7: // an entry whose parents no peer has
 		if b.guard == open {
 			b.orphans++
 		}
@@ -148,7 +148,8 @@ func noise(rng *rand.Rand) []byte {
 	return b
 }
 
-// changed returns an entry with another payload, so that its signature is invalid.
+// changed returns an entry with another payload, so that its signature is
+// invalid.
 func changed(e block.Block) block.Block {
 	data := bytes.Clone(e.Data)
 	if i := bytes.Index(data, []byte("value")); i >= 0 {

@@ -13,8 +13,8 @@ import (
 	"github.com/newpieceplease/npp/orbit/internal/dagcbor"
 )
 
-// lie answers a session of package reconcile in valid messages: it claims to have many
-// entries, and transfers useless blocks.
+// lie answers a session of package reconcile in valid messages: it claims to
+// have many entries, and transfers useless blocks.
 func (x *hostile) lie(s network.Stream, rng *rand.Rand) {
 	defer s.Reset()
 	in, out := msgio.NewVarintReaderSize(s, maxFrame), msgio.NewVarintWriter(s)

@@ -14,7 +14,8 @@ type link struct {
 	conn          *conn // the latest, or nil
 }
 
-// conn is a connection of two hosts over a link. Its ends notice its loss later.
+// conn is a connection of two hosts over a link. Its ends notice its loss
+// later.
 type conn struct {
 	link    *link
 	hosts   [2]*host
@@ -42,8 +43,9 @@ func (c *conn) key(from *host, what string) digest {
 	return c.link.w.now(what).text(string(from.id)).text(string(c.other(from).id))
 }
 
-// send schedules the arrival of a message at the other end, not before a time. The message
-// is lost if the connection is lost meanwhile. The caller holds w.mu.
+// send schedules the arrival of a message at the other end, not before a time.
+// The message is lost if the connection is lost meanwhile. The caller holds
+// w.mu.
 func (c *conn) send(from *host, key digest, what string, earliest time.Time, arrive func()) (when time.Time) {
 	l := c.link
 	when = time.Now().Add(key.between(l.least, l.most))
@@ -65,8 +67,9 @@ func (c *conn) send(from *host, key digest, what string, earliest time.Time, arr
 	return when
 }
 
-// dial connects the nodes of a link, if both run and one of them knows that they are not
-// connected. It ends an old connection of which the other one still knows.
+// dial connects the nodes of a link, if both run and one of them knows that
+// they are not connected. It ends an old connection of which the other one
+// still knows.
 func (l *link) dial() {
 	l.w.mu.Lock()
 	a, b := l.nodes[0].host, l.nodes[1].host
@@ -107,7 +110,8 @@ func (c *conn) drop(h *host) {
 	}
 }
 
-// lose ends a connection: the ends notice it within a time. The caller holds w.mu.
+// lose ends a connection: the ends notice it within a time. The caller holds
+// w.mu.
 func (c *conn) lose(within time.Duration) {
 	if c.lost {
 		return

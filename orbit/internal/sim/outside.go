@@ -20,9 +20,10 @@ import (
 	"github.com/newpieceplease/npp/orbit/internal/reconcile"
 )
 
-// prepare creates the encoder and the decoder of package reconcile by requesting a block.
-// The process has one of each. They have channels, so bubbles of synctest can share them
-// only if they are created outside of all bubbles.
+// prepare creates the encoder and the decoder of package reconcile by
+// requesting a block. The process has one of each. They have channels, so
+// bubbles of synctest can share them only if they are created outside of all
+// bubbles.
 func prepare() error {
 	b := block.New(dagcbor.AppendText(nil, "a block"))
 	var asked bytes.Buffer

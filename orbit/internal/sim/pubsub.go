@@ -121,8 +121,8 @@ func (r *pubsubRouter) Announce(_ context.Context, topic string, data []byte) er
 	return nil
 }
 
-// pass sends a message to a peer. It may arrive never, late or twice. The caller holds
-// w.mu.
+// pass sends a message to a peer. It may arrive never, late or twice. The
+// caller holds w.mu.
 func (r *pubsubRouter) pass(p peer.ID, m message) {
 	c := r.h.conns[p]
 	key := c.key(r.h, "publish").number(int64(m.id))
@@ -136,8 +136,8 @@ func (r *pubsubRouter) pass(p peer.ID, m message) {
 	}
 }
 
-// receive offers a message to the follower of its topic, and forwards it if the follower says
-// so.
+// receive offers a message to the follower of its topic, and forwards it if the
+// follower says so.
 func (r *pubsubRouter) receive(from peer.ID, m message) {
 	r.h.w.mu.Lock()
 	defer r.h.w.mu.Unlock()

@@ -35,8 +35,8 @@ type running struct {
 	killed bool
 }
 
-// moments is a source of random numbers that depend on the time alone, so the order of
-// concurrent calls does not matter.
+// moments is a source of random numbers that depend on the time alone, so the
+// order of concurrent calls does not matter.
 type moments struct {
 	chance digest
 	begun  time.Time
@@ -44,8 +44,8 @@ type moments struct {
 	drawn  int // numbers drawn at that time
 }
 
-// Uint64 implements [rand.Source]. The number changes after 1024 calls at the same time, for
-// callers that reject it again and again.
+// Uint64 implements [rand.Source]. The number changes after 1024 calls at the
+// same time, for callers that reject it again and again.
 func (m *moments) Uint64() uint64 {
 	if now := time.Now(); !now.Equal(m.last) {
 		m.last, m.drawn = now, 0

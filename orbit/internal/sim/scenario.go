@@ -18,7 +18,8 @@ type size struct {
 	operations int
 }
 
-// history is a sequence of events that happen to the replicas of some databases.
+// history is a sequence of events that happen to the replicas of some
+// databases.
 type history struct {
 	*world
 	replicas   []*replica
@@ -182,8 +183,8 @@ func (s *history) operate(what string, rng *rand.Rand) {
 	}
 }
 
-// write writes at a replica, if it has the database. An entry that is reported to be on disk
-// must be everywhere in the end.
+// write writes at a replica, if it has the database. An entry that is reported
+// to be on disk must be everywhere in the end.
 func (s *history) write(r *replica, b *database, chance digest) {
 	n, db := r.running, r.database(b)
 	if db == nil {
@@ -225,7 +226,8 @@ func (s *history) grant(rng *rand.Rand, to *replica) {
 	})
 }
 
-// revoke revokes the right of a replica to write, with or without retaining its entries.
+// revoke revokes the right of a replica to write, with or without retaining its
+// entries.
 func (s *history) revoke(rng *rand.Rand, from *replica) {
 	s.administered(rng, func(_ *database, db *orbit.Database) {
 		if from.running == nil {

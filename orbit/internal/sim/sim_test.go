@@ -22,9 +22,9 @@ import (
 	"github.com/newpieceplease/npp/test/harness"
 )
 
-// TestMain lets one goroutine run at a time, and turns off the garbage collector, which
-// runs between events: goroutines that start together then nearly always run in the same
-// order.
+// TestMain lets one goroutine run at a time, and turns off the garbage
+// collector, which runs between events: goroutines that start together then
+// nearly always run in the same order.
 func TestMain(m *testing.M) {
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(-1)
@@ -64,10 +64,10 @@ func happen(t *testing.T, seed uint64, n size, trace func(string)) (sum uint64) 
 	return sum
 }
 
-// TestHistories runs the histories of many seeds: NPP_SIM_SEEDS is their number, and
-// NPP_SIM_SEED the first. It goes on with further seeds while [harness.Soaking]. Each history
-// has a process of its own, as it has when it is reproduced. As many processes as processors
-// run at once.
+// TestHistories runs the histories of many seeds: NPP_SIM_SEEDS is their
+// number, and NPP_SIM_SEED the first. It goes on with further seeds while
+// [harness.Soaking]. Each history has a process of its own, as it has when it
+// is reproduced. As many processes as processors run at once.
 func TestHistories(t *testing.T) {
 	processes, err := children.New("npp-sim-")
 	if err != nil {
@@ -99,7 +99,8 @@ func TestHistories(t *testing.T) {
 	t.Logf("seeds %d to %d", first, next-1)
 }
 
-// TestSeed runs the history of NPP_SIM_SEED, and prints its events if NPP_SIM_TRACE is set.
+// TestSeed runs the history of NPP_SIM_SEED, and prints its events if
+// NPP_SIM_TRACE is set.
 func TestSeed(t *testing.T) {
 	var trace func(string)
 	if os.Getenv("NPP_SIM_TRACE") != "" {
@@ -109,9 +110,9 @@ func TestSeed(t *testing.T) {
 	happen(t, seed, sized(seed), trace)
 }
 
-// A seed always draws the same plan, and each event of the plan happens at its time in each
-// run. The events that follow are mostly the same as well, which the log shows, but that is
-// not guaranteed; see the package.
+// A seed always draws the same plan, and each event of the plan happens at its
+// time in each run. The events that follow are mostly the same as well, which
+// the log shows, but that is not guaranteed; see the package.
 func TestSameSeedSamePlan(t *testing.T) {
 	small := size{replicas: 15, operations: 60}
 	other := ""
@@ -148,8 +149,8 @@ func TestSameSeedSamePlan(t *testing.T) {
 	}
 }
 
-// plan returns the plan of a history as text, and the events that are certain to happen, as
-// the lines of [world.trace].
+// plan returns the plan of a history as text, and the events that are certain
+// to happen, as the lines of [world.trace].
 func plan(s *history) (text string, events map[string]bool) {
 	var b strings.Builder
 	name := func(n *node) string { return fmt.Sprintf("%s %s %q", n.name, n.id, n.unknown) }

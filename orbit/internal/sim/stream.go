@@ -58,8 +58,8 @@ func (s *stream) notify() {
 	s.changed = make(chan struct{})
 }
 
-// wait waits for a change, and returns an error after the deadline. The caller holds w.mu,
-// which is released meanwhile.
+// wait waits for a change, and returns an error after the deadline. The caller
+// holds w.mu, which is released meanwhile.
 func (s *stream) wait(deadline time.Time) error {
 	changed := s.changed
 	s.host.w.mu.Unlock()
@@ -105,7 +105,8 @@ func (s *stream) Read(b []byte) (int, error) {
 	}
 }
 
-// consume gives the other end credit in portions of half a window. The caller holds w.mu.
+// consume gives the other end credit in portions of half a window. The caller
+// holds w.mu.
 func (s *stream) consume(n int) {
 	if s.read += n; s.read < window/2 {
 		return
@@ -138,8 +139,8 @@ func (s *stream) Write(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// send schedules a change of the other end, after all earlier ones. The first one opens it.
-// The caller holds w.mu.
+// send schedules a change of the other end, after all earlier ones. The first
+// one opens it. The caller holds w.mu.
 func (s *stream) send(what string, data []byte, change func(to *stream)) {
 	w, c := s.host.w, s.conn
 	if s.peer == nil {

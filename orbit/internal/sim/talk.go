@@ -7,12 +7,12 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// gather is the delay before a host tells changes. Concurrent changes are told at once, so
-// their order does not matter.
+// gather is the delay before a host tells changes. Concurrent changes are told
+// at once, so their order does not matter.
 const gather = time.Millisecond
 
-// talk has the topics and the want list that a host told a peer on a connection. w.mu guards
-// it.
+// talk has the topics and the want list that a host told a peer on a
+// connection. w.mu guards it.
 type talk struct {
 	conn   *conn
 	from   *host

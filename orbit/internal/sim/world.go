@@ -84,8 +84,8 @@ func (w *world) plan(when time.Time, key digest, what string, do func()) {
 	w.at(when, key, what, do)
 }
 
-// tidyEvery is the number of events between two garbage collections, which happen while no
-// other goroutine runs.
+// tidyEvery is the number of events between two garbage collections, which
+// happen while no other goroutine runs.
 const tidyEvery = 4096
 
 // run runs the steps that are scheduled before a time.
