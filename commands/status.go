@@ -127,7 +127,7 @@ func newStatusOutput(s daemon.Status) *statusOutput {
 		Disk:       diskStatus{s.Disk.Free, s.Disk.Floor, s.Disk.Reserve, s.Disk.Err == nil},
 		Attention:  []attentionLine{},
 	}
-	for _, st := range s.Stores {
+	for _, st := range s.LibraryDatabases {
 		l := storeStatusLine{storeLine: newStoreLine(st.Database), Entries: st.Entries, Keys: st.Keys, Open: st.Open}
 		if !st.InSync.IsZero() {
 			l.InStep = &st.InSync

@@ -226,7 +226,7 @@ func TestCompanionFindsAndFetchesAPiece(t *testing.T) {
 	}
 	status, err := bob.Status(t.Context())
 	must(t, err)
-	if status.Companions != 1 || status.Online != 1 || status.Pieces != 1 || !status.Pubsub || status.NPP != 1 || len(status.Stores) != 4 {
+	if status.Companions != 1 || status.Online != 1 || status.Pieces != 1 || !status.Pubsub || status.NPP != 1 || len(status.LibraryDatabases) != 4 {
 		t.Errorf("status: %+v", status)
 	}
 }

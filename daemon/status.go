@@ -22,20 +22,20 @@ const offersTimeout = time.Second
 // Status describes a daemon. Texts name commands of `ipfs npp` and settings
 // below [SettingsPath].
 type Status struct {
-	Peer      peer.ID
-	Username  string
-	Started   time.Time
-	Peers     int // connected peers
-	NPP       int // connected peers that speak npp's protocols
-	Pubsub    bool
-	Messages  message.Stats
-	Disk      space.State // of the datastore
-	Stores    []StoreStatus
-	Databases int         // without access databases
-	Fetching  int         // databases that did not arrive yet
-	Full      []string    // addresses of databases that accept no entries from others because of a quota
-	Others    orbit.Usage // of all databases with a quota
-	NotLive   []string    // addresses of replicated databases whose topics are not subscribed to
+	Peer             peer.ID
+	Username         string
+	Started          time.Time
+	Peers            int // connected peers
+	NPP              int // connected peers that speak npp's protocols
+	Pubsub           bool
+	Messages         message.Stats
+	Disk             space.State // of the datastore
+	LibraryDatabases []LibraryDatabaseStatus
+	Databases        int         // without access databases
+	Fetching         int         // databases that did not arrive yet
+	Full             []string    // addresses of databases that accept no entries from others because of a quota
+	Others           orbit.Usage // of all databases with a quota
+	NotLive          []string    // addresses of replicated databases whose topics are not subscribed to
 
 	Companions int
 	Online     int // connected companions
@@ -45,8 +45,8 @@ type Status struct {
 	Attention []Attention
 }
 
-// StoreStatus describes a library database.
-type StoreStatus struct {
+// LibraryDatabaseStatus describes a library database.
+type LibraryDatabaseStatus struct {
 	library.Database
 	Entries uint64
 	Keys    uint64
@@ -246,14 +246,14 @@ func (d *Daemon) statusOfTopics(s *Status) {
 
 func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
 	for _, store := range d.library.Databases(ctx) {
-		st := StoreStatus{Database: store}
+		st := LibraryDatabaseStatus{Database: store}
 		if store.Err != nil {
 			s.attend(store.Name, "", store.Err, "")
 		}
 		if store.DB != nil {
 			d.describeStore(ctx, &st, s)
 		}
-		s.Stores = append(s.Stores, st)
+		s.LibraryDatabases = append(s.LibraryDatabases, st)
 	}
 	// If the name cannot be read, the store above has the error.
 	s.Username, _ = d.library.Username(ctx)
@@ -293,7 +293,7 @@ func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {
 	s.attendOffers(len(offers), err != nil)
 }
 
-func (d *Daemon) describeStore(ctx context.Context, st *StoreStatus, s *Status) {
+func (d *Daemon) describeStore(ctx context.Context, st *LibraryDatabaseStatus, s *Status) {
 	stats, err := st.DB.Stats(ctx)
 	if err != nil {
 		s.attend(st.Name, "", err, "")
