@@ -174,7 +174,11 @@ func (l *Library) AddCompanion(ctx context.Context, target peer.AddrInfo) (again
 	if name != "" {
 		doc[KeyUsername] = name
 	}
+	if !again {
+		l.keepBefore(ctx, id)
+	}
 	if _, err := kv.Put(ctx, user, doc); err != nil {
+		l.unkeep(l.ctx, id)
 		return again, err
 	}
 	for _, address := range former {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -74,14 +75,14 @@ func TestRemoveReportsAPinThatStays(t *testing.T) {
 	wantErr(t, err, orbit.ErrNotFound)
 }
 
-// flakySwarm is a Swarm whose first Keep fails.
+// flakySwarm is a Swarm whose first two calls of Keep fail.
 type flakySwarm struct {
 	library.Swarm
 	kept atomic.Int32
 }
 
 func (s *flakySwarm) Keep(ctx context.Context, info peer.AddrInfo) error {
-	if s.kept.Add(1) == 1 {
+	if s.kept.Add(1) <= 2 {
 		return syscall.ENOSPC
 	}
 	return s.Swarm.Keep(ctx, info)
@@ -95,7 +96,50 @@ func TestKeepIsRetriedWithTheNextCard(t *testing.T) {
 	m := newCardPeer(t, card.Card{Username: "alice", User: h.absentAddress(t, "user")})
 	_, err := h.AddCompanion(testContext(t), loopback.Info(m.host))
 	must(t, err)
-	eventually(t, "Keep was called", func() bool { return s.kept.Load() > 0 })
+	eventually(t, "Keep was called", func() bool { return s.kept.Load() > 1 })
 	h.exchangeCards(t, m) // another card
 	eventually(t, "the companion is a kept peer", func() bool { return len(h.swarm.Kept()) == 1 })
+}
+
+// watchedSwarm is a Swarm that calls a function before each Keep.
+type watchedSwarm struct {
+	library.Swarm
+	before func()
+}
+
+func (s *watchedSwarm) Keep(ctx context.Context, info peer.AddrInfo) error {
+	s.before()
+	return s.Swarm.Keep(ctx, info)
+}
+
+// A daemon that is killed after it recorded a companion has the addresses of the
+// companion.
+func TestCompanionIsKeptBeforeItIsRecorded(t *testing.T) {
+	t.Parallel()
+	h := newTestLibrary(t)
+	var records []int // when Keep was called
+	var mu sync.Mutex
+	s := &watchedSwarm{Swarm: h.swarm, before: func() {
+		mu.Lock()
+		defer mu.Unlock()
+		entries := -1
+		if db, err := h.orbit.Find(context.Background(), "companions"); err == nil {
+			if stats, err := db.Stats(context.Background()); err == nil {
+				entries = int(stats.Entries)
+			}
+		}
+		records = append(records, entries)
+	}}
+	h.reopenWith(t, func(c *library.Config) { c.Swarm = s })
+	m := newCardPeer(t, card.Card{Username: "alice", User: h.absentAddress(t, "user")})
+	_, err := h.AddCompanion(testContext(t), loopback.Info(m.host))
+	must(t, err)
+	mu.Lock()
+	defer mu.Unlock()
+	if len(records) == 0 || records[0] != 0 {
+		t.Errorf("records when the peer was kept: %v", records)
+	}
+	if kept := h.swarm.Kept(); len(kept) != 1 || len(kept[0].Addrs) == 0 {
+		t.Errorf("kept peers: %+v", kept)
+	}
 }

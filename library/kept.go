@@ -13,27 +13,51 @@ const keptPrefix = "kept"
 
 func keptKey(id peer.ID) string { return keptPrefix + "/" + id.String() }
 
-// keep makes a companion a kept peer. If it was none before, keep records that,
-// so that unkeep undoes it.
+// keep makes a companion a kept peer.
 func (l *Library) keep(ctx context.Context, c *companionState) {
-	id := c.id
-	recorded, err := l.cfg.Store.Has(ctx, keptKey(id))
-	if err == nil && !recorded && !l.isKept(id) {
-		err = save(ctx, l.cfg.Store, keptKey(id), []byte("1"))
-	}
+	err := l.recordKept(ctx, c.id)
 	if err == nil {
 		err = l.keepAt(ctx, c)
 	}
 	if err != nil && ctx.Err() == nil {
-		log.Warnw("companion is not a kept peer", "peer", id, "err", err)
+		log.Warnw("companion is not a kept peer", "peer", c.id, "err", err)
 	}
 }
 
-// keepAt makes a companion a kept peer at the addresses in the peerstore, which
-// include those from identify if the companion opened the connection.
-func (l *Library) keepAt(ctx context.Context, c *companionState) error {
-	addrs := l.cfg.Host.Peerstore().Addrs(c.id)
+// keepBefore makes a peer a kept peer before it is recorded as a companion. So the
+// addresses of a recorded companion are on disk, even if the daemon is killed just
+// after the record was written. A kept peer without a record is pruned.
+func (l *Library) keepBefore(ctx context.Context, id peer.ID) {
+	err := l.recordKept(ctx, id)
+	if err == nil {
+		err = l.cfg.Swarm.Keep(ctx, peer.AddrInfo{ID: id, Addrs: l.knownAddrs(id)})
+	}
+	if err != nil && ctx.Err() == nil {
+		log.Warnw("peer to be a companion is not a kept peer", "peer", id, "err", err)
+	}
+}
+
+// recordKept records that a peer is kept as a companion, so that unkeep undoes it,
+// unless it was a kept peer before.
+func (l *Library) recordKept(ctx context.Context, id peer.ID) error {
+	recorded, err := l.cfg.Store.Has(ctx, keptKey(id))
+	if err != nil || recorded || l.isKept(id) {
+		return err
+	}
+	return save(ctx, l.cfg.Store, keptKey(id), []byte("1"))
+}
+
+// knownAddrs returns the addresses of a peer in the peerstore, which include those
+// from identify if the peer opened the connection.
+func (l *Library) knownAddrs(id peer.ID) []ma.Multiaddr {
+	addrs := l.cfg.Host.Peerstore().Addrs(id)
 	slices.SortFunc(addrs, func(a, b ma.Multiaddr) int { return a.Compare(b) })
+	return addrs
+}
+
+// keepAt makes a companion a kept peer at its known addresses.
+func (l *Library) keepAt(ctx context.Context, c *companionState) error {
+	addrs := l.knownAddrs(c.id)
 	c.mu.Lock()
 	same := c.kept && slices.EqualFunc(c.addrs, addrs, ma.Multiaddr.Equal)
 	c.mu.Unlock()
