@@ -256,6 +256,11 @@ func (x *Exchanger) initiate(ctx context.Context, id peer.ID) (Card, error) {
 		return Card{}, err
 	}
 	s.Close()
+	x.mu.Lock()
+	if c := x.remote(id); c != nil {
+		c.supported = true // proven, even if identify has failed
+	}
+	x.mu.Unlock()
 	x.sent(id, version)
 	return theirs, nil
 }

@@ -180,6 +180,24 @@ func TestLargerSideInitiatesAfterDelay(t *testing.T) {
 }
 
 // A repeated identification schedules nothing.
+// A peer that was never identified gets a later card after an exchange with it.
+func TestExchangeProvesThatThePeerSpeaksTheProtocol(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fakeNetwork) {
+		a, an := f.daemon(t, "a")
+		n := f.node("n")
+		n.SetStreamHandler(Protocol, answerWith("n"))
+		connectOnly(an, n)
+		if _, err := a.Exchange(t.Context(), "n"); err != nil {
+			t.Fatal(err)
+		}
+		a.Announce()
+		time.Sleep(time.Minute)
+		if got := f.count("a", "n"); got != 2 {
+			t.Errorf("%d exchanges, want 2", got)
+		}
+	})
+}
+
 func TestRepeatedIdentificationChangesNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fakeNetwork) {
 		b, bn := f.daemon(t, "b")
