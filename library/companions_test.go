@@ -265,6 +265,14 @@ func newCompleteCompanion(t testing.TB, pieces ...string) *stagedCompanion {
 		}
 		return s.incomplete() == ""
 	})
+	eventually(t, "the record names the databases", func() bool {
+		kv, err := s.database(t, library.CompanionsName).KeyValue()
+		must(t, err)
+		item, err := kv.Get(t.Context(), s.userAt)
+		must(t, err)
+		record := item.Value.String()
+		return strings.Contains(record, s.scoresAt) && strings.Contains(record, s.countsAt)
+	})
 	return s
 }
 
