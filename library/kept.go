@@ -44,7 +44,7 @@ func (l *Library) recordKept(ctx context.Context, id peer.ID) error {
 	if err != nil || recorded || l.isKept(id) {
 		return err
 	}
-	return save(ctx, l.cfg.Store, keptKey(id), []byte("1"))
+	return l.cfg.Store.Put(ctx, keptKey(id), []byte("1"))
 }
 
 // knownAddrs returns the addresses of a peer in the peerstore, which include those
@@ -93,7 +93,7 @@ func (l *Library) unkeep(ctx context.Context, id peer.ID) {
 	if err := l.cfg.Swarm.Forget(ctx, id); err != nil && ctx.Err() == nil {
 		log.Debugw("former companion is still a kept peer", "peer", id, "err", err)
 	}
-	if err := erase(ctx, l.cfg.Store, keptKey(id)); err != nil && ctx.Err() == nil {
+	if err := l.cfg.Store.Delete(ctx, keptKey(id)); err != nil && ctx.Err() == nil {
 		log.Warnw("former companion is still recorded as a kept peer", "peer", id, "err", err)
 	}
 }
@@ -122,5 +122,5 @@ func (l *Library) pruneKept(records map[string]record) {
 // MarkPeerManual records that a person asked for a kept peer: it stays one when
 // it is not a companion any more.
 func (l *Library) MarkPeerManual(ctx context.Context, id peer.ID) error {
-	return erase(ctx, l.cfg.Store, keptKey(id))
+	return l.cfg.Store.Delete(ctx, keptKey(id))
 }

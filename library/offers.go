@@ -121,7 +121,7 @@ func (l *Library) watchOffers() {
 func (l *Library) setScanned(at time.Time) {
 	text, err := at.MarshalText()
 	if err == nil {
-		err = save(l.ctx, l.cfg.Store, scannedKey, text)
+		err = l.cfg.Store.Put(l.ctx, scannedKey, text)
 	}
 	if err != nil && l.ctx.Err() == nil {
 		log.Warnw("offers", "err", err)

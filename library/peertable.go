@@ -91,27 +91,11 @@ func (t *peerTable[R]) put(ctx context.Context, id peer.ID, r R, evict peer.ID) 
 
 // remove removes a record. After an error, nothing changed.
 func (t *peerTable[R]) remove(ctx context.Context, id peer.ID) error {
-	if err := erase(ctx, t.store, t.key(id)); err != nil {
+	if err := t.store.Delete(ctx, t.key(id)); err != nil {
 		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.records, id)
-	return nil
-}
-
-func save(ctx context.Context, s *store.Store, key string, val []byte) error {
-	err := s.Update(ctx, func(tx *store.Tx) error { return tx.Put(key, val) })
-	if err != nil {
-		return fmt.Errorf("write %s: %w", key, err)
-	}
-	return nil
-}
-
-func erase(ctx context.Context, s *store.Store, key string) error {
-	err := s.Update(ctx, func(tx *store.Tx) error { return tx.Delete(key) })
-	if err != nil {
-		return fmt.Errorf("delete %s: %w", key, err)
-	}
 	return nil
 }

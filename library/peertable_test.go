@@ -53,7 +53,7 @@ func TestPeerTableIsTheSameInMemoryAndOnDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("replaced", map[peer.ID]string{b: "bob"})
-	if err := save(t.Context(), s, "name/junk", []byte(`"junk"`)); err != nil {
+	if err := s.Put(t.Context(), "name/junk", []byte(`"junk"`)); err != nil {
 		t.Fatal(err)
 	}
 	want("damaged", map[peer.ID]string{b: "bob"})

@@ -57,6 +57,23 @@ func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	}
 }
 
+// Put sets the value at key and makes that durable; see [Store.Update].
+func (s *Store) Put(ctx context.Context, key string, value []byte) error {
+	if err := s.Update(ctx, func(tx *Tx) error { return tx.Put(key, value) }); err != nil {
+		return fmt.Errorf("write %s: %w", key, err)
+	}
+	return nil
+}
+
+// Delete deletes the value at key and makes that durable; see [Store.Update]. A
+// key without a value is not an error.
+func (s *Store) Delete(ctx context.Context, key string) error {
+	if err := s.Update(ctx, func(tx *Tx) error { return tx.Delete(key) }); err != nil {
+		return fmt.Errorf("delete %s: %w", key, err)
+	}
+	return nil
+}
+
 // request is a call of Update.
 type request struct {
 	ctx  context.Context

@@ -551,3 +551,26 @@ func TestUncleanKeysAreRefused(t *testing.T) {
 		want(t, s, key, "1")
 	}
 }
+
+func TestPutAndDeleteAreUpdates(t *testing.T) {
+	disk := storetest.NewDisk()
+	s := store.New(disk, "/test")
+	if err := s.Put(t.Context(), "a", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := store.New(disk.PowerLoss(nil), "/test").Get(t.Context(), "a"); err != nil || string(v) != "1" {
+		t.Errorf("after a power loss: %q, %v", v, err)
+	}
+	for range 2 {
+		if err := s.Delete(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ok, err := store.New(disk.PowerLoss(nil), "/test").Has(t.Context(), "a"); ok || err != nil {
+		t.Errorf("after a power loss: %t, %v", ok, err)
+	}
+	disk.FailAfter(1, storetest.Once)
+	if err := s.Put(t.Context(), "a", nil); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("on a full disk: %v", err)
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"iter"
 	"slices"
 	"strings"
@@ -140,7 +139,7 @@ func (d *Databases) MarkManual(ctx context.Context, address string) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return remove(ctx, d.cfg.Store, autoOpenedKey(hash))
+	return d.cfg.Store.Delete(ctx, autoOpenedKey(hash))
 }
 
 // Prune drops the auto-opened databases that no companion needs any more, and
@@ -241,7 +240,7 @@ func (d *Databases) open(ctx context.Context, address, user, indexBy string, was
 		if err != nil {
 			return opts, false, err
 		}
-		if err := put(ctx, d.cfg.Store, autoOpenedKey(hash), text); err != nil {
+		if err := d.cfg.Store.Put(ctx, autoOpenedKey(hash), text); err != nil {
 			return opts, false, err
 		}
 		opts.IndexBy = indexBy
@@ -278,7 +277,7 @@ func (d *Databases) drop(ctx context.Context, hash string) error {
 			return err
 		}
 	}
-	return remove(ctx, d.cfg.Store, autoOpenedKey(hash))
+	return d.cfg.Store.Delete(ctx, autoOpenedKey(hash))
 }
 
 // hasOwnEntries reports whether a database has an entry of this daemon's
@@ -322,19 +321,3 @@ func (d *Databases) setComplete(address string) {
 }
 
 func autoOpenedKey(hash string) string { return autoOpenedPrefix + "/" + hash }
-
-func put(ctx context.Context, s *store.Store, key string, value []byte) error {
-	err := s.Update(ctx, func(tx *store.Tx) error { return tx.Put(key, value) })
-	if err != nil {
-		return fmt.Errorf("write %s: %w", key, err)
-	}
-	return nil
-}
-
-func remove(ctx context.Context, s *store.Store, key string) error {
-	err := s.Update(ctx, func(tx *store.Tx) error { return tx.Delete(key) })
-	if err != nil {
-		return fmt.Errorf("delete %s: %w", key, err)
-	}
-	return nil
-}

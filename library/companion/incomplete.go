@@ -60,7 +60,7 @@ func (i *incomplete) set(ctx context.Context, hash string, member bool) error {
 	case !changed:
 		return nil
 	case member:
-		return put(ctx, i.store, key, []byte("1"))
+		return i.store.Put(ctx, key, []byte("1"))
 	}
-	return remove(ctx, i.store, key)
+	return i.store.Delete(ctx, key)
 }
