@@ -1,12 +1,14 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"reflect"
+	"time"
 
 	"github.com/ipfs/boxo/files"
 	cmds "github.com/ipfs/go-ipfs-cmds"
@@ -104,17 +106,103 @@ func (p *onePart) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// Bounds of [drain].
+const (
+	drainTime = 10 * time.Second // in all
+	drainIdle = time.Second      // without a byte
+)
+
+// drain reads and discards what is left of r, within drainTime and drainIdle.
+// A command that fails drains its body before it answers: the daemon closes a
+// connection with an unread body, and a client that still sends reports that
+// instead of the answer.
+func drain(r io.Reader) {
+	read, end := make(chan struct{}), make(chan struct{})
+	defer close(end)
+	go func() {
+		defer close(read)
+		buf := make([]byte, 64<<10)
+		for {
+			if _, err := r.Read(buf); err != nil {
+				return
+			}
+			select {
+			case read <- struct{}{}:
+			case <-end:
+				return
+			}
+		}
+	}()
+	whole := time.After(drainTime)
+	for {
+		select {
+		case _, more := <-read:
+			if !more {
+				return
+			}
+		case <-time.After(drainIdle):
+			return
+		case <-whole:
+			return
+		}
+	}
+}
+
+// allParts reads part, and then the parts of a body, one after the other. It
+// passes over errors of a part.
+type allParts struct {
+	part  io.Reader
+	parts files.DirIterator
+}
+
+func (a *allParts) Read(b []byte) (int, error) {
+	if a.part != nil {
+		n, err := a.part.Read(b)
+		if err != nil {
+			a.part, err = nil, nil
+		}
+		return n, err
+	}
+	if !a.parts.Next() {
+		return 0, cmp.Or(a.parts.Err(), io.EOF)
+	}
+	if f := files.FileFromEntry(a.parts); f != nil {
+		a.part = f
+	}
+	return 0, nil
+}
+
 // contextReader returns a reader whose reads fail with the context's cause when
-// the context is done. The caller calls stop when it no longer reads.
-func contextReader(ctx context.Context, r io.Reader) (reader io.Reader, stop func()) {
+// the context is done. The caller calls stop when it no longer reads; stopped is
+// then closed once r is no longer read.
+func contextReader(ctx context.Context, r io.Reader) (reader io.Reader, stop func(), stopped <-chan struct{}) {
 	pr, pw := io.Pipe()
+	copied := make(chan struct{})
 	go func() {
 		_, err := io.Copy(pw, r)
 		pw.CloseWithError(err)
+		close(copied)
 	}()
 	unwatch := context.AfterFunc(ctx, func() { pw.CloseWithError(context.Cause(ctx)) })
 	return pr, func() {
 		unwatch()
 		pr.Close()
+	}, copied
+}
+
+// bodyReader is a contextReader of what [body] returned. The caller calls end
+// before it answers; end drains the body.
+func bodyReader(ctx context.Context, r io.Reader) (reader io.Reader, end func()) {
+	reader, stop, stopped := contextReader(ctx, r)
+	return reader, func() {
+		stop()
+		select {
+		case <-stopped:
+			if one, ok := r.(*onePart); ok {
+				drain(&allParts{part: one, parts: one.body.Entries()})
+			}
+		case <-time.After(drainIdle):
+		case <-ctx.Done():
+		}
 	}
 }

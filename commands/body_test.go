@@ -2,6 +2,7 @@ package commands
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"mime/multipart"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"net/textproto"
 	"strings"
 	"testing"
+	"time"
 
 	cmds "github.com/ipfs/go-ipfs-cmds"
 	cmdshttp "github.com/ipfs/go-ipfs-cmds/http"
@@ -109,5 +111,64 @@ func TestBodyIsOnePartOrRefused(t *testing.T) {
 		if !strings.Contains(got, test.want) || strings.HasPrefix(test.want, `"got`) != strings.Contains(got, "got ") {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
+	}
+}
+
+// A client that still sends its body gets the answer of a command that failed,
+// not the end of the connection.
+func TestClientThatStillSendsGetsTheAnswer(t *testing.T) {
+	errRefused := errors.New("refused")
+	root := &cmds.Command{Subcommands: map[string]*cmds.Command{
+		"one": {Run: func(req *cmds.Request, res cmds.ResponseEmitter, _ cmds.Environment) error {
+			r, err := body(req, res, "body", errEmptyBody)
+			if err != nil {
+				return err
+			}
+			_, end := bodyReader(req.Context, r)
+			defer end()
+			return errRefused
+		}},
+		"all": {Run: func(req *cmds.Request, _ cmds.ResponseEmitter, _ cmds.Environment) error {
+			req.Files.Entries().Next()
+			drain(&allParts{parts: req.Files.Entries()})
+			return errRefused
+		}},
+	}}
+	c := cmdshttp.NewServerConfig()
+	c.APIPath = "/api/v0"
+	server := httptest.NewServer(cmdshttp.NewHandler(nil, root, c))
+	defer server.Close()
+	large := strings.Repeat("x", 16<<20)
+	for command, parts := range map[string][][2]string{
+		"one": {{"a", large}, {"b", large}},
+		"all": {{"a", large}, {"b", large}, {"c/d", large}},
+	} {
+		contentType, sent := form(t, parts...)
+		resp, err := http.Post(server.URL+"/api/v0/"+command, contentType, io.MultiReader(strings.NewReader(sent)))
+		if err != nil {
+			t.Errorf("%s: %v", command, err)
+			continue
+		}
+		answer, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || !strings.Contains(string(answer), errRefused.Error()) {
+			t.Errorf("%s: %q, %v", command, answer, err)
+		}
+	}
+}
+
+// A client that sends nothing holds up no answer.
+func TestDrainEndsWithoutBytes(t *testing.T) {
+	r, w := io.Pipe()
+	defer w.Close()
+	ended := make(chan struct{})
+	go func() {
+		drain(r)
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Error("it waits still")
 	}
 }

@@ -167,8 +167,8 @@ from people whom you trust with that.
 		if r == nil {
 			return errors.New("there is no CAR; hint: post it as a multipart body")
 		}
-		input, stop := contextReader(ctx, r)
-		defer stop()
+		input, end := bodyReader(ctx, r)
+		defer end()
 		db, stats, err := o.Import(ctx, input, nil)
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx)

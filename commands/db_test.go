@@ -235,13 +235,13 @@ func TestReadsEndWithTheContext(t *testing.T) {
 	defer w.Close()
 	stopping := errors.New("stopping")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	r, stop := contextReader(ctx, never)
+	r, stop, _ := contextReader(ctx, never)
 	defer stop()
 	go cancel(stopping)
 	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, stopping) {
 		t.Errorf("read: %v", err)
 	}
-	r, stop = contextReader(t.Context(), strings.NewReader("all of it"))
+	r, stop, _ = contextReader(t.Context(), strings.NewReader("all of it"))
 	if b, err := io.ReadAll(r); string(b) != "all of it" || err != nil {
 		t.Errorf("%q, %v", b, err)
 	}

@@ -135,8 +135,8 @@ writes it anyway.
 			}
 			r, args = strings.NewReader(args[len(args)-1]), args[:len(args)-1]
 		}
-		input, stop := contextReader(ctx, r)
-		defer stop()
+		input, end := bodyReader(ctx, r)
+		defer end()
 		db = writableAs(req, db)
 		if isSet(req, manyOption) {
 			n, err := putMany(ctx, db, req.Arguments[0], args, input)

@@ -171,7 +171,13 @@ lines with "progress", in "bytes" or "blocks".
 		}
 		// Reading from the client may block until the request ends.
 		done := make(chan error, 1)
-		go func() { done <- a.run(req.Files) }()
+		go func() {
+			err := a.run(req.Files)
+			if err != nil && req.Files != nil {
+				drain(&allParts{parts: req.Files.Entries()})
+			}
+			done <- err
+		}()
 		select {
 		case err := <-done:
 			return err

@@ -217,9 +217,11 @@ func readMessage(req *cmds.Request, res cmds.ResponseEmitter, limit uint64) ([]b
 		req.Arguments = req.Arguments[:last]
 		return []byte(text), nil
 	}
+	input, end := bodyReader(req.Context, f)
+	defer end()
 	// JSON may be longer than the message, which has no white space.
 	most := int64(2*limit + 1)
-	text, err := io.ReadAll(io.LimitReader(f, most))
+	text, err := io.ReadAll(io.LimitReader(input, most))
 	if err != nil {
 		return nil, fmt.Errorf("read the message: %w", err)
 	}

@@ -29,7 +29,7 @@ func ask(r io.Reader, w io.Writer, question string) bool {
 // askTerminal is ask on standard input and standard error. When the context is
 // done, the answer is no.
 func askTerminal(ctx context.Context, question string) bool {
-	in, stop := contextReader(ctx, os.Stdin)
+	in, stop, _ := contextReader(ctx, os.Stdin)
 	defer stop()
 	return ask(in, os.Stderr, question)
 }
