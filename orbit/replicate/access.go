@@ -16,7 +16,8 @@ import (
 // that were overwritten. When the access database is in sync with that of a
 // peer, it compares the replica of the peer again.
 func (rp *replica) followAccess(inner *orbit.Database) {
-	if access := rp.r.find(inner.Address()); access != nil {
+	if access, release := rp.r.acquire(inner.Address()); access != nil {
+		defer release()
 		defer access.guard(rp)()
 	}
 	l := oplog.Of(inner)
@@ -71,8 +72,16 @@ func (rp *replica) offerUnauthorized() {
 // refreshAccess exchanges the heads of the access database with peers that may
 // have a newer list, maxRefreshed of them at once, and waits for their entries.
 func (rp *replica) refreshAccess(ctx context.Context, from []peer.ID) {
-	access := rp.r.find(rp.database().Access().Address())
-	if access == nil || access.database() == nil {
+	access, release := rp.r.acquire(rp.database().Access().Address())
+	if access == nil {
+		return
+	}
+	defer release()
+	select {
+	case <-access.tried:
+	case <-ctx.Done():
+	}
+	if access.database() == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, refreshWithin)

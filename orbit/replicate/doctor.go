@@ -18,7 +18,6 @@ import (
 	"github.com/newpieceplease/npp/orbit/internal/manifest"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/orbit/value"
-	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/space"
 )
 
@@ -95,10 +94,11 @@ func (r *Replicator) Examine(ctx context.Context, address string) ([]Finding, er
 
 func (r *Replicator) examine(ctx context.Context, address string, deep bool) ([]Finding, error) {
 	x := &examination{ctx: ctx, r: r, address: address}
-	ok, err := x.open()
+	ok, release, err := x.open()
 	if err != nil {
 		return nil, err
 	}
+	defer release()
 	if ok {
 		x.status, _ = x.rp.fullStatus(ctx)
 		x.db = x.rp.database()
@@ -151,27 +151,18 @@ func (x *examination) addPeer(p peer.ID, check string, level Level, text, advice
 	x.findings = append(x.findings, Finding{check, level, text, advice, p})
 }
 
-// open finds the replica, and reports whether there is one. If not, the
+// open acquires the replica, and reports whether there is one. If not, the
 // findings are complete.
-func (x *examination) open() (bool, error) {
-	if x.rp = x.r.find(x.address); x.rp != nil {
-		return true, nil
-	}
-	if _, err := x.r.cfg.Orbit.Resolve(x.ctx, x.address); err != nil {
-		return false, err
-	}
-	if x.r.isPaused(x.address) {
+func (x *examination) open() (ok bool, release func(), err error) {
+	x.rp, release, err = x.r.acquireHere(x.ctx, x.address)
+	switch {
+	case err != nil:
+		return false, nil, err
+	case x.rp == nil:
 		x.add(CheckState, Problem, "it is closed: its entries stay as they are", x.r.phrase(OpenDatabase, x.address))
-		return false, nil
+		return false, func() {}, nil
 	}
-	if _, err := x.r.cfg.Orbit.Open(x.ctx, x.address, orbit.OpenOptions{}); err != nil {
-		x.damaged(err)
-		return false, nil
-	}
-	if x.rp = x.r.find(x.address); x.rp == nil {
-		return false, ErrClosed
-	}
-	return true, nil
+	return true, release, nil
 }
 
 // damaged adds why the database cannot be opened.
@@ -190,19 +181,6 @@ func (x *examination) pubsub() {
 		return
 	}
 	x.add(CheckPubsub, OK, "pubsub is on", "")
-	x.live("it", x.status)
-}
-
-// live adds why a database is not live.
-func (x *examination) live(which string, s Status) {
-	if s.NotLive == nil {
-		return
-	}
-	advice := ""
-	if errors.Is(s.NotLive, router.ErrTooManyTopics) {
-		advice = x.r.phrase(FreeTopics)
-	}
-	x.add(CheckPubsub, Problem, fmt.Sprintf("%s is not live, so new entries arrive late or never: %v", which, s.NotLive), advice)
 }
 
 func (x *examination) disk() {
@@ -244,6 +222,8 @@ func (x *examination) state() {
 func (x *examination) failed(err error) {
 	var access *orbit.AccessTypeError
 	switch {
+	case errors.Is(err, oplog.ErrDamaged):
+		x.damaged(err)
 	case errors.As(err, &access):
 		x.add(CheckState, Problem, fmt.Sprintf("it cannot be opened: %v, so its writers are not known", access),
 			"create a database with an access controller of type ipfs or orbitdb, and close this one: "+x.r.phrase(CloseDatabase, x.address))
@@ -292,7 +272,7 @@ func (x *examination) peers() {
 			relayed = append(relayed, p)
 		}
 	}
-	subscribers := x.rp.subscribers()
+	subscribers := x.rp.openAt()
 	// If no peer has the database open, one of the others may be the one that
 	// should.
 	level := Note
@@ -325,7 +305,7 @@ func (x *examination) peers() {
 // isUnidentified reports whether a peer did not identify itself although it had
 // the time.
 func (x *examination) isUnidentified(p peer.ID) bool {
-	if x.r.unidentified.has(p) {
+	if x.r.identification.hasFailed(p) {
 		return true
 	}
 	known, err := x.r.cfg.Host.Peerstore().GetProtocols(p)
@@ -419,13 +399,13 @@ func (x *examination) access() {
 	if inner == nil {
 		return
 	}
-	rp := x.r.find(inner.Address())
+	rp, release := x.r.acquire(inner.Address())
 	if rp == nil {
 		x.add(CheckState, Problem, fmt.Sprintf("its access database is not replicated: %s", inner.Address()), x.r.phrase(OpenDatabase, x.address))
 		return
 	}
+	defer release()
 	s, _ := rp.status()
-	x.live("its access database", s)
 	x.missing("of its access database ", s)
 	x.refused("of its access database ", inner, s)
 }

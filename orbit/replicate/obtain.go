@@ -35,7 +35,7 @@ func (rp *replica) obtain() {
 			rp.pauseObtain(err)
 			continue
 		}
-		rp.wants.requested(needed.Hash, rp.someSubscribers())
+		rp.wants.requested(needed.Hash, rp.someOpenAt())
 		try, cancel := context.WithTimeout(rp.ctx, obtainWithin)
 		b, err := rp.fetch(try, needed.Hash)
 		cancel()
@@ -45,7 +45,7 @@ func (rp *replica) obtain() {
 			failures = 0
 			continue
 		}
-		rp.wants.unanswered(needed.Hash, rp.someSubscribers())
+		rp.wants.unanswered(needed.Hash, rp.someOpenAt())
 		pause := rp.r.random.around(doubled(retryMin, failures, retryMax))
 		failures++
 		select {

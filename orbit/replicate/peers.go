@@ -76,7 +76,9 @@ var exchangeTransitions = [...][5]exchangeState{
 
 // peerState is what is known of one peer and one database.
 type peerState struct {
-	subscribed bool // it has the database open
+	subscribed bool      // it is subscribed to the topic
+	linked     bool      // it is a daemon that has the database open
+	left       time.Time // when it was the last time that it was subscribed
 
 	exchange exchangeState
 	next     time.Time     // when the exchange is due; zero if none is
@@ -173,7 +175,7 @@ func (t *peerTable) evict() {
 	}
 	var oldest peer.ID
 	for p, s := range t.peers {
-		if old := t.peers[oldest]; !s.exchange.runs() && !s.subscribed && (old == nil || s.exchanged.Before(old.exchanged)) {
+		if old := t.peers[oldest]; !s.exchange.runs() && !s.subscribed && !s.linked && (old == nil || s.exchanged.Before(old.exchanged)) {
 			oldest = p
 		}
 	}
@@ -204,17 +206,87 @@ func (t *peerTable) subscription(p peer.ID, on bool) (opened bool) {
 		}
 		return false
 	}
-	s.subscribed, s.failures, s.diverged, s.pause = on, 0, 0, idleMin
+	was := s.open()
+	s.subscribed, s.left, s.failures, s.diverged, s.pause = on, time.Now(), 0, 0, idleMin
 	s.apply(cancelExchange, time.Time{})
+	t.opened(p, was)
 	if on {
-		t.tell(Event{Kind: PeerJoined, Peer: p})
 		s.apply(scheduleExchange, later(time.Now(), s.began.Add(resubscribeAfter)))
 		t.due.Set()
-	} else {
-		t.tell(Event{Kind: PeerLeft, Peer: p})
 	}
 	t.changed()
 	return on
+}
+
+// open reports whether the peer has the database open.
+func (s *peerState) open() bool { return s.subscribed || s.linked }
+
+// opened tells whether a peer opened or closed the database, given whether it
+// was open. The caller holds t.mu.
+func (t *peerTable) opened(p peer.ID, was bool) {
+	switch is := t.peers[p].open(); {
+	case is && !was:
+		t.tell(Event{Kind: PeerJoined, Peer: p})
+	case was && !is:
+		t.tell(Event{Kind: PeerLeft, Peer: p})
+	}
+}
+
+// link notes whether a peer is a daemon that has the database open.
+func (t *peerTable) link(p peer.ID, on bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.peers[p] == nil && !on {
+		return
+	}
+	s := t.state(p)
+	was := s.open()
+	if s.linked == on {
+		return
+	}
+	s.linked = on
+	t.opened(p, was)
+	t.changed()
+}
+
+// compared notes what a daemon told of its replica at a time: whether it is in
+// sync, and then how many heads it has.
+func (t *peerTable) compared(p peer.ID, inSync bool, heads int, at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.peers[p]
+	if s == nil || !s.linked {
+		return
+	}
+	s.exchanged, s.by, s.heads, s.err = later(s.exchanged, at), ByState, heads, nil
+	if inSync {
+		t.agreed(p, s)
+		s.inSync = s.exchanged
+	}
+	t.changed()
+}
+
+// active reports whether a peer is subscribed, or was a moment ago, or an
+// exchange runs.
+func (t *peerTable) active(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.peers {
+		if s.subscribed || s.exchange.runs() || !s.left.IsZero() && now.Sub(s.left) < lingerFor {
+			return true
+		}
+	}
+	return false
+}
+
+// restore adds peers of an earlier table of the same database.
+func (t *peerTable) restore(peers []Peer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range peers {
+		s := t.state(p.ID)
+		s.exchanged, s.inSync, s.by, s.heads, s.err = p.Exchanged, p.InSync, p.By, p.Heads, p.Err
+	}
 }
 
 // disconnected notes that the connection to a peer was lost. If the peer is
@@ -238,8 +310,8 @@ func (t *peerTable) disconnected(p peer.ID) {
 func (t *peerTable) gone(p peer.ID, s *peerState) {
 	s.apply(cancelExchange, time.Time{})
 	if s.subscribed {
-		s.subscribed = false
-		t.tell(Event{Kind: PeerLeft, Peer: p})
+		s.subscribed, s.left = false, time.Now()
+		t.opened(p, true)
 	}
 }
 
@@ -526,7 +598,7 @@ func (t *peerTable) snapshot() []Peer {
 	defer t.mu.Unlock()
 	var peers []Peer
 	for p, s := range t.peers {
-		open := s.subscribed && t.connected(p)
+		open := s.open() && t.connected(p)
 		peers = append(peers, Peer{ID: p, Open: open, Exchanged: s.exchanged, InSync: s.inSync, By: s.by, Heads: s.heads, Err: s.err})
 	}
 	slices.SortFunc(peers, func(a, b Peer) int { return bytes.Compare([]byte(a.ID), []byte(b.ID)) })

@@ -29,8 +29,10 @@ import (
 //     [pubsub.WithValidateQueueSize] and [pubsub.WithPeerOutboundQueueSize]).
 //   - It publishes no message of more than 1 MiB (see
 //     [pubsub.WithMaxMessageSize]).
-//   - It does not limit the number of topics. Peers discard the subscriptions
-//     of a host with too many.
+//   - It tells of the subscriptions of peers to topics that it joined, and of
+//     no others. So all databases are subscribed to all the time, and none
+//     rests. From some 9000 topics on, peers discard the subscriptions of this
+//     host, all of which it sends at once.
 //   - A peer that unsubscribes and subscribes again at once may go unnoticed.
 //     It still begins exchanges itself.
 func PubSub(ps *pubsub.PubSub) Router {
@@ -154,8 +156,8 @@ func (r *plainRouter) OnSubscription(f func(p peer.ID, topic string, on bool)) {
 	r.subscribed = f
 }
 
-// ListPeers implements [Router].
-func (r *plainRouter) ListPeers(topic string) []peer.ID { return r.ps.ListPeers(topic) }
+// SeesAll implements [Router]. A plain router tells of topics that it joined.
+func (r *plainRouter) SeesAll() bool { return false }
 
 // Unmeshed implements [Router]. A plain router does not tell.
 func (r *plainRouter) Unmeshed(string) []peer.ID { return nil }

@@ -364,7 +364,7 @@ func (p *puller) unanswered(hash string) {
 	p.failed[hash] = true
 	p.rp.wants.remove(hash)
 	p.rp.r.requested.Delete(hash)
-	p.rp.wants.unanswered(hash, p.rp.someSubscribers())
+	p.rp.wants.unanswered(hash, p.rp.someOpenAt())
 }
 
 // batch returns a block that arrived, with others that arrived meanwhile.
@@ -402,7 +402,7 @@ func (p *puller) take(bs []block.Block) {
 		return
 	}
 	cs := orbit.NewCandidates(bs...)
-	joined, err := p.rp.joinOf(p.ctx, "", p.rp.someSubscribers(), cs)
+	joined, err := p.rp.joinOf(p.ctx, "", p.rp.someOpenAt(), cs)
 	if err != nil {
 		p.err = err
 		return
@@ -440,7 +440,7 @@ func (p *puller) offerAgain() (accepted bool) {
 	if len(cs) == 0 {
 		return false
 	}
-	joined, err := p.rp.joinOf(p.ctx, "", p.rp.someSubscribers(), cs)
+	joined, err := p.rp.joinOf(p.ctx, "", p.rp.someOpenAt(), cs)
 	if err != nil {
 		p.err = err
 		return false

@@ -23,6 +23,13 @@ func (r *random) below(n int64) int64 {
 	return rand.New(r.source).Int64N(n)
 }
 
+// shuffle permutes n items that swap swaps.
+func (r *random) shuffle(n int, swap func(i, j int)) {
+	for i := n - 1; i > 0; i-- {
+		swap(i, int(r.below(int64(i+1))))
+	}
+}
+
 // around returns a duration from 3/4 d to 5/4 d, so that what starts at the
 // same time does not continue at the same times.
 func (r *random) around(d time.Duration) time.Duration {

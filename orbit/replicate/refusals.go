@@ -40,6 +40,13 @@ func (r *refusals) add(from []peer.ID, hash string, why error) {
 	r.list = r.list[max(0, len(r.list)-maxRefusals):]
 }
 
+// restore adds the refusals of an earlier replica of the same database.
+func (r *refusals) restore(list []Refusal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.list = slices.Clone(list)
+}
+
 // remove forgets the refusal of an entry that was accepted, and reports whether
 // there was one.
 func (r *refusals) remove(hash string) bool {

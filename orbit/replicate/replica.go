@@ -3,13 +3,16 @@ package replicate
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/internal/inventory"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
@@ -27,9 +30,13 @@ import (
 type replica struct {
 	r       *Replicator
 	address string
+	key     inventory.Key
 	ctx     context.Context
 	cancel  context.CancelFunc
 	after   <-chan struct{} // closed when the replica may start; nil: at once
+	begun   time.Time
+	held    int       // calls of acquire that were not released; r.mu guards it
+	busy    time.Time // when it was released last; r.mu guards it
 	done    chan struct{}   // closed when all tasks have ended
 	tasks   sync.WaitGroup
 
@@ -40,7 +47,10 @@ type replica struct {
 	watchers watchers
 	changes  wait.Change // of the status
 
+	tried        chan struct{} // closed when the database was opened, or cannot be
+	triedOnce    func()        // closes tried
 	ready        chan struct{} // closed when db is set
+	topicDue     wait.Flag     // set when the topic is to be subscribed to
 	announceDue  wait.Flag     // set when heads are to be announced
 	accessInSync wait.Flag     // set when a peer is in sync with the access database
 	declined     wait.Flag     // set when data was rejected for lack of disk space
@@ -49,7 +59,7 @@ type replica struct {
 	db        *orbit.Database // nil until ready is closed
 	first     uint64          // the number of the last entry at that time
 	err       error           // why the database cannot be opened, or nil
-	live      liveness
+	stopLive  func()          // ends the subscription to the topic; nil while there is none
 	transfer  *Transfer         // that runs, or nil
 	full      error             // why a quota excludes entries of peers, or nil
 	abandoned bool              // pending entries were abandoned since a peer was in sync
@@ -57,16 +67,22 @@ type replica struct {
 }
 
 func newReplica(r *Replicator, address string) *replica {
+	k, _ := keyOf(address)
 	rp := &replica{
-		r: r, address: address,
+		r: r, address: address, key: k,
 		done:         make(chan struct{}),
 		slot:         newTransferSlot(),
+		begun:        time.Now(),
+		busy:         time.Now(),
+		tried:        make(chan struct{}),
 		ready:        make(chan struct{}),
+		topicDue:     wait.NewFlag(),
 		announceDue:  wait.NewFlag(),
 		accessInSync: wait.NewFlag(),
 		declined:     wait.NewFlag(),
 		guarded:      make(map[*replica]bool),
 	}
+	rp.triedOnce = sync.OnceFunc(func() { close(rp.tried) })
 	rp.peers = newPeerTable(rp.connected, r.random, rp.watchers.tell, rp.changes.Announce)
 	rp.wants = newWantList(r.random, rp.changes.Announce)
 	rp.ctx, rp.cancel = context.WithCancel(r.tasks.Context())
@@ -77,19 +93,6 @@ func (rp *replica) database() *orbit.Database {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	return rp.db
-}
-
-// setDatabase sets the database, and the number of its last entry.
-func (rp *replica) setDatabase(db *orbit.Database, last uint64) {
-	rp.mu.Lock()
-	defer rp.mu.Unlock()
-	first := rp.db == nil
-	rp.db, rp.err = db, nil
-	if first {
-		rp.first = last
-		close(rp.ready)
-	}
-	rp.changes.Announce()
 }
 
 // setError notes why the database cannot be opened.
@@ -104,18 +107,22 @@ func (rp *replica) setError(err error) {
 func (rp *replica) run() {
 	defer close(rp.done)
 	defer rp.cancel()
+	defer rp.triedOnce()
 	defer rp.endLive()
 	defer rp.tasks.Wait()
 	if rp.after != nil {
 		<-rp.after
 	}
 	if rp.r.cfg.Router != nil {
-		rp.goLive()
-		for _, p := range rp.subscribers() {
-			rp.subscription(p, true)
-		}
+		rp.tasks.Go(rp.goLive)
 	}
-	rp.tasks.Go(rp.obtain)
+	for _, p := range rp.subscribers() {
+		rp.subscription(p, true)
+	}
+	if !rp.open() {
+		rp.tasks.Go(rp.obtain)
+	}
+	rp.r.links.seed(rp)
 	select {
 	case <-rp.ready:
 	case <-rp.ctx.Done():
@@ -130,22 +137,25 @@ func (rp *replica) run() {
 	rp.exchangeAlways()
 }
 
-// subscribers returns the connected peers that have the database open.
-func (rp *replica) subscribers() []peer.ID {
-	if rp.r.cfg.Router == nil {
-		return nil
-	}
-	return rp.r.cfg.Router.ListPeers(rp.address)
-}
+// subscribers returns the connected peers that have the database open and speak
+// no inventory.
+func (rp *replica) subscribers() []peer.ID { return rp.r.interest.subscribers(rp.key) }
 
-// someSubscribers returns maxShown subscribers at most.
-func (rp *replica) someSubscribers() []peer.ID {
-	peers := rp.subscribers()
+// openAt returns the connected peers that have the database open.
+func (rp *replica) openAt() []peer.ID { return append(rp.subscribers(), rp.r.links.having(rp.key)...) }
+
+// someOpenAt returns maxShown of the peers of openAt at most.
+func (rp *replica) someOpenAt() []peer.ID {
+	peers := rp.openAt()
 	return peers[:min(len(peers), maxShown)]
 }
 
-// subscription notes that a peer opened or closed the database.
+// subscription notes that a peer subscribed to the topic of the database, or
+// unsubscribed.
 func (rp *replica) subscription(p peer.ID, on bool) {
+	if on {
+		rp.topicDue.Set()
+	}
 	if rp.peers.subscription(p, on) {
 		rp.wants.wake.Set() // the peer may have what is missing
 	}
@@ -158,6 +168,7 @@ func (rp *replica) connected(p peer.ID) bool {
 // ask makes exchanges with all peers due, and repeats failed requests, now.
 func (rp *replica) ask() {
 	rp.peers.askAll()
+	rp.r.links.ask(rp.key)
 	rp.wants.wake.Set()
 }
 

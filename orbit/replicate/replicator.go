@@ -108,13 +108,24 @@ type Replicator struct {
 	requests     singleflight.Group            // for identities
 	unsent       *lru.Cache[string, time.Time] // identities that no peer sent, and when they were requested
 	seen         *lru.Cache[string, time.Time] // address and CID of entries, and when their topics had them
-	unidentified *unidentified
+	identification *identification
 	random       *random
 
+	index      *index
+	rested     *lru.Cache[string, Status] // by address: the last status of a replica that rests, if it says more than that of a new one
+	links      *links
+	interest   *interest
+	discoverer *discoverer // nil without discovery
+	changes    changes
+
 	mu        sync.RWMutex
-	replicas  map[string]*replica // by address
-	paused    map[string]bool     // addresses that are not replicated
-	requested sync.Map            // CID of a block → the *replica that requests it
+	replicas  map[string]*replica      // those that run, by address
+	ending    map[string]chan struct{} // by address: closed when a replica that no longer runs has ended
+	paused    map[string]bool          // addresses that are not replicated
+	wanted    map[string]bool          // addresses of databases that are replicated and not here yet
+	rest      wait.Flag                // set when a replica started
+	loaded    chan struct{}            // closed when the index is complete
+	requested sync.Map                 // CID of a block → the *replica that requests it
 }
 
 // The keys of the store: databases that are here and not replicated, and
@@ -131,7 +142,7 @@ func key(prefix, address string) string {
 
 // New starts to replicate all databases of the Orbit that were not closed with
 // [Replicator.CloseDatabase], and all databases that the Orbit opens from now
-// on.
+// on. It opens none of them.
 func New(ctx context.Context, cfg Config) (*Replicator, error) {
 	r := &Replicator{
 		cfg:        cfg,
@@ -144,66 +155,109 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 		budget:     admission.NewQuota(memoryBudget, budgetOfOne),
 		identities: admission.NewQuota(maxIdentities, identitiesOfOne),
 		random:     &random{source: cfg.Rand},
+		index:      newIndex(cfg.Orbit.Fingerprint),
+		changes:    newChanges(),
 		replicas:   make(map[string]*replica),
+		ending:     make(map[string]chan struct{}),
 		paused:     make(map[string]bool),
+		wanted:     make(map[string]bool),
+		rest:       wait.NewFlag(),
+		loaded:     make(chan struct{}),
 	}
 	r.seen, _ = lru.New[string, time.Time](seenRemember) // fails for sizes below 1
 	r.unsent, _ = lru.New[string, time.Time](unsentRemember)
-	var wanted []string
-	for prefix, add := range map[string]func(address string){
-		pausedPrefix: func(a string) { r.paused[a] = true },
-		wantedPrefix: func(a string) { wanted = append(wanted, a) },
-	} {
+	r.rested, _ = lru.New[string, Status](restedRemember)
+	r.links, r.interest = newLinks(r), newInterest(r)
+	for prefix, addresses := range map[string]map[string]bool{pausedPrefix: r.paused, wantedPrefix: r.wanted} {
 		for e, err := range cfg.Store.Scan(ctx, prefix) {
 			if err != nil {
 				return nil, fmt.Errorf("replication: %w", err)
 			}
-			add(manifest.Address(strings.TrimPrefix(e.Key, prefix+"/")))
+			addresses[manifest.Address(strings.TrimPrefix(e.Key, prefix+"/"))] = true
 		}
 	}
 	var err error
-	if r.unidentified, err = newUnidentified(cfg.Host, r.disconnected); err != nil {
+	if r.identification, err = newIdentification(cfg.Host, r.identified, r.disconnected); err != nil {
 		return nil, fmt.Errorf("replication: %w", err)
 	}
-	r.tasks.Go(func() { r.unidentified.follow(r.tasks.Context()) })
-	cfg.Host.SetStreamHandlerMatch("/orbitdb/heads", r.speaks, r.serve)
-	cfg.Host.SetStreamHandler(reconcile.Protocol, r.serveSession)
-	cfg.Host.SetStreamHandler(reconcile.Earlier, r.serveSession)
-	if cfg.Router != nil {
-		cfg.Router.OnSubscription(r.subscription)
-	}
 	cfg.Orbit.OnOpened(r.opened)
-	for _, address := range wanted {
-		r.replica(address, nil)
+	cfg.Orbit.OnChanged(r.changed)
+	r.handle()
+	for _, run := range []func(){r.load, func() { r.identification.follow(r.tasks.Context()) }, r.tellChanges, r.restAlways, r.discover} {
+		r.tasks.Go(run)
 	}
-	r.tasks.Go(func() { r.openAll(r.tasks.Context()) })
 	return r, nil
 }
 
-// openAll opens the databases that are replicated and not open yet.
-func (r *Replicator) openAll(ctx context.Context) {
+// handle sets the functions that the host and the router call.
+func (r *Replicator) handle() {
+	h := r.cfg.Host
+	h.SetStreamHandlerMatch(headsHandler, r.speaks, r.serve)
+	h.SetStreamHandler(reconcile.Protocol, r.serveSession)
+	h.SetStreamHandler(reconcile.Earlier, r.serveSession)
+	h.SetStreamHandler(inventory.Protocol, r.links.accept)
+	if r.cfg.Router != nil {
+		r.cfg.Router.OnSubscription(r.interest.subscription)
+	}
+}
+
+// headsHandler is the name under which the host has the handler of all heads
+// exchanges.
+const headsHandler = "/orbitdb/heads"
+
+// load fills the index, and begins what needs all of it.
+func (r *Replicator) load() {
+	ctx := r.tasks.Context()
+	for address := range r.wanted {
+		r.replicates(address)
+	}
 	for d, err := range r.cfg.Orbit.Databases(ctx) {
 		if err != nil {
 			if ctx.Err() == nil {
 				log.Errorw("list of databases", "err", err)
 			}
-			return
+			break
 		}
-		if d.Access || r.isPaused(d.Address) {
-			continue
+		if !r.isPaused(d.Address) {
+			r.replicates(d.Address)
 		}
-		if _, err := r.cfg.Orbit.Open(ctx, d.Address, orbit.OpenOptions{}); err != nil && ctx.Err() == nil {
-			log.Errorw("open database", "address", d.Address, "err", err)
+	}
+	close(r.loaded)
+	r.interest.decideAll()
+	for _, p := range r.cfg.Host.Network().Peers() {
+		r.links.begin(p)
+	}
+}
+
+// replicates adds a database to those that are replicated.
+func (r *Replicator) replicates(address string) {
+	k, ok := keyOf(address)
+	if !ok || !r.index.add(k) {
+		return
+	}
+	r.links.added(k)
+	r.interest.added(k)
+	if r.seesFollowed() {
+		if _, release := r.acquire(address); release != nil {
+			release()
 		}
 	}
 }
 
+// seesFollowed reports whether the router tells the subscriptions of peers to
+// followed topics alone. All topics are followed then.
+func (r *Replicator) seesFollowed() bool { return r.cfg.Router != nil && !r.cfg.Router.SeesAll() }
+
 // Close ends all replication. The databases stay open.
 func (r *Replicator) Close() error {
 	r.tasks.Stop()
-	r.cfg.Host.RemoveStreamHandler("/orbitdb/heads")
-	r.cfg.Host.RemoveStreamHandler(reconcile.Protocol)
-	r.cfg.Host.RemoveStreamHandler(reconcile.Earlier)
+	h := r.cfg.Host
+	h.RemoveStreamHandler(headsHandler)
+	h.RemoveStreamHandler(reconcile.Protocol)
+	h.RemoveStreamHandler(reconcile.Earlier)
+	h.RemoveStreamHandler(inventory.Protocol)
+	r.cfg.Orbit.OnOpened(nil)
+	r.cfg.Orbit.OnChanged(nil)
 	if r.cfg.Router != nil {
 		r.cfg.Router.OnSubscription(nil)
 	}
@@ -219,47 +273,24 @@ func (r *Replicator) isPaused(address string) bool {
 
 // opened replicates a database that was opened, unless it is paused.
 func (r *Replicator) opened(db *orbit.Database) {
-	if !r.isPaused(db.Address()) {
-		r.replica(db.Address(), db)
+	address := db.Address()
+	if r.isPaused(address) {
+		return
+	}
+	r.replicates(address)
+	if rp := r.find(address); rp != nil {
+		rp.setDatabase(db)
 	}
 }
 
-// replica returns the replica of an address, starts it if it is new, and sets
-// its database unless db is nil. It returns nil if the Replicator is closed.
-func (r *Replicator) replica(address string, db *orbit.Database) *replica {
-	// Entries that are written from now on are announced. Readers of the log
-	// get the same error.
-	var stats oplog.Stats
-	if db != nil {
-		stats, _ = oplog.Of(db).Stats(r.tasks.Context())
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.tasks.Context().Err() != nil {
-		return nil
-	}
-	rp := r.replicas[address]
-	var after <-chan struct{}
-	if rp != nil && db != nil && rp.database() != nil && oplog.Of(rp.database()) != oplog.Of(db) {
-		// The database was dropped, and created again with the same address.
-		rp.cancel()
-		rp, after = nil, rp.done
-	}
-	if rp == nil {
-		rp = newReplica(r, address)
-		rp.after = after
-		if !r.tasks.Go(rp.run) {
-			return nil
-		}
-		r.replicas[address] = rp
-	}
-	if db != nil {
-		rp.setDatabase(db, stats.Last)
-	}
-	return rp
+// identified notes that the protocols of a peer are known, or that they are not
+// to be known.
+func (r *Replicator) identified(p peer.ID) {
+	r.interest.decide(p)
+	r.links.begin(p)
 }
 
-// find returns the replica of an address, or nil.
+// find returns the running replica of an address, or nil.
 func (r *Replicator) find(address string) *replica {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -292,10 +323,18 @@ func (r *Replicator) Open(ctx context.Context, address string, opts orbit.OpenOp
 	if err != nil {
 		return err
 	}
-	rp := r.replica(address, nil)
+	r.setWanted(address, true)
+	r.replicates(address)
+	return r.ask(address)
+}
+
+// ask makes exchanges of a replicated database with all peers due now.
+func (r *Replicator) ask(address string) error {
+	rp, release := r.acquire(address)
 	if rp == nil {
 		return ErrClosed
 	}
+	defer release()
 	rp.ask()
 	return nil
 }
@@ -303,9 +342,7 @@ func (r *Replicator) Open(ctx context.Context, address string, opts orbit.OpenOp
 // CompareNow exchanges heads of a replicated database now with the peers that
 // have it open. It does not wait; see [Replicator.Status].
 func (r *Replicator) CompareNow(address string) {
-	if rp := r.find(address); rp != nil {
-		rp.ask()
-	}
+	r.ask(address) // fails for a database that is not replicated
 }
 
 // adopt replicates a database that is here, and its access database.
@@ -326,13 +363,29 @@ func (r *Replicator) adopt(ctx context.Context, db *orbit.Database) error {
 	}
 	for _, db := range all {
 		r.setPaused(db.Address(), false)
-		rp := r.replica(db.Address(), db)
-		if rp == nil {
-			return ErrClosed
+		r.setWanted(db.Address(), false)
+		r.opened(db)
+		if err := r.ask(db.Address()); err != nil {
+			return err
 		}
-		rp.ask()
 	}
 	return nil
+}
+
+func (r *Replicator) setWanted(address string, on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if on {
+		r.wanted[address] = true
+	} else {
+		delete(r.wanted, address)
+	}
+}
+
+func (r *Replicator) isWanted(address string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.wanted[address]
 }
 
 func (r *Replicator) setPaused(address string, on bool) {
@@ -379,13 +432,14 @@ func (r *Replicator) CloseDatabase(ctx context.Context, address string) error {
 // another database uses the same one. It returns the addresses of those that
 // are here.
 func (r *Replicator) pause(ctx context.Context, address string) (ended []string, err error) {
-	if r.find(address) == nil {
+	if !r.isReplicated(address) {
 		return nil, fmt.Errorf("%w: %s", ErrNotReplicated, address)
 	}
-	if r.guards(address, address) {
+	if r.guards(ctx, address, address) {
 		return nil, fmt.Errorf("%w of a database that is replicated: %s", orbit.ErrInUse, address)
 	}
 	r.setPaused(address, true)
+	r.setWanted(address, false)
 	r.end(address)
 	if _, err := r.cfg.Orbit.Resolve(ctx, address); errors.Is(err, orbit.ErrUnknown) {
 		r.setPaused(address, false) // it never arrived
@@ -396,7 +450,7 @@ func (r *Replicator) pause(ctx context.Context, address string) (ended []string,
 	if err != nil {
 		return ended, nil // it is damaged, so its access database is not known
 	}
-	if inner := db.Access().Database(); inner != nil && !r.guards(inner.Address(), address) {
+	if inner := db.Access().Database(); inner != nil && !r.guards(ctx, inner.Address(), address) {
 		r.setPaused(inner.Address(), true)
 		r.end(inner.Address())
 		ended = append(ended, inner.Address())
@@ -414,26 +468,38 @@ func (r *Replicator) resume(ctx context.Context, address string) {
 
 // guards reports whether a database is the access database of a replicated
 // database other than the given one.
-func (r *Replicator) guards(access, other string) bool {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	for address, rp := range r.replicas {
-		if db := rp.database(); address != other && db != nil && db.Access().Database() != nil && db.Access().Database().Address() == access {
+func (r *Replicator) guards(ctx context.Context, access, other string) bool {
+	for d, err := range r.cfg.Orbit.Databases(ctx) {
+		if err != nil {
+			return true
+		}
+		if d.Access || d.Address == other || r.isPaused(d.Address) {
+			continue
+		}
+		if g, err := r.cfg.Orbit.Glance(ctx, d.Address); err == nil && g.Access == access {
 			return true
 		}
 	}
 	return false
 }
 
-// end stops a replica, and waits for its end.
+// end stops a database from being replicated, and waits for the end of its
+// replica.
 func (r *Replicator) end(address string) {
+	if k, ok := keyOf(address); ok {
+		r.index.remove(k)
+		r.links.removed(k)
+	}
 	r.mu.Lock()
 	rp := r.replicas[address]
-	delete(r.replicas, address)
-	r.mu.Unlock()
 	if rp != nil {
-		rp.cancel()
-		<-rp.done
+		r.stop(rp)
+	}
+	ending := r.ending[address]
+	r.rested.Remove(address)
+	r.mu.Unlock()
+	if ending != nil {
+		<-ending
 	}
 }
 
@@ -494,37 +560,42 @@ func (r *Replicator) forgetGone(ctx context.Context) error {
 	return nil
 }
 
+// isReplicated reports whether a database is replicated.
+func (r *Replicator) isReplicated(address string) bool {
+	k, ok := keyOf(address)
+	return ok && r.index.has(k)
+}
+
 // speaks reports whether a protocol is the heads exchange of a replicated
 // database.
 func (r *Replicator) speaks(p protocol.ID) bool {
 	address, ok := heads.Address(p)
-	return ok && r.find(address) != nil
+	return ok && r.isReplicated(address)
 }
 
 // serve answers an exchange of heads that a peer began.
 func (r *Replicator) serve(s network.Stream) {
-	address, _ := heads.Address(s.Protocol())
-	rp := r.find(address)
 	end, ok := r.tasks.Begin()
 	if !ok {
 		s.Reset()
 		return
 	}
 	defer end()
-	if rp == nil || !r.served.TryAcquire(s.Conn().RemotePeer(), 1) {
+	p := s.Conn().RemotePeer()
+	if !r.served.TryAcquire(p, 1) {
 		s.Reset()
 		return
 	}
+	address, _ := heads.Address(s.Protocol())
+	rp, release := r.acquire(address)
+	if rp == nil {
+		r.served.Release(p, 1)
+		s.Reset()
+		return
+	}
+	defer release()
 	defer context.AfterFunc(rp.ctx, func() { s.Reset() })()
 	rp.serve(s)
-}
-
-// subscription notes that a peer subscribed to a topic, or unsubscribed. The
-// router waits for it.
-func (r *Replicator) subscription(p peer.ID, topic string, on bool) {
-	if rp := r.find(topic); rp != nil {
-		rp.subscription(p, on)
-	}
 }
 
 // Providers returns the peers that probably have a block which is requested:
@@ -538,7 +609,7 @@ func (r *Replicator) Providers(c cid.Cid) []peer.ID {
 	if !ok {
 		return nil
 	}
-	return rp.(*replica).subscribers()
+	return rp.(*replica).openAt()
 }
 
 // see reports whether the topic of a database did not have an entry for
@@ -557,10 +628,15 @@ func (r *Replicator) forget(address, hash string) { r.seen.Remove(address + hash
 
 // disconnected notes that a peer disconnected.
 func (r *Replicator) disconnected(p peer.ID) {
-	r.mu.RLock()
-	all := slices.Collect(maps.Values(r.replicas))
-	r.mu.RUnlock()
-	for _, rp := range all {
+	r.interest.forget(p)
+	for _, rp := range r.running() {
 		rp.peers.disconnected(p)
 	}
+}
+
+// running returns the replicas that run.
+func (r *Replicator) running() []*replica {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.Collect(maps.Values(r.replicas))
 }

@@ -20,9 +20,11 @@ type Router interface {
 	// subscribes to a topic or unsubscribes; nil for none. The function does
 	// not block.
 	OnSubscription(func(p peer.ID, topic string, on bool))
-	// ListPeers returns the connected peers that are subscribed to a topic.
-	ListPeers(topic string) []peer.ID
-	// Unmeshed returns those of them to which messages of other peers are not
-	// forwarded now.
+	// SeesAll reports whether that function is called for all topics. If not,
+	// it is called for topics that are followed, so all databases are followed
+	// and none of them rests.
+	SeesAll() bool
+	// Unmeshed returns the connected subscribers of a topic to which messages
+	// of other peers are not forwarded now.
 	Unmeshed(topic string) []peer.ID
 }

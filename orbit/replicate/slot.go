@@ -105,6 +105,13 @@ func (s *transferSlot) isUp() bool {
 	return s.waiting > 0 && time.Since(s.began) > slotFor
 }
 
+// isTaken reports whether a peer holds the slot or waits for it.
+func (s *transferSlot) isTaken() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.waiting > 0 || s.stop != nil
+}
+
 // await waits during transfers, so that bitswap does not fetch the same
 // entries, and reports whether it had to. It returns after slotStall without
 // progress, and after bitswapAfter in any case.

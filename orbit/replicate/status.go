@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -44,7 +45,6 @@ type Status struct {
 	Encrypted bool
 	Full      error     // why entries of peers are rejected; wraps space.ErrFull or [orbit.ErrQuotaFull], or nil
 	Abandoned bool      // pending entries were abandoned since a peer was in sync; its heads bring them again
-	NotLive   error     // why the topic is not subscribed to, so that new entries arrive late or never; or nil
 	Missing   []Missing // blocks that were requested in vain, by CID, at most 64
 	Asking    int       // requested blocks
 	Transfer  *Transfer // the transfer that runs, or nil
@@ -55,7 +55,7 @@ type Status struct {
 // Peer is a peer that has the database open, or had.
 type Peer struct {
 	ID        peer.ID
-	Open      bool       // it is connected, and subscribed to the topic
+	Open      bool       // it is connected and has the database open
 	Exchanged time.Time  // when heads were exchanged last; zero for never
 	InSync    time.Time  // when it was in sync last; zero for never
 	By        Comparison // by what that was compared; "" before the first comparison
@@ -64,25 +64,56 @@ type Peer struct {
 }
 
 // Status returns the status of a database that is here or was opened. For any
-// other database, the error is [orbit.ErrUnknown].
+// other database, the error is [orbit.ErrUnknown]. The replica of the database
+// starts if it rests.
 func (r *Replicator) Status(ctx context.Context, address string) (Status, error) {
-	rp := r.find(address)
-	if rp == nil {
-		if _, err := r.cfg.Orbit.Resolve(ctx, address); err != nil {
-			return Status{}, err
-		}
-		if !r.isPaused(address) {
-			if _, err := r.cfg.Orbit.Open(ctx, address, orbit.OpenOptions{}); err != nil {
-				return Status{Address: address, State: Failed, Err: err}, nil
-			}
-			rp = r.find(address)
-		}
+	rp, release, err := r.acquireHere(ctx, address)
+	if err != nil {
+		return Status{}, err
 	}
 	if rp == nil {
 		return Status{Address: address, State: Closed}, nil
 	}
+	defer release()
 	s, _ := rp.fullStatus(ctx)
 	return s, nil
+}
+
+// StateOf returns the state of a database in the catalog, and why it is full or
+// failed. It costs little, for a replica that rests stays at rest.
+func (r *Replicator) StateOf(ctx context.Context, address string) Status {
+	if rp := r.find(address); rp != nil {
+		s, _ := rp.fullStatus(ctx)
+		return s
+	}
+	if s, ok := r.rested.Get(address); ok {
+		s.Full = cmp.Or(r.cfg.Disk.CheckIncoming(), s.Full)
+		return s
+	}
+	switch {
+	case r.isPaused(address):
+		return Status{Address: address, State: Closed}
+	case r.isWanted(address):
+		return Status{Address: address, State: Fetching}
+	}
+	return Status{Address: address, State: Open, Full: r.cfg.Disk.CheckIncoming()}
+}
+
+// Remarkable yields the statuses of the databases that run, or of which there
+// was more to say than that they are open when they did so last.
+func (r *Replicator) Remarkable(ctx context.Context) iter.Seq[Status] {
+	return func(yield func(Status) bool) {
+		for _, rp := range r.running() {
+			if s, _ := rp.fullStatus(ctx); !yield(s) {
+				return
+			}
+		}
+		for _, s := range r.rested.Values() {
+			if !yield(s) {
+				return
+			}
+		}
+	}
 }
 
 // fullStatus is status with Encrypted, for which it reads the log. It is false
@@ -108,7 +139,7 @@ func (rp *replica) status() (Status, <-chan struct{}) {
 	s.Asking, s.Missing = rp.wants.snapshot()
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
-	s.Err, s.Full, s.Abandoned, s.NotLive, s.Transfer = rp.err, rp.full, rp.abandoned, rp.live.err, rp.transfer
+	s.Err, s.Full, s.Abandoned, s.Transfer = rp.err, rp.full, rp.abandoned, rp.transfer
 	s.Full = cmp.Or(rp.r.cfg.Disk.CheckIncoming(), s.Full)
 	switch {
 	case rp.db != nil:
@@ -123,13 +154,8 @@ func (rp *replica) status() (Status, <-chan struct{}) {
 // here yet, sorted.
 func (r *Replicator) Fetching() []string {
 	r.mu.RLock()
-	defer r.mu.RUnlock()
-	var pending []string
-	for address, rp := range r.replicas {
-		if rp.database() == nil {
-			pending = append(pending, address)
-		}
-	}
+	pending := slices.Collect(maps.Keys(r.wanted))
+	r.mu.RUnlock()
 	slices.Sort(pending)
 	return pending
 }
@@ -142,10 +168,15 @@ var ErrFailed = errors.New("cannot be opened")
 // replication of the database ends.
 func (r *Replicator) Follow(ctx context.Context, address string) iter.Seq2[Status, error] {
 	return func(yield func(Status, error) bool) {
-		rp := r.find(address)
+		rp, release := r.acquire(address)
 		if rp == nil {
 			yield(Status{}, fmt.Errorf("%w: %s", ErrNotReplicated, address))
 			return
+		}
+		defer release()
+		select {
+		case <-rp.tried:
+		case <-ctx.Done():
 		}
 		for {
 			s, changed := rp.fullStatus(ctx)

@@ -42,17 +42,22 @@ func (r *Replicator) serveSession(s network.Stream) {
 	defer r.sessions.Release(p, 1)
 	ctx, cancel := context.WithCancel(r.tasks.Context())
 	defer cancel()
-	release := func() bool { return false }
+	release := func() {}
 	defer func() { release() }()
 	var about *replica
 	err := reconcile.Serve(ctx, s, reconcile.Source{
 		Log: func(address string) (log, access *oplog.Log, ok bool) {
-			rp := r.find(address)
-			if rp == nil || rp.database() == nil {
+			rp, let := r.acquire(address)
+			if rp == nil {
+				return nil, nil, false
+			}
+			<-rp.tried
+			ended := context.AfterFunc(rp.ctx, cancel) // the database may be closed
+			release = func() { ended(); let() }
+			if rp.database() == nil {
 				return nil, nil, false
 			}
 			about = rp
-			release = context.AfterFunc(rp.ctx, cancel) // the database may be closed
 			return oplog.Of(rp.database()), rp.accessLog(), true
 		},
 		Block: r.cfg.Orbit.Block,

@@ -103,6 +103,13 @@ func (w *wantList) seed(hashes []string, skip func(hash string) bool) (skipped i
 	return skipped
 }
 
+// length returns the number of CIDs on the list.
+func (w *wantList) length() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.wanted)
+}
+
 // queued returns the number of queued CIDs.
 func (w *wantList) queued() int {
 	w.mu.Lock()

@@ -75,13 +75,18 @@ func (w *watchers) tell(e Event) {
 // done or the replication of the database ends.
 func (r *Replicator) Watch(ctx context.Context, address string, ready func()) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		rp := r.find(address)
+		rp, release := r.acquire(address)
 		if rp == nil {
 			yield(Event{}, fmt.Errorf("%w: %s", ErrNotReplicated, address))
 			return
 		}
+		defer release()
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
+		select {
+		case <-rp.tried:
+		case <-ctx.Done():
+		}
 		events, remove := rp.watchers.add()
 		defer remove()
 		after := uint64(0) // of a database that is not here yet, all entries are new

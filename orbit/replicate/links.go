@@ -1,0 +1,244 @@
+package replicate
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/newpieceplease/npp/internal/admission"
+	"github.com/newpieceplease/npp/internal/negotiate"
+	"github.com/newpieceplease/npp/internal/wait"
+	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/internal/inventory"
+)
+
+const (
+	linkRate     = 0.2 // links that a peer may begin, per second
+	linkBurst    = 8
+	linkPeers    = 1 << 12 // peers whose rate is remembered
+	linkPeersMax = 1 << 16 // peers that have one
+	linkAgainMin = time.Second
+	linkAgainMax = time.Minute
+)
+
+// links are the links with the connected daemons, one for each. The daemon with
+// the lower peer ID begins it, and begins another one when it ends while the
+// daemons are connected.
+type links struct {
+	r      *Replicator
+	passes *inventory.Passes
+	begins *admission.Rates
+
+	mu        sync.RWMutex
+	all       map[peer.ID]*link
+	beginning map[peer.ID]bool // peers with a goroutine that begins links
+}
+
+func newLinks(r *Replicator) *links {
+	return &links{
+		r:         r,
+		passes:    inventory.NewPasses(),
+		begins:    admission.NewRates(linkRate, linkBurst, linkPeers, linkPeersMax),
+		all:       make(map[peer.ID]*link),
+		beginning: make(map[peer.ID]bool),
+	}
+}
+
+func (ls *links) config(l *link) inventory.Config {
+	return inventory.Config{Catalog: ls.r.index, Handler: l, Passes: ls.passes}
+}
+
+// begin begins a link with a connected peer, if the peer speaks the protocol and
+// it is for this daemon to begin.
+func (ls *links) begin(p peer.ID) {
+	select {
+	case <-ls.r.loaded:
+	default:
+		return // load calls begin again
+	}
+	if ls.r.cfg.Host.ID() > p || !ls.shouldBegin(p) {
+		return
+	}
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.beginning[p] {
+		return
+	}
+	ls.beginning[p] = ls.r.tasks.Go(func() { ls.keep(p) })
+}
+
+func (ls *links) shouldBegin(p peer.ID) bool {
+	h := ls.r.cfg.Host
+	return h.Network().Connectedness(p) == network.Connected && negotiate.Speaks(h, p, inventory.Protocol)
+}
+
+// keep begins links with a peer, one after the other, while the peer is
+// connected.
+func (ls *links) keep(p peer.ID) {
+	ctx := ls.r.tasks.Context()
+	pause := wait.Backoff{Min: linkAgainMin, Max: linkAgainMax}
+	for ctx.Err() == nil && ls.goesOn(p) {
+		l := newLink(ls.r, p)
+		var err error
+		if l.session, err = inventory.Open(l.ctx, ls.r.cfg.Host, p, ls.config(l)); err == nil {
+			err = ls.run(l)
+		}
+		l.cancel()
+		log.Debugw("link ended", "peer", p, "err", err)
+		if time.Since(l.begun) > linkAgainMax {
+			pause.Reset()
+		}
+		wait.For(ctx, pause.Next())
+	}
+}
+
+// goesOn reports whether links with a peer are still to be begun, and otherwise
+// lets another goroutine begin them later.
+func (ls *links) goesOn(p peer.ID) bool {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.beginning[p] = ls.shouldBegin(p)
+	if !ls.beginning[p] {
+		delete(ls.beginning, p)
+	}
+	return ls.beginning[p]
+}
+
+// accept runs a link that a peer began.
+func (ls *links) accept(s network.Stream) {
+	p := s.Conn().RemotePeer()
+	end, ok := ls.r.tasks.Begin()
+	if !ok {
+		s.Reset()
+		return
+	}
+	defer end()
+	select {
+	case <-ls.r.loaded:
+	case <-ls.r.tasks.Context().Done():
+		s.Reset()
+		return
+	}
+	if ls.begins.Take(p, time.Now()) > 0 {
+		s.Reset()
+		return
+	}
+	l := newLink(ls.r, p)
+	defer l.cancel()
+	var err error
+	if l.session, err = inventory.Accept(s, ls.config(l)); err == nil {
+		err = ls.run(l)
+	}
+	log.Debugw("link ended", "peer", p, "err", err)
+}
+
+// run runs a link, after the one that it replaces has ended.
+func (ls *links) run(l *link) error {
+	ls.mu.Lock()
+	before := ls.all[l.peer]
+	ls.all[l.peer] = l
+	ls.mu.Unlock()
+	if before != nil {
+		before.cancel()
+		<-before.done
+	}
+	return l.run()
+}
+
+// remove removes a link that ended, unless another one has replaced it.
+func (ls *links) remove(l *link) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.all[l.peer] == l {
+		delete(ls.all, l.peer)
+	}
+}
+
+// list returns all links.
+func (ls *links) list() []*link {
+	ls.mu.RLock()
+	defer ls.mu.RUnlock()
+	return slices.Collect(maps.Values(ls.all))
+}
+
+// added tells the daemons that a database is replicated from now on.
+func (ls *links) added(k inventory.Key) {
+	for _, l := range ls.list() {
+		l.session.Add(k)
+	}
+}
+
+// removed tells the daemons that a database is not replicated any more.
+func (ls *links) removed(k inventory.Key) {
+	for _, l := range ls.list() {
+		l.session.Remove(k)
+		l.behind.remove(k)
+	}
+}
+
+// common returns the state of a database at a daemon, if both have it.
+func (ls *links) common(p peer.ID, k inventory.Key) (theirs inventory.State, ok bool) {
+	ls.mu.RLock()
+	l := ls.all[p]
+	ls.mu.RUnlock()
+	if l == nil {
+		return theirs, false
+	}
+	return l.session.Common(k)
+}
+
+// with returns the links with the daemons that have a database.
+func (ls *links) with(k inventory.Key) []*link {
+	return slices.DeleteFunc(ls.list(), func(l *link) bool {
+		_, ok := l.session.Common(k)
+		return !ok
+	})
+}
+
+// having returns the daemons that have a database.
+func (ls *links) having(k inventory.Key) (peers []peer.ID) {
+	for _, l := range ls.with(k) {
+		peers = append(peers, l.peer)
+	}
+	return peers
+}
+
+// seed tells a replica that started which daemons have its database.
+func (ls *links) seed(rp *replica) {
+	for _, l := range ls.with(rp.key) {
+		if theirs, ok := l.session.Common(rp.key); ok {
+			rp.peers.link(l.peer, true)
+			agree := theirs != inventory.State{} && theirs == ls.r.index.State(rp.ctx, rp.key)
+			rp.compared(l.peer, agree, l.heardAt(rp.key))
+		}
+	}
+}
+
+// ask asks the daemons that have a database for its state.
+func (ls *links) ask(k inventory.Key) {
+	for _, l := range ls.with(k) {
+		l.session.Ask(k)
+	}
+}
+
+// tell tells the daemons that have a database its state. Some of them get the
+// new entries, except those that they sent; the others get what they lack when
+// they ask for it.
+func (ls *links) tell(k inventory.Key, state inventory.State, entries []block.Block) {
+	all := ls.with(k)
+	ls.r.random.shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	for i, l := range all {
+		var news []block.Block
+		if i < tellEntries {
+			news = slices.DeleteFunc(slices.Clone(entries), func(b block.Block) bool { return l.got.Contains(b.Hash) })
+		}
+		l.session.Tell(k, state, news)
+		if theirs, ok := l.session.Common(k); ok {
+			l.told(k, state, theirs)
+		}
+	}
+}
