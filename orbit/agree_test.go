@@ -11,6 +11,7 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
+	"github.com/newpieceplease/npp/orbit/internal/reconcile"
 )
 
 // members are replicas of one database: two admins, a member who is granted and
@@ -125,6 +126,32 @@ func (m *members) settle(t *testing.T) {
 	}
 }
 
+// checkFingerprints checks that those fingerprints of replicas are equal whose
+// states agree.
+func (m *members) checkFingerprints(t *testing.T) {
+	t.Helper()
+	var states []reconcile.State
+	var fingerprints [][32]byte
+	for i, p := range m.peers {
+		db := m.db(t, i)
+		state, err := reconcile.StateOf(t.Context(), db.Log(), db.Access().Database().Log())
+		must(t, err)
+		fingerprint, err := p.Fingerprint(t.Context(), m.address)
+		must(t, err)
+		if state.Settled == (fingerprint == [32]byte{}) {
+			t.Errorf("replica %d: %+v, fingerprint %x", i, state, fingerprint)
+		}
+		states, fingerprints = append(states, state), append(fingerprints, fingerprint)
+	}
+	for i := range states {
+		for j := range i {
+			if states[i].Agrees(states[j]) != (fingerprints[i] == fingerprints[j]) {
+				t.Errorf("%+v has fingerprint %x, %+v has %x", states[i], fingerprints[i], states[j], fingerprints[j])
+			}
+		}
+	}
+}
+
 // Replicas with two admins, a member who is granted and revoked, and a stranger
 // converge, whatever happens and in whatever order entries and lists arrive,
 // also after a rebuild.
@@ -138,6 +165,7 @@ func TestReplicasAgreeAfterAnyHistoryOfTheAccessList(t *testing.T) {
 		m := newMembers(t)
 		for range 30 + rng.IntN(20) {
 			m.step(t, rng)
+			m.checkFingerprints(t)
 		}
 		if m.shown(t, 0) != m.shown(t, 1) {
 			differed++

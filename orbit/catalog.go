@@ -30,10 +30,29 @@ type record struct {
 	IndexBy string `json:"indexBy,omitempty"`
 	Access  bool   `json:"access,omitempty"` // the database was opened as the access database of another one
 	Made    bool   `json:"made,omitempty"`   // the database was opened by [Orbit.Create]
+
+	// How the access list is stored. Records of earlier versions have neither.
+	Fixed  bool   `json:"fixed,omitempty"`  // the manifest names the list
+	Admins uint64 `json:"admins,omitempty"` // number of the access database
 }
 
 // kind returns the type as which the database is open.
 func (r record) kind() string { return cmp.Or(r.OpenAs, r.Type) }
+
+// describe records the access controller.
+func (r *record) describe(a *AccessController) {
+	r.Fixed, r.Admins = a.managed == nil, 0
+	if !r.Fixed {
+		r.Admins = a.managed.number
+	}
+}
+
+// describes reports whether the record has the access controller.
+func (r record) describes(a *AccessController) bool {
+	with := r
+	with.describe(a)
+	return with == r
+}
 
 func catalogKey(hash string) string { return catalogPrefix + "/" + hash }
 
@@ -62,12 +81,12 @@ func (o *Orbit) record(ctx context.Context, hash string) (record, error) {
 // necessary. It reports whether the index of the database has become stale
 // because its type changed; see [oplog.MarkStale]. With [store.ErrNotDurable],
 // it may have.
-func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, opts OpenOptions) (r record, stale bool, err error) {
+func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, a *AccessController, opts OpenOptions) (r record, stale bool, err error) {
 	if err := checkTypes(m.Type, opts.Type); err != nil {
 		return r, false, err
 	}
 	r, err = o.record(ctx, hash)
-	if err == nil && opts.matches(r.kind(), r.IndexBy) {
+	if err == nil && opts.matches(r.kind(), r.IndexBy) && r.describes(a) {
 		return r, false, nil
 	}
 	if err != nil && !errors.Is(err, ErrUnknown) {
@@ -89,9 +108,12 @@ func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, 
 				return err
 			}
 		}
+		r.describe(a)
 		r.OpenAs = cmp.Or(opts.Type, r.OpenAs)
-		if r.IndexBy = ""; r.kind() == TypeDocuments {
-			r.IndexBy = cmp.Or(opts.IndexBy, DefaultIndexBy)
+		if r.kind() != TypeDocuments {
+			r.IndexBy = ""
+		} else {
+			r.IndexBy = cmp.Or(opts.IndexBy, r.IndexBy, DefaultIndexBy)
 		}
 		if stale = before.Number != 0 && hasKeys(before.kind()) != hasKeys(r.kind()); stale {
 			if err := oplog.MarkStale(tx, r.Number); err != nil {

@@ -21,11 +21,19 @@ import (
 // Database is a database of any type. [Database.Documents], [Database.KeyValue]
 // and [Database.Events] return the view for its type.
 type Database struct {
+	*replica
+	kind    string // the type as which the database is open
+	indexBy string
+	plain   bool // plain values are written even if apps encrypt theirs
+}
+
+// replica is what is open once for each database, whatever the type as which it
+// is open: a log must be open only once.
+type replica struct {
 	orbit    *Orbit
+	number   uint64 // of the log
 	address  string
 	manifest manifest.Manifest
-	kind     string // the type as which the database is open
-	indexBy  string
 	controls atomic.Bool // the database is the access database of another one
 	access   *AccessController
 	keys     *index
@@ -33,24 +41,25 @@ type Database struct {
 	account  *account
 	made     bool          // the database was made here
 	revised  atomic.Uint64 // version of the access list that the log applies; see [AccessController.rights]
-	plain    bool          // plain values are written even if apps encrypt theirs
 	warming  sync.Once
 	granting sync.Mutex // serializes changes of capabilities
+
+	current atomic.Pointer[Database] // which Open returns; nil until the log is open
+	early   *uint64                  // last entry before the first change until then, if any
 }
 
 // openDatabase returns a damaged database together with [ErrDamaged].
 func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifest, r record, a *AccessController) (*Database, error) {
-	db := &Database{
+	db := &Database{kind: r.kind(), indexBy: r.IndexBy, replica: &replica{
 		orbit:    o,
+		number:   r.Number,
 		address:  manifest.Address(hash),
 		manifest: m,
-		kind:     r.kind(),
-		indexBy:  r.IndexBy,
 		access:   a,
 		keys:     o.newIndex(r.Number, r.kind()),
 		account:  o.ledger.account(r.Number, manifest.Address(hash)),
 		made:     r.Made,
-	}
+	}}
 	rights, at, err := a.rights(ctx)
 	if err != nil {
 		return db, err
@@ -62,7 +71,7 @@ func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifes
 		// any of them.
 		rights.Writers = rights.Known
 	}
-	config := oplog.Config{State: db.keys, Access: rights, Writer: o.writerOf, MaxPending: o.ledger.quotas.Pending, Quota: db.account}
+	config := oplog.Config{State: db.keys, Access: rights, Writer: o.writerOf, MaxPending: o.ledger.quotas.Pending, Quota: db.account, Changed: db.changed}
 	db.log, err = oplog.Open(ctx, o.store, r.Number, db.address, config)
 	if errors.Is(err, oplog.ErrOutdated) {
 		log.Infow("bring index up to date", "database", db.address)
@@ -117,7 +126,9 @@ func (db *Database) sync(ctx context.Context) error {
 	if err := db.log.Revise(ctx, rights); err != nil {
 		return err
 	}
-	db.revised.Store(at)
+	if db.revised.Swap(at) != 0 {
+		db.log.Tell() // its access list changed, even if no entry of it did
+	}
 	return nil
 }
 
@@ -145,15 +156,23 @@ func (db *Database) controlled() (list []*Database) {
 	return list
 }
 
+// changed tells [Orbit.OnChanged] of a change of the log. Until the database is
+// open, only openDatabase changes the log, and setOpen tells of that.
+func (r *replica) changed(after uint64) {
+	db := r.current.Load()
+	switch {
+	case db != nil:
+		r.orbit.tellChanged(db, after)
+	case r.early == nil:
+		r.early = &after
+	}
+}
+
 // clone returns a copy that shares the log, to be modified before others use
 // it.
 func (db *Database) clone() *Database {
-	c := &Database{
-		orbit: db.orbit, address: db.address, manifest: db.manifest, kind: db.kind, indexBy: db.indexBy,
-		access: db.access, keys: db.keys, log: db.log, account: db.account, made: db.made, plain: db.plain,
-	}
-	c.controls.Store(db.controls.Load())
-	return c
+	c := *db
+	return &c
 }
 
 // warm starts loading the hints of the keys. Not every open database is used,

@@ -325,22 +325,32 @@ func (o *Orbit) removable(ctx context.Context, hash string) (databases []tombsto
 // storedAccess returns the CID of a database's access controller, or "" if its
 // manifest is damaged or not stored.
 func (o *Orbit) storedAccess(ctx context.Context, hash string) (string, error) {
-	b, err := blocks.Get(blocks.Reading(ctx, o.store), hash)
-	if errors.Is(err, blocks.ErrNotFound) || errors.Is(err, blocks.ErrDamaged) {
-		return "", nil
-	}
-	if err != nil {
+	m, err := o.storedManifest(ctx, hash)
+	if err != nil || m == nil {
 		return "", err
-	}
-	m, err := manifest.Decode(b)
-	if err != nil {
-		return "", nil
 	}
 	_, access, err := m.Access()
 	if err != nil {
 		return "", nil
 	}
 	return access, nil
+}
+
+// storedManifest returns the manifest of a database, or nil if it is damaged or
+// not stored.
+func (o *Orbit) storedManifest(ctx context.Context, hash string) (*manifest.Manifest, error) {
+	b, err := blocks.Get(blocks.Reading(ctx, o.store), hash)
+	if errors.Is(err, blocks.ErrNotFound) || errors.Is(err, blocks.ErrDamaged) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	m, err := manifest.Decode(b)
+	if err != nil {
+		return nil, nil
+	}
+	return &m, nil
 }
 
 // saveBlocks passes all blocks that belong to databases to save, and records

@@ -226,7 +226,7 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 	if err := o.PutBlocks(ctx, needed...); err != nil {
 		return nil, err
 	}
-	record, stale, err := o.register(ctx, hash, m, opts)
+	record, stale, err := o.register(ctx, hash, m, access, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -244,12 +244,15 @@ func (o *Orbit) setOpen(hash string, db *Database) {
 	if o.onOpened != nil {
 		o.onOpened(db)
 	}
+	if db.current.Swap(db) == nil && db.early != nil {
+		o.tellChanged(db, *db.early)
+	}
 }
 
 // reopenAs returns an open database with another type or another index field.
 // The caller holds o.mu.
 func (o *Orbit) reopenAs(ctx context.Context, db *Database, hash string, opts OpenOptions) (*Database, error) {
-	r, stale, err := o.register(ctx, hash, db.manifest, opts)
+	r, stale, err := o.register(ctx, hash, db.manifest, db.access, opts)
 	if stale && (err == nil || errors.Is(err, store.ErrNotDurable)) {
 		// The rebuild gives the database the type of its record.
 		db.keys.stale.Store(true)

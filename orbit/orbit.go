@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	ipfsblocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
@@ -127,6 +128,8 @@ type Orbit struct {
 	open     map[string]*Database // by the hash of the manifest
 	dropping map[string]bool      // tombstoned databases, by the same
 	onOpened func(*Database)      // may be nil
+
+	onChanged atomic.Pointer[func(db *Database, after uint64)]
 }
 
 // The sizes of the caches of verified identities and of checked entries.
@@ -245,6 +248,23 @@ func (o *Orbit) OnOpened(f func(*Database)) {
 	o.onOpened = f
 	for _, db := range o.open {
 		f(db)
+	}
+}
+
+// OnChanged registers a function that is called after each change of an open
+// database: entries were appended, joined, or became pending, or the
+// authorization of entries changed, also by a change of the access database. after
+// is the number of the last entry before the change, or less ([Stats.Last]).
+// Calls for one database come in order; one may tell of several changes. f must
+// return quickly and must not call the Orbit or a database.
+//
+// A database that changes while it is opened, because work was left, is told of
+// by OnOpened first.
+func (o *Orbit) OnChanged(f func(db *Database, after uint64)) { o.onChanged.Store(&f) }
+
+func (o *Orbit) tellChanged(db *Database, after uint64) {
+	if f := o.onChanged.Load(); f != nil {
+		(*f)(db, after)
 	}
 }
 

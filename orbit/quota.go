@@ -257,14 +257,14 @@ func (o *Orbit) loadUsageOf(ctx context.Context, hash string, value []byte) erro
 	if a.limitedBy() > 0 { // it is open, and its usage is up to date
 		return nil
 	}
-	entries, waiting, err := oplog.Usage(ctx, o.store, r.Number)
+	used, err := oplog.Look(ctx, o.store, r.Number)
 	if err != nil {
 		return err
 	}
 	limited := o.limits(r.Made, o.fixedWriters(ctx, hash))
 	a.change(func() {
 		if a.accessVersion == 0 {
-			a.entries, a.waiting, a.limited = entries, waiting, limited
+			a.entries, a.waiting, a.limited = used.Bytes, used.PendingBytes, limited
 		}
 	})
 	return nil

@@ -38,6 +38,11 @@ type Config struct {
 	MaxPending uint64
 	// Quota bounds the bytes of entries from peers. Default: no bound.
 	Quota Quota
+	// Changed is called after each change of the log or of its pending entries,
+	// with the number of the last entry before the change. Calls come in order.
+	// One call may tell of concurrent changes together. It must be quick and
+	// must not use the log. Default: none.
+	Changed func(after uint64)
 }
 
 // DefaultMaxPending is the default bound on the bytes of pending entries. It
@@ -59,6 +64,7 @@ type Log struct {
 
 	lookedUp hashCache // parents of pending entries
 	changed  wait.Change
+	told     told
 
 	mu        sync.Mutex
 	revisions revisions
@@ -80,11 +86,15 @@ func Open(ctx context.Context, s *store.Store, number uint64, id string, c Confi
 	if c.Quota == nil {
 		c.Quota = unlimited{}
 	}
+	if c.Changed == nil {
+		c.Changed = func(uint64) {}
+	}
 	l := &Log{store: s, number: number, id: id, config: c, initial: c.Access.sets()}
 	sum, err := l.readSummary(blocks.Reading(ctx, s))
 	if err != nil {
 		return l, err
 	}
+	l.told.last = sum.Numbers
 	if sum.Rebuild != 0 {
 		return l, fmt.Errorf("%w of %s: a rebuild of its index was interrupted", ErrDamaged, id)
 	}

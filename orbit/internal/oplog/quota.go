@@ -130,18 +130,6 @@ func (l *Log) countUsage(tx *store.Tx, sum *summary, writer, peer string, size i
 	return nil
 }
 
-// Usage returns the bytes that a log uses for its entries and for its pending
-// entries. They are 0 if an earlier version wrote the log and it was not opened
-// since.
-func Usage(ctx context.Context, s *store.Store, number uint64) (entries, pending uint64, err error) {
-	l := &Log{store: s, number: number, id: blocks.LogPrefix(number)}
-	sum, err := l.readSummary(blocks.Reading(ctx, s))
-	if err != nil {
-		return 0, 0, err
-	}
-	return sum.Bytes, sum.PendingBytes, nil
-}
-
 // measure computes the bytes of a log that an earlier version wrote, which did
 // not count them.
 func (l *Log) measure(ctx context.Context) (*summary, error) {

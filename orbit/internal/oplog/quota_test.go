@@ -191,8 +191,7 @@ func TestUsageIsReadWithoutOpeningTheLog(t *testing.T) {
 	r := newReplica(t)
 	entries := chain(5, value.Null)
 	r.join(t, slices.Concat(entries[:3], entries[4:])...)
-	bytes, pending, err := oplog.Usage(t.Context(), r.store, logNumber)
-	must(t, err)
-	equal(t, "entries", bytes, sizeOf(entries[:3]))
-	equal(t, "pending", pending, must1(r.Stats(t.Context())).PendingBytes)
+	g := must1(oplog.Look(t.Context(), r.store, logNumber))
+	equal(t, "entries", g.Bytes, sizeOf(entries[:3]))
+	equal(t, "pending", g.PendingBytes, must1(r.Stats(t.Context())).PendingBytes)
 }

@@ -1,7 +1,6 @@
 package oplog
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -44,6 +43,7 @@ type summary struct {
 	access     *accessSets // the access list, once this transaction has read it
 	covered    bool        // the parents of the next entry were heads and are already removed
 	revised    []uint64    // numbers of the entries that this transaction authorized or revoked
+	old        bool        // an earlier version wrote it
 	outdated   bool        // an earlier version wrote it, and there are unauthorized or pending entries
 	unmeasured bool        // an earlier version wrote it without Bytes, and there are entries
 }
@@ -162,30 +162,9 @@ func withChecksum(b []byte) []byte {
 }
 
 func (s *summary) decode(b []byte) error {
-	body := b[:max(0, len(b)-4)]
-	if !bytes.Equal(withChecksum(slices.Clone(body)), b) {
-		return errors.New("wrong checksum")
-	}
-	r := dagcbor.NewReader(body)
-	parts, err := r.Array()
+	r, lists, err := s.decodeNumbers(b)
 	if err != nil {
 		return err
-	}
-	numbers, lists := s.numbers(), s.positionLists()
-	old := parts == 2+len(s.oldPositionLists())
-	if old {
-		numbers, lists = s.oldNumbers(), s.oldPositionLists()
-	}
-	if parts != 2+len(lists) {
-		return fmt.Errorf("%d parts", parts)
-	}
-	if err := r.Tuple(len(numbers)); err != nil {
-		return err
-	}
-	for _, n := range numbers {
-		if *n, err = r.Uint(); err != nil {
-			return err
-		}
 	}
 	n, err := r.Array()
 	if err != nil {
@@ -209,12 +188,42 @@ func (s *summary) decode(b []byte) error {
 			}
 		}
 	}
-	if old {
+	if s.old {
 		s.HeadCount = uint64(len(s.Heads))
-		s.outdated = s.Unauthorized > 0 || s.Pending > 0
-		s.unmeasured = s.Numbers > 0
 	}
 	return r.End()
+}
+
+// decodeNumbers verifies the checksum and decodes the numbers of a summary. r
+// continues with the clock IDs, which the given lists follow.
+func (s *summary) decodeNumbers(b []byte) (r *dagcbor.Reader, lists []*[]entry.Position, err error) {
+	body := b[:max(0, len(b)-4)]
+	if len(b) < 4 || crc32.ChecksumIEEE(body) != binary.BigEndian.Uint32(b[len(body):]) {
+		return nil, nil, errors.New("wrong checksum")
+	}
+	r = dagcbor.NewReader(body)
+	parts, err := r.Array()
+	if err != nil {
+		return nil, nil, err
+	}
+	numbers, lists := s.numbers(), s.positionLists()
+	if s.old = parts == 2+len(s.oldPositionLists()); s.old {
+		numbers, lists = s.oldNumbers(), s.oldPositionLists()
+	}
+	if parts != 2+len(lists) {
+		return nil, nil, fmt.Errorf("%d parts", parts)
+	}
+	if err := r.Tuple(len(numbers)); err != nil {
+		return nil, nil, err
+	}
+	for _, n := range numbers {
+		if *n, err = r.Uint(); err != nil {
+			return nil, nil, err
+		}
+	}
+	s.outdated = s.old && (s.Unauthorized > 0 || s.Pending > 0)
+	s.unmeasured = s.old && s.Numbers > 0
+	return r, lists, nil
 }
 
 func readPosition(r *dagcbor.Reader, ids []string) (p entry.Position, err error) {
