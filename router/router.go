@@ -334,6 +334,10 @@ func (r *Router) OnSubscription(f func(p peer.ID, topic string, on bool)) {
 	r.subscribed = f
 }
 
+// SeesAll reports that the function of [Router.OnSubscription] is called for all
+// topics.
+func (*Router) SeesAll() bool { return true }
+
 func (r *Router) inspect(from peer.ID, rpc *pubsub.RPC) error {
 	r.mu.RLock()
 	f := r.subscribed

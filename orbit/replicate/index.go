@@ -114,11 +114,14 @@ func (x *index) Len() (n int) {
 
 // Keys implements [inventory.Catalog]. A database that is added or removed
 // meanwhile may be missing.
-func (x *index) Keys() iter.Seq[inventory.Key] {
+func (x *index) Keys() iter.Seq[inventory.Key] { return x.keysFrom(0) }
+
+// keysFrom is Keys, but begins with a shard.
+func (x *index) keysFrom(first int) iter.Seq[inventory.Key] {
 	return func(yield func(inventory.Key) bool) {
 		var keys []inventory.Key
 		for i := range x.shards {
-			s := &x.shards[i]
+			s := &x.shards[(first+i)%indexShards]
 			keys = keys[:0]
 			s.mu.Lock()
 			for k := range s.all {

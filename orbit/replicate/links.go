@@ -80,7 +80,7 @@ func (ls *links) shouldBegin(p peer.ID) bool {
 // connected.
 func (ls *links) keep(p peer.ID) {
 	ctx := ls.r.tasks.Context()
-	pause := wait.Backoff{Min: linkAgainMin, Max: linkAgainMax}
+	failures := 0 // in a row
 	for ctx.Err() == nil && ls.goesOn(p) {
 		l := newLink(ls.r, p)
 		var err error
@@ -90,9 +90,10 @@ func (ls *links) keep(p peer.ID) {
 		l.cancel()
 		log.Debugw("link ended", "peer", p, "err", err)
 		if time.Since(l.begun) > linkAgainMax {
-			pause.Reset()
+			failures = 0
 		}
-		wait.For(ctx, pause.Next())
+		wait.For(ctx, ls.r.random.around(doubled(linkAgainMin, failures, linkAgainMax)))
+		failures++
 	}
 }
 
@@ -129,11 +130,8 @@ func (ls *links) accept(s network.Stream) {
 	}
 	l := newLink(ls.r, p)
 	defer l.cancel()
-	var err error
-	if l.session, err = inventory.Accept(s, ls.config(l)); err == nil {
-		err = ls.run(l)
-	}
-	log.Debugw("link ended", "peer", p, "err", err)
+	l.session = inventory.Accept(s, ls.config(l))
+	log.Debugw("link ended", "peer", p, "err", ls.run(l))
 }
 
 // run runs a link, after the one that it replaces has ended.

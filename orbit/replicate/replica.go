@@ -3,7 +3,6 @@ package replicate
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -35,9 +34,9 @@ type replica struct {
 	cancel  context.CancelFunc
 	after   <-chan struct{} // closed when the replica may start; nil: at once
 	begun   time.Time
-	held    int       // calls of acquire that were not released; r.mu guards it
-	busy    time.Time // when it was released last; r.mu guards it
-	done    chan struct{}   // closed when all tasks have ended
+	held    int           // calls of acquire that were not released; r.mu guards it
+	busy    time.Time     // when it was released last; r.mu guards it
+	done    chan struct{} // closed when all tasks have ended
 	tasks   sync.WaitGroup
 
 	peers    *peerTable
@@ -56,10 +55,10 @@ type replica struct {
 	declined     wait.Flag     // set when data was rejected for lack of disk space
 
 	mu        sync.Mutex
-	db        *orbit.Database // nil until ready is closed
-	first     uint64          // the number of the last entry at that time
-	err       error           // why the database cannot be opened, or nil
-	stopLive  func()          // ends the subscription to the topic; nil while there is none
+	db        *orbit.Database   // nil until ready is closed
+	first     uint64            // the number of the last entry at that time
+	err       error             // why the database cannot be opened, or nil
+	stopLive  func()            // ends the subscription to the topic; nil while there is none
 	transfer  *Transfer         // that runs, or nil
 	full      error             // why a quota excludes entries of peers, or nil
 	abandoned bool              // pending entries were abandoned since a peer was in sync

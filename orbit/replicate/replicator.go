@@ -16,6 +16,7 @@ import (
 	"github.com/ipfs/boxo/exchange"
 	"github.com/ipfs/go-cid"
 	logging "github.com/ipfs/go-log/v2"
+	"github.com/libp2p/go-libp2p/core/discovery"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -24,11 +25,12 @@ import (
 
 	"github.com/newpieceplease/npp/internal/admission"
 	"github.com/newpieceplease/npp/internal/task"
+	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/internal/heads"
+	"github.com/newpieceplease/npp/orbit/internal/inventory"
 	"github.com/newpieceplease/npp/orbit/internal/manifest"
-	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/orbit/internal/reconcile"
 	"github.com/newpieceplease/npp/space"
 	"github.com/newpieceplease/npp/store"
@@ -82,6 +84,9 @@ type Config struct {
 	// Disk is the disk of the databases. While its free space is low, data from
 	// other peers is rejected. Default: space is never low.
 	Disk *space.Disk
+	// Discovery finds peers that have a database open, and is told which are
+	// open here. Default: none, so only connected peers are found.
+	Discovery discovery.Discovery
 	// LargeHeads reports whether a peer reads heads as package heads does, so
 	// that it can be sent heads of any size. Default: no peer does.
 	LargeHeads func(peer.ID) bool
@@ -96,27 +101,27 @@ type Config struct {
 // Replicator replicates the databases of an Orbit. Its methods may be called
 // concurrently.
 type Replicator struct {
-	cfg          Config
-	tasks        *task.Group
-	exchanges    *admission.Quota
-	served       *admission.Quota
-	sessions     *admission.Quota
-	transfers    *admission.Quota
-	states       *admission.Quota
-	budget       *admission.Quota // the memory budget
-	identities   *admission.Quota
-	requests     singleflight.Group            // for identities
-	unsent       *lru.Cache[string, time.Time] // identities that no peer sent, and when they were requested
-	seen         *lru.Cache[string, time.Time] // address and CID of entries, and when their topics had them
+	cfg            Config
+	tasks          *task.Group
+	exchanges      *admission.Quota
+	served         *admission.Quota
+	sessions       *admission.Quota
+	transfers      *admission.Quota
+	states         *admission.Quota
+	budget         *admission.Quota // the memory budget
+	identities     *admission.Quota
+	requests       singleflight.Group            // for identities
+	unsent         *lru.Cache[string, time.Time] // identities that no peer sent, and when they were requested
+	seen           *lru.Cache[string, time.Time] // address and CID of entries, and when their topics had them
 	identification *identification
-	random       *random
+	random         *random
 
-	index      *index
-	rested     *lru.Cache[string, Status] // by address: the last status of a replica that rests, if it says more than that of a new one
-	links      *links
-	interest   *interest
-	discoverer *discoverer // nil without discovery
-	changes    changes
+	index    *index
+	rested   *lru.Cache[string, Status] // by address: the last status of a replica that rests, if it says more than that of a new one
+	links    *links
+	interest *interest
+	urgent   chan string // addresses of databases whose peers are searched for first
+	changes  changes
 
 	mu        sync.RWMutex
 	replicas  map[string]*replica      // those that run, by address
@@ -163,6 +168,7 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 		wanted:     make(map[string]bool),
 		rest:       wait.NewFlag(),
 		loaded:     make(chan struct{}),
+		urgent:     make(chan string, maxUrgent),
 	}
 	r.seen, _ = lru.New[string, time.Time](seenRemember) // fails for sizes below 1
 	r.unsent, _ = lru.New[string, time.Time](unsentRemember)
@@ -325,6 +331,7 @@ func (r *Replicator) Open(ctx context.Context, address string, opts orbit.OpenOp
 	}
 	r.setWanted(address, true)
 	r.replicates(address)
+	r.searchSoon(address)
 	return r.ask(address)
 }
 

@@ -76,19 +76,14 @@ func (r *pubsubRouter) OnSubscription(f func(p peer.ID, topic string, on bool)) 
 	r.subscribed = f
 }
 
-// ListPeers implements [replicate.Router].
-func (r *pubsubRouter) ListPeers(topic string) []peer.ID {
-	r.h.w.mu.Lock()
-	defer r.h.w.mu.Unlock()
-	return slices.DeleteFunc(sortedKeys(r.peers), func(p peer.ID) bool { return r.peers[p][topic].IsZero() })
-}
+// SeesAll implements [replicate.Router].
+func (*pubsubRouter) SeesAll() bool { return true }
 
 // Unmeshed implements [replicate.Router].
 func (r *pubsubRouter) Unmeshed(topic string) []peer.ID {
-	peers := r.ListPeers(topic)
 	r.h.w.mu.Lock()
 	defer r.h.w.mu.Unlock()
-	return slices.DeleteFunc(peers, func(p peer.ID) bool { return r.meshed(p, topic) })
+	return slices.DeleteFunc(sortedKeys(r.peers), func(p peer.ID) bool { return r.peers[p][topic].IsZero() || r.meshed(p, topic) })
 }
 
 func (r *pubsubRouter) meshed(p peer.ID, topic string) bool {
