@@ -1,0 +1,148 @@
+package inventory
+
+import (
+	"context"
+	"time"
+)
+
+// write sends frames until the context ends.
+func (s *Session) write(ctx context.Context) error {
+	f := frame(hello{s.ours.nonce, s.magnitude})
+	for {
+		if err := s.stream.SetWriteDeadline(time.Now().Add(takenWithin)); err != nil {
+			return err
+		}
+		if _, err := s.stream.Write(encode(f)); err != nil {
+			return silent(err)
+		}
+		for f = s.next(ctx); f == nil; f = s.next(ctx) {
+			select {
+			case <-s.toWrite:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+// next returns the next frame to be sent, or nil. The end of a channel comes
+// before the offer that follows it, and what answers offers comes before
+// changes of the databases.
+func (s *Session) next(ctx context.Context) frame {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !s.running:
+		return nil
+	case len(s.gone) > 0:
+		n := min(len(s.gone), maxGone)
+		f := gone(s.gone[:n])
+		s.gone = rest(s.gone, n)
+		return f
+	case s.answers.answered < s.answers.passed && len(s.answers.unconfirmed) < maxOpen:
+		return s.nextMatch(ctx)
+	case len(s.offers.matched) > 0:
+		return s.nextStates(ctx)
+	case s.offers.sent < s.offers.next() && s.offers.unanswered() < maxOpen:
+		return s.nextOffer()
+	}
+	return s.nextChange()
+}
+
+// nextMatch answers offers. The states are read after the channels are open, so
+// a [Session.Tell] in the meantime is sent after them. s.mu is held, except
+// while the disk may be read.
+func (s *Session) nextMatch(ctx context.Context) frame {
+	a := &s.answers
+	n := min(len(a.found), maxMatches)
+	batch := a.found[:n]
+	upTo := a.passed
+	if n < len(a.found) {
+		upTo = batch[n-1].number + 1
+	}
+	a.found, a.answered = rest(a.found, n), upTo
+	var here []foundKey
+	for _, m := range batch {
+		if s.stays(m.key) {
+			s.common.open(m.key, m.number, true)
+			here = append(here, m)
+		}
+	}
+	s.tidy()
+
+	f := match{upTo: upTo}
+	s.unlocked(func() {
+		tags := s.connection.ours()
+		for _, m := range here {
+			f.found = append(f.found, found{m.number, tags.of(m.key), s.config.Catalog.State(ctx, m.key)})
+		}
+	})
+	for _, m := range f.found {
+		a.unconfirmed = append(a.unconfirmed, matched{m.number, m.state})
+	}
+	s.expect(false)
+	return f
+}
+
+// nextStates confirms matches of the peer. s.mu is held, except while the disk
+// may be read.
+func (s *Session) nextStates(ctx context.Context) frame {
+	o := &s.offers
+	n := min(len(o.matched), maxStates)
+	batch := o.matched[:n]
+	o.matched = rest(o.matched, n)
+	keys := make([]Key, n)
+	for i, m := range batch {
+		if d := s.common.mine[m.number]; d != nil {
+			keys[i] = d.key
+		}
+	}
+
+	f := states{upTo: batch[n-1].number + 1}
+	s.unlocked(func() {
+		for i, m := range batch {
+			if keys[i] == (Key{}) {
+				continue // the channel ended
+			}
+			if state := s.config.Catalog.State(ctx, keys[i]); state != m.said {
+				f.differ = append(f.differ, differing{m.number, state})
+			}
+		}
+	})
+	return f
+}
+
+// nextOffer offers databases. s.mu is held, except while tags are computed.
+func (s *Session) nextOffer() frame {
+	o := &s.offers
+	at := o.unanswered()
+	n := min(maxTags, maxOpen-at, uint32(len(o.keys))-at)
+	keys := o.keys[at : at+n]
+	o.sent += n
+	s.expect(false)
+
+	f := make(offer, n)
+	s.unlocked(func() {
+		tags := s.connection.ours()
+		for i, k := range keys {
+			f[i] = tags.of(k)
+		}
+	})
+	return f
+}
+
+// nextChange tells a state. s.mu is held.
+func (s *Session) nextChange() frame {
+	d, n, ok := s.changes.take()
+	if !ok {
+		return nil
+	}
+	return change{d.channels()[0], n.state, n.entries}
+}
+
+// unlocked calls f without s.mu.
+func (s *Session) unlocked(f func()) {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	f()
+}

@@ -1,0 +1,302 @@
+package inventory
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"math/bits"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/time/rate"
+
+	"github.com/newpieceplease/npp/internal/negotiate"
+	"github.com/newpieceplease/npp/internal/wait"
+	"github.com/newpieceplease/npp/orbit/block"
+)
+
+// stream is the part of [network.Stream] that a session uses.
+type stream interface {
+	io.ReadWriter
+	Reset() error
+	SetReadDeadline(t time.Time) error
+	SetWriteDeadline(t time.Time) error
+}
+
+// Session is the exchange with one peer. Its methods may be called
+// concurrently. Those that tell something do nothing before [Session.Run] has
+// heard of the peer, because the exchange begins with the whole catalog, and
+// after Run has ended.
+type Session struct {
+	config    Config
+	stream    stream
+	in        *bufio.Reader
+	ours      side
+	peer      peer.ID
+	magnitude uint64        // that the peer is told
+	limit     *rate.Limiter // of passes
+	toWrite   wait.Flag
+	tasks     sync.WaitGroup // writer and walker
+
+	mu         sync.Mutex
+	running    bool // the peer has begun, and Run has not ended
+	connection connection
+	common     databases
+	offers     offers
+	answers    answers
+	changes    changes
+	gone       []channel // to be told
+	walking    bool      // a pass runs or is due
+	offerAll   bool      // the next pass offers the whole catalog
+	removals   map[Key]removal
+
+	frameDue  time.Time // when the rest of a frame must have arrived
+	answerDue time.Time // when the peer must have answered something
+}
+
+// MaySpeak reports whether a peer speaks the protocol, or its protocols are not
+// known.
+func MaySpeak(h host.Host, p peer.ID) bool { return negotiate.MaySpeak(h, p, Protocol) }
+
+// Open begins a session with a connected peer. The caller must call
+// [Session.Run].
+func Open(ctx context.Context, h host.Host, p peer.ID, c Config) (*Session, error) {
+	if !MaySpeak(h, p) {
+		return nil, ErrUnsupported
+	}
+	s, err := h.NewStream(network.WithNoDial(ctx, "the exchange goes over open connections"), p, Protocol)
+	if negotiate.Refused(err) {
+		return nil, ErrUnsupported
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open stream: %w", err)
+	}
+	return Accept(s, c), nil
+}
+
+// Accept begins a session on a stream that a peer opened. The caller must call
+// [Session.Run].
+func Accept(s network.Stream, c Config) *Session {
+	return newSession(s, s.Conn().LocalPeer(), s.Conn().RemotePeer(), c)
+}
+
+func newSession(s stream, local, remote peer.ID, c Config) *Session {
+	return &Session{
+		config:  c,
+		stream:  s,
+		in:      bufio.NewReaderSize(s, 4<<10),
+		ours:    side{local, newNonce()},
+		peer:    remote,
+		limit:   rate.NewLimiter(rate.Every(passEvery), firstPasses),
+		toWrite: wait.NewFlag(),
+	}
+}
+
+// Run exchanges frames until the stream or the context ends. The error is nil
+// if the peer closed the stream.
+func (s *Session) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer context.AfterFunc(ctx, func() { s.stream.Reset() })()
+	s.magnitude = uint64(bits.Len(uint(s.config.Catalog.Len())))
+	s.expectHello()
+	s.tasks.Go(func() { cancel(s.write(ctx)) })
+	cancel(s.read(ctx))
+	s.end()
+	s.tasks.Wait()
+	s.stream.Reset()
+	err := context.Cause(ctx)
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil
+	case negotiate.Refused(err):
+		return ErrUnsupported
+	default:
+		return err
+	}
+}
+
+// end makes the session ignore further calls.
+func (s *Session) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = false
+	s.changes = changes{}
+}
+
+// Add tells that databases are replicated here from now on.
+func (s *Session) Add(keys ...Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.running {
+		return
+	}
+	for _, k := range keys {
+		s.back(k)
+		if s.common.byKey[k] == nil {
+			s.offers.keys = append(s.offers.keys, k)
+		}
+	}
+	s.toWrite.Set()
+}
+
+// Remove tells that a database is not replicated here any more.
+func (s *Session) Remove(k Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.running {
+		return
+	}
+	s.leave(k)
+	if d := s.common.byKey[k]; d != nil {
+		s.gone = append(s.gone, d.channels()...)
+		s.common.drop(d)
+		s.changes.forget(d)
+		s.toWrite.Set()
+	}
+}
+
+// Tell tells the state of a database that both have, and some of the entries
+// that are new in it. It never blocks. If the peer is slow, it hears the last
+// state alone. Tell does nothing if the database is not common: when it becomes
+// so, the peer hears its state.
+func (s *Session) Tell(k Key, ours State, entries []block.Block) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.common.byKey[k]; d != nil && s.running {
+		s.changes.add(d, ours, entries)
+		s.toWrite.Set()
+	}
+}
+
+// Common returns the last state that the peer told of a database.
+func (s *Session) Common(k Key) (theirs State, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.common.byKey[k]
+	if d == nil || !d.known {
+		return State{}, false
+	}
+	return d.theirs, true
+}
+
+// All yields the databases that both have, as they were when the loop began,
+// and their states on the other side.
+func (s *Session) All() iter.Seq2[Key, State] {
+	return func(yield func(Key, State) bool) {
+		for _, d := range s.known() {
+			if !yield(d.key, d.theirs) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Session) known() (all []database) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all = make([]database, 0, len(s.common.byKey))
+	for _, d := range s.common.byKey {
+		if d.known {
+			all = append(all, *d)
+		}
+	}
+	return all
+}
+
+func (s *Session) read(ctx context.Context) error {
+	for {
+		b, err := s.readFrame()
+		if err != nil {
+			return silent(err)
+		}
+		f, err := decode(b)
+		if err == nil && f != nil {
+			err = s.receive(ctx, f)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrProtocol, err)
+		}
+	}
+}
+
+// readFrame waits for a frame. The error is [io.EOF] if the peer closed the
+// stream between two frames.
+func (s *Session) readFrame() ([]byte, error) {
+	if _, err := s.in.Peek(1); err != nil {
+		return nil, err
+	}
+	s.beginFrame(frameWithin)
+	defer s.beginFrame(0)
+	n, err := binary.ReadUvarint(s.in)
+	if err == nil && n > maxFrame {
+		err = fmt.Errorf("%w: frame of %d bytes", ErrProtocol, n)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(s.in, b); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	return b, nil
+}
+
+// beginFrame sets the time within which a frame must arrive; 0 means that none
+// has begun.
+func (s *Session) beginFrame(within time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.frameDue = time.Time{}
+	if within > 0 {
+		s.frameDue = time.Now().Add(within)
+	}
+	s.setDeadline()
+}
+
+func (s *Session) expectHello() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expect(true)
+}
+
+// silent returns [ErrSilent] for an error that means that a deadline expired.
+func silent(err error) error {
+	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
+		return ErrSilent
+	}
+	return err
+}
+
+// expect sets the time within which the peer must answer, if it owes anything.
+// progress means that it just answered something. s.mu is held.
+func (s *Session) expect(progress bool) {
+	switch owes := !s.running || s.offers.unanswered() > 0 || len(s.answers.unconfirmed) > 0; {
+	case !owes:
+		s.answerDue = time.Time{}
+	case progress || s.answerDue.IsZero():
+		s.answerDue = time.Now().Add(answerWithin)
+	default:
+		return
+	}
+	s.setDeadline()
+}
+
+// setDeadline sets the earlier of both deadlines. s.mu is held.
+func (s *Session) setDeadline() {
+	due := s.frameDue
+	if due.IsZero() || !s.answerDue.IsZero() && s.answerDue.Before(due) {
+		due = s.answerDue
+	}
+	s.stream.SetReadDeadline(due) // an error arrives with the next read
+}
