@@ -27,8 +27,9 @@ type changes struct {
 
 // change is a change of a log.
 type change struct {
-	db    *orbit.Database
-	after uint64 // the number of the last entry before the change
+	db     *orbit.Database
+	after  uint64 // the number of the last entry before the change
+	opened bool   // the database was opened: its log may be another one
 }
 
 func newChanges() changes {
@@ -36,13 +37,14 @@ func newChanges() changes {
 }
 
 // add adds a change.
-func (c *changes) add(k inventory.Key, db *orbit.Database, after uint64) {
+func (c *changes) add(k inventory.Key, added change) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if before, ok := c.all[k]; ok {
-		after = min(after, before.after)
+		added.after = min(added.after, before.after)
+		added.opened = added.opened || before.opened
 	}
-	c.all[k] = change{db, after}
+	c.all[k] = added
 	c.due.Set()
 }
 
@@ -64,7 +66,7 @@ func (r *Replicator) changed(db *orbit.Database, after uint64) {
 	}
 	r.index.changed(k)
 	if len(r.links.with(k)) > 0 {
-		r.changes.add(k, db, after)
+		r.changes.add(k, change{db: db, after: after})
 	}
 }
 
@@ -77,8 +79,11 @@ func (r *Replicator) tellChanges() {
 			return
 		}
 		for k, c := range r.changes.take() {
-			entries := r.entriesAfter(c)
-			r.links.tell(k, r.index.State(r.tasks.Context(), k), entries)
+			state := r.index.State(r.tasks.Context(), k)
+			r.links.tell(k, state, r.entriesAfter(c))
+			if c.opened {
+				r.links.compare(k)
+			}
 		}
 	}
 }

@@ -58,8 +58,11 @@ func (d *decodes) count(hash string) int {
 // decoded once. A pending entry is decoded once more, when it is read from the
 // disk.
 func TestBlocksAreDecodedOnceOnTheirWayIn(t *testing.T) {
-	to, from := newNode(t), newNode(t)
+	to, from := newNode(t), newEarlierNode(t)
 	address := to.create("gigs", orbit.TypeEvents).Address()
+	listener, err := from.router.Subscribe(address, nil)
+	must(t, err)
+	defer listener.Cancel()
 	from.connect(to)
 	must(t, from.PutBlocks(t.Context(), from.signer().Block()))
 	eventually(t, "the topic is known", func() bool { return slices.Contains(from.router.ListPeers(address), to.host.ID()) })

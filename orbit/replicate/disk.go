@@ -7,6 +7,7 @@ func (rp *replica) accepts() bool {
 	if rp.r.cfg.Disk.CheckIncoming() == nil {
 		return true
 	}
+	rp.r.declined.Set()
 	select {
 	case rp.declined <- struct{}{}:
 		rp.changes.Announce()
@@ -29,4 +30,26 @@ func (rp *replica) awaitDisk() bool {
 	default:
 	}
 	return true
+}
+
+// retryAlways lets the databases of all links catch up when there is disk space
+// again, or when space that counts toward a quota is freed, until the
+// Replicator is closed.
+func (r *Replicator) retryAlways() {
+	ctx := r.tasks.Context()
+	for {
+		freed := r.cfg.Orbit.Freed()
+		select {
+		case <-r.declined:
+			if r.cfg.Disk.AwaitIncoming(ctx) != nil {
+				return
+			}
+		case <-freed:
+		case <-ctx.Done():
+			return
+		}
+		for _, l := range r.links.list() {
+			l.behind.hurry()
+		}
+	}
 }

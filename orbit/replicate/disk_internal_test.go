@@ -3,7 +3,6 @@ package replicate
 import (
 	"testing"
 
-	"github.com/newpieceplease/npp/internal/task"
 	"github.com/newpieceplease/npp/space/spacetest"
 )
 
@@ -11,7 +10,7 @@ import (
 // again.
 func TestRejectedDataWakesTheReplica(t *testing.T) {
 	disk := spacetest.New()
-	r := &Replicator{cfg: Config{Disk: disk.Disk}, tasks: task.NewGroup()}
+	r := bare(Config{Disk: disk.Disk})
 	rp := newReplica(r, "/orbitdb/zdpu")
 	if !rp.accepts() || len(rp.wants.wake) > 0 {
 		t.Fatal("a disk with free space rejects data")

@@ -59,7 +59,7 @@ func (n *node) askLate(address string, with *node) {
 // one is due later than any test waits.
 func TestFullDiskAcceptsNothingAndRecovers(t *testing.T) {
 	disk := spacetest.New()
-	a := newNodeAs(t, func(n *node) { n.mute, n.shy = true, true })
+	a := newNodeAs(t, func(n *node) { n.mid, n.mute, n.shy = true, true, true })
 	b := newNodeAs(t, func(n *node) { n.space = disk.Disk })
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	a.add(address, "before")

@@ -3,6 +3,9 @@ package replicate
 import (
 	"time"
 
+	"github.com/newpieceplease/npp/internal/task"
+	"github.com/newpieceplease/npp/internal/wait"
+
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -23,4 +26,11 @@ func (r *Replicator) NextExchange(address string, with peer.ID) time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.peers[with].next
+}
+
+// bare returns a Replicator without a host, for tests of its parts.
+func bare(cfg Config) *Replicator {
+	r := &Replicator{cfg: cfg, tasks: task.NewGroup(), index: newIndex(nil), loaded: make(chan struct{}), declined: wait.NewFlag()}
+	r.links, r.interest = newLinks(r), newInterest(r)
+	return r
 }

@@ -31,6 +31,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/identity"
 	"github.com/newpieceplease/npp/orbit/internal/blocks"
+	"github.com/newpieceplease/npp/orbit/internal/inventory"
 	"github.com/newpieceplease/npp/orbit/internal/manifest"
 	"github.com/newpieceplease/npp/orbit/internal/reconcile"
 	"github.com/newpieceplease/npp/orbit/replicate"
@@ -42,7 +43,7 @@ import (
 
 // patience is the time after which a test fails; a test that passes does not
 // wait for it.
-const patience = time.Minute
+const patience = 20 * time.Second
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -86,7 +87,8 @@ type node struct {
 	disk  datastore.Batching
 	keys  *keystore.MemKeystore
 	mute  bool // its announcements are lost
-	old   bool // it does not speak package reconcile, as an earlier version
+	old   bool // it does not speak package reconcile, as an early version
+	mid   bool // it does not speak package inventory, as an earlier version
 	bare  bool // it has no bitswap
 	limit int  // topics that its router opens; 0 for the default
 	quota orbit.Quotas
@@ -112,6 +114,22 @@ func (h oldHost) SetStreamHandler(p protocol.ID, handler network.StreamHandler) 
 func (h oldHost) NewStream(ctx context.Context, to libp2ppeer.ID, protocols ...protocol.ID) (network.Stream, error) {
 	if slices.Contains(protocols, reconcile.Protocol) {
 		return nil, errors.New("an old daemon requests no transfers")
+	}
+	return h.Host.NewStream(ctx, to, protocols...)
+}
+
+// midHost is the host of a daemon that does not speak package inventory.
+type midHost struct{ host.Host }
+
+func (h midHost) SetStreamHandler(p protocol.ID, handler network.StreamHandler) {
+	if p != inventory.Protocol {
+		h.Host.SetStreamHandler(p, handler)
+	}
+}
+
+func (h midHost) NewStream(ctx context.Context, to libp2ppeer.ID, protocols ...protocol.ID) (network.Stream, error) {
+	if slices.Contains(protocols, inventory.Protocol) {
+		return nil, errors.New("an earlier daemon begins no link")
 	}
 	return h.Host.NewStream(ctx, to, protocols...)
 }
@@ -145,6 +163,12 @@ type muteRouter struct{ *router.Router }
 
 func (muteRouter) Announce(context.Context, string, []byte) error { return nil }
 
+// followingRouter is the router of a daemon of an earlier version, which is
+// subscribed to the topics of all its databases.
+type followingRouter struct{ replicate.Router }
+
+func (followingRouter) SeesAll() bool { return false }
+
 // heard is an entry that arrived by pubsub.
 type heard struct {
 	hash      string
@@ -169,6 +193,13 @@ func (r tellingRouter) Follow(topic string, take func(context.Context, *pubsub.M
 func newNode(t testing.TB) *node {
 	t.Helper()
 	return newNodeAs(t, func(*node) {})
+}
+
+// newEarlierNode returns a daemon of an earlier version, which does not speak
+// package inventory.
+func newEarlierNode(t testing.TB) *node {
+	t.Helper()
+	return newNodeAs(t, func(n *node) { n.mid = true })
 }
 
 func newNodeAs(t testing.TB, as func(*node)) *node {
@@ -199,6 +230,9 @@ func (n *node) start() *node {
 	c := replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: countingHost{n.host, &n.sessions}, Router: r, Exchange: n.fetches, Disk: n.space, LargeHeads: func(libp2ppeer.ID) bool { return true }}
 	if n.old {
 		c.Host = oldHost{c.Host}
+	}
+	if n.old || n.mid {
+		c.Host = midHost{c.Host}
 	}
 	if n.shy {
 		c.Host = shyHost{c.Host}
@@ -239,6 +273,9 @@ func (n *node) startRouter(ctx context.Context) replicate.Router {
 	}
 	if n.heard != nil {
 		r = tellingRouter{r, n.heard}
+	}
+	if n.old || n.mid {
+		r = followingRouter{r}
 	}
 	return r
 }

@@ -329,13 +329,13 @@ func TestManyStreamsOfAPeerDoNotDelayOthers(t *testing.T) {
 // A peer that is not subscribed cannot cause announcements, however often it
 // exchanges heads.
 func TestLargeHeadsArePublishedOnlyForSubscribers(t *testing.T) {
-	a, evil := newNode(t), newNode(t)
+	a, evil := newNode(t), newEarlierNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	a.add(address, strings.Repeat("x", 100_000))
 	listener, err := evil.router.Subscribe(address, nil)
 	must(t, err)
 	listener.Cancel()
-	watcher := newNode(t)
+	watcher := newEarlierNode(t)
 	heard := make(chan struct{}, 64)
 	stop, err := watcher.router.Follow(address, func(context.Context, *pubsub.Message) bool {
 		heard <- struct{}{}
@@ -358,9 +358,14 @@ func TestLargeHeadsArePublishedOnlyForSubscribers(t *testing.T) {
 }
 
 func TestEntryThatWasSeenOnAnotherTopicIsAccepted(t *testing.T) {
-	a, b, evil := newNode(t), newNode(t), newNode(t)
+	a, b, evil := newNode(t), newNode(t), newEarlierNode(t)
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	other := a.create("other", orbit.TypeEvents).Address()
+	for _, topic := range []string{address, other} {
+		s, err := evil.router.Subscribe(topic, nil)
+		must(t, err)
+		defer s.Cancel()
+	}
 	b.open(address)
 	b.connect(a)
 	b.database(address)

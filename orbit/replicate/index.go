@@ -89,16 +89,21 @@ func (x *index) has(k inventory.Key) bool {
 	return ok
 }
 
-// changed notes that the log of a database changed.
-func (x *index) changed(k inventory.Key) {
+// changed notes that the log of a database changed, and reports whether its
+// state was known.
+func (x *index) changed(k inventory.Key) (known bool) {
 	s := x.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if d, ok := s.all[k]; ok {
-		d.known = false
-		d.changes++
-		s.all[k] = d
+	d, ok := s.all[k]
+	if !ok {
+		return false
 	}
+	known = d.known
+	d.known = false
+	d.changes++
+	s.all[k] = d
+	return known
 }
 
 // Len implements [inventory.Catalog].

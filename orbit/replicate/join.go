@@ -95,6 +95,9 @@ func (rp *replica) await(ctx context.Context, hash string) bool {
 // identities that are needed to validate them, and requests the missing parents
 // of those that are pending.
 func (rp *replica) join(ctx context.Context, from []peer.ID, cs []orbit.Candidate) ([]orbit.JoinResult, error) {
+	if len(from) == 1 {
+		rp.r.links.sent(from[0], cs)
+	}
 	return rp.joinOf(ctx, sender(from), from, cs)
 }
 

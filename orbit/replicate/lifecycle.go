@@ -202,6 +202,13 @@ func (rp *replica) restore(before Status) {
 	rp.full = before.Full
 }
 
+// isOther reports whether the log of a database is another one than that of the
+// replica's database.
+func (rp *replica) isOther(db *orbit.Database) bool {
+	mine := rp.database()
+	return mine != nil && oplog.Of(mine) != oplog.Of(db)
+}
+
 // setDatabase sets the database, unless the replica has it.
 func (rp *replica) setDatabase(db *orbit.Database) {
 	// Readers of the log get the same error.

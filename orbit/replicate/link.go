@@ -197,9 +197,6 @@ func (l *link) join(k inventory.Key, entries []block.Block) {
 		return
 	}
 	defer release()
-	for _, b := range entries {
-		l.got.Add(b.Hash, struct{}{})
-	}
 	after := announceAfter
 	if rp.database() == nil || rp.receive(l.ctx, l.peer, entries) {
 		after = 0

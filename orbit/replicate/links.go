@@ -12,13 +12,14 @@ import (
 	"github.com/newpieceplease/npp/internal/admission"
 	"github.com/newpieceplease/npp/internal/negotiate"
 	"github.com/newpieceplease/npp/internal/wait"
+	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/internal/inventory"
 )
 
 const (
-	linkRate     = 0.2 // links that a peer may begin, per second
-	linkBurst    = 8
+	linkRate     = 1 // links that a peer may begin, per second
+	linkBurst    = 32
 	linkPeers    = 1 << 12 // peers whose rate is remembered
 	linkPeersMax = 1 << 16 // peers that have one
 	linkAgainMin = time.Second
@@ -35,7 +36,7 @@ type links struct {
 
 	mu        sync.RWMutex
 	all       map[peer.ID]*link
-	beginning map[peer.ID]bool // peers with a goroutine that begins links
+	beginning map[peer.ID]wait.Flag // peers with a goroutine that begins links; set when they were identified
 }
 
 func newLinks(r *Replicator) *links {
@@ -44,7 +45,7 @@ func newLinks(r *Replicator) *links {
 		passes:    inventory.NewPasses(),
 		begins:    admission.NewRates(linkRate, linkBurst, linkPeers, linkPeersMax),
 		all:       make(map[peer.ID]*link),
-		beginning: make(map[peer.ID]bool),
+		beginning: make(map[peer.ID]wait.Flag),
 	}
 }
 
@@ -65,10 +66,14 @@ func (ls *links) begin(p peer.ID) {
 	}
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if ls.beginning[p] {
+	if again := ls.beginning[p]; again != nil {
+		again.Set()
 		return
 	}
-	ls.beginning[p] = ls.r.tasks.Go(func() { ls.keep(p) })
+	again := wait.NewFlag()
+	if ls.r.tasks.Go(func() { ls.keep(p, again) }) {
+		ls.beginning[p] = again
+	}
 }
 
 func (ls *links) shouldBegin(p peer.ID) bool {
@@ -77,8 +82,9 @@ func (ls *links) shouldBegin(p peer.ID) bool {
 }
 
 // keep begins links with a peer, one after the other, while the peer is
-// connected.
-func (ls *links) keep(p peer.ID) {
+// connected. It does not pause when the peer was identified on another
+// connection.
+func (ls *links) keep(p peer.ID, again wait.Flag) {
 	ctx := ls.r.tasks.Context()
 	failures := 0 // in a row
 	for ctx.Err() == nil && ls.goesOn(p) {
@@ -92,8 +98,14 @@ func (ls *links) keep(p peer.ID) {
 		if time.Since(l.begun) > linkAgainMax {
 			failures = 0
 		}
-		wait.For(ctx, ls.r.random.around(doubled(linkAgainMin, failures, linkAgainMax)))
-		failures++
+		timer := time.NewTimer(ls.r.random.around(doubled(linkAgainMin, failures, linkAgainMax)))
+		select {
+		case <-timer.C:
+			failures++
+		case <-again:
+		case <-ctx.Done():
+		}
+		timer.Stop()
 	}
 }
 
@@ -102,11 +114,11 @@ func (ls *links) keep(p peer.ID) {
 func (ls *links) goesOn(p peer.ID) bool {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	ls.beginning[p] = ls.shouldBegin(p)
-	if !ls.beginning[p] {
+	on := ls.shouldBegin(p)
+	if !on {
 		delete(ls.beginning, p)
 	}
-	return ls.beginning[p]
+	return on
 }
 
 // accept runs a link that a peer began.
@@ -189,6 +201,19 @@ func (ls *links) common(p peer.ID, k inventory.Key) (theirs inventory.State, ok 
 	return l.session.Common(k)
 }
 
+// sent notes that a daemon sent entries, which are not sent back.
+func (ls *links) sent(p peer.ID, cs []orbit.Candidate) {
+	ls.mu.RLock()
+	l := ls.all[p]
+	ls.mu.RUnlock()
+	if l == nil {
+		return
+	}
+	for _, c := range cs {
+		l.got.Add(c.Hash(), struct{}{})
+	}
+}
+
 // with returns the links with the daemons that have a database.
 func (ls *links) with(k inventory.Key) []*link {
 	return slices.DeleteFunc(ls.list(), func(l *link) bool {
@@ -220,6 +245,15 @@ func (ls *links) seed(rp *replica) {
 func (ls *links) ask(k inventory.Key) {
 	for _, l := range ls.with(k) {
 		l.session.Ask(k)
+	}
+}
+
+// compare compares the state of a database with those of the daemons.
+func (ls *links) compare(k inventory.Key) {
+	for _, l := range ls.with(k) {
+		if theirs, ok := l.session.Common(k); ok {
+			l.compare(k, theirs, 0)
+		}
 	}
 }
 

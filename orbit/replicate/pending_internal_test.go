@@ -10,7 +10,6 @@ import (
 	"github.com/ipfs/boxo/keystore"
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"github.com/newpieceplease/npp/internal/task"
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/identity"
@@ -58,9 +57,9 @@ func TestAbandonedEntriesAreRequestedAgain(t *testing.T) {
 	must(t, err)
 	opts := orbit.JoinOptions{From: "P", Attached: orbit.Attached{writer.Identity().Hash(): writer.Identity().Block()}}
 
-	rp := newReplica(&Replicator{tasks: task.NewGroup()}, to.Address())
+	rp := newReplica(bare(Config{}), to.Address())
 	defer rp.cancel()
-	rp.setDatabase(to, 0)
+	rp.setDatabase(to)
 	const p = peer.ID("peer")
 	later := time.Now().Add(time.Hour)
 	q := &peerState{subscribed: true}

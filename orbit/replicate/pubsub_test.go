@@ -9,7 +9,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/replicate"
 )
 
-func plain(n *node) { n.plain = true }
+func plain(n *node) { n.plain, n.mid = true, true }
 
 // Two hosts replicate over plain pubsub routers, both ways, as they write, and
 // also after one of them closed the database and opened it again.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -129,6 +130,7 @@ type Replicator struct {
 	paused    map[string]bool          // addresses that are not replicated
 	wanted    map[string]bool          // addresses of databases that are replicated and not here yet
 	rest      wait.Flag                // set when a replica started
+	declined  wait.Flag                // set when data was rejected for lack of disk space
 	loaded    chan struct{}            // closed when the index is complete
 	requested sync.Map                 // CID of a block → the *replica that requests it
 }
@@ -167,6 +169,7 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 		paused:     make(map[string]bool),
 		wanted:     make(map[string]bool),
 		rest:       wait.NewFlag(),
+		declined:   wait.NewFlag(),
 		loaded:     make(chan struct{}),
 		urgent:     make(chan string, maxUrgent),
 	}
@@ -189,7 +192,7 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 	cfg.Orbit.OnOpened(r.opened)
 	cfg.Orbit.OnChanged(r.changed)
 	r.handle()
-	for _, run := range []func(){r.load, func() { r.identification.follow(r.tasks.Context()) }, r.tellChanges, r.restAlways, r.discover} {
+	for _, run := range []func(){r.load, func() { r.identification.follow(r.tasks.Context()) }, r.tellChanges, r.retryAlways, r.restAlways, r.discover} {
 		r.tasks.Go(run)
 	}
 	return r, nil
@@ -262,8 +265,6 @@ func (r *Replicator) Close() error {
 	h.RemoveStreamHandler(reconcile.Protocol)
 	h.RemoveStreamHandler(reconcile.Earlier)
 	h.RemoveStreamHandler(inventory.Protocol)
-	r.cfg.Orbit.OnOpened(nil)
-	r.cfg.Orbit.OnChanged(nil)
 	if r.cfg.Router != nil {
 		r.cfg.Router.OnSubscription(nil)
 	}
@@ -284,7 +285,19 @@ func (r *Replicator) opened(db *orbit.Database) {
 		return
 	}
 	r.replicates(address)
-	if rp := r.find(address); rp != nil {
+	k, _ := keyOf(address)
+	if r.index.changed(k) && len(r.links.with(k)) > 0 {
+		r.changes.add(k, change{db: db, after: math.MaxUint64, opened: true})
+	}
+	r.mu.Lock()
+	rp := r.replicas[address]
+	if rp != nil && rp.isOther(db) {
+		// The database was dropped, and created again with the same address.
+		r.stop(rp)
+		rp = nil
+	}
+	r.mu.Unlock()
+	if rp != nil {
 		rp.setDatabase(db)
 	}
 }

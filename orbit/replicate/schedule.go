@@ -46,6 +46,19 @@ func (s *schedule) push(k inventory.Key, at time.Time) {
 	s.due.Set()
 }
 
+// hurry makes all databases that are waiting due now.
+func (s *schedule) hurry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for k, at := range s.waiting {
+		if at.After(now) {
+			s.waiting[k] = now
+			s.push(k, now)
+		}
+	}
+}
+
 // remove makes a database not due any more.
 func (s *schedule) remove(k inventory.Key) {
 	s.mu.Lock()

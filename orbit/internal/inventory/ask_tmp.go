@@ -1,0 +1,3 @@
+package inventory
+
+func (s *Session) Ask(k Key) {}
