@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,8 +18,9 @@ import (
 
 // The keys of the catalog, which lists the databases.
 const (
-	catalogPrefix = "database"
-	lastNumberKey = "databases"
+	catalogPrefix    = "database"
+	lastNumberKey    = "databases"
+	controlledPrefix = "controlled" // databases by the number of their access database
 )
 
 // record is a database in the catalog.
@@ -31,9 +33,10 @@ type record struct {
 	Access  bool   `json:"access,omitempty"` // the database was opened as the access database of another one
 	Made    bool   `json:"made,omitempty"`   // the database was opened by [Orbit.Create]
 
-	// How the access list is stored. Records of earlier versions have neither.
-	Fixed  bool   `json:"fixed,omitempty"`  // the manifest names the list
-	Admins uint64 `json:"admins,omitempty"` // number of the access database
+	// Who may write. Records of earlier versions have none of these.
+	Fixed   bool   `json:"fixed,omitempty"`   // the manifest names the access list
+	Writers string `json:"writers,omitempty"` // of a fixed list; see [writersOf]
+	Admins  uint64 `json:"admins,omitempty"`  // number of the access database
 }
 
 // kind returns the type as which the database is open.
@@ -41,10 +44,53 @@ func (r record) kind() string { return cmp.Or(r.OpenAs, r.Type) }
 
 // describe records the access controller.
 func (r *record) describe(a *AccessController) {
-	r.Fixed, r.Admins = a.managed == nil, 0
-	if !r.Fixed {
-		r.Admins = a.managed.number
+	if a.managed != nil {
+		r.Fixed, r.Writers, r.Admins = false, "", a.managed.number
+	} else {
+		r.Fixed, r.Writers, r.Admins = true, writersOf(a.list), 0
 	}
+}
+
+// described reports whether the record has an access controller.
+func (r record) described() bool { return r.Fixed || r.Admins != 0 }
+
+// writersOf returns what a record tells of a fixed list: [Anyone], the beginning
+// of the ID if there is a single one, and otherwise "".
+func writersOf(list []string) string {
+	switch {
+	case slices.Contains(list, Anyone):
+		return Anyone
+	case len(list) > 0 && len(slices.Compact(slices.Clone(list))) == 1:
+		return shortID(list[0])
+	}
+	return ""
+}
+
+// shortID returns the beginning of an identity's ID, which tells it from those
+// of others.
+func shortID(id string) string { return id[:min(len(id), 24)] }
+
+// controlledKey returns the key that exists if a database has the access
+// database with a number.
+func controlledKey(admins uint64, hash string) string { return controlledSeries(admins) + "/" + hash }
+
+func controlledSeries(admins uint64) string {
+	return controlledPrefix + "/" + strconv.FormatUint(admins, 36)
+}
+
+// putRecord stores a record, and which access database controls the database,
+// if any.
+func putRecord(tx *store.Tx, hash string, r record) error {
+	if r.Admins != 0 {
+		if err := tx.Put(controlledKey(r.Admins, hash), nil); err != nil {
+			return err
+		}
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return tx.Put(catalogKey(hash), b)
 }
 
 // describes reports whether the record has the access controller.
@@ -120,11 +166,7 @@ func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, 
 				return err
 			}
 		}
-		b, err := json.Marshal(r)
-		if err != nil {
-			return err
-		}
-		return tx.Put(catalogKey(hash), b)
+		return putRecord(tx, hash, r)
 	})
 	return r, stale, err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 
 	"github.com/newpieceplease/npp/orbit/internal/manifest"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
@@ -32,13 +31,14 @@ func (o *Orbit) Fingerprint(ctx context.Context, address string) (digest [32]byt
 	if err != nil || !settled {
 		return digest, err
 	}
-	admins, known, err := o.admins(ctx, hash, r)
-	if err != nil || !known {
-		return digest, err
+	if !r.described() {
+		if err := o.describeStored(ctx, hash, &r); err != nil || !r.described() {
+			return digest, err
+		}
 	}
 	var access oplog.Node
-	if admins != 0 {
-		access, settled, err = oplog.Root(ctx, o.store, admins)
+	if r.Admins != 0 {
+		access, settled, err = oplog.Root(ctx, o.store, r.Admins)
 		if err != nil || !settled {
 			return digest, err
 		}
@@ -50,23 +50,3 @@ func (o *Orbit) Fingerprint(ctx context.Context, address string) (digest [32]byt
 	return sha256.Sum256(b), nil
 }
 
-// admins returns the number of the access database of a database, 0 if its list
-// is fixed. It is unknown if a block is missing or damaged.
-func (o *Orbit) admins(ctx context.Context, hash string, r record) (number uint64, known bool, err error) {
-	if r.Fixed || r.Admins != 0 {
-		return r.Admins, true, nil
-	}
-	m, err := o.storedManifest(ctx, hash)
-	if err != nil || m == nil {
-		return 0, false, err
-	}
-	kind, access, err := m.Access()
-	if err != nil || kind != manifest.AccessOrbitDB {
-		return 0, err == nil, nil
-	}
-	inner, err := o.record(ctx, access)
-	if errors.Is(err, ErrUnknown) {
-		return 0, false, nil
-	}
-	return inner.Number, err == nil, err
-}
