@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/internal/manifest"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/store"
@@ -124,22 +125,28 @@ func (o *Orbit) record(ctx context.Context, hash string) (record, error) {
 }
 
 // register returns the record of a database, after creating or updating it if
-// necessary. It reports whether the index of the database has become stale
-// because its type changed; see [oplog.MarkStale]. With [store.ErrNotDurable],
-// it may have.
-func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, a *AccessController, opts OpenOptions) (r record, stale bool, err error) {
+// necessary, and stores the blocks that the database needs. It reports whether
+// the index of the database has become stale because its type changed; see
+// [oplog.MarkStale]. With [store.ErrNotDurable], it may have.
+func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, a *AccessController, opts OpenOptions, needed ...block.Block) (r record, stale bool, err error) {
 	if err := checkTypes(m.Type, opts.Type); err != nil {
 		return r, false, err
 	}
 	r, err = o.record(ctx, hash)
-	if err == nil && opts.matches(r.kind(), r.IndexBy) && r.describes(a) {
-		return r, false, nil
-	}
+	// A record without who may write is no reason to write on a full disk.
+	known := err == nil && opts.matches(r.kind(), r.IndexBy) && (r.describes(a) || o.config.Disk.CheckWrite(0) != nil)
 	if err != nil && !errors.Is(err, ErrUnknown) {
+		return r, false, err
+	}
+	fresh, err := o.notStored(ctx, needed)
+	if err != nil || known && len(fresh) == 0 {
 		return r, false, err
 	}
 	before := r
 	err = o.store.Update(ctx, func(tx *store.Tx) error {
+		if err := putBlocks(tx, fresh); err != nil || known {
+			return err
+		}
 		if r.Number == 0 {
 			var last uint64
 			b, err := tx.Get(lastNumberKey)
@@ -168,6 +175,9 @@ func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, 
 		}
 		return putRecord(tx, hash, r)
 	})
+	if err == nil {
+		o.announce(ctx, fresh...)
+	}
 	return r, stale, err
 }
 

@@ -49,4 +49,3 @@ func (o *Orbit) Fingerprint(ctx context.Context, address string) (digest [32]byt
 	}
 	return sha256.Sum256(b), nil
 }
-

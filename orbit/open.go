@@ -42,15 +42,13 @@ func (o *Orbit) Create(ctx context.Context, name string, opts Options) (*Databas
 	}
 	o.making.RLock()
 	defer o.making.RUnlock()
-	if err := o.PutBlocks(ctx, p.accessList); err != nil {
-		return nil, err
-	}
+	attached := Attached{p.accessList.Hash: p.accessList}
 	if p.access != nil {
-		if _, err := o.create(ctx, *p.access, OpenOptions{access: true}); err != nil {
+		if _, err := o.create(ctx, *p.access, OpenOptions{Attached: attached, access: true}); err != nil {
 			return nil, err
 		}
 	}
-	return o.create(ctx, p.manifest, OpenOptions{IndexBy: opts.IndexBy, made: true})
+	return o.create(ctx, p.manifest, OpenOptions{Attached: attached, IndexBy: opts.IndexBy, made: true})
 }
 
 // AddressOf returns the address of the database that [Orbit.Create] would open
@@ -121,9 +119,7 @@ func (o *Orbit) create(ctx context.Context, m manifest.Manifest, opts OpenOption
 	if err != nil {
 		return nil, err
 	}
-	if err := o.PutBlocks(ctx, b); err != nil {
-		return nil, err
-	}
+	opts.Attached[b.Hash] = b
 	db, err := o.openLocked(ctx, b.Hash, opts)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", manifest.Address(b.Hash), err)
@@ -244,10 +240,7 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 	// The access database may be open now. It must not remain without the
 	// database.
 	ctx = context.WithoutCancel(ctx)
-	if err := o.PutBlocks(ctx, needed...); err != nil {
-		return nil, err
-	}
-	record, stale, err := o.register(ctx, hash, m, access, opts)
+	record, stale, err := o.register(ctx, hash, m, access, opts, needed...)
 	if err != nil {
 		return nil, err
 	}

@@ -190,29 +190,38 @@ func (o *Orbit) makeKeys(ctx context.Context) error {
 // PutBlocks stores blocks that are not entries, such as identities, unless they
 // are already stored.
 func (o *Orbit) PutBlocks(ctx context.Context, bs ...block.Block) error {
+	bs, err := o.notStored(ctx, bs)
+	if err != nil || len(bs) == 0 {
+		return err
+	}
+	err = o.store.Update(ctx, func(tx *store.Tx) error { return putBlocks(tx, bs) })
+	if err == nil {
+		o.announce(ctx, bs...)
+	}
+	return err
+}
+
+// notStored returns those of the blocks that are not stored, or an error if the
+// disk is too full for them.
+func (o *Orbit) notStored(ctx context.Context, bs []block.Block) ([]block.Block, error) {
 	g := blocks.Reading(ctx, o.store)
 	bs = slices.DeleteFunc(slices.Clone(bs), func(b block.Block) bool {
 		_, err := blocks.Get(g, b.Hash)
 		return err == nil
 	})
 	if len(bs) == 0 {
-		return nil
+		return nil, nil
 	}
-	if err := o.config.Disk.CheckWrite(sizeOf(bs)); err != nil {
-		return err
-	}
-	err := o.store.Update(ctx, func(tx *store.Tx) error {
-		for _, b := range bs {
-			if err := blocks.Put(tx, b); err != nil {
-				return err
-			}
+	return bs, o.config.Disk.CheckWrite(sizeOf(bs))
+}
+
+func putBlocks(tx *store.Tx, bs []block.Block) error {
+	for _, b := range bs {
+		if err := blocks.Put(tx, b); err != nil {
+			return err
 		}
-		return nil
-	})
-	if err == nil {
-		o.announce(ctx, bs...)
 	}
-	return err
+	return nil
 }
 
 // sizeOf returns the total size of blocks in bytes.
