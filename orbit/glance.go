@@ -4,10 +4,62 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/newpieceplease/npp/orbit/internal/manifest"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
+
+// Glance is what the catalog and the store tell of a database that need not be
+// open.
+type Glance struct {
+	Entries uint64 // as in [Stats], like the next three
+	Pending uint64
+	Keys    uint64
+	Last    uint64
+
+	Access   string // address of the access controller
+	AccessOf string // address of a database whose access database it is, or ""
+}
+
+// Glance describes a database of the catalog without opening it. It reads some
+// four records. An error is one that Open would return, such as [ErrDamaged];
+// some damage shows only when the database is opened. Together with an error,
+// Glance returns what could be read. The error is [ErrUnknown] if the database
+// is not in the catalog.
+func (o *Orbit) Glance(ctx context.Context, address string) (g Glance, err error) {
+	hash, err := manifest.ParseAddress(address)
+	if err != nil {
+		return g, err
+	}
+	r, err := o.record(ctx, hash)
+	if err != nil {
+		return g, err
+	}
+	look, err := oplog.Look(ctx, o.store, r.Number)
+	if err == nil && look.Unfinished {
+		err = fmt.Errorf("%w of %s: a rebuild of its index was interrupted", ErrDamaged, address)
+	}
+	g.Entries, g.Pending, g.Keys, g.Last = look.Entries, look.Pending, look.Keys, look.Last
+	b, blockErr := o.Block(ctx, hash)
+	if blockErr == nil {
+		var m manifest.Manifest
+		m, blockErr = manifest.Decode(b)
+		g.Access = m.AccessController
+	}
+	if r.Type == TypeKeyValue && r.Admins == 0 {
+		for e, scanErr := range o.store.Scan(ctx, controlledSeries(r.Number)) {
+			if scanErr != nil {
+				return g, errors.Join(err, blockErr, scanErr)
+			}
+			g.AccessOf = manifest.Address(e.Key[strings.LastIndexByte(e.Key, '/')+1:])
+			break
+		}
+	}
+	return g, errors.Join(err, blockErr)
+}
 
 // Fingerprint returns a digest of what a database of the catalog authorizes: of
 // its authorized entries and those of its access database. Two replicas whose
