@@ -94,7 +94,7 @@ type AccessController struct {
 }
 
 // openAccess opens the access controller of a database and returns the blocks
-// that the controller consists of. The caller holds o.mu.
+// that the controller consists of. The caller holds o.making for reading.
 func (o *Orbit) openAccess(ctx context.Context, m manifest.Manifest, attached Attached) (*AccessController, []block.Block, error) {
 	kind, hash, err := m.Access()
 	if err != nil {
@@ -119,7 +119,7 @@ func (o *Orbit) openAccess(ctx context.Context, m manifest.Manifest, attached At
 		return nil, nil, fmt.Errorf("%w: %s is not a keyvalue database with a fixed list of admins", ErrInvalid, m.AccessController)
 	}
 	if a.managed, err = o.openLocked(ctx, hash, OpenOptions{Attached: attached, access: true}); a.managed != nil {
-		a.managed.controls.Store(true)
+		a.managed.controls.Store(isAccess)
 	}
 	return a, nil, err
 }
@@ -305,13 +305,16 @@ func (a *AccessController) retained(ctx context.Context) (hashes []string, err e
 
 // Revoke revokes a capability of an identity. Entries that the identity wrote
 // until now and that are here stay authorized: Revoke first retains its tips
-// ([AccessController.Retain]) in all open databases with this access
-// controller.
+// ([AccessController.Retain]) in all databases of the catalog with this access
+// controller, except damaged ones.
 func (a *AccessController) Revoke(ctx context.Context, capability, id string) error {
 	if a.managed == nil {
 		return a.fixed()
 	}
-	for _, db := range a.managed.controlled() {
+	for db, err := range a.managed.controlled(ctx) {
+		if err != nil {
+			return err
+		}
 		_, tips, err := db.WouldRevoke(ctx, capability, id)
 		if err != nil {
 			return err

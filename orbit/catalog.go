@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/internal/manifest"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/store"
@@ -17,8 +19,9 @@ import (
 
 // The keys of the catalog, which lists the databases.
 const (
-	catalogPrefix = "database"
-	lastNumberKey = "databases"
+	catalogPrefix    = "database"
+	lastNumberKey    = "databases"
+	controlledPrefix = "controlled" // databases by the number of their access database
 )
 
 // record is a database in the catalog.
@@ -31,9 +34,10 @@ type record struct {
 	Access  bool   `json:"access,omitempty"` // the database was opened as the access database of another one
 	Made    bool   `json:"made,omitempty"`   // the database was opened by [Orbit.Create]
 
-	// How the access list is stored. Records of earlier versions have neither.
-	Fixed  bool   `json:"fixed,omitempty"`  // the manifest names the list
-	Admins uint64 `json:"admins,omitempty"` // number of the access database
+	// Who may write. Records of earlier versions have none of these.
+	Fixed   bool   `json:"fixed,omitempty"`   // the manifest names the access list
+	Writers string `json:"writers,omitempty"` // of a fixed list; see [writersOf]
+	Admins  uint64 `json:"admins,omitempty"`  // number of the access database
 }
 
 // kind returns the type as which the database is open.
@@ -41,10 +45,53 @@ func (r record) kind() string { return cmp.Or(r.OpenAs, r.Type) }
 
 // describe records the access controller.
 func (r *record) describe(a *AccessController) {
-	r.Fixed, r.Admins = a.managed == nil, 0
-	if !r.Fixed {
-		r.Admins = a.managed.number
+	if a.managed != nil {
+		r.Fixed, r.Writers, r.Admins = false, "", a.managed.number
+	} else {
+		r.Fixed, r.Writers, r.Admins = true, writersOf(a.list), 0
 	}
+}
+
+// described reports whether the record has an access controller.
+func (r record) described() bool { return r.Fixed || r.Admins != 0 }
+
+// writersOf returns what a record tells of a fixed list: [Anyone], the beginning
+// of the ID if there is a single one, and otherwise "".
+func writersOf(list []string) string {
+	switch {
+	case slices.Contains(list, Anyone):
+		return Anyone
+	case len(list) > 0 && len(slices.Compact(slices.Clone(list))) == 1:
+		return shortID(list[0])
+	}
+	return ""
+}
+
+// shortID returns the beginning of an identity's ID, which tells it from those
+// of others.
+func shortID(id string) string { return id[:min(len(id), 24)] }
+
+// controlledKey returns the key that exists if a database has the access
+// database with a number.
+func controlledKey(admins uint64, hash string) string { return controlledSeries(admins) + "/" + hash }
+
+func controlledSeries(admins uint64) string {
+	return controlledPrefix + "/" + strconv.FormatUint(admins, 36)
+}
+
+// putRecord stores a record, and which access database controls the database,
+// if any.
+func putRecord(tx *store.Tx, hash string, r record) error {
+	if r.Admins != 0 {
+		if err := tx.Put(controlledKey(r.Admins, hash), nil); err != nil {
+			return err
+		}
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return tx.Put(catalogKey(hash), b)
 }
 
 // describes reports whether the record has the access controller.
@@ -78,22 +125,28 @@ func (o *Orbit) record(ctx context.Context, hash string) (record, error) {
 }
 
 // register returns the record of a database, after creating or updating it if
-// necessary. It reports whether the index of the database has become stale
-// because its type changed; see [oplog.MarkStale]. With [store.ErrNotDurable],
-// it may have.
-func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, a *AccessController, opts OpenOptions) (r record, stale bool, err error) {
+// necessary, and stores the blocks that the database needs. It reports whether
+// the index of the database has become stale because its type changed; see
+// [oplog.MarkStale]. With [store.ErrNotDurable], it may have.
+func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, a *AccessController, opts OpenOptions, needed ...block.Block) (r record, stale bool, err error) {
 	if err := checkTypes(m.Type, opts.Type); err != nil {
 		return r, false, err
 	}
 	r, err = o.record(ctx, hash)
-	if err == nil && opts.matches(r.kind(), r.IndexBy) && r.describes(a) {
-		return r, false, nil
-	}
+	// A record without who may write is no reason to write on a full disk.
+	known := err == nil && opts.matches(r.kind(), r.IndexBy) && (r.describes(a) || o.config.Disk.CheckWrite(0) != nil)
 	if err != nil && !errors.Is(err, ErrUnknown) {
+		return r, false, err
+	}
+	fresh, err := o.notStored(ctx, needed)
+	if err != nil || known && len(fresh) == 0 {
 		return r, false, err
 	}
 	before := r
 	err = o.store.Update(ctx, func(tx *store.Tx) error {
+		if err := putBlocks(tx, fresh); err != nil || known {
+			return err
+		}
 		if r.Number == 0 {
 			var last uint64
 			b, err := tx.Get(lastNumberKey)
@@ -120,12 +173,11 @@ func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, 
 				return err
 			}
 		}
-		b, err := json.Marshal(r)
-		if err != nil {
-			return err
-		}
-		return tx.Put(catalogKey(hash), b)
+		return putRecord(tx, hash, r)
 	})
+	if err == nil {
+		o.announce(ctx, fresh...)
+	}
 	return r, stale, err
 }
 

@@ -2,8 +2,12 @@ package orbit_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -126,5 +130,92 @@ func TestFingerprintWithoutOpening(t *testing.T) {
 	}
 	if _, err := a.Fingerprint(context.Background(), "x"); !errors.Is(err, orbit.ErrInvalidAddress) {
 		t.Errorf("no address: %v", err)
+	}
+}
+
+func TestGlanceTellsOfDatabasesThatAreNotOpen(t *testing.T) {
+	a := newA(t)
+	db := a.create(t, "db", orbit.Options{Type: orbit.TypeDocuments, Access: orbit.Access{Managed: true}})
+	fill(t, db, 3)
+	put(t, db, "a")
+	stats, err := db.Stats(t.Context())
+	must(t, err)
+	access := db.Access().Address()
+	a.open(t, orbit.Config{})
+	a.OnOpened(func(*orbit.Database) { t.Error("a database was opened") })
+	want := orbit.Glance{Entries: stats.Entries, Keys: stats.Keys, Last: stats.Last, Access: access}
+	if g, err := a.Glance(t.Context(), db.Address()); err != nil || g != want {
+		t.Errorf("%+v, %v, want %+v", g, err, want)
+	}
+	if g, err := a.Glance(t.Context(), access); err != nil || g.AccessOf != db.Address() || g.Entries != 0 {
+		t.Errorf("its access database: %+v, %v", g, err)
+	}
+	must(t, a.store.Put(t.Context(), fmt.Sprintf("log/%d/summary", db.Number()), []byte("x")))
+	if g, err := a.Glance(t.Context(), db.Address()); !errors.Is(err, orbit.ErrDamaged) || g.Access != access {
+		t.Errorf("damaged: %+v, %v", g, err)
+	}
+	if f, err := a.Fingerprint(t.Context(), db.Address()); err != nil || f != [32]byte{} {
+		t.Errorf("damaged: fingerprint %x, %v", f, err)
+	}
+	if _, err := a.Glance(t.Context(), newB(t).create(t, "unknown", orbit.Options{}).Address()); !errors.Is(err, orbit.ErrUnknown) {
+		t.Errorf("an unknown database: %v", err)
+	}
+}
+
+// A catalog of an earlier version, which does not tell who may write, is
+// completed, and a database that such a version registered meanwhile as well.
+func TestCatalogOfAnEarlierVersionIsCompleted(t *testing.T) {
+	a := newA(t)
+	var want []string
+	records := func() (list []string) {
+		t.Helper()
+		for _, prefix := range []string{"database", "controlled"} {
+			for e, err := range a.store.Scan(t.Context(), prefix) {
+				must(t, err)
+				list = append(list, e.Key+" "+string(e.Value))
+			}
+		}
+		return list
+	}
+	fixed := a.create(t, "fixed", orbit.Options{Type: orbit.TypeDocuments, IndexBy: "title"})
+	managed := a.create(t, "managed", orbit.Options{Access: orbit.Access{Managed: true}})
+	a.create(t, "guests", orbit.Options{Access: anyone})
+	before, err := a.Fingerprint(t.Context(), managed.Address())
+	must(t, err)
+	want = records()
+	must(t, a.Close())
+	for e, err := range a.store.Scan(t.Context(), "database") {
+		must(t, err)
+		var old map[string]any
+		must(t, json.Unmarshal(e.Value, &old))
+		for _, field := range []string{"fixed", "writers", "admins"} {
+			delete(old, field)
+		}
+		record, err := json.Marshal(old)
+		must(t, err)
+		must(t, a.store.Put(t.Context(), e.Key, record))
+	}
+	for e, err := range a.store.Scan(t.Context(), "controlled") {
+		must(t, err)
+		must(t, a.store.Delete(t.Context(), e.Key))
+	}
+	a.open(t, orbit.Config{})
+	if now, err := a.Fingerprint(t.Context(), managed.Address()); err != nil || now != before {
+		t.Errorf("fingerprint %x, %v, before %x", now, err, before)
+	}
+	db, err := a.Open(t.Context(), fixed.Address(), orbit.OpenOptions{})
+	must(t, err)
+	if db.IndexBy() != "title" {
+		t.Errorf("opening made the index field %q", db.IndexBy())
+	}
+	await(t, "the catalog stays incomplete", func() bool { return !a.Loading() })
+	same := func(x, y string) bool {
+		keyX, x, _ := strings.Cut(x, " ")
+		keyY, y, _ := strings.Cut(y, " ")
+		var a, b any
+		return keyX == keyY && (x == y || json.Unmarshal([]byte(x), &a) == nil && json.Unmarshal([]byte(y), &b) == nil && reflect.DeepEqual(a, b))
+	}
+	if got := records(); !slices.EqualFunc(got, want, same) {
+		t.Errorf("the catalog is %q, want %q", got, want)
 	}
 }

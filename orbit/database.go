@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -34,7 +35,7 @@ type replica struct {
 	number   uint64 // of the log
 	address  string
 	manifest manifest.Manifest
-	controls atomic.Bool // the database is the access database of another one
+	controls atomic.Uint32 // whether the database is the access database of another one
 	access   *AccessController
 	keys     *index
 	log      *oplog.Log
@@ -60,13 +61,16 @@ func openDatabase(ctx context.Context, o *Orbit, hash string, m manifest.Manifes
 		account:  o.ledger.account(r.Number, manifest.Address(hash)),
 		made:     r.Made,
 	}}
+	if r.Access {
+		db.controls.Store(isAccess)
+	}
 	rights, at, err := a.rights(ctx)
 	if err != nil {
 		return db, err
 	}
 	db.limit(rights, at)
 	if a.managed != nil {
-		db.account.setAccess(a.managed.account)
+		o.ledger.setAccess(r.Number, a.managed.number)
 		// A log of an earlier version may have authorized entries of
 		// any of them.
 		rights.Writers = rights.Known
@@ -126,34 +130,78 @@ func (db *Database) sync(ctx context.Context) error {
 	if err := db.log.Revise(ctx, rights); err != nil {
 		return err
 	}
-	if db.revised.Swap(at) != 0 {
-		db.log.Tell() // its access list changed, even if no entry of it did
-	}
+	db.revised.Store(at)
 	return nil
 }
 
-// syncControlled applies the access list to the open databases whose access
-// database this is.
+// syncControlled applies the access list to the databases whose access database
+// this is, if any.
 func (db *Database) syncControlled(ctx context.Context) error {
+	if is, err := db.isAccess(ctx); err != nil || !is {
+		return err
+	}
 	var errs []error
-	for _, other := range db.controlled() {
-		if err := other.sync(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("access list of %s: %w", other.address, err))
+	for other, err := range db.controlled(ctx) {
+		if err == nil {
+			err = other.sync(ctx)
 		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("apply the access list of %s: %w", db.address, err))
+			continue
+		}
+		other.log.Tell() // its access list changed, even if no entry of it did
 	}
 	return errors.Join(errs...)
 }
 
-// controlled returns the open databases whose access database this is.
-func (db *Database) controlled() (list []*Database) {
-	db.orbit.mu.Lock()
-	defer db.orbit.mu.Unlock()
-	for _, other := range db.orbit.open {
-		if other.access.managed != nil && other.access.managed.log == db.log {
-			list = append(list, other)
+// The values of replica.controls. It is unknown at first.
+const (
+	isAccess  = 1
+	notAccess = 2
+)
+
+// isAccess reports whether the database is the access database of another one.
+// It looks that up once.
+func (db *Database) isAccess(ctx context.Context) (bool, error) {
+	if c := db.controls.Load(); c != 0 {
+		return c == isAccess, nil
+	}
+	if db.access.managed != nil || db.manifest.Type != TypeKeyValue {
+		return false, nil
+	}
+	for _, err := range db.orbit.store.Scan(ctx, controlledSeries(db.number)) {
+		if err == nil {
+			db.controls.Store(isAccess)
+		}
+		return err == nil, err
+	}
+	db.controls.CompareAndSwap(0, notAccess) // another database may be opened now
+	return db.controls.Load() == isAccess, nil
+}
+
+// controlled opens the databases whose access database this is, one after the
+// other. It leaves out those that do not open.
+func (db *Database) controlled(ctx context.Context) iter.Seq2[*Database, error] {
+	return func(yield func(*Database, error) bool) {
+		o, series := db.orbit, controlledSeries(db.number)
+		for e, err := range o.store.Scan(ctx, series) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			hash := strings.TrimPrefix(e.Key, series+"/")
+			other, err := o.openKnown(ctx, hash)
+			if err != nil {
+				if !errors.Is(err, ErrUnknown) && !errors.Is(err, ErrDropped) {
+					log.Warnw("a database does not follow its access list until it opens", "database", manifest.Address(hash), "err", err)
+				}
+				continue
+			}
+			if !yield(other, nil) {
+				return
+			}
 		}
 	}
-	return list
 }
 
 // changed tells [Orbit.OnChanged] of a change of the log. Until the database is
@@ -276,10 +324,8 @@ func (db *Database) append(ctx context.Context, check func(blocks.Getter) error,
 	if err != nil {
 		return nil, err
 	}
-	if db.controls.Load() {
-		if err := db.syncControlled(ctx); err != nil {
-			log.Errorw("apply the access list", "database", db.address, "err", err)
-		}
+	if err := db.syncControlled(ctx); err != nil {
+		log.Errorw("apply the access list", "database", db.address, "err", err)
 	}
 	db.orbit.announce(ctx, entryBlocks(entries)...)
 	return entries, nil

@@ -150,7 +150,8 @@ func (o *Orbit) deleteDropped(ctx context.Context, with string) error {
 type tombstoned struct {
 	hash   string
 	number uint64
-	log    *oplog.Log // nil if the database is not open
+	admins uint64   // number of the access database, or 0
+	open   *replica // nil if the database is not open
 	whole  bool
 }
 
@@ -174,20 +175,18 @@ func (o *Orbit) remove(ctx context.Context, hash string, save func(context.Conte
 	}
 	reopen := true // whether the tombstoned databases can be used again
 	defer func() {
-		o.mu.Lock()
-		defer o.mu.Unlock()
 		for _, d := range databases {
-			delete(o.dropping, d.hash)
-			if d.log != nil && reopen {
-				d.log.Thaw()
+			if d.open != nil && reopen {
+				d.open.log.Thaw()
 			}
 		}
+		o.opened.release(databases)
 	}()
 	for _, d := range databases {
-		if d.log == nil {
+		if d.open == nil {
 			continue
 		}
-		if err := d.log.Freeze(ctx); err != nil {
+		if err := d.open.log.Freeze(ctx); err != nil {
 			return err
 		}
 	}
@@ -195,8 +194,8 @@ func (o *Orbit) remove(ctx context.Context, hash string, save func(context.Conte
 		return err
 	}
 
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	o.making.Lock()
+	defer o.making.Unlock()
 	if o.ctx.Err() != nil {
 		return ErrClosed
 	}
@@ -219,6 +218,11 @@ func (o *Orbit) remove(ctx context.Context, hash string, save func(context.Conte
 			if err := tx.Delete(catalogKey(d.hash)); err != nil {
 				return err
 			}
+			if d.admins != 0 {
+				if err := tx.Delete(controlledKey(d.admins, d.hash)); err != nil {
+					return err
+				}
+			}
 			if err := oplog.Clear(tx, d.number); err != nil {
 				return err
 			}
@@ -237,12 +241,14 @@ func (o *Orbit) remove(ctx context.Context, hash string, save func(context.Conte
 	// is either gone, or opens again later.
 	reopen = false
 	for _, d := range databases {
-		delete(o.open, d.hash)
-		if d.log != nil {
-			d.log.Drop()
+		o.opened.drop(d.hash)
+		var a *account
+		if d.open != nil {
+			d.open.log.Drop()
+			a = d.open.account
 		}
 		o.hints.Drop(d.number)
-		o.ledger.drop(d.number)
+		o.ledger.drop(d.number, a)
 	}
 	return err
 }
@@ -250,8 +256,8 @@ func (o *Orbit) remove(ctx context.Context, hash string, save func(context.Conte
 // tombstone marks a database, and those that go with it, so that they cannot be
 // opened any more. Open ones remain usable.
 func (o *Orbit) tombstone(ctx context.Context, hash string) ([]tombstoned, []string, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	o.making.Lock()
+	defer o.making.Unlock()
 	if o.ctx.Err() != nil {
 		return nil, nil, ErrClosed
 	}
@@ -259,24 +265,19 @@ func (o *Orbit) tombstone(ctx context.Context, hash string) ([]tombstoned, []str
 	if err != nil {
 		return nil, nil, err
 	}
-	for i, d := range databases {
-		o.dropping[d.hash] = true
-		if db := o.open[d.hash]; db != nil {
-			databases[i].log = db.log
-		}
-	}
+	o.opened.tombstone(databases)
 	return databases, named, nil
 }
 
 // removable returns the databases that go with a dropped one, starting with
 // itself, and the CIDs of their manifests and access lists that no other
-// database needs. The caller holds o.mu.
+// database needs. The caller holds o.making.
 func (o *Orbit) removable(ctx context.Context, hash string) (databases []tombstoned, named []string, err error) {
 	r, err := o.record(ctx, hash)
 	if err != nil {
 		return nil, nil, err
 	}
-	databases, named = []tombstoned{{hash: hash, number: r.Number}}, []string{hash}
+	databases, named = []tombstoned{{hash: hash, number: r.Number, admins: r.Admins}}, []string{hash}
 	users := make(map[string][]string) // databases by their access controller, as CIDs
 	for e, err := range o.store.Scan(ctx, catalogPrefix) {
 		if err != nil {

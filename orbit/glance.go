@@ -5,10 +5,61 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/newpieceplease/npp/orbit/internal/manifest"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
+
+// Glance is what the catalog and the store tell of a database that need not be
+// open.
+type Glance struct {
+	Entries uint64 // as in [Stats], like the next three
+	Pending uint64
+	Keys    uint64
+	Last    uint64
+
+	Access   string // address of the access controller
+	AccessOf string // address of a database whose access database it is, or ""
+}
+
+// Glance describes a database of the catalog without opening it. It reads some
+// four records. An error is one that Open would return, such as [ErrDamaged];
+// some damage shows only when the database is opened. Together with an error,
+// Glance returns what could be read. The error is [ErrUnknown] if the database
+// is not in the catalog.
+func (o *Orbit) Glance(ctx context.Context, address string) (g Glance, err error) {
+	hash, err := manifest.ParseAddress(address)
+	if err != nil {
+		return g, err
+	}
+	r, err := o.record(ctx, hash)
+	if err != nil {
+		return g, err
+	}
+	look, err := oplog.Look(ctx, o.store, r.Number)
+	if err == nil && look.Unfinished {
+		err = fmt.Errorf("%w of %s: a rebuild of its index was interrupted", ErrDamaged, address)
+	}
+	g.Entries, g.Pending, g.Keys, g.Last = look.Entries, look.Pending, look.Keys, look.Last
+	b, blockErr := o.Block(ctx, hash)
+	if blockErr == nil {
+		var m manifest.Manifest
+		m, blockErr = manifest.Decode(b)
+		g.Access = m.AccessController
+	}
+	if r.Type == TypeKeyValue && r.Admins == 0 {
+		for e, scanErr := range o.store.Scan(ctx, controlledSeries(r.Number)) {
+			if scanErr != nil {
+				return g, errors.Join(err, blockErr, scanErr)
+			}
+			g.AccessOf = manifest.Address(e.Key[strings.LastIndexByte(e.Key, '/')+1:])
+			break
+		}
+	}
+	return g, errors.Join(err, blockErr)
+}
 
 // Fingerprint returns a digest of what a database of the catalog authorizes: of
 // its authorized entries and those of its access database. Two replicas whose
@@ -32,13 +83,14 @@ func (o *Orbit) Fingerprint(ctx context.Context, address string) (digest [32]byt
 	if err != nil || !settled {
 		return digest, err
 	}
-	admins, known, err := o.admins(ctx, hash, r)
-	if err != nil || !known {
-		return digest, err
+	if !r.described() {
+		if err := o.describeStored(ctx, hash, &r); err != nil || !r.described() {
+			return digest, err
+		}
 	}
 	var access oplog.Node
-	if admins != 0 {
-		access, settled, err = oplog.Root(ctx, o.store, admins)
+	if r.Admins != 0 {
+		access, settled, err = oplog.Root(ctx, o.store, r.Admins)
 		if err != nil || !settled {
 			return digest, err
 		}
@@ -48,25 +100,4 @@ func (o *Orbit) Fingerprint(ctx context.Context, address string) (digest [32]byt
 		b = append(binary.BigEndian.AppendUint64(b, n.Count), n.Sum[:]...)
 	}
 	return sha256.Sum256(b), nil
-}
-
-// admins returns the number of the access database of a database, 0 if its list
-// is fixed. It is unknown if a block is missing or damaged.
-func (o *Orbit) admins(ctx context.Context, hash string, r record) (number uint64, known bool, err error) {
-	if r.Fixed || r.Admins != 0 {
-		return r.Admins, true, nil
-	}
-	m, err := o.storedManifest(ctx, hash)
-	if err != nil || m == nil {
-		return 0, false, err
-	}
-	kind, access, err := m.Access()
-	if err != nil || kind != manifest.AccessOrbitDB {
-		return 0, err == nil, nil
-	}
-	inner, err := o.record(ctx, access)
-	if errors.Is(err, ErrUnknown) {
-		return 0, false, nil
-	}
-	return inner.Number, err == nil, err
 }

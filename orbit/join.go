@@ -113,7 +113,7 @@ func (db *Database) Join(ctx context.Context, cs []Candidate, opts JoinOptions) 
 		}
 	}
 	db.orbit.announce(ctx, fresh...)
-	if db.controls.Load() && len(fresh) > 0 {
+	if len(fresh) > 0 {
 		err = errors.Join(err, db.syncControlled(ctx))
 	}
 	return results, err

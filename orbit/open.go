@@ -40,17 +40,15 @@ func (o *Orbit) Create(ctx context.Context, name string, opts Options) (*Databas
 	if err != nil {
 		return nil, err
 	}
-	o.mu.Lock() // so that dropping another database does not delete the new blocks
-	defer o.mu.Unlock()
-	if err := o.PutBlocks(ctx, p.accessList); err != nil {
-		return nil, err
-	}
+	o.making.RLock()
+	defer o.making.RUnlock()
+	attached := Attached{p.accessList.Hash: p.accessList}
 	if p.access != nil {
-		if _, err := o.create(ctx, *p.access, OpenOptions{access: true}); err != nil {
+		if _, err := o.create(ctx, *p.access, OpenOptions{Attached: attached, access: true}); err != nil {
 			return nil, err
 		}
 	}
-	return o.create(ctx, p.manifest, OpenOptions{IndexBy: opts.IndexBy, made: true})
+	return o.create(ctx, p.manifest, OpenOptions{Attached: attached, IndexBy: opts.IndexBy, made: true})
 }
 
 // AddressOf returns the address of the database that [Orbit.Create] would open
@@ -114,15 +112,14 @@ func checkNew(name string, opts Options) error {
 	return nil
 }
 
-// create opens the database of a manifest. The caller holds o.mu.
+// create opens the database of a manifest. The caller holds o.making for
+// reading.
 func (o *Orbit) create(ctx context.Context, m manifest.Manifest, opts OpenOptions) (*Database, error) {
 	b, err := m.Block()
 	if err != nil {
 		return nil, err
 	}
-	if err := o.PutBlocks(ctx, b); err != nil {
-		return nil, err
-	}
+	opts.Attached[b.Hash] = b
 	db, err := o.openLocked(ctx, b.Hash, opts)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", manifest.Address(b.Hash), err)
@@ -164,9 +161,7 @@ func (o *Orbit) Open(ctx context.Context, address string, opts OpenOptions) (*Da
 	}
 	var db *Database
 	if opts.Type == "" {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		db, err = o.openLocked(ctx, hash, opts)
+		db, err = o.openHash(ctx, hash, opts)
 	} else {
 		db, err = o.openAs(ctx, hash, opts)
 	}
@@ -181,9 +176,7 @@ func (o *Orbit) Open(ctx context.Context, address string, opts OpenOptions) (*Da
 func (o *Orbit) openAs(ctx context.Context, hash string, opts OpenOptions) (*Database, error) {
 	o.rebuilding.Lock()
 	defer o.rebuilding.Unlock()
-	o.mu.Lock()
-	db, err := o.openLocked(ctx, hash, opts)
-	o.mu.Unlock()
+	db, err := o.openHash(ctx, hash, opts)
 	stale := db != nil && db.keys.stale.Load()
 	if !stale || err != nil && !errors.Is(err, ErrDamaged) {
 		return db, err
@@ -198,22 +191,46 @@ func (o *Orbit) openAs(ctx context.Context, hash string, opts OpenOptions) (*Dat
 	return db, err
 }
 
-// openLocked is Open without rebuilding. The caller holds o.mu. It returns a
-// damaged database together with [ErrDamaged].
+// openHash is Open without rebuilding. It returns a damaged database together
+// with [ErrDamaged].
+func (o *Orbit) openHash(ctx context.Context, hash string, opts OpenOptions) (*Database, error) {
+	if db, err := o.opened.get(hash); err != nil || db != nil && opts.suit(db) {
+		return db, err
+	}
+	o.making.RLock()
+	defer o.making.RUnlock()
+	return o.openLocked(ctx, hash, opts)
+}
+
+// openKnown opens a database if it is in the catalog.
+func (o *Orbit) openKnown(ctx context.Context, hash string) (*Database, error) {
+	if db, err := o.opened.get(hash); err != nil || db != nil {
+		return db, err
+	}
+	if _, err := o.record(ctx, hash); err != nil {
+		return nil, err
+	}
+	return o.openHash(ctx, hash, OpenOptions{})
+}
+
+// suit reports whether an open database satisfies the options.
+func (opts OpenOptions) suit(db *Database) bool {
+	// Until the database is rebuilt, its record may have another type.
+	changing := opts.Type != "" && db.keys.stale.Load()
+	return opts.matches(db.kind, db.indexBy) && !changing
+}
+
+// openLocked is openHash for a caller that holds o.making for reading.
 func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (*Database, error) {
+	defer o.opening.lock(hash)()
 	if o.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	if o.dropping[hash] {
-		return nil, ErrDropped
-	}
-	if db := o.open[hash]; db != nil {
-		// Until the database is rebuilt, its record may have another
-		// type.
-		changing := opts.Type != "" && db.keys.stale.Load()
-		if opts.matches(db.kind, db.indexBy) && !changing {
-			return db, nil
-		}
+	db, err := o.opened.get(hash)
+	switch {
+	case err != nil || db != nil && opts.suit(db):
+		return db, err
+	case db != nil:
 		return o.reopenAs(ctx, db, hash, opts)
 	}
 	m, access, needed, err := o.describe(ctx, hash, opts.Attached)
@@ -223,34 +240,20 @@ func (o *Orbit) openLocked(ctx context.Context, hash string, opts OpenOptions) (
 	// The access database may be open now. It must not remain without the
 	// database.
 	ctx = context.WithoutCancel(ctx)
-	if err := o.PutBlocks(ctx, needed...); err != nil {
-		return nil, err
-	}
-	record, stale, err := o.register(ctx, hash, m, access, opts)
+	record, stale, err := o.register(ctx, hash, m, access, opts, needed...)
 	if err != nil {
 		return nil, err
 	}
-	db, err := openDatabase(ctx, o, hash, m, record, access)
+	db, err = openDatabase(ctx, o, hash, m, record, access)
 	db.keys.stale.Store(stale)
 	if err == nil {
-		o.setOpen(hash, db)
+		o.opened.set(hash, db)
 	}
 	return db, err
 }
 
-// setOpen adds a database to the open ones. The caller holds o.mu.
-func (o *Orbit) setOpen(hash string, db *Database) {
-	o.open[hash] = db
-	if o.onOpened != nil {
-		o.onOpened(db)
-	}
-	if db.current.Swap(db) == nil && db.early != nil {
-		o.tellChanged(db, *db.early)
-	}
-}
-
 // reopenAs returns an open database with another type or another index field.
-// The caller holds o.mu.
+// The caller has locked its hash.
 func (o *Orbit) reopenAs(ctx context.Context, db *Database, hash string, opts OpenOptions) (*Database, error) {
 	r, stale, err := o.register(ctx, hash, db.manifest, db.access, opts)
 	if stale && (err == nil || errors.Is(err, store.ErrNotDurable)) {
@@ -265,7 +268,7 @@ func (o *Orbit) reopenAs(ctx context.Context, db *Database, hash string, opts Op
 }
 
 // withRecord returns an open database with the type and index field of its
-// record. The caller holds o.mu.
+// record. The caller has locked its hash.
 func (o *Orbit) withRecord(db *Database, hash string, r record) *Database {
 	if r.kind() == db.kind && r.IndexBy == db.indexBy {
 		return db
@@ -273,12 +276,12 @@ func (o *Orbit) withRecord(db *Database, hash string, r record) *Database {
 	// A log must be open only once, so the new database shares it.
 	db = db.clone()
 	db.kind, db.indexBy = r.kind(), r.IndexBy
-	o.setOpen(hash, db)
+	o.opened.set(hash, db)
 	return db
 }
 
 // describe returns the manifest and the access controller of a database, and
-// their blocks. The caller holds o.mu.
+// their blocks. The caller holds o.making for reading.
 func (o *Orbit) describe(ctx context.Context, hash string, attached Attached) (m manifest.Manifest, a *AccessController, needed []block.Block, err error) {
 	b, err := o.block(ctx, hash, attached)
 	if err != nil {
@@ -350,18 +353,25 @@ func (o *Orbit) rebuild(ctx context.Context, hash string, db *Database) (*Databa
 	if err != nil {
 		return db, nil, err
 	}
+	unlock := o.opening.lock(hash)
+	if db.current.Load() == nil {
+		o.opened.repair(hash)
+		defer o.opened.repair("")
+	}
+	unlock()
 	db.keys.on.Store(hasKeys(r.kind()))
 	o.hints.Clear()
 	lost, err := db.rebuild(ctx)
 	if err != nil {
 		return db, lost, err
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.open[hash] == nil {
-		o.setOpen(hash, db)
+	unlock = o.opening.lock(hash)
+	if db.current.Load() == nil {
+		o.opened.set(hash, db)
 	}
-	return o.withRecord(db, hash, r), lost, nil
+	db = o.withRecord(db, hash, r)
+	unlock()
+	return db, lost, db.syncControlled(ctx)
 }
 
 // openDamaged returns a database of the catalog, whether or not it is damaged.
@@ -369,9 +379,7 @@ func (o *Orbit) openDamaged(ctx context.Context, hash string) (*Database, error)
 	if _, err := o.record(ctx, hash); err != nil {
 		return nil, err
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	db, err := o.openLocked(ctx, hash, OpenOptions{})
+	db, err := o.openHash(ctx, hash, OpenOptions{})
 	if db != nil && errors.Is(err, ErrDamaged) {
 		err = nil
 	}

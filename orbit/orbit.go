@@ -124,10 +124,9 @@ type Orbit struct {
 
 	rebuilding sync.Mutex // held while a database is rebuilt or dropped
 
-	mu       sync.Mutex
-	open     map[string]*Database // by the hash of the manifest
-	dropping map[string]bool      // tombstoned databases, by the same
-	onOpened func(*Database)      // may be nil
+	opened  *opened
+	opening locks        // by the hash of a manifest; that of an access database is locked last
+	making  sync.RWMutex // held for reading while a database is opened, so that no drop deletes its blocks
 
 	onChanged atomic.Pointer[func(db *Database, after uint64)]
 }
@@ -142,7 +141,7 @@ const (
 func New(ctx context.Context, c Config) (*Orbit, error) {
 	c.RootKey = cmp.Or(c.RootKey, "orbitdb-root")
 	c.SigningKey = cmp.Or(c.SigningKey, "orbitdb-signing")
-	o := &Orbit{config: c, store: c.Store, hints: keyed.NewHints(), ledger: newLedger(c.Quotas), open: make(map[string]*Database), dropping: make(map[string]bool)}
+	o := &Orbit{config: c, store: c.Store, hints: keyed.NewHints(), ledger: newLedger(c.Quotas), opened: newOpened()}
 	o.identities, _ = lru.New[string, *identity.Identity](identityCache) // fails for sizes below 1
 	o.checks, _ = lru.New[string, error](checkCache)
 	o.ctx, o.stop = context.WithCancel(context.Background())
@@ -191,29 +190,38 @@ func (o *Orbit) makeKeys(ctx context.Context) error {
 // PutBlocks stores blocks that are not entries, such as identities, unless they
 // are already stored.
 func (o *Orbit) PutBlocks(ctx context.Context, bs ...block.Block) error {
+	bs, err := o.notStored(ctx, bs)
+	if err != nil || len(bs) == 0 {
+		return err
+	}
+	err = o.store.Update(ctx, func(tx *store.Tx) error { return putBlocks(tx, bs) })
+	if err == nil {
+		o.announce(ctx, bs...)
+	}
+	return err
+}
+
+// notStored returns those of the blocks that are not stored, or an error if the
+// disk is too full for them.
+func (o *Orbit) notStored(ctx context.Context, bs []block.Block) ([]block.Block, error) {
 	g := blocks.Reading(ctx, o.store)
 	bs = slices.DeleteFunc(slices.Clone(bs), func(b block.Block) bool {
 		_, err := blocks.Get(g, b.Hash)
 		return err == nil
 	})
 	if len(bs) == 0 {
-		return nil
+		return nil, nil
 	}
-	if err := o.config.Disk.CheckWrite(sizeOf(bs)); err != nil {
-		return err
-	}
-	err := o.store.Update(ctx, func(tx *store.Tx) error {
-		for _, b := range bs {
-			if err := blocks.Put(tx, b); err != nil {
-				return err
-			}
+	return bs, o.config.Disk.CheckWrite(sizeOf(bs))
+}
+
+func putBlocks(tx *store.Tx, bs []block.Block) error {
+	for _, b := range bs {
+		if err := blocks.Put(tx, b); err != nil {
+			return err
 		}
-		return nil
-	})
-	if err == nil {
-		o.announce(ctx, bs...)
 	}
-	return err
+	return nil
 }
 
 // sizeOf returns the total size of blocks in bytes.
@@ -240,14 +248,17 @@ func (o *Orbit) announce(ctx context.Context, bs ...block.Block) {
 }
 
 // OnOpened registers a function that is called for each database that is open
-// now, and for each that is opened later for the first time or with other
-// options. f must return quickly and must not open a database.
+// now, and for each [Database] that is made later: when a database is opened,
+// also again after it was let go, or with other options. f must return quickly
+// and must not open a database.
 func (o *Orbit) OnOpened(f func(*Database)) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.onOpened = f
-	for _, db := range o.open {
-		f(db)
+	o.opened.mu.Lock()
+	defer o.opened.mu.Unlock()
+	o.opened.onOpened = f
+	for _, p := range o.opened.replicas {
+		if r := p.Value(); r != nil {
+			f(r.current.Load())
+		}
 	}
 }
 
@@ -277,9 +288,7 @@ func (o *Orbit) Close() error {
 	o.backgroundMu.Lock()
 	o.stop()
 	o.backgroundMu.Unlock()
-	o.mu.Lock()
-	clear(o.open)
-	o.mu.Unlock()
+	o.opened.close()
 	o.background.Wait()
 	return nil
 }

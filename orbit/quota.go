@@ -13,6 +13,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/internal/blocks"
 	"github.com/newpieceplease/npp/orbit/internal/manifest"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
+	"github.com/newpieceplease/npp/store"
 )
 
 var (
@@ -49,18 +50,25 @@ type Quotas struct {
 // entries of usual size that arrive newest first.
 const DefaultPending = oplog.DefaultMaxPending
 
-// ledger accounts for the bytes of each database and applies the quotas.
+// ledger accounts for the bytes of each database and applies the quotas. Of a
+// database that is not open, it holds what the sums contain of it, and nothing
+// if no quota applies.
 type ledger struct {
 	quotas Quotas
 	freed  wait.Change
 
-	mu       sync.Mutex
-	accounts map[uint64]*account // by the number of the log
-	groups   map[string]string   // by the address of the database
-	used     map[string]uint64   // by the group; "" for none
-	all      uint64              // of all limited accounts
-	waiting  uint64              // the part of all that is pending
+	mu      sync.Mutex
+	counted map[uint64]bytesOf // databases to which quotas apply, by the number of the log
+	groupOf map[uint64]string  // by the same; only those in a group
+	groups  map[string]string  // by the address of the database
+	used    map[string]uint64  // by the group; "" for none
+	all     uint64             // of all in counted
+	waiting uint64             // the part of all that is pending
+	newer   map[uint64]bool    // databases that were opened or dropped since New; nil once loadUsage has ended
 }
+
+// bytesOf are the bytes of a database.
+type bytesOf struct{ entries, waiting uint64 }
 
 func newLedger(q Quotas) *ledger {
 	for _, bytes := range []*uint64{&q.Database, &q.Group, &q.All} {
@@ -72,35 +80,43 @@ func newLedger(q Quotas) *ledger {
 		q.Pending = DefaultPending
 	}
 	return &ledger{
-		quotas: q, accounts: make(map[uint64]*account), groups: make(map[string]string), used: make(map[string]uint64),
+		quotas: q, counted: make(map[uint64]bytesOf), groupOf: make(map[uint64]string),
+		groups: make(map[string]string), used: make(map[string]uint64), newer: make(map[uint64]bool),
 	}
 }
 
-// account holds the bytes that one database uses. It implements the quota of
-// its log.
+// account holds the bytes that an open database uses. It implements the quota
+// of its log.
 type account struct {
-	ledger  *ledger
-	address string
+	ledger *ledger
+	number uint64
 
 	// Guarded by the ledger's mutex.
-	group            string
-	access           *account // of its access database, or nil
-	entries, waiting uint64
-	limited          bool   // quotas apply
-	accessVersion    uint64 // version of the access list that limited depends on; 0 until the database is opened
-	dropped          bool
+	bytesOf
+	limited       bool   // quotas apply
+	accessVersion uint64 // version of the access list that limited depends on; 0 at first
+	dropped       bool
 }
 
-// account returns the account of a log, creating it if necessary.
+// account returns the account of a database that is being opened.
 func (l *ledger) account(number uint64, address string) *account {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	a := l.accounts[number]
-	if a == nil {
-		a = &account{ledger: l, address: address, group: l.groups[address]}
-		l.accounts[number] = a
+	a := &account{ledger: l, number: number}
+	a.bytesOf, a.limited = l.counted[number]
+	l.touch(number)
+	if group := l.groups[address]; group != "" {
+		l.setGroup(number, group)
 	}
 	return a
+}
+
+// touch records that what loadUsage has read of a database may be old. The
+// caller holds l.mu.
+func (l *ledger) touch(number uint64) {
+	if l.newer != nil {
+		l.newer[number] = true
+	}
 }
 
 // change changes an account, unless its database was dropped.
@@ -111,29 +127,45 @@ func (a *account) change(change func()) {
 	if a.dropped {
 		return
 	}
-	before := l.all - l.waiting
-	l.count(a, -1)
 	change()
-	l.count(a, 1)
+	l.set(a.number, a.bytesOf, a.limited)
+}
+
+// set replaces what the sums contain of a database. The caller holds l.mu.
+func (l *ledger) set(number uint64, to bytesOf, limited bool) {
+	before := l.all - l.waiting
+	l.count(number, -1)
+	if delete(l.counted, number); limited {
+		l.counted[number] = to
+	}
+	l.count(number, 1)
 	if l.all-l.waiting < before {
 		l.freed.Announce()
 	}
 }
 
-// count adds an account to the sums, or subtracts it. The caller holds l.mu.
-func (l *ledger) count(a *account, sign int) {
-	if !a.limited || a.dropped {
-		return
-	}
-	used, waiting := a.entries+a.waiting, a.waiting
+// count adds what is counted of a database to the sums, or subtracts it. The
+// caller holds l.mu.
+func (l *ledger) count(number uint64, sign int) {
+	u, group := l.counted[number], l.groupOf[number]
+	used, waiting := u.entries+u.waiting, u.waiting
 	if sign < 0 {
 		used, waiting = -used, -waiting
 	}
 	l.all += used
 	l.waiting += waiting
-	if l.used[a.group] += used; l.used[a.group] == 0 {
-		delete(l.used, a.group)
+	if l.used[group] += used; l.used[group] == 0 {
+		delete(l.used, group)
 	}
+}
+
+// setGroup adds a database to a group. The caller holds l.mu.
+func (l *ledger) setGroup(number uint64, group string) {
+	l.count(number, -1)
+	if delete(l.groupOf, number); group != "" {
+		l.groupOf[number] = group
+	}
+	l.count(number, 1)
 }
 
 // Limits implements [oplog.Quota].
@@ -169,8 +201,8 @@ func left(quota, used uint64) uint64 { return quota - min(quota, used) }
 func (l *ledger) tightest(a *account) (of string, bytes uint64) {
 	used := a.entries + a.waiting
 	of, bytes = "this database", l.quotas.Database
-	if a.group != "" {
-		of, bytes = "this companion", left(l.quotas.Group, l.used[a.group]-used)
+	if group := l.groupOf[a.number]; group != "" {
+		of, bytes = "this companion", left(l.quotas.Group, l.used[group]-used)
 	}
 	if all := left(l.quotas.All, l.all-used); all < bytes {
 		of, bytes = "all databases of others", all
@@ -180,7 +212,7 @@ func (l *ledger) tightest(a *account) (of string, bytes uint64) {
 
 // Stored implements [oplog.Quota].
 func (a *account) Stored(entries, waiting uint64) {
-	a.change(func() { a.entries, a.waiting = entries, waiting })
+	a.change(func() { a.bytesOf = bytesOf{entries, waiting} })
 }
 
 // full returns the error for an entry that exceeds a quota.
@@ -204,24 +236,24 @@ func (a *account) limitedBy() uint64 {
 	return a.accessVersion
 }
 
-// setAccess records the account of the access database, and adds it to the same
-// group.
-func (a *account) setAccess(access *account) {
-	var group string
-	a.change(func() { a.access, group = access, a.group })
-	if group != "" {
-		access.change(func() { access.group = group })
+// setAccess adds the access database of a database to the same group.
+func (l *ledger) setAccess(number, access uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if group := l.groupOf[number]; group != "" {
+		l.setGroup(access, group)
 	}
 }
 
-// drop removes the account of a dropped database.
-func (l *ledger) drop(number uint64) {
+// drop removes a dropped database. Its account is nil if it is not open.
+func (l *ledger) drop(number uint64, a *account) {
 	l.mu.Lock()
-	a := l.accounts[number]
-	delete(l.accounts, number)
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	l.touch(number)
+	l.set(number, bytesOf{}, false)
+	delete(l.groupOf, number)
 	if a != nil {
-		a.change(func() { a.entries, a.waiting, a.dropped = 0, 0, true })
+		a.bytesOf, a.dropped = bytesOf{}, true
 	}
 }
 
@@ -236,56 +268,140 @@ func (o *Orbit) limits(made bool, writers []string) bool {
 	return len(writers) == 0 || slices.ContainsFunc(writers, func(id string) bool { return id != o.signer.ID })
 }
 
-// loadUsage reads the usage of the databases that are not open.
+// limitsRecord is limits by the record of a database. If the access list can be
+// changed, a quota applies until the database is open, unless it was made here.
+func (o *Orbit) limitsRecord(r record) bool {
+	switch {
+	case r.Writers == Anyone:
+		return true
+	case r.Made:
+		return false
+	}
+	return !r.Fixed || r.Writers != shortID(o.signer.ID)
+}
+
+// loadUsage reads the usage of the databases that are not open, and completes
+// the records of earlier versions.
 func (o *Orbit) loadUsage(ctx context.Context) {
+	var incomplete []string
 	for e, err := range o.store.Scan(ctx, catalogPrefix) {
+		hash := strings.TrimPrefix(e.Key, catalogPrefix+"/")
+		var r record
 		if err == nil {
-			err = o.loadUsageOf(ctx, strings.TrimPrefix(e.Key, catalogPrefix+"/"), e.Value)
+			r, err = decodeRecord(e.Value)
+		}
+		if err == nil && !r.described() {
+			if err = o.describeStored(ctx, hash, &r); r.described() {
+				incomplete = append(incomplete, hash)
+			}
+		}
+		if err == nil {
+			err = o.loadUsageOf(ctx, hash, r)
+		}
+		if err == nil && len(incomplete) == completedAtOnce {
+			err = o.completeRecords(ctx, incomplete)
+			incomplete = nil
 		}
 		if err != nil && ctx.Err() == nil {
 			log.Warnw("the usage of a database is not counted until it is open", "key", e.Key, "err", err)
 		}
 	}
+	if err := o.completeRecords(ctx, incomplete); err != nil && ctx.Err() == nil {
+		log.Warnw("complete the catalog", "err", err)
+	}
+	o.ledger.mu.Lock()
+	defer o.ledger.mu.Unlock()
+	o.ledger.newer = nil
 }
 
-func (o *Orbit) loadUsageOf(ctx context.Context, hash string, value []byte) error {
-	r, err := decodeRecord(value)
-	if err != nil {
-		return err
-	}
-	a := o.ledger.account(r.Number, manifest.Address(hash))
-	if a.limitedBy() > 0 { // it is open, and its usage is up to date
-		return nil
-	}
-	used, err := oplog.Look(ctx, o.store, r.Number)
-	if err != nil {
-		return err
-	}
-	limited := o.limits(r.Made, o.fixedWriters(ctx, hash))
-	a.change(func() {
-		if a.accessVersion == 0 {
-			a.entries, a.waiting, a.limited = used.Bytes, used.PendingBytes, limited
+func (o *Orbit) loadUsageOf(ctx context.Context, hash string, r record) error {
+	l := o.ledger
+	limited := o.limitsRecord(r)
+	var used oplog.Glance
+	if limited {
+		var err error
+		if used, err = oplog.Look(ctx, o.store, r.Number); err != nil {
+			return err
 		}
-	})
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.groups) > 0 {
+		if group := l.groups[manifest.Address(hash)]; group != "" {
+			l.setGroup(r.Number, group)
+			if r.Admins != 0 {
+				l.setGroup(r.Admins, group)
+			}
+		}
+	}
+	if limited && !l.newer[r.Number] {
+		l.set(r.Number, bytesOf{used.Bytes, used.PendingBytes}, true)
+	}
 	return nil
 }
 
-// fixedWriters returns the access list of a database, or nil if it can be
-// changed or is unknown.
-func (o *Orbit) fixedWriters(ctx context.Context, hash string) []string {
-	list, err := o.storedAccess(ctx, hash)
-	if err != nil || list == "" {
+// completedAtOnce is the number of records that one transaction completes.
+const completedAtOnce = 256
+
+// completeRecords stores who may write to databases whose records lack it.
+func (o *Orbit) completeRecords(ctx context.Context, hashes []string) error {
+	if len(hashes) == 0 || o.config.Disk.CheckWrite(0) != nil {
 		return nil
 	}
-	b, err := blocks.Get(blocks.Reading(ctx, o.store), list)
+	return o.store.Update(ctx, func(tx *store.Tx) error {
+		for _, hash := range hashes {
+			b, err := tx.Get(catalogKey(hash))
+			if errors.Is(err, store.ErrNotFound) {
+				continue // it was dropped
+			}
+			if err != nil {
+				return err
+			}
+			r, err := decodeRecord(b)
+			if err != nil || r.described() {
+				continue
+			}
+			if err := o.describeStored(ctx, hash, &r); err != nil {
+				return err
+			}
+			if err := putRecord(tx, hash, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// describeStored adds to a record who may write, as far as the stored blocks
+// tell.
+func (o *Orbit) describeStored(ctx context.Context, hash string, r *record) error {
+	m, err := o.storedManifest(ctx, hash)
+	if err != nil || m == nil {
+		return err
+	}
+	kind, access, err := m.Access()
 	if err != nil {
+		return nil // it does not open
+	}
+	if kind == manifest.AccessOrbitDB {
+		inner, err := o.record(ctx, access)
+		if errors.Is(err, ErrUnknown) {
+			return nil
+		}
+		r.Admins = inner.Number
+		return err
+	}
+	b, err := blocks.Get(blocks.Reading(ctx, o.store), access)
+	if errors.Is(err, blocks.ErrNotFound) || errors.Is(err, blocks.ErrDamaged) {
 		return nil
 	}
-	writers, err := manifest.DecodeAccessList(b)
 	if err != nil {
-		return nil
+		return err
 	}
-	return writers
+	if list, err := manifest.DecodeAccessList(b); err == nil {
+		r.Fixed, r.Writers = true, writersOf(list)
+	}
+	return nil
 }
 
 // SetGroup adds a database to a group, such as that of a companion, whether or
@@ -299,18 +415,26 @@ func (o *Orbit) SetGroup(address, group string) {
 	} else {
 		l.groups[address] = group
 	}
-	var accounts []*account
-	for _, a := range l.accounts {
-		if a.address != address {
-			continue
-		}
-		if accounts = append(accounts, a); a.access != nil {
-			accounts = append(accounts, a.access)
-		}
-	}
 	l.mu.Unlock()
-	for _, a := range accounts {
-		a.change(func() { a.group = group })
+	hash, err := manifest.ParseAddress(address)
+	if err != nil {
+		return
+	}
+	r, err := o.record(o.ctx, hash)
+	if err == nil && !r.described() {
+		err = o.describeStored(o.ctx, hash, &r)
+	}
+	if err != nil {
+		return // it is added when it is opened
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.groups[address] != group {
+		return
+	}
+	l.setGroup(r.Number, group)
+	if r.Admins != 0 {
+		l.setGroup(r.Admins, group)
 	}
 }
 
@@ -333,10 +457,10 @@ func (db *Database) Usage() Usage {
 	a, l := db.account, db.orbit.ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	u := Usage{Entries: a.entries, Pending: a.waiting, Limited: a.limited, Quota: math.MaxUint64, Group: a.group}
+	u := Usage{Entries: a.entries, Pending: a.waiting, Limited: a.limited, Quota: math.MaxUint64, Group: l.groupOf[a.number]}
 	switch {
-	case a.limited && a.group != "":
-		u.Quota, u.Grouped = l.quotas.Group, l.used[a.group]
+	case a.limited && u.Group != "":
+		u.Quota, u.Grouped = l.quotas.Group, l.used[u.Group]
 	case a.limited:
 		u.Quota = l.quotas.Database
 	}

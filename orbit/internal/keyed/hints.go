@@ -21,6 +21,9 @@ type Hints struct {
 // 10 MiB.
 const generation = 1 << 17
 
+// maxComplete is the number of logs that are known to be held whole.
+const maxComplete = 1 << 12
+
 type hintKey struct {
 	log  uint64
 	slot [16]byte // its first characters; a collision is a wrong hint
@@ -64,12 +67,12 @@ func (h *Hints) get(k hintKey) (at hint, none bool, forgotten int) {
 	return at, at.number == 0 && h.complete[k.log], h.forgotten
 }
 
-// begin returns a value to be passed to found and finish while all keys of a
-// log are loaded.
-func (h *Hints) begin() (forgotten int) {
+// begin reports whether all keys of a log are held. If not, they can be loaded:
+// forgotten is to be passed to found and finish.
+func (h *Hints) begin(log uint64) (complete bool, forgotten int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.forgotten
+	return h.complete[log], h.forgotten
 }
 
 // finish records that all keys of a log were passed to found or put since
@@ -77,9 +80,13 @@ func (h *Hints) begin() (forgotten int) {
 func (h *Hints) finish(log uint64, forgotten int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if forgotten == h.forgotten {
-		h.complete[log] = true
+	if forgotten != h.forgotten {
+		return
 	}
+	if len(h.complete) >= maxComplete {
+		clear(h.complete)
+	}
+	h.complete[log] = true
 }
 
 // found stores a hint that was read since get. It does nothing if hints were

@@ -86,7 +86,7 @@ func TestHintsThatWereForgottenAreNotTakenForAll(t *testing.T) {
 			t.Errorf("after %s: %d reads", what, n)
 		}
 		// The same holds if it happens during the warm-up.
-		begun := x.hints.begin()
+		_, begun := x.hints.begin(x.log)
 		x.Invalidate()
 		x.hints.finish(1, begun)
 		if n := absent(t, x, s, ds); n != 1 {
@@ -97,7 +97,7 @@ func TestHintsThatWereForgottenAreNotTakenForAll(t *testing.T) {
 
 func TestKeysPutWhileHintsAreWarmedAreKnown(t *testing.T) {
 	x, s, ds := warmed(t, 0)
-	begun := x.hints.begin()
+	_, begun := x.hints.begin(x.log)
 	x.hints.put(newHintKey(1, value.Text("absent").Slot()), hint{number: 7})
 	x.hints.finish(1, begun)
 	// The hint matches no entry, so the record of the key is read.

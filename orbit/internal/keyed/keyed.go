@@ -242,7 +242,10 @@ func (x Index) record(g blocks.Getter, slot string) ([]byte, error) {
 // Warm loads the hints of all keys of the log, unless there are too many. Hints
 // affect speed alone.
 func (x Index) Warm(ctx context.Context, s *store.Store) error {
-	forgotten := x.hints.begin()
+	complete, forgotten := x.hints.begin(x.log)
+	if complete {
+		return nil
+	}
 	// Once this empty transaction is committed, each operation that was
 	// applied before it is stored or never will be.
 	if err := s.Update(ctx, func(*store.Tx) error { return nil }); err != nil {

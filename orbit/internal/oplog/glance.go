@@ -17,7 +17,9 @@ type Glance struct {
 	Bytes        uint64 // as in [Stats]; 0 if an earlier version wrote the summary
 	PendingBytes uint64 // as in [Stats]
 	Revising     uint64 // entries whose authorization is being decided again
-	Outdated     bool   // the log does not open before it is rebuilt
+	Pending      uint64 // pending entries
+	Outdated     bool   // an earlier version wrote the index
+	Unfinished   bool   // a rebuild was interrupted, or is running
 }
 
 // Look returns what the summary of a log tells. The log may be open. The error
@@ -37,7 +39,7 @@ func Look(ctx context.Context, s *store.Store, number uint64) (Glance, error) {
 	}
 	return Glance{
 		Entries: sum.Authorized, Keys: sum.Keys, Last: sum.Numbers, Bytes: sum.Bytes, PendingBytes: sum.PendingBytes,
-		Revising: sum.Queue, Outdated: sum.Rebuild != 0 || sum.outdated,
+		Revising: sum.Queue, Pending: sum.Pending, Outdated: sum.outdated, Unfinished: sum.Rebuild != 0,
 	}, nil
 }
 
@@ -54,8 +56,9 @@ func Root(ctx context.Context, s *store.Store, number uint64) (root Node, settle
 		if errors.Is(err, ErrDamaged) {
 			return root, false, nil
 		}
-		if err != nil || g.Outdated || g.Revising > 0 || g.Entries == 0 {
-			return root, !g.Outdated && g.Revising == 0, err
+		settled = !g.Outdated && !g.Unfinished && g.Revising == 0
+		if err != nil || !settled || g.Entries == 0 {
+			return root, settled, err
 		}
 		root, err = l.Node(ctx, "")
 		if errors.Is(err, ErrDamaged) {
