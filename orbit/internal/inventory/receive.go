@@ -97,13 +97,12 @@ func (s *Session) takeMatch(f match, first uint32, keys []Key) (events []event) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range f.found {
-		k := keys[m.number-first]
-		if m.number < s.removals[k].before {
-			s.gone = append(s.gone, channel{number: m.number})
-			continue
-		}
-		events = append(events, learn(s.common.open(k, m.number, false), m.state, nil))
 		s.offers.matched = append(s.offers.matched, matched{m.number, m.state})
+		if k := keys[m.number-first]; m.number < s.removals[k].before {
+			s.gone = append(s.gone, channel{number: m.number})
+		} else {
+			events = append(events, learn(s.common.open(k, m.number, false), m.state, nil))
+		}
 	}
 	s.offers.take(f.upTo)
 	s.tidy()

@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -91,20 +92,16 @@ func (s *Session) nextStates(ctx context.Context) frame {
 	n := min(len(o.matched), maxStates)
 	batch := o.matched[:n]
 	o.matched = rest(o.matched, n)
-	keys := make([]Key, n)
-	for i, m := range batch {
-		if d := s.common.mine[m.number]; d != nil {
-			keys[i] = d.key
-		}
+	f := states{upTo: batch[n-1].number + 1}
+	var open []*database
+	batch = slices.DeleteFunc(batch, func(m matched) bool { return s.common.mine[m.number] == nil })
+	for _, m := range batch {
+		open = append(open, s.common.mine[m.number])
 	}
 
-	f := states{upTo: batch[n-1].number + 1}
 	s.unlocked(func() {
 		for i, m := range batch {
-			if keys[i] == (Key{}) {
-				continue // the channel ended
-			}
-			if state := s.config.Catalog.State(ctx, keys[i]); state != m.said {
+			if state := s.config.Catalog.State(ctx, open[i].key); state != m.said {
 				f.differ = append(f.differ, differing{m.number, state})
 			}
 		}
