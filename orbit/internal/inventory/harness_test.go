@@ -100,12 +100,12 @@ func (m *memory) Keys() iter.Seq[Key] {
 		m.passing.Add(1)
 		defer m.passing.Add(-1)
 		all := m.all()
-		half := len(all) / 2
+		i := 0
 		for k := range all {
-			if half--; half == 0 && m.slow != nil {
+			if i == len(all)/2 && m.slow != nil {
 				m.slow()
 			}
-			if !yield(k) {
+			if i++; !yield(k) {
 				return
 			}
 		}
@@ -125,12 +125,20 @@ func (m *memory) State(_ context.Context, k Key) State {
 type heard struct {
 	t testing.TB
 	wait.Change
-	onCommon func(k Key, theirs State)
 
-	mu      sync.Mutex
-	common  map[Key]State
-	entries []block.Block
-	calls   int
+	mu        sync.Mutex
+	unordered bool // calls and removals cross
+	common    map[Key]State
+	entries   []block.Block
+	calls     int
+	onCommon  func(k Key) // or nil
+}
+
+func (m *memory) has(k Key) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.states[k]
+	return ok
 }
 
 func newHeard(t testing.TB) *heard { return &heard{t: t, common: make(map[Key]State)} }
@@ -138,13 +146,14 @@ func newHeard(t testing.TB) *heard { return &heard{t: t, common: make(map[Key]St
 func (h *heard) Common(k Key, theirs State) {
 	h.mu.Lock()
 	h.calls++
-	if _, ok := h.common[k]; ok {
+	if _, ok := h.common[k]; ok && !h.unordered {
 		h.t.Errorf("%x becomes common twice", k[:4])
 	}
 	h.common[k] = theirs
+	call := h.onCommon
 	h.mu.Unlock()
-	if h.onCommon != nil {
-		h.onCommon(k, theirs)
+	if call != nil {
+		call(k)
 	}
 	h.Announce()
 }
@@ -152,7 +161,7 @@ func (h *heard) Common(k Key, theirs State) {
 func (h *heard) Changed(k Key, theirs State, entries []block.Block) {
 	h.mu.Lock()
 	h.calls++
-	if _, ok := h.common[k]; !ok {
+	if _, ok := h.common[k]; !ok && !h.unordered {
 		h.t.Errorf("%x changes and is not common", k[:4])
 	}
 	h.common[k] = theirs
@@ -164,12 +173,19 @@ func (h *heard) Changed(k Key, theirs State, entries []block.Block) {
 func (h *heard) Gone(k Key) {
 	h.mu.Lock()
 	h.calls++
-	if _, ok := h.common[k]; !ok {
+	if _, ok := h.common[k]; !ok && !h.unordered {
 		h.t.Errorf("%x is gone and was not common", k[:4])
 	}
 	delete(h.common, k)
 	h.mu.Unlock()
 	h.Announce()
+}
+
+// whenCommon lets f be called when a database becomes common.
+func (h *heard) whenCommon(f func(k Key)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.onCommon = f
 }
 
 func (h *heard) removed(k Key) {
@@ -224,7 +240,9 @@ type node struct {
 	*memory
 	*heard
 	written atomic.Int64
-	err     error
+	stop    func()
+	ended   chan struct{}
+	err     error // after ended
 }
 
 const low, high peer.ID = "peer A", "peer B"
@@ -241,21 +259,26 @@ func connect(t testing.TB, a, b *memory, delays ...func()) (x, y *node) {
 	}
 	x.Session = newSession(left, low, high, Config{a, x.heard, NewPasses()})
 	y.Session = newSession(right, high, low, Config{b, y.heard, NewPasses()})
+	x.run(t)
+	y.run(t)
+	return x, y
+}
+
+// run runs the session until it is stopped or the test ends.
+func (n *node) run(t testing.TB) {
 	ctx, cancel := context.WithCancel(context.Background())
-	var runs sync.WaitGroup
-	for _, n := range []*node{x, y} {
-		runs.Go(func() {
-			n.err = n.Run(ctx)
-			if errors.Is(n.err, ErrProtocol) || errors.Is(n.err, ErrSilent) {
-				t.Error(n.err)
-			}
-		})
-	}
+	n.stop, n.ended = cancel, make(chan struct{})
+	go func() {
+		defer close(n.ended)
+		n.err = n.Run(ctx)
+		if errors.Is(n.err, ErrProtocol) || errors.Is(n.err, ErrSilent) {
+			t.Error(n.err)
+		}
+	}()
 	t.Cleanup(func() {
 		cancel()
-		runs.Wait()
+		<-n.ended
 	})
-	return x, y
 }
 
 // settle lets time pass in a bubble until nothing is underway.
@@ -352,7 +375,11 @@ func (p *script) begin(magnitude uint64) *script {
 	return p
 }
 
-func (p *script) send(f frame) { p.conn.Write(encode(f)) }
+// send reports whether the session may have read the frame.
+func (p *script) send(f frame) bool {
+	_, err := p.conn.Write(encode(f))
+	return err == nil
+}
 
 // raw sends bytes as a frame.
 func (p *script) raw(b []byte) {

@@ -130,9 +130,8 @@ func TestRandomHistoriesEndInAgreement(t *testing.T) {
 			for i := range 60 {
 				synctest.Wait() // no call of a handler is underway
 				n, k := []*node{x, y}[rng.IntN(2)], key(rng.IntN(few))
-				_, here := n.memory.all()[k]
 				switch op := rng.IntN(3); {
-				case !here:
+				case !n.memory.has(k):
 					n.add(k, state(10+i))
 				case op == 0:
 					n.drop(k)
@@ -159,6 +158,7 @@ func TestConcurrentChangesDuringTheHandshake(t *testing.T) {
 	const all, writers, rounds = 2000, 4, 500
 	a, b := newMemory(keys(0, all)), newMemory(keys(0, all+100))
 	x, y := connect(t, a, b)
+	x.unordered, y.unordered = true, true
 	var wg sync.WaitGroup
 	for _, n := range []*node{x, y} {
 		for w := range writers {
@@ -166,16 +166,14 @@ func TestConcurrentChangesDuringTheHandshake(t *testing.T) {
 				rng := rand.New(rand.NewPCG(uint64(w), 1))
 				for i := range rounds {
 					k := key(rng.IntN(all/writers)*writers + w) // its own databases
-					switch rng.IntN(8) {
-					case 0:
+					switch {
+					case !n.memory.has(k):
+						n.add(k, state(rounds+i))
+					case rng.IntN(8) == 0:
 						n.memory.remove(k)
 						n.Session.Remove(k)
-					case 1:
-						n.add(k, state(rounds+i))
 					default:
-						if n.memory.State(t.Context(), k) != (State{}) {
-							n.tell(k, state(rounds+i))
-						}
+						n.tell(k, state(rounds+i))
 					}
 					runtime.Gosched()
 				}
@@ -348,9 +346,19 @@ func TestAnIdleSessionLivesOnWithoutTraffic(t *testing.T) {
 
 func TestAHandlerMayCallTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := newMemory(keys(0, 10)), newMemory(keys(0, 20))
-		x, y := connect(t, a, b)
-		x.heard.onCommon = func(k Key, theirs State) { x.tell(k, state(5)); x.Add(k); x.Session.Common(k) }
+		x, y := connect(t, newMemory(), newMemory(keys(0, 20)))
+		settle()
+		x.heard.whenCommon(func(k Key) {
+			x.tell(k, state(5))
+			x.Add(k)
+			x.Session.Common(k)
+			for range x.All() {
+				x.Session.Common(k)
+			}
+		})
+		for k := range keys(0, 10) {
+			x.add(k, state(1))
+		}
 		settle()
 		agree(t, x, y)
 	})

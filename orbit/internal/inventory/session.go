@@ -235,21 +235,43 @@ func (s *Session) readFrame() ([]byte, error) {
 	}
 	s.beginFrame(frameWithin)
 	defer s.beginFrame(0)
-	n, err := binary.ReadUvarint(s.in)
+	b, err := s.readBegun()
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return b, err
+}
+
+// readBegun reads a frame: its length as a varint, and that many bytes.
+func (s *Session) readBegun() ([]byte, error) {
+	n, err := binary.ReadUvarint(&shortVarint{s.in, maxVarint})
 	if err == nil && n > maxFrame {
-		err = fmt.Errorf("%w: frame of %d bytes", ErrProtocol, n)
+		err = errLong
 	}
 	if err != nil {
 		return nil, err
 	}
 	b := make([]byte, n)
-	if _, err := io.ReadFull(s.in, b); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, err
+	_, err = io.ReadFull(s.in, b)
+	return b, err
+}
+
+// maxVarint is the length of the varint of maxFrame.
+const maxVarint = 3
+
+var errLong = fmt.Errorf("%w: a frame of more than %d bytes", ErrProtocol, maxFrame)
+
+// shortVarint reads a few bytes.
+type shortVarint struct {
+	in   io.ByteReader
+	left int
+}
+
+func (v *shortVarint) ReadByte() (byte, error) {
+	if v.left--; v.left < 0 {
+		return 0, errLong
 	}
-	return b, nil
+	return v.in.ReadByte()
 }
 
 // beginFrame sets the time within which a frame must arrive; 0 means that none

@@ -306,6 +306,9 @@ func readChange(r *dagcbor.Reader) (f change, err error) {
 	}
 	for range n {
 		data, err := r.Bytes()
+		if err == nil && len(data) == 0 {
+			err = errors.New("an empty entry")
+		}
 		if err != nil {
 			return f, err
 		}
