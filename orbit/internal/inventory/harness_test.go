@@ -241,8 +241,11 @@ type node struct {
 	*heard
 	written atomic.Int64
 	stop    func()
-	ended   chan struct{}
-	err     error // after ended
+
+	expectSilence atomic.Bool
+
+	ended chan struct{}
+	err   error // after ended
 }
 
 const low, high peer.ID = "peer A", "peer B"
@@ -271,7 +274,7 @@ func (n *node) run(t testing.TB) {
 	go func() {
 		defer close(n.ended)
 		n.err = n.Run(ctx)
-		if errors.Is(n.err, ErrProtocol) || errors.Is(n.err, ErrSilent) {
+		if errors.Is(n.err, ErrProtocol) || errors.Is(n.err, ErrSilent) && !n.expectSilence.Load() {
 			t.Error(n.err)
 		}
 	}()

@@ -83,10 +83,22 @@ func TestASessionEndsWithItsStream(t *testing.T) {
 	must(t, from.Network().ClosePeer(to.ID()))
 	for _, n := range []*node{x, y} {
 		<-n.ended
-		if n.err == nil || errors.Is(n.err, context.Canceled) {
+		if errors.Is(n.err, context.Canceled) {
 			t.Errorf("it ends with %v", n.err)
 		}
 	}
+}
+
+func TestDeadlinesOfStreamsMeanSilence(t *testing.T) {
+	x, y, _, _ := overHosts(t, newMemory(keys(0, 1)), newMemory(keys(0, 1)))
+	y.until(t.Context(), t, "common", func(common map[Key]State) bool { return len(common) == 1 })
+	y.expectSilence.Store(true)
+	must(t, y.stream.SetReadDeadline(time.Unix(1, 0)))
+	<-y.ended
+	if !errors.Is(y.err, ErrSilent) {
+		t.Errorf("it ends with %v", y.err)
+	}
+	<-x.ended
 }
 
 func TestASessionEndsWithItsContext(t *testing.T) {
