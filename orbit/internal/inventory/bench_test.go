@@ -9,17 +9,17 @@ import (
 	"github.com/newpieceplease/npp/orbit/block"
 )
 
-// A pass over a catalog of 100,000 that looks for 10,000 offers.
+// A pass over a catalog of 100,000 that looks for 10,000 claims.
 func BenchmarkPass(b *testing.B) {
 	m := newMemory(keys(0, 100_000))
-	for _, offers := range []int{1, 10_000} { // half of which are found
-		b.Run(fmt.Sprintf("offers=%d", offers), func(b *testing.B) {
+	for _, claims := range []int{1, 10_000} { // half of which are found
+		b.Run(fmt.Sprintf("claims=%d", claims), func(b *testing.B) {
 			b.ReportAllocs()
 			s := newSession(nil, low, high, Config{m, newHeard(b), NewPasses()})
 			s.connection = newConnection(side{id: low}, side{id: high})
 			tags := s.connection.theirs()
 			var f []tag
-			for k := range keys(100_000-(offers+1)/2, 100_000+offers/2) {
+			for k := range keys(100_000-(claims+1)/2, 100_000+claims/2) {
 				f = append(f, tags.of(k))
 			}
 			for b.Loop() {

@@ -10,7 +10,7 @@
 // An address is the right to read. A peer that lacks a database learns nothing
 // from which it could compute or confirm its address, and cannot make the other
 // side believe that it has the database. It learns how many databases the other
-// side offers, and how often. A peer that has a database learns whether the
+// side claims, and how often. A peer that has a database learns whether the
 // other side has it too.
 //
 // # Protocol
@@ -22,14 +22,14 @@
 //	0, nonce, size      hello, the first frame of each side: 16 random bytes,
 //	                    and the number of binary digits of the number of its
 //	                    databases
-//	1, tags             offers databases. The offers of each side are numbered
+//	1, tags             claims databases. The claims of each side are numbered
 //	                    from 0, in their order
-//	2, number, matches  answers the offers of the peer below a number. A match
-//	                    is two items: the number of an offer, and the sender's
+//	2, number, matches  answers the claims of the peer below a number. A match
+//	                    is two items: the number of a claim, and the sender's
 //	                    tag of the same database followed by its state. The
 //	                    sender lacks those that are not listed
 //	3, number, states   confirms the matches of the peer below a number. A
-//	                    state is two items: the number of an offer, and the
+//	                    state is two items: the number of a claim, and the
 //	                    sender's state. The sender's states of those that are
 //	                    not listed are equal to those in the matches
 //	4, channel, state, entries
@@ -47,21 +47,21 @@
 // the lower ID sends, and 1 in those of the other. A side never receives a tag
 // that it must send, and both nonces are new in each session. So tags that are
 // reflected, or replayed from another session or another pair of peers, prove
-// nothing. The offerer checks the tag of each match; a wrong one ends the
+// nothing. The claimant checks the tag of each match; a wrong one ends the
 // session.
 //
-// After the hellos, the side with the smaller size offers all of its databases;
+// After the hellos, the side with the smaller size claims all of its databases;
 // if the sizes are equal, the side with the lower ID. The other side computes
 // the tags of its own databases in one pass over its catalog. Later, a side
-// offers what it adds. So the cost on the wire depends on the smaller side.
+// claims what it adds. So the cost on the wire depends on the smaller side.
 //
-// A matched offer is a channel, which stands for the database from then on. It
-// is written as twice the number of the offer, plus one if the receiver of the
-// frame made the offer. If the offers of both sides crossed, a database has two
-// channels. It is common until both end. A new match of another offer of the same
+// A matched claim is a channel, which stands for the database from then on. It
+// is written as twice the number of the claim, plus one if the receiver of the
+// frame made the claim. If the claims of both sides crossed, a database has two
+// channels. It is common until both end. A new match of another claim of the same
 // side replaces the channel. A frame of a channel that has ended is ignored,
 // because the frames of both sides cross. If a database was removed after its
-// offer, the offerer ends the channel when the match arrives.
+// claim, the claimant ends the channel when the match arrives.
 //
 // A side reads its states after it opens the channels and before it sends them,
 // and sends later changes after them. Therefore no change is lost between.
@@ -69,7 +69,7 @@
 // # Trust
 //
 // The states of a peer are its statements. Entries are blocks whose hash was
-// computed here; the caller offers them to a log, which verifies them.
+// computed here; the caller joins them to a log, which verifies them.
 //
 // # Cost
 //
@@ -81,23 +81,23 @@
 //
 //   - 150 bytes for each database that both have, 50 more until it is confirmed;
 //   - 5 KiB of buffers, and while a frame arrives, at most 256 KiB;
-//   - 32 bytes for each database that it offers until that is answered, and for
+//   - 32 bytes for each database that it claims until that is answered, and for
 //     each database that is removed meanwhile;
-//   - at most 32,768 offers of the peer that are not answered, 16 bytes each
+//   - at most 32,768 claims of the peer that are not answered, 16 bytes each
 //     before the pass and 40 afterwards. More of them end the session;
 //   - if the peer reads slowly, the last state of each common database, and at
 //     most 1 MiB of entries. Beyond that, states are told without entries. It
 //     never makes [Session.Tell] wait.
 //
 // A pass computes one HMAC for each database of the catalog; 100,000 take 26 ms.
-// It answers all offers that arrived before it. A session makes at most 8 passes
+// It answers all claims that arrived before it. A session makes at most 8 passes
 // at once and then one a second. [Passes] lets those of all sessions run one at
 // a time and at most half of the time. For each match, the state is read and two
 // HMACs are computed; for each entry, one SHA-256.
 //
 // A peer must take each frame and send the rest of each frame within a minute,
 // and make progress within two minutes with what it owes: its hello, answers to
-// offers, and confirmations of matches. Otherwise the session ends with
+// claims, and confirmations of matches. Otherwise the session ends with
 // [ErrSilent].
 //
 // The caller bounds how many sessions a peer opens, and how often.
@@ -185,8 +185,8 @@ const (
 
 // Bounds of a session.
 const (
-	maxNumber   = 1 << 31 // offers of a side
-	maxOpen     = 1 << 15 // offers of a side that are not answered
+	maxNumber   = 1 << 31 // claims of a side
+	maxOpen     = 1 << 15 // claims of a side that are not answered
 	maxQueued   = 1 << 20 // bytes of entries that wait until the peer reads
 	firstPasses = 8       // at once; then one each passEvery
 	passEvery   = time.Second

@@ -366,7 +366,7 @@ func againstWith(t testing.TB, c Config) (s *Session, h *heard, p *script, ended
 	return s, h, p, done
 }
 
-// begin exchanges the hello of a peer that claims a number of databases.
+// begin exchanges the hello of a peer with a size.
 func (p *script) begin(magnitude uint64) *script {
 	p.t.Helper()
 	h, ok := p.next().(hello)
@@ -405,13 +405,13 @@ func (p *script) next() frame {
 	return f
 }
 
-// offers reads n offered tags.
-func (p *script) offers(n int) (all offer) {
+// claims reads n claimed tags.
+func (p *script) claims(n int) (all claim) {
 	p.t.Helper()
 	for len(all) < n {
-		f, ok := p.next().(offer)
+		f, ok := p.next().(claim)
 		if !ok {
-			p.t.Fatalf("%d offers, want %d", len(all), n)
+			p.t.Fatalf("%d claims, want %d", len(all), n)
 		}
 		all = append(all, f...)
 	}

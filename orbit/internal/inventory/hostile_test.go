@@ -39,7 +39,7 @@ func TestWhoLacksADatabaseGainsNothingFromItsTags(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, h, p, ended := against(t, newMemory(keys(1, 2)))
 				p.begin(20)
-				got := p.offers(1)
+				got := p.claims(1)
 				right := p.connection.ours().of(k)
 				proof := right
 				if c.proof != nil {
@@ -57,16 +57,16 @@ func TestWhoLacksADatabaseGainsNothingFromItsTags(t *testing.T) {
 			})
 		})
 	}
-	for name, offered := range map[string]func(got tag) tag{
+	for name, claimed := range map[string]func(got tag) tag{
 		"reflected":                func(got tag) tag { return got },
 		"of another session":       func(tag) tag { return replayed(side{low, nonce{2}}) },
 		"of another pair of peers": func(tag) tag { return replayed(side{"peer C", nonce{2}}) },
 	} {
-		t.Run("offered "+name, func(t *testing.T) {
+		t.Run("claimed "+name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				_, h, p, ended := against(t, newMemory(keys(1, 2)))
 				p.begin(20)
-				p.send(offer{offered(p.offers(1)[0])})
+				p.send(claim{claimed(p.claims(1)[0])})
 				if m, ok := p.next().(match); !ok || len(m.found) != 0 || m.upTo != 1 {
 					t.Errorf("answer %+v", m)
 				}
@@ -88,7 +88,7 @@ func TestNothingOfAnAddressGoesOverTheWireToWhoLacksIt(t *testing.T) {
 			m := newMemory(keys(100*i, 100*i+50))
 			s, _, p, ended := against(t, m)
 			p.begin(20)
-			tags := p.offers(50)
+			tags := p.claims(50)
 			p.send(match{upTo: 50})
 			settle()
 			for k, state := range m.all() {
@@ -135,29 +135,29 @@ func TestViolationsEndTheSession(t *testing.T) {
 			p.send(match{1, []found{{0, proof(p), state(1)}}})
 		},
 		"an answer of nothing":             func(p *script) { p.send(match{upTo: 0}) },
-		"an answer to what is not offered": func(p *script) { p.send(match{upTo: 2}) },
+		"an answer to what is not claimed": func(p *script) { p.send(match{upTo: 2}) },
 		"states of nothing":                func(p *script) { p.send(states{upTo: 1}) },
 		"states of what is not matched": func(p *script) {
-			p.send(offer{{1}, proof(p)})
+			p.send(claim{{1}, proof(p)})
 			p.next()
 			p.send(states{2, []differing{{0, state(1)}}})
 		},
 		"a change of nothing":       func(p *script) { p.send(change{channel: channel{7, true}}) },
 		"a change of what it lacks": func(p *script) { p.send(change{channel: channel{0, false}}) },
 		"the end of nothing":        func(p *script) { p.send(gone{{7, false}}) },
-		"too many offers": func(p *script) {
+		"too many claims": func(p *script) {
 			for range maxOpen/maxTags + 1 {
-				p.send(make(offer, maxTags))
+				p.send(make(claim, maxTags))
 			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMemory(keys(1, 2))
-				m.slow = func() { time.Sleep(time.Second) } // offers are not answered at once
+				m.slow = func() { time.Sleep(time.Second) } // claims are not answered at once
 				_, _, p, ended := against(t, m)
 				p.begin(20)
-				p.offers(1)
+				p.claims(1)
 				do(p)
 				if err := <-ended; !errors.Is(err, ErrProtocol) {
 					t.Errorf("the session ends with %v", err)
@@ -181,7 +181,7 @@ func TestFramesOfAnUnknownKindAreIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, h, p, _ := against(t, newMemory(keys(1, 2)))
 		p.begin(20)
-		p.offers(1)
+		p.claims(1)
 		p.raw([]byte("\x82\x18\x63\x65hello"))
 		p.send(match{1, []found{{0, p.connection.ours().of(key(1)), state(3)}}})
 		p.next()
@@ -194,13 +194,13 @@ func TestFramesOfAnUnknownKindAreIgnored(t *testing.T) {
 func TestAPeerThatOwesSomethingAndIsSilentIsLeft(t *testing.T) {
 	for name, do := range map[string]func(p *script){
 		"hello": func(p *script) { p.next() },
-		"an answer to offers": func(p *script) {
+		"an answer to claims": func(p *script) {
 			p.begin(20)
-			p.offers(1)
+			p.claims(1)
 		},
 		"an answer, while it sends other frames": func(p *script) {
 			p.begin(20)
-			p.offers(1)
+			p.claims(1)
 			for range 1000 {
 				if _, err := p.conn.Write([]byte("\x02\x81\x06")); err != nil {
 					return
@@ -210,9 +210,19 @@ func TestAPeerThatOwesSomethingAndIsSilentIsLeft(t *testing.T) {
 		},
 		"states": func(p *script) {
 			p.begin(0)
-			p.send(offer{p.connection.ours().of(key(1))})
+			p.send(claim{p.connection.ours().of(key(1))})
 			if m, ok := p.next().(match); !ok || len(m.found) != 1 {
 				p.t.Error("no match")
+			}
+		},
+		"an answer, while it confirms matches": func(p *script) {
+			p.begin(20)
+			p.claims(1)
+			sent := claim{p.connection.ours().of(key(1))}
+			for n := uint32(1); p.send(sent); n++ {
+				p.next()
+				p.send(states{upTo: n})
+				time.Sleep(time.Second)
 			}
 		},
 		"the rest of a frame": func(p *script) {
@@ -253,7 +263,7 @@ func TestAPeerThatOwesSomethingAndIsSilentIsLeft(t *testing.T) {
 	}
 }
 
-// Whatever one peer offers, at whatever pace, a session makes few passes over
+// Whatever one peer claims, at whatever pace, a session makes few passes over
 // the catalog, and all sessions together make one at a time.
 func TestPassesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -275,7 +285,7 @@ func TestPassesAreBounded(t *testing.T) {
 			})
 			wg.Go(func() {
 				for range seconds * 100 {
-					p.send(offer{{1}})
+					p.send(claim{{1}})
 					time.Sleep(time.Second / 100)
 				}
 				p.conn.Close()
@@ -312,21 +322,21 @@ func TestPassesTakeHalfOfTheTime(t *testing.T) {
 	})
 }
 
-// A million offered tags, and a peer that claims to have countless databases,
+// A million claimed tags, and a peer that says that it has countless databases,
 // cost memory of one window.
-func TestAMillionOfferedTagsCostLittleMemory(t *testing.T) {
+func TestAMillionClaimedTagsCostLittleMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _, p, ended := against(t, newMemory(keys(0, 100)))
 		s.limit.SetLimit(rate.Inf) // the time in the bubble costs nothing
 		p.begin(64)
-		p.offers(100)
+		p.claims(100)
 		p.send(match{upTo: 100})
 		settle()
 		before := heap()
 		answered := uint32(0)
 		for sent := uint32(0); sent < 1<<20; {
 			for sent-answered+maxTags <= maxOpen {
-				p.send(make(offer, maxTags))
+				p.send(make(claim, maxTags))
 				sent += maxTags
 			}
 			m, ok := p.next().(match)
@@ -343,9 +353,9 @@ func TestAMillionOfferedTagsCostLittleMemory(t *testing.T) {
 	})
 }
 
-// A peer that offers again and again what is common, and never confirms, makes
+// A peer that claims again and again what is common, and never confirms, makes
 // nothing grow.
-func TestOffersAgainDoNotAccumulate(t *testing.T) {
+func TestClaimsAgainDoNotAccumulate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const common = 10
 		s, _, p, ended := against(t, newMemory(keys(0, common)))
@@ -353,7 +363,7 @@ func TestOffersAgainDoNotAccumulate(t *testing.T) {
 		p.begin(0)
 		tags := p.connection.ours()
 		for i := range uint32(50) {
-			var f offer
+			var f claim
 			for k := range keys(0, common) {
 				f = append(f, tags.of(k))
 			}
@@ -379,7 +389,7 @@ func TestMatchesAreNotSentWhileTooManyAreUnconfirmed(t *testing.T) {
 		s.limit.SetLimit(rate.Inf)
 		p.begin(0)
 		tags := p.connection.ours()
-		var f offer
+		var f claim
 		for k := range keys(0, common) {
 			f = append(f, tags.of(k))
 		}

@@ -72,7 +72,7 @@ func TestLaterChangesOfTheCatalogsAreFollowed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				// k was offered in vain by one side in the beginning.
+				// k was claimed in vain by one side in the beginning.
 				a, b := newMemory(keys(10, 12)), newMemory(keys(11, 20))
 				x, y := connect(t, a, b)
 				settle()
@@ -84,7 +84,7 @@ func TestLaterChangesOfTheCatalogsAreFollowed(t *testing.T) {
 	}
 }
 
-func TestWhatWasOfferedInVainIsAddedByThePeerLater(t *testing.T) {
+func TestWhatWasClaimedInVainIsAddedByThePeerLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x, y := connect(t, newMemory(keys(0, 3)), newMemory(keys(1, 10)))
 		settle()
@@ -236,7 +236,7 @@ func TestTellNeverBlocks(t *testing.T) {
 		p.begin(20)
 		tags := p.connection.ours()
 		f := match{upTo: common}
-		for i, got := range p.offers(common) {
+		for i, got := range p.claims(common) {
 			for k := range keys(0, common) {
 				if p.connection.theirs().is(got, k) {
 					f.found = append(f.found, found{uint32(i), tags.of(k), state(1)})

@@ -17,7 +17,7 @@ var examples = []struct {
 	wire  string
 }{
 	{hello{nonce{1, 15: 2}, 14}, "14 83 00 50 01000000000000000000000000000002 0e"},
-	{offer{{1}, {2}}, "24 82 01 5820 01000000000000000000000000000000 02000000000000000000000000000000"},
+	{claim{{1}, {2}}, "24 82 01 5820 01000000000000000000000000000000 02000000000000000000000000000000"},
 	{match{upTo: 3}, "04 83 02 03 80"},
 	{match{300, []found{{2, tag{1}, State{2}}, {299, tag{3}, State{}}}},
 		"4e 83 02 19012c 84" +
@@ -114,7 +114,7 @@ func TestTheLargestFramesFit(t *testing.T) {
 	if len(n.entries) != maxEntries || n.bytes != maxPayload {
 		t.Fatalf("%d entries of %d bytes", len(n.entries), n.bytes)
 	}
-	for _, f := range []frame{make(offer, maxTags), m, s, g, change{channel{last, true}, state(1), n.entries}} {
+	for _, f := range []frame{make(claim, maxTags), m, s, g, change{channel{last, true}, state(1), n.entries}} {
 		b := encode(f)
 		length, head := binary.Uvarint(b)
 		if length > maxFrame {
@@ -138,9 +138,9 @@ func TestWhatIsNoFrameIsRefused(t *testing.T) {
 		"a kind that is text":  "\x81\x61a",
 		"a short nonce":        "\x83\x00\x41\x01\x00",
 		"a huge size":          "\x83\x00\x50aaaaaaaaaaaaaaaa\x18\x41",
-		"an empty offer":       "\x82\x01\x40",
+		"an empty claim":       "\x82\x01\x40",
 		"half a tag":           "\x82\x01\x48aaaaaaaa",
-		"too many tags":        string(make(offer, maxTags+1).append(nil)),
+		"too many tags":        string(make(claim, maxTags+1).append(nil)),
 		"a huge number":        "\x83\x02\x1b\xff\xff\xff\xff\xff\xff\xff\xff\x80",
 		"a number too high":    "\x83\x03\x02\x82\x02\x50aaaaaaaaaaaaaaaa",
 		"numbers that descend": "\x83\x03\x05\x84\x02\x50aaaaaaaaaaaaaaaa\x01\x50aaaaaaaaaaaaaaaa",
