@@ -1,5 +1,106 @@
 // Package inventory is the exchange between two daemons about all of their
-// databases: which both have, which of those differ, and live changes.
+// databases: which ones both have, which of those differ, and live changes.
+//
+// # Promise
+//
+// Both sides of a session know which databases both have, however and whenever
+// each side adds and removes some. Of each, a side hears a [State] that is at
+// least as new as the last [Session.Tell] of the other side.
+//
+// An address is the right to read. A peer that lacks a database learns nothing
+// from which it could compute or confirm its address, and cannot make the other
+// side believe that it has the database. It learns how many databases the other
+// side claims, and how often. A peer that has a database learns whether the
+// other side has it too.
+//
+// # Protocol
+//
+// The protocol ID is [Protocol]. There is one stream, on which both sides send
+// frames. A frame is a dag-cbor list, preceded by its length as a varint. The
+// first item is the kind of frame:
+//
+//	0, nonce, size      hello, the first frame of each side: 16 random bytes,
+//	                    and the number of binary digits of the number of its
+//	                    databases
+//	1, tags             claims databases. The claims of each side are numbered
+//	                    from 0, in their order
+//	2, number, matches  answers the claims of the peer below a number. A match
+//	                    is two items: the number of a claim, and the sender's
+//	                    tag of the same database followed by its state. The
+//	                    sender lacks those that are not listed
+//	3, number, states   confirms the matches of the peer below a number. A
+//	                    state is two items: the number of a claim, and the
+//	                    sender's state. The sender's states of those that are
+//	                    not listed are equal to those in the matches
+//	4, channel, state, entries
+//	                    tells a new state, and some of the entries that are
+//	                    new. An entry is the whole block
+//	5, channels         ends channels: the sender has the databases no longer
+//
+// Frames of other kinds are skipped, so a later version can add some. Numbers
+// ascend within a frame.
+//
+// The key of a session is the SHA-256 of a fixed text and, for the side with the
+// lower peer ID and then for the other, the length of its ID as a varint, the
+// ID and the nonce. A tag is the first half of the HMAC-SHA-256 with that key of
+// a byte and the [Key] of the database. The byte is 0 in tags that the side with
+// the lower ID sends, and 1 in those of the other. A side never receives a tag
+// that it must send, and both nonces are new in each session. So tags that are
+// reflected, or replayed from another session or another pair of peers, prove
+// nothing. The claimant checks the tag of each match; a wrong one ends the
+// session.
+//
+// After the hellos, the side with the smaller size claims all of its databases;
+// if the sizes are equal, the side with the lower ID. The other side computes
+// the tags of its own databases in one pass over its catalog. Later, a side
+// claims what it adds. So the cost on the wire depends on the smaller side.
+//
+// A matched claim is a channel, which stands for the database from then on. It
+// is written as twice the number of the claim, plus one if the receiver of the
+// frame made the claim. If the claims of both sides crossed, a database has two
+// channels. It is common until both end. A new match of another claim of the same
+// side replaces the channel. A frame of a channel that has ended is ignored,
+// because the frames of both sides cross. If a database was removed after its
+// claim, the claimant ends the channel when the match arrives.
+//
+// A side reads its states after it opens the channels and before it sends them,
+// and sends later changes after them. Therefore no change is lost between.
+//
+// # Trust
+//
+// The states of a peer are its statements. Entries are blocks whose hash was
+// computed here; the caller joins them to a log, which verifies them.
+//
+// # Cost
+//
+// 10,000 databases in common of which 100 differ take 520 KiB on the wire in
+// both directions together; 3 of one side and 100,000 of the other take less
+// than 300 bytes. Without changes, a session sends nothing.
+//
+// A session has two goroutines, and a third one during passes. It holds
+//
+//   - 150 bytes for each database that both have, 50 more until it is confirmed;
+//   - 5 KiB of buffers, and while a frame arrives, at most 256 KiB;
+//   - 32 bytes for each database that it claims until that is answered, and for
+//     each database that is removed meanwhile;
+//   - at most 32,768 claims of the peer that are not answered, 16 bytes each
+//     before the pass and 40 afterwards. More of them end the session;
+//   - if the peer reads slowly, the last state of each common database, and at
+//     most 1 MiB of entries. Beyond that, states are told without entries. It
+//     never makes [Session.Tell] wait.
+//
+// A pass computes one HMAC for each database of the catalog; 100,000 take 26 ms.
+// It answers all claims that arrived before it. A session makes at most 8 passes
+// at once and then one a second. [Passes] lets those of all sessions run one at
+// a time and at most half of the time. For each match, the state is read and two
+// HMACs are computed; for each entry, one SHA-256.
+//
+// A peer must take each frame and send the rest of each frame within a minute,
+// and make progress within two minutes with what it owes: its hello, answers to
+// claims, and confirmations of matches. Otherwise the session ends with
+// [ErrSilent].
+//
+// The caller bounds how many sessions a peer opens, and how often.
 package inventory
 
 import (
@@ -35,20 +136,25 @@ type Key [32]byte
 type State [16]byte
 
 // Catalog is the set of databases that are replicated here. Its methods are
-// called concurrently, and must not call a [Session].
+// called concurrently. A session holds no lock meanwhile, so the caller may hold
+// locks of the catalog while it calls a session.
 //
-// A change of the catalog precedes the [Session.Add] or [Session.Remove] that
-// tells of it, and State is at least as new as each [Session.Tell] before.
+// The catalog changes before [Session.Add] or [Session.Remove] tells of it, and
+// State is at least as new as each earlier [Session.Tell].
 type Catalog interface {
 	Len() int
+	// Keys yields each key once. Databases that are added or removed meanwhile
+	// may be yielded or not.
 	Keys() iter.Seq[Key]
-	State(ctx context.Context, k Key) State // may read the disk
+	// State may read the disk.
+	State(ctx context.Context, k Key) State
 }
 
 // Handler learns what the peer has. The calls of one session come one at a
 // time, in order, and must return quickly. They may call the session.
 //
-// A call that begins before [Session.Remove] may end after it.
+// Nothing is called for what [Session.Remove] removes. A call that began before
+// may end after it.
 type Handler interface {
 	// Common is called when both sides have a database.
 	Common(k Key, theirs State)
@@ -66,21 +172,23 @@ type Config struct {
 	Passes  *Passes
 }
 
-// Bounds.
+// Bounds of frames.
 const (
-	maxFrame   = 256 << 10 // bytes
-	maxTags    = 2048      // in an offer
-	maxMatches = 1024      // in a match
-	maxStates  = 1024      // in a frame of states
-	maxGone    = 1024      // channels in a frame
-	maxEntries = 128       // in a change
+	maxFrame   = 256 << 10     // bytes
+	maxPayload = maxFrame - 64 // bytes of the entries in a change, with their heads
+	maxTags    = 2048
+	maxMatches = 1024
+	maxStates  = 1024
+	maxGone    = 1024 // channels
+	maxEntries = 128
+)
 
-	maxOpen    = 32768   // offers of a side that are not answered
-	maxNumber  = 1 << 31 // offers of a side in a session
-	maxPayload = maxFrame - 2048
-	maxQueued  = 1 << 20 // bytes of entries that wait for the peer to read
-
-	firstPasses = 8 // at once; afterwards one each passEvery
+// Bounds of a session.
+const (
+	maxNumber   = 1 << 31 // claims of a side
+	maxOpen     = 1 << 15 // claims of a side that are not answered
+	maxQueued   = 1 << 20 // bytes of entries that wait until the peer reads
+	firstPasses = 8       // at once; then one each passEvery
 	passEvery   = time.Second
 )
 

@@ -16,8 +16,8 @@ func (s *Session) receive(ctx context.Context, f frame) error {
 		return errors.New("a session begins with one hello")
 	}
 	switch f := f.(type) {
-	case offer:
-		return s.receiveOffer(ctx, f)
+	case claim:
+		return s.receiveClaim(ctx, f)
 	case match:
 		return s.receiveMatch(f)
 	case states:
@@ -40,19 +40,19 @@ func (s *Session) receiveHello(ctx context.Context, f hello) {
 	s.removals = make(map[Key]removal)
 	s.running = true
 	if s.magnitude < f.magnitude || s.magnitude == f.magnitude && s.connection.lower {
-		s.offerAll = true
+		s.claimAll = true
 		s.walk(ctx)
 	}
-	s.expect(true)
+	s.expectAnswer(true)
 }
 
-func (s *Session) receiveOffer(ctx context.Context, f offer) error {
+func (s *Session) receiveClaim(ctx context.Context, f claim) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := &s.answers
 	received := a.received + uint32(len(f))
 	if received-a.answered > maxOpen || received > maxNumber {
-		return fmt.Errorf("%d offers, of which %d are answered", received, a.answered)
+		return fmt.Errorf("%d claims, of which %d are answered", received, a.answered)
 	}
 	a.received, a.pending = received, append(a.pending, f...)
 	s.walk(ctx)
@@ -60,17 +60,17 @@ func (s *Session) receiveOffer(ctx context.Context, f offer) error {
 }
 
 func (s *Session) receiveMatch(f match) error {
-	first, keys, err := s.offered(f.upTo)
+	first, keys, err := s.claimed(f.upTo)
 	if err != nil {
 		return err
 	}
 	tags := s.connection.theirs()
 	for _, m := range f.found {
 		if m.number < first {
-			return fmt.Errorf("offer %d was answered before", m.number)
+			return fmt.Errorf("claim %d was answered before", m.number)
 		}
 		if !tags.is(m.proof, keys[m.number-first]) {
-			return fmt.Errorf("wrong proof for offer %d", m.number)
+			return fmt.Errorf("wrong proof for claim %d", m.number)
 		}
 	}
 	for _, e := range s.takeMatch(f, first, keys) {
@@ -79,35 +79,34 @@ func (s *Session) receiveMatch(f match) error {
 	return nil
 }
 
-// offered returns the offers below a number that are not answered, and the
+// claimed returns the claims below a number that are not answered, and the
 // number of the first of them.
-func (s *Session) offered(upTo uint32) (first uint32, keys []Key, err error) {
+func (s *Session) claimed(upTo uint32) (first uint32, keys []Key, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o := &s.offers
-	if upTo <= o.answered || upTo > o.sent {
-		return 0, nil, fmt.Errorf("an answer up to offer %d, want more than %d and at most %d", upTo, o.answered, o.sent)
+	c := &s.claims
+	if upTo <= c.answered || upTo > c.sent {
+		return 0, nil, fmt.Errorf("an answer up to claim %d, want more than %d and at most %d", upTo, c.answered, c.sent)
 	}
-	return o.answered, o.keys[:upTo-o.answered], nil
+	return c.answered, c.keys[:upTo-c.answered], nil
 }
 
 // takeMatch opens channels for what the peer has. If the database was removed
-// after the offer, the peer is told that the channel ends.
+// after the claim, the peer is told that the channel ends.
 func (s *Session) takeMatch(f match, first uint32, keys []Key) (events []event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range f.found {
-		k := keys[m.number-first]
-		if m.number < s.removals[k].before {
+		s.claims.matched = append(s.claims.matched, matched{m.number, m.state})
+		if k := keys[m.number-first]; m.number < s.removals[k].before {
 			s.gone = append(s.gone, channel{number: m.number})
-			continue
+		} else {
+			events = append(events, learn(s.common.open(k, m.number, false), m.state, nil))
 		}
-		events = append(events, learn(s.common.open(k, m.number, false), m.state, nil))
-		s.offers.matched = append(s.offers.matched, matched{m.number, m.state})
 	}
-	s.offers.take(f.upTo)
+	s.claims.take(f.upTo)
 	s.tidy()
-	s.expect(true)
+	s.expectAnswer(true)
 	s.toWrite.Set()
 	return events
 }
@@ -138,7 +137,7 @@ func (s *Session) takeStates(f states) (events []event, err error) {
 		return events, errors.New("states of what was not matched")
 	}
 	s.answers.unconfirmed = rest(s.answers.unconfirmed, n)
-	s.expect(true)
+	s.expectStates(true)
 	s.toWrite.Set()
 	return events, nil
 }
@@ -189,12 +188,12 @@ func (s *Session) lose(c channel) (e event, err error) {
 // exists returns an error if a channel never existed. One that this side has
 // ended is allowed, as the peer may not have heard of it. s.mu is held.
 func (s *Session) exists(c channel) error {
-	offers := s.answers.received
+	claims := s.answers.received
 	if c.received {
-		offers = s.offers.sent
+		claims = s.claims.sent
 	}
-	if c.number >= offers {
-		return fmt.Errorf("a channel of offer %d of %d", c.number, offers)
+	if c.number >= claims {
+		return fmt.Errorf("a channel of claim %d of %d", c.number, claims)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -26,7 +27,7 @@ func (s *Session) write(ctx context.Context) error {
 }
 
 // next returns the next frame to be sent, or nil. The end of a channel comes
-// before the offer that follows it, and what answers offers comes before
+// before the claim that follows it, and what answers claims comes before
 // changes of the databases.
 func (s *Session) next(ctx context.Context) frame {
 	s.mu.Lock()
@@ -41,15 +42,15 @@ func (s *Session) next(ctx context.Context) frame {
 		return f
 	case s.answers.answered < s.answers.passed && len(s.answers.unconfirmed) < maxOpen:
 		return s.nextMatch(ctx)
-	case len(s.offers.matched) > 0:
+	case len(s.claims.matched) > 0:
 		return s.nextStates(ctx)
-	case s.offers.sent < s.offers.next() && s.offers.unanswered() < maxOpen:
-		return s.nextOffer()
+	case s.claims.sent < s.claims.next() && s.claims.unanswered() < maxOpen:
+		return s.nextClaim()
 	}
 	return s.nextChange()
 }
 
-// nextMatch answers offers. The states are read after the channels are open, so
+// nextMatch answers claims. The states are read after the channels are open, so
 // a [Session.Tell] in the meantime is sent after them. s.mu is held, except
 // while the disk may be read.
 func (s *Session) nextMatch(ctx context.Context) frame {
@@ -80,31 +81,27 @@ func (s *Session) nextMatch(ctx context.Context) frame {
 	for _, m := range f.found {
 		a.unconfirmed = append(a.unconfirmed, matched{m.number, m.state})
 	}
-	s.expect(false)
+	s.expectStates(false)
 	return f
 }
 
 // nextStates confirms matches of the peer. s.mu is held, except while the disk
 // may be read.
 func (s *Session) nextStates(ctx context.Context) frame {
-	o := &s.offers
-	n := min(len(o.matched), maxStates)
-	batch := o.matched[:n]
-	o.matched = rest(o.matched, n)
-	keys := make([]Key, n)
-	for i, m := range batch {
-		if d := s.common.mine[m.number]; d != nil {
-			keys[i] = d.key
-		}
+	c := &s.claims
+	n := min(len(c.matched), maxStates)
+	batch := c.matched[:n]
+	c.matched = rest(c.matched, n)
+	f := states{upTo: batch[n-1].number + 1}
+	var open []*database
+	batch = slices.DeleteFunc(batch, func(m matched) bool { return s.common.mine[m.number] == nil })
+	for _, m := range batch {
+		open = append(open, s.common.mine[m.number])
 	}
 
-	f := states{upTo: batch[n-1].number + 1}
 	s.unlocked(func() {
 		for i, m := range batch {
-			if keys[i] == (Key{}) {
-				continue // the channel ended
-			}
-			if state := s.config.Catalog.State(ctx, keys[i]); state != m.said {
+			if state := s.config.Catalog.State(ctx, open[i].key); state != m.said {
 				f.differ = append(f.differ, differing{m.number, state})
 			}
 		}
@@ -112,16 +109,16 @@ func (s *Session) nextStates(ctx context.Context) frame {
 	return f
 }
 
-// nextOffer offers databases. s.mu is held, except while tags are computed.
-func (s *Session) nextOffer() frame {
-	o := &s.offers
-	at := o.unanswered()
-	n := min(maxTags, maxOpen-at, uint32(len(o.keys))-at)
-	keys := o.keys[at : at+n]
-	o.sent += n
-	s.expect(false)
+// nextClaim claims databases. s.mu is held, except while tags are computed.
+func (s *Session) nextClaim() frame {
+	c := &s.claims
+	at := c.unanswered()
+	n := min(maxTags, maxOpen-at, uint32(len(c.keys))-at)
+	keys := c.keys[at : at+n]
+	c.sent += n
+	s.expectAnswer(false)
 
-	f := make(offer, n)
+	f := make(claim, n)
 	s.unlocked(func() {
 		tags := s.connection.ours()
 		for i, k := range keys {

@@ -50,16 +50,17 @@ type Session struct {
 	running    bool // the peer has begun, and Run has not ended
 	connection connection
 	common     databases
-	offers     offers
+	claims     claims
 	answers    answers
 	changes    changes
 	gone       []channel // to be told
 	walking    bool      // a pass runs or is due
-	offerAll   bool      // the next pass offers the whole catalog
+	claimAll   bool      // the next pass claims the whole catalog
 	removals   map[Key]removal
 
-	frameDue  time.Time // when the rest of a frame must have arrived
-	answerDue time.Time // when the peer must have answered something
+	// When the peer must have sent the rest of a frame, its hello or an answer to
+	// claims, and a confirmation.
+	frameDue, answerDue, confirmDue time.Time
 }
 
 // MaySpeak reports whether a peer speaks the protocol, or its protocols are not
@@ -72,7 +73,9 @@ func Open(ctx context.Context, h host.Host, p peer.ID, c Config) (*Session, erro
 	if !MaySpeak(h, p) {
 		return nil, ErrUnsupported
 	}
-	s, err := h.NewStream(network.WithNoDial(ctx, "the exchange goes over open connections"), p, Protocol)
+	opening, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	s, err := h.NewStream(network.WithNoDial(opening, "the exchange goes over open connections"), p, Protocol)
 	if negotiate.Refused(err) {
 		return nil, ErrUnsupported
 	}
@@ -106,7 +109,7 @@ func (s *Session) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer context.AfterFunc(ctx, func() { s.stream.Reset() })()
 	s.magnitude = uint64(bits.Len(uint(s.config.Catalog.Len())))
-	s.expectHello()
+	s.locked(func() { s.expectAnswer(true) })
 	s.tasks.Go(func() { cancel(s.write(ctx)) })
 	cancel(s.read(ctx))
 	s.end()
@@ -141,7 +144,7 @@ func (s *Session) Add(keys ...Key) {
 	for _, k := range keys {
 		s.back(k)
 		if s.common.byKey[k] == nil {
-			s.offers.keys = append(s.offers.keys, k)
+			s.claims.keys = append(s.claims.keys, k)
 		}
 	}
 	s.toWrite.Set()
@@ -233,41 +236,50 @@ func (s *Session) readFrame() ([]byte, error) {
 	if _, err := s.in.Peek(1); err != nil {
 		return nil, err
 	}
-	s.beginFrame(frameWithin)
-	defer s.beginFrame(0)
-	n, err := binary.ReadUvarint(s.in)
+	s.expectFrame(true)
+	defer s.expectFrame(false)
+	b, err := s.readBegun()
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return b, err
+}
+
+// readBegun reads a frame: its length as a varint, and that many bytes.
+func (s *Session) readBegun() ([]byte, error) {
+	n, err := binary.ReadUvarint(&shortVarint{s.in, maxVarint})
 	if err == nil && n > maxFrame {
-		err = fmt.Errorf("%w: frame of %d bytes", ErrProtocol, n)
+		err = errLong
 	}
 	if err != nil {
 		return nil, err
 	}
 	b := make([]byte, n)
-	if _, err := io.ReadFull(s.in, b); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, err
-	}
-	return b, nil
+	_, err = io.ReadFull(s.in, b)
+	return b, err
 }
 
-// beginFrame sets the time within which a frame must arrive; 0 means that none
-// has begun.
-func (s *Session) beginFrame(within time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.frameDue = time.Time{}
-	if within > 0 {
-		s.frameDue = time.Now().Add(within)
-	}
-	s.setDeadline()
+// maxVarint is the length of the varint of maxFrame.
+const maxVarint = 3
+
+var errLong = fmt.Errorf("%w: a frame of more than %d bytes", ErrProtocol, maxFrame)
+
+// shortVarint reads a few bytes.
+type shortVarint struct {
+	in   io.ByteReader
+	left int
 }
 
-func (s *Session) expectHello() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.expect(true)
+func (v *shortVarint) ReadByte() (byte, error) {
+	if v.left--; v.left < 0 {
+		return 0, errLong
+	}
+	return v.in.ReadByte()
+}
+
+// expectFrame sets the time within which the rest of a frame must arrive.
+func (s *Session) expectFrame(begun bool) {
+	s.locked(func() { s.expect(&s.frameDue, frameWithin, begun, true) })
 }
 
 // silent returns [ErrSilent] for an error that means that a deadline expired.
@@ -278,25 +290,38 @@ func silent(err error) error {
 	return err
 }
 
-// expect sets the time within which the peer must answer, if it owes anything.
-// progress means that it just answered something. s.mu is held.
-func (s *Session) expect(progress bool) {
-	switch owes := !s.running || s.offers.unanswered() > 0 || len(s.answers.unconfirmed) > 0; {
-	case !owes:
-		s.answerDue = time.Time{}
-	case progress || s.answerDue.IsZero():
-		s.answerDue = time.Now().Add(answerWithin)
-	default:
-		return
-	}
-	s.setDeadline()
+// expectAnswer sets the time within which the peer must answer claims, or begin.
+// progress means that it just did so. s.mu is held.
+func (s *Session) expectAnswer(progress bool) {
+	s.expect(&s.answerDue, answerWithin, !s.running || s.claims.unanswered() > 0, progress)
 }
 
-// setDeadline sets the earlier of both deadlines. s.mu is held.
-func (s *Session) setDeadline() {
-	due := s.frameDue
-	if due.IsZero() || !s.answerDue.IsZero() && s.answerDue.Before(due) {
-		due = s.answerDue
+// expectStates sets the time within which the peer must confirm matches.
+// progress means that it just did so. s.mu is held.
+func (s *Session) expectStates(progress bool) {
+	s.expect(&s.confirmDue, answerWithin, len(s.answers.unconfirmed) > 0, progress)
+}
+
+// expect sets a deadline if the peer owes something, and moves it after
+// progress. An expired deadline is an error of the next read. s.mu is held.
+func (s *Session) expect(due *time.Time, within time.Duration, owes, progress bool) {
+	switch {
+	case !owes:
+		*due = time.Time{}
+	case progress || due.IsZero():
+		*due = time.Now().Add(within)
 	}
-	s.stream.SetReadDeadline(due) // an error arrives with the next read
+	var first time.Time
+	for _, t := range []time.Time{s.frameDue, s.answerDue, s.confirmDue} {
+		if first.IsZero() || !t.IsZero() && t.Before(first) {
+			first = t
+		}
+	}
+	s.stream.SetReadDeadline(first)
+}
+
+func (s *Session) locked(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
 }

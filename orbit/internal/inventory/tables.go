@@ -1,18 +1,16 @@
 package inventory
 
-import (
-	"github.com/newpieceplease/npp/orbit/block"
-)
+import "github.com/newpieceplease/npp/orbit/block"
 
-// none is no number of an offer.
+// none is no number of a claim.
 const none = ^uint32(0)
 
-// database is a database that both sides have. Each side may have offered it;
-// both offers, if they crossed. It is common until both channels end.
+// database is a database that both sides have. Each side may have claimed it;
+// both claims, if they crossed. It is common until both channels end.
 type database struct {
 	key         Key
 	theirs      State
-	mine, peers uint32 // numbers of the offers of this side and of the peer
+	mine, peers uint32 // numbers of the claims of this side and of the peer
 	known       bool   // theirs was heard
 }
 
@@ -30,15 +28,15 @@ func (d *database) channels() (all []channel) {
 // databases are those that both sides have.
 type databases struct {
 	byKey  map[Key]*database
-	mine   map[uint32]*database // by the number of this side's offer
-	theirs map[uint32]*database // by the number of the peer's offer
+	mine   map[uint32]*database // by the number of this side's claim
+	theirs map[uint32]*database // by the number of the peer's claim
 }
 
 func newDatabases() databases {
 	return databases{make(map[Key]*database), make(map[uint32]*database), make(map[uint32]*database)}
 }
 
-// open adds a channel, which takes the place of an earlier offer of that side.
+// open adds a channel, which takes the place of an earlier claim of that side.
 func (t *databases) open(k Key, number uint32, received bool) *database {
 	d := t.byKey[k]
 	if d == nil {
@@ -91,11 +89,11 @@ func (t *databases) close(c channel) *database {
 	return d
 }
 
-// offers are what this side offers. The number of an offer is its place in the
-// order of offers.
-type offers struct {
-	keys     []Key  // of the offers that are not answered
-	answered uint32 // offers before keys
+// claims are what this side claims. The number of a claim is its place in the
+// order of claims.
+type claims struct {
+	keys     []Key  // of the claims that are not answered
+	answered uint32 // claims before keys
 	sent     uint32
 	matched  []matched // by the peer; to be confirmed
 }
@@ -106,26 +104,26 @@ type matched struct {
 	said   State
 }
 
-func (o *offers) next() uint32       { return o.answered + uint32(len(o.keys)) }
-func (o *offers) unanswered() uint32 { return o.sent - o.answered }
+func (c *claims) next() uint32       { return c.answered + uint32(len(c.keys)) }
+func (c *claims) unanswered() uint32 { return c.sent - c.answered }
 
-// take removes the offers below a number, which are answered.
-func (o *offers) take(upTo uint32) {
-	o.keys = rest(o.keys, int(upTo-o.answered))
-	o.answered = upTo
+// take removes the claims below a number, which are answered.
+func (c *claims) take(upTo uint32) {
+	c.keys = rest(c.keys, int(upTo-c.answered))
+	c.answered = upTo
 }
 
-// answers are the offers of the peer, and what this side answers.
+// answers are the claims of the peer, and what this side answers.
 type answers struct {
 	received    uint32
-	pending     []tag      // offers for the next pass
-	passed      uint32     // offers that passes looked for
+	pending     []tag      // claims for the next pass
+	passed      uint32     // claims that passes looked for
 	found       []foundKey // by passes; not answered
-	answered    uint32     // offers
+	answered    uint32     // claims
 	unconfirmed []matched  // by this side
 }
 
-// foundKey is an offered database that this side has.
+// foundKey is a claimed database that this side has.
 type foundKey struct {
 	number uint32
 	key    Key
@@ -140,10 +138,10 @@ func rest[T any](items []T, n int) []T {
 	return items[n:]
 }
 
-// removal is a database that was removed while it may be in an offer of this
+// removal is a database that was removed while it may be in a claim of this
 // side, or in the result of a pass.
 type removal struct {
-	before uint32 // offers of this side below this number are void
+	before uint32 // claims of this side below this number are void
 	back   bool   // it was added again
 }
 

@@ -27,10 +27,10 @@ func (s *Session) walks(ctx context.Context) {
 	}
 }
 
-// pass looks for all offers of the peer that arrived, and offers the whole
+// pass looks for all claims of the peer that arrived, and claims the whole
 // catalog if that is due. It reports whether another pass is due.
 func (s *Session) pass(ctx context.Context) (more bool) {
-	pending, offerAll := s.beginPass()
+	pending, claimAll := s.beginPass()
 	wanted := make(map[tag]uint32, len(pending))
 	for i, t := range pending {
 		wanted[t] = uint32(i)
@@ -42,7 +42,7 @@ func (s *Session) pass(ctx context.Context) (more bool) {
 		if ctx.Err() != nil {
 			return false
 		}
-		if offerAll {
+		if claimAll {
 			all = append(all, k)
 		}
 		if len(wanted) > 0 {
@@ -57,27 +57,27 @@ func (s *Session) pass(ctx context.Context) (more bool) {
 }
 
 // beginPass takes what a pass is to do.
-func (s *Session) beginPass() (pending []tag, offerAll bool) {
+func (s *Session) beginPass() (pending []tag, claimAll bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	pending, offerAll = s.answers.pending, s.offerAll
-	s.answers.pending, s.offerAll = nil, false
-	return pending, offerAll
+	pending, claimAll = s.answers.pending, s.claimAll
+	s.answers.pending, s.claimAll = nil, false
+	return pending, claimAll
 }
 
-// endPass takes the result of a pass over a number of offers, in which those
+// endPass takes the result of a pass over a number of claims, in which those
 // found are numbered from 0.
-func (s *Session) endPass(offers uint32, found []foundKey, all []Key) (more bool) {
+func (s *Session) endPass(claims uint32, found []foundKey, all []Key) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := &s.answers
 	for _, m := range found {
 		a.found = append(a.found, foundKey{a.passed + m.number, m.key})
 	}
-	a.passed += offers
+	a.passed += claims
 	for _, k := range all {
 		if s.stays(k) {
-			s.offers.keys = append(s.offers.keys, k)
+			s.claims.keys = append(s.claims.keys, k)
 		}
 	}
 	s.walking = len(a.pending) > 0
@@ -85,11 +85,11 @@ func (s *Session) endPass(offers uint32, found []foundKey, all []Key) (more bool
 	return s.walking
 }
 
-// leave records that a database was removed, for offers and passes that contain
+// leave records that a database was removed, for claims and passes that contain
 // it. s.mu is held.
 func (s *Session) leave(k Key) {
 	if s.underway() {
-		s.removals[k] = removal{before: s.offers.next()}
+		s.removals[k] = removal{before: s.claims.next()}
 	}
 }
 
@@ -114,8 +114,8 @@ func (s *Session) tidy() {
 	}
 }
 
-// underway reports whether offers of this side are not answered, a pass may run,
+// underway reports whether claims of this side are not answered, a pass may run,
 // or its result is not sent. s.mu is held.
 func (s *Session) underway() bool {
-	return len(s.offers.keys) > 0 || s.walking || len(s.answers.found) > 0
+	return len(s.claims.keys) > 0 || s.walking || len(s.answers.found) > 0
 }

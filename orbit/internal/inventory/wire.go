@@ -14,7 +14,7 @@ type kind uint64
 
 const (
 	kindHello kind = iota
-	kindOffer
+	kindClaim
 	kindMatch
 	kindStates
 	kindChange
@@ -31,16 +31,16 @@ type (
 		magnitude uint64 // binary digits of the number of databases
 	}
 
-	// offer contains the tags of databases, numbered after those before.
-	offer []tag
+	// claim contains the tags of databases, numbered after those before.
+	claim []tag
 
-	// match answers the offers below a number.
+	// match answers the claims below a number.
 	match struct {
 		upTo  uint32
 		found []found
 	}
 
-	// found is an offered database that the sender has.
+	// found is a claimed database that the sender has.
 	found struct {
 		number uint32
 		proof  tag
@@ -71,8 +71,8 @@ type (
 	gone []channel
 )
 
-// channel names a common database: by the number of the offer, and by whether
-// the receiver of the frame offered it.
+// channel names a common database: by the number of the claim, and by whether
+// the receiver of the frame claimed it.
 type channel struct {
 	number   uint32
 	received bool
@@ -108,8 +108,8 @@ func (f hello) append(b []byte) []byte {
 	return dagcbor.AppendUint(b, f.magnitude)
 }
 
-func (f offer) append(b []byte) []byte {
-	b = begin(b, 2, kindOffer)
+func (f claim) append(b []byte) []byte {
+	b = begin(b, 2, kindClaim)
 	all := make([]byte, 0, len(f)*len(tag{}))
 	for _, t := range f {
 		all = append(all, t[:]...)
@@ -177,9 +177,9 @@ func decode(b []byte) (frame, error) {
 	switch kind(k) {
 	case kindHello:
 		f, err = readHello(r)
-	case kindOffer:
+	case kindClaim:
 		want = 2
-		f, err = readOffer(r)
+		f, err = readClaim(r)
 	case kindMatch:
 		f, err = readMatch(r)
 	case kindStates:
@@ -216,7 +216,7 @@ func readHello(r *dagcbor.Reader) (f hello, err error) {
 	return f, err
 }
 
-func readOffer(r *dagcbor.Reader) (f offer, err error) {
+func readClaim(r *dagcbor.Reader) (f claim, err error) {
 	all, err := r.Bytes()
 	if err != nil {
 		return nil, err
@@ -225,7 +225,7 @@ func readOffer(r *dagcbor.Reader) (f offer, err error) {
 	if len(all) == 0 || len(all)%size != 0 || len(all) > maxTags*size {
 		return nil, fmt.Errorf("tags of %d bytes", len(all))
 	}
-	f = make(offer, 0, len(all)/size)
+	f = make(claim, 0, len(all)/size)
 	for ; len(all) > 0; all = all[size:] {
 		f = append(f, tag(all[:size]))
 	}
@@ -306,6 +306,9 @@ func readChange(r *dagcbor.Reader) (f change, err error) {
 	}
 	for range n {
 		data, err := r.Bytes()
+		if err == nil && len(data) == 0 {
+			err = errors.New("an empty entry")
+		}
 		if err != nil {
 			return f, err
 		}
