@@ -18,7 +18,6 @@ import (
 	"github.com/newpieceplease/npp/orbit/internal/manifest"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 	"github.com/newpieceplease/npp/orbit/value"
-	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/space"
 )
 
@@ -190,19 +189,6 @@ func (x *examination) pubsub() {
 		return
 	}
 	x.add(CheckPubsub, OK, "pubsub is on", "")
-	x.live("it", x.status)
-}
-
-// live adds why a database is not live.
-func (x *examination) live(which string, s Status) {
-	if s.NotLive == nil {
-		return
-	}
-	advice := ""
-	if errors.Is(s.NotLive, router.ErrTooManyTopics) {
-		advice = x.r.phrase(FreeTopics)
-	}
-	x.add(CheckPubsub, Problem, fmt.Sprintf("%s is not live, so new entries arrive late or never: %v", which, s.NotLive), advice)
 }
 
 func (x *examination) disk() {
@@ -425,7 +411,6 @@ func (x *examination) access() {
 		return
 	}
 	s, _ := rp.status()
-	x.live("its access database", s)
 	x.missing("of its access database ", s)
 	x.refused("of its access database ", inner, s)
 }

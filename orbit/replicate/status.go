@@ -44,7 +44,6 @@ type Status struct {
 	Encrypted bool
 	Full      error     // why entries of peers are rejected; wraps space.ErrFull or [orbit.ErrQuotaFull], or nil
 	Abandoned bool      // pending entries were abandoned since a peer was in sync; its heads bring them again
-	NotLive   error     // why the topic is not subscribed to, so that new entries arrive late or never; or nil
 	Missing   []Missing // blocks that were requested in vain, by CID, at most 64
 	Asking    int       // requested blocks
 	Transfer  *Transfer // the transfer that runs, or nil
@@ -108,7 +107,7 @@ func (rp *replica) status() (Status, <-chan struct{}) {
 	s.Asking, s.Missing = rp.wants.snapshot()
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
-	s.Err, s.Full, s.Abandoned, s.NotLive, s.Transfer = rp.err, rp.full, rp.abandoned, rp.live.err, rp.transfer
+	s.Err, s.Full, s.Abandoned, s.Transfer = rp.err, rp.full, rp.abandoned, rp.transfer
 	s.Full = cmp.Or(rp.r.cfg.Disk.CheckIncoming(), s.Full)
 	switch {
 	case rp.db != nil:
