@@ -138,13 +138,13 @@ func (s *outStream) announceable(rpc []byte) ([][]byte, error) {
 func (s *outStream) mayWrite(topic string, on bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	known, pending := s.told[topic], s.pending[topic]
 	delete(s.pending, topic)
-	known := s.told[topic]
 	if !on {
 		delete(s.told, topic)
 		return known
 	}
-	if !known && !s.o.in.topics.isPublic(topic) && !s.o.in.isSubscribed(s.q.peer, topic) {
+	if !known && !pending && !s.o.in.topics.isPublic(topic) && !s.o.in.isSubscribed(s.q.peer, topic) {
 		return false
 	}
 	if name, ok := s.o.in.topics.open(topic); ok {

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,7 +26,7 @@ import (
 type rpcReader struct {
 	t     *testing.T
 	r     msgio.Reader
-	most  int             // bytes of the largest RPC
+	most  int             // bytes of the largest RPC with subscriptions
 	knows map[string]bool // topics that the router is subscribed to
 	order []string        // "+topic" and "-topic" as they came
 }
@@ -45,9 +45,11 @@ func (r *rpcReader) until(topic string, on bool) {
 		if err != nil {
 			r.t.Fatalf("%s is never announced: %v", topic, err)
 		}
-		r.most = max(r.most, len(b))
 		var rpc pb.RPC
 		must(r.t, proto.Unmarshal(b, &rpc))
+		if len(rpc.GetSubscriptions()) > 0 {
+			r.most = max(r.most, len(b))
+		}
 		found := false
 		for _, s := range rpc.GetSubscriptions() {
 			sign := "-"
@@ -346,28 +348,38 @@ func TestSubscribedTopicIsToldToAllPeers(t *testing.T) {
 // The announcement of a subscription of `ipfs pubsub sub` may be written before
 // the router knows of the subscription.
 func TestAnnouncementThatIsWrittenAtOnceIsNotLost(t *testing.T) {
-	in := newInbound(newTopicSet(false))
-	o := newOutbound(nil, in, Limits{}.withDefaults(), func(int) {})
-	q := o.queue("peer")
 	sink := &sinkStream{frames: make(chan []byte, 10)}
-	q.stream = newOutStream(sink, o, q)
-	yes, name := true, topic
-	rpc, err := proto.Marshal(&pb.RPC{Subscriptions: []*pb.RPC_SubOpts{{Subscribe: &yes, Topicid: &name}}})
-	must(t, err)
-	_, err = q.stream.Write(protowire.AppendBytes(nil, rpc))
+	s := newQueuedStream(sink)
+	_, err := s.Write(subscription(t, topic, true))
 	must(t, err)
 	if len(sink.frames) != 0 {
 		t.Error("it is written though it may be a followed topic")
 	}
-	(&tracer{topics: in.topics, out: o}).Join(topic)
+	(&tracer{topics: s.o.in.topics, out: s.o}).Join(topic)
 	select {
 	case frame := <-sink.frames:
-		if !bytes.Contains(frame, []byte(topic)) {
+		if !bytes.Equal(frame, subscription(t, topic, true)) {
 			t.Errorf("%x is written", frame)
 		}
 	case <-testContext(t).Done():
 		t.Fatal("nothing is written")
 	}
+}
+
+// subscription returns an RPC as it is written.
+func subscription(t *testing.T, topic string, on bool) []byte {
+	t.Helper()
+	b, err := proto.Marshal(&pb.RPC{Subscriptions: []*pb.RPC_SubOpts{{Subscribe: &on, Topicid: &topic}}})
+	must(t, err)
+	return protowire.AppendBytes(nil, b)
+}
+
+// newQueuedStream returns a stream to a peer in place of pubsub.
+func newQueuedStream(s network.Stream) *outStream {
+	o := newOutbound(nil, newInbound(newTopicSet(false)), Limits{}.withDefaults(), func(int) {})
+	q := o.queue("peer")
+	q.stream = newOutStream(s, o, q)
+	return q.stream
 }
 
 // sinkStream is a stream that takes all.
@@ -383,43 +395,52 @@ func (s *sinkStream) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// hurriedStream is a stream whose write deadline is near once it is in a hurry.
-type hurriedStream struct {
-	network.Stream
-	hurry *atomic.Bool
-}
-
-func (s hurriedStream) SetWriteDeadline(t time.Time) error {
-	if s.hurry.Load() {
-		t = time.Now().Add(10 * time.Millisecond)
+// What a peer is told in addition comes after the first RPC of pubsub, in which
+// the peer expects extensions.
+func TestPeerIsToldAfterTheFirstRPC(t *testing.T) {
+	for _, on := range []bool{true, false} {
+		sink := &sinkStream{frames: make(chan []byte, 10)}
+		s := newQueuedStream(sink)
+		s.tell(topic)
+		s.tellPending()
+		if len(sink.frames) != 0 {
+			t.Error("a topic comes first")
+		}
+		_, err := s.Write(subscription(t, topic, on))
+		must(t, err)
+		var want [][]byte
+		if on { // otherwise the subscription ended before the peer was told
+			want = append(want, subscription(t, topic, true))
+		}
+		if len(sink.frames) != len(want) || on && !bytes.Equal(<-sink.frames, want[0]) {
+			t.Errorf("%t: %d RPCs are written", on, len(sink.frames))
+		}
+		s.tell("other")
+		s.tellPending()
+		if len(sink.frames) != 1 || !bytes.Equal(<-sink.frames, subscription(t, "other", true)) {
+			t.Errorf("%t: the other topic is not told", on)
+		}
 	}
-	return s.Stream.SetWriteDeadline(t)
 }
 
-// A peer that subscribes and does not read is reset when its time is over, as
-// for messages.
+// lateStream is a stream whose writes take too long.
+type lateStream struct {
+	sinkStream
+	resets int
+}
+
+func (s *lateStream) Write([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
+func (s *lateStream) Reset() error              { s.resets++; return nil }
+
 func TestPeerThatDoesNotReadWhatItIsToldIsReset(t *testing.T) {
-	var hurry atomic.Bool
-	h := &wrappedHost{loopback.Host(t), func(s network.Stream, _ context.Context) (network.Stream, error) {
-		return hurriedStream{s, &hurry}, nil
-	}}
-	a := newRouterOn(t, h, Options{SupportsBursts: patient})
-	all := addresses(0, 7000) // more than a stream holds
-	for _, topic := range all {
-		follow(t, a, topic, takeAll)
+	late := &lateStream{}
+	s := newQueuedStream(late)
+	s.begun, s.telling = true, true
+	s.tell(topic)
+	s.tellPending()
+	if late.resets != 1 || !s.q.unread || s.o.resets.Load() != 1 {
+		t.Errorf("the stream was reset %d times, %d times because of the peer", late.resets, s.o.resets.Load())
 	}
-	subscribeTo(t, a, "greeting")
-	p := newRawPeer(t, pubsub.GossipSubID_v11)
-	s := p.join(t, a, h)
-	in := p.next(t)
-	newRPCReader(t, in).until("greeting", true)
-	hurry.Store(true)
-	tell(t, s, true, all...)
-	eventually(t, "the stream is reset", func() bool { return a.Drops().Streams == 1 })
-	hurry.Store(false)
-	wantReset(t, in)
-	wantReset(t, s)
-	must(t, p.Close())
 }
 
 // stockPeer is a peer with a stock router.
