@@ -183,7 +183,6 @@ type listLine struct {
 	ManifestType string `json:"manifestType,omitempty"` // the type in the manifest, if it differs
 	State        string `json:"state,omitempty"`        // of the replication: "open", "closed", "fetching", "failed", "encrypted" or "full"
 	Full         string `json:"full,omitempty"`         // why entries of others are refused, if a quota is used up
-	NotLive      string `json:"notLive,omitempty"`      // see statusLine
 	IndexBy      string `json:"indexBy,omitempty"`
 	Entries      uint64 `json:"entries"`
 	Keys         uint64 `json:"keys"`               // of documents and keyvalue
@@ -222,14 +221,13 @@ Prints the address, type, number of entries, state and name of each database.
 The states:
 
   open       replicated with all peers that have it open
-  not live   open, but new entries come late or not at all
   full       open, but its quota is used up: entries of others are refused
   encrypted  open, but apps encrypt it as a whole: it cannot be read here
   closed     not replicated
   fetching   not here yet
   failed     cannot be opened
 
-The reason is printed below a database that is not live, full or failed.
+The reason is printed below a database that is full or failed.
 `,
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
@@ -270,26 +268,19 @@ The reason is printed below a database that is not live, full or failed.
 }
 
 func (l *listLine) text() string {
-	text := fmt.Sprintf("%s  %-9s  %6d  %-9s  %s", l.Address, printable(cmp.Or(l.Type, "?")), l.Entries, l.state(), printable(cmp.Or(l.Name, "?")))
+	text := fmt.Sprintf("%s  %-9s  %6d  %-9s  %s", l.Address, printable(cmp.Or(l.Type, "?")), l.Entries, cmp.Or(l.State, "?"), printable(cmp.Or(l.Name, "?")))
 	if l.AccessOf != "" {
 		text += "  (access list of " + l.AccessOf + ")"
 	}
 	if l.ManifestType != "" {
 		text += "  (its manifest says " + printable(l.ManifestType) + ")"
 	}
-	for _, why := range []string{l.Full, l.NotLive, l.Error} {
+	for _, why := range []string{l.Full, l.Error} {
 		if why != "" {
 			text += "\n  " + printable(why)
 		}
 	}
 	return text + "\n"
-}
-
-func (l *listLine) state() string {
-	if l.NotLive != "" && l.State == string(replicate.Open) {
-		return "not live"
-	}
-	return cmp.Or(l.State, "?")
 }
 
 // addStates sets the replication state of the databases that are here, and
@@ -311,9 +302,6 @@ func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pen
 			l.State = string(replicate.Failed)
 		case err == nil:
 			l.State = stateOf(s)
-			if s.NotLive != nil {
-				l.NotLive = notLiveText(s.NotLive)
-			}
 			if l.State == fullState {
 				l.Full = s.Full.Error()
 			}
@@ -559,7 +547,6 @@ func (l *infoLine) text() string {
 // addStatusText adds the state of the replication, and what is missing.
 func (l *infoLine) addStatusText(t *table) {
 	t.row("state", cmp.Or(l.State, "?"))
-	t.optional("not live", l.NotLive)
 	t.optional("full", l.Full)
 	if l.GaveUp {
 		t.row("deleted", "some pending entries, for lack of space; they are requested again")

@@ -17,7 +17,6 @@ import (
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/block"
 	"github.com/newpieceplease/npp/orbit/replicate"
-	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/swarm"
 )
 
@@ -108,7 +107,6 @@ func (r replication) connectedPeers() map[peer.ID]swarm.Peer {
 type statusLine struct {
 	State         string        `json:"state"`              // "open", "closed", "fetching", "failed", "encrypted" or "full"
 	Error         string        `json:"error,omitempty"`    // why it failed
-	NotLive       string        `json:"notLive,omitempty"`  // why there is no subscription to its topic, so that new entries come late or not at all
 	Full          string        `json:"full,omitempty"`     // why entries of other peers are refused
 	GaveUp        bool          `json:"gaveUp,omitempty"`   // pending entries were abandoned; they are requested again
 	Asking        int           `json:"asking"`             // blocks that are being requested
@@ -182,9 +180,6 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 	if s.Err != nil {
 		l.Error = s.Err.Error()
 	}
-	if s.NotLive != nil {
-		l.NotLive = notLiveText(s.NotLive)
-	}
 	if s.Full != nil {
 		l.Full = s.Full.Error()
 	}
@@ -211,14 +206,6 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 		l.Peers = append(l.Peers, line)
 	}
 	return l
-}
-
-// notLiveText returns why a database is not live, and the next step.
-func notLiveText(err error) string {
-	if errors.Is(err, router.ErrTooManyTopics) {
-		err = fmt.Errorf("%w; hint: %s", err, daemon.TopicsAdvice)
-	}
-	return err.Error()
 }
 
 func peerIDs(peers []peer.ID) []string {
@@ -471,9 +458,6 @@ func (l *openLine) text() string {
 	fmt.Fprintf(&b, ": %s\n", l.progress())
 	if l.Error != "" {
 		fmt.Fprintf(&b, "  %s\n", printable(l.Error))
-	}
-	if l.NotLive != "" {
-		fmt.Fprintf(&b, "  not live: %s\n", printable(l.NotLive))
 	}
 	for i, m := range l.MissingBlocks {
 		if i == maxRows {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/message"
-	"github.com/newpieceplease/npp/router"
 	"github.com/newpieceplease/npp/store"
 )
 
@@ -235,8 +234,6 @@ func messageError(err error) error {
 		return fmt.Errorf("%w by Pubsub.Enabled; hint: ipfs config --json Pubsub.Enabled true, and restart the daemon", err)
 	case errors.Is(err, message.ErrNotFound):
 		return fmt.Errorf("%w; hint: ipfs npp messages ls shows the IDs", err)
-	case errors.Is(err, router.ErrTooManyTopics):
-		return fmt.Errorf("%w; hint: %s", err, daemon.TopicsAdvice)
 	case errors.Is(err, store.ErrNotDurable):
 		return fmt.Errorf("%w; hint: %s", err, diskHint)
 	}

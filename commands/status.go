@@ -24,7 +24,6 @@ type statusOutput struct {
 	Fetching   int               `json:"fetching"` // databases whose manifest is not here yet
 	Full       []string          `json:"full"`     // addresses of databases whose quota is used up
 	Others     othersStatus      `json:"others"`
-	NotLive    []string          `json:"notLive"` // addresses of databases without a topic: new entries come late or not at all
 	Companions companionsStatus  `json:"companions"`
 	Messages   messagesStatus    `json:"messages"`
 	Disk       diskStatus        `json:"disk"`
@@ -120,7 +119,6 @@ func newStatusOutput(s daemon.Status) *statusOutput {
 		Peers: s.Peers, NPP: s.NPP, Pubsub: s.Pubsub, Databases: s.Databases, Fetching: s.Fetching,
 		Full:       append([]string{}, s.Full...),
 		Others:     othersStatus{s.Others.Entries, s.Others.Pending, s.Others.Quota},
-		NotLive:    append([]string{}, s.NotLive...),
 		Stores:     []storeStatusLine{},
 		Companions: companionsStatus{s.Companions, s.Online, s.Followers, s.Pieces},
 		Messages:   messagesStatus{s.Messages.DirectBytes, s.Messages.PubsubBytes, s.Messages.Limits.StoreBytes, s.Messages.Refused, s.Messages.Dropped.Streams},
@@ -198,9 +196,6 @@ func (s *statusOutput) databasesText() string {
 	text := quantity(s.Databases, "database", "databases")
 	if s.Fetching > 0 {
 		text += fmt.Sprintf(", %d being fetched", s.Fetching)
-	}
-	if len(s.NotLive) > 0 {
-		text += fmt.Sprintf(", %d not live", len(s.NotLive))
 	}
 	if len(s.Full) > 0 {
 		text += fmt.Sprintf(", %d full", len(s.Full))

@@ -10,8 +10,6 @@ import (
 const (
 	// QuotaAdvice is the advice for a full database.
 	QuotaAdvice = "raise the quota in " + SettingsPath + ".Databases and restart the daemon, or drop what is not needed: ipfs npp db drop <database>"
-	// TopicsAdvice is the advice for a router that opens no more topics.
-	TopicsAdvice = "close databases that are not needed: ipfs npp db close <db>"
 	// SpaceAdvice is the advice for a disk that is almost full.
 	SpaceAdvice = "make room on that disk, for example with ipfs repo gc, ipfs npp db drop or ipfs npp messages rm"
 )
@@ -21,8 +19,6 @@ func phrase(o replicate.Operation, args ...string) string {
 	switch o {
 	case replicate.TurnOnPubsub:
 		return "ipfs config --json Pubsub.Enabled true, and restart the daemon"
-	case replicate.FreeTopics:
-		return TopicsAdvice
 	case replicate.FreeSpace:
 		return SpaceAdvice
 	case replicate.RaiseQuota:

@@ -9,7 +9,6 @@ import (
 func TestFindingsAdviseCommands(t *testing.T) {
 	for want, got := range map[string]string{
 		"ipfs config --json Pubsub.Enabled true, and restart the daemon":                                                                          phrase(replicate.TurnOnPubsub),
-		"close databases that are not needed: ipfs npp db close <db>":                                                                             phrase(replicate.FreeTopics),
 		"make room on that disk, for example with ipfs repo gc, ipfs npp db drop or ipfs npp messages rm":                                         phrase(replicate.FreeSpace),
 		"raise the quota in Plugins.Plugins.npp.Config.Databases and restart the daemon, or drop what is not needed: ipfs npp db drop <database>": phrase(replicate.RaiseQuota),
 		"ipfs npp db open /orbitdb/z": phrase(replicate.OpenDatabase, "/orbitdb/z"),

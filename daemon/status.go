@@ -35,7 +35,6 @@ type Status struct {
 	Fetching         int         // databases that did not arrive yet
 	Full             []string    // addresses of databases that accept no entries from others because of a quota
 	Others           orbit.Usage // of all databases with a quota
-	NotLive          []string    // addresses of replicated databases whose topics are not subscribed to
 
 	Companions int
 	Online     int // connected companions
@@ -224,7 +223,6 @@ func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
 	}
 	if d.replicator != nil {
 		s.Fetching = len(d.replicator.Fetching())
-		d.statusOfTopics(s)
 	}
 	if d.libraryErr != nil {
 		s.attend("library", "", d.libraryErr, repairAdvice)
@@ -232,16 +230,6 @@ func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
 	}
 	d.statusOfLibrary(ctx, s)
 	return nil
-}
-
-// statusOfTopics adds the databases that are not live.
-func (d *Daemon) statusOfTopics(s *Status) {
-	var why error
-	if s.NotLive, why = d.replicator.NotLive(); why == nil {
-		return
-	}
-	s.attend("databases", "", fmt.Errorf("%s not live, and may get new entries late or not at all: %w", Quantity(len(s.NotLive), "database is", "databases are"), why),
-		TopicsAdvice+"; ipfs npp db ls shows which are not live")
 }
 
 func (d *Daemon) statusOfLibrary(ctx context.Context, s *Status) {

@@ -20,6 +20,24 @@
 //   - Every other topic, those of `ipfs pubsub sub` included: kubo's rule with
 //     kubo's records, so `ipfs pubsub reset` works for them.
 //
+// # Announcements
+//
+// Pubsub tells each new peer all topics of this peer in one RPC, and peers
+// reset the stream if it is too large. This router writes subscriptions in RPCs
+// of at most 60 KiB, so any number of topics may be open.
+//
+// A followed topic is that of a database, and its name is the address, which is
+// the right to read the database. Therefore a peer is told of a followed topic
+// only while it is subscribed to the topic itself, or as soon as it subscribes,
+// and it is told of the end if it was told of the begin. Two peers that follow
+// this rule do not learn of each other from pubsub; they need another way to
+// find what both have. A peer that publishes to a topic without a subscription
+// does not see the followers.
+//
+// Topics that are subscribed to in another way are told to all peers, also if
+// they are followed. Pubsub does not report a subscription of `ipfs pubsub sub`
+// to a topic that is followed already, so such a topic stays a followed one.
+//
 // Everything else follows gossipsub and the operator's configuration.
 //
 // # Cost
@@ -46,15 +64,16 @@
 //     only those of the last five seconds, and each at most three times per
 //     peer.
 //   - A subscription costs its topic and some 256 bytes while it lasts.
-//     Subscriptions to topics that are not open here may take 4 MiB per peer
-//     and 32 MiB in total, and in any case 64 KiB per peer. Further ones are
-//     ignored: that peer receives no messages of the topic until it subscribes
-//     again.
+//     Subscriptions to topics that are not open here may take 8 MiB per peer
+//     and 32 MiB in total, and in any case 64 KiB per peer: 26 000, 106 000 and
+//     200 addresses of databases. Further ones are ignored: that peer receives
+//     no messages of the topic until it subscribes again.
+//   - A peer is told once of each followed topic that it subscribes to, in RPCs
+//     of at most 60 KiB, and again only after the topic was left and followed
+//     again. An RPC that it does not read within 30 seconds resets the stream.
 //   - When a peer opens a stream, pubsub visits every topic that any peer
 //     subscribed to. A peer may open 16 streams at once, and one a second
 //     afterwards.
-//   - A new peer receives the list of the topics that this peer is subscribed
-//     to, of at most TopicBytes. Stock peers reset the stream of a peer with a
-//     longer list and never receive its messages. Therefore no further topics
-//     are opened ([TopicLimitError]).
+//   - A new peer receives the list of the public topics, and of the followed
+//     topics that it is subscribed to.
 package router

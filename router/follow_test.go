@@ -27,9 +27,9 @@ func follow(t *testing.T, r *Router, topic string, take ForwardFunc) {
 // A message is forwarded to peers behind a follower after the follower accepted
 // it, and never otherwise.
 func TestFollowerPassesOnWhatItTook(t *testing.T) {
-	a, hostA := newRouter(t, Options{SupportsBursts: patient})
-	b, hostB := newRouter(t, Options{SupportsBursts: patient})
-	c, hostC := newRouter(t, Options{SupportsBursts: patient})
+	a, hostA := newRouter(t, Options{SupportsBursts: patient, TellFollowed: true})
+	b, hostB := newRouter(t, Options{SupportsBursts: patient, TellFollowed: true})
+	c, hostC := newRouter(t, Options{SupportsBursts: patient, TellFollowed: true})
 	release := make(chan struct{})
 	follow(t, b, topic, func(ctx context.Context, m *pubsub.Message) bool {
 		select {
@@ -68,7 +68,7 @@ func TestFollowerPassesOnWhatItTook(t *testing.T) {
 
 func TestSubscriptionsAreToldOf(t *testing.T) {
 	a, hostA := newRouter(t, Options{SupportsBursts: patient})
-	b, hostB := newRouter(t, Options{SupportsBursts: patient})
+	b, hostB := newRouter(t, Options{SupportsBursts: patient, TellFollowed: true})
 	type told struct {
 		p     peer.ID
 		topic string
@@ -107,9 +107,13 @@ func TestTopicCanBeFollowedAgain(t *testing.T) {
 		if _, err := a.Follow(topic, takeAll); err == nil {
 			t.Error("it is followed twice at once")
 		}
+		if !a.topics.isFollowed(topic) {
+			t.Error("it is not followed")
+		}
+		stop()
 		stop()
 	}
-	if a.follows(topic) {
+	if a.topics.isFollowed(topic) || len(a.topics.topics) != 0 {
 		t.Error("it is still followed")
 	}
 }

@@ -15,10 +15,11 @@ import (
 
 // Bounds on the subscriptions of peers to topics that this peer is not
 // subscribed to. Each subscription costs the length of its topic and topicCost.
+// The address of a database costs 314 bytes.
 const (
 	topicCost         = 256      // bytes that pubsub and this package need besides the topic
-	peerTopicBytes    = 4 << 20  // per peer
-	allTopicBytes     = 32 << 20 // of all peers; above it, minTopicBytes per peer
+	peerTopicBytes    = 8 << 20  // per peer: 26 000 databases
+	allTopicBytes     = 32 << 20 // of all peers: 106 000 databases; above it, minTopicBytes per peer
 	minTopicBytes     = 64 << 10
 	openBurst         = 16       // streams that a peer may open at once
 	openRate          = 1        // streams that it may open per second afterwards
@@ -30,8 +31,8 @@ const (
 // Pubsub itself remembers any number of topics per peer, and visits all of them
 // whenever a peer opens a stream.
 type inbound struct {
-	open    func(topic string) bool // reports whether this peer is subscribed to a topic
-	ignored atomic.Uint64           // subscriptions that were ignored
+	topics  *topicSet
+	ignored atomic.Uint64 // subscriptions that were ignored
 
 	mu      sync.Mutex
 	peers   map[peer.ID]*inPeer // peers with an open stream
@@ -42,13 +43,13 @@ type inbound struct {
 
 // inPeer is a peer that has a stream open. [inbound.mu] guards it.
 type inPeer struct {
-	stream network.Stream // the newest one
-	topics map[string]bool
-	bytes  int
+	stream network.Stream  // the newest one
+	topics map[string]bool // those that it is subscribed to: whether it counts
+	bytes  int             // of those that count
 }
 
-func newInbound(open func(topic string) bool) *inbound {
-	return &inbound{open: open, peers: make(map[peer.ID]*inPeer), openers: admission.NewRates(openRate, openBurst, rememberedOpeners, maxOpeners), all: allTopicBytes}
+func newInbound(topics *topicSet) *inbound {
+	return &inbound{topics: topics, peers: make(map[peer.ID]*inPeer), openers: admission.NewRates(openRate, openBurst, rememberedOpeners, maxOpeners), all: allTopicBytes}
 }
 
 // begin registers a stream that a peer opened. It reports whether the peer may
@@ -95,6 +96,18 @@ func (in *inbound) forgetTopics(p peer.ID) {
 	}
 }
 
+// isSubscribed reports whether a peer is subscribed to a topic.
+func (in *inbound) isSubscribed(p peer.ID, topic string) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	peer := in.peers[p]
+	if peer == nil {
+		return false
+	}
+	_, ok := peer.topics[topic]
+	return ok
+}
+
 // accepted returns those of a peer's subscriptions that pubsub is to remember.
 // Pubsub is about to forget those of a peer that has no stream open.
 func (in *inbound) accepted(p peer.ID, subs []*pb.RPC_SubOpts) []*pb.RPC_SubOpts {
@@ -107,17 +120,22 @@ func (in *inbound) accepted(p peer.ID, subs []*pb.RPC_SubOpts) []*pb.RPC_SubOpts
 	return slices.DeleteFunc(subs, func(s *pb.RPC_SubOpts) bool {
 		topic := s.GetTopicid()
 		cost := len(topic) + topicCost
-		switch {
-		case !s.GetSubscribe():
-			if peer.topics[topic] {
-				delete(peer.topics, topic)
+		counts, known := peer.topics[topic]
+		if !s.GetSubscribe() {
+			if delete(peer.topics, topic); counts {
 				peer.bytes -= cost
 				in.bytes -= cost
 			}
 			return false
-		case peer.topics[topic] || in.open(topic):
+		}
+		if known {
 			return false
-		case peer.bytes+cost > peerTopicBytes, in.bytes+cost > in.all && peer.bytes+cost > minTopicBytes:
+		}
+		if name, open := in.topics.open(topic); open {
+			peer.topics[name] = false
+			return false
+		}
+		if peer.bytes+cost > peerTopicBytes || in.bytes+cost > in.all && peer.bytes+cost > minTopicBytes {
 			if in.ignored.Add(1) == 1 {
 				log.Warnw("subscription of a peer ignored: it is subscribed to too many topics", "peer", p)
 			}

@@ -48,7 +48,7 @@ func TestPeerMakesNoMoreTopicsRememberedThanItsBound(t *testing.T) {
 	s := p.join(t, a, ha)
 	knows := func(topic string) bool { return slices.Contains(a.ListPeers(topic), p.ID()) }
 
-	many := addresses(0, 20000)
+	many := addresses(0, 30000)
 	tell(t, s, true, many...)
 	tell(t, s, true, topic) // open here
 	eventually(t, "the topic that is open is known", func() bool { return knows(topic) })
@@ -66,27 +66,27 @@ func TestPeerMakesNoMoreTopicsRememberedThanItsBound(t *testing.T) {
 	}
 	tell(t, s, true, many[0]) // again, which changes nothing
 	tell(t, s, false, many[:100]...)
-	tell(t, s, true, many[19990:]...)
-	eventually(t, "a topic is known in place of another", func() bool { return knows(many[19999]) })
+	tell(t, s, true, many[29990:]...)
+	eventually(t, "a topic is known in place of another", func() bool { return knows(many[29999]) })
 	if knows(many[0]) {
 		t.Error("what it is not subscribed to any more is known")
 	}
 	must(t, s.Reset())
-	eventually(t, "all is forgotten", func() bool { return a.remembered() == 0 && !knows(many[19999]) && !knows(topic) })
+	eventually(t, "all is forgotten", func() bool { return a.remembered() == 0 && !knows(many[29999]) && !knows(topic) })
 }
 
 func TestMemoryForTopicsOfAllPeersIsBounded(t *testing.T) {
 	a, ha := newRouter(t, Options{SupportsBursts: patient})
-	a.in.all = 6 << 20
+	a.in.all = 12 << 20
 	topicOf := 0
 	var streams []network.Stream
 	for range 4 {
 		p := newRawPeer(t, pubsub.GossipSubID_v11)
 		s := p.join(t, a, ha)
 		streams = append(streams, s)
-		tell(t, s, true, addresses(topicOf, topicOf+15000)...)
-		topicOf += 15000
-		few := addresses(topicOf-15000, topicOf-15000+minTopicBytes/400)
+		tell(t, s, true, addresses(topicOf, topicOf+27000)...)
+		topicOf += 27000
+		few := addresses(topicOf-27000, topicOf-27000+minTopicBytes/400)
 		for _, topic := range few { // each is heard for the topics that it needs
 			eventually(t, "the topic is known", func() bool { return slices.Contains(a.ListPeers(topic), p.ID()) })
 		}
@@ -105,7 +105,7 @@ func TestMemoryForTopicsOfAllPeersIsBounded(t *testing.T) {
 		}
 		return most == 1 && share == 4
 	})
-	if n := a.remembered(); n > 6<<20+2*minTopicBytes {
+	if n := a.remembered(); n > 12<<20+2*minTopicBytes {
 		t.Errorf("%d bytes are counted", n)
 	}
 	for _, s := range streams {
@@ -128,7 +128,7 @@ func TestAllTopicsOfAStockPeerAreRemembered(t *testing.T) {
 // When a peer opens a stream, pubsub visits all topics of all peers.
 func TestPeerOpensFewStreamsInAWhile(t *testing.T) {
 	ha, hb := loopback.Host(t), loopback.Host(t)
-	o := newOutbound(ha, newInbound(func(string) bool { return false }), Limits{}.withDefaults(), func(int) {})
+	o := newOutbound(ha, newInbound(newTopicSet(false)), Limits{}.withDefaults(), func(int) {})
 	handled, refused, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	defer close(over)
 	o.SetStreamHandler(pubsub.GossipSubID_v11, func(s network.Stream) {
@@ -182,7 +182,7 @@ func (c connOf) RemotePeer() peer.ID  { return c.peer }
 
 func TestRateOfStreamsIsThatOfEachPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		in := newInbound(func(string) bool { return false })
+		in := newInbound(newTopicSet(false))
 		begun := func(p peer.ID) (n int) {
 			for range 100 {
 				if s := (streamOf{conn: connOf{peer: p}}); in.begin(s) {

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"maps"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -328,6 +327,41 @@ func (o *outbound) SetStreamHandler(id protocol.ID, handle network.StreamHandler
 	})
 }
 
+// subscribed tells a peer of the topics that it subscribed to. Pubsub's event
+// loop calls it.
+func (o *outbound) subscribed(p peer.ID, subs []*pb.RPC_SubOpts) {
+	o.mu.Lock()
+	var s *outStream
+	if q := o.queues[p]; q != nil {
+		s = q.stream
+	}
+	o.mu.Unlock()
+	if s == nil {
+		return // the first RPC of the stream will contain them
+	}
+	for _, sub := range subs {
+		if t := o.in.topics.read(sub.GetTopicid()); sub.GetSubscribe() && t.joined {
+			s.tell(t.name)
+		}
+	}
+}
+
+// tellAll tells all peers of a topic that pubsub is subscribed to and that has
+// become public.
+func (o *outbound) tellAll(topic string) {
+	var streams []*outStream
+	o.mu.Lock()
+	for _, q := range o.queues {
+		if q.stream != nil {
+			streams = append(streams, q.stream)
+		}
+	}
+	o.mu.Unlock()
+	for _, s := range streams {
+		s.tell(topic)
+	}
+}
+
 // greeted records that a peer has opened a stream.
 func (o *outbound) greeted(p peer.ID) {
 	o.mu.Lock()
@@ -380,42 +414,6 @@ func (o *outbound) NewStream(ctx context.Context, p peer.ID, protocols ...protoc
 		o.release(q)
 		return nil, err
 	}
-	q.stream = &outStream{Stream: s, o: o, q: q}
+	q.stream = newOutStream(s, o, q)
 	return q.stream, nil
-}
-
-// outStream is a stream to which pubsub writes each RPC with one call. After a
-// reset because the peer does not read, it discards them.
-type outStream struct {
-	network.Stream
-	o *outbound
-	q *sendQueue
-}
-
-// SetWriteDeadline implements [network.Stream].
-func (s *outStream) SetWriteDeadline(t time.Time) error {
-	s.o.mu.Lock()
-	defer s.o.mu.Unlock()
-	s.q.begun = true
-	if s.q.unread {
-		return nil
-	}
-	return s.Stream.SetWriteDeadline(t)
-}
-
-// Write implements [network.Stream].
-func (s *outStream) Write(b []byte) (int, error) {
-	n, err := s.Stream.Write(b)
-	s.o.mu.Lock()
-	defer s.o.mu.Unlock()
-	if err != nil && !s.q.unread {
-		var timeout net.Error
-		if errors.As(err, &timeout) && timeout.Timeout() {
-			s.o.didNotRead(s.q)
-			s.o.release(s.q)
-		}
-		return n, err
-	}
-	s.o.written(s.q, len(b))
-	return len(b), nil
 }

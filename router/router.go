@@ -48,7 +48,10 @@ type Options struct {
 	// SupportsBursts reports whether a subscriber has queues as large as this
 	// router's, so that a burst need not be paced.
 	SupportsBursts func(peer.ID) bool
-	Limits         Limits
+	// TellFollowed tells all peers of the followed topics, not only those that
+	// are subscribed to them.
+	TellFollowed bool
+	Limits       Limits
 }
 
 // Limits bounds what peers can make the router hold. Zero means the default.
@@ -61,21 +64,12 @@ type Limits struct {
 	// queues counts once, because they share its memory. Above the bound, the
 	// stream of the peer with the most queued bytes is reset. Default: 256 MiB.
 	AllBytes int
-	// Topics bounds the number of subscribed topics. Default: 7000.
-	Topics int
-	// TopicBytes bounds the RPC that announces the subscribed topics to a new
-	// peer. Peers reject one above 512 KiB
-	// (pubsub.DefaultMaxControlMessageSize). The default of 480 KiB leaves
-	// space for topics of `ipfs pubsub sub`, which count and are never refused.
-	TopicBytes int
 }
 
 func (l Limits) withDefaults() Limits {
 	return Limits{
-		PeerBytes:  cmp.Or(l.PeerBytes, 64<<20),
-		AllBytes:   cmp.Or(l.AllBytes, 256<<20),
-		Topics:     cmp.Or(l.Topics, 7000),
-		TopicBytes: cmp.Or(l.TopicBytes, 480<<10),
+		PeerBytes: cmp.Or(l.PeerBytes, 64<<20),
+		AllBytes:  cmp.Or(l.AllBytes, 256<<20),
 	}
 }
 
@@ -101,7 +95,6 @@ type Router struct {
 
 	mu         sync.RWMutex
 	used       map[string]*usedTopic
-	followed   map[string]bool
 	subscribed func(p peer.ID, topic string, on bool) // may be nil
 }
 
@@ -121,12 +114,11 @@ func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
 		pace:             rate.NewLimiter(stockRate, 1),
 		publish:          make(chan struct{}, 1),
 		used:             make(map[string]*usedTopic),
-		followed:         make(map[string]bool),
-		topics:           newTopicSet(limits),
+		topics:           newTopicSet(o.TellFollowed),
 		floodsub:         o.Floodsub,
 	}
 	started := make(chan struct{})
-	r.in = newInbound(r.topics.has)
+	r.in = newInbound(r.topics)
 	r.out = newOutbound(h, r.in, limits, func(n int) { r.tracer.outbound.Add(uint64(n)) })
 	r.out.serves = func(p peer.ID) bool {
 		select {
@@ -149,7 +141,7 @@ func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
 		pubsub.WithDefaultValidator(pubsub.ValidatorEx(r.validate), pubsub.WithValidatorInline(true)),
 	}, o.Extra...)
 	if o.Discovery != nil {
-		opts = append(opts, pubsub.WithDiscovery(newThrottledDiscovery(o.Discovery, r.follows)))
+		opts = append(opts, pubsub.WithDiscovery(newThrottledDiscovery(o.Discovery, r.topics.isFollowed)))
 	}
 	start := pubsub.NewGossipSub
 	if o.Floodsub {
@@ -215,18 +207,6 @@ func (r *Router) use(topic string, accept AcceptFunc) (release func()) {
 	}
 }
 
-// open is use for a topic that is subscribed to.
-func (r *Router) open(topic string, accept AcceptFunc) (release func(), err error) {
-	if err := r.topics.open(topic); err != nil {
-		return nil, err
-	}
-	unuse := r.use(topic, accept)
-	return sync.OnceFunc(func() {
-		unuse()
-		r.topics.close(topic)
-	}), nil
-}
-
 // Subscription delivers the messages of a topic.
 type Subscription struct {
 	sub     *pubsub.Subscription
@@ -235,18 +215,22 @@ type Subscription struct {
 
 // Subscribe subscribes to topic. The rules of this package apply to the topic
 // while the subscription lasts. All subscriptions to one topic share the latest
-// AcceptFunc. If no more topics can be opened, the error is a
-// [TopicLimitError].
+// AcceptFunc. All peers are told of the subscription.
 func (r *Router) Subscribe(topic string, accept AcceptFunc) (*Subscription, error) {
-	release, err := r.open(topic, accept)
-	if err != nil {
-		return nil, fmt.Errorf("subscribe to topic %q: %w", topic, err)
-	}
+	r.topics.subscribe(topic)
+	unuse := r.use(topic, accept)
+	release := sync.OnceFunc(func() {
+		unuse()
+		r.topics.unsubscribe(topic)
+	})
 	// Join would allow only one handle per topic, and `ipfs pubsub` would fail.
 	sub, err := r.pubsub.Subscribe(topic, pubsub.WithBufferSize(queueSize)) //nolint:staticcheck
 	if err != nil {
 		release()
 		return nil, fmt.Errorf("subscribe to topic %q: %w", topic, err)
+	}
+	if r.topics.isFollowed(topic) {
+		r.out.tellAll(topic)
 	}
 	return &Subscription{sub: sub, release: release}, nil
 }
@@ -266,20 +250,15 @@ type ForwardFunc = func(context.Context, *pubsub.Message) bool
 
 // Follow subscribes to topic until stop is called. It calls take for each
 // message of another peer in its own goroutine, 1024 at a time; further
-// messages are lost. If no more topics can be opened, the error is a
-// [TopicLimitError].
+// messages are lost. Only peers that are subscribed to topic themselves are
+// told of the subscription.
 func (r *Router) Follow(topic string, take ForwardFunc) (stop func(), err error) {
-	release, err := r.open(topic, nil)
-	if err != nil {
-		return nil, fmt.Errorf("follow topic %q: %w", topic, err)
-	}
-	r.setFollowed(topic, true)
-	defer func() {
-		if err != nil {
-			r.setFollowed(topic, false)
-			release()
-		}
-	}()
+	r.topics.follow(topic)
+	unuse := r.use(topic, nil)
+	release := sync.OnceFunc(func() {
+		unuse()
+		r.topics.unfollow(topic)
+	})
 	err = r.pubsub.RegisterTopicValidator(topic, func(ctx context.Context, _ peer.ID, m *pubsub.Message) pubsub.ValidationResult {
 		if m.ReceivedFrom == r.self || take(ctx, m) {
 			return pubsub.ValidationAccept
@@ -287,43 +266,24 @@ func (r *Router) Follow(topic string, take ForwardFunc) (stop func(), err error)
 		return pubsub.ValidationIgnore
 	})
 	if err != nil {
+		release()
 		return nil, fmt.Errorf("follow topic %q: %w", topic, err)
 	}
-	sub, err := r.pubsub.Subscribe(topic) //nolint:staticcheck // as in Subscribe
+	sub, err := r.pubsub.Subscribe(topic, pubsub.WithBufferSize(0), pubsub.WithMessageFilter(none)) //nolint:staticcheck // as in Subscribe
 	if err != nil {
 		r.pubsub.UnregisterTopicValidator(topic)
+		release()
 		return nil, fmt.Errorf("follow topic %q: %w", topic, err)
 	}
-	go func() { // take has handled the message
-		for {
-			if _, err := sub.Next(context.Background()); err != nil {
-				return
-			}
-		}
-	}()
 	return func() {
 		sub.Cancel()
 		r.pubsub.UnregisterTopicValidator(topic)
-		r.setFollowed(topic, false)
 		release()
 	}, nil
 }
 
-func (r *Router) setFollowed(topic string, on bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if on {
-		r.followed[topic] = true
-	} else {
-		delete(r.followed, topic)
-	}
-}
-
-func (r *Router) follows(topic string) bool {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.followed[topic]
-}
+// none drops the messages of a followed topic, which its validator has handled.
+func none(*pubsub.Message) bool { return false }
 
 // OnSubscription registers f, which is called when a connected peer subscribes
 // to a topic or unsubscribes from it, also when it connects. It is not called
@@ -348,6 +308,7 @@ func (r *Router) inspect(from peer.ID, rpc *pubsub.RPC) error {
 		}
 	}
 	rpc.Subscriptions = r.in.accepted(from, rpc.GetSubscriptions())
+	r.out.subscribed(from, rpc.GetSubscriptions())
 	var dropped int
 	rpc.Publish, dropped = r.validating.admit(from, rpc.GetPublish())
 	r.tracer.dropValidation(dropped)

@@ -99,7 +99,14 @@ func (t *tracer) OnClosedOutboundStream(p peer.ID) {
 	}
 }
 
-func (t *tracer) Join(topic string)                      { t.topics.join(topic) }
+// Join makes a topic of `ipfs pubsub sub` known to all peers. Pubsub has queued
+// its own announcement, which may have been withheld before this call.
+func (t *tracer) Join(topic string) {
+	if t.topics.join(topic) {
+		t.out.tellAll(topic)
+	}
+}
+
 func (t *tracer) Leave(topic string)                     { t.topics.leave(topic) }
 func (t *tracer) SendRPC(rpc *pubsub.RPC, p peer.ID)     { t.out.queued(rpc, p) }
 func (*tracer) OnNewOutboundStream(peer.ID, protocol.ID) {}

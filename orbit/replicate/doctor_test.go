@@ -117,7 +117,7 @@ func TestDoctorNamesPeersThatCannotReplicate(t *testing.T) {
 
 	// A peer that only subscribes.
 	subscriber := loopback.Host(t)
-	r, err := router.New(t.Context(), subscriber, router.Options{})
+	r, err := router.New(t.Context(), subscriber, router.Options{TellFollowed: true})
 	must(t, err)
 	stop, err := r.Follow(address, func(context.Context, *pubsub.Message) bool { return false })
 	must(t, err)

@@ -90,7 +90,6 @@ type node struct {
 	old   bool // it does not speak package reconcile, as an early version
 	mid   bool // it does not speak package inventory, as an earlier version
 	bare  bool // it has no bitswap
-	limit int  // topics that its router opens; 0 for the default
 	quota orbit.Quotas
 	shy   bool // it begins no exchange of heads
 	plain bool // its router is a pubsub.PubSub
@@ -264,7 +263,7 @@ func (n *node) startRouter(ctx context.Context) replicate.Router {
 		n.pubsub, err = pubsub.NewGossipSub(ctx, n.host, pubsub.WithFloodPublish(true))
 		r = replicate.PubSub(n.pubsub)
 	} else {
-		n.router, err = router.New(ctx, n.host, router.Options{SupportsBursts: func(libp2ppeer.ID) bool { return true }, Limits: router.Limits{Topics: n.limit}})
+		n.router, err = router.New(ctx, n.host, router.Options{SupportsBursts: func(libp2ppeer.ID) bool { return true }, TellFollowed: true})
 		r = n.router
 	}
 	must(n.t, err)

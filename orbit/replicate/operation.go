@@ -10,7 +10,6 @@ type Operation string
 // of an argument that is not known is in angle brackets.
 const (
 	TurnOnPubsub    Operation = "turn on pubsub"
-	FreeTopics      Operation = "close databases that are not needed"
 	FreeSpace       Operation = "free disk space"
 	RaiseQuota      Operation = "raise the quota, or drop databases that are not needed"
 	OpenDatabase    Operation = "open"           // address of the database

@@ -47,7 +47,7 @@ func newMusician(t *testing.T, bin string) *musician {
 // volatile are the fields of outputs that depend on the running process.
 var volatile = []string{
 	"addrs", "agent", "connected", "live", "peers", "inStep", "inStepWith", "since", "asking", "fetching", "exchanged",
-	"latencyMs", "open", "notLive", "online", "attention", "version",
+	"latencyMs", "open", "online", "attention", "version",
 }
 
 // view returns what the node shows of all that it stores, without what depends
