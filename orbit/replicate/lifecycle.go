@@ -18,7 +18,7 @@ import (
 const (
 	restAfter      = 5 * time.Second // without anything to do
 	lingerFor      = time.Minute     // after the last subscriber of the topic left
-	askFor         = 2 * time.Minute // peers for a database that is not here
+	askFor         = 2 * time.Minute // peers for what is not here
 	restEvery      = time.Second     // looks for replicas that can rest
 	maxIdle        = 512             // replicas with nothing to do that run all the same
 	restedRemember = 4096            // statuses of replicas that rest
@@ -171,9 +171,15 @@ func (rp *replica) canRest(now time.Time) bool {
 	if rp.r.seesFollowed() || rp.peers.active(now) || rp.slot.isTaken() || rp.wants.length() > 0 {
 		return false
 	}
-	rp.mu.Lock()
-	defer rp.mu.Unlock()
-	return rp.db != nil || now.Sub(rp.begun) > askFor
+	db := rp.database()
+	if now.Sub(rp.begun) > askFor {
+		return true
+	}
+	if db == nil {
+		return false
+	}
+	stats, err := oplog.Of(db).Stats(rp.ctx)
+	return err != nil || stats.Pending == 0 || len(rp.openAt()) == 0
 }
 
 // open opens the database if it is here, and reports whether it is.

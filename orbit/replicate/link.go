@@ -256,7 +256,7 @@ func (l *link) catchUp(k inventory.Key) {
 		return
 	}
 	defer release()
-	rp.catchUp(l.ctx, l.peer)
+	rp.catchUp(l.ctx, l.peer, l.behind.runs(k) > 1)
 	l.r.index.changed(k) // its access list may have changed while it rested
 	l.session.Tell(k, l.r.index.State(l.ctx, k), nil)
 	if theirs, ok := l.session.Common(k); ok {
@@ -279,8 +279,9 @@ func (l *link) drop() {
 }
 
 // catchUp gets from a daemon what its replica has and this one lacks: the
-// database itself, or entries.
-func (rp *replica) catchUp(ctx context.Context, p peer.ID) {
+// database itself, or entries. If that was in vain before, heads are exchanged
+// as well, so that bitswap fetches what the daemon does not transfer.
+func (rp *replica) catchUp(ctx context.Context, p peer.ID, again bool) {
 	if rp.database() == nil && rp.accepts() {
 		if err := rp.obtainFrom(ctx, p); err != nil {
 			log.Debugw("obtain", "address", rp.address, "peer", p, "err", err)
@@ -288,6 +289,12 @@ func (rp *replica) catchUp(ctx context.Context, p peer.ID) {
 	}
 	if rp.database() != nil && rp.claimTransfer(p) {
 		rp.reconcile(ctx, p, nil, true)
+	}
+	if !again {
+		return
+	}
+	if begins, _ := rp.peers.refresh(p); begins {
+		rp.exchange(ctx, p)
 	}
 }
 

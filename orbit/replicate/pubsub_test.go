@@ -16,7 +16,7 @@ func plain(n *node) { n.plain, n.mid = true, true }
 func TestPlainPubSubReplicates(t *testing.T) {
 	t.Parallel()
 	fromA := make(chan heard, 64)
-	a, b := newNodeAs(t, plain), newNodeAs(t, func(n *node) { n.plain, n.heard = true, fromA })
+	a, b := newNodeAs(t, plain), newNodeAs(t, func(n *node) { n.plain, n.mid, n.heard = true, true, fromA })
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	a.add(address, "before")
 	b.open(address)

@@ -77,6 +77,13 @@ func (s *schedule) finished(k inventory.Key) {
 	}
 }
 
+// runs returns how often a database ran since it was removed last.
+func (s *schedule) runs(k inventory.Key) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tries[k]
+}
+
 // pause returns the pause before the next run of a database. It doubles with
 // each run.
 func (s *schedule) pause(k inventory.Key) time.Duration {
