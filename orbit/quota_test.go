@@ -243,8 +243,14 @@ func TestUsageOfDatabasesThatWereLetGo(t *testing.T) {
 		if u := a.Usage(); u.Entries != some {
 			t.Errorf("%+v, want %d bytes", u, some)
 		}
+		freed := a.Freed()
 		db, err := a.Open(t.Context(), address, orbit.OpenOptions{})
 		must(t, err)
+		select {
+		case <-freed:
+			t.Error("opening frees space")
+		default:
+		}
 		if u := db.Usage(); u.Entries != some || !u.Limited {
 			t.Errorf("opened again: %+v, want %d bytes", u, some)
 		}
