@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/newpieceplease/npp/orbit"
+	"github.com/newpieceplease/npp/orbit/internal/oplog"
+	"github.com/newpieceplease/npp/store"
 )
 
 // changes records the calls of OnChanged.
@@ -149,6 +151,13 @@ func TestGlanceTellsOfDatabasesThatAreNotOpen(t *testing.T) {
 	}
 	if g, err := a.Glance(t.Context(), access); err != nil || g.AccessOf != db.Address() || g.Entries != 0 {
 		t.Errorf("its access database: %+v, %v", g, err)
+	}
+	must(t, a.store.Update(t.Context(), func(tx *store.Tx) error { return oplog.MarkStale(tx, db.Number()) }))
+	if g, err := a.Glance(t.Context(), db.Address()); !errors.Is(err, orbit.ErrDamaged) || g.Access != access {
+		t.Errorf("while it is rebuilt: %+v, %v", g, err)
+	}
+	if f, err := a.Fingerprint(t.Context(), db.Address()); err != nil || f != [32]byte{} {
+		t.Errorf("while it is rebuilt: fingerprint %x, %v", f, err)
 	}
 	must(t, a.store.Put(t.Context(), fmt.Sprintf("log/%d/summary", db.Number()), []byte("x")))
 	if g, err := a.Glance(t.Context(), db.Address()); !errors.Is(err, orbit.ErrDamaged) || g.Access != access {

@@ -26,6 +26,16 @@
 // opened database is recorded in a catalog ([Orbit.Databases]). The cost of
 // opening a database does not depend on its size.
 //
+// # Many databases
+//
+// An Orbit may contain a hundred thousand databases. One that is not open costs
+// nothing in memory, or about 50 bytes if [Quotas] apply to it. An open one has
+// no goroutine, timer or file. The 128 that were used last stay open, and any
+// other as long as somebody holds a [Database]; [Orbit.Open] then returns that
+// one. A database that nobody holds is let go, and is opened again from the
+// store in less than a millisecond. [Orbit.Glance] and [Orbit.Fingerprint] do
+// not open it.
+//
 // The field of documents that contains their key is not part of the address, as
 // in JavaScript. All writers of a database must choose the same
 // ([Options.IndexBy]).
@@ -123,8 +133,10 @@
 //     once.
 //   - A fixed access list has at most 256 KiB, and is in memory while the
 //     database is open.
-//   - A change of an access database costs a read of each of its keys and of
-//     the entries that arrived since the last one; a copy of the list, in
+//   - A change of an access database opens all databases of the catalog that it
+//     controls, one after the other. For each of them it costs a read of each
+//     of its keys and of the entries that arrived since the last one, or of all
+//     entries if the controlled database was not open; a copy of the list, in
 //     memory and on disk, with all IDs that were ever on it and all retained
 //     entries; and the entries whose authorization changes. So n changes that
 //     add to a list take time quadratic in n. The lists are in memory while the

@@ -278,10 +278,17 @@ func (o *Orbit) removable(ctx context.Context, hash string) (databases []tombsto
 		return nil, nil, err
 	}
 	databases, named = []tombstoned{{hash: hash, number: r.Number, admins: r.Admins}}, []string{hash}
+	mayShare, err := o.mayShare(ctx, hash, r)
+	if err != nil {
+		return nil, nil, err
+	}
 	users := make(map[string][]string) // databases by their access controller, as CIDs
 	for e, err := range o.store.Scan(ctx, catalogPrefix) {
 		if err != nil {
 			return nil, nil, err
+		}
+		if other, err := decodeRecord(e.Value); err == nil && !mayShare(other) {
+			continue
 		}
 		user := strings.TrimPrefix(e.Key, catalogPrefix+"/")
 		access, err := o.storedAccess(ctx, user)
@@ -321,6 +328,36 @@ func (o *Orbit) removable(ctx context.Context, hash string) (databases []tombsto
 		}
 		databases, named = append(databases, tombstoned{hash: access, number: r.Number}), append(named, access)
 	}
+}
+
+// mayShare returns a function that reports, by the record of another database,
+// whether that may need a database, its access database, or their access lists.
+// Only manifests tell for certain; reading all of them takes long.
+func (o *Orbit) mayShare(ctx context.Context, hash string, r record) (func(record) bool, error) {
+	writers := r.Writers
+	if r.Admins != 0 {
+		access, err := o.storedAccess(ctx, hash)
+		if err != nil {
+			return nil, err
+		}
+		var inner record
+		if access != "" {
+			inner, err = o.record(ctx, access)
+		}
+		if err != nil && !errors.Is(err, ErrUnknown) {
+			return nil, err
+		}
+		writers, r.Fixed = inner.Writers, inner.Fixed
+	}
+	return func(other record) bool {
+		switch {
+		case !r.Fixed || !other.described(): // a record is incomplete
+			return true
+		case other.Fixed:
+			return other.Writers == writers
+		}
+		return other.Admins == r.Number || other.Admins == r.Admins
+	}, nil
 }
 
 // storedAccess returns the CID of a database's access controller, or "" if its

@@ -222,3 +222,69 @@ func TestPendingEntriesOfAllDatabasesAreBounded(t *testing.T) {
 		t.Errorf("%d bytes wait", u.Pending)
 	}
 }
+
+// What a database uses is counted once, whether or not it is open, and so are
+// its group and that of its access database.
+func TestUsageOfDatabasesThatWereLetGo(t *testing.T) {
+	a, b := newA(t), newB(t)
+	quotas := orbit.Config{Quotas: orbit.Quotas{Database: 1 << 20, Group: 1 << 20, All: 1 << 30}}
+	a.open(t, quotas)
+	letGo := func() {
+		t.Helper()
+		a.Forget()
+		must(t, a.store.Put(t.Context(), "last", nil)) // the store holds the last transaction
+		await(t, "databases stay open", func() bool { return a.Held() == 0 })
+	}
+	address, at, bs := writtenBy(t, b, "one", orbit.Options{}, 20_000)
+	_, some, err := a.taken(t, address, at, bs[:5])
+	must(t, err)
+	for range 2 {
+		letGo()
+		if u := a.Usage(); u.Entries != some {
+			t.Errorf("%+v, want %d bytes", u, some)
+		}
+		freed := a.Freed()
+		db, err := a.Open(t.Context(), address, orbit.OpenOptions{})
+		must(t, err)
+		select {
+		case <-freed:
+			t.Error("opening frees space")
+		default:
+		}
+		if u := db.Usage(); u.Entries != some || !u.Limited {
+			t.Errorf("opened again: %+v, want %d bytes", u, some)
+		}
+	}
+	letGo()
+	_, all, err := a.taken(t, address, at, bs)
+	must(t, err)
+	if u := a.Usage(); u.Entries != all {
+		t.Errorf("%+v, want %d bytes", u, all)
+	}
+	letGo()
+	a.SetGroup(address, "companion")
+	db, err := a.Open(t.Context(), address, orbit.OpenOptions{})
+	must(t, err)
+	if u := db.Usage(); u.Group != "companion" || u.Grouped != all {
+		t.Errorf("in a group: %+v, want %d bytes", u, all)
+	}
+	managed := a.create(t, "managed", orbit.Options{Access: orbit.Access{Managed: true}})
+	access := managed.Access().Address()
+	managedAddress := managed.Address()
+	managed, db = nil, nil
+	letGo()
+	a.SetGroup(managedAddress, "companion")
+	inner, err := a.Open(t.Context(), access, orbit.OpenOptions{})
+	must(t, err)
+	if u := inner.Usage(); u.Group != "companion" {
+		t.Errorf("the access database: %+v", u)
+	}
+	inner = nil
+	letGo()
+	freed := a.Freed()
+	must(t, a.Drop(t.Context(), address, nil))
+	<-freed
+	if u := a.Usage(); u.Entries != 0 {
+		t.Errorf("after the drop: %+v", u)
+	}
+}
