@@ -115,7 +115,7 @@ func TestFullDatabaseResumesWhenAnotherOneIsDropped(t *testing.T) {
 // A full database still accepts local writes, and they reach peers.
 func TestLocalWritesToAFullDatabaseReachPeers(t *testing.T) {
 	t.Parallel()
-	a, b := newNode(t), newNodeAs(t, func(n *node) { n.quota.Database = 20_000 })
+	a, b := newEarlierNode(t), newNodeAs(t, func(n *node) { n.quota.Database = 20_000 })
 	address := a.create("guests", orbit.TypeEvents).Address()
 	a.addLarge(address, 40)
 	b.open(address)

@@ -36,6 +36,7 @@
 //	                    tells a new state, and some of the entries that are
 //	                    new. An entry is the whole block
 //	5, channels         ends channels: the sender has the databases no longer
+//	6, channels         asks for states, which the receiver tells
 //
 // Frames of other kinds are skipped, so a later version can add some. Numbers
 // ascend within a frame.
@@ -85,8 +86,8 @@
 //     each database that is removed meanwhile;
 //   - at most 32,768 claims of the peer that are not answered, 16 bytes each
 //     before the pass and 40 afterwards. More of them end the session;
-//   - if the peer reads slowly, the last state of each common database, and at
-//     most 1 MiB of entries. Beyond that, states are told without entries. It
+//   - if the peer reads slowly, the last state of each common database, 20 bytes
+//     for each for which it asked, and at most 1 MiB of entries. Beyond that, states are told without entries. It
 //     never makes [Session.Tell] wait.
 //
 // A pass computes one HMAC for each database of the catalog; 100,000 take 26 ms.
@@ -158,8 +159,9 @@ type Catalog interface {
 type Handler interface {
 	// Common is called when both sides have a database.
 	Common(k Key, theirs State)
-	// Changed is called when the replica of the peer changed. The entries are
-	// blocks, some of what is new; they may be shared with other calls.
+	// Changed is called when the peer told the state of its replica again,
+	// because it changed or because this side asked. The entries are blocks,
+	// some of what is new; they may be shared with other calls.
 	Changed(k Key, theirs State, entries []block.Block)
 	// Gone is called when the peer has the database no longer.
 	Gone(k Key)
@@ -179,7 +181,7 @@ const (
 	maxTags    = 2048
 	maxMatches = 1024
 	maxStates  = 1024
-	maxGone    = 1024 // channels
+	maxChannels    = 1024 // channels
 	maxEntries = 128
 )
 

@@ -194,6 +194,13 @@ func (h *heard) removed(k Key) {
 	delete(h.common, k)
 }
 
+// count returns the number of calls.
+func (h *heard) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.calls
+}
+
 func (h *heard) all() map[Key]State {
 	h.mu.Lock()
 	defer h.mu.Unlock()

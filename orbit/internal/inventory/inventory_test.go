@@ -363,3 +363,28 @@ func TestAHandlerMayCallTheSession(t *testing.T) {
 		agree(t, x, y)
 	})
 }
+
+// A peer answers with its state even if it did not change, however often it is
+// asked meanwhile.
+func TestPeerTellsItsStateWhenAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, y := connect(t, newMemory(keys(0, 3)), newMemory(keys(0, 3)))
+		settle()
+		before := x.heard.count()
+		for range 10 {
+			x.Ask(key(1))
+			x.Ask(key(7)) // which the peer does not have
+		}
+		settle()
+		if n := x.heard.count() - before; n != 1 {
+			t.Errorf("the state was told %d times", n)
+		}
+		x.Ask(key(1))
+		y.set(key(1), state(9))
+		settle()
+		if n := x.heard.count() - before; n < 2 {
+			t.Errorf("the state was told %d times", n)
+		}
+		agree(t, x, y)
+	})
+}

@@ -26,6 +26,8 @@ func (s *Session) receive(ctx context.Context, f frame) error {
 		return s.receiveChange(f)
 	case gone:
 		return s.receiveGone(f)
+	case ask:
+		return s.receiveAsk(f)
 	default:
 		s.receiveHello(ctx, h)
 	}
@@ -155,7 +157,9 @@ func (s *Session) takeChange(f change) (e event, err error) {
 		return event{}, err
 	}
 	if d := s.common.of(f.channel); d != nil {
+		d.asking = false
 		e = learn(d, f.state, f.entries)
+		e.changed = e.changed || !e.common // the state may be the same, if this side asked
 	}
 	return e, nil
 }
@@ -168,6 +172,24 @@ func (s *Session) receiveGone(f gone) error {
 		}
 		e.call(s.config.Handler)
 	}
+	return nil
+}
+
+// receiveAsk notes that the peer asked for states. A database for which it asked
+// before is told once.
+func (s *Session) receiveAsk(f ask) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range f {
+		if err := s.exists(c); err != nil {
+			return err
+		}
+		if d := s.common.of(c); d != nil && !d.asked {
+			d.asked = true
+			s.asked = append(s.asked, d)
+		}
+	}
+	s.toWrite.Set()
 	return nil
 }
 

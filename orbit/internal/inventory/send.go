@@ -36,16 +36,41 @@ func (s *Session) next(ctx context.Context) frame {
 	case !s.running:
 		return nil
 	case len(s.gone) > 0:
-		n := min(len(s.gone), maxGone)
-		f := gone(s.gone[:n])
-		s.gone = rest(s.gone, n)
-		return f
+		return gone(some(&s.gone))
 	case s.answers.answered < s.answers.passed && len(s.answers.unconfirmed) < maxOpen:
 		return s.nextMatch(ctx)
 	case len(s.claims.matched) > 0:
 		return s.nextStates(ctx)
 	case s.claims.sent < s.claims.next() && s.claims.unanswered() < maxOpen:
 		return s.nextClaim()
+	case len(s.asks) > 0:
+		return ask(some(&s.asks))
+	case len(s.asked) > 0:
+		return s.nextAnswer(ctx)
+	}
+	return s.nextChange()
+}
+
+// some removes and returns as many channels as fit into a frame.
+func some(all *[]channel) []channel {
+	n := min(len(*all), maxChannels)
+	first := (*all)[:n]
+	*all = rest(*all, n)
+	return first
+}
+
+// nextAnswer tells a state for which the peer asked, unless a change that is
+// queued does. s.mu is held, except while the disk may be read.
+func (s *Session) nextAnswer(ctx context.Context) frame {
+	d := s.asked[0]
+	s.asked = rest(s.asked, 1)
+	d.asked = false
+	if _, queued := s.changes.told[d]; !queued && s.common.byKey[d.key] == d {
+		var state State
+		s.unlocked(func() { state = s.config.Catalog.State(ctx, d.key) })
+		if _, queued := s.changes.told[d]; !queued && s.common.byKey[d.key] == d {
+			s.changes.add(d, state, nil)
+		}
 	}
 	return s.nextChange()
 }

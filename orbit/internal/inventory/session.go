@@ -53,9 +53,11 @@ type Session struct {
 	claims     claims
 	answers    answers
 	changes    changes
-	gone       []channel // to be told
-	walking    bool      // a pass runs or is due
-	claimAll   bool      // the next pass claims the whole catalog
+	gone       []channel   // to be told
+	asks       []channel   // for the states of the peer; to be sent
+	asked      []*database // whose states the peer asked for
+	walking    bool        // a pass runs or is due
+	claimAll   bool        // the next pass claims the whole catalog
 	removals   map[Key]removal
 
 	// When the peer must have sent the rest of a frame, its hello or an answer to
@@ -175,6 +177,18 @@ func (s *Session) Tell(k Key, ours State, entries []block.Block) {
 	defer s.mu.Unlock()
 	if d := s.common.byKey[k]; d != nil && s.running {
 		s.changes.add(d, ours, entries)
+		s.toWrite.Set()
+	}
+}
+
+// Ask asks the peer for the state of a database that both have. The peer tells
+// it even if it did not change.
+func (s *Session) Ask(k Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.common.byKey[k]; d != nil && s.running && !d.asking {
+		d.asking = true
+		s.asks = append(s.asks, d.channels()[0])
 		s.toWrite.Set()
 	}
 }

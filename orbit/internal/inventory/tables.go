@@ -12,6 +12,8 @@ type database struct {
 	theirs      State
 	mine, peers uint32 // numbers of the claims of this side and of the peer
 	known       bool   // theirs was heard
+	asking      bool   // this side asked for theirs, and was not told since
+	asked       bool   // the peer asked for the state here, and was not told since
 }
 
 // channels returns the channels of a database as this side sends them.

@@ -19,6 +19,7 @@ const (
 	kindStates
 	kindChange
 	kindGone
+	kindAsk
 )
 
 // frame is one of the types below.
@@ -69,6 +70,9 @@ type (
 
 	// gone ends channels.
 	gone []channel
+
+	// ask asks for the states of the receiver's replicas.
+	ask []channel
 )
 
 // channel names a common database: by the number of the claim, and by whether
@@ -151,10 +155,13 @@ func (f change) append(b []byte) []byte {
 	return b
 }
 
-func (f gone) append(b []byte) []byte {
-	b = begin(b, 2, kindGone)
-	b = dagcbor.AppendArray(b, len(f))
-	for _, c := range f {
+func (f gone) append(b []byte) []byte { return appendChannels(b, kindGone, f) }
+func (f ask) append(b []byte) []byte  { return appendChannels(b, kindAsk, f) }
+
+func appendChannels(b []byte, k kind, all []channel) []byte {
+	b = begin(b, 2, k)
+	b = dagcbor.AppendArray(b, len(all))
+	for _, c := range all {
 		b = dagcbor.AppendUint(b, c.encode())
 	}
 	return b
@@ -189,7 +196,10 @@ func decode(b []byte) (frame, error) {
 		f, err = readChange(r)
 	case kindGone:
 		want = 2
-		f, err = readGone(r)
+		f, err = readChannels[gone](r)
+	case kindAsk:
+		want = 2
+		f, err = readChannels[ask](r)
 	default:
 		return nil, nil
 	}
@@ -317,12 +327,12 @@ func readChange(r *dagcbor.Reader) (f change, err error) {
 	return f, nil
 }
 
-func readGone(r *dagcbor.Reader) (f gone, err error) {
+func readChannels[T ~[]channel](r *dagcbor.Reader) (f T, err error) {
 	n, err := r.Array()
 	if err != nil {
 		return nil, err
 	}
-	if n == 0 || n > maxGone {
+	if n == 0 || n > maxChannels {
 		return nil, fmt.Errorf("%d channels", n)
 	}
 	for range n {

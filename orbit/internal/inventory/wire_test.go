@@ -85,7 +85,7 @@ func TestTagsOfAnotherSessionOrDirectionAreOthers(t *testing.T) {
 }
 
 func TestUnknownKindsAreSkipped(t *testing.T) {
-	for _, b := range []string{"\x81\x06", "\x82\x18\xff\x40", "\x81\x1b\xff\xff\xff\xff\xff\xff\xff\xff"} {
+	for _, b := range []string{"\x81\x07", "\x82\x18\xff\x40", "\x81\x1b\xff\xff\xff\xff\xff\xff\xff\xff"} {
 		if f, err := decode([]byte(b)); f != nil || err != nil {
 			t.Errorf("%x: %v, %v", b, f, err)
 		}
@@ -101,7 +101,7 @@ func TestTheLargestFramesFit(t *testing.T) {
 	for i := range uint32(maxStates) {
 		s.differ = append(s.differ, differing{number: last - maxStates + i})
 	}
-	for range maxGone {
+	for range maxChannels {
 		g = append(g, channel{last, true})
 	}
 	var full changes
@@ -151,7 +151,7 @@ func TestWhatIsNoFrameIsRefused(t *testing.T) {
 		"an empty entry":       string(change{entries: make([]block.Block, 1)}.append(nil)),
 		"a huge channel":       "\x84\x04\x1b\xff\xff\xff\xff\xff\xff\xff\xff\x50aaaaaaaaaaaaaaaa\x80",
 		"no channels":          many(0),
-		"too many channels":    many(maxGone + 1),
+		"too many channels":    many(maxChannels + 1),
 		"too many items":       "\x83\x05\x81\x00\x00",
 		"more after the end":   "\x82\x05\x81\x00\x00",
 	} {

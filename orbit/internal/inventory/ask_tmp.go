@@ -1,3 +1,0 @@
-package inventory
-
-func (s *Session) Ask(k Key) {}
