@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"sync"
@@ -165,16 +166,18 @@ func TestViolationsEndTheSession(t *testing.T) {
 			})
 		})
 	}
-	t.Run("no hello", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			_, _, p, ended := against(t, newMemory())
-			p.next()
-			p.send(gone{{0, false}})
-			if err := <-ended; !errors.Is(err, ErrProtocol) {
-				t.Errorf("the session ends with %v", err)
-			}
+	for _, c := range examples[1:] {
+		t.Run(fmt.Sprintf("%T before hello", c.frame), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, _, p, ended := against(t, newMemory())
+				p.next()
+				p.send(c.frame)
+				if err := <-ended; !errors.Is(err, ErrProtocol) {
+					t.Errorf("the session ends with %v", err)
+				}
+			})
 		})
-	})
+	}
 }
 
 func TestFramesOfAnUnknownKindAreIgnored(t *testing.T) {
