@@ -246,9 +246,6 @@ func TestAPeerThatOwesSomethingAndIsSilentIsLeft(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 		},
-		"reading": func(p *script) {
-			p.begin(20)
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -264,6 +261,22 @@ func TestAPeerThatOwesSomethingAndIsSilentIsLeft(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAPeerThatReadsNothingIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, p, ended := against(t, newMemory(keys(1, 2)))
+		p.begin(0)
+		p.send(claim{p.connection.ours().of(key(1))})
+		p.next()
+		p.send(states{upTo: 1})
+		synctest.Wait()
+		start := time.Now()
+		s.Tell(key(1), state(2), nil)
+		if err := <-ended; !errors.Is(err, ErrSilent) || time.Since(start) != takenWithin {
+			t.Errorf("the session ends with %v after %s", err, time.Since(start))
+		}
+	})
 }
 
 // Whatever one peer claims, at whatever pace, a session makes few passes over

@@ -130,11 +130,16 @@ func TestRandomHistoriesEndInAgreement(t *testing.T) {
 			for i := range rng.IntN(60) {
 				synctest.Wait() // no call of a handler is underway
 				n, k := []*node{x, y}[rng.IntN(2)], key(rng.IntN(few))
-				switch op := rng.IntN(3); {
+				switch op := rng.IntN(4); {
 				case !n.memory.has(k):
 					n.add(k, state(10+i))
+					if op == 0 {
+						n.Add(k)
+					}
 				case op == 0:
 					n.drop(k)
+				case op == 1:
+					n.Add(k)
 				default:
 					n.tell(k, state(10+i))
 				}
