@@ -43,13 +43,13 @@
 //
 // The key of a session is the SHA-256 of the text "npp inventory 1.0.0" and, for
 // the side with the lower peer ID and then for the other, of the length of its
-// ID as a varint, its ID and its nonce. A tag is the first half of the HMAC-SHA-256 with that key of
-// a byte and the [Key] of the database. The byte is 0 in tags that the side with
-// the lower ID sends, and 1 in those of the other. A side never receives a tag
-// that it must send, and both nonces are new in each session. So tags that are
-// reflected, or replayed from another session or another pair of peers, prove
-// nothing. The claimant checks the tag of each match; a wrong one ends the
-// session.
+// ID as a varint, its ID and its nonce. A tag is the first half of the
+// HMAC-SHA-256 with that key of a byte and the [Key] of the database. The byte
+// is 0 in tags that the side with the lower ID sends, and 1 in those of the
+// other. A side never receives a tag that it must send, and both nonces are new
+// in each session. So tags that are reflected, or replayed from another session
+// or another pair of peers, prove nothing. The claimant checks the tag of each
+// match; a wrong one ends the session.
 //
 // After the hellos, the side with the smaller size claims all of its databases;
 // if the sizes are equal, the side with the lower ID. The other side computes
