@@ -38,18 +38,19 @@
 //	5, channels         ends channels: the sender has the databases no longer
 //	6, channels         asks for states, which the receiver tells
 //
-// Frames of other kinds are skipped, so a later version can add some. Numbers
-// ascend within a frame.
+// A frame has at most 256 KiB, 2048 tags, 1024 matches, states or channels, and
+// 128 entries. Numbers ascend within a frame, and are at most 2³¹. Frames of
+// other kinds are skipped, so a later version can add some.
 //
-// The key of a session is the SHA-256 of a fixed text and, for the side with the
-// lower peer ID and then for the other, the length of its ID as a varint, the
-// ID and the nonce. A tag is the first half of the HMAC-SHA-256 with that key of
-// a byte and the [Key] of the database. The byte is 0 in tags that the side with
-// the lower ID sends, and 1 in those of the other. A side never receives a tag
-// that it must send, and both nonces are new in each session. So tags that are
-// reflected, or replayed from another session or another pair of peers, prove
-// nothing. The claimant checks the tag of each match; a wrong one ends the
-// session.
+// The key of a session is the SHA-256 of the text "npp inventory 1.0.0" and, for
+// the side with the lower peer ID and then for the other, of the length of its
+// ID as a varint, its ID and its nonce. A tag is the first half of the
+// HMAC-SHA-256 with that key of a byte and the [Key] of the database. The byte
+// is 0 in tags that the side with the lower ID sends, and 1 in those of the
+// other. A side never receives a tag that it must send, and both nonces are new
+// in each session. So tags that are reflected, or replayed from another session
+// or another pair of peers, prove nothing. The claimant checks the tag of each
+// match; a wrong one ends the session.
 //
 // After the hellos, the side with the smaller size claims all of its databases;
 // if the sizes are equal, the side with the lower ID. The other side computes
@@ -59,10 +60,11 @@
 // A matched claim is a channel, which stands for the database from then on. It
 // is written as twice the number of the claim, plus one if the receiver of the
 // frame made the claim. If the claims of both sides crossed, a database has two
-// channels. It is common until both end. A new match of another claim of the same
+// channels. It is common until both end. The match of a later claim of the same
 // side replaces the channel. A frame of a channel that has ended is ignored,
 // because the frames of both sides cross. If a database was removed after its
-// claim, the claimant ends the channel when the match arrives.
+// claim, the claimant ends the channel when the match arrives. The end of a
+// channel precedes a claim of the same database.
 //
 // A side reads its states after it opens the channels and before it sends them,
 // and sends later changes after them. Therefore no change is lost between.
@@ -80,7 +82,8 @@
 //
 // A session has two goroutines, and a third one during passes. It holds
 //
-//   - 150 bytes for each database that both have, 50 more until it is confirmed;
+//   - 150 bytes for each database that both have, and 24 more until its match is
+//     confirmed;
 //   - 5 KiB of buffers, and while a frame arrives, at most 256 KiB;
 //   - 32 bytes for each database that it claims until that is answered, and for
 //     each database that is removed meanwhile;

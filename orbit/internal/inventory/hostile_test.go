@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"sync"
@@ -165,16 +166,18 @@ func TestViolationsEndTheSession(t *testing.T) {
 			})
 		})
 	}
-	t.Run("no hello", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			_, _, p, ended := against(t, newMemory())
-			p.next()
-			p.send(gone{{0, false}})
-			if err := <-ended; !errors.Is(err, ErrProtocol) {
-				t.Errorf("the session ends with %v", err)
-			}
+	for _, c := range examples[1:] {
+		t.Run(fmt.Sprintf("%T before hello", c.frame), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, _, p, ended := against(t, newMemory())
+				p.next()
+				p.send(c.frame)
+				if err := <-ended; !errors.Is(err, ErrProtocol) {
+					t.Errorf("the session ends with %v", err)
+				}
+			})
 		})
-	})
+	}
 }
 
 func TestFramesOfAnUnknownKindAreIgnored(t *testing.T) {
@@ -243,9 +246,6 @@ func TestAPeerThatOwesSomethingAndIsSilentIsLeft(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 		},
-		"reading": func(p *script) {
-			p.begin(20)
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -261,6 +261,22 @@ func TestAPeerThatOwesSomethingAndIsSilentIsLeft(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAPeerThatReadsNothingIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, p, ended := against(t, newMemory(keys(1, 2)))
+		p.begin(0)
+		p.send(claim{p.connection.ours().of(key(1))})
+		p.next()
+		p.send(states{upTo: 1})
+		synctest.Wait()
+		start := time.Now()
+		s.Tell(key(1), state(2), nil)
+		if err := <-ended; !errors.Is(err, ErrSilent) || time.Since(start) != takenWithin {
+			t.Errorf("the session ends with %v after %s", err, time.Since(start))
+		}
+	})
 }
 
 // Whatever one peer claims, at whatever pace, a session makes few passes over

@@ -7,9 +7,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	hostevent "github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 
+	"github.com/newpieceplease/npp/internal/negotiate"
 	"github.com/newpieceplease/npp/test/loopback"
 )
 
@@ -23,7 +25,7 @@ func overHosts(t testing.TB, a, b *memory) (x, y *node, from, to host.Host) {
 	to.SetStreamHandler(Protocol, func(s network.Stream) {
 		accepted <- Accept(s, Config{b, y.heard, NewPasses()})
 	})
-	loopback.Connect(t, from, to)
+	connectSpeaking(t, from, to)
 	var err error
 	x.Session, err = Open(t.Context(), from, to.ID(), Config{a, x.heard, NewPasses()})
 	must(t, err)
@@ -31,6 +33,19 @@ func overHosts(t testing.TB, a, b *memory) (x, y *node, from, to host.Host) {
 	y.Session = <-accepted
 	y.run(t)
 	return x, y, from, to
+}
+
+// connectSpeaking connects two hosts, and waits until the first knows that the
+// other speaks the protocol. Identify may be older than the handler.
+func connectSpeaking(t testing.TB, from, to host.Host) {
+	t.Helper()
+	sub, err := from.EventBus().Subscribe([]any{new(hostevent.EvtPeerIdentificationCompleted), new(hostevent.EvtPeerProtocolsUpdated)})
+	must(t, err)
+	defer sub.Close()
+	loopback.Connect(t, from, to)
+	for !negotiate.Speaks(from, to.ID(), Protocol) {
+		<-sub.Out()
+	}
 }
 
 func TestHostsFindWhatBothHave(t *testing.T) {

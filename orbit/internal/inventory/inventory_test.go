@@ -127,14 +127,19 @@ func TestRandomHistoriesEndInAgreement(t *testing.T) {
 			if rng.IntN(2) == 0 {
 				settle()
 			}
-			for i := range 60 {
+			for i := range rng.IntN(60) {
 				synctest.Wait() // no call of a handler is underway
 				n, k := []*node{x, y}[rng.IntN(2)], key(rng.IntN(few))
-				switch op := rng.IntN(3); {
+				switch op := rng.IntN(4); {
 				case !n.memory.has(k):
 					n.add(k, state(10+i))
+					if op == 0 {
+						n.Add(k)
+					}
 				case op == 0:
 					n.drop(k)
+				case op == 1:
+					n.Add(k)
 				default:
 					n.tell(k, state(10+i))
 				}
@@ -145,11 +150,23 @@ func TestRandomHistoriesEndInAgreement(t *testing.T) {
 			settle()
 			settle()
 			agree(t, x, y)
+			if channels(x.Session.common.mine) != channels(y.Session.common.theirs) || channels(y.Session.common.mine) != channels(x.Session.common.theirs) {
+				t.Error("the sides have other channels")
+			}
 			if x.underway() || y.underway() || len(x.removals)+len(y.removals) > 0 {
 				t.Error("something is underway")
 			}
 		})
 	}
+}
+
+// channels returns the numbers and databases of channels.
+func channels(m map[uint32]*database) string {
+	byNumber := make(map[uint32]Key)
+	for number, d := range m {
+		byNumber[number] = d.key
+	}
+	return fmt.Sprint(byNumber)
 }
 
 // Additions, removals and changes from several goroutines during the handshake
@@ -267,17 +284,23 @@ func TestTellNeverBlocks(t *testing.T) {
 		if queued > common || bytes > maxQueued || held > bytes {
 			t.Errorf("%d changes and %d bytes of entries wait, counted as %d", queued, held, bytes)
 		}
-		// The peer reads again, and hears the last states.
+		// The peer reads again, and hears the last states of what is still here.
+		s.Remove(key(1))
 		last := make(map[State]bool)
-		for range common {
-			last[state(19*common+len(last))] = true
+		for i := range common {
+			last[state(19*common+i)] = true
 		}
+		delete(last, state(19*common+1))
 		for len(last) > 0 {
-			c, ok := p.next().(change)
-			if !ok {
+			switch f := p.next().(type) {
+			case change:
+				if f.state == state(19*common+1) {
+					t.Error("the state of what was removed is told")
+				}
+				delete(last, f.state)
+			case nil:
 				t.Fatalf("%d last states were not heard", len(last))
 			}
-			delete(last, c.state)
 		}
 		synctest.Wait()
 		if s.changes.bytes != 0 || len(s.changes.told) != 0 {
