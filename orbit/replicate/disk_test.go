@@ -104,7 +104,7 @@ func TestFullDiskAcceptsNothingAndRecovers(t *testing.T) {
 // An announced entry that was rejected arrives later, although no peer asks.
 func TestAnnouncedEntriesArriveOnceTheDiskHasSpace(t *testing.T) {
 	disk, brought := spacetest.New(), make(chan heard, 10)
-	a := newNodeAs(t, func(n *node) { n.shy = true })
+	a := newNodeAs(t, func(n *node) { n.mid, n.shy = true, true })
 	b := newNodeAs(t, func(n *node) { n.space, n.heard = disk.Disk, brought })
 	address := a.create("gigs", orbit.TypeEvents).Address()
 	a.add(address, "before")

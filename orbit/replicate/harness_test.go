@@ -25,6 +25,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	libp2ppeer "github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/newpieceplease/npp/orbit"
@@ -43,7 +44,7 @@ import (
 
 // patience is the time after which a test fails; a test that passes does not
 // wait for it.
-const patience = 20 * time.Second
+const patience = 30 * time.Second
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -131,6 +132,21 @@ func (h midHost) NewStream(ctx context.Context, to libp2ppeer.ID, protocols ...p
 		return nil, errors.New("an earlier daemon begins no link")
 	}
 	return h.Host.NewStream(ctx, to, protocols...)
+}
+
+func (h midHost) Peerstore() peerstore.Peerstore { return midPeerstore{h.Host.Peerstore()} }
+
+// midPeerstore does not know package inventory.
+type midPeerstore struct{ peerstore.Peerstore }
+
+func (s midPeerstore) GetProtocols(p libp2ppeer.ID) ([]protocol.ID, error) {
+	known, err := s.Peerstore.GetProtocols(p)
+	return slices.DeleteFunc(known, func(id protocol.ID) bool { return id == inventory.Protocol }), err
+}
+
+func (s midPeerstore) SupportsProtocols(p libp2ppeer.ID, protocols ...protocol.ID) ([]protocol.ID, error) {
+	known, err := s.Peerstore.SupportsProtocols(p, protocols...)
+	return slices.DeleteFunc(known, func(id protocol.ID) bool { return id == inventory.Protocol }), err
 }
 
 // shyHost is the host of a peer that begins no exchange of heads.
@@ -263,7 +279,7 @@ func (n *node) startRouter(ctx context.Context) replicate.Router {
 		n.pubsub, err = pubsub.NewGossipSub(ctx, n.host, pubsub.WithFloodPublish(true))
 		r = replicate.PubSub(n.pubsub)
 	} else {
-		n.router, err = router.New(ctx, n.host, router.Options{SupportsBursts: func(libp2ppeer.ID) bool { return true }, TellFollowed: true})
+		n.router, err = router.New(ctx, n.host, router.Options{SupportsBursts: func(libp2ppeer.ID) bool { return true }, TellFollowed: n.old || n.mid})
 		r = n.router
 	}
 	must(n.t, err)

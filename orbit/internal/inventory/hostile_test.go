@@ -205,7 +205,7 @@ func TestAPeerThatOwesSomethingAndIsSilentIsLeft(t *testing.T) {
 			p.begin(20)
 			p.claims(1)
 			for range 1000 {
-				if _, err := p.conn.Write([]byte("\x02\x81\x06")); err != nil {
+				if _, err := p.conn.Write([]byte("\x02\x81\x07")); err != nil {
 					return
 				}
 				time.Sleep(time.Second)
