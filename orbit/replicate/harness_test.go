@@ -44,7 +44,7 @@ import (
 
 // patience is the time after which a test fails; a test that passes does not
 // wait for it.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func must(t testing.TB, err error) {
 	t.Helper()

@@ -615,6 +615,10 @@ func (r *Replicator) serve(s network.Stream) {
 	}
 	defer release()
 	defer context.AfterFunc(rp.ctx, func() { s.Reset() })()
+	select {
+	case <-rp.tried:
+	case <-rp.ctx.Done():
+	}
 	rp.serve(s)
 }
 
