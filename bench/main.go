@@ -55,6 +55,7 @@ var topics = []struct {
 	{"flood", one(benchFlood)},
 	{"replicate", benchReplicate},
 	{"library", benchLibrary},
+	{"many", benchMany},
 }
 
 // one adapts a measurement that has a single section in the report.
@@ -70,6 +71,7 @@ type bench struct {
 	*children.Group // of the daemons; its directory holds their repos
 	quick           bool
 	npp, stock      string // paths of the binaries
+	many            manyFlags
 }
 
 // pick returns full, or quick in a quick run.
@@ -83,10 +85,12 @@ func (b *bench) pick(full, quick int) int {
 func main() {
 	quick := flag.Bool("quick", false, "fewer rounds")
 	only := flag.String("only", "", "measure only this topic: "+topicNames())
+	var many manyFlags
+	many.define(flag.CommandLine)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *quick, *only); err != nil {
+	if err := run(ctx, *quick, *only, many); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -100,13 +104,13 @@ func topicNames() string {
 	return strings.Join(names, ", ")
 }
 
-func run(ctx context.Context, quick bool, only string) error {
+func run(ctx context.Context, quick bool, only string, many manyFlags) error {
 	group, err := children.New("npp-bench-")
 	if err != nil {
 		return err
 	}
 	defer group.End()
-	b := &bench{Group: group, quick: quick}
+	b := &bench{Group: group, quick: quick, many: many}
 	progress("build the binaries, unless they are given")
 	if b.npp, err = ipfs.NPP(ctx, b.Dir); err != nil {
 		return err

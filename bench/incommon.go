@@ -1,0 +1,337 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/newpieceplease/npp/test/ipfs"
+	"github.com/newpieceplease/npp/test/offline"
+)
+
+// The bars for two daemons with many databases in common.
+const (
+	commonBar      = 3 * time.Second
+	commonBytesBar = 1 << 20
+)
+
+// fewDatabases is a number of databases whose cost does not matter.
+const fewDatabases = 10
+
+// The waits for what a daemon with too many databases may never do.
+const (
+	commonPatience  = time.Minute // until the databases that differ are the same
+	confirmPatience = time.Minute // until all are known to be
+	livePatience    = time.Minute // until the live entries arrived
+	confirmEvery    = time.Second
+)
+
+// pair is two daemons with databases in common.
+type pair struct {
+	side      manySide
+	databases int
+	differ    int
+
+	nodes     [2]*node
+	addresses []string
+	want      map[string]int    // entries of each database in the end
+	lacking   [2]map[string]int // the same, of those that a node does not have whole
+	wire      *wire             // to the second node
+
+	took, confirmed time.Duration // since the connection began
+	bytes, all      int64         // that crossed the wire until then
+	inStep          int           // databases that both daemons know to be in sync
+	wrong           int           // databases with other entries in the end
+	live, put       []time.Duration
+	failed          []error
+}
+
+// inCommon measures two daemons with many databases in common.
+func (m *manyBench) inCommon(ctx context.Context) (*section, error) {
+	var pairs []*pair
+	for _, s := range m.sides {
+		for _, n := range s.common {
+			progress("%s: %d databases in common", s.name, n)
+			p := &pair{side: s, databases: n, differ: min(m.differ, n)}
+			err := m.meet(ctx, p)
+			p.stop()
+			if err != nil {
+				return nil, err
+			}
+			for _, err := range p.failed {
+				progress("%s: %d databases in common: %v", s.name, n, err)
+			}
+			pairs = append(pairs, p)
+		}
+	}
+	return m.reportPairs(pairs), nil
+}
+
+// meet makes, connects and measures a pair. What a daemon does not do in time
+// is in p.failed.
+func (m *manyBench) meet(ctx context.Context, p *pair) error {
+	if err := m.divide(ctx, p); err != nil {
+		return err
+	}
+	for _, n := range p.nodes {
+		if err := n.start(ctx); err != nil {
+			return err
+		}
+		if _, _, err := n.settle(ctx); err != nil {
+			return err
+		}
+	}
+	for i, n := range p.nodes {
+		if wrong, err := n.differing(ctx, p.want); err != nil || wrong != len(p.lacking[i]) {
+			return fmt.Errorf("%d databases differ, want %d: %w", wrong, len(p.lacking[i]), err)
+		}
+	}
+	addr, err := p.nodes[1].rpc.ListenAddr(ctx)
+	if err != nil {
+		return err
+	}
+	if p.wire, err = newWire(addr); err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context) error{p.reconcile, p.confirm, func(ctx context.Context) error { return p.follow(ctx, m.pick(200, 30)) }} {
+		if err := step(ctx); ctx.Err() != nil {
+			return err
+		} else if err != nil {
+			p.failed = append(p.failed, err)
+		}
+	}
+	for _, n := range p.nodes {
+		wrong, err := n.differing(ctx, p.want)
+		if err != nil {
+			return err
+		}
+		p.wrong = max(p.wrong, wrong)
+	}
+	return nil
+}
+
+// divide makes two repos with the same databases. Of those that differ, each
+// repo has an entry more in every other one.
+func (m *manyBench) divide(ctx context.Context, p *pair) (err error) {
+	p.want = make(map[string]int)
+	for i := range p.nodes {
+		p.lacking[i] = make(map[string]int)
+		if p.nodes[i], p.addresses, err = m.holder(ctx, p.side.bin, p.databases, ipfs.Hidden); err != nil {
+			return err
+		}
+	}
+	for _, address := range p.addresses {
+		p.want[address] = offline.DocumentsOf
+	}
+	for i, n := range p.nodes {
+		d, err := offline.Open(ctx, n.Repo)
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		for k := i; k < p.differ; k += 2 {
+			address := p.addresses[k*p.databases/p.differ]
+			if err := d.Put(ctx, address, map[string]any{"_id": "newer", "title": "Sonata"}); err != nil {
+				return err
+			}
+			p.want[address]++
+			p.lacking[1-i][address] = p.want[address]
+		}
+	}
+	return nil
+}
+
+func (p *pair) stop() {
+	for _, n := range p.nodes {
+		if n != nil {
+			n.drop()
+		}
+	}
+	if p.wire != nil {
+		p.wire.close()
+	}
+}
+
+// differing returns how many databases do not have the wanted number of
+// entries.
+func (n *node) differing(ctx context.Context, want map[string]int) (wrong int, err error) {
+	got := make(map[string]int)
+	if _, _, err := n.listDatabases(ctx, got); err != nil {
+		return 0, err
+	}
+	for address, entries := range want {
+		if got[address] != entries {
+			wrong++
+		}
+	}
+	return wrong, nil
+}
+
+// reconcile connects the daemons and waits until they have the same entries. It
+// asks for those databases that differ only, for one at a time.
+func (p *pair) reconcile(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, commonPatience)
+	defer cancel()
+	began := time.Now()
+	if err := p.nodes[0].connect(ctx, p.wire.addr); err != nil {
+		return err
+	}
+	came := 0
+	for i, lacking := range p.lacking {
+		for address, entries := range lacking {
+			err := await(ctx, fmt.Sprintf("the %d databases that differ to be the same, of which %d are", p.differ, came), func() (bool, error) {
+				r := daemonReplica{node: p.nodes[i], addresses: map[string]string{"": address}}
+				info, err := r.info(ctx, "")
+				return info.Entries == entries, err
+			})
+			if err != nil {
+				return err
+			}
+			came++
+		}
+	}
+	p.took, p.bytes = time.Since(began), p.wire.crossed()
+	return nil
+}
+
+// confirm waits until both daemons know that all databases are in sync.
+func (p *pair) confirm(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, confirmPatience)
+	defer cancel()
+	for began := time.Now(); ; {
+		p.inStep = p.databases
+		for _, n := range p.nodes {
+			known, err := n.inStep(ctx, p.want)
+			if err != nil {
+				return err
+			}
+			p.inStep = min(p.inStep, known)
+		}
+		p.all = p.wire.crossed()
+		if p.inStep == p.databases {
+			p.confirmed = p.took + time.Since(began)
+			return nil
+		}
+		if err := wait(ctx, confirmEvery); err != nil {
+			return fmt.Errorf("%d of %d databases are known to be in sync %s later: %w", p.inStep, p.databases, confirmPatience, err)
+		}
+	}
+}
+
+// inStep counts the databases that the daemon knows to be in sync with a peer.
+func (n *node) inStep(ctx context.Context, of map[string]int) (known int, err error) {
+	resp, err := n.rpc.Stream(ctx, "npp/db/peers", nil, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	for rows := json.NewDecoder(bufio.NewReader(resp.Body)); rows.More(); {
+		var row struct {
+			Database string
+			InStep   *time.Time
+		}
+		if err := rows.Decode(&row); err != nil {
+			return 0, err
+		}
+		if _, ok := of[row.Database]; ok && row.InStep != nil {
+			known++
+		}
+	}
+	return known, nil
+}
+
+// follow measures the time from a put at the first daemon until the second one
+// has it, in a new database.
+func (p *pair) follow(ctx context.Context, puts int) error {
+	ctx, cancel := context.WithTimeout(ctx, livePatience)
+	defer cancel()
+	const name, warmUp = "live", 20
+	var ends [2]*daemonReplica
+	for i, n := range p.nodes {
+		ends[i] = &daemonReplica{n, make(map[string]string), make(inbox, inboxSize)}
+		if err := ends[i].open(ctx, name); err != nil {
+			return err
+		}
+	}
+	if err := ends[1].follow(ctx, name, 0); err != nil {
+		return err
+	}
+	if err := wait(ctx, meshAfter); err != nil {
+		return err
+	}
+	for i := range warmUp + puts {
+		put, err := ends[0].put(ctx, name, i)
+		if err != nil {
+			return err
+		}
+		at, err := ends[1].await(ctx, put.hash)
+		if err != nil {
+			return fmt.Errorf("put %d of %d did not arrive: %w", i, puts, err)
+		}
+		if i >= warmUp {
+			p.live, p.put = append(p.live, at.Sub(put.began)), append(p.put, put.took)
+		}
+	}
+	return nil
+}
+
+// reportPairs shows a column for each pair.
+func (m *manyBench) reportPairs(pairs []*pair) *section {
+	s := &section{
+		title: "Many databases in common",
+		how: fmt.Sprintf("Two daemons with the same databases, of which some differ: in each of these, one of the daemons has an entry more, half of them at either side. "+
+			"They are connected once both are settled, over a proxy that counts bytes. The time is from the request to connect until `db info` at either daemon shows all entries. "+
+			"Then `db peers` is read, every %s, until both daemons know of all databases that they are in sync. At last one daemon puts documents into a new database, one at a time, "+
+			"and the other one follows its log, as in \"from a put until a peer has it\".", confirmEvery),
+	}
+	header := []string{""}
+	for _, p := range pairs {
+		header = append(header, fmt.Sprintf("%s, %d", p.side.name, p.databases))
+	}
+	s.row(header...)
+	for _, r := range []struct {
+		name string
+		cell func(*pair) string
+	}{
+		{"databases that differ", func(p *pair) string { return strconv.Itoa(p.differ) }},
+		{"until they are the same", func(p *pair) string { return reachedMS(p.took) }},
+		{"bytes on the wire until then", func(p *pair) string { return kib(p.took, p.bytes) }},
+		{"until all are known to be in sync", func(p *pair) string { return reachedMS(p.confirmed) }},
+		{"known to be in sync", func(p *pair) string { return strconv.Itoa(p.inStep) }},
+		{"bytes on the wire until then", func(p *pair) string { return kib(p.confirmed, p.all) }},
+		{"databases that differ in the end", func(p *pair) string { return strconv.Itoa(p.wrong) }},
+		{"from a put until the other has it, p50", func(p *pair) string { return someMS(p.live) }},
+		{"the same, p90", func(p *pair) string { return someMS(p.live, 90) }},
+		{"the put returns after, p50", func(p *pair) string { return someMS(p.put) }},
+	} {
+		cells := []string{r.name}
+		for _, p := range pairs {
+			cells = append(cells, r.cell(p))
+		}
+		s.row(cells...)
+	}
+	p := pairs[len(pairs)-1]
+	s.verdict(p.took > 0 && p.took <= commonBar, "of %d databases in common, the %d that differ are the same within %s of the connection; it takes %s.",
+		p.databases, p.differ, commonBar, reachedMS(p.took))
+	s.verdict(p.took > 0 && p.bytes <= commonBytesBar, "that takes at most 1 MiB on the wire; it takes %s.", kib(p.took, p.bytes))
+	return s
+}
+
+// reachedMS formats a duration; 0 stands for an event that did not come.
+func reachedMS(d time.Duration) string {
+	if d == 0 {
+		return "never"
+	}
+	return ms(d)
+}
+
+// kib formats the bytes that crossed the wire until an event, if it came.
+func kib(reached time.Duration, bytes int64) string {
+	if reached == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.0f KiB", float64(bytes)/1024)
+}
