@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -29,11 +30,23 @@ const (
 	confirmEvery    = time.Second
 )
 
+// liveSlack is the quotient of two latencies that count as the same.
+const liveSlack = 1.2
+
+// never is the duration until an event that did not come in time.
+const never = time.Duration(math.MaxInt64)
+
+// meeting is the measurement of two daemons with a number of databases in
+// common.
+type meeting struct {
+	side              manySide
+	databases, differ int
+	rounds            []*pair
+}
+
 // pair is two daemons with databases in common.
 type pair struct {
-	side      manySide
-	databases int
-	differ    int
+	*meeting
 
 	nodes     [2]*node
 	addresses []string
@@ -41,7 +54,8 @@ type pair struct {
 	lacking   [2]map[string]int // the same, of those that a node does not have whole
 	wire      *wire             // to the second node
 
-	took, confirmed time.Duration // since the connection began
+	began           time.Time     // of the connection
+	took, confirmed time.Duration // since then
 	bytes, all      int64         // that crossed the wire until then
 	inStep          int           // databases that both daemons know to be in sync
 	wrong           int           // databases with other entries in the end
@@ -51,24 +65,31 @@ type pair struct {
 
 // inCommon measures two daemons with many databases in common.
 func (m *manyBench) inCommon(ctx context.Context) (*section, error) {
-	var pairs []*pair
+	var meetings []*meeting
 	for _, s := range m.sides {
 		for _, n := range s.common {
-			progress("%s: %d databases in common", s.name, n)
-			p := &pair{side: s, databases: n, differ: min(m.differ, n)}
+			meetings = append(meetings, &meeting{side: s, databases: n, differ: min(m.differ, n)})
+		}
+	}
+	for range m.commonRounds() {
+		for _, of := range meetings {
+			progress("%s: %d databases in common", of.side.name, of.databases)
+			p := &pair{meeting: of, took: never, confirmed: never}
 			err := m.meet(ctx, p)
 			p.stop()
 			if err != nil {
 				return nil, err
 			}
 			for _, err := range p.failed {
-				progress("%s: %d databases in common: %v", s.name, n, err)
+				progress("%s: %d databases in common: %v", of.side.name, of.databases, err)
 			}
-			pairs = append(pairs, p)
+			of.rounds = append(of.rounds, p)
 		}
 	}
-	return m.reportPairs(pairs), nil
+	return m.reportMeetings(meetings), nil
 }
+
+func (m *manyBench) commonRounds() int { return m.pick(3, 1) }
 
 // meet makes, connects and measures a pair. What a daemon does not do in time
 // is in p.failed.
@@ -175,10 +196,11 @@ func (n *node) differing(ctx context.Context, want map[string]int) (wrong int, e
 func (p *pair) reconcile(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, commonPatience)
 	defer cancel()
-	began := time.Now()
+	p.began = time.Now()
 	if err := p.nodes[0].connect(ctx, p.wire.addr); err != nil {
 		return err
 	}
+	defer func() { p.bytes = p.wire.crossed() }()
 	came := 0
 	for i, lacking := range p.lacking {
 		for address, entries := range lacking {
@@ -193,7 +215,7 @@ func (p *pair) reconcile(ctx context.Context) error {
 			came++
 		}
 	}
-	p.took, p.bytes = time.Since(began), p.wire.crossed()
+	p.took = time.Since(p.began)
 	return nil
 }
 
@@ -201,7 +223,7 @@ func (p *pair) reconcile(ctx context.Context) error {
 func (p *pair) confirm(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, confirmPatience)
 	defer cancel()
-	for began := time.Now(); ; {
+	for {
 		p.inStep = p.databases
 		for _, n := range p.nodes {
 			known, err := n.inStep(ctx, p.want)
@@ -212,7 +234,7 @@ func (p *pair) confirm(ctx context.Context) error {
 		}
 		p.all = p.wire.crossed()
 		if p.inStep == p.databases {
-			p.confirmed = p.took + time.Since(began)
+			p.confirmed = time.Since(p.began)
 			return nil
 		}
 		if err := wait(ctx, confirmEvery); err != nil {
@@ -278,60 +300,90 @@ func (p *pair) follow(ctx context.Context, puts int) error {
 	return nil
 }
 
-// reportPairs shows a column for each pair.
-func (m *manyBench) reportPairs(pairs []*pair) *section {
+// reportMeetings shows a column for each meeting.
+func (m *manyBench) reportMeetings(meetings []*meeting) *section {
 	s := &section{
 		title: "Many databases in common",
 		how: fmt.Sprintf("Two daemons with the same databases, of which some differ: in each of these, one of the daemons has an entry more, half of them at either side. "+
 			"They are connected once both are settled, over a proxy that counts bytes. The time is from the request to connect until `db info` at either daemon shows all entries. "+
 			"Then `db peers` is read, every %s, until both daemons know of all databases that they are in sync. At last one daemon puts documents into a new database, one at a time, "+
-			"and the other one follows its log, as in \"from a put until a peer has it\".", confirmEvery),
+			"and the other one follows its log, as in \"from a put until a peer has it\". %d rounds in turns. \"Never\" is not within %s.",
+			confirmEvery, m.commonRounds(), commonPatience),
 	}
 	header := []string{""}
-	for _, p := range pairs {
-		header = append(header, fmt.Sprintf("%s, %d", p.side.name, p.databases))
+	for _, of := range meetings {
+		header = append(header, fmt.Sprintf("%s, %d", of.side.name, of.databases))
 	}
 	s.row(header...)
 	for _, r := range []struct {
 		name string
-		cell func(*pair) string
+		cell func(*meeting) string
 	}{
-		{"databases that differ", func(p *pair) string { return strconv.Itoa(p.differ) }},
-		{"until they are the same", func(p *pair) string { return reachedMS(p.took) }},
-		{"bytes on the wire until then", func(p *pair) string { return kib(p.took, p.bytes) }},
-		{"until all are known to be in sync", func(p *pair) string { return reachedMS(p.confirmed) }},
-		{"known to be in sync", func(p *pair) string { return strconv.Itoa(p.inStep) }},
-		{"bytes on the wire until then", func(p *pair) string { return kib(p.confirmed, p.all) }},
-		{"databases that differ in the end", func(p *pair) string { return strconv.Itoa(p.wrong) }},
-		{"from a put until the other has it, p50", func(p *pair) string { return someMS(p.live) }},
-		{"the same, p90", func(p *pair) string { return someMS(p.live, 90) }},
-		{"the put returns after, p50", func(p *pair) string { return someMS(p.put) }},
+		{"databases that differ", func(of *meeting) string { return strconv.Itoa(of.differ) }},
+		{"until they are the same", func(of *meeting) string { return reached(of.middle(took)) }},
+		{"KiB on the wire until then", func(of *meeting) string { return kib(of.rounds, tookBytes) }},
+		{"until all are known to be in sync", func(of *meeting) string { return reached(of.middle(confirmed)) }},
+		{"KiB on the wire until then", func(of *meeting) string { return kib(of.rounds, confirmedBytes) }},
+		{"known to be in sync", func(of *meeting) string { return strconv.Itoa(median(collect(of.rounds, inStep))) }},
+		{"databases that differ in the end", func(of *meeting) string { return strconv.Itoa(median(collect(of.rounds, wrong))) }},
+		{"from a put until the other has it, p50", func(of *meeting) string { return reached(of.middle(live)) }},
+		{"the same, p90", func(of *meeting) string {
+			return reached(of.middle(func(p *pair) time.Duration { return percentileOr(p.live, 90) }))
+		}},
+		{"the put returns after, p50", func(of *meeting) string {
+			return reached(of.middle(func(p *pair) time.Duration { return percentileOr(p.put, 50) }))
+		}},
 	} {
 		cells := []string{r.name}
-		for _, p := range pairs {
-			cells = append(cells, r.cell(p))
+		for _, of := range meetings {
+			cells = append(cells, r.cell(of))
 		}
 		s.row(cells...)
 	}
-	p := pairs[len(pairs)-1]
-	s.verdict(p.took > 0 && p.took <= commonBar, "of %d databases in common, the %d that differ are the same within %s of the connection; it takes %s.",
-		p.databases, p.differ, commonBar, reachedMS(p.took))
-	s.verdict(p.took > 0 && p.bytes <= commonBytesBar, "that takes at most 1 MiB on the wire; it takes %s.", kib(p.took, p.bytes))
+	m.judgeMeetings(s, meetings[0], meetings[len(meetings)-1])
 	return s
 }
 
-// reachedMS formats a duration; 0 stands for an event that did not come.
-func reachedMS(d time.Duration) string {
-	if d == 0 {
+// judgeMeetings compares the meeting with the most databases with the bars, and
+// with the first one, which has few.
+func (m *manyBench) judgeMeetings(s *section, few, most *meeting) {
+	s.verdict(most.middle(took) <= commonBar, "of %d databases in common, the %d that differ are the same within %s of the connection; it takes %s.",
+		most.databases, most.differ, commonBar, reached(most.middle(took)))
+	s.verdict(median(collect(most.rounds, tookBytes)) <= commonBytesBar, "that takes at most %d KiB on the wire; it takes %s.", commonBytesBar>>10, kib(most.rounds, tookBytes))
+	s.verdict(float64(most.middle(live)) <= liveSlack*float64(few.middle(live)), "an entry is as soon at the other daemon as with %d databases (%s), within %.0f %%; it takes %s, there %s.",
+		few.databases, few.side.name, 100*(liveSlack-1), reached(most.middle(live)), reached(few.middle(live)))
+}
+
+// middle returns the median of a duration over the rounds.
+func (of *meeting) middle(figure func(*pair) time.Duration) time.Duration {
+	return median(collect(of.rounds, figure))
+}
+
+func took(p *pair) time.Duration      { return p.took }
+func confirmed(p *pair) time.Duration { return p.confirmed }
+func live(p *pair) time.Duration      { return percentileOr(p.live, 50) }
+func tookBytes(p *pair) int           { return int(p.bytes) }
+func confirmedBytes(p *pair) int      { return int(p.all) }
+func inStep(p *pair) int              { return p.inStep }
+func wrong(p *pair) int               { return p.wrong }
+
+// percentileOr returns a percentile of durations; never if there are none.
+func percentileOr(durations []time.Duration, p int) time.Duration {
+	if len(durations) == 0 {
+		return never
+	}
+	return percentile(durations, p)
+}
+
+// reached formats the duration until an event.
+func reached(d time.Duration) string {
+	if d == never {
 		return "never"
 	}
 	return ms(d)
 }
 
-// kib formats the bytes that crossed the wire until an event, if it came.
-func kib(reached time.Duration, bytes int64) string {
-	if reached == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%.0f KiB", float64(bytes)/1024)
+// kib formats the median of a number of bytes.
+func kib(rounds []*pair, figure func(*pair) int) string {
+	return fmt.Sprintf("%d", median(collect(rounds, figure))>>10)
 }

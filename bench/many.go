@@ -460,7 +460,7 @@ func (m *manyBench) report(costs []*manyCost) *section {
 		title: "Many databases in one daemon",
 		how: fmt.Sprintf("Databases of %d documents by another identity, each with an access list of its own that lets anybody write, written into the repo before the daemon starts. "+
 			"The daemon starts three times: idle with `Provide.Enabled` off, idle with it on, and to be called. A stock daemon is connected, so that the DHT has a peer. "+
-			"Ready and stop are medians of the three; stop is from SIGTERM to the end of the process. A daemon is settled when it took at most %.0f %% of a core in each of %d seconds. "+
+			"Ready and stop are medians of the three; stop is from SIGTERM to the end of the process. A daemon is settled when it took at most %.0f %% of a core in each of %d seconds, which are part of that time. "+
 			"The processor time is that of the process over %s; memory is read after that, and %.0f s after a garbage collection. `db info` and `db put` name random databases that were not used since the start. "+
 			"`db ls` is read %d times.", offline.DocumentsOf, 100*restsBelow, restsFor, m.idle, settleAfter.Seconds(), m.pick(5, 3)),
 	}
@@ -488,7 +488,7 @@ func (m *manyBench) report(costs []*manyCost) *section {
 		cell func(*manyCost) string
 	}{
 		{"ready", func(c *manyCost) string { return someMS(c.ready) }},
-		{"settled, since the start", (*manyCost).settledText},
+		{"settled since the start", (*manyCost).settledText},
 		{"idle, providing off, of a core", func(c *manyCost) string { return percent(c.idle[0]) }},
 		{"idle, providing on, of a core", func(c *manyCost) string { return percent(c.idle[1]) }},
 		{"RssAnon; over empty", over(func(c *manyCost) float64 { return c.anon })},

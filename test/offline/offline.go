@@ -9,6 +9,7 @@ package offline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"os"
@@ -60,11 +61,11 @@ func Open(ctx context.Context, repo string) (*Databases, error) {
 
 // Close closes the databases and their datastore.
 func (d *Databases) Close() error {
+	var errs []error
 	if d.Orbit != nil {
-		d.Orbit.Close()
+		errs = append(errs, d.Orbit.Close())
 	}
-	d.store.Close()
-	return d.ds.Close()
+	return errors.Join(append(errs, d.store.Close(), d.ds.Close())...)
 }
 
 func datastoreOf(repo string) string { return filepath.Join(repo, "datastore") }
