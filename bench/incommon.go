@@ -28,6 +28,7 @@ const (
 	confirmPatience = time.Minute // until all are known to be
 	livePatience    = time.Minute // until the live entries arrived
 	confirmEvery    = time.Second
+	idleInCommon    = 20 * time.Second // when all is in sync
 )
 
 // liveSlack is the quotient of two latencies that count as the same.
@@ -58,6 +59,7 @@ type pair struct {
 	took, confirmed time.Duration // since then
 	bytes, all      int64         // that crossed the wire until then
 	inStep          int           // databases that both daemons know to be in sync
+	idle            float64       // of a core, of the daemon that takes more
 	wrong           int           // databases with other entries in the end
 	live, put       []time.Duration
 	failed          []error
@@ -117,7 +119,8 @@ func (m *manyBench) meet(ctx context.Context, p *pair) error {
 	if p.wire, err = newWire(addr); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{p.reconcile, p.confirm, func(ctx context.Context) error { return p.follow(ctx, m.pick(200, 30)) }} {
+	follow := func(ctx context.Context) error { return p.follow(ctx, m.pick(200, 30)) }
+	for _, step := range []func(context.Context) error{p.reconcile, p.confirm, p.rest, follow} {
 		if err := step(ctx); ctx.Err() != nil {
 			return err
 		} else if err != nil {
@@ -265,6 +268,29 @@ func (n *node) inStep(ctx context.Context, of map[string]int) (known int, err er
 	return known, nil
 }
 
+// rest measures both daemons while nothing happens.
+func (p *pair) rest(ctx context.Context) error {
+	var before [2]time.Duration
+	began := time.Now()
+	for i, n := range p.nodes {
+		var err error
+		if before[i], err = processCPU(n.pid()); err != nil {
+			return err
+		}
+	}
+	if err := wait(ctx, idleInCommon); err != nil {
+		return err
+	}
+	for i, n := range p.nodes {
+		cpu, err := processCPU(n.pid())
+		if err != nil {
+			return err
+		}
+		p.idle = max(p.idle, float64(cpu-before[i])/float64(time.Since(began)))
+	}
+	return nil
+}
+
 // follow measures the time from a put at the first daemon until the second one
 // has it, in a new database.
 func (p *pair) follow(ctx context.Context, puts int) error {
@@ -306,9 +332,9 @@ func (m *manyBench) reportMeetings(meetings []*meeting) *section {
 		title: "Many databases in common",
 		how: fmt.Sprintf("Two daemons with the same databases, of which some differ: in each of these, one of the daemons has an entry more, half of them at either side. "+
 			"They are connected once both are settled, over a proxy that counts bytes. The time is from the request to connect until `db info` at either daemon shows all entries. "+
-			"Then `db peers` is read, every %s, until both daemons know of all databases that they are in sync. At last one daemon puts documents into a new database, one at a time, "+
+			"Then `db peers` is read, every %s, until both daemons know of all databases that they are in sync. The processor time of an idle daemon is that of the one that takes more, over %s. At last one daemon puts documents into a new database, one at a time, "+
 			"and the other one follows its log, as in \"from a put until a peer has it\". %d rounds in turns. \"Never\" is not within %s.",
-			confirmEvery, m.commonRounds(), commonPatience),
+			confirmEvery, idleInCommon, m.commonRounds(), commonPatience),
 	}
 	header := []string{""}
 	for _, of := range meetings {
@@ -325,6 +351,7 @@ func (m *manyBench) reportMeetings(meetings []*meeting) *section {
 		{"until all are known to be in sync", func(of *meeting) string { return reached(of.middle(confirmed)) }},
 		{"KiB on the wire until then", func(of *meeting) string { return kib(of.rounds, confirmedBytes) }},
 		{"known to be in sync", func(of *meeting) string { return strconv.Itoa(median(collect(of.rounds, inStep))) }},
+		{"idle afterwards, of a core", func(of *meeting) string { return percent(median(collect(of.rounds, idle))) }},
 		{"databases that differ in the end", func(of *meeting) string { return strconv.Itoa(median(collect(of.rounds, wrong))) }},
 		{"from a put until the other has it, p50", func(of *meeting) string { return reached(of.middle(live)) }},
 		{"the same, p90", func(of *meeting) string {
@@ -365,6 +392,7 @@ func live(p *pair) time.Duration      { return percentileOr(p.live, 50) }
 func tookBytes(p *pair) int           { return int(p.bytes) }
 func confirmedBytes(p *pair) int      { return int(p.all) }
 func inStep(p *pair) int              { return p.inStep }
+func idle(p *pair) float64            { return p.idle }
 func wrong(p *pair) int               { return p.wrong }
 
 // percentileOr returns a percentile of durations; never if there are none.

@@ -5,6 +5,12 @@
 //	go run ./bench -quick       fewer rounds, in less than 5
 //	go run ./bench -only peers  one topic
 //
+// The topic many compares npp with another version of itself, if one is given;
+// "go run ./bench -h" lists its parameters.
+//
+//	make bin/before-<commit>
+//	go run ./bench -only many -before bin/before-<commit>
+//
 // With -quick or -only the results go to standard output instead.
 //
 // Both sides are real daemons of the real binaries, on loopback and without

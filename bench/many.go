@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -98,8 +99,12 @@ func benchMany(ctx context.Context, b *bench) ([]*section, error) {
 		m.differ = b.pick(100, 20)
 	}
 	if m.before != "" {
+		before, err := filepath.Abs(m.before)
+		if err != nil {
+			return nil, err
+		}
 		m.sides = append(m.sides, manySide{
-			name: "before", bin: m.before,
+			name: "before", bin: before,
 			databases: m.beforeDatabase.or(b.pick(5000, 1000), b.pick(10_000, 2000)),
 			common:    m.beforeCommon.or(fewDatabases, b.pick(2000, 500)),
 		})
