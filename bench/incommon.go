@@ -28,7 +28,6 @@ const (
 	confirmPatience = time.Minute // until all are known to be
 	livePatience    = time.Minute // until the live entries arrived
 	confirmEvery    = time.Second
-	idleInCommon    = 20 * time.Second // when all is in sync
 )
 
 // liveSlack is the quotient of two latencies that count as the same.
@@ -93,6 +92,8 @@ func (m *manyBench) inCommon(ctx context.Context) (*section, error) {
 
 func (m *manyBench) commonRounds() int { return m.pick(3, 1) }
 
+func (m *manyBench) idleInCommon() time.Duration { return m.idle / 3 }
+
 // meet makes, connects and measures a pair. What a daemon does not do in time
 // is in p.failed.
 func (m *manyBench) meet(ctx context.Context, p *pair) error {
@@ -119,8 +120,9 @@ func (m *manyBench) meet(ctx context.Context, p *pair) error {
 	if p.wire, err = newWire(addr); err != nil {
 		return err
 	}
+	rest := func(ctx context.Context) error { return p.rest(ctx, m.idleInCommon()) }
 	follow := func(ctx context.Context) error { return p.follow(ctx, m.pick(200, 30)) }
-	for _, step := range []func(context.Context) error{p.reconcile, p.confirm, p.rest, follow} {
+	for _, step := range []func(context.Context) error{p.reconcile, p.confirm, rest, follow} {
 		if err := step(ctx); ctx.Err() != nil {
 			return err
 		} else if err != nil {
@@ -269,7 +271,7 @@ func (n *node) inStep(ctx context.Context, of map[string]int) (known int, err er
 }
 
 // rest measures both daemons while nothing happens.
-func (p *pair) rest(ctx context.Context) error {
+func (p *pair) rest(ctx context.Context, interval time.Duration) error {
 	var before [2]time.Duration
 	began := time.Now()
 	for i, n := range p.nodes {
@@ -278,7 +280,7 @@ func (p *pair) rest(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := wait(ctx, idleInCommon); err != nil {
+	if err := wait(ctx, interval); err != nil {
 		return err
 	}
 	for i, n := range p.nodes {
@@ -334,7 +336,7 @@ func (m *manyBench) reportMeetings(meetings []*meeting) *section {
 			"They are connected once both are settled, over a proxy that counts bytes. The time is from the request to connect until `db info` at either daemon shows all entries. "+
 			"Then `db peers` is read, every %s, until both daemons know of all databases that they are in sync. The processor time of an idle daemon is that of the one that takes more, over %s. At last one daemon puts documents into a new database, one at a time, "+
 			"and the other one follows its log, as in \"from a put until a peer has it\". %d rounds in turns. \"Never\" is not within %s.",
-			confirmEvery, idleInCommon, m.commonRounds(), commonPatience),
+			confirmEvery, m.idleInCommon(), m.commonRounds(), commonPatience),
 	}
 	header := []string{""}
 	for _, of := range meetings {
