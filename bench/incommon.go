@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -72,8 +73,10 @@ func (m *manyBench) inCommon(ctx context.Context) (*section, error) {
 			meetings = append(meetings, &meeting{side: s, databases: n, differ: min(m.differ, n)})
 		}
 	}
+	inTurns := slices.Clone(meetings)
+	slices.SortStableFunc(inTurns, func(a, b *meeting) int { return a.databases - b.databases })
 	for range m.commonRounds() {
-		for _, of := range meetings {
+		for _, of := range inTurns {
 			progress("%s: %d databases in common", of.side.name, of.databases)
 			p := &pair{meeting: of, took: never, confirmed: never}
 			err := m.meet(ctx, p)

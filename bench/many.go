@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -263,7 +264,7 @@ type manyCost struct {
 	anon, live        float64 // MiB
 	collected         float64 // MiB, after a garbage collection
 	goroutines        int
-	idle              [2]float64 // of a core, without providing and with it
+	idle              [2]float64      // of a core, without providing and with it
 	info, again       []time.Duration // the first call of a database, and the second
 	puts, putsAtOnce  float64
 	failures          int
@@ -287,15 +288,19 @@ func (m *manyBench) inOne(ctx context.Context) (*section, error) {
 	var costs []*manyCost
 	for _, s := range m.sides {
 		for _, n := range append(counts{0}, s.databases...) {
-			progress("%s: %d databases", s.name, n)
-			c := &manyCost{side: s, databases: n}
-			if c.failed = m.measure(ctx, c, addr); ctx.Err() != nil {
-				return nil, c.failed
-			}
-			if c.failed != nil {
-				progress("%s: %d databases: %v", s.name, n, c.failed)
-			}
-			costs = append(costs, c)
+			costs = append(costs, &manyCost{side: s, databases: n})
+		}
+	}
+	// The sides take turns, and the source grows.
+	inTurns := slices.Clone(costs)
+	slices.SortStableFunc(inTurns, func(a, b *manyCost) int { return a.databases - b.databases })
+	for _, c := range inTurns {
+		progress("%s: %d databases", c.side.name, c.databases)
+		if c.failed = m.measure(ctx, c, addr); ctx.Err() != nil {
+			return nil, c.failed
+		}
+		if c.failed != nil {
+			progress("%s: %d databases: %v", c.side.name, c.databases, c.failed)
 		}
 	}
 	return m.report(costs), nil
