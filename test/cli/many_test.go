@@ -148,11 +148,15 @@ func seedBoth(t *testing.T, a, b *harness.Node, databases int) (addresses []stri
 func awaitAllSame(t *testing.T, a, b *harness.Node, addresses []string) {
 	t.Helper()
 	differ := addresses
+	defer func() {
+		if len(differ) > 0 {
+			t.Logf("%d databases differ, such as %s", len(differ), differ[0])
+		}
+	}()
 	eventually(t, "the daemons have the same heads", func() bool {
 		differ = slices.DeleteFunc(slices.Clone(differ), func(address string) bool {
 			return slices.Equal(headsOf(t, a, address), headsOf(t, b, address))
 		})
-		t.Logf("%d databases differ", len(differ))
 		return len(differ) == 0
 	})
 }
