@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/newpieceplease/npp/test/ipfs"
@@ -275,25 +277,15 @@ func (n *node) inStep(ctx context.Context, of map[string]int) (known int, err er
 
 // rest measures both daemons while nothing happens.
 func (p *pair) rest(ctx context.Context, interval time.Duration) error {
-	var before [2]time.Duration
-	began := time.Now()
+	var shares [2]float64
+	var errs [2]error
+	var both sync.WaitGroup
 	for i, n := range p.nodes {
-		var err error
-		if before[i], err = processCPU(n.pid()); err != nil {
-			return err
-		}
+		both.Go(func() { shares[i], errs[i] = n.cpuOver(ctx, interval) })
 	}
-	if err := wait(ctx, interval); err != nil {
-		return err
-	}
-	for i, n := range p.nodes {
-		cpu, err := processCPU(n.pid())
-		if err != nil {
-			return err
-		}
-		p.idle = max(p.idle, float64(cpu-before[i])/float64(time.Since(began)))
-	}
-	return nil
+	both.Wait()
+	p.idle = max(shares[0], shares[1])
+	return errors.Join(errs[:]...)
 }
 
 // follow measures the time from a put at the first daemon until the second one

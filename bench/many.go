@@ -2,15 +2,12 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -59,19 +56,19 @@ func (c *counts) Set(text string) error {
 // manyFlags are the parameters of the measurements of many databases. Zero
 // values stand for defaults, which depend on -quick.
 type manyFlags struct {
-	before                    string // binary to compare with; "" for none
-	databases, beforeDatabase counts
-	common, beforeCommon      counts
-	differ                    int
-	idle                      time.Duration
+	before                     string // binary to compare with; "" for none
+	databases, databasesBefore counts
+	common, commonBefore       counts
+	differ                     int
+	idle                       time.Duration
 }
 
 func (f *manyFlags) define(s *flag.FlagSet) {
 	s.StringVar(&f.before, "before", "", "many: path of an ipfs binary with which npp's is compared, such as one of the commit before")
 	s.Var(&f.databases, "databases", "many: numbers of databases in a daemon")
-	s.Var(&f.beforeDatabase, "databases-before", "many: the same for the binary before")
+	s.Var(&f.databasesBefore, "databases-before", "many: the same for the binary before")
 	s.Var(&f.common, "common", "many: numbers of databases that two daemons have in common")
-	s.Var(&f.beforeCommon, "common-before", "many: the same for the binary before")
+	s.Var(&f.commonBefore, "common-before", "many: the same for the binary before")
 	s.IntVar(&f.differ, "differ", 0, "many: databases in common that differ")
 	s.DurationVar(&f.idle, "idle", 0, "many: the interval in which the processor time of an idle daemon is measured")
 }
@@ -106,8 +103,8 @@ func benchMany(ctx context.Context, b *bench) ([]*section, error) {
 		}
 		m.sides = append(m.sides, manySide{
 			name: "before", bin: before,
-			databases: m.beforeDatabase.or(b.pick(5000, 1000), b.pick(10_000, 2000)),
-			common:    m.beforeCommon.or(fewDatabases, b.pick(2000, 500)),
+			databases: m.databasesBefore.or(b.pick(5000, 1000), b.pick(10_000, 2000)),
+			common:    m.commonBefore.or(fewDatabases, b.pick(2000, 500)),
 		})
 	}
 	m.sides = append(m.sides, manySide{
@@ -237,20 +234,10 @@ func (n *node) cpuOver(ctx context.Context, interval time.Duration) (float64, er
 
 // goroutines returns the number of goroutines of the daemon.
 func (n *node) goroutines(ctx context.Context) (total int, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.rpc.Base+"debug/pprof/goroutine?debug=1", nil)
-	if err != nil {
-		return 0, err
+	text, err := n.profile(ctx, "goroutine?debug=1")
+	if err == nil {
+		_, err = fmt.Sscanf(text, "goroutine profile: total %d", &total)
 	}
-	resp, err := n.rpc.Client.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return 0, err
-	}
-	_, err = fmt.Fscanf(bytes.NewReader(text), "goroutine profile: total %d", &total)
 	return total, err
 }
 
