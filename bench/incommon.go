@@ -64,7 +64,7 @@ type pair struct {
 	idle            float64       // of a core, of the daemon that takes more
 	wrong           int           // databases with other entries in the end
 	live, put       []time.Duration
-	failed          []error
+	failed          error // what did not come in time, and what ended the measurement
 }
 
 // inCommon measures two daemons with many databases in common.
@@ -83,11 +83,11 @@ func (m *manyBench) inCommon(ctx context.Context) (*section, error) {
 			p := &pair{meeting: of, took: never, confirmed: never}
 			err := m.meet(ctx, p)
 			p.stop()
-			if err != nil {
+			if ctx.Err() != nil {
 				return nil, err
 			}
-			for _, err := range p.failed {
-				progress("%s: %d databases in common: %v", of.side.name, of.databases, err)
+			if p.failed = errors.Join(p.failed, err); p.failed != nil {
+				progress("%s: %d databases in common: %v", of.side.name, of.databases, p.failed)
 			}
 			of.rounds = append(of.rounds, p)
 		}
@@ -114,8 +114,12 @@ func (m *manyBench) meet(ctx context.Context, p *pair) error {
 		}
 	}
 	for i, n := range p.nodes {
-		if wrong, err := n.differing(ctx, p.want); err != nil || wrong != len(p.lacking[i]) {
-			return fmt.Errorf("%d databases differ, want %d: %w", wrong, len(p.lacking[i]), err)
+		wrong, err := n.differing(ctx, p.want)
+		if err == nil && wrong != len(p.lacking[i]) {
+			err = fmt.Errorf("%d databases differ before the connection, want %d", wrong, len(p.lacking[i]))
+		}
+		if err != nil {
+			return err
 		}
 	}
 	addr, err := p.nodes[1].rpc.ListenAddr(ctx)
@@ -131,7 +135,7 @@ func (m *manyBench) meet(ctx context.Context, p *pair) error {
 		if err := step(ctx); ctx.Err() != nil {
 			return err
 		} else if err != nil {
-			p.failed = append(p.failed, err)
+			p.failed = errors.Join(p.failed, err)
 		}
 	}
 	for _, n := range p.nodes {
@@ -357,6 +361,7 @@ func (m *manyBench) reportMeetings(meetings []*meeting) *section {
 		{"the put returns after, p50", func(of *meeting) string {
 			return reached(of.middle(func(p *pair) time.Duration { return percentileOr(p.put, 50) }))
 		}},
+		{"rounds in which something fails", func(of *meeting) string { return strconv.Itoa(sum(collect(of.rounds, failures))) }},
 	} {
 		cells := []string{r.name}
 		for _, of := range meetings {
@@ -391,6 +396,14 @@ func confirmedBytes(p *pair) int      { return int(p.all) }
 func inStep(p *pair) int              { return p.inStep }
 func idle(p *pair) float64            { return p.idle }
 func wrong(p *pair) int               { return p.wrong }
+
+// failures is 1 if something failed.
+func failures(p *pair) int {
+	if p.failed != nil {
+		return 1
+	}
+	return 0
+}
 
 // percentileOr returns a percentile of durations; never if there are none.
 func percentileOr(durations []time.Duration, p int) time.Duration {
