@@ -5,6 +5,12 @@
 //	go run ./bench -quick       fewer rounds, in less than 5
 //	go run ./bench -only peers  one topic
 //
+// The topic many compares npp with another version of itself, if one is given;
+// "go run ./bench -h" lists its parameters.
+//
+//	make bin/before-<commit>
+//	go run ./bench -only many -before bin/before-<commit>
+//
 // With -quick or -only the results go to standard output instead.
 //
 // Both sides are real daemons of the real binaries, on loopback and without
@@ -55,6 +61,7 @@ var topics = []struct {
 	{"flood", one(benchFlood)},
 	{"replicate", benchReplicate},
 	{"library", benchLibrary},
+	{"many", benchMany},
 }
 
 // one adapts a measurement that has a single section in the report.
@@ -70,6 +77,7 @@ type bench struct {
 	*children.Group // of the daemons; its directory holds their repos
 	quick           bool
 	npp, stock      string // paths of the binaries
+	many            manyFlags
 }
 
 // pick returns full, or quick in a quick run.
@@ -83,10 +91,12 @@ func (b *bench) pick(full, quick int) int {
 func main() {
 	quick := flag.Bool("quick", false, "fewer rounds")
 	only := flag.String("only", "", "measure only this topic: "+topicNames())
+	var many manyFlags
+	many.define(flag.CommandLine)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *quick, *only); err != nil {
+	if err := run(ctx, *quick, *only, many); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -100,13 +110,13 @@ func topicNames() string {
 	return strings.Join(names, ", ")
 }
 
-func run(ctx context.Context, quick bool, only string) error {
+func run(ctx context.Context, quick bool, only string, many manyFlags) error {
 	group, err := children.New("npp-bench-")
 	if err != nil {
 		return err
 	}
 	defer group.End()
-	b := &bench{Group: group, quick: quick}
+	b := &bench{Group: group, quick: quick, many: many}
 	progress("build the binaries, unless they are given")
 	if b.npp, err = ipfs.NPP(ctx, b.Dir); err != nil {
 		return err

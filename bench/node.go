@@ -11,17 +11,22 @@ import (
 	"github.com/newpieceplease/npp/test/ipfs"
 )
 
-// stopPatience is how long a daemon may take to stop before it is killed.
-const stopPatience = 40 * time.Second
+// The time that a daemon may take.
+const (
+	startPatience = 3 * time.Minute // until it is ready
+	stopPatience  = 3 * time.Minute // to stop before it is killed
+)
 
 // node is a repo, the binary that runs on it, and its daemon.
 type node struct {
 	*ipfs.Node
 	id string // peer ID
 
-	daemon *ipfs.Process // the one that was started last; nil before the first
-	rpc    *ipfs.RPC     // a client of it
-	ready  time.Duration // from its start until it was ready
+	daemon  *ipfs.Process // the one that was started last; nil before the first
+	rpc     *ipfs.RPC     // a client of it
+	ready   time.Duration // from its start until it was ready
+	stopped time.Duration // from the signal to its end
+	killed  bool          // it did not end by itself
 }
 
 // newNode creates a repo.
@@ -46,7 +51,9 @@ func (n *node) start(ctx context.Context) (err error) {
 	if n.daemon, err = ipfs.Start(n.Command(ctx, "daemon")); err != nil {
 		return err
 	}
-	if _, err := n.daemon.Expect(ctx, ipfs.Ready); err != nil {
+	patience, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	if _, err := n.daemon.Expect(patience, ipfs.Ready); err != nil {
 		return err
 	}
 	n.ready = time.Since(began)
@@ -54,7 +61,8 @@ func (n *node) start(ctx context.Context) (err error) {
 	return err
 }
 
-// stop stops the daemon, if it runs, and waits for its end.
+// stop stops the daemon, if it runs, and waits for its end. It kills it
+// if it does not end.
 func (n *node) stop() {
 	if n.daemon == nil {
 		return
@@ -62,12 +70,15 @@ func (n *node) stop() {
 	if n.rpc != nil {
 		n.rpc.Client.CloseIdleConnections()
 	}
+	began := time.Now()
 	n.daemon.Signal(syscall.SIGTERM) // fails if it has ended
 	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
 	if _, err := n.daemon.Wait(ctx); err != nil {
 		n.daemon.Kill()
+		n.killed = true
 	}
+	n.stopped = time.Since(began)
 }
 
 func (n *node) pid() int { return n.daemon.Cmd.Process.Pid }

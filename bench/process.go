@@ -191,29 +191,35 @@ func (n *node) heap(ctx context.Context) (live float64, err error) {
 }
 
 func (n *node) liveHeap(ctx context.Context) (float64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.rpc.Base+"debug/pprof/heap?gc=1&debug=1", nil)
+	text, err := n.profile(ctx, "heap?gc=1&debug=1")
 	if err != nil {
 		return 0, err
 	}
-	resp, err := n.rpc.Client.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return 0, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return 0, errors.New(resp.Status)
-	}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(line, "# HeapAlloc = "); ok {
 			bytes, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 			return bytes / (1 << 20), err
 		}
 	}
 	return 0, errors.New("it has no HeapAlloc")
+}
+
+// profile returns a profile of the daemon, by its path below debug/pprof.
+func (n *node) profile(ctx context.Context, path string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.rpc.Base+"debug/pprof/"+path, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := n.rpc.Client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(resp.Status)
+	}
+	return string(text), err
 }
 
 // wait waits for d.

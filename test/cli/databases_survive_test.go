@@ -10,14 +10,10 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"sync"
 	"testing"
 
 	"github.com/ipfs/boxo/keystore"
-	leveldb "github.com/ipfs/go-ds-leveldb"
-	"github.com/syndtr/goleveldb/leveldb/opt"
-
 	"github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
 
@@ -25,40 +21,26 @@ import (
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/store"
 	"github.com/newpieceplease/npp/test/harness"
+	"github.com/newpieceplease/npp/test/offline"
 )
 
 // stopped has the databases of a node whose daemon does not run.
-type stopped struct {
-	*orbit.Orbit
-	store *store.Store
-	ds    *leveldb.Datastore
-}
+type stopped struct{ *offline.Databases }
 
 // open opens the databases in the repo of a node.
 func open(t *testing.T, n *harness.Node) *stopped {
 	t.Helper()
-	ds, err := leveldb.NewDatastore(filepath.Join(n.Repo, "datastore"), &leveldb.Options{Compression: opt.NoCompression})
+	d, err := offline.Open(t.Context(), n.Repo)
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := keystore.NewFSKeystore(filepath.Join(n.Repo, "keystore"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := store.New(ds, "/npp/orbit")
-	o, err := orbit.New(t.Context(), orbit.Config{Store: s, Keystore: keys, RootKey: "npp-orbitdb-root", SigningKey: "npp-orbitdb-signing"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &stopped{o, s, ds}
+	return &stopped{d}
 }
 
 func (s *stopped) close(t *testing.T) {
 	t.Helper()
-	for _, closer := range []io.Closer{s.Orbit, s.store, s.ds} {
-		if err := closer.Close(); err != nil {
-			t.Error(err)
-		}
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
