@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -184,5 +185,25 @@ func TestFollowedTopicsAreLookedForSparingly(t *testing.T) {
 	find("z") // searched too early
 	if n := s.of[namespacePrefix+"z"]; n != 1 {
 		t.Errorf("a followed topic was looked for %d times", n)
+	}
+}
+
+// Pubsub keeps nothing of a topic that is not followed any more.
+func TestTopicThatIsNotFollowedAnyMoreIsForgotten(t *testing.T) {
+	r, _ := newRouter(t, Options{SupportsBursts: patient})
+	stop, err := r.Follow("topic", func(context.Context, *pubsub.Message) bool { return true })
+	must(t, err)
+	stop()
+	handle, err := r.PubSub().Join("topic")
+	must(t, err)
+	// A topic that `ipfs pubsub` uses stays.
+	sub, err := handle.Subscribe()
+	must(t, err)
+	defer sub.Cancel()
+	stop, err = r.Follow("topic", func(context.Context, *pubsub.Message) bool { return true })
+	must(t, err)
+	stop()
+	if !slices.Contains(r.GetTopics(), "topic") {
+		t.Error("the subscription of another user has ended")
 	}
 }

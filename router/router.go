@@ -269,6 +269,9 @@ func (r *Router) Follow(topic string, take ForwardFunc) (stop func(), err error)
 		release()
 		return nil, fmt.Errorf("follow topic %q: %w", topic, err)
 	}
+	// Pubsub keeps a topic for ever unless its handle is closed. There is none
+	// if `ipfs pubsub` has used the topic.
+	handle, _ := r.pubsub.Join(topic)
 	sub, err := r.pubsub.Subscribe(topic, pubsub.WithBufferSize(0), pubsub.WithMessageFilter(none)) //nolint:staticcheck // as in Subscribe
 	if err != nil {
 		r.pubsub.UnregisterTopicValidator(topic)
@@ -277,6 +280,9 @@ func (r *Router) Follow(topic string, take ForwardFunc) (stop func(), err error)
 	}
 	return func() {
 		sub.Cancel()
+		if handle != nil {
+			handle.Close() // fails while `ipfs pubsub` uses the topic
+		}
 		r.pubsub.UnregisterTopicValidator(topic)
 		release()
 	}, nil
@@ -287,7 +293,7 @@ func none(*pubsub.Message) bool { return false }
 
 // OnSubscription registers f, which is called when a connected peer subscribes
 // to a topic or unsubscribes from it, also when it connects. It is not called
-// when a peer disconnects. f must be quick, because the router waits for it.
+// when a peer disconnects, nor for a subscription that is ignored. f must be quick, because the router waits for it.
 func (r *Router) OnSubscription(f func(p peer.ID, topic string, on bool)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -299,6 +305,7 @@ func (r *Router) OnSubscription(f func(p peer.ID, topic string, on bool)) {
 func (*Router) SeesAll() bool { return true }
 
 func (r *Router) inspect(from peer.ID, rpc *pubsub.RPC) error {
+	rpc.Subscriptions = r.in.accepted(from, rpc.GetSubscriptions())
 	r.mu.RLock()
 	f := r.subscribed
 	r.mu.RUnlock()
@@ -307,7 +314,6 @@ func (r *Router) inspect(from peer.ID, rpc *pubsub.RPC) error {
 			f(from, s.GetTopicid(), s.GetSubscribe())
 		}
 	}
-	rpc.Subscriptions = r.in.accepted(from, rpc.GetSubscriptions())
 	r.out.subscribed(from, rpc.GetSubscriptions())
 	var dropped int
 	rpc.Publish, dropped = r.validating.admit(from, rpc.GetPublish())
