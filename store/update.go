@@ -107,6 +107,7 @@ func (s *Store) next() *request {
 		return nil
 	}
 	r := s.pending[0]
+	s.pending[0] = nil // what the request refers to may be large
 	s.pending = s.pending[1:]
 	return r
 }
