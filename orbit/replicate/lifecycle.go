@@ -34,7 +34,7 @@ func (r *Replicator) acquire(address string) (rp *replica, release func()) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.paused[address] || r.tasks.Context().Err() != nil {
+	if !r.index.has(k) || r.tasks.Context().Err() != nil {
 		return nil, nil
 	}
 	if rp = r.replicas[address]; rp == nil {
@@ -133,31 +133,40 @@ func (r *Replicator) restAlways() {
 // beyond maxIdle that had nothing to do for longest. It returns the number of
 // replicas that run.
 func (r *Replicator) restIdle() (running int) {
-	r.mu.RLock()
-	var idle []*replica
-	for _, rp := range r.replicas {
-		running++
-		if rp.held == 0 {
-			idle = append(idle, rp)
-		}
-	}
-	r.mu.RUnlock()
 	now := time.Now()
+	idle, running := r.unheld()
 	idle = slices.DeleteFunc(idle, func(rp *replica) bool { return !rp.canRest(now) })
+	last := make(map[*replica]Status, len(idle))
+	for _, rp := range idle {
+		last[rp], _ = rp.fullStatus(rp.ctx)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	slices.SortFunc(idle, func(a, b *replica) int { return a.busy.Compare(b.busy) })
 	for i, rp := range idle {
-		if rp.held > 0 || r.replicas[rp.address] != rp || now.Sub(rp.busy) < restAfter && len(idle)-i <= maxIdle {
+		// A replica that was held since then may have something to do.
+		if rp.held > 0 || rp.busy.After(now) || r.replicas[rp.address] != rp || now.Sub(rp.busy) < restAfter && len(idle)-i <= maxIdle {
 			continue
 		}
-		if s, _ := rp.status(); s.remarkable() {
+		if s := last[rp]; s.remarkable() {
 			r.rested.Add(rp.address, s)
 		}
 		r.stop(rp)
 		running--
 	}
 	return running
+}
+
+// unheld returns the replicas that nobody holds, and the number of all that run.
+func (r *Replicator) unheld() (idle []*replica, running int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, rp := range r.replicas {
+		if rp.held == 0 {
+			idle = append(idle, rp)
+		}
+	}
+	return idle, len(r.replicas)
 }
 
 // remarkable reports whether a status says more than that of a replica that
@@ -184,7 +193,6 @@ func (rp *replica) canRest(now time.Time) bool {
 
 // open opens the database if it is here, and reports whether it is.
 func (rp *replica) open() bool {
-	defer rp.triedOnce()
 	if rp.r.isWanted(rp.address) {
 		return false
 	}

@@ -238,6 +238,9 @@ func (ls *links) seed(rp *replica) {
 			agree := theirs != inventory.State{} && theirs == ls.r.index.State(rp.ctx, rp.key)
 			rp.compared(l.peer, agree, l.heardAt(rp.key))
 		}
+		// The link may have ended before the replica heard of it.
+		_, has := ls.common(l.peer, rp.key)
+		rp.peers.link(l.peer, has)
 	}
 }
 

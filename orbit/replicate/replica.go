@@ -46,7 +46,7 @@ type replica struct {
 	watchers watchers
 	changes  wait.Change // of the status
 
-	tried        chan struct{} // closed when the database was opened, or cannot be
+	tried        chan struct{} // closed when the database was opened, or cannot be, and peers has those that have it
 	triedOnce    func()        // closes tried
 	ready        chan struct{} // closed when db is set
 	topicDue     wait.Flag     // set when the topic is to be subscribed to
@@ -115,13 +115,13 @@ func (rp *replica) run() {
 	if rp.r.cfg.Router != nil {
 		rp.tasks.Go(rp.goLive)
 	}
-	for _, p := range rp.subscribers() {
-		rp.subscription(p, true)
-	}
-	if !rp.open() {
+	rp.r.interest.seed(rp)
+	here := rp.open()
+	rp.r.links.seed(rp)
+	rp.triedOnce()
+	if !here {
 		rp.tasks.Go(rp.obtain)
 	}
-	rp.r.links.seed(rp)
 	select {
 	case <-rp.ready:
 	case <-rp.ctx.Done():

@@ -119,10 +119,11 @@ func (r *Replicator) Remarkable(ctx context.Context) iter.Seq[Status] {
 // if the log cannot be read.
 func (rp *replica) fullStatus(ctx context.Context) (Status, <-chan struct{}) {
 	s, changed := rp.status()
-	if !slices.ContainsFunc(s.Refused, func(r Refusal) bool { return errors.Is(r.Err, entry.ErrEncrypted) }) {
+	db := rp.database()
+	if db == nil || !slices.ContainsFunc(s.Refused, func(r Refusal) bool { return errors.Is(r.Err, entry.ErrEncrypted) }) {
 		return s, changed
 	}
-	stats, err := oplog.Of(rp.database()).Stats(ctx)
+	stats, err := oplog.Of(db).Stats(ctx)
 	if s.Encrypted = err == nil && stats.Entries == 0; s.Encrypted {
 		for i := range s.Peers {
 			s.Peers[i].InSync = time.Time{} // the replica of the peer cannot be compared
@@ -167,6 +168,10 @@ var ErrFailed = errors.New("cannot be opened")
 // replication of the database ends.
 func (r *Replicator) Follow(ctx context.Context, address string) iter.Seq2[Status, error] {
 	return func(yield func(Status, error) bool) {
+		if err := r.awaitLoaded(ctx); err != nil {
+			yield(Status{}, err)
+			return
+		}
 		rp, release := r.acquire(address)
 		if rp == nil {
 			yield(Status{}, fmt.Errorf("%w: %s", ErrNotReplicated, address))
