@@ -186,7 +186,7 @@ func (ls *links) added(k inventory.Key) {
 func (ls *links) removed(k inventory.Key) {
 	for _, l := range ls.list() {
 		l.session.Remove(k)
-		l.behind.remove(k)
+		l.forget(k)
 	}
 }
 
