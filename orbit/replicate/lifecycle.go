@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
+	"github.com/newpieceplease/npp/space"
 )
 
 // A replica runs while there is something to do for its database: while a peer
@@ -112,6 +114,9 @@ func (r *Replicator) acquireHere(ctx context.Context, address string) (rp *repli
 
 // restAlways stops replicas with nothing to do, until the Replicator is closed.
 func (r *Replicator) restAlways() {
+	if r.seesFollowed() {
+		return
+	}
 	ctx := r.tasks.Context()
 	for {
 		select {
@@ -136,9 +141,10 @@ func (r *Replicator) restIdle() (running int) {
 	now := time.Now()
 	idle, running := r.unheld()
 	idle = slices.DeleteFunc(idle, func(rp *replica) bool { return !rp.canRest(now) })
-	last := make(map[*replica]Status, len(idle))
+	last := make(map[*replica]resting, len(idle))
 	for _, rp := range idle {
-		last[rp], _ = rp.fullStatus(rp.ctx)
+		s, _ := rp.fullStatus(rp.ctx)
+		last[rp] = resting{s, rp.fullness()}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -169,15 +175,27 @@ func (r *Replicator) unheld() (idle []*replica, running int) {
 	return idle, len(r.replicas)
 }
 
-// remarkable reports whether a status says more than that of a replica that
-// just started.
-func (s Status) remarkable() bool {
-	return s.Err != nil || s.Full != nil || len(s.Missing)+len(s.Refused)+len(s.Peers) > 0
+// resting is what is remembered of a replica that rests.
+type resting struct {
+	last Status
+	full fullness
+}
+
+// status returns the last status, with what excludes entries now.
+func (s resting) status(disk *space.Disk) Status {
+	s.last.Full = cmp.Or(disk.CheckIncoming(), s.full.now())
+	return s.last
+}
+
+// remarkable reports whether there is more to say than of a replica that just
+// started.
+func (s resting) remarkable() bool {
+	return s.last.Err != nil || s.full.now() != nil || len(s.last.Missing)+len(s.last.Refused)+len(s.last.Peers) > 0
 }
 
 // canRest reports whether there is nothing to do. The replica is not held.
 func (rp *replica) canRest(now time.Time) bool {
-	if rp.r.seesFollowed() || rp.peers.active(now) || rp.slot.isTaken() || rp.wants.length() > 0 {
+	if rp.peers.active(now) || rp.slot.isTaken() || rp.wants.length() > 0 {
 		return false
 	}
 	db := rp.database()
@@ -207,13 +225,10 @@ func (rp *replica) open() bool {
 
 // restore takes over what a replica of the same database knew when it was
 // stopped.
-func (rp *replica) restore(before Status) {
-	rp.refusals.restore(before.Refused)
-	rp.peers.restore(before.Peers)
-	if !errors.Is(before.Full, orbit.ErrQuotaFull) {
-		return
-	}
-	rp.full = before.Full
+func (rp *replica) restore(before resting) {
+	rp.refusals.restore(before.last.Refused)
+	rp.peers.restore(before.last.Peers)
+	rp.full = before.full
 }
 
 // isOther reports whether the log of a database is another one than that of the

@@ -118,7 +118,7 @@ type Replicator struct {
 	random         *random
 
 	index    *index
-	rested   *lru.Cache[string, Status] // by address: the last status of a replica that rests, if it says more than that of a new one
+	rested   *lru.Cache[string, resting] // by address: replicas that rest, if there is more to say of them than of new ones
 	links    *links
 	interest *interest
 	urgent   chan string // addresses of databases whose peers are searched for first
@@ -175,7 +175,7 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 	}
 	r.seen, _ = lru.New[string, time.Time](seenRemember) // fails for sizes below 1
 	r.unsent, _ = lru.New[string, time.Time](unsentRemember)
-	r.rested, _ = lru.New[string, Status](restedRemember)
+	r.rested, _ = lru.New[string, resting](restedRemember)
 	r.links, r.interest = newLinks(r), newInterest(r)
 	for prefix, addresses := range map[string]map[string]bool{pausedPrefix: r.paused, wantedPrefix: r.wanted} {
 		for e, err := range cfg.Store.Scan(ctx, prefix) {

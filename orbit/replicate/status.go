@@ -86,8 +86,7 @@ func (r *Replicator) StateOf(ctx context.Context, address string) Status {
 		return s
 	}
 	if s, ok := r.rested.Get(address); ok {
-		s.Full = cmp.Or(r.cfg.Disk.CheckIncoming(), s.Full)
-		return s
+		return s.status(r.cfg.Disk)
 	}
 	switch {
 	case r.isPaused(address):
@@ -108,7 +107,7 @@ func (r *Replicator) Remarkable(ctx context.Context) iter.Seq[Status] {
 			}
 		}
 		for _, s := range r.rested.Values() {
-			if !yield(s) {
+			if !yield(s.status(r.cfg.Disk)) {
 				return
 			}
 		}
@@ -139,7 +138,7 @@ func (rp *replica) status() (Status, <-chan struct{}) {
 	s.Asking, s.Missing = rp.wants.snapshot()
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
-	s.Err, s.Full, s.Abandoned, s.Transfer = rp.err, rp.full, rp.abandoned, rp.transfer
+	s.Err, s.Full, s.Abandoned, s.Transfer = rp.err, rp.full.now(), rp.abandoned, rp.transfer
 	s.Full = cmp.Or(rp.r.cfg.Disk.CheckIncoming(), s.Full)
 	switch {
 	case rp.db != nil:
