@@ -308,8 +308,8 @@ func (r *Replicator) opened(db *orbit.Database) {
 	}
 	r.replicates(address)
 	k, _ := keyOf(address)
-	if r.index.changed(k) && len(r.links.with(k)) > 0 {
-		r.changes.add(k, change{db: db, after: math.MaxUint64, opened: true})
+	if before, known := r.index.changed(k); known && len(r.links.hearing(k)) > 0 {
+		r.changes.add(k, change{db: db, after: math.MaxUint64, opened: true, before: before})
 	}
 	r.mu.Lock()
 	rp := r.replicas[address]
