@@ -124,7 +124,7 @@ func (r *Replicator) restAlways() {
 		case <-ctx.Done():
 			return
 		}
-		for r.restIdle() > 0 {
+		for r.restIdle(time.Now()) > 0 {
 			select {
 			case <-time.After(r.random.around(restEvery)):
 			case <-ctx.Done():
@@ -134,11 +134,10 @@ func (r *Replicator) restAlways() {
 	}
 }
 
-// restIdle stops the replicas that had nothing to do for restAfter, and those
-// beyond maxIdle that had nothing to do for longest. It returns the number of
-// replicas that run.
-func (r *Replicator) restIdle() (running int) {
-	now := time.Now()
+// restIdle stops the replicas that have nothing to do since restAfter before
+// now, and those beyond maxIdle that have nothing to do for longest. It returns
+// the number of replicas that run.
+func (r *Replicator) restIdle(now time.Time) (running int) {
 	idle, running := r.unheld()
 	idle = slices.DeleteFunc(idle, func(rp *replica) bool { return !rp.canRest(now) })
 	last := make(map[*replica]resting, len(idle))

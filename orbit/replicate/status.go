@@ -134,17 +134,19 @@ func (rp *replica) fullStatus(ctx context.Context) (Status, <-chan struct{}) {
 // status returns the status, and a channel that is closed at the next change.
 func (rp *replica) status() (Status, <-chan struct{}) {
 	changed := rp.changes.Next()
-	s := Status{Address: rp.address, State: Fetching, Refused: rp.refusals.snapshot(), Peers: rp.peers.snapshot()}
+	s := Status{Address: rp.address, State: Open, Refused: rp.refusals.snapshot(), Peers: rp.peers.snapshot()}
 	s.Asking, s.Missing = rp.wants.snapshot()
+	wanted := rp.r.isWanted(rp.address)
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
 	s.Err, s.Full, s.Abandoned, s.Transfer = rp.err, rp.full.now(), rp.abandoned, rp.transfer
 	s.Full = cmp.Or(rp.r.cfg.Disk.CheckIncoming(), s.Full)
 	switch {
 	case rp.db != nil:
-		s.State = Open
 	case rp.err != nil:
 		s.State = Failed
+	case wanted:
+		s.State = Fetching
 	}
 	return s, changed
 }
