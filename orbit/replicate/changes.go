@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"math"
 	"sync"
 
 	"github.com/newpieceplease/npp/internal/wait"
@@ -28,8 +29,14 @@ type changes struct {
 // change is a change of a log.
 type change struct {
 	db     *orbit.Database
-	after  uint64 // the number of the last entry before the change
-	opened bool   // the database was opened: its log may be another one
+	after  uint64          // the number of the last entry before the change; [math.MaxUint64] if the database was opened only
+	opened bool            // the database was opened: its log may be another one
+	before inventory.State // when it was opened first
+}
+
+// concernsNobody reports whether the database has its state as before.
+func (c change) concernsNobody(state inventory.State) bool {
+	return c.after == math.MaxUint64 && state == c.before
 }
 
 func newChanges() changes {
@@ -42,7 +49,9 @@ func (c *changes) add(k inventory.Key, added change) {
 	defer c.mu.Unlock()
 	if before, ok := c.all[k]; ok {
 		added.after = min(added.after, before.after)
-		added.opened = added.opened || before.opened
+		if before.opened {
+			added.opened, added.before = true, before.before
+		}
 	}
 	c.all[k] = added
 	c.due.Set()
@@ -65,7 +74,7 @@ func (r *Replicator) changed(db *orbit.Database, after uint64) {
 		return
 	}
 	r.index.changed(k)
-	if len(r.links.with(k)) > 0 {
+	if len(r.links.hearing(k)) > 0 {
 		r.changes.add(k, change{db: db, after: after})
 	}
 }
@@ -79,28 +88,38 @@ func (r *Replicator) tellChanges() {
 			return
 		}
 		for k, c := range r.changes.take() {
-			state := r.index.State(r.tasks.Context(), k)
-			r.links.tell(k, state, r.entriesAfter(c))
-			if c.opened {
-				r.links.compare(k)
-			}
+			r.tellChange(k, c)
 		}
 	}
 }
 
+// tellChange tells the daemons of a change. If no entry is new, the log may
+// accept what it refused before.
+func (r *Replicator) tellChange(k inventory.Key, c change) {
+	state := r.index.State(r.tasks.Context(), k)
+	if c.concernsNobody(state) {
+		return
+	}
+	entries, grew := r.entriesAfter(c)
+	r.links.tell(k, state, entries)
+	if c.opened || !grew {
+		r.links.compare(k)
+	}
+}
+
 // entriesAfter returns the entries that a change added, or none if they are too
-// many.
-func (r *Replicator) entriesAfter(c change) (entries []block.Block) {
+// many. It reports whether there are any.
+func (r *Replicator) entriesAfter(c change) (entries []block.Block, grew bool) {
 	size := 0
 	for a, err := range oplog.Of(c.db).Stored(r.tasks.Context(), c.after) {
 		if err != nil {
-			return nil
+			return nil, true
 		}
 		size += len(a.Entry.Block.Data)
 		if len(entries) == maxTold || size > maxToldBytes {
-			return nil
+			return nil, true
 		}
 		entries = append(entries, a.Entry.Block)
 	}
-	return entries
+	return entries, len(entries) > 0
 }

@@ -75,7 +75,6 @@ func (r *Replicator) visit(interval time.Duration, urgent <-chan string, do func
 	}
 	for {
 		round := time.NewTimer(r.random.around(interval))
-		defer round.Stop()
 		for k := range r.index.keysFrom(int(r.random.below(indexShards))) {
 			for len(urgent) > 0 {
 				if !one(<-urgent) {

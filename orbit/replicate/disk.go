@@ -37,8 +37,8 @@ func (rp *replica) awaitDisk() bool {
 // Replicator is closed.
 func (r *Replicator) retryAlways() {
 	ctx := r.tasks.Context()
+	freed := r.cfg.Orbit.Freed()
 	for {
-		freed := r.cfg.Orbit.Freed()
 		select {
 		case <-r.declined:
 			if r.cfg.Disk.AwaitIncoming(ctx) != nil {
@@ -48,6 +48,7 @@ func (r *Replicator) retryAlways() {
 		case <-ctx.Done():
 			return
 		}
+		freed = r.cfg.Orbit.Freed() // before the databases are told, so that none misses it
 		for _, l := range r.links.list() {
 			l.behind.hurry()
 		}

@@ -89,21 +89,21 @@ func (x *index) has(k inventory.Key) bool {
 	return ok
 }
 
-// changed notes that the log of a database changed, and reports whether its
-// state was known.
-func (x *index) changed(k inventory.Key) (known bool) {
+// changed notes that the log of a database changed. It returns the state before,
+// if that was known.
+func (x *index) changed(k inventory.Key) (before inventory.State, known bool) {
 	s := x.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d, ok := s.all[k]
 	if !ok {
-		return false
+		return before, false
 	}
-	known = d.known
+	before, known = d.state, d.known
 	d.known = false
 	d.changes++
 	s.all[k] = d
-	return known
+	return before, known
 }
 
 // Len implements [inventory.Catalog].

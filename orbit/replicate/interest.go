@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/internal/negotiate"
@@ -44,12 +45,13 @@ func newInterest(r *Replicator) *interest {
 }
 
 // subscription notes that a peer subscribed to a topic, or unsubscribed. The
-// router waits for it.
+// router waits for it. The peer may have disconnected before.
 func (i *interest) subscription(p peer.ID, topic string, on bool) {
 	k, ok := keyOf(topic)
 	if !ok {
 		return
 	}
+	defer i.disconnected(p)
 	i.order.Lock()
 	defer i.order.Unlock()
 	if i.note(p, k, on) {
@@ -132,6 +134,15 @@ func (i *interest) added(k inventory.Key) {
 	}
 }
 
+// seed tells a replica that started which peers are subscribed to its topic.
+func (i *interest) seed(rp *replica) {
+	i.order.Lock()
+	defer i.order.Unlock()
+	for _, p := range i.subscribers(rp.key) {
+		rp.subscription(p, true)
+	}
+}
+
 // subscribers returns the peers that do not speak the protocol and are
 // subscribed to the topic of a database.
 func (i *interest) subscribers(k inventory.Key) (peers []peer.ID) {
@@ -145,8 +156,12 @@ func (i *interest) subscribers(k inventory.Key) (peers []peer.ID) {
 	return peers
 }
 
-// forget forgets a peer that disconnected.
-func (i *interest) forget(p peer.ID) {
+// disconnected forgets a peer, unless it is connected, or is so again: then it
+// may have subscribed already.
+func (i *interest) disconnected(p peer.ID) {
+	if i.r.cfg.Host.Network().Connectedness(p) != network.NotConnected {
+		return
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	delete(i.peers, p)

@@ -105,6 +105,7 @@ func (rp *replica) join(ctx context.Context, from []peer.ID, cs []orbit.Candidat
 // is "", to those of the peers whose entries need them.
 func (rp *replica) joinOf(ctx context.Context, of string, from []peer.ID, cs []orbit.Candidate) ([]orbit.JoinResult, error) {
 	db := rp.database()
+	freed := rp.r.cfg.Orbit.Freed()
 	opts := orbit.JoinOptions{From: of, Attached: rp.identitiesOf(ctx, db, from, cs)}
 	joined, err := db.Join(ctx, cs, opts)
 	if err != nil {
@@ -124,7 +125,7 @@ func (rp *replica) joinOf(ctx context.Context, of string, from []peer.ID, cs []o
 			joined[i] = second[n]
 		}
 	}
-	rp.noteFull(joined)
+	rp.noteFull(joined, freed)
 	rp.follow(ctx, from, cs, joined)
 	return joined, nil
 }

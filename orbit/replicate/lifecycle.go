@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/newpieceplease/npp/orbit"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
+	"github.com/newpieceplease/npp/space"
 )
 
 // A replica runs while there is something to do for its database: while a peer
@@ -34,7 +36,7 @@ func (r *Replicator) acquire(address string) (rp *replica, release func()) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.paused[address] || r.tasks.Context().Err() != nil {
+	if !r.index.has(k) || r.tasks.Context().Err() != nil {
 		return nil, nil
 	}
 	if rp = r.replicas[address]; rp == nil {
@@ -112,6 +114,9 @@ func (r *Replicator) acquireHere(ctx context.Context, address string) (rp *repli
 
 // restAlways stops replicas with nothing to do, until the Replicator is closed.
 func (r *Replicator) restAlways() {
+	if r.seesFollowed() {
+		return
+	}
 	ctx := r.tasks.Context()
 	for {
 		select {
@@ -119,7 +124,7 @@ func (r *Replicator) restAlways() {
 		case <-ctx.Done():
 			return
 		}
-		for r.restIdle() > 0 {
+		for r.restIdle(time.Now()) > 0 {
 			select {
 			case <-time.After(r.random.around(restEvery)):
 			case <-ctx.Done():
@@ -129,29 +134,26 @@ func (r *Replicator) restAlways() {
 	}
 }
 
-// restIdle stops the replicas that had nothing to do for restAfter, and those
-// beyond maxIdle that had nothing to do for longest. It returns the number of
-// replicas that run.
-func (r *Replicator) restIdle() (running int) {
-	r.mu.RLock()
-	var idle []*replica
-	for _, rp := range r.replicas {
-		running++
-		if rp.held == 0 {
-			idle = append(idle, rp)
-		}
-	}
-	r.mu.RUnlock()
-	now := time.Now()
+// restIdle stops the replicas that have nothing to do since restAfter before
+// now, and those beyond maxIdle that have nothing to do for longest. It returns
+// the number of replicas that run.
+func (r *Replicator) restIdle(now time.Time) (running int) {
+	idle, running := r.unheld()
 	idle = slices.DeleteFunc(idle, func(rp *replica) bool { return !rp.canRest(now) })
+	last := make(map[*replica]resting, len(idle))
+	for _, rp := range idle {
+		s, _ := rp.fullStatus(rp.ctx)
+		last[rp] = resting{s, rp.fullness()}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	slices.SortFunc(idle, func(a, b *replica) int { return a.busy.Compare(b.busy) })
 	for i, rp := range idle {
-		if rp.held > 0 || r.replicas[rp.address] != rp || now.Sub(rp.busy) < restAfter && len(idle)-i <= maxIdle {
+		// A replica that was held since then may have something to do.
+		if rp.held > 0 || rp.busy.After(now) || r.replicas[rp.address] != rp || now.Sub(rp.busy) < restAfter && len(idle)-i <= maxIdle {
 			continue
 		}
-		if s, _ := rp.status(); s.remarkable() {
+		if s := last[rp]; s.remarkable() {
 			r.rested.Add(rp.address, s)
 		}
 		r.stop(rp)
@@ -160,15 +162,39 @@ func (r *Replicator) restIdle() (running int) {
 	return running
 }
 
-// remarkable reports whether a status says more than that of a replica that
-// just started.
-func (s Status) remarkable() bool {
-	return s.Err != nil || s.Full != nil || len(s.Missing)+len(s.Refused)+len(s.Peers) > 0
+// unheld returns the replicas that nobody holds, and the number of all that run.
+func (r *Replicator) unheld() (idle []*replica, running int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, rp := range r.replicas {
+		if rp.held == 0 {
+			idle = append(idle, rp)
+		}
+	}
+	return idle, len(r.replicas)
+}
+
+// resting is what is remembered of a replica that rests.
+type resting struct {
+	last Status
+	full fullness
+}
+
+// status returns the last status, with what excludes entries now.
+func (s resting) status(disk *space.Disk) Status {
+	s.last.Full = cmp.Or(disk.CheckIncoming(), s.full.now())
+	return s.last
+}
+
+// remarkable reports whether there is more to say than of a replica that just
+// started.
+func (s resting) remarkable() bool {
+	return s.last.Err != nil || s.full.now() != nil || len(s.last.Missing)+len(s.last.Refused)+len(s.last.Peers) > 0
 }
 
 // canRest reports whether there is nothing to do. The replica is not held.
 func (rp *replica) canRest(now time.Time) bool {
-	if rp.r.seesFollowed() || rp.peers.active(now) || rp.slot.isTaken() || rp.wants.length() > 0 {
+	if rp.peers.active(now) || rp.slot.isTaken() || rp.wants.length() > 0 {
 		return false
 	}
 	db := rp.database()
@@ -184,7 +210,6 @@ func (rp *replica) canRest(now time.Time) bool {
 
 // open opens the database if it is here, and reports whether it is.
 func (rp *replica) open() bool {
-	defer rp.triedOnce()
 	if rp.r.isWanted(rp.address) {
 		return false
 	}
@@ -199,13 +224,10 @@ func (rp *replica) open() bool {
 
 // restore takes over what a replica of the same database knew when it was
 // stopped.
-func (rp *replica) restore(before Status) {
-	rp.refusals.restore(before.Refused)
-	rp.peers.restore(before.Peers)
-	if !errors.Is(before.Full, orbit.ErrQuotaFull) {
-		return
-	}
-	rp.full = before.Full
+func (rp *replica) restore(before resting) {
+	rp.refusals.restore(before.last.Refused)
+	rp.peers.restore(before.last.Peers)
+	rp.full = before.full
 }
 
 // isOther reports whether the log of a database is another one than that of the

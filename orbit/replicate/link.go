@@ -20,6 +20,8 @@ const (
 	linkJoins    = 8    // databases whose new entries are joined at once
 	linkTasks    = 8    // databases that catch up at once
 	linkRemember = 1024 // entries that are not sent back
+
+	blockOverhead = 128 // bytes of a queued block besides its data
 )
 
 // link is the inventory session with a daemon. It implements
@@ -93,13 +95,18 @@ func (l *link) Changed(k inventory.Key, theirs inventory.State, entries []block.
 
 // Gone implements [inventory.Handler].
 func (l *link) Gone(k inventory.Key) {
+	l.forget(k)
+	if rp := l.r.find(addressOf(k)); rp != nil {
+		rp.peers.link(l.peer, false)
+	}
+}
+
+// forget forgets a database that one side does not replicate any more.
+func (l *link) forget(k inventory.Key) {
 	l.mu.Lock()
 	delete(l.heard, k)
 	l.mu.Unlock()
 	l.behind.remove(k)
-	if rp := l.r.find(addressOf(k)); rp != nil {
-		rp.peers.link(l.peer, false)
-	}
 }
 
 // heardAt returns when the peer told the state of a database last.
@@ -163,9 +170,10 @@ func (l *link) take(k inventory.Key, entries []block.Block) bool {
 	return true
 }
 
+// sizeOf returns what blocks take in memory.
 func sizeOf(bs []block.Block) (size int) {
 	for _, b := range bs {
-		size += len(b.Data)
+		size += len(b.Data) + blockOverhead
 	}
 	return size
 }
@@ -192,13 +200,13 @@ func (l *link) joinArrived() {
 
 // join joins entries, and compares the states afterwards.
 func (l *link) join(k inventory.Key, entries []block.Block) {
-	rp, release := l.acquire(k)
+	rp, ctx, release := l.acquire(k)
 	if rp == nil {
 		return
 	}
 	defer release()
 	after := announceAfter
-	if rp.database() == nil || rp.receive(l.ctx, l.peer, entries) {
+	if rp.database() == nil || rp.receive(ctx, l.peer, entries) {
 		after = 0
 	}
 	if theirs, ok := l.session.Common(k); ok {
@@ -207,20 +215,29 @@ func (l *link) join(k inventory.Key, entries []block.Block) {
 }
 
 // acquire acquires the replica of a database, and waits until the database is
-// open, if it is here.
-func (l *link) acquire(k inventory.Key) (rp *replica, release func()) {
-	rp, release = l.r.acquire(addressOf(k))
+// open, if it is here. The context ends with the link, and with the replica.
+func (l *link) acquire(k inventory.Key) (rp *replica, ctx context.Context, release func()) {
+	if l.ctx.Err() != nil {
+		return nil, nil, nil
+	}
+	rp, let := l.r.acquire(addressOf(k))
 	if rp == nil {
-		return nil, nil
+		return nil, nil, nil
+	}
+	ctx, cancel := context.WithCancel(l.ctx)
+	stop := context.AfterFunc(rp.ctx, cancel)
+	release = func() {
+		stop()
+		cancel()
+		let()
 	}
 	select {
 	case <-rp.tried:
-		return rp, release
-	case <-rp.ctx.Done():
-	case <-l.ctx.Done():
+		return rp, ctx, release
+	case <-ctx.Done():
 	}
 	release()
-	return nil, nil
+	return nil, nil, nil
 }
 
 // catchUpAlways lets the databases catch up that are due, until the link ends.
@@ -249,14 +266,15 @@ func (l *link) catchUpAlways() {
 func (l *link) catchUp(k inventory.Key) {
 	defer l.behind.finished(k)
 	if _, ok := l.session.Common(k); !ok {
+		l.behind.remove(k)
 		return
 	}
-	rp, release := l.acquire(k)
+	rp, ctx, release := l.acquire(k)
 	if rp == nil {
 		return
 	}
 	defer release()
-	rp.catchUp(l.ctx, l.peer, l.behind.runs(k) > 1)
+	rp.catchUp(ctx, l.peer, l.behind.runs(k) > 1)
 	l.r.index.changed(k) // its access list may have changed while it rested
 	l.session.Tell(k, l.r.index.State(l.ctx, k), nil)
 	if theirs, ok := l.session.Common(k); ok {
@@ -264,13 +282,8 @@ func (l *link) catchUp(k inventory.Key) {
 	}
 }
 
-// drop ends what the link did.
+// drop removes the link, all of whose tasks have ended.
 func (l *link) drop() {
-	l.mu.Lock()
-	for _, entries := range l.arrived {
-		l.r.budget.Release(l.peer, int64(sizeOf(entries)))
-	}
-	l.mu.Unlock()
 	l.r.links.remove(l)
 	for _, rp := range l.r.running() {
 		_, has := l.r.links.common(l.peer, rp.key)

@@ -186,7 +186,7 @@ func (ls *links) added(k inventory.Key) {
 func (ls *links) removed(k inventory.Key) {
 	for _, l := range ls.list() {
 		l.session.Remove(k)
-		l.behind.remove(k)
+		l.forget(k)
 	}
 }
 
@@ -222,6 +222,12 @@ func (ls *links) with(k inventory.Key) []*link {
 	})
 }
 
+// hearing returns the links whose daemons are to be told of changes of a
+// database. Some of these daemons have not told their states yet.
+func (ls *links) hearing(k inventory.Key) []*link {
+	return slices.DeleteFunc(ls.list(), func(l *link) bool { return !l.session.Has(k) })
+}
+
 // having returns the daemons that have a database.
 func (ls *links) having(k inventory.Key) (peers []peer.ID) {
 	for _, l := range ls.with(k) {
@@ -238,6 +244,9 @@ func (ls *links) seed(rp *replica) {
 			agree := theirs != inventory.State{} && theirs == ls.r.index.State(rp.ctx, rp.key)
 			rp.compared(l.peer, agree, l.heardAt(rp.key))
 		}
+		// The link may have ended before the replica heard of it.
+		_, has := ls.common(l.peer, rp.key)
+		rp.peers.link(l.peer, has)
 	}
 }
 
@@ -252,24 +261,27 @@ func (ls *links) ask(k inventory.Key) {
 func (ls *links) compare(k inventory.Key) {
 	for _, l := range ls.with(k) {
 		if theirs, ok := l.session.Common(k); ok {
-			l.compare(k, theirs, 0)
+			l.compare(k, theirs, l.behind.delay(k))
 		}
 	}
 }
 
-// tell tells the daemons that have a database its state. Some of them get the
-// new entries, except those that they sent; the others get what they lack when
-// they ask for it.
+// tell tells the daemons that have a database its state. Some of those that
+// differ get the new entries, except those that they sent; the others get what
+// they lack when they ask for it.
 func (ls *links) tell(k inventory.Key, state inventory.State, entries []block.Block) {
-	all := ls.with(k)
+	all := ls.hearing(k)
 	ls.r.random.shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	for i, l := range all {
+	sent := 0
+	for _, l := range all {
+		theirs, known := l.session.Common(k)
 		var news []block.Block
-		if i < tellEntries {
+		if theirs != state && sent < tellEntries {
 			news = slices.DeleteFunc(slices.Clone(entries), func(b block.Block) bool { return l.got.Contains(b.Hash) })
+			sent++
 		}
 		l.session.Tell(k, state, news)
-		if theirs, ok := l.session.Common(k); ok {
+		if known {
 			l.told(k, state, theirs)
 		}
 	}

@@ -271,8 +271,8 @@ func (t *peerTable) compared(p peer.ID, inSync bool, heads int, at time.Time) {
 func (t *peerTable) active(now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, s := range t.peers {
-		if s.subscribed || s.exchange.runs() || !s.left.IsZero() && now.Sub(s.left) < lingerFor {
+	for p, s := range t.peers {
+		if s.subscribed && t.connected(p) || s.exchange.runs() || !s.left.IsZero() && now.Sub(s.left) < lingerFor {
 			return true
 		}
 	}

@@ -46,7 +46,7 @@ type replica struct {
 	watchers watchers
 	changes  wait.Change // of the status
 
-	tried        chan struct{} // closed when the database was opened, or cannot be
+	tried        chan struct{} // closed when the database was opened, or cannot be, and peers has those that have it
 	triedOnce    func()        // closes tried
 	ready        chan struct{} // closed when db is set
 	topicDue     wait.Flag     // set when the topic is to be subscribed to
@@ -55,12 +55,12 @@ type replica struct {
 	declined     wait.Flag     // set when data was rejected for lack of disk space
 
 	mu        sync.Mutex
-	db        *orbit.Database   // nil until ready is closed
-	first     uint64            // the number of the last entry at that time
-	err       error             // why the database cannot be opened, or nil
-	stopLive  func()            // ends the subscription to the topic; nil while there is none
-	transfer  *Transfer         // that runs, or nil
-	full      error             // why a quota excludes entries of peers, or nil
+	db        *orbit.Database // nil until ready is closed
+	first     uint64          // the number of the last entry at that time
+	err       error           // why the database cannot be opened, or nil
+	stopLive  func()          // ends the subscription to the topic; nil while there is none
+	transfer  *Transfer       // that runs, or nil
+	full      fullness
 	abandoned bool              // pending entries were abandoned since a peer was in sync
 	guarded   map[*replica]bool // the replicas whose access database this is
 }
@@ -115,13 +115,13 @@ func (rp *replica) run() {
 	if rp.r.cfg.Router != nil {
 		rp.tasks.Go(rp.goLive)
 	}
-	for _, p := range rp.subscribers() {
-		rp.subscription(p, true)
-	}
-	if !rp.open() {
+	rp.r.interest.seed(rp)
+	here := rp.open()
+	rp.r.links.seed(rp)
+	rp.triedOnce()
+	if !here {
 		rp.tasks.Go(rp.obtain)
 	}
-	rp.r.links.seed(rp)
 	select {
 	case <-rp.ready:
 	case <-rp.ctx.Done():
@@ -177,7 +177,7 @@ func (rp *replica) ask() {
 func (rp *replica) inSync(a agreement) bool {
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
-	if !a.agrees || rp.full != nil {
+	if !a.agrees || rp.full.now() != nil {
 		return false
 	}
 	rp.abandoned = false

@@ -118,7 +118,7 @@ type Replicator struct {
 	random         *random
 
 	index    *index
-	rested   *lru.Cache[string, Status] // by address: the last status of a replica that rests, if it says more than that of a new one
+	rested   *lru.Cache[string, resting] // by address: replicas that rest, if there is more to say of them than of new ones
 	links    *links
 	interest *interest
 	urgent   chan string // addresses of databases whose peers are searched for first
@@ -175,7 +175,7 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 	}
 	r.seen, _ = lru.New[string, time.Time](seenRemember) // fails for sizes below 1
 	r.unsent, _ = lru.New[string, time.Time](unsentRemember)
-	r.rested, _ = lru.New[string, Status](restedRemember)
+	r.rested, _ = lru.New[string, resting](restedRemember)
 	r.links, r.interest = newLinks(r), newInterest(r)
 	for prefix, addresses := range map[string]map[string]bool{pausedPrefix: r.paused, wantedPrefix: r.wanted} {
 		for e, err := range cfg.Store.Scan(ctx, prefix) {
@@ -217,7 +217,7 @@ const headsHandler = "/orbitdb/heads"
 // load fills the index, and begins what needs all of it.
 func (r *Replicator) load() {
 	ctx := r.tasks.Context()
-	for address := range r.wanted {
+	for _, address := range r.Fetching() {
 		r.replicates(address)
 	}
 	for d, err := range r.cfg.Orbit.Databases(ctx) {
@@ -227,9 +227,7 @@ func (r *Replicator) load() {
 			}
 			break
 		}
-		if !r.isPaused(d.Address) {
-			r.replicates(d.Address)
-		}
+		r.replicates(d.Address)
 	}
 	close(r.loaded)
 	r.interest.decideAll()
@@ -238,19 +236,43 @@ func (r *Replicator) load() {
 	}
 }
 
-// replicates adds a database to those that are replicated.
+// awaitLoaded waits until the index is complete.
+func (r *Replicator) awaitLoaded(ctx context.Context) error {
+	select {
+	case <-r.loaded:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.tasks.Context().Done():
+		return ErrClosed
+	}
+}
+
+// replicates adds a database to those that are replicated, unless it is paused.
 func (r *Replicator) replicates(address string) {
 	k, ok := keyOf(address)
-	if !ok || !r.index.add(k) {
+	if !ok || !r.enter(k, address) {
 		return
 	}
-	r.links.added(k)
 	r.interest.added(k)
 	if r.seesFollowed() {
 		if _, release := r.acquire(address); release != nil {
 			release()
 		}
 	}
+}
+
+// enter adds a database to the index and tells the daemons, and reports whether
+// it did. The lock orders that with pauses: a paused database is not added, and
+// the daemons hear of its end last.
+func (r *Replicator) enter(k inventory.Key, address string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.paused[address] || !r.index.add(k) {
+		return false
+	}
+	r.links.added(k)
+	return true
 }
 
 // seesFollowed reports whether the router tells the subscriptions of peers to
@@ -286,8 +308,8 @@ func (r *Replicator) opened(db *orbit.Database) {
 	}
 	r.replicates(address)
 	k, _ := keyOf(address)
-	if r.index.changed(k) && len(r.links.with(k)) > 0 {
-		r.changes.add(k, change{db: db, after: math.MaxUint64, opened: true})
+	if before, known := r.index.changed(k); known && len(r.links.hearing(k)) > 0 {
+		r.changes.add(k, change{db: db, after: math.MaxUint64, opened: true, before: before})
 	}
 	r.mu.Lock()
 	rp := r.replicas[address]
@@ -452,6 +474,9 @@ func (r *Replicator) CloseDatabase(ctx context.Context, address string) error {
 // another database uses the same one. It returns the addresses of those that
 // are here.
 func (r *Replicator) pause(ctx context.Context, address string) (ended []string, err error) {
+	if err := r.awaitLoaded(ctx); err != nil {
+		return nil, err
+	}
 	if !r.isReplicated(address) {
 		return nil, fmt.Errorf("%w: %s", ErrNotReplicated, address)
 	}
@@ -506,13 +531,11 @@ func (r *Replicator) guards(ctx context.Context, access, other string) bool {
 // end stops a database from being replicated, and waits for the end of its
 // replica.
 func (r *Replicator) end(address string) {
-	if k, ok := keyOf(address); ok {
-		r.index.remove(k)
-		r.links.removed(k)
-	}
+	k, _ := keyOf(address)
 	r.mu.Lock()
-	rp := r.replicas[address]
-	if rp != nil {
+	r.index.remove(k)
+	r.links.removed(k)
+	if rp := r.replicas[address]; rp != nil {
 		r.stop(rp)
 	}
 	ending := r.ending[address]
@@ -652,7 +675,7 @@ func (r *Replicator) forget(address, hash string) { r.seen.Remove(address + hash
 
 // disconnected notes that a peer disconnected.
 func (r *Replicator) disconnected(p peer.ID) {
-	r.interest.forget(p)
+	r.interest.disconnected(p)
 	for _, rp := range r.running() {
 		rp.peers.disconnected(p)
 	}

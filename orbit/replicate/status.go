@@ -86,8 +86,7 @@ func (r *Replicator) StateOf(ctx context.Context, address string) Status {
 		return s
 	}
 	if s, ok := r.rested.Get(address); ok {
-		s.Full = cmp.Or(r.cfg.Disk.CheckIncoming(), s.Full)
-		return s
+		return s.status(r.cfg.Disk)
 	}
 	switch {
 	case r.isPaused(address):
@@ -108,7 +107,7 @@ func (r *Replicator) Remarkable(ctx context.Context) iter.Seq[Status] {
 			}
 		}
 		for _, s := range r.rested.Values() {
-			if !yield(s) {
+			if !yield(s.status(r.cfg.Disk)) {
 				return
 			}
 		}
@@ -119,10 +118,11 @@ func (r *Replicator) Remarkable(ctx context.Context) iter.Seq[Status] {
 // if the log cannot be read.
 func (rp *replica) fullStatus(ctx context.Context) (Status, <-chan struct{}) {
 	s, changed := rp.status()
-	if !slices.ContainsFunc(s.Refused, func(r Refusal) bool { return errors.Is(r.Err, entry.ErrEncrypted) }) {
+	db := rp.database()
+	if db == nil || !slices.ContainsFunc(s.Refused, func(r Refusal) bool { return errors.Is(r.Err, entry.ErrEncrypted) }) {
 		return s, changed
 	}
-	stats, err := oplog.Of(rp.database()).Stats(ctx)
+	stats, err := oplog.Of(db).Stats(ctx)
 	if s.Encrypted = err == nil && stats.Entries == 0; s.Encrypted {
 		for i := range s.Peers {
 			s.Peers[i].InSync = time.Time{} // the replica of the peer cannot be compared
@@ -134,17 +134,19 @@ func (rp *replica) fullStatus(ctx context.Context) (Status, <-chan struct{}) {
 // status returns the status, and a channel that is closed at the next change.
 func (rp *replica) status() (Status, <-chan struct{}) {
 	changed := rp.changes.Next()
-	s := Status{Address: rp.address, State: Fetching, Refused: rp.refusals.snapshot(), Peers: rp.peers.snapshot()}
+	s := Status{Address: rp.address, State: Open, Refused: rp.refusals.snapshot(), Peers: rp.peers.snapshot()}
 	s.Asking, s.Missing = rp.wants.snapshot()
+	wanted := rp.r.isWanted(rp.address)
 	rp.mu.Lock()
 	defer rp.mu.Unlock()
-	s.Err, s.Full, s.Abandoned, s.Transfer = rp.err, rp.full, rp.abandoned, rp.transfer
+	s.Err, s.Full, s.Abandoned, s.Transfer = rp.err, rp.full.now(), rp.abandoned, rp.transfer
 	s.Full = cmp.Or(rp.r.cfg.Disk.CheckIncoming(), s.Full)
 	switch {
 	case rp.db != nil:
-		s.State = Open
 	case rp.err != nil:
 		s.State = Failed
+	case wanted:
+		s.State = Fetching
 	}
 	return s, changed
 }
@@ -167,6 +169,10 @@ var ErrFailed = errors.New("cannot be opened")
 // replication of the database ends.
 func (r *Replicator) Follow(ctx context.Context, address string) iter.Seq2[Status, error] {
 	return func(yield func(Status, error) bool) {
+		if err := r.awaitLoaded(ctx); err != nil {
+			yield(Status{}, err)
+			return
+		}
 		rp, release := r.acquire(address)
 		if rp == nil {
 			yield(Status{}, fmt.Errorf("%w: %s", ErrNotReplicated, address))

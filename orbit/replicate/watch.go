@@ -75,6 +75,10 @@ func (w *watchers) tell(e Event) {
 // done or the replication of the database ends.
 func (r *Replicator) Watch(ctx context.Context, address string, ready func()) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
+		if err := r.awaitLoaded(ctx); err != nil {
+			yield(Event{}, err)
+			return
+		}
 		rp, release := r.acquire(address)
 		if rp == nil {
 			yield(Event{}, fmt.Errorf("%w: %s", ErrNotReplicated, address))

@@ -411,3 +411,20 @@ func TestPeerTellsItsStateWhenAsked(t *testing.T) {
 		agree(t, x, y)
 	})
 }
+
+// The peer hears of changes from its match on, before it told its own state.
+func TestHasIsTrueFromTheMatchOn(t *testing.T) {
+	s, _, p, _ := against(t, newMemory(keys(0, 1)))
+	p.begin(0)
+	p.send(claim{p.connection.ours().of(key(0))})
+	if f, ok := p.next().(match); !ok || len(f.found) != 1 {
+		t.Fatalf("the answer is %v", f)
+	}
+	if _, known := s.Common(key(0)); known || !s.Has(key(0)) || s.Has(key(1)) {
+		t.Error("the session has another database than the one that was matched")
+	}
+	s.Tell(key(0), state(2), nil)
+	if f, ok := p.next().(change); !ok || f.state != state(2) {
+		t.Errorf("the peer hears %v", f)
+	}
+}

@@ -204,6 +204,14 @@ func (s *Session) Common(k Key) (theirs State, ok bool) {
 	return d.theirs, true
 }
 
+// Has reports whether [Session.Tell] tells the peer of a database: both have it,
+// but the peer may not have told its state yet.
+func (s *Session) Has(k Key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.common.byKey[k] != nil && s.running
+}
+
 // All yields the databases that both have, as they were when the loop began,
 // and their states on the other side.
 func (s *Session) All() iter.Seq2[Key, State] {
