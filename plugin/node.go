@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"github.com/ipfs/kubo/core"
+	discovery "github.com/libp2p/go-libp2p/p2p/discovery/routing"
 
 	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/router"
@@ -44,6 +45,10 @@ func daemonConfig(n *core.IpfsNode, s daemon.Settings, r *router.Router, b *daem
 	}
 	if n.Peering != nil {
 		c.Peering = n.Peering
+	}
+	if n.Routing != nil {
+		// Kubo's discovery service for pubsub remembers each topic for ever.
+		c.Discovery = discovery.NewRoutingDiscovery(n.Routing)
 	}
 	return c, nil
 }

@@ -217,8 +217,9 @@ const headsHandler = "/orbitdb/heads"
 // load fills the index, and begins what needs all of it.
 func (r *Replicator) load() {
 	ctx := r.tasks.Context()
-	for address := range r.wanted {
+	for _, address := range r.Fetching() {
 		r.replicates(address)
+		r.searchSoon(address)
 	}
 	for d, err := range r.cfg.Orbit.Databases(ctx) {
 		if err != nil {
@@ -489,14 +490,11 @@ func (r *Replicator) resume(ctx context.Context, address string) {
 // guards reports whether a database is the access database of a replicated
 // database other than the given one.
 func (r *Replicator) guards(ctx context.Context, access, other string) bool {
-	for d, err := range r.cfg.Orbit.Databases(ctx) {
+	for d, err := range r.cfg.Orbit.Controlled(ctx, access) {
 		if err != nil {
-			return true
+			return !errors.Is(err, orbit.ErrUnknown)
 		}
-		if d.Access || d.Address == other || r.isPaused(d.Address) {
-			continue
-		}
-		if g, err := r.cfg.Orbit.Glance(ctx, d.Address); err == nil && g.Access == access {
+		if d != other && !r.isPaused(d) {
 			return true
 		}
 	}
