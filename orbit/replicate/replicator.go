@@ -121,8 +121,9 @@ type Replicator struct {
 	rested   *lru.Cache[string, Status] // by address: the last status of a replica that rests, if it says more than that of a new one
 	links    *links
 	interest *interest
-	urgent   chan string // addresses of databases whose peers are searched for first
 	changes  changes
+
+	toSearch, toAdvertise chan string // addresses of databases that come before others
 
 	mu        sync.RWMutex
 	replicas  map[string]*replica      // those that run, by address
@@ -171,7 +172,9 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 		rest:       wait.NewFlag(),
 		declined:   wait.NewFlag(),
 		loaded:     make(chan struct{}),
-		urgent:     make(chan string, maxUrgent),
+
+		toSearch:    make(chan string, maxUrgent),
+		toAdvertise: make(chan string, maxUrgent),
 	}
 	r.seen, _ = lru.New[string, time.Time](seenRemember) // fails for sizes below 1
 	r.unsent, _ = lru.New[string, time.Time](unsentRemember)
@@ -247,10 +250,24 @@ func (r *Replicator) replicates(address string) {
 	}
 	r.links.added(k)
 	r.interest.added(k)
+	if r.isLoaded() {
+		r.advertiseSoon(address)
+		r.searchSoon(address)
+	}
 	if r.seesFollowed() {
 		if _, release := r.acquire(address); release != nil {
 			release()
 		}
+	}
+}
+
+// isLoaded reports whether the index is complete.
+func (r *Replicator) isLoaded() bool {
+	select {
+	case <-r.loaded:
+		return true
+	default:
+		return false
 	}
 }
 
