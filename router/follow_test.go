@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +117,36 @@ func TestTopicCanBeFollowedAgain(t *testing.T) {
 	if a.topics.isFollowed(topic) || len(a.topics.topics) != 0 {
 		t.Error("it is still followed")
 	}
+}
+
+// The topics that are shared with a peer are those to which both are
+// subscribed, whoever subscribed first.
+func TestSharedTopicsAreThoseOfBoth(t *testing.T) {
+	a, hostA := newRouter(t, Options{})
+	b, hostB := newRouter(t, Options{})
+	subscribe := func(r *Router, topic string) *Subscription {
+		sub, err := r.Subscribe(topic, nil)
+		must(t, err)
+		t.Cleanup(sub.Cancel)
+		return sub
+	}
+	shares := func(want ...string) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("they share %v", want), func() bool { return slices.Equal(a.SharedTopics(hostB.ID()), want) })
+	}
+	subscribe(a, "1")
+	subscribe(b, "1")
+	subscribe(b, "theirs")
+	subscribe(a, "ours")
+	last := subscribe(b, "2")
+	loopback.Connect(t, hostA, hostB)
+	shares("1")
+	subscribe(a, "2")
+	shares("1", "2")
+	last.Cancel()
+	shares("1")
+	must(t, hostA.Network().ClosePeer(hostB.ID()))
+	shares()
 }
 
 func TestAnnouncementIsNotTooLarge(t *testing.T) {

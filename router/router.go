@@ -355,6 +355,10 @@ func (r *Router) Announce(ctx context.Context, topic string, data []byte) error 
 // GetTopics returns the topics that this peer is subscribed to.
 func (r *Router) GetTopics() []string { return r.pubsub.GetTopics() }
 
+// SharedTopics returns the topics to which both this peer and the connected peer
+// p are subscribed, sorted. It takes time in proportion to the topics of p.
+func (r *Router) SharedTopics(p peer.ID) []string { return r.in.shared(p) }
+
 // ListPeers returns the connected peers that are subscribed to topic.
 func (r *Router) ListPeers(topic string) []peer.ID { return r.pubsub.ListPeers(topic) }
 
