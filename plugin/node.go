@@ -18,7 +18,7 @@ func daemonConfig(n *core.IpfsNode, s daemon.Settings, r *router.Router, b *daem
 		log.Errorf("the repo's datastore (%s) may write parts of a batch: if the daemon is killed, the last writes can be lost or incomplete; use a repo with the default datastore, or with pebbleds", kind)
 	}
 	if pubsubOff(cfg) {
-		log.Warn("Pubsub.Enabled is false: messages from peers without npp, and topics, are switched off")
+		log.Warn("Pubsub.Enabled is false: messages from peers without npp, their databases, and topics are switched off")
 		r = nil
 	}
 	c := daemon.Config{
