@@ -231,37 +231,35 @@ The reason is printed below a database that is full or failed.
 `,
 	},
 	Run: func(req *cmds.Request, res cmds.ResponseEmitter, env cmds.Environment) error {
-		ctx, o, err := databases(req, env)
+		l, err := listerOf(req, env)
 		if err != nil {
 			return err
 		}
-		var lines []*listLine
-		accessOf := make(map[string]string)
-		for d, err := range o.Databases(ctx) {
+		pending := make(map[string]bool) // databases that are fetched
+		if l.replicator != nil {
+			for _, address := range l.replicator.Fetching() {
+				pending[address] = true
+			}
+		}
+		for d, err := range l.orbit.Databases(l.ctx) {
 			if err != nil {
 				return dbError(err, "")
 			}
-			l := &listLine{Address: d.Address, Name: d.Name, Type: safeType(d.Type), ManifestType: otherType(d.Type, d.ManifestType), IndexBy: d.IndexBy}
-			lines = append(lines, l)
-			db, err := o.Open(ctx, d.Address, orbit.OpenOptions{})
-			if err == nil {
-				accessOf[db.Access().Address()] = d.Address
-				var s orbit.Stats
-				s, err = db.Stats(ctx)
-				l.Entries, l.Keys = s.Entries, s.Keys
-			}
-			if err != nil {
-				l.Error = dbError(err, d.Address).Error()
+			delete(pending, d.Address)
+			if err := res.Emit(l.line(d)); err != nil {
+				return err
 			}
 		}
-		pending, err := addStates(ctx, env, lines)
-		if err != nil {
-			return err
+		for _, address := range slices.Sorted(maps.Keys(pending)) {
+			line := l.pendingLine(address)
+			if line == nil {
+				continue
+			}
+			if err := res.Emit(line); err != nil {
+				return err
+			}
 		}
-		return emitAll(res, slices.Values(append(lines, pending...)), func(l *listLine) *listLine {
-			l.AccessOf = accessOf[l.Address]
-			return l
-		})
+		return nil
 	},
 	Type:     listLine{},
 	Encoders: encodeText((*listLine).text),
@@ -283,42 +281,59 @@ func (l *listLine) text() string {
 	return text + "\n"
 }
 
-// addStates sets the replication state of the databases that are here, and
-// returns those that are still being fetched.
-func addStates(ctx context.Context, env cmds.Environment, here []*listLine) (pending []*listLine, err error) {
+// lister makes the lines of `npp db ls`. It opens no database.
+type lister struct {
+	ctx        context.Context
+	orbit      *orbit.Orbit
+	replicator *replicate.Replicator // nil if nothing is replicated
+}
+
+func listerOf(req *cmds.Request, env cmds.Environment) (l lister, err error) {
+	if l.ctx, l.orbit, err = databases(req, env); err != nil {
+		return l, err
+	}
 	d, err := daemonOf(env)
 	if err != nil {
-		return nil, err
+		return l, err
 	}
-	r, err := d.Replicator()
+	l.replicator, _ = d.Replicator() // the databases are here without it
+	return l, nil
+}
+
+// line describes a database of the catalog.
+func (l lister) line(d orbit.DatabaseInfo) *listLine {
+	line := &listLine{Address: d.Address, Name: d.Name, Type: safeType(d.Type), ManifestType: otherType(d.Type, d.ManifestType), IndexBy: d.IndexBy}
+	g, err := l.orbit.Glance(l.ctx, d.Address)
+	line.Entries, line.Keys, line.AccessOf = g.Entries, g.Keys, g.AccessOf
+	var s replicate.Status
+	if l.replicator != nil {
+		s = l.replicator.StateOf(l.ctx, d.Address)
+	}
+	if err == nil && s.State == replicate.Failed {
+		err = s.Err
+	}
 	if err != nil {
-		return nil, nil // the databases are here without it
+		line.State, line.Error = string(replicate.Failed), dbError(err, d.Address).Error()
+		return line
 	}
-	listed := make(map[string]bool)
-	for _, l := range here {
-		listed[l.Address] = true
-		switch s, err := r.Status(ctx, l.Address); {
-		case l.Error != "":
-			l.State = string(replicate.Failed)
-		case err == nil:
-			l.State = stateOf(s)
-			if l.State == fullState {
-				l.Full = s.Full.Error()
-			}
-		}
+	if line.State = stateOf(s); line.State == fullState {
+		line.Full = s.Full.Error()
 	}
-	for _, address := range r.Fetching() {
-		s, err := r.Status(ctx, address)
-		if err != nil || listed[address] {
-			continue // it arrived, or was dropped, meanwhile
-		}
-		l := &listLine{Address: address, State: string(s.State)}
-		if s.Err != nil {
-			l.Error = s.Err.Error()
-		}
-		pending = append(pending, l)
+	return line
+}
+
+// pendingLine describes a database that is not in the catalog, or returns nil if
+// it arrived or was dropped meanwhile.
+func (l lister) pendingLine(address string) *listLine {
+	s := l.replicator.StateOf(l.ctx, address)
+	if s.State != replicate.Fetching && s.State != replicate.Failed {
+		return nil
 	}
-	return pending, nil
+	line := &listLine{Address: address, State: string(s.State)}
+	if s.Err != nil {
+		line.Error = s.Err.Error()
+	}
+	return line
 }
 
 // infoLine is the output of `npp db info`.

@@ -197,13 +197,17 @@ func newStatusLine(s replicate.Status, connected map[peer.ID]swarm.Peer) statusL
 		l.Refused = append(l.Refused, refusedLine{r.Hash, r.At, peerIDs(r.From), r.Err.Error()})
 	}
 	for _, p := range s.Peers {
-		here, ok := connected[p.ID]
-		line := dbPeerLine{Peer: p.ID.String(), Open: p.Open, Connected: ok, Relayed: here.Relayed, Agent: here.Agent,
-			Exchanged: optionalTime(p.Exchanged), InStep: optionalTime(p.InSync), Compared: string(p.By), Heads: p.Heads}
-		if p.Err != nil {
-			line.Error = p.Err.Error()
-		}
-		l.Peers = append(l.Peers, line)
+		l.Peers = append(l.Peers, newDBPeerLine(p, connected))
+	}
+	return l
+}
+
+func newDBPeerLine(p replicate.Peer, connected map[peer.ID]swarm.Peer) dbPeerLine {
+	here, ok := connected[p.ID]
+	l := dbPeerLine{Peer: p.ID.String(), Open: p.Open, Connected: ok, Relayed: here.Relayed, Agent: here.Agent,
+		Exchanged: optionalTime(p.Exchanged), InStep: optionalTime(p.InSync), Compared: string(p.By), Heads: p.Heads}
+	if p.Err != nil {
+		l.Error = p.Err.Error()
 	}
 	return l
 }
@@ -538,21 +542,15 @@ func (l *closeLine) text() string {
 
 // contents returns what is here of a database, which may be damaged.
 func (r replication) contents(address string) (name string, entries uint64, here bool, err error) {
-	for d, err := range r.orbit.Databases(r.ctx) {
-		if err != nil {
-			return "", 0, false, err
-		}
-		if d.Address != address {
-			continue
-		}
-		if db, err := r.orbit.Find(r.ctx, address); err == nil {
-			if s, err := db.Stats(r.ctx); err == nil {
-				entries = s.Entries
-			}
-		}
-		return d.Name, entries, true, nil
+	d, err := r.orbit.Listed(r.ctx, address)
+	if errors.Is(err, orbit.ErrUnknown) {
+		return "", 0, false, nil
 	}
-	return "", 0, false, nil
+	if err != nil {
+		return "", 0, false, err
+	}
+	g, _ := r.orbit.Glance(r.ctx, address)
+	return d.Name, g.Entries, true, nil
 }
 
 // dropLine is the output of `npp db drop`: the last line, and before it a line
@@ -713,42 +711,31 @@ address of the database first.
 		if err != nil {
 			return err
 		}
-		var addresses []string
-		all := len(req.Arguments) == 0
-		if all {
-			for d, err := range r.orbit.Databases(r.ctx) {
-				if err != nil {
-					return dbError(err, "")
-				}
-				addresses = append(addresses, d.Address)
-			}
-			addresses = append(addresses, r.Fetching()...)
-		} else {
-			address, err := r.knownAddress(req.Arguments[0])
-			if err != nil {
-				return dbError(err, req.Arguments[0])
-			}
-			addresses = []string{address}
-		}
 		connected := r.connectedPeers()
-		for _, address := range addresses {
-			s, err := r.Status(r.ctx, address)
-			if err != nil && all {
-				continue // it was dropped meanwhile
-			}
-			if err != nil {
-				return dbError(err, req.Arguments[0])
-			}
-			for _, p := range newStatusLine(s, connected).Peers {
-				if all {
-					p.Database = address
-				}
-				if err := res.Emit(&p); err != nil {
-					return err
+		if len(req.Arguments) == 0 {
+			for address, peers := range r.Peers(r.ctx) {
+				for _, p := range peers {
+					l := newDBPeerLine(p, connected)
+					l.Database = address
+					if err := res.Emit(&l); err != nil {
+						return err
+					}
 				}
 			}
+			return r.ctx.Err()
 		}
-		return nil
+		address, err := r.knownAddress(req.Arguments[0])
+		if err != nil {
+			return dbError(err, req.Arguments[0])
+		}
+		s, err := r.Status(r.ctx, address)
+		if err != nil {
+			return dbError(err, req.Arguments[0])
+		}
+		return emitAll(res, slices.Values(s.Peers), func(p replicate.Peer) *dbPeerLine {
+			l := newDBPeerLine(p, connected)
+			return &l
+		})
 	},
 	Type:     dbPeerLine{},
 	Encoders: encodeText((*dbPeerLine).text),

@@ -41,7 +41,7 @@ func (b *Blocks) Overlay(base blockstore.Blockstore) blockstore.Blockstore {
 // that base finds. No routing system knows the former, and bitswap does not
 // send its requests to every connected peer.
 func (b *Blocks) Discovery(base routing.ContentDiscovery) routing.ContentDiscovery {
-	return discovery{base, b}
+	return contentDiscovery{base, b}
 }
 
 func (b *Blocks) connect(d *Daemon) { b.daemon.Store(d) }
@@ -59,13 +59,13 @@ func (b *Blocks) providers(c cid.Cid) []peer.ID {
 	return nil
 }
 
-type discovery struct {
+type contentDiscovery struct {
 	base   routing.ContentDiscovery
 	blocks *Blocks
 }
 
 // FindProvidersAsync implements [routing.ContentDiscovery].
-func (d discovery) FindProvidersAsync(ctx context.Context, c cid.Cid, n int) <-chan peer.AddrInfo {
+func (d contentDiscovery) FindProvidersAsync(ctx context.Context, c cid.Cid, n int) <-chan peer.AddrInfo {
 	known := d.blocks.providers(c)
 	if len(known) == 0 {
 		return d.base.FindProvidersAsync(ctx, c, n)

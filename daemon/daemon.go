@@ -63,6 +63,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
 	logging "github.com/ipfs/go-log/v2"
+	"github.com/libp2p/go-libp2p/core/discovery"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/routing"
@@ -117,8 +118,14 @@ type Config struct {
 
 	// Router is the host's pubsub router, made by NewRouter. If it is nil,
 	// pubsub is off: messages go to npp peers only, topics are refused, and
-	// databases are exchanged only when the other peer begins.
+	// databases are replicated with npp peers. With others, their heads are
+	// exchanged when the other peer begins.
 	Router *router.Router
+
+	// Discovery, such as the DHT, finds peers that have a database open, and is
+	// told which are open here. Default: none, so only connected peers are
+	// found.
+	Discovery discovery.Discovery
 
 	// Peering is told of kept peers. Default: none.
 	Peering swarm.Peering
@@ -302,6 +309,7 @@ func (d *Daemon) startReplicator(ctx context.Context) error {
 		Orbit:      d.orbit,
 		Store:      d.open(ReplicateNamespace),
 		Host:       d.cfg.Host,
+		Discovery:  d.cfg.Discovery,
 		LargeHeads: speaksNPP(d.cfg.Host),
 		Disk:       d.disk,
 		Phrase:     phrase,

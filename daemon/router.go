@@ -11,11 +11,9 @@ import (
 )
 
 // NewRouter starts the router of a daemon on a host, as [router.New] does. It
-// sets the options SupportsBursts, as peers that run npp do, and TellFollowed,
-// because those peers find from pubsub which databases both have.
+// sets the option SupportsBursts, as peers that run npp do.
 func NewRouter(ctx context.Context, h host.Host, o router.Options) (*router.Router, error) {
 	o.SupportsBursts = speaksNPP(h)
-	o.TellFollowed = true
 	return router.New(ctx, h, o)
 }
 

@@ -81,7 +81,7 @@ func (d *Daemon) Status(ctx context.Context) (Status, error) {
 		s.attend("config", "", errors.New(a), "")
 	}
 	if !s.Pubsub {
-		s.attend("config", "", errors.New("pubsub is off: databases are not replicated, and peers without npp send no messages"),
+		s.attend("config", "", errors.New("pubsub is off: databases are replicated with npp peers only, and peers without npp send no messages"),
 			"ipfs config --json Pubsub.Enabled true, and restart the daemon")
 	}
 	if s.Messages, err = d.Messages.Stats(ctx); err != nil {
@@ -204,25 +204,20 @@ func (d *Daemon) statusOfDatabases(ctx context.Context, s *Status) error {
 		}
 	}
 	s.Others = o.Usage()
-	for listed, err := range o.Databases(ctx) {
-		if err != nil {
-			return err
-		}
-		if listed.Access {
-			continue
-		}
-		s.Databases++
-		if d.replicator == nil || own[listed.Address] {
-			continue
-		}
-		status, err := d.replicator.Status(ctx, listed.Address)
-		if err != nil {
-			continue // the database is being dropped
-		}
-		s.attendDatabase(listed, status)
+	if s.Databases, err = o.Count(ctx); err != nil {
+		return err
 	}
 	if d.replicator != nil {
 		s.Fetching = len(d.replicator.Fetching())
+		for _, status := range d.replicator.Remarkable(ctx) {
+			if own[status.Address] {
+				continue
+			}
+			// A database that is not in the catalog is dropped or fetched.
+			if listed, err := o.Listed(ctx, status.Address); err == nil && !listed.Access {
+				s.attendDatabase(listed, status)
+			}
+		}
 	}
 	if d.libraryErr != nil {
 		s.attend("library", "", d.libraryErr, repairAdvice)

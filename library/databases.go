@@ -122,16 +122,13 @@ func (l *Library) open(ctx context.Context, at int) bool {
 func (l *Library) optionsOf(ctx context.Context, name string, fixed orbit.Options) (orbit.Options, error) {
 	managed := fixed
 	managed.Access.Managed = true
-	isHere := make(map[string]bool)
-	for d, err := range l.cfg.Orbit.Databases(ctx) {
-		if err != nil {
-			return fixed, err
-		}
-		isHere[d.Address] = !d.Access
-	}
 	for _, opts := range []orbit.Options{managed, fixed} {
 		address, err := l.cfg.Orbit.AddressOf(name, opts)
-		if err != nil || isHere[address] {
+		if err != nil {
+			return opts, err
+		}
+		d, err := l.cfg.Orbit.Listed(ctx, address)
+		if err == nil && !d.Access || err != nil && !errors.Is(err, orbit.ErrUnknown) {
 			return opts, err
 		}
 	}

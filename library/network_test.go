@@ -80,7 +80,7 @@ func newNodeOn(t testing.TB, disk *space.Disk) *node {
 	n.host = loopback.Host(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	rt, err := router.New(ctx, n.host, router.Options{SupportsBursts: func(peer.ID) bool { return true }, TellFollowed: true})
+	rt, err := router.New(ctx, n.host, router.Options{SupportsBursts: func(peer.ID) bool { return true }})
 	must(t, err)
 	n.store = store.New(n.disk, "/npp/orbit")
 	bs := orbit.Overlay(blockstore.NewBlockstore(n.disk), n.store)

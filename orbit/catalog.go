@@ -1,6 +1,7 @@
 package orbit
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -200,8 +201,128 @@ func (o *Orbit) Databases(ctx context.Context) iter.Seq2[DatabaseInfo, error] {
 			if err == nil {
 				r, err = decodeRecord(e.Value)
 			}
-			hash := strings.TrimPrefix(e.Key, catalogPrefix+"/")
-			if !yield(DatabaseInfo{manifest.Address(hash), r.Name, r.kind(), r.Type, r.IndexBy, r.Access}, err) || err != nil {
+			if !yield(r.info(hashOf(e)), err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// hashOf returns the CID of the manifest whose record an item of the catalog is.
+func hashOf(e store.Entry) string { return strings.TrimPrefix(e.Key, catalogPrefix+"/") }
+
+func (r record) info(hash string) DatabaseInfo {
+	return DatabaseInfo{manifest.Address(hash), r.Name, r.kind(), r.Type, r.IndexBy, r.Access}
+}
+
+// Listed returns what [Orbit.Databases] yields of the database with an address.
+// The error is [ErrUnknown] if the database is not in the catalog.
+func (o *Orbit) Listed(ctx context.Context, address string) (d DatabaseInfo, err error) {
+	hash, err := manifest.ParseAddress(address)
+	if err != nil {
+		return d, err
+	}
+	r, err := o.record(ctx, hash)
+	if err != nil {
+		return d, err
+	}
+	return r.info(hash), nil
+}
+
+// accessField is in the JSON of a record exactly if Access is set: a quotation
+// mark within a string is escaped.
+var accessField = []byte(`"access":true`)
+
+// Count returns the number of databases in the catalog without access
+// databases. It costs less than [Orbit.Databases], for it decodes no record.
+func (o *Orbit) Count(ctx context.Context) (n int, err error) {
+	for e, err := range o.store.Scan(ctx, catalogPrefix) {
+		if err != nil {
+			return 0, err
+		}
+		if !bytes.Contains(e.Value, accessField) {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// named yields the databases with a name, which are not access databases. It
+// decodes only the records in whose JSON the name is.
+func (o *Orbit) named(ctx context.Context, name string) iter.Seq2[string, error] {
+	return func(yield func(address string, err error) bool) {
+		text, err := json.Marshal(name)
+		if err != nil {
+			yield("", err)
+			return
+		}
+		for e, err := range o.store.Scan(ctx, catalogPrefix) {
+			var r record
+			if err == nil && !bytes.Contains(e.Value, text) {
+				continue
+			}
+			if err == nil {
+				r, err = decodeRecord(e.Value)
+			}
+			if err == nil && (r.Name != name || r.Access) {
+				continue
+			}
+			if !yield(manifest.Address(hashOf(e)), err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// fixedField is in the JSON of a record exactly if Fixed is set.
+var fixedField = []byte(`"fixed":true`)
+
+// Controlled yields the addresses of the databases whose access database is the
+// one with an address. It reads the catalog, and the manifests of the databases
+// that an earlier version stored.
+func (o *Orbit) Controlled(ctx context.Context, access string) iter.Seq2[string, error] {
+	return func(yield func(address string, err error) bool) {
+		inner, err := manifest.ParseAddress(access)
+		var admins record
+		if err == nil {
+			admins, err = o.record(ctx, inner)
+		}
+		if err != nil {
+			yield("", err)
+			return
+		}
+		controls := func(hash string, r record) (bool, error) {
+			if r.described() {
+				return r.Admins == admins.Number, nil
+			}
+			of, err := o.storedAccess(ctx, hash)
+			return of == inner, err
+		}
+		for e, err := range o.store.Scan(ctx, catalogPrefix) {
+			if err == nil && bytes.Contains(e.Value, fixedField) {
+				continue
+			}
+			var r record
+			if err == nil {
+				r, err = decodeRecord(e.Value)
+			}
+			is := false
+			if err == nil {
+				is, err = controls(hashOf(e), r)
+			}
+			if (is || err != nil) && (!yield(manifest.Address(hashOf(e)), err) || err != nil) {
+				return
+			}
+		}
+	}
+}
+
+// controlled yields the addresses of the databases whose records say that they
+// have the access database with a number.
+func (o *Orbit) controlled(ctx context.Context, admins uint64) iter.Seq2[string, error] {
+	return func(yield func(address string, err error) bool) {
+		for e, err := range o.store.Scan(ctx, controlledSeries(admins)) {
+			if !yield(manifest.Address(e.Key[strings.LastIndexByte(e.Key, '/')+1:]), err) || err != nil {
 				return
 			}
 		}
@@ -234,13 +355,11 @@ func (o *Orbit) Resolve(ctx context.Context, addressOrName string) (address stri
 		return addressOrName, err
 	}
 	var found []string
-	for d, err := range o.Databases(ctx) {
+	for address, err := range o.named(ctx, addressOrName) {
 		if err != nil {
 			return "", err
 		}
-		if d.Name == addressOrName && !d.Access {
-			found = append(found, d.Address)
-		}
+		found = append(found, address)
 	}
 	if len(found) > 1 {
 		if own := o.ownDatabases(ctx, found); len(own) == 1 {

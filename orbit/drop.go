@@ -290,7 +290,7 @@ func (o *Orbit) removable(ctx context.Context, hash string) (databases []tombsto
 		if other, err := decodeRecord(e.Value); err == nil && !mayShare(other) {
 			continue
 		}
-		user := strings.TrimPrefix(e.Key, catalogPrefix+"/")
+		user := hashOf(e)
 		access, err := o.storedAccess(ctx, user)
 		if err != nil {
 			return nil, nil, err

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/newpieceplease/npp/orbit/internal/manifest"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
@@ -50,11 +49,11 @@ func (o *Orbit) Glance(ctx context.Context, address string) (g Glance, err error
 		g.Access = m.AccessController
 	}
 	if r.Type == TypeKeyValue && r.Admins == 0 {
-		for e, scanErr := range o.store.Scan(ctx, controlledSeries(r.Number)) {
+		for of, scanErr := range o.controlled(ctx, r.Number) {
 			if scanErr != nil {
 				return g, errors.Join(err, blockErr, scanErr)
 			}
-			g.AccessOf = manifest.Address(e.Key[strings.LastIndexByte(e.Key, '/')+1:])
+			g.AccessOf = of
 			break
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/newpieceplease/npp/internal/wait"
@@ -285,7 +284,7 @@ func (o *Orbit) limitsRecord(r record) bool {
 func (o *Orbit) loadUsage(ctx context.Context) {
 	var incomplete []string
 	for e, err := range o.store.Scan(ctx, catalogPrefix) {
-		hash := strings.TrimPrefix(e.Key, catalogPrefix+"/")
+		hash := hashOf(e)
 		var r record
 		if err == nil {
 			r, err = decodeRecord(e.Value)

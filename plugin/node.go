@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"github.com/ipfs/kubo/core"
+	discovery "github.com/libp2p/go-libp2p/p2p/discovery/routing"
 
 	"github.com/newpieceplease/npp/daemon"
 	"github.com/newpieceplease/npp/router"
@@ -17,7 +18,7 @@ func daemonConfig(n *core.IpfsNode, s daemon.Settings, r *router.Router, b *daem
 		log.Errorf("the repo's datastore (%s) may write parts of a batch: if the daemon is killed, the last writes can be lost or incomplete; use a repo with the default datastore, or with pebbleds", kind)
 	}
 	if pubsubOff(cfg) {
-		log.Warn("Pubsub.Enabled is false: messages from peers without npp, and topics, are switched off")
+		log.Warn("Pubsub.Enabled is false: messages from peers without npp, their databases, and topics are switched off")
 		r = nil
 	}
 	c := daemon.Config{
@@ -44,6 +45,10 @@ func daemonConfig(n *core.IpfsNode, s daemon.Settings, r *router.Router, b *daem
 	}
 	if n.Peering != nil {
 		c.Peering = n.Peering
+	}
+	if n.Routing != nil {
+		// Kubo's discovery service for pubsub remembers each topic for ever.
+		c.Discovery = discovery.NewRoutingDiscovery(n.Routing)
 	}
 	return c, nil
 }

@@ -3,9 +3,9 @@ package router
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
-	"sync"
-	"sync/atomic"
+	"strings"
 	"testing"
 	"time"
 
@@ -119,6 +119,36 @@ func TestTopicCanBeFollowedAgain(t *testing.T) {
 	}
 }
 
+// The topics that are shared with a peer are those to which both are
+// subscribed, whoever subscribed first.
+func TestSharedTopicsAreThoseOfBoth(t *testing.T) {
+	a, hostA := newRouter(t, Options{})
+	b, hostB := newRouter(t, Options{})
+	subscribe := func(r *Router, topic string) *Subscription {
+		sub, err := r.Subscribe(topic, nil)
+		must(t, err)
+		t.Cleanup(sub.Cancel)
+		return sub
+	}
+	shares := func(want ...string) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("they share %v", want), func() bool { return slices.Equal(a.SharedTopics(hostB.ID()), want) })
+	}
+	subscribe(a, "1")
+	subscribe(b, "1")
+	subscribe(b, "theirs")
+	subscribe(a, "ours")
+	last := subscribe(b, "2")
+	loopback.Connect(t, hostA, hostB)
+	shares("1")
+	subscribe(a, "2")
+	shares("1", "2")
+	last.Cancel()
+	shares("1")
+	must(t, hostA.Network().ClosePeer(hostB.ID()))
+	shares()
+}
+
 func TestAnnouncementIsNotTooLarge(t *testing.T) {
 	a, _ := newRouter(t, Options{})
 	if err := a.Announce(t.Context(), topic, make([]byte, MaxMessageBytes+1)); !errors.Is(err, ErrTooLarge) {
@@ -126,65 +156,52 @@ func TestAnnouncementIsNotTooLarge(t *testing.T) {
 	}
 }
 
-// searches is a discovery that counts searches and finds no peer until it is
-// released.
-type searches struct {
-	mu       sync.Mutex
-	of       map[string]int
-	running  atomic.Int32
-	released chan struct{}
-}
+// asked is a discovery service that finds nobody, and tells what it was asked
+// for.
+type asked struct{ advertised, searched chan string }
 
-func (s *searches) Advertise(context.Context, string, ...discovery.Option) (time.Duration, error) {
+func (a asked) Advertise(_ context.Context, ns string, _ ...discovery.Option) (time.Duration, error) {
+	a.advertised <- ns
 	return time.Hour, nil
 }
 
-func (s *searches) FindPeers(_ context.Context, ns string, _ ...discovery.Option) (<-chan peer.AddrInfo, error) {
-	s.mu.Lock()
-	s.of[ns]++
-	s.mu.Unlock()
-	s.running.Add(1)
-	found := make(chan peer.AddrInfo)
-	go func() {
-		<-s.released
-		s.running.Add(-1)
-		close(found)
-	}()
-	return found, nil
+func (a asked) FindPeers(_ context.Context, ns string, _ ...discovery.Option) (<-chan peer.AddrInfo, error) {
+	a.searched <- ns
+	none := make(chan peer.AddrInfo)
+	close(none)
+	return none, nil
 }
 
-func TestFollowedTopicsAreLookedForSparingly(t *testing.T) {
-	s := &searches{of: make(map[string]int), released: make(chan struct{})}
-	d := newThrottledDiscovery(s, func(topic string) bool { return topic != "ours" })
-	var wait []<-chan peer.AddrInfo
-	find := func(topic string) {
-		found, err := d.FindPeers(t.Context(), namespacePrefix+topic)
+// Gossipsub neither advertises nor searches for topics that are only followed.
+func TestFollowedTopicsAreLeftToFollowers(t *testing.T) {
+	a := asked{make(chan string, 64), make(chan string, 64)}
+	r, _ := newRouter(t, Options{Discovery: a})
+	for i := range 16 {
+		follow(t, r, fmt.Sprint("followed", i), takeAll)
+	}
+	follow(t, r, "both", takeAll)
+	for _, topic := range []string{"both", "subscribed"} {
+		sub, err := r.Subscribe(topic, nil)
 		must(t, err)
-		wait = append(wait, found)
+		defer sub.Cancel()
 	}
-	for i := range 100 {
-		find(string(rune('a' + i)))
-	}
-	if n := s.running.Load(); n != maxSearches {
-		t.Errorf("%d searches at once, want %d", n, maxSearches)
-	}
-	find("ours")
-	find("ours")
-	if n := s.of[namespacePrefix+"ours"]; n != 2 {
-		t.Errorf("a topic that is not followed was looked for %d times, want 2", n)
-	}
-	close(s.released)
-	for _, found := range wait {
-		for range found {
+	_, err := r.PubSub().Subscribe("foreign") //nolint:staticcheck // as `ipfs pubsub sub` does
+	must(t, err)
+	const rounds = 2
+	counts := make(map[string]int)
+	for counts["foreign"] < 1+rounds || counts["subscribed"] < 1+rounds || counts["both"] < rounds {
+		var ns string
+		select {
+		case ns = <-a.advertised:
+		case ns = <-a.searched:
+		case <-testContext(t).Done():
+			t.Fatalf("asked for %v", counts)
 		}
-	}
-	find("a")
-	if n := s.of[namespacePrefix+"a"]; n != 1 {
-		t.Errorf("a followed topic was looked for %d times within a moment", n)
-	}
-	find("z") // searched too early
-	if n := s.of[namespacePrefix+"z"]; n != 1 {
-		t.Errorf("a followed topic was looked for %d times", n)
+		topic, ok := strings.CutPrefix(ns, namespacePrefix)
+		if !ok || strings.HasPrefix(topic, "followed") {
+			t.Fatalf("asked for %q", ns)
+		}
+		counts[topic]++
 	}
 }
 

@@ -108,6 +108,24 @@ func (in *inbound) isSubscribed(p peer.ID, topic string) bool {
 	return ok
 }
 
+// shared returns the topics to which both this peer and p are subscribed,
+// sorted.
+func (in *inbound) shared(p peer.ID) (topics []string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	peer := in.peers[p]
+	if peer == nil {
+		return nil
+	}
+	for topic := range peer.topics {
+		if in.topics.isJoined(topic) {
+			topics = append(topics, topic)
+		}
+	}
+	slices.Sort(topics)
+	return topics
+}
+
 // accepted returns those of a peer's subscriptions that pubsub is to remember.
 // Pubsub is about to forget those of a peer that has no stream open.
 func (in *inbound) accepted(p peer.ID, subs []*pb.RPC_SubOpts) []*pb.RPC_SubOpts {

@@ -42,7 +42,7 @@ var ErrTooLarge = errors.New("message too large for pubsub")
 // Options configures a Router.
 type Options struct {
 	Floodsub         bool                // floodsub instead of gossipsub (kubo's Pubsub.Router)
-	Discovery        discovery.Discovery // finds peers of a topic; nil: only connected peers
+	Discovery        discovery.Discovery // finds peers of topics that are not only followed; nil: only connected peers
 	DefaultValidator pubsub.ValidatorEx  // for topics that are not used through this package
 	Extra            []pubsub.Option     // the operator's settings
 	// SupportsBursts reports whether a subscriber has queues as large as this
@@ -141,7 +141,7 @@ func New(ctx context.Context, h host.Host, o Options) (*Router, error) {
 		pubsub.WithDefaultValidator(pubsub.ValidatorEx(r.validate), pubsub.WithValidatorInline(true)),
 	}, o.Extra...)
 	if o.Discovery != nil {
-		opts = append(opts, pubsub.WithDiscovery(newThrottledDiscovery(o.Discovery, r.topics.isFollowed)))
+		opts = append(opts, pubsub.WithDiscovery(topicDiscovery{o.Discovery, r.topics.isOnlyFollowed}))
 	}
 	start := pubsub.NewGossipSub
 	if o.Floodsub {
@@ -360,6 +360,10 @@ func (r *Router) Announce(ctx context.Context, topic string, data []byte) error 
 
 // GetTopics returns the topics that this peer is subscribed to.
 func (r *Router) GetTopics() []string { return r.pubsub.GetTopics() }
+
+// SharedTopics returns the topics to which both this peer and the connected peer
+// p are subscribed, sorted. It takes time in proportion to the topics of p.
+func (r *Router) SharedTopics(p peer.ID) []string { return r.in.shared(p) }
 
 // ListPeers returns the connected peers that are subscribed to topic.
 func (r *Router) ListPeers(topic string) []peer.ID { return r.pubsub.ListPeers(topic) }

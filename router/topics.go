@@ -70,6 +70,12 @@ func (s *topicSet) isPublic(topic string) bool {
 	return s.tellFollowed || t.foreign || t.subscribed > 0 || t.joined && t.followed == 0
 }
 
+// isOnlyFollowed reports whether a topic is followed and not used otherwise.
+func (s *topicSet) isOnlyFollowed(topic string) bool {
+	t := s.read(topic)
+	return t.followed > 0 && t.subscribed == 0 && !t.foreign
+}
+
 func (s *topicSet) follow(topic string)   { s.change(topic, func(t *topicUse) { t.followed++ }) }
 func (s *topicSet) unfollow(topic string) { s.change(topic, func(t *topicUse) { t.followed-- }) }
 

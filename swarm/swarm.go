@@ -37,7 +37,7 @@
 // events; beyond that, the watch ends with [ErrTooSlow]. A peer's latency is
 // measured on request only, at most once in 30 seconds, for at most 10 seconds,
 // and for 64 peers at a time. [Swarm.Peers] takes time in proportion to the
-// peers, and to all topics times their peers.
+// peers and their topics.
 //
 // [ParseTarget] reads at most 1024 bytes. [Swarm.Connect] uses 32 addresses of
 // those that the routing system finds, dials through 8 relays, and starts three
@@ -114,11 +114,10 @@ type Peering interface {
 	ListPeers() []peer.AddrInfo
 }
 
-// Topics is the part of a pubsub router that a Swarm needs: the topics that
-// this peer is subscribed to, and the peers subscribed to a topic.
+// Topics is the part of a pubsub router that a Swarm needs: the topics to which
+// both this peer and another one are subscribed, sorted.
 type Topics interface {
-	GetTopics() []string
-	ListPeers(topic string) []peer.ID
+	SharedTopics(peer.ID) []string
 }
 
 // Swarm manages a host's peers. Its methods may be called concurrently.
@@ -254,17 +253,18 @@ func (s *Swarm) Count() int {
 
 func (s *Swarm) describeAll(ids []peer.ID) []Peer {
 	slices.Sort(ids)
-	shared := s.sharedTopics()
 	peers := make([]Peer, 0, len(ids))
 	for _, id := range ids {
 		p := s.describe(id)
-		p.Topics = shared[id]
+		if s.cfg.Topics != nil {
+			p.Topics = s.cfg.Topics.SharedTopics(id)
+		}
 		peers = append(peers, p)
 	}
 	return peers
 }
 
-// describe does not set Topics: a router may take time to answer.
+// describe does not set Topics: a peer may have many.
 func (s *Swarm) describe(id peer.ID) Peer {
 	p := Peer{ID: id, Kept: s.keptBy(id)}
 	if conn := s.conn(id); conn != nil {
@@ -284,23 +284,6 @@ func (s *Swarm) describe(id peer.ID) Peer {
 	}
 	p.NPP = s.cfg.Protocol != "" && negotiate.Speaks(s.cfg.Host, id, s.cfg.Protocol)
 	return p
-}
-
-// sharedTopics returns, for each peer, the topics that both are subscribed to,
-// sorted.
-func (s *Swarm) sharedTopics() map[peer.ID][]string {
-	shared := make(map[peer.ID][]string)
-	if s.cfg.Topics == nil {
-		return shared
-	}
-	topics := s.cfg.Topics.GetTopics()
-	slices.Sort(topics)
-	for _, topic := range topics {
-		for _, id := range s.cfg.Topics.ListPeers(topic) {
-			shared[id] = append(shared[id], topic)
-		}
-	}
-	return shared
 }
 
 func (s *Swarm) isConnected(id peer.ID) bool {

@@ -90,17 +90,10 @@ func await(t *testing.T, s *Swarm, id peer.ID, connected bool) {
 	t.Fatalf("%s: never came to connected=%v", id, connected)
 }
 
-type topics map[string][]peer.ID
+// topics are the topics that a router shares with peers.
+type topics map[peer.ID][]string
 
-func (ts topics) GetTopics() []string {
-	var names []string
-	for name := range ts {
-		names = append(names, name)
-	}
-	return names
-}
-
-func (ts topics) ListPeers(topic string) []peer.ID { return ts[topic] }
+func (ts topics) SharedTopics(id peer.ID) []string { return ts[id] }
 
 func TestPeersDescribesEachConnectedPeer(t *testing.T) {
 	const proto = protocol.ID("/npp/test/1")
@@ -110,7 +103,7 @@ func TestPeersDescribesEachConnectedPeer(t *testing.T) {
 	s := start(t, Config{
 		Host:     us,
 		Protocol: proto,
-		Topics:   topics{"b": {speaker.ID()}, "a": {speaker.ID(), stranger.ID()}, "c": nil},
+		Topics:   topics{speaker.ID(): {"a", "b"}, stranger.ID(): {"a"}},
 	})
 	if got := s.Peers(); len(got) != 0 || s.Count() != 0 {
 		t.Fatalf("before any connection: %v, count %d", got, s.Count())

@@ -15,8 +15,8 @@ import (
 // The service gets a hash of the address, from which nobody can compute it.
 //
 // All databases together are advertised, and searched for, at a bounded rate:
-// one after the other, beginning anywhere. A database is searched for while no
-// connected peer has it open.
+// one after the other, beginning anywhere, but first those that are wanted or
+// new. A database is searched for while no connected peer has it open.
 const (
 	discoverEvery  = 10 * time.Second // on average, for all databases
 	discoverBurst  = 64
@@ -25,7 +25,7 @@ const (
 	searchEvery    = 10 * time.Minute // at most, for one database
 	advertiseEvery = 3 * time.Hour    // the same
 	foundPeers     = 16               // that are dialed after one search
-	maxUrgent      = 256
+	maxUrgent      = 256              // databases that come before others
 )
 
 // namespace returns the name of a database in the discovery service.
@@ -43,13 +43,13 @@ func (r *Replicator) discover() {
 		return
 	}
 	var group sync.WaitGroup
-	group.Go(func() { r.visit(advertiseEvery, nil, r.advertise) })
-	group.Go(func() { r.visit(searchEvery, r.urgent, r.search) })
+	group.Go(func() { r.visit(advertiseEvery, r.toAdvertise, r.advertise) })
+	group.Go(func() { r.visit(searchEvery, r.toSearch, r.search) })
 	group.Wait()
 }
 
-// visit calls a function for each database, not more often than each interval,
-// and first for those that a channel yields, until the Replicator is closed.
+// visit calls a function for each database, about once in each interval, and
+// first for those that a channel yields, until the Replicator is closed.
 func (r *Replicator) visit(interval time.Duration, urgent <-chan string, do func(ctx context.Context, address string)) {
 	ctx := r.tasks.Context()
 	limit := rate.NewLimiter(rate.Every(discoverEvery), discoverBurst)
@@ -101,10 +101,16 @@ func (r *Replicator) visit(interval time.Duration, urgent <-chan string, do func
 }
 
 // searchSoon searches for peers of a database before others.
-func (r *Replicator) searchSoon(address string) {
+func (r *Replicator) searchSoon(address string) { enqueue(r.toSearch, address) }
+
+// advertiseSoon advertises a database before others.
+func (r *Replicator) advertiseSoon(address string) { enqueue(r.toAdvertise, address) }
+
+// enqueue adds an address to a queue that has room. Otherwise its turn comes.
+func enqueue(queue chan<- string, address string) {
 	select {
-	case r.urgent <- address:
-	default: // its turn comes
+	case queue <- address:
+	default:
 	}
 }
 

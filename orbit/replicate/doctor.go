@@ -176,7 +176,7 @@ func (x *examination) damaged(err error) {
 
 func (x *examination) pubsub() {
 	if x.r.cfg.Router == nil {
-		x.add(CheckPubsub, Problem, "pubsub is turned off by Pubsub.Enabled: peers do not learn that it is open here, and new entries do not arrive",
+		x.add(CheckPubsub, Note, "pubsub is turned off by Pubsub.Enabled: it is replicated with daemons, but JavaScript peers and daemons of earlier versions do not learn that it is open here",
 			x.r.phrase(TurnOnPubsub))
 		return
 	}
@@ -284,8 +284,9 @@ func (x *examination) peers() {
 		x.add(CheckPeers, Problem, "no peer is connected", x.connect())
 	case len(direct) == 0:
 		x.add(CheckPeers, Problem, "no peer is connected directly", x.connect())
-	case x.r.cfg.Router == nil:
-		x.add(CheckPeers, Note, fmt.Sprintf("%s connected directly; without pubsub it is not known which have it open", count(len(direct), "peer is", "peers are")), "")
+	case len(subscribers) == 0 && x.r.cfg.Router == nil:
+		x.add(CheckPeers, Problem, fmt.Sprintf("%s connected directly, and no daemon among them has it open; other peers do not tell without pubsub", count(len(direct), "peer is", "peers are")),
+			openThere+", or "+x.connect())
 	case len(subscribers) == 0:
 		x.add(CheckPeers, Problem, fmt.Sprintf("%s connected directly, and none has it open", count(len(direct), "peer is", "peers are")),
 			openThere+", or "+x.connect())

@@ -1,14 +1,12 @@
 package replicate_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/libp2p/go-libp2p"
-	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/network"
 	libp2ppeer "github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
@@ -106,7 +104,7 @@ func TestDoctorSaysThatPubsubIsOff(t *testing.T) {
 	defer r.Close()
 	found, err := r.Examine(t.Context(), address)
 	must(t, err)
-	if f := found[0]; f.Check != replicate.CheckPubsub || f.Level != replicate.Problem || f.Advice != "please turn on pubsub" {
+	if f := found[0]; f.Check != replicate.CheckPubsub || f.Level != replicate.Note || f.Advice != "please turn on pubsub" {
 		t.Errorf("%+v", found)
 	}
 }
@@ -117,11 +115,11 @@ func TestDoctorNamesPeersThatCannotReplicate(t *testing.T) {
 
 	// A peer that only subscribes.
 	subscriber := loopback.Host(t)
-	r, err := router.New(t.Context(), subscriber, router.Options{TellFollowed: true})
+	r, err := router.New(t.Context(), subscriber, router.Options{})
 	must(t, err)
-	stop, err := r.Follow(address, func(context.Context, *pubsub.Message) bool { return false })
+	sub, err := r.Subscribe(address, nil)
 	must(t, err)
-	defer stop()
+	defer sub.Cancel()
 
 	// A peer that is connected over a relay only.
 	relay := loopback.Host(t, libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic())

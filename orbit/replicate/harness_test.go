@@ -95,6 +95,7 @@ type node struct {
 	shy   bool // it begins no exchange of heads
 	plain bool // its router is a pubsub.PubSub
 	space *space.Disk
+	found *rendezvous // where peers find each other; nil: nowhere
 
 	sessions atomic.Int32 // in which it requested entries
 	heard    chan heard   // entries that arrived by pubsub, unless it is nil
@@ -243,6 +244,9 @@ func (n *node) start() *node {
 	must(n.t, err)
 	n.fetches = &fetches{Bitswap: swap, of: make(map[string]int)}
 	c := replicate.Config{Orbit: n.Orbit, Store: ownStore, Host: countingHost{n.host, &n.sessions}, Router: r, Exchange: n.fetches, Disk: n.space, LargeHeads: func(libp2ppeer.ID) bool { return true }}
+	if n.found != nil {
+		c.Discovery = n.found.of(n.host)
+	}
 	if n.old {
 		c.Host = oldHost{c.Host}
 	}

@@ -100,9 +100,7 @@ func (i *interest) decideAll() {
 
 // take is decide for a caller that holds i.order.
 func (i *interest) take(p peer.ID) {
-	select {
-	case <-i.r.loaded:
-	default:
+	if !i.r.isLoaded() {
 		return
 	}
 	speaks := negotiate.MaySpeak(i.r.cfg.Host, p, inventory.Protocol) && !i.r.identification.hasFailed(p)

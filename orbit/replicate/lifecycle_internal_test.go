@@ -151,7 +151,7 @@ func TestStatusSurvivesARest(t *testing.T) {
 	}
 	same("at rest", r.StateOf(t.Context(), address))
 	n := 0
-	for s := range r.Remarkable(t.Context()) {
+	for _, s := range r.Remarkable(t.Context()) {
 		same("in the list", s)
 		n++
 	}

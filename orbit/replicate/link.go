@@ -44,7 +44,7 @@ type link struct {
 	tasks   sync.WaitGroup
 
 	mu      sync.Mutex
-	heard   map[inventory.Key]time.Time // when the peer told its state, if that was after the session began
+	heard   map[inventory.Key]time.Time // when the peer told its state, unless that was when the session began
 	arrived map[inventory.Key][]block.Block
 	order   []inventory.Key // of arrived, oldest first
 	joining int             // goroutines that join them
@@ -78,6 +78,7 @@ func (l *link) run() error {
 // Common implements [inventory.Handler].
 func (l *link) Common(k inventory.Key, theirs inventory.State) {
 	if rp := l.r.find(addressOf(k)); rp != nil {
+		l.hear(k) // somebody may wait for a comparison from now on
 		rp.peers.link(l.peer, true)
 	}
 	l.compare(k, theirs, 0)
@@ -85,9 +86,7 @@ func (l *link) Common(k inventory.Key, theirs inventory.State) {
 
 // Changed implements [inventory.Handler].
 func (l *link) Changed(k inventory.Key, theirs inventory.State, entries []block.Block) {
-	l.mu.Lock()
-	l.heard[k] = time.Now()
-	l.mu.Unlock()
+	l.hear(k)
 	if len(entries) == 0 || !l.take(k, entries) {
 		l.compare(k, theirs, l.behind.delay(k))
 	}
@@ -107,6 +106,13 @@ func (l *link) forget(k inventory.Key) {
 	delete(l.heard, k)
 	l.mu.Unlock()
 	l.behind.remove(k)
+}
+
+// hear notes that the peer tells its state of a database.
+func (l *link) hear(k inventory.Key) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heard[k] = time.Now()
 }
 
 // heardAt returns when the peer told the state of a database last.

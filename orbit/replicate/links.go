@@ -56,9 +56,7 @@ func (ls *links) config(l *link) inventory.Config {
 // begin begins a link with a connected peer, if the peer speaks the protocol and
 // it is for this daemon to begin.
 func (ls *links) begin(p peer.ID) {
-	select {
-	case <-ls.r.loaded:
-	default:
+	if !ls.r.isLoaded() {
 		return // load calls begin again
 	}
 	if ls.r.cfg.Host.ID() > p || !ls.shouldBegin(p) {

@@ -4,6 +4,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/newpieceplease/npp/orbit/internal/heads"
+	"github.com/newpieceplease/npp/orbit/internal/inventory"
 	"github.com/newpieceplease/npp/orbit/internal/reconcile"
 )
 
@@ -12,5 +13,5 @@ import (
 // here, followed by the database's address. The host advertises the prefix
 // alone.
 func Protocols() []protocol.ID {
-	return []protocol.ID{reconcile.Protocol, reconcile.Earlier, heads.Protocol("")}
+	return []protocol.ID{inventory.Protocol, reconcile.Protocol, reconcile.Earlier, heads.Protocol("")}
 }

@@ -186,3 +186,22 @@ func TestFirstEntryIsAnnounced(t *testing.T) {
 		b.close()
 	}
 }
+
+// A database that was dropped and is opened again over the same connection is
+// in sync since then.
+func TestDatabaseThatIsOpenedAgainSettles(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	address := a.create("gigs", orbit.TypeEvents).Address()
+	b.connect(a)
+	for range 3 {
+		began := time.Now()
+		b.open(address)
+		for s, err := range b.Follow(testContext(t), address) {
+			must(t, err)
+			if s.Settled(began) {
+				break
+			}
+		}
+		must(t, b.Replicator.Drop(t.Context(), address, nil))
+	}
+}

@@ -80,7 +80,7 @@ type Config struct {
 	Orbit    *orbit.Orbit
 	Store    *store.Store // for the Replicator alone
 	Host     host.Host
-	Router   Router   // nil if pubsub is off: then only peers begin exchanges
+	Router   Router   // nil if pubsub is off: then peers other than daemons do not learn what is open here
 	Exchange Exchange // nil without one: then only heads arrive, and what daemons transfer
 	// Disk is the disk of the databases. While its free space is low, data from
 	// other peers is rejected. Default: space is never low.
@@ -121,8 +121,9 @@ type Replicator struct {
 	rested   *lru.Cache[string, resting] // by address: replicas that rest, if there is more to say of them than of new ones
 	links    *links
 	interest *interest
-	urgent   chan string // addresses of databases whose peers are searched for first
 	changes  changes
+
+	toSearch, toAdvertise chan string // addresses of databases that come before others
 
 	mu        sync.RWMutex
 	replicas  map[string]*replica      // those that run, by address
@@ -171,7 +172,9 @@ func New(ctx context.Context, cfg Config) (*Replicator, error) {
 		rest:       wait.NewFlag(),
 		declined:   wait.NewFlag(),
 		loaded:     make(chan struct{}),
-		urgent:     make(chan string, maxUrgent),
+
+		toSearch:    make(chan string, maxUrgent),
+		toAdvertise: make(chan string, maxUrgent),
 	}
 	r.seen, _ = lru.New[string, time.Time](seenRemember) // fails for sizes below 1
 	r.unsent, _ = lru.New[string, time.Time](unsentRemember)
@@ -219,6 +222,7 @@ func (r *Replicator) load() {
 	ctx := r.tasks.Context()
 	for _, address := range r.Fetching() {
 		r.replicates(address)
+		r.searchSoon(address)
 	}
 	for d, err := range r.cfg.Orbit.Databases(ctx) {
 		if err != nil {
@@ -255,6 +259,10 @@ func (r *Replicator) replicates(address string) {
 		return
 	}
 	r.interest.added(k)
+	if r.isLoaded() {
+		r.advertiseSoon(address)
+		r.searchSoon(address)
+	}
 	if r.seesFollowed() {
 		if _, release := r.acquire(address); release != nil {
 			release()
@@ -273,6 +281,16 @@ func (r *Replicator) enter(k inventory.Key, address string) bool {
 	}
 	r.links.added(k)
 	return true
+}
+
+// isLoaded reports whether the index is complete.
+func (r *Replicator) isLoaded() bool {
+	select {
+	case <-r.loaded:
+		return true
+	default:
+		return false
+	}
 }
 
 // seesFollowed reports whether the router tells the subscriptions of peers to
@@ -514,14 +532,11 @@ func (r *Replicator) resume(ctx context.Context, address string) {
 // guards reports whether a database is the access database of a replicated
 // database other than the given one.
 func (r *Replicator) guards(ctx context.Context, access, other string) bool {
-	for d, err := range r.cfg.Orbit.Databases(ctx) {
+	for d, err := range r.cfg.Orbit.Controlled(ctx, access) {
 		if err != nil {
-			return true
+			return !errors.Is(err, orbit.ErrUnknown)
 		}
-		if d.Access || d.Address == other || r.isPaused(d.Address) {
-			continue
-		}
-		if g, err := r.cfg.Orbit.Glance(ctx, d.Address); err == nil && g.Access == access {
+		if d != other && !r.isPaused(d) {
 			return true
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/newpieceplease/npp/internal/wait"
 	"github.com/newpieceplease/npp/orbit/entry"
+	"github.com/newpieceplease/npp/orbit/internal/inventory"
 	"github.com/newpieceplease/npp/orbit/internal/oplog"
 )
 
@@ -81,12 +82,17 @@ func (r *Replicator) Status(ctx context.Context, address string) (Status, error)
 // StateOf returns the state of a database in the catalog, and why it is full or
 // failed. It costs little, for a replica that rests stays at rest.
 func (r *Replicator) StateOf(ctx context.Context, address string) Status {
-	if rp := r.find(address); rp != nil {
+	if rp := r.find(address); rp != nil && rp.hasTried() {
 		s, _ := rp.fullStatus(ctx)
 		return s
 	}
 	if s, ok := r.rested.Get(address); ok {
-		return s.status(r.cfg.Disk)
+		last := s.status(r.cfg.Disk)
+		if last.refusesEncrypted() {
+			g, err := r.cfg.Orbit.Glance(ctx, address)
+			last.Encrypted = err == nil && g.Entries == 0
+		}
+		return last
 	}
 	switch {
 	case r.isPaused(address):
@@ -97,21 +103,87 @@ func (r *Replicator) StateOf(ctx context.Context, address string) Status {
 	return Status{Address: address, State: Open, Full: r.cfg.Disk.CheckIncoming()}
 }
 
-// Remarkable yields the statuses of the databases that run, or of which there
-// was more to say than that they are open when they did so last.
-func (r *Replicator) Remarkable(ctx context.Context) iter.Seq[Status] {
-	return func(yield func(Status) bool) {
-		for _, rp := range r.running() {
-			if s, _ := rp.fullStatus(ctx); !yield(s) {
+// hasTried reports whether the replica has opened its database, or cannot.
+func (rp *replica) hasTried() bool {
+	select {
+	case <-rp.tried:
+		return true
+	default:
+		return false
+	}
+}
+
+// Remarkable returns the statuses of the databases whose replicas run, or of
+// which there was more to say than that they are open when their replicas came
+// to rest: they are full or failed, or miss or refused entries, or peers had
+// them open. Of the latter, it knows the last 4096. The order is that of the
+// addresses.
+func (r *Replicator) Remarkable(ctx context.Context) (all []Status) {
+	r.mu.RLock()
+	running := slices.Collect(maps.Values(r.replicas))
+	rested := r.rested.Values()
+	r.mu.RUnlock()
+	for _, s := range rested {
+		all = append(all, s.status(r.cfg.Disk))
+	}
+	for _, rp := range running {
+		s, _ := rp.fullStatus(ctx)
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b Status) int { return cmp.Compare(a.Address, b.Address) })
+	return all
+}
+
+// Peers yields the addresses of the databases that peers have open or had open,
+// and these peers. No replica starts for it.
+func (r *Replicator) Peers(ctx context.Context) iter.Seq2[string, []Peer] {
+	return func(yield func(string, []Peer) bool) {
+		told := make(map[inventory.Key]bool)
+		for _, s := range r.Remarkable(ctx) {
+			k, _ := keyOf(s.Address)
+			told[k] = true
+			if peers := r.withDaemons(ctx, k, s.Peers); len(peers) > 0 && !yield(s.Address, peers) {
 				return
 			}
 		}
-		for _, s := range r.rested.Values() {
-			if !yield(s.status(r.cfg.Disk)) {
-				return
+		for _, l := range r.links.list() {
+			for k := range l.session.All() {
+				if told[k] {
+					continue
+				}
+				told[k] = true
+				if ctx.Err() != nil || !yield(addressOf(k), r.withDaemons(ctx, k, nil)) {
+					return
+				}
 			}
 		}
 	}
+}
+
+// withDaemons returns the peers of a database as they are now. If its replica
+// rests, it did not hear of daemons that have the database, or left.
+func (r *Replicator) withDaemons(ctx context.Context, k inventory.Key, peers []Peer) []Peer {
+	if r.find(addressOf(k)) != nil {
+		return peers
+	}
+	peers = slices.Clone(peers)
+	for i := range peers {
+		peers[i].Open = false
+	}
+	for _, l := range r.links.with(k) {
+		theirs, _ := l.session.Common(k)
+		i := slices.IndexFunc(peers, func(p Peer) bool { return p.ID == l.peer })
+		if i < 0 {
+			i, peers = len(peers), append(peers, Peer{ID: l.peer})
+		}
+		p := &peers[i]
+		p.Open, p.By, p.Exchanged, p.Err = true, ByState, l.heardAt(k), nil
+		if theirs != (inventory.State{}) && theirs == r.index.State(ctx, k) {
+			p.InSync = p.Exchanged
+		}
+	}
+	slices.SortFunc(peers, func(a, b Peer) int { return cmp.Compare(a.ID, b.ID) })
+	return peers
 }
 
 // fullStatus is status with Encrypted, for which it reads the log. It is false
@@ -119,7 +191,7 @@ func (r *Replicator) Remarkable(ctx context.Context) iter.Seq[Status] {
 func (rp *replica) fullStatus(ctx context.Context) (Status, <-chan struct{}) {
 	s, changed := rp.status()
 	db := rp.database()
-	if db == nil || !slices.ContainsFunc(s.Refused, func(r Refusal) bool { return errors.Is(r.Err, entry.ErrEncrypted) }) {
+	if db == nil || !s.refusesEncrypted() {
 		return s, changed
 	}
 	stats, err := oplog.Of(db).Stats(ctx)
@@ -129,6 +201,12 @@ func (rp *replica) fullStatus(ctx context.Context) (Status, <-chan struct{}) {
 		}
 	}
 	return s, changed
+}
+
+// refusesEncrypted reports whether blocks were refused because they are
+// encrypted as a whole.
+func (s Status) refusesEncrypted() bool {
+	return slices.ContainsFunc(s.Refused, func(r Refusal) bool { return errors.Is(r.Err, entry.ErrEncrypted) })
 }
 
 // status returns the status, and a channel that is closed at the next change.

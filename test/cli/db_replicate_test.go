@@ -89,6 +89,42 @@ func identityOf(t *testing.T, n *harness.Node) string {
 	return decodeLines[struct{ ID string }](t, n.MustRun("npp", "id", "--enc=json"))[0].ID
 }
 
+// Two daemons replicate without pubsub, live in both directions, and see each
+// other as with it. Their doctors say what does not work.
+func TestDaemonsReplicateWithoutPubsub(t *testing.T) {
+	t.Parallel()
+	a, b := harness.New(t).Set("Pubsub.Enabled", false).Start(), harness.New(t).Set("Pubsub.Enabled", false).Start()
+	address := db(t, a, "create", "gigs", "--type=keyvalue", "--write=*")[0].Address
+	db(t, a, "put", "gigs", "tuesday", `"Basel"`)
+	if l := replica(t, b, "open", address); l.State != "fetching" {
+		t.Errorf("open: %+v", l)
+	}
+	watch := a.Spawn("npp", "db", "watch", "gigs")
+	a.Connect(b)
+	watch.Expect("join    " + b.PeerID())
+	watch.Expect("sync    " + b.PeerID())
+	b.MustRun("npp", "db", "open", address, "--wait")
+	watchB := b.Spawn("npp", "db", "watch", "gigs")
+	for i := range 3 {
+		key := fmt.Sprint("b", i)
+		db(t, b, "put", "gigs", key, `"Bern"`)
+		watch.Expect(key)
+		watchB.Expect(key)
+		key = fmt.Sprint("a", i)
+		db(t, a, "put", "gigs", key, `"Biel"`)
+		watchB.Expect(key)
+		watch.Expect(key)
+	}
+	for _, n := range []*harness.Node{a, b} {
+		f := findings(t, n, "gigs")
+		if f["pubsub"].Level != "note" || !strings.Contains(f["pubsub"].Text, "JavaScript peers") || f["peers"].Text != "1 connected peer has it open" || f["summary"].Level != "ok" {
+			t.Errorf("doctor: %+v", f)
+		}
+	}
+	b.Stop()
+	watch.Expect("leave   " + b.PeerID())
+}
+
 // An address suffices: the database is fetched from any peer that has it, as
 // soon as there is one, and stays in sync in both directions and over a
 // restart.

@@ -179,13 +179,13 @@ type Config struct {
 
 // Bounds of frames.
 const (
-	maxFrame   = 256 << 10     // bytes
-	maxPayload = maxFrame - 64 // bytes of the entries in a change, with their heads
-	maxTags    = 2048
-	maxMatches = 1024
-	maxStates  = 1024
-	maxChannels    = 1024 // channels
-	maxEntries = 128
+	maxFrame    = 256 << 10     // bytes
+	maxPayload  = maxFrame - 64 // bytes of the entries in a change, with their heads
+	maxTags     = 2048
+	maxMatches  = 1024
+	maxStates   = 1024
+	maxChannels = 1024 // channels
+	maxEntries  = 128
 )
 
 // Bounds of a session.
