@@ -110,6 +110,7 @@ package inventory
 import (
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"time"
 
@@ -175,17 +176,19 @@ type Config struct {
 	Catalog Catalog
 	Handler Handler
 	Passes  *Passes
+	// Rand is the source of nonces, which never fails. Default: crypto/rand.
+	Rand io.Reader
 }
 
 // Bounds of frames.
 const (
-	maxFrame   = 256 << 10     // bytes
-	maxPayload = maxFrame - 64 // bytes of the entries in a change, with their heads
-	maxTags    = 2048
-	maxMatches = 1024
-	maxStates  = 1024
-	maxChannels    = 1024 // channels
-	maxEntries = 128
+	maxFrame    = 256 << 10     // bytes
+	maxPayload  = maxFrame - 64 // bytes of the entries in a change, with their heads
+	maxTags     = 2048
+	maxMatches  = 1024
+	maxStates   = 1024
+	maxChannels = 1024 // channels
+	maxEntries  = 128
 )
 
 // Bounds of a session.

@@ -10,6 +10,7 @@ import (
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/newpieceplease/npp/orbit/internal/inventory"
 	"github.com/newpieceplease/npp/router"
 )
 
@@ -76,8 +77,9 @@ func (r *pubsubRouter) OnSubscription(f func(p peer.ID, topic string, on bool)) 
 	r.subscribed = f
 }
 
-// SeesAll implements [replicate.Router].
-func (*pubsubRouter) SeesAll() bool { return true }
+// SeesAll implements [replicate.Router]. A node that does not speak the
+// inventory follows the topics of all its databases.
+func (r *pubsubRouter) SeesAll() bool { return r.h.node.speaks(inventory.Protocol) }
 
 // Unmeshed implements [replicate.Router].
 func (r *pubsubRouter) Unmeshed(topic string) []peer.ID {

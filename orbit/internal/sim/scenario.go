@@ -41,7 +41,7 @@ func newHistory(seed uint64, n size) *history {
 	for i := range n.replicas + rng.IntN(3) {
 		r := &replica{node: newNode(s.world, fmt.Sprint("r", i)), disk: storetest.NewDisk()}
 		if rng.Float64() < old {
-			r.unknown = []string{"/npp/"} // like JavaScript
+			r.unknown = []string{javaScript, earlier}[rng.IntN(2)]
 		}
 		s.replicas = append(s.replicas, r)
 		if i > 0 {
