@@ -111,7 +111,7 @@ func (s *history) unsettled() error {
 	var errs []error
 	for _, b := range s.databases {
 		want := ""
-		for _, r := range s.replicasOf(b) {
+		for i, r := range s.replicasOf(b) {
 			db := r.database(b)
 			if db == nil {
 				errs = append(errs, fmt.Errorf("%s has not %s", r.name, b.name))
@@ -130,7 +130,7 @@ func (s *history) unsettled() error {
 					errs = append(errs, fmt.Errorf("%s has %d pending entries of %s", r.name, waiting, d.Name()))
 				}
 			}
-			if want == "" {
+			if i == 0 {
 				want = got
 			}
 			if got != want {
