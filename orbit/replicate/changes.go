@@ -1,6 +1,8 @@
 package replicate
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/newpieceplease/npp/internal/wait"
@@ -78,7 +80,9 @@ func (r *Replicator) tellChanges() {
 		case <-r.tasks.Context().Done():
 			return
 		}
-		for k, c := range r.changes.take() {
+		all := r.changes.take()
+		for _, k := range slices.SortedFunc(maps.Keys(all), inventory.Key.Compare) {
+			c := all[k]
 			state := r.index.State(r.tasks.Context(), k)
 			r.links.tell(k, state, r.entriesAfter(c))
 			if c.opened {

@@ -133,7 +133,7 @@ func (x *index) keysFrom(first int) iter.Seq[inventory.Key] {
 				keys = append(keys, k)
 			}
 			s.mu.Unlock()
-			slices.SortFunc(keys, func(a, b inventory.Key) int { return slices.Compare(a[:], b[:]) })
+			slices.SortFunc(keys, inventory.Key.Compare)
 			for _, k := range keys {
 				if !yield(k) {
 					return

@@ -659,9 +659,9 @@ func (r *Replicator) disconnected(p peer.ID) {
 	}
 }
 
-// running returns the replicas that run.
+// running returns the replicas that run, in order.
 func (r *Replicator) running() []*replica {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return slices.Collect(maps.Values(r.replicas))
+	return slices.SortedFunc(maps.Values(r.replicas), func(a, b *replica) int { return a.key.Compare(b.key) })
 }

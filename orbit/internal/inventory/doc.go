@@ -108,6 +108,7 @@
 package inventory
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -135,6 +136,9 @@ var ErrSilent = errors.New("peer is silent")
 // Key identifies a database. It is the SHA-256 in the CID of the manifest,
 // which is as secret as the address.
 type Key [32]byte
+
+// Compare orders keys, as [cmp.Compare] does.
+func (k Key) Compare(other Key) int { return bytes.Compare(k[:], other[:]) }
 
 // State is a digest of the state of a replica. It is zero if the database is
 // not here or its authorization is being decided; zero equals nothing.
