@@ -93,6 +93,19 @@ func (r *pubsubRouter) meshed(p peer.ID, topic string) bool {
 	return !since.IsZero() && time.Since(since) >= meshedFrom
 }
 
+// isSubscribed reports whether a connected peer that does not speak the
+// inventory is subscribed to a topic.
+func (r *pubsubRouter) isSubscribed(topic string) bool {
+	r.h.w.mu.Lock()
+	defer r.h.w.mu.Unlock()
+	for p, topics := range r.peers {
+		if c := r.h.conns[p]; c != nil && !topics[topic].IsZero() && !slices.Contains(c.other(r.h).mux.Protocols(), inventory.Protocol) {
+			return true
+		}
+	}
+	return false
+}
+
 // message is a pubsub message.
 type message struct {
 	id     digest
