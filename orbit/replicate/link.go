@@ -258,9 +258,10 @@ func (l *link) catchUp(k inventory.Key) {
 	defer release()
 	rp.catchUp(l.ctx, l.peer, l.behind.runs(k) > 1)
 	state, differs := l.r.index.renew(l.ctx, k)
-	l.session.Tell(k, state, nil)
 	if differs {
 		l.r.links.tell(k, state, nil)
+	} else {
+		l.session.Tell(k, state, nil)
 	}
 	if theirs, ok := l.session.Common(k); ok {
 		l.compare(k, theirs, l.behind.pause(k))

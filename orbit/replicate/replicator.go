@@ -659,6 +659,14 @@ func (r *Replicator) disconnected(p peer.ID) {
 	}
 }
 
+// Running returns the addresses of the databases whose replicas run, in order.
+func (r *Replicator) Running() (addresses []string) {
+	for _, rp := range r.running() {
+		addresses = append(addresses, rp.address)
+	}
+	return addresses
+}
+
 // running returns the replicas that run, in order.
 func (r *Replicator) running() []*replica {
 	r.mu.RLock()
