@@ -1,7 +1,9 @@
 package replicate
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/newpieceplease/npp/internal/wait"
@@ -87,8 +89,9 @@ func (r *Replicator) tellChanges() {
 		case <-r.tasks.Context().Done():
 			return
 		}
-		for k, c := range r.changes.take() {
-			r.tellChange(k, c)
+		all := r.changes.take()
+		for _, k := range slices.SortedFunc(maps.Keys(all), inventory.Key.Compare) {
+			r.tellChange(k, all[k])
 		}
 	}
 }

@@ -133,7 +133,7 @@ func (x *index) keysFrom(first int) iter.Seq[inventory.Key] {
 				keys = append(keys, k)
 			}
 			s.mu.Unlock()
-			slices.SortFunc(keys, func(a, b inventory.Key) int { return slices.Compare(a[:], b[:]) })
+			slices.SortFunc(keys, inventory.Key.Compare)
 			for _, k := range keys {
 				if !yield(k) {
 					return
@@ -141,6 +141,18 @@ func (x *index) keysFrom(first int) iter.Seq[inventory.Key] {
 			}
 		}
 	}
+}
+
+// renew reads the state of a database anew, and reports whether it is another
+// one than before. The access list may have changed without a change of the log.
+func (x *index) renew(ctx context.Context, k inventory.Key) (state inventory.State, differs bool) {
+	s := x.shard(k)
+	s.mu.Lock()
+	before := s.all[k].state
+	s.mu.Unlock()
+	x.changed(k)
+	state = x.State(ctx, k)
+	return state, state != before
 }
 
 // State implements [inventory.Catalog]. It is zero for a database that is not

@@ -91,7 +91,7 @@ func (i *interest) decide(p peer.ID) {
 // decideAll is decide for all peers.
 func (i *interest) decideAll() {
 	i.mu.Lock()
-	peers := slices.Collect(maps.Keys(i.peers))
+	peers := slices.Sorted(maps.Keys(i.peers))
 	i.mu.Unlock()
 	for _, p := range peers {
 		i.decide(p)
@@ -119,7 +119,7 @@ func (i *interest) setTaken(p peer.ID, taken bool) []inventory.Key {
 		return nil
 	}
 	s.taken = taken
-	return slices.Collect(maps.Keys(s.topics))
+	return slices.SortedFunc(maps.Keys(s.topics), inventory.Key.Compare)
 }
 
 // added tells the replica of a database that is replicated from now on which
@@ -142,7 +142,7 @@ func (i *interest) seed(rp *replica) {
 }
 
 // subscribers returns the peers that do not speak the protocol and are
-// subscribed to the topic of a database.
+// subscribed to the topic of a database, in order.
 func (i *interest) subscribers(k inventory.Key) (peers []peer.ID) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -151,6 +151,7 @@ func (i *interest) subscribers(k inventory.Key) (peers []peer.ID) {
 			peers = append(peers, p)
 		}
 	}
+	slices.Sort(peers)
 	return peers
 }
 

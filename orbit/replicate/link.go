@@ -267,8 +267,8 @@ func (l *link) catchUpAlways() {
 }
 
 // catchUp transfers what the peer has of a database and the replica here lacks,
-// and tells the peer the state afterwards. It is repeated at growing intervals
-// while the states differ.
+// and tells the peer the state afterwards, and all daemons if it is a new one. It
+// is repeated at growing intervals while the states differ.
 func (l *link) catchUp(k inventory.Key) {
 	defer l.behind.finished(k)
 	if _, ok := l.session.Common(k); !ok {
@@ -281,8 +281,12 @@ func (l *link) catchUp(k inventory.Key) {
 	}
 	defer release()
 	rp.catchUp(ctx, l.peer, l.behind.runs(k) > 1)
-	l.r.index.changed(k) // its access list may have changed while it rested
-	l.session.Tell(k, l.r.index.State(l.ctx, k), nil)
+	state, differs := l.r.index.renew(l.ctx, k)
+	if differs {
+		l.r.links.tell(k, state, nil)
+	} else {
+		l.session.Tell(k, state, nil)
+	}
 	if theirs, ok := l.session.Common(k); ok {
 		l.compare(k, theirs, l.behind.pause(k))
 	}

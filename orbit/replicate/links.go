@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync"
@@ -50,7 +51,7 @@ func newLinks(r *Replicator) *links {
 }
 
 func (ls *links) config(l *link) inventory.Config {
-	return inventory.Config{Catalog: ls.r.index, Handler: l, Passes: ls.passes}
+	return inventory.Config{Catalog: ls.r.index, Handler: l, Passes: ls.passes, Rand: ls.r.random.reader()}
 }
 
 // begin begins a link with a connected peer, if the peer speaks the protocol and
@@ -166,11 +167,11 @@ func (ls *links) remove(l *link) {
 	}
 }
 
-// list returns all links.
+// list returns all links, in the order of their peers.
 func (ls *links) list() []*link {
 	ls.mu.RLock()
 	defer ls.mu.RUnlock()
-	return slices.Collect(maps.Values(ls.all))
+	return slices.SortedFunc(maps.Values(ls.all), func(a, b *link) int { return cmp.Compare(a.peer, b.peer) })
 }
 
 // added tells the daemons that a database is replicated from now on.

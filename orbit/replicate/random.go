@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"io"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -21,6 +22,24 @@ func (r *random) below(n int64) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return rand.New(r.source).Int64N(n)
+}
+
+// reader returns a reader of the source, or nil if the source is nil.
+func (r *random) reader() io.Reader {
+	if r.source == nil {
+		return nil
+	}
+	return r
+}
+
+// Read implements [io.Reader]. It never fails.
+func (r *random) Read(b []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range b {
+		b[i] = byte(r.source.Uint64() >> (i % 8 * 8))
+	}
+	return len(b), nil
 }
 
 // shuffle permutes n items that swap swaps.

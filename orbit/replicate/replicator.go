@@ -91,8 +91,9 @@ type Config struct {
 	// LargeHeads reports whether a peer reads heads as package heads does, so
 	// that it can be sent heads of any size. Default: no peer does.
 	LargeHeads func(peer.ID) bool
-	// Rand is the source of randomness: for pauses, and for the order of
-	// requests. Default: math/rand/v2.
+	// Rand is the source of randomness, for tests: for pauses, for the order of
+	// requests, and for the nonces of package inventory. Default: math/rand/v2,
+	// and crypto/rand for the nonces.
 	Rand rand.Source
 	// Phrase returns how findings advise an operation, such as the command for
 	// it. Default: the operation, followed by the arguments.
@@ -696,9 +697,17 @@ func (r *Replicator) disconnected(p peer.ID) {
 	}
 }
 
-// running returns the replicas that run.
+// Running returns the addresses of the databases whose replicas run, in order.
+func (r *Replicator) Running() (addresses []string) {
+	for _, rp := range r.running() {
+		addresses = append(addresses, rp.address)
+	}
+	return addresses
+}
+
+// running returns the replicas that run, in order.
 func (r *Replicator) running() []*replica {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return slices.Collect(maps.Values(r.replicas))
+	return slices.SortedFunc(maps.Values(r.replicas), func(a, b *replica) int { return a.key.Compare(b.key) })
 }

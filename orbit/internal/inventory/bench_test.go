@@ -15,7 +15,7 @@ func BenchmarkPass(b *testing.B) {
 	for _, claims := range []int{1, 10_000} { // half of which are found
 		b.Run(fmt.Sprintf("claims=%d", claims), func(b *testing.B) {
 			b.ReportAllocs()
-			s := newSession(nil, low, high, Config{m, newHeard(b), NewPasses()})
+			s := newSession(nil, low, high, Config{m, newHeard(b), NewPasses(), nil})
 			s.connection = newConnection(side{id: low}, side{id: high})
 			tags := s.connection.theirs()
 			var f []tag

@@ -108,8 +108,10 @@
 package inventory
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"time"
 
@@ -134,6 +136,9 @@ var ErrSilent = errors.New("peer is silent")
 // Key identifies a database. It is the SHA-256 in the CID of the manifest,
 // which is as secret as the address.
 type Key [32]byte
+
+// Compare orders keys, as [cmp.Compare] does.
+func (k Key) Compare(other Key) int { return bytes.Compare(k[:], other[:]) }
 
 // State is a digest of the state of a replica. It is zero if the database is
 // not here or its authorization is being decided; zero equals nothing.
@@ -175,6 +180,8 @@ type Config struct {
 	Catalog Catalog
 	Handler Handler
 	Passes  *Passes
+	// Rand is the source of nonces, which never fails. Default: crypto/rand.
+	Rand io.Reader
 }
 
 // Bounds of frames.

@@ -267,8 +267,8 @@ func connect(t testing.TB, a, b *memory, delays ...func()) (x, y *node) {
 	if len(delays) == 2 {
 		left.delay, right.delay = delays[0], delays[1]
 	}
-	x.Session = newSession(left, low, high, Config{a, x.heard, NewPasses()})
-	y.Session = newSession(right, high, low, Config{b, y.heard, NewPasses()})
+	x.Session = newSession(left, low, high, Config{a, x.heard, NewPasses(), nil})
+	y.Session = newSession(right, high, low, Config{b, y.heard, NewPasses(), nil})
 	x.run(t)
 	y.run(t)
 	return x, y
@@ -358,7 +358,7 @@ type script struct {
 // against runs a session with a script as its peer.
 func against(t testing.TB, m *memory) (s *Session, h *heard, p *script, ended <-chan error) {
 	t.Helper()
-	return againstWith(t, Config{m, newHeard(t), NewPasses()})
+	return againstWith(t, Config{m, newHeard(t), NewPasses(), nil})
 }
 
 func againstWith(t testing.TB, c Config) (s *Session, h *heard, p *script, ended <-chan error) {
@@ -367,7 +367,7 @@ func againstWith(t testing.TB, c Config) (s *Session, h *heard, p *script, ended
 	s = newSession(pipe{Conn: ours, written: new(atomic.Int64)}, low, high, c)
 	done := make(chan error, 1)
 	go func() { done <- s.Run(context.Background()) }()
-	p = &script{t: t, conn: theirs, in: bufio.NewReader(theirs), nonce: newNonce()}
+	p = &script{t: t, conn: theirs, in: bufio.NewReader(theirs), nonce: newNonce(nil)}
 	t.Cleanup(func() { theirs.Close() })
 	h, _ = c.Handler.(*heard)
 	return s, h, p, done

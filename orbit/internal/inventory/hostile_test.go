@@ -293,7 +293,7 @@ func TestPassesAreBounded(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		for range sessions {
-			_, _, p, ended := againstWith(t, Config{m, newHeard(t), passes})
+			_, _, p, ended := againstWith(t, Config{m, newHeard(t), passes, nil})
 			p.begin(0)
 			wg.Go(func() {
 				for p.next() != nil {

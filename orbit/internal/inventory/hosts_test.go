@@ -23,11 +23,11 @@ func overHosts(t testing.TB, a, b *memory) (x, y *node, from, to host.Host) {
 	x, y = &node{memory: a, heard: newHeard(t)}, &node{memory: b, heard: newHeard(t)}
 	accepted := make(chan *Session, 1)
 	to.SetStreamHandler(Protocol, func(s network.Stream) {
-		accepted <- Accept(s, Config{b, y.heard, NewPasses()})
+		accepted <- Accept(s, Config{b, y.heard, NewPasses(), nil})
 	})
 	connectSpeaking(t, from, to)
 	var err error
-	x.Session, err = Open(t.Context(), from, to.ID(), Config{a, x.heard, NewPasses()})
+	x.Session, err = Open(t.Context(), from, to.ID(), Config{a, x.heard, NewPasses(), nil})
 	must(t, err)
 	x.run(t)
 	y.Session = <-accepted
@@ -75,7 +75,7 @@ func TestAPeerThatDoesNotSpeakTheProtocolIsRecognized(t *testing.T) {
 	}
 	// With an outdated peerstore, the refusal comes with the first read.
 	must(t, a.Peerstore().AddProtocols(b.ID(), Protocol))
-	s, err := Open(t.Context(), a, b.ID(), Config{newMemory(), newHeard(t), NewPasses()})
+	s, err := Open(t.Context(), a, b.ID(), Config{newMemory(), newHeard(t), NewPasses(), nil})
 	if err == nil {
 		err = s.Run(t.Context())
 	}
@@ -137,7 +137,7 @@ func TestASessionEndsWithItsContext(t *testing.T) {
 }
 
 func TestASessionThatHasNotBegunKnowsNothing(t *testing.T) {
-	s := newSession(nil, low, high, Config{newMemory(), newHeard(t), NewPasses()})
+	s := newSession(nil, low, high, Config{newMemory(), newHeard(t), NewPasses(), nil})
 	s.Add(key(1))
 	s.Tell(key(1), state(1), nil)
 	s.Remove(key(1))

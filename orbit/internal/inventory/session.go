@@ -98,7 +98,7 @@ func newSession(s stream, local, remote peer.ID, c Config) *Session {
 		config:  c,
 		stream:  s,
 		in:      bufio.NewReaderSize(s, 4<<10),
-		ours:    side{local, newNonce()},
+		ours:    side{local, newNonce(c.Rand)},
 		peer:    remote,
 		limit:   rate.NewLimiter(rate.Every(passEvery), firstPasses),
 		toWrite: wait.NewFlag(),

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
+	"io"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 )
@@ -18,8 +19,13 @@ type (
 	tag [16]byte
 )
 
-func newNonce() (n nonce) {
-	rand.Read(n[:])
+// newNonce reads a nonce from a source that never fails, or from crypto/rand if
+// the source is nil.
+func newNonce(source io.Reader) (n nonce) {
+	if source == nil {
+		source = rand.Reader
+	}
+	io.ReadFull(source, n[:])
 	return n
 }
 

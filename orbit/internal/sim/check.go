@@ -18,6 +18,7 @@ import (
 const (
 	patience  = 30 * time.Minute // from the healing until all replicas agree
 	hostility = 2 * time.Minute  // for which hostile peers go on after the healing
+	quiet     = 3 * time.Minute  // until replicas with nothing to do rest
 )
 
 // run runs the history, and returns which conditions it violated, or nil.
@@ -42,7 +43,9 @@ func (s *history) run() error {
 	for s.unsettled() != nil && time.Since(healed) < patience {
 		s.world.run(time.Now().Add(5 * time.Second))
 	}
-	return errors.Join(append(s.violations, s.unsettled(), s.disagreement())...)
+	s.world.run(time.Now().Add(quiet))
+	busy := s.busy()
+	return errors.Join(append(s.violations, s.unsettled(), s.disagreement(), busy)...)
 }
 
 // heal ends all cuts and failures, and connects the replicas of each database.
@@ -61,7 +64,9 @@ func (s *history) heal() {
 	synctest.Wait()
 	for _, r := range s.replicas {
 		for _, b := range r.opens {
-			r.open(b)
+			if len(r.opens) <= len(kinds) || r.lacks(b) {
+				r.open(b)
+			}
 		}
 	}
 }
@@ -111,7 +116,7 @@ func (s *history) unsettled() error {
 	var errs []error
 	for _, b := range s.databases {
 		want := ""
-		for _, r := range s.replicasOf(b) {
+		for i, r := range s.replicasOf(b) {
 			db := r.database(b)
 			if db == nil {
 				errs = append(errs, fmt.Errorf("%s has not %s", r.name, b.name))
@@ -130,7 +135,7 @@ func (s *history) unsettled() error {
 					errs = append(errs, fmt.Errorf("%s has %d pending entries of %s", r.name, waiting, d.Name()))
 				}
 			}
-			if want == "" {
+			if i == 0 {
 				want = got
 			}
 			if got != want {
@@ -142,8 +147,34 @@ func (s *history) unsettled() error {
 	return errors.Join(errs...)
 }
 
+// busy returns which replicas run although no connected peer that does not speak
+// the inventory has the database open, or the one that it controls, or nil.
+func (s *history) busy() error {
+	var errs []error
+	for _, r := range s.replicas {
+		if r.unknown != "" {
+			continue
+		}
+		idle := slices.DeleteFunc(r.repl.Running(), r.host.pubsub.isSubscribed)
+		for _, b := range s.databases {
+			if r.host.pubsub.isSubscribed(b.address) {
+				for _, d := range withAccess(r.database(b)) {
+					idle = slices.DeleteFunc(idle, func(address string) bool { return address == d.Address() })
+				}
+			}
+		}
+		if len(idle) > 0 {
+			errs = append(errs, fmt.Errorf("%s replicates %d databases with nothing to do, such as %s: %s", r.name, len(idle), idle[0], s.short(r.repl.StateOf(context.Background(), idle[0]))))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // withAccess returns a database and its access database, if any.
 func withAccess(db *orbit.Database) []*orbit.Database {
+	if db == nil {
+		return nil
+	}
 	if inner := db.Access().Database(); inner != nil {
 		return []*orbit.Database{db, inner}
 	}

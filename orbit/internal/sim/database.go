@@ -36,6 +36,12 @@ func (b *database) mayWrite(r *replica) bool {
 	return b.guard == open || b.guard == fixed && slices.Contains(b.writers, r)
 }
 
+// needs reports whether a replica must have the database, because it
+// administers it or is on its access list.
+func (b *database) needs(r *replica) bool {
+	return slices.Contains(b.admins, r) || slices.Contains(b.writers, r) && b.guard == fixed
+}
+
 // create creates the database at its creator.
 func (b *database) create() error {
 	opts := orbit.Options{Type: b.kind}

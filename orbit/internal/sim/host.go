@@ -150,6 +150,12 @@ func (n net) Connectedness(p peer.ID) network.Connectedness {
 	return network.NotConnected
 }
 
+func (n net) Peers() []peer.ID {
+	n.h.w.mu.Lock()
+	defer n.h.w.mu.Unlock()
+	return sortedKeys(n.h.conns)
+}
+
 func (n net) ConnsToPeer(p peer.ID) []network.Conn {
 	n.h.w.mu.Lock()
 	defer n.h.w.mu.Unlock()
@@ -172,28 +178,35 @@ func (n net) NewStream(_ context.Context, p peer.ID) (network.Stream, error) {
 }
 
 // protocols is the peerstore of a host. It knows the present protocols of other
-// hosts.
+// hosts, as far as the node knows them itself.
 type protocols struct {
 	peerstore.Peerstore // nil: the rest is not simulated
 	h                   *host
 }
 
 func (k protocols) GetProtocols(p peer.ID) ([]protocol.ID, error) {
-	k.h.w.mu.Lock()
-	defer k.h.w.mu.Unlock()
-	if c := k.h.conns[p]; c != nil {
-		return c.other(k.h).mux.Protocols(), nil
+	return slices.DeleteFunc(k.h.protocols(p), func(id protocol.ID) bool { return !k.h.node.speaks(id) }), nil
+}
+
+func (k protocols) SupportsProtocols(p peer.ID, ps ...protocol.ID) ([]protocol.ID, error) {
+	known, err := k.GetProtocols(p)
+	return slices.DeleteFunc(known, func(id protocol.ID) bool { return !slices.Contains(ps, id) }), err
+}
+
+// protocols returns the protocols of a connected peer.
+func (h *host) protocols(p peer.ID) []protocol.ID {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	if c := h.conns[p]; c != nil {
+		return c.other(h).mux.Protocols()
 	}
-	return nil, nil
+	return nil
 }
 
 // knows reports whether a connected peer speaks a protocol.
-func (h *host) knows(p peer.ID, id protocol.ID) bool {
-	spoken, _ := protocols{h: h}.GetProtocols(p) // never fails
-	return slices.Contains(spoken, id)
-}
+func (h *host) knows(p peer.ID, id protocol.ID) bool { return slices.Contains(h.protocols(p), id) }
 
 // speaks reports whether a node knows a protocol.
 func (n *node) speaks(p protocol.ID) bool {
-	return !slices.ContainsFunc(n.unknown, func(prefix string) bool { return strings.HasPrefix(string(p), prefix) })
+	return n.unknown == "" || !strings.HasPrefix(string(p), n.unknown)
 }

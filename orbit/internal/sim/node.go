@@ -18,7 +18,7 @@ type node struct {
 	name    string
 	chance  digest
 	id      peer.ID
-	unknown []string // prefixes of the names of protocols that it does not know
+	unknown string // prefix of the names of protocols that it does not know, unless it is empty
 	links   []*link
 	host    *host // nil while the node does not run; guarded by w.mu
 }
@@ -27,6 +27,12 @@ type node struct {
 const (
 	rootKey    = "orbitdb-root"
 	signingKey = "orbitdb-signing"
+)
+
+// What replicas do not know that are not daemons of this version.
+const (
+	javaScript = "/npp/"
+	earlier    = "/npp/orbitdb/inventory/"
 )
 
 func newNode(w *world, name string) *node {

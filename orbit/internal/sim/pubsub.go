@@ -10,6 +10,7 @@ import (
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/newpieceplease/npp/orbit/internal/inventory"
 	"github.com/newpieceplease/npp/router"
 )
 
@@ -76,8 +77,9 @@ func (r *pubsubRouter) OnSubscription(f func(p peer.ID, topic string, on bool)) 
 	r.subscribed = f
 }
 
-// SeesAll implements [replicate.Router].
-func (*pubsubRouter) SeesAll() bool { return true }
+// SeesAll implements [replicate.Router]. A node that does not speak the
+// inventory follows the topics of all its databases.
+func (r *pubsubRouter) SeesAll() bool { return r.h.node.speaks(inventory.Protocol) }
 
 // Unmeshed implements [replicate.Router].
 func (r *pubsubRouter) Unmeshed(topic string) []peer.ID {
@@ -89,6 +91,19 @@ func (r *pubsubRouter) Unmeshed(topic string) []peer.ID {
 func (r *pubsubRouter) meshed(p peer.ID, topic string) bool {
 	since := r.peers[p][topic]
 	return !since.IsZero() && time.Since(since) >= meshedFrom
+}
+
+// isSubscribed reports whether a connected peer that does not speak the
+// inventory is subscribed to a topic.
+func (r *pubsubRouter) isSubscribed(topic string) bool {
+	r.h.w.mu.Lock()
+	defer r.h.w.mu.Unlock()
+	for p, topics := range r.peers {
+		if c := r.h.conns[p]; c != nil && !topics[topic].IsZero() && !slices.Contains(c.other(r.h).mux.Protocols(), inventory.Protocol) {
+			return true
+		}
+	}
+	return false
 }
 
 // message is a pubsub message.

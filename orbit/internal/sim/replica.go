@@ -123,6 +123,12 @@ func (r *replica) open(b *database) {
 	}
 }
 
+// lacks reports whether a database is not here, or was closed.
+func (r *replica) lacks(b *database) bool {
+	_, err := r.orbit.Resolve(context.Background(), b.address)
+	return err != nil || r.repl.StateOf(context.Background(), b.address).State == replicate.Closed
+}
+
 // database returns an open database, or nil.
 func (r *replica) database(b *database) *orbit.Database {
 	if r.running == nil {

@@ -16,6 +16,7 @@ import (
 type size struct {
 	replicas   int // at least
 	operations int
+	databases  int // 0: one of each type
 }
 
 // history is a sequence of events that happen to the replicas of some
@@ -23,6 +24,7 @@ type size struct {
 type history struct {
 	*world
 	replicas   []*replica
+	owners     []*replica // those that create and administer databases
 	hostiles   []*hostile
 	links      []*link
 	databases  []*database
@@ -40,10 +42,15 @@ func newHistory(seed uint64, n size) *history {
 	old := []float64{0, 1. / 3, 1. / 3, 1}[rng.IntN(4)]
 	for i := range n.replicas + rng.IntN(3) {
 		r := &replica{node: newNode(s.world, fmt.Sprint("r", i)), disk: storetest.NewDisk()}
-		if rng.Float64() < old {
-			r.unknown = []string{"/npp/"} // like JavaScript
+		if n.databases > 0 {
+			r.unknown = unknownOfMany[i]
+		} else if rng.Float64() < old {
+			r.unknown = []string{javaScript, earlier}[rng.IntN(2)]
 		}
 		s.replicas = append(s.replicas, r)
+		if n.databases == 0 || r.unknown == "" {
+			s.owners = append(s.owners, r)
+		}
 		if i > 0 {
 			s.link(r.node, s.replicas[rng.IntN(i)].node)
 		}
@@ -51,20 +58,32 @@ func newHistory(seed uint64, n size) *history {
 	for range n.replicas / 2 {
 		s.link(s.anyReplica(rng).node, s.anyReplica(rng).node)
 	}
-	s.drawDatabases(rng)
-	for i := range 1 + rng.IntN(3) {
+	hostiles := 1
+	if n.databases > 0 {
+		s.drawManyDatabases(rng, n.databases)
+	} else {
+		s.drawDatabases(rng)
+		hostiles += rng.IntN(3)
+	}
+	for i := range hostiles {
 		x := newHostile(s.world, fmt.Sprint("x", i))
-		x.databases = s.databases
+		x.databases = s.shared()
 		s.hostiles = append(s.hostiles, x)
 		for range 2 + rng.IntN(3) {
 			s.link(x.node, s.anyReplica(rng).node)
 		}
 	}
 	s.drawOperations(rng, n.operations)
+	if n.databases > 0 {
+		s.drawManyOpens(rng)
+	} else {
+		s.drawOpens(rng)
+	}
 	return s
 }
 
 func (s *history) anyReplica(rng *rand.Rand) *replica { return s.replicas[rng.IntN(len(s.replicas))] }
+func (s *history) anyOwner(rng *rand.Rand) *replica   { return s.owners[rng.IntN(len(s.owners))] }
 
 // link links two nodes, unless they are the same or linked.
 func (s *history) link(a, b *node) {
@@ -76,17 +95,24 @@ func (s *history) link(a, b *node) {
 // drawDatabases draws a database of each type, each with another guard.
 func (s *history) drawDatabases(rng *rand.Rand) {
 	guards := rng.Perm(3)
-	for i, kind := range []string{orbit.TypeEvents, orbit.TypeDocuments, orbit.TypeKeyValue} {
-		b := &database{name: kind, kind: kind, guard: guard(guards[i]), creator: s.anyReplica(rng), written: make(map[string]bool)}
-		b.admins = []*replica{b.creator, s.anyReplica(rng)}
-		b.writers = []*replica{b.creator}
-		for len(b.writers) < 5 {
-			if r := s.anyReplica(rng); !slices.Contains(b.writers, r) {
-				b.writers = append(b.writers, r)
-			}
-		}
-		s.databases = append(s.databases, b)
+	for i, kind := range kinds {
+		s.drawDatabase(rng, kind, kind, guard(guards[i]))
 	}
+}
+
+var kinds = []string{orbit.TypeEvents, orbit.TypeDocuments, orbit.TypeKeyValue}
+
+// drawDatabase draws who creates, administers and writes to a database.
+func (s *history) drawDatabase(rng *rand.Rand, name, kind string, g guard) {
+	b := &database{name: name, kind: kind, guard: g, creator: s.anyOwner(rng), written: make(map[string]bool)}
+	b.admins = []*replica{b.creator, s.anyOwner(rng)}
+	b.writers = []*replica{b.creator}
+	for len(b.writers) < min(5, len(s.owners)) {
+		if r := s.anyOwner(rng); !slices.Contains(b.writers, r) {
+			b.writers = append(b.writers, r)
+		}
+	}
+	s.databases = append(s.databases, b)
 }
 
 // operations are the possible operations, with their relative frequency.
@@ -109,10 +135,14 @@ func (s *history) drawOperations(rng *rand.Rand, n int) {
 		at := time.Duration(bursts[rng.IntN(len(bursts))]*float64(s.lasts)) + time.Duration(rng.ExpFloat64()*float64(3*time.Second))
 		s.plan(s.begun.Add(min(at, s.lasts)+time.Second+time.Duration(i)), s.chance.text("operation").number(int64(i)), deck[rng.IntN(len(deck))])
 	}
+}
+
+// drawOpens draws which replica opens which database, and when.
+func (s *history) drawOpens(rng *rand.Rand) {
 	for i, b := range s.databases {
 		for _, r := range s.replicas {
 			switch {
-			case slices.Contains(b.admins, r) || slices.Contains(b.writers, r) && b.guard == fixed || rng.IntN(2) == 0:
+			case b.needs(r) || rng.IntN(2) == 0:
 				s.after(time.Duration(i+1)*time.Millisecond, "open "+b.name+" at "+r.name, func() { r.open(b) })
 			case rng.IntN(3) > 0:
 				s.after(time.Duration(rng.Float64()*float64(s.lasts)/2), "open "+b.name+" at "+r.name, func() { r.open(b) })
@@ -139,6 +169,9 @@ func (s *history) after(d time.Duration, what string, do func()) {
 // operate performs an operation.
 func (s *history) operate(what string, rng *rand.Rand) {
 	r, b := s.anyReplica(rng), s.databases[rng.IntN(len(s.databases))]
+	if many := len(r.opens); many > len(kinds) {
+		b = r.opens[rng.IntN(many)]
+	}
 	switch what {
 	case "write":
 		for range 1 + rng.IntN(3) {

@@ -46,6 +46,11 @@ func sized(seed uint64) size {
 	return size{replicas: number("NPP_SIM_REPLICAS", 15), operations: number("NPP_SIM_OPERATIONS", 60+int(seed%3)*70)}
 }
 
+// manySized returns the size of the history with many databases of a seed.
+func manySized(seed uint64) size {
+	return size{replicas: number("NPP_SIM_REPLICAS", 4+int(seed%3)), operations: number("NPP_SIM_OPERATIONS", 200), databases: number("NPP_SIM_DATABASES", 200+int(seed%5)*50)}
+}
+
 // happen runs the history of a seed, and returns the sum of its events.
 func happen(t *testing.T, seed uint64, n size, trace func(string)) (sum uint64) {
 	synctest.Test(t, func(t *testing.T) {
@@ -99,9 +104,14 @@ func TestHistories(t *testing.T) {
 	t.Logf("seeds %d to %d", first, next-1)
 }
 
+// TestManySeed is TestSeed, with many databases.
+func TestManySeed(t *testing.T) { runSeed(t, manySized) }
+
 // TestSeed runs the history of NPP_SIM_SEED, and prints its events if
 // NPP_SIM_TRACE is set.
-func TestSeed(t *testing.T) {
+func TestSeed(t *testing.T) { runSeed(t, sized) }
+
+func runSeed(t *testing.T, sized func(seed uint64) size) {
 	var trace func(string)
 	if os.Getenv("NPP_SIM_TRACE") != "" {
 		trace = func(line string) { fmt.Println(line) }
