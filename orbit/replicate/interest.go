@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/newpieceplease/npp/internal/negotiate"
@@ -145,11 +146,14 @@ func (i *interest) subscribers(k inventory.Key) (peers []peer.ID) {
 	return peers
 }
 
-// forget forgets a peer that disconnected.
+// forget forgets a peer that disconnected. If the peer is connected again, it
+// may have subscribed again already.
 func (i *interest) forget(p peer.ID) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	delete(i.peers, p)
+	if i.r.cfg.Host.Network().Connectedness(p) != network.Connected {
+		delete(i.peers, p)
+	}
 }
 
 // subscription tells the replica of a database that a peer subscribed to its
