@@ -117,7 +117,7 @@ type Config struct {
 
 	// Router is the host's pubsub router, made by NewRouter. If it is nil,
 	// pubsub is off: messages go to npp peers only, topics are refused, and
-	// databases are exchanged only when the other peer begins.
+	// databases are replicated with daemons only.
 	Router *router.Router
 
 	// Peering is told of kept peers. Default: none.

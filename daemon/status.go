@@ -81,7 +81,7 @@ func (d *Daemon) Status(ctx context.Context) (Status, error) {
 		s.attend("config", "", errors.New(a), "")
 	}
 	if !s.Pubsub {
-		s.attend("config", "", errors.New("pubsub is off: databases are not replicated, and peers without npp send no messages"),
+		s.attend("config", "", errors.New("pubsub is off: databases are replicated with daemons only, and peers without npp send no messages"),
 			"ipfs config --json Pubsub.Enabled true, and restart the daemon")
 	}
 	if s.Messages, err = d.Messages.Stats(ctx); err != nil {

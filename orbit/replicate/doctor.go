@@ -176,8 +176,11 @@ func (x *examination) damaged(err error) {
 
 func (x *examination) pubsub() {
 	if x.r.cfg.Router == nil {
-		x.add(CheckPubsub, Problem, "pubsub is turned off by Pubsub.Enabled: peers do not learn that it is open here, and new entries do not arrive",
-			x.r.phrase(TurnOnPubsub))
+		level := Problem
+		if len(x.rp.openAt()) > 0 {
+			level = Note
+		}
+		x.add(CheckPubsub, level, "pubsub is turned off by Pubsub.Enabled: it is replicated with daemons only, and not with those of earlier versions", x.r.phrase(TurnOnPubsub))
 		return
 	}
 	x.add(CheckPubsub, OK, "pubsub is on", "")
@@ -284,8 +287,8 @@ func (x *examination) peers() {
 		x.add(CheckPeers, Problem, "no peer is connected", x.connect())
 	case len(direct) == 0:
 		x.add(CheckPeers, Problem, "no peer is connected directly", x.connect())
-	case x.r.cfg.Router == nil:
-		x.add(CheckPeers, Note, fmt.Sprintf("%s connected directly; without pubsub it is not known which have it open", count(len(direct), "peer is", "peers are")), "")
+	case len(subscribers) == 0 && x.r.cfg.Router == nil:
+		x.add(CheckPeers, Note, fmt.Sprintf("%s connected directly, and no daemon of them has it open; without pubsub it is not known of other peers", count(len(direct), "peer is", "peers are")), "")
 	case len(subscribers) == 0:
 		x.add(CheckPeers, Problem, fmt.Sprintf("%s connected directly, and none has it open", count(len(direct), "peer is", "peers are")),
 			openThere+", or "+x.connect())
