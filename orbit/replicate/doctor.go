@@ -272,7 +272,7 @@ func (x *examination) peers() {
 			relayed = append(relayed, p)
 		}
 	}
-	subscribers := x.rp.openAt()
+	subscribers := slices.DeleteFunc(x.rp.openAt(), x.isUnidentified)
 	// If no peer has the database open, one of the others may be the one that
 	// should.
 	level := Note

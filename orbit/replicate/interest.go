@@ -155,15 +155,14 @@ func (i *interest) subscribers(k inventory.Key) (peers []peer.ID) {
 	return peers
 }
 
-// disconnected forgets a peer, unless it is connected, or is so again: then it
-// may have subscribed already.
+// disconnected forgets a peer, unless it is connected again: then it may have
+// subscribed already.
 func (i *interest) disconnected(p peer.ID) {
-	if i.r.cfg.Host.Network().Connectedness(p) != network.NotConnected {
-		return
-	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	delete(i.peers, p)
+	if i.r.cfg.Host.Network().Connectedness(p) == network.NotConnected {
+		delete(i.peers, p)
+	}
 }
 
 // subscription tells the replica of a database that a peer subscribed to its

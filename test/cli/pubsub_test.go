@@ -140,6 +140,18 @@ func TestPubsubSwitchedOff(t *testing.T) {
 	b.MustRun("npp", "send", a.PeerID(), "and back")
 	b.Spawn("npp", "listen", "--since=all").Expect(`"there"`)
 	a.Spawn("npp", "listen", "--since=all").Expect(`"and back"`)
+
+	// Daemons replicate all the same.
+	address := strings.TrimSpace(a.MustRun("npp", "db", "create", "shared", "--write=*"))
+	a.MustRun("npp", "db", "put", address, `"before"`)
+	b.MustRun("npp", "db", "open", "--wait", address)
+	for _, pair := range [][2]*harness.Node{{a, b}, {b, a}} {
+		hash := strings.TrimSpace(pair[0].MustRun("npp", "db", "put", address, `"live"`))
+		eventually(t, "the entry arrives", func() bool { return strings.Contains(pair[1].MustRun("npp", "db", "log", address), hash) })
+	}
+	if f := findings(t, a, address); f["pubsub"].Level != "note" || f["peers"].Level != "ok" || f["heads"].Level != "ok" {
+		t.Errorf("the doctor: %+v", f)
+	}
 }
 
 // kubo needs a router for Ipns.UsePubsub even where Pubsub.Enabled is false.
