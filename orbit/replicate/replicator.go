@@ -224,15 +224,15 @@ func (r *Replicator) load() {
 		r.replicates(address)
 		r.searchSoon(address)
 	}
-	for d, err := range r.cfg.Orbit.Databases(ctx) {
+	for address, err := range r.cfg.Orbit.Addresses(ctx) {
 		if err != nil {
 			if ctx.Err() == nil {
 				log.Errorw("list of databases", "err", err)
 			}
 			break
 		}
-		if !r.isPaused(d.Address) {
-			r.replicates(d.Address)
+		if !r.isPaused(address) {
+			r.replicates(address)
 		}
 	}
 	close(r.loaded)
