@@ -208,6 +208,18 @@ func (o *Orbit) Databases(ctx context.Context) iter.Seq2[DatabaseInfo, error] {
 	}
 }
 
+// Addresses yields the addresses of the databases in the catalog, in order. It
+// decodes no record.
+func (o *Orbit) Addresses(ctx context.Context) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for e, err := range o.store.Scan(ctx, catalogPrefix) {
+			if !yield(manifest.Address(hashOf(e)), err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
 // hashOf returns the CID of the manifest whose record an item of the catalog is.
 func hashOf(e store.Entry) string { return strings.TrimPrefix(e.Key, catalogPrefix+"/") }
 

@@ -103,7 +103,7 @@ func TestDroppedDatabaseIsReplicatedAgain(t *testing.T) {
 	b.open(address)
 	b.connect(a)
 	wantSame(t, address, 2, a, b)
-	must(t, b.Replicator.Drop(t.Context(), address, nil))
+	must(t, b.CloseDatabase(t.Context(), address))
 	b.open(address)
 	wantSame(t, address, 2, a, b)
 	a.add(address, "three")
@@ -187,7 +187,7 @@ func TestFirstEntryIsAnnounced(t *testing.T) {
 	}
 }
 
-// A database that was dropped and is opened again over the same connection is
+// A database that was closed and is opened again over the same connection is
 // in sync since then.
 func TestDatabaseThatIsOpenedAgainSettles(t *testing.T) {
 	a, b := newNode(t), newNode(t)
@@ -202,6 +202,6 @@ func TestDatabaseThatIsOpenedAgainSettles(t *testing.T) {
 				break
 			}
 		}
-		must(t, b.Replicator.Drop(t.Context(), address, nil))
+		must(t, b.CloseDatabase(t.Context(), address))
 	}
 }

@@ -225,14 +225,14 @@ func (r *Replicator) load() {
 		r.replicates(address)
 		r.searchSoon(address)
 	}
-	for d, err := range r.cfg.Orbit.Databases(ctx) {
+	for address, err := range r.cfg.Orbit.Addresses(ctx) {
 		if err != nil {
 			if ctx.Err() == nil {
 				log.Errorw("list of databases", "err", err)
 			}
 			break
 		}
-		r.replicates(d.Address)
+		r.replicates(address)
 	}
 	close(r.loaded)
 	r.interest.decideAll()
