@@ -80,7 +80,7 @@ type Config struct {
 	Orbit    *orbit.Orbit
 	Store    *store.Store // for the Replicator alone
 	Host     host.Host
-	Router   Router   // nil if pubsub is off: then only peers begin exchanges
+	Router   Router   // nil if pubsub is off: then JavaScript peers begin all exchanges
 	Exchange Exchange // nil without one: then only heads arrive, and what daemons transfer
 	// Disk is the disk of the databases. While its free space is low, data from
 	// other peers is rejected. Default: space is never low.
