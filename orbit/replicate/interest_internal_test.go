@@ -73,10 +73,10 @@ func TestPeerThatDoesNotIdentifyItselfSpeaksNoInventory(t *testing.T) {
 func TestSubscriptionsBeforeTheIndexIsComplete(t *testing.T) {
 	r := newRig(t)
 	address := r.create("gigs").Address()
-	p := r.reader().ID()
 	k, _ := keyOf(address)
 	r.index.remove(k)
-	r.loaded = make(chan struct{})
+	r.loaded = make(chan struct{}) // no peer is connected, so nobody reads it now
+	p := r.reader().ID()
 	r.interest.subscription(p, address, true)
 	r.wantRuns("before", address, false)
 	r.load()
