@@ -1,8 +1,9 @@
 // Package replicate keeps the databases of an [orbit.Orbit] in sync with their
 // replicas at other peers: daemons, and @orbitdb/core 1 to 4 in browsers and
-// Node.js. It needs a libp2p host, a pubsub router and bitswap.
+// Node.js. It needs a libp2p host. JavaScript needs a pubsub router and bitswap
+// as well.
 //
-// # Protocol
+// # Protocol with JavaScript and earlier daemons
 //
 // A peer that has a database open subscribes to the topic that is the address
 // of the database. Peers that see each other's subscription exchange their
@@ -12,11 +13,58 @@
 // It asks daemons to transfer them over a stream (package reconcile), and
 // fetches what no daemon transfers with bitswap, as JavaScript does.
 //
+// This peer subscribes to a topic when a connected peer that does not speak the
+// inventory protocol is subscribed to it, and leaves it a minute after the last
+// one left. A subscription counts once the protocols of the peer are known, the
+// index is complete, and the database is replicated.
+//
+// # Protocol between daemons
+//
+// Two daemons have one link, which is a session of package inventory. It tells
+// which databases both have, and the states of those. The daemon with the lower
+// peer ID begins the link, and begins another one when it ends. No topic, and
+// no pubsub router, is needed.
+//
+// A database whose states differ catches up: the schedule of the link lets this
+// peer ask the other one for a transfer, eight databases at a time, until the
+// states agree. The pauses between runs in vain double up to eight minutes. A
+// change at the peer shortens them to five seconds. The other daemon does the
+// same.
+//
+// A change of a log is told to all daemons that have the database. Eight of
+// those whose states differ are sent the new entries as well, if there are at
+// most 64 with 128 KiB. Nobody is sent what it sent. The others catch up.
+//
+// # Transfers
+//
 // One peer at a time transfers entries of a database: it holds the transfer
 // slot. If other peers wait for the slot, the holder loses it after ten
 // seconds, or after five seconds in which nothing arrives. The entries that
 // were joined stay; the next holder is asked for the rest. Bitswap waits during
 // a transfer, for at most a minute.
+//
+// # Rest
+//
+// The replica of a database runs while a subscriber has the database open, an
+// exchange or a transfer runs, blocks are requested, a link lets it catch up,
+// or somebody follows its status or its events. Otherwise it rests: it is an
+// item of the index, has no goroutine, timer or topic, and its database may be
+// let go ([orbit.Orbit]). What was refused, and which peers were in sync, is
+// remembered for 4096 databases.
+//
+// A replica rests after five seconds with nothing to do, and at most 512
+// replicas with nothing to do run. A database that is not here is requested for
+// two minutes from connected peers; then its replica rests until a peer has the
+// database.
+//
+// With a plain pubsub router ([PubSub]), all topics are followed and no replica
+// rests.
+//
+// # Discovery
+//
+// [Config].Discovery finds peers of one database each ten seconds, and
+// advertises one as often, after 64 at the start. Databases that are not here
+// come first. No search is made for a database that a connected peer has open.
 //
 // # Beyond JavaScript
 //
@@ -38,8 +86,10 @@
 //     [orbit.AccessController]). An entry whose writer is not on the list is
 //     offered to the log again when the list changes. If two admins change the
 //     list concurrently, the admin whose change was overwritten restores it.
-//   - Two daemons are in sync when their states agree ([reconcile.State]). A
-//     JavaScript peer is in sync when its heads equal the heads here.
+//   - Two daemons are in sync when their states agree: those that the link tells
+//     ([inventory.State]), or that a session does ([reconcile.State]). A
+//     JavaScript peer is in sync when its heads equal the heads here. A status
+//     says when the peer told its state.
 //
 // # Low disk space
 //
@@ -89,6 +139,9 @@
 //	bytes of heads and entries          24 MiB     128 MiB
 //	requested identities                8          256
 //
+// Each daemon has one link, and begins at most 32 at once and then one a
+// second. Per link, 8 databases catch up and 8 join entries at a time.
+//
 // Streams beyond these limits are reset, messages are dropped, and requests
 // wait, to be served before later streams and messages. The cost of an exchange
 // is in package heads, that of a session in package reconcile, and that of an
@@ -99,14 +152,23 @@
 // ones are ignored for the rest of it. A session ends when the peer transferred
 // more than 256 useless blocks in excess of the useful ones.
 //
-// In memory, for all databases: 65 536 CIDs of entries seen on topics, and 4096
-// CIDs of identities that no peer sent. Per database: the states of 256 peers,
-// and of all connected peers beyond that which have it open; 65 536 CIDs on the
+// In memory, for all databases: 65 536 CIDs of entries seen on topics, 4096 CIDs
+// of identities that no peer sent, and 4096 statuses of replicas that rest. Per
+// database that rests: some 80 bytes in the index. Per link: what package
+// inventory holds; some 100 bytes for each database that differs or changed at
+// the peer; and 1024 CIDs of entries that the peer sent. Per connected peer that
+// speaks no inventory: 32 768 subscriptions.
+//
+// Per replica that runs: five goroutines; the states of 256 peers, and of all
+// connected peers beyond that which have the database open; 65 536 CIDs on the
 // want list; 16 384 CIDs that were requested in vain; 32 refusals; 32 heads
 // pending authorization, of at most 64 KiB each; and, while they may be needed,
 // 5 MiB of refused entries. These heads and entries are held decoded, which
 // takes about twice the size of their blocks. On disk, peers cause nothing but
 // what is joined.
+//
+// A change of a log costs one read of its state, and a look-up in each link. A
+// peer that connects costs a look-up in the index for each of its topics.
 //
 // # Stored keys
 //

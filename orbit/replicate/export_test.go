@@ -20,6 +20,13 @@ func SetIdentifyAfter(d time.Duration) func() {
 	return func() { identifyAfter = old }
 }
 
+// RestLater lets replicas rest that have nothing to do, as if it was so much
+// later, and returns the number of those that run.
+func (r *Replicator) RestLater(d time.Duration) int { return r.restIdle(time.Now().Add(d)) }
+
+// LingerFor is how long a topic is followed after its last subscriber left.
+const LingerFor = lingerFor
+
 // NextExchange returns when the next exchange of heads with a peer is due.
 func (r *Replicator) NextExchange(address string, with peer.ID) time.Time {
 	t := r.find(address).peers

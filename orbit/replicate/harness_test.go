@@ -91,6 +91,7 @@ type node struct {
 	old   bool // it does not speak package reconcile, as an early version
 	mid   bool // it does not speak package inventory, as an earlier version
 	bare  bool // it has no bitswap
+	deaf  bool // it has no pubsub
 	quota orbit.Quotas
 	shy   bool // it begins no exchange of heads
 	plain bool // its router is a pubsub.PubSub
@@ -255,6 +256,9 @@ func (n *node) start() *node {
 	}
 	if n.shy {
 		c.Host = shyHost{c.Host}
+	}
+	if n.deaf {
+		c.Router = nil
 	}
 	if n.bare {
 		c.Exchange = nil

@@ -230,7 +230,7 @@ func TestStormOfOpeningAndClosing(t *testing.T) {
 	r := newRig(t)
 	d := newDaemon(t, r)
 	within(t, "there is a link", func() bool { return r.link(d.host.ID()) != nil })
-	const n = 20
+	const n = 10
 	var all []string
 	for i := range n {
 		all = append(all, r.create(named(i)).Address())
@@ -238,7 +238,7 @@ func TestStormOfOpeningAndClosing(t *testing.T) {
 	var group sync.WaitGroup
 	for i, address := range all {
 		group.Go(func() {
-			for range 20 {
+			for range 10 {
 				check(t, r.Open(t.Context(), address, orbit.OpenOptions{}))
 				check(t, r.CloseDatabase(t.Context(), address))
 			}
@@ -247,7 +247,7 @@ func TestStormOfOpeningAndClosing(t *testing.T) {
 			}
 		})
 		group.Go(func() {
-			for range 100 {
+			for range 50 {
 				db, err := r.orbit.Find(t.Context(), address)
 				check(t, err)
 				r.opened(db)

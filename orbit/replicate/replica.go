@@ -24,8 +24,13 @@ import (
 // guards the fields below it. No lock is held across a call that may block. The
 // order: a method that holds the lock of peers or wants, or mu, may take that
 // of watchers or changes, and set a flag; peers may also ask the host whether a
-// peer is connected. Nothing else is called with a lock held, so no other two
-// locks are held at once.
+// peer is connected. Nothing else of a replica is called with a lock of it held.
+//
+// The lock of the Replicator comes before those of a replica, of the index, of
+// the links and of one link, in this order. It guards which databases are
+// replicated and which replicas run, so that a database is not used after it was
+// closed. interest.order comes before it. Package orbit calls the Replicator
+// with its own locks held, so the Replicator calls the Orbit with no lock.
 type replica struct {
 	r       *Replicator
 	address string

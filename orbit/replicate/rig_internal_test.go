@@ -111,12 +111,16 @@ func (r *rig) started(address string) *replica {
 // restLater stops what can rest at a later time.
 func (r *rig) restLater(d time.Duration) (running int) { return r.restIdle(time.Now().Add(d)) }
 
+// patience is the time after which a test fails; a test that passes does not
+// wait for it.
+const patience = 30 * time.Second
+
 // within waits for a condition.
 func within(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for end := time.After(time.Minute); !ok(); {
+	for end := time.After(patience); !ok(); {
 		select {
 		case <-tick.C:
 		case <-end:
