@@ -67,7 +67,7 @@ func (r *Replicator) changed(db *orbit.Database, after uint64) {
 		return
 	}
 	r.index.changed(k)
-	if len(r.links.with(k)) > 0 {
+	if len(r.links.telling(k)) > 0 {
 		r.changes.add(k, change{db: db, after: after})
 	}
 }

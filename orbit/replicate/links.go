@@ -258,11 +258,17 @@ func (ls *links) compare(k inventory.Key) {
 	}
 }
 
+// telling returns the links with the daemons that are to be told of changes of a
+// database: those that have it, and those that matched it a moment ago.
+func (ls *links) telling(k inventory.Key) []*link {
+	return slices.DeleteFunc(ls.list(), func(l *link) bool { return !l.session.Tells(k) })
+}
+
 // tell tells the daemons that have a database its state. Some of them get the
 // new entries, except those that they sent; the others get what they lack when
 // they ask for it.
 func (ls *links) tell(k inventory.Key, state inventory.State, entries []block.Block) {
-	all := ls.with(k)
+	all := ls.telling(k)
 	ls.r.random.shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	for i, l := range all {
 		var news []block.Block

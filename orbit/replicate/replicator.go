@@ -287,7 +287,7 @@ func (r *Replicator) opened(db *orbit.Database) {
 	}
 	r.replicates(address)
 	k, _ := keyOf(address)
-	if r.index.changed(k) && len(r.links.with(k)) > 0 {
+	if r.index.changed(k) && len(r.links.telling(k)) > 0 {
 		r.changes.add(k, change{db: db, after: math.MaxUint64, opened: true})
 	}
 	r.mu.Lock()

@@ -204,6 +204,14 @@ func (s *Session) Common(k Key) (theirs State, ok bool) {
 	return d.theirs, true
 }
 
+// Tells reports whether [Session.Tell] tells the peer the state of a database:
+// both have it, though the peer may not have told its own state yet.
+func (s *Session) Tells(k Key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running && s.common.byKey[k] != nil
+}
+
 // All yields the databases that both have, as they were when the loop began,
 // and their states on the other side.
 func (s *Session) All() iter.Seq2[Key, State] {
