@@ -57,7 +57,7 @@ func happen(t *testing.T, seed uint64, n size, trace func(string)) (sum uint64) 
 		s := newHistory(seed, n)
 		s.trace = trace
 		if err := s.run(); err != nil {
-			t.Errorf("%v\nTo reproduce: NPP_SIM_SEED=%d go test ./test/sim -run TestSeed", err, seed)
+			t.Errorf("%v\nTo reproduce: NPP_SIM_SEED=%d go test ./orbit/internal/sim -run %s", err, seed, t.Name())
 		}
 		entries := 0
 		for _, b := range s.databases {
