@@ -148,7 +148,8 @@ func (s *history) unsettled() error {
 }
 
 // busy returns which replicas run although no connected peer that does not speak
-// the inventory has the database open, or the one that it controls, or nil.
+// the inventory has the database open, or the one that it controls, or nil. A
+// replica may try again and again to catch up with a hostile peer.
 func (s *history) busy() error {
 	var errs []error
 	for _, r := range s.replicas {
@@ -157,7 +158,7 @@ func (s *history) busy() error {
 		}
 		idle := slices.DeleteFunc(r.repl.Running(), r.host.pubsub.isSubscribed)
 		for _, b := range s.databases {
-			if r.host.pubsub.isSubscribed(b.address) {
+			if r.host.pubsub.isSubscribed(b.address) || slices.ContainsFunc(s.hostiles, func(x *hostile) bool { return x.daemon && slices.Contains(x.databases, b) }) {
 				for _, d := range withAccess(r.database(b)) {
 					idle = slices.DeleteFunc(idle, func(address string) bool { return address == d.Address() })
 				}

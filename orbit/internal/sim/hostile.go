@@ -20,6 +20,7 @@ import (
 	"github.com/newpieceplease/npp/orbit/entry"
 	"github.com/newpieceplease/npp/orbit/identity"
 	"github.com/newpieceplease/npp/orbit/internal/heads"
+	"github.com/newpieceplease/npp/orbit/internal/inventory"
 	"github.com/newpieceplease/npp/orbit/internal/reconcile"
 	"github.com/newpieceplease/npp/orbit/value"
 )
@@ -31,6 +32,8 @@ type hostile struct {
 	own       *host
 	databases []*database
 	signer    *identity.Signer
+	daemon    bool                   // it speaks the inventory
+	sessions  []*inventory.Session   // of the inventory; guarded by w.mu
 	served    map[string]block.Block // blocks that it serves; guarded by w.mu
 	heard     []block.Block          // entries that others published; guarded by w.mu
 	taped     map[digest][]byte      // data that others sent on streams; guarded by w.mu
@@ -44,6 +47,7 @@ const (
 
 func newHostile(w *world, name string) *hostile {
 	x := &hostile{node: newNode(w, name), served: make(map[string]block.Block), taped: make(map[digest][]byte)}
+	x.daemon = x.chance.text("daemon").share() < 0.5
 	x.signer, _ = identity.New(x.key(rootKey), x.key(signingKey)) // the keys are valid
 	return x
 }
@@ -59,6 +63,9 @@ func (x *hostile) start() {
 			x.misbehave(s, rng)
 		}
 	})
+	if x.daemon {
+		h.SetStreamHandler(inventory.Protocol, x.answerInventory)
+	}
 	h.swap.serve(func(c cid.Cid) (blocks.Block, bool) {
 		x.w.mu.Lock()
 		defer x.w.mu.Unlock()
@@ -85,7 +92,7 @@ func (x *hostile) listen(_ context.Context, m *pubsub.Message) bool {
 // attack performs a random attack.
 func (x *hostile) attack(rng *rand.Rand) {
 	b := x.databases[rng.IntN(len(x.databases))]
-	switch rng.IntN(12) {
+	switch rng.IntN(14) {
 	case 0:
 		x.publish(b, noise(rng))
 	case 1, 2:
@@ -132,6 +139,10 @@ func (x *hostile) attack(rng *rand.Rand) {
 		if e, err := entry.Decode(genuine); err == nil {
 			x.offer(&database{address: e.LogID}, rng, genuine)
 		}
+	case 12:
+		x.beginSessions(rng)
+	case 13:
+		x.tellLies(rng)
 	case 9: // a valid entry
 		e := x.entry(b.address, rng)
 		x.serve(e, x.signer.Block())

@@ -57,7 +57,7 @@ func happen(t *testing.T, seed uint64, n size, trace func(string)) (sum uint64) 
 		s := newHistory(seed, n)
 		s.trace = trace
 		if err := s.run(); err != nil {
-			t.Errorf("%v\nTo reproduce: NPP_SIM_SEED=%d go test ./test/sim -run TestSeed", err, seed)
+			t.Errorf("%v\nTo reproduce: NPP_SIM_SEED=%d go test ./orbit/internal/sim -run %s", err, seed, t.Name())
 		}
 		entries := 0
 		for _, b := range s.databases {
@@ -74,18 +74,29 @@ func happen(t *testing.T, seed uint64, n size, trace func(string)) (sum uint64) 
 // [harness.Soaking]. Each history has a process of its own, as it has when it
 // is reproduced. As many processes as processors run at once.
 func TestHistories(t *testing.T) {
+	runSeeds(t, "TestSeed", number("NPP_SIM_SEEDS", 54))
+}
+
+// TestManyHistories is TestHistories, with many databases: NPP_SIM_MANY is the
+// number of seeds.
+func TestManyHistories(t *testing.T) {
+	runSeeds(t, "TestManySeed", number("NPP_SIM_MANY", 3))
+}
+
+// runSeeds runs a test with a number of seeds.
+func runSeeds(t *testing.T, test string, count int) {
 	processes, err := children.New("npp-sim-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(processes.End)
-	first, count := number("NPP_SIM_SEED", 1), number("NPP_SIM_SEEDS", 60)
+	first := number("NPP_SIM_SEED", 1)
 	seeds := make(chan int)
 	var group sync.WaitGroup
 	for range runtime.NumCPU() {
 		group.Go(func() {
 			for seed := range seeds {
-				one := exec.Command(os.Args[0], "-test.run=^TestSeed$", "-test.v", "-test.timeout=15m")
+				one := exec.Command(os.Args[0], "-test.run=^"+test+"$", "-test.v", "-test.timeout=15m")
 				one.Env = append(os.Environ(), fmt.Sprintf("NPP_SIM_SEED=%d", seed))
 				processes.Add(one)
 				if out, err := one.CombinedOutput(); err != nil {
