@@ -1,6 +1,7 @@
 package router
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -106,6 +107,17 @@ func (in *inbound) isSubscribed(p peer.ID, topic string) bool {
 	}
 	_, ok := peer.topics[topic]
 	return ok
+}
+
+// subscriptions returns the topics that peers are subscribed to.
+func (in *inbound) subscriptions() map[peer.ID][]string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	all := make(map[peer.ID][]string, len(in.peers))
+	for p, peer := range in.peers {
+		all[p] = slices.Collect(maps.Keys(peer.topics))
+	}
+	return all
 }
 
 // accepted returns those of a peer's subscriptions that pubsub is to remember.
