@@ -224,3 +224,25 @@ func TestTopicThatIsNotFollowedAnyMoreIsForgotten(t *testing.T) {
 		t.Error("the subscription of another user has ended")
 	}
 }
+
+// Who registers late is told of the subscriptions that peers have already.
+func TestEarlierSubscriptionsAreTold(t *testing.T) {
+	a, hostA := newRouter(t, Options{})
+	b, hostB := newRouter(t, Options{})
+	subscribe(t, b, acceptAll)
+	link(t, a, hostA, hostB)
+	told := make(chan string, 1)
+	a.OnSubscription(func(p peer.ID, topic string, on bool) {
+		if p == hostB.ID() && on {
+			told <- topic
+		}
+	})
+	select {
+	case got := <-told:
+		if got != topic {
+			t.Errorf("told of %q", got)
+		}
+	default:
+		t.Error("the subscription is not told")
+	}
+}

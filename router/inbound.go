@@ -1,6 +1,7 @@
 package router
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -124,6 +125,17 @@ func (in *inbound) shared(p peer.ID) (topics []string) {
 	}
 	slices.Sort(topics)
 	return topics
+}
+
+// subscriptions returns the topics that peers are subscribed to.
+func (in *inbound) subscriptions() map[peer.ID][]string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	all := make(map[peer.ID][]string, len(in.peers))
+	for p, peer := range in.peers {
+		all[p] = slices.Collect(maps.Keys(peer.topics))
+	}
+	return all
 }
 
 // accepted returns those of a peer's subscriptions that pubsub is to remember.

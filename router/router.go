@@ -10,6 +10,7 @@ import (
 
 	logging "github.com/ipfs/go-log/v2"
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/discovery"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -93,8 +94,10 @@ type Router struct {
 	tracer           tracer
 	floodsub         bool // messages are forwarded to all subscribers
 
-	mu         sync.RWMutex
-	used       map[string]*usedTopic
+	mu   sync.RWMutex
+	used map[string]*usedTopic
+
+	telling    sync.Mutex                             // held while subscribed is told, so that it is told in order
 	subscribed func(p peer.ID, topic string, on bool) // may be nil
 }
 
@@ -291,13 +294,23 @@ func (r *Router) Follow(topic string, take ForwardFunc) (stop func(), err error)
 // none drops the messages of a followed topic, which its validator has handled.
 func none(*pubsub.Message) bool { return false }
 
-// OnSubscription registers f, which is called when a connected peer subscribes
-// to a topic or unsubscribes from it, also when it connects. It is not called
-// when a peer disconnects, nor for a subscription that is ignored. f must be quick, because the router waits for it.
+// OnSubscription registers f, which is called for each subscription that a
+// connected peer has, and when one subscribes to a topic or unsubscribes from
+// it, also when it connects. It is not called when a peer disconnects, nor for a
+// subscription that is ignored. f must be quick, because the router waits for
+// it.
 func (r *Router) OnSubscription(f func(p peer.ID, topic string, on bool)) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.telling.Lock()
+	defer r.telling.Unlock()
 	r.subscribed = f
+	if f == nil {
+		return
+	}
+	for p, topics := range r.in.subscriptions() {
+		for _, topic := range topics {
+			f(p, topic, true)
+		}
+	}
 }
 
 // SeesAll reports that the function of [Router.OnSubscription] is called for all
@@ -306,19 +319,24 @@ func (*Router) SeesAll() bool { return true }
 
 func (r *Router) inspect(from peer.ID, rpc *pubsub.RPC) error {
 	rpc.Subscriptions = r.in.accepted(from, rpc.GetSubscriptions())
-	r.mu.RLock()
-	f := r.subscribed
-	r.mu.RUnlock()
-	if f != nil {
-		for _, s := range rpc.GetSubscriptions() {
-			f(from, s.GetTopicid(), s.GetSubscribe())
-		}
-	}
+	r.tell(from, rpc.GetSubscriptions())
 	r.out.subscribed(from, rpc.GetSubscriptions())
 	var dropped int
 	rpc.Publish, dropped = r.validating.admit(from, rpc.GetPublish())
 	r.tracer.dropValidation(dropped)
 	return nil
+}
+
+// tell calls the function of OnSubscription.
+func (r *Router) tell(from peer.ID, subs []*pb.RPC_SubOpts) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	if r.subscribed == nil {
+		return
+	}
+	for _, s := range subs {
+		r.subscribed(from, s.GetTopicid(), s.GetSubscribe())
+	}
 }
 
 // Publish sends data to the peers that are subscribed to topic. Messages are
