@@ -99,9 +99,8 @@ func TestTopicIsLeftAfterTheLastSubscriber(t *testing.T) {
 	if r.restLater(lingerFor-time.Second) != 1 || !isFollowed() {
 		t.Error("the topic is left at once")
 	}
-	if r.restLater(lingerFor+time.Second) != 0 {
-		t.Error("the replica runs for ever")
-	}
+	// An exchange of heads may still run.
+	within(t, "the replica rests", func() bool { return r.restLater(lingerFor+time.Second) == 0 })
 	within(t, "the topic is left", func() bool { return !isFollowed() })
 }
 
