@@ -152,6 +152,32 @@ func TestInterruptedJoinGoesOnWhereItWas(t *testing.T) {
 	equal(t, "in the log", len(log), len(chain))
 }
 
+func TestInterruptedJoinLeavesAncestorsAmongTheHeadsUntilResumed(t *testing.T) {
+	x := draft{key: "x", time: 1}.entry()
+	bad := draft{key: "bad", time: 2, next: []*entry.Entry{x}}.entry()
+	y := draft{key: "y", time: 3, next: []*entry.Entry{bad}}.entry()
+	other := draft{key: "other", time: 1}.entry()
+	waiting := draft{key: "w", time: 4, refs: []*entry.Entry{bad, other}}.entry()
+	disk := storetest.NewDisk()
+	r, err := open(t.Context(), disk)
+	must(t, err)
+	// The waiting entry needs the invalid one, which enters the log before y.
+	same(t, "outcomes", r.join(t, waiting, x, bad), []oplog.Outcome{oplog.Pending, oplog.Joined, oplog.Joined})
+	disk.FailAfter(3, storetest.Lasting) // commit and sync of y, then of the decision on the invalid entry
+	if _, err := r.Join(t.Context(), candidates(y)); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	r, err = open(t.Context(), disk.PowerLoss(nil))
+	must(t, err)
+	r.audit(t, verify)
+	same(t, "heads before", must1(r.Heads(t.Context())), []entry.Position{plain(y), plain(x)})
+	equal(t, "to be decided", must1(r.Stats(t.Context())).Revising, 1)
+	must(t, r.Resume(t.Context()))
+	r.audit(t, verify)
+	same(t, "heads", must1(r.Heads(t.Context())), []entry.Position{plain(y)})
+	equal(t, "to be decided in the end", must1(r.Stats(t.Context())).Revising, 0)
+}
+
 func TestFailedAppendWritesNothing(t *testing.T) {
 	r := newReplica(t)
 	refused := errors.New("refused")

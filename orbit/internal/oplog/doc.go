@@ -56,7 +56,8 @@
 // that it may affect. A new entry queues those of its parents that are
 // unanchored. The revision queue is stored, is processed from the newest entry
 // to the oldest, a bounded number in one transaction, and continues after a
-// crash.
+// crash. Until it is empty, the heads may contain ancestors of other heads, or
+// lack entries whose descendants were revoked.
 //
 // # Stored keys
 //

@@ -564,10 +564,16 @@ func (r replica) audit(t testing.TB, verify func(*entry.Entry) error) (log, pend
 		wantHeads = append(wantHeads, positions[e.Hash()])
 		clock = max(clock, positions[e.Hash()].Time)
 	}
-	same(t, "heads", st.Heads, wantHeads)
 	got, err := r.Heads(t.Context())
 	must(t, err)
-	same(t, "heads", got, wantHeads)
+	for _, list := range [][]entry.Position{st.Heads, got} {
+		if st.Revising > 0 { // ancestors of the heads may still be among them
+			list = slices.DeleteFunc(slices.Clone(list), func(p entry.Position) bool {
+				return slices.Contains(order, p.Hash) && p == positions[p.Hash] && !slices.Contains(wantHeads, p)
+			})
+		}
+		same(t, "heads", list, wantHeads)
+	}
 	equal(t, "entries", st.Entries, uint64(len(order)))
 	equal(t, "unauthorized", st.Unauthorized, uint64(len(log)-len(order)))
 	equal(t, "pending", st.Pending, uint64(len(pending)))
