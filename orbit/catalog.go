@@ -134,7 +134,8 @@ func (o *Orbit) register(ctx context.Context, hash string, m manifest.Manifest, 
 		return r, false, err
 	}
 	r, err = o.record(ctx, hash)
-	// A record without who may write is no reason to write on a full disk.
+	// On a full disk, a record of an earlier version, which lacks the writers,
+	// stays as it is.
 	known := err == nil && opts.matches(r.kind(), r.IndexBy) && (r.describes(a) || o.config.Disk.CheckWrite(0) != nil)
 	if err != nil && !errors.Is(err, ErrUnknown) {
 		return r, false, err

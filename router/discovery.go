@@ -11,8 +11,8 @@ import (
 
 // topicDiscovery leaves out the topics that are only followed, of which there
 // may be thousands: gossipsub advertises each topic, and searches for peers of
-// each topic with few of them once a second. Who follows a topic finds its
-// peers.
+// each topic with few of them once a second. The follower of a topic searches
+// for its peers.
 type topicDiscovery struct {
 	discovery.Discovery
 	leaves func(topic string) bool

@@ -49,8 +49,8 @@
 // exchange or a transfer runs, blocks are requested, a link lets it catch up,
 // or somebody follows its status or its events. Otherwise it rests: it is an
 // item of the index, has no goroutine, timer or topic, and its database may be
-// let go ([orbit.Orbit]). What was refused, and which peers were in sync, is
-// remembered for 4096 databases.
+// let go ([orbit.Orbit]). The refusals and the peers of 4096 such databases are
+// remembered.
 //
 // A replica rests after five seconds with nothing to do, and at most 512
 // replicas with nothing to do run. A database that is not here is requested for

@@ -2,7 +2,7 @@ package inventory
 
 import "github.com/newpieceplease/npp/orbit/block"
 
-// none is no number of a claim.
+// none stands for a claim that does not exist.
 const none = ^uint32(0)
 
 // database is a database that both sides have. Each side may have claimed it;
