@@ -37,9 +37,7 @@ func (r *Replicator) discover() {
 	if r.cfg.Discovery == nil {
 		return
 	}
-	select {
-	case <-r.loaded:
-	case <-r.tasks.Context().Done():
+	if r.awaitLoaded(r.tasks.Context()) != nil {
 		return
 	}
 	var group sync.WaitGroup

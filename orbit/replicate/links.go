@@ -129,13 +129,7 @@ func (ls *links) accept(s network.Stream) {
 		return
 	}
 	defer end()
-	select {
-	case <-ls.r.loaded:
-	case <-ls.r.tasks.Context().Done():
-		s.Reset()
-		return
-	}
-	if ls.begins.Take(p, time.Now()) > 0 {
+	if ls.r.awaitLoaded(ls.r.tasks.Context()) != nil || ls.begins.Take(p, time.Now()) > 0 {
 		s.Reset()
 		return
 	}
